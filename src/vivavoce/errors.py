@@ -1,0 +1,81 @@
+"""Every error that vivavoce raises on purpose.
+
+::
+
+    VivaError
+    ├── UserError            you must change something; found before anything is spent (exit code 2, no traceback)
+    │   ├── RecipeError      (also ValueError)   a recipe or an override is wrong
+    │   ├── DataError        (also ValueError)   an input file or row is wrong
+    │   ├── MissingKey       (also LookupError)  an API key is not in the environment
+    │   ├── MissingDependency(also ImportError)  an optional package is not installed
+    │   └── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
+    └── WorldError           the world failed; retried within a bound, then recorded as a node, never a crash
+        └── AgentError       (also RuntimeError) a model call failed for good
+
+A third family, *we are wrong*, is a plain ``assert`` that prints the values.
+"""
+
+from __future__ import annotations
+
+
+class VivaError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class UserError(VivaError):
+    """The user must change something. ``what`` is wrong, ``where``, and what to ``do`` about it.
+
+    To add one: subclass it together with the standard type that fits, and keep the three arguments, so that the
+    command line prints every error in the same shape and instances stay picklable.
+    """
+
+    def __init__(self, what: str, where: str = "", do: str = "") -> None:
+        super().__init__(what, where, do)
+        self.what, self.where, self.do = what, where, do
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.do:
+            lines.append(f"  do:    {self.do}")
+        return "\n".join(lines)
+
+
+class RecipeError(UserError, ValueError):
+    """A recipe file or a ``--set`` override is wrong; ``where`` holds file and line."""
+
+
+class DataError(UserError, ValueError):
+    """An input file or row cannot be read; ``where`` holds file and row number."""
+
+
+class MissingKey(UserError, LookupError):
+    """The environment variable that should hold an API key is empty."""
+
+
+class MissingDependency(UserError, ImportError):
+    """A package that this feature needs is not installed; ``do`` names the extra to install."""
+
+
+class RunConflict(UserError, ValueError):
+    """The run directory was made by another recipe, or another process is writing to it."""
+
+
+class WorldError(VivaError):
+    """Something outside failed. Work around it and record it."""
+
+
+class AgentError(WorldError, RuntimeError):
+    """A model call failed and will not be tried again.
+
+    ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
+    ``connection``, ``server``, ``bad_request``, ``overlong``); ``detail`` is for people and holds no secret.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason

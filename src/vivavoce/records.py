@@ -1,0 +1,206 @@
+"""The nouns that travel between rooms: problems, messages, replies, nodes, graphs, training rows, results.
+
+Frozen standard-library dataclasses; this module imports nothing of ours and nothing heavy. JSON enters and leaves
+through :func:`to_json` and :func:`from_json`, which validate every field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
+
+NodeKind = Literal["answer", "critique", "reflection", "review", "verdict"]
+Status = Literal["ok", "no_answer", "truncated", "empty", "error"]
+T = TypeVar("T")
+
+
+class Message(TypedDict):
+    """One chat message, in the form that every chat template and endpoint reads."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with its checked answer.
+
+    ``gold`` is the canonical final answer; it reaches a prompt only where a recipe asks for it, and every node whose
+    prompt held it, even through another node's text, says so (``Node.saw_gold``).
+    """
+
+    id: str
+    question: str
+    gold: str
+    group: str = ""
+    """Subject or skill, for tables by group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a grader says of one text. ``correct`` is None where it cannot tell: ungradable is never silently false."""
+
+    answer: str | None
+    correct: bool | None
+    status: Status = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a reply is drawn. ``temperature`` 0 is greedy."""
+
+    temperature: float = 0.3
+    top_p: float = 1.0
+    max_new_tokens: int = 1000
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    """Ask for the log-probability of every token of the reply (at temperature 1, in nats)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a reply: the text it adds and its log-probability in nats at temperature 1."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an agent answered to one call. The texts of ``tokens``, joined, are ``text``."""
+
+    text: str
+    finish: Literal["stop", "length", "filter"] = "stop"
+    usage: Usage = Usage()
+    model: str = ""
+    """The model as the backend names it (an endpoint may serve another one than was asked for)."""
+    tokens: tuple[Token, ...] | None = None
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One thing that was said. Made by :func:`node`, which derives ``id`` from the content.
+
+    ``parents`` are the nodes that its prompt showed; ``target`` is the answer that a critique, reflection or review
+    is about. ``call`` is the journal key of the model call that produced it. Nothing is keyed by provider.
+    """
+
+    id: str
+    kind: NodeKind
+    problem: str
+    agent: str
+    round: int
+    sample: int
+    parents: tuple[str, ...]
+    text: str
+    target: str | None = None
+    answer: str | None = None
+    correct: bool | None = None
+    status: Status = "ok"
+    confidence: float | None = None
+    """Said by the agent, 0 to 1; None where it said none."""
+    probability: float | None = None
+    """Read from the model's own log-probabilities, 0 to 1; None where the backend gives none."""
+    score: float | None = None
+    saw_gold: bool = False
+    call: str | None = None
+    usage: Usage = Usage()
+    error: str | None = None
+
+
+def node(kind: NodeKind, problem: str, agent: str, round: int, text: str, *, sample: int = 0,
+         parents: tuple[str, ...] = (), target: str | None = None, **rest: Any) -> Node:
+    """A node with its content hash: equal content gives equal ids, on every machine and in every run."""
+    content = [kind, problem, agent, round, sample, sorted(parents), target, text, rest.get("error")]
+    return Node(digest(content)[:16], kind, problem, agent, round, sample, parents, text, target=target, **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One continuation of a context, and the node that said it."""
+
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A supervised row: after ``prompt`` the student should write ``completion``."""
+
+    problem: str
+    prompt: tuple[Message, ...]
+    completion: str
+    source: tuple[str, ...]
+    """Ids of the nodes that it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One branching of a preference tree: a context, and right and wrong ways to go on from it.
+
+    The context is ``prompt`` and then ``prefix``, the part of the assistant's answer that right and wrong share
+    (empty where the tree branches at the answer, as published). ``complete`` says that the continuations end the
+    answer, so that the end-of-turn token belongs to them; a step in the middle of an answer does not.
+    """
+
+    id: str
+    problem: str
+    prompt: tuple[Message, ...]
+    chosen: tuple[Completion, ...]
+    rejected: tuple[Completion, ...]
+    prefix: str = ""
+    complete: bool = True
+    round: int = 0
+    weight: float = 1.0
+
+
+def to_json(record: Any) -> str:
+    """One line of JSON, keys in declaration order, text unescaped, so that equal records give equal bytes."""
+    return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def _adapter(cls: type) -> Any:
+    from pydantic import TypeAdapter  # here, so that importing the nouns stays instant
+
+    return TypeAdapter(cls)
+
+
+def from_json(cls: type[T], line: str | bytes) -> T:
+    """The record that ``line`` holds. Raises ``pydantic.ValidationError`` where a field is missing or ill-typed."""
+    return _adapter(cls).validate_json(line)
+
+
+def digest(content: Any) -> str:
+    """SHA-256 in hex of the canonical JSON of ``content``."""
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seed_of(*parts: str | int) -> int:
+    """A seed below 2**31 derived by stable hash, so that no draw depends on what else runs or in which order."""
+    return int(digest(list(parts))[:8], 16) >> 1
+
+
+__all__ = [
+    "Completion", "Example", "Grade", "Message", "Node", "NodeKind", "Problem", "Reply", "Sampling", "Status", "Token",
+    "Tree", "Usage", "digest", "from_json", "node", "seed_of", "to_json",
+]

@@ -1,0 +1,42 @@
+"""What is asked and how it is graded. One benchmark a file: ``tasks/foo.py`` defines ``Options`` (a pydantic model
+of the keys that a recipe may give it) and ``task(options) -> Task``. The file name is the task's name; a path to a
+Python file works too, so adding a benchmark edits nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from vivavoce.records import Grade, Problem, Token
+
+
+class Task(Protocol):
+    """A source of problems and the judge of answers to them."""
+
+    name: str
+    answer_format: str
+    """One sentence for prompts: how the final answer must be written."""
+
+    def problems(self, split: str) -> list[Problem]:
+        """The problems of ``train`` or ``test``, ids unique over both, in a fixed order."""
+        ...
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Judge a whole reply. Never raises on any text."""
+        ...
+
+    def steps(self, text: str) -> list[str]:
+        """Cut an answer into steps that, joined, are the text again."""
+        ...
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Index of the first wrong step, where the task can check steps; None where all are right.
+
+        Raises NotImplementedError where the task cannot check steps.
+        """
+        ...
+
+    def probability(self, text: str, tokens: Sequence[Token]) -> float:
+        """How likely the author thinks its own answer, 0 to 1, from the log-probabilities of its tokens."""
+        ...
