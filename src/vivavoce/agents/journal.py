@@ -1,0 +1,351 @@
+"""The journal pays once: every model call is written to an embedded database before anybody uses its reply.
+
+Cache, resume, audit and cost ledger are this one mechanism. A call is keyed by what determines its reply (agent
+identity, messages, sampling, seed); asked again, in this run or after a crash, it is answered from the file::
+
+    call ──▶ in the file? ──▶ in flight? ──▶ agent.reply ──▶ group commit ──▶ the caller sees it
+               hit, free       share it       paid            WAL, one transaction for all that came back together
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from vivavoce.agents import Agent
+from vivavoce.errors import AgentError, DataError, RunConflict
+from vivavoce.records import Message, Reply, Sampling, Usage
+
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, agent TEXT NOT NULL, identity TEXT NOT NULL, stage TEXT NOT NULL, tags TEXT NOT NULL,
+    request TEXT NOT NULL, reply TEXT, reason TEXT, detail TEXT,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    latency_s REAL NOT NULL, attempts INTEGER NOT NULL, created_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS hits (
+    agent TEXT NOT NULL, stage TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, stage)) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+"""
+_COLUMNS = (
+    "key, agent, identity, stage, tags, request, reply, reason, detail, prompt_tokens, completion_tokens, "
+    "cached_tokens, latency_s, attempts, created_at"
+)
+# A success is never overwritten; a failure that is tried again keeps count of the attempts and of the time spent.
+_WRITE = f"""
+INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
+ON CONFLICT (key) DO UPDATE SET
+    reply = excluded.reply, reason = excluded.reason, detail = excluded.detail, tags = excluded.tags,
+    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+    cached_tokens = excluded.cached_tokens, latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
+    created_at = excluded.created_at
+WHERE reply IS NULL
+"""
+_COUNT_HITS = """
+INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (agent, stage) DO UPDATE SET count = count + excluded.count
+"""
+# One row for every (agent, stage) that made calls or only hits.
+_COSTS = """
+SELECT agent, stage, sum(calls), sum(hits), sum(failures), sum(prompt), sum(completion), sum(cached), sum(seconds)
+FROM (SELECT agent, stage, 1 AS calls, 0 AS hits, reply IS NULL AS failures, prompt_tokens AS prompt,
+             completion_tokens AS completion, cached_tokens AS cached, latency_s AS seconds FROM calls
+      UNION ALL SELECT agent, stage, 0, count, 0, 0, 0, 0, 0.0 FROM hits)
+GROUP BY agent, stage ORDER BY agent, stage
+"""
+_REPLY = TypeAdapter(Reply)
+_SAMPLING = tuple(field.name for field in fields(Sampling))
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of one call: a reply or, where the call failed for good, the error that it ended with."""
+
+    key: str
+    reply: Reply | None = None
+    error: AgentError | None = None
+    cached: bool = False
+    """Nothing was spent for this answer: it was in the journal, or an equal call was already in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One recorded call, for audits and reports."""
+
+    key: str
+    agent: str
+    identity: str
+    stage: str
+    tags: dict[str, str | int]
+    messages: list[Message]
+    sampling: Sampling
+    seed: int
+    reply: Reply | None
+    error: AgentError | None
+    latency_s: float
+    attempts: int
+    """How often the journal asked the agent: 1, and 1 more for each retry of a recorded failure."""
+    created_at: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One line of the cost ledger: what one agent spent in one stage."""
+
+    agent: str
+    stage: str
+    calls: int
+    """Paid calls; a repeated one is a hit."""
+    hits: int
+    """Answers that cost nothing, over all sessions of the run."""
+    failures: int
+    usage: Usage
+    seconds: float
+    """Latency summed over calls; calls run side by side, so this is more than wall-clock time."""
+
+
+def key_of(agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+    """The journal key of a call. Neither the agent's name nor a tag is part of it."""
+    return _key(agent.identity, _request(messages, sampling, seed))
+
+
+class Journal:
+    """A file of calls, and the one choke point before all agents.
+
+    Made for one writing process and one thread; any number of processes may read at the same time. One journal may
+    serve several event loops one after the other. A commit survives the death of the process; a power cut may lose
+    the last seconds but does not damage the file.
+
+    Args:
+        path: The database; made, with its parents, where it does not exist.
+        retry_failed: Ask again for calls that are recorded as failed. Otherwise a recorded failure stays one.
+        read_only: Open an existing file for reports; recorded calls are answered, any other raises RunConflict.
+        on_call: Told after each call the agent's name, whether it was free, and the tokens of its reply.
+
+    Raises DataError where the file is no journal, or is missing and to be read; RunConflict where another version
+    of vivavoce made it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        retry_failed: bool = False,
+        read_only: bool = False,
+        on_call: Callable[[str, bool, Usage], None] | None = None,
+    ) -> None:
+        self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
+        self._in_flight: dict[str, _Flight] = {}
+        self._pending: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
+        self._hits: Counter[tuple[str, str]] = Counter()
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        where = str(self.path)
+        if not self.read_only:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        elif not self.path.is_file():
+            raise DataError("there is no journal", where, "give the directory of a run that has started")
+        uri = self.path.absolute().as_uri()
+        if self.read_only:
+            # Readers of a WAL file need to write beside it; in a directory that forbids it nobody else writes either.
+            uri += "?mode=ro" if os.access(self.path.parent, os.W_OK) else "?immutable=1"
+        # autocommit mode: transactions begin where this file says so
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION) or (self.read_only and version == 0):
+                raise RunConflict(f"journal has format {version}, not {_VERSION}", where, "open it with what made it")
+            if not self.read_only:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise DataError(f"cannot open the journal: {error}", where, "move the file away") from error
+        except RunConflict:
+            db.close()
+            raise
+        return db
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is pending and close the file. Calls in flight are cancelled. Closing twice does nothing."""
+        for flight in self._in_flight.values():
+            flight.task.cancel()
+        self._flush()
+        self._db.close()
+
+    async def call(
+        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, *, stage: str = "",
+        **tags: str | int,
+    ) -> Answered:
+        """Ask ``agent``, or answer from the journal; written before it returns.
+
+        A call that failed for good comes back as ``Answered.error``: it is a record, not a crash. ``stage`` and
+        ``tags`` (say ``problem`` and ``kind``) are stored for ledger and audit and do not change the key; an equal
+        call keeps the tags that it was first made with. If the caller is cancelled, a call that nobody else waits
+        for is cancelled too and leaves no record.
+
+        Raises RunConflict where a read-only journal does not hold the call, and whatever an agent raises that is no
+        :class:`AgentError` (a bug; nothing is recorded).
+        """
+        request = _request(messages, sampling, seed)
+        key = _key(agent.identity, request)
+        flight = self._in_flight.get(key)
+        if flight is None:
+            answered = self._recorded(key)
+            if answered is not None:
+                return self._tell(agent.name, stage, answered)
+            if self.read_only:
+                raise RunConflict("this call is not in the journal", str(self.path), "open the journal for writing")
+            row = (key, agent.name, agent.identity, stage, _encode(tags), request)
+            flight = _Flight(asyncio.create_task(self._ask(agent, messages, sampling, seed, row)))
+            self._in_flight[key] = flight
+            flight.task.add_done_callback(lambda _: self._in_flight.pop(key))
+            cached = False
+        else:
+            cached = True
+        flight.waiters += 1
+        try:
+            # shielded, so that one caller's cancellation does not take the call from the others
+            answered = await asyncio.shield(flight.task)
+        finally:
+            flight.waiters -= 1
+            if not flight.waiters:
+                flight.task.cancel()  # does nothing to a task that is done
+        if cached:
+            answered = Answered(key, answered.reply, answered.error, cached=True)
+        return self._tell(agent.name, stage, answered)
+
+    def __getitem__(self, key: str) -> Call:
+        """The recorded call with this key (a node's ``call``). Raises KeyError where there is none."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM calls WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return _read(row)
+
+    def __iter__(self) -> Iterator[Call]:
+        """All recorded calls in the order in which they were first written."""
+        return map(_read, self._db.execute(f"SELECT {_COLUMNS} FROM calls ORDER BY rowid"))
+
+    def __len__(self) -> int:
+        return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
+
+    def costs(self) -> list[Cost]:
+        """The cost ledger by agent and stage, sorted. Tokens of failed calls are not known and count as 0."""
+        self._flush()
+        return [
+            Cost(agent, stage, calls, hits, failures, Usage(prompt, completion, cached), seconds)
+            for agent, stage, calls, hits, failures, prompt, completion, cached, seconds in self._db.execute(_COSTS)
+        ]
+
+    def _recorded(self, key: str) -> Answered | None:
+        row = self._db.execute("SELECT reply, reason, detail FROM calls WHERE key = ?", (key,)).fetchone()
+        if row is None or (row[0] is None and self.retry_failed and not self.read_only):
+            return None
+        return Answered(key, *_outcome(*row), cached=True)
+
+    async def _ask(
+        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, row: tuple[str, ...]
+    ) -> Answered:
+        started = time.perf_counter()
+        try:
+            reply, error = await agent.reply(messages, sampling, seed), None
+        except AgentError as failure:
+            reply, error = None, failure
+        usage = reply.usage if reply else Usage()
+        loop = asyncio.get_running_loop()
+        written = loop.create_future()
+        outcome = (
+            _REPLY.dump_json(reply).decode() if reply else None,
+            error.reason if error else None,
+            error.detail if error else None,
+        )
+        numbers = (usage.prompt, usage.completion, usage.cached, time.perf_counter() - started, time.time())
+        self._pending.append(((*row, *outcome, *numbers), written))
+        # Group commit: the flush runs after everything that is ready now, so replies that came together share one
+        # transaction. One flush is scheduled for each row; those after the first find nothing left to do.
+        loop.call_soon(self._flush)
+        await written
+        return Answered(row[0], reply, error)
+
+    def _flush(self) -> None:
+        """Commit what is pending, then let its callers go on."""
+        if self.read_only or not (self._pending or self._hits):
+            return
+        pending, self._pending = self._pending, []
+        hits, self._hits = self._hits, Counter()
+        failure = None
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            with self._db:
+                self._db.executemany(_WRITE, [row for row, _ in pending])
+                self._db.executemany(_COUNT_HITS, [(*where, count) for where, count in hits.items()])
+        except sqlite3.Error as error:  # the disk is full, or the file was taken away: every caller hears of it
+            failure = error
+        waiting = [written for _, written in pending if not written.done()]  # one whose caller was cancelled is done
+        for written in waiting:
+            if failure is None:
+                written.set_result(None)
+            else:
+                written.set_exception(failure)
+        if failure is not None and not waiting:
+            raise failure
+
+    def _tell(self, agent: str, stage: str, answered: Answered) -> Answered:
+        if answered.cached:
+            self._hits[agent, stage] += 1  # written with the next commit: a lost count costs nobody anything
+        if self.on_call is not None:
+            self.on_call(agent, answered.cached, answered.reply.usage if answered.reply else Usage())
+        return answered
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A call on its way, and how many callers wait for it."""
+
+    task: asyncio.Task[Answered]
+    waiters: int = 0
+
+
+def _request(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+    drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
+    return _encode({"messages": list(messages), "sampling": drawn, "seed": seed})
+
+
+def _key(identity: str, request: str) -> str:
+    return hashlib.sha256(f"{identity}\n{request}".encode()).hexdigest()
+
+
+def _outcome(reply: str | None, reason: str | None, detail: str | None) -> tuple[Reply | None, AgentError | None]:
+    if reply is not None:
+        return _REPLY.validate_json(reply), None
+    return None, AgentError(reason or "", detail or "")
+
+
+def _read(row: tuple[Any, ...]) -> Call:
+    key, agent, identity, stage, tags, request, reply, reason, detail, _, _, _, latency_s, attempts, created_at = row
+    asked = json.loads(request)
+    sampling = Sampling(**{**asked["sampling"], "stop": tuple(asked["sampling"]["stop"])})
+    return Call(
+        key, agent, identity, stage, json.loads(tags), asked["messages"], sampling, asked["seed"],
+        *_outcome(reply, reason, detail), latency_s, attempts, created_at,
+    )

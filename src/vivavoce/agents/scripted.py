@@ -1,0 +1,106 @@
+"""A scripted agent: replies come from a function. For tests and dry runs, like a mock transport of an HTTP client.
+
+::
+
+    def respond(messages, sampling, seed):
+        if "riddle" in messages[-1]["content"]:
+            raise AgentError("refused", "no riddles")
+        return "The answer is 4."
+
+    agent = Scripted("ada", respond)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vivavoce.agents import load_file
+from vivavoce.errors import RecipeError
+from vivavoce.records import Message, Reply, Sampling, Usage, digest, seed_of
+
+Respond = Callable[[Sequence[Message], Sampling, int], str | Reply | Awaitable[str | Reply]]
+
+
+class Options(BaseModel):
+    """Where the replies come from: exactly one of ``replies`` and ``function``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replies: list[str] = Field(default=[])
+    """One is picked by stable hash of messages and seed, not by order of arrival, so that a resumed run agrees."""
+    function: str = ""
+    """``path/to/file.py:name`` of a function of messages, sampling and seed."""
+    latency_s: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.replies) == bool(self.function):
+            raise ValueError("give either `replies` or `function`")
+        return self
+
+
+class Scripted:
+    """An agent whose replies ``respond(messages, sampling, seed)`` makes: a text, a Reply, or a raised AgentError.
+
+    A text is finished like a model's: cut before the first stop string, and after ``max_new_tokens`` words (then
+    ``finish`` is "length"); words are counted as tokens. A Reply is passed on as it is. ``respond`` may be async.
+    ``latency_s`` is waited before each reply; ``calls`` counts the calls that began.
+    """
+
+    def __init__(self, name: str, respond: Respond, *, identity: str = "", latency_s: float = 0.0) -> None:
+        self.name, self.identity, self.latency_s = name, identity or f"scripted:{name}", latency_s
+        self.calls = 0
+        self._respond = respond
+
+    async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        """What ``respond`` says. Raises whatever it raises."""
+        self.calls += 1
+        started = time.perf_counter()
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        said = self._respond(messages, sampling, seed)
+        if inspect.isawaitable(said):
+            said = await said
+        if isinstance(said, Reply):
+            return said
+        for stop in sampling.stop:
+            said = said.partition(stop)[0]
+        words = list(re.finditer(r"\s*\S+", said))
+        finish = "stop"
+        if len(words) > sampling.max_new_tokens:
+            words, finish = words[: sampling.max_new_tokens], "length"
+            said = said[: words[-1].end()] if words else ""
+        prompt = sum(len(message["content"].split()) for message in messages)
+        usage = Usage(prompt, len(words))
+        return Reply(said, finish, usage, self.identity, latency_s=time.perf_counter() - started)
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+
+def agent(name: str, options: Options) -> Scripted:
+    """Make the agent. Raises RecipeError where ``function`` names nothing that can be called."""
+    if options.replies:
+        replies = options.replies
+
+        def pick(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+            return replies[seed_of(digest(list(messages)), seed) % len(replies)]
+
+        return Scripted(name, pick, identity=f"scripted:{digest(replies)[:16]}", latency_s=options.latency_s)
+    path, _, function = options.function.rpartition(":")
+    do = "write `function: path/to/file.py:name`"
+    if not path:
+        raise RecipeError(f"`function: {options.function}` names no function", f"agent {name!r}", do)
+    respond = getattr(load_file(path, f"agent {name!r}"), function, None)
+    if not callable(respond):
+        raise RecipeError(f"{path} defines no function {function!r}", f"agent {name!r}", do)
+    identity = f"scripted:{function}:{digest(Path(path).read_text(encoding='utf-8'))[:16]}"
+    return Scripted(name, cast(Respond, respond), identity=identity, latency_s=options.latency_s)

@@ -1,0 +1,365 @@
+"""The command ``viva``: parse, call, print. Results go to standard output, talk to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vivavoce import __version__
+from vivavoce.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from vivavoce.config import Recipe
+
+app = typer.Typer(name="viva", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+                  help="A committee of large language models debates, criticises and reviews; "
+                       "your small model learns from it.")
+graph_app = typer.Typer(no_args_is_help=True, help="Look at what was said.")
+train_app = typer.Typer(no_args_is_help=True, help="Train a model on rows or trees that were exported.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure, side by side with what people use today.")
+import_app = typer.Typer(no_args_is_help=True, help="Bring recorded material into a graph.")
+app.add_typer(graph_app, name="graph")
+app.add_typer(train_app, name="train")
+app.add_typer(bench_app, name="bench")
+app.add_typer(import_app, name="import")
+
+RecipePath = Annotated[Path, typer.Argument(help="Recipe file, or the name of one that `viva list recipes` shows.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set dpo.beta=0.2")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
+
+
+class Listed(StrEnum):
+    """What `viva list` knows."""
+
+    tasks = "tasks"
+    agents = "agents"
+    methods = "methods"
+    recipes = "recipes"
+    prompts = "prompts"
+
+
+class Rows(StrEnum):
+    """What `viva export` writes."""
+
+    messages = "messages"
+    prompt_completion = "prompt-completion"
+    preferences = "preferences"
+    trees = "trees"
+
+
+class AttemptsForm(StrEnum):
+    """Forms that `viva import attempts` reads."""
+
+    documented = "documented"
+    gsm8k = "gsm8k"
+
+
+def main() -> None:
+    """Entry point: errors that the user can mend are told in three lines and end with code 2."""
+    try:
+        app()
+    except UserError as e:
+        typer.echo(f"error: {e}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped. What was done is kept: the same command goes on from here.", err=True)
+        raise SystemExit(130) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                                    help="Print the version and leave.")] = False) -> None:
+    pass
+
+
+@app.command()
+def run(recipe: RecipePath, out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+        set_: Overrides = [],  # noqa: B006 (typer wants a list)
+        update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
+        retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False) -> None:
+    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice."""
+    import asyncio
+
+    from vivavoce import plugins
+    from vivavoce.progress import say
+    from vivavoce.report import table, write_report
+    from vivavoce.run import open_run
+
+    loaded = _load(recipe, set_)
+    path = out or Path("runs") / loaded.name
+    with open_run(path, loaded, update=update, retry_failed=retry_failed) as opened:
+        say(f"{loaded.method}: {loaded.name} in {path}")
+        found = asyncio.run(plugins.load("methods", loaded.method, "method").distill(loaded, opened))
+        opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        write_report(path)
+    typer.echo(table(found))
+    say(f"report: {path / 'report.html'}")
+
+
+@app.command()
+def plan(recipe: RecipePath, set_: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Count calls and tokens of a recipe; nothing is spent."""
+    from dataclasses import asdict
+
+    from vivavoce import plugins
+
+    loaded = _load(recipe, set_)
+    planned = plugins.load("methods", loaded.method, "method").plan(loaded)
+    if as_json:
+        typer.echo(json.dumps([asdict(p) for p in planned], indent=2))
+        return
+    rows = [(p.stage, p.agent, _span(p.least, p.most), f"{p.prompt_tokens:,}", f"{p.completion_tokens:,}")
+            for p in planned]
+    sums = [sum(x) for x in zip(*((p.least, p.most, p.prompt_tokens, p.completion_tokens) for p in planned), strict=True)]
+    rows.append(("all", "", _span(sums[0], sums[1]), f"{sums[2]:,}", f"{sums[3]:,}"))
+    _print_table(("stage", "agent", "calls", "prompt tokens, at most", "completion tokens, at most"), rows)
+
+
+@app.command()
+def check(recipe: RecipePath, set_: Overrides = []) -> None:  # noqa: B006
+    """Check a recipe: keys, options, task data, models and API keys; nothing is spent."""
+    from vivavoce.agents import open_agent
+    from vivavoce.debate.prompting import prompt_set
+    from vivavoce.tasks import open_task
+
+    loaded = _load(recipe, set_)
+    task = open_task(loaded.task.name, loaded.task.options)
+    for spec in [*loaded.teachers, loaded.student]:
+        agent = open_agent(spec.name, spec.backend, spec.options)
+        typer.echo(f"ok  agent {spec.name}: {spec.backend}, {agent.identity[:60]}")
+    if (debate := getattr(loaded, "debate", None)) is not None:
+        prompt_set(debate.prompts)
+        typer.echo(f"ok  prompts {debate.prompts}")
+    for split in ("train", "test"):
+        typer.echo(f"ok  task {task.name}: {len(task.problems(split))} {split} questions")
+
+
+@app.command()
+def evaluate(recipe: RecipePath, model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
+             out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
+             set_: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """Test a model on the test questions of a recipe, asked as the recipe's students are."""
+    import asyncio
+
+    from vivavoce.evaluate.single import evaluate_model
+    from vivavoce.report import table
+
+    loaded = _load(recipe, set_)
+    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate"))
+    typer.echo(json.dumps(found, indent=2) if as_json else table(found))
+
+
+@graph_app.command("show")
+def graph_show(path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
+               problem: Annotated[str | None, typer.Argument(help="Id of a problem; default: the first that changed "
+                                                                  "somebody's mind.")] = None,
+               as_json: AsJson = False) -> None:
+    """Show one debate: who said what, and who changed their mind."""
+    from vivavoce.graph import read_graphs
+    from vivavoce.report.transcript import transcript
+
+    graphs = read_graphs(_graphs(path))
+    if problem is None:
+        kept = list(graphs)
+        if not kept:
+            raise DataError("there is no graph", str(path), "was the debate run?")
+        shown = next((g for g in kept if any(t in ("WR", "RW") for *_, t in g.transitions())), kept[0])
+    else:
+        shown = next((g for g in graphs if g.problem.id == problem), None)
+        if shown is None:
+            raise DataError(f"no problem `{problem}`", str(path), "the ids stand in graphs/*.jsonl")
+    typer.echo(shown.to_json() if as_json else transcript(shown))
+
+
+@app.command()
+def export(source: Annotated[Path, typer.Argument(help="Run directory.")],
+           rows: Annotated[Rows, typer.Option("--as", help="Form of the rows.")],
+           out: Annotated[Path, typer.Option(help="File to write.")],
+           arm: Annotated[str, typer.Option(help="Which data set of the run: a file in data/ without .jsonl.")] = "",
+           ) -> None:
+    """Write a run's rows in a form that TRL (LLaMA-Factory, ms-swift) reads as it is."""
+    from vivavoce.data.export import preference_rows, sft_rows, tree_rows, write_rows
+    from vivavoce.records import Example, Tree, from_json
+
+    supervised = rows in (Rows.messages, Rows.prompt_completion)
+    name = arm or ("debate_reflect_sft" if supervised else "trees-0")
+    file = source / "data" / f"{name}.jsonl"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in (source / "data").glob("*.jsonl")))
+        raise DataError(f"the run has no rows `{name}`", str(source), f"--arm takes one of: {known or 'none yet'}")
+    lines = file.read_text("utf-8").splitlines()
+    if supervised:
+        made = sft_rows((from_json(Example, x) for x in lines), "messages" if rows is Rows.messages else rows.value)
+    else:
+        trees = (from_json(Tree, x) for x in lines)
+        made = preference_rows(trees) if rows is Rows.preferences else tree_rows(trees)
+    typer.echo(f"{write_rows(out, made)} rows in {out}", err=True)
+
+
+@app.command()
+def report(run_path: RunPath) -> None:
+    """Write report.html of a run again."""
+    from vivavoce.report import write_report
+
+    typer.echo(write_report(run_path))
+
+
+@app.command("list")
+def list_(what: Annotated[Listed, typer.Argument()]) -> None:
+    """List tasks, agents (backends), methods, recipes or prompt sets."""
+    from vivavoce import plugins
+    from vivavoce.config import recipes
+
+    if what is Listed.recipes:
+        for path in recipes().values():
+            typer.echo(path)
+    elif what is Listed.prompts:
+        for path in sorted((Path(__file__).parent / "debate" / "prompts").iterdir()):
+            typer.echo(path.name)
+    else:
+        for name in plugins.names(what.value):
+            typer.echo(name)
+
+
+@import_app.command("attempts")
+def import_attempts(source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
+                    task: Annotated[str, typer.Option(help="Task whose grader reads the answers.")],
+                    out: Annotated[Path, typer.Option(help="File of graphs to write.")],
+                    form: Annotated[AttemptsForm, typer.Option(help="How the file names things.")] = AttemptsForm.documented,
+                    ) -> None:
+    """Turn recorded right and wrong answers to questions into graphs."""
+    from vivavoce.data.recorded import graphs_of
+    from vivavoce.graph import write_graphs
+    from vivavoce.tasks import open_task
+    from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Fields, read_attempts
+
+    fields = GSM8K_SOLUTIONS if form is AttemptsForm.gsm8k else Fields()
+    made = list(graphs_of(read_attempts(source, fields, task), open_task(task, {})))
+    write_graphs(out, made)
+    right = sum(bool(n.correct) for g in made for n in g.nodes)
+    typer.echo(f"{len(made)} graphs, {sum(len(g.nodes) for g in made)} answers ({right} right) in {out}", err=True)
+
+
+@app.command()
+def trees(graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
+          task: Annotated[str, typer.Option(help="Task, for its answer format and its steps.")],
+          out: Annotated[Path, typer.Option(help="File of trees to write.")],
+          prompts: Annotated[str, typer.Option(help="Prompt set of the debate.")] = "general",
+          student: Annotated[str, typer.Option(help="Name of the student in the graphs.")] = "student",
+          set_: Overrides = []) -> None:  # noqa: B006
+    """Grow preference trees from graphs; keys of a recipe's `trees:` by --set."""
+    from vivavoce.config import checked_overrides
+    from vivavoce.data.export import tree_rows, write_rows
+    from vivavoce.data.rules import TreeRules
+    from vivavoce.data.trees import Grower, preference_trees
+    from vivavoce.debate.prompting import prompt_set
+    from vivavoce.debate.rules import DebateRules
+    from vivavoce.graph import read_graphs
+    from vivavoce.tasks import open_task
+
+    kept = list(read_graphs(_graphs(graphs)))
+    speakers = tuple(dict.fromkeys(name for g in kept for name in g.agents))
+    # No model is at hand to count its tokens: four characters stand for one where a context has to fit a budget.
+    grower = Grower(checked_overrides(TreeRules, set_), DebateRules(prompts=prompts), prompt_set(prompts),
+                    open_task(task, {}), student, speakers, (student,), lambda text: len(text) // 4)
+    typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, grower)))} trees in {out}", err=True)
+
+
+@train_app.command("sft")
+def train_sft_command(data: Annotated[Path, typer.Argument(help="Rows, as a run keeps them in data/.")],
+                      model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+                      out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+                      seed: int = 0, set_: Overrides = []) -> None:  # noqa: B006
+    """Supervised fine-tuning (keys of `sft:` by --set)."""
+    from vivavoce.train.settings import SFTSettings
+
+    _train(data, model, out, seed, set_, SFTSettings)
+
+
+@train_app.command("tree-dpo")
+def train_tree_dpo_command(data: Annotated[Path, typer.Argument(help="Trees, as a run keeps them in data/.")],
+                           model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+                           out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+                           seed: int = 0, set_: Overrides = []) -> None:  # noqa: B006
+    """T-DPO on preference trees (keys of `dpo:` by --set)."""
+    from vivavoce.train.settings import TreeDPOSettings
+
+    _train(data, model, out, seed, set_, TreeDPOSettings)
+
+
+def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], kind: Any) -> None:
+    from vivavoce.agents.hf_local import model_folder
+    from vivavoce.config import checked_overrides
+    from vivavoce.train.jobs import Job, train_here
+
+    if not data.is_file():
+        raise DataError("no such file of rows", str(data), "see data/ in a run, or `viva trees`")
+    job = Job(out.name, model_folder(model), model, data, checked_overrides(kind, overrides), seed)
+    done = train_here(job, out)
+    typer.echo(f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
+               f"model in {done.path}")
+
+
+@bench_app.command("tree-dpo")
+def bench_tree_dpo(shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],  # noqa: B006
+                   context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
+                   answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
+                   as_json: AsJson = False) -> None:
+    """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
+    from vivavoce.bench.tree_dpo import main as bench
+
+    bench(shape, context, answers, as_json)
+
+
+@bench_app.command("debate")
+def bench_debate(questions: Annotated[int, typer.Option(help="Debates in flight at once.")] = 500,
+                 as_json: AsJson = False) -> None:
+    """The debate engine's own time for each model call, with scripted agents that answer at once."""
+    from vivavoce.bench.debate import measure
+
+    found = measure(questions)
+    typer.echo(json.dumps(found, indent=2) if as_json
+               else f"{found['calls']} calls, {found['ms_per_call']:.3f} ms of our own each ({questions} debates in flight)")
+
+
+def _load(recipe: Path, overrides: list[str]) -> Recipe:
+    from vivavoce.config import find_recipe, load_recipe
+
+    return load_recipe(find_recipe(recipe), overrides)
+
+
+def _graphs(path: Path) -> Path:
+    file = path / "graphs" / "train.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError("there are no graphs", str(file), "give a run directory or a file of graphs")
+    return file
+
+
+def _span(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*head)
+    for row in rows:
+        shown.add_row(*row)
+    Console(file=sys.stdout).print(shown)
+
+
+if __name__ == "__main__":
+    main()

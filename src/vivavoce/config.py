@@ -1,0 +1,258 @@
+"""One YAML file, one strict recipe; every mistake is named with file and line before anything is spent."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vivavoce import plugins
+from vivavoce.errors import RecipeError
+from vivavoce.records import Sampling
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class AgentSpec(BaseModel):
+    """One agent: a name of the user's choice, a backend, how it is sampled; other keys are the backend's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(min_length=1, description="any text; it appears in graphs and reports, not in anonymous prompts")
+    backend: str = Field("hf_local", description="a file of vivavoce/agents, or a path to one")
+    temperature: float = Field(0.3, ge=0, description="sampling temperature of debates (paper: 0.3)")
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
+    stop: list[str] = Field([], description="texts that end a reply")
+    samples: int = Field(1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
+    logprobs: bool = Field(False, description="ask for token log-probabilities: needed to vote by probability")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the backend is given."""
+        return dict(self.model_extra or {})
+
+    def sampling(self, **changes: Any) -> Sampling:
+        """How this agent's replies are drawn."""
+        mine = {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens,
+                "stop": tuple(self.stop), "logprobs": self.logprobs}
+        return Sampling(**{**mine, **changes})
+
+
+class TaskSpec(BaseModel):
+    """The task's name; other keys are its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(description="a file of vivavoce/tasks, or a path to one")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Examination(BaseModel):
+    """How students, and the committee beside them, are tested."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(0.0, ge=0, description="0: greedy (authors' code: 0.3 with top_p 0.9)")
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(700, ge=1, description="tokens of one answer at most (authors' code: 700)")
+    committee: bool = Field(True, description="debate the test questions too, gold-free, and count its votes")
+    committee_rounds: int = Field(2, ge=1, description="answer rounds of that debate")
+
+
+class Recipe(BaseModel):
+    """What every method's recipe has. A method's ``Options`` is a subclass with its own sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(description="a file of vivavoce/methods")
+    name: str = Field("run", pattern=r"^[\w.-]+$", description="name of the run; its folder unless --out says another")
+    seed: int = Field(0, ge=0, description="every other seed derives from it")
+    in_flight: int = Field(512, ge=1, description="debates and test questions in flight at once")
+    task: TaskSpec
+    teachers: list[AgentSpec] = Field(min_length=1)
+    student: AgentSpec
+    test: Examination = Examination()
+    seeds: list[int] = Field([0], min_length=1, description="training seeds of every arm")
+    parallel: int = Field(1, ge=1, description="models trained at once, in processes of their own")
+
+    @field_validator("teachers")
+    @classmethod
+    def _distinct(cls, teachers: list[AgentSpec]) -> list[AgentSpec]:
+        names = [t.name for t in teachers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two teachers share a name: {', '.join(names)}")
+        return teachers
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    ``overrides`` are ``key.sub=value`` texts, the value in YAML; a number in the path picks from a list. Raises
+    RecipeError that lists every mistake with its line, the nearest known key for an unknown one, and what is allowed
+    for a bad value.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as e:
+        raise RecipeError(f"cannot read the recipe: {e.strerror}", str(path), "see `viva list recipes`") from e
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _no_doubles(root, path)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as e:
+        line = e.problem_mark.line + 1 if e.problem_mark else 1
+        raise RecipeError(f"not YAML: {e.problem}", f"{path}:{line}", "check indentation and quotes") from e
+    if not isinstance(values, dict):
+        raise RecipeError("a recipe is a mapping of keys to values", str(path), "see `viva list recipes`")
+    for override in overrides:
+        _override(values, override)
+    return check_recipe(values, path, root)
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that can be named: those below ``recipes/`` here, and those that came with the package."""
+    found: dict[str, Path] = {}
+    for folder in (Path("recipes"), Path(__file__).parent / "recipes"):
+        for path in sorted(folder.rglob("*.yaml")):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
+
+
+def find_recipe(name: Path) -> Path:
+    """A path as it is; else the recipe of that name."""
+    return name if name.exists() else recipes().get(name.as_posix().removesuffix(".yaml"), name)
+
+
+def checked_overrides(model: type[M], overrides: Sequence[str]) -> M:
+    """One section alone, its defaults overridden by ``--set`` texts. Raises RecipeError."""
+    values: dict[str, Any] = {}
+    for override in overrides:
+        _override(values, override)
+    return plugins.check(model, values, "--set")
+
+
+def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = None) -> Recipe:
+    """A recipe from plain values; ``root`` is the YAML that lines are looked up in."""
+    where = _Lines(root, path)
+    if "method" not in values:
+        raise RecipeError("key `method` is missing", str(path), f"use one of {', '.join(plugins.names('methods'))}")
+    model: type[Recipe] = plugins.load("methods", str(values["method"]), where(("method",))).Options
+    try:
+        recipe = model.model_validate(values)
+    except ValidationError as e:
+        raise _mistakes([(tuple(p["loc"]), p) for p in e.errors(include_url=False)], model, where) from None
+    _check_options(recipe, where)
+    return recipe
+
+
+def _check_options(recipe: Recipe, where: _Lines) -> None:
+    """Check what goes to task and backends too, so that a typo there has a line as well."""
+    rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
+        ("agents", t.backend, t, ("teachers", i), "backend") for i, t in enumerate(recipe.teachers)]
+    rooms += [("agents", recipe.student.backend, recipe.student, ("student",), "backend"),
+              ("tasks", recipe.task.name, recipe.task, ("task",), "name")]
+    for room, name, spec, loc, key in rooms:
+        options = plugins.load(room, name, where((*loc, key))).Options
+        try:
+            options.model_validate(spec.options)
+        except ValidationError as e:
+            found = [((*loc, *p["loc"]), p) for p in e.errors(include_url=False)]
+            raise _mistakes(found, type(spec), where, also=list(options.model_fields)) from None
+
+
+class _Lines:
+    """Where a key stands: ``recipe.yaml:12``."""
+
+    def __init__(self, root: yaml.Node | None, path: Path) -> None:
+        self.root, self.path = root, path
+
+    def __call__(self, loc: tuple[str | int, ...]) -> str:
+        at, line = self.root, 1
+        for key in loc:
+            step = None
+            if isinstance(at, yaml.MappingNode):
+                step = next(((k, v) for k, v in at.value if k.value == key), None)
+            elif isinstance(at, yaml.SequenceNode) and isinstance(key, int) and key < len(at.value):
+                step = (at.value[key], at.value[key])
+            if step is None:
+                break
+            line, at = step[0].start_mark.line + 1, step[1]
+        return f"{self.path}:{line}"
+
+
+def _mistakes(found: list[tuple[tuple[str | int, ...], Mapping[str, Any]]], model: type[BaseModel], where: _Lines,
+              also: Sequence[str] = ()) -> RecipeError:
+    """One error that lists all mistakes; ``also`` are keys that are known besides the model's own."""
+    lines = [(plugins.mistake(problem, [*model.model_fields, *also] if also else _known(model, loc[:-1]), loc),
+              where(loc)) for loc, problem in found]
+    if len(lines) == 1:
+        return RecipeError(*lines[0], "correct the recipe, or the --set that put it there")
+    return RecipeError("\n".join(f"{what}\n    at {at}" for what, at in lines), str(where.path),
+                       f"correct these {len(lines)} places")
+
+
+def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """Keys that the model at ``loc`` has."""
+    at: Any = model
+    for key in loc:
+        if isinstance(key, str) and isinstance(at, type) and issubclass(at, BaseModel) and key in at.model_fields:
+            at = at.model_fields[key].annotation
+        at = next(_models(at), at)
+    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
+
+
+def _no_doubles(node: yaml.Node | None, path: Path) -> None:
+    """YAML lets the last of two equal keys win in silence; we do not."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise RecipeError(f"key `{key.value}` stands twice", f"{path}:{key.start_mark.line + 1}",
+                                  "keep one of them")
+            seen.add(key.value)
+            _no_doubles(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _no_doubles(value, path)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    where, do = f"--set {override}", "write --set section.key=value"
+    if not equals or not key:
+        raise RecipeError("an override needs a key and a value", where, do)
+    *path, last = key.split(".")
+    at: Any = values
+    for step in path:
+        if isinstance(at, list) and step.isdecimal() and int(step) < len(at):
+            at = at[int(step)]
+        elif isinstance(at, dict):
+            at = at.setdefault(step, {})
+        else:
+            raise RecipeError(f"there is no `{step}` to go into", where, do)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise RecipeError("the value is not YAML", where, do) from e
+    if isinstance(at, list) and last.isdecimal() and int(last) < len(at):
+        at[int(last)] = value
+    elif isinstance(at, dict):
+        at[last] = value
+    else:
+        raise RecipeError(f"there is no `{last}` to set", where, do)

@@ -1,0 +1,1 @@
+"""Graphs into training rows: pure, deterministic views. Changing a rule here issues no model call."""

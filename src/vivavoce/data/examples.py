@@ -1,0 +1,50 @@
+"""Supervised rows: right answers (or the winners of a vote), under the plain question."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from vivavoce.data.rules import ExampleRules
+from vivavoce.debate.prompting import PromptSet
+from vivavoce.debate.rounds import asked
+from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.votes import vote
+from vivavoce.graph import Graph
+from vivavoce.records import Example, Message, Node, Problem
+from vivavoce.tasks import Task
+
+
+def plain_prompt(problem: Problem, rules: DebateRules, prompts: PromptSet, task: Task) -> list[Message]:
+    """The question as it is asked in round 0, in training and in every test: one function, so that they agree.
+
+    A stated confidence is part of the committee's talk, so the student's prompt never asks for it.
+    """
+    return prompts.render("answer", **{**asked(problem, rules, task), "ask_confidence": False})
+
+
+def examples(graphs: Iterable[Graph], take: ExampleRules, agents: Collection[str], rules: DebateRules,
+             prompts: PromptSet, task: Task) -> list[Example]:
+    """Rows from the answers of ``agents``, question by question, latest rounds first.
+
+    L_SFT = -E log pi(y | I, x) with y any right answer and no shared information in the prompt (arXiv:2506.03541).
+    An answer without a parseable final answer is never taken.
+    """
+    rows = []
+    for graph in graphs:
+        prompt = tuple(plain_prompt(graph.problem, rules, prompts, task))
+        sources: dict[str, list[str]] = {}
+        for i, n in enumerate(_taken(graph, take, agents)):
+            text = prompts.taught(n.text)
+            sources.setdefault(text if take.dedup else f"{i}\0{text}", []).append(n.id)
+        kept = list(sources.items())[: take.max_per_question]
+        rows += [Example(graph.problem.id, prompt, key.rpartition("\0")[2], tuple(ids)) for key, ids in kept]
+    return rows
+
+
+def _taken(graph: Graph, take: ExampleRules, agents: Collection[str]) -> list[Node]:
+    rounds = range(graph.rounds) if take.rounds is None else [r for r in take.rounds if r < graph.rounds]
+    if take.take == "right":
+        return [n for r in sorted(rounds, reverse=True) for n in graph.answers(r, agents) if n.correct and n.answer]
+    last = max(rounds, default=None)
+    winner = None if last is None else vote(graph.stated(last, agents), take.vote)
+    return [winner] if winner and (take.take == "winner" or winner.correct) else []

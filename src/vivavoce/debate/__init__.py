@@ -1,0 +1,1 @@
+"""Who speaks when: rounds of debate, and votes over what was said."""

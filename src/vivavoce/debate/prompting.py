@@ -1,0 +1,123 @@
+"""Prompt sets: how agents are asked, and how their stated confidence and score are read back.
+
+A set is a folder with one Markdown template for each thing that an agent can be asked (``answer``, ``debate``,
+``reflection``, ``critique``) and a ``set.yaml``. A template is Jinja; a line ``--- system`` or ``--- user`` starts a
+message. ``set.yaml`` names the regular expressions that read a reply, and those for what a student is not taught
+(marks and numbers that are said to the committee, not part of an answer).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vivavoce.errors import RecipeError
+from vivavoce.records import Message
+
+Ask = Literal["answer", "debate", "reflection", "critique"]
+ASKS: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One agent's part of the shared information of a round, as another agent reads it."""
+
+    name: str
+    """How the reader sees the speaker: ``Agent 2``, or a name where the rules are not anonymous."""
+    peer: int
+    """0 for the reader itself, else a random number among the others."""
+    text: str
+    reflection: str | None
+    critiques: tuple[tuple[str, str], ...]
+    """``(name of the critic, text)``."""
+
+    @property
+    def mine(self) -> bool:
+        return self.peer == 0
+
+
+class _Reading(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    pattern: str
+    lowest: float = 0.0
+    highest: float = 100.0
+
+    def of(self, text: str) -> float | None:
+        """The last number that the pattern finds, scaled to 0..1; None where there is none or it is out of range."""
+        found = re.findall(self.pattern, text)
+        if not found:
+            return None
+        value = float(found[-1])
+        return (value - self.lowest) / (self.highest - self.lowest) if self.lowest <= value <= self.highest else None
+
+
+class _SetFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    confidence: _Reading | None = None
+    score: _Reading | None = None
+    untaught: list[str] = []
+
+
+class PromptSet:
+    """One folder of prompts. Raises RecipeError at construction where a template is missing or does not parse."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        env = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                 keep_trailing_newline=False, autoescape=False)  # noqa: S701 (text, not HTML)
+        try:
+            self._file = _SetFile.model_validate(yaml.safe_load((folder / "set.yaml").read_text("utf-8")) or {})
+            self._text = {a: (folder / f"{a}.md").read_text("utf-8") for a in ASKS}
+            self._templates = {a: [(role, env.from_string(body)) for role, body in _parts(t)]
+                               for a, t in self._text.items()}
+        except (OSError, ValidationError, yaml.YAMLError, jinja2.TemplateError) as e:
+            raise RecipeError(f"prompt set cannot be read: {e}", str(folder),
+                              f"a set holds set.yaml and {', '.join(f'{a}.md' for a in ASKS)}") from e
+        self._untaught = [re.compile(p) for p in self._file.untaught]
+
+    @property
+    def fingerprint(self) -> list[str]:
+        """What a stage that used this set depends on."""
+        return [*self._text.values(), self._file.model_dump_json()]
+
+    def render(self, ask: Ask, **values: Any) -> list[Message]:
+        """The messages of one call."""
+        return [{"role": role, "content": template.render(**values).strip()} for role, template in self._templates[ask]]
+
+    def confidence(self, text: str) -> float | None:
+        """Confidence that the reply states, 0 to 1."""
+        return self._file.confidence.of(text) if self._file.confidence else None
+
+    def score(self, text: str) -> float | None:
+        """Score that a critique or review states, 0 to 1."""
+        return self._file.score.of(text) if self._file.score else None
+
+    def taught(self, text: str) -> str:
+        """The reply without what is said to the committee only: what a student learns to write."""
+        for pattern in self._untaught:
+            text = pattern.sub("", text)
+        return text.strip()
+
+
+def _parts(text: str) -> list[tuple[str, str]]:
+    """``(role, template)`` of each message; cut before rendering, so that no question can start a message."""
+    cut = re.split(r"^--- (system|user)[ \t]*\n", text, flags=re.MULTILINE)
+    return list(zip(cut[1::2], cut[2::2], strict=True))
+
+
+@cache
+def prompt_set(name: str) -> PromptSet:
+    """The set that a recipe names: a folder beside this file, or a path."""
+    ours = Path(__file__).parent / "prompts"
+    folder = ours / name if (ours / name).is_dir() else Path(name)
+    if not folder.is_dir():
+        known = ", ".join(sorted(p.name for p in ours.iterdir() if p.is_dir()))
+        raise RecipeError(f"unknown prompt set `{name}`", "debate.prompts", f"known sets: {known}; or give a folder")
+    return PromptSet(folder)

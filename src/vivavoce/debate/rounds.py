@@ -1,0 +1,216 @@
+"""The debate: independent answers, then rounds of reading, reflecting and answering again.
+
+Paper: arXiv:2506.03541, sections on debate and reflection. Differs from the authors' code: any number of teachers;
+nothing is paid after the last round; a failed call leaves its agent absent and recorded instead of ending the run;
+an unparseable answer is kept as what it is and never becomes the word "None".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Journal
+from vivavoce.debate.context import Context, Counter, shared_information
+from vivavoce.debate.prompting import PromptSet
+from vivavoce.debate.rules import DebateRules
+from vivavoce.graph import Graph
+from vivavoce.graph.graph import StopReason
+from vivavoce.records import Message, Node, NodeKind, Problem, Sampling, node, seed_of
+from vivavoce.tasks import Task
+
+
+@dataclass(frozen=True)
+class Member:
+    """One who sits on the committee, and how its replies are drawn. ``samples`` answers are drawn in round 0."""
+
+    agent: Agent
+    role: Literal["teacher", "student"]
+    sampling: Sampling
+    samples: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.agent.name
+
+
+@dataclass(frozen=True)
+class Committee:
+    """Who debates, by which rules and with which prompts, judged by which task, written to which journal."""
+
+    members: tuple[Member, ...]
+    rules: DebateRules
+    prompts: PromptSet
+    task: Task
+    journal: Journal
+    seed: int = 0
+    stage: str = "debate"
+    """Label of these calls in the cost ledger."""
+    count: Counter | None = None
+    """Tokens of a text; needed where the rules set a ``context_tokens`` budget."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Those whose answers the others read."""
+        return tuple(m.name for m in self.members if m.role == "teacher" or self.rules.student == "always")
+
+
+async def debate(problem: Problem, committee: Committee) -> Graph:
+    """Debate one problem to its end: consensus, another stop rule, or ``max_rounds`` answer rounds."""
+    rules = committee.rules
+    graph = Graph(problem, (), oracle_roles=rules.roles == "oracle" or rules.stop == "all_correct")
+    for r in range(rules.max_rounds):
+        graph = graph.extended(await _answers(graph, r, committee))
+        stopped = stop_reason(graph, r, committee)
+        last = r == rules.max_rounds - 1
+        if not stopped and (not last or rules.last_round_reflect):
+            graph = graph.extended(await _notes(graph, r, committee))
+        if stopped or last:
+            break
+    return Graph(graph.problem, graph.nodes, stopped or "cap", graph.oracle_roles)
+
+
+async def debate_all(problems: Sequence[Problem], committee: Committee, in_flight: int = 512,
+                     done: Callable[[Graph], None] = lambda _: None) -> list[Graph]:
+    """Debate many problems at once, at most ``in_flight``; graphs in the order of the problems.
+
+    ``done`` is called as each debate ends. A debate that is cut off leaves its finished calls in the journal.
+    """
+    gate = asyncio.Semaphore(in_flight)
+
+    async def one(problem: Problem) -> Graph:
+        async with gate:
+            graph = await debate(problem, committee)
+        done(graph)
+        return graph
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(p)) for p in problems]
+    return [t.result() for t in tasks]
+
+
+def stop_reason(graph: Graph, round: int, committee: Committee) -> StopReason | None:
+    """Why the debate ends after the answers of ``round``, or None where it goes on.
+
+    Only the speakers count, and only those who answered. Agreement needs an answer that could be parsed from each.
+    """
+    said = graph.stated(round, committee.speakers)
+    if not said:
+        return "no_answers"
+    rule = committee.rules.stop
+    answers = {n.answer for n in said}
+    if rule == "all_correct" and all(n.correct for n in said):
+        return "all_correct"
+    if rule in ("consensus", "majority_stable") and len(answers) == 1 and None not in answers:
+        return "consensus"
+    if rule == "majority_stable" and round and (now := _majority(said)) is not None \
+            and now == _majority(graph.stated(round - 1, committee.speakers)):
+        return "majority_stable"
+    return None
+
+
+def _majority(said: Iterable[Node]) -> str | None:
+    """The answer of more than half of those who spoke."""
+    answers = [n.answer for n in said]
+    top, votes = Tally(answers).most_common(1)[0] if answers else (None, 0)
+    return top if 2 * votes > len(answers) else None
+
+
+async def _answers(graph: Graph, round: int, committee: Committee) -> list[Node]:
+    """The answers of one round: all members at once, each reading the same round before."""
+    calls = []
+    for m in committee.members:
+        if m.role == "student" and (committee.rules.student == "never"
+                                    or (round and committee.rules.student == "first_round")):
+            continue
+        messages, context = _question(graph, round, m.name, committee)
+        calls += [_say(graph, "answer", round, m, messages, committee, sample=sample, parents=context.parents,
+                       saw_gold=context.saw_gold) for sample in range(1 if round else m.samples)]
+    return list(await asyncio.gather(*calls))
+
+
+def _question(graph: Graph, round: int, reader: str, committee: Committee) -> tuple[list[Message], Context]:
+    rules, values = committee.rules, asked(graph.problem, committee.rules, committee.task)
+    if round == 0:
+        return committee.prompts.render("answer", **values), Context((), (), False)
+    context = shared_information(graph, round - 1, reader, committee.speakers, rules, committee.count,
+                                 rules.context_tokens)
+    return committee.prompts.render("debate", statements=context.statements, **values), context
+
+
+def asked(problem: Problem, rules: DebateRules, task: Task) -> dict[str, object]:
+    """The values that every prompt template may use."""
+    return {"question": problem.question, "answer_format": task.answer_format, "word_limit": rules.word_limit,
+            "ask_confidence": rules.ask_confidence}
+
+
+async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
+    """Reflections and critiques on the answers of one round, all at once.
+
+    Oracle roles: who was wrong reflects, and who was right criticises each who was wrong; an ungradable or unparsed
+    answer counts as neither. With gold-free roles all reflect and all criticise all others. With k of A agents right
+    that is k(A-k) critiques and A-k reflections.
+    """
+    rules = committee.rules
+    free = rules.roles == "gold_free"
+    own = {n.agent: n for n in graph.stated(round)}
+    members = {m.name: m for m in committee.members}
+    wrong = [n for n in own.values() if free or n.correct is False]
+    values = asked(graph.problem, rules, committee.task)
+    calls = []
+    for n in wrong if rules.reflect else []:
+        if n.status in ("ok", "no_answer", "truncated"):
+            gold = graph.problem.gold if rules.reflection_sees_gold else None
+            messages = committee.prompts.render("reflection", text=n.text, gold=gold, known_wrong=not free, **values)
+            calls.append(_say(graph, "reflection", round, members[n.agent], messages, committee, parents=(n.id,),
+                              target=n, saw_gold=n.saw_gold or gold is not None))
+    for critic in own.values() if rules.feedback_from != "none" else ():
+        m = members[critic.agent]
+        if not (free or critic.correct) or (rules.feedback_from == "teachers_only" and m.role == "student"):
+            continue
+        for n in wrong:
+            if n.agent == critic.agent or n.status == "empty" \
+                    or (rules.feedback_to == "student_only" and members[n.agent].role != "student"):
+                continue
+            messages = committee.prompts.render("critique", text=n.text, own=critic.text, known_wrong=not free,
+                                                **values)
+            calls.append(_say(graph, "critique", round, m, messages, committee, parents=(critic.id, n.id), target=n,
+                              saw_gold=n.saw_gold or critic.saw_gold))
+    return list(await asyncio.gather(*calls))
+
+
+async def _say(graph: Graph, kind: NodeKind, round: int, member: Member, messages: list[Message],
+               committee: Committee, *, parents: tuple[str, ...], saw_gold: bool, sample: int = 0,
+               target: Node | None = None) -> Node:
+    """One call through the journal, as a node; a call that failed is a node with ``status`` error."""
+    problem, about = graph.problem, target.agent if target else ""
+    seed = seed_of(committee.seed, problem.id, member.name, kind, about, round, sample)
+    answered = await committee.journal.call(member.agent, messages, member.sampling, seed, stage=committee.stage,
+                                            problem=problem.id, kind=kind)
+    identity = {"sample": sample, "parents": parents, "target": target.id if target else None, "call": answered.key}
+    reply = answered.reply
+    if reply is None:
+        return node(kind, problem.id, member.name, round, "", status="error", saw_gold=saw_gold,
+                    error=str(answered.error), **identity)
+    rest: dict[str, object] = {"status": "ok" if reply.text.strip() else "empty"}
+    if kind == "answer":
+        grade = committee.task.grade(problem, reply.text)
+        status = grade.status
+        if grade.answer is None:
+            status = "empty" if not reply.text.strip() else "truncated" if reply.finish == "length" else grade.status
+        rest = {"answer": grade.answer, "correct": grade.correct, "status": status,
+                "confidence": committee.prompts.confidence(reply.text),
+                "probability": rounded(committee.task.probability(reply.text, reply.tokens)) if reply.tokens else None}
+    else:
+        rest["score"] = committee.prompts.score(reply.text)
+    return node(kind, problem.id, member.name, round, reply.text, usage=reply.usage, saw_gold=saw_gold, **identity,
+                **rest)
+
+
+def rounded(probability: float) -> float:
+    """Four decimals: enough for a vote, and stable against the last bits of a sum that depend on the batch."""
+    return round(probability, 4)

@@ -1,0 +1,1 @@
+"""How well it works: a model on a task, votes over a debate, and the table that compares them."""

@@ -1,0 +1,86 @@
+"""Debate & Reflect: teachers and student debate; SFT on what was right, then T-DPO on right against wrong.
+
+Paper: arXiv:2506.03541. Differs from the authors' code: docs/decisions/0002. Beside the method itself it trains, on
+the same questions, what it must be measured against: each single teacher, all teachers without debate, and the
+SFT-only student trained on for as many updates as T-DPO took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.config import Recipe
+from vivavoce.data.examples import examples
+from vivavoce.data.rules import ExampleRules, TreeRules
+from vivavoce.data.trees import preference_trees
+from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.plan import Planned
+from vivavoce.graph import Graph
+from vivavoce.methods.plan import plan_debate
+from vivavoce.methods.session import Session
+from vivavoce.run import Run
+from vivavoce.train.settings import SFTSettings, TreeDPOSettings
+
+
+class Attempts(BaseModel):
+    """Our extension: after SFT the student tries the training questions again, and the trees reject what it still
+    gets wrong. Mistakes that only others make, or that it no longer makes, teach it nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int = Field(0, ge=0, description="answers to each training question; 0: none (paper)")
+    temperature: float = Field(1.0, ge=0)
+
+
+class Options(Recipe):
+    """A recipe of ``method: debate_reflect``."""
+
+    debate: DebateRules = DebateRules()
+    examples: ExampleRules = ExampleRules()
+    sft: SFTSettings = SFTSettings()
+    attempts: Attempts = Attempts()
+    trees: TreeRules = TreeRules()
+    dpo: TreeDPOSettings = TreeDPOSettings()
+
+
+async def distill(recipe: Options, run: Run) -> dict[str, Any]:
+    """Debate, rows, students, trees, students, tests; returns what ``results.json`` holds."""
+    async with Session(recipe, run, recipe.debate) as s:
+        graphs = await s.debate(s.task.problems("train"))
+
+        start = s.untrained()
+        drafts = {f"single:{t}": [t] for t in s.teachers} | {"multi_teacher": s.teachers}
+        early = recipe.examples.model_copy(update={"rounds": [0], "take": "right"})
+        rows = {arm: _right(s, arm, graphs, agents, early) for arm, agents in drafts.items()}
+        rows["debate_reflect_sft"] = _right(s, "debate_reflect_sft", graphs, s.everyone, recipe.examples)
+        arms = {"student": start} | await s.train({arm: (start, path, recipe.sft) for arm, path in rows.items()})
+
+        sft = arms["debate_reflect_sft"]
+        tried = await s.attempt(graphs, sft, recipe.attempts.samples, recipe.attempts.temperature)
+        trees = {seed: s.rows(f"trees-{seed}", preference_trees(g, s.grower(recipe.trees))) for seed, g in tried.items()}
+        arms |= await s.train({"debate_reflect": (sft, trees, recipe.dpo)})
+        arms |= await s.train({"sft_continued": (sft, rows["debate_reflect_sft"], {
+            seed: recipe.sft.model_copy(update={"learning_rate": recipe.dpo.learning_rate, "max_steps": steps})
+            for seed, steps in s.updates(arms["debate_reflect"]).items()})})
+
+        tested = await s.test(arms)
+        best = max((arm for arm in tested if arm.startswith("single:")), key=lambda arm: s.right(tested[arm]))
+        against = ["student", best, "multi_teacher", "debate_reflect_sft", "sft_continued"]
+        without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
+        return s.results(tested, [(best, "debate_reflect_sft"), *((arm, "debate_reflect") for arm in against),
+                                  *((arm, "vote:debate") for arm in without)], best_single=best)
+
+
+def _right(s: Session, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:
+    own = [a for a in agents if take.include_student or a != s.student]
+    return s.rows(arm, examples(graphs, take, own, s.rules, s.prompts, s.task))
+
+
+def plan(recipe: Options) -> list[Planned]:
+    """What a run of this recipe will ask for."""
+    trained = len(recipe.seeds) * (len(recipe.teachers) + 4)  # singles, multi_teacher, SFT, continued, full
+    return plan_debate(recipe, recipe.debate, recipe.attempts.samples, 1 + trained)

@@ -1,0 +1,174 @@
+"""A run is a directory: resolved recipe, manifest, journal, graphs, rows, checkpoints, evaluations, report.
+
+::
+
+    runs/demo/
+      recipe.yaml      as resolved            manifest.json   versions, seeds, times, fingerprints of stages
+      journal.sqlite   every model call       graphs/*.jsonl  data/*.jsonl  checkpoints/*/  evaluations/*.jsonl
+      results.json     the table              report.html     the same for people
+
+Every stage writes its result whole, under a fingerprint of what it depends on. Started again, a run does only what is
+missing: finished stages are read back, calls come from the journal, training goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+import vivavoce
+from vivavoce.agents.journal import Journal
+from vivavoce.config import Recipe
+from vivavoce.errors import RunConflict
+from vivavoce.progress import say
+from vivavoce.records import digest, from_json, to_json
+
+T = TypeVar("T")
+_REPORTED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "pydantic")
+
+
+class Run:
+    """An open run directory. Made by :func:`open_run`; its journal is the one choke point of all model calls."""
+
+    def __init__(self, path: Path, recipe: Recipe, journal: Journal) -> None:
+        self.path, self.recipe, self.journal = path, recipe, journal
+        self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
+
+    def cached(self, path: Path, depends: Any) -> Path | None:
+        """``path``, a file of this run, if it is there and was made from equal dependencies."""
+        name = path.relative_to(self.path).as_posix()
+        return path if path.exists() and self._stages.get(name) == digest(depends) else None
+
+    def keep(self, path: Path, depends: Any, write: Callable[[Path], None]) -> None:
+        """Make a file of this run, whole or not at all, and remember what it depends on."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        write(part)
+        part.replace(path)
+        self._record(path.relative_to(self.path).as_posix(), depends)
+
+    def kept_rows(self, path: Path, depends: Any, kind: type[T]) -> list[T] | None:
+        """The records of a file that :meth:`keep_rows` wrote for equal dependencies, or None."""
+        if self.cached(path, depends) is None:
+            return None
+        return [from_json(kind, line) for line in path.read_text("utf-8").splitlines()]
+
+    def keep_rows(self, path: Path, depends: Any, rows: Iterable[Any]) -> None:
+        """Write records, one a line."""
+        text = "".join(to_json(row) + "\n" for row in rows)
+        self.keep(path, depends, lambda part: part.write_text(text, "utf-8") and None)
+
+    def folder(self, name: str, depends: Any) -> Path | None:
+        """``checkpoints/<name>`` where it still has to be made, or None where it is finished for ``depends``.
+
+        A folder begun for the same dependencies is left as it is, so that training goes on from its checkpoints; one
+        of other dependencies is cleared. Call :meth:`finished` when it is done.
+        """
+        path = self.path / "checkpoints" / name
+        if path.exists() and self._stages.get(f"checkpoints/{name}") == digest(depends):
+            return None
+        begun = path / "begun.json"
+        if path.exists() and _read_json(begun) != {"depends": digest(depends)}:
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self.write(begun, json.dumps({"depends": digest(depends)}))
+        return path
+
+    def finished(self, name: str, depends: Any) -> None:
+        """The folder ``checkpoints/<name>`` is whole."""
+        self._record(f"checkpoints/{name}", depends)
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(text, "utf-8")
+        part.replace(path)
+
+    def note(self, **facts: Any) -> None:
+        """Put facts into the manifest."""
+        self.manifest.update(facts)
+        self.write(self.path / "manifest.json", json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
+
+    @property
+    def _stages(self) -> dict[str, str]:
+        return self.manifest.get("stages", {})
+
+    def _record(self, name: str, depends: Any) -> None:
+        self.note(stages={**self._stages, name: digest(depends)})
+
+
+@contextmanager
+def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: bool = False) -> Iterator[Run]:
+    """Open a run directory for ``recipe``, new or begun; only one process may at a time.
+
+    Raises RunConflict where another process has it open, or where it was begun with another recipe and ``update``
+    is false: the error names the keys that differ. With ``update``, what depends on them is done again and the rest
+    is kept; calls that were paid are never paid again.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise RunConflict("another process is at work in this run", str(path), "wait for it, or stop it") from e
+        new = recipe.model_dump(mode="json")
+        old = yaml.safe_load((path / "recipe.yaml").read_text("utf-8")) if (path / "recipe.yaml").exists() else new
+        if changed := changed_keys(old, new):
+            if not update:
+                raise RunConflict(f"the run was begun with another recipe; it differs in {', '.join(changed)}", str(path),
+                                  "choose another --out, or give --update to redo what depends on these keys")
+            say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
+        with Journal(path / "journal.sqlite", retry_failed=retry_failed) as journal:
+            run = Run(path, recipe, journal)
+            run.write(path / "recipe.yaml", yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
+            run.note(vivavoce=vivavoce.__version__, recipe=digest(new), seed=recipe.seed, python=sys.version.split()[0],
+                     machine=platform.platform(), packages=_versions(), git=_commit(),
+                     started=run.manifest.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")))
+            yield run
+
+
+def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
+    """Dotted names of the keys in which two recipes differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [c for k in keys for c in changed_keys(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [c for i, (o, n) in enumerate(zip(old, new, strict=True)) for c in changed_keys(o, n, f"{at}.{i}")]
+    return [] if old == new else [at]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _REPORTED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the folder that the run was started in, marked where files differ from it."""
+    try:
+        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
+                             timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip()
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.exists() else None

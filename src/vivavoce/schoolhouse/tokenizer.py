@@ -1,0 +1,72 @@
+"""The schoolhouse's tokenizer: byte-level BPE whose merges are written down, not learnt, so that it never varies.
+
+Any text encodes (256 byte tokens). Digits and punctuation stand alone, because a model this small can only bind a
+variable to its digit when each of them is a token of its own; `; ` and `: ` take their space with them, so that a
+variable after them is the same token as a variable after `=`. The words of the formats are one token each.
+"""
+
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+PAD, USER, ASSISTANT, END, SYSTEM = SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<|system|>")
+
+# Spelled as byte-level BPE spells them: Ġ is a space. Each word is merged letter by letter from the
+# left, earlier words first: `score` must come before `reflect`, which would otherwise take its `re`.
+_WORDS = (
+    *(";Ġ", ":Ġ", "ans", "Ġconf", "Ġgot", "Ġok", "Ġwrong", "score", "me"),
+    *("solve", "debate", "check", "reflect"),
+)
+_PIECES = r"[;:] | ?[A-Za-z]+|\d|[^\sA-Za-z\d]|\s"
+
+# An assistant's turn is the part to learn from, its <|end|> included; `generation` marks it for assistant masks.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}"
+    "{%- else -%}{{- message['content'] -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Build the tokenizer, left-padding as generation needs it."""
+    tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges = list[tuple[str, str]]()
+    for word in _WORDS:
+        for i in range(1, len(word)):
+            if word[: i + 1] not in tokens:
+                tokens.append(word[: i + 1])
+                merges.append((word[:i], word[i]))
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT, SYSTEM],
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def prompt(system: str, user: str) -> str:
+    """What the chat template renders for one system and one user turn, for code that has no template at hand."""
+    return f"{SYSTEM}{system}{USER}{user}{ASSISTANT}"
+
+
+def save(folder: Path) -> None:
+    """Write the tokenizer's files next to a model."""
+    tokenizer().save_pretrained(folder)

@@ -1,0 +1,197 @@
+"""Which answer a reply gives, and whether it is right. The place of the answer is found here, its value in
+``answers``.
+
+A reply states its answer where it says so: after ``Final answer:`` (in any markdown dress), on a ``#### x`` line, in
+``\\boxed{x}``; the last of these counts, whatever the reasoning before it mentions. Without any of them, the last line
+may still name it (``The answer is 18.``, ``Correct: B``), or the reply may be nothing but the answer. There is no
+fallback guess: where a reply states no answer it is wrong, because that is what a reader who wanted an answer would
+say, but its status is ``no_answer``, so that a failure of form is never mistaken for a failure of reasoning, and never
+taught as one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from vivavoce.records import Grade
+from vivavoce.tasks import answers
+
+GraderName = Literal["number", "choice", "yes_no", "exact", "text"]
+
+_LABEL = re.compile(r"final[ \t]{1,3}answer", re.IGNORECASE)
+# What may stand between the beginning of the line, or of a sentence, and the label.
+_BEFORE_LABEL = re.compile(
+    r"(?:^[\s\"'{]*|[.!?;:)\]}][*_\"')]{0,3}[ \t]+)[ \t>#*_`~-]*"
+    r"(?:(?:so|thus|hence|therefore|and|then|the|my|our),?[ \t]+){0,3}[*_\"'`]{0,3}$",
+    re.IGNORECASE,
+)
+_AFTER_LABEL = re.compile(
+    r"[*_\"'`]{0,3}(?:[ \t]*\([^()\n]{0,60}\))?[*_\"'`]{0,3}[ \t]*"
+    r"(?:[:：=]|[-–—](?=[ \t])|(?:is|are|was)\b(?![ \t]+not\b)[ \t]*:?|(?=\r?\n))[*_]{0,3}",
+    re.IGNORECASE,
+)
+# Four hashes are a markdown heading too, so a value must stand alone behind them, unless the line is the last.
+_HASHES = re.compile(
+    r"^[ \t]*####[ \t]*(?=(?:[-+$€£.]{0,3}[0-9][0-9.,/]*+%?|\(?[A-J]\)?|yes|no|true|false)[. \t]*\r?$)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_NAMED = re.compile(
+    r"(?<![\w'])(?:answer|choice|option|correct)[*_]{0,3}[ \t]*(?:is\b[ \t]*:?|:)[*_]{0,3}", re.IGNORECASE
+)
+_LETTER_LABEL = re.compile(r"^[ \t*_]*A:[*_]{0,3}(?=[ \t])")
+_BOX = "\\boxed{"
+_THOUGHT = "</think>"
+_TAIL = 100_000
+"""Characters from the end that are looked at where no marker stands."""
+
+
+def stated(text: str) -> str | None:
+    """What the reply marks as its final answer: the rest of the line after the last marker, or the inside of the box.
+
+    None where no marker stands in the reply, an empty string where nothing follows the last one. What a reasoning
+    model wrote inside ``<think>`` is not part of the reply.
+    """
+    text = text.rpartition(_THOUGHT)[2]
+    begin, end = max(_last_label(text), _last_hashes(text))
+    box = text.rfind(_BOX)
+    if box > begin:
+        return _box(text, box + len(_BOX))
+    if begin >= 0:
+        return _line(text, end)
+    line = _last_line(text)
+    return line[4:].strip() if line.startswith("####") else None
+
+
+def _last_label(text: str) -> tuple[int, int]:
+    """Where the last "Final answer:" that stands as a label begins and ends; -1 where none does."""
+    for match in reversed(list(_LABEL.finditer(text))):
+        after = _AFTER_LABEL.match(text, match.end())
+        if after and _BEFORE_LABEL.search(text[_line_start(text, match.start()) : match.start()]):
+            return match.start(), after.end()
+    return -1, -1
+
+
+def _last_hashes(text: str) -> tuple[int, int]:
+    last = deque(_HASHES.finditer(text), maxlen=1)
+    return last[0].span() if last else (-1, -1)
+
+
+def _line_start(text: str, position: int) -> int:
+    """Where the line of ``position`` begins, at most 80 characters before it."""
+    near = max(0, position - 80)
+    return max(near, text.rfind("\n", near, position) + 1)
+
+
+def _line(text: str, start: int) -> str:
+    """The rest of the line, or the next line that is not empty where a heading leaves the rest of its own empty."""
+    for _ in range(4):
+        end = text.find("\n", start)
+        line = text[start : end if end >= 0 else len(text)].strip()
+        if line.strip("*_ `$") or end < 0:
+            return re.sub(r"^(?:[-•>]|\*(?!\*))[ \t]+", "", line)
+        start = end + 1
+    return ""
+
+
+def _box(text: str, start: int) -> str:
+    depth = 1
+    for i in range(start, min(len(text), start + 1000)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[start:i]
+    return ""
+
+
+def _last_line(text: str) -> str:
+    """The last line with a letter or digit in it."""
+    lines = text.rstrip()[-_TAIL:].splitlines()
+    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")
+
+
+@dataclass(frozen=True)
+class Grader:
+    """One way to compare answers. Two answers are equal where their canonical forms are equal."""
+
+    name: GraderName
+    canonical: Callable[[str], str | None]
+    """The value of a stated answer, None where it holds none."""
+    whole: re.Pattern[str]
+    """What a reply of one line must look like to be nothing but its answer."""
+
+    def answer(self, text: str) -> str | None:
+        """The answer that the reply states, in canonical form; None where it states none that can be read."""
+        said = stated(text)
+        if said is not None:
+            return self.canonical(said)
+        text = text.rpartition(_THOUGHT)[2]
+        last = _last_line(text)[-1000:]
+        named = [match.end() for match in _NAMED.finditer(last)]
+        if self.name == "number" and not named:  # the form of GSM8K's published model solutions
+            named = [match.end() for match in _LETTER_LABEL.finditer(last)]
+        if named:
+            return self.canonical(last[named[-1] :])
+        text = text.strip()
+        return self.canonical(text) if "\n" not in text and self.whole.match(text) else None
+
+    def grade(self, gold: str, text: str) -> Grade:
+        """Judge a whole reply against the gold answer. Never raises.
+
+        No readable answer: ``correct`` False, status ``no_answer``. A gold answer that this grader cannot read:
+        ``correct`` None. Truncated and empty replies are the caller's to mark, who knows how the call ended.
+        """
+        answer, right = self.answer(text), self.canonical(gold)
+        status = "no_answer" if answer is None else "ok"
+        return Grade(answer, None if right is None else answer == right, status)
+
+    def lenient_answer(self, text: str) -> str | None:
+        """The last number, letter, yes or no, or line of the reply, whether or not it is offered as the answer.
+
+        For a second column beside the headline accuracy, which never uses it: it credits noise.
+        """
+        tail = text[-_TAIL:]
+        if self.name == "number":
+            values = [answers.fraction(match) for match in answers.NUMBER.finditer(tail)]
+            return next((answers.canonical(value) for value in reversed(values) if value is not None), None)
+        if self.name == "choice":
+            letters = re.findall(r"(?<![\w'])(?:[B-HJ]|[AI](?!\s+[a-z0-9]))(?![\w'])", tail)
+            return letters[-1] if letters else None
+        if self.name == "yes_no":
+            said = answers.polar(tail)
+            return said[-1] if said else None
+        return self.canonical(_last_line(tail))
+
+    def read_gold(self, text: str) -> str | None:
+        """The canonical gold answer of a data row: a bare value, or a worked solution that states its answer."""
+        return self.canonical(text) if stated(text) is None and "\n" not in text.strip() else self.answer(text)
+
+    def perturbed(self, gold: str) -> str:
+        """A wrong answer that is as close to the gold as this grader can tell apart."""
+        if self.name == "number":
+            return f"{gold}1" if "." in gold else f"1{gold}" if "/" in gold else str(int(gold) + 1)
+        if self.name == "choice":
+            return answers.LETTERS[(answers.LETTERS.index(gold) + 1) % len(answers.LETTERS)]
+        if self.name == "yes_no":
+            return "no" if gold == "yes" else "yes"
+        return f"{gold}x"
+
+
+_ANYTHING = re.compile(r".")
+GRADERS: dict[GraderName, Grader] = {
+    # a number and a few words of unit
+    "number": Grader("number", answers.number, re.compile(r"^\W*(?:US\$)?[0-9][0-9.,/ ]*+\W*(?:[^\W\d]++\W*+){0,4}$")),
+    # a letter and nothing, or one that is closed off: "(C)", "C) because"
+    "choice": Grader("choice", answers.choice, re.compile(r"^[^\w\s]*(?:\\text\{)?[A-J](?:[^\w\s']|\s*$)")),
+    # the word and nothing, or one that is set off: "No, because"
+    "yes_no": Grader(
+        "yes_no", answers.yes_no, re.compile(r"^\W*(?:yes|no|true|false)(?:\W*$|[,.;:!*])", re.IGNORECASE)
+    ),
+    "exact": Grader("exact", answers.exact, _ANYTHING),
+    "text": Grader("text", answers.words, _ANYTHING),
+}
+"""The graders by name. A question of free text has ``text``; ``exact`` keeps case and inner punctuation."""
+
+__all__ = ["GRADERS", "Grader", "GraderName", "stated"]

@@ -1,0 +1,98 @@
+"""Chains of one-digit operations with operators nobody was born knowing, every step checked by program.
+
+The world is :mod:`vivavoce.schoolhouse.world`. A question ``a=4; b=a-3; c=b*5; c?`` is answered by
+``b=4-3=1; c=1*5=7; ans=7``, with ``?`` after a digit its author is unsure of and a confidence at the end, if it likes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.errors import DataError
+from vivavoce.records import Grade, Problem, Token
+from vivavoce.schoolhouse import world
+from vivavoce.tasks import Task
+from vivavoce.tasks.confidence import at
+from vivavoce.tasks.splitting import question_id
+
+# The separator begins a piece, so that a step cut off before it is a whole text.
+_CUT = re.compile(r"(?=; )")
+_RESULT = re.compile(r"[b-h]=\d[^\w\s=]\d=(\d)")
+_SHARPEN = 4
+"""Power of a digit's probability. Measured on the schoolhouse's own models, whose raw digit probabilities are
+overconfident: the plain product hardly tells right chains from wrong ones near 1, its fourth power spreads them."""
+
+
+class Options(BaseModel):
+    """How many questions, and which ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: int = Field(default=1500, ge=0)
+    test: int = Field(default=1000, ge=0)
+    seed: int = 0
+
+
+class Schoolhouse:
+    """The schoolhouse as a :class:`~vivavoce.tasks.Task`. A problem's group is its kind: a skill, or ``mix``."""
+
+    name = "schoolhouse"
+    answer_format = "Write one step after the other, separated by '; ', and end with 'ans=' and the digit."
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def problems(self, split: str) -> list[Problem]:
+        """The first so many distinct questions of the seed. Raises DataError for a split other than train and test."""
+        if split == "train":
+            drawn = world.questions("train", self.options.train, self.options.seed)
+        elif split == "test":
+            drawn = world.questions("test", self.options.test, self.options.seed)
+        else:
+            raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
+        return [
+            Problem(question_id(self.name, q.text), q.text, str(world.gold(q.text)[-1].value), q.kind) for q in drawn
+        ]
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """The digit after ``ans=`` against the gold digit; ``no_answer`` where the reply never gets there."""
+        answer = world.answer_of(text)
+        return Grade(answer, answer == problem.gold, "no_answer" if answer is None else "ok")
+
+    def steps(self, text: str) -> list[str]:
+        """``b=4-3=1``, ``; c=1*5=7?``, ``; ans=7 conf=15``: cut before every separator."""
+        return [piece for piece in _CUT.split(text) if piece]
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Index of the first piece that departs from the gold chain; None where every piece that stands is right.
+
+        A piece is wrong where it states another step than the gold chain has in its place, states none, or gives a
+        wrong answer or one before the chain is through. Unsure marks and confidence do not count.
+        """
+        chain, done = world.gold(problem.question), 0
+        for i, piece in enumerate(self.steps(text)):
+            written, answer = world.steps_of(piece), world.answer_of(piece)
+            through = done + len(written)
+            if written != chain[done:through] or (not written and answer is None):
+                return i
+            if answer is not None and (through < len(chain) or answer != problem.gold):
+                return i
+            done = through
+        return None
+
+    def probability(self, text: str, tokens: Sequence[Token]) -> float:
+        """Product of ``p^4`` over the result digits, the one after the second ``=`` of every step; 0 without any.
+
+        Only the results count, because all else is copied from the question.
+        """
+        logprobs = at(tokens, [match.start(1) for match in _RESULT.finditer(text)])
+        return min(1.0, math.exp(_SHARPEN * math.fsum(logprobs))) if logprobs else 0.0
+
+
+def task(options: Options) -> Task:
+    """Open the schoolhouse."""
+    return Schoolhouse(options)

@@ -1,0 +1,100 @@
+"""Attention over a flattened token trie, through the public doors of transformers.
+
+``blocks`` is an attention function registered with ``AttentionInterface``: one scaled-dot-product call for each run of
+the plan that :func:`vivavoce.train.packing.blocks` makes, so that a tree of T tokens costs the scores that it needs
+and not T x T. The plan travels as a keyword argument of the model's forward. ``flex`` hands FlexAttention a block mask
+made of the same two comparisons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from vivavoce.train.packing import Block, Packed, blocks
+
+BLOCKS = "vivavoce_blocks"
+
+
+def trie_mask(ends: Tensor) -> Tensor:
+    """Who attends to whom, shape (T, T), bool: query q sees key k where ``k <= q < ends[k]``. ``ends`` has shape (T,).
+
+    >>> trie_mask(torch.tensor([4, 2, 4, 4])).int().tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
+    """
+    index = torch.arange(len(ends), device=ends.device)
+    return (index[None, :] <= index[:, None]) & (index[:, None] < ends[None, :])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """The runs of one packed row with their masks, made once and used by every layer."""
+
+    blocks: tuple[Block, ...]
+    masks: tuple[Tensor | None, ...]
+    """Per block: None for a plain causal one, else additive, shape (queries, context + queries), 0 or -inf."""
+
+
+def plan(packed: Packed, dtype: torch.dtype, device: torch.device) -> Plan:
+    """The block plan of ``packed``, masks in the model's ``dtype``."""
+    runs = blocks(packed.ends)
+    ends = torch.from_numpy(packed.ends)
+    masks: list[Tensor | None] = []
+    for run in runs:
+        if run.causal:
+            masks.append(None)
+            continue
+        spans = (*run.context, (run.start, run.stop))
+        keys = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in spans]))
+        queries = torch.arange(run.start, run.stop)[:, None]
+        seen = (keys <= queries) & (queries < ends[keys])
+        masks.append(torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, -torch.inf).to(device))
+    return Plan(tuple(runs), tuple(masks))
+
+
+def block_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    dropout: float = 0.0, scaling: float | None = None, trie: Plan | None = None, **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed row, run by run. Query (1, H, T, D), key and value (1, G, T, D); result (1, T, H, D)."""
+    assert trie is not None, "the model does not pass keyword arguments on to its attention"
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    outputs = []
+    for run, mask in zip(trie.blocks, trie.masks, strict=True):
+        spans = (*run.context, (run.start, run.stop))
+        keys = torch.cat([key[:, :, a:b] for a, b in spans], 2)
+        values = torch.cat([value[:, :, a:b] for a, b in spans], 2)
+        queries = query[:, :, run.start : run.stop]
+        outputs.append(
+            scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, dropout_p=dropout, is_causal=run.causal, scale=scaling
+            )
+        )
+    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(BLOCKS, block_attention)
+
+
+def flex_mask(packed: Packed, device: torch.device) -> Any:
+    """FlexAttention's BlockMask of ``packed``. Needs CUDA to be worth it; not exercised on CPU by our tests."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    ends = torch.from_numpy(packed.ends).to(device)
+
+    def ancestors(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (k <= q) & (q < ends[k])
+
+    size = len(packed)
+    return create_block_mask(ancestors, B=None, H=None, Q_LEN=size, KV_LEN=size, device=str(device))
+
+
+__all__ = ["BLOCKS", "Plan", "block_attention", "flex_mask", "plan", "trie_mask"]

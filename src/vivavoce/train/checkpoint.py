@@ -1,0 +1,273 @@
+"""A training run's folder: opening the student, going on after a kill, keeping the loss curve, saving the result.
+
+::
+
+    out/  model.safetensors config.json tokenizer.json …   the whole student, adapter merged
+          adapter/                                          the LoRA adapter alone, where one was trained
+          loss.jsonl  train_result.json                     the curve, and what was done
+          checkpoints/                                      only while unfinished and with save_steps
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from vivavoce.errors import DataError, RecipeError, RunConflict
+from vivavoce.records import digest, seed_of
+from vivavoce.train.settings import LoRASettings, Progress, TrainResult, TrainSettings
+
+_NO_EFFECT = {"threads", "log_steps", "save_steps"}  # settings that leave the weights as they are
+
+
+def open_model(model: str | Path, settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The student and its tokenizer, on the CPU. A folder that holds an adapter is opened with the adapter merged.
+
+    Weights are float32, but for a frozen base under LoRA with ``bf16``. Raises DataError where nothing can be opened.
+    """
+    dtype = torch.bfloat16 if settings.bf16 and settings.lora else torch.float32
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        if (Path(model) / "adapter_config.json").is_file():
+            from peft import AutoPeftModelForCausalLM
+
+            student = AutoPeftModelForCausalLM.from_pretrained(model, dtype=dtype).merge_and_unload()
+        else:
+            student = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot open the model: {error}", str(model), "give a folder or a hub name") from error
+    return student, tokenizer
+
+
+def add_lora(model: PreTrainedModel, lora: LoRASettings, dropout: float) -> Any:
+    """``model`` with a fresh adapter, which starts as no change at all. Raises RecipeError where no target exists."""
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(model, lora_config(lora, dropout))
+    except ValueError as error:
+        raise RecipeError(f"cannot add the adapter: {error}", "lora.targets", "name modules of this model") from error
+
+
+def lora_config(lora: LoRASettings, dropout: float) -> Any:
+    """PEFT's form of our settings."""
+    from peft import LoraConfig
+
+    targets = list(lora.targets)
+    return LoraConfig(
+        task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=dropout, target_modules=targets
+    )
+
+
+def fingerprint(model: str | Path) -> str:
+    """A hash that changes with the weights: of a folder's files, or of a hub model's name and commit."""
+    folder = Path(model)
+    if not folder.is_dir():
+        from transformers import AutoConfig
+
+        return digest([str(model), getattr(AutoConfig.from_pretrained(model), "_commit_hash", None)])
+    total = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in {".safetensors", ".bin"} or file.name in {"config.json", "adapter_config.json"}:
+            with file.open("rb") as stream:
+                total.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def run_key(kind: str, model: str | Path, settings: TrainSettings, seed: int, data: Any) -> str:
+    """What a checkpoint depends on; a run goes on from a checkpoint only where all of it is the same."""
+    knobs = settings.model_dump(mode="json", exclude=_NO_EFFECT)
+    return digest([kind, fingerprint(model), knobs, seed, data])
+
+
+def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> dict[str, Any]:
+    """The constructor arguments of transformers' TrainingArguments that both trainers share."""
+    return {
+        "output_dir": str(out / "checkpoints"),
+        "max_steps": steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler,
+        "warmup_steps": int(np.ceil(steps * settings.warmup_ratio)),
+        "adam_beta1": settings.adam_betas[0],
+        "adam_beta2": settings.adam_betas[1],
+        "adam_epsilon": settings.adam_eps,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        **_checkpointing(settings.gradient_checkpointing),
+        "logging_steps": settings.log_steps,
+        "logging_first_step": True,
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": 2,
+        "use_cpu": settings.device == "cpu",
+        "dataloader_pin_memory": torch.cuda.is_available() and settings.device != "cpu",
+        # The data come in training order, for all epochs at once: that is what makes a resumed run exact.
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "seed": seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _checkpointing(on: bool) -> dict[str, Any]:
+    # transformers renamed gradient to activation checkpointing on the way from 5.10 to 5.23
+    known = {field.name for field in fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return {name: on, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def training_order(
+    count: int, size: int, steps: int, seed: int, *, lengths: list[int] | None = None, groups: list[str] | None = None
+) -> list[int]:
+    """Indices of ``steps * size`` rows in training order: every epoch another permutation of ``count`` rows.
+
+    With ``lengths``, rows of like length share a step; with ``groups``, equal neighbours stay together. Steps run on
+    across epochs, so every step is full.
+    """
+    order: list[int] = []
+    epoch = 0
+    while len(order) < steps * size:
+        shuffled = np.random.default_rng(seed_of("order", seed, epoch)).permutation(count)
+        if groups is not None:
+            first: dict[str, int] = {}
+            for rank, i in enumerate(shuffled):
+                first.setdefault(groups[i], rank)
+            shuffled = np.array(sorted(range(count), key=lambda i: (first[groups[i]], i)))
+        if lengths is not None:
+            shuffled = _alike(shuffled, size, np.asarray(lengths), seed_of("alike", seed, epoch))
+        order.extend(shuffled.tolist())
+        epoch += 1
+    return order[: steps * size]
+
+
+def _alike(order: np.ndarray, size: int, lengths: np.ndarray, seed: int) -> np.ndarray:
+    """Sort runs of 50 steps by length, then shuffle the steps: little padding, and still a random order."""
+    steps = []
+    for run in np.split(order, range(50 * size, len(order), 50 * size)):
+        run = run[np.argsort(lengths[run], kind="stable")]
+        steps.extend(np.split(run, range(size, len(run), size)))
+    whole = [step for step in steps if len(step) == size]
+    rest = [step for step in steps if len(step) < size]
+    ranks = np.random.default_rng(seed).permutation(len(whole))
+    return np.concatenate([*(whole[i] for i in ranks), *rest])
+
+
+class Curve(TrainerCallback):
+    """Writes the loss curve as it comes and tells the caller how far training is."""
+
+    def __init__(self, file: Path, progress: Progress | None) -> None:
+        self.file, self.progress = file, progress
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:  # a resumed run keeps the points up to its checkpoint
+            self.file.write_text("".join(json.dumps(point) + "\n" for point in points(state)))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        logs: dict[str, float] | None = None, **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or logs is None or "loss" not in logs:
+            return
+        with self.file.open("a") as stream:
+            stream.write(json.dumps(points(state)[-1]) + "\n")
+        if self.progress:
+            self.progress(state.global_step, state.max_steps, dict(logs))
+
+
+def points(state: TrainerState) -> list[dict[str, float]]:
+    """The loss curve in a trainer's state."""
+    return [dict(entry) for entry in state.log_history if "loss" in entry]
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch's CPU threads while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def finished(out: Path, key: str) -> TrainResult | None:
+    """The result of this very run, where it was finished before. Raises RunConflict where the folder is another's."""
+    for file in (out / "train_result.json", out / "checkpoints" / "run.json"):
+        if file.is_file() and json.loads(file.read_text()).get("key") != key:
+            raise RunConflict("another training run lives here", str(out), "take another folder, or delete this one")
+    if not (out / "train_result.json").is_file():
+        return None
+    stored = json.loads((out / "train_result.json").read_text())
+    del stored["key"]
+    curve = [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
+    return TrainResult(**{**stored, "path": out, "history": tuple(curve)})
+
+
+def train(trainer: Trainer, out: Path, key: str) -> None:
+    """Run ``trainer`` to its end, from the last whole checkpoint of the same run where there is one."""
+    trainer.remove_callback(PrinterCallback)
+    checkpoints = out / "checkpoints"
+    if trainer.args.save_strategy != "no" and trainer.is_world_process_zero():
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (checkpoints / "run.json").write_text(json.dumps({"key": key}))
+    # The trainer's state is the last file of a checkpoint, so one without it was cut off in the writing.
+    whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    latest = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+    trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+
+
+def finish(
+    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path, key: str, *,
+    rows_used: int, rows_dropped: int, tokens_seen: int, seconds: float, details: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Save the student and the result, and drop the checkpoints."""
+    curve = points(trainer.state)
+    result = TrainResult(
+        out, trainer.state.global_step, curve[0]["loss"], curve[-1]["loss"], rows_used, rows_dropped, tokens_seen,
+        seconds, dict(details or {}), tuple(curve),
+    )
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        student: Any = trainer.accelerator.unwrap_model(trainer.model)
+        if hasattr(student, "merge_and_unload"):
+            student.save_pretrained(out / "adapter")
+            student = student.merge_and_unload()
+        student.config.use_cache = True
+        student.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        stored = asdict(replace(result, history=())) | {"path": str(out), "key": key}
+        del stored["history"]
+        (out / "train_result.json").write_text(json.dumps(stored, indent=1) + "\n")
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+__all__ = [
+    "Curve", "add_lora", "arguments", "finish", "finished", "fingerprint", "lora_config", "open_model", "points",
+    "run_key", "threads", "train", "training_order",
+]

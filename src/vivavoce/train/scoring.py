@@ -1,0 +1,208 @@
+"""Log-probabilities of answers under a model: packed where the model can take it, row by row where it cannot.
+
+The vocabulary's logits exist only for tokens that are scored, a chunk at a time, and are made again in the backward
+pass where they are many.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from vivavoce.train.attention import BLOCKS, flex_mask, plan
+from vivavoce.train.packing import Packed, pack
+from vivavoce.train.tokens import Scored
+
+logger = logging.getLogger(__name__)
+
+Attention = Literal["flex", "blocks", "rows"]
+CHUNK = 2**24
+"""Logits that exist at a time: 64 MiB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a model's answers are scored; found by :func:`choose`."""
+
+    attention: Attention
+    chunked: bool = True
+    """Project hidden states with the output embedding, chunk by chunk; False asks the model for its own logits."""
+
+
+def bare(model: torch.nn.Module) -> Any:
+    """The transformers model inside a PEFT or data-parallel wrapper."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    """bfloat16 arithmetic where asked for. The forward pass here goes round the trainer's own wrapper."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def logprobs(model: torch.nn.Module, packed: Packed, method: Method) -> Tensor:
+    """log pi(answer | context) of every answer of ``packed``, shape (answers,), float32, in nats, with gradient."""
+    if method.attention == "rows":
+        return torch.cat([_score(model, alone, None, method) for alone in _unpack(packed)])
+    return _score(model, packed, method.attention, method)
+
+
+def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, method: Method) -> Tensor:
+    inner: PreTrainedModel = bare(model)
+    device = inner.device
+    # Tokens that several answers share are scored once.
+    scored, where = np.unique(np.concatenate(packed.answers), return_inverse=True)
+    predictors = torch.from_numpy(packed.parents[scored]).to(device)
+    targets = torch.from_numpy(packed.input_ids[scored]).to(device)
+    inputs: dict[str, Any] = {"input_ids": torch.from_numpy(packed.input_ids)[None].to(device), "use_cache": False}
+    if attention == "flex":
+        inputs["attention_mask"] = flex_mask(packed, device)
+    elif attention == "blocks":
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else inner.dtype
+        inputs["trie"] = plan(packed, dtype, device)
+    if attention:
+        inputs["position_ids"] = torch.from_numpy(packed.position_ids)[None].to(device)
+    if method.chunked:
+        hidden = _hidden(model, inner, inputs)[0, predictors]
+        values = _project(inner.get_output_embeddings(), hidden, targets)
+    else:
+        logits = model(**inputs, logits_to_keep=predictors).logits[0]
+        values = _pick(logits, targets)
+    # Sums by gathering into a padded table: deterministic on every device, unlike a scatter.
+    lengths = [len(answer) for answer in packed.answers]
+    table = np.full((len(lengths), max(lengths)), len(scored), np.int64)
+    table[np.arange(table.shape[1]) < np.array(lengths)[:, None]] = where
+    padded = torch.cat([values, values.new_zeros(1)])
+    return padded[torch.from_numpy(table).to(device)].sum(1)
+
+
+def _hidden(model: torch.nn.Module, inner: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
+    """Hidden states before the output embedding, shape (1, T, H)."""
+    if hasattr(model, "module"):
+        # A data-parallel wrapper must see the forward pass, or it will not exchange gradients.
+        last = torch.zeros(1, dtype=torch.int64, device=inner.device)
+        return model(**inputs, output_hidden_states=True, logits_to_keep=last).hidden_states[-1]
+    return inner.base_model(**inputs).last_hidden_state
+
+
+def _pick(logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits.float()
+    return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, 1)
+
+
+def _project(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(head(hidden))[targets], shape (N,), float32, from (N, H) and (N,), without N x V logits at once."""
+    size = max(1, CHUNK // int(getattr(head, "out_features", 0) or head.weight.shape[0]))
+    if len(targets) <= size:
+        return _pick(head(hidden), targets)
+
+    def one(part: Tensor, wanted: Tensor) -> Tensor:
+        return _pick(head(part), wanted)
+
+    parts = zip(hidden.split(size), targets.split(size), strict=True)
+    return torch.cat([checkpoint(one, part, wanted, use_reentrant=False) for part, wanted in parts])
+
+
+def _unpack(packed: Packed) -> Iterator[Packed]:
+    """Every answer as a trie of its own."""
+    for answer in packed.answers:
+        path = [int(answer[-1])]
+        while packed.parents[path[-1]] >= 0:
+            path.append(int(packed.parents[path[-1]]))
+        ids = packed.input_ids[path[::-1]]
+        yield pack([Scored(tuple(ids.tolist()), len(ids) - len(answer))])
+
+
+@contextmanager
+def attending(model: torch.nn.Module, method: Method) -> Iterator[None]:
+    """Switch ``model`` to the attention that ``method`` needs, and back."""
+    inner: PreTrainedModel = bare(model)
+    before = inner.config._attn_implementation
+    wanted = {"flex": "flex_attention", "blocks": BLOCKS}.get(method.attention)
+    if wanted:
+        inner.set_attn_implementation(wanted)
+    try:
+        yield
+    finally:
+        if wanted and before:
+            inner.set_attn_implementation(before)
+
+
+def choose(model: torch.nn.Module, wanted: str, longest: int, tolerance: float = 1e-3) -> Method:
+    """The first way to score that gives this model's own log-probabilities on a toy trie.
+
+    Measured and not looked up, because what rules packing out (states that run along the row, positions that the model
+    counts itself, scaled or capped logits) has many names. Two things a toy cannot show are looked up: a window shorter
+    than ``longest``, and FlexAttention, which is tried on CUDA only. A model that cannot be packed is announced and
+    scored row by row.
+    """
+    inner: PreTrainedModel = bare(model)
+    training = inner.training
+    inner.eval()
+    try:
+        with torch.no_grad():
+            return _choose(inner, wanted, longest, tolerance)
+    finally:
+        inner.train(training)
+
+
+def _choose(inner: PreTrainedModel, wanted: str, longest: int, tolerance: float) -> Method:
+    toy = _toy(inner.config.get_text_config().vocab_size)
+    truth = logprobs(inner, toy, Method("rows", chunked=False))
+    chunked = torch.allclose(logprobs(inner, toy, Method("rows")), truth, rtol=tolerance, atol=tolerance)
+    candidates: list[Attention] = ["flex", "blocks"] if inner.device.type == "cuda" else ["blocks"]
+    if wanted != "auto":
+        candidates = [] if wanted == "rows" else ["flex" if wanted == "flex" else "blocks"]
+    reasons = []
+    window = _window(inner)
+    if window and window < longest:
+        reasons.append(f"its attention window of {window} tokens is shorter than the longest row, {longest}")
+        candidates = []
+    for attention in candidates:
+        method = Method(attention, chunked)
+        try:
+            with attending(inner, method):
+                packed = logprobs(inner, toy, method)
+        except (AssertionError, ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            reasons.append(f"{attention}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            continue
+        if torch.allclose(packed, truth, rtol=tolerance, atol=tolerance):
+            return method
+        reasons.append(f"{attention}: a packed toy tree scores differently by {(packed - truth).abs().max():.2g} nats")
+    if wanted != "rows":
+        name = type(inner).__name__
+        logger.warning("%s cannot share prefixes, so every answer gets a row of its own (%s)", name, "; ".join(reasons))
+    return Method("rows", chunked)
+
+
+def _toy(vocabulary: int) -> Packed:
+    """A trie that branches twice and whose branches differ in length."""
+    def token(i: int) -> int:
+        return (i * 7919 + 13) % vocabulary
+
+    stem = tuple(token(i) for i in range(9))
+    left = (*stem, *(token(20 + i) for i in range(4)))
+    rows = [(*left, token(31), token(32)), (*left, token(41)), (*stem, *(token(50 + i) for i in range(7)))]
+    return pack([Scored(row, len(stem)) for row in rows])
+
+
+def _window(inner: PreTrainedModel) -> int | None:
+    """Tokens that a windowed or chunked layer of this model sees, None where every layer sees all."""
+    config = inner.config.get_text_config()
+    kinds: Sequence[str] | None = getattr(config, "layer_types", None)
+    if kinds is not None and all(kind == "full_attention" for kind in kinds):
+        return None
+    sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((size for size in sizes if size), default=None)
+
+
+__all__ = ["CHUNK", "Attention", "Method", "attending", "autocast", "bare", "choose", "logprobs"]

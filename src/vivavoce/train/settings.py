@@ -1,0 +1,146 @@
+"""The knobs of training, and what training hands back: plain pydantic, importable without torch.
+
+Every default says whose number it is: *authors* is the Debate & Reflect release (arXiv:2506.03541), *TRL* and
+*transformers* are those libraries' own defaults, *ours* is a choice of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with (updates done, updates in all, what was logged) after every update that logs."""
+
+
+class LoRASettings(BaseModel):
+    """A low-rank adapter (arXiv:2106.09685) instead of training every weight."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    r: int = Field(16, ge=1, description="Rank (paper).")
+    alpha: float = Field(32, gt=0, description="The update is scaled by alpha / r (paper).")
+    dropout: float = Field(
+        0.05, ge=0, lt=1,
+        description="On the adapter's input, in SFT (authors). T-DPO trains without dropout, as TRL's DPOTrainer does: "
+        "noise in the policy and none in the reference would be read as a preference.",
+    )
+    targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1, description="Modules to adapt (authors).")
+
+
+class TrainSettings(BaseModel):
+    """What supervised and preference training share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float = Field(gt=0, description="Peak learning rate.")
+    epochs: float = Field(gt=0, description="Passes over the data; max_steps, where set, wins.")
+    max_steps: int | None = Field(None, ge=1, description="Updates in all; None: as many as the epochs give (ours).")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the updates with a linearly rising rate.")
+    lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="Decay after the warm-up (transformers)."
+    )
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's two decay rates (transformers).")
+    adam_eps: float = Field(1e-8, gt=0, description="AdamW's epsilon (transformers).")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay (transformers).")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 never (transformers).")
+    max_length: int = Field(
+        2000, ge=8,
+        description="Tokens of prompt and answer together (paper). A longer row is dropped, counted and reported; "
+        "nothing is ever truncated (ours: the authors' code cut the question away).",
+    )
+    lora: LoRASettings | None = Field(
+        default_factory=LoRASettings, description="None trains every weight. The adapter is merged into the result."
+    )
+    bf16: bool = Field(False, description="Compute in bfloat16; weights stay float32 where all are trained (ours).")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time (ours).")
+    log_steps: int = Field(10, ge=1, description="Updates between two points of the loss curve (ours).")
+    save_steps: int | None = Field(
+        None, ge=1, description="Updates between checkpoints; a killed run goes on from the last one. None: none (ours)."
+    )
+    device: Literal["auto", "cpu"] = Field("auto", description="auto takes an accelerator where there is one (ours).")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch while training; None: torch's own choice.")
+
+
+class SFTSettings(TrainSettings):
+    """Supervised fine-tuning on right answers: -log p(completion | prompt), mean over the completion tokens."""
+
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(2, gt=0, description="Passes over the rows (authors); max_steps, where set, wins.")
+    rows_per_step: int = Field(16, ge=1, description="Rows of one update, over all devices (authors: 16).")
+    rows_per_pass: int | None = Field(
+        None, ge=1, description="Rows of one forward pass on one device, at most; None: all of its rows at once (ours)."
+    )
+    group_by_length: bool = Field(
+        True, description="Batch rows of like length, so that little is padded (ours); the order stays random."
+    )
+
+
+class TreeDPOSettings(TrainSettings):
+    """Tree-structured direct preference optimisation (T-DPO, arXiv:2506.03541) on packed preference trees."""
+
+    learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(3, gt=0, description="Passes over the trees (authors); max_steps, where set, wins.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the updates with a rising rate (authors).")
+    trees_per_step: int = Field(
+        8, ge=1,
+        description="Trees of one update, over all devices (ours). Eight trees of four answers hold 24 to 32 pairs; "
+        "the authors' update holds 32 pairs if their four GPU placeholders are meant.",
+    )
+    beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference (authors).")
+    objective: Literal["pairs", "listwise"] = Field(
+        "pairs",
+        description="pairs: every right answer against every wrong one (paper). listwise: a softmax over all answers "
+        "of the branching (ours).",
+    )
+    pair_weight: Literal["pair", "tree"] = Field(
+        "pair", description="What counts one in the mean: each pair (authors), or each tree with its pairs sharing (ours)."
+    )
+    nll_weight: float = Field(0.0, ge=0, description="Weight of -log p(right answer) beside the preference (RPO; authors: 0).")
+    nll_average: Literal["token", "answer"] = Field(
+        "token", description="The NLL term as mean over an answer's tokens (RPO, arXiv:2404.19733) or as their sum (ours)."
+    )
+    token_budget: int = Field(
+        4096, ge=8,
+        description="Distinct tokens of one forward pass on one device, at most; trees share rows up to it, and a tree "
+        "larger than it gets a row of its own (ours).",
+    )
+    group_by_problem: bool = Field(
+        True, description="Keep the trees of one problem in one update, so that they share their common prefix (ours)."
+    )
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(
+        "auto",
+        description="How trees attend. flex: FlexAttention (CUDA); blocks: SDPA block by block; rows: no sharing, one "
+        "row per answer; auto: the first of these that the model can take, measured on a toy tree (ours).",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training run did. Written next to the weights as ``train_result.json``, less the history."""
+
+    path: Path
+    """A folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load."""
+    steps: int
+    """Updates."""
+    first_loss: float
+    last_loss: float
+    rows_used: int
+    """Examples (SFT) or trees (T-DPO)."""
+    rows_dropped: int
+    """Longer than ``max_length``."""
+    tokens_seen: int
+    """Tokens that passed through the model in training, padding left out, shared tokens counted once per pass."""
+    seconds: float
+    """Wall-clock of the training loop, this process only; the reference pass and loading are not in it."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Facts of one method: T-DPO reports answers, pairs, tokens saved by sharing and the attention that it used."""
+    history: tuple[dict[str, float], ...] = ()
+    """The loss curve, also in ``loss.jsonl``: step, loss, learning rate and the method's own figures."""
+
+
+__all__ = ["LoRASettings", "Progress", "SFTSettings", "TrainResult", "TrainSettings", "TreeDPOSettings"]

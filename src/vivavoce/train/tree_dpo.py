@@ -1,0 +1,200 @@
+"""T-DPO: direct preference optimisation on preference trees, each context and each answer computed once.
+
+    L = sum_trees w(tree) L(tree) / sum_trees w(tree)                     over the trees of one update, on all devices
+    L(tree) = mean over right x wrong of -log sigmoid(r(y_w) - r(y_l)),   r(y) = beta log( pi(y|x) / pi_ref(y|x) )
+
+Paper: arXiv:2506.03541; x holds the debate so far, pi_ref is the model that training starts from. A pairwise trainer
+runs the context 2CR times for C right and R wrong answers, and again for the reference; here the answers of an update
+lie in token tries (see :mod:`vivavoce.train.packing`) and the reference is computed once per answer and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments, set_seed
+
+from vivavoce.errors import DataError
+from vivavoce.records import Tree
+from vivavoce.train import checkpoint, losses
+from vivavoce.train.reference import reference_logprobs
+from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
+from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
+from vivavoce.train.trees import Branching, Row, Steps, branchings
+
+logger = logging.getLogger(__name__)
+
+
+def train_tree_dpo(
+    model: str | Path, trees: Sequence[Tree], settings: TreeDPOSettings, out: Path, *, seed: int,
+    reference: str | Path | None = None, progress: Progress | None = None,
+) -> TrainResult:
+    """Train ``model`` to prefer right answers to wrong ones and save it in ``out``.
+
+    ``reference`` is another model to stay close to; None takes ``model`` itself, so that the loss starts at exactly
+    ln 2 with all margins zero. Resuming, finishing and errors are those of :func:`vivavoce.train.sft.train_sft`.
+    """
+    if not trees:
+        raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
+    out = Path(out)
+    set_seed(seed)
+    student, tokenizer = checkpoint.open_model(model, settings)
+    used = branchings(tokenizer, trees, settings.max_length)
+    dropped = len(trees) - len(used)
+    if dropped:
+        logger.warning("dropped %d of %d trees with rows over %d tokens", dropped, len(trees), settings.max_length)
+    if not used:
+        raise DataError(f"all {dropped} trees have rows over {settings.max_length} tokens", str(out), "raise max_length")
+    start = fingerprint = checkpoint.fingerprint(model)
+    if reference is not None:
+        start = checkpoint.fingerprint(reference)
+    key = checkpoint.run_key("tree_dpo", model, settings, seed, [start, [b.content for b in used]])
+    if done := checkpoint.finished(out, key):
+        return done
+    out.mkdir(parents=True, exist_ok=True)
+
+    updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.trees_per_step))
+    arguments = TrainingArguments(
+        **checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1,
+    )
+    steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
+    _no_dropout(student)
+    if settings.lora:
+        student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
+    longest = max(len(row.ids) for b in used for row in b.rows)
+    with checkpoint.threads(settings.threads):
+        student.to(arguments.device)
+        method = choose(student, settings.attention, longest)
+        other = None
+        if reference is not None and start != fingerprint:
+            other = checkpoint.open_model(reference, settings)[0].to(arguments.device)
+        answers = reference_logprobs(other or student, steps, method, settings.bf16, out / "reference", start,
+                                       device=arguments.process_index)
+        del other
+        trainer = TreeDPOTrainer(student, arguments, steps, answers, settings, method)
+        trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
+        started = time.perf_counter()
+        with attending(student, method):
+            checkpoint.train(trainer, out, key)
+        seconds = time.perf_counter() - started
+    details = {"attention": method.attention, "answers": len(answers), **steps.facts()}
+    return checkpoint.finish(
+        trainer, tokenizer, out, key, rows_used=len(used), rows_dropped=dropped,
+        tokens_seen=int(trainer.state.num_input_tokens_seen), seconds=seconds, details=details,
+    )
+
+
+def tree_loss(policy: Tensor, reference: Tensor, tree: Branching, settings: TreeDPOSettings) -> tuple[Tensor, float]:
+    """One tree's loss, a scalar, and its weight in the mean. Log-probabilities (answers,), right answers first."""
+    reward = losses.rewards(policy, reference, settings.beta)
+    chosen, rejected = reward[: tree.right], reward[tree.right :]
+    weight = tree.weight
+    if settings.objective == "listwise":
+        loss = losses.listwise(chosen, rejected)
+    else:
+        loss = losses.dpo(chosen, rejected).mean()
+        weight *= tree.pairs if settings.pair_weight == "pair" else 1
+    if settings.nll_weight:
+        lengths = torch.tensor([len(row.completion) for row in tree.rows[: tree.right]], device=policy.device)
+        loss = loss + settings.nll_weight * losses.nll(policy[: tree.right], lengths, settings.nll_average).mean()
+    return loss, weight
+
+
+class TreeDPOTrainer(Trainer):
+    """transformers' Trainer whose micro-batch is one packed row and whose update is a whole step of trees."""
+
+    def __init__(
+        self, model: Any, arguments: TrainingArguments, steps: Steps, reference: dict[str, float],
+        settings: TreeDPOSettings, method: Method,
+    ) -> None:
+        super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
+        self.reference, self.settings, self.method = reference, settings, method
+        self._sums: list[Tensor] = []
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of every row of one update. The loss is normalised over the rows of all devices."""
+        model.train()
+        rows: list[Row] = inputs["rows"]
+        mine = torch.tensor(sum(self.weight(tree) for row in rows for tree in row.trees), device=self.args.device)
+        total = float(self.accelerator.reduce(mine, "sum"))
+        loss = torch.zeros((), device=self.args.device)
+        for row in rows[:-1]:
+            with self.accelerator.no_sync(model):  # devices exchange gradients once per update
+                loss = loss + self._backward(model, row, total)
+        loss = loss + self._backward(model, rows[-1], total)
+        self.state.num_input_tokens_seen += sum(len(row.packed) for row in rows) * self.accelerator.num_processes
+        return loss
+
+    def _backward(self, model: torch.nn.Module, row: Row, total: float) -> Tensor:
+        # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.
+        loss = self.compute_loss(model, {"row": row}) / total * self.accelerator.num_processes
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def weight(self, tree: Branching) -> float:
+        """What ``tree`` counts in the mean: its pairs, or one."""
+        pairs = self.settings.objective == "pairs" and self.settings.pair_weight == "pair"
+        return tree.weight * (tree.pairs if pairs else 1)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The weighted sum of the tree losses of one packed row, not yet divided by the update's weight."""
+        row: Row = inputs["row"]
+        with autocast(self.args.device, self.settings.bf16):
+            policy = logprobs(model, row.packed, self.method)
+        if policy.device.type != "mps":
+            policy = policy.double()  # so that sums of ln 2 over many trees are ln 2
+        before = policy.new_tensor([self.reference[name] for name in row.names])
+        total = policy.new_zeros(())
+        for tree, where in row:
+            loss, weight = tree_loss(policy[where], before[where], tree, self.settings)
+            total = total + weight * loss
+            self._count(policy[where].detach(), before[where], tree)
+        return (total, {"logprobs": policy}) if return_outputs else total
+
+    def _count(self, policy: Tensor, reference: Tensor, tree: Branching) -> None:
+        reward = losses.rewards(policy, reference, self.settings.beta)
+        margin = losses.margins(reward[: tree.right], reward[tree.right :])
+        chosen, rejected = slice(None, tree.right), slice(tree.right, None)
+        figures = [margin.mean(), (margin > 0).float().mean(), reward[chosen].mean(), reward[rejected].mean(),
+                   policy[chosen].mean(), policy[rejected].mean(), margin.new_ones(())]
+        self._sums.append(torch.stack(figures) * float(tree.weight > 0))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add rewards, margins and log-probabilities, each a mean over the trees since the last point."""
+        if self._sums and "loss" in logs:
+            sums = self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")
+            names = ("rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected", "logps/chosen",
+                     "logps/rejected")
+            logs.update(zip(names, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
+            self._sums.clear()
+        super().log(logs, start_time)
+
+
+def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """The collator: a step is packed already."""
+    (item,) = items
+    return item
+
+
+def _no_dropout(model: torch.nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        # attention layers of transformers keep their probability as a number
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+__all__ = ["TreeDPOTrainer", "train_tree_dpo", "tree_loss"]

@@ -1,0 +1,90 @@
+"""Recorded attempts come in with their own flags, and the flags are held against the grader."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vivavoce.errors import DataError
+from vivavoce.records import Problem
+from vivavoce.tasks import open_task
+from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Attempt, Fields, disagreements, read_attempts
+
+SOLUTIONS = (
+    Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "example_model_solutions_first_half.jsonl.gz"
+)
+ATTEMPT = {"agent": "ada", "text": "#### 4", "correct": True}
+ROW = {"id": "q1", "question": "2 + 2?", "gold": "4", "attempts": [ATTEMPT, ATTEMPT | {"agent": "bob", "correct": None}]}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_the_documented_form_is_read(tmp_path: Path) -> None:
+    (record,) = read_attempts(write(tmp_path / "a.jsonl", ROW))
+    assert record.problem == Problem("q1", "2 + 2?", "4")
+    assert record.attempts == (Attempt("ada", "#### 4", True), Attempt("bob", "#### 4", None))
+
+
+def test_one_column_per_agent_is_read_and_the_gold_found_in_the_worked_solution(tmp_path: Path) -> None:
+    row = {"question": "2 + 2?", "ground_truth": "It is 4.\nA: 4", "6b": {"is_correct": False, "solution": "A: 5"}}
+    (record,) = read_attempts(write(tmp_path / "a.jsonl", row), GSM8K_SOLUTIONS, "gsm8k")
+    assert record.problem.gold == "4"
+    assert record.attempts == (Attempt("6b", "A: 5", False),)
+
+
+def test_attempts_meet_the_problems_of_the_task_by_their_id(tmp_path: Path) -> None:
+    gsm8k = write(tmp_path / "test.jsonl", {"question": "2 + 2?", "answer": "#### 4"})
+    recorded = write(tmp_path / "a.jsonl", {"question": "2 + 2?", "ground_truth": "4", "6b": {"solution": "A: 5"}})
+    (record,) = read_attempts(recorded, GSM8K_SOLUTIONS, "gsm8k")
+    assert [record.problem] == open_task("gsm8k", {"test_path": gsm8k}).problems("test")
+
+
+def test_a_flag_that_the_grader_contradicts_is_reported(tmp_path: Path) -> None:
+    rows = [ROW, ROW | {"id": "q2", "attempts": [ATTEMPT | {"correct": False}, ATTEMPT | {"agent": "bob"}]}]
+    grade = open_task("gsm8k", {}).grade
+    (found,) = disagreements(read_attempts(write(tmp_path / "a.jsonl", *rows)), grade)
+    assert (found.problem.id, found.attempt.agent, found.grade.correct) == ("q2", "ada", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "fields", "message"),
+    [
+        ({"attempts": None}, Fields(), "no list of attempts in field 'attempts'"),
+        ({"attempts": ["text"]}, Fields(), "without the name of its agent"),
+        ({"attempts": [ATTEMPT | {"text": None}]}, Fields(), "'ada' has no text"),
+        ({"attempts": [ATTEMPT | {"correct": "yes"}]}, Fields(), "is 'yes', not true or false"),
+        ({"attempts": [ATTEMPT, ATTEMPT]}, Fields(), "an agent stands there twice"),
+        ({"gold": "many"}, Fields(grader="number"), "cannot read the gold answer 'many'"),
+        ({"gold": ""}, Fields(), "field 'gold' is empty"),
+        ({}, Fields(attempts=None), "no column holds an object with 'text'"),
+        ({}, Fields(id="key"), "no field 'key'"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], fields: Fields, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", ROW | change)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_attempts(path, fields))
+    assert f"{path}, row 1" in caught.value.where
+
+
+def test_a_question_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 2, and before it .*row 1"):
+        list(read_attempts(write(tmp_path / "a.jsonl", ROW, ROW)))
+
+
+@pytest.mark.skipif(not SOLUTIONS.is_file(), reason="the published model solutions are not beside the repository")
+def test_the_grader_agrees_with_every_flag_of_the_published_gsm8k_solutions() -> None:
+    records = list(read_attempts(SOLUTIONS, GSM8K_SOLUTIONS, "gsm8k"))
+    grade = open_task("gsm8k", {}).grade
+    assert len(records) == 660
+    assert disagreements(records, grade) == []
+    judged = Counter(
+        (attempt.correct, grade(record.problem, attempt.text).status) for record in records for attempt in record.attempts
+    )
+    # seven replies run on to their length limit without an answer
+    assert judged == {(True, "ok"): 1008, (False, "ok"): 1625, (False, "no_answer"): 7}

@@ -1,0 +1,140 @@
+"""Your own questions: read as the options say, and refused with file and row where they would spoil a score."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vivavoce.errors import DataError, RecipeError
+from vivavoce.records import Problem
+from vivavoce.tasks import Task, open_task
+
+ROWS = [{"question": f"{i} + 1?", "answer": i + 1, "topic": "sums"} for i in range(10)]
+CHOICES = {"question": "Which is prime?", "answer": "C", "options": ["4", "6", "7", "9"]}
+
+
+@pytest.fixture
+def opened(tmp_path: Path):
+    def open_rows(rows: list[Any], **options: Any) -> Task:
+        path = tmp_path / "mine.jsonl"
+        path.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+        return open_task("jsonl", {"path": path, "train_share": 0.5, "seed": 7, "grader": "number"} | options)
+
+    return open_rows
+
+
+def test_one_file_is_split_by_share_and_seed(opened) -> None:
+    task = opened(ROWS, train_share=0.7, group_field="topic", name="sums")
+    train, test = task.problems("train"), task.problems("test")
+    assert (len(train), len(test)) == (7, 3)
+    assert {p.question for p in train + test} == {row["question"] for row in ROWS}
+    assert train == opened(ROWS, train_share=0.7, group_field="topic", name="sums").problems("train")
+    assert train != opened(ROWS, train_share=0.7, group_field="topic", name="sums", seed=8).problems("train")
+    assert {p.group for p in train} == {"sums"}
+    assert all(p.id.startswith("sums/") for p in train)
+    assert [p.question for p in train] == sorted(p.question for p in train)
+
+
+def test_two_files_are_a_split(tmp_path: Path) -> None:
+    for name, rows in (("train", ROWS[:8]), ("test", ROWS[8:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    paths = {f"{name}_path": tmp_path / f"{name}.jsonl" for name in ("train", "test")}
+    task = open_task("jsonl", {"grader": "number", **paths})
+    assert (len(task.problems("train")), len(task.problems("test"))) == (8, 2)
+    with pytest.raises(DataError, match="8 questions stand in train and in test"):
+        open_task("jsonl", {"grader": "number", "train_path": paths["train_path"], "test_path": paths["train_path"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either path, or train_path and test_path"),
+        ({"train_path": "a"}, "give either path"),
+        ({"path": "a", "test_path": "b"}, "path excludes"),
+        ({"path": "a"}, "path needs train_share and seed"),
+        ({"path": "a", "train_share": 0.5}, "path needs train_share and seed"),
+        ({"train_path": "a", "test_path": "b", "seed": 1}, "belong to path"),
+        ({"path": "a", "train_share": 0.5, "seed": 1, "choices_field": "c"}, "choices_field needs grader: choice"),
+        ({"path": "a", "train_share": 0.5, "seed": 1, "answer_is": "index"}, "answer_is needs choices_field"),
+        ({"path": "a", "train_share": 1.5, "seed": 1}, "less than or equal to 1"),
+    ],
+)
+def test_options_that_leave_the_split_open_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        open_task("jsonl", {"grader": "number"} | options)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "?"}, "no field 'answer'"),
+        ({"question": "?", "answer": ""}, "field 'answer' is empty"),
+        ({"question": "?", "answer": None}, "field 'answer' is empty"),
+        ({"question": "?", "answer": "many"}, "cannot read the gold answer 'many'"),
+        ({"question": "?", "answer": "7 or 8"}, "cannot read the gold answer '7 or 8'"),
+        (ROWS[0], "stands there twice"),
+    ],
+)
+def test_a_row_that_would_spoil_a_score_is_named(opened, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        opened([ROWS[0], row])
+    assert "mine.jsonl, row 2" in caught.value.where
+
+
+def test_a_duplicate_id_is_named_with_both_rows(opened) -> None:
+    rows = [{"id": "a", "question": "1?", "answer": 1}, {"id": "a", "question": "2?", "answer": 2}]
+    with pytest.raises(DataError, match=r"duplicate id 'a'(?s:.*)row 2, and before it .*row 1"):
+        opened(rows, id_field="id")
+
+
+def test_ids_of_the_file_are_kept(opened) -> None:
+    task = opened([{"nr": 5, "question": "1?", "answer": 1}], id_field="nr", train_share=1)
+    assert task.problems("train") == [Problem("5", "1?", "1")]
+
+
+@pytest.mark.parametrize(("answer_is", "answer"), [("letter", "C"), ("letter", "(c)"), ("index", 2), ("text", "7")])
+def test_choices_are_lettered_under_the_question(opened, answer_is: str, answer: object) -> None:
+    rows = [CHOICES | {"answer": answer}]
+    task = opened(rows, grader="choice", choices_field="options", answer_is=answer_is, train_share=1)
+    (problem,) = task.problems("train")
+    assert problem.question == "Which is prime?\nA. 4\nB. 6\nC. 7\nD. 9"
+    assert problem.gold == "C"
+    assert task.grade(problem, "Correct: C").correct is True
+
+
+@pytest.mark.parametrize(
+    ("answer_is", "change", "message"),
+    [
+        ("letter", {"answer": "E"}, "'E' is no letter of 4 choices"),
+        ("letter", {"answer": 2}, "'2' is no letter"),
+        ("index", {"answer": 4}, "'4' is no index"),
+        ("text", {"answer": "8"}, "'8' is no text"),
+        ("letter", {"options": "4 6 7 9"}, "no list of 2 to 10 choices"),
+        ("letter", {"options": ["4"]}, "no list of 2 to 10 choices"),
+        ("letter", {"options": ["4", "4", "7"]}, "stands there twice"),
+    ],
+)
+def test_a_gold_answer_that_is_no_choice_is_refused(opened, answer_is: str, change: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        opened([CHOICES | change], grader="choice", choices_field="options", answer_is=answer_is)
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "gold"),
+    [("yes_no", True, "yes"), ("yes_no", "false", "no"), ("exact", "Kelvin", "Kelvin"), ("text", "The Hague.", "hague"),
+     ("number", "2 * 9 = 18\n#### 18", "18"), ("number", 18.0, "18"), ("number", "$1,000", "1000")],
+)  # fmt: skip
+def test_gold_answers_are_made_canonical(opened, grader: str, answer: object, gold: str) -> None:
+    task = opened([{"question": "?", "answer": answer}], grader=grader, train_share=1)
+    assert [p.gold for p in task.problems("train")] == [gold]
+
+
+@pytest.mark.parametrize("grader", ["number", "choice", "yes_no", "exact", "text"])
+def test_the_asked_format_is_the_one_that_is_graded(opened, grader: str) -> None:
+    gold = {"number": "18", "choice": "B", "yes_no": "yes"}.get(grader, "Lima")
+    task = opened([{"question": "?", "answer": gold}], grader=grader, train_share=1)
+    (problem,) = task.problems("train")
+    assert "'Final answer: '" in task.answer_format
+    assert task.grade(problem, f"Let me see.\nFinal answer: {gold}").correct is True
+    assert opened([], grader=grader, answer_format="Say it.").answer_format == "Say it."
