@@ -5,7 +5,7 @@ import time
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.evaluate.stats import auroc, mcnemar, mean_sd, wilson
@@ -30,6 +30,7 @@ def test_wilson_gives_the_published_intervals(right: int, n: int, low: float, hi
     assert wilson(right, n) == pytest.approx((low, high), abs=5e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.01, 0.999))
 def test_wilson_stays_within_0_and_1_and_contains_the_proportion(pair: tuple[int, int], level: float) -> None:
     right, n = pair
@@ -61,6 +62,7 @@ def test_mcnemar_gives_the_binomial_sum(a_only: int, b_only: int, p: float) -> N
     assert result.p == pytest.approx(p, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_mcnemar_is_exact_and_symmetric(a_only: int, b_only: int) -> None:
     n, k = a_only + b_only, min(a_only, b_only)
@@ -94,6 +96,7 @@ def test_auroc_of_small_cases_worked_by_hand(scores: list[float], labels: list[b
     assert auroc(scores, labels) == area
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=40))
 def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_at_half(rows: list[tuple[int, bool]]) -> None:
     right, wrong = [s for s, label in rows if label], [s for s, label in rows if not label]

@@ -12,11 +12,11 @@ from vivavoce.records import Problem
 from vivavoce.tasks import open_task
 from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Attempt, Fields, disagreements, read_attempts
 
-SOLUTIONS = (
-    Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "example_model_solutions_first_half.jsonl.gz"
-)
+DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
+SOLUTIONS = DATA / "example_model_solutions_first_half.jsonl.gz"
 ATTEMPT = {"agent": "ada", "text": "#### 4", "correct": True}
-ROW = {"id": "q1", "question": "2 + 2?", "gold": "4", "attempts": [ATTEMPT, ATTEMPT | {"agent": "bob", "correct": None}]}
+UNFLAGGED = {"agent": "bob", "text": "#### 4"}
+ROW = {"id": "q1", "question": "2 + 2?", "gold": "4", "attempts": [ATTEMPT, UNFLAGGED]}
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -83,8 +83,7 @@ def test_the_grader_agrees_with_every_flag_of_the_published_gsm8k_solutions() ->
     grade = open_task("gsm8k", {}).grade
     assert len(records) == 660
     assert disagreements(records, grade) == []
-    judged = Counter(
-        (attempt.correct, grade(record.problem, attempt.text).status) for record in records for attempt in record.attempts
-    )
+    pairs = [(record.problem, attempt) for record in records for attempt in record.attempts]
+    judged = Counter((attempt.correct, grade(problem, attempt.text).status) for problem, attempt in pairs)
     # seven replies run on to their length limit without an answer
     assert judged == {(True, "ok"): 1008, (False, "ok"): 1625, (False, "no_answer"): 7}

@@ -1,12 +1,14 @@
 """The answer of a reply is what it states, and equal answers are equal exactly."""
 
 import time
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.records import Grade
+from vivavoce.tasks import answers
 from vivavoce.tasks.answers import LETTERS, canonical, fraction, number
 from vivavoce.tasks.grading import GRADERS, stated
 
@@ -82,6 +84,7 @@ NUMBER, CHOICE, YES_NO = GRADERS["number"], GRADERS["choice"], GRADERS["yes_no"]
         ("Final answer: 50%", "50"),
         ("Final answer: 50\\%", "50"),
         ("Final answer: 1e3", "1000"),
+        ("Final answer: 1e99", "1" + "0" * 99),
         ("Final answer: 1e999999999", None),
         ("Final answer: 1/0", None),
         ("Final answer: 1,00", None),
@@ -97,6 +100,7 @@ NUMBER, CHOICE, YES_NO = GRADERS["number"], GRADERS["choice"], GRADERS["yes_no"]
         ("Final answer: 5:30", None),
         ("Final answer: x = 3, y = 4", None),
         ("Final answer: 2 hours and 30 minutes", None),
+        ("Final answer: 25% of 80 is 20", None),
         ("Final answer: eighteen", None),
     ],
 )
@@ -125,6 +129,9 @@ def test_a_stated_number_is_read_and_nothing_else_is(text: str, answer: str | No
         ("Final answer: Option B: the sun", "B"),
         ("Final answer: J", "J"),
         ("Final answer: D, not B", "D"),
+        ("Final answer: D (found in B cells)", "D"),
+        ("Final answer: I choose (D)", "D"),
+        ("Final answer: C ((a) 3.75 C, (b) 2 J)", "C"),
         ("Final answer: D is right, B is wrong", "D"),
         ("Final answer: I think it is C", "C"),
         ("Final answer: A dog", None),
@@ -214,26 +221,26 @@ def test_the_lenient_answer_is_the_last_one_and_never_the_headline() -> None:
         "1" * 1_000_000,
         "Final answer: " + "1" * 1_000_000,
         "Final answer: 1/" + "1" * 1_000_000,
-        "\n" * 1_000_000,
-        " " * 1_000_000,
-        "*" * 1_000_000,
-        "(" * 1_000_000,
-        "1," * 500_000,
-        "A " * 500_000,
-        "no " * 300_000,
-        "final answer: " * 70_000,
-        "final answer" + " " * 1_000_000,
-        "\\boxed{" * 140_000,
-        "#### 1\n" * 140_000,
+        "\n" * 300_000,
+        " " * 300_000,
+        "*" * 300_000,
+        "(" * 300_000,
+        "1," * 150_000,
+        "A " * 150_000,
+        "no " * 100_000,
+        "final answer: " * 20_000,
+        "final answer" + " " * 300_000,
+        "\\boxed{" * 40_000,
+        "#### 1\n" * 40_000,
     ],
     ids=lambda text: repr(text[:15]),
 )
-def test_a_megabyte_of_anything_is_graded_quickly(text: str) -> None:
+def test_a_huge_reply_is_graded_quickly(text: str) -> None:
     start = time.process_time()
     for grader in GRADERS.values():
         grader.grade("5", text)
         grader.lenient_answer(text)
-    assert time.process_time() - start < 10  # quadratic work would take hours
+    assert time.process_time() - start < 10  # quadratic work would take minutes at the least
 
 
 _PIECES = st.sampled_from(
@@ -254,18 +261,21 @@ def test_no_text_makes_a_grader_raise(text: str, gold: str) -> None:
         stated(text)
 
 
+@settings(deadline=None)
 @given(st.fractions(min_value=-10**6, max_value=10**6, max_denominator=10**4))
-def test_every_number_keeps_its_value_when_written_in_canonical_form(value) -> None:
+def test_every_number_keeps_its_value_when_written_in_canonical_form(value: Fraction) -> None:
     written = canonical(value)
     assert number(written) == written
-    from vivavoce.tasks.answers import NUMBER as pattern
-
-    match = pattern.fullmatch(written)
+    match = answers.NUMBER.fullmatch(written)
     assert match is not None
     assert fraction(match) == value
 
 
-@given(st.sampled_from(LETTERS), st.sampled_from(["Final answer: {}", "**Final Answer:** ({})", "The answer is {}.", "{}"]))
+@settings(deadline=None)
+@given(
+    st.sampled_from(LETTERS),
+    st.sampled_from(["Final answer: {}", "**Final Answer:** ({})", "The answer is {}.", "{}"]),
+)
 def test_every_letter_is_read_in_every_dress(letter: str, dress: str) -> None:
     assert CHOICE.answer(dress.format(letter)) == letter
     assert CHOICE.grade(CHOICE.perturbed(letter), dress.format(letter)).correct is False

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.records import Problem, Token
 from vivavoce.tasks import open_task
 from vivavoce.tasks.grading import GRADERS
+from vivavoce.tasks.rows import read_rows
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 ROW = {"question": "2 dozen eggs?", "answer": "It is 2 * 12 = <<2*12=24>>24.\n#### 24"}
@@ -34,15 +35,14 @@ def test_every_official_gold_answer_is_right_and_the_next_number_wrong(split: st
     problems = task.problems(split)
     assert len(problems) == len({problem.id for problem in problems}) == rows
     task.problems("test" if split == "train" else "train")  # refuses an overlap
-    source = gzip.open(paths[split]) if split == "train" else paths[split].open("rb")
-    with source as lines:
-        for problem, line in zip(problems, lines, strict=True):
-            worked = json.loads(line)["answer"]
-            assert task.grade(problem, worked).correct is True
-            assert "".join(task.steps(worked)) == worked
-            assert task.grade(problem, f"Final answer: {problem.gold}").correct is True
-            wrong = GRADERS["number"].perturbed(problem.gold)
-            assert task.grade(problem, f"{worked}\nFinal answer: {wrong}").correct is False
+    for problem, row in zip(problems, read_rows(paths[split]), strict=True):
+        worked = row.text("answer")
+        assert problem.gold == worked.rpartition("#### ")[2].replace(",", "")
+        assert task.grade(problem, worked).correct is True
+        assert "".join(task.steps(worked)) == worked
+        assert task.grade(problem, f"Final answer: {problem.gold}").correct is True
+        wrong = GRADERS["number"].perturbed(problem.gold)
+        assert task.grade(problem, f"{worked}\nFinal answer: {wrong}").correct is False
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl.gz"])
@@ -140,7 +140,8 @@ def test_the_probability_is_the_geometric_mean_of_the_tokens() -> None:
     assert task.probability("", []) == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(max_value=0, allow_nan=False), min_size=1))
-def test_the_probability_is_one(logprobs: list[float]) -> None:
+def test_the_probability_stays_within_0_and_1(logprobs: list[float]) -> None:
     probability = open_task("gsm8k", {}).probability("", [Token("", p) for p in logprobs])
     assert 0 <= probability <= 1

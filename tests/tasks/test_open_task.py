@@ -68,7 +68,9 @@ def test_a_python_file_is_a_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("def task(:", "not Python"), ("x = 1", "no pydantic model `Options`")], ids=["syntax", "empty"]
+    ("source", "message"),
+    [("def task(:", "not Python"), ("x = 1", "no pydantic model `Options`")],
+    ids=["syntax", "empty"],
 )
 def test_a_file_that_is_no_task_is_refused(tmp_path: Path, source: str, message: str) -> None:
     file = tmp_path / "mine.py"

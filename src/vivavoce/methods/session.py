@@ -146,9 +146,9 @@ class Session:
 
     @cached_property
     def _start(self) -> Path:
-        from vivavoce.agents.hf_local import model_folder
+        from vivavoce.agents.weights import folder
 
-        return model_folder(self.recipe.student.options["model"])
+        return folder(self.recipe.student.options["model"])
 
     # --- rows and training
 

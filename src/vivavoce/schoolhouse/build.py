@@ -10,7 +10,6 @@ Steps, not seconds, and one thread: the same seed on the same machine gives the 
 import argparse
 import math
 import random
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,13 +19,15 @@ from typing import NamedTuple
 import torch
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-from vivavoce.schoolhouse import lessons, tokenizer, world
+from vivavoce.schoolhouse import lessons, swift, tokenizer, world
 from vivavoce.schoolhouse.lessons import Lesson, Pupil
 from vivavoce.schoolhouse.speak import Speaker
 
 TOKENS_PER_BATCH = 2048
 WARM_UP = 50
 OWN_SAMPLES = 4000
+# A share of the student's stages after which a sound builder answers this share of known-fact steps.
+SHORT, SHORT_STEP_ACCURACY = 0.15, 0.5
 
 
 class Stage(NamedTuple):
@@ -42,21 +43,21 @@ class Stage(NamedTuple):
     floor: float = 0.03
 
 
-STUDENT = [Stage("solve", {"plain": 1}, 6500)]
+STUDENT = [Stage("solve", {"plain": 1}, 5000)]
 BASE = [
-    Stage("solve", {"plain": 1}, 2600),
-    Stage("criticise", {"critique": 0.60, "reflect": 0.05, "plain": 0.15, "unsure": 0.20}, 3200),
-    Stage("debate", {"debate": 0.45, "critique": 0.20, "reflect": 0.05, "drill": 0.15, "unsure": 0.15}, 5200),
+    Stage("solve", {"plain": 1}, 2000),
+    Stage("criticise", {"critique": 0.60, "reflect": 0.05, "plain": 0.15, "unsure": 0.20}, 3000),
+    Stage("debate", {"debate": 0.45, "critique": 0.20, "reflect": 0.05, "drill": 0.15, "unsure": 0.15}, 4600),
 ]
 TEACHER_FACTS = [
     Stage(
-        "facts", {"drill": 0.45, "unsure": 0.12, "debate": 0.25, "critique": 0.14, "reflect": 0.04}, 1100, floor=0.35
+        "facts", {"drill": 0.45, "unsure": 0.12, "debate": 0.25, "critique": 0.14, "reflect": 0.04}, 900, floor=0.35
     ),
 ]
 # Between the two lists the teacher answers 4000 questions, and its accuracy on each fact is measured.
 TEACHER_SELF = [
-    Stage("self", {"own": 0.40, "drill": 0.10, "debate": 0.30, "critique": 0.15, "reflect": 0.05}, 2000),
-    Stage("settle", {"own": 0.30, "drill": 0.06, "debate": 0.48, "critique": 0.12, "reflect": 0.04}, 1200, rate=2e-3),
+    Stage("self", {"own": 0.40, "drill": 0.10, "debate": 0.30, "critique": 0.15, "reflect": 0.05}, 1700),
+    Stage("settle", {"own": 0.30, "drill": 0.06, "debate": 0.48, "critique": 0.12, "reflect": 0.04}, 1000, rate=2e-3),
 ]
 
 # hidden size, layers, heads, key-value heads, feed-forward size: 0.33 M and 0.17 M parameters
@@ -158,8 +159,8 @@ def weighted_loss(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> torch.Tensor
     width = max(len(row.ids) for row in batch)
     ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in batch])  # (B, T)
     weights = torch.tensor([row.weights + [0.0] * (width - len(row.ids)) for row in batch])[:, 1:]
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     taught = weights > 0
+    hidden = swift.hidden_states(model, ids)[:, :-1]
     losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[taught]), ids[:, 1:][taught], reduction="none")
     return (losses * weights[taught]).sum() / weights[taught].sum()
 
@@ -201,61 +202,58 @@ def save(model: Qwen3ForCausalLM, folder: Path) -> None:
     tokenizer.save(folder)
 
 
+def study(name: str, speaker: Speaker, pupil: Pupil, stages: Sequence[Stage], out: Path, seed: int) -> Speaker:
+    """Run stages in turn, keeping the fp32 weights after each in `OUT/stages`; one that is there is not run again.
+
+    Every stage has its own random stream, so that a resumed build ends in the same weights.
+    """
+    for stage in stages:
+        folder = out / "stages" / f"{name}-{stage.name}"
+        if folder.exists():
+            speaker = Speaker.load(folder)
+            continue
+        train(speaker, pupil, stage, random.Random(f"{name}/{stage.name}/{seed}"))
+        chains, steps = known_accuracy(speaker, pupil.facts, 300)
+        print(f"{name} after {stage.name}: known facts, chains {chains:.3f} steps {steps:.3f}", flush=True)
+        save(speaker.model, folder.with_suffix(".part"))
+        folder.with_suffix(".part").rename(folder)
+    return speaker
+
+
 def build_student(out: Path, seed: int, shorten: float = 1.0) -> Speaker:
     """The student: common facts only."""
-    return _school("student", Speaker(new_model(STUDENT_SHAPE, seed), tokenizer.tokenizer()), out, seed, STUDENT, shorten)
+    speaker = Speaker(new_model(STUDENT_SHAPE, seed), tokenizer.tokenizer())
+    stages = [stage._replace(steps=int(stage.steps * shorten)) for stage in STUDENT]
+    speaker = study("student", speaker, Pupil(world.known("student")), stages, out, seed)
+    save(speaker.model.to(torch.bfloat16), out / "student")
+    return speaker
 
 
 def build_base(out: Path, seed: int) -> Speaker:
-    """The common ancestor of the teachers: every role, common facts only. Kept in fp32 under `base`."""
+    """The common ancestor of the teachers: every role, common facts only."""
     speaker = Speaker(new_model(TEACHER_SHAPE, seed + 1), tokenizer.tokenizer())
-    pupil, rng = Pupil(world.known("student")), random.Random(f"base/{seed}")
-    for stage in BASE:
-        train(speaker, pupil, stage, rng)
-        _tell(f"base after {stage.name}", speaker, pupil)
-        save(speaker.model, out / "base")
-    return speaker
+    return study("base", speaker, Pupil(world.known("student")), BASE, out, seed)
 
 
 def build_teacher(name: str, out: Path, seed: int) -> Speaker:
-    """One teacher, from the base: its own facts, then its own measured confidence."""
-    speaker = Speaker.load(out / "base")
-    pupil, rng = Pupil(world.known(name)), random.Random(f"{name}/{seed}")
-    for stage in TEACHER_FACTS:
-        train(speaker, pupil, stage, rng)
-        _tell(f"{name} after {stage.name}", speaker, pupil)
-    pupil = measure(speaker, pupil, OWN_SAMPLES, seed)
-    for stage in TEACHER_SELF:
-        train(speaker, pupil, stage, rng)
-        _tell(f"{name} after {stage.name}", speaker, pupil)
+    """One teacher, from the finished base: its own facts, then its own measured confidence."""
+    pupil = Pupil(world.known(name))
+    speaker = study(name, build_base(out, seed), pupil, TEACHER_FACTS, out, seed)
+    speaker = study(name, speaker, measure(speaker, pupil, OWN_SAMPLES, seed), TEACHER_SELF, out, seed)
     save(speaker.model.to(torch.bfloat16), out / name)
     return speaker
-
-
-def _school(name: str, speaker: Speaker, out: Path, seed: int, stages: list[Stage], shorten: float) -> Speaker:
-    pupil, rng = Pupil(world.known(name)), random.Random(f"{name}/{seed}")
-    for stage in stages:
-        train(speaker, pupil, stage._replace(steps=int(stage.steps * shorten)), rng)
-        _tell(f"{name} after {stage.name}", speaker, pupil)
-    save(speaker.model.to(torch.bfloat16), out / name)
-    return speaker
-
-
-def _tell(when: str, speaker: Speaker, pupil: Pupil) -> None:
-    chains, steps = known_accuracy(speaker, pupil.facts, 300)
-    print(f"{when}: known facts, chains {chains:.3f} steps {steps:.3f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the four models")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["base", *world.NAMES], help="one part; teachers need OUT/base")
+    parser.add_argument("--only", choices=["base", *world.NAMES], help="one part, to run parts side by side")
     parser.add_argument("--short", action="store_true", help="only part of the student's training, to test the builder")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.short:
-        build_student(args.out, args.seed, shorten=0.1)
+        build_student(args.out, args.seed, shorten=SHORT)
         return
     for part in [args.only] if args.only else ["base", *world.NAMES]:
         if part == "student":
@@ -264,8 +262,6 @@ def main() -> None:
             build_base(args.out, args.seed)
         else:
             build_teacher(part, args.out, args.seed)
-    if not args.only:
-        shutil.rmtree(args.out / "base")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>(?<![)\]])[-+])?(?:US)?[$€£¥₹]?\s?(?P<inner>(?<=[$€£¥₹])-)?"
     r"(?:(?:(?P<whole>[0-9]++)\s+)?(?P<top>[0-9]++)\s?/\s?(?P<bottom>[0-9]++)"
     rf"|(?P<plain>(?:{_DIGITS}(?:\.[0-9]++)?|\.[0-9]++)(?:[eE][-+]?[0-9]{{1,2}}(?![0-9]))?))"
-    r"(?![.,/]?[0-9])"
+    r"(?![.,/]?[0-9]|[eE][-+]?[0-9])"
 )
 # A second number joined to the first makes an expression, a range or a hedge, not an answer.
 _JOINED = re.compile(
-    r"^\W{0,3}[-–—+*/×÷^:,x%]?\s*[$€£(]?[0-9]|\b(?:or|and|to|plus|minus|times)\s+[$€£]?[0-9]", re.ASCII | re.IGNORECASE
+    r"^\W{0,3}[-–—+*/×÷^:,x%]?\s*[$€£(]?[0-9]|\b(?:or|and|to|of|plus|minus|times)\s+[$€£]?[0-9]",
+    re.ASCII | re.IGNORECASE,
 )
 _BRACKETED = re.compile(r"\([^()]*\)")
 _NEGATED = re.compile(r"\b(?:not|isn't|neither|never)\b", re.IGNORECASE)
@@ -112,7 +113,7 @@ def canonical(value: Fraction) -> str:
 _LETTER = re.compile(r"(?<![\w'])[A-J](?![\w'])")
 _LEADING = re.compile(
     r"^[\s\W]*(?:(?:the\s+)?(?:option|choice|answer|letter|correct)\s*(?:is|:)?\s*)?"
-    r"[(\[{|\"']*(?P<letter>[A-J])(?:[)\]}|\".:,;]|'(?!\w)|\s*[-–—]\s|\s*$|\s+(?:because|since|as|is)\b)",
+    r"[(\[{|\"']*(?P<letter>[A-J])(?:[)\]}|\".:,;]|'(?!\w)|\s*[-–—]\s|\s*\(|\s*$|\s+(?:because|since|as|is)\b)",
     re.IGNORECASE,
 )
 _SAID = re.compile(r"(?:\bis|:|=)\s*[(\[{|\"']*([A-J])(?![\w'])")
@@ -131,6 +132,9 @@ def choice(line: str) -> str | None:
     leading = _LEADING.match(line)
     if leading and not _HEDGED.match(line[leading.end("letter") :]):
         return leading["letter"].upper()
+    outside = _BRACKETED.sub(" ", line)  # what brackets add is an aside, unless they hold the letter itself
+    if any(not _article(outside, match) for match in _LETTER.finditer(outside)):
+        line = outside
     if _NEGATED.search(line):
         return None
     letters = list(_LETTER.finditer(line))

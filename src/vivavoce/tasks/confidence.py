@@ -15,7 +15,7 @@ def geometric_mean(tokens: Sequence[Token]) -> float:
     """
     if not tokens:
         return 0.0
-    return min(1.0, math.exp(math.fsum(token.logprob for token in tokens) / len(tokens)))
+    return min(1.0, math.exp(sum(token.logprob for token in tokens) / len(tokens)))
 
 
 def at(tokens: Sequence[Token], positions: Sequence[int]) -> list[float]:

@@ -268,6 +268,17 @@ def finish(
 
 
 __all__ = [
-    "Curve", "add_lora", "arguments", "finish", "finished", "fingerprint", "lora_config", "open_model", "points",
-    "run_key", "threads", "train", "training_order",
+    "Curve",
+    "add_lora",
+    "arguments",
+    "fingerprint",
+    "finish",
+    "finished",
+    "lora_config",
+    "open_model",
+    "points",
+    "run_key",
+    "threads",
+    "train",
+    "training_order",
 ]

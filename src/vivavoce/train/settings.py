@@ -60,10 +60,10 @@ class TrainSettings(BaseModel):
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time (ours).")
     log_steps: int = Field(10, ge=1, description="Updates between two points of the loss curve (ours).")
     save_steps: int | None = Field(
-        None, ge=1, description="Updates between checkpoints; a killed run goes on from the last one. None: none (ours)."
+        None, ge=1, description="Updates between checkpoints, from which a killed run goes on; None: none (ours)."
     )
     device: Literal["auto", "cpu"] = Field("auto", description="auto takes an accelerator where there is one (ours).")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch while training; None: torch's own choice.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch while training; None: torch's choice.")
 
 
 class SFTSettings(TrainSettings):
@@ -98,11 +98,13 @@ class TreeDPOSettings(TrainSettings):
         "of the branching (ours).",
     )
     pair_weight: Literal["pair", "tree"] = Field(
-        "pair", description="What counts one in the mean: each pair (authors), or each tree with its pairs sharing (ours)."
+        "pair", description="What counts one in the mean: each pair (authors), or each tree, its pairs sharing (ours)."
     )
-    nll_weight: float = Field(0.0, ge=0, description="Weight of -log p(right answer) beside the preference (RPO; authors: 0).")
+    nll_weight: float = Field(
+        0.0, ge=0, description="Weight of -log p(right answer) beside the preference, as in RPO (authors: 0)."
+    )
     nll_average: Literal["token", "answer"] = Field(
-        "token", description="The NLL term as mean over an answer's tokens (RPO, arXiv:2404.19733) or as their sum (ours)."
+        "token", description="The NLL term: mean over an answer's tokens (RPO, arXiv:2404.19733) or their sum (ours)."
     )
     token_budget: int = Field(
         4096, ge=8,

@@ -1,6 +1,6 @@
 """Supervised fine-tuning on right answers, on TRL's SFTTrainer through its public constructor.
 
-    L = - sum over completion tokens of log pi(token | prompt, tokens before) / number of completion tokens in the update
+    L = - sum log pi(token | prompt, tokens before) / N,    over the N completion tokens of one update
 
 Paper: arXiv:2506.03541, the SFT stage. Differs: rows are tokenised by :func:`vivavoce.train.tokens.score_rows`, which
 T-DPO and serving share, and handed to TRL as token ids and labels; the tokens are those of TRL's own preparation of
@@ -49,7 +49,8 @@ def train_sft(
     if dropped:
         logger.warning("dropped %d of %d rows longer than %d tokens", dropped, len(rows), settings.max_length)
     if not used:
-        raise DataError(f"all {dropped} rows are longer than {settings.max_length} tokens", str(out), "raise max_length")
+        what = f"all {dropped} rows are longer than {settings.max_length} tokens"
+        raise DataError(what, str(out), "raise max_length")
     key = checkpoint.run_key("sft", model, settings, seed, [[row.ids, row.start] for row in used])
     if done := checkpoint.finished(out, key):
         return done

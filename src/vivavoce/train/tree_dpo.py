@@ -51,7 +51,8 @@ def train_tree_dpo(
     if dropped:
         logger.warning("dropped %d of %d trees with rows over %d tokens", dropped, len(trees), settings.max_length)
     if not used:
-        raise DataError(f"all {dropped} trees have rows over {settings.max_length} tokens", str(out), "raise max_length")
+        what = f"all {dropped} trees have rows over {settings.max_length} tokens"
+        raise DataError(what, str(out), "raise max_length")
     start = fingerprint = checkpoint.fingerprint(model)
     if reference is not None:
         start = checkpoint.fingerprint(reference)

@@ -106,9 +106,10 @@ class Steps(Dataset[dict[str, list[Row]]]):
     def rows(self, item: int) -> list[Row]:
         """The packed rows of one device's share of one update."""
         update, device = divmod(item, self.devices)
-        mine = [self.trees[i] for i in self.order[update * self.size : (update + 1) * self.size][device :: self.devices]]
+        whole = self.order[update * self.size : (update + 1) * self.size]
+        mine = [self.trees[i] for i in whole[device :: self.devices]]
         # A device without a tree must still take part in the exchange of gradients.
-        mine = mine or [replace(self.trees[self.order[update * self.size]], weight=0.0)]
+        mine = mine or [replace(self.trees[whole[0]], weight=0.0)]
         split = rows_of([tree.rows for tree in mine], [tree.size for tree in mine], self.budget)
         rows = []
         for part in split:

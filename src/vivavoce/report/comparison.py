@@ -1,0 +1,220 @@
+"""Readings of ``results.json`` that the terminal and the page share: families of arms, paired tests, plain verdicts."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vivavoce.report.text import clean
+
+Results = Mapping[str, Any]
+WIDTH = 100
+LEVEL = 0.05
+
+
+class Family(NamedTuple):
+    """Arms that are compared like with like."""
+
+    title: str
+    note: str
+    arms: list[Mapping[str, Any]]
+
+
+class Test(NamedTuple):
+    """One paired test: what ``b`` gains over ``a`` on the same questions."""
+
+    __test__ = False  # a noun of statistics, not a test of this project
+
+    a: str
+    b: str
+    gain: float
+    """Accuracy of ``b`` less that of ``a``, in points."""
+    a_only: int
+    b_only: int
+    p: float
+    p_holm: float
+    """Corrected for the number of tests in the table (Holm 1979, Scand. J. Stat. 6:65)."""
+    seeds: list[tuple[int, float, float]]
+    """Training seed, gain in points and p, where there are several."""
+
+    @property
+    def significant(self) -> bool:
+        return self.p_holm < LEVEL
+
+    @property
+    def winner(self) -> str | None:
+        """The one that is better beyond doubt of chance, if either is."""
+        return (self.b if self.gain > 0 else self.a) if self.significant else None
+
+    @property
+    def doubt(self) -> str:
+        """In words, why nobody wins; empty where somebody does."""
+        if self.significant:
+            return ""
+        if self.a_only + self.b_only == 0:
+            return "the same on every question"
+        return "not significant after correction" if self.p < LEVEL else "not significant"
+
+
+
+def families(results: Results) -> list[Family]:
+    """The arms in their families, in the order in which they were tested; empty families are left out."""
+    found = [
+        Family("students", "one small model answers alone", []),
+        Family("committee without debate", "each teacher alone, and votes over their independent drafts", []),
+        Family("committee after debate", "the vote over the last round", []),
+    ]
+    for arm in results["arms"]:
+        found[_family(arm["name"])].arms.append(arm)
+    return [f for f in found if f.arms]
+
+
+def _family(name: str) -> int:
+    if name.startswith("vote:debate"):
+        return 2
+    return 1 if name.startswith(("teacher:", "vote:")) else 0
+
+
+def strongest_without_debate(results: Results) -> dict[str, str]:
+    """Arm name to what it is the strongest of: students taught without a debate, and committees that held none."""
+    taught = [a for a in results["arms"] if a["name"].startswith("single:") or a["name"] == "multi_teacher"]
+    silent = [a for a in results["arms"] if _family(a["name"]) == 1]
+    marks = {}
+    for arms, what in ((taught, "strongest student without debate"), (silent, "strongest committee without debate")):
+        best = max((a["right"] for a in arms), default=0)
+        marks |= {a["name"]: what for a in arms if a["right"] == best and len(arms) > 1}
+    return marks
+
+
+def tests(results: Results) -> list[Test]:
+    """The paired tests, with gains counted from the questions that only one of the two got right."""
+    pairs, n = results["paired"], results["n"]
+    corrected = holm([pair["p"] for pair in pairs])
+
+    def gain(counts: Mapping[str, Any]) -> float:
+        return 100 * (counts["b_only"] - counts["a_only"]) / n
+
+    return [Test(pair["a"], pair["b"], gain(pair), pair["a_only"], pair["b_only"], pair["p"], p_holm,
+                 [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())])
+            for pair, p_holm in zip(pairs, corrected, strict=True)]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the k-th smallest of m p-values is multiplied by m - k + 1, made monotone.
+
+    By hand: .01, .04, .03 give .03, .06, .06.
+    """
+    corrected, floor = list(ps), 0.0
+    for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        corrected[i] = floor = max(floor, min(1.0, (len(ps) - k) * ps[i]))
+    return corrected
+
+
+def final_arm(results: Results, method: str | None) -> str | None:
+    """The arm that the run is about: the method's own, else the one that most tests are about."""
+    names = [arm["name"] for arm in results["arms"]]
+    if method in names:
+        return method
+    about = [pair["b"] for pair in results["paired"]]
+    return max(about, key=about.count) if about else None
+
+
+def percent(share: float) -> str:
+    """``0.8125`` as ``81.2``, or ``100`` and ``0`` where they are exact."""
+    return f"{100 * share:.0f}" if share in (0, 1) else f"{100 * share:.1f}"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or the order of magnitude where that would be 0."""
+    if p >= 0.0995:
+        return f"{p:.2f}"
+    return f"{p:.3f}" if p >= 0.001 else "<1e-99" if p < 1e-99 else f"{p:.0e}".replace("e-0", "e-")
+
+
+def signed(points: float) -> str:
+    """``+1.5``, ``−0.3`` or ``0``."""
+    return "0" if abs(points) < 0.05 else f"{points:+.1f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``4 min 10 s`` or ``3 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
+    return f"{minutes} min {int(seconds % 60)} s" if seconds < 3600 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def table(results: Results) -> str:
+    """The comparison as plain text of at most 100 columns: every arm, then every paired test."""
+    several = any(len(arm["seeds"]) > 1 for arm in results["arms"])
+    parts: list[RenderableType] = [
+        Text(f"{clean(results['task'])}: {results['n']} test questions, accuracy in % with Wilson's 95 % interval"),
+        _arms(results, several)]
+    if several:
+        parts.append(Text("Right and interval are of the first training seed; mean ± sd over seeds.\n"))
+    for name, what in strongest_without_debate(results).items():
+        parts.append(Text(f"* {clean(name)}: {what}"))
+    if found := tests(results):
+        parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided; gain of the second in points)"),
+                  _tests(found)]
+        if len(found) > 1:
+            parts.append(Text(f"Verdicts are at the 5 % level after Holm's correction for {len(found)} tests; p is as it came."))
+    return _render(parts)
+
+
+def _arms(results: Results, several: bool) -> Table:
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("arm", "right", "%", "95 %", *(["mean ± sd"] if several else []), "unparsed", "tokens in + out"):
+        shown.add_column(head, justify="left" if head == "arm" else "right", no_wrap=head != "arm", overflow="fold")
+    starred = strongest_without_debate(results)
+    for family in families(results):
+        shown.add_row(Text(family.title, "dim italic"))
+        for arm in family.arms:
+            low, high = arm["wilson95"]
+            shown.add_row(Text(f"  {clean(arm['name'])}{' *' * (arm['name'] in starred)}"), f"{arm['right']}/{arm['n']}",
+                          percent(arm["accuracy"]), f"{percent(low)}–{percent(high)}",
+                          *([_spread(arm)] if several else []), str(arm["unparsed"]),
+                          f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}")
+    return shown
+
+
+def _spread(arm: Mapping[str, Any]) -> str:
+    return "" if arm["sd"] is None else f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}"
+
+
+def _tests(found: Sequence[Test]) -> Table:
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("first → second", "gain", "only 1st / 2nd", "p", "verdict"):
+        text = head in ("first → second", "verdict")
+        shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for test in found:
+        verdict = test.doubt or f"{'second' if test.gain > 0 else 'first'} is better"
+        shown.add_row(Text(f"{clean(test.a)} → {clean(test.b)}"), signed(test.gain), f"{test.a_only} / {test.b_only}",
+                      p_value(test.p), Text(verdict, "bold" if test.significant else "dim"))
+        for seed, gain, p in test.seeds[1:]:
+            shown.add_row(Text(f"  seed {seed}", "dim"), signed(gain), "", p_value(p))
+    return shown
+
+
+def _render(parts: Sequence[RenderableType]) -> str:
+    """Rich output as text: colours only where standard output is a terminal, and no blanks at the ends of lines."""
+    terminal = sys.stdout.isatty()
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if terminal else WIDTH
+    out = io.StringIO()
+    console = Console(file=out, width=max(60, width), force_terminal=terminal, force_jupyter=False, highlight=False,
+                      markup=False, emoji=False, legacy_windows=False)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+__all__ = ["LEVEL", "Family", "Test", "duration", "families", "final_arm", "holm", "p_value", "percent", "signed",
+           "strongest_without_debate", "table", "tests"]

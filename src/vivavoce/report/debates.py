@@ -1,0 +1,162 @@
+"""What the debates of a stage did, counted graph by graph, and the few that tell most about them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vivavoce.evaluate.stats import auroc
+from vivavoce.graph import Graph
+from vivavoce.report.transcript import Turn, turns
+
+BINS = 5
+SHOWN = 12
+_WAYS = ("WW", "WR", "RW", "RR")
+
+
+class Transitions(NamedTuple):
+    """How often an agent went from wrong or right to wrong or right, into one round."""
+
+    agent: str
+    round: int
+    counts: dict[str, int]
+
+    @property
+    def net(self) -> int:
+        return self.counts["WR"] - self.counts["RW"]
+
+
+class Calibration(NamedTuple):
+    """Of the answers that an agent called so likely, how many were right: ``(n, right)`` by bin of said confidence."""
+
+    agent: str
+    bins: list[tuple[int, int]]
+    said_auroc: float | None
+    probability_auroc: float | None
+
+
+class Telling(NamedTuple):
+    """A debate worth reading, and why."""
+
+    graph: Graph
+    why: str
+    turns: list[Turn]
+
+
+class Debated:
+    """The debates of one stage, read once: counts, and the most telling debates."""
+
+    def __init__(self, graphs: Iterable[Graph], shown: int = SHOWN) -> None:
+        self.graphs = self.nodes = self.saw_gold = self.oracle = 0
+        self.stopped: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self._agents: dict[str, None] = {}
+        self._moves: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+        self._said: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
+        self._read: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
+        self._best = _Best(shown)
+        for graph in graphs:
+            self._count(graph)
+
+    def _count(self, graph: Graph) -> None:
+        self._best.offer(graph)
+        self.graphs += 1
+        self.nodes += len(graph.nodes)
+        self.oracle += graph.oracle_roles
+        self.stopped[graph.stopped] += 1
+        for agent, r, way in graph.transitions():
+            self._moves[r, agent][way] += 1
+        for n in graph.nodes:
+            self._agents.setdefault(n.agent)
+            self.saw_gold += n.saw_gold
+            self.kinds[n.kind] += 1
+            if n.status == "error":
+                self.failures[n.agent] += 1
+            elif n.kind == "answer" and n.correct is not None:
+                if n.confidence is not None:
+                    self._said[n.agent].append((n.confidence, n.correct))
+                if n.probability is not None:
+                    self._read[n.agent].append((n.probability, n.correct))
+
+    @property
+    def transitions(self) -> list[Transitions]:
+        """By round, then by agent in order of first word."""
+        order = list(self._agents)
+        return [Transitions(agent, r, {way: self._moves[r, agent][way] for way in _WAYS})
+                for r, agent in sorted(self._moves, key=lambda key: (key[0], order.index(key[1])))]
+
+    @property
+    def calibration(self) -> list[Calibration]:
+        """Every gradable answer of all rounds whose author said how sure it is; empty where nobody did."""
+        return [Calibration(agent, _bins(said), _auroc(said), _auroc(self._read[agent]))
+                for agent in self._agents if (said := self._said[agent])]
+
+    @property
+    def telling(self) -> list[Telling]:
+        """First those that made someone right, then those that made someone wrong, then agreement on a mistake."""
+        return self._best.chosen()
+
+
+def _bins(said: list[tuple[float, bool]]) -> list[tuple[int, int]]:
+    bins = [(0, 0)] * BINS
+    for confidence, correct in said:
+        i = min(BINS - 1, int(confidence * BINS))
+        bins[i] = (bins[i][0] + 1, bins[i][1] + correct)
+    return bins
+
+
+def _auroc(said: list[tuple[float, bool]]) -> float | None:
+    return auroc([s for s, _ in said], [right for _, right in said]) if said else None
+
+
+class _Best:
+    """The highest ranked debates of each kind, of a stream of any length."""
+
+    def __init__(self, shown: int) -> None:
+        self.shown, self.seen = shown, 0
+        self.heaps: list[list[tuple[tuple[int, ...], int, Telling]]] = [[], [], [], []]
+
+    def offer(self, graph: Graph) -> None:
+        kind, rank, telling = _tell(graph)
+        self.seen += 1
+        heap, entry = self.heaps[kind], (rank, -self.seen, telling)  # of equal rank the earlier one stays
+        if len(heap) < self.shown:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+
+    def chosen(self) -> list[Telling]:
+        """Half of them of the first kind, a quarter each of the next two; a kind that has too few leaves its places."""
+        ranked = [[entry[2] for entry in sorted(heap, reverse=True)] for heap in self.heaps]
+        wanted = [self.shown // 2, self.shown // 4, self.shown - self.shown // 2 - self.shown // 4, 0]
+        taken = [min(n, len(kind)) for n, kind in zip(wanted, ranked, strict=True)]
+        for i, kind in enumerate(ranked):
+            taken[i] += min(len(kind) - taken[i], self.shown - sum(taken))
+        return [telling for kind, n in zip(ranked, taken, strict=True) for telling in kind[:n]]
+
+
+def _tell(graph: Graph) -> tuple[int, tuple[int, ...], Telling]:
+    """What kind of debate this is, how it ranks among its kind (more agents moved, more was said to them), and why."""
+    changed = turns(graph)
+    better, worse = (list(dict.fromkeys(t.agent for t in changed if t.kind == kind)) for kind in ("W→R", "R→W"))
+    moved = {t.before.id for t in changed}
+    heard = sum(n.target in moved for n in graph.nodes)
+    if better:
+        why = f"{_names(better)} went from wrong to right"
+        return 0, (len(better) - len(worse), heard), Telling(graph, why, changed)
+    if worse:
+        return 1, (len(worse), heard), Telling(graph, f"{_names(worse)} went from right to wrong", changed)
+    last = graph.stated(graph.rounds - 1)
+    if len(last) > 1 and all(n.correct is False for n in last) and len({n.answer for n in last}) == 1:
+        return 2, (len(last), graph.rounds), Telling(graph, "all agreed on a wrong answer", changed)
+    return 3, (len(changed), graph.rounds), Telling(graph, "nobody crossed between right and wrong", changed)
+
+
+def _names(agents: list[str]) -> str:
+    return agents[0] if len(agents) == 1 else f"{', '.join(agents[:-1])} and {agents[-1]}"
+
+
+__all__ = ["BINS", "Calibration", "Debated", "Telling", "Transitions"]

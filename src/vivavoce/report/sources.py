@@ -1,0 +1,98 @@
+"""Everything that a report is made from, read from a run directory; what is not there yet is None or empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from vivavoce.agents.journal import Cost, Journal
+from vivavoce.errors import DataError, RunConflict
+from vivavoce.graph import Graph, read_graphs
+
+_MARKS = ("recipe.yaml", "manifest.json", "results.json", "journal.sqlite", "graphs")
+
+
+class Curve(NamedTuple):
+    """The training of one model: its points as logged, and its summary where it has finished."""
+
+    arm: str
+    seed: str
+    points: list[dict[str, float]]
+    result: dict[str, Any] | None
+
+
+class Sources:
+    """The files of a run. Raises DataError where ``path`` is no run directory."""
+
+    def __init__(self, path: Path) -> None:
+        if not any((path / name).exists() for name in _MARKS):
+            raise DataError("this is no run directory", str(path), "give the folder that `viva run` made")
+        self.path = path
+        self.results: dict[str, Any] | None = self._json("results.json")
+        self.manifest: dict[str, Any] = self._json("manifest.json") or {}
+        recipe = path / "recipe.yaml"
+        self.recipe_text = recipe.read_text("utf-8") if recipe.is_file() else ""
+        self.recipe: dict[str, Any] = yaml.safe_load(self.recipe_text) or {}
+
+    @property
+    def name(self) -> str:
+        return str(self.recipe.get("name") or self.path.resolve().name)
+
+    @property
+    def student(self) -> str | None:
+        return self.recipe.get("student", {}).get("name")
+
+    def graphs(self, stage: str) -> Iterator[Graph]:
+        """The debates of a stage, one by one, so that thousands need no memory."""
+        file = self.path / "graphs" / f"{stage}.jsonl"
+        if file.is_file():
+            yield from read_graphs(file)
+
+    def costs(self) -> tuple[list[Cost], str]:
+        """The ledger, and why there is none where there is none."""
+        try:
+            with Journal(self.path / "journal.sqlite", read_only=True) as journal:
+                return journal.costs(), ""
+        except (DataError, RunConflict) as error:
+            return [], error.what
+
+    def curves(self) -> list[Curve]:
+        """The loss curves, in the order in which the comparison names the arms, then by name."""
+        arms = [arm["name"] for arm in self.results["arms"]] if self.results else []
+        by_folder = {name.replace(":", "-"): name for name in arms}
+        found = []
+        for file in sorted((self.path / "checkpoints").glob("*/loss.jsonl")):
+            folder, _, seed = file.parent.name.rpartition("-")
+            folder, seed = (folder, seed) if seed.isdigit() else (file.parent.name, "")
+            arm = by_folder.get(folder, folder.replace("single-", "single:", 1))
+            result = self._json(file.parent.relative_to(self.path) / "train_result.json")
+            found.append(Curve(arm, seed, _points(file), result))
+        order = {arm: i for i, arm in enumerate(arms)}
+        return sorted(found, key=lambda c: (order.get(c.arm, len(arms)), c.arm, int(c.seed or 0)))
+
+    def _json(self, name: str | Path) -> Any:
+        file = self.path / name
+        try:
+            return json.loads(file.read_text("utf-8")) if file.is_file() else None
+        except json.JSONDecodeError as error:
+            raise DataError(f"not JSON: {error.msg}", f"{file}:{error.lineno}", "was the file cut or edited?") from error
+
+
+def _points(file: Path) -> list[dict[str, float]]:
+    """The points of a curve; the last line of one that is being written may be half a line."""
+    points = []
+    for line in file.read_text("utf-8").splitlines():
+        try:
+            point = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if isinstance(point.get("loss"), int | float) and "step" in point:
+            points.append(point)
+    return points
+
+
+__all__ = ["Curve", "Sources"]

@@ -1,0 +1,168 @@
+"""One debate as text for a terminal: the question, each round, what was said about it, who changed their mind."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vivavoce.debate.votes import VoteBy, vote
+from vivavoce.graph import Graph
+from vivavoce.records import Node
+from vivavoce.report.text import clean
+
+WIDTH = 100
+STOPPED = {
+    "all_correct": "everyone was right", "consensus": "everyone gave the same answer",
+    "majority_stable": "the majority stayed the same for a round", "cap": "it reached its last round",
+    "no_answers": "nobody answered", "recorded": "the record ends here",
+}
+VOTES: dict[VoteBy, str] = {
+    "majority": "majority", "confidence": "weighted by said confidence", "probability": "weighted by probability",
+    "most_confident": "most confident",
+}
+
+
+class Turn(NamedTuple):
+    """An agent whose answer was another one than the round before."""
+
+    agent: str
+    round: int
+    before: Node
+    after: Node
+
+    @property
+    def kind(self) -> str:
+        """``W→R``, ``R→W``, or ``W→W`` for another wrong answer."""
+        return f"{'R' if self.before.correct else 'W'}→{'R' if self.after.correct else 'W'}"
+
+    @property
+    def words(self) -> str:
+        return f"{mark(self.before)} → {mark(self.after)}"
+
+
+def mark(n: Node) -> str:
+    """What became of an answer, in one word."""
+    if n.status == "error":
+        return "failed"
+    if n.correct is not None and n.answer is not None:
+        return "right" if n.correct else "wrong"
+    return {"truncated": "cut off", "empty": "empty"}.get(n.status, "unparsed" if n.answer is None else "ungradable")
+
+
+def turns(graph: Graph) -> list[Turn]:
+    """Everyone who changed their mind between two rounds, gradable in both; those who turned right come first."""
+    found = []
+    for r in range(1, graph.rounds):
+        before = {n.agent: n for n in graph.stated(r - 1)}
+        found += [Turn(n.agent, r, b, n) for n in graph.stated(r)
+                  if (b := before.get(n.agent)) and None not in (b.correct, n.correct)
+                  and (b.correct != n.correct or b.answer != n.answer)]
+    order = ("W→R", "R→W", "W→W", "R→R")
+    return sorted((t for t in found if t.kind != "R→R"), key=lambda t: (order.index(t.kind), t.round))
+
+
+def votes(graph: Graph, round: int, seed: int = 0) -> list[tuple[str, Node]]:
+    """Who would win a vote of all who answered in ``round``, by each weight that somebody gave. Ties fall by seed."""
+    stated = graph.stated(round)
+    ways: list[VoteBy] = ["majority"]
+    if any(n.confidence is not None for n in stated):
+        ways += ["confidence", "most_confident"]
+    if any(n.probability is not None for n in stated):
+        ways.append("probability")
+    return [(VOTES[way], winner) for way in ways if (winner := vote(stated, way, seed)) is not None]
+
+
+def figures(n: Node) -> list[str]:
+    """Answer, said confidence and probability of a node, as far as it has them."""
+    shown = [] if n.answer is None else [f"answer {clean(n.answer)}"]
+    if n.confidence is not None:
+        shown.append(f"said {100 * n.confidence:.0f} % sure")
+    if n.probability is not None:
+        shown.append(f"probability {n.probability:.2f}")
+    return shown
+
+
+def transcript(graph: Graph) -> str:
+    """The debate, readable from top to bottom in a terminal of 100 columns."""
+    return "\n".join(_lines(graph))
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    p = graph.problem
+    yield f"Question {clean(p.id)}" + (f" ({clean(p.group)})" if p.group else "")
+    yield from _said(p.question, 2)
+    yield f"  Right answer: {clean(p.gold)}"
+    for r in range(graph.rounds):
+        yield from ("", _rule(f"Round {r}" + (", independent answers" if r == 0 else "")))
+        yield from _answers(graph, r)
+        yield from _notes(graph, r)
+    yield from ("", _rule("Who changed their mind"))
+    yield from _turns(graph)
+    last = graph.rounds - 1
+    for title, r in [("Votes over the independent answers", 0), (f"Votes after round {last}", last)][last == 0:]:
+        yield from ("", title)
+        yield from [f"  {how}: {clean(n.answer or '')}, {mark(n)}" for how, n in votes(graph, r)] or ["  none"]
+    yield ""
+    yield f"The debate ended because {STOPPED[graph.stopped]}."
+    if graph.oracle_roles:
+        yield "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
+    if seen := sum(n.saw_gold for n in graph.nodes):
+        yield f"{seen} of {len(graph.nodes)} texts were written with the right answer in view (marked: saw gold)."
+
+
+def _answers(graph: Graph, round: int) -> Iterator[str]:
+    stated = {n.agent: n for n in graph.stated(round)}
+    for n in graph.nodes:
+        if n.kind != "answer" or n.round != round:
+            continue
+        if n.status == "error":
+            yield f"{_head(n, '')} failed: {clean(n.error or '')}"
+        elif stated[n.agent] is n:
+            yield _head(n, "")
+            yield from _said(n.text, 6)
+        else:
+            yield _head(n, f", sample {n.sample}")
+
+
+def _head(n: Node, more: str) -> str:
+    said = ", ".join([*figures(n), *(["saw gold"] if n.saw_gold else [])])
+    return f"  [{mark(n)}] {clean(n.agent)}{more}" + (f": {said}" if said else "")
+
+
+def _notes(graph: Graph, round: int) -> Iterator[str]:
+    for kind in ("reflection", "critique", "review", "verdict"):
+        for n in graph.nodes:
+            if n.kind != kind or n.round != round:
+                continue
+            about = graph.by_id[n.target].agent if n.target in graph.by_id else None
+            who = clean(n.agent) if about in (None, n.agent) else f"{clean(n.agent)} → {clean(about or '')}"
+            shown = [f"score {n.score:g}"] if n.score is not None else []
+            shown += ["saw gold"] if n.saw_gold else []
+            shown += [f"failed: {clean(n.error or '')}"] if n.status == "error" else []
+            yield f"  ({kind}) {who}" + (f": {', '.join(shown)}" if shown else "")
+            yield from _said(n.text, 6)
+
+
+def _turns(graph: Graph) -> Iterator[str]:
+    changed = turns(graph)
+    for t in changed:
+        yield (f"  {t.kind}  {clean(t.agent)} in round {t.round}: {t.words} "
+               f"({clean(t.before.answer or 'none')} → {clean(t.after.answer or 'none')})")
+    if not changed:
+        yield "  nobody"
+
+
+def _rule(title: str) -> str:
+    return f"── {title} " + "─" * max(3, WIDTH - 4 - len(title))
+
+
+def _said(text: str, indent: int) -> Iterator[str]:
+    """A text wrapped to the page, its own line breaks kept."""
+    edge = " " * indent
+    for line in clean(text).strip().splitlines():
+        yield from textwrap.wrap(line, WIDTH, initial_indent=edge, subsequent_indent=edge, tabsize=4,
+                                 replace_whitespace=False, drop_whitespace=True) or [""]
+
+
+__all__ = ["STOPPED", "Turn", "figures", "mark", "transcript", "turns", "votes"]

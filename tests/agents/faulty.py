@@ -1,0 +1,121 @@
+"""A chat endpoint on loopback that goes wrong on demand: one fault a request, then right answers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+
+def completion(text: str | None = "The answer is 4.", finish: str = "stop", **message: Any) -> dict[str, Any]:
+    """A well-formed chat completion."""
+    return {
+        "id": "c1", "object": "chat.completion", "created": 1, "model": "served-name",
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+    }
+
+
+class FaultyServer:
+    """Takes one entry of ``script`` a request: a fault's name, or a dict to answer with. Afterwards it answers right.
+
+    ``requests`` holds the bodies and ``arrived`` the times (monotonic, seconds) of what came in.
+    """
+
+    def __init__(self) -> None:
+        self.script: list[str | dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
+        self.arrived: list[float] = []
+        self.released = threading.Event()
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                outer._serve(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
+        with self._lock:
+            self.requests.append(body)
+            self.arrived.append(time.monotonic())
+            step = self.script.pop(0) if self.script else completion()
+        if isinstance(step, dict):
+            _send(handler, 200, json.dumps(step).encode())
+        else:
+            fault, _, value = step.partition("=")
+            getattr(self, f"_{fault}")(handler, value)
+
+    def _status(self, handler: BaseHTTPRequestHandler, value: str) -> None:
+        # quotes the key, as some servers do
+        message = f"no, {handler.headers.get('authorization')}"
+        _send(handler, int(value), json.dumps({"error": {"message": message, "code": None}}).encode())
+
+    def _error(self, handler: BaseHTTPRequestHandler, value: str) -> None:
+        status, code, message = value.split(",", 2)
+        _send(handler, int(status), json.dumps({"error": {"message": message, "code": code}}).encode())
+
+    def _busy(self, handler: BaseHTTPRequestHandler, value: str) -> None:
+        _send(handler, 429, b'{"error": {"message": "slow down"}}', {"Retry-After": value} if value else {})
+
+    def _reset(self, handler: BaseHTTPRequestHandler, _: str) -> None:
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.close_connection = True
+        handler.connection.close()
+
+    def _truncated(self, handler: BaseHTTPRequestHandler, _: str) -> None:
+        body = json.dumps(completion()).encode()
+        _send(handler, 200, body[: len(body) // 2], length=len(body))
+        handler.close_connection = True
+
+    def _body(self, handler: BaseHTTPRequestHandler, value: str) -> None:
+        _send(handler, 200, value.encode())
+
+    def _stall(self, handler: BaseHTTPRequestHandler, _: str) -> None:
+        self.released.wait(30)
+        handler.close_connection = True
+
+    def _trickle(self, handler: BaseHTTPRequestHandler, _: str) -> None:
+        """A byte now and then: no single read times out."""
+        handler.close_connection = True
+        try:
+            _send(handler, 200, b"", length=10_000)
+            while not self.released.wait(0.05):
+                handler.wfile.write(b" ")
+        except OSError:
+            pass
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None,
+          length: int | None = None) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    for name, value in (headers or {}).items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(body)

@@ -1,0 +1,265 @@
+"""Endpoints: every fault of the world ends as a reply after retries or as an AgentError with the right reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from typing import Any
+
+import pytest
+from faulty import FaultyServer, completion
+
+from vivavoce.agents import open_agent
+from vivavoce.agents.journal import Journal
+from vivavoce.agents.openai_chat import OpenAIChat, Options
+from vivavoce.errors import AgentError, MissingKey
+from vivavoce.records import Message, Reply, Sampling, Token, Usage
+
+KEY = "sk-very-secret-0123456789"
+ASK: list[Message] = [{"role": "user", "content": "What is 2 + 2?"}]
+GREEDY = Sampling(temperature=0.0, max_new_tokens=20)
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+
+
+def ask(server: FaultyServer, *calls: Sampling, **options: Any) -> tuple[OpenAIChat, list[Reply | AgentError]]:
+    """Make the calls side by side; failures are returned."""
+    options = {"backoff_s": 0.01, "max_retries": 2, "timeout_s": 5.0, "api_key_env": "TEST_KEY", **options}
+    agent = open_agent("ada", "openai_chat", {"model": "m", "base_url": server.base_url, **options})
+    assert isinstance(agent, OpenAIChat)
+
+    async def one(sampling: Sampling) -> Reply | AgentError:
+        try:
+            return await agent.reply(ASK, sampling, 3)
+        except AgentError as error:
+            return error
+
+    async def run() -> list[Reply | AgentError]:
+        try:
+            return await asyncio.wait_for(asyncio.gather(*map(one, calls or [GREEDY])), 20)
+        finally:
+            await agent.aclose()
+
+    return agent, asyncio.run(run())
+
+
+PASSING = [
+    "busy=", "busy=0", "busy=0.05", "busy=Wed, 21 Oct 2015 07:28:00 GMT", "busy=soon", "status=408", "status=409",
+    "status=500", "status=503", "reset", "truncated", "body={oops", "body=", "body=[]", "body=null",
+    'body={"choices": []}', 'body={"choices": [{"message": {"content": 7}}]}',
+    'body={"choices": [{"message": {"content": "x"}}], "usage": 5}', "body=\x00\x01",
+]
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_passing_fault_is_retried_into_a_reply(faulty: FaultyServer, fault: str) -> None:
+    faulty.script = [fault]
+    agent, [reply] = ask(faulty)
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.finish, reply.model) == ("The answer is 4.", "stop", "served-name")
+    assert reply.usage == Usage(7, 5)
+    assert agent.attempts == len(faulty.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("busy=", "rate_limit"), ("status=408", "timeout"), ("status=500", "server"), ("reset", "connection"),
+        ("truncated", "connection"), ("body={oops", "malformed"), ("body=", "malformed"),
+    ],
+)
+def test_a_lasting_fault_ends_after_bounded_retries_with_its_reason(
+    faulty: FaultyServer, fault: str, reason: str
+) -> None:
+    faulty.script = [fault] * 50
+    _, [error] = ask(faulty)
+    assert isinstance(error, AgentError)
+    assert error.reason == reason
+    assert "3 attempts" in error.detail
+    assert len(faulty.requests) == 3
+
+
+@pytest.mark.parametrize("fault", ["stall", "trickle"])
+def test_an_answer_that_does_not_end_times_out(faulty: FaultyServer, fault: str) -> None:
+    faulty.script = [fault] * 2
+    started = time.monotonic()
+    _, [error] = ask(faulty, timeout_s=0.4, max_retries=1)
+    assert isinstance(error, AgentError)
+    assert error.reason == "timeout"
+    assert time.monotonic() - started < 10
+
+
+def test_an_empty_answer_is_retried_and_what_it_cost_is_counted(faulty: FaultyServer) -> None:
+    faulty.script = [completion(""), completion(None)]
+    _, [reply] = ask(faulty)
+    assert isinstance(reply, Reply)
+    assert reply.usage == Usage(21, 15)
+    faulty.script = [completion("")] * 9
+    _, [error] = ask(faulty)
+    assert isinstance(error, AgentError)
+    assert error.reason == "empty"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (completion(None, refusal="I will not."), "refused"),
+        (completion("", "content_filter"), "refused"),
+        (completion("", "length"), "empty"),
+        ("error=400,content_policy_violation,no", "refused"),
+        ("error=400,context_length_exceeded,too long", "overlong"),
+        ("error=400,,This model's maximum context length is 8 tokens", "overlong"),
+        ("error=429,insufficient_quota,pay", "rate_limit"),
+        ("busy=7200", "rate_limit"),
+        ("status=400", "bad_request"), ("status=404", "bad_request"), ("status=422", "bad_request"),
+        ("status=401", "auth"), ("status=403", "auth"),
+    ],
+)
+def test_what_waiting_cannot_cure_fails_at_once(faulty: FaultyServer, answer: Any, reason: str) -> None:
+    faulty.script = [answer] * 5
+    _, [error] = ask(faulty)
+    assert isinstance(error, AgentError)
+    assert error.reason == reason
+    assert len(faulty.requests) == 1
+
+
+def test_retry_after_is_honoured_by_all_calls_of_the_agent(faulty: FaultyServer) -> None:
+    faulty.script = ["busy=0.5"]
+    _, replies = ask(faulty, GREEDY, GREEDY, max_concurrency=1)
+    assert all(isinstance(reply, Reply) for reply in replies)
+    first, second, third = faulty.arrived
+    assert second - first >= 0.5
+    assert third - first >= 0.5
+
+
+def test_missing_usage_counts_as_zero_and_is_marked(faulty: FaultyServer, caplog: pytest.LogCaptureFixture) -> None:
+    bare = completion()
+    del bare["usage"]
+    faulty.script = [bare, {**bare, "usage": None}]
+    agent, replies = ask(faulty, GREEDY, GREEDY)
+    assert [reply.usage for reply in replies if isinstance(reply, Reply)] == [Usage(), Usage()]
+    assert agent.unmetered == 2
+    assert sum("no usage" in record.message for record in caplog.records) == 1
+
+
+def test_cached_tokens_and_finish_reasons_are_read(faulty: FaultyServer) -> None:
+    cut = completion("The answer", "length")
+    cut["usage"]["prompt_tokens_details"] = {"cached_tokens": 4}
+    faulty.script = [cut]
+    _, [reply] = ask(faulty)
+    assert isinstance(reply, Reply)
+    assert (reply.finish, reply.usage) == ("length", Usage(7, 5, 4))
+    faulty.script = [completion("The", "content_filter")]
+    _, [reply] = ask(faulty)
+    assert isinstance(reply, Reply)
+    assert reply.finish == "filter"
+
+
+def with_logprobs(*tokens: dict[str, Any], text: str) -> dict[str, Any]:
+    answer = completion(text)
+    answer["choices"][0]["logprobs"] = {"content": list(tokens)}
+    return answer
+
+
+def test_log_probabilities_are_read_where_they_spell_the_text(faulty: FaultyServer) -> None:
+    wanted = Sampling(0.7, 0.9, 20, ("STOP",), logprobs=True)
+    euro = "€".encode()
+    faulty.script = [
+        with_logprobs(
+            {"token": "1 ", "logprob": -0.5}, {"token": "\\xe2\\x82", "bytes": list(euro[:2]), "logprob": -1},
+            {"token": "\\xac", "bytes": list(euro[2:]), "logprob": -2.0}, text="1 €",
+        )
+    ]
+    _, [reply] = ask(faulty, wanted)
+    assert isinstance(reply, Reply)
+    assert reply.tokens == (Token("1 ", -0.5), Token("", -1.0), Token("€", -2.0))
+    assert faulty.requests[-1] == {
+        "model": "m", "messages": ASK, "temperature": 0.7, "top_p": 0.9, "max_tokens": 20, "seed": 3,
+        "stop": ["STOP"], "logprobs": True,
+    }
+    for odd in (completion(), with_logprobs({"token": "other", "logprob": -1}, text="1"), with_logprobs(text="1")):
+        faulty.script = [odd]
+        _, [reply] = ask(faulty, wanted)
+        assert isinstance(reply, Reply)
+        assert reply.tokens is None
+
+
+def test_an_endpoint_that_rejects_log_probabilities_is_asked_without(faulty: FaultyServer) -> None:
+    faulty.script = ["error=422,,unsupported field: logprobs"]
+    _, [reply] = ask(faulty, Sampling(logprobs=True))
+    assert isinstance(reply, Reply)
+    assert ["logprobs" in request for request in faulty.requests] == [True, False]
+
+
+def test_the_request_can_be_shaped(faulty: FaultyServer) -> None:
+    ask(faulty, token_limit="max_completion_tokens", omit=["temperature", "seed"], extra_body={"top_k": 5})
+    assert faulty.requests[-1] == {
+        "model": "m", "messages": ASK, "top_p": 1.0, "max_completion_tokens": 20, "top_k": 5
+    }
+
+
+def test_no_more_than_max_concurrency_requests_are_in_flight(faulty: FaultyServer) -> None:
+    faulty.script = ["stall"] * 3
+    ask(faulty, *[GREEDY] * 6, timeout_s=0.5, max_retries=0, max_concurrency=3)
+    assert faulty.arrived[2] - faulty.arrived[0] < 0.5 <= faulty.arrived[3] - faulty.arrived[0] + 0.05
+
+
+def test_an_agent_serves_one_event_loop_after_another(faulty: FaultyServer) -> None:
+    agent = open_agent("ada", "openai_chat", {"model": "m", "base_url": faulty.base_url, "api_key_env": None})
+
+    async def once() -> Reply:
+        try:
+            return await agent.reply(ASK, GREEDY, 1)
+        finally:
+            await agent.aclose()
+
+    assert asyncio.run(once()).text == asyncio.run(once()).text
+
+
+def test_a_missing_key_is_found_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_KEY")
+    with pytest.raises(MissingKey, match="TEST_KEY"):
+        open_agent("ada", "openai_chat", {"model": "m", "api_key_env": "TEST_KEY"})
+    with pytest.raises(MissingKey, match="TEST_URL"):
+        open_agent("ada", "openai_chat", {"model": "m", "api_key_env": None, "base_url_env": "TEST_URL"})
+
+
+@pytest.mark.parametrize("fault", ["status=400", "status=401", "status=500", "reset", "stall", "body=" + KEY])
+def test_the_key_appears_nowhere(
+    faulty: FaultyServer, fault: str, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    faulty.script = [fault] * 9
+    options = {"model": "m", "base_url": faulty.base_url.replace("//", f"//user:{KEY}@"), "api_key_env": "TEST_KEY"}
+    agent = open_agent("ada", "openai_chat", {**options, "max_retries": 1, "backoff_s": 0.01, "timeout_s": 0.5})
+
+    async def run() -> str:
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            answered = await journal.call(agent, ASK, GREEDY, 1)
+        try:
+            await agent.reply(ASK, GREEDY, 1)
+        except AgentError as error:
+            seen = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error)) + repr(error.__context__)
+        else:
+            raise AssertionError("no error")
+        await agent.aclose()
+        return seen + repr(answered) + str(answered.error)
+
+    seen = asyncio.run(run()) + repr(agent) + str(agent) + agent.identity + caplog.text
+    assert KEY not in seen
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert len(written) > 1000
+    assert KEY.encode() not in written
+
+
+def test_identity_tells_endpoints_and_settings_apart() -> None:
+    def identity(**options: Any) -> str:
+        return OpenAIChat("a", Options(model="m", **options), "https://u:p@host:8000/v1/?k=s", None).identity
+
+    assert identity() == "openai:https://host:8000/v1:m"
+    assert identity(extra_body={"top_k": 1}) != identity(extra_body={"top_k": 2}) != identity()

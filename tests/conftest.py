@@ -1,0 +1,21 @@
+"""What every test may use: no hub, no telemetry, and the shared benchmark data where it lies beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def gsm8k() -> Path:
+    """Folder of the real GSM8K files; the test is skipped where they are not at hand."""
+    for folder in (ROOT / "shared", ROOT.parent / "shared"):
+        if (folder / "data" / "gsm8k").is_dir():
+            return folder / "data" / "gsm8k"
+    pytest.skip("no benchmark data in shared/data beside the checkout")

@@ -1,0 +1,90 @@
+"""Golden test: loss and gradients of a packed update are those of TRL's DPOTrainer on the same pairs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from tests.train.students import tiny_model
+from transformers import PreTrainedTokenizerFast, TrainingArguments
+from trl import DPOConfig, DPOTrainer
+
+from vivavoce.records import Tree
+from vivavoce.train import TreeDPOSettings, reference
+from vivavoce.train.scoring import Method, attending
+from vivavoce.train.tree_dpo import TreeDPOTrainer
+from vivavoce.train.trees import Steps, branchings
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+Result = tuple[float, dict[str, torch.Tensor]]
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def theirs(tokenizer: PreTrainedTokenizerFast, trees: list[Tree], folder: Path, **changes: Any) -> Result:
+    model = tiny_model(seed=0)
+    pairs = [
+        {
+            "prompt": [dict(message) for message in tree.prompt],
+            "chosen": [{"role": "assistant", "content": chosen.text}],
+            "rejected": [{"role": "assistant", "content": rejected.text}],
+        }
+        for tree in trees for chosen in tree.chosen for rejected in tree.rejected
+    ]
+    config = DPOConfig(
+        output_dir=str(folder), per_device_train_batch_size=len(pairs), max_length=None, beta=0.3, report_to="none",
+        use_cpu=True, activation_checkpointing=False, bf16=False, **changes,
+    )
+    trainer = DPOTrainer(
+        model, tiny_model(seed=5), args=config, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer
+    )
+    (batch,) = trainer.get_train_dataloader()
+    loss = trainer.compute_loss(model, batch)
+    loss.backward()
+    return loss.item(), gradients(model)
+
+
+def ours(tokenizer: PreTrainedTokenizerFast, trees: list[Tree], folder: Path, **changes: Any) -> Result:
+    model, other = tiny_model(seed=0), tiny_model(seed=5)
+    wanted = TreeDPOSettings.model_validate(
+        {"beta": 0.3, "trees_per_step": len(trees), "max_steps": 1, "lora": None, "device": "cpu", **changes}
+    )
+    steps = Steps(branchings(tokenizer, trees, 500), wanted, 1, seed=1)
+    known = reference._compute(other, steps, Method("blocks"), False, set(), 0)
+    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True)
+    trainer = TreeDPOTrainer(model, arguments, steps, known, wanted, Method("blocks"))
+    with attending(model, Method("blocks")):
+        loss = trainer.training_step(model, steps[0])
+    return loss.item(), gradients(model)
+
+
+def assert_same(left: Result, right: Result) -> None:
+    assert left[0] == pytest.approx(right[0], rel=1e-5)
+    assert left[1].keys() == right[1].keys()
+    for name, gradient in left[1].items():
+        assert (gradient - right[1][name]).norm() <= 1e-4 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("budget", [4096, 48])
+def test_loss_and_gradients_are_trl_s(
+    any_tokenizer: PreTrainedTokenizerFast, trees: list[Tree], tmp_path: Path, budget: int
+):
+    whole = [tree for tree in trees if tree.complete]  # TRL's conversational rows always end the answer
+    assert_same(
+        theirs(any_tokenizer, whole, tmp_path), ours(any_tokenizer, whole, tmp_path, token_budget=budget)
+    )
+
+
+def test_the_nll_term_is_trl_s_where_both_are_defined(
+    tokenizer: PreTrainedTokenizerFast, trees: list[Tree], tmp_path: Path
+):
+    one = [tree for tree in trees if len(tree.chosen) == len(tree.rejected) == 1 and tree.complete]
+    assert len(one) == 1  # for one pair, TRL's mean over the batch's tokens is RPO's mean over the answer's
+    assert_same(
+        theirs(tokenizer, one, tmp_path, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7]),
+        ours(tokenizer, one, tmp_path, nll_weight=0.7),
+    )

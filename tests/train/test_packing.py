@@ -1,0 +1,154 @@
+"""A packed trie must be the same rows: same tokens, same ancestors, same log-probabilities."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.train.students import cases, tiny_model
+
+from vivavoce.train.attention import flex_mask, plan, trie_mask
+from vivavoce.train.packing import blocks, pack, rows_of, segments
+from vivavoce.train.scoring import Method, attending, logprobs
+from vivavoce.train.tokens import Scored
+
+
+@st.composite
+def rows(draw: st.DrawFn, alphabet: int = 3, most: int = 8) -> list[Scored]:
+    """Rows over few symbols, so that they share prefixes, repeat each other and end inside each other."""
+    found = []
+    row = st.lists(st.integers(0, alphabet - 1), min_size=2, max_size=9)
+    for ids in draw(st.lists(row, min_size=1, max_size=most)):
+        found.append(Scored(tuple(ids), draw(st.integers(1, len(ids) - 1))))
+    return found
+
+
+@cases
+@given(rows())
+def test_every_row_can_be_read_back(given_rows: list[Scored]):
+    packed = pack(given_rows)
+    for row, answer in zip(given_rows, packed.answers, strict=True):
+        path = [int(answer[-1])]
+        while packed.parents[path[-1]] >= 0:
+            path.append(int(packed.parents[path[-1]]))
+        path.reverse()
+        assert tuple(packed.input_ids[path]) == row.ids
+        assert packed.position_ids[path].tolist() == list(range(len(row.ids)))
+        assert tuple(packed.input_ids[answer]) == row.completion
+
+
+@cases
+@given(rows())
+def test_every_shared_token_is_there_once(given_rows: list[Scored]):
+    prefixes = {row.ids[:n] for row in given_rows for n in range(1, len(row.ids) + 1)}
+    assert len(pack(given_rows)) == len(prefixes)
+
+
+@cases
+@given(rows())
+def test_the_mask_is_the_ancestors_in_the_trie(given_rows: list[Scored]):
+    packed = pack(given_rows)
+    wanted = np.zeros((len(packed), len(packed)), bool)
+    for token in range(len(packed)):
+        at = token
+        while at >= 0:
+            wanted[token, at] = True
+            at = int(packed.parents[at])
+    assert np.array_equal(trie_mask(torch.from_numpy(packed.ends)).numpy(), wanted)
+
+
+@cases
+@given(rows(), st.sampled_from([0, 4, 10**6]))
+def test_the_blocks_see_exactly_the_mask(given_rows: list[Scored], overhead: int):
+    packed = pack(given_rows)
+    seen = np.zeros((len(packed), len(packed)), bool)
+    covered = []
+    for block in blocks(packed.ends, overhead):
+        covered.extend(range(block.start, block.stop))
+        queries = np.arange(block.start, block.stop)
+        for a, b in (*block.context, (block.start, block.stop)):
+            keys = np.arange(a, b)
+            allowed = keys <= queries[:, None]
+            if not block.causal:
+                allowed &= queries[:, None] < packed.ends[keys]
+            seen[np.ix_(queries, keys)] = allowed
+    assert covered == list(range(len(packed)))
+    assert np.array_equal(seen, trie_mask(torch.from_numpy(packed.ends)).numpy())
+
+
+@cases
+@given(rows(), st.randoms())
+def test_the_order_of_rows_does_not_change_the_packing(given_rows: list[Scored], random):
+    order = random.sample(range(len(given_rows)), len(given_rows))
+    packed, again = pack(given_rows), pack([given_rows[i] for i in order])
+    assert np.array_equal(packed.input_ids, again.input_ids)
+    assert np.array_equal(packed.ends, again.ends)
+    for place, i in enumerate(order):
+        assert np.array_equal(packed.answers[i], again.answers[place])
+
+
+@cases
+@given(rows(alphabet=4))
+def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(given_rows: list[Scored]):
+    model = tiny_model(num_hidden_layers=1)
+    packed = pack(given_rows)
+    found = []
+    for method in (Method("blocks"), Method("rows", chunked=False)):
+        model.zero_grad()
+        with attending(model, method):
+            values = logprobs(model, packed, method)
+            (values * torch.arange(1, len(values) + 1)).sum().backward()
+        found.append((values.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    for packed_grad, row_grad in zip(found[0][1], found[1][1], strict=True):
+        assert (packed_grad - row_grad).norm() <= 1e-4 * row_grad.norm() + 1e-6
+
+
+def test_a_radix_trie_has_as_many_segments_as_branches():
+    packed = pack([Scored((1, 2, 3, 4), 2), Scored((1, 2, 5), 2), Scored((1, 2, 3, 6), 2)])
+    assert segments(packed.ends) == [0, 2, 3, 4, 5, 6]
+
+
+def test_a_large_tree_costs_far_less_than_its_square():
+    stem = tuple(range(1000))
+    packed = pack([Scored((*stem, *(2000 + 300 * i + j for j in range(256))), 1000) for i in range(4)])
+    cost = sum((b.stop - b.start) * (b.stop - b.start + sum(y - x for x, y in b.context)) for b in blocks(packed.ends))
+    assert len(packed) == 2024
+    assert cost == 1000**2 + 4 * 256 * 1256
+    assert cost < len(packed) ** 2 / 1.7
+
+
+def test_small_trees_stay_together_and_apart_from_other_rows_where_it_pays():
+    tiny = pack([Scored((i, j, 7), 1) for i in range(3) for j in range(3)])
+    assert len(blocks(tiny.ends)) == 1
+    long = pack([Scored((i, *range(600)), 1) for i in range(3)])
+    assert len(blocks(long.ends)) == 3
+
+
+@cases
+@given(st.lists(rows(most=4), min_size=1, max_size=6), st.integers(2, 40))
+def test_trees_share_rows_within_the_budget(trees: list[list[Scored]], budget: int):
+    sizes = [len(pack(tree)) for tree in trees]
+    split = rows_of(trees, sizes, budget)
+    assert sorted(i for row in split for i in row) == list(range(len(trees)))
+    for row in split:
+        assert len(row) == 1 or len(pack([r for i in row for r in trees[i]])) <= budget
+
+
+def test_masks_of_a_plan_are_additive_and_only_where_needed():
+    packed = pack([Scored((1, 2, 3, 4), 2), Scored((1, 2, 5, 6), 2)])
+    made = plan(packed, torch.float32, torch.device("cpu"))
+    (mask,) = made.masks
+    assert mask is not None
+    assert torch.equal(mask == 0, trie_mask(torch.from_numpy(packed.ends)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention is used on CUDA only")
+def test_flex_attention_scores_like_row_by_row():
+    model = tiny_model(head_dim=16).cuda()
+    packed = pack([Scored((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
+    assert flex_mask(packed, torch.device("cuda")).shape[-1] == len(packed)
+    with torch.no_grad(), attending(model, Method("flex")):
+        flex = logprobs(model, packed, Method("flex"))
+    torch.testing.assert_close(flex, logprobs(model, packed, Method("rows")), rtol=1e-3, atol=1e-3)

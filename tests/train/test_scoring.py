@@ -1,0 +1,132 @@
+"""Scoring: chunks change nothing, and a model that cannot be packed is found out and announced."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from tests.train.students import tiny_model
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    PreTrainedModel,
+)
+
+from vivavoce.train import scoring
+from vivavoce.train.packing import pack
+from vivavoce.train.scoring import Method, attending, choose, logprobs
+from vivavoce.train.tokens import Scored
+
+PACKED = pack([Scored((*range(20), i, *range(i, i + 30)), 20) for i in range(40, 45)])
+
+
+def grads(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_projecting_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model()
+    found = []
+    for chunk in (scoring.CHUNK, 400 * 7):
+        monkeypatch.setattr(scoring, "CHUNK", chunk)
+        model.zero_grad()
+        with attending(model, Method("blocks")):
+            values = logprobs(model, PACKED, Method("blocks"))
+            values.sum().backward()
+        found.append([values.detach(), *grads(model)])
+    for whole, chunked in zip(*found, strict=True):
+        torch.testing.assert_close(whole, chunked, rtol=1e-5, atol=1e-5)
+
+
+def test_the_logits_of_a_whole_row_never_exist(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model()
+    monkeypatch.setattr(scoring, "CHUNK", 400 * 7)
+    seen: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2]))
+    with torch.no_grad(), attending(model, Method("blocks")):
+        logprobs(model, PACKED, Method("blocks"))
+    assert max(seen) == 7
+    assert sum(seen) == 5 * 31
+
+
+def test_attention_is_given_back():
+    model = tiny_model()
+    before = model.config._attn_implementation
+    with attending(model, Method("blocks")):
+        assert model.config._attn_implementation != before
+    assert model.config._attn_implementation == before
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "initializer_range": 0.2,
+}
+
+
+def made(config: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("model", [tiny_model(), made(LlamaConfig(**SMALL))], ids=["qwen3", "llama"])
+def test_ordinary_models_are_packed(model: PreTrainedModel, caplog: pytest.LogCaptureFixture):
+    assert choose(model, "auto", 10_000) == Method("blocks")
+    assert not caplog.records
+
+
+def test_a_window_shorter_than_the_rows_falls_back(caplog: pytest.LogCaptureFixture):
+    model = made(MistralConfig(**SMALL, sliding_window=64))
+    with caplog.at_level(logging.WARNING):
+        assert choose(model, "auto", 65).attention == "rows"
+    assert "window of 64 tokens is shorter than the longest row, 65" in caplog.text
+    assert choose(model, "auto", 64).attention == "blocks"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_state_space_model_falls_back_and_still_scores(caplog: pytest.LogCaptureFixture):
+    torch.manual_seed(0)
+    model = MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, state_size=4)).eval()
+    with caplog.at_level(logging.WARNING):
+        method = choose(model, "auto", 100)
+    assert method.attention == "rows"
+    assert "cannot share prefixes" in caplog.text
+    with torch.no_grad():
+        logits = model(torch.tensor([PACKED.input_ids[: len(PACKED.answers[0]) + 20].tolist()])).logits[0]
+        wanted = torch.log_softmax(logits[19:-1], -1).gather(1, torch.tensor(PACKED.input_ids[20:51])[:, None]).sum()
+        torch.testing.assert_close(logprobs(model, PACKED, method)[0], wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_logits_that_the_model_scales_itself_are_its_own():
+    from transformers import CohereConfig
+
+    model = made(CohereConfig(**SMALL, logit_scale=0.25))
+    method = choose(model, "auto", 100)
+    assert not method.chunked
+    with torch.no_grad(), attending(model, method):
+        packed = logprobs(model, PACKED, method)
+    torch.testing.assert_close(packed, logprobs(model, PACKED, Method("rows", chunked=False)), rtol=1e-4, atol=1e-3)
+
+
+def test_row_by_row_can_be_asked_for(caplog: pytest.LogCaptureFixture):
+    assert choose(tiny_model(), "rows", 100) == Method("rows")
+    assert not caplog.records
+
+
+def test_positions_that_the_model_cannot_be_given_are_found_out():
+    class Counting(GPT2LMHeadModel):
+        """Counts positions along the row, whatever it is told."""
+
+        def forward(self, *args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, initializer_range=0.5)
+    model = Counting(config).eval()
+    inner = model.transformer.forward
+    model.transformer.forward = lambda *args, position_ids=None, **kwargs: inner(*args, **kwargs)
+    assert choose(model, "auto", 100).attention == "rows"
