@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty import FaultyServer
+from tests.agents.faulty import FaultyServer
 
 
 @pytest.fixture(scope="session")

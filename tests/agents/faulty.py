@@ -15,7 +15,9 @@ def completion(text: str | None = "The answer is 4.", finish: str = "stop", **me
     """A well-formed chat completion."""
     return {
         "id": "c1", "object": "chat.completion", "created": 1, "model": "served-name",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}],
+        "choices": [
+            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
+        ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
     }
 

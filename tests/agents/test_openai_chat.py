@@ -9,12 +9,12 @@ import traceback
 from typing import Any
 
 import pytest
-from faulty import FaultyServer, completion
+from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.openai_chat import OpenAIChat, Options
-from vivavoce.errors import AgentError, MissingKey
+from vivavoce.errors import AgentError, MissingKey, RecipeError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage
 
 KEY = "sk-very-secret-0123456789"
@@ -41,7 +41,7 @@ def ask(server: FaultyServer, *calls: Sampling, **options: Any) -> tuple[OpenAIC
 
     async def run() -> list[Reply | AgentError]:
         try:
-            return await asyncio.wait_for(asyncio.gather(*map(one, calls or [GREEDY])), 20)
+            return await asyncio.wait_for(asyncio.gather(*map(one, calls or [GREEDY])), 60)
         finally:
             await agent.aclose()
 
@@ -160,6 +160,13 @@ def test_cached_tokens_and_finish_reasons_are_read(faulty: FaultyServer) -> None
     assert reply.finish == "filter"
 
 
+def test_a_reply_is_always_text_that_can_be_stored(faulty: FaultyServer) -> None:
+    faulty.script = [completion("half a pair: \ud83d")]
+    _, [reply] = ask(faulty)
+    assert isinstance(reply, Reply)
+    assert reply.text.encode() == b"half a pair: ?"
+
+
 def with_logprobs(*tokens: dict[str, Any], text: str) -> dict[str, Any]:
     answer = completion(text)
     answer["choices"][0]["logprobs"] = {"content": list(tokens)}
@@ -229,26 +236,31 @@ def test_a_missing_key_is_found_before_anything_is_sent(monkeypatch: pytest.Monk
         open_agent("ada", "openai_chat", {"model": "m", "api_key_env": None, "base_url_env": "TEST_URL"})
 
 
+def test_an_address_with_a_secret_is_refused() -> None:
+    for address in (f"https://user:{KEY}@host/v1", f"https://host/v1?key={KEY}"):
+        with pytest.raises(RecipeError, match="password") as caught:
+            open_agent("ada", "openai_chat", {"model": "m", "base_url": address, "api_key_env": None})
+        assert KEY not in str(caught.value)
+
+
 @pytest.mark.parametrize("fault", ["status=400", "status=401", "status=500", "reset", "stall", "body=" + KEY])
 def test_the_key_appears_nowhere(
     faulty: FaultyServer, fault: str, tmp_path: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     faulty.script = [fault] * 9
-    options = {"model": "m", "base_url": faulty.base_url.replace("//", f"//user:{KEY}@"), "api_key_env": "TEST_KEY"}
+    options = {"model": "m", "base_url": faulty.base_url, "api_key_env": "TEST_KEY"}
     agent = open_agent("ada", "openai_chat", {**options, "max_retries": 1, "backoff_s": 0.01, "timeout_s": 0.5})
 
     async def run() -> str:
         with Journal(tmp_path / "journal.sqlite") as journal:
             answered = await journal.call(agent, ASK, GREEDY, 1)
-        try:
+        with pytest.raises(AgentError) as caught:
             await agent.reply(ASK, GREEDY, 1)
-        except AgentError as error:
-            seen = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error)) + repr(error.__context__)
-        else:
-            raise AssertionError("no error")
         await agent.aclose()
-        return seen + repr(answered) + str(answered.error)
+        error = caught.value
+        assert error.__context__ is None  # no chained error that holds the request
+        return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error)) + repr(answered)
 
     seen = asyncio.run(run()) + repr(agent) + str(agent) + agent.identity + caplog.text
     assert KEY not in seen
@@ -259,7 +271,7 @@ def test_the_key_appears_nowhere(
 
 def test_identity_tells_endpoints_and_settings_apart() -> None:
     def identity(**options: Any) -> str:
-        return OpenAIChat("a", Options(model="m", **options), "https://u:p@host:8000/v1/?k=s", None).identity
+        return OpenAIChat("a", Options(model="m", **options), "https://host:8000/v1/", None).identity
 
     assert identity() == "openai:https://host:8000/v1:m"
     assert identity(extra_body={"top_k": 1}) != identity(extra_body={"top_k": 2}) != identity()

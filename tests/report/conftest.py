@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError
@@ -30,8 +31,9 @@ def answer(problem: Problem, agent: str, round: int, said: str | None, *, text: 
            **rest: Any) -> Node:
     """An answer as the debate writes it."""
     return node("answer", problem.id, agent, round, text or f"Step by step, I get {said}.",
-                parents=tuple(n.id for n in parents), answer=said, correct=None if said is None else said == problem.gold,
-                status=rest.pop("status", "no_answer" if said is None else "ok"), usage=Usage(80, 20), **rest)
+                parents=tuple(n.id for n in parents), answer=said,
+                correct=None if said is None else said == problem.gold,
+                status="no_answer" if said is None else "ok", usage=Usage(80, 20), **rest)
 
 
 def small_debate() -> Graph:
@@ -69,7 +71,7 @@ def debates(count: int, seed: int = 0, text: Callable[[str], str] = lambda t: t)
     for i in range(count):
         p = Problem(f"q-{i:04}", text(f"Work out problem number {i}: what is the value of the chain?"),
                     str(draw.randrange(10)), SKILLS[i % 4])
-        everyone, nodes, before = [*TEACHERS, STUDENT], list[Node](), list[Node]()
+        everyone, nodes, before, alive = [*TEACHERS, STUDENT], list[Node](), list[Node](), list[Node]()
         for r in range(3):
             now = []
             for agent in everyone:
@@ -121,7 +123,8 @@ ARMS = {
     "teacher:cyd": 0.5, "vote:majority": 0.66, "vote:most_confident": 0.72, "vote:confidence": 0.73, "vote:debate": 0.8,
 }
 PAIRS = [("single:ben", "debate_reflect_sft"),
-         *((a, "debate_reflect") for a in ("student", "single:ben", "multi_teacher", "debate_reflect_sft", "sft_continued")),
+         *((a, "debate_reflect") for a in ("student", "single:ben", "multi_teacher", "debate_reflect_sft",
+                                               "sft_continued")),
          *((a, "vote:debate") for a in ARMS if a.startswith(("teacher:", "vote:")) and a != "vote:debate")]
 
 
@@ -142,8 +145,8 @@ def curve(folder: Path, seed: int, dpo: bool) -> None:
     draw, points = random.Random(seed), []
     for step in range(1, 201, 10):
         loss = (0.69 - step / 800 if dpo else 2.2 * 0.985**step + 0.3) + draw.gauss(0, 0.02)
-        points.append({"loss": loss, "step": step, "learning_rate": 1e-3, "epoch": step / 100,
-                       **({"rewards/accuracies": min(1, 0.5 + step / 500), "rewards/margins": step / 300} if dpo else {})})
+        ranked = {"rewards/accuracies": min(1, 0.5 + step / 500), "rewards/margins": step / 300} if dpo else {}
+        points.append({"loss": loss, "step": step, "learning_rate": 1e-3, "epoch": step / 100, **ranked})
     (folder / "loss.jsonl").write_text("".join(json.dumps(x) + "\n" for x in points))
     (folder / "train_result.json").write_text(json.dumps({
         "path": str(folder), "steps": 200, "first_loss": points[0]["loss"], "last_loss": points[-1]["loss"],

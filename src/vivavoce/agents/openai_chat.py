@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.errors import AgentError, MissingDependency, MissingKey
+from vivavoce.errors import AgentError, MissingDependency, MissingKey, RecipeError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
 
 if TYPE_CHECKING:
@@ -80,10 +80,8 @@ class OpenAIChat:
         self.name, self.options = name, options
         self.attempts = self.unmetered = 0
         self._base_url, self._key = base_url, key
-        address = urlsplit(base_url)  # without user, password and query, which may hold secrets
-        where = f"{address.scheme}://{address.hostname}{f':{address.port}' if address.port else ''}{address.path}"
         extra = f":{digest(options.extra_body)[:16]}" if options.extra_body else ""
-        self.identity = f"openai:{where.rstrip('/')}:{options.model}{extra}"
+        self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}"
         self._open: _Open | None = None
         self._resume_at = 0.0
         self._logprobs_refused = False
@@ -310,6 +308,7 @@ def _read(body: bytes) -> Reply | _Failed:
         if finish == "length":  # a reasoning model that thought until the end would do so again
             return _Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
         return _Failed("empty", f"finish_reason {finish}", True, usage=usage)
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is JSON, but no text that can be stored
     ends: dict[Any, Literal["length", "filter"]] = {"length": "length", "content_filter": "filter"}
     return Reply(text, ends.get(finish, "stop"), usage, str(answer.get("model") or ""), _tokens(choice, text))
 
@@ -339,7 +338,11 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
 
 
 def agent(name: str, options: Options) -> OpenAIChat:
-    """Make the agent. Raises MissingKey where the named environment variables are empty, MissingDependency."""
+    """Make the agent.
+
+    Raises MissingKey where a named environment variable is empty, RecipeError where the address holds a password,
+    MissingDependency without the openai package.
+    """
     where = f"agent {name!r}"
     if importlib.util.find_spec("openai") is None:
         raise MissingDependency("endpoints need the openai package", where, 'pip install "vivavoce[openai]"')
@@ -354,4 +357,8 @@ def agent(name: str, options: Options) -> OpenAIChat:
         base_url = os.environ.get(options.base_url_env, "").strip()
         if not base_url:
             raise MissingKey(f"no address: ${options.base_url_env} is empty", where, f"export {options.base_url_env}=…")
+    address = urlsplit(base_url)
+    if address.password or address.query:  # the HTTP library logs addresses, and journals hold them
+        do = "put the key into the environment variable that `api_key_env` names"
+        raise RecipeError("the address holds a password or a query", where, do)
     return OpenAIChat(name, options, base_url, key)

@@ -96,8 +96,8 @@ class Result:
     def __str__(self) -> str:
         shape = self.shape
         lines = [
-            f"T-DPO packed against TRL's DPOTrainer, {shape.right} right x {shape.wrong} wrong, context {shape.context}, "
-            f"answers {shape.answer} tokens",
+            f"T-DPO packed against TRL's DPOTrainer: {shape.right} right x {shape.wrong} wrong, "
+            f"context {shape.context}, answers {shape.answer} tokens",
             f"  equal: loss to {self.loss_error:.1e}, gradients to {self.gradient_error:.1e} (relative)",
         ]
         for clock, name in (("wall", "clock"), ("cpu", "processor time")):

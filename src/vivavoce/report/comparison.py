@@ -163,10 +163,10 @@ def table(results: Results) -> str:
     for name, what in strongest_without_debate(results).items():
         parts.append(Text(f"* {clean(name)}: {what}"))
     if found := tests(results):
-        parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided; gain of the second in points)"),
+        parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided; gain in points)"),
                   _tests(found)]
         if len(found) > 1:
-            parts.append(Text(f"Verdicts are at the 5 % level after Holm's correction for {len(found)} tests; p is as it came."))
+            parts.append(Text(f"Verdicts: 5 % level after Holm's correction for {len(found)} tests; p is as it came."))
     return _render(parts)
 
 
@@ -179,7 +179,8 @@ def _arms(results: Results, several: bool) -> Table:
         shown.add_row(Text(family.title, "dim italic"))
         for arm in family.arms:
             low, high = arm["wilson95"]
-            shown.add_row(Text(f"  {clean(arm['name'])}{' *' * (arm['name'] in starred)}"), f"{arm['right']}/{arm['n']}",
+            star = " *" if arm["name"] in starred else ""
+            shown.add_row(Text(f"  {clean(arm['name'])}{star}"), f"{arm['right']}/{arm['n']}",
                           percent(arm["accuracy"]), f"{percent(low)}–{percent(high)}",
                           *([_spread(arm)] if several else []), str(arm["unparsed"]),
                           f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from vivavoce.evaluate.stats import auroc
 from vivavoce.graph import Graph
-from vivavoce.report.transcript import Turn, turns
+from vivavoce.report.transcript import Turn, minds, turns
 
 BINS = 5
 SHOWN = 12
@@ -62,13 +63,14 @@ class Debated:
             self._count(graph)
 
     def _count(self, graph: Graph) -> None:
-        self._best.offer(graph)
+        moves = turns(graph)
+        self._best.offer(graph, minds(moves))
         self.graphs += 1
         self.nodes += len(graph.nodes)
         self.oracle += graph.oracle_roles
         self.stopped[graph.stopped] += 1
-        for agent, r, way in graph.transitions():
-            self._moves[r, agent][way] += 1
+        for turn in moves:
+            self._moves[turn.round, turn.agent][turn.kind] += 1
         for n in graph.nodes:
             self._agents.setdefault(n.agent)
             self.saw_gold += n.saw_gold
@@ -81,20 +83,20 @@ class Debated:
                 if n.probability is not None:
                     self._read[n.agent].append((n.probability, n.correct))
 
-    @property
+    @cached_property
     def transitions(self) -> list[Transitions]:
         """By round, then by agent in order of first word."""
         order = list(self._agents)
         return [Transitions(agent, r, {way: self._moves[r, agent][way] for way in _WAYS})
                 for r, agent in sorted(self._moves, key=lambda key: (key[0], order.index(key[1])))]
 
-    @property
+    @cached_property
     def calibration(self) -> list[Calibration]:
         """Every gradable answer of all rounds whose author said how sure it is; empty where nobody did."""
         return [Calibration(agent, _bins(said), _auroc(said), _auroc(self._read[agent]))
                 for agent in self._agents if (said := self._said[agent])]
 
-    @property
+    @cached_property
     def telling(self) -> list[Telling]:
         """First those that made someone right, then those that made someone wrong, then agreement on a mistake."""
         return self._best.chosen()
@@ -119,8 +121,8 @@ class _Best:
         self.shown, self.seen = shown, 0
         self.heaps: list[list[tuple[tuple[int, ...], int, Telling]]] = [[], [], [], []]
 
-    def offer(self, graph: Graph) -> None:
-        kind, rank, telling = _tell(graph)
+    def offer(self, graph: Graph, changed: list[Turn]) -> None:
+        kind, rank, telling = _tell(graph, changed)
         self.seen += 1
         heap, entry = self.heaps[kind], (rank, -self.seen, telling)  # of equal rank the earlier one stays
         if len(heap) < self.shown:
@@ -138,10 +140,9 @@ class _Best:
         return [telling for kind, n in zip(ranked, taken, strict=True) for telling in kind[:n]]
 
 
-def _tell(graph: Graph) -> tuple[int, tuple[int, ...], Telling]:
+def _tell(graph: Graph, changed: list[Turn]) -> tuple[int, tuple[int, ...], Telling]:
     """What kind of debate this is, how it ranks among its kind (more agents moved, more was said to them), and why."""
-    changed = turns(graph)
-    better, worse = (list(dict.fromkeys(t.agent for t in changed if t.kind == kind)) for kind in ("W→R", "R→W"))
+    better, worse = (list(dict.fromkeys(t.agent for t in changed if t.kind == kind)) for kind in ("WR", "RW"))
     moved = {t.before.id for t in changed}
     heard = sum(n.target in moved for n in graph.nodes)
     if better:

@@ -79,7 +79,7 @@ class Sources:
         try:
             return json.loads(file.read_text("utf-8")) if file.is_file() else None
         except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error.msg}", f"{file}:{error.lineno}", "was the file cut or edited?") from error
+            raise DataError(f"not JSON: {error.msg}", f"{file}:{error.lineno}", "was the file cut?") from error
 
 
 def _points(file: Path) -> list[dict[str, float]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from vivavoce.debate.votes import VoteBy, vote
 from vivavoce.graph import Graph
+from vivavoce.graph.graph import Transition
 from vivavoce.records import Node
 from vivavoce.report.text import clean
 
@@ -24,7 +25,7 @@ VOTES: dict[VoteBy, str] = {
 
 
 class Turn(NamedTuple):
-    """An agent whose answer was another one than the round before."""
+    """What an agent answered in a round, and what the round before. Gradable both times."""
 
     agent: str
     round: int
@@ -32,9 +33,13 @@ class Turn(NamedTuple):
     after: Node
 
     @property
-    def kind(self) -> str:
-        """``W→R``, ``R→W``, or ``W→W`` for another wrong answer."""
-        return f"{'R' if self.before.correct else 'W'}→{'R' if self.after.correct else 'W'}"
+    def kind(self) -> Transition:
+        return ("R" if self.before.correct else "W") + ("R" if self.after.correct else "W")  # type: ignore[return-value]
+
+    @property
+    def changed(self) -> bool:
+        """Another answer, or one that is right in other words."""
+        return self.before.correct != self.after.correct or self.before.answer != self.after.answer
 
     @property
     def words(self) -> str:
@@ -51,26 +56,29 @@ def mark(n: Node) -> str:
 
 
 def turns(graph: Graph) -> list[Turn]:
-    """Everyone who changed their mind between two rounds, gradable in both; those who turned right come first."""
-    found = []
-    for r in range(1, graph.rounds):
-        before = {n.agent: n for n in graph.stated(r - 1)}
-        found += [Turn(n.agent, r, b, n) for n in graph.stated(r)
-                  if (b := before.get(n.agent)) and None not in (b.correct, n.correct)
-                  and (b.correct != n.correct or b.answer != n.answer)]
-    order = ("W→R", "R→W", "W→W", "R→R")
-    return sorted((t for t in found if t.kind != "R→R"), key=lambda t: (order.index(t.kind), t.round))
+    """Every agent from each round to the next, as :meth:`Graph.transitions` counts them, with the answers."""
+    found, before = list[Turn](), dict[str, Node]()
+    for r in range(graph.rounds):
+        now = {n.agent: n for n in graph.stated(r)}
+        found += [Turn(agent, r, before[agent], n) for agent, n in now.items()
+                  if agent in before and n.correct is not None and before[agent].correct is not None]
+        before = now
+    return found
+
+
+def minds(all_turns: list[Turn]) -> list[Turn]:
+    """Who changed their mind: from wrong to right first, then from right to wrong, then to another mistake."""
+    order = ("WR", "RW", "WW")
+    return sorted((t for t in all_turns if t.changed and t.kind in order), key=lambda t: (order.index(t.kind), t.round))
 
 
 def votes(graph: Graph, round: int, seed: int = 0) -> list[tuple[str, Node]]:
     """Who would win a vote of all who answered in ``round``, by each weight that somebody gave. Ties fall by seed."""
     stated = graph.stated(round)
-    ways: list[VoteBy] = ["majority"]
-    if any(n.confidence is not None for n in stated):
-        ways += ["confidence", "most_confident"]
-    if any(n.probability is not None for n in stated):
-        ways.append("probability")
-    return [(VOTES[way], winner) for way in ways if (winner := vote(stated, way, seed)) is not None]
+    sure, likely = (any(getattr(n, w) is not None for n in stated) for w in ("confidence", "probability"))
+    told = {"majority": True, "confidence": sure, "probability": likely, "most_confident": sure}
+    won = {way: vote(stated, way, seed) for way in VOTES if told[way]}
+    return [(VOTES[way], winner) for way, winner in won.items() if winner is not None]
 
 
 def figures(n: Node) -> list[str]:
@@ -145,9 +153,9 @@ def _notes(graph: Graph, round: int) -> Iterator[str]:
 
 
 def _turns(graph: Graph) -> Iterator[str]:
-    changed = turns(graph)
+    changed = minds(turns(graph))
     for t in changed:
-        yield (f"  {t.kind}  {clean(t.agent)} in round {t.round}: {t.words} "
+        yield (f"  {t.kind[0]}→{t.kind[1]}  {clean(t.agent)} in round {t.round}: {t.words} "
                f"({clean(t.before.answer or 'none')} → {clean(t.after.answer or 'none')})")
     if not changed:
         yield "  nobody"
@@ -165,4 +173,4 @@ def _said(text: str, indent: int) -> Iterator[str]:
                                  replace_whitespace=False, drop_whitespace=True) or [""]
 
 
-__all__ = ["STOPPED", "Turn", "figures", "mark", "transcript", "turns", "votes"]
+__all__ = ["STOPPED", "Turn", "figures", "mark", "minds", "transcript", "turns", "votes"]

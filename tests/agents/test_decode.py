@@ -1,0 +1,257 @@
+"""Batched decoding: equal to transformers' own, and every row alone with its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from vivavoce.agents.decode import Decoder, Interrupted, Prompt
+from vivavoce.agents.detokenise import Detokeniser
+from vivavoce.records import Sampling
+from vivavoce.schoolhouse.tokenizer import tokenizer as schoolhouse_tokenizer
+
+TOKENIZER = schoolhouse_tokenizer()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+
+
+@pytest.fixture(scope="module")
+def decoder(model: Any) -> Decoder:
+    return Decoder(model, TOKENIZER)
+
+
+def sliding() -> PreTrainedModel:
+    """A model whose layers see eight tokens back."""
+    torch.manual_seed(1)
+    config = MistralConfig(
+        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, sliding_window=8, eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.2,
+    )
+    return MistralForCausalLM(config).eval()
+
+
+def learned_positions() -> PreTrainedModel:
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.3,
+        eos_token_id=TOKENIZER.eos_token_id, pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def prompts_of(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    return [torch.randint(5, len(TOKENIZER), (length,), generator=generator).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("kind", ["rotary", "sliding", "learned"])
+def test_greedy_equals_generate_token_for_token(kind: str, model: Any) -> None:
+    net: Any = {"rotary": lambda: model, "sliding": sliding, "learned": learned_positions}[kind]()
+    lengths, new = (3, 17, 9, 30, 1, 12, 25), 40
+    rows = prompts_of(*lengths)
+    width, pad, eos = max(lengths), TOKENIZER.pad_token_id, TOKENIZER.eos_token_id
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    config = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=pad, eos_token_id=eos)
+    with torch.inference_mode():
+        expected = net.generate(ids, attention_mask=mask, generation_config=config)[:, width:].tolist()
+    decoded = Decoder(net, TOKENIZER).decode([Prompt(row, Sampling(0.0, max_new_tokens=new), 0) for row in rows])
+    for row, said in zip(expected, decoded, strict=True):
+        count = row.index(eos) + 1 if eos in row else new
+        assert said.usage.completion == count
+        assert said.finish == ("stop" if eos in row else "length")
+        assert said.text == TOKENIZER.decode(row[:count], skip_special_tokens=True)
+
+
+def test_a_row_says_the_same_in_any_company(decoder: Decoder) -> None:
+    samplings = [
+        Sampling(0.0, max_new_tokens=30), Sampling(0.7, max_new_tokens=12), Sampling(1.0, 0.9, 40),
+        Sampling(1.3, 0.3, 25, logprobs=True), Sampling(0.5, 1.0, 33, ("e", "T")), Sampling(1.0, 1.0, 1),
+    ]
+    mixed = [
+        Prompt(ids, samplings[i % 6], i) for i, ids in enumerate(prompts_of(*(5 + 7 * i % 23 for i in range(24))))
+    ]
+    together = decoder.decode(mixed)
+    alone = [decoder.decode([prompt])[0] for prompt in mixed]
+    backwards = decoder.decode(mixed[::-1])[::-1]
+    for one, two, three in zip(together, alone, backwards, strict=True):
+        assert one.text == two.text == three.text
+        assert (one.finish, one.usage) == (two.finish, two.usage)
+        assert [t.text for t in one.tokens or ()] == [t.text for t in two.tokens or ()]
+        assert [t.logprob for t in one.tokens or ()] == pytest.approx([t.logprob for t in two.tokens or ()], abs=1e-4)
+
+
+def test_seeds_differ_and_repeat(decoder: Decoder) -> None:
+    [ids] = prompts_of(10)
+    texts = [said.text for said in decoder.decode([Prompt(ids, Sampling(1.0, 1.0, 20), s % 8) for s in range(16)])]
+    assert texts[:8] == texts[8:]
+    assert len(set(texts)) == 8
+
+
+def test_draws_follow_the_distribution(decoder: Decoder) -> None:
+    [ids], count, temperature, top_p = prompts_of(6), 3000, 1.5, 0.6
+    with torch.inference_mode():
+        logits = decoder.model(torch.tensor([ids])).logits[0, -1]
+    p, order = (logits / temperature).softmax(-1).sort(descending=True)
+    kept = (p.cumsum(-1) - p) < top_p
+    p = p[kept] / p[kept].sum()
+    drawn, _ = decoder._draw_all([Prompt(ids, Sampling(temperature, top_p, 1), s) for s in range(count)], lambda: False)
+    seen = torch.bincount(drawn[:, 0], minlength=len(logits))[order]
+    assert seen[~kept].sum() == 0
+    sigma = (p * (1 - p) / count).sqrt()
+    assert ((seen[kept] / count - p).abs() < 4.5 * sigma).all()
+
+
+def test_a_tiny_nucleus_is_greedy(decoder: Decoder) -> None:
+    rows = prompts_of(8, 11)
+    greedy = decoder.decode([Prompt(row, Sampling(0.0, 1.0, 20), 1) for row in rows])
+    narrow = decoder.decode([Prompt(row, Sampling(2.0, 1e-9, 20), 1) for row in rows])
+    assert [said.text for said in greedy] == [said.text for said in narrow]
+
+
+def test_log_probabilities_equal_a_teacher_forced_forward(decoder: Decoder) -> None:
+    rows = prompts_of(4, 21, 13)
+    wishes = [Prompt(row, Sampling(0.8, 0.95, 30, logprobs=True), i) for i, row in enumerate(rows)]
+    drawn, _ = decoder._draw_all(wishes, lambda: False)
+    for row, ids, said in zip(rows, drawn.tolist(), decoder.decode(wishes), strict=True):
+        assert said.tokens is not None
+        ids = ids[: len(said.tokens)]
+        with torch.inference_mode():
+            logprobs = decoder.model(torch.tensor([row + ids])).logits[0, len(row) - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
+        assert [token.logprob for token in said.tokens] == pytest.approx(expected, abs=1e-4)
+        assert "".join(token.text for token in said.tokens) == said.text
+
+
+def test_a_stop_string_ends_a_row_before_it_and_counts_what_it_took(decoder: Decoder) -> None:
+    rows = prompts_of(9, 14, 6, 19)
+    free = decoder.decode([Prompt(row, Sampling(0.9, 1.0, 60, logprobs=True), i) for i, row in enumerate(rows)])
+    for i, (row, said) in enumerate(zip(rows, free, strict=True)):
+        middle = len(said.text) // 2
+        stop = said.text[middle : middle + 3]
+        sampling = Sampling(0.9, 1.0, 60, ("never said", stop), logprobs=True)
+        [cut] = decoder.decode([Prompt(row, sampling, i)])
+        assert cut.text == said.text[: said.text.find(stop)]
+        assert cut.finish == "stop"
+        assert cut.tokens is not None
+        assert "".join(token.text for token in cut.tokens) == cut.text
+        assert said.tokens is not None
+        spelled = [len("".join(token.text for token in said.tokens[:n])) for n in range(len(said.tokens) + 1)]
+        assert cut.usage.completion == next(n for n, end in enumerate(spelled) if end >= len(cut.text) + len(stop))
+
+
+def test_finished_rows_leave_the_batch(decoder: Decoder) -> None:
+    sizes = list[int]()
+    watch = decoder.model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    ends, decoder.eos = decoder.eos, []
+    try:
+        limits = [4 * (i + 1) for i in range(8)]
+        rows = prompts_of(*range(5, 13))
+        wishes = [Prompt(row, Sampling(0.0, 1.0, limit), 0) for row, limit in zip(rows, limits, strict=True)]
+        said = decoder.decode(wishes)
+        assert sizes == [8 - i // 4 for i in range(32)]
+        assert [one.usage.completion for one in said] == limits
+        assert [one.text for one in said] == [decoder.decode([wish])[0].text for wish in wishes]
+    finally:
+        watch.remove()
+        decoder.eos = ends
+
+
+def test_decoding_can_be_interrupted(decoder: Decoder) -> None:
+    calls = iter(range(100))
+    before = decoder.forwards
+    with pytest.raises(Interrupted):
+        decoder.decode([Prompt(prompts_of(5)[0], Sampling(0.0, 1.0, 50), 0)], lambda: next(calls) == 3)
+    assert decoder.forwards - before == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cuda_device_says_the_same(tiny_model: Path, decoder: Decoder, dtype: torch.dtype) -> None:
+    device: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype)
+    there = Decoder(device.to("cuda").eval(), TOKENIZER)
+    wishes = [Prompt(row, Sampling(0.8, 0.9, 40, ("e",), True), i) for i, row in enumerate(prompts_of(*range(1, 40)))]
+    said, again = there.decode(wishes), there.decode(wishes)
+    assert [one.text for one in said] == [one.text for one in again]
+    if dtype == torch.float32:
+        agree = [a.text == b.text for a, b in zip(decoder.decode(wishes), said, strict=True)]
+        assert sum(agree) >= len(agree) - 1  # a draw may fall on the other side of a rounding
+
+
+def metaspace() -> PreTrainedTokenizerFast:
+    """A tokenizer that drops the space at the start of a text, with byte fallback."""
+    vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}}
+    for piece in ["▁", *"abcdeno", "▁a", "▁no", "no"]:
+        vocabulary.setdefault(piece, len(vocabulary))
+    merges = [("▁", "a"), ("n", "o"), ("▁", "no")]
+    core = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
+    ])
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", clean_up_tokenization_spaces=False)
+
+
+DETOKENISERS = {"bytes": Detokeniser(TOKENIZER), "metaspace": Detokeniser(metaspace())}
+
+
+@pytest.mark.parametrize("kind", DETOKENISERS)
+@given(data=st.data())
+def test_pieces_spell_the_text(kind: str, data: st.DataObject) -> None:
+    detokeniser = DETOKENISERS[kind]
+    tokenizer = detokeniser._tokenizer
+    if data.draw(st.booleans()):
+        ids = tokenizer(data.draw(st.text(max_size=20)), add_special_tokens=False).input_ids
+    else:
+        ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=20))
+    text = detokeniser.text(ids)
+    pieces = detokeniser.pieces(ids, text)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == text
+
+
+def test_a_character_of_several_tokens_belongs_to_the_last() -> None:
+    for detokeniser in DETOKENISERS.values():
+        ids = detokeniser._tokenizer("a€ no", add_special_tokens=False).input_ids
+        pieces = detokeniser.pieces(ids, "a€ no")
+        assert "".join(pieces) == "a€ no"
+        assert [piece for piece in pieces if piece][:2] == ["a", "€"]
+        assert pieces.count("") == 2
+
+
+def test_a_folder_loads_with_the_tokenizer_that_was_saved(tiny_model: Path) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_model)
+    assert tokenizer("a€ no").input_ids == TOKENIZER("a€ no").input_ids

@@ -1,0 +1,195 @@
+"""Local models: calls made at the same time share batches, and nothing hangs or leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vivavoce.agents import open_agent, weights
+from vivavoce.agents.hf_local import HFLocal
+from vivavoce.errors import AgentError, MissingDependency, RecipeError
+from vivavoce.records import Message, Reply, Sampling
+
+SAMPLING = Sampling(0.8, 0.95, 24)
+
+
+def make(folder: Path, name: str = "ada", **options: Any) -> HFLocal:
+    agent = open_agent(name, "hf_local", {"model": str(folder), "device": "cpu", "threads": 1, **options})
+    assert isinstance(agent, HFLocal)
+    return agent
+
+
+def question(i: int) -> list[Message]:
+    return [{"role": "system", "content": "solve"}, {"role": "user", "content": f"a={i}; " * (1 + i % 9)}]
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("vivavoce-")]
+
+
+async def closing(agent: HFLocal, *calls: Any) -> list[Any]:
+    try:
+        return await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        await agent.aclose()
+
+
+def test_concurrent_replies_fill_few_batches_and_say_what_they_say_alone(tiny_model: Path) -> None:
+    many, single = make(tiny_model, max_batch=64), make(tiny_model, max_batch=1)
+    together = asyncio.run(closing(many, *(many.reply(question(i), SAMPLING, i) for i in range(150))))
+    assert many.batches <= 4
+    alone = asyncio.run(closing(single, *(single.reply(question(i), SAMPLING, i) for i in range(0, 150, 10))))
+    assert single.batches == 15
+    assert [said.text for said in together[::10]] == [said.text for said in alone]
+    assert all(said.usage.prompt > 0 and 0 < said.usage.completion <= 24 for said in together)
+    assert not workers()
+
+
+def test_several_agents_share_a_device_over_several_rounds(tiny_model: Path) -> None:
+    agents = [make(tiny_model, name) for name in ("ada", "bob", "cyd")]
+
+    async def debate(i: int) -> list[str]:
+        said = list[str]()
+        for turn in range(3):
+            agent = agents[(i + turn) % 3]
+            said.append((await agent.reply([{"role": "user", "content": f"{i} {said}"[:90]}], SAMPLING, i)).text)
+        return said
+
+    async def run() -> list[list[str]]:
+        try:
+            return await asyncio.gather(*map(debate, range(60)))
+        finally:
+            for agent in agents:
+                await agent.aclose()
+
+    assert len(asyncio.run(run())) == 60
+    assert sum(agent.batches for agent in agents) <= 20  # 180 replies
+
+
+def test_batches_respect_their_token_bound(tiny_model: Path) -> None:
+    agent = make(tiny_model, max_batch_tokens=400)
+    batches = list[list[int]]()
+    decode = agent._decode
+
+    def watch(batch: Any, *rest: Any) -> None:
+        batches.append([len(one.prompt.ids) for one in batch])
+        decode(batch, *rest)
+
+    agent._decode = watch  # ty: ignore
+    replies = asyncio.run(closing(agent, *(agent.reply(question(i), SAMPLING, i) for i in range(40))))
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert all(len(batch) * (max(batch) + 24) <= 400 or len(batch) == 1 for batch in batches)
+    assert sum(map(len, batches)) == 40
+    assert len(batches) < 20
+
+
+def test_an_overlong_prompt_is_an_error_that_names_the_lengths(tiny_model: Path) -> None:
+    agent = make(tiny_model)
+    long: list[Message] = [{"role": "user", "content": "7" * 300}]
+    nearly: list[Message] = [{"role": "user", "content": "7" * 240}]
+    error, rest = asyncio.run(closing(agent, agent.reply(long, SAMPLING, 1), agent.reply(nearly, SAMPLING, 1)))
+    assert isinstance(error, AgentError)
+    assert error.reason == "overlong"
+    assert "302" in error.detail
+    assert "256" in error.detail
+    assert isinstance(rest, Reply)
+    assert rest.usage.prompt == 242
+    assert rest.usage.completion <= 14
+
+
+def test_a_template_that_refuses_is_a_bad_request(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "strict")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    agent = make(folder)
+    [error] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
+    assert isinstance(error, AgentError)
+    assert error.reason == "bad_request"
+    assert "alternate" in error.detail
+
+
+def test_identity_follows_the_content_of_the_folder(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "copy")
+    (folder / "trainer_state.json").write_text("{}")
+    same = make(tiny_model).identity
+    assert make(folder).identity == same
+    assert make(folder, dtype="bfloat16").identity != same
+    blob = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
+    os.utime(folder / "model.safetensors", (1, 1))
+    assert make(folder).identity != same
+
+
+def test_an_adapter_folder_loads_over_its_base(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted = get_peft_model(base, LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
+    adapted.save_pretrained(str(tmp_path))
+    agent, plain = make(tmp_path), make(tiny_model)
+    [said] = asyncio.run(closing(agent, agent.reply(question(3), Sampling(0.0, 1.0, 24), 1)))
+    [other] = asyncio.run(closing(plain, plain.reply(question(3), Sampling(0.0, 1.0, 24), 1)))
+    assert agent.identity != plain.identity
+    assert said.text != other.text
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny_model)
+
+
+def test_a_model_that_cannot_be_loaded_is_the_users_error(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no folder"):
+        make(tmp_path / "missing")
+    with pytest.raises(RecipeError, match="no model 'zoe'"):
+        open_agent("ada", "hf_local", {"model": "schoolhouse:zoe"})
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"oops")
+    untold = shutil.copytree(tiny_model, tmp_path / "untold")
+    (untold / "chat_template.jinja").unlink()
+    for folder, what in ((broken, "cannot load"), (untold, "no chat template")):
+        agent = make(folder)
+        errors = asyncio.run(closing(agent, *(agent.reply(question(i), SAMPLING, i) for i in range(3))))
+        assert all(isinstance(error, RecipeError) and what in str(error) for error in errors)
+    assert not workers()
+
+
+def test_without_torch_the_extra_is_named(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match=r"vivavoce\[train\]"):
+        make(tiny_model)
+
+
+def test_a_cancelled_loop_stops_the_worker_and_the_agent_goes_on_later(tiny_model: Path) -> None:
+    agent = make(tiny_model)
+    asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))  # load outside of the clock
+
+    async def hasty() -> None:
+        slow = [agent.reply([{"role": "user", "content": "7"}], Sampling(1.0, 1.0, 250), i) for i in range(200)]
+        await asyncio.wait_for(asyncio.gather(*slow), 0.5)
+
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(hasty())
+    assert time.monotonic() - started < 30
+    [said] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
+    assert isinstance(said, Reply)
+    assert not workers()
+
+
+def test_weights_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vivavoce import schoolhouse
+
+    monkeypatch.setattr(schoolhouse, "weights", lambda name: tmp_path / name)
+    with pytest.raises(RecipeError, match="not installed"):
+        weights.folder("schoolhouse:ada")
+    (tmp_path / "ada").mkdir()
+    assert weights.folder("schoolhouse:ada") == tmp_path / "ada"

@@ -1,0 +1,119 @@
+"""Debate & Reflect from recipe to report: real student, real training, scripted teachers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vivavoce import plugins
+from vivavoce.config import check_recipe
+from vivavoce.evaluate.examine import Judged
+from vivavoce.graph import read_graphs
+from vivavoce.methods.debate_reflect import Options, distill, plan
+from vivavoce.records import Example, Tree, from_json
+from vivavoce.report import table, write_report
+from vivavoce.run import open_run
+
+STUDENTS = ["student", "single:ada", "single:bob", "single:cyd", "multi_teacher", "debate_reflect_sft",
+            "debate_reflect", "sft_continued"]
+COMMITTEE = ["teacher:ada", "teacher:bob", "teacher:cyd", "vote:majority", "vote:most_confident", "vote:confidence",
+             "vote:debate"]
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "run"
+
+
+def carry_out(values: dict[str, Any], where: Path, **how: bool) -> tuple[dict[str, Any], int]:
+    """Results of the run, and how many calls were paid for."""
+    recipe = check_recipe(values, Path("test.yaml"))
+    assert isinstance(recipe, Options)
+    paid = []
+    with open_run(where, recipe, **how) as run:
+        run.journal.on_call = lambda agent, cached, usage: paid.append(agent) if not cached else None
+        return asyncio.run(distill(recipe, run)), len(paid)
+
+
+def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe: dict[str, Any], where: Path) -> None:
+    found, paid = carry_out(recipe, where)
+    assert [a["name"] for a in found["arms"]] == STUDENTS + COMMITTEE
+    assert all(a["n"] == 20 and a["wilson95"][0] <= a["accuracy"] <= a["wilson95"][1] for a in found["arms"])
+    assert {a["name"]: len(a["seeds"]) for a in found["arms"]}["debate_reflect"] == 2
+    assert all({"a", "b", "p"} <= p.keys() for p in found["paired"])
+    assert paid > 300
+
+    graphs = list(read_graphs(where / "graphs" / "train.jsonl"))
+    for g in graphs:
+        g.check()
+    votes = {a["name"]: a["right"] for a in found["arms"]}
+    assert votes["vote:debate"] > max(votes[f"teacher:{t}"] for t in ("ada", "bob", "cyd")), "the scripts learn by hearing"
+
+    again, paid_again = carry_out(recipe, where)
+    assert paid_again == 0
+    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+
+    (where / "results.json").write_text(json.dumps(found))
+    assert "vote:debate" in write_report(where).read_text("utf-8")
+    assert "debate_reflect_sft" in table(found)
+
+
+def test_t_dpo_and_the_control_start_from_the_sft_student_and_take_equal_updates(where: Path) -> None:
+    results = {arm: json.loads((where / "checkpoints" / f"{arm}-1" / "train_result.json").read_text())
+               for arm in ("debate_reflect_sft", "debate_reflect", "sft_continued")}
+    assert results["debate_reflect"]["steps"] == results["sft_continued"]["steps"] == 3
+    assert results["debate_reflect"]["first_loss"] == pytest.approx(0.693147, abs=2e-6)
+
+
+def test_every_row_of_the_run_names_nodes_of_its_graphs(where: Path) -> None:
+    known = {n.id for g in read_graphs(where / "graphs" / "train.jsonl") for n in g.nodes}
+    rows = [from_json(Example, x) for x in (where / "data" / "debate_reflect_sft.jsonl").read_text().splitlines()]
+    assert rows
+    assert all(set(r.source) <= known for r in rows)
+    trees = [from_json(Tree, x) for x in (where / "data" / "trees-0.jsonl").read_text().splitlines()]
+    assert trees
+    assert all(c.source in known for t in trees for c in t.chosen)
+
+
+def test_no_test_question_was_trained_on_and_none_of_its_prompts_held_a_debate(where: Path) -> None:
+    trained = {json.loads(line)["problem"] for line in (where / "data" / "multi_teacher.jsonl").read_text().splitlines()}
+    tested = [from_json(Judged, x) for x in (where / "evaluations" / "student-0.jsonl").read_text().splitlines()]
+    assert len(tested) == 20
+    assert not trained & {j.problem for j in tested}
+
+
+def test_changing_how_trees_are_grown_pays_for_no_debate(recipe: dict[str, Any], where: Path) -> None:
+    changed = {**recipe, "trees": {"branch": "step", "pairing": "cross_product"},
+               "dpo": {**recipe["dpo"], "objective": "listwise", "beta": 0.3}}
+    asked: list[str] = []
+    checked = check_recipe(changed, Path("test.yaml"))
+    assert isinstance(checked, Options)
+    with open_run(where, checked, update=True) as run:
+        run.journal.on_call = lambda agent, cached, usage: asked.append(agent) if not cached else None
+        asyncio.run(distill(checked, run))
+    assert asked
+    assert set(asked) == {"student"}, "only the retrained student sits its test again"
+
+
+def test_the_plan_counts_what_the_run_then_asked(recipe: dict[str, Any], where: Path) -> None:
+    checked = check_recipe(recipe, Path("test.yaml"))
+    assert isinstance(checked, Options)
+    planned = plan(checked)
+    from vivavoce.agents.journal import Journal
+
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        spent = {(c.stage, c.agent): c.calls for c in journal.costs()}
+    for p in planned:
+        if p.stage in ("debate:train", "debate:test"):
+            assert p.least <= spent[p.stage, p.agent] <= p.most
+
+
+def test_every_method_has_what_the_command_line_needs() -> None:
+    for name in plugins.names("methods"):
+        module = plugins.load("methods", name, "test")
+        assert callable(module.plan)
+        assert module.Options.model_fields["method"]

@@ -1,0 +1,94 @@
+"""Recipes are strict: every mistake is named with file, line and the nearest known key, before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vivavoce.config import load_recipe, recipes
+from vivavoce.errors import RecipeError
+from vivavoce.methods.debate_reflect import Options
+
+GOOD = """\
+method: debate_reflect
+task: {name: schoolhouse, train: 5, test: 5}
+teachers:
+  - name: one
+    backend: scripted
+    replies: ["4"]
+student:
+  name: pupil
+  model: some/model
+debate:
+  max_rounds: 2
+dpo:
+  beta: 0.2
+"""
+
+
+def recipe(tmp_path: Path, text: str = GOOD, *overrides: str) -> Options:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, "utf-8")
+    loaded = load_recipe(path, overrides)
+    assert isinstance(loaded, Options)
+    return loaded
+
+
+def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path)
+    assert (loaded.dpo.beta, loaded.debate.max_rounds, loaded.teachers[0].backend) == (0.2, 2, "scripted")
+    assert loaded.sft == type(loaded.sft)()
+
+
+@pytest.mark.parametrize(("wrong", "right", "said"), [
+    ("max_rounds", "max_round", r"unknown key `debate\.max_round`, did you mean `max_rounds`(?s:.*)recipe\.yaml:11"),
+    ("replies", "temprature", r"unknown key `teachers\.0\.temprature`, did you mean `temperature`(?s:.*)recipe\.yaml:6"),
+    ("train: 5", "trian: 5", r"unknown key `task\.trian`, did you mean `train`(?s:.*)recipe\.yaml:2"),
+    ("model:", "modle:", r"unknown key `student\.modle`, did you mean `model`(?s:.*)recipe\.yaml:9"),
+    ("beta: 0.2", "beta: -1", r"`dpo\.beta`: Input should be greater than 0 \(got -1\)(?s:.*)recipe\.yaml:13"),
+    ("beta: 0.2", "objective: triples", r"`dpo\.objective`: Input should be 'pairs' or 'listwise'(?s:.*)recipe\.yaml:13"),
+    ("scripted", "scripted_", r"unknown agent `scripted_`, did you mean `scripted`(?s:.*)recipe\.yaml:5"),
+    ("name: schoolhouse", "name: scoolhouse", r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:2"),
+    ("method: debate_reflect", "method: debate", r"unknown method `debate`, did you mean `debate_reflect`"),
+    ("  max_rounds: 2", "  max_rounds: 2\n  max_rounds: 3", r"key `max_rounds` stands twice(?s:.*)recipe\.yaml:12"),
+    ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
+])
+def test_a_mistake_is_told_with_its_line_and_what_is_allowed(tmp_path: Path, wrong: str, right: str, said: str) -> None:
+    assert wrong in GOOD
+    with pytest.raises(RecipeError, match=said):
+        recipe(tmp_path, GOOD.replace(wrong, right, 1))
+
+
+def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"(?s)max_round.*:11.*beta.*:13"):
+        recipe(tmp_path, GOOD.replace("max_rounds", "max_round").replace("0.2", "x"))
+
+
+def test_overrides_reach_into_sections_and_lists(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, GOOD, "dpo.beta=0.5", "teachers.0.temperature=0.9", "sft.lora=null")
+    assert (loaded.dpo.beta, loaded.teachers[0].temperature, loaded.sft.lora) == (0.5, 0.9, None)
+
+
+@pytest.mark.parametrize("override", ["dpo", "=3", "teachers.7.name=x", "dpo.bta=1", "method.x=1"])
+def test_a_wrong_override_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(RecipeError):
+        recipe(tmp_path, GOOD, override)
+
+
+def test_a_yaml_tag_makes_no_object(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not YAML"):
+        recipe(tmp_path, GOOD + "name: !!python/object/apply:os.getcwd []\n")
+
+
+def test_a_resolved_recipe_loads_again_to_the_same(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path)
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(loaded.model_dump(mode="json")), "utf-8")
+    assert load_recipe(again) == loaded
+
+
+@pytest.mark.parametrize("path", recipes().values(), ids=str)
+def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
+    assert load_recipe(path).method

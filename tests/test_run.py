@@ -1,0 +1,58 @@
+"""A run is a directory that can be opened again, by one process at a time, with the same recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vivavoce.config import Recipe
+from vivavoce.errors import RunConflict
+from vivavoce.records import Completion
+from vivavoce.run import changed_keys, open_run
+
+RECIPE = Recipe.model_validate({"method": "m", "task": {"name": "t", "size": 3}, "student": {"name": "s"},
+                                "teachers": [{"name": "a"}]})
+
+
+def test_a_file_is_made_again_only_when_its_dependencies_change(tmp_path: Path) -> None:
+    rows = [Completion("text", "node")]
+    path = tmp_path / "data" / "x.jsonl"
+    with open_run(tmp_path, RECIPE) as run:
+        assert run.kept_rows(path, [1], Completion) is None
+        run.keep_rows(path, [1], rows)
+    with open_run(tmp_path, RECIPE) as run:
+        assert run.kept_rows(path, [1], Completion) == rows
+        assert run.kept_rows(path, [2], Completion) is None
+
+
+def test_a_begun_folder_is_kept_for_the_same_dependencies_and_cleared_for_others(tmp_path: Path) -> None:
+    with open_run(tmp_path, RECIPE) as run:
+        folder = run.folder("model", [1])
+        assert folder is not None
+        (folder / "checkpoint").touch()
+        assert run.folder("model", [1]) == folder
+        assert (folder / "checkpoint").exists()
+        run.folder("model", [2])
+        assert not (folder / "checkpoint").exists()
+        run.finished("model", [2])
+        assert run.folder("model", [2]) is None
+
+
+def test_another_recipe_is_refused_with_the_keys_that_differ_unless_it_is_an_update(tmp_path: Path) -> None:
+    other = RECIPE.model_copy(update={"seed": 7, "teachers": [RECIPE.teachers[0].model_copy(update={"top_p": 0.5})]})
+    with open_run(tmp_path, RECIPE):
+        pass
+    with pytest.raises(RunConflict, match=r"differs in seed, teachers\.0\.top_p"), open_run(tmp_path, other):
+        pass
+    with open_run(tmp_path, other, update=True) as run:
+        assert run.manifest["seed"] == 7
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    with open_run(tmp_path, RECIPE), pytest.raises(RunConflict, match="another process"), open_run(tmp_path, RECIPE):
+        pass
+
+
+def test_changed_keys_are_named_by_their_path() -> None:
+    assert changed_keys({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 3], "d": 0}) == ["a.b", "c.1", "d"]
