@@ -76,9 +76,9 @@ def votes(graph: Graph, round: int, seed: int = 0) -> list[tuple[str, Node]]:
     """Who would win a vote of all who answered in ``round``, by each weight that somebody gave. Ties fall by seed."""
     stated = graph.stated(round)
     sure, likely = (any(getattr(n, w) is not None for n in stated) for w in ("confidence", "probability"))
-    told = {"majority": True, "confidence": sure, "probability": likely, "most_confident": sure}
-    won = {way: vote(stated, way, seed) for way in VOTES if told[way]}
-    return [(VOTES[way], winner) for way, winner in won.items() if winner is not None]
+    told: dict[VoteBy, bool] = {"majority": True, "confidence": sure, "probability": likely, "most_confident": sure}
+    won = {words: vote(stated, way, seed) for way, words in VOTES.items() if told[way]}
+    return [(words, winner) for words, winner in won.items() if winner is not None]
 
 
 def figures(n: Node) -> list[str]:

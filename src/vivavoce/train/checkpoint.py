@@ -255,6 +255,7 @@ def finish(
         student: Any = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(student, "merge_and_unload"):
             student.save_pretrained(out / "adapter")
+            tokenizer.save_pretrained(out / "adapter")
             student = student.merge_and_unload()
         student.config.use_cache = True
         student.save_pretrained(out)

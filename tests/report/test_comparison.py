@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vivavoce.evaluate.table import results
+from vivavoce.report import table
+from vivavoce.report.comparison import duration, families, final_arm, holm, p_value, strongest_without_debate, tests
+
+from .conftest import judged_rows, some_results
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def small() -> dict:
+    """Three arms, one of them trained on two seeds, and tests that go both ways or nowhere."""
+    arms = {"student": {0: judged_rows(50, 0.3, 1)}, "vote:majority": {0: judged_rows(50, 0.5, 2, (200, 90))},
+            "debate_reflect": {0: judged_rows(50, 0.7, 3), 1: judged_rows(50, 0.5, 4)}}
+    pairs = [("student", "debate_reflect"), ("vote:majority", "debate_reflect"), ("student", "student")]
+    return results("sums", arms, pairs, 12.5)
+
+
+def test_the_table_is_as_it_was() -> None:
+    assert table(small()) + "\n" == (GOLDEN / "table.txt").read_text("utf-8")
+
+
+def test_the_table_names_every_arm_and_p_and_fits_100_columns() -> None:
+    found = some_results()
+    shown = table(found)
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "\x1b" not in shown
+    for arm in found["arms"]:
+        assert any(line.split()[:1] == [arm["name"]] and f"{arm['right']}/{arm['n']}" in line
+                   for line in shown.splitlines()), arm["name"]
+    for pair in found["paired"]:
+        line = next(x for x in shown.splitlines() if f"{pair['a']} → {pair['b']}" in x)
+        assert p_value(pair["p"]) in line
+        assert f"{pair['a_only']} / {pair['b_only']}" in line
+
+
+def test_names_that_are_long_or_look_like_markup_neither_break_the_width_nor_colour_the_text() -> None:
+    name = "single:" + "a-very-long-name-" * 6 + "[red]x[/red]"
+    rows = judged_rows(20, 0.5, 1)
+    shown = table(results("t", {"student": {0: rows}, name: {0: rows}}, [("student", name)], 1.0))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "[red]" in "".join(shown.split())
+
+
+def test_one_arm_without_tests_makes_a_table() -> None:
+    shown = table(results("t", {"some/model": {0: judged_rows(10, 0.5, 1)}}, [], 1.0))
+    assert "some/model" in shown
+    assert "Paired" not in shown
+
+
+def test_a_gain_is_what_the_second_has_more_than_the_first() -> None:
+    found = small()
+    accuracy = {arm["name"]: arm["accuracy"] for arm in found["arms"]}
+    for test in tests(found):
+        assert test.gain == pytest.approx(100 * (accuracy[test.b] - accuracy[test.a]))
+
+
+def test_no_difference_is_called_better_unless_it_stays_significant_after_correction() -> None:
+    found = some_results()
+    by_pair = {(t.a, t.b): t for t in tests(found)}
+    clear, none = by_pair["student", "debate_reflect"], by_pair["sft_continued", "debate_reflect"]
+    marginal = by_pair["debate_reflect_sft", "debate_reflect"]
+    assert (clear.winner, clear.doubt) == ("debate_reflect", "")
+    assert (none.winner, none.doubt) == (None, "not significant")
+    assert marginal.p < 0.05 < marginal.p_holm
+    assert (marginal.winner, marginal.doubt) == (None, "not significant after correction")
+    assert tests(small())[2].doubt == "the same on every question"
+
+
+def test_the_loser_may_be_the_second() -> None:
+    better, worse = judged_rows(200, 0.8, 1), judged_rows(200, 0.3, 2)
+    (test,) = tests(results("t", {"old": {0: better}, "new": {0: worse}}, [("old", "new")], 1.0))
+    assert test.winner == "old"
+    assert test.gain < 0
+
+
+def test_holm_is_as_worked_by_hand_and_never_below_the_raw_value() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_arms_fall_into_families_and_the_strongest_without_debate_are_marked() -> None:
+    found = some_results()
+    names = [[arm["name"] for arm in family.arms] for family in families(found)]
+    assert names[0][0] == "student"
+    assert "sft_continued" in names[0]
+    assert all(n.startswith(("teacher:", "vote:")) for n in names[1])
+    assert names[2] == ["vote:debate"]
+    right = {arm["name"]: arm["right"] for arm in found["arms"]}
+    for name in strongest_without_debate(found):
+        rivals = names[1] if name in names[1] else [n for n in names[0] if n.startswith("single:") or n == "multi_teacher"]
+        assert right[name] == max(right[n] for n in rivals)
+
+
+def test_the_run_is_about_its_method_or_about_what_most_tests_are_about() -> None:
+    found = some_results()
+    assert final_arm(found, "debate_reflect") == "debate_reflect"
+    assert final_arm(found, "another_method") == "vote:debate"
+    assert final_arm(results("t", {"m": {0: judged_rows(5, 0.5, 1)}}, [], 1.0), None) is None
+
+
+def test_p_values_and_times_are_short_and_never_zero() -> None:
+    assert [p_value(p) for p in (1.0, 0.2187, 0.04999, 0.001, 0.00042, 3e-12, 0.0)] == [
+        "1.00", "0.22", "0.050", "0.001", "4e-4", "3e-12", "<1e-99"]
+    assert [duration(s) for s in (8.2, 59.7, 250, 11100)] == ["8 s", "60 s", "4 min 10 s", "3 h 5 min"]

@@ -1,0 +1,83 @@
+"""The command line as a user meets it: results on standard output, talk and errors on standard error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vivavoce.graph import Graph, write_graphs
+from vivavoce.records import Problem, node
+
+RECIPE = """\
+method: debate_reflect
+task: {name: schoolhouse, train: 12, test: 10}
+teachers:
+  - {name: one, backend: scripted, replies: ["ans=4"]}
+  - {name: two, backend: scripted, replies: ["ans=5"]}
+student: {name: pupil, model: schoolhouse:student, max_new_tokens: 20}
+debate: {prompts: schoolhouse, max_rounds: 2}
+"""
+
+
+def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd,
+                          check=False)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_a_plan_spends_nothing_and_counts_each_agent(recipe: Path) -> None:
+    done = viva("plan", "recipe.yaml", "--json", "--set", "test.committee=false", cwd=recipe)
+    assert done.returncode == 0, done.stderr
+    planned = {(p["stage"], p["agent"]): (p["least"], p["most"]) for p in json.loads(done.stdout)}
+    assert planned["debate:train", "one"] == (12, 12 * (2 + 2)), "two answers, and at most two critiques of two others"
+    assert planned["test", "pupil"] == (10 * 7, 10 * 7), "untrained, two singles, all, SFT, continued, full"
+    assert {p.name for p in recipe.iterdir()} == {"recipe.yaml"}
+
+
+def test_a_mistake_ends_with_code_2_and_three_lines_and_no_traceback(recipe: Path) -> None:
+    done = viva("plan", "recipe.yaml", "--set", "debate.max_round=3", cwd=recipe)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "did you mean `max_rounds`?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_debate_is_shown_with_who_changed_their_mind(tmp_path: Path) -> None:
+    early = node("answer", "p", "ada", 0, "I guess 5.", answer="5", correct=False)
+    late = node("answer", "p", "ada", 1, "It is 4.", answer="4", correct=True, parents=(early.id,))
+    write_graphs(tmp_path / "graphs.jsonl", [Graph(Problem("p", "2 + 2?", "4"), (early, late))])
+    done = viva("graph", "show", "graphs.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 + 2?" in done.stdout
+    assert "I guess 5." in done.stdout
+    missing = viva("graph", "show", "graphs.jsonl", "q", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "no problem `q`" in missing.stderr
+
+
+def test_recorded_attempts_become_graphs_and_trees(tmp_path: Path) -> None:
+    attempts = [{"agent": "ada", "text": "2 and 2.\n#### 4", "correct": True}, {"agent": "bob", "text": "#### 5"}]
+    (tmp_path / "attempts.jsonl").write_text(
+        json.dumps({"id": "q", "question": "2 + 2?", "gold": "4", "attempts": attempts}) + "\n")
+    done = viva("import", "attempts", "attempts.jsonl", "--task", "gsm8k", "--out", "graphs.jsonl", cwd=tmp_path)
+    assert (done.returncode, "1 graphs, 2 answers (1 right)" in done.stderr) == (0, True), done.stderr
+    done = viva("trees", "graphs.jsonl", "--task", "gsm8k", "--out", "trees.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tree,) = [json.loads(line) for line in (tmp_path / "trees.jsonl").read_text().splitlines()]
+    assert [c["text"] for c in tree["chosen"]] == ["2 and 2.\n#### 4"]
+    assert [c["text"] for c in tree["rejected"]] == ["#### 5"]
+
+
+@pytest.mark.parametrize(("what", "name"), [("tasks", "gsm8k"), ("agents", "hf_local"), ("methods", "debate_reflect"),
+                                            ("prompts", "general")])
+def test_what_there_is_can_be_listed(tmp_path: Path, what: str, name: str) -> None:
+    assert name in viva("list", what, cwd=tmp_path).stdout.split()
