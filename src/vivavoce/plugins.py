@@ -41,7 +41,12 @@ def load(room: str, name: str, where: str) -> ModuleType:
     """
     kind = _MAKER[room]
     if name.endswith(".py"):
-        return _from_file(Path(name), kind, where)
+        module = load_file(name, where)
+        options = getattr(module, "Options", None)
+        if not (isinstance(options, type) and issubclass(options, BaseModel) and callable(getattr(module, kind, None))):
+            raise RecipeError(f"the file defines no pydantic model `Options` or no function `{kind}`", name,
+                              f"write `class Options(BaseModel)` and `def {kind}(…)`; see the modules of vivavoce")
+        return module
     known = names(room)
     if name not in known:
         raise RecipeError(f"unknown {room.removesuffix('s')} `{name}`{near(name, known)}", where,
@@ -49,14 +54,18 @@ def load(room: str, name: str, where: str) -> ModuleType:
     return importlib.import_module(f"vivavoce.{room}.{name}")
 
 
-def _from_file(path: Path, kind: str, where: str) -> ModuleType:
+def load_file(path: str | Path, where: str) -> ModuleType:
+    """Import the Python file at ``path``. Raises RecipeError where there is none, or it is not Python."""
+    path = Path(path)
     if not path.is_file():
         raise RecipeError(f"there is no file {path}", where, f"it is looked for in {Path.cwd()}")
-    name = f"vivavoce_file_{digest(str(path.resolve()))[:12]}"
+    # one module for one content, so that a file that was edited is not answered from the last import
+    name = f"vivavoce_file_{digest([str(path.resolve()), path.read_text('utf-8')])[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, path
+    assert spec is not None, path
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pydantic look their module up by name
     try:
@@ -67,10 +76,6 @@ def _from_file(path: Path, kind: str, where: str) -> ModuleType:
     except BaseException:
         del sys.modules[name]  # a half-made module must not be found by the next import
         raise
-    options = getattr(module, "Options", None)
-    if not (isinstance(options, type) and issubclass(options, BaseModel) and callable(getattr(module, kind, None))):
-        raise RecipeError(f"the file defines no pydantic model `Options` or no function `{kind}`", str(path),
-                          f"write `class Options(BaseModel)` and `def {kind}(…)`; see the modules of vivavoce")
     return module
 
 

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from vivavoce.agents import Agent, backends, open_agent
+from vivavoce import plugins
+from vivavoce.agents import Agent, open_agent
 from vivavoce.errors import RecipeError
 from vivavoce.records import Sampling
 
 
 def test_the_backends_are_the_files_that_define_agent() -> None:
-    assert {"hf_local", "openai_chat", "scripted"} <= set(backends())
-    assert not {"journal", "decode", "detokenise", "weights"} & set(backends())
+    assert {"hf_local", "openai_chat", "scripted"} <= set(plugins.names("agents"))
+    assert not {"journal", "decode", "detokenise", "weights"} & set(plugins.names("agents"))
 
 
 def test_an_unknown_backend_names_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="did you mean 'hf_local'") as caught:
+    with pytest.raises(RecipeError, match="did you mean `hf_local`") as caught:
         open_agent("ada", "hf_lokal", {})
     assert "openai_chat" in caught.value.do
     assert "ada" in caught.value.where
@@ -53,10 +54,10 @@ def test_a_path_to_a_python_file_is_a_backend(tmp_path: Path) -> None:
     assert asyncio.run(agent.reply([], Sampling(), 1)).text == "a b"
     with pytest.raises(RecipeError, match="unknown key `word`"):
         open_agent("ada", str(file), {"word": []})
-    with pytest.raises(RecipeError, match="no Python file"):
+    with pytest.raises(RecipeError, match="there is no file"):
         open_agent("ada", str(tmp_path / "other.py"), {})
     file.write_text("Options = None\n")
-    with pytest.raises(RecipeError, match="defines no agent"):
+    with pytest.raises(RecipeError, match="no function `agent`"):
         open_agent("ada", str(file), {})
 
 

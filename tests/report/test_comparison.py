@@ -6,7 +6,15 @@ import pytest
 
 from vivavoce.evaluate.table import results
 from vivavoce.report import table
-from vivavoce.report.comparison import duration, families, final_arm, holm, p_value, strongest_without_debate, tests
+from vivavoce.report.comparison import (
+    duration,
+    families,
+    final_arm,
+    holm,
+    p_value,
+    paired_tests,
+    strongest_without_debate,
+)
 
 from .conftest import judged_rows, some_results
 
@@ -34,7 +42,7 @@ def test_the_table_names_every_arm_and_p_and_fits_100_columns() -> None:
         assert any(line.split()[:1] == [arm["name"]] and f"{arm['right']}/{arm['n']}" in line
                    for line in shown.splitlines()), arm["name"]
     for pair in found["paired"]:
-        line = next(x for x in shown.splitlines() if f"{pair['a']} → {pair['b']}" in x)
+        line = next(x for x in shown.splitlines() if f" {pair['a']} → {pair['b']} " in x)
         assert p_value(pair["p"]) in line
         assert f"{pair['a_only']} / {pair['b_only']}" in line
 
@@ -56,25 +64,32 @@ def test_one_arm_without_tests_makes_a_table() -> None:
 def test_a_gain_is_what_the_second_has_more_than_the_first() -> None:
     found = small()
     accuracy = {arm["name"]: arm["accuracy"] for arm in found["arms"]}
-    for test in tests(found):
+    for test in paired_tests(found):
         assert test.gain == pytest.approx(100 * (accuracy[test.b] - accuracy[test.a]))
 
 
 def test_no_difference_is_called_better_unless_it_stays_significant_after_correction() -> None:
     found = some_results()
-    by_pair = {(t.a, t.b): t for t in tests(found)}
+    by_pair = {(t.a, t.b): t for t in paired_tests(found)}
     clear, none = by_pair["student", "debate_reflect"], by_pair["sft_continued", "debate_reflect"]
     marginal = by_pair["debate_reflect_sft", "debate_reflect"]
     assert (clear.winner, clear.doubt) == ("debate_reflect", "")
     assert (none.winner, none.doubt) == (None, "not significant")
     assert marginal.p < 0.05 < marginal.p_holm
     assert (marginal.winner, marginal.doubt) == (None, "not significant after correction")
-    assert tests(small())[2].doubt == "the same on every question"
+    assert paired_tests(small())[2].doubt == "the same on every question"
+
+
+def test_nobody_is_better_who_is_better_on_one_training_seed_alone() -> None:
+    lucky = paired_tests(small())[1]
+    assert lucky.p_holm < 0.05
+    assert [seed for seed, _, p in lucky.seeds if p < 0.05] == [0]
+    assert (lucky.winner, lucky.doubt) == (None, "not significant on every seed")
 
 
 def test_the_loser_may_be_the_second() -> None:
     better, worse = judged_rows(200, 0.8, 1), judged_rows(200, 0.3, 2)
-    (test,) = tests(results("t", {"old": {0: better}, "new": {0: worse}}, [("old", "new")], 1.0))
+    (test,) = paired_tests(results("t", {"old": {0: better}, "new": {0: worse}}, [("old", "new")], 1.0))
     assert test.winner == "old"
     assert test.gain < 0
 
@@ -94,7 +109,8 @@ def test_arms_fall_into_families_and_the_strongest_without_debate_are_marked() -
     assert names[2] == ["vote:debate"]
     right = {arm["name"]: arm["right"] for arm in found["arms"]}
     for name in strongest_without_debate(found):
-        rivals = names[1] if name in names[1] else [n for n in names[0] if n.startswith("single:") or n == "multi_teacher"]
+        taught = [n for n in names[0] if n.startswith("single:") or n == "multi_teacher"]
+        rivals = names[1] if name in names[1] else taught
         assert right[name] == max(right[n] for n in rivals)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from vivavoce.errors import DataError
+from vivavoce.evaluate.table import results
 from vivavoce.graph import write_graphs
 from vivavoce.report import write_report
 from vivavoce.report.comparison import p_value
 
-from .conftest import ARMS, HOSTILE, PAIRS, debates, some_results, write_run
+from .conftest import ARMS, HOSTILE, PAIRS, debates, judged_rows, some_results, write_run
 
 _VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
 
@@ -54,6 +55,12 @@ def page_of(run: Path) -> Page:
     return Page(write_report(run).read_text("utf-8"))
 
 
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    """The page of a whole run, written once."""
+    return page_of(run)
+
+
 def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
     html = write_report(run).read_text("utf-8")
     assert not re.search(r"https?://|//[a-z0-9.-]+\.[a-z]{2,}/", html)
@@ -70,8 +77,8 @@ def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_every_arm_seed_and_p_value_is_on_the_page(run: Path) -> None:
-    text, found = page_of(run).text, some_results()
+def test_every_arm_seed_and_p_value_is_on_the_page(page: Page) -> None:
+    text, found = page.text, some_results()
     for arm in found["arms"]:
         assert arm["name"] in text
         assert f"{arm['right']}/{arm['n']}" in text
@@ -83,16 +90,15 @@ def test_every_arm_seed_and_p_value_is_on_the_page(run: Path) -> None:
     assert len(PAIRS) == len(found["paired"])
 
 
-def test_what_is_not_significant_is_said_to_be_so(run: Path) -> None:
-    text = page_of(run).text
+def test_what_is_not_significant_is_said_to_be_so(page: Page) -> None:
+    text = page.text
     assert "is not shown to differ from sft_continued" in text
     assert "is not shown to differ from debate_reflect_sft : +4.2 points, not significant after correction" in text
     assert "strongest committee without debate" in text
     assert "Oracle roles" in text
 
 
-def test_links_within_the_page_lead_somewhere(run: Path) -> None:
-    page = page_of(run)
+def test_links_within_the_page_lead_somewhere(page: Page) -> None:
     anchors = {a["id"] for _, a in page.tags if "id" in a}
     links = {str(a["href"])[1:] for tag, a in page.tags if tag == "a"}
     assert links
@@ -112,8 +118,7 @@ def test_what_models_wrote_never_becomes_markup(tmp_path: Path) -> None:
     assert not {c for c in html if not c.isprintable() and c != "\n"} - {"\t"}
 
 
-def test_the_debates_to_read_begin_with_a_change_to_right_and_each_has_a_round_and_a_column(run: Path) -> None:
-    page = page_of(run)
+def test_the_debates_to_read_begin_with_a_change_to_right_and_each_has_a_round_and_a_column(page: Page) -> None:
     shown = [a for tag, a in page.tags if tag == "details" and a.get("class") == "debate"]
     assert len(shown) == 12
     assert ["open" in a for a in shown] == [True] + [False] * 11
@@ -159,20 +164,15 @@ def test_a_loss_curve_that_is_being_written_is_shown_as_far_as_it_goes(tmp_path:
     assert len(points.split()) == 2
 
 
-def test_the_ledger_adds_up(run: Path) -> None:
-    page = page_of(run)
+def test_the_ledger_adds_up(page: Page) -> None:
     ledger = page.text[page.text.index("Every model call of the run"):]
     assert "debate:train ada 3 1 1 " in ledger  # of four requests one was asked before and one failed
-    assert "all 12 5 4 " in ledger  # the student's test question was the debate's: a hit in a stage of its own
+    assert "all 13 4 4 " in ledger
 
 
 def test_a_single_seed_and_a_single_arm_are_told_as_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(some_results(40, seeds=(0,))))
     assert "was trained with one seed" in page_of(tmp_path).text
-    from vivavoce.evaluate.table import results
-
-    from .conftest import judged_rows
-
     (tmp_path / "results.json").write_text(json.dumps(results("t", {"m": {0: judged_rows(4, 2.0, 1)}}, [], 1.0)))
     assert "m 100" in page_of(tmp_path).text
 

@@ -1,5 +1,7 @@
 """The builder trains: a fraction of the student's schooling already binds operands and knows facts."""
 
+import random
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,7 +9,7 @@ pytest.importorskip("transformers")
 
 from transformers import AutoModelForCausalLM
 
-from vivavoce.schoolhouse import build, swift, tokenizer, world
+from vivavoce.schoolhouse import build, tokenizer, world
 from vivavoce.schoolhouse.lessons import LESSONS, Pupil
 from vivavoce.schoolhouse.speak import Speaker
 
@@ -17,28 +19,7 @@ def speaker():
     return Speaker(build.new_model(build.TEACHER_SHAPE, 0), tokenizer.tokenizer())
 
 
-def test_the_swift_forward_pass_is_qwen3s(speaker):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for p in speaker.model.parameters():  # away from the initial ones, so that norm weights are tested too
-            p.add_(torch.randn_like(p) * 0.1)
-    ids, probe = torch.randint(5, 300, (3, 41)), torch.randn(3, 41, 96)
-
-    def gradients(hidden):
-        speaker.model.zero_grad()
-        (hidden * probe).sum().backward()
-        return [p.grad.clone() for p in speaker.model.parameters()]
-
-    theirs = speaker.model.model(input_ids=ids, use_cache=False).last_hidden_state
-    ours = swift.hidden_states(speaker.model, ids)
-    assert torch.allclose(ours, theirs, atol=1e-4)
-    for a, b in zip(gradients(ours), gradients(theirs), strict=True):
-        assert (a - b).abs().max() <= 1e-4 * b.abs().max()
-
-
 def test_rows_are_what_tokenising_the_whole_text_gives(speaker):
-    import random
-
     sample = ("a=4; b=a-3; c=b*5; c?", "b=4-3=1; c=1*5=7?; ans=7 conf=15")
     pupil, rng = Pupil(world.known("bob"), samples=[sample]), random.Random(0)
     made = [kind(rng, pupil) for kind in LESSONS.values() for _ in range(20)]

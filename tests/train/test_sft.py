@@ -101,6 +101,18 @@ def test_a_checkpoint_cut_off_in_the_writing_is_passed_over(student: Path, tmp_p
     assert equal(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_training_reports_to_nobody():
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_DISABLE_TELEMETRY
+
+
+def test_the_curve_has_the_first_and_the_last_update(student: Path, tmp_path: Path):
+    result = train_sft(student, ROWS, settings(max_steps=5, log_steps=3), tmp_path, seed=1)
+    assert [point["step"] for point in result.history] == [1, 3, 5]
+    assert (result.first_loss, result.last_loss) == (result.history[0]["loss"], result.history[-1]["loss"])
+
+
 def test_over_long_rows_are_dropped_counted_and_said(student: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     long = Example("e", messages("Why?"), "42 " * 100, ())
     result = train_sft(student, [*ROWS, long], settings(max_steps=1, max_length=120), tmp_path, seed=1)

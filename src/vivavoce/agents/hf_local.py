@@ -19,13 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.agents import weights
 from vivavoce.errors import AgentError, MissingDependency
-from vivavoce.records import Message, Reply, Sampling
+from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
     from vivavoce.agents.decode import Decoded, Decoder, Prompt
@@ -55,6 +55,8 @@ class Options(BaseModel):
     """Bound of rows times (longest prompt + most new tokens) of a batch; what the cache's memory grows with."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in the whole process; None leaves torch's default."""
+    chat_template_kwargs: dict[str, Any] = Field(default={})
+    """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity."""
     trust_remote_code: bool = False
 
 
@@ -95,7 +97,9 @@ class HFLocal:
     @cached_property
     def identity(self) -> str:
         """Hash of weights, tokenizer and config, and the type that they run in; a retrained folder is somebody else."""
-        return f"hf:{weights.fingerprint(self.folder)}:{self.options.dtype}"
+        rendered = self.options.chat_template_kwargs
+        extra = f":{digest(rendered)[:16]}" if rendered else ""
+        return f"hf:{weights.fingerprint(self.folder)}:{self.options.dtype}{extra}"
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
         """Answer, in one batch with whoever asks at the same time.
@@ -121,7 +125,12 @@ class HFLocal:
             self._drain.cancel()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        on_cuda = self._decoder is not None and self._decoder.device.type == "cuda"
         self._pool = self._decoder = self._drain = None
+        if on_cuda:
+            import torch
+
+            torch.cuda.empty_cache()  # or the allocator keeps the memory from other processes
         for waiting in self._waiting:
             waiting.future.cancel()
         self._waiting.clear()
@@ -176,8 +185,14 @@ class HFLocal:
                 self._render(waiting, self._decoder)
         batch = self._batch([waiting for waiting in asked if waiting.outcome is None])
         if batch:
-            with _DEVICE_LOCKS[str(self._decoder.device)]:
+            lock = _DEVICE_LOCKS[str(self._decoder.device)]
+            while not lock.acquire(timeout=0.05):
+                if stop.is_set():  # closing must not wait for another agent's batch
+                    return
+            try:
                 self._decode(batch, self._decoder, stop)
+            finally:
+                lock.release()
 
     def _load(self) -> tuple[Decoder, int | None]:
         import torch
@@ -204,7 +219,8 @@ class HFLocal:
         tokenizer, messages, sampling = decoder.tokenizer, waiting.messages, waiting.sampling
         try:
             text = tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=False,
+                **self.options.chat_template_kwargs,
             )
         except TemplateError as error:  # say, a template that wants roles to alternate
             waiting.outcome = AgentError("bad_request", f"the chat template refuses the messages: {error}")

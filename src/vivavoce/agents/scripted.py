@@ -22,7 +22,7 @@ from typing import Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.agents import load_file
+from vivavoce import plugins
 from vivavoce.errors import RecipeError
 from vivavoce.records import Message, Reply, Sampling, Usage, digest, seed_of
 
@@ -99,7 +99,7 @@ def agent(name: str, options: Options) -> Scripted:
     do = "write `function: path/to/file.py:name`"
     if not path:
         raise RecipeError(f"`function: {options.function}` names no function", f"agent {name!r}", do)
-    respond = getattr(load_file(path, f"agent {name!r}"), function, None)
+    respond = getattr(plugins.load_file(path, f"agent {name!r}"), function, None)
     if not callable(respond):
         raise RecipeError(f"{path} defines no function {function!r}", f"agent {name!r}", do)
     identity = f"scripted:{function}:{digest(Path(path).read_text(encoding='utf-8'))[:16]}"

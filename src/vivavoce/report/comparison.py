@@ -28,10 +28,8 @@ class Family(NamedTuple):
     arms: list[Mapping[str, Any]]
 
 
-class Test(NamedTuple):
+class Paired(NamedTuple):
     """One paired test: what ``b`` gains over ``a`` on the same questions."""
-
-    __test__ = False  # a noun of statistics, not a test of this project
 
     a: str
     b: str
@@ -46,22 +44,25 @@ class Test(NamedTuple):
     """Training seed, gain in points and p, where there are several."""
 
     @property
-    def significant(self) -> bool:
-        return self.p_holm < LEVEL
-
-    @property
     def winner(self) -> str | None:
         """The one that is better beyond doubt of chance, if either is."""
-        return (self.b if self.gain > 0 else self.a) if self.significant else None
+        return None if self.doubt else self.b if self.gain > 0 else self.a
 
     @property
     def doubt(self) -> str:
-        """In words, why nobody wins; empty where somebody does."""
-        if self.significant:
-            return ""
+        """In words, why nobody wins; empty where somebody does.
+
+        Where there are several training seeds, each has to show the same, so that no verdict hangs on a lucky one.
+        """
         if self.a_only + self.b_only == 0:
             return "the same on every question"
-        return "not significant after correction" if self.p < LEVEL else "not significant"
+        if self.p >= LEVEL:
+            return "not significant"
+        if self.p_holm >= LEVEL:
+            return "not significant after correction"
+        if any(p >= LEVEL or (gain > 0) != (self.gain > 0) for _, gain, p in self.seeds):
+            return "not significant on every seed"
+        return ""
 
 
 
@@ -94,7 +95,7 @@ def strongest_without_debate(results: Results) -> dict[str, str]:
     return marks
 
 
-def tests(results: Results) -> list[Test]:
+def paired_tests(results: Results) -> list[Paired]:
     """The paired tests, with gains counted from the questions that only one of the two got right."""
     pairs, n = results["paired"], results["n"]
     corrected = holm([pair["p"] for pair in pairs])
@@ -102,7 +103,7 @@ def tests(results: Results) -> list[Test]:
     def gain(counts: Mapping[str, Any]) -> float:
         return 100 * (counts["b_only"] - counts["a_only"]) / n
 
-    return [Test(pair["a"], pair["b"], gain(pair), pair["a_only"], pair["b_only"], pair["p"], p_holm,
+    return [Paired(pair["a"], pair["b"], gain(pair), pair["a_only"], pair["b_only"], pair["p"], p_holm,
                  [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())])
             for pair, p_holm in zip(pairs, corrected, strict=True)]
 
@@ -159,14 +160,15 @@ def table(results: Results) -> str:
         Text(f"{clean(results['task'])}: {results['n']} test questions, accuracy in % with Wilson's 95 % interval"),
         _arms(results, several)]
     if several:
-        parts.append(Text("Right and interval are of the first training seed; mean ± sd over seeds.\n"))
+        parts.append(Text("Right and interval are of the first training seed; mean ± sd over seeds."))
     for name, what in strongest_without_debate(results).items():
         parts.append(Text(f"* {clean(name)}: {what}"))
-    if found := tests(results):
+    if found := paired_tests(results):
         parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided; gain in points)"),
                   _tests(found)]
         if len(found) > 1:
-            parts.append(Text(f"Verdicts: 5 % level after Holm's correction for {len(found)} tests; p is as it came."))
+            parts.append(Text(f"Verdicts: 5 % level after Holm's correction for {len(found)} tests"
+                              f"{', and on every seed' if several else ''}; p is uncorrected."))
     return _render(parts)
 
 
@@ -191,7 +193,7 @@ def _spread(arm: Mapping[str, Any]) -> str:
     return "" if arm["sd"] is None else f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}"
 
 
-def _tests(found: Sequence[Test]) -> Table:
+def _tests(found: Sequence[Paired]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("first → second", "gain", "only 1st / 2nd", "p", "verdict"):
         text = head in ("first → second", "verdict")
@@ -199,7 +201,7 @@ def _tests(found: Sequence[Test]) -> Table:
     for test in found:
         verdict = test.doubt or f"{'second' if test.gain > 0 else 'first'} is better"
         shown.add_row(Text(f"{clean(test.a)} → {clean(test.b)}"), signed(test.gain), f"{test.a_only} / {test.b_only}",
-                      p_value(test.p), Text(verdict, "bold" if test.significant else "dim"))
+                      p_value(test.p), Text(verdict, "bold" if test.winner else "dim"))
         for seed, gain, p in test.seeds[1:]:
             shown.add_row(Text(f"  seed {seed}", "dim"), signed(gain), "", p_value(p))
     return shown
@@ -217,5 +219,7 @@ def _render(parts: Sequence[RenderableType]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
-__all__ = ["LEVEL", "Family", "Test", "duration", "families", "final_arm", "holm", "p_value", "percent", "signed",
-           "strongest_without_debate", "table", "tests"]
+__all__ = [
+    "LEVEL", "Family", "Paired", "duration", "families", "final_arm", "holm", "p_value", "paired_tests", "percent",
+    "signed", "strongest_without_debate", "table",
+]

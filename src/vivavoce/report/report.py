@@ -77,7 +77,7 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
     results = sources.results
     if results is None:
         return None
-    tests = comparison.tests(results)
+    tests = comparison.paired_tests(results)
     arms: Mapping[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
     final = comparison.final_arm(results, sources.recipe.get("method"))
     return {

@@ -125,7 +125,7 @@ def _answers(graph: Graph, round: int) -> Iterator[str]:
         if n.kind != "answer" or n.round != round:
             continue
         if n.status == "error":
-            yield f"{_head(n, '')} failed: {clean(n.error or '')}"
+            yield f"{_head(n, '')}: {clean(n.error or '')}"
         elif stated[n.agent] is n:
             yield _head(n, "")
             yield from _said(n.text, 6)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-from vivavoce.schoolhouse import lessons, swift, tokenizer, world
+from vivavoce.schoolhouse import lessons, tokenizer, world
 from vivavoce.schoolhouse.lessons import Lesson, Pupil
 from vivavoce.schoolhouse.speak import Speaker
 
@@ -160,7 +160,7 @@ def weighted_loss(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> torch.Tensor
     ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in batch])  # (B, T)
     weights = torch.tensor([row.weights + [0.0] * (width - len(row.ids)) for row in batch])[:, 1:]
     taught = weights > 0
-    hidden = swift.hidden_states(model, ids)[:, :-1]
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     losses = torch.nn.functional.cross_entropy(model.lm_head(hidden[taught]), ids[:, 1:][taught], reduction="none")
     return (losses * weights[taught]).sum() / weights[taught].sum()
 

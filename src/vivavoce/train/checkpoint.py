@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import constants as hub
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -37,6 +38,8 @@ from transformers.trainer_callback import PrinterCallback
 from vivavoce.errors import DataError, RecipeError, RunConflict
 from vivavoce.records import digest, seed_of
 from vivavoce.train.settings import LoRASettings, Progress, TrainResult, TrainSettings
+
+hub.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report their use otherwise; training here tells nobody
 
 _NO_EFFECT = {"threads", "log_steps", "save_steps"}  # settings that leave the weights as they are
 
@@ -138,6 +141,13 @@ def _checkpointing(on: bool) -> dict[str, Any]:
     return {name: on, f"{name}_kwargs": {"use_reentrant": False}}
 
 
+def check_launch(arguments: TrainingArguments) -> None:
+    """Raise RecipeError where one process sees several GPUs: data parallelism takes one process for each."""
+    if arguments.n_gpu > 1:
+        what = f"one process sees {arguments.n_gpu} GPUs"
+        raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
+
+
 def training_order(
     count: int, size: int, steps: int, seed: int, *, lengths: list[int] | None = None, groups: list[str] | None = None
 ) -> list[int]:
@@ -185,6 +195,12 @@ class Curve(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:  # a resumed run keeps the points up to its checkpoint
             self.file.write_text("".join(json.dumps(point) + "\n" for point in points(state)))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step >= state.max_steps:  # the curve ends where training does
+            control.should_log = True
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
@@ -272,6 +288,7 @@ __all__ = [
     "Curve",
     "add_lora",
     "arguments",
+    "check_launch",
     "fingerprint",
     "finish",
     "finished",

@@ -58,6 +58,7 @@ def train_sft(
 
     steps = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.rows_per_step))
     config = _config(settings, out, seed, steps)
+    checkpoint.check_launch(config)
     lengths = [len(row.ids) for row in used] if settings.group_by_length else None
     order = checkpoint.training_order(len(used), settings.rows_per_step, steps, seed, lengths=lengths)
     labels = [[-100] * row.start + list(row.completion) for row in used]

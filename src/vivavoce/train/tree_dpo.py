@@ -65,6 +65,7 @@ def train_tree_dpo(
     arguments = TrainingArguments(
         **checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1,
     )
+    checkpoint.check_launch(arguments)
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     _no_dropout(student)
     if settings.lora:
