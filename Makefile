@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+SCHOOLHOUSE := src/vivavoce/schoolhouse/weights
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test check lint types docs bench schoolhouse clean
+.PHONY: setup demo test test-slow check lint types docs bench schoolhouse clean
 
 setup: $(VENV)/ready
 
@@ -16,11 +17,14 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-demo: setup  ## the whole story on the schoolhouse: runs/demo/results.json and report.html
+demo: setup $(SCHOOLHOUSE)/cyd  ## the whole story on the schoolhouse: runs/demo/results.json and report.html
 	$(BIN)/viva run recipes/schoolhouse/demo.yaml --out runs/demo
 
-test: setup  ## the tests
-	$(BIN)/python -m pytest
+test: setup  ## the tests, less those that train for minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: setup  ## those that train for minutes
+	$(BIN)/python -m pytest -m slow
 
 check: lint types test  ## what a change must pass
 
@@ -38,7 +42,13 @@ bench: setup  ## speed, side by side with what people use today
 	$(BIN)/viva bench debate
 	$(BIN)/viva bench tree-dpo
 
-schoolhouse: setup  ## train the schoolhouse's models again (about an hour on two cores)
+# Trained once from nothing, where the models do not lie in the package yet.
+$(SCHOOLHOUSE)/cyd: | setup
+	$(BIN)/python -m vivavoce.schoolhouse.build --out build/schoolhouse
+	mkdir -p $(SCHOOLHOUSE)
+	for name in ada bob cyd student; do cp -r build/schoolhouse/$$name $(SCHOOLHOUSE)/; done
+
+schoolhouse: setup  ## train the schoolhouse's models again
 	$(BIN)/python -m vivavoce.schoolhouse.build --out build/schoolhouse
 
 clean:

@@ -52,7 +52,7 @@ def served_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with log.open("wb") as out:
         server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
     try:
-        deadline = time.monotonic() + 300  # the imports alone take a while on a busy machine
+        deadline = time.monotonic() + 900  # the imports alone take a while on a busy machine
         while not _healthy(port):
             if server.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"transformers serve did not start:\n{log.read_text()[-2000:]}")

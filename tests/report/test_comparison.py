@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.report.whole_run import judged_rows, some_results
 
 from vivavoce.evaluate.table import results
 from vivavoce.report import table
@@ -15,8 +16,6 @@ from vivavoce.report.comparison import (
     paired_tests,
     strongest_without_debate,
 )
-
-from .conftest import judged_rows, some_results
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -76,7 +75,7 @@ def test_no_difference_is_called_better_unless_it_stays_significant_after_correc
     assert (clear.winner, clear.doubt) == ("debate_reflect", "")
     assert (none.winner, none.doubt) == (None, "not significant")
     assert marginal.p < 0.05 < marginal.p_holm
-    assert (marginal.winner, marginal.doubt) == (None, "not significant after correction")
+    assert (marginal.winner, marginal.doubt) == (None, "not significant (Holm)")
     assert paired_tests(small())[2].doubt == "the same on every question"
 
 

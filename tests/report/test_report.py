@@ -6,14 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.report.whole_run import ARMS, HOSTILE, PAIRS, debates, judged_rows, some_results, write_run
 
 from vivavoce.errors import DataError
 from vivavoce.evaluate.table import results
 from vivavoce.graph import write_graphs
 from vivavoce.report import write_report
 from vivavoce.report.comparison import p_value
-
-from .conftest import ARMS, HOSTILE, PAIRS, debates, judged_rows, some_results, write_run
 
 _VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
 
@@ -93,7 +92,7 @@ def test_every_arm_seed_and_p_value_is_on_the_page(page: Page) -> None:
 def test_what_is_not_significant_is_said_to_be_so(page: Page) -> None:
     text = page.text
     assert "is not shown to differ from sft_continued" in text
-    assert "is not shown to differ from debate_reflect_sft : +4.2 points, not significant after correction" in text
+    assert "is not shown to differ from debate_reflect_sft : +4.2 points, not significant (Holm)" in text
     assert "strongest committee without debate" in text
     assert "Oracle roles" in text
 
@@ -106,7 +105,7 @@ def test_links_within_the_page_lead_somewhere(page: Page) -> None:
 
 
 def test_what_models_wrote_never_becomes_markup(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", text=lambda t: f"{t} {HOSTILE}")
+    run = write_run(tmp_path / "run", text=lambda t: f"{t} {HOSTILE}", count=12)
     found = json.loads((run / "results.json").read_text())
     found["task"] = found["arms"][0]["name"] = HOSTILE
     (run / "results.json").write_text(json.dumps(found))
@@ -132,7 +131,7 @@ def test_the_debates_to_read_begin_with_a_change_to_right_and_each_has_a_round_a
 
 
 def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "run", whole=False))
+    page = page_of(write_run(tmp_path / "run", whole=False, count=12))
     assert "has not come to its tests yet" in page.text
     assert "single:ada" in page.text
     assert "Cost ledger" in page.text

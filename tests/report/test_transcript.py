@@ -3,12 +3,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from tests.report.whole_run import HOSTILE, answer, debates, small_debate
+
 from vivavoce.graph import Graph
 from vivavoce.records import Problem
 from vivavoce.report.text import clean
 from vivavoce.report.transcript import mark, minds, transcript, turns, votes
-
-from .conftest import HOSTILE, answer, debates, small_debate
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,6 +12,8 @@ from vivavoce.schoolhouse import gates as gate
 from vivavoce.schoolhouse.speak import Speaker
 from vivavoce.schoolhouse.tokenizer import prompt
 
+built = pytest.mark.skipif(not weights("ada").is_dir(), reason="the models are not built: make schoolhouse")
+
 
 @pytest.fixture(scope="module")
 def speakers():
@@ -23,11 +25,13 @@ def test_an_unknown_name_is_refused_with_the_names_there_are():
         weights("dan")
 
 
+@built
 def test_the_weights_that_ship_passed_their_gates():
     measured = json.loads((weights("ada").parent / "measured.json").read_text())
     assert all(measured["gates"].values()), [name for name, ok in measured["gates"].items() if not ok]
 
 
+@built
 def test_debating_teachers_beat_their_drafts_on_unseen_questions(speakers):
     made = gate.measure_debate({name: speakers[name] for name in gate.TEACHERS}, 200, seed=21)
     for name, teacher in made["teachers"].items():
@@ -38,6 +42,7 @@ def test_debating_teachers_beat_their_drafts_on_unseen_questions(speakers):
     assert votes["one round, weighted (probability)"] > votes["drafts, majority"] + 0.1
 
 
+@built
 def test_teachers_criticise_the_students_drafts(speakers):
     made = gate.measure_critique({"ada": speakers["ada"]}, speakers["student"], 200, seed=22)["ada"]["strong"]
     assert made["by word"]["locate"] > 0.65
@@ -45,6 +50,7 @@ def test_teachers_criticise_the_students_drafts(speakers):
     assert made["auroc score"] > 0.75
 
 
+@built
 def test_the_student_speaks_plainly_and_knows_the_common_facts(speakers):
     made = gate.measure_student(speakers["student"], 100, seed=23)
     assert made["known facts"] > 0.93

@@ -59,7 +59,7 @@ class Paired(NamedTuple):
         if self.p >= LEVEL:
             return "not significant"
         if self.p_holm >= LEVEL:
-            return "not significant after correction"
+            return "not significant (Holm)"
         if any(p >= LEVEL or (gain > 0) != (self.gain > 0) for _, gain, p in self.seeds):
             return "not significant on every seed"
         return ""
@@ -164,7 +164,8 @@ def table(results: Results) -> str:
     for name, what in strongest_without_debate(results).items():
         parts.append(Text(f"* {clean(name)}: {what}"))
     if found := paired_tests(results):
-        parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided; gain in points)"),
+        parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided):\n"
+                       "points that the second gains, and questions that only the first / only the second got right"),
                   _tests(found)]
         if len(found) > 1:
             parts.append(Text(f"Verdicts: 5 % level after Holm's correction for {len(found)} tests"
@@ -195,7 +196,7 @@ def _spread(arm: Mapping[str, Any]) -> str:
 
 def _tests(found: Sequence[Paired]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("first → second", "gain", "only 1st / 2nd", "p", "verdict"):
+    for head in ("first → second", "gain", "1st / 2nd", "p", "verdict"):
         text = head in ("first → second", "verdict")
         shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for test in found:
