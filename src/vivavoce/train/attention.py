@@ -9,6 +9,7 @@ made of the same two comparisons.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from vivavoce.train.packing import Block, Packed, blocks
+from vivavoce.train.packing import Packed, blocks
 
 BLOCKS = "vivavoce_blocks"
 
@@ -36,26 +37,38 @@ def trie_mask(ends: Tensor) -> Tensor:
 class Plan:
     """The runs of one packed row with their masks, made once and used by every layer."""
 
-    blocks: tuple[Block, ...]
+    runs: tuple[int, ...]
+    """Query tokens of each run; the runs follow one another."""
+    pieces: tuple[int, ...]
+    """Tokens of each piece that keys and values are cut into, where any run's context starts or stops."""
+    keys: tuple[tuple[int, ...], ...]
+    """Per run: the pieces that it attends to, its own last."""
     masks: tuple[Tensor | None, ...]
-    """Per block: None for a plain causal one, else additive, shape (queries, context + queries), 0 or -inf."""
+    """Per run: None for a plain causal one, else additive, shape (queries, keys), 0 or -inf."""
 
 
 def plan(packed: Packed, dtype: torch.dtype, device: torch.device) -> Plan:
     """The block plan of ``packed``, masks in the model's ``dtype``."""
     runs = blocks(packed.ends)
+    spans = [(*run.context, (run.start, run.stop)) for run in runs]
+    cuts = sorted({0, len(packed), *(edge for span in spans for interval in span for edge in interval)})
+    piece = {cut: i for i, cut in enumerate(cuts)}
     ends = torch.from_numpy(packed.ends)
     masks: list[Tensor | None] = []
-    for run in runs:
+    for run, span in zip(runs, spans, strict=True):
         if run.causal:
             masks.append(None)
             continue
-        spans = (*run.context, (run.start, run.stop))
-        keys = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in spans]))
+        keys = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in span]))
         queries = torch.arange(run.start, run.stop)[:, None]
         seen = (keys <= queries) & (queries < ends[keys])
         masks.append(torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, -torch.inf).to(device))
-    return Plan(tuple(runs), tuple(masks))
+    return Plan(
+        tuple(run.stop - run.start for run in runs),
+        tuple(b - a for a, b in pairwise(cuts)),
+        tuple(tuple(i for a, b in span for i in range(piece[a], piece[b])) for span in spans),
+        tuple(masks),
+    )
 
 
 def block_attention(
@@ -67,17 +80,15 @@ def block_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    outputs = []
-    for run, mask in zip(trie.blocks, trie.masks, strict=True):
-        spans = (*run.context, (run.start, run.stop))
-        keys = torch.cat([key[:, :, a:b] for a, b in spans], 2)
-        values = torch.cat([value[:, :, a:b] for a, b in spans], 2)
-        queries = query[:, :, run.start : run.stop]
-        outputs.append(
-            scaled_dot_product_attention(
-                queries, keys, values, attn_mask=mask, dropout_p=dropout, is_causal=run.causal, scale=scaling
-            )
+    # One split each and not a slice for every run: the backward pass of a slice fills a tensor of the whole length.
+    queries, keys, values = query.split(trie.runs, 2), key.split(trie.pieces, 2), value.split(trie.pieces, 2)
+    outputs = [
+        scaled_dot_product_attention(
+            some, torch.cat([keys[i] for i in seen], 2), torch.cat([values[i] for i in seen], 2),
+            attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
         )
+        for some, seen, mask in zip(queries, trie.keys, trie.masks, strict=True)
+    ]
     return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
 
 
