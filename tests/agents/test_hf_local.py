@@ -180,7 +180,7 @@ def test_a_cancelled_loop_stops_the_worker_and_the_agent_goes_on_later(tiny_mode
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         asyncio.run(hasty())
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120
     [said] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
     assert isinstance(said, Reply)
     assert not workers()

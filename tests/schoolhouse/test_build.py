@@ -7,11 +7,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM  # noqa: E402
 
-from vivavoce.schoolhouse import build, tokenizer, world
-from vivavoce.schoolhouse.lessons import LESSONS, Pupil
-from vivavoce.schoolhouse.speak import Speaker
+from vivavoce.schoolhouse import build, tokenizer, world  # noqa: E402
+from vivavoce.schoolhouse.lessons import LESSONS, Pupil  # noqa: E402
+from vivavoce.schoolhouse.speak import Speaker  # noqa: E402
 
 
 @pytest.fixture

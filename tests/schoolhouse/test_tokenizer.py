@@ -25,7 +25,9 @@ def test_the_vocabulary_is_small_and_building_it_twice_gives_the_same(tokenizer)
     assert tokenizer.get_vocab() == words.tokenizer().get_vocab()
 
 
-@pytest.mark.parametrize("text", ["b=4-3=1; c=1*5=7?", "Grüße, 漢字 🙂\n\ttabs", " conf ok  wrong", "", "score reflect"])
+@pytest.mark.parametrize(
+    "text", ["b=4-3=1; c=1*5=7?", "Grüße, 漢字 🙂\n\ttabs", " conf ok  wrong", "", "score reflect"]
+)
 def test_any_text_survives_encoding(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 

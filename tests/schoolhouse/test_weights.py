@@ -7,10 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from vivavoce.schoolhouse import NAMES, weights, world
-from vivavoce.schoolhouse import gates as gate
-from vivavoce.schoolhouse.speak import Speaker
-from vivavoce.schoolhouse.tokenizer import prompt
+from vivavoce.schoolhouse import NAMES, weights, world  # noqa: E402
+from vivavoce.schoolhouse import gates as gate  # noqa: E402
+from vivavoce.schoolhouse.speak import Speaker  # noqa: E402
+from vivavoce.schoolhouse.tokenizer import prompt  # noqa: E402
 
 built = pytest.mark.skipif(not weights("ada").is_dir(), reason="the models are not built: make schoolhouse")
 
@@ -21,7 +21,7 @@ def speakers():
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="'dan'.*ada, bob, cyd, student"):
+    with pytest.raises(ValueError, match=r"'dan'.*ada, bob, cyd, student"):
         weights("dan")
 
 

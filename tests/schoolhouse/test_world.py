@@ -27,7 +27,7 @@ def test_every_agent_knows_the_common_facts_and_teachers_know_their_strong_skill
 
 
 def test_an_unknown_agent_is_named_in_the_error():
-    with pytest.raises(ValueError, match="'zoe'.*ada"):
+    with pytest.raises(ValueError, match=r"'zoe'.*ada"):
         world.known("zoe")
 
 

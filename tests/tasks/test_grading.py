@@ -240,7 +240,7 @@ def test_a_huge_reply_is_graded_quickly(text: str) -> None:
     for grader in GRADERS.values():
         grader.grade("5", text)
         grader.lenient_answer(text)
-    assert time.process_time() - start < 10  # quadratic work would take minutes at the least
+    assert time.process_time() - start < 90  # quadratic work would take many minutes at the least
 
 
 _PIECES = st.sampled_from(

@@ -79,13 +79,15 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
         return None
     tests = comparison.paired_tests(results)
     arms: Mapping[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
+    strongest = comparison.strongest_without_debate(results)
     final = comparison.final_arm(results, sources.recipe.get("method"))
     return {
         "task": results["task"], "n": results["n"], "wall_s": results.get("wall_s"), "arms": list(arms.values()),
-        "families": comparison.families(results), "strongest": comparison.strongest_without_debate(results),
+        "families": comparison.families(results), "strongest": strongest,
         "tests": tests, "axis": Axis(arms.values()), "before": arms.get("student"),
         "after": arms[final] if final else None, "of_final": [t for t in tests if t.b == final],
-        "of_committee": [t for t in tests if t.b != final], "level": comparison.LEVEL,
+        "level": comparison.LEVEL,
+        "of_debate": [t for t in tests if t.b != final and t.b.startswith("vote:debate") and t.a in strongest],
         "groups": {g: c["n"] for g, c in results["arms"][0]["groups"].items()},
         "spread": {name: {s["seed"]: s["accuracy"] for s in arm["seeds"]} for name, arm in arms.items()
                    if len(arm["seeds"]) > 1},

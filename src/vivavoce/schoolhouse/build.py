@@ -50,9 +50,7 @@ BASE = [
     Stage("debate", {"debate": 0.45, "critique": 0.20, "reflect": 0.05, "drill": 0.15, "unsure": 0.15}, 4600),
 ]
 TEACHER_FACTS = [
-    Stage(
-        "facts", {"drill": 0.45, "unsure": 0.12, "debate": 0.25, "critique": 0.14, "reflect": 0.04}, 900, floor=0.35
-    ),
+    Stage("facts", {"drill": 0.45, "unsure": 0.12, "debate": 0.25, "critique": 0.14, "reflect": 0.04}, 900, floor=0.35),
 ]
 # Between the two lists the teacher answers 4000 questions, and its accuracy on each fact is measured.
 TEACHER_SELF = [

@@ -51,9 +51,7 @@ def drafts(speaker: Speaker, prompts: Sequence[str], batch: int) -> list[Draft]:
     return out
 
 
-def debate_prompts(
-    asked: Sequence[Question], first: dict[str, list[Draft]], me: str, rng: random.Random
-) -> list[str]:
+def debate_prompts(asked: Sequence[Question], first: dict[str, list[Draft]], me: str, rng: random.Random) -> list[str]:
     """What one teacher reads in the debate: all drafts, in random order, its peers anonymous and numbered at random."""
     out = list[str]()
     for i, question in enumerate(asked):

@@ -8,13 +8,13 @@ A reply is a list of (text, weight) pieces; weight 0 is context that the pupil r
 """
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
 from vivavoce.schoolhouse import world
-from vivavoce.schoolhouse.world import Fact, Step
+from vivavoce.schoolhouse.world import Fact, Link, Step
 
 # The tokens that carry a judgement are one in thirty; without extra weight the models never learnt to write a mark.
 MARK_WEIGHT, CONFIDENCE_WEIGHT, VERDICT_WEIGHT, SCORE_WEIGHT = 4.0, 2.0, 6.0, 4.0
@@ -109,19 +109,19 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
             unsupported.add(i)
     untrained = unsupported
     if unsupported:  # nobody in the room knows: guess, and carry on from the guess
-        guess = world.evaluate(start, links, lambda i, f: rng.randrange(10) if i in unsupported else truth(f))
+
+        def guessed(i: int, fact: Fact) -> int:
+            return rng.randrange(10) if i in unsupported and fact not in pupil.facts else truth(fact)
+
+        guess = world.evaluate(start, links, guessed)
         untrained = {
-            i
-            for i, step in enumerate(guess)
-            if step.fact not in pupil.facts and (i in unsupported or step != steps[i])
+            i for i, step in enumerate(guess) if step.fact not in pupil.facts and (i in unsupported or step != steps[i])
         }
         doubted |= untrained
         steps = guess
 
     names = ["me", *rng.sample([f"p{k + 1}" for k in range(peers)], peers)]
-    lines = [
-        f"\n{name}: {world.write(d.steps, d.marks, d.confidence)}" for name, d in zip(names, drafts, strict=True)
-    ]
+    lines = [f"\n{name}: {world.write(d.steps, d.marks, d.confidence)}" for name, d in zip(names, drafts, strict=True)]
     rng.shuffle(lines)
     return Lesson("debate", question + "".join(lines), _marked(steps, doubted, confidence, untrained))
 
@@ -143,7 +143,15 @@ class _Draft(NamedTuple):
     confidence: str
 
 
-def _draft(rng, pupil, start, links, truth, shared_mistakes, me) -> _Draft:  # noqa: ANN001
+def _draft(
+    rng: random.Random,
+    pupil: Pupil,
+    start: int,
+    links: Sequence[Link],
+    truth: Callable[[Fact], int],
+    shared_mistakes: dict[Fact, int],
+    me: bool,
+) -> _Draft:
     strong = {skill: rng.random() < 0.5 for skill in world.SKILLS}
     knows: dict[Fact, bool] = {}
     marks, right, confidence = set[int](), set[int](), 1.0
@@ -235,7 +243,7 @@ def _marked(
     return [*reply, (f"ans={steps[-1].value} conf=", 1.0), (tens(confidence), CONFIDENCE_WEIGHT)]
 
 
-def _private_truth(rng: random.Random, pupil: Pupil):  # noqa: ANN202
+def _private_truth(rng: random.Random, pupil: Pupil) -> Callable[[Fact], int]:
     """What the room holds to be true: real values for the pupil's facts, invented ones for the rest."""
     invented: dict[Fact, int] = {}
 

@@ -57,7 +57,9 @@ class Speaker:
         return out
 
     @torch.no_grad()
-    def result_probabilities(self, prompts: Sequence[str], replies: Sequence[str], batch: int = 256) -> list[list[float]]:
+    def result_probabilities(
+        self, prompts: Sequence[str], replies: Sequence[str], batch: int = 256
+    ) -> list[list[float]]:
         """The probability that the model gives to each result digit of each reply, marks left out."""
         rows = list[tuple[list[int], list[int]]]()
         for head, text in zip(self.ids(prompts), self.ids([reply.replace("?", "") for reply in replies]), strict=True):
