@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ _FILES = (
     "merges.txt", "adapter_config.json", "*.safetensors.index.json",
 )
 _hashes = dict[tuple[str, int, int], str]()
+# While transformers loads a model, tensors made in *any* thread of the process are empty ones on the meta device, so two
+# agents that load at the same time spoil each other's weights.
+_LOADING = threading.Lock()
 
 
 def check(model: str) -> None:
@@ -87,9 +91,11 @@ def load(
     base = folder(adapter) if adapter else path
     own = any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code)
-        if adapter:
-            model = _adapted(model, path)
+        with _LOADING:
+            model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code)
+            if adapter:
+                model = _adapted(model, path)
+            model = model.to(device).eval()
         tokenizer: Any = AutoTokenizer.from_pretrained(
             path if own else base, trust_remote_code=trust_remote_code, padding_side="left"
         )
@@ -97,7 +103,7 @@ def load(
         raise RecipeError(f"cannot load the model: {error}", str(path), "check that the folder is complete") from error
     if not tokenizer.chat_template:
         raise RecipeError("the model has no chat template", str(path), "use an instruction-tuned model")
-    return model.to(device).eval(), tokenizer
+    return model, tokenizer
 
 
 def _adapted(model: Any, path: Path) -> Any:
