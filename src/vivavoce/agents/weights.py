@@ -22,8 +22,7 @@ _FILES = (
     "merges.txt", "adapter_config.json", "*.safetensors.index.json",
 )
 _hashes = dict[tuple[str, int, int], str]()
-# While transformers loads a model, tensors made in *any* thread of the process are empty ones on the meta device, so two
-# agents that load at the same time spoil each other's weights.
+# Two models that loaded at the same time in two threads were seen to keep tensors on the meta device.
 _LOADING = threading.Lock()
 
 
