@@ -30,6 +30,7 @@ check: lint types test  ## what a change must pass
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python docs/make_cli.py --check
 
 types: setup

@@ -9,8 +9,23 @@ from pathlib import Path
 
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = "# The command line\n\nMade from `--help` by `make docs`; do not edit.\n"
-COMMANDS = ["", "run", "plan", "check", "evaluate", "graph show", "trees", "train sft", "train tree-dpo", "export", "report",
-            "list", "import attempts", "bench debate", "bench tree-dpo"]
+COMMANDS = [
+    "",
+    "run",
+    "plan",
+    "check",
+    "evaluate",
+    "graph show",
+    "trees",
+    "train sft",
+    "train tree-dpo",
+    "export",
+    "report",
+    "list",
+    "import attempts",
+    "bench debate",
+    "bench tree-dpo",
+]
 
 
 def page() -> str:
@@ -21,10 +36,16 @@ def page() -> str:
 def help_of(command: str) -> str:
     """``viva COMMAND --help`` as it looks in 100 columns."""
     # TERM=dumb and a fixed width, so that every machine writes the same page
-    shown = subprocess.run([sys.executable, "-m", "vivavoce.cli", *command.split(), "--help"], capture_output=True,
-                           text=True, check=True,
-                           env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"})
-    return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines()).replace("python -m vivavoce.cli", "viva")
+    shown = subprocess.run(
+        [sys.executable, "-m", "vivavoce.cli", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"},
+    )
+    return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines()).replace(
+        "python -m vivavoce.cli", "viva"
+    )
 
 
 def main() -> int:

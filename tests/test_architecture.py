@@ -9,8 +9,27 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ["errors", "records", "plugins", "progress", "schoolhouse", "graph", "tasks", "agents", "debate", "data", "config",
-         "run", "train", "evaluate", "report", "methods", "bench", "cli"]
+ROOMS = [
+    "errors",
+    "records",
+    "plugins",
+    "progress",
+    "stats",
+    "schoolhouse",
+    "graph",
+    "tasks",
+    "agents",
+    "debate",
+    "data",
+    "config",
+    "run",
+    "train",
+    "evaluate",
+    "report",
+    "methods",
+    "bench",
+    "cli",
+]
 SOURCE = Path(__file__).parent.parent / "src" / "vivavoce"
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "numpy", "tokenizers"}
 
@@ -40,10 +59,24 @@ def test_no_file_is_called_utils() -> None:
     assert not {p.stem for p in SOURCE.rglob("*.py")} & {"utils", "util", "common", "helpers", "base", "misc"}
 
 
-@pytest.mark.parametrize("module", ["vivavoce", "vivavoce.cli", "vivavoce.methods.debate_reflect", "vivavoce.report",
-                                    "vivavoce.agents.journal", "vivavoce.agents.scripted", "vivavoce.agents.hf_local",
-                                    "vivavoce.tasks.jsonl", "vivavoce.train.settings", "vivavoce.schoolhouse"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "vivavoce",
+        "vivavoce.cli",
+        "vivavoce.methods.debate_reflect",
+        "vivavoce.report",
+        "vivavoce.agents.journal",
+        "vivavoce.agents.scripted",
+        "vivavoce.agents.hf_local",
+        "vivavoce.tasks.jsonl",
+        "vivavoce.train.settings",
+        "vivavoce.schoolhouse",
+    ],
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; print(*{{m.split('.')[0] for m in sys.modules}})"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert not loaded & HEAVY

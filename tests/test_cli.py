@@ -24,8 +24,9 @@ debate: {prompts: schoolhouse, max_rounds: 2}
 
 
 def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd,
-                          check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
 
 
 @pytest.fixture
@@ -67,7 +68,8 @@ def test_a_debate_is_shown_with_who_changed_their_mind(tmp_path: Path) -> None:
 def test_recorded_attempts_become_graphs_and_trees(tmp_path: Path) -> None:
     attempts = [{"agent": "ada", "text": "2 and 2.\n#### 4", "correct": True}, {"agent": "bob", "text": "#### 5"}]
     (tmp_path / "attempts.jsonl").write_text(
-        json.dumps({"id": "q", "question": "2 + 2?", "gold": "4", "attempts": attempts}) + "\n")
+        json.dumps({"id": "q", "question": "2 + 2?", "gold": "4", "attempts": attempts}) + "\n"
+    )
     done = viva("import", "attempts", "attempts.jsonl", "--task", "gsm8k", "--out", "graphs.jsonl", cwd=tmp_path)
     assert (done.returncode, "1 graphs, 2 answers (1 right)" in done.stderr) == (0, True), done.stderr
     done = viva("trees", "graphs.jsonl", "--task", "gsm8k", "--out", "trees.jsonl", cwd=tmp_path)
@@ -77,7 +79,9 @@ def test_recorded_attempts_become_graphs_and_trees(tmp_path: Path) -> None:
     assert [c["text"] for c in tree["rejected"]] == ["#### 5"]
 
 
-@pytest.mark.parametrize(("what", "name"), [("tasks", "gsm8k"), ("agents", "hf_local"), ("methods", "debate_reflect"),
-                                            ("prompts", "general")])
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("tasks", "gsm8k"), ("agents", "hf_local"), ("methods", "debate_reflect"), ("prompts", "general")],
+)
 def test_what_there_is_can_be_listed(tmp_path: Path, what: str, name: str) -> None:
     assert name in viva("list", what, cwd=tmp_path).stdout.split()

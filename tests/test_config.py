@@ -42,19 +42,38 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
     assert loaded.sft == type(loaded.sft)()
 
 
-@pytest.mark.parametrize(("wrong", "right", "said"), [
-    ("max_rounds", "max_round", r"unknown key `debate\.max_round`, did you mean `max_rounds`(?s:.*)recipe\.yaml:11"),
-    ("replies", "temprature", r"unknown key `teachers\.0\.temprature`, did you mean `temperature`(?s:.*)recipe\.yaml:6"),
-    ("train: 5", "trian: 5", r"unknown key `task\.trian`, did you mean `train`(?s:.*)recipe\.yaml:2"),
-    ("model:", "modle:", r"unknown key `student\.modle`, did you mean `model`(?s:.*)recipe\.yaml:9"),
-    ("beta: 0.2", "beta: -1", r"`dpo\.beta`: Input should be greater than 0 \(got -1\)(?s:.*)recipe\.yaml:13"),
-    ("beta: 0.2", "objective: triples", r"`dpo\.objective`: Input should be 'pairs' or 'listwise'(?s:.*)recipe\.yaml:13"),
-    ("scripted", "scripted_", r"unknown agent `scripted_`, did you mean `scripted`(?s:.*)recipe\.yaml:5"),
-    ("name: schoolhouse", "name: scoolhouse", r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:2"),
-    ("method: debate_reflect", "method: debate", r"unknown method `debate`, did you mean `debate_reflect`"),
-    ("  max_rounds: 2", "  max_rounds: 2\n  max_rounds: 3", r"key `max_rounds` stands twice(?s:.*)recipe\.yaml:12"),
-    ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        (
+            "max_rounds",
+            "max_round",
+            r"unknown key `debate\.max_round`, did you mean `max_rounds`(?s:.*)recipe\.yaml:11",
+        ),
+        (
+            "replies",
+            "temprature",
+            r"unknown key `teachers\.0\.temprature`, did you mean `temperature`(?s:.*)recipe\.yaml:6",
+        ),
+        ("train: 5", "trian: 5", r"unknown key `task\.trian`, did you mean `train`(?s:.*)recipe\.yaml:2"),
+        ("model:", "modle:", r"unknown key `student\.modle`, did you mean `model`(?s:.*)recipe\.yaml:9"),
+        ("beta: 0.2", "beta: -1", r"`dpo\.beta`: Input should be greater than 0 \(got -1\)(?s:.*)recipe\.yaml:13"),
+        (
+            "beta: 0.2",
+            "objective: triples",
+            r"`dpo\.objective`: Input should be 'pairs' or 'listwise'(?s:.*)recipe\.yaml:13",
+        ),
+        ("scripted", "scripted_", r"unknown agent `scripted_`, did you mean `scripted`(?s:.*)recipe\.yaml:5"),
+        (
+            "name: schoolhouse",
+            "name: scoolhouse",
+            r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:2",
+        ),
+        ("method: debate_reflect", "method: debate", r"unknown method `debate`, did you mean `debate_reflect`"),
+        ("  max_rounds: 2", "  max_rounds: 2\n  max_rounds: 3", r"key `max_rounds` stands twice(?s:.*)recipe\.yaml:12"),
+        ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
+    ],
+)
 def test_a_mistake_is_told_with_its_line_and_what_is_allowed(tmp_path: Path, wrong: str, right: str, said: str) -> None:
     assert wrong in GOOD
     with pytest.raises(RecipeError, match=said):

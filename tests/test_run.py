@@ -11,8 +11,9 @@ from vivavoce.errors import RunConflict
 from vivavoce.records import Completion
 from vivavoce.run import changed_keys, open_run
 
-RECIPE = Recipe.model_validate({"method": "m", "task": {"name": "t", "size": 3}, "student": {"name": "s"},
-                                "teachers": [{"name": "a"}]})
+RECIPE = Recipe.model_validate(
+    {"method": "m", "task": {"name": "t", "size": 3}, "student": {"name": "s"}, "teachers": [{"name": "a"}]}
+)
 
 
 def test_a_file_is_made_again_only_when_its_dependencies_change(tmp_path: Path) -> None:

@@ -16,9 +16,13 @@ from vivavoce.errors import DataError, UserError
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
 
-app = typer.Typer(name="viva", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
-                  help="A committee of large language models debates, criticises and reviews; "
-                       "your small model learns from it.")
+app = typer.Typer(
+    name="viva",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="A committee of large language models debates, criticises and reviews; your small model learns from it.",
+)
 graph_app = typer.Typer(no_args_is_help=True, help="Look at what was said.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on rows or trees that were exported.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure, side by side with what people use today.")
@@ -79,16 +83,22 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-                                                    help="Print the version and leave.")] = False) -> None:
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
     pass
 
 
 @app.command()
-def run(recipe: RecipePath, out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
-        set_: Overrides = [],  # noqa: B006 (typer wants a list)
-        update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
-        retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False) -> None:
+def run(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
+) -> None:
     """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice."""
     import asyncio
 
@@ -109,7 +119,7 @@ def run(recipe: RecipePath, out: Annotated[Path | None, typer.Option(help="Run d
 
 
 @app.command()
-def plan(recipe: RecipePath, set_: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+def plan(recipe: RecipePath, set_: Overrides = [], as_json: AsJson = False) -> None:
     """Count calls and tokens of a recipe; nothing is spent."""
     from dataclasses import asdict
 
@@ -120,15 +130,18 @@ def plan(recipe: RecipePath, set_: Overrides = [], as_json: AsJson = False) -> N
     if as_json:
         typer.echo(json.dumps([asdict(p) for p in planned], indent=2))
         return
-    rows = [(p.stage, p.agent, _span(p.least, p.most), f"{p.prompt_tokens:,}", f"{p.completion_tokens:,}")
-            for p in planned]
-    sums = [sum(x) for x in zip(*((p.least, p.most, p.prompt_tokens, p.completion_tokens) for p in planned), strict=True)]
+    rows = [
+        (p.stage, p.agent, _span(p.least, p.most), f"{p.prompt_tokens:,}", f"{p.completion_tokens:,}") for p in planned
+    ]
+    sums = [
+        sum(x) for x in zip(*((p.least, p.most, p.prompt_tokens, p.completion_tokens) for p in planned), strict=True)
+    ]
     rows.append(("all", "", _span(sums[0], sums[1]), f"{sums[2]:,}", f"{sums[3]:,}"))
     _print_table(("stage", "agent", "calls", "prompt tokens, at most", "completion tokens, at most"), rows)
 
 
 @app.command()
-def check(recipe: RecipePath, set_: Overrides = []) -> None:  # noqa: B006
+def check(recipe: RecipePath, set_: Overrides = []) -> None:
     """Check a recipe: keys, options, task data, models and API keys; nothing is spent."""
     from vivavoce.agents import open_agent
     from vivavoce.debate.prompting import prompt_set
@@ -147,9 +160,13 @@ def check(recipe: RecipePath, set_: Overrides = []) -> None:  # noqa: B006
 
 
 @app.command()
-def evaluate(recipe: RecipePath, model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
-             out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
-             set_: Overrides = [], as_json: AsJson = False) -> None:  # noqa: B006
+def evaluate(
+    recipe: RecipePath,
+    model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
     """Test a model on the test questions of a recipe, asked as the recipe's students are."""
     import asyncio
 
@@ -162,10 +179,13 @@ def evaluate(recipe: RecipePath, model: Annotated[str, typer.Option(help="Model 
 
 
 @graph_app.command("show")
-def graph_show(path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
-               problem: Annotated[str | None, typer.Argument(help="Id of a problem; default: the first that changed "
-                                                                  "somebody's mind.")] = None,
-               as_json: AsJson = False) -> None:
+def graph_show(
+    path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
+    problem: Annotated[
+        str | None, typer.Argument(help="Id of a problem; default: the first that changed somebody's mind.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show one debate: who said what, and who changed their mind."""
     from vivavoce.graph import read_graphs
     from vivavoce.report.transcript import transcript
@@ -184,11 +204,12 @@ def graph_show(path: Annotated[Path, typer.Argument(help="Run directory, or a fi
 
 
 @app.command()
-def export(source: Annotated[Path, typer.Argument(help="Run directory.")],
-           rows: Annotated[Rows, typer.Option("--as", help="Form of the rows.")],
-           out: Annotated[Path, typer.Option(help="File to write.")],
-           arm: Annotated[str, typer.Option(help="Which data set of the run: a file in data/ without .jsonl.")] = "",
-           ) -> None:
+def export(
+    source: Annotated[Path, typer.Argument(help="Run directory.")],
+    rows: Annotated[Rows, typer.Option("--as", help="Form of the rows.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    arm: Annotated[str, typer.Option(help="Which data set of the run: a file in data/ without .jsonl.")] = "",
+) -> None:
     """Write a run's rows in a form that TRL (LLaMA-Factory, ms-swift) reads as it is."""
     from vivavoce.data.export import preference_rows, sft_rows, tree_rows, write_rows
     from vivavoce.records import Example, Tree, from_json
@@ -234,11 +255,12 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
 
 
 @import_app.command("attempts")
-def import_attempts(source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
-                    task: Annotated[str, typer.Option(help="Task whose grader reads the answers.")],
-                    out: Annotated[Path, typer.Option(help="File of graphs to write.")],
-                    form: Annotated[AttemptsForm, typer.Option(help="How the file names things.")] = AttemptsForm.documented,
-                    ) -> None:
+def import_attempts(
+    source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
+    task: Annotated[str, typer.Option(help="Task whose grader reads the answers.")],
+    out: Annotated[Path, typer.Option(help="File of graphs to write.")],
+    form: Annotated[AttemptsForm, typer.Option(help="How the file names things.")] = AttemptsForm.documented,
+) -> None:
     """Turn recorded right and wrong answers to questions into graphs."""
     from vivavoce.data.recorded import graphs_of
     from vivavoce.graph import write_graphs
@@ -253,12 +275,14 @@ def import_attempts(source: Annotated[Path, typer.Argument(help="JSON lines of q
 
 
 @app.command()
-def trees(graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
-          task: Annotated[str, typer.Option(help="Task, for its answer format and its steps.")],
-          out: Annotated[Path, typer.Option(help="File of trees to write.")],
-          prompts: Annotated[str, typer.Option(help="Prompt set of the debate.")] = "general",
-          student: Annotated[str, typer.Option(help="Name of the student in the graphs.")] = "student",
-          set_: Overrides = []) -> None:  # noqa: B006
+def trees(
+    graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
+    task: Annotated[str, typer.Option(help="Task, for its answer format and its steps.")],
+    out: Annotated[Path, typer.Option(help="File of trees to write.")],
+    prompts: Annotated[str, typer.Option(help="Prompt set of the debate.")] = "general",
+    student: Annotated[str, typer.Option(help="Name of the student in the graphs.")] = "student",
+    set_: Overrides = [],
+) -> None:
     """Grow preference trees from graphs; keys of a recipe's `trees:` by --set."""
     from vivavoce.config import checked_overrides
     from vivavoce.data.export import tree_rows, write_rows
@@ -272,16 +296,27 @@ def trees(graphs: Annotated[Path, typer.Argument(help="Run directory, or a file 
     kept = list(read_graphs(_graphs(graphs)))
     speakers = tuple(dict.fromkeys(name for g in kept for name in g.agents))
     # No model is at hand to count its tokens: four characters stand for one where a context has to fit a budget.
-    grower = Grower(checked_overrides(TreeRules, set_), DebateRules(prompts=prompts), prompt_set(prompts),
-                    open_task(task, {}), student, speakers, (student,), lambda text: len(text) // 4)
+    grower = Grower(
+        checked_overrides(TreeRules, set_),
+        DebateRules(prompts=prompts),
+        prompt_set(prompts),
+        open_task(task, {}),
+        student,
+        speakers,
+        (student,),
+        lambda text: len(text) // 4,
+    )
     typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, grower)))} trees in {out}", err=True)
 
 
 @train_app.command("sft")
-def train_sft_command(data: Annotated[Path, typer.Argument(help="Rows, as a run keeps them in data/.")],
-                      model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
-                      out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
-                      seed: int = 0, set_: Overrides = []) -> None:  # noqa: B006
+def train_sft_command(
+    data: Annotated[Path, typer.Argument(help="Rows, as a run keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
     """Supervised fine-tuning (keys of `sft:` by --set)."""
     from vivavoce.train.settings import SFTSettings
 
@@ -289,10 +324,13 @@ def train_sft_command(data: Annotated[Path, typer.Argument(help="Rows, as a run 
 
 
 @train_app.command("tree-dpo")
-def train_tree_dpo_command(data: Annotated[Path, typer.Argument(help="Trees, as a run keeps them in data/.")],
-                           model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
-                           out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
-                           seed: int = 0, set_: Overrides = []) -> None:  # noqa: B006
+def train_tree_dpo_command(
+    data: Annotated[Path, typer.Argument(help="Trees, as a run keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
     """T-DPO on preference trees (keys of `dpo:` by --set)."""
     from vivavoce.train.settings import TreeDPOSettings
 
@@ -308,15 +346,19 @@ def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], k
         raise DataError("no such file of rows", str(data), "see data/ in a run, or `viva trees`")
     job = Job(out.name, folder(model), model, data, checked_overrides(kind, overrides), seed)
     done = train_here(job, out)
-    typer.echo(f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
-               f"model in {done.path}")
+    typer.echo(
+        f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
+        f"model in {done.path}"
+    )
 
 
 @bench_app.command("tree-dpo")
-def bench_tree_dpo(shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],  # noqa: B006
-                   context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
-                   answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
-                   as_json: AsJson = False) -> None:
+def bench_tree_dpo(
+    shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],
+    context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
+    answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
+    as_json: AsJson = False,
+) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
     from vivavoce.bench.tree_dpo import main as bench
 
@@ -324,14 +366,18 @@ def bench_tree_dpo(shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG an
 
 
 @bench_app.command("debate")
-def bench_debate(questions: Annotated[int, typer.Option(help="Debates in flight at once.")] = 500,
-                 as_json: AsJson = False) -> None:
+def bench_debate(
+    questions: Annotated[int, typer.Option(help="Debates in flight at once.")] = 500, as_json: AsJson = False
+) -> None:
     """The debate engine's own time for each model call, with scripted agents that answer at once."""
     from vivavoce.bench.debate import measure
 
     found = measure(questions)
-    typer.echo(json.dumps(found, indent=2) if as_json
-               else f"{found['calls']} calls, {found['ms_per_call']:.3f} ms of our own each ({questions} debates in flight)")
+    typer.echo(
+        json.dumps(found, indent=2)
+        if as_json
+        else f"{found['calls']} calls, {found['ms_per_call']:.3f} ms of our own each ({questions} debates in flight)"
+    )
 
 
 def _load(recipe: Path, overrides: list[str]) -> Recipe:

@@ -14,7 +14,6 @@ from vivavoce import plugins
 from vivavoce.errors import RecipeError
 from vivavoce.records import Sampling
 
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -39,8 +38,13 @@ class AgentSpec(BaseModel):
 
     def sampling(self, **changes: Any) -> Sampling:
         """How this agent's replies are drawn."""
-        mine = {"temperature": self.temperature, "top_p": self.top_p, "max_new_tokens": self.max_new_tokens,
-                "stop": tuple(self.stop), "logprobs": self.logprobs}
+        mine = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_new_tokens": self.max_new_tokens,
+            "stop": tuple(self.stop),
+            "logprobs": self.logprobs,
+        }
         return Sampling(**{**mine, **changes})
 
 
@@ -157,9 +161,12 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
 def _check_options(recipe: Recipe, where: _Lines) -> None:
     """Check what goes to task and backends too, so that a typo there has a line as well."""
     rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
-        ("agents", t.backend, t, ("teachers", i), "backend") for i, t in enumerate(recipe.teachers)]
-    rooms += [("agents", recipe.student.backend, recipe.student, ("student",), "backend"),
-              ("tasks", recipe.task.name, recipe.task, ("task",), "name")]
+        ("agents", t.backend, t, ("teachers", i), "backend") for i, t in enumerate(recipe.teachers)
+    ]
+    rooms += [
+        ("agents", recipe.student.backend, recipe.student, ("student",), "backend"),
+        ("tasks", recipe.task.name, recipe.task, ("task",), "name"),
+    ]
     for room, name, spec, loc, key in rooms:
         options = plugins.load(room, name, where((*loc, key))).Options
         try:
@@ -189,15 +196,22 @@ class _Lines:
         return f"{self.path}:{line}"
 
 
-def _mistakes(found: list[tuple[tuple[str | int, ...], Mapping[str, Any]]], model: type[BaseModel], where: _Lines,
-              also: Sequence[str] = ()) -> RecipeError:
+def _mistakes(
+    found: list[tuple[tuple[str | int, ...], Mapping[str, Any]]],
+    model: type[BaseModel],
+    where: _Lines,
+    also: Sequence[str] = (),
+) -> RecipeError:
     """One error that lists all mistakes; ``also`` are keys that are known besides the model's own."""
-    lines = [(plugins.mistake(problem, [*model.model_fields, *also] if also else _known(model, loc[:-1]), loc),
-              where(loc)) for loc, problem in found]
+    lines = [
+        (plugins.mistake(problem, [*model.model_fields, *also] if also else _known(model, loc[:-1]), loc), where(loc))
+        for loc, problem in found
+    ]
     if len(lines) == 1:
         return RecipeError(*lines[0], "correct the recipe, or the --set that put it there")
-    return RecipeError("\n".join(f"{what}\n    at {at}" for what, at in lines), str(where.path),
-                       f"correct these {len(lines)} places")
+    return RecipeError(
+        "\n".join(f"{what}\n    at {at}" for what, at in lines), str(where.path), f"correct these {len(lines)} places"
+    )
 
 
 def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
@@ -223,8 +237,9 @@ def _no_doubles(node: yaml.Node | None, path: Path) -> None:
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
-                raise RecipeError(f"key `{key.value}` stands twice", f"{path}:{key.start_mark.line + 1}",
-                                  "keep one of them")
+                raise RecipeError(
+                    f"key `{key.value}` stands twice", f"{path}:{key.start_mark.line + 1}", "keep one of them"
+                )
             seen.add(key.value)
             _no_doubles(value, path)
     elif isinstance(node, yaml.SequenceNode):

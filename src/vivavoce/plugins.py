@@ -44,13 +44,19 @@ def load(room: str, name: str, where: str) -> ModuleType:
         module = load_file(name, where)
         options = getattr(module, "Options", None)
         if not (isinstance(options, type) and issubclass(options, BaseModel) and callable(getattr(module, kind, None))):
-            raise RecipeError(f"the file defines no pydantic model `Options` or no function `{kind}`", name,
-                              f"write `class Options(BaseModel)` and `def {kind}(…)`; see the modules of vivavoce")
+            raise RecipeError(
+                f"the file defines no pydantic model `Options` or no function `{kind}`",
+                name,
+                f"write `class Options(BaseModel)` and `def {kind}(…)`; see the modules of vivavoce",
+            )
         return module
     known = names(room)
     if name not in known:
-        raise RecipeError(f"unknown {room.removesuffix('s')} `{name}`{near(name, known)}", where,
-                          f"use one of {', '.join(known)}, or the path to a .py file")
+        raise RecipeError(
+            f"unknown {room.removesuffix('s')} `{name}`{near(name, known)}",
+            where,
+            f"use one of {', '.join(known)}, or the path to a .py file",
+        )
     return importlib.import_module(f"vivavoce.{room}.{name}")
 
 

@@ -25,9 +25,17 @@ def bar(title: str, total: int) -> Iterator[Advance]:
         yield _lines(title, total)
         return
     if not _open:
-        _open.append(Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                              TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"),
-                              console=console))
+        _open.append(
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("[dim]{task.fields[note]}"),
+                console=console,
+            )
+        )
         _open[0].start()
         outermost = True
     else:
@@ -58,8 +66,11 @@ def _lines(title: str, total: int) -> Advance:
         if now - last >= _QUIET_S or done == total:
             last = now
             left = (now - begun) / max(1, done) * (total - done)
-            say(f"{title}: {done}/{total}, {now - begun:.0f} s" + (f", {left:.0f} s left" if done < total else "")
-                + (f" ({note})" if note else ""))
+            say(
+                f"{title}: {done}/{total}, {now - begun:.0f} s"
+                + (f", {left:.0f} s left" if done < total else "")
+                + (f" ({note})" if note else "")
+            )
 
     return advance
 

@@ -126,8 +126,18 @@ class Node:
     error: str | None = None
 
 
-def node(kind: NodeKind, problem: str, agent: str, round: int, text: str, *, sample: int = 0,
-         parents: tuple[str, ...] = (), target: str | None = None, **rest: Any) -> Node:
+def node(
+    kind: NodeKind,
+    problem: str,
+    agent: str,
+    round: int,
+    text: str,
+    *,
+    sample: int = 0,
+    parents: tuple[str, ...] = (),
+    target: str | None = None,
+    **rest: Any,
+) -> Node:
     """A node with its content hash: equal content gives equal ids, on every machine and in every run."""
     content = [kind, problem, agent, round, sample, sorted(parents), target, text, rest.get("error")]
     return Node(digest(content)[:16], kind, problem, agent, round, sample, parents, text, target=target, **rest)
@@ -201,6 +211,22 @@ def seed_of(*parts: str | int) -> int:
 
 
 __all__ = [
-    "Completion", "Example", "Grade", "Message", "Node", "NodeKind", "Problem", "Reply", "Sampling", "Status", "Token",
-    "Tree", "Usage", "digest", "from_json", "node", "seed_of", "to_json",
+    "Completion",
+    "Example",
+    "Grade",
+    "Message",
+    "Node",
+    "NodeKind",
+    "Problem",
+    "Reply",
+    "Sampling",
+    "Status",
+    "Token",
+    "Tree",
+    "Usage",
+    "digest",
+    "from_json",
+    "node",
+    "seed_of",
+    "to_json",
 ]

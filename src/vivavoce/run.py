@@ -128,15 +128,25 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
         old = yaml.safe_load((path / "recipe.yaml").read_text("utf-8")) if (path / "recipe.yaml").exists() else new
         if changed := changed_keys(old, new):
             if not update:
-                raise RunConflict(f"the run was begun with another recipe; it differs in {', '.join(changed)}", str(path),
-                                  "choose another --out, or give --update to redo what depends on these keys")
+                raise RunConflict(
+                    f"the run was begun with another recipe; it differs in {', '.join(changed)}",
+                    str(path),
+                    "choose another --out, or give --update to redo what depends on these keys",
+                )
             say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
         with Journal(path / "journal.sqlite", retry_failed=retry_failed) as journal:
             run = Run(path, recipe, journal)
             run.write(path / "recipe.yaml", yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
-            run.note(vivavoce=vivavoce.__version__, recipe=digest(new), seed=recipe.seed, python=sys.version.split()[0],
-                     machine=platform.platform(), packages=_versions(), git=_commit(),
-                     started=run.manifest.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")))
+            run.note(
+                vivavoce=vivavoce.__version__,
+                recipe=digest(new),
+                seed=recipe.seed,
+                python=sys.version.split()[0],
+                machine=platform.platform(),
+                packages=_versions(),
+                git=_commit(),
+                started=run.manifest.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            )
             yield run
 
 
@@ -163,8 +173,13 @@ def _versions() -> dict[str, str]:
 def _commit() -> str | None:
     """The commit of the folder that the run was started in, marked where files differ from it."""
     try:
-        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
-                             timeout=5, check=True)
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return out.stdout.strip()

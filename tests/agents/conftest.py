@@ -27,9 +27,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     tok = tokenizer()
     config = Qwen3Config(
-        vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=256, tie_word_embeddings=True,
-        pad_token_id=tok.pad_token_id, eos_token_id=tok.eos_token_id, bos_token_id=None, initializer_range=0.2,
+        vocab_size=len(tok),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tok.pad_token_id,
+        eos_token_id=tok.eos_token_id,
+        bos_token_id=None,
+        initializer_range=0.2,
     )
     folder = tmp_path_factory.mktemp("tiny_model")
     Qwen3ForCausalLM(config).save_pretrained(folder)
@@ -45,8 +55,15 @@ def served_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     command = [
-        str(Path(sys.executable).with_name("transformers")), "serve", str(tiny_model),
-        "--host", "127.0.0.1", "--port", str(port), "--device", "cpu",
+        str(Path(sys.executable).with_name("transformers")),
+        "serve",
+        str(tiny_model),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
     ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as out:

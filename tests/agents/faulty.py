@@ -14,7 +14,10 @@ from typing import Any, Self
 def completion(text: str | None = "The answer is 4.", finish: str = "stop", **message: Any) -> dict[str, Any]:
     """A well-formed chat completion."""
     return {
-        "id": "c1", "object": "chat.completion", "created": 1, "model": "served-name",
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "served-name",
         "choices": [
             {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
         ],
@@ -112,8 +115,13 @@ class FaultyServer:
             pass
 
 
-def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None,
-          length: int | None = None) -> None:
+def _send(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    length: int | None = None,
+) -> None:
     handler.send_response(status)
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Content-Length", str(len(body) if length is None else length))

@@ -53,9 +53,18 @@ def sliding() -> PreTrainedModel:
     """A model whose layers see eight tokens back."""
     torch.manual_seed(1)
     config = MistralConfig(
-        vocab_size=len(TOKENIZER), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, sliding_window=8, eos_token_id=TOKENIZER.eos_token_id,
-        pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None, initializer_range=0.2,
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=8,
+        eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.2,
     )
     return MistralForCausalLM(config).eval()
 
@@ -63,8 +72,15 @@ def sliding() -> PreTrainedModel:
 def learned_positions() -> PreTrainedModel:
     torch.manual_seed(2)
     config = GPT2Config(
-        vocab_size=len(TOKENIZER), n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=0.3,
-        eos_token_id=TOKENIZER.eos_token_id, pad_token_id=TOKENIZER.pad_token_id, bos_token_id=None,
+        vocab_size=len(TOKENIZER),
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        initializer_range=0.3,
+        eos_token_id=TOKENIZER.eos_token_id,
+        pad_token_id=TOKENIZER.pad_token_id,
+        bos_token_id=None,
     )
     return GPT2LMHeadModel(config).eval()
 
@@ -95,8 +111,12 @@ def test_greedy_equals_generate_token_for_token(kind: str, model: Any) -> None:
 
 def test_a_row_says_the_same_in_any_company(decoder: Decoder) -> None:
     samplings = [
-        Sampling(0.0, max_new_tokens=30), Sampling(0.7, max_new_tokens=12), Sampling(1.0, 0.9, 40),
-        Sampling(1.3, 0.3, 25, logprobs=True), Sampling(0.5, 1.0, 33, ("e", "T")), Sampling(1.0, 1.0, 1),
+        Sampling(0.0, max_new_tokens=30),
+        Sampling(0.7, max_new_tokens=12),
+        Sampling(1.0, 0.9, 40),
+        Sampling(1.3, 0.3, 25, logprobs=True),
+        Sampling(0.5, 1.0, 33, ("e", "T")),
+        Sampling(1.0, 1.0, 1),
     ]
     lengths = (5 + 7 * i % 23 for i in range(12))
     mixed = [Prompt(ids, samplings[i % 6], i) for i, ids in enumerate(prompts_of(*lengths))]
@@ -218,9 +238,9 @@ def metaspace() -> PreTrainedTokenizerFast:
     merges = [("▁", "a"), ("n", "o"), ("▁", "no")]
     core = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    core.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
-    ])
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", clean_up_tokenization_spaces=False)
 
 

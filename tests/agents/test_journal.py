@@ -178,8 +178,12 @@ def test_a_cancelled_caller_takes_nothing_from_the_others(path: Path) -> None:
             assert cancelled == [2]  # nobody else waited for it
             gate.set()
             results = await asyncio.gather(*shared, alone, return_exceptions=True)
-            assert [type(result) for result in results] == [asyncio.CancelledError, Answered, Answered,
-                                                            asyncio.CancelledError]
+            assert [type(result) for result in results] == [
+                asyncio.CancelledError,
+                Answered,
+                Answered,
+                asyncio.CancelledError,
+            ]
             assert len(journal) == 1
             assert (await journal.call(agent, ASK, SAMPLING, 2)).reply is not None
 
@@ -249,7 +253,11 @@ def test_the_ledger_adds_up_by_agent_and_stage(path: Path) -> None:
     assert told[0] == ("ada", False, Usage(10, 1, 2))
     assert told[3] == ("ada", True, Usage(10, 2, 2))
     assert (first.stage, first.tags, first.messages, first.sampling, first.seed) == (
-        "debate", {"problem": "p", "kind": "answer"}, ASK, SAMPLING, 1
+        "debate",
+        {"problem": "p", "kind": "answer"},
+        ASK,
+        SAMPLING,
+        1,
     )
 
 

@@ -49,10 +49,25 @@ def ask(server: FaultyServer, *calls: Sampling, **options: Any) -> tuple[OpenAIC
 
 
 PASSING = [
-    "busy=", "busy=0", "busy=0.05", "busy=Wed, 21 Oct 2015 07:28:00 GMT", "busy=soon", "status=408", "status=409",
-    "status=500", "status=503", "reset", "truncated", "body={oops", "body=", "body=[]", "body=null",
-    'body={"choices": []}', 'body={"choices": [{"message": {"content": 7}}]}',
-    'body={"choices": [{"message": {"content": "x"}}], "usage": 5}', "body=\x00\x01",
+    "busy=",
+    "busy=0",
+    "busy=0.05",
+    "busy=Wed, 21 Oct 2015 07:28:00 GMT",
+    "busy=soon",
+    "status=408",
+    "status=409",
+    "status=500",
+    "status=503",
+    "reset",
+    "truncated",
+    "body={oops",
+    "body=",
+    "body=[]",
+    "body=null",
+    'body={"choices": []}',
+    'body={"choices": [{"message": {"content": 7}}]}',
+    'body={"choices": [{"message": {"content": "x"}}], "usage": 5}',
+    "body=\x00\x01",
 ]
 
 
@@ -69,8 +84,13 @@ def test_a_passing_fault_is_retried_into_a_reply(faulty: FaultyServer, fault: st
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("busy=", "rate_limit"), ("status=408", "timeout"), ("status=500", "server"), ("reset", "connection"),
-        ("truncated", "connection"), ("body={oops", "malformed"), ("body=", "malformed"),
+        ("busy=", "rate_limit"),
+        ("status=408", "timeout"),
+        ("status=500", "server"),
+        ("reset", "connection"),
+        ("truncated", "connection"),
+        ("body={oops", "malformed"),
+        ("body=", "malformed"),
     ],
 )
 def test_a_lasting_fault_ends_after_bounded_retries_with_its_reason(
@@ -116,8 +136,11 @@ def test_an_empty_answer_is_retried_and_what_it_cost_is_counted(faulty: FaultySe
         ("error=400,,This model's maximum context length is 8 tokens", "overlong"),
         ("error=429,insufficient_quota,pay", "rate_limit"),
         ("busy=7200", "rate_limit"),
-        ("status=400", "bad_request"), ("status=404", "bad_request"), ("status=422", "bad_request"),
-        ("status=401", "auth"), ("status=403", "auth"),
+        ("status=400", "bad_request"),
+        ("status=404", "bad_request"),
+        ("status=422", "bad_request"),
+        ("status=401", "auth"),
+        ("status=403", "auth"),
     ],
 )
 def test_what_waiting_cannot_cure_fails_at_once(faulty: FaultyServer, answer: Any, reason: str) -> None:
@@ -178,16 +201,24 @@ def test_log_probabilities_are_read_where_they_spell_the_text(faulty: FaultyServ
     euro = "€".encode()
     faulty.script = [
         with_logprobs(
-            {"token": "1 ", "logprob": -0.5}, {"token": "\\xe2\\x82", "bytes": list(euro[:2]), "logprob": -1},
-            {"token": "\\xac", "bytes": list(euro[2:]), "logprob": -2.0}, text="1 €",
+            {"token": "1 ", "logprob": -0.5},
+            {"token": "\\xe2\\x82", "bytes": list(euro[:2]), "logprob": -1},
+            {"token": "\\xac", "bytes": list(euro[2:]), "logprob": -2.0},
+            text="1 €",
         )
     ]
     _, [reply] = ask(faulty, wanted)
     assert isinstance(reply, Reply)
     assert reply.tokens == (Token("1 ", -0.5), Token("", -1.0), Token("€", -2.0))
     assert faulty.requests[-1] == {
-        "model": "m", "messages": ASK, "temperature": 0.7, "top_p": 0.9, "max_tokens": 20, "seed": 3,
-        "stop": ["STOP"], "logprobs": True,
+        "model": "m",
+        "messages": ASK,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_tokens": 20,
+        "seed": 3,
+        "stop": ["STOP"],
+        "logprobs": True,
     }
     for odd in (completion(), with_logprobs({"token": "other", "logprob": -1}, text="1"), with_logprobs(text="1")):
         faulty.script = [odd]
@@ -205,9 +236,7 @@ def test_an_endpoint_that_rejects_log_probabilities_is_asked_without(faulty: Fau
 
 def test_the_request_can_be_shaped(faulty: FaultyServer) -> None:
     ask(faulty, token_limit="max_completion_tokens", omit=["temperature", "seed"], extra_body={"top_k": 5})
-    assert faulty.requests[-1] == {
-        "model": "m", "messages": ASK, "top_p": 1.0, "max_completion_tokens": 20, "top_k": 5
-    }
+    assert faulty.requests[-1] == {"model": "m", "messages": ASK, "top_p": 1.0, "max_completion_tokens": 20, "top_k": 5}
 
 
 def test_no_more_than_max_concurrency_requests_are_in_flight(faulty: FaultyServer) -> None:

@@ -25,8 +25,17 @@ RULES = DebateRules()
 def said(agent: str, answer: int | None, round: int = 0, note: str = "", **rest: object) -> Node:
     text = f"I am {agent}{note}.\nFinal answer: {answer}" if answer is not None else "I cannot say."
     correct = None if rest.pop("ungradable", False) else answer == 4
-    return node("answer", SUM.id, agent, round, text, answer=None if answer is None else str(answer), correct=correct,
-                status="ok" if answer is not None else "no_answer", **rest)
+    return node(
+        "answer",
+        SUM.id,
+        agent,
+        round,
+        text,
+        answer=None if answer is None else str(answer),
+        correct=correct,
+        status="ok" if answer is not None else "no_answer",
+        **rest,
+    )
 
 
 def graph(*nodes: Node) -> Graph:
@@ -34,8 +43,16 @@ def graph(*nodes: Node) -> Graph:
 
 
 def grow(g: Graph, count: int = 1, debate: DebateRules = RULES, **rules: object) -> list[Tree]:
-    grower = Grower(TreeRules.model_validate(rules), debate, prompt_set(debate.prompts), TASK, "student",
-                    ("a", "b", "c", "student"), ("student",), lambda text: len(text.split()) * count)
+    grower = Grower(
+        TreeRules.model_validate(rules),
+        debate,
+        prompt_set(debate.prompts),
+        TASK,
+        "student",
+        ("a", "b", "c", "student"),
+        ("student",),
+        lambda text: len(text.split()) * count,
+    )
     return list(preference_trees([g], grower))
 
 
@@ -80,8 +97,12 @@ def test_the_winner_of_a_vote_is_taken_though_gold_says_otherwise() -> None:
     take = ExampleRules(take="winner", vote="majority")
     (row,) = examples([g], take, ["a", "b", "c"], RULES, prompt_set("general"), TASK)
     assert row.completion.endswith("5")
-    assert examples([g], take.model_copy(update={"take": "right_winner"}), ["a", "b", "c"], RULES,
-                    prompt_set("general"), TASK) == []
+    assert (
+        examples(
+            [g], take.model_copy(update={"take": "right_winner"}), ["a", "b", "c"], RULES, prompt_set("general"), TASK
+        )
+        == []
+    )
 
 
 def test_pairing_rules_filter_the_cross_product() -> None:
@@ -90,7 +111,8 @@ def test_pairing_rules_filter_the_cross_product() -> None:
     assert [c.source for t in own for c in t.rejected] == [g.nodes[2].id]
     changed = grow(g, pairing="transition_only")
     assert [(t.round, [c.source for c in t.chosen], [c.source for c in t.rejected]) for t in changed] == [
-        (1, [g.nodes[4].id], [g.nodes[3].id, g.nodes[5].id])]
+        (1, [g.nodes[4].id], [g.nodes[3].id, g.nodes[5].id])
+    ]
 
 
 def test_at_most_so_many_pairs_and_always_the_same_ones() -> None:
@@ -126,19 +148,26 @@ def test_step_trees_branch_where_right_and_wrong_part() -> None:
         text = "\n".join(steps)
         return node("answer", SUM.id, agent, 0, text, answer=steps[-1], correct=right)
 
-    g = graph(answer("a", "first", "second", "4", right=True), answer("b", "first", "third", "4", right=True),
-              answer("c", "first", "second", "5", right=False), answer("student", "start", "7", right=False))
+    g = graph(
+        answer("a", "first", "second", "4", right=True),
+        answer("b", "first", "third", "4", right=True),
+        answer("c", "first", "second", "5", right=False),
+        answer("student", "start", "7", right=False),
+    )
     trees = grow(g, branch="step")
     assert [(t.prefix, [c.text for c in t.chosen], [c.text for c in t.rejected]) for t in trees] == [
-        ("first\nsecond\n", ["4"], ["5"])], "`first` leads both ways, so `start` has no right alternative"
+        ("first\nsecond\n", ["4"], ["5"])
+    ], "`first` leads both ways, so `start` has no right alternative"
     rest = grow(graph(*g.nodes[:2], g.nodes[3]), branch="step", span="rest")
     assert [(t.prefix, [c.text for c in t.chosen], t.complete) for t in rest] == [("", ["first\nsecond\n4"], True)]
 
 
 def chain(question: str, wrong_at: int | None = None) -> str:
     """The right chain, or one that goes on from a wrong digit at a step."""
-    pieces = [f"{s.name}={s.fact[1]}{s.fact[0]}{s.fact[2]}={s.value if i != wrong_at else (s.value + 1) % 10}"
-              for i, s in enumerate(world.gold(question))]
+    pieces = [
+        f"{s.name}={s.fact[1]}{s.fact[0]}{s.fact[2]}={s.value if i != wrong_at else (s.value + 1) % 10}"
+        for i, s in enumerate(world.gold(question))
+    ]
     return "; ".join([*pieces, f"ans={pieces[-1][-1]}"])
 
 
@@ -150,10 +179,24 @@ def test_checked_step_trees_reject_the_first_wrong_step_of_the_student_alone() -
         grade = task.grade(problem, text)
         return node("answer", problem.id, agent, 0, text, answer=grade.answer, correct=grade.correct)
 
-    g = Graph(problem, (answer("a", chain(problem.question)), answer("b", chain(problem.question, 0)),
-                        answer("student", chain(problem.question, 1))))
-    grower = Grower(TreeRules(branch="step", pairing="student_rejected_only"), replace_prompts("schoolhouse"),
-                    prompt_set("schoolhouse"), task, "student", ("a", "b"), ("student",), len)
+    g = Graph(
+        problem,
+        (
+            answer("a", chain(problem.question)),
+            answer("b", chain(problem.question, 0)),
+            answer("student", chain(problem.question, 1)),
+        ),
+    )
+    grower = Grower(
+        TreeRules(branch="step", pairing="student_rejected_only"),
+        replace_prompts("schoolhouse"),
+        prompt_set("schoolhouse"),
+        task,
+        "student",
+        ("a", "b"),
+        ("student",),
+        len,
+    )
     (tree,) = preference_trees([g], grower)
     steps = task.steps(chain(problem.question))
     assert tree.prefix == steps[0]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.debate.scripts import SUM, Script
+
 from vivavoce.agents.journal import Call, Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.debate.prompting import prompt_set
@@ -31,15 +31,26 @@ def calls() -> list[Call]:
 def hold(tmp_path: Path, calls: list[Call]) -> Debate:
     """``hold({"a": script, …}, script of the student, **rules)``: the graph of one debate about 2 + 2."""
 
-    def hold(teachers: dict[str, Script], pupil: Script | None = None, problem: Problem = SUM,
-             samples: int = 1, **rules: object) -> Graph:
+    def hold(
+        teachers: dict[str, Script],
+        pupil: Script | None = None,
+        problem: Problem = SUM,
+        samples: int = 1,
+        **rules: object,
+    ) -> Graph:
         members = [Member(Scripted(n, s), "teacher", Sampling()) for n, s in teachers.items()]
         if pupil is not None:
             members.append(Member(Scripted("student", pupil), "student", Sampling(), samples))
         checked = DebateRules.model_validate(rules)
         with Journal(tmp_path / f"journal-{len(calls)}.sqlite") as journal:
-            committee = Committee(tuple(members), checked, prompt_set(checked.prompts), open_task("gsm8k", {}), journal,
-                                  count=lambda text: len(text.split()))
+            committee = Committee(
+                tuple(members),
+                checked,
+                prompt_set(checked.prompts),
+                open_task("gsm8k", {}),
+                journal,
+                count=lambda text: len(text.split()),
+            )
             graph = asyncio.run(debate(problem, committee))
             calls.extend(journal)
         graph.check()

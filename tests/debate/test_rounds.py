@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 from pydantic import ValidationError
-
 from tests.debate.conftest import Debate
 from tests.debate.scripts import SUM, always, broken
+
 from vivavoce.agents.journal import Call
 from vivavoce.debate.plan import calls_per_question
 from vivavoce.debate.rules import DebateRules
@@ -22,7 +22,9 @@ def kinds(graph: Graph, round: int | None = None) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("right", range(5))
-def test_k_of_a_agents_right_give_k_times_a_minus_k_critiques_and_a_minus_k_reflections(hold: Debate, right: int) -> None:
+def test_k_of_a_agents_right_give_k_times_a_minus_k_critiques_and_a_minus_k_reflections(
+    hold: Debate, right: int
+) -> None:
     teachers = {f"t{i}": always(4 if i < right else 10 + i) for i in range(4)}
     graph = hold(teachers, max_rounds=2, stop="cap_only")
     assert kinds(graph, 0) == {"answer": 4, "critique": right * (4 - right), "reflection": 4 - right}
@@ -34,7 +36,9 @@ def test_nothing_is_said_after_the_last_round_unless_asked_for(hold: Debate) -> 
     assert kinds(hold(teachers, max_rounds=2, stop="cap_only", last_round_reflect=True), 1)["critique"] == 1
 
 
-def test_a_debate_stops_at_consensus_even_on_a_wrong_answer_and_at_all_correct_only_on_the_right_one(hold: Debate) -> None:
+def test_a_debate_stops_at_consensus_even_on_a_wrong_answer_and_at_all_correct_only_on_the_right_one(
+    hold: Debate,
+) -> None:
     wrong = {"a": always(5), "b": always(5)}
     assert (hold(wrong).rounds, hold(wrong).stopped) == (1, "consensus")
     assert (hold(wrong, stop="all_correct").rounds, hold(wrong, stop="all_correct").stopped) == (4, "cap")
@@ -63,7 +67,8 @@ def test_a_debate_in_which_nobody_answers_ends(hold: Debate) -> None:
 
 
 def test_gold_reaches_a_prompt_only_where_the_rules_say_so_and_every_reader_is_marked(
-        hold: Debate, calls: list[Call]) -> None:
+    hold: Debate, calls: list[Call]
+) -> None:
     secret = Problem("secret", "Which number do I think of?", "48151623")
     teachers = {"a": always(5), "b": always(6)}
     hold(teachers, problem=secret, max_rounds=3, stop="cap_only")
@@ -76,8 +81,14 @@ def test_gold_can_be_masked_where_a_reflection_quotes_it(hold: Debate, calls: li
     def quotes(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
         return "It was 48151623." if "was wrong" in messages[-1]["content"] else "Final answer: 5"
 
-    hold({"a": quotes, "b": quotes}, problem=Problem("masked", "Which number?", "48151623"), max_rounds=2,
-         stop="cap_only", reflection_sees_gold=True, hide_gold_in_context=True)
+    hold(
+        {"a": quotes, "b": quotes},
+        problem=Problem("masked", "Which number?", "48151623"),
+        max_rounds=2,
+        stop="cap_only",
+        reflection_sees_gold=True,
+        hide_gold_in_context=True,
+    )
     debated = [c.messages[-1]["content"] for c in calls if "experts" in c.messages[-1]["content"]]
     assert len(debated) == 2
     assert all("It was [hidden]." in text and "48151623" not in text for text in debated)
@@ -98,8 +109,9 @@ def test_gold_free_roles_refuse_rules_that_look_at_gold() -> None:
 
 
 def test_a_student_of_the_first_round_is_criticised_but_read_by_nobody(hold: Debate, calls: list[Call]) -> None:
-    graph = hold({"a": always(4), "b": always(5)}, always(97), samples=3, max_rounds=2, stop="cap_only",
-                 student="first_round")
+    graph = hold(
+        {"a": always(4), "b": always(5)}, always(97), samples=3, max_rounds=2, stop="cap_only", student="first_round"
+    )
     assert [n.round for n in graph.answers(agents=["student"])] == [0, 0, 0]
     assert [graph.by_id[str(n.target)].agent for n in graph.nodes if n.kind == "critique"] == ["b", "student"]
     debated = [c for c in calls if c.tags["kind"] == "answer" and "experts" in c.messages[-1]["content"]]
@@ -122,14 +134,19 @@ def test_question_and_instruction_stay_whole_whatever_the_others_say(hold: Debat
         assert text.count("Final answer: ") >= 3, "each statement keeps its last line"
 
 
-@pytest.mark.parametrize("rules", [
-    DebateRules(max_rounds=3, stop="cap_only"), DebateRules(max_rounds=2, stop="cap_only", roles="gold_free"),
-    DebateRules(max_rounds=2, stop="cap_only", feedback_from="teachers_only"),
-    DebateRules(max_rounds=3, stop="cap_only", feedback_from="none", reflect=False),
-])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        DebateRules(max_rounds=3, stop="cap_only"),
+        DebateRules(max_rounds=2, stop="cap_only", roles="gold_free"),
+        DebateRules(max_rounds=2, stop="cap_only", feedback_from="teachers_only"),
+        DebateRules(max_rounds=3, stop="cap_only", feedback_from="none", reflect=False),
+    ],
+)
 @pytest.mark.parametrize("answers", [(4, 5, 6, 4), (5, 5, 5, 5), (4, 4, 4, 4), (4, 5, 5, 4)])
-def test_a_plan_bounds_what_each_agent_is_asked(hold: Debate, calls: list[Call], rules: DebateRules,
-                                                 answers: tuple[int, ...]) -> None:
+def test_a_plan_bounds_what_each_agent_is_asked(
+    hold: Debate, calls: list[Call], rules: DebateRules, answers: tuple[int, ...]
+) -> None:
     teachers = {f"t{i}": always(a) for i, a in enumerate(answers[:3])}
     hold(teachers, always(answers[3]), **rules.model_dump())
     asked: dict[str, int] = {}

@@ -38,7 +38,11 @@ def teacher(name: str) -> Respond:
             sure = sure if knows else 15
             pieces.append(f"{step.name}={left}{step.op}{right}={value}{'' if knows else '?'}")
         last = list(at.values())[-1]
-        tail = f"ans={last}; score={1 if sure < 50 else 5}" if role in ("check", "reflect") else f"ans={last} conf={sure:02d}"
+        tail = (
+            f"ans={last}; score={1 if sure < 50 else 5}"
+            if role in ("check", "reflect")
+            else f"ans={last} conf={sure:02d}"
+        )
         return "; ".join([*pieces, tail])
 
     return respond

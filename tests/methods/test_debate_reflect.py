@@ -18,10 +18,25 @@ from vivavoce.records import Example, Tree, from_json
 from vivavoce.report import table, write_report
 from vivavoce.run import open_run
 
-STUDENTS = ["student", "single:ada", "single:bob", "single:cyd", "multi_teacher", "debate_reflect_sft",
-            "debate_reflect", "sft_continued"]
-COMMITTEE = ["teacher:ada", "teacher:bob", "teacher:cyd", "vote:majority", "vote:most_confident", "vote:confidence",
-             "vote:debate"]
+STUDENTS = [
+    "student",
+    "single:ada",
+    "single:bob",
+    "single:cyd",
+    "multi_teacher",
+    "debate_reflect_sft",
+    "debate_reflect",
+    "sft_continued",
+]
+COMMITTEE = [
+    "teacher:ada",
+    "teacher:bob",
+    "teacher:cyd",
+    "vote:majority",
+    "vote:most_confident",
+    "vote:confidence",
+    "vote:debate",
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +66,9 @@ def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe:
     for g in graphs:
         g.check()
     votes = {a["name"]: a["right"] for a in found["arms"]}
-    assert votes["vote:debate"] > max(votes[f"teacher:{t}"] for t in ("ada", "bob", "cyd")), "the scripts learn by hearing"
+    assert votes["vote:debate"] > max(votes[f"teacher:{t}"] for t in ("ada", "bob", "cyd")), (
+        "the scripts learn by hearing"
+    )
 
     again, paid_again = carry_out(recipe, where)
     assert paid_again == 0
@@ -63,8 +80,10 @@ def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe:
 
 
 def test_t_dpo_and_the_control_start_from_the_sft_student_and_take_equal_updates(where: Path) -> None:
-    results = {arm: json.loads((where / "checkpoints" / f"{arm}-1" / "train_result.json").read_text())
-               for arm in ("debate_reflect_sft", "debate_reflect", "sft_continued")}
+    results = {
+        arm: json.loads((where / "checkpoints" / f"{arm}-1" / "train_result.json").read_text())
+        for arm in ("debate_reflect_sft", "debate_reflect", "sft_continued")
+    }
     assert results["debate_reflect"]["steps"] == results["sft_continued"]["steps"] == 3
     assert results["debate_reflect"]["first_loss"] == pytest.approx(0.693147, abs=2e-6)
 
@@ -80,15 +99,20 @@ def test_every_row_of_the_run_names_nodes_of_its_graphs(where: Path) -> None:
 
 
 def test_no_test_question_was_trained_on_and_none_of_its_prompts_held_a_debate(where: Path) -> None:
-    trained = {json.loads(line)["problem"] for line in (where / "data" / "multi_teacher.jsonl").read_text().splitlines()}
+    trained = {
+        json.loads(line)["problem"] for line in (where / "data" / "multi_teacher.jsonl").read_text().splitlines()
+    }
     tested = [from_json(Judged, x) for x in (where / "evaluations" / "student-0.jsonl").read_text().splitlines()]
     assert len(tested) == 20
     assert not trained & {j.problem for j in tested}
 
 
 def test_changing_how_trees_are_grown_pays_for_no_debate(recipe: dict[str, Any], where: Path) -> None:
-    changed = {**recipe, "trees": {"branch": "step", "pairing": "cross_product"},
-               "dpo": {**recipe["dpo"], "objective": "listwise", "beta": 0.3}}
+    changed = {
+        **recipe,
+        "trees": {"branch": "step", "pairing": "cross_product"},
+        "dpo": {**recipe["dpo"], "objective": "listwise", "beta": 0.3},
+    }
     asked: list[str] = []
     checked = check_recipe(changed, Path("test.yaml"))
     assert isinstance(checked, Options)

@@ -50,16 +50,20 @@ def written(recipe: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def start(recipe: Path, run: Path, log: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(recipe), str(run)], stderr=subprocess.DEVNULL,
-                            env={**os.environ, "VIVA_TEST_LOG": str(log)})
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(recipe), str(run)],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "VIVA_TEST_LOG": str(log)},
+    )
 
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_killed_anywhere_a_run_repeats_no_completed_call_and_ends_with_the_same_bytes(written: Path,
-                                                                                      tmp_path: Path) -> None:
+def test_killed_anywhere_a_run_repeats_no_completed_call_and_ends_with_the_same_bytes(
+    written: Path, tmp_path: Path
+) -> None:
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     assert start(written, whole, tmp_path / "whole.log").wait(300) == 0
     total = len(lines(tmp_path / "whole.log"))

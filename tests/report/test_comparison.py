@@ -22,8 +22,11 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def small() -> dict:
     """Three arms, one of them trained on two seeds, and tests that go both ways or nowhere."""
-    arms = {"student": {0: judged_rows(50, 0.3, 1)}, "vote:majority": {0: judged_rows(50, 0.5, 2, (200, 90))},
-            "debate_reflect": {0: judged_rows(50, 0.7, 3), 1: judged_rows(50, 0.5, 4)}}
+    arms = {
+        "student": {0: judged_rows(50, 0.3, 1)},
+        "vote:majority": {0: judged_rows(50, 0.5, 2, (200, 90))},
+        "debate_reflect": {0: judged_rows(50, 0.7, 3), 1: judged_rows(50, 0.5, 4)},
+    }
     pairs = [("student", "debate_reflect"), ("vote:majority", "debate_reflect"), ("student", "student")]
     return results("sums", arms, pairs, 12.5)
 
@@ -38,8 +41,9 @@ def test_the_table_names_every_arm_and_p_and_fits_100_columns() -> None:
     assert max(map(len, shown.splitlines())) <= 100
     assert "\x1b" not in shown
     for arm in found["arms"]:
-        assert any(line.split()[:1] == [arm["name"]] and f"{arm['right']}/{arm['n']}" in line
-                   for line in shown.splitlines()), arm["name"]
+        assert any(
+            line.split()[:1] == [arm["name"]] and f"{arm['right']}/{arm['n']}" in line for line in shown.splitlines()
+        ), arm["name"]
     for pair in found["paired"]:
         line = next(x for x in shown.splitlines() if f" {pair['a']} → {pair['b']} " in x)
         assert p_value(pair["p"]) in line
@@ -122,5 +126,12 @@ def test_the_run_is_about_its_method_or_about_what_most_tests_are_about() -> Non
 
 def test_p_values_and_times_are_short_and_never_zero() -> None:
     assert [p_value(p) for p in (1.0, 0.2187, 0.04999, 0.001, 0.00042, 3e-12, 0.0)] == [
-        "1.00", "0.22", "0.050", "0.001", "4e-4", "3e-12", "<1e-99"]
+        "1.00",
+        "0.22",
+        "0.050",
+        "0.001",
+        "4e-4",
+        "3e-12",
+        "<1e-99",
+    ]
     assert [duration(s) for s in (8.2, 59.7, 250, 11100)] == ["8 s", "60 s", "4 min 10 s", "3 h 5 min"]

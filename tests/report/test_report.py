@@ -164,7 +164,7 @@ def test_a_loss_curve_that_is_being_written_is_shown_as_far_as_it_goes(tmp_path:
 
 
 def test_the_ledger_adds_up(page: Page) -> None:
-    ledger = page.text[page.text.index("Every model call of the run"):]
+    ledger = page.text[page.text.index("Every model call of the run") :]
     assert "debate:train ada 3 1 1 " in ledger  # of four requests one was asked before and one failed
     assert "all 13 4 4 " in ledger
 

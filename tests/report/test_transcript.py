@@ -19,7 +19,7 @@ def test_the_transcript_is_as_it_was() -> None:
 
 def test_it_says_who_changed_their_mind_and_which_way() -> None:
     shown = transcript(small_debate())
-    changed = shown[shown.index("Who changed their mind"):]
+    changed = shown[shown.index("Who changed their mind") :]
     assert "W→R  ben in round 1: wrong → right (41 → 42)" in changed
     assert "R→W  stu in round 1: right → wrong (42 → 41)" in changed
     assert "ada" not in changed

@@ -262,7 +262,7 @@ def test_no_text_makes_a_grader_raise(text: str, gold: str) -> None:
 
 
 @settings(deadline=None)
-@given(st.fractions(min_value=-10**6, max_value=10**6, max_denominator=10**4))
+@given(st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=10**4))
 def test_every_number_keeps_its_value_when_written_in_canonical_form(value: Fraction) -> None:
     written = canonical(value)
     assert number(written) == written

@@ -45,8 +45,14 @@ def trees() -> list[Tree]:
     return [
         tree(("The sum is 42.", "So the answer is 42."), ("The sum is 41.", "48, nobody believed it.")),
         tree(("42",), ("41", "48", "The others agreed: 12"), "Check: 6 * 7?"),
-        tree(("After the debate: 42", "42."), ("41.",), "Solve: what is 12 + 30? Ada said 41.",
-             problem="Solve: what is 12 + 30?", id="round 1", round=1),
+        tree(
+            ("After the debate: 42", "42."),
+            ("41.",),
+            "Solve: what is 12 + 30? Ada said 41.",
+            problem="Solve: what is 12 + 30?",
+            id="round 1",
+            round=1,
+        ),
         tree((" then 7 = 42",), (" then 7 = 48", " and not"), prefix="Check each step, 6 *", complete=False, id="step"),
         tree(("forty-two",), ("forty",), "Die Antwort lautet?"),
     ]

@@ -44,12 +44,13 @@ def bpe() -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
         TEXT,
-        trainers.BpeTrainer(
-            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<|pad|>", eos_token="<|im_end|>", chat_template=CHATML,
+        tokenizer_object=core,
+        pad_token="<|pad|>",
+        eos_token="<|im_end|>",
+        chat_template=CHATML,
         clean_up_tokenization_spaces=False,
     )
 
@@ -64,20 +65,37 @@ def metaspace() -> PreTrainedTokenizerFast:
         trainers.UnigramTrainer(vocab_size=220, special_tokens=special, unk_token="<unk>", show_progress=False),
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>",
-        chat_template=PLAIN, clean_up_tokenization_spaces=False,
+        tokenizer_object=core,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        chat_template=PLAIN,
+        clean_up_tokenization_spaces=False,
     )
 
 
 def tiny_model(seed: int = 0, **overrides: Any) -> Qwen3ForCausalLM:
     torch.manual_seed(seed)
-    config = Qwen3Config(**{
-        "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512,
-        "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": None, "tie_word_embeddings": True,
-        # large enough for answers to differ clearly in probability
-        "initializer_range": 0.2, **overrides,
-    })
+    config = Qwen3Config(
+        **{
+            "vocab_size": 400,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 512,
+            "pad_token_id": 0,
+            "eos_token_id": 2,
+            "bos_token_id": None,
+            "tie_word_embeddings": True,
+            # large enough for answers to differ clearly in probability
+            "initializer_range": 0.2,
+            **overrides,
+        }
+    )
     return Qwen3ForCausalLM(config).eval()
 
 
@@ -89,9 +107,12 @@ def tree(
     chosen: tuple[str, ...], rejected: tuple[str, ...], prompt: str = "Solve: what is 12 + 30?", **rest: Any
 ) -> Tree:
     return Tree(
-        id=rest.pop("id", prompt), problem=rest.pop("problem", prompt), prompt=messages(prompt),
+        id=rest.pop("id", prompt),
+        problem=rest.pop("problem", prompt),
+        prompt=messages(prompt),
         chosen=tuple(Completion(text, f"c{i}") for i, text in enumerate(chosen)),
-        rejected=tuple(Completion(text, f"r{i}") for i, text in enumerate(rejected)), **rest,
+        rejected=tuple(Completion(text, f"r{i}") for i, text in enumerate(rejected)),
+        **rest,
     )
 
 

@@ -33,11 +33,20 @@ def theirs(tokenizer: PreTrainedTokenizerFast, trees: list[Tree], folder: Path, 
             "chosen": [{"role": "assistant", "content": chosen.text}],
             "rejected": [{"role": "assistant", "content": rejected.text}],
         }
-        for tree in trees for chosen in tree.chosen for rejected in tree.rejected
+        for tree in trees
+        for chosen in tree.chosen
+        for rejected in tree.rejected
     ]
     config = DPOConfig(
-        output_dir=str(folder), per_device_train_batch_size=len(pairs), max_length=None, beta=0.3, report_to="none",
-        use_cpu=True, activation_checkpointing=False, bf16=False, **changes,
+        output_dir=str(folder),
+        per_device_train_batch_size=len(pairs),
+        max_length=None,
+        beta=0.3,
+        report_to="none",
+        use_cpu=True,
+        activation_checkpointing=False,
+        bf16=False,
+        **changes,
     )
     trainer = DPOTrainer(
         model, tiny_model(seed=5), args=config, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer
@@ -74,9 +83,7 @@ def test_loss_and_gradients_are_trl_s(
     any_tokenizer: PreTrainedTokenizerFast, trees: list[Tree], tmp_path: Path, budget: int
 ):
     whole = [tree for tree in trees if tree.complete]  # TRL's conversational rows always end the answer
-    assert_same(
-        theirs(any_tokenizer, whole, tmp_path), ours(any_tokenizer, whole, tmp_path, token_budget=budget)
-    )
+    assert_same(theirs(any_tokenizer, whole, tmp_path), ours(any_tokenizer, whole, tmp_path, token_budget=budget))
 
 
 def test_the_nll_term_is_trl_s_where_both_are_defined(

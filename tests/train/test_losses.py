@@ -45,8 +45,10 @@ def test_the_order_of_answers_does_not_matter(chosen: list[float], rejected: lis
 def test_a_constant_in_all_rewards_cancels(chosen: list[float], rejected: list[float], shift: float):
     for loss in (dpo, listwise):
         torch.testing.assert_close(
-            loss(tensor(chosen) + shift, tensor(rejected) + shift), loss(tensor(chosen), tensor(rejected)),
-            rtol=1e-6, atol=1e-6,
+            loss(tensor(chosen) + shift, tensor(rejected) + shift),
+            loss(tensor(chosen), tensor(rejected)),
+            rtol=1e-6,
+            atol=1e-6,
         )
 
 

@@ -26,10 +26,18 @@ ROWS = [
 
 
 def settings(**changes: Any) -> SFTSettings:
-    return SFTSettings.model_validate({
-        "lora": None, "log_steps": 1, "device": "cpu", "max_steps": 3, "rows_per_step": 4, "learning_rate": 1e-3,
-        "adam_eps": 1e-3, **changes,
-    })
+    return SFTSettings.model_validate(
+        {
+            "lora": None,
+            "log_steps": 1,
+            "device": "cpu",
+            "max_steps": 3,
+            "rows_per_step": 4,
+            "learning_rate": 1e-3,
+            "adam_eps": 1e-3,
+            **changes,
+        }
+    )
 
 
 def test_the_loss_is_plain_cross_entropy_over_the_completion(

@@ -77,7 +77,11 @@ def test_trl_prepares_the_same_tokens_and_labels(any_tokenizer: PreTrainedTokeni
         [{"prompt": list(CHAT), "completion": [{"role": "assistant", "content": answer}]} for answer in ANSWERS]
     )
     config = SFTConfig(
-        output_dir=str(tmp_path), max_length=None, completion_only_loss=True, report_to="none", use_cpu=True,
+        output_dir=str(tmp_path),
+        max_length=None,
+        completion_only_loss=True,
+        report_to="none",
+        use_cpu=True,
         activation_checkpointing=False,
     )
     trainer = SFTTrainer(tiny_model(), config, train_dataset=data, processing_class=any_tokenizer)

@@ -28,10 +28,19 @@ def settings(**changes: Any) -> TreeDPOSettings:
     return TreeDPOSettings.model_validate({**FULL, **usual, **changes})
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"lora": {"r": 4, "alpha": 8}}, {"token_budget": 32}, {"bf16": True}, {"attention": "rows"},
-    {"gradient_checkpointing": True}, {"pair_weight": "tree"},
-], ids=["full", "lora", "many rows", "bf16", "row by row", "recomputed", "tree weight"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lora": {"r": 4, "alpha": 8}},
+        {"token_budget": 32},
+        {"bf16": True},
+        {"attention": "rows"},
+        {"gradient_checkpointing": True},
+        {"pair_weight": "tree"},
+    ],
+    ids=["full", "lora", "many rows", "bf16", "row by row", "recomputed", "tree weight"],
+)
 def test_training_starts_at_exactly_ln_2_with_zero_margins(
     student: Path, trees: list[Tree], tmp_path: Path, changes: dict[str, Any]
 ):
@@ -53,8 +62,9 @@ def test_listwise_starts_at_the_share_of_right_answers(student: Path, tmp_path: 
     assert other.first_loss == pytest.approx(math.log(4))
 
 
-@pytest.mark.parametrize("changes", [{}, {"objective": "listwise"}, {"lora": {"r": 16, "alpha": 32}}],
-                         ids=["pairs", "listwise", "lora"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"objective": "listwise"}, {"lora": {"r": 16, "alpha": 32}}], ids=["pairs", "listwise", "lora"]
+)
 def test_it_overfits_a_few_trees(student: Path, trees: list[Tree], tmp_path: Path, changes: dict[str, Any]):
     wanted = settings(max_steps=25, learning_rate=3e-2, adam_eps=1e-8, warmup_ratio=0, **changes)
     result = train_tree_dpo(student, trees, wanted, tmp_path, seed=1)
@@ -126,10 +136,15 @@ def step_gradients(student: Path, trees: list[Tree], changes: dict[str, Any]) ->
     return float(loss), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"objective": "listwise"}, {"pair_weight": "tree", "nll_weight": 0.5},
-    {"nll_average": "answer", "nll_weight": 1},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"objective": "listwise"},
+        {"pair_weight": "tree", "nll_weight": 0.5},
+        {"nll_average": "answer", "nll_weight": 1},
+    ],
+)
 def test_splitting_an_update_into_rows_changes_nothing(student: Path, trees: list[Tree], changes: dict[str, Any]):
     loss, gradients = step_gradients(student, trees, changes)
     for other in ({"token_budget": 16}, {"attention": "rows"}):

@@ -142,7 +142,11 @@ class Decoder:
         """Logits of the last position, (rows, vocabulary) in fp32."""
         self.forwards += 1
         out = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
             **self._last_only,
         )
         return out.logits[:, -1].float()

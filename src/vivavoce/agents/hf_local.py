@@ -219,7 +219,9 @@ class HFLocal:
         tokenizer, messages, sampling = decoder.tokenizer, waiting.messages, waiting.sampling
         try:
             text = tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=False,
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=False,
                 **self.options.chat_template_kwargs,
             )
         except TemplateError as error:  # say, a template that wants roles to alternate

@@ -194,7 +194,13 @@ class Journal:
         self._db.close()
 
     async def call(
-        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, *, stage: str = "",
+        self,
+        agent: Agent,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        seed: int,
+        *,
+        stage: str = "",
         **tags: str | int,
     ) -> Answered:
         """Ask ``agent``, or answer from the journal; written before it returns.
@@ -346,6 +352,16 @@ def _read(row: tuple[Any, ...]) -> Call:
     asked = json.loads(request)
     sampling = Sampling(**{**asked["sampling"], "stop": tuple(asked["sampling"]["stop"])})
     return Call(
-        key, agent, identity, stage, json.loads(tags), asked["messages"], sampling, asked["seed"],
-        *_outcome(reply, reason, detail), latency_s, attempts, created_at,
+        key,
+        agent,
+        identity,
+        stage,
+        json.loads(tags),
+        asked["messages"],
+        sampling,
+        asked["seed"],
+        *_outcome(reply, reason, detail),
+        latency_s,
+        attempts,
+        created_at,
     )

@@ -107,7 +107,11 @@ class OpenAIChat:
                 if outcome.usage == Usage():
                     self._mark_unmetered()
                 return Reply(
-                    outcome.text, outcome.finish, spent + outcome.usage, outcome.model, outcome.tokens,
+                    outcome.text,
+                    outcome.finish,
+                    spent + outcome.usage,
+                    outcome.model,
+                    outcome.tokens,
                     time.perf_counter() - started,
                 )
             spent += outcome.usage
@@ -142,7 +146,9 @@ class OpenAIChat:
 
             client = AsyncOpenAI(
                 api_key=self._key or "none",  # the SDK insists on one; keyless servers ignore it
-                base_url=self._base_url, max_retries=0, timeout=self.options.timeout_s,
+                base_url=self._base_url,
+                max_retries=0,
+                timeout=self.options.timeout_s,
             )
             self._open = _Open(loop, client, asyncio.Semaphore(self.options.max_concurrency))
         return self._open
@@ -318,7 +324,8 @@ def _usage(usage: Any) -> Usage:
         return Usage()
     details = usage.get("prompt_tokens_details") or {}
     return Usage(
-        int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0),
+        int(usage.get("prompt_tokens") or 0),
+        int(usage.get("completion_tokens") or 0),
         int(details.get("cached_tokens") or 0),
     )
 

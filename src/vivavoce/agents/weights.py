@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 _SCHOOLHOUSE = "schoolhouse:"
 # What determines replies. Left out: optimizer and trainer states, README.
 _FILES = (
-    "*.safetensors", "pytorch_model*.bin", "*.model", "*.jinja", "config.json", "generation_config.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "adapter_config.json", "*.safetensors.index.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*.model",
+    "*.jinja",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "adapter_config.json",
+    "*.safetensors.index.json",
 )
 _hashes = dict[tuple[str, int, int], str]()
 # Two models that loaded at the same time in two threads were seen to keep tensors on the meta device.
@@ -58,8 +69,14 @@ def folder(model: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=[*_FILES, "*.py"],
-                                      ignore_patterns=["original/*", "consolidated*"]))
+        return Path(
+            snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=[*_FILES, "*.py"],
+                ignore_patterns=["original/*", "consolidated*"],
+            )
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise RecipeError(f"cannot find or download {model}: {error}", "`model`", do) from error
 

@@ -40,5 +40,11 @@ def measure(questions: int = 500, rounds: int = 3, teachers: int = 3) -> dict[st
         graphs = asyncio.run(debate_all(problems, committee, in_flight=questions))
         seconds = time.perf_counter() - begun
         calls = len(journal)
-    return {"questions": questions, "in_flight": questions, "calls": calls, "seconds": round(seconds, 3),
-            "ms_per_call": 1000 * seconds / calls, "nodes": sum(len(g.nodes) for g in graphs)}
+    return {
+        "questions": questions,
+        "in_flight": questions,
+        "calls": calls,
+        "seconds": round(seconds, 3),
+        "ms_per_call": 1000 * seconds / calls,
+        "nodes": sum(len(g.nodes) for g in graphs),
+    }

@@ -107,15 +107,25 @@ class Result:
         if self.ours.peak_mb and self.theirs.peak_mb:
             lines.append(f"  peak memory: {self.theirs.peak_mb:.0f} MiB against {self.ours.peak_mb:.0f} MiB")
         tried = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.variants.items())
-        lines += [f"  tokens: {shape.floor:.2f}x fewer; attention: {self.attention}",
-                  f"  TRL's best: {self.variant} (of {tried})",
-                  "  " + ", ".join(f"{name} {value}" for name, value in self.facts.items())]
+        lines += [
+            f"  tokens: {shape.floor:.2f}x fewer; attention: {self.attention}",
+            f"  TRL's best: {self.variant} (of {tried})",
+            "  " + ", ".join(f"{name} {value}" for name, value in self.facts.items()),
+        ]
         return "\n".join(lines)
 
 
 def run(
-    shape: Shape | None = None, *, trees: int = 2, repeats: int = 5, batch_sizes: Sequence[int] = (1, 2, 4, 8),
-    hidden: int = 256, layers: int = 4, threads: int | None = 1, device: str = "cpu", seed: int = 0,
+    shape: Shape | None = None,
+    *,
+    trees: int = 2,
+    repeats: int = 5,
+    batch_sizes: Sequence[int] = (1, 2, 4, 8),
+    hidden: int = 256,
+    layers: int = 4,
+    threads: int | None = 1,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> Result:
     """Measure one shape. A random Qwen3 of ``hidden`` x ``layers``, ``trees`` trees, ``repeats`` alternating passes.
 
@@ -125,9 +135,17 @@ def run(
     torch.manual_seed(seed)
     tokenizer, rows = _tokenizer(), _trees(shape, trees, seed)
     config = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=hidden // 64, num_key_value_heads=max(1, hidden // 128), head_dim=64,
-        max_position_embeddings=8192, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=max(1, hidden // 128),
+        head_dim=64,
+        max_position_embeddings=8192,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
     )
     model, other = Qwen3ForCausalLM(config).to(device), Qwen3ForCausalLM(config).to(device)
     # The answers' probabilities must not differ from the reference's by accident of size: start both alike, then move.
@@ -140,8 +158,15 @@ def run(
 
 
 def _measure(
-    model: Any, other: Any, tokenizer: PreTrainedTokenizerFast, rows: list[Tree], shape: Shape, repeats: int,
-    batch_sizes: Sequence[int], folder: Path, device: str,
+    model: Any,
+    other: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[Tree],
+    shape: Shape,
+    repeats: int,
+    batch_sizes: Sequence[int],
+    folder: Path,
+    device: str,
 ) -> Result:
     ours, attention = _ours(model, other, tokenizer, rows, folder, device)
     passes: dict[str, Callable[[], float]] = {}
@@ -170,7 +195,14 @@ def _measure(
         for side, found in times.items()
     }
     return Result(
-        shape, timings["ours"], timings["theirs"], best, variants, *errors, attention, _facts(device),
+        shape,
+        timings["ours"],
+        timings["theirs"],
+        best,
+        variants,
+        *errors,
+        attention,
+        _facts(device),
     )
 
 
@@ -194,21 +226,38 @@ def _ours(
 
 
 def _theirs(
-    model: Any, other: Any, tokenizer: PreTrainedTokenizerFast, rows: list[Tree], folder: Path, device: str,
-    size: int, precompute: bool,
+    model: Any,
+    other: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[Tree],
+    folder: Path,
+    device: str,
+    size: int,
+    precompute: bool,
 ) -> Callable[[], float]:
     """The same on TRL's side: all pairs, in batches of ``size``."""
-    pairs = Dataset.from_list([
-        {
-            "prompt": [dict(message) for message in tree.prompt],
-            "chosen": [{"role": "assistant", "content": chosen.text}],
-            "rejected": [{"role": "assistant", "content": rejected.text}],
-        }
-        for tree in rows for chosen in tree.chosen for rejected in tree.rejected
-    ])
+    pairs = Dataset.from_list(
+        [
+            {
+                "prompt": [dict(message) for message in tree.prompt],
+                "chosen": [{"role": "assistant", "content": chosen.text}],
+                "rejected": [{"role": "assistant", "content": rejected.text}],
+            }
+            for tree in rows
+            for chosen in tree.chosen
+            for rejected in tree.rejected
+        ]
+    )
     config = DPOConfig(
-        output_dir=str(folder), per_device_train_batch_size=size, max_length=None, report_to="none", disable_tqdm=True,
-        use_cpu=device == "cpu", bf16=False, activation_checkpointing=False, train_sampling_strategy="sequential",
+        output_dir=str(folder),
+        per_device_train_batch_size=size,
+        max_length=None,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        bf16=False,
+        activation_checkpointing=False,
+        train_sampling_strategy="sequential",
     )
     trainer = DPOTrainer(model, other, args=config, train_dataset=pairs, processing_class=tokenizer)
     batches = list(trainer.get_train_dataloader())

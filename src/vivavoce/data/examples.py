@@ -22,8 +22,14 @@ def plain_prompt(problem: Problem, rules: DebateRules, prompts: PromptSet, task:
     return prompts.render("answer", **{**asked(problem, rules, task), "ask_confidence": False})
 
 
-def examples(graphs: Iterable[Graph], take: ExampleRules, agents: Collection[str], rules: DebateRules,
-             prompts: PromptSet, task: Task) -> list[Example]:
+def examples(
+    graphs: Iterable[Graph],
+    take: ExampleRules,
+    agents: Collection[str],
+    rules: DebateRules,
+    prompts: PromptSet,
+    task: Task,
+) -> list[Example]:
     """Rows from the answers of ``agents``, question by question, latest rounds first.
 
     L_SFT = -E log pi(y | I, x) with y any right answer and no shared information in the prompt (arXiv:2506.03541).

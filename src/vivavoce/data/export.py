@@ -34,9 +34,14 @@ def preference_rows(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
     for tree in trees:
         prompt = [*tree.prompt, *([{"role": "assistant", "content": tree.prefix}] if tree.prefix else [])]
         for chosen, rejected in pairs(tree):
-            yield {"prompt": prompt, "chosen": [{"role": "assistant", "content": chosen.text}],
-                   "rejected": [{"role": "assistant", "content": rejected.text}],
-                   "problem": tree.problem, "tree": tree.id, "source": [chosen.source, rejected.source]}
+            yield {
+                "prompt": prompt,
+                "chosen": [{"role": "assistant", "content": chosen.text}],
+                "rejected": [{"role": "assistant", "content": rejected.text}],
+                "problem": tree.problem,
+                "tree": tree.id,
+                "source": [chosen.source, rejected.source],
+            }
 
 
 def tree_rows(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:

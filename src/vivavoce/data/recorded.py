@@ -21,6 +21,9 @@ def graphs_of(recorded: Iterable[Recorded], task: Task) -> Iterator[Graph]:
         for a in attempts:
             grade = task.grade(problem, a.text)
             correct = grade.correct if a.correct is None else a.correct
-            nodes.append(node("answer", problem.id, a.agent, 0, a.text, answer=grade.answer, correct=correct,
-                              status=grade.status))
+            nodes.append(
+                node(
+                    "answer", problem.id, a.agent, 0, a.text, answer=grade.answer, correct=correct, status=grade.status
+                )
+            )
         yield Graph(problem, tuple(nodes), "recorded", oracle_roles=False)

@@ -67,16 +67,26 @@ def _answer_trees(graph: Graph, g: Grower) -> Iterator[Tree]:
             continue
         contexts = list(_prompts(graph, r, g))
         for i, prompt in enumerate(contexts):
-            yield Tree(_tree_id(graph, r, i, chosen, rejected), graph.problem.id, tuple(prompt), chosen, rejected,
-                       round=r, weight=1 / len(contexts))
+            yield Tree(
+                _tree_id(graph, r, i, chosen, rejected),
+                graph.problem.id,
+                tuple(prompt),
+                chosen,
+                rejected,
+                round=r,
+                weight=1 / len(contexts),
+            )
 
 
 def _sides(graph: Graph, round: int, g: Grower) -> tuple[list[Node], list[Node]]:
     """Right and wrong answers of a round, as the pairing rule admits them. Ungradable ones are on no side."""
     answers = graph.answers(round)
     right = [n for n in answers if n.correct and n.answer is not None]
-    wrong = [n for n in answers if n.correct is False and n.status != "empty"
-             and (n.answer is not None or not g.rules.rejected_must_parse)]
+    wrong = [
+        n
+        for n in answers
+        if n.correct is False and n.status != "empty" and (n.answer is not None or not g.rules.rejected_must_parse)
+    ]
     if g.rules.pairing == "student_rejected_only":
         wrong = [n for n in wrong if n.agent in g.own]
     elif g.rules.pairing == "transition_only":
@@ -93,8 +103,9 @@ def _completions(nodes: Iterable[Node], g: Grower) -> tuple[Completion, ...]:
     return tuple(Completion(text, source) for text, source in first.items())
 
 
-def _capped(chosen: tuple[Completion, ...], rejected: tuple[Completion, ...], graph: Graph, round: int,
-            g: Grower) -> tuple[tuple[Completion, ...], tuple[Completion, ...]]:
+def _capped(
+    chosen: tuple[Completion, ...], rejected: tuple[Completion, ...], graph: Graph, round: int, g: Grower
+) -> tuple[tuple[Completion, ...], tuple[Completion, ...]]:
     """At most ``max_pairs`` pairs: drop completions at random from the longer side until they fit."""
     most, rng = g.rules.max_pairs, random.Random(seed_of(g.seed, graph.problem.id, round, "pairs"))
     sides = [list(chosen), list(rejected)]
@@ -110,8 +121,17 @@ def _prompts(graph: Graph, round: int, g: Grower) -> Iterator[list[Message]]:
         yield plain_prompt(graph.problem, g.debate, g.prompts, g.task)
         return
     budget = g.rules.context_budget if g.rules.context == "full" else None
-    context = shared_information(graph, round - 1, g.student, g.speakers, g.debate, g.count, budget,
-                                 reflections=g.rules.reflections, feedback=g.rules.feedback)
+    context = shared_information(
+        graph,
+        round - 1,
+        g.student,
+        g.speakers,
+        g.debate,
+        g.count,
+        budget,
+        reflections=g.rules.reflections,
+        feedback=g.rules.feedback,
+    )
     values = {**asked(graph.problem, g.debate, g.task), "ask_confidence": False}
     parts = packs(context, g.rules.context_budget, g.count) if g.rules.context == "packed" else [context]
     for part in parts:
@@ -181,8 +201,14 @@ def _branchings(at: _Step, prefix: str, prompt: tuple[Message, ...], graph: Grap
             rejected.append(_completion(step, child, wrong[0], g))
     kept = _capped(tuple(chosen), tuple(rejected), graph, len(prefix), g)
     if kept[0] and kept[1]:
-        yield Tree(_tree_id(graph, prefix, *kept), graph.problem.id, prompt, *kept, prefix=prefix,
-                   complete=g.rules.span == "rest")
+        yield Tree(
+            _tree_id(graph, prefix, *kept),
+            graph.problem.id,
+            prompt,
+            *kept,
+            prefix=prefix,
+            complete=g.rules.span == "rest",
+        )
     for step, child in at.next.items():
         if child.right:
             yield from _branchings(child, prefix + step, prompt, graph, g)
@@ -190,5 +216,3 @@ def _branchings(at: _Step, prefix: str, prompt: tuple[Message, ...], graph: Grap
 
 def _completion(step: str, child: _Step, source: Node, g: Grower) -> Completion:
     return Completion(step if g.rules.span == "step" else child.rest[source.id], source.id)
-
-

@@ -32,9 +32,18 @@ class Context:
     """How many blocks were cut to fit a budget."""
 
 
-def shared_information(graph: Graph, round: int, reader: str, speakers: tuple[str, ...], rules: DebateRules,
-                       count: Counter | None = None, budget: int | None = None, *, reflections: bool = True,
-                       feedback: bool = True) -> Context:
+def shared_information(
+    graph: Graph,
+    round: int,
+    reader: str,
+    speakers: tuple[str, ...],
+    rules: DebateRules,
+    count: Counter | None = None,
+    budget: int | None = None,
+    *,
+    reflections: bool = True,
+    feedback: bool = True,
+) -> Context:
     """What ``reader`` sees of ``round``: the statements of ``speakers``, shuffled by ``rules.order_seed``.
 
     An agent whose call failed is absent. With a ``budget`` in tokens (needs ``count``), blocks are shortened to fit
@@ -54,10 +63,15 @@ def shared_information(graph: Graph, round: int, reader: str, speakers: tuple[st
         reflection = reflection if reflections else None
         critiques = critiques if feedback else []
         shown += [n, *([reflection] if reflection else []), *critiques]
-        statements.append(Statement(
-            names[n.agent], numbers.get(n.agent, 0), n.text,
-            _masked(reflection.text, graph, rules) if reflection else None,
-            tuple((names.get(c.agent, "Agent"), _masked(c.text, graph, rules)) for c in critiques)))
+        statements.append(
+            Statement(
+                names[n.agent],
+                numbers.get(n.agent, 0),
+                n.text,
+                _masked(reflection.text, graph, rules) if reflection else None,
+                tuple((names.get(c.agent, "Agent"), _masked(c.text, graph, rules)) for c in critiques),
+            )
+        )
     shortened = 0
     if budget is not None:
         assert count is not None, "a budget needs a token counter"
@@ -108,8 +122,12 @@ def _shorten(s: Statement, cap: int, count: Counter) -> Statement:
         share = _level([count(t) for t in parts], left)
         parts = [t if count(t) <= share else _cut(t, share, count) for t in parts]
     reflection = parts.pop(0) if s.reflection else None
-    return replace(s, text=text, reflection=reflection,
-                   critiques=tuple((name, t) for (name, _), t in zip(s.critiques, parts, strict=True)))
+    return replace(
+        s,
+        text=text,
+        reflection=reflection,
+        critiques=tuple((name, t) for (name, _), t in zip(s.critiques, parts, strict=True)),
+    )
 
 
 def _cut_answer(text: str, cap: int, count: Counter) -> str:

@@ -20,8 +20,9 @@ class Planned:
     completion_tokens: int
 
 
-def calls_per_question(rules: DebateRules, teachers: int, role: Literal["teacher", "student"],
-                       samples: int) -> tuple[int, int]:
+def calls_per_question(
+    rules: DebateRules, teachers: int, role: Literal["teacher", "student"], samples: int
+) -> tuple[int, int]:
     """Least and most calls of one member for one question.
 
     Least: the debate stops after round 0. Most: it goes to the last round, and in every round that is reflected on,

@@ -70,16 +70,25 @@ class PromptSet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        env = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                                 keep_trailing_newline=False, autoescape=False)  # noqa: S701 (text, not HTML)
+        env = jinja2.Environment(
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=False,
+            autoescape=False,
+        )
         try:
             self._file = _SetFile.model_validate(yaml.safe_load((folder / "set.yaml").read_text("utf-8")) or {})
             self._text = {a: (folder / f"{a}.md").read_text("utf-8") for a in ASKS}
-            self._templates = {a: [(role, env.from_string(body)) for role, body in _parts(t)]
-                               for a, t in self._text.items()}
+            self._templates = {
+                a: [(role, env.from_string(body)) for role, body in _parts(t)] for a, t in self._text.items()
+            }
         except (OSError, ValidationError, yaml.YAMLError, jinja2.TemplateError) as e:
-            raise RecipeError(f"prompt set cannot be read: {e}", str(folder),
-                              f"a set holds set.yaml and {', '.join(f'{a}.md' for a in ASKS)}") from e
+            raise RecipeError(
+                f"prompt set cannot be read: {e}",
+                str(folder),
+                f"a set holds set.yaml and {', '.join(f'{a}.md' for a in ASKS)}",
+            ) from e
         self._untaught = [re.compile(p) for p in self._file.untaught]
 
     @property

@@ -74,8 +74,12 @@ async def debate(problem: Problem, committee: Committee) -> Graph:
     return Graph(graph.problem, graph.nodes, stopped or "cap", graph.oracle_roles)
 
 
-async def debate_all(problems: Sequence[Problem], committee: Committee, in_flight: int = 512,
-                     done: Callable[[Graph], None] = lambda _: None) -> list[Graph]:
+async def debate_all(
+    problems: Sequence[Problem],
+    committee: Committee,
+    in_flight: int = 512,
+    done: Callable[[Graph], None] = lambda _: None,
+) -> list[Graph]:
     """Debate many problems at once, at most ``in_flight``; graphs in the order of the problems.
 
     ``done`` is called as each debate ends. A debate that is cut off leaves its finished calls in the journal.
@@ -107,8 +111,12 @@ def stop_reason(graph: Graph, round: int, committee: Committee) -> StopReason | 
         return "all_correct"
     if rule in ("consensus", "majority_stable") and len(answers) == 1 and None not in answers:
         return "consensus"
-    if rule == "majority_stable" and round and (now := _majority(said)) is not None \
-            and now == _majority(graph.stated(round - 1, committee.speakers)):
+    if (
+        rule == "majority_stable"
+        and round
+        and (now := _majority(said)) is not None
+        and now == _majority(graph.stated(round - 1, committee.speakers))
+    ):
         return "majority_stable"
     return None
 
@@ -124,12 +132,25 @@ async def _answers(graph: Graph, round: int, committee: Committee) -> list[Node]
     """The answers of one round: all members at once, each reading the same round before."""
     calls = []
     for m in committee.members:
-        if m.role == "student" and (committee.rules.student == "never"
-                                    or (round and committee.rules.student == "first_round")):
+        if m.role == "student" and (
+            committee.rules.student == "never" or (round and committee.rules.student == "first_round")
+        ):
             continue
         messages, context = _question(graph, round, m.name, committee)
-        calls += [_say(graph, "answer", round, m, messages, committee, sample=sample, parents=context.parents,
-                       saw_gold=context.saw_gold) for sample in range(1 if round else m.samples)]
+        calls += [
+            _say(
+                graph,
+                "answer",
+                round,
+                m,
+                messages,
+                committee,
+                sample=sample,
+                parents=context.parents,
+                saw_gold=context.saw_gold,
+            )
+            for sample in range(1 if round else m.samples)
+        ]
     return list(await asyncio.gather(*calls))
 
 
@@ -137,15 +158,20 @@ def _question(graph: Graph, round: int, reader: str, committee: Committee) -> tu
     rules, values = committee.rules, asked(graph.problem, committee.rules, committee.task)
     if round == 0:
         return committee.prompts.render("answer", **values), Context((), (), False)
-    context = shared_information(graph, round - 1, reader, committee.speakers, rules, committee.count,
-                                 rules.context_tokens)
+    context = shared_information(
+        graph, round - 1, reader, committee.speakers, rules, committee.count, rules.context_tokens
+    )
     return committee.prompts.render("debate", statements=context.statements, **values), context
 
 
 def asked(problem: Problem, rules: DebateRules, task: Task) -> dict[str, object]:
     """The values that every prompt template may use."""
-    return {"question": problem.question, "answer_format": task.answer_format, "word_limit": rules.word_limit,
-            "ask_confidence": rules.ask_confidence}
+    return {
+        "question": problem.question,
+        "answer_format": task.answer_format,
+        "word_limit": rules.word_limit,
+        "ask_confidence": rules.ask_confidence,
+    }
 
 
 async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
@@ -166,49 +192,100 @@ async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
         if n.status in ("ok", "no_answer", "truncated"):
             gold = graph.problem.gold if rules.reflection_sees_gold else None
             messages = committee.prompts.render("reflection", text=n.text, gold=gold, known_wrong=not free, **values)
-            calls.append(_say(graph, "reflection", round, members[n.agent], messages, committee, parents=(n.id,),
-                              target=n, saw_gold=n.saw_gold or gold is not None))
+            calls.append(
+                _say(
+                    graph,
+                    "reflection",
+                    round,
+                    members[n.agent],
+                    messages,
+                    committee,
+                    parents=(n.id,),
+                    target=n,
+                    saw_gold=n.saw_gold or gold is not None,
+                )
+            )
     for critic in own.values() if rules.feedback_from != "none" else ():
         m = members[critic.agent]
         if not (free or critic.correct) or (rules.feedback_from == "teachers_only" and m.role == "student"):
             continue
         for n in wrong:
-            if n.agent == critic.agent or n.status == "empty" \
-                    or (rules.feedback_to == "student_only" and members[n.agent].role != "student"):
+            if (
+                n.agent == critic.agent
+                or n.status == "empty"
+                or (rules.feedback_to == "student_only" and members[n.agent].role != "student")
+            ):
                 continue
-            messages = committee.prompts.render("critique", text=n.text, own=critic.text, known_wrong=not free,
-                                                **values)
-            calls.append(_say(graph, "critique", round, m, messages, committee, parents=(critic.id, n.id), target=n,
-                              saw_gold=n.saw_gold or critic.saw_gold))
+            messages = committee.prompts.render(
+                "critique", text=n.text, own=critic.text, known_wrong=not free, **values
+            )
+            calls.append(
+                _say(
+                    graph,
+                    "critique",
+                    round,
+                    m,
+                    messages,
+                    committee,
+                    parents=(critic.id, n.id),
+                    target=n,
+                    saw_gold=n.saw_gold or critic.saw_gold,
+                )
+            )
     return list(await asyncio.gather(*calls))
 
 
-async def _say(graph: Graph, kind: NodeKind, round: int, member: Member, messages: list[Message],
-               committee: Committee, *, parents: tuple[str, ...], saw_gold: bool, sample: int = 0,
-               target: Node | None = None) -> Node:
+async def _say(
+    graph: Graph,
+    kind: NodeKind,
+    round: int,
+    member: Member,
+    messages: list[Message],
+    committee: Committee,
+    *,
+    parents: tuple[str, ...],
+    saw_gold: bool,
+    sample: int = 0,
+    target: Node | None = None,
+) -> Node:
     """One call through the journal, as a node; a call that failed is a node with ``status`` error."""
     problem, about = graph.problem, target.agent if target else ""
     seed = seed_of(committee.seed, problem.id, member.name, kind, about, round, sample)
-    answered = await committee.journal.call(member.agent, messages, member.sampling, seed, stage=committee.stage,
-                                            problem=problem.id, kind=kind)
+    answered = await committee.journal.call(
+        member.agent, messages, member.sampling, seed, stage=committee.stage, problem=problem.id, kind=kind
+    )
     identity = {"sample": sample, "parents": parents, "target": target.id if target else None, "call": answered.key}
     reply = answered.reply
     if reply is None:
-        return node(kind, problem.id, member.name, round, "", status="error", saw_gold=saw_gold,
-                    error=str(answered.error), **identity)
+        return node(
+            kind,
+            problem.id,
+            member.name,
+            round,
+            "",
+            status="error",
+            saw_gold=saw_gold,
+            error=str(answered.error),
+            **identity,
+        )
     rest: dict[str, object] = {"status": "ok" if reply.text.strip() else "empty"}
     if kind == "answer":
         grade = committee.task.grade(problem, reply.text)
         status = grade.status
         if grade.answer is None:
             status = "empty" if not reply.text.strip() else "truncated" if reply.finish == "length" else grade.status
-        rest = {"answer": grade.answer, "correct": grade.correct, "status": status,
-                "confidence": committee.prompts.confidence(reply.text),
-                "probability": rounded(committee.task.probability(reply.text, reply.tokens)) if reply.tokens else None}
+        rest = {
+            "answer": grade.answer,
+            "correct": grade.correct,
+            "status": status,
+            "confidence": committee.prompts.confidence(reply.text),
+            "probability": rounded(committee.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
+        }
     else:
         rest["score"] = committee.prompts.score(reply.text)
-    return node(kind, problem.id, member.name, round, reply.text, usage=reply.usage, saw_gold=saw_gold, **identity,
-                **rest)
+    return node(
+        kind, problem.id, member.name, round, reply.text, usage=reply.usage, saw_gold=saw_gold, **identity, **rest
+    )
 
 
 def rounded(probability: float) -> float:

@@ -29,9 +29,20 @@ class Judged:
     usage: Usage
 
 
-async def examine(agent: Agent, problems: Sequence[Problem], task: Task, prompts: PromptSet, rules: DebateRules,
-                  journal: Journal, sampling: Sampling, *, stage: str, seed: int = 0, in_flight: int = 512,
-                  done: Callable[[Judged], None] = lambda _: None) -> list[Judged]:
+async def examine(
+    agent: Agent,
+    problems: Sequence[Problem],
+    task: Task,
+    prompts: PromptSet,
+    rules: DebateRules,
+    journal: Journal,
+    sampling: Sampling,
+    *,
+    stage: str,
+    seed: int = 0,
+    in_flight: int = 512,
+    done: Callable[[Judged], None] = lambda _: None,
+) -> list[Judged]:
     """Ask every problem once, plainly, as the training rows asked; nothing of the committee is in the prompt.
 
     A failed call counts as unanswered, status ``error``, never as a skipped question.
@@ -41,29 +52,47 @@ async def examine(agent: Agent, problems: Sequence[Problem], task: Task, prompts
     async def one(problem: Problem) -> Judged:
         messages = plain_prompt(problem, rules, prompts, task)
         async with gate:
-            answered = await journal.call(agent, messages, sampling, seed_of(seed, problem.id, "test"), stage=stage,
-                                          problem=problem.id, kind="test")
+            answered = await journal.call(
+                agent,
+                messages,
+                sampling,
+                seed_of(seed, problem.id, "test"),
+                stage=stage,
+                problem=problem.id,
+                kind="test",
+            )
         reply = answered.reply
         if reply is None:
             judged = Judged(problem.id, problem.group, "", None, False, "error", Usage())
         else:
             grade = task.grade(problem, reply.text)
             cut = grade.answer is None and reply.finish == "length"
-            judged = Judged(problem.id, problem.group, reply.text, grade.answer, grade.correct,
-                            "truncated" if cut else grade.status, reply.usage)
+            judged = Judged(
+                problem.id,
+                problem.group,
+                reply.text,
+                grade.answer,
+                grade.correct,
+                "truncated" if cut else grade.status,
+                reply.usage,
+            )
         done(judged)
         return judged
 
     return list(await asyncio.gather(*map(one, problems)))
 
 
-def judged(graphs: Iterable[Graph], winner: Callable[[Graph], Node | None],
-           spent: Callable[[Graph], Iterable[Node]]) -> list[Judged]:
+def judged(
+    graphs: Iterable[Graph], winner: Callable[[Graph], Node | None], spent: Callable[[Graph], Iterable[Node]]
+) -> list[Judged]:
     """What a committee answers: ``winner`` names the answer, ``spent`` the nodes that it cost to get there."""
     rows = []
     for g in graphs:
         n, usage = winner(g), sum((n.usage for n in spent(g)), Usage())
         p = g.problem
-        rows.append(Judged(p.id, p.group, n.text, n.answer, n.correct, n.status, usage) if n
-                    else Judged(p.id, p.group, "", None, False, "no_answer", usage))
+        rows.append(
+            Judged(p.id, p.group, n.text, n.answer, n.correct, n.status, usage)
+            if n
+            else Judged(p.id, p.group, "", None, False, "no_answer", usage)
+        )
     return rows

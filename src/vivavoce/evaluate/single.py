@@ -30,8 +30,19 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path) -> dict[str, Any
     agent = open_agent(model, recipe.student.backend, {**recipe.student.options, "model": model})
     with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems)) as advance:
         try:
-            rows = await examine(agent, problems, task, prompts, rules, journal, sampling, stage="test",
-                                 seed=recipe.seed, in_flight=recipe.in_flight, done=lambda _: advance())
+            rows = await examine(
+                agent,
+                problems,
+                task,
+                prompts,
+                rules,
+                journal,
+                sampling,
+                stage="test",
+                seed=recipe.seed,
+                in_flight=recipe.in_flight,
+                done=lambda _: advance(),
+            )
         finally:
             await agent.aclose()
         seconds = sum(c.seconds for c in journal.costs())

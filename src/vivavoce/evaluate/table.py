@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vivavoce.evaluate.examine import Judged
-from vivavoce.evaluate.stats import mcnemar, mean_sd, wilson
+from vivavoce.stats import mcnemar, mean_sd, wilson
 
 Arms = Mapping[str, Mapping[int, Sequence[Judged]]]
 """Arm name to training seed to its judged test questions; an arm that was not trained has the one seed 0."""
@@ -42,15 +42,24 @@ def _arm(name: str, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
     for j in first:
         groups[j.group].append(j)
     return {
-        "name": name, "right": right, "n": n, "accuracy": right / n, "wilson95": [interval[0], interval[1]],
-        "unparsed": sum(j.answer is None for j in first), "ungradable": sum(j.correct is None for j in first),
+        "name": name,
+        "right": right,
+        "n": n,
+        "accuracy": right / n,
+        "wilson95": [interval[0], interval[1]],
+        "unparsed": sum(j.answer is None for j in first),
+        "ungradable": sum(j.correct is None for j in first),
         "failed_calls": sum(j.status == "error" for j in first),
         "tokens_per_problem": round(prompt + completion, 2),
-        "prompt_tokens_per_problem": round(prompt, 2), "completion_tokens_per_problem": round(completion, 2),
+        "prompt_tokens_per_problem": round(prompt, 2),
+        "completion_tokens_per_problem": round(completion, 2),
         "groups": {g: {"right": _right(rows), "n": len(rows)} for g, rows in sorted(groups.items())},
-        "seeds": [{"seed": s, "right": _right(rows), "accuracy": a} for (s, rows), a in
-                  zip(seeds.items(), accuracies, strict=True)],
-        "mean": mean, "sd": sd,
+        "seeds": [
+            {"seed": s, "right": _right(rows), "accuracy": a}
+            for (s, rows), a in zip(seeds.items(), accuracies, strict=True)
+        ],
+        "mean": mean,
+        "sd": sd,
     }
 
 
@@ -69,8 +78,12 @@ def _pair(a: str, b: str, of_a: Mapping[int, Sequence[Judged]], of_b: Mapping[in
 def _test(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
     assert [j.problem for j in a] == [j.problem for j in b], "paired tests need the same questions in the same order"
     test = mcnemar([bool(j.correct) for j in a], [bool(j.correct) for j in b])
-    return {"p": test.p, "a_only": test.a_only, "b_only": test.b_only,
-            "gain": round((test.a_only - test.b_only) / len(a), 6)}
+    return {
+        "p": test.p,
+        "a_only": test.a_only,
+        "b_only": test.b_only,
+        "gain": round((test.a_only - test.b_only) / len(a), 6),
+    }
 
 
 def _right(rows: Sequence[Judged]) -> int:

@@ -52,8 +52,14 @@ class Graph:
     def answers(self, round: int | None = None, agents: Iterable[str] | None = None) -> list[Node]:
         """Answers that arrived (failed calls left out), every sample, of one round or of all."""
         who = None if agents is None else set(agents)
-        return [n for n in self.nodes if n.kind == "answer" and n.status != "error"
-                and (round is None or n.round == round) and (who is None or n.agent in who)]
+        return [
+            n
+            for n in self.nodes
+            if n.kind == "answer"
+            and n.status != "error"
+            and (round is None or n.round == round)
+            and (who is None or n.agent in who)
+        ]
 
     def stated(self, round: int, agents: Iterable[str] | None = None) -> list[Node]:
         """One answer for each agent of the round: its first sample that could be parsed, else its first."""
@@ -101,8 +107,16 @@ class Graph:
 
     def to_json(self) -> str:
         """One line of JSON; equal graphs give equal bytes."""
-        return json.dumps({"problem": asdict(self.problem), "stopped": self.stopped, "oracle_roles": self.oracle_roles,
-                           "nodes": [asdict(n) for n in self.nodes]}, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(
+            {
+                "problem": asdict(self.problem),
+                "stopped": self.stopped,
+                "oracle_roles": self.oracle_roles,
+                "nodes": [asdict(n) for n in self.nodes],
+            },
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Graph)
@@ -121,4 +135,6 @@ def read_graphs(path: Path) -> Iterator[Graph]:
             try:
                 yield _ADAPTER.validate_json(line)
             except ValidationError as e:
-                raise DataError(f"not a graph: {e.errors()[0]['msg']}", f"{path}:{i}", "was the file cut or edited?") from e
+                raise DataError(
+                    f"not a graph: {e.errors()[0]['msg']}", f"{path}:{i}", "was the file cut or edited?"
+                ) from e

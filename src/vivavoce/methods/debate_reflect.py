@@ -17,8 +17,8 @@ from vivavoce.config import Recipe
 from vivavoce.data.examples import examples
 from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import preference_trees
-from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.plan import Planned
+from vivavoce.debate.rules import DebateRules
 from vivavoce.graph import Graph
 from vivavoce.methods.plan import plan_debate
 from vivavoce.methods.session import Session
@@ -61,18 +61,38 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
         sft = arms["debate_reflect_sft"]
         tried = await s.attempt(graphs, sft, recipe.attempts.samples, recipe.attempts.temperature)
-        trees = {seed: s.rows(f"trees-{seed}", preference_trees(g, s.grower(recipe.trees))) for seed, g in tried.items()}
+        trees = {
+            seed: s.rows(f"trees-{seed}", preference_trees(g, s.grower(recipe.trees))) for seed, g in tried.items()
+        }
         arms |= await s.train({"debate_reflect": (sft, trees, recipe.dpo)})
-        arms |= await s.train({"sft_continued": (sft, rows["debate_reflect_sft"], {
-            seed: recipe.sft.model_copy(update={"learning_rate": recipe.dpo.learning_rate, "max_steps": steps})
-            for seed, steps in s.updates(arms["debate_reflect"]).items()})})
+        arms |= await s.train(
+            {
+                "sft_continued": (
+                    sft,
+                    rows["debate_reflect_sft"],
+                    {
+                        seed: recipe.sft.model_copy(
+                            update={"learning_rate": recipe.dpo.learning_rate, "max_steps": steps}
+                        )
+                        for seed, steps in s.updates(arms["debate_reflect"]).items()
+                    },
+                )
+            }
+        )
 
         tested = await s.test(arms)
         best = max((arm for arm in tested if arm.startswith("single:")), key=lambda arm: s.right(tested[arm]))
         against = ["student", best, "multi_teacher", "debate_reflect_sft", "sft_continued"]
         without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
-        return s.results(tested, [(best, "debate_reflect_sft"), *((arm, "debate_reflect") for arm in against),
-                                  *((arm, "vote:debate") for arm in without)], best_single=best)
+        return s.results(
+            tested,
+            [
+                (best, "debate_reflect_sft"),
+                *((arm, "debate_reflect") for arm in against),
+                *((arm, "vote:debate") for arm in without),
+            ],
+            best_single=best,
+        )
 
 
 def _right(s: Session, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:

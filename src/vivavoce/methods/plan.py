@@ -25,8 +25,11 @@ def plan_debate(recipe: Recipe, rules: DebateRules, attempts: int, students: int
     task = open_task(recipe.task.name, recipe.task.options)
     train, test = task.problems("train"), task.problems("test")
     count = _counter(recipe)
-    values = {"answer_format": task.answer_format, "word_limit": rules.word_limit,
-              "ask_confidence": rules.ask_confidence}
+    values = {
+        "answer_format": task.answer_format,
+        "word_limit": rules.word_limit,
+        "ask_confidence": rules.ask_confidence,
+    }
     shown = [prompt_set(rules.prompts).render("answer", question=p.question, **values) for p in train[:_SAMPLE]]
     plain = sum(count(m["content"]) for ms in shown for m in ms) // max(1, len(shown))
     heard = sum(t.max_new_tokens for t in recipe.teachers)
@@ -42,8 +45,14 @@ def plan_debate(recipe: Recipe, rules: DebateRules, attempts: int, students: int
         add("debate:train", spec, least * len(train), most * len(train), spec.samples * len(train), spec.max_new_tokens)
     student = recipe.student
     least, most = calls_per_question(rules, len(recipe.teachers), "student", student.samples)
-    add("debate:train", student, least * len(train), most * len(train), student.samples * len(train),
-        student.max_new_tokens)
+    add(
+        "debate:train",
+        student,
+        least * len(train),
+        most * len(train),
+        student.samples * len(train),
+        student.max_new_tokens,
+    )
     tries = attempts * len(train) * len(recipe.seeds)
     add("attempts", student, tries, tries, tries, student.max_new_tokens)
     add("test", student, students * len(test), students * len(test), students * len(test), recipe.test.max_new_tokens)

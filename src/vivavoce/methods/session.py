@@ -63,11 +63,17 @@ class Session:
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
         if self.student in self.teachers:
-            raise RecipeError(f"student and a teacher are both called `{self.student}`", "student.name",
-                              "give each agent a name of its own")
+            raise RecipeError(
+                f"student and a teacher are both called `{self.student}`",
+                "student.name",
+                "give each agent a name of its own",
+            )
         if recipe.student.backend != "hf_local":
-            raise RecipeError("the student is trained here, so it must be a local model", "student.backend",
-                              "use backend: hf_local with model: a folder or a Hub id")
+            raise RecipeError(
+                "the student is trained here, so it must be a local model",
+                "student.backend",
+                "use backend: hf_local with model: a folder or a Hub id",
+            )
         self._open = AsyncExitStack()
         self._agents = {spec.name: self._agent(spec) for spec in [*recipe.teachers, recipe.student]}
         self._begun = time.monotonic()
@@ -102,23 +108,48 @@ class Session:
         One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
         """
         test = self.recipe.test
-        rules = self.rules.model_copy(update={
-            "roles": "gold_free", "stop": "cap_only", "reflect": False, "feedback_from": "none",
-            "reflection_sees_gold": False, "student": "never", "max_rounds": test.committee_rounds})
-        members = [Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
-                   for t in self.recipe.teachers]
+        rules = self.rules.model_copy(
+            update={
+                "roles": "gold_free",
+                "stop": "cap_only",
+                "reflect": False,
+                "feedback_from": "none",
+                "reflection_sees_gold": False,
+                "student": "never",
+                "max_rounds": test.committee_rounds,
+            }
+        )
+        members = [
+            Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
+            for t in self.recipe.teachers
+        ]
         return await self._debated("test", problems, rules, members)
 
     def _member(self, spec: AgentSpec, role: Any) -> Member:
         return Member(self._agents[spec.name], role, spec.sampling(), spec.samples)
 
-    async def _debated(self, stage: str, problems: Sequence[Problem], rules: DebateRules,
-                       members: Sequence[Member]) -> list[Graph]:
-        committee = Committee(tuple(members), rules, self.prompts, self.task, self.run.journal, self.recipe.seed,
-                              f"debate:{stage}", self._count if rules.context_tokens else None)
-        depends = [[p.id for p in problems], digest([to_json(p) for p in problems]), rules.model_dump(mode="json"),
-                   self.prompts.fingerprint, self.recipe.seed, self._redo,
-                   [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members]]
+    async def _debated(
+        self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
+    ) -> list[Graph]:
+        committee = Committee(
+            tuple(members),
+            rules,
+            self.prompts,
+            self.task,
+            self.run.journal,
+            self.recipe.seed,
+            f"debate:{stage}",
+            self._count if rules.context_tokens else None,
+        )
+        depends = [
+            [p.id for p in problems],
+            digest([to_json(p) for p in problems]),
+            rules.model_dump(mode="json"),
+            self.prompts.fingerprint,
+            self.recipe.seed,
+            self._redo,
+            [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members],
+        ]
         path = self.run.path / "graphs" / f"{stage}.jsonl"
         if (graphs := self.run.cached(path, depends)) is not None:
             return list(read_graphs(graphs))
@@ -160,63 +191,108 @@ class Session:
 
     def grower(self, rules: TreeRules) -> Grower:
         """What preference trees are grown with."""
-        return Grower(rules, self.rules, self.prompts, self.task, self.student, self.speakers,
-                      (self.student, self._later_name), self._count, self.recipe.seed)
+        return Grower(
+            rules,
+            self.rules,
+            self.prompts,
+            self.task,
+            self.student,
+            self.speakers,
+            (self.student, self._later_name),
+            self._count,
+            self.recipe.seed,
+        )
 
     def untrained(self) -> Trained:
         """The student as it came."""
         return Trained({self.recipe.seeds[0]: (self._start, self._agents[self.student].identity)})
 
-    async def train(self, arms: Mapping[str, tuple[Trained, Path | Mapping[int, Path],
-                                                   Settings | Mapping[int, Settings]]]) -> dict[str, Trained]:
+    async def train(
+        self, arms: Mapping[str, tuple[Trained, Path | Mapping[int, Path], Settings | Mapping[int, Settings]]]
+    ) -> dict[str, Trained]:
         """Train every arm on every seed: from which model, on which rows, how (one for all seeds, or by seed)."""
         jobs: dict[tuple[str, int], Job] = {}
         for seed in self.recipe.seeds:
             for arm, (start, rows, settings) in arms.items():
                 path = rows[seed] if isinstance(rows, Mapping) else rows
                 if not path.stat().st_size:
-                    raise RecipeError(f"arm `{arm}` has no training rows", str(path),
-                                      "were there right answers at all? see `viva graph show`")
+                    raise RecipeError(
+                        f"arm `{arm}` has no training rows",
+                        str(path),
+                        "were there right answers at all? see `viva graph show`",
+                    )
                 how = settings[seed] if isinstance(settings, Mapping) else settings
                 folder, fingerprint = start.of(seed)
-                jobs[arm, seed] = Job(f"{arm.replace(':', '-')}-{seed}", folder, fingerprint, path, how,
-                                      seed_of(self.recipe.seed, seed))
+                jobs[arm, seed] = Job(
+                    f"{arm.replace(':', '-')}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
+                )
         folders = await asyncio.to_thread(train_all, list(jobs.values()), self.run, self.recipe.parallel)
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
         return {arm: Trained({seed: made[arm, seed] for seed in self.recipe.seeds}) for arm in arms}
 
     def updates(self, trained: Trained) -> dict[int, int]:
         """Updates that the training of each seed took."""
-        return {seed: json.loads((folder / "train_result.json").read_text("utf-8"))["steps"]
-                for seed, (folder, _) in trained.models.items()}
+        return {
+            seed: json.loads((folder / "train_result.json").read_text("utf-8"))["steps"]
+            for seed, (folder, _) in trained.models.items()
+        }
 
     @property
     def _later_name(self) -> str:
         return f"{self.student} after SFT"
 
-    async def attempt(self, graphs: Sequence[Graph], students: Trained, samples: int,
-                      temperature: float) -> dict[int, list[Graph]]:
+    async def attempt(
+        self, graphs: Sequence[Graph], students: Trained, samples: int, temperature: float
+    ) -> dict[int, list[Graph]]:
         """The graphs, by training seed, with ``samples`` more answers of that seed's student to every question.
 
         The answers stand in round 0 under a name of their own: they read nobody.
         """
         if not samples:
-            return dict.fromkeys(self.recipe.seeds, list(graphs))
+            return {seed: list(graphs) for seed in self.recipe.seeds}
         tried = {}
         for seed in self.recipe.seeds:
             student = self._agent(self.recipe.student, model=str(students.of(seed)[0]))
             sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
             sat: list[list[Judged]] = []
             with bar(f"attempts of seed {seed}", len(graphs) * samples) as advance:
-                sat += await asyncio.gather(*(
-                    examine(student, [g.problem for g in graphs], self.task, self.prompts, self.rules,
-                            self.run.journal, sampling, stage="attempts", seed=seed_of(self.recipe.seed, seed, i),
-                            in_flight=self.recipe.in_flight, done=lambda _: advance()) for i in range(samples)))
-            tried[seed] = [g.extended(
-                node("answer", g.problem.id, self._later_name, 0, j.text, sample=i, answer=j.answer,
-                     correct=j.correct, status=j.status, usage=j.usage)
-                for i, j in enumerate(by_sample) if j.status != "error")
-                for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)]
+                sat += await asyncio.gather(
+                    *(
+                        examine(
+                            student,
+                            [g.problem for g in graphs],
+                            self.task,
+                            self.prompts,
+                            self.rules,
+                            self.run.journal,
+                            sampling,
+                            stage="attempts",
+                            seed=seed_of(self.recipe.seed, seed, i),
+                            in_flight=self.recipe.in_flight,
+                            done=lambda _: advance(),
+                        )
+                        for i in range(samples)
+                    )
+                )
+            tried[seed] = [
+                g.extended(
+                    node(
+                        "answer",
+                        g.problem.id,
+                        self._later_name,
+                        0,
+                        j.text,
+                        sample=i,
+                        answer=j.answer,
+                        correct=j.correct,
+                        status=j.status,
+                        usage=j.usage,
+                    )
+                    for i, j in enumerate(by_sample)
+                    if j.status != "error"
+                )
+                for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)
+            ]
             await student.aclose()
         return tried
 
@@ -232,14 +308,30 @@ class Session:
             tested[arm] = {}
             for seed, (folder, fingerprint) in trained.models.items():
                 path = self.run.path / "evaluations" / f"{arm.replace(':', '-')}-{seed}.jsonl"
-                depends = [fingerprint, digest([to_json(p) for p in problems]), test.model_dump(mode="json"),
-                           self.prompts.fingerprint, self.rules.word_limit, self._redo]
+                depends = [
+                    fingerprint,
+                    digest([to_json(p) for p in problems]),
+                    test.model_dump(mode="json"),
+                    self.prompts.fingerprint,
+                    self.rules.word_limit,
+                    self._redo,
+                ]
                 if (rows := self.run.kept_rows(path, depends, Judged)) is None:
                     agent = self._agent(self.recipe.student, model=str(folder))
                     with bar(f"test {arm}, seed {seed}", len(problems)) as advance:
-                        rows = await examine(agent, problems, self.task, self.prompts, self.rules, self.run.journal,
-                                             sampling, stage="test", seed=self.recipe.seed,
-                                             in_flight=self.recipe.in_flight, done=lambda _, a=advance: a())
+                        rows = await examine(
+                            agent,
+                            problems,
+                            self.task,
+                            self.prompts,
+                            self.rules,
+                            self.run.journal,
+                            sampling,
+                            stage="test",
+                            seed=self.recipe.seed,
+                            in_flight=self.recipe.in_flight,
+                            done=lambda _, a=advance: a(),
+                        )
                     await agent.aclose()
                     self.run.keep_rows(path, depends, rows)
                 tested[arm][seed] = rows
@@ -251,12 +343,21 @@ class Session:
         """The committee's answers: each teacher, votes over drafts (no debate), and the vote after the last round."""
         by: VoteBy = "probability" if all(t.logprobs for t in self.recipe.teachers) else "confidence"
         seed, first = self.recipe.seed, self.recipe.seeds[0]
-        arms = {f"teacher:{t}": judged(graphs, lambda g, t=t: next(iter(g.stated(0, [t])), None),
-                                       lambda g, t=t: g.answers(0, [t])) for t in self.teachers}
-        drafts: dict[str, VoteBy] = {"vote:majority": "majority", "vote:most_confident": "most_confident",
-                                     "vote:confidence": "confidence"}
-        arms |= {name: judged(graphs, lambda g, how=how: vote(g.stated(0), how, seed), lambda g: g.answers(0))
-                 for name, how in drafts.items()}
+        arms = {
+            f"teacher:{t}": judged(
+                graphs, lambda g, t=t: next(iter(g.stated(0, [t])), None), lambda g, t=t: g.answers(0, [t])
+            )
+            for t in self.teachers
+        }
+        drafts: dict[str, VoteBy] = {
+            "vote:majority": "majority",
+            "vote:most_confident": "most_confident",
+            "vote:confidence": "confidence",
+        }
+        arms |= {
+            name: judged(graphs, lambda g, how=how: vote(g.stated(0), how, seed), lambda g: g.answers(0))
+            for name, how in drafts.items()
+        }
         arms["vote:debate"] = judged(graphs, lambda g: vote(g.stated(g.rounds - 1), by, seed), lambda g: g.answers())
         return {name: {first: rows} for name, rows in arms.items()}
 

@@ -63,7 +63,7 @@ def show(telling: Telling) -> Shown:
     g = telling.graph
     agents = list(dict.fromkeys(n.agent for n in g.nodes if n.kind == "answer"))
     rounds = [Round(r, [_cell(g, r, agent, telling.turns) for agent in agents], _notes(g, r)) for r in range(g.rounds)]
-    ends = [("Votes before anybody heard anybody", 0), (f"Votes after round {g.rounds - 1}", g.rounds - 1)][:g.rounds]
+    ends = [("Votes before anybody heard anybody", 0), (f"Votes after round {g.rounds - 1}", g.rounds - 1)][: g.rounds]
     ballots = [(title, [(way, n.answer or "", mark(n)) for way, n in votes(g, r)]) for title, r in ends]
     return Shown(g, telling.why, agents, rounds, telling.turns, ballots, STOPPED[g.stopped])
 
@@ -74,14 +74,22 @@ def _cell(graph: Graph, round: int, agent: str, changed: list[Turn]) -> Said | N
         return None
     n = next(iter(graph.stated(round, [agent])), mine[0])
     turn = next((t for t in changed if t.after is n), None)
-    return Said(mark(n), figures(n), _text(n), turn, n.saw_gold,
-                [(mark(other), other.answer or "none") for other in mine if other is not n])
+    return Said(
+        mark(n),
+        figures(n),
+        _text(n),
+        turn,
+        n.saw_gold,
+        [(mark(other), other.answer or "none") for other in mine if other is not n],
+    )
 
 
 def _notes(graph: Graph, round: int) -> list[Note]:
     said = [n for n in graph.nodes if n.kind in _NOTES and n.round == round]
-    return [Note(n.kind, n.agent, _about(graph, n), _text(n), n.score, n.saw_gold, n.status == "error")
-            for n in sorted(said, key=lambda n: _NOTES.index(n.kind))]
+    return [
+        Note(n.kind, n.agent, _about(graph, n), _text(n), n.score, n.saw_gold, n.status == "error")
+        for n in sorted(said, key=lambda n: _NOTES.index(n.kind))
+    ]
 
 
 def _about(graph: Graph, n: Node) -> str | None:

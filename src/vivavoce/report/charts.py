@@ -75,8 +75,10 @@ def panels(curves: Sequence[Curve]) -> list[Panel]:
 
 
 def _panel(arm: str, measure: str, curves: Sequence[Curve], key: str) -> Panel:
-    series = [(c.seed, [(float(p["step"]), float(p[key])) for p in c.points
-                        if key in p and math.isfinite(p[key])]) for c in curves]
+    series = [
+        (c.seed, [(float(p["step"]), float(p[key])) for p in c.points if key in p and math.isfinite(p[key])])
+        for c in curves
+    ]
     steps = max((x for _, points in series for x, _ in points), default=1.0) or 1.0
     values = [y for _, points in series for _, y in points]
     top = max(values, default=1.0)
@@ -84,8 +86,10 @@ def _panel(arm: str, measure: str, curves: Sequence[Curve], key: str) -> Panel:
     low, high = y_ticks[0], max(y_ticks[-1], top)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return (round(_LEFT + (WIDE - _LEFT - _RIGHT) * x / steps, 1),
-                round(_TOP + (HIGH - _TOP - _BOTTOM) * (1 - (y - low) / ((high - low) or 1)), 1))
+        return (
+            round(_LEFT + (WIDE - _LEFT - _RIGHT) * x / steps, 1),
+            round(_TOP + (HIGH - _TOP - _BOTTOM) * (1 - (y - low) / ((high - low) or 1)), 1),
+        )
 
     lines = []
     for seed, points in series:
@@ -114,8 +118,10 @@ def _facts(curves: Sequence[Curve]) -> str:
     first = done[0]
     dropped = f", {first['rows_dropped']:,} too long and left out" if first["rows_dropped"] else ""
     waiting = f"; {len(curves) - len(done)} still in training" if len(done) < len(curves) else ""
-    return (f"{first['steps']:,} updates on {first['rows_used']:,} rows{dropped}; "
-            f"{sum(r['seconds'] for r in done) / len(done):,.0f} s{' each' if len(done) > 1 else ''}{waiting}")
+    return (
+        f"{first['steps']:,} updates on {first['rows_used']:,} rows{dropped}; "
+        f"{sum(r['seconds'] for r in done) / len(done):,.0f} s{' each' if len(done) > 1 else ''}{waiting}"
+    )
 
 
 __all__ = ["HIGH", "WIDE", "Axis", "Line", "Panel", "Tick", "panels"]

@@ -65,7 +65,6 @@ class Paired(NamedTuple):
         return ""
 
 
-
 def families(results: Results) -> list[Family]:
     """The arms in their families, in the order in which they were tested; empty families are left out."""
     found = [
@@ -103,9 +102,19 @@ def paired_tests(results: Results) -> list[Paired]:
     def gain(counts: Mapping[str, Any]) -> float:
         return 100 * (counts["b_only"] - counts["a_only"]) / n
 
-    return [Paired(pair["a"], pair["b"], gain(pair), pair["a_only"], pair["b_only"], pair["p"], p_holm,
-                 [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())])
-            for pair, p_holm in zip(pairs, corrected, strict=True)]
+    return [
+        Paired(
+            pair["a"],
+            pair["b"],
+            gain(pair),
+            pair["a_only"],
+            pair["b_only"],
+            pair["p"],
+            p_holm,
+            [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())],
+        )
+        for pair, p_holm in zip(pairs, corrected, strict=True)
+    ]
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -158,18 +167,27 @@ def table(results: Results) -> str:
     several = any(len(arm["seeds"]) > 1 for arm in results["arms"])
     parts: list[RenderableType] = [
         Text(f"{clean(results['task'])}: {results['n']} test questions, accuracy in % with Wilson's 95 % interval"),
-        _arms(results, several)]
+        _arms(results, several),
+    ]
     if several:
         parts.append(Text("Right and interval are of the first training seed; mean ± sd over seeds."))
     for name, what in strongest_without_debate(results).items():
         parts.append(Text(f"* {clean(name)}: {what}"))
     if found := paired_tests(results):
-        parts += [Text("\nPaired tests on the same questions (McNemar, exact, two-sided):\n"
-                       "points that the second gains, and questions that only the first / only the second got right"),
-                  _tests(found)]
+        parts += [
+            Text(
+                "\nPaired tests on the same questions (McNemar, exact, two-sided):\n"
+                "points that the second gains, and questions that only the first / only the second got right"
+            ),
+            _tests(found),
+        ]
         if len(found) > 1:
-            parts.append(Text(f"Verdicts: 5 % level after Holm's correction for {len(found)} tests"
-                              f"{', and on every seed' if several else ''}; p is uncorrected."))
+            parts.append(
+                Text(
+                    f"Verdicts: 5 % level after Holm's correction for {len(found)} tests"
+                    f"{', and on every seed' if several else ''}; p is uncorrected."
+                )
+            )
     return _render(parts)
 
 
@@ -183,10 +201,15 @@ def _arms(results: Results, several: bool) -> Table:
         for arm in family.arms:
             low, high = arm["wilson95"]
             star = " *" if arm["name"] in starred else ""
-            shown.add_row(Text(f"  {clean(arm['name'])}{star}"), f"{arm['right']}/{arm['n']}",
-                          percent(arm["accuracy"]), f"{percent(low)}–{percent(high)}",
-                          *([_spread(arm)] if several else []), str(arm["unparsed"]),
-                          f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}")
+            shown.add_row(
+                Text(f"  {clean(arm['name'])}{star}"),
+                f"{arm['right']}/{arm['n']}",
+                percent(arm["accuracy"]),
+                f"{percent(low)}–{percent(high)}",
+                *([_spread(arm)] if several else []),
+                str(arm["unparsed"]),
+                f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}",
+            )
     return shown
 
 
@@ -201,8 +224,13 @@ def _tests(found: Sequence[Paired]) -> Table:
         shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for test in found:
         verdict = test.doubt or f"{'second' if test.gain > 0 else 'first'} is better"
-        shown.add_row(Text(f"{clean(test.a)} → {clean(test.b)}"), signed(test.gain), f"{test.a_only} / {test.b_only}",
-                      p_value(test.p), Text(verdict, "bold" if test.winner else "dim"))
+        shown.add_row(
+            Text(f"{clean(test.a)} → {clean(test.b)}"),
+            signed(test.gain),
+            f"{test.a_only} / {test.b_only}",
+            p_value(test.p),
+            Text(verdict, "bold" if test.winner else "dim"),
+        )
         for seed, gain, p in test.seeds[1:]:
             shown.add_row(Text(f"  seed {seed}", "dim"), signed(gain), "", p_value(p))
     return shown
@@ -213,14 +241,33 @@ def _render(parts: Sequence[RenderableType]) -> str:
     terminal = sys.stdout.isatty()
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if terminal else WIDTH
     out = io.StringIO()
-    console = Console(file=out, width=max(60, width), force_terminal=terminal, force_jupyter=False, highlight=False,
-                      markup=False, emoji=False, legacy_windows=False)
+    console = Console(
+        file=out,
+        width=max(60, width),
+        force_terminal=terminal,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
 __all__ = [
-    "LEVEL", "Family", "Paired", "duration", "families", "final_arm", "holm", "p_value", "paired_tests", "percent",
-    "signed", "strongest_without_debate", "table",
+    "LEVEL",
+    "Family",
+    "Paired",
+    "duration",
+    "families",
+    "final_arm",
+    "holm",
+    "p_value",
+    "paired_tests",
+    "percent",
+    "signed",
+    "strongest_without_debate",
+    "table",
 ]

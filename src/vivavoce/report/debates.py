@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
-from vivavoce.evaluate.stats import auroc
 from vivavoce.graph import Graph
 from vivavoce.report.transcript import Turn, minds, turns
+from vivavoce.stats import auroc
 
 BINS = 5
 SHOWN = 12
@@ -87,14 +87,19 @@ class Debated:
     def transitions(self) -> list[Transitions]:
         """By round, then by agent in order of first word."""
         order = list(self._agents)
-        return [Transitions(agent, r, {way: self._moves[r, agent][way] for way in _WAYS})
-                for r, agent in sorted(self._moves, key=lambda key: (key[0], order.index(key[1])))]
+        return [
+            Transitions(agent, r, {way: self._moves[r, agent][way] for way in _WAYS})
+            for r, agent in sorted(self._moves, key=lambda key: (key[0], order.index(key[1])))
+        ]
 
     @cached_property
     def calibration(self) -> list[Calibration]:
         """Every gradable answer of all rounds whose author said how sure it is; empty where nobody did."""
-        return [Calibration(agent, _bins(said), _auroc(said), _auroc(self._read[agent]))
-                for agent in self._agents if (said := self._said[agent])]
+        return [
+            Calibration(agent, _bins(said), _auroc(said), _auroc(self._read[agent]))
+            for agent in self._agents
+            if (said := self._said[agent])
+        ]
 
     @cached_property
     def telling(self) -> list[Telling]:

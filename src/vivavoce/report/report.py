@@ -21,11 +21,20 @@ from vivavoce.report.sources import Sources
 from vivavoce.report.text import clean
 from vivavoce.report.transcript import STOPPED
 
-_PAGE = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
-                    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                    finalize=lambda value: clean(value) if type(value) is str else value)
-_PAGE.filters |= {"percent": comparison.percent, "p_value": comparison.p_value, "signed": comparison.signed,
-                  "duration": comparison.duration}
+_PAGE = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=lambda value: clean(value) if type(value) is str else value,
+)
+_PAGE.filters |= {
+    "percent": comparison.percent,
+    "p_value": comparison.p_value,
+    "signed": comparison.signed,
+    "duration": comparison.duration,
+}
 
 
 def write_report(run_path: Path) -> Path:
@@ -46,13 +55,23 @@ def view(sources: Sources) -> dict[str, Any]:
     debated = {stage: Debated(sources.graphs(stage), shown) for stage, shown in (("train", 12), ("test", 0))}
     costs, no_costs = sources.costs()
     made = {
-        "name": sources.name, "recipe": sources.recipe, "recipe_text": sources.recipe_text,
-        "manifest": sources.manifest, "student": sources.student, "version": vivavoce.__version__,
-        "seeds": sources.recipe.get("seeds", []), "compared": _compared(sources),
-        "panels": panels(sources.curves()), "wide": WIDE, "high": HIGH,
-        "debated": {stage: d for stage, d in debated.items() if d.graphs}, "stop_words": STOPPED,
+        "name": sources.name,
+        "recipe": sources.recipe,
+        "recipe_text": sources.recipe_text,
+        "manifest": sources.manifest,
+        "student": sources.student,
+        "version": vivavoce.__version__,
+        "seeds": sources.recipe.get("seeds", []),
+        "compared": _compared(sources),
+        "panels": panels(sources.curves()),
+        "wide": WIDE,
+        "high": HIGH,
+        "debated": {stage: d for stage, d in debated.items() if d.graphs},
+        "stop_words": STOPPED,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
-        "debates": [show(t) for t in debated["train"].telling], "costs": costs, "no_costs": no_costs,
+        "debates": [show(t) for t in debated["train"].telling],
+        "costs": costs,
+        "no_costs": no_costs,
     }
     return {**made, "sections": _sections(made)}
 
@@ -61,12 +80,16 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Anchor and title of the parts that the page will have."""
     compared, debated = made["compared"] or {}, made["debated"]
     parts = [
-        ("comparison", "Comparison", compared), ("seeds", "Training seeds", compared),
-        ("tests", "Paired tests", compared.get("tests")), ("groups", "By group", len(compared.get("groups", ())) > 1),
-        ("tokens", "Tokens", compared), ("training", "Training curves", made["panels"]),
+        ("comparison", "Comparison", compared),
+        ("seeds", "Training seeds", compared),
+        ("tests", "Paired tests", compared.get("tests")),
+        ("groups", "By group", len(compared.get("groups", ())) > 1),
+        ("tokens", "Tokens", compared),
+        ("training", "Training curves", made["panels"]),
         ("debated", "What the debate did", debated),
         ("calibration", "Confidence", any(d.calibration for d in debated.values())),
-        ("browser", "Debates to read", made["debates"]), ("ledger", "Cost ledger", True),
+        ("browser", "Debates to read", made["debates"]),
+        ("ledger", "Cost ledger", True),
         ("provenance", "Provenance", True),
     ]
     return [(anchor, title) for anchor, title, there in parts if there]
@@ -82,15 +105,25 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
     strongest = comparison.strongest_without_debate(results)
     final = comparison.final_arm(results, sources.recipe.get("method"))
     return {
-        "task": results["task"], "n": results["n"], "wall_s": results.get("wall_s"), "arms": list(arms.values()),
-        "families": comparison.families(results), "strongest": strongest,
-        "tests": tests, "axis": Axis(arms.values()), "before": arms.get("student"),
-        "after": arms[final] if final else None, "of_final": [t for t in tests if t.b == final],
+        "task": results["task"],
+        "n": results["n"],
+        "wall_s": results.get("wall_s"),
+        "arms": list(arms.values()),
+        "families": comparison.families(results),
+        "strongest": strongest,
+        "tests": tests,
+        "axis": Axis(arms.values()),
+        "before": arms.get("student"),
+        "after": arms[final] if final else None,
+        "of_final": [t for t in tests if t.b == final],
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and t.b.startswith("vote:debate") and t.a in strongest],
         "groups": {g: c["n"] for g, c in results["arms"][0]["groups"].items()},
-        "spread": {name: {s["seed"]: s["accuracy"] for s in arm["seeds"]} for name, arm in arms.items()
-                   if len(arm["seeds"]) > 1},
+        "spread": {
+            name: {s["seed"]: s["accuracy"] for s in arm["seeds"]}
+            for name, arm in arms.items()
+            if len(arm["seeds"]) > 1
+        },
         "seeds": list(dict.fromkeys(s["seed"] for arm in arms.values() for s in arm["seeds"])),
         "most_tokens": max(arm["tokens_per_problem"] for arm in arms.values()) or 1,
     }

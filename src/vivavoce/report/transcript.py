@@ -14,12 +14,17 @@ from vivavoce.report.text import clean
 
 WIDTH = 100
 STOPPED = {
-    "all_correct": "everyone was right", "consensus": "everyone gave the same answer",
-    "majority_stable": "the majority stayed the same for a round", "cap": "it reached its last round",
-    "no_answers": "nobody answered", "recorded": "the record ends here",
+    "all_correct": "everyone was right",
+    "consensus": "everyone gave the same answer",
+    "majority_stable": "the majority stayed the same for a round",
+    "cap": "it reached its last round",
+    "no_answers": "nobody answered",
+    "recorded": "the record ends here",
 }
 VOTES: dict[VoteBy, str] = {
-    "majority": "majority", "confidence": "weighted by said confidence", "probability": "weighted by probability",
+    "majority": "majority",
+    "confidence": "weighted by said confidence",
+    "probability": "weighted by probability",
     "most_confident": "most confident",
 }
 
@@ -60,8 +65,11 @@ def turns(graph: Graph) -> list[Turn]:
     found, before = list[Turn](), dict[str, Node]()
     for r in range(graph.rounds):
         now = {n.agent: n for n in graph.stated(r)}
-        found += [Turn(agent, r, before[agent], n) for agent, n in now.items()
-                  if agent in before and n.correct is not None and before[agent].correct is not None]
+        found += [
+            Turn(agent, r, before[agent], n)
+            for agent, n in now.items()
+            if agent in before and n.correct is not None and before[agent].correct is not None
+        ]
         before = now
     return found
 
@@ -108,7 +116,7 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield from ("", _rule("Who changed their mind"))
     yield from _turns(graph)
     last = graph.rounds - 1
-    for title, r in [("Votes over the independent answers", 0), (f"Votes after round {last}", last)][last == 0:]:
+    for title, r in [("Votes over the independent answers", 0), (f"Votes after round {last}", last)][last == 0 :]:
         yield from ("", title)
         yield from [f"  {how}: {clean(n.answer or '')}, {mark(n)}" for how, n in votes(graph, r)] or ["  none"]
     yield ""
@@ -155,8 +163,10 @@ def _notes(graph: Graph, round: int) -> Iterator[str]:
 def _turns(graph: Graph) -> Iterator[str]:
     changed = minds(turns(graph))
     for t in changed:
-        yield (f"  {t.kind[0]}→{t.kind[1]}  {clean(t.agent)} in round {t.round}: {t.words} "
-               f"({clean(t.before.answer or 'none')} → {clean(t.after.answer or 'none')})")
+        yield (
+            f"  {t.kind[0]}→{t.kind[1]}  {clean(t.agent)} in round {t.round}: {t.words} "
+            f"({clean(t.before.answer or 'none')} → {clean(t.after.answer or 'none')})"
+        )
     if not changed:
         yield "  nobody"
 
@@ -169,8 +179,15 @@ def _said(text: str, indent: int) -> Iterator[str]:
     """A text wrapped to the page, its own line breaks kept."""
     edge = " " * indent
     for line in clean(text).strip().splitlines():
-        yield from textwrap.wrap(line, WIDTH, initial_indent=edge, subsequent_indent=edge, tabsize=4,
-                                 replace_whitespace=False, drop_whitespace=True) or [""]
+        yield from textwrap.wrap(
+            line,
+            WIDTH,
+            initial_indent=edge,
+            subsequent_indent=edge,
+            tabsize=4,
+            replace_whitespace=False,
+            drop_whitespace=True,
+        ) or [""]
 
 
 __all__ = ["STOPPED", "Turn", "figures", "mark", "minds", "transcript", "turns", "votes"]

@@ -18,9 +18,9 @@ import torch
 
 from vivavoce.schoolhouse import world
 from vivavoce.schoolhouse.speak import Speaker
-from vivavoce.schoolhouse.statistics import auroc, mcnemar, mean
 from vivavoce.schoolhouse.tokenizer import prompt
 from vivavoce.schoolhouse.world import Question
+from vivavoce.stats import auroc, mcnemar
 
 TEACHERS = tuple(world.STRONG)
 # Raw digit probabilities are overconfident on facts that the model does not know; their fourth power is not.
@@ -81,6 +81,23 @@ VOTES: dict[str, tuple[Callable[[Draft], float], bool]] = {
 }
 
 
+def mean(values: Sequence[float]) -> float:
+    """The mean, NaN if there is nothing to average."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def area(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """AUROC to three digits, NaN where all are right or all wrong."""
+    found = auroc(scores, right)
+    return math.nan if found is None else round(found, 3)
+
+
+def z(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
+    """McNemar's test as a normal deviate, positive where `ours` is right more often."""
+    only_ours, only_theirs, _ = mcnemar(ours, theirs)
+    return round((only_ours - only_theirs) / math.sqrt(max(1, only_ours + only_theirs)), 1)
+
+
 def by_kind(asked: Sequence[Question], right: Sequence[bool]) -> dict[str, float]:
     """Accuracy per kind of question and over all."""
     out = {k: mean([r for q, r in zip(asked, right, strict=True) if q.kind == k]) for k in world.KINDS}
@@ -104,8 +121,8 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
         teachers[name] = {
             "alone": by_kind(asked, right),
             "after debate": by_kind(asked, [d.answer == t for d, t in zip(second[name], truth, strict=True)]),
-            "auroc said": round(auroc([d.said for d in first[name]], right), 3),
-            "auroc probability": round(auroc([d.probability for d in first[name]], right), 3),
+            "auroc said": area([d.said for d in first[name]], right),
+            "auroc probability": area([d.probability for d in first[name]], right),
             "step accuracy marked": round(marked, 3),
             "step accuracy unmarked": round(unmarked, 3),
             "? forbidden": round(mean([world.answer_of(text) == t for text, t in zip(forced, truth, strict=True)]), 4),
@@ -126,7 +143,7 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
     return {
         "teachers": teachers,
         "votes": {k: by_kind(asked, v) for k, v in (before | {"any draft right": oracle} | after).items()},
-        "z of one round, weighted (probability), over": {k: round(mcnemar(ours, v), 1) for k, v in before.items()},
+        "z of one round, weighted (probability), over": {k: z(ours, v) for k, v in before.items()},
     }
 
 
@@ -170,7 +187,7 @@ def measure_critique(
                 "right drafts": sum(first[i] is None for i in rows),
                 "by word": _found(words, first, rows),
                 "by digits": _found(digits, first, rows),
-                "auroc score": round(auroc([scores[i] for i in rows], [first[i] is None for i in rows]), 3),
+                "auroc score": area([scores[i] for i in rows], [first[i] is None for i in rows]),
             }
     return out
 
@@ -204,8 +221,8 @@ def measure_student(student: Speaker, n: int, seed: int) -> dict[str, Any]:
 def gates(measured: dict[str, Any]) -> dict[str, bool]:
     """Each condition for shipping, and whether it holds."""
     teachers, critique = measured["debate"]["teachers"], measured["critique"]
-    z = measured["debate"]["z of one round, weighted (probability), over"]["drafts, weighted (said)"]
-    out = {"debate beats confidence-weighted drafts, z > 3": z > 3}
+    gain = measured["debate"]["z of one round, weighted (probability), over"]["drafts, weighted (said)"]
+    out = {"debate beats confidence-weighted drafts, z > 3": gain > 3}
     for name, t in teachers.items():
         strong = critique[name]["strong"]
         out |= {

@@ -196,5 +196,15 @@ def words(line: str) -> str | None:
 
 
 __all__ = [
-    "LETTERS", "NUMBER", "canonical", "choice", "exact", "fraction", "number", "plain", "polar", "words", "yes_no",
+    "LETTERS",
+    "NUMBER",
+    "canonical",
+    "choice",
+    "exact",
+    "fraction",
+    "number",
+    "plain",
+    "polar",
+    "words",
+    "yes_no",
 ]

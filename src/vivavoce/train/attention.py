@@ -72,8 +72,15 @@ def plan(packed: Packed, dtype: torch.dtype, device: torch.device) -> Plan:
 
 
 def block_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    dropout: float = 0.0, scaling: float | None = None, trie: Plan | None = None, **_: Any,
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    trie: Plan | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a packed row, run by run. Query (1, H, T, D), key and value (1, G, T, D); result (1, T, H, D)."""
     assert trie is not None, "the model does not pass keyword arguments on to its attention"
@@ -84,8 +91,13 @@ def block_attention(
     queries, keys, values = query.split(trie.runs, 2), key.split(trie.pieces, 2), value.split(trie.pieces, 2)
     outputs = [
         scaled_dot_product_attention(
-            some, torch.cat([keys[i] for i in seen], 2), torch.cat([values[i] for i in seen], 2),
-            attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
+            some,
+            torch.cat([keys[i] for i in seen], 2),
+            torch.cat([values[i] for i in seen], 2),
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=mask is None,
+            scale=scaling,
         )
         for some, seen, mask in zip(queries, trie.keys, trie.masks, strict=True)
     ]

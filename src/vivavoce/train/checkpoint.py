@@ -196,15 +196,17 @@ class Curve(TrainerCallback):
         if state.is_world_process_zero:  # a resumed run keeps the points up to its checkpoint
             self.file.write_text("".join(json.dumps(point) + "\n" for point in points(state)))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:  # the curve ends where training does
             control.should_log = True
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        logs: dict[str, float] | None = None, **kwargs: Any,
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
     ) -> None:
         if not state.is_world_process_zero or logs is None or "loss" not in logs:
             return
@@ -257,14 +259,30 @@ def train(trainer: Trainer, out: Path, key: str) -> None:
 
 
 def finish(
-    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, out: Path, key: str, *,
-    rows_used: int, rows_dropped: int, tokens_seen: int, seconds: float, details: Mapping[str, Any] | None = None,
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    key: str,
+    *,
+    rows_used: int,
+    rows_dropped: int,
+    tokens_seen: int,
+    seconds: float,
+    details: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Save the student and the result, and drop the checkpoints."""
     curve = points(trainer.state)
     result = TrainResult(
-        out, trainer.state.global_step, curve[0]["loss"], curve[-1]["loss"], rows_used, rows_dropped, tokens_seen,
-        seconds, dict(details or {}), tuple(curve),
+        out,
+        trainer.state.global_step,
+        curve[0]["loss"],
+        curve[-1]["loss"],
+        rows_used,
+        rows_dropped,
+        tokens_seen,
+        seconds,
+        dict(details or {}),
+        tuple(curve),
     )
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():

@@ -38,8 +38,13 @@ class Job:
     @property
     def depends(self) -> list[Any]:
         """What the trained model is a function of."""
-        return [self.started_from, digest(self.rows.read_text("utf-8")), type(self.settings).__name__,
-                self.settings.model_dump(mode="json"), self.seed]
+        return [
+            self.started_from,
+            digest(self.rows.read_text("utf-8")),
+            type(self.settings).__name__,
+            self.settings.model_dump(mode="json"),
+            self.seed,
+        ]
 
     @property
     def fingerprint(self) -> str:
@@ -75,19 +80,24 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
     if isinstance(job.settings, SFTSettings):
         from vivavoce.train.sft import train_sft
 
-        return train_sft(job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed,
-                         progress=progress)
+        return train_sft(
+            job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
+        )
     from vivavoce.train.tree_dpo import train_tree_dpo
 
-    return train_tree_dpo(job.start, [from_json(Tree, x) for x in lines], job.settings, folder, seed=job.seed,
-                          progress=progress)
+    return train_tree_dpo(
+        job.start, [from_json(Tree, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
+    )
 
 
 def _train_in_processes(waiting: Sequence[tuple[Job, Path]], run: Run, parallel: int) -> None:
     context = multiprocessing.get_context("spawn")  # torch does not survive a fork
     said: Any = context.Queue()
-    with ProcessPoolExecutor(parallel, context, _open_worker, (said,)) as pool, \
-            bar("trained models", len(waiting)) as advance, _Bars() as bars:
+    with (
+        ProcessPoolExecutor(parallel, context, _open_worker, (said,)) as pool,
+        bar("trained models", len(waiting)) as advance,
+        _Bars() as bars,
+    ):
         futures = {pool.submit(_work, job, folder): job for job, folder in waiting}
         open_ = set(futures)
         while open_:

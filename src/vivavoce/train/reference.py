@@ -31,8 +31,19 @@ def reference_logprobs(
     ``folder`` is named by a hash of the reference's ``fingerprint``, the rows and the numerics.
     """
     wanted = list(dict.fromkeys(name for i in steps.order for name in steps.trees[i].names))
-    key = digest([fingerprint, bf16, method.attention, method.chunked, str(next(model.parameters()).device.type),
-                  steps.budget, steps.size, steps.devices, wanted])
+    key = digest(
+        [
+            fingerprint,
+            bf16,
+            method.attention,
+            method.chunked,
+            str(next(model.parameters()).device.type),
+            steps.budget,
+            steps.size,
+            steps.devices,
+            wanted,
+        ]
+    )
     file = folder / f"{key[:16]}.jsonl"
     if file.is_file():
         stored = dict(json.loads(line) for line in file.read_text().splitlines())

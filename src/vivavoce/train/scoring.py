@@ -187,6 +187,7 @@ def _choose(inner: PreTrainedModel, wanted: str, longest: int, tolerance: float)
 
 def _toy(vocabulary: int) -> Packed:
     """A trie that branches twice and whose branches differ in length."""
+
     def token(i: int) -> int:
         return (i * 7919 + 13) % vocabulary
 

@@ -25,7 +25,9 @@ class LoRASettings(BaseModel):
     r: int = Field(16, ge=1, description="Rank (paper).")
     alpha: float = Field(32, gt=0, description="The update is scaled by alpha / r (paper).")
     dropout: float = Field(
-        0.05, ge=0, lt=1,
+        0.05,
+        ge=0,
+        lt=1,
         description="On the adapter's input, in SFT (authors). T-DPO trains without dropout, as TRL's DPOTrainer does: "
         "noise in the policy and none in the reference would be read as a preference.",
     )
@@ -49,7 +51,8 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay (transformers).")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 never (transformers).")
     max_length: int = Field(
-        2000, ge=8,
+        2000,
+        ge=8,
         description="Tokens of prompt and answer together (paper). A longer row is dropped, counted and reported; "
         "nothing is ever truncated (ours: the authors' code cut the question away).",
     )
@@ -87,7 +90,8 @@ class TreeDPOSettings(TrainSettings):
     epochs: float = Field(3, gt=0, description="Passes over the trees (authors); max_steps, where set, wins.")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the updates with a rising rate (authors).")
     trees_per_step: int = Field(
-        8, ge=1,
+        8,
+        ge=1,
         description="Trees of one update, over all devices (ours). Eight trees of four answers hold 24 to 32 pairs; "
         "the authors' update holds 32 pairs if their four GPU placeholders are meant.",
     )
@@ -107,7 +111,8 @@ class TreeDPOSettings(TrainSettings):
         "token", description="The NLL term: mean over an answer's tokens (RPO, arXiv:2404.19733) or their sum (ours)."
     )
     token_budget: int = Field(
-        4096, ge=8,
+        4096,
+        ge=8,
         description="Distinct tokens of one forward pass on one device, at most; trees share rows up to it, and a tree "
         "larger than it gets a row of its own (ours).",
     )

@@ -29,7 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 def train_sft(
-    model: str | Path, examples: Sequence[Example], settings: SFTSettings, out: Path, *, seed: int,
+    model: str | Path,
+    examples: Sequence[Example],
+    settings: SFTSettings,
+    out: Path,
+    *,
+    seed: int,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Fine-tune ``model`` on ``examples`` and save it in ``out``, which then loads like any transformers model.
@@ -66,7 +71,10 @@ def train_sft(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     trainer = SFTTrainer(
-        model=student, args=config, train_dataset=dataset, processing_class=tokenizer,
+        model=student,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
         peft_config=checkpoint.lora_config(settings.lora, settings.lora.dropout) if settings.lora else None,
         callbacks=[checkpoint.Curve(out / "loss.jsonl", progress)],
     )
@@ -75,15 +83,26 @@ def train_sft(
         checkpoint.train(trainer, out, key)
         seconds = time.perf_counter() - started
     return checkpoint.finish(
-        trainer, tokenizer, out, key, rows_used=len(used), rows_dropped=dropped,
-        tokens_seen=int(trainer.state.num_input_tokens_seen), seconds=seconds,
+        trainer,
+        tokenizer,
+        out,
+        key,
+        rows_used=len(used),
+        rows_dropped=dropped,
+        tokens_seen=int(trainer.state.num_input_tokens_seen),
+        seconds=seconds,
     )
 
 
 def _config(settings: SFTSettings, out: Path, seed: int, steps: int) -> SFTConfig:
     shared = checkpoint.arguments(settings, out, seed, steps)
-    config = SFTConfig(**shared, bf16=settings.bf16, max_length=None, include_num_input_tokens_seen="non_padding",
-                       dataset_kwargs={"skip_prepare_dataset": True})
+    config = SFTConfig(
+        **shared,
+        bf16=settings.bf16,
+        max_length=None,
+        include_num_input_tokens_seen="non_padding",
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
     # One device's share of an update, cut into as many equal passes as rows_per_pass asks for.
     share = max(1, settings.rows_per_step // config.world_size)
     passes = math.ceil(share / (settings.rows_per_pass or share))

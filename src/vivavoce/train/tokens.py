@@ -41,8 +41,13 @@ def shared(left: Sequence[int] | str, right: Sequence[int] | str) -> int:
 
 
 def score_rows(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], completions: Sequence[str], *,
-    prefix: str = "", complete: bool = True, where: str = "",
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    completions: Sequence[str],
+    *,
+    prefix: str = "",
+    complete: bool = True,
+    where: str = "",
 ) -> list[Scored]:
     """Tokenise the alternatives of one branching, with one boundary for all of them.
 
@@ -80,9 +85,7 @@ def score_rows(
     return [Scored(tuple(row), start) for row in rows]
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str | None, *, whole: bool
-) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str | None, *, whole: bool) -> str:
     """The template's text: up to where an answer starts (None), after an unfinished answer, or after a whole one."""
     messages = [dict(message) for message in prompt]
     if answer is None:

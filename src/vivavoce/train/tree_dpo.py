@@ -33,8 +33,14 @@ logger = logging.getLogger(__name__)
 
 
 def train_tree_dpo(
-    model: str | Path, trees: Sequence[Tree], settings: TreeDPOSettings, out: Path, *, seed: int,
-    reference: str | Path | None = None, progress: Progress | None = None,
+    model: str | Path,
+    trees: Sequence[Tree],
+    settings: TreeDPOSettings,
+    out: Path,
+    *,
+    seed: int,
+    reference: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> TrainResult:
     """Train ``model`` to prefer right answers to wrong ones and save it in ``out``.
 
@@ -63,7 +69,8 @@ def train_tree_dpo(
 
     updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.trees_per_step))
     arguments = TrainingArguments(
-        **checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1,
+        **checkpoint.arguments(settings, out, seed, updates),
+        per_device_train_batch_size=1,
     )
     checkpoint.check_launch(arguments)
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
@@ -77,8 +84,9 @@ def train_tree_dpo(
         other = None
         if reference is not None and start != fingerprint:
             other = checkpoint.open_model(reference, settings)[0].to(arguments.device)
-        answers = reference_logprobs(other or student, steps, method, settings.bf16, out / "reference", start,
-                                       device=arguments.process_index)
+        answers = reference_logprobs(
+            other or student, steps, method, settings.bf16, out / "reference", start, device=arguments.process_index
+        )
         del other
         trainer = TreeDPOTrainer(student, arguments, steps, answers, settings, method)
         trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
@@ -88,8 +96,15 @@ def train_tree_dpo(
         seconds = time.perf_counter() - started
     details = {"attention": method.attention, "answers": len(answers), **steps.facts()}
     return checkpoint.finish(
-        trainer, tokenizer, out, key, rows_used=len(used), rows_dropped=dropped,
-        tokens_seen=int(trainer.state.num_input_tokens_seen), seconds=seconds, details=details,
+        trainer,
+        tokenizer,
+        out,
+        key,
+        rows_used=len(used),
+        rows_dropped=dropped,
+        tokens_seen=int(trainer.state.num_input_tokens_seen),
+        seconds=seconds,
+        details=details,
     )
 
 
@@ -113,8 +128,13 @@ class TreeDPOTrainer(Trainer):
     """transformers' Trainer whose micro-batch is one packed row and whose update is a whole step of trees."""
 
     def __init__(
-        self, model: Any, arguments: TrainingArguments, steps: Steps, reference: dict[str, float],
-        settings: TreeDPOSettings, method: Method,
+        self,
+        model: Any,
+        arguments: TrainingArguments,
+        steps: Steps,
+        reference: dict[str, float],
+        settings: TreeDPOSettings,
+        method: Method,
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
         self.reference, self.settings, self.method = reference, settings, method
@@ -148,7 +168,10 @@ class TreeDPOTrainer(Trainer):
         return tree.weight * (tree.pairs if pairs else 1)
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The weighted sum of the tree losses of one packed row, not yet divided by the update's weight."""
@@ -169,16 +192,29 @@ class TreeDPOTrainer(Trainer):
         reward = losses.rewards(policy, reference, self.settings.beta)
         margin = losses.margins(reward[: tree.right], reward[tree.right :])
         chosen, rejected = slice(None, tree.right), slice(tree.right, None)
-        figures = [margin.mean(), (margin > 0).float().mean(), reward[chosen].mean(), reward[rejected].mean(),
-                   policy[chosen].mean(), policy[rejected].mean(), margin.new_ones(())]
+        figures = [
+            margin.mean(),
+            (margin > 0).float().mean(),
+            reward[chosen].mean(),
+            reward[rejected].mean(),
+            policy[chosen].mean(),
+            policy[rejected].mean(),
+            margin.new_ones(()),
+        ]
         self._sums.append(torch.stack(figures) * float(tree.weight > 0))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add rewards, margins and log-probabilities, each a mean over the trees since the last point."""
         if self._sums and "loss" in logs:
             sums = self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")
-            names = ("rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected", "logps/chosen",
-                     "logps/rejected")
+            names = (
+                "rewards/margins",
+                "rewards/accuracies",
+                "rewards/chosen",
+                "rewards/rejected",
+                "logps/chosen",
+                "logps/rejected",
+            )
             logs.update(zip(names, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
             self._sums.clear()
         super().log(logs, start_time)

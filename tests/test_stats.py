@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.evaluate.stats import auroc, mcnemar, mean_sd, wilson
+from vivavoce.stats import auroc, mcnemar, mean_sd, wilson
 
 
 def paired(a_only: int, b_only: int, both: int = 3) -> tuple[list[bool], list[bool]]:
