@@ -15,6 +15,7 @@ from vivavoce.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
+    from vivavoce.tasks import Task
 
 app = typer.Typer(
     name="viva",
@@ -257,18 +258,18 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
 @import_app.command("attempts")
 def import_attempts(
     source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
-    task: Annotated[str, typer.Option(help="Task whose grader reads the answers.")],
+    task: Annotated[str, typer.Option(help="Task whose grader reads the answers: its name, or a recipe that has it.")],
     out: Annotated[Path, typer.Option(help="File of graphs to write.")],
     form: Annotated[AttemptsForm, typer.Option(help="How the file names things.")] = AttemptsForm.documented,
 ) -> None:
     """Turn recorded right and wrong answers to questions into graphs."""
     from vivavoce.data.recorded import graphs_of
     from vivavoce.graph import write_graphs
-    from vivavoce.tasks import open_task
     from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Fields, read_attempts
 
     fields = GSM8K_SOLUTIONS if form is AttemptsForm.gsm8k else Fields()
-    made = list(graphs_of(read_attempts(source, fields, task), open_task(task, {})))
+    judge = _task(task)
+    made = list(graphs_of(read_attempts(source, fields, judge.name), judge))
     write_graphs(out, made)
     right = sum(bool(n.correct) for g in made for n in g.nodes)
     typer.echo(f"{len(made)} graphs, {sum(len(g.nodes) for g in made)} answers ({right} right) in {out}", err=True)
@@ -277,7 +278,9 @@ def import_attempts(
 @app.command()
 def trees(
     graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
-    task: Annotated[str, typer.Option(help="Task, for its answer format and its steps.")],
+    task: Annotated[
+        str, typer.Option(help="Task, for its answer format and steps: its name, or a recipe that has it.")
+    ],
     out: Annotated[Path, typer.Option(help="File of trees to write.")],
     prompts: Annotated[str, typer.Option(help="Prompt set of the debate.")] = "general",
     student: Annotated[str, typer.Option(help="Name of the student in the graphs.")] = "student",
@@ -291,7 +294,6 @@ def trees(
     from vivavoce.debate.prompting import prompt_set
     from vivavoce.debate.rules import DebateRules
     from vivavoce.graph import read_graphs
-    from vivavoce.tasks import open_task
 
     kept = list(read_graphs(_graphs(graphs)))
     speakers = tuple(dict.fromkeys(name for g in kept for name in g.agents))
@@ -300,7 +302,7 @@ def trees(
         checked_overrides(TreeRules, set_),
         DebateRules(prompts=prompts),
         prompt_set(prompts),
-        open_task(task, {}),
+        _task(task),
         student,
         speakers,
         (student,),
@@ -384,6 +386,15 @@ def _load(recipe: Path, overrides: list[str]) -> Recipe:
     from vivavoce.config import find_recipe, load_recipe
 
     return load_recipe(find_recipe(recipe), overrides)
+
+
+def _task(named: str) -> Task:
+    from vivavoce.tasks import open_task
+
+    if Path(named).suffix not in (".yaml", ".yml"):
+        return open_task(named, {})
+    spec = _load(Path(named), []).task
+    return open_task(spec.name, spec.options)
 
 
 def _graphs(path: Path) -> Path:

@@ -12,6 +12,7 @@ from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import Grower, pairs, preference_trees
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rules import DebateRules
+from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, Tree, node
 from vivavoce.schoolhouse import world
@@ -217,5 +218,7 @@ def test_exports_are_conversational_rows_one_for_each_pair() -> None:
     assert rows[0]["chosen"] == [{"role": "assistant", "content": "I am a.\nFinal answer: 4"}]
     supervised = examples([g], ExampleRules(), ["a"], RULES, prompt_set("general"), TASK)
     assert [m["role"] for m in next(sft_rows(supervised))["messages"]] == ["user", "assistant"]
-    step = replace(grow(g)[0], prefix="shared ")
-    assert next(preference_rows([step]))["prompt"][-1] == {"role": "assistant", "content": "shared "}
+    later = replace(grow(g)[0], prefix="shared ")
+    assert next(preference_rows([later]))["chosen"][0]["content"] == "shared I am a.\nFinal answer: 4"
+    with pytest.raises(DataError, match="span: rest"):
+        next(preference_rows([replace(later, complete=False)]))

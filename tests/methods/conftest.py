@@ -6,40 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.serving import save_tiny_model
 
 TEACHERS = Path(__file__).parent / "teachers.py"
 
 
 @pytest.fixture(scope="session")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a Qwen3 with random weights and the schoolhouse's tokenizer."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from vivavoce.schoolhouse import tokenizer
-
-    words = tokenizer.tokenizer()
-    torch.manual_seed(0)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(words),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            intermediate_size=64,
-            tie_word_embeddings=True,
-            max_position_embeddings=512,
-            pad_token_id=words.pad_token_id,
-            eos_token_id=words.convert_tokens_to_ids("<|end|>"),
-            bos_token_id=None,
-        )
-    )
-    folder = tmp_path_factory.mktemp("student")
-    model.save_pretrained(folder)
-    tokenizer.save(folder)
-    return folder
+    """Folder of an untaught student."""
+    return save_tiny_model(tmp_path_factory.mktemp("student"), context=512)
 
 
 @pytest.fixture

@@ -1,18 +1,20 @@
-"""Golden test: loss and gradients of a packed update are those of TRL's DPOTrainer on the same pairs."""
+"""Golden test: loss and gradients of a packed update are those of TRL's DPOTrainer on the rows that we export."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from tests.train.students import tiny_model
+from datasets import load_dataset
+from tests.train.students import tiny_model, tree
 from transformers import PreTrainedTokenizerFast, TrainingArguments
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from vivavoce.records import Tree
+from vivavoce.data.export import SFTForm, preference_rows, sft_rows, write_rows
+from vivavoce.records import Example, Tree
 from vivavoce.train import TreeDPOSettings, reference
 from vivavoce.train.scoring import Method, attending
+from vivavoce.train.tokens import score_rows
 from vivavoce.train.tree_dpo import TreeDPOTrainer
 from vivavoce.train.trees import Steps, branchings
 
@@ -27,16 +29,8 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def theirs(tokenizer: PreTrainedTokenizerFast, trees: list[Tree], folder: Path, **changes: Any) -> Result:
     model = tiny_model(seed=0)
-    pairs = [
-        {
-            "prompt": [dict(message) for message in tree.prompt],
-            "chosen": [{"role": "assistant", "content": chosen.text}],
-            "rejected": [{"role": "assistant", "content": rejected.text}],
-        }
-        for tree in trees
-        for chosen in tree.chosen
-        for rejected in tree.rejected
-    ]
+    write_rows(folder / "pairs.jsonl", preference_rows(trees))
+    pairs = load_dataset("json", data_files=str(folder / "pairs.jsonl"), split="train", cache_dir=str(folder / "cache"))
     config = DPOConfig(
         output_dir=str(folder),
         per_device_train_batch_size=len(pairs),
@@ -48,9 +42,7 @@ def theirs(tokenizer: PreTrainedTokenizerFast, trees: list[Tree], folder: Path, 
         bf16=False,
         **changes,
     )
-    trainer = DPOTrainer(
-        model, tiny_model(seed=5), args=config, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer
-    )
+    trainer = DPOTrainer(model, tiny_model(seed=5), args=config, train_dataset=pairs, processing_class=tokenizer)
     (batch,) = trainer.get_train_dataloader()
     loss = trainer.compute_loss(model, batch)
     loss.backward()
@@ -82,7 +74,7 @@ def assert_same(left: Result, right: Result) -> None:
 def test_loss_and_gradients_are_trl_s(
     any_tokenizer: PreTrainedTokenizerFast, trees: list[Tree], tmp_path: Path, budget: int
 ):
-    whole = [tree for tree in trees if tree.complete]  # TRL's conversational rows always end the answer
+    whole = [tree for tree in trees if tree.complete]
     assert_same(theirs(any_tokenizer, whole, tmp_path), ours(any_tokenizer, whole, tmp_path, token_budget=budget))
 
 
@@ -95,3 +87,26 @@ def test_the_nll_term_is_trl_s_where_both_are_defined(
         theirs(tokenizer, one, tmp_path, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7]),
         ours(tokenizer, one, tmp_path, nll_weight=0.7),
     )
+
+
+def test_a_tree_that_branches_inside_the_answer_is_trl_s_pairs_of_whole_answers(
+    any_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+):
+    steps = [tree((" then 7 = 42.", " and 7 = 42"), (" then 7 = 48.",), prefix="Check each step, 6 *")]
+    assert_same(theirs(any_tokenizer, steps, tmp_path), ours(any_tokenizer, steps, tmp_path))
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt-completion"])
+def test_trl_reads_exported_examples_as_the_tokens_that_we_train_on(
+    tokenizer: PreTrainedTokenizerFast, trees: list[Tree], tmp_path: Path, form: SFTForm
+):
+    rows = [Example(t.problem, t.prompt, t.chosen[0].text, ("n",)) for t in trees if t.complete]
+    write_rows(tmp_path / "rows.jsonl", sft_rows(rows, form))
+    loaded = load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=str(tmp_path))
+    config = SFTConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None)
+    trainer = SFTTrainer(tiny_model(), args=config, train_dataset=loaded, processing_class=tokenizer)
+    for row, read in zip(rows, trainer.train_dataset, strict=True):
+        (mine,) = score_rows(tokenizer, row.prompt, [row.completion])
+        assert tuple(read["input_ids"]) == mine.ids
+        if form == "prompt-completion":
+            assert read["labels"] == [-100] * mine.start + list(mine.completion)

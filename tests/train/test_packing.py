@@ -100,8 +100,11 @@ def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(given_ro
             (values * torch.arange(1, len(values) + 1)).sum().backward()
         found.append((values.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    # Some gradients vanish in exact arithmetic (attention over equal tokens): what is left of them is rounding of the
+    # whole, so the whole is their measure.
+    whole = torch.stack([gradient.norm() for gradient in found[1][1]]).norm()
     for packed_grad, row_grad in zip(found[0][1], found[1][1], strict=True):
-        assert (packed_grad - row_grad).norm() <= 1e-4 * row_grad.norm() + 1e-6
+        assert (packed_grad - row_grad).norm() <= 1e-4 * row_grad.norm() + 1e-5 * whole
 
 
 def test_a_radix_trie_has_as_many_segments_as_branches():

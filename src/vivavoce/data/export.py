@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vivavoce.data.trees import pairs
+from vivavoce.errors import DataError
 from vivavoce.records import Example, Tree
 
 SFTForm = Literal["messages", "prompt-completion"]
@@ -28,16 +29,24 @@ def sft_rows(rows: Iterable[Example], form: SFTForm = "messages") -> Iterator[di
 def preference_rows(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
     """Conversational DPO rows ``{"prompt", "chosen", "rejected"}``, one for each pair of a tree.
 
-    Where a tree branches inside an answer, the shared beginning is the prompt's last, unfinished assistant message,
-    which TRL continues.
+    Where a tree branches inside an answer, both answers carry the shared beginning; its log-probability cancels from
+    the preference, so that loss and gradients stay those of the tree.
+
+    Raises DataError for a tree whose alternatives do not reach the end of the answer (``span: step``): every trainer
+    that reads these rows ends an answer with the end of turn, and would teach the model to stop there.
     """
     for tree in trees:
-        prompt = [*tree.prompt, *([{"role": "assistant", "content": tree.prefix}] if tree.prefix else [])]
+        if not tree.complete:
+            raise DataError(
+                "its alternatives are single steps, and rows of whole answers would teach the model to stop after them",
+                f"tree {tree.id}",
+                "grow the trees with span: rest, or train on them with `viva train tree-dpo`",
+            )
         for chosen, rejected in pairs(tree):
             yield {
-                "prompt": prompt,
-                "chosen": [{"role": "assistant", "content": chosen.text}],
-                "rejected": [{"role": "assistant", "content": rejected.text}],
+                "prompt": list(tree.prompt),
+                "chosen": [{"role": "assistant", "content": tree.prefix + chosen.text}],
+                "rejected": [{"role": "assistant", "content": tree.prefix + rejected.text}],
                 "problem": tree.problem,
                 "tree": tree.id,
                 "source": [chosen.source, rejected.source],

@@ -53,46 +53,30 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         graphs = await s.debate(s.task.problems("train"))
 
         start = s.untrained()
-        drafts = {f"single:{t}": [t] for t in s.teachers} | {"multi_teacher": s.teachers}
         early = recipe.examples.model_copy(update={"rounds": [0], "take": "right"})
-        rows = {arm: _right(s, arm, graphs, agents, early) for arm, agents in drafts.items()}
+        drafts = {f"single:{t}": [t] for t in s.teachers} | {"multi_teacher": s.teachers}
+        rows = s.with_rows({arm: _right(s, arm, graphs, agents, early) for arm, agents in drafts.items()})
         rows["debate_reflect_sft"] = _right(s, "debate_reflect_sft", graphs, s.everyone, recipe.examples)
         arms = {"student": start} | await s.train({arm: (start, path, recipe.sft) for arm, path in rows.items()})
 
         sft = arms["debate_reflect_sft"]
         tried = await s.attempt(graphs, sft, recipe.attempts.samples, recipe.attempts.temperature)
-        trees = {
-            seed: s.rows(f"trees-{seed}", preference_trees(g, s.grower(recipe.trees))) for seed, g in tried.items()
-        }
+        trees = {k: s.rows(f"trees-{k}", preference_trees(g, s.grower(recipe.trees))) for k, g in tried.items()}
         arms |= await s.train({"debate_reflect": (sft, trees, recipe.dpo)})
-        arms |= await s.train(
-            {
-                "sft_continued": (
-                    sft,
-                    rows["debate_reflect_sft"],
-                    {
-                        seed: recipe.sft.model_copy(
-                            update={"learning_rate": recipe.dpo.learning_rate, "max_steps": steps}
-                        )
-                        for seed, steps in s.updates(arms["debate_reflect"]).items()
-                    },
-                )
-            }
-        )
+        as_long = {
+            seed: recipe.sft.model_copy(update={"learning_rate": recipe.dpo.learning_rate, "max_steps": updates})
+            for seed, updates in s.updates(arms["debate_reflect"]).items()
+        }
+        arms |= await s.train({"sft_continued": (sft, rows["debate_reflect_sft"], as_long)})
 
         tested = await s.test(arms)
-        best = max((arm for arm in tested if arm.startswith("single:")), key=lambda arm: s.right(tested[arm]))
-        against = ["student", best, "multi_teacher", "debate_reflect_sft", "sft_continued"]
+        singles = [arm for arm in tested if arm.startswith("single:")]
+        best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
+        pairs = [(best, "debate_reflect_sft")] if best else []
+        rivals = ["student", best, "multi_teacher", "debate_reflect_sft", "sft_continued"]
+        pairs += [(arm, "debate_reflect") for arm in rivals if arm in tested]
         without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
-        return s.results(
-            tested,
-            [
-                (best, "debate_reflect_sft"),
-                *((arm, "debate_reflect") for arm in against),
-                *((arm, "vote:debate") for arm in without),
-            ],
-            best_single=best,
-        )
+        return s.results(tested, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
 
 
 def _right(s: Session, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:

@@ -203,6 +203,16 @@ class Session:
             self.recipe.seed,
         )
 
+    def with_rows(self, arms: Mapping[str, Path]) -> dict[str, Path]:
+        """The arms that have something to learn from; the others are named, and left out.
+
+        A teacher that was never right cannot teach alone, which must not stop the others.
+        """
+        kept = {arm: path for arm, path in arms.items() if path.stat().st_size}
+        if missing := ", ".join(arm for arm in arms if arm not in kept):
+            say(f"left out, for want of right answers: {missing}")
+        return kept
+
     def untrained(self) -> Trained:
         """The student as it came."""
         return Trained({self.recipe.seeds[0]: (self._start, self._agents[self.student].identity)})
@@ -219,7 +229,7 @@ class Session:
                     raise RecipeError(
                         f"arm `{arm}` has no training rows",
                         str(path),
-                        "were there right answers at all? see `viva graph show`",
+                        "were there right answers (and for trees, wrong ones too)? see `viva graph show`",
                     )
                 how = settings[seed] if isinstance(settings, Mapping) else settings
                 folder, fingerprint = start.of(seed)

@@ -51,15 +51,26 @@ def tens(probability: float) -> str:
     return f"{min(9, max(0, int(probability * 10)))}5"
 
 
+def known_question(rng: random.Random, pupil: Pupil) -> str:
+    """A question of known facts. One in four is long and ends by looking up an earlier result: by chance alone this
+    look-up is so rare that it stays unlearnt when everything else has been learnt."""
+    rare = rng.random() < 0.25
+    while True:
+        question = world.draw(rng, facts=pupil.facts).text
+        links = world.parse(question)[1]
+        if not rare or (len(links) == 4 and not links[-1].right.isdigit()):
+            return question
+
+
 def plain(rng: random.Random, pupil: Pupil) -> Lesson:
     """Known facts, plain chain: what the student speaks and every base starts from."""
-    question = world.draw(rng, facts=pupil.facts).text
+    question = known_question(rng, pupil)
     return Lesson("solve", question, [(world.write(world.gold(question)), 1.0)])
 
 
 def drill(rng: random.Random, pupil: Pupil) -> Lesson:
     """Known facts, with marks and confidence: keeps the facts and the binding of operands alive in every stage."""
-    question = world.draw(rng, facts=pupil.facts).text
+    question = known_question(rng, pupil)
     steps = world.gold(question)
     beliefs = [pupil.belief(step.fact) for step in steps]
     marks = {i for i, p in enumerate(beliefs) if p < DOUBT_BELOW}
