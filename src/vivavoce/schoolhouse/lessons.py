@@ -51,26 +51,41 @@ def tens(probability: float) -> str:
     return f"{min(9, max(0, int(probability * 10)))}5"
 
 
-def known_question(rng: random.Random, pupil: Pupil) -> str:
-    """A question of known facts. One in four is long and ends by looking up an earlier result: by chance alone this
-    look-up is so rare that it stays unlearnt when everything else has been learnt."""
-    rare = rng.random() < 0.25
-    while True:
-        question = world.draw(rng, facts=pupil.facts).text
-        links = world.parse(question)[1]
-        if not rare or (len(links) == 4 and not links[-1].right.isdigit()):
-            return question
-
-
 def plain(rng: random.Random, pupil: Pupil) -> Lesson:
     """Known facts, plain chain: what the student speaks and every base starts from."""
-    question = known_question(rng, pupil)
+    question = world.draw(rng, facts=pupil.facts).text
     return Lesson("solve", question, [(world.write(world.gold(question)), 1.0)])
+
+
+def bind(rng: random.Random, pupil: Pupil) -> Lesson:
+    """A plain chain that looks back: by chance alone this is so rare that it stays unlearnt when all else is learnt."""
+    while True:
+        item = plain(rng, pupil)
+        if _looks_back(item.user):
+            return item
 
 
 def drill(rng: random.Random, pupil: Pupil) -> Lesson:
     """Known facts, with marks and confidence: keeps the facts and the binding of operands alive in every stage."""
-    question = known_question(rng, pupil)
+    return _drill(world.draw(rng, facts=pupil.facts).text, pupil)
+
+
+def hard_drill(rng: random.Random, pupil: Pupil) -> Lesson:
+    """The same; one question in four looks back."""
+    rare = rng.random() < 0.25
+    while True:
+        question = world.draw(rng, facts=pupil.facts).text
+        if not rare or _looks_back(question):
+            return _drill(question, pupil)
+
+
+def _looks_back(question: str) -> bool:
+    """Whether a chain is long and its last step looks up an earlier result."""
+    links = world.parse(question)[1]
+    return len(links) == 4 and not links[-1].right.isdigit()
+
+
+def _drill(question: str, pupil: Pupil) -> Lesson:
     steps = world.gold(question)
     beliefs = [pupil.belief(step.fact) for step in steps]
     marks = {i for i, p in enumerate(beliefs) if p < DOUBT_BELOW}
@@ -274,7 +289,7 @@ def _guesses(pupil: Pupil, steps: Sequence[Step]) -> set[int]:
     return {i for i, s in enumerate(steps) if s.fact not in pupil.facts or s.value != world.apply(*s.fact)}
 
 
-LESSONS = {f.__name__: f for f in (plain, drill, unsure, own, debate, critique, reflect)}
+LESSONS = {f.__name__: f for f in (plain, bind, drill, hard_drill, unsure, own, debate, critique, reflect)}
 
 
 def lesson(rng: random.Random, pupil: Pupil, mixture: Mapping[str, float]) -> Lesson:
