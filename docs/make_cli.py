@@ -19,10 +19,13 @@ COMMANDS = [
     "trees",
     "train sft",
     "train tree-dpo",
+    "train two-task",
     "export",
     "report",
     "list",
     "import attempts",
+    "import fair",
+    "review sweep",
     "bench debate",
     "bench tree-dpo",
 ]

@@ -15,7 +15,17 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="session")
 def gsm8k() -> Path:
     """Folder of the real GSM8K files; the test is skipped where they are not at hand."""
+    return _data("gsm8k")
+
+
+@pytest.fixture(scope="session")
+def fair_svamp() -> Path:
+    """Folder of the released peer-review files on SVAMP; the test is skipped where they are not at hand."""
+    return _data("fair_svamp")
+
+
+def _data(name: str) -> Path:
     for folder in (ROOT / "shared", ROOT.parent / "shared"):
-        if (folder / "data" / "gsm8k").is_dir():
-            return folder / "data" / "gsm8k"
-    pytest.skip("no benchmark data in shared/data beside the checkout")
+        if (folder / "data" / name).is_dir():
+            return folder / "data" / name
+    pytest.skip(f"no {name} in shared/data beside the checkout")

@@ -28,10 +28,12 @@ graph_app = typer.Typer(no_args_is_help=True, help="Look at what was said.")
 train_app = typer.Typer(no_args_is_help=True, help="Train a model on rows or trees that were exported.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure, side by side with what people use today.")
 import_app = typer.Typer(no_args_is_help=True, help="Bring recorded material into a graph.")
+review_app = typer.Typer(no_args_is_help=True, help="Look at reviews, and at what they accept.")
 app.add_typer(graph_app, name="graph")
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
 app.add_typer(import_app, name="import")
+app.add_typer(review_app, name="review")
 
 RecipePath = Annotated[Path, typer.Argument(help="Recipe file, or the name of one that `viva list recipes` shows.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set dpo.beta=0.2")]
@@ -153,9 +155,8 @@ def check(recipe: RecipePath, set_: Overrides = []) -> None:
     for spec in [*loaded.teachers, loaded.student]:
         agent = open_agent(spec.name, spec.backend, spec.options)
         typer.echo(f"ok  agent {spec.name}: {spec.backend}, {agent.identity[:60]}")
-    if (debate := getattr(loaded, "debate", None)) is not None:
-        prompt_set(debate.prompts)
-        typer.echo(f"ok  prompts {debate.prompts}")
+    prompt_set(loaded.rules.prompts).need(loaded.rules.asks)
+    typer.echo(f"ok  prompts {loaded.rules.prompts}")
     for split in ("train", "test"):
         typer.echo(f"ok  task {task.name}: {len(task.problems(split))} {split} questions")
 
@@ -245,8 +246,8 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
     from vivavoce.config import recipes
 
     if what is Listed.recipes:
-        for path in recipes().values():
-            typer.echo(path)
+        for name in recipes():
+            typer.echo(name)
     elif what is Listed.prompts:
         for path in sorted((Path(__file__).parent / "debate" / "prompts").iterdir()):
             typer.echo(path.name)
@@ -273,6 +274,48 @@ def import_attempts(
     write_graphs(out, made)
     right = sum(bool(n.correct) for g in made for n in g.nodes)
     typer.echo(f"{len(made)} graphs, {sum(len(g.nodes) for g in made)} answers ({right} right) in {out}", err=True)
+
+
+@import_app.command("fair")
+def import_fair(
+    path: Annotated[list[Path], typer.Argument(help="Folder of one released data set, or its three JSON files.")],
+    out: Annotated[Path | None, typer.Option(help="File of graphs to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn the released files of peer review (FAIR, arXiv:2410.03663) into graphs, and say what is odd about them."""
+    from dataclasses import asdict
+
+    from vivavoce.data.fair import read_fair, summary, told
+    from vivavoce.graph import write_graphs
+
+    graphs = read_fair(path)
+    found = summary(graphs)
+    if out is not None:
+        write_graphs(out, graphs)
+        typer.echo(f"{len(graphs)} graphs in {out}", err=True)
+    typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else told(found))
+
+
+@review_app.command("sweep")
+def review_sweep(
+    path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")], as_json: AsJson = False
+) -> None:
+    """What other rules of acceptance would keep, and how the reviewers judge; no model is asked."""
+    from dataclasses import asdict
+
+    from vivavoce.data.calibration import calibrate
+    from vivavoce.data.sweep import sweep, told
+    from vivavoce.graph import read_graphs
+
+    graphs = list(read_graphs(_graphs(path)))
+    if not any(n.kind == "review" for g in graphs for n in g.nodes):
+        raise DataError("there is no review in the graphs", str(path), "give a run of peer review")
+    rows, found = sweep(graphs), calibrate(graphs)
+    if as_json:
+        shown = {"rules": [asdict(row) for row in rows], "calibration": asdict(found)}
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(told(rows, found))
 
 
 @app.command()
@@ -337,6 +380,20 @@ def train_tree_dpo_command(
     from vivavoce.train.settings import TreeDPOSettings
 
     _train(data, model, out, seed, set_, TreeDPOSettings)
+
+
+@train_app.command("two-task")
+def train_two_task_command(
+    data: Annotated[Path, typer.Argument(help="Rows of both streams, as a run of peer_review keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
+    """Joint training on feedback and rationales (keys of `two_task:` by --set)."""
+    from vivavoce.train.settings import TwoTaskSettings
+
+    _train(data, model, out, seed, set_, TwoTaskSettings)
 
 
 def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], kind: Any) -> None:

@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vivavoce import plugins
+from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Rules
 from vivavoce.errors import RecipeError
 from vivavoce.records import Sampling
 
@@ -87,6 +89,11 @@ class Recipe(BaseModel):
     test: Examination = Examination()
     seeds: list[int] = Field([0], min_length=1, description="training seeds of every arm")
     parallel: int = Field(1, ge=1, description="models trained at once, in processes of their own")
+
+    @property
+    def rules(self) -> Rules:
+        """The rules by which students are asked; a method has its own."""
+        return DebateRules()
 
     @field_validator("teachers")
     @classmethod

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 
 from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
-NodeKind = Literal["answer", "critique", "reflection", "review", "verdict"]
-Status = Literal["ok", "no_answer", "truncated", "empty", "error"]
+NodeKind = Literal["answer", "critique", "reflection", "rationale", "review", "verdict"]
+Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "error"]
 T = TypeVar("T")
 
 
@@ -160,6 +160,9 @@ class Example:
     completion: str
     source: tuple[str, ...]
     """Ids of the nodes that it came from."""
+    stream: str = "answer"
+    """Which of the things that the student learns: to ``answer``, or (peer review) to give ``feedback``."""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from tests.debate.scripts import SUM, Script
 from vivavoce.agents.journal import Call, Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, Member, debate
+from vivavoce.debate.rounds import Committee, debate
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Member
 from vivavoce.graph import Graph
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import open_task

@@ -15,8 +15,9 @@ from typing import Any
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, Member, debate_all
+from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Member
 from vivavoce.records import Message, Problem, Sampling, seed_of
 from vivavoce.tasks import open_task
 

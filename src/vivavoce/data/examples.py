@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable
 
 from vivavoce.data.rules import ExampleRules
 from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.rounds import asked
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Rules, asked
 from vivavoce.debate.votes import vote
 from vivavoce.graph import Graph
 from vivavoce.records import Example, Message, Node, Problem
 from vivavoce.tasks import Task
 
 
-def plain_prompt(problem: Problem, rules: DebateRules, prompts: PromptSet, task: Task) -> list[Message]:
+def plain_prompt(problem: Problem, rules: Rules, prompts: PromptSet, task: Task) -> list[Message]:
     """The question as it is asked in round 0, in training and in every test: one function, so that they agree.
 
     A stated confidence is part of the committee's talk, so the student's prompt never asks for it.

@@ -17,8 +17,8 @@ from vivavoce.data.examples import plain_prompt
 from vivavoce.data.rules import TreeRules
 from vivavoce.debate.context import Counter, packs, shared_information
 from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.rounds import asked
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import asked
 from vivavoce.graph import Graph
 from vivavoce.records import Completion, Message, Node, Tree, digest, seed_of
 from vivavoce.tasks import Task

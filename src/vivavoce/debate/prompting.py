@@ -1,14 +1,16 @@
 """Prompt sets: how agents are asked, and how their stated confidence and score are read back.
 
-A set is a folder with one Markdown template for each thing that an agent can be asked (``answer``, ``debate``,
-``reflection``, ``critique``) and a ``set.yaml``. A template is Jinja; a line ``--- system`` or ``--- user`` starts a
-message. ``set.yaml`` names the regular expressions that read a reply, and those for what a student is not taught
-(marks and numbers that are said to the committee, not part of an answer).
+A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. ``answer``
+is always needed; ``debate``, ``reflection`` and ``critique`` for debates; ``rationale``, ``feedback``, ``review`` and
+``correction`` (what the student is taught to say of its own mistake) for peer review. A template is Jinja; a line
+``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the regular expressions that read a reply, and those
+for what a student is not taught (marks and numbers that are said to the committee, not part of an answer).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,11 +20,13 @@ import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vivavoce.debate.scores import Score, ScoreForm, read_score
 from vivavoce.errors import RecipeError
 from vivavoce.records import Message
 
-Ask = Literal["answer", "debate", "reflection", "critique"]
-ASKS: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
+Ask = Literal["answer", "debate", "reflection", "critique", "rationale", "feedback", "review", "correction"]
+DEBATE: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
+REVIEW: tuple[Ask, ...] = ("answer", "rationale", "feedback", "review", "correction")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class PromptSet:
         )
         try:
             self._file = _SetFile.model_validate(yaml.safe_load((folder / "set.yaml").read_text("utf-8")) or {})
-            self._text = {a: (folder / f"{a}.md").read_text("utf-8") for a in ASKS}
+            self._text = {p.stem: p.read_text("utf-8") for p in sorted(folder.glob("*.md"))}
             self._templates = {
                 a: [(role, env.from_string(body)) for role, body in _parts(t)] for a, t in self._text.items()
             }
@@ -87,9 +91,14 @@ class PromptSet:
             raise RecipeError(
                 f"prompt set cannot be read: {e}",
                 str(folder),
-                f"a set holds set.yaml and {', '.join(f'{a}.md' for a in ASKS)}",
+                f"a set holds set.yaml and {', '.join(f'{a}.md' for a in DEBATE)}",
             ) from e
         self._untaught = [re.compile(p) for p in self._file.untaught]
+
+    def need(self, asks: Sequence[Ask]) -> None:
+        """Raise RecipeError where a template is missing that a method will ask for."""
+        if missing := [f"{a}.md" for a in asks if a not in self._templates]:
+            raise RecipeError(f"the prompt set has no {', '.join(missing)}", str(self.folder), "write it; see general/")
 
     @property
     def fingerprint(self) -> list[str]:
@@ -107,6 +116,18 @@ class PromptSet:
     def score(self, text: str) -> float | None:
         """Score that a critique or review states, 0 to 1."""
         return self._file.score.of(text) if self._file.score else None
+
+    def review_score(self, text: str, form: ScoreForm) -> Score:
+        """Raw score that a review states: by the set's own pattern where it has one, else as ``form`` says."""
+        if self._file.score is None:
+            return read_score(text, form)
+        reading = self._file.score
+        found = re.findall(reading.pattern, text)
+        if not found:
+            return Score(None, "no_answer")
+        value = float(found[-1])
+        fits = reading.lowest <= value <= reading.highest
+        return Score(value, "ok") if fits else Score(None, "out_of_range")
 
     def taught(self, text: str) -> str:
         """The reply without what is said to the committee only: what a student learns to write."""

@@ -11,31 +11,18 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
-from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
 from vivavoce.debate.context import Context, Counter, shared_information
 from vivavoce.debate.prompting import PromptSet
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.scores import ScoreForm
+from vivavoce.debate.speaking import Member, asked, say
 from vivavoce.graph import Graph
 from vivavoce.graph.graph import StopReason
-from vivavoce.records import Message, Node, NodeKind, Problem, Sampling, node, seed_of
+from vivavoce.records import Message, Node, Problem
 from vivavoce.tasks import Task
-
-
-@dataclass(frozen=True)
-class Member:
-    """One who sits on the committee, and how its replies are drawn. ``samples`` answers are drawn in round 0."""
-
-    agent: Agent
-    role: Literal["teacher", "student"]
-    sampling: Sampling
-    samples: int = 1
-
-    @property
-    def name(self) -> str:
-        return self.agent.name
 
 
 @dataclass(frozen=True)
@@ -52,6 +39,8 @@ class Committee:
     """Label of these calls in the cost ledger."""
     count: Counter | None = None
     """Tokens of a text; needed where the rules set a ``context_tokens`` budget."""
+
+    score_form: ClassVar[ScoreForm] = "strict"
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -138,7 +127,7 @@ async def _answers(graph: Graph, round: int, committee: Committee) -> list[Node]
             continue
         messages, context = _question(graph, round, m.name, committee)
         calls += [
-            _say(
+            say(
                 graph,
                 "answer",
                 round,
@@ -164,16 +153,6 @@ def _question(graph: Graph, round: int, reader: str, committee: Committee) -> tu
     return committee.prompts.render("debate", statements=context.statements, **values), context
 
 
-def asked(problem: Problem, rules: DebateRules, task: Task) -> dict[str, object]:
-    """The values that every prompt template may use."""
-    return {
-        "question": problem.question,
-        "answer_format": task.answer_format,
-        "word_limit": rules.word_limit,
-        "ask_confidence": rules.ask_confidence,
-    }
-
-
 async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
     """Reflections and critiques on the answers of one round, all at once.
 
@@ -193,7 +172,7 @@ async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
             gold = graph.problem.gold if rules.reflection_sees_gold else None
             messages = committee.prompts.render("reflection", text=n.text, gold=gold, known_wrong=not free, **values)
             calls.append(
-                _say(
+                say(
                     graph,
                     "reflection",
                     round,
@@ -220,7 +199,7 @@ async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
                 "critique", text=n.text, own=critic.text, known_wrong=not free, **values
             )
             calls.append(
-                _say(
+                say(
                     graph,
                     "critique",
                     round,
@@ -233,61 +212,3 @@ async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:
                 )
             )
     return list(await asyncio.gather(*calls))
-
-
-async def _say(
-    graph: Graph,
-    kind: NodeKind,
-    round: int,
-    member: Member,
-    messages: list[Message],
-    committee: Committee,
-    *,
-    parents: tuple[str, ...],
-    saw_gold: bool,
-    sample: int = 0,
-    target: Node | None = None,
-) -> Node:
-    """One call through the journal, as a node; a call that failed is a node with ``status`` error."""
-    problem, about = graph.problem, target.agent if target else ""
-    seed = seed_of(committee.seed, problem.id, member.name, kind, about, round, sample)
-    answered = await committee.journal.call(
-        member.agent, messages, member.sampling, seed, stage=committee.stage, problem=problem.id, kind=kind
-    )
-    identity = {"sample": sample, "parents": parents, "target": target.id if target else None, "call": answered.key}
-    reply = answered.reply
-    if reply is None:
-        return node(
-            kind,
-            problem.id,
-            member.name,
-            round,
-            "",
-            status="error",
-            saw_gold=saw_gold,
-            error=str(answered.error),
-            **identity,
-        )
-    rest: dict[str, object] = {"status": "ok" if reply.text.strip() else "empty"}
-    if kind == "answer":
-        grade = committee.task.grade(problem, reply.text)
-        status = grade.status
-        if grade.answer is None:
-            status = "empty" if not reply.text.strip() else "truncated" if reply.finish == "length" else grade.status
-        rest = {
-            "answer": grade.answer,
-            "correct": grade.correct,
-            "status": status,
-            "confidence": committee.prompts.confidence(reply.text),
-            "probability": rounded(committee.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
-        }
-    else:
-        rest["score"] = committee.prompts.score(reply.text)
-    return node(
-        kind, problem.id, member.name, round, reply.text, usage=reply.usage, saw_gold=saw_gold, **identity, **rest
-    )
-
-
-def rounded(probability: float) -> float:
-    """Four decimals: enough for a vote, and stable against the last bits of a sum that depend on the batch."""
-    return round(probability, 4)

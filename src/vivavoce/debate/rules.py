@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vivavoce.debate.prompting import DEBATE, Ask
 
 
 class DebateRules(BaseModel):
     """Every knob of the debate (arXiv:2506.03541; defaults are the paper's where it states them)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    asks: ClassVar[tuple[Ask, ...]] = DEBATE
 
     prompts: str = Field("general", description="prompt set: a folder name under debate/prompts, or a path")
     max_rounds: int = Field(4, ge=1, le=16, description="answer rounds, the independent round 0 included (paper: 4)")

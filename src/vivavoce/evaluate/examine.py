@@ -10,7 +10,7 @@ from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
 from vivavoce.data.examples import plain_prompt
 from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Rules
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, Sampling, Status, Usage, seed_of
 from vivavoce.tasks import Task
@@ -34,7 +34,7 @@ async def examine(
     problems: Sequence[Problem],
     task: Task,
     prompts: PromptSet,
-    rules: DebateRules,
+    rules: Rules,
     journal: Journal,
     sampling: Sampling,
     *,

@@ -9,7 +9,6 @@ from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rules import DebateRules
 from vivavoce.evaluate.examine import examine
 from vivavoce.evaluate.table import results
 from vivavoce.progress import bar
@@ -23,7 +22,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path) -> dict[str, Any
     Calls are kept in ``out/journal.sqlite``: asked again, nothing is generated twice. Returns the shape of
     ``results.json`` with one arm, named after the model.
     """
-    rules: DebateRules = getattr(recipe, "debate", DebateRules())
+    rules = recipe.rules
     task, prompts, test = open_task(recipe.task.name, recipe.task.options), prompt_set(rules.prompts), recipe.test
     problems = task.problems("test")
     sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(recipe.student.stop))

@@ -20,8 +20,8 @@ from vivavoce.data.trees import preference_trees
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import DebateRules
 from vivavoce.graph import Graph
+from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.plan import plan_debate
-from vivavoce.methods.session import Session
 from vivavoce.run import Run
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 
@@ -46,10 +46,14 @@ class Options(Recipe):
     trees: TreeRules = TreeRules()
     dpo: TreeDPOSettings = TreeDPOSettings()
 
+    @property
+    def rules(self) -> DebateRules:
+        return self.debate
+
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Debate, rows, students, trees, students, tests; returns what ``results.json`` holds."""
-    async with Session(recipe, run, recipe.debate) as s:
+    async with DebateSession(recipe, run, recipe.debate) as s:
         graphs = await s.debate(s.task.problems("train"))
 
         start = s.untrained()
@@ -79,7 +83,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         return s.results(tested, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
 
 
-def _right(s: Session, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:
+def _right(s: DebateSession, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:
     own = [a for a in agents if take.include_student or a != s.student]
     return s.rows(arm, examples(graphs, take, own, s.rules, s.prompts, s.task))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.plan import Planned, calls_per_question
 from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.review import ROLES, ReviewRules
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Rules, asked
+from vivavoce.methods.review_arms import Arm
 from vivavoce.tasks import open_task
 
 _SAMPLE = 50
@@ -18,49 +21,79 @@ _SAMPLE = 50
 def plan_debate(recipe: Recipe, rules: DebateRules, attempts: int, students: int) -> list[Planned]:
     """Calls of a debate on the training questions, of the student's later attempts, and of all tests.
 
-    ``students`` is how many trained models sit the test. Prompt tokens are those of the question as round 0 asks it
-    (mean of the first 50 questions), and for later rounds and notes of the most that the others can say besides;
-    completion tokens are ``max_new_tokens`` each. So tokens are upper bounds, and calls are a range.
+    ``students`` is how many trained models sit the test. Later rounds and notes read the most that others can say.
     """
-    task = open_task(recipe.task.name, recipe.task.options)
-    train, test = task.problems("train"), task.problems("test")
-    count = _counter(recipe)
-    values = {
-        "answer_format": task.answer_format,
-        "word_limit": rules.word_limit,
-        "ask_confidence": rules.ask_confidence,
-    }
-    shown = [prompt_set(rules.prompts).render("answer", question=p.question, **values) for p in train[:_SAMPLE]]
-    plain = sum(count(m["content"]) for ms in shown for m in ms) // max(1, len(shown))
-    heard = sum(t.max_new_tokens for t in recipe.teachers)
-    planned = []
-
-    def add(stage: str, spec: AgentSpec, least: int, most: int, first: int, new_tokens: int) -> None:
-        if most:
-            later = max(0, most - first)
-            planned.append(Planned(stage, spec.name, least, most, most * plain + later * heard, most * new_tokens))
-
+    counted = _Counted(recipe, rules)
+    train, test, heard = counted.train, counted.test, sum(t.max_new_tokens for t in recipe.teachers)
     for spec in recipe.teachers:
         least, most = calls_per_question(rules, len(recipe.teachers), "teacher", spec.samples)
-        add("debate:train", spec, least * len(train), most * len(train), spec.samples * len(train), spec.max_new_tokens)
-    student = recipe.student
-    least, most = calls_per_question(rules, len(recipe.teachers), "student", student.samples)
-    add(
-        "debate:train",
-        student,
-        least * len(train),
-        most * len(train),
-        student.samples * len(train),
-        student.max_new_tokens,
-    )
-    tries = attempts * len(train) * len(recipe.seeds)
-    add("attempts", student, tries, tries, tries, student.max_new_tokens)
-    add("test", student, students * len(test), students * len(test), students * len(test), recipe.test.max_new_tokens)
+        counted.add("debate:train", spec, least * train, most * train, (most - spec.samples) * train * heard)
+    spec = recipe.student
+    least, most = calls_per_question(rules, len(recipe.teachers), "student", spec.samples)
+    counted.add("debate:train", spec, least * train, most * train, (most - spec.samples) * train * heard)
+    tries = attempts * train * len(recipe.seeds)
+    counted.add("attempts", spec, tries, tries)
+    counted.tests(students)
     if recipe.test.committee:
         for spec in recipe.teachers:
-            calls = recipe.test.committee_rounds * len(test)
-            add("debate:test", spec, calls, calls, len(test), spec.max_new_tokens)
-    return planned
+            calls = recipe.test.committee_rounds * test
+            counted.add("debate:test", spec, calls, calls, (calls - test) * heard)
+    return counted.planned
+
+
+def plan_review(recipe: Recipe, rules: ReviewRules, arms: Sequence[Arm]) -> list[Planned]:
+    """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
+
+    How many mistakes the student will make is what the exam is for: least, none; most, every question, with every
+    unreadable score asked for again.
+    """
+    counted = _Counted(recipe, rules)
+    train, names = counted.train, [t.name for t in recipe.teachers]
+    authors, commenters, reviewers = (rules.named(role, names) for role in ROLES)
+    later = sum(arm.exams - 1 for arm in arms) * len(recipe.seeds)
+    exams = recipe.student.samples * train * (1 + later)
+    counted.add("review:train", recipe.student, exams, exams)
+    read = max(recipe.student.max_new_tokens, *(t.max_new_tokens for t in recipe.teachers))
+    for spec in recipe.teachers:
+        always = 0 if rules.per_question == "mistakes" else 1
+        write = rules.rationales * (spec.name in authors)
+        explain = int(rules.feedback and spec.name in commenters) * (1 + later)
+        peers = [a for a in authors if {"others": a != spec.name, "self": a == spec.name, "all": True}[rules.scope]]
+        judge = rules.rationales * len(peers) * (spec.name in reviewers)
+        most = (write + explain + judge * (1 + rules.retries)) * train
+        least = always * write * train
+        counted.add("review:train", spec, least, most, (explain + judge * (1 + rules.retries)) * train * read)
+    counted.tests(1 + len(recipe.seeds) * sum(arm.exams + arm.prefer for arm in arms))
+    return counted.planned
+
+
+class _Counted:
+    """A plan in the making. Prompt tokens: those of the plain question (mean of the first 50), and what else is read.
+
+    Completion tokens are ``max_new_tokens`` each. So tokens are upper bounds, and calls are a range.
+    """
+
+    def __init__(self, recipe: Recipe, rules: Rules) -> None:
+        task = open_task(recipe.task.name, recipe.task.options)
+        problems = task.problems("train")
+        self.recipe, self.planned = recipe, list[Planned]()
+        self.train, self.test = len(problems), len(task.problems("test"))
+        count, prompts = _counter(recipe), prompt_set(rules.prompts)
+        shown = [prompts.render("answer", **asked(p, rules, task)) for p in problems[:_SAMPLE]]
+        self._plain = sum(count(m["content"]) for ms in shown for m in ms) // max(1, len(shown))
+
+    def add(
+        self, stage: str, spec: AgentSpec, least: int, most: int, read: int = 0, new_tokens: int | None = None
+    ) -> None:
+        """Calls of an agent; ``read`` tokens of others' texts stand in all their prompts together."""
+        if most:
+            new = spec.max_new_tokens if new_tokens is None else new_tokens
+            self.planned.append(Planned(stage, spec.name, least, most, most * self._plain + read, most * new))
+
+    def tests(self, students: int) -> None:
+        """``students`` models sit the test."""
+        calls = students * self.test
+        self.add("test", self.recipe.student, calls, calls, 0, self.recipe.test.max_new_tokens)
 
 
 def _counter(recipe: Recipe) -> Callable[[str], int]:

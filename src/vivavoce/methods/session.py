@@ -8,33 +8,29 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from vivavoce.agents import Agent, open_agent
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.data.rules import TreeRules
-from vivavoce.data.trees import Grower
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, Member, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.votes import VoteBy, vote
+from vivavoce.debate.speaking import Member, Rules
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.examine import Judged, examine, judged
+from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, results
 from vivavoce.graph import Graph, read_graphs, write_graphs
 from vivavoce.progress import bar, say
-from vivavoce.records import Example, Problem, Sampling, Tree, digest, node, seed_of, to_json
+from vivavoce.records import Example, Problem, Sampling, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import open_task
 from vivavoce.train.jobs import Job, train_all
-from vivavoce.train.settings import SFTSettings, TreeDPOSettings
+from vivavoce.train.settings import SFTSettings, TreeDPOSettings, TwoTaskSettings
 
-Settings = SFTSettings | TreeDPOSettings
+Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings
 
 
 @dataclass(frozen=True)
@@ -48,17 +44,23 @@ class Trained:
         return self.models.get(seed) or next(iter(self.models.values()))
 
 
-class Session:
+R = TypeVar("R", bound=Rules)
+Asking = Callable[[Callable[[Graph], None]], Awaitable[list[Graph]]]
+"""Asks whatever a stage asks; tells of each graph as it is done."""
+
+
+class Session(Generic[R]):
     """An opened run. Use it as ``async with Session(recipe, run, rules) as s``; agents are closed at the end.
 
     Opening checks everything that can be checked before something is spent: options, keys, prompts, and that task
     and student can do what the rules ask. Raises RecipeError, MissingKey or MissingDependency.
     """
 
-    def __init__(self, recipe: Recipe, run: Run, rules: DebateRules) -> None:
+    def __init__(self, recipe: Recipe, run: Run, rules: R) -> None:
         self.recipe, self.run, self.rules = recipe, run, rules
         self.task = open_task(recipe.task.name, recipe.task.options)
         self.prompts = prompt_set(rules.prompts)
+        self.prompts.need(rules.asks)
         self.teachers = [t.name for t in recipe.teachers]
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
@@ -78,7 +80,7 @@ class Session:
         self._agents = {spec.name: self._agent(spec) for spec in [*recipe.teachers, recipe.student]}
         self._begun = time.monotonic()
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -89,58 +91,18 @@ class Session:
         self._open.push_async_callback(agent.aclose)
         return agent
 
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Those whose answers are read in the debate."""
-        return (*self.teachers, *((self.student,) if self.rules.student == "always" else ()))
-
-    # --- debate
-
-    async def debate(self, problems: Sequence[Problem]) -> list[Graph]:
-        """Debate the training questions, by the recipe's rules."""
-        members = [self._member(spec, "teacher") for spec in self.recipe.teachers]
-        members.append(self._member(self.recipe.student, "student"))
-        return await self._debated("train", problems, self.rules, members)
-
-    async def debate_test(self, problems: Sequence[Problem]) -> list[Graph]:
-        """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
-
-        One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
-        """
-        test = self.recipe.test
-        rules = self.rules.model_copy(
-            update={
-                "roles": "gold_free",
-                "stop": "cap_only",
-                "reflect": False,
-                "feedback_from": "none",
-                "reflection_sees_gold": False,
-                "student": "never",
-                "max_rounds": test.committee_rounds,
-            }
-        )
-        members = [
-            Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
-            for t in self.recipe.teachers
-        ]
-        return await self._debated("test", problems, rules, members)
-
-    def _member(self, spec: AgentSpec, role: Any) -> Member:
+    def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(self._agents[spec.name], role, spec.sampling(), spec.samples)
 
-    async def _debated(
-        self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
+    async def _graphs(
+        self,
+        stage: str,
+        members: Sequence[Member],
+        rules: Rules,
+        problems: Sequence[Problem],
+        ask: Asking,
     ) -> list[Graph]:
-        committee = Committee(
-            tuple(members),
-            rules,
-            self.prompts,
-            self.task,
-            self.run.journal,
-            self.recipe.seed,
-            f"debate:{stage}",
-            self._count if rules.context_tokens else None,
-        )
+        """What was said of ``problems`` in a stage: kept from before where nothing changed, else asked for and kept."""
         depends = [
             [p.id for p in problems],
             digest([to_json(p) for p in problems]),
@@ -153,8 +115,8 @@ class Session:
         path = self.run.path / "graphs" / f"{stage}.jsonl"
         if (graphs := self.run.cached(path, depends)) is not None:
             return list(read_graphs(graphs))
-        with bar(f"debate {stage} questions", len(problems)) as advance:
-            made = await debate_all(problems, committee, self.recipe.in_flight, lambda _: advance())
+        with bar(f"{stage} questions", len(problems)) as advance:
+            made = await ask(lambda _: advance())
         failed = sum(len(g.failures()) for g in made)
         if failed:
             say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
@@ -188,20 +150,6 @@ class Session:
         path = self.run.path / "data" / f"{name}.jsonl"
         self.run.write(path, "".join(to_json(row) + "\n" for row in rows))
         return path
-
-    def grower(self, rules: TreeRules) -> Grower:
-        """What preference trees are grown with."""
-        return Grower(
-            rules,
-            self.rules,
-            self.prompts,
-            self.task,
-            self.student,
-            self.speakers,
-            (self.student, self._later_name),
-            self._count,
-            self.recipe.seed,
-        )
 
     def with_rows(self, arms: Mapping[str, Path]) -> dict[str, Path]:
         """The arms that have something to learn from; the others are named, and left out.
@@ -247,69 +195,10 @@ class Session:
             for seed, (folder, _) in trained.models.items()
         }
 
-    @property
-    def _later_name(self) -> str:
-        return f"{self.student} after SFT"
-
-    async def attempt(
-        self, graphs: Sequence[Graph], students: Trained, samples: int, temperature: float
-    ) -> dict[int, list[Graph]]:
-        """The graphs, by training seed, with ``samples`` more answers of that seed's student to every question.
-
-        The answers stand in round 0 under a name of their own: they read nobody.
-        """
-        if not samples:
-            return {seed: list(graphs) for seed in self.recipe.seeds}
-        tried = {}
-        for seed in self.recipe.seeds:
-            student = self._agent(self.recipe.student, model=str(students.of(seed)[0]))
-            sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
-            sat: list[list[Judged]] = []
-            with bar(f"attempts of seed {seed}", len(graphs) * samples) as advance:
-                sat += await asyncio.gather(
-                    *(
-                        examine(
-                            student,
-                            [g.problem for g in graphs],
-                            self.task,
-                            self.prompts,
-                            self.rules,
-                            self.run.journal,
-                            sampling,
-                            stage="attempts",
-                            seed=seed_of(self.recipe.seed, seed, i),
-                            in_flight=self.recipe.in_flight,
-                            done=lambda _: advance(),
-                        )
-                        for i in range(samples)
-                    )
-                )
-            tried[seed] = [
-                g.extended(
-                    node(
-                        "answer",
-                        g.problem.id,
-                        self._later_name,
-                        0,
-                        j.text,
-                        sample=i,
-                        answer=j.answer,
-                        correct=j.correct,
-                        status=j.status,
-                        usage=j.usage,
-                    )
-                    for i, j in enumerate(by_sample)
-                    if j.status != "error"
-                )
-                for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)
-            ]
-            await student.aclose()
-        return tried
-
     # --- tests
 
     async def test(self, arms: Mapping[str, Trained]) -> Arms:
-        """Examine every model of every arm on the test questions; after them, the committee itself."""
+        """Examine every model of every arm on the test questions."""
         problems = self.task.problems("test")
         test = self.recipe.test
         sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
@@ -345,31 +234,7 @@ class Session:
                     await agent.aclose()
                     self.run.keep_rows(path, depends, rows)
                 tested[arm][seed] = rows
-        if test.committee:
-            tested |= self._votes(await self.debate_test(problems))
         return tested
-
-    def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
-        """The committee's answers: each teacher, votes over drafts (no debate), and the vote after the last round."""
-        by: VoteBy = "probability" if all(t.logprobs for t in self.recipe.teachers) else "confidence"
-        seed, first = self.recipe.seed, self.recipe.seeds[0]
-        arms = {
-            f"teacher:{t}": judged(
-                graphs, lambda g, t=t: next(iter(g.stated(0, [t])), None), lambda g, t=t: g.answers(0, [t])
-            )
-            for t in self.teachers
-        }
-        drafts: dict[str, VoteBy] = {
-            "vote:majority": "majority",
-            "vote:most_confident": "most_confident",
-            "vote:confidence": "confidence",
-        }
-        arms |= {
-            name: judged(graphs, lambda g, how=how: vote(g.stated(0), how, seed), lambda g: g.answers(0))
-            for name, how in drafts.items()
-        }
-        arms["vote:debate"] = judged(graphs, lambda g: vote(g.stated(g.rounds - 1), by, seed), lambda g: g.answers())
-        return {name: {first: rows} for name, rows in arms.items()}
 
     def right(self, tested: Mapping[int, Sequence[Judged]]) -> int:
         """Right answers over all seeds of an arm."""

@@ -10,7 +10,7 @@ from vivavoce.report.debates import Telling
 from vivavoce.report.transcript import STOPPED, Turn, figures, mark, votes
 
 _LONGEST = 6000  # characters of one text on the page; a model in a loop writes far more
-_NOTES = ("reflection", "critique", "review", "verdict")
+_NOTES = ("reflection", "critique", "rationale", "review", "verdict")
 
 
 class Said(NamedTuple):

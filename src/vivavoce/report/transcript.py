@@ -147,7 +147,7 @@ def _head(n: Node, more: str) -> str:
 
 
 def _notes(graph: Graph, round: int) -> Iterator[str]:
-    for kind in ("reflection", "critique", "review", "verdict"):
+    for kind in ("reflection", "critique", "rationale", "review", "verdict"):
         for n in graph.nodes:
             if n.kind != kind or n.round != round:
                 continue

@@ -18,7 +18,7 @@ from typing import Any
 from vivavoce.progress import bar
 from vivavoce.records import Example, Tree, digest, from_json
 from vivavoce.run import Run
-from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings
+from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Job:
     started_from: str
     """Fingerprint of that model."""
     rows: Path
-    """JSON lines of :class:`Example` (SFT) or :class:`Tree` (T-DPO)."""
-    settings: SFTSettings | TreeDPOSettings
+    """JSON lines of :class:`Example` (SFT, two-task) or :class:`Tree` (T-DPO)."""
+    settings: SFTSettings | TreeDPOSettings | TwoTaskSettings
     seed: int
 
     @property
@@ -81,6 +81,12 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
         from vivavoce.train.sft import train_sft
 
         return train_sft(
+            job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
+        )
+    if isinstance(job.settings, TwoTaskSettings):
+        from vivavoce.train.two_task import train_two_task
+
+        return train_two_task(
             job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
         )
     from vivavoce.train.tree_dpo import train_tree_dpo

@@ -126,6 +126,28 @@ class TreeDPOSettings(TrainSettings):
     )
 
 
+class TwoTaskSettings(TrainSettings):
+    """Joint training on feedback and rationales (peer review, arXiv:2410.03663)."""
+
+    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(10, gt=0, description="Passes over the longer stream (authors: 10); max_steps wins.")
+    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the feedback task, 1 - alpha of rationales (authors).")
+    pairing: Literal["independent", "paired-fixed", "paired-resampled", "flat-weighted"] = Field(
+        "independent",
+        description="independent: each stream in its own order, the shorter one starting again (ours). paired-fixed: "
+        "one feedback and one rationale of each problem, drawn once, problems without both left out (authors). "
+        "paired-resampled: drawn again every epoch (ours). flat-weighted: one mixed stream (ours).",
+    )
+    rows_per_step: int = Field(16, ge=1, description="Rows of each stream in an update, or of the mix (authors: 16).")
+    normalisation: Literal["step_tokens", "sequence_mean"] = Field(
+        "step_tokens", description="Each task's loss: mean over the update's target tokens (ours), or over its rows."
+    )
+    token_budget: int = Field(
+        4096, ge=8, description="Distinct tokens of one forward pass at most; texts to one prompt share it (ours)."
+    )
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field("auto", description="As for T-DPO (ours).")
+
+
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a training run did. Written next to the weights as ``train_result.json``, less the history."""
@@ -150,4 +172,12 @@ class TrainResult:
     """The loss curve, also in ``loss.jsonl``: step, loss, learning rate and the method's own figures."""
 
 
-__all__ = ["LoRASettings", "Progress", "SFTSettings", "TrainResult", "TrainSettings", "TreeDPOSettings"]
+__all__ = [
+    "LoRASettings",
+    "Progress",
+    "SFTSettings",
+    "TrainResult",
+    "TrainSettings",
+    "TreeDPOSettings",
+    "TwoTaskSettings",
+]

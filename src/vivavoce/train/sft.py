@@ -45,6 +45,9 @@ def train_sft(
     """
     if not examples:
         raise DataError("there are no examples to train on", str(out), "check the stage that makes the SFT rows")
+    if heavier := next((e for e in examples if e.weight != 1.0), None):
+        what = f"a row of problem {heavier.problem} has weight {heavier.weight}, and SFT counts every row once"
+        raise DataError(what, str(out), "use `viva train two-task` with alpha=0, or leave score_weighted out")
     out = Path(out)
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)

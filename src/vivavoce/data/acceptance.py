@@ -1,0 +1,243 @@
+"""Which rationales a student learns from: a view of their reviews. A changed rule asks no model again.
+
+Paper: arXiv:2410.03663 (FAIR). A rationale of author j is accepted where the mean of its peers' scores exceeds a
+threshold::
+
+    mean over k != j of s_jk  >  tau,      s_jk in 1..5,  tau = 3 (authors' code; the paper's value is not known)
+
+Differs from the authors' code, which accepts on a single readable score and checks no answer: both are rules here. A
+rationale about which too little is known is ``undecided``, which is neither accepted nor evidence against its author.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median, pstdev
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.graph import Graph
+from vivavoce.records import Node, digest
+
+Verdict = Literal["accepted", "rejected", "undecided"]
+_Rescale = Callable[[Node], float]
+"""The score of a valid review, as it enters the aggregate."""
+
+_SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": fmean,
+    "median": median,
+    "min": min,
+    "max": max,
+    "standardised": fmean,
+}
+
+
+class AcceptRules(BaseModel):
+    """How reviews decide about a rationale. The defaults are the authors' code (arXiv:2410.03663)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    take: Literal["reviewed", "all", "random"] = Field(
+        "reviewed",
+        description="reviewed: what the reviews say (paper); all: every one; random: as many as the reviews would "
+        "accept, by lot (ours: what is the review worth beyond the count?)",
+    )
+    answer_check: bool = Field(False, description="only rationales whose answer is right (code: false; ours: true)")
+    aggregate: Literal["mean", "median", "min", "max", "share_above", "standardised"] = Field(
+        "mean",
+        description="mean (paper) or another summary of the reviewers' scores; share_above: the share of reviewers "
+        "above the threshold, accepted over 1/2; standardised: the mean after every reviewer's scores were given "
+        "the mean and spread of all scores, so that a lenient reviewer counts no more than a severe one",
+    )
+    threshold: float = Field(3.0, description="the aggregate to exceed (code; the paper does not tell its own)")
+    strict: bool = Field(True, description="above the threshold (paper, code); false: at it or above")
+    min_valid: Annotated[int, Field(ge=1)] | Literal["all", "all_but_one"] = Field(
+        1,
+        description="readable reviews that a decision needs, of those asked for, at least 1 (code: 1; ours: all, which "
+        "is n-1 where n teachers review one another)",
+    )
+    top_m: int | None = Field(None, ge=1, description="at most so many for a question, the best first; ties by lot")
+    min_words: int = Field(0, ge=0, description="a text of fewer words teaches nothing (code: 0, bare answers pass)")
+    self_review: bool = Field(False, description="an author's review of its own text counts too (paper: never)")
+
+    def above(self, score: float) -> bool:
+        """Whether a score or an aggregate of scores passes the threshold."""
+        return score > self.threshold if self.strict else score >= self.threshold
+
+
+RELEASED = AcceptRules()
+"""The rule of the authors' code: mean of the readable scores above 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one rationale, and why."""
+
+    rationale: str
+    """Id of its node."""
+    problem: str
+    author: str
+    verdict: Verdict
+    reason: str
+    """A short code: ``mean 3.0``, ``wrong answer``, ``too few valid reviews``, ``below top 2``."""
+    value: float | None
+    """The aggregate of the valid reviews; None where there is none."""
+    valid: int
+    """Number of reviewers whose score could be read."""
+
+
+def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0) -> list[Decision]:
+    """One decision for each rationale, in the order of the graphs. ``seed`` draws the lots: ties, ``take: random``.
+
+    All graphs of a run belong in one call, because ``standardised`` and ``random`` look at the whole run.
+    """
+    graphs = list(graphs)
+    if rules.take == "random":
+        return _drawn(graphs, rules, seed)
+    rescale = _standard(graphs, rules) if rules.aggregate == "standardised" else _raw
+    return [
+        decision
+        for graph in graphs
+        for decision in _best([_judged(graph, n, rules, rescale) for n in rationales(graph)], rules, seed)
+    ]
+
+
+def rationales(graph: Graph) -> list[Node]:
+    """The rationales of a graph, failed calls among them."""
+    return [n for n in graph.nodes if n.kind == "rationale"]
+
+
+def reviews(graph: Graph, rationale: Node, self_review: bool = False) -> list[Node]:
+    """One review of the rationale for each reviewer: its last with a readable score, else its last."""
+    latest: dict[str, Node] = {}
+    for n in graph.nodes:
+        if n.kind != "review" or n.target != rationale.id or (n.agent == rationale.agent and not self_review):
+            continue
+        if n.agent not in latest or readable(n) or not readable(latest[n.agent]):
+            latest[n.agent] = n
+    return list(latest.values())
+
+
+def readable(review: Node) -> bool:
+    """Whether the review gave a score on the scale."""
+    return review.status == "ok" and review.score is not None
+
+
+def _raw(review: Node) -> float:
+    assert review.score is not None, review
+    return review.score
+
+
+def _judged(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale) -> Decision:
+    asked = reviews(graph, rationale, rules.self_review)
+    valid = [n for n in asked if readable(n)]
+    value = _aggregate(valid, rules, rescale) if valid else None
+
+    def is_(verdict: Verdict, reason: str) -> Decision:
+        return Decision(rationale.id, graph.problem.id, rationale.agent, verdict, reason, value, len(valid))
+
+    if rationale.status == "error":
+        return is_("undecided", "call failed")
+    if rationale.status == "empty" or not rationale.text.strip():
+        return is_("rejected", "empty")
+    if rules.answer_check and not rationale.correct:
+        if rationale.correct is None:
+            return is_("undecided", "ungradable answer")
+        return is_(
+            "rejected", {"no_answer": "no answer", "truncated": "truncated"}.get(rationale.status, "wrong answer")
+        )
+    if len(rationale.text.split()) < rules.min_words:
+        return is_("rejected", f"under {rules.min_words} words")
+    if rules.take == "all":
+        return is_("accepted", "taken unreviewed")
+    if value is None or len(valid) < _needed(len(asked), rules):
+        return is_("undecided", "too few valid reviews")
+    passes = value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
+    return is_("accepted" if passes else "rejected", f"{rules.aggregate.replace('_', ' ')} {round(value, 2)}")
+
+
+def _needed(asked: int, rules: AcceptRules) -> int:
+    """Readable reviews that a decision needs. Never 0: a text that nobody judged is not accepted."""
+    if isinstance(rules.min_valid, int):
+        return rules.min_valid
+    return max(1, asked if rules.min_valid == "all" else asked - 1)
+
+
+def _aggregate(valid: Sequence[Node], rules: AcceptRules, rescale: _Rescale) -> float:
+    scores = [rescale(n) for n in valid]
+    if rules.aggregate == "share_above":
+        return sum(map(rules.above, scores)) / len(scores)
+    return round(_SUMMARIES[rules.aggregate](scores), 9)  # so that the rounding of a mean never decides
+
+
+def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
+    """``M + S (s - m_k) / d_k``: mean and deviation of reviewer k's scores of this run, and of all scores.
+
+    A reviewer that always gives the same score tells nothing: each becomes the overall mean.
+    """
+    given: dict[str, list[float]] = {}
+    for graph in graphs:
+        for rationale in rationales(graph):
+            for n in reviews(graph, rationale, rules.self_review):
+                if readable(n):
+                    given.setdefault(n.agent, []).append(_raw(n))
+    everything = [score for scores in given.values() for score in scores]
+    overall = _spread(everything) if everything else (0.0, 0.0)
+    own: Mapping[str, tuple[float, float]] = {agent: _spread(scores) for agent, scores in given.items()}
+
+    def rescale(review: Node) -> float:
+        mean, deviation = own[review.agent]
+        return overall[0] + (overall[1] * (_raw(review) - mean) / deviation if deviation else 0.0)
+
+    return rescale
+
+
+def _spread(scores: Sequence[float]) -> tuple[float, float]:
+    return fmean(scores), pstdev(scores)
+
+
+def _best(decisions: list[Decision], rules: AcceptRules, seed: int) -> list[Decision]:
+    """At most ``top_m`` of the accepted of one question. Most good texts have the same score, so ties go by lot: the
+    order of the teachers would decide otherwise."""
+    if rules.top_m is None:
+        return decisions
+
+    def rank(d: Decision) -> tuple[float, str]:
+        return -(d.value or 0.0) if rules.take == "reviewed" else 0.0, _lot(d, seed)
+
+    kept = {d.rationale for d in sorted(_accepted(decisions), key=rank)[: rules.top_m]}
+    return [
+        replace(d, verdict="rejected", reason=f"below top {rules.top_m}")
+        if d.verdict == "accepted" and d.rationale not in kept
+        else d
+        for d in decisions
+    ]
+
+
+def _drawn(graphs: Sequence[Graph], rules: AcceptRules, seed: int) -> list[Decision]:
+    """As many as the reviews would accept, by lot among all that could be taken without reviews."""
+    reviewed = decide(graphs, rules.model_copy(update={"take": "reviewed"}), seed)
+    eligible = _accepted(decide(graphs, rules.model_copy(update={"take": "all", "top_m": None}), seed))
+    lots = sorted(eligible, key=lambda d: _lot(d, seed))
+    drawn = {d.rationale: i < len(_accepted(reviewed)) for i, d in enumerate(lots)}
+    return [
+        d
+        if d.rationale not in drawn
+        else replace(d, verdict="accepted", reason="drawn by lot")
+        if drawn[d.rationale]
+        else replace(d, verdict="rejected", reason="not drawn")
+        for d in reviewed
+    ]
+
+
+def _accepted(decisions: Iterable[Decision]) -> list[Decision]:
+    return [d for d in decisions if d.verdict == "accepted"]
+
+
+def _lot(decision: Decision, seed: int) -> str:
+    return digest([seed, decision.problem, decision.rationale])
+
+
+__all__ = ["RELEASED", "AcceptRules", "Decision", "Verdict", "decide", "rationales", "readable", "reviews"]

@@ -1,0 +1,53 @@
+"""What the numbers in a text tell about its answer, where nobody asked the author to mark it.
+
+Published rationales end in prose, so that a grader which guesses nothing reads an answer in few of them. Two bounds
+remain: a text in which the gold number stands nowhere is *surely wrong*, and a text whose last number is the gold
+number is *probably right*. The truth lies between them (arXiv:2410.03663, released SVAMP files: 24 % and 37 % wrong).
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from vivavoce.records import Node, Problem
+
+# A hyphen behind a digit, letter or bracket subtracts or joins; it is no sign.
+_FIGURE = re.compile(
+    r"(?:(?<![\w)\]])-)?(?:[0-9]+(?:,[0-9]{3}(?![0-9]))+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+)
+_LONGEST = 100
+"""Characters of a number; longer runs of digits are noise."""
+
+
+def figures(text: str) -> list[Decimal]:
+    """Every number that is written in the text, in order: ``$1,080.50`` is 1080.5, ``29 - 42 = -13`` 29, 42 and -13."""
+    found = (match[0].replace(",", "") for match in _FIGURE.finditer(text.replace("\N{MINUS SIGN}", "-")))
+    return [Decimal(digits) for digits in found if len(digits) <= _LONGEST]
+
+
+def figure(answer: str) -> Decimal | None:
+    """The answer where it is nothing but a number; None for a letter, a word or a fraction."""
+    answer = answer.strip()
+    return figures(answer)[0] if len(answer) <= _LONGEST and _FIGURE.fullmatch(answer) else None
+
+
+def right(said: Node, problem: Problem) -> bool | None:
+    """Whether the text ends at the gold answer: the grader's word where it read an answer, else the last number, sign
+    ignored. None where the grader could not tell and the gold answer is no number."""
+    gold = figure(problem.gold)
+    if said.answer is not None or gold is None:
+        return said.correct
+    written = figures(said.text)
+    return bool(written) and written[-1].copy_abs() == gold.copy_abs()
+
+
+def surely_wrong(said: Node, problem: Problem) -> bool:
+    """Whether the gold number, sign ignored, stands nowhere in the text; the grader's word where gold is no number."""
+    gold = figure(problem.gold)
+    if gold is None or said.correct:
+        return said.correct is False
+    return gold.copy_abs() not in {written.copy_abs() for written in figures(said.text)}
+
+
+__all__ = ["figure", "figures", "right", "surely_wrong"]

@@ -1,0 +1,314 @@
+"""The released files of peer review (arXiv:2410.03663) as graphs: mistakes, feedback, rationales, raw scores.
+
+Three lists of records, one file each, with ``_false_``, ``_feedback_`` and ``_rationale_`` in their names::
+
+    {"id": 84, "question": "…", "gold_answer": "19", "student_wrong_pred": "…", "student_wrong_final_answer": "7"}
+    … and for every teacher T    "T_feedback": "…"          "T_rationale": ["…", 5, 1],   "correct_rationale": ["…"]
+
+The first record names the teachers. Behind a rationale stand the scores of the others, in the order of the teachers.
+What a reviewer wrote is lost, so that a review's text is its raw score; which texts were accepted is kept as verdicts
+of ``RELEASE``, to be held against what our own rules make of the scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vivavoce.data.acceptance import RELEASED, decide, rationales, readable
+from vivavoce.data.bounds import figure, figures
+from vivavoce.debate.scores import on_scale
+from vivavoce.errors import DataError
+from vivavoce.graph import Graph
+from vivavoce.records import Node, Problem, node
+from vivavoce.tasks.grading import GRADERS
+from vivavoce.tasks.rows import Row
+
+RELEASE = "release"
+STUDENT = "student"
+_KINDS = ("false", "feedback", "rationale")
+_SHARED = ("question", "gold_answer", "student_wrong_pred", "student_wrong_final_answer")
+
+
+def read_fair(source: Path | Sequence[Path]) -> list[Graph]:
+    """One graph for each mistake, from the folder that holds the three files of one data set, or from the three files.
+
+    A problem's id is the data set's name in the file and the record's number (``svamp/84``). The student's answer has
+    the final answer that the release read (its stored text may be cut short); rationales are graded as they stand.
+
+    Raises DataError, with file and record, where a file, record or field is missing or ill-typed, the files tell
+    different things, a gold answer is no number, or a text was accepted that nobody wrote.
+    """
+    paths = _files(source)
+    records = {kind: _records(path) for kind, path in paths.items()}
+    name = paths["false"].name.partition("_false_")[0].rpartition("_")[2]
+    teachers: list[str] = []
+    graphs = []
+    for id_, mistake in records["false"].items():
+        feedback, rationale = (_same(records[kind], id_, mistake, paths[kind]) for kind in ("feedback", "rationale"))
+        teachers = teachers or _teachers(rationale)
+        graphs.append(_graph(f"{name}/{id_}", mistake, feedback, rationale, teachers))
+    for kind in ("feedback", "rationale"):
+        if extra := records[kind].keys() - records["false"].keys():
+            where = records[kind][min(extra)].where
+            raise DataError(f"record {min(extra)} is no mistake of {paths['false'].name}", where, "are these one run?")
+    return graphs
+
+
+def _files(source: Path | Sequence[Path]) -> dict[str, Path]:
+    given = [source] if isinstance(source, Path) else list(source)
+    if missing := [path for path in given if not path.exists()]:
+        raise DataError("no such file or folder", str(missing[0]), "give the folder of one released data set")
+    files = [file for path in given for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    where = ", ".join(map(str, given))
+    found = {kind: [file for file in files if f"_{kind}_" in file.name] for kind in _KINDS}
+    for kind, named in found.items():
+        if len(named) != 1:
+            what = f"no file with _{kind}_ in its name" if not named else f"several files with _{kind}_ in their names"
+            raise DataError(what, where, "give the folder of one released data set, or its three files")
+    return {kind: named[0] for kind, named in found.items()}
+
+
+def _records(path: Path) -> dict[int, Row]:
+    try:
+        listed = json.loads(path.read_text("utf-8-sig"))
+    except OSError as e:
+        raise DataError(f"cannot read the file: {e.strerror}", str(path), "check the path") from e
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"not JSON: {e}", str(path), "was the file cut or edited?") from e
+    if not isinstance(listed, list) or not listed:
+        raise DataError("not a list of records", str(path), "the released files are lists of objects")
+    found = dict[int, Row]()
+    for i, value in enumerate(listed, 1):
+        where = f"{path}, record {i}"
+        if not isinstance(value, dict):
+            raise DataError(f"a {type(value).__name__} where an object is needed", where)
+        id_ = value.get("id")
+        if not isinstance(id_, int) or isinstance(id_, bool):
+            raise DataError(f"the id is {id_!r}, not a whole number", where)
+        if id_ in found:
+            raise DataError(f"id {id_} stands there twice", f"{where}, and before it {found[id_].where}")
+        found[id_] = Row(where, value)
+    return found
+
+
+def _same(records: Mapping[int, Row], id_: int, mistake: Row, path: Path) -> Row:
+    if id_ not in records:
+        raise DataError(f"record {id_} is missing", str(path), f"it stands in {mistake.where}")
+    found = records[id_]
+    for field in _SHARED:
+        if found.value.get(field) != mistake.value.get(field):
+            raise DataError(f"{field!r} differs between the files", f"{found.where}, and {mistake.where}")
+    return found
+
+
+def _teachers(row: Row) -> list[str]:
+    fields = [key.removesuffix("_rationale") for key in row.value if key.endswith("_rationale")]
+    found = [name for name in fields if name and name != "correct"]
+    if not found:
+        raise DataError("no field like 'gpt_rationale'", row.where, "the suffix _rationale tells the teachers")
+    return found
+
+
+def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequence[str]) -> Graph:
+    number = GRADERS["number"]
+    gold = number.read_gold(mistake.text("gold_answer"))
+    if gold is None:
+        raise DataError("the gold answer is no number", mistake.where, "only number tasks (SVAMP, GSM8K) are read")
+    problem = Problem(id_, mistake.text("question"), gold)
+    said, stored = (_string(mistake, field) for field in ("student_wrong_pred", "student_wrong_final_answer"))
+    grade = number.grade(gold, stored)
+    exam = node(
+        "answer",
+        id_,
+        STUDENT,
+        0,
+        said,
+        answer=grade.answer,
+        correct=grade.correct,
+        status=grade.status if said.strip() else "empty",
+    )
+    nodes = [exam]
+    for teacher in teachers:
+        text = _spoken(feedback, f"{teacher}_feedback")
+        nodes.append(_node("critique", id_, teacher, text, saw_gold=True, parents=(exam.id,), target=exam.id))
+    scored = {teacher: _scored(rationale, teacher, teachers) for teacher in teachers}
+    for teacher, (text, _) in scored.items():
+        grade = number.grade(gold, text or "")
+        rest = {} if not text else {"answer": grade.answer, "correct": grade.correct, "status": grade.status}
+        nodes.append(_node("rationale", id_, teacher, text, **rest))
+    written = {n.agent: n for n in nodes if n.kind == "rationale"}
+    for teacher, (_, scores) in scored.items():
+        about = written[teacher].id
+        for reviewer, raw in scores.items():
+            score = on_scale(raw)
+            rest = {"score": score.value, "status": score.status}
+            nodes.append(
+                _node("review", id_, reviewer, str(raw), saw_gold=True, parents=(about,), target=about, **rest)
+            )
+    nodes += _verdicts(rationale, id_, written.values())
+    return Graph(problem, tuple(nodes), "recorded")
+
+
+def _node(kind: Any, problem: str, agent: str, text: str | None, **rest: Any) -> Node:
+    """A node; null, which the released code writes for a call that failed, becomes a failed call."""
+    if text is None:
+        return node(kind, problem, agent, 0, "", status="error", error="null in the released file", **rest)
+    return node(kind, problem, agent, 0, text, **({"status": "ok" if text.strip() else "empty"} | rest))
+
+
+def _scored(row: Row, teacher: str, teachers: Sequence[str]) -> tuple[str | None, dict[str, int]]:
+    """A rationale and its raw scores by reviewer: the other teachers, in their order."""
+    field, others = f"{teacher}_rationale", [name for name in teachers if name != teacher]
+    entry = row.value.get(field)
+    if not isinstance(entry, list) or len(entry) != 1 + len(others):
+        raise DataError(f"field {field!r} is no list of a text and {len(others)} scores", row.where)
+    text, *scores = entry
+    if not (text is None or isinstance(text, str)):
+        raise DataError(f"the text of {field!r} is {text!r}", row.where)
+    for score in scores:
+        if not isinstance(score, int) or isinstance(score, bool):
+            raise DataError(f"a score of {field!r} is {score!r}, not a whole number", row.where)
+    return text, dict(zip(others, scores, strict=True))
+
+
+def _verdicts(row: Row, problem: str, written: Iterable[Node]) -> Iterator[Node]:
+    """What the release accepted. Accepted texts carry no author there and are joined by their text."""
+    accepted = row.value.get("correct_rationale")
+    if not isinstance(accepted, list):
+        raise DataError("no list of accepted texts in field 'correct_rationale'", row.where)
+    texts = ["" if text is None else text for text in accepted]
+    written = list(written)
+    if unknown := [text for text in texts if text not in [n.text for n in written]]:
+        raise DataError(f"nobody wrote the accepted text {unknown[0]!r:.80}", row.where, "was the file edited?")
+    for n in written:
+        if n.text in texts:
+            yield node("verdict", problem, RELEASE, 0, "accepted", parents=(n.id,), target=n.id, saw_gold=True)
+
+
+def _string(row: Row, field: str) -> str:
+    value = _spoken(row, field)
+    if value is None:
+        raise DataError(f"field {field!r} is null", row.where)
+    return value
+
+
+def _spoken(row: Row, field: str) -> str | None:
+    """The text in ``field``, which may be empty or null."""
+    if field not in row.value:
+        raise DataError(f"no field {field!r}", row.where, f"the record has: {', '.join(row.value)}")
+    value = row.value[field]
+    if not (value is None or isinstance(value, str)):
+        raise DataError(f"field {field!r} is a {type(value).__name__}, not text", row.where)
+    return value
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A review whose raw score lies off the scale."""
+
+    problem: str
+    author: str
+    reviewer: str
+    score: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was read, and what is odd about it. Lists hold ids of problems."""
+
+    items: int
+    rationales: int
+    reviews: int
+    valid: int
+    accepted: int
+    """Rationales that the released rule accepts: mean of the valid scores above 3."""
+    covered: int
+    """Questions with an accepted rationale."""
+    accepted_of: dict[str, int]
+    """By author."""
+    questions_with: dict[int, int]
+    """Number of questions by number of accepted rationales."""
+    flagged: list[Flagged]
+    suspect: list[str]
+    """Mistakes that may be none: the student's text holds the gold number though the question does not."""
+    cut: list[str]
+    """Student answers whose last number is not the final answer that was read from them, mostly because the release
+    cut the text at the first occurrence of that number, such as the 2 of 12."""
+    empty: list[str]
+    """Empty student answers."""
+    mismatches: list[str]
+    """Questions in which the released rule accepts other texts than the release did."""
+
+
+def summary(graphs: Iterable[Graph]) -> Summary:
+    """The counts of imported graphs."""
+    graphs = list(graphs)
+    decisions = decide(graphs, RELEASED)
+    accepted = {d.rationale: d for d in decisions if d.verdict == "accepted"}
+    per_question = Counter(d.problem for d in accepted.values())
+    per_author = Counter(d.author for d in accepted.values())
+    reviews = [(g, n) for g in graphs for n in g.nodes if n.kind == "review"]
+    exams = [(g.problem, n) for g in graphs for n in g.answers(0, [STUDENT])]
+    return Summary(
+        len(graphs),
+        len(decisions),
+        len(reviews),
+        sum(readable(n) for _, n in reviews),
+        len(accepted),
+        len(per_question),
+        {author: per_author[author] for author in dict.fromkeys(d.author for d in decisions)},
+        dict(sorted(Counter(per_question[g.problem.id] for g in graphs).items(), reverse=True)),
+        [
+            Flagged(g.problem.id, g.by_id[n.target].agent, n.agent, n.text)
+            for g, n in reviews
+            if n.target and not readable(n)
+        ],
+        [problem.id for problem, said in exams if _suspect(problem, said)],
+        [problem.id for problem, said in exams if _cut(said)],
+        [problem.id for problem, said in exams if said.status == "empty"],
+        [g.problem.id for g in graphs if _released(g) != {n.id for n in rationales(g) if n.id in accepted}],
+    )
+
+
+def _released(graph: Graph) -> set[str | None]:
+    return {n.target for n in graph.nodes if n.kind == "verdict" and n.agent == RELEASE}
+
+
+def _suspect(problem: Problem, said: Node) -> bool:
+    gold = figure(problem.gold)
+    return gold is not None and gold in figures(said.text) and gold not in figures(problem.question)
+
+
+def _cut(said: Node) -> bool:
+    written, stored = figures(said.text), figure(said.answer or "")
+    return bool(written) and stored is not None and written[-1] != stored
+
+
+def told(found: Summary) -> str:
+    """The summary in lines."""
+    flagged = "; ".join(f"{f.problem}: {f.reviewer} gave {f.author} {f.score}" for f in found.flagged)
+    return "\n".join(
+        [
+            f"{found.items} mistakes, {found.rationales} rationales, {found.reviews} reviews ({found.valid} valid)",
+            f"off the scale: {flagged or 'none'}",
+            f"accepted (mean > 3): {found.accepted} rationales of {found.covered} questions; "
+            + ", ".join(f"{author} {n}" for author, n in found.accepted_of.items()),
+            "accepted for one question: " + ", ".join(f"{k} in {n}" for k, n in found.questions_with.items()),
+            f"questions in which the release accepted other texts: {_count(found.mismatches)}",
+            f"mistakes that may be none (gold number in the answer, not in the question): {_count(found.suspect)}",
+            f"answers cut short by the release: {_count(found.cut)}",
+            f"empty answers: {_count(found.empty)}",
+        ]
+    )
+
+
+def _count(ids: Sequence[str], most: int = 4) -> str:
+    return f"{len(ids)}" + (f" ({', '.join(ids[:most])}{', …' if len(ids) > most else ''})" if ids else "")
+
+
+__all__ = ["RELEASE", "STUDENT", "Flagged", "Summary", "read_fair", "summary", "told"]

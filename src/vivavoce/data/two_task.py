@@ -1,0 +1,111 @@
+"""What the student is taught after a peer review: to see its own mistakes, and to answer as a reviewed rationale does.
+
+Paper: arXiv:2410.03663 (FAIR). Two streams of supervised rows, made from graphs and acceptance decisions; the trainer
+weighs them against each other. No model call is issued here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from vivavoce.data.acceptance import AcceptRules, Decision
+from vivavoce.data.examples import plain_prompt
+from vivavoce.debate.prompting import PromptSet
+from vivavoce.debate.review import ReviewRules, mistake
+from vivavoce.debate.speaking import asked
+from vivavoce.graph import Graph
+from vivavoce.records import Completion, Example, Message, Tree, digest, seed_of
+from vivavoce.tasks import Task
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What rows are made with: the rules by which the texts were asked for, and who the student is."""
+
+    rules: ReviewRules
+    prompts: PromptSet
+    task: Task
+    student: str
+
+    def correction(self, graph: Graph) -> tuple[Message, ...]:
+        """The prompt of the feedback task: the student's own mistake, with the answer that its teachers saw."""
+        about = mistake(graph, self.student, self.rules)
+        assert about is not None
+        gold = graph.problem.gold if self.rules.feedback_sees_gold else None
+        values = asked(graph.problem, self.rules, self.task)
+        return tuple(self.prompts.render("correction", text=self.prompts.taught(about.text), gold=gold, **values))
+
+
+def feedback_rows(
+    graphs: Iterable[Graph], by: Collection[str], lessons: Lessons, shuffled: int | None = None
+) -> Iterator[Example]:
+    """One row for each feedback of ``by`` on a mistake: the student learns to say what was wrong.
+
+    With ``shuffled``, a seed, each mistake gets the feedback that belongs to another question: the control that tells
+    whether it matters that feedback is about the student's own mistake.
+    """
+    kept = [g for g in graphs if mistake(g, lessons.student, lessons.rules) is not None]
+    heard = [[n for n in g.nodes if n.kind == "critique" and n.status == "ok" and n.agent in by] for g in kept]
+    if shuffled is not None:
+        order = list(range(len(kept)))
+        random.Random(seed_of(shuffled, "feedback")).shuffle(order)
+        following = dict(zip(order, order[1:] + order[:1], strict=True))
+        heard = [heard[following[i]] for i in range(len(kept))]
+    for graph, notes in zip(kept, heard, strict=True):
+        prompt = lessons.correction(graph)
+        for n in notes:
+            yield Example(graph.problem.id, prompt, n.text.strip(), (n.id,), stream="feedback")
+
+
+def rationale_rows(
+    graphs: Iterable[Graph],
+    decisions: Iterable[Decision],
+    by: Collection[str],
+    lessons: Lessons,
+    score_weighted: AcceptRules | None = None,
+) -> Iterator[Example]:
+    """One row for each accepted rationale of ``by``, under the plain question as every test asks it.
+
+    With ``score_weighted``, the rules that accepted it, a row counts by how clearly it passed:
+    w = (aggregate - tau) / (5 - tau).
+    """
+    accepted = {d.rationale: d for d in decisions if d.verdict == "accepted"}
+    for graph in graphs:
+        prompt = tuple(plain_prompt(graph.problem, lessons.rules, lessons.prompts, lessons.task))
+        for n in graph.nodes:
+            d = accepted.get(n.id)
+            if d is None or n.agent not in by:
+                continue
+            weight = 1.0
+            if score_weighted is not None:
+                tau = score_weighted.threshold
+                weight = max(0.0, ((d.value if d.value is not None else tau) - tau) / (5 - tau))
+            if weight:
+                yield Example(graph.problem.id, prompt, lessons.prompts.taught(n.text), (n.id,), "answer", weight)
+
+
+def mistake_trees(
+    graphs: Iterable[Graph], decisions: Iterable[Decision], by: Collection[str], lessons: Lessons
+) -> Iterator[Tree]:
+    """Accepted rationales against the student's own wrong answers, one tree a question: for the preference term.
+
+    A wrong answer without a final answer is never rejected: the student would learn form, not reasoning.
+    """
+    accepted = {d.rationale for d in decisions if d.verdict == "accepted"}
+    for graph in graphs:
+        good = _completions(graph, [n.id for n in graph.nodes if n.id in accepted and n.agent in by], lessons)
+        own = [n.id for n in graph.answers(agents=[lessons.student]) if n.correct is False and n.answer is not None]
+        bad = _completions(graph, own, lessons)
+        if good and bad:
+            prompt = tuple(plain_prompt(graph.problem, lessons.rules, lessons.prompts, lessons.task))
+            texts = [[c.text for c in side] for side in (good, bad)]
+            yield Tree(digest([graph.problem.id, texts])[:16], graph.problem.id, prompt, good, bad)
+
+
+def _completions(graph: Graph, ids: Sequence[str], lessons: Lessons) -> tuple[Completion, ...]:
+    first: dict[str, str] = {}
+    for i in ids:
+        first.setdefault(lessons.prompts.taught(graph.by_id[i].text), i)
+    return tuple(Completion(text, source) for text, source in first.items())

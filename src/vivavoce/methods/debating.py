@@ -1,0 +1,176 @@
+"""The verbs of methods that debate: over a session's task and agents, debates, trees, later attempts and votes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from vivavoce.data.rules import TreeRules
+from vivavoce.data.trees import Grower
+from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Member
+from vivavoce.debate.votes import VoteBy, vote
+from vivavoce.evaluate.examine import Judged, examine, judged
+from vivavoce.evaluate.table import Arms
+from vivavoce.graph import Graph
+from vivavoce.methods.session import Session, Trained
+from vivavoce.progress import bar
+from vivavoce.records import Problem, node, seed_of
+
+
+class DebateSession(Session[DebateRules]):
+    """A session whose committee debates. Opened and closed as :class:`Session` is."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Those whose answers are read in the debate."""
+        return (*self.teachers, *((self.student,) if self.rules.student == "always" else ()))
+
+    async def debate(self, problems: Sequence[Problem]) -> list[Graph]:
+        """Debate the training questions, by the recipe's rules."""
+        members = [self._member(spec, "teacher") for spec in self.recipe.teachers]
+        members.append(self._member(self.recipe.student, "student"))
+        return await self._debated("train", problems, self.rules, members)
+
+    async def debate_test(self, problems: Sequence[Problem]) -> list[Graph]:
+        """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
+
+        One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
+        """
+        test = self.recipe.test
+        rules = self.rules.model_copy(
+            update={
+                "roles": "gold_free",
+                "stop": "cap_only",
+                "reflect": False,
+                "feedback_from": "none",
+                "reflection_sees_gold": False,
+                "student": "never",
+                "max_rounds": test.committee_rounds,
+            }
+        )
+        members = [
+            Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
+            for t in self.recipe.teachers
+        ]
+        return await self._debated("test", problems, rules, members)
+
+    async def _debated(
+        self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
+    ) -> list[Graph]:
+        committee = Committee(
+            tuple(members),
+            rules,
+            self.prompts,
+            self.task,
+            self.run.journal,
+            self.recipe.seed,
+            f"debate:{stage}",
+            self._count if rules.context_tokens else None,
+        )
+        return await self._graphs(
+            stage, members, rules, problems, lambda done: debate_all(problems, committee, self.recipe.in_flight, done)
+        )
+
+    def grower(self, rules: TreeRules) -> Grower:
+        """What preference trees are grown with."""
+        return Grower(
+            rules,
+            self.rules,
+            self.prompts,
+            self.task,
+            self.student,
+            self.speakers,
+            (self.student, self._later_name),
+            self._count,
+            self.recipe.seed,
+        )
+
+    @property
+    def _later_name(self) -> str:
+        return f"{self.student} after SFT"
+
+    async def attempt(
+        self, graphs: Sequence[Graph], students: Trained, samples: int, temperature: float
+    ) -> dict[int, list[Graph]]:
+        """The graphs, by training seed, with ``samples`` more answers of that seed's student to every question.
+
+        The answers stand in round 0 under a name of their own: they read nobody.
+        """
+        if not samples:
+            return {seed: list(graphs) for seed in self.recipe.seeds}
+        tried = {}
+        for seed in self.recipe.seeds:
+            student = self._agent(self.recipe.student, model=str(students.of(seed)[0]))
+            sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
+            sat: list[list[Judged]] = []
+            with bar(f"attempts of seed {seed}", len(graphs) * samples) as advance:
+                sat += await asyncio.gather(
+                    *(
+                        examine(
+                            student,
+                            [g.problem for g in graphs],
+                            self.task,
+                            self.prompts,
+                            self.rules,
+                            self.run.journal,
+                            sampling,
+                            stage="attempts",
+                            seed=seed_of(self.recipe.seed, seed, i),
+                            in_flight=self.recipe.in_flight,
+                            done=lambda _: advance(),
+                        )
+                        for i in range(samples)
+                    )
+                )
+            tried[seed] = [
+                g.extended(
+                    node(
+                        "answer",
+                        g.problem.id,
+                        self._later_name,
+                        0,
+                        j.text,
+                        sample=i,
+                        answer=j.answer,
+                        correct=j.correct,
+                        status=j.status,
+                        usage=j.usage,
+                    )
+                    for i, j in enumerate(by_sample)
+                    if j.status != "error"
+                )
+                for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)
+            ]
+            await student.aclose()
+        return tried
+
+    async def test(self, arms: Mapping[str, Trained]) -> Arms:
+        """Examine every model of every arm on the test questions; after them, the committee itself."""
+        tested = await super().test(arms)
+        if not self.recipe.test.committee:
+            return tested
+        return {**tested, **self._votes(await self.debate_test(self.task.problems("test")))}
+
+    def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
+        """The committee's answers: each teacher, votes over drafts (no debate), and the vote after the last round."""
+        by: VoteBy = "probability" if all(t.logprobs for t in self.recipe.teachers) else "confidence"
+        seed, first = self.recipe.seed, self.recipe.seeds[0]
+        arms = {
+            f"teacher:{t}": judged(
+                graphs, lambda g, t=t: next(iter(g.stated(0, [t])), None), lambda g, t=t: g.answers(0, [t])
+            )
+            for t in self.teachers
+        }
+        drafts: dict[str, VoteBy] = {
+            "vote:majority": "majority",
+            "vote:most_confident": "most_confident",
+            "vote:confidence": "confidence",
+        }
+        arms |= {
+            name: judged(graphs, lambda g, how=how: vote(g.stated(0), how, seed), lambda g: g.answers(0))
+            for name, how in drafts.items()
+        }
+        arms["vote:debate"] = judged(graphs, lambda g: vote(g.stated(g.rounds - 1), by, seed), lambda g: g.answers())
+        return {name: {first: rows} for name, rows in arms.items()}

@@ -1,0 +1,90 @@
+"""The verbs of peer review: over a session's task and agents, exams with feedback and reviews, and rows of an arm."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vivavoce.data.acceptance import AcceptRules, decide
+from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, rationale_rows
+from vivavoce.debate.review import ROLES, Panel, ReviewRules, mistake, mistake_class, review_all
+from vivavoce.debate.speaking import Member
+from vivavoce.graph import Graph
+from vivavoce.methods.review_arms import Arm
+from vivavoce.methods.session import Session, Trained
+from vivavoce.records import Problem
+
+
+class ReviewSession(Session[ReviewRules]):
+    """A session whose committee examines the student. Opened and closed as :class:`Session` is."""
+
+    async def review(self, problems: Sequence[Problem]) -> list[Graph]:
+        """Examine the untaught student, and let the committee explain, answer and review."""
+        return await self._reviewed(problems, "train", self._member(self.recipe.student, "student"))
+
+    async def review_again(self, problems: Sequence[Problem], stage: str, student: Trained, seed: int) -> list[Graph]:
+        """Examine a taught student: only mistakes that it has not made before cost calls of teachers."""
+        spec = self.recipe.student
+        agent = self._agent(spec, model=str(student.of(seed)[0]))
+        try:
+            return await self._reviewed(problems, stage, Member(agent, "student", spec.sampling(), spec.samples))
+        finally:
+            await agent.aclose()
+
+    async def _reviewed(self, problems: Sequence[Problem], stage: str, student: Member) -> list[Graph]:
+        teachers = {spec.name: self._member(spec, "teacher") for spec in self.recipe.teachers}
+        authors, commenters, reviewers = (
+            tuple(teachers[name] for name in self.rules.named(role, self.teachers)) for role in ROLES
+        )
+        judges = tuple(
+            replace(m, sampling=replace(m.sampling, temperature=self.rules.review_temperature)) for m in reviewers
+        )
+        panel = Panel(
+            student,
+            authors,
+            commenters,
+            judges,
+            self.rules,
+            self.prompts,
+            self.task,
+            self.run.journal,
+            self.recipe.seed,
+            f"review:{stage}",
+        )
+        members = [student, *authors, *commenters, *judges]
+        return await self._graphs(
+            stage, members, self.rules, problems, lambda done: review_all(problems, panel, self.recipe.in_flight, done)
+        )
+
+    # --- views
+
+    @property
+    def _lessons(self) -> Lessons:
+        return Lessons(self.rules, self.prompts, self.task, self.student)
+
+    def two_task_rows(self, arm: Arm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], name: str) -> Path:
+        """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once."""
+        seed, by = self.recipe.seed, arm.teachers or self.teachers
+        rows = {}
+        for graphs in exams[-1:] if arm.fresh else exams:
+            feedback = feedback_rows(graphs, by, self._lessons, seed if arm.shuffle_feedback else None)
+            weighted = accept if arm.score_weighted else None
+            answers = rationale_rows(graphs, decide(graphs, accept, seed), by, self._lessons, weighted)
+            rows |= {(row.stream, row.source): row for row in [*feedback, *answers]}
+        return self.rows(name, rows.values())
+
+    def mistake_trees(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph]) -> Path:
+        """Accepted rationales against the student's wrong answers."""
+        decisions = decide(graphs, accept, self.recipe.seed)
+        trees = mistake_trees(graphs, decisions, arm.teachers or self.teachers, self._lessons)
+        return self.rows("trees", trees)
+
+    def exam(self, graphs: Sequence[Graph]) -> dict[str, int]:
+        """What came of the exam: questions, those taken up as mistakes, and wrong answers by kind."""
+        said = [n for g in graphs for n in g.answers(agents=[self.student])]
+        kinds = Counter(mistake_class(n) for n in said if n.correct is False)
+        taken = sum(mistake(g, self.student, self.rules) is not None for g in graphs)
+        ungradable = sum(n.correct is None for n in said)
+        return {"questions": len(graphs), "mistakes": taken, "ungradable": ungradable, **kinds}

@@ -1,0 +1,287 @@
+"""Reviews into decisions: every aggregate, every way in which too little is known, and what no rule may do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, decide, rationales
+from vivavoce.data.calibration import calibrate, kappa
+from vivavoce.data.sweep import sweep, told
+from vivavoce.graph import Graph
+from vivavoce.records import Node, Problem, node
+
+PANEL = ("ada", "bob", "cyd", "dan")
+Raw = int | None
+
+
+def rationale(author: str, problem: str = "p", text: str = "Two and two make 4.", **rest: object) -> Node:
+    return node("rationale", problem, author, 0, text, **{"answer": "4", "correct": True, **rest})
+
+
+def review(about: Node, reviewer: str, score: Raw, sample: int = 0, status: str = "no_answer") -> Node:
+    return node(
+        "review",
+        about.problem,
+        reviewer,
+        0,
+        f"[{score}]",
+        parents=(about.id,),
+        target=about.id,
+        sample=sample,
+        score=None if score is None else float(score),
+        status=status if score is None else "ok",
+    )
+
+
+def graph(*nodes: Node, problem: str = "p") -> Graph:
+    return Graph(Problem(problem, "What is 2 + 2?", "4"), nodes)
+
+
+def scored(*scores: Raw, author: str = "ada", problem: str = "p", **rest: object) -> list[Node]:
+    """A rationale and the scores that the others gave it."""
+    text = rationale(author, problem, **rest)
+    others = [name for name in PANEL if name != author]
+    return [text, *(review(text, who, s) for who, s in zip(others, scores, strict=False))]
+
+
+def decided(*nodes: Node, seed: int = 0, **rules: object) -> Decision:
+    (decision,) = decide([graph(*nodes)], AcceptRules.model_validate(rules), seed)
+    return decision
+
+
+@pytest.mark.parametrize(
+    ("scores", "rules", "verdict", "reason"),
+    [
+        ((4, 3), {}, "accepted", "mean 3.5"),
+        ((1, 5), {}, "rejected", "mean 3.0"),
+        ((1, 5), {"strict": False}, "accepted", "mean 3.0"),
+        ((2, 3, 4), {}, "rejected", "mean 3.0"),
+        ((None, 4), {}, "accepted", "mean 4.0"),
+        ((None, 4), {"min_valid": "all"}, "undecided", "too few valid reviews"),
+        ((None, 4), {"min_valid": "all_but_one"}, "accepted", "mean 4.0"),
+        ((None, 4, None), {"min_valid": "all_but_one"}, "undecided", "too few valid reviews"),
+        ((5, 5), {"min_valid": 3}, "undecided", "too few valid reviews"),
+        ((1, 4, 5), {"aggregate": "median"}, "accepted", "median 4.0"),
+        ((3, 5, 5), {"aggregate": "min"}, "rejected", "min 3.0"),
+        ((1, 1, 4), {"aggregate": "max"}, "accepted", "max 4.0"),
+        ((4, 4, 1), {"aggregate": "share_above"}, "accepted", "share above 0.67"),
+        ((5, 3), {"aggregate": "share_above"}, "rejected", "share above 0.5"),
+        ((3, 3), {"aggregate": "share_above", "strict": False}, "accepted", "share above 1.0"),
+        ((1, 1), {"take": "all"}, "accepted", "taken unreviewed"),
+        ((5, 5), {"min_words": 6}, "rejected", "under 6 words"),
+        ((5, 5), {"min_words": 5}, "accepted", "mean 5.0"),
+    ],
+)
+def test_the_scores_decide_as_the_rule_says(
+    scores: tuple[Raw, ...], rules: dict[str, object], verdict: str, reason: str
+) -> None:
+    found = decided(*scored(*scores), **rules)
+    assert (found.verdict, found.reason) == (verdict, reason)
+    assert found.valid == sum(s is not None for s in scores)
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "reason"),
+    [
+        ({"correct": True}, "accepted", "mean 5.0"),
+        ({"correct": False}, "rejected", "wrong answer"),
+        ({"correct": False, "answer": None, "status": "no_answer"}, "rejected", "no answer"),
+        ({"correct": False, "answer": None, "status": "truncated"}, "rejected", "truncated"),
+        ({"correct": None}, "undecided", "ungradable answer"),
+        ({"correct": None, "text": "", "status": "error"}, "undecided", "call failed"),
+        ({"correct": False, "text": " ", "status": "empty"}, "rejected", "empty"),
+    ],
+)
+def test_an_answer_check_takes_right_answers_only_and_ungradable_ones_stay_undecided(
+    said: dict[str, object], verdict: str, reason: str
+) -> None:
+    found = decided(*scored(5, 5, **said), answer_check=True)
+    assert (found.verdict, found.reason) == (verdict, reason)
+    if said.get("text") is None:
+        assert decided(*scored(5, 5, **said)).verdict == "accepted", "the authors' code checks no answer"
+
+
+def test_an_authors_review_of_its_own_text_counts_only_on_request() -> None:
+    own, *rest = scored(1, 2)
+    nodes = (own, *rest, review(own, "ada", 5))
+    assert (decided(*nodes).value, decided(*nodes).valid) == (1.5, 2)
+    assert decided(*nodes, self_review=True).value == pytest.approx(8 / 3)
+
+
+def test_a_reviewer_has_one_voice_and_a_readable_score_stands() -> None:
+    text = rationale("ada")
+    later = [review(text, "bob", None), review(text, "bob", 2, 1), review(text, "bob", None, 2), review(text, "cyd", 4)]
+    assert (decided(text, *later).value, decided(text, *later).valid) == (3.0, 2)
+    assert decided(text, *later, min_valid="all").verdict == "rejected", "all two reviewers could be read"
+
+
+def test_at_most_so_many_of_a_question_and_ties_go_by_lot() -> None:
+    nodes = [n for author, s in zip(PANEL, (5, 4, 5, 5), strict=True) for n in scored(s, s, s, author=author)]
+    best = {d.author: d for d in decide([graph(*nodes)], AcceptRules(top_m=3))}
+    assert (best["bob"].verdict, best["bob"].reason) == ("rejected", "below top 3")
+    assert {a for a, d in best.items() if d.verdict == "accepted"} == {"ada", "cyd", "dan"}
+    firsts = {
+        d.author
+        for seed in range(30)
+        for d in decide([graph(*nodes)], AcceptRules(top_m=1), seed)
+        if d.verdict == "accepted"
+    }
+    assert firsts == {"ada", "cyd", "dan"}
+
+
+def test_standardised_scores_weigh_a_lenient_and_a_severe_reviewer_alike() -> None:
+    """By hand: bob gave 5 4, cyd 3 1, all have mean 3.25, sd sqrt(35)/4; z = 1 and -1 for both."""
+    one, two = scored(5, 3), scored(4, 1, problem="q")
+    rules = AcceptRules(aggregate="standardised")
+    first, second = decide([graph(*one), graph(*two, problem="q")], rules)
+    assert first.value == pytest.approx(3.25 + 35**0.5 / 4)
+    assert second.value == pytest.approx(3.25 - 35**0.5 / 4)
+    (alone,) = decide([graph(*one)], rules)
+    assert alone.value == 4, "one score each: nothing is known of either, so both say the overall mean"
+
+
+def test_random_takes_as_many_as_the_reviews_would_but_others() -> None:
+    graphs = [graph(*scored(*s, problem=f"p{i}"), problem=f"p{i}") for i, s in enumerate([(5, 5), (1, 1)] * 20)]
+    drawn = [decide(graphs, AcceptRules(take="random"), seed) for seed in (0, 0, 1)]
+    taken = [{d.problem for d in ds if d.verdict == "accepted"} for ds in drawn]
+    assert [len(t) for t in taken] == [20, 20, 20]
+    assert taken[0] == taken[1] != taken[2]
+    assert taken[0] != {g.problem.id for g in graphs[::2]}
+    wrong = [graph(*scored(5, 5, problem=f"w{i}", correct=False), problem=f"w{i}") for i in range(9)]
+    checked = decide([*graphs, *wrong], AcceptRules(take="random", answer_check=True))
+    assert {d.reason for d in checked[-9:]} == {"wrong answer"}
+
+
+@pytest.mark.parametrize("rules", [{"min_valid": 0}, {"min_valid": "some"}, {"top_m": 0}, {"tau": 3}, {"take": "none"}])
+def test_a_rule_that_makes_no_sense_is_refused(rules: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        AcceptRules.model_validate(rules)
+
+
+# --- what holds for any reviews
+
+SCORES = st.lists(st.lists(st.none() | st.integers(1, 5), min_size=3, max_size=3), min_size=1, max_size=6)
+RULES = st.builds(
+    AcceptRules,
+    take=st.sampled_from(["reviewed", "reviewed", "random"]),
+    aggregate=st.sampled_from(["mean", "median", "min", "max", "share_above", "standardised"]),
+    strict=st.booleans(),
+    min_valid=st.sampled_from([1, 2, "all", "all_but_one"]),
+    answer_check=st.booleans(),
+)
+
+
+def run_of(rows: list[list[Raw]]) -> list[Graph]:
+    return [
+        graph(*scored(*row, author=PANEL[i % 4], problem=f"p{i}", correct=i % 3 != 1), problem=f"p{i}")
+        for i, row in enumerate(rows)
+    ]
+
+
+def accepted(graphs: list[Graph], rules: AcceptRules) -> set[str]:
+    return {d.rationale for d in decide(graphs, rules) if d.verdict == "accepted"}
+
+
+@settings(deadline=None)
+@given(SCORES, RULES, st.floats(0, 6), st.floats(0, 6))
+def test_a_higher_threshold_never_accepts_more(rows: list[list[Raw]], rules: AcceptRules, a: float, b: float) -> None:
+    low, high = (rules.model_copy(update={"threshold": t}) for t in sorted((a, b)))
+    assert accepted(run_of(rows), high) <= accepted(run_of(rows), low)
+
+
+@settings(deadline=None)
+@given(SCORES, RULES, st.sampled_from(["error", "no_answer", "out_of_range", "empty"]))
+def test_a_rationale_whose_every_review_failed_is_undecided(
+    rows: list[list[Raw]], rules: AcceptRules, how: str
+) -> None:
+    text = rationale("ada", "failed")
+    failed = graph(text, *(review(text, who, None, status=how) for who in PANEL[1:]), problem="failed")
+    *_, last = decide([*run_of(rows), failed], rules.model_copy(update={"take": "reviewed"}))
+    assert (last.rationale, last.verdict, last.value, last.valid) == (text.id, "undecided", None, 0)
+    (unreviewed,) = decide([graph(text, problem="failed")], rules.model_copy(update={"take": "reviewed"}))
+    assert unreviewed.verdict == "undecided", "nobody was asked: not even all of no reviews suffice"
+
+
+@settings(deadline=None)
+@given(SCORES, RULES, st.integers(1, 5))
+def test_no_review_by_its_own_author_counts(rows: list[list[Raw]], rules: AcceptRules, own: int) -> None:
+    graphs = run_of(rows)
+    with_own = [replace(g, nodes=(*g.nodes, review(g.nodes[0], g.nodes[0].agent, own))) for g in graphs]
+    assert decide(with_own, rules) == decide(graphs, rules)
+
+
+@settings(deadline=None)
+@given(SCORES, RULES, st.integers(0, 9))
+def test_random_acceptance_keeps_the_count(rows: list[list[Raw]], rules: AcceptRules, seed: int) -> None:
+    graphs = run_of(rows)
+    both = [decide(graphs, rules.model_copy(update={"take": t}), seed) for t in ("reviewed", "random")]
+    counts = [sum(d.verdict == "accepted" for d in ds) for ds in both]
+    assert counts[0] == counts[1]
+    assert (
+        [d.rationale for d in both[0]]
+        == [d.rationale for d in both[1]]
+        == [n.id for g in graphs for n in rationales(g)]
+    )
+
+
+# --- the report on reviewers
+
+
+def test_kappa_of_small_cases_worked_by_hand() -> None:
+    assert kappa([True, True, False, False], [True, False, False, False]) == pytest.approx(0.5)
+    assert kappa([True, False], [False, True]) == pytest.approx(-1)
+    assert kappa([True, True], [True, True]) is None
+    assert kappa([], []) is None
+
+
+def test_the_report_tells_leniency_auroc_agreement_and_self_preference() -> None:
+    graphs = []
+    for i, (scores, own, right) in enumerate([((5, 4), 5, True), ((1, 4), 5, False), ((4, None), None, None)]):
+        said = {"correct": right, "answer": "4" if right else "B"}
+        one = scored(*scores, problem=f"p{i}", **said)
+        mine = [review(one[0], "ada", own)] if own else []
+        graphs.append(graph(*one, *mine, problem=f"p{i}"))
+    found = calibrate(graphs)
+    bob, cyd = found.reviewers
+    assert (bob.counts, bob.invalid, bob.auroc) == ({"1": 1, "4": 1, "5": 1}, 0, 1.0)
+    assert (bob.lenient, bob.lenient_right, bob.lenient_wrong) == (pytest.approx(2 / 3), 1.0, 0.0)
+    assert (cyd.counts, cyd.invalid, cyd.auroc) == ({"4": 2}, 1, 0.5)
+    (pair,) = found.agreements
+    assert (pair.first, pair.second, pair.texts, pair.same, pair.kappa, pair.far) == ("bob", "cyd", 2, 0.5, 0.0, 0.5)
+    (ada,) = found.self_preference
+    assert (ada.reviewer, ada.texts, ada.own, ada.others) == ("ada", 2, 5.0, 3.5)
+    assert found.verdicts["right"]["accepted"] == found.verdicts["wrong"]["rejected"] == 1
+    assert found.verdicts["unknown"] == {"accepted": 1, "rejected": 0, "undecided": 0}
+    assert [row.rule for row in sweep(graphs)][:3] == ["none", "mean > 2", "mean > 2.5"]
+    shown = told(sweep(graphs), found)
+    assert "Mean score of an author's own texts" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_a_report_on_nothing_is_no_error() -> None:
+    text = rationale("ada", correct=None, answer=None)
+    found = calibrate([graph(text, review(text, "bob", None))])
+    assert (found.reviewers[0].mean, found.reviewers[0].auroc, found.agreements) == (None, None, [])
+    assert sweep([graph(text, review(text, "bob", None))])[1].surely_wrong is None
+    assert told(sweep([]), calibrate([]))
+
+
+def test_where_gold_is_no_number_the_grader_has_the_word() -> None:
+    problem = Problem("p", "Which one?", "B")
+    nodes = scored(5, 5, text="Among 3, 4 and 5 it is B.", correct=True, answer="B") + scored(
+        5, 5, author="bob", text="It is C.", correct=False, answer="C"
+    )
+    found = {row.rule: row for row in sweep([Graph(problem, tuple(nodes))])}
+    assert (found["mean > 3"].accepted, found["mean > 3"].surely_wrong, found["mean > 3"].last_differs) == (2, 0.5, 0.5)
+    assert found["graded right"].accepted == 1
+    assert "last number right" not in found
+
+
+def test_the_defaults_are_the_released_rule() -> None:
+    assert AcceptRules() == RELEASED
+    assert (RELEASED.threshold, RELEASED.strict, RELEASED.min_valid, RELEASED.answer_check) == (3, True, 1, False)

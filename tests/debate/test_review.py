@@ -1,0 +1,175 @@
+"""Who examines whom: mistakes, feedback, rationales and reviews, also where teachers fail, and what is accepted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.debate.scripts import SUM, Script, broken
+
+from vivavoce.agents.journal import Journal
+from vivavoce.agents.scripted import Scripted
+from vivavoce.data.acceptance import AcceptRules, decide
+from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, rationale_rows
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.review import Panel, ReviewRules, review_all, reviewers_of
+from vivavoce.debate.speaking import Member
+from vivavoce.graph import Graph
+from vivavoce.records import Message, Problem, Sampling
+from vivavoce.tasks import open_task
+
+TASK = open_task("gsm8k", {})
+
+
+def saying(answer: object = 4, score: str = "[5]") -> Script:
+    """An agent that explains, answers or scores, whatever the prompt asks for."""
+
+    def script(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+        asked = messages[-1]["content"]
+        if "in square brackets" in asked:
+            return f"I checked it. {score}"
+        return "You forgot to carry." if "You teach" in asked else f"I add.\nFinal answer: {answer}"
+
+    return script
+
+
+def member(name: str, script: Script, role: str = "teacher", samples: int = 1) -> Member:
+    return Member(Scripted(name, script), role, Sampling(), samples)  # type: ignore[arg-type]
+
+
+def panel(teachers: dict[str, Script], journal: Journal, student: Script, samples: int, **rules: object) -> Panel:
+    made = ReviewRules.model_validate(rules)
+    sat = {n: member(n, s) for n, s in teachers.items()}
+    holders = [tuple(sat[n] for n in made.named(role, list(sat))) for role in ("authors", "commenters", "reviewers")]
+    return Panel(member("student", student, "student", samples), *holders, made, prompt_set("general"), TASK, journal)
+
+
+@pytest.fixture
+def hold(tmp_path: Path):
+    """``hold({"a": script, …}, **rules)``: the graph of one question, and what the calls were for."""
+
+    def hold(teachers: dict[str, Script], student: Script | None = None, samples: int = 1, **rules: object) -> Graph:
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            sat = panel(teachers, journal, student or saying(7), samples, **rules)
+            (graph,) = asyncio.run(review_all([SUM], sat))
+        graph.check()
+        return graph
+
+    return hold
+
+
+def kinds(graph: Graph) -> Counter[str]:
+    return Counter(n.kind for n in graph.nodes)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_n_teachers_give_n_times_n_minus_1_reviews_and_none_of_their_own(hold, n: int) -> None:
+    graph = hold({f"t{i}": saying() for i in range(n)})
+    assert kinds(graph) == +Counter(answer=1, critique=n, rationale=n, review=n * (n - 1))
+    assert all(graph.by_id[r.target].agent != r.agent for r in graph.nodes if r.kind == "review")
+
+
+def test_nothing_is_asked_about_what_the_student_knows(hold) -> None:
+    assert kinds(hold({"a": saying(), "b": saying()}, saying(4))) == Counter(answer=1)
+
+
+def test_the_rationale_never_saw_gold_and_the_rest_says_that_it_did(hold) -> None:
+    graph = hold({"a": saying(), "b": saying()})
+    assert {(n.kind, n.saw_gold) for n in graph.nodes} == {
+        ("answer", False), ("critique", True), ("rationale", False), ("review", True),
+    }  # fmt: skip
+    blind = hold({"a": saying(), "b": saying()}, gold_shown=False, feedback_sees_gold=False)
+    assert not any(n.saw_gold for n in blind.nodes)
+
+
+@pytest.mark.parametrize(
+    ("said", "taught", "kind"),
+    [(saying(7), True, "ok"), (lambda *_: "I do not know", False, "no_answer"), (lambda *_: " ", False, "empty")],
+)
+def test_only_the_classes_that_are_taught_cost_calls(hold, said: Script, taught: bool, kind: str) -> None:
+    graph = hold({"a": saying(), "b": saying()}, said)
+    assert graph.nodes[0].status == kind
+    assert (kinds(graph)["review"] > 0) == taught
+    assert kinds(hold({"a": saying(), "b": saying()}, said, classes=["wrong", "no_answer", "empty"]))["review"] == 2
+
+
+def test_a_wrong_rationale_is_not_sent_to_reviewers_where_the_answer_is_checked_before(hold) -> None:
+    teachers = {"a": saying(4), "b": saying(5)}
+    assert kinds(hold(teachers))["review"] == 2
+    assert kinds(hold(teachers, answer_check="before"))["review"] == 1
+
+
+def test_an_unreadable_score_is_asked_for_again_and_then_stays_unread(hold) -> None:
+    graph = hold({"a": saying(score="4 out of 5"), "b": saying(score="[4]")}, retries=2)
+    by = {n.agent: n for n in graph.nodes if n.kind == "review"}
+    assert (by["a"].score, by["a"].status, by["a"].sample) == (None, "no_answer", 2)
+    assert (by["b"].score, by["b"].status, by["b"].sample) == (4, "ok", 0)
+    compat = hold({"a": saying(score="4 out of 5"), "b": saying()}, score="compat")
+    assert next(n.score for n in compat.nodes if n.kind == "review" and n.agent == "a") == 5
+
+
+def test_a_teacher_that_always_fails_leaves_texts_undecided_and_never_accepted(hold) -> None:
+    graph = hold({"a": saying(), "dead": broken})
+    verdicts = {d.author: (d.verdict, d.reason) for d in decide([graph], AcceptRules())}
+    assert verdicts == {"a": ("undecided", "too few valid reviews"), "dead": ("undecided", "call failed")}
+    assert len(graph.failures()) == 3
+
+
+def test_a_student_that_fails_is_no_mistake(hold) -> None:
+    assert kinds(hold({"a": saying(), "b": saying()}, broken)) == Counter(answer=1)
+
+
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 10**6))
+def test_random_reviewers_are_never_the_author_and_have_equal_load(n: int, k: int, seed: int) -> None:
+    names = [f"t{i}" for i in range(n)]
+    sat = tuple(member(x, saying()) for x in names)
+    rules = ReviewRules(reviewers_each=k)
+    made = Panel(sat[0], sat, sat, sat, rules, prompt_set("general"), TASK, None, seed)  # type: ignore[arg-type]
+    chosen = {a: [m.name for m in reviewers_of(a, SUM, made)] for a in names}
+    assert all(a not in who and len(set(who)) == len(who) == min(k, n - 1) for a, who in chosen.items())
+    assert len(set(Counter(x for who in chosen.values() for x in who).values())) == 1
+
+
+def test_a_second_run_and_a_changed_acceptance_ask_nothing(tmp_path: Path) -> None:
+    problems = [Problem(f"p{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(20)]
+    paid: list[bool] = []
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.on_call = lambda agent, cached, usage: paid.append(not cached)
+        sat = panel({"a": saying(), "b": saying(5), "c": saying()}, journal, saying(7), 1)
+        first = asyncio.run(review_all(problems, sat))
+        calls = sum(paid)
+        assert calls == 20 * (1 + 3 + 3 + 6)
+        assert asyncio.run(review_all(problems, sat)) == first
+        assert sum(paid) == calls
+
+
+def test_rows_of_both_streams_name_what_they_come_from(hold) -> None:
+    graph = hold({"a": saying(4, "[1]"), "b": saying(5, "[5]"), "c": saying(4, "[5]")})
+    lessons = Lessons(ReviewRules(), prompt_set("general"), TASK, "student")
+    feedback = list(feedback_rows([graph], ["a", "c"], lessons))
+    assert [(r.stream, graph.by_id[r.source[0]].agent) for r in feedback] == [("feedback", "a"), ("feedback", "c")]
+    assert "Final answer: 7" in feedback[0].prompt[0]["content"]
+    rules = AcceptRules(answer_check=True, threshold=2.5)  # a: 5, 5; b: 1, 5 but wrong; c: 1, 5
+    decisions = decide([graph], rules)
+    rows = list(rationale_rows([graph], decisions, ["a", "b", "c"], lessons, rules))
+    assert [(graph.by_id[r.source[0]].agent, r.weight) for r in rows] == [("a", 1.0), ("c", pytest.approx(0.2))]
+    assert "7" not in rows[0].prompt[0]["content"]
+    (tree,) = mistake_trees([graph], decisions, ["a", "c"], lessons)
+    assert [c.text for c in tree.rejected] == ["I add.\nFinal answer: 7"]
+
+
+def test_shuffled_feedback_belongs_to_another_question(tmp_path: Path) -> None:
+    problems = [Problem(f"p{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(7)]
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        graphs = asyncio.run(review_all(problems, panel({"a": saying()}, journal, saying(7), 1)))
+    lessons = Lessons(ReviewRules(), prompt_set("general"), TASK, "student")
+    own = {n.id: g.problem.id for g in graphs for n in g.nodes}
+    rows = list(feedback_rows(graphs, ["a"], lessons, shuffled=3))
+    assert len(rows) == 7
+    assert len({own[r.source[0]] for r in rows}) == 7
+    assert all(own[r.source[0]] != r.problem for r in rows)
