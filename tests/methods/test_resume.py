@@ -22,11 +22,11 @@ from pathlib import Path
 from vivavoce.config import check_recipe
 from vivavoce.data.examples import examples
 from vivavoce.data.trees import preference_trees
-from vivavoce.methods.session import Session
+from vivavoce.methods.debating import DebateSession
 from vivavoce.run import open_run
 
 async def main(recipe, run):
-    async with Session(recipe, run, recipe.debate) as s:
+    async with DebateSession(recipe, run, recipe.debate) as s:
         graphs = await s.debate(s.task.problems("train"))
         s.rows("sft", examples(graphs, recipe.examples, s.everyone, s.rules, s.prompts, s.task))
         s.rows("trees", preference_trees(graphs, s.grower(recipe.trees)))
@@ -52,7 +52,6 @@ def written(recipe: dict[str, Any], tmp_path: Path) -> Path:
 def start(recipe: Path, run: Path, log: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(recipe), str(run)],
-        stderr=subprocess.DEVNULL,
         env={**os.environ, "VIVA_TEST_LOG": str(log)},
     )
 
