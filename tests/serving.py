@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -35,7 +36,7 @@ def save_tiny_model(folder: Path, context: int, initializer_range: float = 0.02)
         max_position_embeddings=context,
         tie_word_embeddings=True,
         initializer_range=initializer_range,
-        pad_token_id=words.pad_token_id,
+        pad_token_id=cast(int, words.pad_token_id),
         eos_token_id=words.convert_tokens_to_ids(tokenizer.END),
         bos_token_id=None,
     )

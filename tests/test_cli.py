@@ -85,3 +85,15 @@ def test_recorded_attempts_become_graphs_and_trees(tmp_path: Path) -> None:
 )
 def test_what_there_is_can_be_listed(tmp_path: Path, what: str, name: str) -> None:
     assert name in viva("list", what, cwd=tmp_path).stdout.split()
+
+
+def test_the_benchmark_of_tree_dpo_measures_every_shape(tmp_path: Path) -> None:
+    small = ("--shape", "1x2", "--shape", "1x1", "--context", "20", "--answers", "8")
+    done = viva("bench", "tree-dpo", *small, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [(one["shape"]["right"], one["shape"]["wrong"]) for one in found] == [(1, 2), (1, 1)]
+    assert all(one["loss_error"] < 1e-4 and one["gradient_error"] < 1e-3 for one in found)
+    wrong = viva("bench", "tree-dpo", "--shape", "2by2", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "RIGHTxWRONG" in wrong.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivavoce import __version__
-from vivavoce.errors import DataError, UserError
+from vivavoce.errors import DataError, RecipeError, UserError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
@@ -419,9 +420,15 @@ def bench_tree_dpo(
     as_json: AsJson = False,
 ) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
-    from vivavoce.bench.tree_dpo import main as bench
+    from dataclasses import asdict
 
-    bench(shape, context, answers, as_json)
+    sizes = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in shape]
+    if not all(sizes):
+        raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
+    from vivavoce.bench.tree_dpo import Shape, run
+
+    found = [run(Shape(int(size[1]), int(size[2]), context, answers)) for size in sizes if size]
+    typer.echo(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
 @bench_app.command("debate")

@@ -25,13 +25,13 @@ class AgentSpec(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = Field(min_length=1, description="any text; it appears in graphs and reports, not in anonymous prompts")
-    backend: str = Field("hf_local", description="a file of vivavoce/agents, or a path to one")
-    temperature: float = Field(0.3, ge=0, description="sampling temperature of debates (paper: 0.3)")
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
-    stop: list[str] = Field([], description="texts that end a reply")
-    samples: int = Field(1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
-    logprobs: bool = Field(False, description="ask for token log-probabilities: needed to vote by probability")
+    backend: str = Field(default="hf_local", description="a file of vivavoce/agents, or a path to one")
+    temperature: float = Field(default=0.3, ge=0, description="sampling temperature of debates (paper: 0.3)")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
+    stop: list[str] = Field(default=[], description="texts that end a reply")
+    samples: int = Field(default=1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
+    logprobs: bool = Field(default=False, description="ask for token log-probabilities: needed to vote by probability")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,11 +67,11 @@ class Examination(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    temperature: float = Field(0.0, ge=0, description="0: greedy (authors' code: 0.3 with top_p 0.9)")
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(700, ge=1, description="tokens of one answer at most (authors' code: 700)")
-    committee: bool = Field(True, description="debate the test questions too, gold-free, and count its votes")
-    committee_rounds: int = Field(2, ge=1, description="answer rounds of that debate")
+    temperature: float = Field(default=0.0, ge=0, description="0: greedy (authors' code: 0.3 with top_p 0.9)")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=700, ge=1, description="tokens of one answer at most (authors' code: 700)")
+    committee: bool = Field(default=True, description="debate the test questions too, gold-free, and count its votes")
+    committee_rounds: int = Field(default=2, ge=1, description="answer rounds of that debate")
 
 
 class Recipe(BaseModel):
@@ -80,15 +80,17 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field(description="a file of vivavoce/methods")
-    name: str = Field("run", pattern=r"^[\w.-]+$", description="name of the run; its folder unless --out says another")
-    seed: int = Field(0, ge=0, description="every other seed derives from it")
-    in_flight: int = Field(512, ge=1, description="debates and test questions in flight at once")
+    name: str = Field(
+        default="run", pattern=r"^[\w.-]+$", description="name of the run; its folder unless --out says another"
+    )
+    seed: int = Field(default=0, ge=0, description="every other seed derives from it")
+    in_flight: int = Field(default=512, ge=1, description="debates and test questions in flight at once")
     task: TaskSpec
     teachers: list[AgentSpec] = Field(min_length=1)
     student: AgentSpec
     test: Examination = Examination()
-    seeds: list[int] = Field([0], min_length=1, description="training seeds of every arm")
-    parallel: int = Field(1, ge=1, description="models trained at once, in processes of their own")
+    seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
+    parallel: int = Field(default=1, ge=1, description="models trained at once, in processes of their own")
 
     @property
     def rules(self) -> Rules:
@@ -204,7 +206,7 @@ class _Lines:
 
 
 def _mistakes(
-    found: list[tuple[tuple[str | int, ...], Mapping[str, Any]]],
+    found: Sequence[tuple[tuple[str | int, ...], Mapping[str, Any]]],
     model: type[BaseModel],
     where: _Lines,
     also: Sequence[str] = (),

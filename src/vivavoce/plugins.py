@@ -97,10 +97,10 @@ def check(options: type[M], values: Mapping[str, Any], where: str) -> M:
 
 def mistake(problem: Mapping[str, Any], known: Sequence[str], loc: Sequence[str | int] | None = None) -> str:
     """One of pydantic's complaints, for people. Text that was given is left out: it may be a key pasted in error."""
-    loc = problem["loc"] if loc is None else loc
-    key = ".".join(map(str, loc))
+    place: Sequence[str | int] = problem["loc"] if loc is None else loc
+    key = ".".join(map(str, place))
     if problem["type"] == "extra_forbidden":
-        return f"unknown key `{key}`{near(str(loc[-1]), known)}"
+        return f"unknown key `{key}`{near(str(place[-1]), known)}"
     if problem["type"] == "missing":
         return f"key `{key}` is missing"
     said = problem["msg"].removeprefix("Value error, ")

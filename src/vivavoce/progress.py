@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -44,7 +45,8 @@ def bar(title: str, total: int) -> Iterator[Advance]:
     task = shown.add_task(title, total=total, note="")
 
     def advance(n: int = 1, note: str | None = None) -> None:
-        shown.update(task, advance=n, **({} if note is None else {"note": note}))
+        fields: dict[str, Any] = {} if note is None else {"note": note}
+        shown.update(task, advance=n, **fields)
 
     try:
         yield advance

@@ -51,7 +51,7 @@ class Run:
         name = path.relative_to(self.path).as_posix()
         return path if path.exists() and self._stages.get(name) == digest(depends) else None
 
-    def keep(self, path: Path, depends: Any, write: Callable[[Path], None]) -> None:
+    def keep(self, path: Path, depends: Any, write: Callable[[Path], object]) -> None:
         """Make a file of this run, whole or not at all, and remember what it depends on."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
@@ -68,7 +68,7 @@ class Run:
     def keep_rows(self, path: Path, depends: Any, rows: Iterable[Any]) -> None:
         """Write records, one a line."""
         text = "".join(to_json(row) + "\n" for row in rows)
-        self.keep(path, depends, lambda part: part.write_text(text, "utf-8") and None)
+        self.keep(path, depends, lambda part: part.write_text(text, "utf-8"))
 
     def folder(self, name: str, depends: Any) -> Path | None:
         """``checkpoints/<name>`` where it still has to be made, or None where it is finished for ``depends``.

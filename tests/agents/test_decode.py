@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ from vivavoce.records import Sampling
 from vivavoce.schoolhouse.tokenizer import tokenizer as schoolhouse_tokenizer
 
 TOKENIZER = schoolhouse_tokenizer()
+EOS, PAD = cast(int, TOKENIZER.eos_token_id), cast(int, TOKENIZER.pad_token_id)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,8 +62,8 @@ def sliding() -> PreTrainedModel:
         num_key_value_heads=1,
         head_dim=16,
         sliding_window=8,
-        eos_token_id=TOKENIZER.eos_token_id,
-        pad_token_id=TOKENIZER.pad_token_id,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
         bos_token_id=None,
         initializer_range=0.2,
     )
@@ -78,8 +79,8 @@ def learned_positions() -> PreTrainedModel:
         n_head=2,
         n_positions=128,
         initializer_range=0.3,
-        eos_token_id=TOKENIZER.eos_token_id,
-        pad_token_id=TOKENIZER.pad_token_id,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
         bos_token_id=None,
     )
     return GPT2LMHeadModel(config).eval()
@@ -95,7 +96,7 @@ def test_greedy_equals_generate_token_for_token(kind: str, model: Any) -> None:
     net: Any = {"rotary": lambda: model, "sliding": sliding, "learned": learned_positions}[kind]()
     lengths, new = (3, 17, 9, 30, 1, 12, 25), 40
     rows = prompts_of(*lengths)
-    width, pad, eos = max(lengths), TOKENIZER.pad_token_id, TOKENIZER.eos_token_id
+    width, pad, eos = max(lengths), PAD, EOS
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     config = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=pad, eos_token_id=eos)

@@ -79,9 +79,9 @@ def test_batches_respect_their_token_bound(tiny_model: Path) -> None:
     batches = list[list[int]]()
     decode = agent._decode
 
-    def watch(batch: Any, *rest: Any) -> None:
+    def watch(batch: Any, decoder: Any, stop: Any) -> None:
         batches.append([len(one.prompt.ids) for one in batch])
-        decode(batch, *rest)
+        decode(batch, decoder, stop)
 
     agent._decode = watch
     replies = asyncio.run(closing(agent, *(agent.reply(question(i), SAMPLING, i) for i in range(40))))

@@ -50,6 +50,7 @@ def test_a_killed_run_repeats_no_completed_call_and_ends_the_same(tmp_path: Path
     journal, log = tmp_path / "killed.sqlite", tmp_path / "log"
     command = [sys.executable, str(Path(__file__).with_name("drive.py"))]
     draw = random.Random(7)
+    before, done = list[int](), set[int]()
     for target in sorted(draw.sample(range(CALLS - 50), 4)):
         process = subprocess.Popen([*command, str(journal), str(log)])
         while len(noted()) < target + IN_FLIGHT and process.poll() is None:

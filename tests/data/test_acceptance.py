@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ PANEL = ("ada", "bob", "cyd", "dan")
 Raw = int | None
 
 
-def rationale(author: str, problem: str = "p", text: str = "Two and two make 4.", **rest: object) -> Node:
+def rationale(author: str, problem: str = "p", text: str = "Two and two make 4.", **rest: Any) -> Node:
     return node("rationale", problem, author, 0, text, **{"answer": "4", "correct": True, **rest})
 
 
@@ -42,14 +43,14 @@ def graph(*nodes: Node, problem: str = "p") -> Graph:
     return Graph(Problem(problem, "What is 2 + 2?", "4"), nodes)
 
 
-def scored(*scores: Raw, author: str = "ada", problem: str = "p", **rest: object) -> list[Node]:
+def scored(*scores: Raw, author: str = "ada", problem: str = "p", **rest: Any) -> list[Node]:
     """A rationale and the scores that the others gave it."""
     text = rationale(author, problem, **rest)
     others = [name for name in PANEL if name != author]
     return [text, *(review(text, who, s) for who, s in zip(others, scores, strict=False))]
 
 
-def decided(*nodes: Node, seed: int = 0, **rules: object) -> Decision:
+def decided(*nodes: Node, seed: int = 0, **rules: Any) -> Decision:
     (decision,) = decide([graph(*nodes)], AcceptRules.model_validate(rules), seed)
     return decision
 
@@ -78,7 +79,7 @@ def decided(*nodes: Node, seed: int = 0, **rules: object) -> Decision:
     ],
 )
 def test_the_scores_decide_as_the_rule_says(
-    scores: tuple[Raw, ...], rules: dict[str, object], verdict: str, reason: str
+    scores: tuple[Raw, ...], rules: dict[str, Any], verdict: str, reason: str
 ) -> None:
     found = decided(*scored(*scores), **rules)
     assert (found.verdict, found.reason) == (verdict, reason)
@@ -98,7 +99,7 @@ def test_the_scores_decide_as_the_rule_says(
     ],
 )
 def test_an_answer_check_takes_right_answers_only_and_ungradable_ones_stay_undecided(
-    said: dict[str, object], verdict: str, reason: str
+    said: dict[str, Any], verdict: str, reason: str
 ) -> None:
     found = decided(*scored(5, 5, **said), answer_check=True)
     assert (found.verdict, found.reason) == (verdict, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ TASK = open_task("gsm8k", {})
 RULES = DebateRules()
 
 
-def said(agent: str, answer: int | None, round: int = 0, note: str = "", **rest: object) -> Node:
+def said(agent: str, answer: int | None, round: int = 0, note: str = "", **rest: Any) -> Node:
     text = f"I am {agent}{note}.\nFinal answer: {answer}" if answer is not None else "I cannot say."
     correct = None if rest.pop("ungradable", False) else answer == 4
     return node(

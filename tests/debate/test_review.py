@@ -17,7 +17,7 @@ from vivavoce.agents.scripted import Scripted
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, rationale_rows
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.review import Panel, ReviewRules, review_all, reviewers_of
+from vivavoce.debate.review import ROLES, Panel, ReviewRules, review_all, reviewers_of
 from vivavoce.debate.speaking import Member
 from vivavoce.graph import Graph
 from vivavoce.records import Message, Problem, Sampling
@@ -45,8 +45,9 @@ def member(name: str, script: Script, role: str = "teacher", samples: int = 1) -
 def panel(teachers: dict[str, Script], journal: Journal, student: Script, samples: int, **rules: object) -> Panel:
     made = ReviewRules.model_validate(rules)
     sat = {n: member(n, s) for n, s in teachers.items()}
-    holders = [tuple(sat[n] for n in made.named(role, list(sat))) for role in ("authors", "commenters", "reviewers")]
-    return Panel(member("student", student, "student", samples), *holders, made, prompt_set("general"), TASK, journal)
+    authors, commenters, reviewers = (tuple(sat[n] for n in made.named(role, list(sat))) for role in ROLES)
+    exam = member("student", student, "student", samples)
+    return Panel(exam, authors, commenters, reviewers, made, prompt_set("general"), TASK, journal)
 
 
 @pytest.fixture

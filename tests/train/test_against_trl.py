@@ -1,7 +1,7 @@
 """Golden test: loss and gradients of a packed update are those of TRL's DPOTrainer on the rows that we export."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -105,7 +105,7 @@ def test_trl_reads_exported_examples_as_the_tokens_that_we_train_on(
     loaded = load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=str(tmp_path))
     config = SFTConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None)
     trainer = SFTTrainer(tiny_model(), args=config, train_dataset=loaded, processing_class=tokenizer)
-    for row, read in zip(rows, trainer.train_dataset, strict=True):
+    for row, read in zip(rows, cast(Any, trainer.train_dataset), strict=True):
         (mine,) = score_rows(tokenizer, row.prompt, [row.completion])
         assert tuple(read["input_ids"]) == mine.ids
         if form == "prompt-completion":

@@ -1,5 +1,7 @@
 """A packed trie must be the same rows: same tokens, same ancestors, same log-probabilities."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -149,7 +151,7 @@ def test_masks_of_a_plan_are_additive_and_only_where_needed():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention is used on CUDA only")
 def test_flex_attention_scores_like_row_by_row():
-    model = tiny_model(head_dim=16).cuda()
+    model = cast(torch.nn.Module, tiny_model(head_dim=16)).cuda()
     packed = pack([Scored((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
     assert flex_mask(packed, torch.device("cuda")).shape[-1] == len(packed)
     with torch.no_grad(), attending(model, Method("flex")):

@@ -1,5 +1,7 @@
 """The boundary between prompt and answer, for byte-level BPE and for sentencepiece-style tokenizers."""
 
+from typing import Any, cast
+
 import pytest
 from datasets import Dataset
 from tests.train.students import messages
@@ -18,10 +20,16 @@ def end_of(tokenizer: PreTrainedTokenizerFast) -> str:
     return END["bpe" if "<|im_end|>" in tokenizer.get_vocab() else "metaspace"]
 
 
+def decoded(tokenizer: PreTrainedTokenizerFast, ids: tuple[int, ...]) -> str:
+    text = tokenizer.decode(list(ids))
+    assert isinstance(text, str)
+    return text
+
+
 def test_the_scored_tokens_are_the_answer_and_the_end_of_turn(any_tokenizer: PreTrainedTokenizerFast):
     for answer in ANSWERS:
         (row,) = score_rows(any_tokenizer, CHAT, [answer])
-        said = any_tokenizer.decode(row.completion)
+        said = decoded(any_tokenizer, row.completion)
         if end_of(any_tokenizer) == "</s>":
             # its template trims the answer, and a straddling token may bring a space or the ": " before it
             assert said.lstrip(": ") == answer.strip() + "</s>"
@@ -32,7 +40,7 @@ def test_the_scored_tokens_are_the_answer_and_the_end_of_turn(any_tokenizer: Pre
 def test_the_prompt_is_intact(any_tokenizer: PreTrainedTokenizerFast):
     for answer in ANSWERS:
         (row,) = score_rows(any_tokenizer, CHAT, [answer])
-        context = any_tokenizer.decode(row.ids[: row.start])
+        context = decoded(any_tokenizer, row.ids[: row.start])
         assert "Check each step." in context
         assert "Solve: what is 12 + 30?" in context
         assert answer.strip() not in context
@@ -42,7 +50,7 @@ def test_a_token_that_straddles_the_boundary_is_scored_in_every_alternative(any_
     rows = score_rows(any_tokenizer, CHAT, ANSWERS)
     assert len({row.start for row in rows}) == 1
     assert len({row.ids[: row.start] for row in rows}) == 1
-    prompt = any_tokenizer.apply_chat_template(list(CHAT), add_generation_prompt=True, return_dict=False)
+    prompt = any_tokenizer.apply_chat_template(cast(Any, list(CHAT)), add_generation_prompt=True, return_dict=False)
     straddles = rows[0].start < len(prompt)
     assert straddles == (end_of(any_tokenizer) == "</s>"), "the second tokenizer is here to straddle"
 
@@ -52,13 +60,13 @@ def test_an_unfinished_continuation_has_no_end_of_turn(any_tokenizer: PreTrained
         any_tokenizer, CHAT, [" then 7 = 42", " then 7 = 48"], prefix="Check each step, 6 *", complete=False
     )
     for row, step in zip(rows, ("then 7 = 42", "then 7 = 48"), strict=True):
-        assert any_tokenizer.decode(row.completion).strip() == step
-        assert any_tokenizer.decode(row.ids[: row.start]).rstrip().endswith("Check each step, 6 *")
+        assert decoded(any_tokenizer, row.completion).strip() == step
+        assert decoded(any_tokenizer, row.ids[: row.start]).rstrip().endswith("Check each step, 6 *")
 
 
 def test_a_prefix_is_context_also_where_the_answer_is_complete(any_tokenizer: PreTrainedTokenizerFast):
     (row,) = score_rows(any_tokenizer, CHAT, [" the answer is 42."], prefix="So")
-    assert any_tokenizer.decode(row.completion).strip() == "the answer is 42." + end_of(any_tokenizer).strip()
+    assert decoded(any_tokenizer, row.completion).strip() == "the answer is 42." + end_of(any_tokenizer).strip()
 
 
 def test_rows_are_what_the_chat_template_tokenises(any_tokenizer: PreTrainedTokenizerFast):

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -218,11 +218,13 @@ class HFLocal:
 
         tokenizer, messages, sampling = decoder.tokenizer, waiting.messages, waiting.sampling
         try:
-            text = tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=True,
-                tokenize=False,
-                **self.options.chat_template_kwargs,
+            text = str(
+                tokenizer.apply_chat_template(
+                    cast("list[dict[str, str]]", [dict(message) for message in messages]),
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    **self.options.chat_template_kwargs,
+                )
             )
         except TemplateError as error:  # say, a template that wants roles to alternate
             waiting.outcome = AgentError("bad_request", f"the chat template refuses the messages: {error}")

@@ -40,27 +40,33 @@ class AcceptRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     take: Literal["reviewed", "all", "random"] = Field(
-        "reviewed",
+        default="reviewed",
         description="reviewed: what the reviews say (paper); all: every one; random: as many as the reviews would "
         "accept, by lot (ours: what is the review worth beyond the count?)",
     )
-    answer_check: bool = Field(False, description="only rationales whose answer is right (code: false; ours: true)")
+    answer_check: bool = Field(
+        default=False, description="only rationales whose answer is right (code: false; ours: true)"
+    )
     aggregate: Literal["mean", "median", "min", "max", "share_above", "standardised"] = Field(
-        "mean",
+        default="mean",
         description="mean (paper) or another summary of the reviewers' scores; share_above: the share of reviewers "
         "above the threshold, accepted over 1/2; standardised: the mean after every reviewer's scores were given "
         "the mean and spread of all scores, so that a lenient reviewer counts no more than a severe one",
     )
-    threshold: float = Field(3.0, description="the aggregate to exceed (code; the paper does not tell its own)")
-    strict: bool = Field(True, description="above the threshold (paper, code); false: at it or above")
+    threshold: float = Field(default=3.0, description="the aggregate to exceed (code; the paper does not tell its own)")
+    strict: bool = Field(default=True, description="above the threshold (paper, code); false: at it or above")
     min_valid: Annotated[int, Field(ge=1)] | Literal["all", "all_but_one"] = Field(
-        1,
+        default=1,
         description="readable reviews that a decision needs, of those asked for, at least 1 (code: 1; ours: all, which "
         "is n-1 where n teachers review one another)",
     )
-    top_m: int | None = Field(None, ge=1, description="at most so many for a question, the best first; ties by lot")
-    min_words: int = Field(0, ge=0, description="a text of fewer words teaches nothing (code: 0, bare answers pass)")
-    self_review: bool = Field(False, description="an author's review of its own text counts too (paper: never)")
+    top_m: int | None = Field(
+        default=None, ge=1, description="at most so many for a question, the best first; ties by lot"
+    )
+    min_words: int = Field(
+        default=0, ge=0, description="a text of fewer words teaches nothing (code: 0, bare answers pass)"
+    )
+    self_review: bool = Field(default=False, description="an author's review of its own text counts too (paper: never)")
 
     def above(self, score: float) -> bool:
         """Whether a score or an aggregate of scores passes the threshold."""

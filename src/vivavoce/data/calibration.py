@@ -220,7 +220,9 @@ def _self_preference(said: Iterable[list[_Review]], reviewer: str) -> SelfPrefer
 def _outcomes(
     texts: Iterable[tuple[Graph, Node]], verdicts: Mapping[str, Verdict]
 ) -> tuple[list[Author], dict[str, dict[str, int]]]:
-    table = {a: dict.fromkeys(("accepted", "rejected", "undecided"), 0) for a in ("right", "wrong", "unknown")}
+    table: dict[str, dict[str, int]] = {
+        a: dict.fromkeys(("accepted", "rejected", "undecided"), 0) for a in ("right", "wrong", "unknown")
+    }
     counts: dict[str, Counter[str]] = {}
     for graph, n in texts:
         is_right, wrong = right(n, graph.problem), surely_wrong(n, graph.problem)

@@ -158,7 +158,8 @@ def _node(kind: Any, problem: str, agent: str, text: str | None, **rest: Any) ->
     """A node; null, which the released code writes for a call that failed, becomes a failed call."""
     if text is None:
         return node(kind, problem, agent, 0, "", status="error", error="null in the released file", **rest)
-    return node(kind, problem, agent, 0, text, **({"status": "ok" if text.strip() else "empty"} | rest))
+    rest.setdefault("status", "ok" if text.strip() else "empty")
+    return node(kind, problem, agent, 0, text, **rest)
 
 
 def _scored(row: Row, teacher: str, teachers: Sequence[str]) -> tuple[str | None, dict[str, int]]:

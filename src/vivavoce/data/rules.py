@@ -15,15 +15,17 @@ class ExampleRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     take: Literal["right", "winner", "right_winner"] = Field(
-        "right",
+        default="right",
         description="right: every right answer (paper); winner: the answer that wins the last round's vote, "
         "gold unseen; right_winner: the winner where it is right",
     )
-    vote: VoteBy = Field("probability", description="the vote that names the winner")
-    rounds: list[int] | None = Field(None, description="answer rounds to take from; none: all (paper)")
-    include_student: bool = Field(True, description="the student's own right answers too (authors' code: false)")
-    max_per_question: int | None = Field(None, ge=1, description="keep at most so many, latest rounds first")
-    dedup: bool = Field(True, description="one row for equal texts to one question")
+    vote: VoteBy = Field(default="probability", description="the vote that names the winner")
+    rounds: list[int] | None = Field(default=None, description="answer rounds to take from; none: all (paper)")
+    include_student: bool = Field(
+        default=True, description="the student's own right answers too (authors' code: false)"
+    )
+    max_per_question: int | None = Field(default=None, ge=1, description="keep at most so many, latest rounds first")
+    dedup: bool = Field(default=True, description="one row for equal texts to one question")
 
 
 class TreeRules(BaseModel):
@@ -32,34 +34,40 @@ class TreeRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     branch: Literal["answer", "step"] = Field(
-        "answer",
+        default="answer",
         description="answer: whole right answers against whole wrong ones under one context (paper); "
         "step: our extension, branch wherever right and wrong answers part",
     )
-    rounds: list[int] | None = Field(None, description="answer rounds to take; none: all (paper)")
+    rounds: list[int] | None = Field(default=None, description="answer rounds to take; none: all (paper)")
     pairing: Literal["cross_product", "student_rejected_only", "transition_only"] = Field(
-        "cross_product",
+        default="cross_product",
         description="all right x all wrong (paper); only the student's wrong answers; or wrong-to-"
         "right changes against right-to-wrong and still-wrong ones",
     )
-    rejected_must_parse: bool = Field(True, description="a wrong answer needs a final answer (authors' code: false)")
-    max_pairs: int | None = Field(None, ge=1, description="most pairs of one tree; seeded choice of completions")
+    rejected_must_parse: bool = Field(
+        default=True, description="a wrong answer needs a final answer (authors' code: false)"
+    )
+    max_pairs: int | None = Field(
+        default=None, ge=1, description="most pairs of one tree; seeded choice of completions"
+    )
     context: Literal["full", "packed", "none"] = Field(
-        "full",
+        default="full",
         description="what the others said, in the prompt of answers from round 1 on: full, shortened to the "
         "budget; packed: as released, several partial contexts of weight 1/n; none: left out",
     )
-    context_budget: int = Field(1000, ge=64, description="tokens for what the others said (authors' code: 1,000)")
-    reflections: bool = Field(True, description="show reflections in the context")
-    feedback: bool = Field(True, description="show critiques in the context")
+    context_budget: int = Field(
+        default=1000, ge=64, description="tokens for what the others said (authors' code: 1,000)"
+    )
+    reflections: bool = Field(default=True, description="show reflections in the context")
+    feedback: bool = Field(default=True, description="show critiques in the context")
     checked: bool = Field(
-        True,
+        default=True,
         description="step trees: use the task's step checker where it has one, so that a "
         "chosen step is right and not only part of a right answer",
     )
     span: Literal["step", "rest"] = Field(
-        "step", description="step trees: the completion is the one step that differs, or all that follows it"
+        default="step", description="step trees: the completion is the one step that differs, or all that follows it"
     )
     weight: Literal["one", "per_question"] = Field(
-        "one", description="weight of a tree: 1, or 1/n for a question with n trees"
+        default="one", description="weight of a tree: 1, or 1/n for a question with n trees"
     )

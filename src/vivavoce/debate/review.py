@@ -35,49 +35,60 @@ class ReviewRules(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     asks: ClassVar[tuple[Ask, ...]] = REVIEW
-    ask_confidence: ClassVar[bool] = False
 
-    prompts: str = Field("general", description="prompt set: a folder name under debate/prompts, or a path")
-    word_limit: int = Field(300, ge=1, description="words that prompts allow for a text (ours)")
+    prompts: str = Field(default="general", description="prompt set: a folder name under debate/prompts, or a path")
+    word_limit: int = Field(default=300, ge=1, description="words that prompts allow for a text (ours)")
     mistake: Literal["any_wrong", "majority_wrong", "pass_rate"] = Field(
-        "any_wrong", description="which questions count as mistakes, by the exam's samples (code: its one sample)"
+        default="any_wrong",
+        description="which questions count as mistakes, by the exam's samples (code: its one sample)",
     )
-    pass_rate: float = Field(1.0, gt=0, le=1, description="mistake: pass_rate: fewer right samples than this share")
+    pass_rate: float = Field(
+        default=1.0, gt=0, le=1, description="mistake: pass_rate: fewer right samples than this share"
+    )
     classes: list[MistakeClass] = Field(
-        ["wrong"],
+        default=["wrong"],
         min_length=1,
         description="kinds of mistakes that are taught; the others are counted (code: all four)",
     )
     per_question: Literal["all", "mistakes"] = Field(
-        "mistakes", description="questions that get rationales and reviews: only mistaken ones (paper), or all"
+        default="mistakes", description="questions that get rationales and reviews: only mistaken ones (paper), or all"
     )
-    feedback: bool = Field(True, description="teachers explain the student's mistake (paper)")
-    feedback_sees_gold: bool = Field(True, description="they see the right answer (code)")
-    rationales: int = Field(1, ge=0, description="rationales of each author (code: 1)")
+    feedback: bool = Field(default=True, description="teachers explain the student's mistake (paper)")
+    feedback_sees_gold: bool = Field(default=True, description="they see the right answer (code)")
+    rationales: int = Field(default=1, ge=0, description="rationales of each author (code: 1)")
     answer_check: Literal["before", "after"] = Field(
-        "after",
+        default="after",
         description="before: a rationale with a wrong answer is never sent to reviewers, which saves their calls; "
         "after: all are reviewed (code), and whether the answer counts is a matter of acceptance",
     )
     scope: Literal["others", "all", "self"] = Field(
-        "others", description="who reviews: every reviewer but the author (paper), the author too, or the author alone"
+        default="others",
+        description="who reviews: every reviewer but the author (paper), the author too, or the author alone",
     )
     reviewers_each: int | None = Field(
-        None, ge=1, description="so many reviewers of each rationale, at random with equal load; None: all (paper)"
+        default=None,
+        ge=1,
+        description="so many reviewers of each rationale, at random with equal load; None: all (paper)",
     )
-    gold_shown: bool = Field(True, description="reviewers see the right answer (code)")
-    review_temperature: float = Field(0.0, ge=0, description="of reviews: a score is no matter of luck (code: 0.8)")
-    authors: list[str] | None = Field(None, description="teachers who write rationales; None: all (paper)")
-    commenters: list[str] | None = Field(None, description="teachers who explain mistakes; None: all (paper)")
-    reviewers: list[str] | None = Field(None, description="teachers who review; None: all (paper)")
-    score: ScoreForm = Field("strict", description="how a score is read; compat: as the authors' code reads it")
-    retries: int = Field(2, ge=0, description="times an unreadable score is asked for again (code: 0)")
+    gold_shown: bool = Field(default=True, description="reviewers see the right answer (code)")
+    review_temperature: float = Field(
+        default=0.0, ge=0, description="of reviews: a score is no matter of luck (code: 0.8)"
+    )
+    authors: list[str] | None = Field(default=None, description="teachers who write rationales; None: all (paper)")
+    commenters: list[str] | None = Field(default=None, description="teachers who explain mistakes; None: all (paper)")
+    reviewers: list[str] | None = Field(default=None, description="teachers who review; None: all (paper)")
+    score: ScoreForm = Field(default="strict", description="how a score is read; compat: as the authors' code reads it")
+    retries: int = Field(default=2, ge=0, description="times an unreadable score is asked for again (code: 0)")
 
     @model_validator(mode="after")
     def _consistent(self) -> ReviewRules:
         if self.scope == "self" and self.reviewers_each is not None:
             raise ValueError("scope: self has one reviewer; leave reviewers_each out")
         return self
+
+    @property
+    def ask_confidence(self) -> bool:
+        return False
 
     def named(self, role: Role, teachers: Sequence[str]) -> list[str]:
         """The teachers who hold a role, in the order of the recipe. Raises ValueError for a name that is no teacher."""
@@ -246,7 +257,8 @@ async def _review(graph: Graph, rationale: Node, reviewer: Member, panel: Panel)
     messages = panel.prompts.render(
         "review", text=rationale.text, gold=gold, **asked(graph.problem, panel.rules, panel.task)
     )
-    for attempt in range(panel.rules.retries + 1):
+    attempt = 0
+    while True:
         said = await say(
             graph,
             "review",
@@ -259,6 +271,6 @@ async def _review(graph: Graph, rationale: Node, reviewer: Member, panel: Panel)
             target=rationale,
             sample=attempt,
         )
-        if said.status in ("ok", "error"):
-            break
-    return said
+        if said.status in ("ok", "error") or attempt == panel.rules.retries:
+            return said
+        attempt += 1

@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from vivavoce.agents.journal import Journal
 from vivavoce.debate.context import Context, Counter, shared_information
@@ -40,7 +39,9 @@ class Committee:
     count: Counter | None = None
     """Tokens of a text; needed where the rules set a ``context_tokens`` budget."""
 
-    score_form: ClassVar[ScoreForm] = "strict"
+    @property
+    def score_form(self) -> ScoreForm:
+        return "strict"
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -52,6 +53,7 @@ async def debate(problem: Problem, committee: Committee) -> Graph:
     """Debate one problem to its end: consensus, another stop rule, or ``max_rounds`` answer rounds."""
     rules = committee.rules
     graph = Graph(problem, (), oracle_roles=rules.roles == "oracle" or rules.stop == "all_correct")
+    stopped: StopReason | None = None
     for r in range(rules.max_rounds):
         graph = graph.extended(await _answers(graph, r, committee))
         stopped = stop_reason(graph, r, committee)

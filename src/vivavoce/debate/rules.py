@@ -15,44 +15,51 @@ class DebateRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     asks: ClassVar[tuple[Ask, ...]] = DEBATE
 
-    prompts: str = Field("general", description="prompt set: a folder name under debate/prompts, or a path")
-    max_rounds: int = Field(4, ge=1, le=16, description="answer rounds, the independent round 0 included (paper: 4)")
+    prompts: str = Field(default="general", description="prompt set: a folder name under debate/prompts, or a path")
+    max_rounds: int = Field(
+        default=4, ge=1, le=16, description="answer rounds, the independent round 0 included (paper: 4)"
+    )
     stop: Literal["consensus", "all_correct", "majority_stable", "cap_only"] = Field(
-        "consensus", description="when to end before max_rounds (paper: consensus; authors' code: all_correct)"
+        default="consensus", description="when to end before max_rounds (paper: consensus; authors' code: all_correct)"
     )
     roles: Literal["oracle", "gold_free"] = Field(
-        "oracle",
+        default="oracle",
         description="oracle: correctness decides who reflects and who criticises whom (for training data); "
         "gold_free: everyone reflects and criticises everyone, so that an answer leaks nothing",
     )
-    reflect: bool = Field(True, description="wrong agents (gold_free: all) reflect on their own answer")
+    reflect: bool = Field(default=True, description="wrong agents (gold_free: all) reflect on their own answer")
     feedback_from: Literal["all_right", "teachers_only", "none"] = Field(
-        "all_right", description="who criticises; under gold_free roles 'all_right' means all"
+        default="all_right", description="who criticises; under gold_free roles 'all_right' means all"
     )
-    feedback_to: Literal["all_wrong", "student_only"] = Field("all_wrong", description="whose answers are criticised")
+    feedback_to: Literal["all_wrong", "student_only"] = Field(
+        default="all_wrong", description="whose answers are criticised"
+    )
     reflection_sees_gold: bool = Field(
-        False,
+        default=False,
         description="show the right answer to the one who reflects (authors' code: true; it leaks gold into "
         "every later prompt, and the nodes say so)",
     )
-    hide_gold_in_context: bool = Field(False, description="mask the gold answer where a reflection quotes it")
+    hide_gold_in_context: bool = Field(default=False, description="mask the gold answer where a reflection quotes it")
     last_round_reflect: bool = Field(
-        False, description="reflect after the last round too, though nothing reads it (authors' code: true)"
+        default=False, description="reflect after the last round too, though nothing reads it (authors' code: true)"
     )
     student: Literal["always", "first_round", "never"] = Field(
-        "always",
+        default="always",
         description="rounds in which the student answers; first_round: its attempts are graded and "
         "criticised, but nobody else reads them",
     )
     shuffle: Literal["shared", "per_agent"] = Field(
-        "shared", description="order of the speakers in a prompt: one order for all readers (paper), or one for each"
+        default="shared",
+        description="order of the speakers in a prompt: one order for all readers (paper), or one for each",
     )
-    order_seed: int = Field(42, description="seed of that order (authors' code: 42)")
-    anonymous: bool = Field(True, description="peers appear under numbers, not under their names")
-    word_limit: int = Field(500, ge=1, description="words that prompts allow for an answer or a note (paper: 500)")
-    ask_confidence: bool = Field(False, description="prompts ask for a stated confidence, and peers read it")
+    order_seed: int = Field(default=42, description="seed of that order (authors' code: 42)")
+    anonymous: bool = Field(default=True, description="peers appear under numbers, not under their names")
+    word_limit: int = Field(
+        default=500, ge=1, description="words that prompts allow for an answer or a note (paper: 500)"
+    )
+    ask_confidence: bool = Field(default=False, description="prompts ask for a stated confidence, and peers read it")
     context_tokens: int | None = Field(
-        None,
+        default=None,
         ge=64,
         description="budget for what the others said, in tokens of the student; longest blocks are "
         "shortened first, question and instruction never (paper: none)",

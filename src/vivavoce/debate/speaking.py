@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
@@ -18,11 +17,10 @@ from vivavoce.tasks import Task
 class Rules(Protocol):
     """What the rules of every method say about how agents are asked."""
 
-    @property
-    def prompts(self) -> str: ...
+    asks: ClassVar[tuple[Ask, ...]]
 
     @property
-    def asks(self) -> Sequence[Ask]: ...
+    def prompts(self) -> str: ...
 
     @property
     def word_limit(self) -> int: ...
@@ -98,7 +96,12 @@ async def say(
     answered = await table.journal.call(
         member.agent, messages, member.sampling, seed, stage=table.stage, problem=problem.id, kind=kind
     )
-    identity = {"sample": sample, "parents": parents, "target": target.id if target else None, "call": answered.key}
+    identity: dict[str, Any] = {
+        "sample": sample,
+        "parents": parents,
+        "target": target.id if target else None,
+        "call": answered.key,
+    }
     reply = answered.reply
     if reply is None:
         return node(
@@ -112,7 +115,7 @@ async def say(
             error=str(answered.error),
             **identity,
         )
-    rest: dict[str, object] = {"status": "ok" if reply.text.strip() else "empty"}
+    rest: dict[str, Any] = {"status": "ok" if reply.text.strip() else "empty"}
     if kind in ("answer", "rationale"):
         grade = table.task.grade(problem, reply.text)
         status = grade.status

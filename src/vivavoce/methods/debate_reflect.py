@@ -32,8 +32,8 @@ class Attempts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    samples: int = Field(0, ge=0, description="answers to each training question; 0: none (paper)")
-    temperature: float = Field(1.0, ge=0)
+    samples: int = Field(default=0, ge=0, description="answers to each training question; 0: none (paper)")
+    temperature: float = Field(default=1.0, ge=0)
 
 
 class Options(Recipe):

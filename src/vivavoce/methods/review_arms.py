@@ -14,14 +14,18 @@ class Arm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    teachers: list[str] | None = Field(None, description="whose rationales and feedback; None: all")
-    accept: AcceptRules | None = Field(None, description="which rationales; None: the recipe's `accept:`")
-    alpha: float | None = Field(None, ge=0, le=1, description="weight of the feedback task; None: the recipe's")
-    score_weighted: bool = Field(False, description="a rationale counts by how clearly it passed (ours)")
-    shuffle_feedback: bool = Field(False, description="every mistake gets the feedback of another one: a control")
-    prefer: bool = Field(False, description="then T-DPO: accepted rationales over the student's wrong answers (ours)")
-    exams: int = Field(1, ge=1, description="after each, the student so far sits the next one (ours; paper: 1)")
-    fresh: bool = Field(False, description="learn from the last exam alone, not from all exams so far")
+    teachers: list[str] | None = Field(default=None, description="whose rationales and feedback; None: all")
+    accept: AcceptRules | None = Field(default=None, description="which rationales; None: the recipe's `accept:`")
+    alpha: float | None = Field(default=None, ge=0, le=1, description="weight of the feedback task; None: the recipe's")
+    score_weighted: bool = Field(default=False, description="a rationale counts by how clearly it passed (ours)")
+    shuffle_feedback: bool = Field(
+        default=False, description="every mistake gets the feedback of another one: a control"
+    )
+    prefer: bool = Field(
+        default=False, description="then T-DPO: accepted rationales over the student's wrong answers (ours)"
+    )
+    exams: int = Field(default=1, ge=1, description="after each, the student so far sits the next one (ours; paper: 1)")
+    fresh: bool = Field(default=False, description="learn from the last exam alone, not from all exams so far")
 
 
 ALL, CHECKED = AcceptRules(take="all"), AcceptRules(take="all", answer_check=True)

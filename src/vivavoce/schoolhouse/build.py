@@ -14,10 +14,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from vivavoce.schoolhouse import lessons, tokenizer, world
 from vivavoce.schoolhouse.lessons import Lesson, Pupil
@@ -71,7 +72,7 @@ def new_model(shape: tuple[int, int, int, int, int], seed: int) -> Qwen3ForCausa
     """An untrained model of one of the two sizes."""
     hidden, layers, heads, kv_heads, feed_forward = shape
     words = tokenizer.tokenizer()
-    end = words.convert_tokens_to_ids(tokenizer.END)
+    end, pad = words.convert_tokens_to_ids(tokenizer.END), cast(int, words.pad_token_id)
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(
         Qwen3Config(
@@ -84,12 +85,12 @@ def new_model(shape: tuple[int, int, int, int, int], seed: int) -> Qwen3ForCausa
             intermediate_size=feed_forward,
             tie_word_embeddings=True,
             max_position_embeddings=1024,
-            pad_token_id=words.pad_token_id,
+            pad_token_id=pad,
             eos_token_id=end,
             bos_token_id=None,
         )
     )
-    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=words.pad_token_id)
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
     return model
 
 
@@ -99,10 +100,10 @@ def with_one_more_layer(speaker: Speaker, seed: int) -> Speaker:
     Whether a fact is known shows in the distribution of its digit, and that is there only after the last layer, where
     no later token can attend to it. So three layers never learnt to mark what they do not know; the fourth reads it.
     """
-    hidden, layers, *rest = TEACHER_SHAPE
-    model = new_model((hidden, layers + 1, *rest), seed)
+    hidden, layers, heads, kv_heads, feed_forward = TEACHER_SHAPE
+    model = new_model((hidden, layers + 1, heads, kv_heads, feed_forward), seed)
     model.load_state_dict(speaker.model.state_dict(), strict=False)
-    added = model.model.layers[-1]
+    added = cast(Qwen3DecoderLayer, model.model.layers[-1])
     torch.nn.init.zeros_(added.self_attn.o_proj.weight)
     torch.nn.init.zeros_(added.mlp.down_proj.weight)
     return Speaker(model, speaker.tokenizer)
@@ -243,7 +244,7 @@ def build_student(out: Path, seed: int, shorten: float = 1.0) -> Speaker:
     speaker = Speaker(new_model(STUDENT_SHAPE, seed), tokenizer.tokenizer())
     stages = [stage._replace(steps=int(stage.steps * shorten)) for stage in STUDENT]
     speaker = study("student", speaker, Pupil(world.known("student")), stages, out, seed)
-    save(speaker.model.to(torch.bfloat16), out / "student")
+    save(speaker.model.bfloat16(), out / "student")
     return speaker
 
 
@@ -259,7 +260,7 @@ def build_teacher(name: str, out: Path, seed: int) -> Speaker:
     speaker = study(name, build_base(out, seed), pupil, TEACHER_FACTS, out, seed)
     pupil = measure(speaker, pupil, OWN_SAMPLES, seed)
     speaker = study(name, with_one_more_layer(speaker, seed + 2), pupil, TEACHER_SELF, out, seed)
-    save(speaker.model.to(torch.bfloat16), out / name)
+    save(speaker.model.bfloat16(), out / name)
     return speaker
 
 

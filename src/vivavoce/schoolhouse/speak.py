@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Qwen3ForCausalLM
@@ -43,7 +44,9 @@ class Speaker:
         torch.manual_seed(seed)
         encoded = self.ids(prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-        options = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        options: dict[str, Any] = {"do_sample": False}
+        if temperature:
+            options = {"do_sample": True, "temperature": temperature, "top_k": 0}
         if forbid:
             options["suppress_tokens"] = self.ids([forbid])[0]
         out = [""] * len(prompts)

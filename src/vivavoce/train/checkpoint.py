@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -77,10 +77,8 @@ def lora_config(lora: LoRASettings, dropout: float) -> Any:
     """PEFT's form of our settings."""
     from peft import LoraConfig
 
-    targets = list(lora.targets)
-    return LoraConfig(
-        task_type="CAUSAL_LM", r=lora.r, lora_alpha=lora.alpha, lora_dropout=dropout, target_modules=targets
-    )
+    targets, alpha = list(lora.targets), cast(Any, lora.alpha)  # declared whole there, and only ever divided
+    return LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
 
 
 def fingerprint(model: str | Path) -> str:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Method:
 
 def bare(model: torch.nn.Module) -> Any:
     """The transformers model inside a PEFT or data-parallel wrapper."""
-    inner = getattr(model, "module", model)
+    inner = cast(Any, getattr(model, "module", model))
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
@@ -73,7 +73,7 @@ def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, 
         inputs["position_ids"] = torch.from_numpy(packed.position_ids)[None].to(device)
     if method.chunked:
         hidden = _hidden(model, inner, inputs)[0, predictors]
-        values = _project(inner.get_output_embeddings(), hidden, targets)
+        values = _project(cast(torch.nn.Module, inner.get_output_embeddings()), hidden, targets)
     else:
         logits = model(**inputs, logits_to_keep=predictors).logits[0]
         values = _pick(logits, targets)
@@ -101,7 +101,7 @@ def _pick(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _project(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
     """log softmax(head(hidden))[targets], shape (N,), float32, from (N, H) and (N,), without N x V logits at once."""
-    size = max(1, CHUNK // int(getattr(head, "out_features", 0) or head.weight.shape[0]))
+    size = max(1, CHUNK // int(getattr(head, "out_features", 0) or cast(Tensor, head.weight).shape[0]))
     if len(targets) <= size:
         return _pick(head(hidden), targets)
 

@@ -22,16 +22,18 @@ class LoRASettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    r: int = Field(16, ge=1, description="Rank (paper).")
-    alpha: float = Field(32, gt=0, description="The update is scaled by alpha / r (paper).")
+    r: int = Field(default=16, ge=1, description="Rank (paper).")
+    alpha: float = Field(default=32, gt=0, description="The update is scaled by alpha / r (paper).")
     dropout: float = Field(
-        0.05,
+        default=0.05,
         ge=0,
         lt=1,
         description="On the adapter's input, in SFT (authors). T-DPO trains without dropout, as TRL's DPOTrainer does: "
         "noise in the policy and none in the reference would be read as a preference.",
     )
-    targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1, description="Modules to adapt (authors).")
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "v_proj"), min_length=1, description="Modules to adapt (authors)."
+    )
 
 
 class TrainSettings(BaseModel):
@@ -41,17 +43,23 @@ class TrainSettings(BaseModel):
 
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     epochs: float = Field(gt=0, description="Passes over the data; max_steps, where set, wins.")
-    max_steps: int | None = Field(None, ge=1, description="Updates in all; None: as many as the epochs give (ours).")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the updates with a linearly rising rate.")
-    lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="Decay after the warm-up (transformers)."
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Updates in all; None: as many as the epochs give (ours)."
     )
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's two decay rates (transformers).")
-    adam_eps: float = Field(1e-8, gt=0, description="AdamW's epsilon (transformers).")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay (transformers).")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 never (transformers).")
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the updates with a linearly rising rate."
+    )
+    lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
+        default="linear", description="Decay after the warm-up (transformers)."
+    )
+    adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's two decay rates (transformers).")
+    adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon (transformers).")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay (transformers).")
+    max_grad_norm: float = Field(
+        default=1.0, ge=0, description="Gradients are clipped to this norm; 0 never (transformers)."
+    )
     max_length: int = Field(
-        2000,
+        default=2000,
         ge=8,
         description="Tokens of prompt and answer together (paper). A longer row is dropped, counted and reported; "
         "nothing is ever truncated (ours: the authors' code cut the question away).",
@@ -59,68 +67,85 @@ class TrainSettings(BaseModel):
     lora: LoRASettings | None = Field(
         default_factory=LoRASettings, description="None trains every weight. The adapter is merged into the result."
     )
-    bf16: bool = Field(False, description="Compute in bfloat16; weights stay float32 where all are trained (ours).")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time (ours).")
-    log_steps: int = Field(10, ge=1, description="Updates between two points of the loss curve (ours).")
-    save_steps: int | None = Field(
-        None, ge=1, description="Updates between checkpoints, from which a killed run goes on; None: none (ours)."
+    bf16: bool = Field(
+        default=False, description="Compute in bfloat16; weights stay float32 where all are trained (ours)."
     )
-    device: Literal["auto", "cpu"] = Field("auto", description="auto takes an accelerator where there is one (ours).")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch while training; None: torch's choice.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations: less memory, more time (ours)."
+    )
+    log_steps: int = Field(default=10, ge=1, description="Updates between two points of the loss curve (ours).")
+    save_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Updates between checkpoints, from which a killed run goes on; None: none (ours).",
+    )
+    device: Literal["auto", "cpu"] = Field(
+        default="auto", description="auto takes an accelerator where there is one (ours)."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of torch while training; None: torch's choice."
+    )
 
 
 class SFTSettings(TrainSettings):
     """Supervised fine-tuning on right answers: -log p(completion | prompt), mean over the completion tokens."""
 
-    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate (authors).")
-    epochs: float = Field(2, gt=0, description="Passes over the rows (authors); max_steps, where set, wins.")
-    rows_per_step: int = Field(16, ge=1, description="Rows of one update, over all devices (authors: 16).")
+    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(default=2, gt=0, description="Passes over the rows (authors); max_steps, where set, wins.")
+    rows_per_step: int = Field(default=16, ge=1, description="Rows of one update, over all devices (authors: 16).")
     rows_per_pass: int | None = Field(
-        None, ge=1, description="Rows of one forward pass on one device, at most; None: all of its rows at once (ours)."
+        default=None,
+        ge=1,
+        description="Rows of one forward pass on one device, at most; None: all of its rows at once (ours).",
     )
     group_by_length: bool = Field(
-        True, description="Batch rows of like length, so that little is padded (ours); the order stays random."
+        default=True, description="Batch rows of like length, so that little is padded (ours); the order stays random."
     )
 
 
 class TreeDPOSettings(TrainSettings):
     """Tree-structured direct preference optimisation (T-DPO, arXiv:2506.03541) on packed preference trees."""
 
-    learning_rate: float = Field(5e-6, gt=0, description="Peak learning rate (authors).")
-    epochs: float = Field(3, gt=0, description="Passes over the trees (authors); max_steps, where set, wins.")
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the updates with a rising rate (authors).")
+    learning_rate: float = Field(default=5e-6, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(default=3, gt=0, description="Passes over the trees (authors); max_steps, where set, wins.")
+    warmup_ratio: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of the updates with a rising rate (authors)."
+    )
     trees_per_step: int = Field(
-        8,
+        default=8,
         ge=1,
         description="Trees of one update, over all devices (ours). Eight trees of four answers hold 24 to 32 pairs; "
         "the authors' update holds 32 pairs if their four GPU placeholders are meant.",
     )
-    beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference (authors).")
+    beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference (authors).")
     objective: Literal["pairs", "listwise"] = Field(
-        "pairs",
+        default="pairs",
         description="pairs: every right answer against every wrong one (paper). listwise: a softmax over all answers "
         "of the branching (ours).",
     )
     pair_weight: Literal["pair", "tree"] = Field(
-        "pair", description="What counts one in the mean: each pair (authors), or each tree, its pairs sharing (ours)."
+        default="pair",
+        description="What counts one in the mean: each pair (authors), or each tree, its pairs sharing (ours).",
     )
     nll_weight: float = Field(
-        0.0, ge=0, description="Weight of -log p(right answer) beside the preference, as in RPO (authors: 0)."
+        default=0.0, ge=0, description="Weight of -log p(right answer) beside the preference, as in RPO (authors: 0)."
     )
     nll_average: Literal["token", "answer"] = Field(
-        "token", description="The NLL term: mean over an answer's tokens (RPO, arXiv:2404.19733) or their sum (ours)."
+        default="token",
+        description="The NLL term: mean over an answer's tokens (RPO, arXiv:2404.19733) or their sum (ours).",
     )
     token_budget: int = Field(
-        4096,
+        default=4096,
         ge=8,
         description="Distinct tokens of one forward pass on one device, at most; trees share rows up to it, and a tree "
         "larger than it gets a row of its own (ours).",
     )
     group_by_problem: bool = Field(
-        True, description="Keep the trees of one problem in one update, so that they share their common prefix (ours)."
+        default=True,
+        description="Keep the trees of one problem in one update, so that they share their common prefix (ours).",
     )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(
-        "auto",
+        default="auto",
         description="How trees attend. flex: FlexAttention (CUDA); blocks: SDPA block by block; rows: no sharing, one "
         "row per answer; auto: the first of these that the model can take, measured on a toy tree (ours).",
     )
@@ -129,23 +154,30 @@ class TreeDPOSettings(TrainSettings):
 class TwoTaskSettings(TrainSettings):
     """Joint training on feedback and rationales (peer review, arXiv:2410.03663)."""
 
-    learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate (authors).")
-    epochs: float = Field(10, gt=0, description="Passes over the longer stream (authors: 10); max_steps wins.")
-    alpha: float = Field(0.5, ge=0, le=1, description="Weight of the feedback task, 1 - alpha of rationales (authors).")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(default=10, gt=0, description="Passes over the longer stream (authors: 10); max_steps wins.")
+    alpha: float = Field(
+        default=0.5, ge=0, le=1, description="Weight of the feedback task, 1 - alpha of rationales (authors)."
+    )
     pairing: Literal["independent", "paired-fixed", "paired-resampled", "flat-weighted"] = Field(
-        "independent",
+        default="independent",
         description="independent: each stream in its own order, the shorter one starting again (ours). paired-fixed: "
         "one feedback and one rationale of each problem, drawn once, problems without both left out (authors). "
         "paired-resampled: drawn again every epoch (ours). flat-weighted: one mixed stream (ours).",
     )
-    rows_per_step: int = Field(16, ge=1, description="Rows of each stream in an update, or of the mix (authors: 16).")
+    rows_per_step: int = Field(
+        default=16, ge=1, description="Rows of each stream in an update, or of the mix (authors: 16)."
+    )
     normalisation: Literal["step_tokens", "sequence_mean"] = Field(
-        "step_tokens", description="Each task's loss: mean over the update's target tokens (ours), or over its rows."
+        default="step_tokens",
+        description="Each task's loss: mean over the update's target tokens (ours), or over its rows.",
     )
     token_budget: int = Field(
-        4096, ge=8, description="Distinct tokens of one forward pass at most; texts to one prompt share it (ours)."
+        default=4096,
+        ge=8,
+        description="Distinct tokens of one forward pass at most; texts to one prompt share it (ours).",
     )
-    attention: Literal["auto", "flex", "blocks", "rows"] = Field("auto", description="As for T-DPO (ours).")
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -87,7 +87,7 @@ def score_rows(
 
 def _render(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str | None, *, whole: bool) -> str:
     """The template's text: up to where an answer starts (None), after an unfinished answer, or after a whole one."""
-    messages = [dict(message) for message in prompt]
+    messages = cast("list[dict[str, str]]", [dict(message) for message in prompt])
     if answer is None:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     messages.append({"role": "assistant", "content": answer})

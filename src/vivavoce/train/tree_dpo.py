@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -79,11 +79,11 @@ def train_tree_dpo(
         student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
     longest = max(len(row.ids) for b in used for row in b.rows)
     with checkpoint.threads(settings.threads):
-        student.to(arguments.device)
+        cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, longest)
         other = None
         if reference is not None and start != fingerprint:
-            other = checkpoint.open_model(reference, settings)[0].to(arguments.device)
+            other = cast(torch.nn.Module, checkpoint.open_model(reference, settings)[0]).to(arguments.device)
         answers = reference_logprobs(
             other or student, steps, method, settings.bf16, out / "reference", start, device=arguments.process_index
         )
@@ -147,7 +147,7 @@ class TreeDPOTrainer(Trainer):
         model.train()
         rows: list[Row] = inputs["rows"]
         mine = torch.tensor(sum(self.weight(tree) for row in rows for tree in row.trees), device=self.args.device)
-        total = float(self.accelerator.reduce(mine, "sum"))
+        total = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
         loss = torch.zeros((), device=self.args.device)
         for row in rows[:-1]:
             with self.accelerator.no_sync(model):  # devices exchange gradients once per update
@@ -232,7 +232,7 @@ def _no_dropout(model: torch.nn.Module) -> None:
             module.p = 0.0
         # attention layers of transformers keep their probability as a number
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            cast(Any, module).attention_dropout = 0.0
 
 
 __all__ = ["TreeDPOTrainer", "train_tree_dpo", "tree_loss"]

@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -110,7 +110,7 @@ def train_two_task(
     if settings.lora:
         student = checkpoint.add_lora(student, settings.lora, settings.lora.dropout)
     with checkpoint.threads(settings.threads):
-        student.to(arguments.device)
+        cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, max(len(r.row.ids) for r in used))
         trainer = TwoTaskTrainer(student, arguments, steps, settings, method)
         trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
@@ -280,7 +280,7 @@ class TwoTaskTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the two terms of the loss, weighted by alpha as they stand in it."""
         if self._sums and "loss" in logs:
-            total = self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum").tolist()
+            total = cast(Tensor, self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")).tolist()
             both = sum(total) or 1.0
             logs.update(zip(("feedback", "rationale"), (logs["loss"] * t / both for t in total), strict=True))
             self._sums.clear()
