@@ -16,6 +16,7 @@ COMMANDS = [
     "check",
     "evaluate",
     "graph show",
+    "debate value",
     "trees",
     "train sft",
     "train tree-dpo",

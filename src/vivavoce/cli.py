@@ -30,7 +30,9 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a model on rows or tre
 bench_app = typer.Typer(no_args_is_help=True, help="Measure, side by side with what people use today.")
 import_app = typer.Typer(no_args_is_help=True, help="Bring recorded material into a graph.")
 review_app = typer.Typer(no_args_is_help=True, help="Look at reviews, and at what they accept.")
+debate_app = typer.Typer(no_args_is_help=True, help="Hold a debate, and see what it is worth.")
 app.add_typer(graph_app, name="graph")
+app.add_typer(debate_app, name="debate")
 app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
 app.add_typer(import_app, name="import")
@@ -295,6 +297,48 @@ def import_fair(
         write_graphs(out, graphs)
         typer.echo(f"{len(graphs)} graphs in {out}", err=True)
     typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else told(found))
+
+
+@debate_app.command("value")
+def debate_value(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Whether a debate would teach more than its teachers alone, before anything is trained on it.
+
+    How likely verified answers are to each scorer without and with the debate, who changed their mind, and whether
+    stated confidence means anything. The debate is held in the run directory, so that a run pays nothing for it again.
+    """
+    import asyncio
+
+    from vivavoce.methods import debate_opd
+    from vivavoce.run import open_run
+
+    loaded = _load(recipe, set_)
+    if not isinstance(loaded, debate_opd.Options):
+        raise DataError(f"a recipe of {loaded.method} has no scorers", str(recipe), "give a recipe of debate_opd")
+    with open_run(out or Path("runs") / loaded.name, loaded) as opened:
+        found = asyncio.run(debate_opd.value(loaded, opened))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    likely = [
+        (name, str(v["answers"]), _cell(v["nll_plain"]), _cell(v["nll_debate"]), _cell(v["likelier"]))
+        for name, v in found["likelihood"].items()
+    ]
+    _print_table(("scorer", "verified answers", "-log p alone", "after the debate", "share made likelier"), likely)
+    changed = [(r, *(str(v[k]) for k in ("WR", "RW", "WW", "RR"))) for r, v in found["flips"].items()]
+    _print_table(("round", "wrong to right", "right to wrong", "stayed wrong", "stayed right"), changed)
+    said = [
+        (r, *(_cell(v[k]) for k in ("stated", "auroc", "calibration_error"))) for r, v in found["confidence"].items()
+    ]
+    _print_table(("round", "stated", "AUROC", "calibration error"), said)
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 @review_app.command("sweep")

@@ -185,6 +185,31 @@ class Tree:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one scorer is shown of a state in place of the student's prompt, and how much its opinion counts."""
+
+    messages: tuple[Message, ...]
+    weight: float
+    """0 leaves the scorer out; the weights of a state's views sum to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state in which the student acts, and what each of its supervisors knows there beyond it.
+
+    The student sees ``prompt`` and nothing else; ``views`` stand in the order of the scorers.
+    """
+
+    problem: str
+    prompt: tuple[Message, ...]
+    views: tuple[View, ...]
+    recorded: tuple[Completion, ...] = ()
+    """Answers to learn from off-policy, by whomever."""
+    source: tuple[str, ...] = ()
+    """Ids of the nodes that the views show."""
+
+
 def to_json(record: Any) -> str:
     """One line of JSON, keys in declaration order, text unescaped, so that equal records give equal bytes."""
     return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
@@ -223,10 +248,12 @@ __all__ = [
     "Problem",
     "Reply",
     "Sampling",
+    "State",
     "Status",
     "Token",
     "Tree",
     "Usage",
+    "View",
     "digest",
     "from_json",
     "node",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.methods.carry import carry_out
 
 from vivavoce import plugins
 from vivavoce.config import check_recipe
@@ -42,16 +43,6 @@ COMMITTEE = [
 @pytest.fixture(scope="module")
 def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs") / "run"
-
-
-def carry_out(values: dict[str, Any], where: Path, **how: bool) -> tuple[dict[str, Any], int]:
-    """Results of the run, and how many calls were paid for."""
-    recipe = check_recipe(values, Path("test.yaml"))
-    assert isinstance(recipe, Options)
-    paid = []
-    with open_run(where, recipe, **how) as run:
-        run.journal.on_call = lambda agent, cached, usage: paid.append(agent) if not cached else None
-        return asyncio.run(distill(recipe, run)), len(paid)
 
 
 def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe: dict[str, Any], where: Path) -> None:

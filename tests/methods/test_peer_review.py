@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.methods.carry import carry_out
 
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.graph import read_graphs
-from vivavoce.methods.peer_review import Options, distill, plan
+from vivavoce.methods.peer_review import plan
 from vivavoce.report import table, write_report
-from vivavoce.run import open_run
 
 ARMS = ["single", "unreviewed", "reviewed", "checked", "checked_and_reviewed", "random", "rationale_only"]
 
@@ -38,16 +37,6 @@ def values(recipe: dict[str, Any]) -> dict[str, Any]:
         "two_task": {**quick, "rows_per_step": 8, "learning_rate": 1e-3},
         "test": {"max_new_tokens": 40, "committee": False},
     }
-
-
-def carry_out(values: dict[str, Any], where: Path, **how: bool) -> tuple[dict[str, Any], int]:
-    """Results of the run, and how many calls were paid for."""
-    recipe = check_recipe(values, Path("test.yaml"))
-    assert isinstance(recipe, Options)
-    paid: list[str] = []
-    with open_run(where, recipe, **how) as run:
-        run.journal.on_call = lambda agent, cached, usage: paid.append(agent) if not cached else None
-        return asyncio.run(distill(recipe, run)), len(paid)
 
 
 def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, Any], where: Path) -> None:

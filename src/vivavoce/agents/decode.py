@@ -92,6 +92,15 @@ class Decoder:
             for prompt, ids, lps in zip(prompts, drawn.tolist(), logprobs.tolist(), strict=True)
         ]
 
+    def draw(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The exact token ids that each prompt is continued with, its end-of-sequence token included."""
+        rows = []
+        for prompt, ids in zip(prompts, self._draw_all(prompts, lambda: False)[0].tolist(), strict=True):
+            ids = ids[: prompt.sampling.max_new_tokens]
+            at = next((i for i, token in enumerate(ids) if token in self.eos), None)
+            rows.append(ids if at is None else ids[: at + 1])
+        return rows
+
     @torch.inference_mode()
     def _draw_all(self, prompts: Sequence[Prompt], interrupted: Callable[[], bool]) -> tuple[Tensor, Tensor]:
         """Drawn ids and their log-probabilities, both (prompts, steps); rubbish after a row's end."""

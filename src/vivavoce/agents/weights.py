@@ -102,7 +102,9 @@ def load(
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # we show our own, and a load of a second is not worth one
     adapter = _base(path)
     base = folder(adapter) if adapter else path
     own = any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))

@@ -46,16 +46,23 @@ def shared_information(
 ) -> Context:
     """What ``reader`` sees of ``round``: the statements of ``speakers``, shuffled by ``rules.order_seed``.
 
-    An agent whose call failed is absent. With a ``budget`` in tokens (needs ``count``), blocks are shortened to fit
-    by :func:`fit`. ``reflections`` and ``feedback`` leave those parts out (the paper's ablations).
+    Where the rules let all rounds be read, it is every round up to ``round``, under names and in an order that stay, so
+    that the text of one round only adds to that of the round before. An agent whose call failed is absent. With a
+    ``budget`` in tokens (needs ``count``), blocks are shortened to fit by :func:`fit`. ``reflections`` and ``feedback``
+    leave those parts out (the paper's ablations).
     """
-    said = graph.stated(round, speakers)
+    whole = rules.reads == "all_rounds"
+    said = graph.stated(0 if whole else round, speakers)
     by_reader = (reader,) if rules.shuffle == "per_agent" else ()
-    rng = random.Random(seed_of(rules.order_seed, graph.problem.id, round, *by_reader))
+    rng = random.Random(seed_of(rules.order_seed, graph.problem.id, 0 if whole else round, *by_reader))
     rng.shuffle(said)
     others = [n.agent for n in said if n.agent != reader]
     numbers = dict(zip(rng.sample(others, len(others)), range(1, len(others) + 1), strict=True))
     names = {n.agent: f"Agent {i}" if rules.anonymous else n.agent for i, n in enumerate(said, 1)}
+    if whole:
+        place = {n.agent: i for i, n in enumerate(said)}
+        rounds = [graph.stated(r, speakers) for r in range(round + 1)]
+        said = [n for turns in rounds for n in sorted(turns, key=lambda n: place.get(n.agent, len(place)))]
     shown: list[Node] = []
     statements = []
     for n in said:
@@ -65,11 +72,12 @@ def shared_information(
         shown += [n, *([reflection] if reflection else []), *critiques]
         statements.append(
             Statement(
-                names[n.agent],
+                names.get(n.agent, "Agent"),
                 numbers.get(n.agent, 0),
                 n.text,
                 _masked(reflection.text, graph, rules) if reflection else None,
                 tuple((names.get(c.agent, "Agent"), _masked(c.text, graph, rules)) for c in critiques),
+                n.round,
             )
         )
     shortened = 0

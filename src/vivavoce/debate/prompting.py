@@ -1,10 +1,12 @@
 """Prompt sets: how agents are asked, and how their stated confidence and score are read back.
 
 A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. ``answer``
-is always needed; ``debate``, ``reflection`` and ``critique`` for debates; ``rationale``, ``feedback``, ``review`` and
-``correction`` (what the student is taught to say of its own mistake) for peer review. A template is Jinja; a line
-``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the regular expressions that read a reply, and those
-for what a student is not taught (marks and numbers that are said to the committee, not part of an answer).
+is always needed; ``debate``, ``reflection`` and ``critique`` for debates; ``discuss`` for debates over a student's
+state; ``rationale``, ``feedback``, ``review`` and ``correction`` (what the student is taught to say of its own mistake)
+for peer review. A template is Jinja; a line ``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the
+regular expressions that read a reply, and those for what a student is not taught (marks and numbers that are said to
+the committee, not part of an answer). ``never`` and ``as_end`` are the same for scorers, who go over a student's answer
+token by token: tokens of such talk inside an answer, and those that begin it after one.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from vivavoce.debate.scores import Score, ScoreForm, read_score
 from vivavoce.errors import RecipeError
 from vivavoce.records import Message
 
-Ask = Literal["answer", "debate", "reflection", "critique", "rationale", "feedback", "review", "correction"]
+Ask = Literal["answer", "debate", "discuss", "reflection", "critique", "rationale", "feedback", "review", "correction"]
 DEBATE: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
+STATE: tuple[Ask, ...] = ("answer", "discuss")
 REVIEW: tuple[Ask, ...] = ("answer", "rationale", "feedback", "review", "correction")
 
 
@@ -41,6 +44,7 @@ class Statement:
     reflection: str | None
     critiques: tuple[tuple[str, str], ...]
     """``(name of the critic, text)``."""
+    round: int = 0
 
     @property
     def mine(self) -> bool:
@@ -53,13 +57,18 @@ class _Reading(BaseModel):
     lowest: float = 0.0
     highest: float = 100.0
 
-    def of(self, text: str) -> float | None:
-        """The last number that the pattern finds, scaled to 0..1; None where there is none or it is out of range."""
+    def of(self, text: str, bounded: bool = True) -> float | None:
+        """The last number that the pattern finds, scaled to 0..1; None where there is none.
+
+        ``bounded`` gives None for a number out of range, too.
+        """
         found = re.findall(self.pattern, text)
         if not found:
             return None
         value = float(found[-1])
-        return (value - self.lowest) / (self.highest - self.lowest) if self.lowest <= value <= self.highest else None
+        if bounded and not self.lowest <= value <= self.highest:
+            return None
+        return (value - self.lowest) / (self.highest - self.lowest)
 
 
 class _SetFile(BaseModel):
@@ -67,6 +76,8 @@ class _SetFile(BaseModel):
     confidence: _Reading | None = None
     score: _Reading | None = None
     untaught: list[str] = []
+    never: list[str] = []
+    as_end: list[str] = []
 
 
 class PromptSet:
@@ -101,6 +112,11 @@ class PromptSet:
             raise RecipeError(f"the prompt set has no {', '.join(missing)}", str(self.folder), "write it; see general/")
 
     @property
+    def silent(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Tokens by which an author talks to the committee only: inside an answer, and beginning what follows it."""
+        return tuple(self._file.never), tuple(self._file.as_end)
+
+    @property
     def fingerprint(self) -> list[str]:
         """What a stage that used this set depends on."""
         return [*self._text.values(), self._file.model_dump_json()]
@@ -110,8 +126,13 @@ class PromptSet:
         return [{"role": role, "content": template.render(**values).strip()} for role, template in self._templates[ask]]
 
     def confidence(self, text: str) -> float | None:
-        """Confidence that the reply states, 0 to 1."""
-        return self._file.confidence.of(text) if self._file.confidence else None
+        """Confidence that the reply states, 0 to 1; beyond the scale it counts as the end of the scale."""
+        said = self.stated_confidence(text)
+        return None if said is None else min(1.0, max(0.0, said))
+
+    def stated_confidence(self, text: str) -> float | None:
+        """The same as it was said: whoever claims 1000 of 100 states 10."""
+        return self._file.confidence.of(text, bounded=False) if self._file.confidence else None
 
     def score(self, text: str) -> float | None:
         """Score that a critique or review states, 0 to 1."""

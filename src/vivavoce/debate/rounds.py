@@ -148,11 +148,11 @@ async def _answers(graph: Graph, round: int, committee: Committee) -> list[Node]
 def _question(graph: Graph, round: int, reader: str, committee: Committee) -> tuple[list[Message], Context]:
     rules, values = committee.rules, asked(graph.problem, committee.rules, committee.task)
     if round == 0:
-        return committee.prompts.render("answer", **values), Context((), (), False)
+        return committee.prompts.render(rules.turns[0], statements=(), scoring=False, **values), Context((), (), False)
     context = shared_information(
         graph, round - 1, reader, committee.speakers, rules, committee.count, rules.context_tokens
     )
-    return committee.prompts.render("debate", statements=context.statements, **values), context
+    return committee.prompts.render(rules.turns[1], statements=context.statements, scoring=False, **values), context
 
 
 async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:

@@ -6,14 +6,16 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.debate.prompting import DEBATE, Ask
+from vivavoce.debate.prompting import DEBATE, STATE, Ask
 
 
-class DebateRules(BaseModel):
+class DebateRules(BaseModel, frozen=True):
     """Every knob of the debate (arXiv:2506.03541; defaults are the paper's where it states them)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     asks: ClassVar[tuple[Ask, ...]] = DEBATE
+    turns: ClassVar[tuple[Ask, Ask]] = ("answer", "debate")
+    """Templates of the first answer and of every later one."""
 
     prompts: str = Field(default="general", description="prompt set: a folder name under debate/prompts, or a path")
     max_rounds: int = Field(
@@ -42,6 +44,9 @@ class DebateRules(BaseModel):
     hide_gold_in_context: bool = Field(default=False, description="mask the gold answer where a reflection quotes it")
     last_round_reflect: bool = Field(
         default=False, description="reflect after the last round too, though nothing reads it (authors' code: true)"
+    )
+    reads: Literal["last_round", "all_rounds"] = Field(
+        default="last_round", description="what a later answer is shown: the round before (paper), or all of them"
     )
     student: Literal["always", "first_round", "never"] = Field(
         default="always",
@@ -73,3 +78,23 @@ class DebateRules(BaseModel):
             if self.reflection_sees_gold:
                 raise ValueError("reflection_sees_gold: true contradicts roles: gold_free")
         return self
+
+
+class StateRules(DebateRules, frozen=True):
+    """A debate over the state that a student is in (MAD-OPD, arXiv:2605.01347): the committee answers, reads all that
+    was said and answers again, each time with a confidence. Nobody is told who was right, and the student is not heard.
+    """
+
+    asks: ClassVar[tuple[Ask, ...]] = STATE
+    turns: ClassVar[tuple[Ask, Ask]] = ("discuss", "discuss")
+
+    max_rounds: int = Field(default=2, ge=1, le=16, description="answer rounds R (paper: 2)")
+    stop: Literal["cap_only"] = Field(default="cap_only", description="the debate goes to its last round (paper)")
+    roles: Literal["gold_free"] = "gold_free"
+    reflect: Literal[False] = False
+    feedback_from: Literal["none"] = "none"
+    student: Literal["never"] = "never"
+    reads: Literal["last_round", "all_rounds"] = Field(
+        default="all_rounds", description="what a later turn, and a scorer, is shown (paper: all rounds)"
+    )
+    ask_confidence: bool = Field(default=True, description="every turn ends with a stated confidence (paper)")

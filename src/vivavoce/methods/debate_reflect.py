@@ -1,8 +1,8 @@
 """Debate & Reflect: teachers and student debate; SFT on what was right, then T-DPO on right against wrong.
 
 Paper: arXiv:2506.03541. Differs from the authors' code: docs/decisions/0002. Beside the method itself it trains, on
-the same questions, what it must be measured against: each single teacher, all teachers without debate, and the
-SFT-only student trained on for as many updates as T-DPO took.
+the same questions, what it must be measured against: each single teacher, all teachers without debate (and the best of
+their drafts, where the method learns from winners), and the SFT-only student trained on for as long as T-DPO took.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         graphs = await s.debate(s.task.problems("train"))
 
         start = s.untrained()
-        early = recipe.examples.model_copy(update={"rounds": [0], "take": "right"})
-        drafts = {f"single:{t}": [t] for t in s.teachers} | {"multi_teacher": s.teachers}
-        rows = s.with_rows({arm: _right(s, arm, graphs, agents, early) for arm, agents in drafts.items()})
+        first = recipe.examples.model_copy(update={"rounds": [0]})
+        early = first.model_copy(update={"take": "right"})
+        drafts = {f"single:{t}": ([t], early) for t in s.teachers} | {"multi_teacher": (s.teachers, early)}
+        if recipe.examples.take != "right":  # choosing pays without a debate too, and must not be credited to it
+            drafts["multi_teacher_vote"] = (s.teachers, first)
+        rows = s.with_rows({arm: _right(s, arm, graphs, *how) for arm, how in drafts.items()})
         rows["debate_reflect_sft"] = _right(s, "debate_reflect_sft", graphs, s.everyone, recipe.examples)
         arms = {"student": start} | await s.train({arm: (start, path, recipe.sft) for arm, path in rows.items()})
 
@@ -76,9 +79,9 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         tested = await s.test(arms)
         singles = [arm for arm in tested if arm.startswith("single:")]
         best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
-        pairs = [(best, "debate_reflect_sft")] if best else []
-        rivals = ["student", best, "multi_teacher", "debate_reflect_sft", "sft_continued"]
-        pairs += [(arm, "debate_reflect") for arm in rivals if arm in tested]
+        pairs = [(arm, "debate_reflect_sft") for arm in (best, "multi_teacher_vote") if arm and arm in tested]
+        rivals = ["student", best, "multi_teacher", "multi_teacher_vote", "debate_reflect_sft", "sft_continued"]
+        pairs += [(arm, "debate_reflect") for arm in rivals if arm and arm in tested]
         without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
         return s.results(tested, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
 
@@ -90,5 +93,6 @@ def _right(s: DebateSession, arm: str, graphs: Sequence[Graph], agents: Sequence
 
 def plan(recipe: Options) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    trained = len(recipe.seeds) * (len(recipe.teachers) + 4)  # singles, multi_teacher, SFT, continued, full
+    arms = len(recipe.teachers) + 4 + (recipe.examples.take != "right")  # singles, multi_teacher, SFT, continued, full
+    trained = len(recipe.seeds) * arms
     return plan_debate(recipe, recipe.debate, recipe.attempts.samples, 1 + trained)

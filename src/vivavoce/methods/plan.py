@@ -41,6 +41,25 @@ def plan_debate(recipe: Recipe, rules: DebateRules, attempts: int, students: int
     return counted.planned
 
 
+def plan_states(
+    recipe: Recipe, rules: DebateRules, tables: Sequence[Sequence[str] | None], students: int
+) -> list[Planned]:
+    """Calls of debates on the student's states, one for each table of debaters (None: all teachers), and of all tests.
+
+    First turns are the same at every table and are paid once. Scoring the student's tokens is no call.
+    """
+    counted = _Counted(recipe, rules)
+    train = counted.train
+    for spec in recipe.teachers:
+        sizes = [len(t) if t is not None else len(recipe.teachers) for t in tables if t is None or spec.name in t]
+        later = (rules.max_rounds - 1) * len(sizes)
+        calls = (spec.samples + later) * train if sizes else 0
+        turns = sum(sizes) * sum(range(1, rules.max_rounds)) if rules.reads == "all_rounds" else sum(sizes) * later
+        counted.add("debate:states", spec, calls, calls, turns * train * spec.max_new_tokens)
+    counted.tests(students)
+    return counted.planned
+
+
 def plan_review(recipe: Recipe, rules: ReviewRules, arms: Sequence[Arm]) -> list[Planned]:
     """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
 

@@ -24,13 +24,10 @@ from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, results
 from vivavoce.graph import Graph, read_graphs, write_graphs
 from vivavoce.progress import bar, say
-from vivavoce.records import Example, Problem, Sampling, Tree, digest, seed_of, to_json
+from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import open_task
-from vivavoce.train.jobs import Job, train_all
-from vivavoce.train.settings import SFTSettings, TreeDPOSettings, TwoTaskSettings
-
-Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings
+from vivavoce.train.jobs import Job, Settings, train_all
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class Session(Generic[R]):
 
     # --- rows and training
 
-    def rows(self, name: str, rows: Iterable[Example | Tree]) -> Path:
+    def rows(self, name: str, rows: Iterable[Example | Tree | State]) -> Path:
         """Write training rows into the run; views of the graphs, so they are simply made again each time."""
         path = self.run.path / "data" / f"{name}.jsonl"
         self.run.write(path, "".join(to_json(row) + "\n" for row in rows))

@@ -84,6 +84,11 @@ class Schoolhouse:
             done = through
         return None
 
+    def worked(self, problem: Problem) -> str:
+        """The gold chain, written as a student would."""
+        chain = [f"{s.name}={s.left}{s.op}{s.right}={s.value}" for s in world.gold(problem.question)]
+        return "; ".join([*chain, f"ans={problem.gold}"])
+
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
         """Product of ``p^4`` over the result digits, the one after the second ``=`` of every step; 0 without any.
 

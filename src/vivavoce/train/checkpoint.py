@@ -34,11 +34,13 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
 
 from vivavoce.errors import DataError, RecipeError, RunConflict
 from vivavoce.records import digest, seed_of
 from vivavoce.train.settings import LoRASettings, Progress, TrainResult, TrainSettings
 
+transformers_logging.disable_progress_bar()  # its bars for loading and saving would stand amid ours
 hub.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report their use otherwise; training here tells nobody
 
 _NO_EFFECT = {"threads", "log_steps", "save_steps"}  # settings that leave the weights as they are

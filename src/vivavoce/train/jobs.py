@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.progress import bar
-from vivavoce.records import Example, Tree, digest, from_json
+from vivavoce.records import Example, State, Tree, digest, from_json
 from vivavoce.run import Run
+from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
+
+Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings | OnPolicySettings
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Job:
     started_from: str
     """Fingerprint of that model."""
     rows: Path
-    """JSON lines of :class:`Example` (SFT, two-task) or :class:`Tree` (T-DPO)."""
-    settings: SFTSettings | TreeDPOSettings | TwoTaskSettings
+    """JSON lines of :class:`Example` (SFT, two-task), :class:`Tree` (T-DPO) or :class:`State` (on-policy)."""
+    settings: Settings
     seed: int
 
     @property
@@ -88,6 +91,12 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
 
         return train_two_task(
             job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
+        )
+    if isinstance(job.settings, OnPolicySettings):
+        from vivavoce.train.on_policy import train_on_policy
+
+        return train_on_policy(
+            job.start, [from_json(State, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
         )
     from vivavoce.train.tree_dpo import train_tree_dpo
 

@@ -61,8 +61,47 @@ def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, 
     device = inner.device
     # Tokens that several answers share are scored once.
     scored, where = np.unique(np.concatenate(packed.answers), return_inverse=True)
-    predictors = torch.from_numpy(packed.parents[scored]).to(device)
     targets = torch.from_numpy(packed.input_ids[scored]).to(device)
+    found = _forward(model, packed, attention, method, packed.parents[scored])
+    if method.chunked:
+        values = _project(cast(torch.nn.Module, inner.get_output_embeddings()), found, targets)
+    else:
+        values = _pick(found, targets)
+    # Sums by gathering into a padded table: deterministic on every device, unlike a scatter.
+    lengths = [len(answer) for answer in packed.answers]
+    table = np.full((len(lengths), max(lengths)), len(scored), np.int64)
+    table[np.arange(table.shape[1]) < np.array(lengths)[:, None]] = where
+    padded = torch.cat([values, values.new_zeros(1)])
+    return padded[torch.from_numpy(table).to(device)].sum(1)
+
+
+def predictions(model: torch.nn.Module, packed: Packed, method: Method) -> Tensor:
+    """What predicts each token of each answer of ``packed``, answer after answer: hidden states, shape (tokens, H).
+
+    :func:`head` turns them into logits. Where several answers share a token, its state stands there for each.
+    """
+    if method.attention == "rows":
+        alone = [_forward(model, one, None, method, one.parents[one.answers[0]]) for one in _unpack(packed)]
+        return torch.cat(alone)
+    return _forward(model, packed, method.attention, method, packed.parents[np.concatenate(packed.answers)])
+
+
+def head(model: torch.nn.Module, method: Method) -> torch.nn.Module:
+    """The output embedding that turns :func:`predictions` into logits; nothing where the model gave logits itself."""
+    return bare(model).get_output_embeddings() if method.chunked else torch.nn.Identity()
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Positions whose logits may exist at a time."""
+    return max(1, CHUNK // vocabulary)
+
+
+def _forward(
+    model: torch.nn.Module, packed: Packed, attention: Attention | None, method: Method, at: np.ndarray
+) -> Tensor:
+    """Hidden states, or the model's own logits where the method is not chunked, at positions ``at``: (len(at), ...)."""
+    inner: PreTrainedModel = bare(model)
+    device = inner.device
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(packed.input_ids)[None].to(device), "use_cache": False}
     if attention == "flex":
         inputs["attention_mask"] = flex_mask(packed, device)
@@ -71,18 +110,10 @@ def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, 
         inputs["trie"] = plan(packed, dtype, device)
     if attention:
         inputs["position_ids"] = torch.from_numpy(packed.position_ids)[None].to(device)
+    positions = torch.from_numpy(at).to(device)
     if method.chunked:
-        hidden = _hidden(model, inner, inputs)[0, predictors]
-        values = _project(cast(torch.nn.Module, inner.get_output_embeddings()), hidden, targets)
-    else:
-        logits = model(**inputs, logits_to_keep=predictors).logits[0]
-        values = _pick(logits, targets)
-    # Sums by gathering into a padded table: deterministic on every device, unlike a scatter.
-    lengths = [len(answer) for answer in packed.answers]
-    table = np.full((len(lengths), max(lengths)), len(scored), np.int64)
-    table[np.arange(table.shape[1]) < np.array(lengths)[:, None]] = where
-    padded = torch.cat([values, values.new_zeros(1)])
-    return padded[torch.from_numpy(table).to(device)].sum(1)
+        return _hidden(model, inner, inputs)[0, positions]
+    return model(**inputs, logits_to_keep=positions).logits[0]
 
 
 def _hidden(model: torch.nn.Module, inner: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
@@ -101,7 +132,7 @@ def _pick(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _project(head: torch.nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
     """log softmax(head(hidden))[targets], shape (N,), float32, from (N, H) and (N,), without N x V logits at once."""
-    size = max(1, CHUNK // int(getattr(head, "out_features", 0) or cast(Tensor, head.weight).shape[0]))
+    size = chunk_rows(int(getattr(head, "out_features", 0) or cast(Tensor, head.weight).shape[0]))
     if len(targets) <= size:
         return _pick(head(hidden), targets)
 
@@ -207,4 +238,16 @@ def _window(inner: PreTrainedModel) -> int | None:
     return min((size for size in sizes if size), default=None)
 
 
-__all__ = ["CHUNK", "Attention", "Method", "attending", "autocast", "bare", "choose", "logprobs"]
+__all__ = [
+    "CHUNK",
+    "Attention",
+    "Method",
+    "attending",
+    "autocast",
+    "bare",
+    "choose",
+    "chunk_rows",
+    "head",
+    "logprobs",
+    "predictions",
+]

@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -85,11 +85,45 @@ def score_rows(
     return [Scored(tuple(row), start) for row in rows]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], answer: str | None, *, whole: bool) -> str:
+def context_ids(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    where: str = "",
+    template: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """What a model is given before it answers ``prompt``: the rendering that serving and :func:`score_rows` use.
+
+    ``template`` holds further arguments of the chat template. Raises DataError without one, and where it loses a
+    message.
+    """
+    if not tokenizer.chat_template:
+        raise DataError("the tokenizer has no chat template", where, "set tokenizer.chat_template and save it")
+    text = _render(tokenizer, prompt, None, whole=False, template=template)
+    _check_prompt(prompt, text, [], where)
+    return _encode(tokenizer, text)
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A whole answer as the model itself would have said it: its tokens, and the end of turn."""
+    assert tokenizer.eos_token_id is not None, "the tokenizer has no end-of-turn token"
+    return [*_encode(tokenizer, text), cast(int, tokenizer.eos_token_id)]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[Message],
+    answer: str | None,
+    *,
+    whole: bool,
+    template: Mapping[str, Any] | None = None,
+) -> str:
     """The template's text: up to where an answer starts (None), after an unfinished answer, or after a whole one."""
     messages = cast("list[dict[str, str]]", [dict(message) for message in prompt])
     if answer is None:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        rendered = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **(template or {})
+        )
+        return str(rendered)
     messages.append({"role": "assistant", "content": answer})
     return str(tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=not whole))
 
@@ -112,4 +146,4 @@ def _check_prompt(prompt: Sequence[Message], context: str, texts: Sequence[str],
         raise DataError("the chat template writes the prompt differently before an answer", where, "use another one")
 
 
-__all__ = ["Scored", "score_rows", "shared"]
+__all__ = ["Scored", "answer_ids", "context_ids", "score_rows", "shared"]

@@ -1,0 +1,214 @@
+"""From debates to supervision: for every state of the student, what each scorer is shown and how much it counts.
+
+A view of the graphs, like every training set: how many rounds are shown, to whom, how confidences become weights, and
+every control (another question's debate, filler of the same length, the gold answer) costs no model call.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.data.examples import plain_prompt
+from vivavoce.debate.context import Context, shared_information
+from vivavoce.debate.prompting import PromptSet, Statement
+from vivavoce.debate.rules import StateRules
+from vivavoce.debate.speaking import asked
+from vivavoce.debate.votes import vote
+from vivavoce.errors import RecipeError
+from vivavoce.graph import Graph
+from vivavoce.records import Completion, Message, Node, State, View, seed_of
+from vivavoce.tasks import Task
+
+
+class Supervision(BaseModel):
+    """What scorers know of a state, and how their opinions are weighed (arXiv:2605.01347 and its controls)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    context: Literal["transcript", "none", "shuffled", "filler", "gold"] = Field(
+        default="transcript",
+        description="what a scorer reads beyond the student's prompt: the debate (paper), nothing, the debate on "
+        "another question, words of no meaning of the same length, or the right answer",
+    )
+    rounds: int | None = Field(
+        default=None, ge=1, description="rounds of the debate that are shown; 1: independent answers; None: all"
+    )
+    shown_to: list[str] | None = Field(default=None, description="scorers who read it; None: all")
+    hide_confidence: bool = Field(default=False, description="leave stated confidences and marks out of what is shown")
+    weights: Literal["uniform", "confidence", "probability"] = Field(
+        default="confidence",
+        description="softmax of what each teacher said after the last round shown (paper), of its own probability of "
+        "that answer (ours), or equal",
+    )
+    tau: float = Field(default=1.0, gt=0, description="temperature of that softmax (paper: 1)")
+    missing: Literal["uniform", "mean", "zero", "drop"] = Field(
+        default="uniform",
+        description="where a teacher stated none: equal weights for all (authors' code), the others' mean, 0, or that "
+        "teacher is left out",
+    )
+
+
+@dataclass
+class Supervised:
+    """Counts over the states of one arm, for the report."""
+
+    states: int = 0
+    dropped: int = 0
+    """Nobody said anything that could be shown."""
+    without_confidence: int = 0
+    """Turns that were to be weighed and stated none."""
+    beyond_scale: int = 0
+    """Stated confidences outside the scale, counted as its end."""
+    histogram: list[int] = field(default_factory=lambda: [0] * 10)
+    """Stated confidences by tenths."""
+    weight_entropy: float = 0.0
+    """Mean over states, in nats; ln K where all K scorers count alike."""
+
+    def facts(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        return {**asdict(self), "weight_entropy": round(self.weight_entropy / max(1, self.states), 4)}
+
+
+@dataclass(frozen=True)
+class Debated:
+    """What views are made with: the rules and prompts of the debate, its task and its speakers."""
+
+    rules: StateRules
+    prompts: PromptSet
+    task: Task
+    speakers: tuple[str, ...]
+    seed: int
+
+
+def states(
+    graphs: Sequence[Graph],
+    how: Supervision,
+    scorers: Sequence[str],
+    made: Debated,
+    recorded: Callable[[Graph], Sequence[Node]] = lambda _: (),
+) -> tuple[list[State], Supervised]:
+    """The states of one arm, in the order of ``graphs``, and what was counted on the way.
+
+    The student's prompt is that of every test and holds nothing of the debate. ``recorded`` gives answers to learn
+    from off-policy. Raises RecipeError where more rounds are to be shown than were debated.
+    """
+    longest = max((g.rounds for g in graphs), default=0)
+    if how.context != "none" and how.rounds is not None and how.rounds > longest:
+        raise RecipeError(
+            f"{how.rounds} rounds are to be shown and {longest} were debated", "rounds", "raise debate.max_rounds"
+        )
+    found, counts = [], Supervised()
+    others = _others(graphs, made.seed)
+    for g in graphs:
+        prompt = tuple(plain_prompt(g.problem, made.rules, made.prompts, made.task))
+        last = min(how.rounds or g.rounds, g.rounds) - 1
+        views, parents = [], list[str]()
+        weights = _weights(g, last, how, scorers, made, counts)
+        for name, weight in zip(scorers, weights or (), strict=bool(weights)):
+            messages, shown = prompt, ()
+            if how.context != "none" and (how.shown_to is None or name in how.shown_to):
+                source = others[g.problem.id] if how.context == "shuffled" else g
+                context = _context(source, g, last, name, how, made)
+                if not context.statements:
+                    break
+                messages, shown = _scoring(g, context.statements, made), context.parents
+            views.append(View(messages, weight))
+            parents += [p for p in shown if p not in parents]
+        if len(views) < len(scorers):
+            counts.dropped += 1
+            continue
+        counts.states += 1
+        answers = tuple(Completion(made.prompts.taught(n.text), n.id) for n in recorded(g))
+        found.append(State(g.problem.id, prompt, tuple(views), answers, tuple(parents)))
+    return found, counts
+
+
+def _context(source: Graph, graph: Graph, last: int, reader: str, how: Supervision, made: Debated) -> Context:
+    """What ``reader`` is shown: of ``source``, a debate on this question or on another one."""
+    if how.context == "gold":
+        worked = getattr(made.task, "worked", None)
+        text = worked(graph.problem) if worked else f"The right answer is {graph.problem.gold}."
+        return Context((Statement("Agent 1", 1, text, None, ()),), (), saw_gold=True)
+    rounds = min(last, source.rounds - 1)
+    context = shared_information(source, rounds, reader, made.speakers, made.rules)
+    if how.context == "filler":
+        pattern = "… "
+        blank = tuple(
+            replace(s, text=(pattern * len(s.text))[: len(s.text)].strip() or pattern) for s in context.statements
+        )
+        return replace(context, statements=blank)
+    if how.hide_confidence:
+        return replace(
+            context, statements=tuple(replace(s, text=made.prompts.taught(s.text)) for s in context.statements)
+        )
+    return context
+
+
+def _scoring(graph: Graph, statements: Sequence[Statement], made: Debated) -> tuple[Message, ...]:
+    values = {**asked(graph.problem, made.rules, made.task), "ask_confidence": False}
+    return tuple(made.prompts.render(made.rules.turns[1], statements=statements, scoring=True, **values))
+
+
+def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
+    """For every question, the debate on another one: a seeded ring over all of them."""
+    ring = list(graphs)
+    random.Random(seed_of(seed, "shuffled debates")).shuffle(ring)
+    return {g.problem.id: other for g, other in zip(ring, ring[1:] + ring[:1], strict=True)}
+
+
+def _weights(
+    graph: Graph, last: int, how: Supervision, scorers: Sequence[str], made: Debated, counts: Supervised
+) -> list[float] | None:
+    """Weights of the scorers, which sum to 1, or None where nobody is left.
+
+    w_k = exp(c_k / tau) / sum_j exp(c_j / tau), c in 0..1 (Eqs. 6 and 7). A scorer who did not debate stated nothing.
+    """
+    if how.weights == "uniform":
+        return _noted([1 / len(scorers)] * len(scorers), counts)
+    said = {n.agent: n for n in graph.stated(last, scorers)}
+    stated = [_stated(said.get(name), how, made, counts) for name in scorers]
+    known = [c for c in stated if c is not None]
+    if not known and how.missing == "drop":
+        return None
+    if len(known) < len(stated):
+        counts.without_confidence += len(stated) - len(known)
+        if how.missing == "uniform" or not known:
+            return _noted([1 / len(scorers)] * len(scorers), counts)
+        if how.missing != "drop":
+            instead = sum(known) / len(known) if how.missing == "mean" else 0.0
+            stated = [instead if c is None else c for c in stated]
+    grown = [0.0 if c is None else math.exp(c / how.tau - max(known) / how.tau) for c in stated]
+    return _noted([w / sum(grown) for w in grown], counts)
+
+
+def _stated(said: Node | None, how: Supervision, made: Debated, counts: Supervised) -> float | None:
+    if said is None:
+        return None
+    if how.weights == "probability":
+        return said.probability
+    if said.confidence is not None:
+        counts.histogram[min(9, int(10 * said.confidence))] += 1
+        counts.beyond_scale += made.prompts.stated_confidence(said.text) != said.confidence
+    return said.confidence
+
+
+def _noted(weights: list[float], counts: Supervised) -> list[float]:
+    counts.weight_entropy -= sum(w * math.log(w) for w in weights if w)
+    return weights
+
+
+def winner(graph: Graph, seed: int = 0) -> list[Node]:
+    """The answer that wins the vote after the last round, by probability where it is known, else as stated."""
+    said = graph.stated(graph.rounds - 1)
+    known = all(n.probability is not None for n in said)
+    won = vote(said, "probability" if known else "confidence", seed)
+    return [won] if won else []
+
+
+__all__ = ["Debated", "Supervised", "Supervision", "states", "winner"]

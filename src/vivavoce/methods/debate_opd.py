@@ -1,0 +1,127 @@
+"""Debate-conditioned on-policy distillation (MAD-OPD): teachers debate the state that the student is in, then go over
+the student's own tokens under that debate, weighted by the confidence that they stated.
+
+Paper: arXiv:2605.01347. Differs from the authors' code: docs/decisions/0005. One debate on every state serves all
+arms, students, seeds and objectives; beside the method, from the same recipe, stand its baselines.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.debate.plan import Planned
+from vivavoce.debate.rules import StateRules
+from vivavoce.graph import Graph
+from vivavoce.methods.distilling import DistilSession
+from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
+from vivavoce.methods.plan import plan_states
+from vivavoce.run import Run
+from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.settings import SFTSettings
+
+
+class Warm(BaseModel):
+    """Our extension: where the student starts. A student that is mostly wrong shows its teachers few useful states."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    questions: int | None = Field(default=None, ge=1, description="first training questions to use; None: all")
+    learn: ImitationArm = ImitationArm()
+    sft: SFTSettings = SFTSettings()
+
+
+class Options(Recipe):
+    """A recipe of ``method: debate_opd``."""
+
+    debate: StateRules = StateRules()
+    scorers: list[AgentSpec] | None = Field(
+        default=None, description="local models that go over the student's tokens; None: the teachers that are local"
+    )
+    warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
+    opd: OnPolicySettings = OnPolicySettings()
+    sft: SFTSettings = Field(default=SFTSettings(), description="for the arms that imitate")
+    arms: list[str] = Field(
+        default=["opd", "mt_opd", "mt_mean", "mt_max", "debate_opd"],
+        min_length=1,
+        description="what is trained and compared: names of methods/opd_arms.py, or of own_arms",
+    )
+    own_arms: dict[str, OnPolicyArm | ImitationArm] = Field(default={}, description="arms of the user's own, by name")
+    value: bool = Field(default=True, description="report what the debate is worth before anything is trained on it")
+
+    @property
+    def rules(self) -> StateRules:
+        return self.debate
+
+    @property
+    def seated(self) -> list[AgentSpec]:
+        """Those who score."""
+        return [t for t in self.teachers if t.backend == "hf_local"] if self.scorers is None else self.scorers
+
+    @property
+    def wanted(self) -> dict[str, Arm]:
+        """The arms by name."""
+        return wanted(self.arms, dict(self.own_arms), [s.name for s in self.seated])
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> Options:
+        for name, arm in self.wanted.items():
+            if isinstance(arm, ImitationArm) and arm.seconds_of is not None and arm.seconds_of not in self.wanted:
+                raise ValueError(f"arm `{name}` takes as long as `{arm.seconds_of}`, which is not among the arms")
+        return self
+
+
+async def distill(recipe: Options, run: Run) -> dict[str, Any]:
+    """Debates on states, a warm start, every arm, tests; returns what ``results.json`` holds."""
+    async with DistilSession(recipe, run, recipe.debate) as s:
+        s.seat(recipe.seated)
+        problems, start = s.task.problems("train"), s.untrained()
+        graphs: dict[tuple[str, ...] | None, list[Graph]] = {None: await s.debate(problems)}
+        facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
+        arms = {"student": start}
+        if recipe.warm is not None:
+            rows = s.imitate("warm", recipe.warm.learn, graphs[None][: recipe.warm.questions])
+            arms = {"untrained": start} | await s.train({"student": (start, rows, recipe.warm.sft)})
+            start = arms["student"]
+
+        plans = {}
+        for name, arm in recipe.wanted.items():
+            if isinstance(arm, ImitationArm):
+                plans[name] = (start, s.imitate(name, arm, graphs[None]), s.as_many(recipe.sft, recipe.opd))
+                continue
+            table = None if arm.debaters is None else tuple(arm.debaters)
+            if table not in graphs:
+                graphs[table] = await s.debate(problems, table)
+            plans[name] = (start, *s.supervise(name, arm, graphs[table], recipe.opd))
+        timed = {n: a for n, a in recipe.wanted.items() if isinstance(a, ImitationArm) and a.seconds_of}
+        arms |= await s.train({name: plan for name, plan in plans.items() if name not in timed})
+        for name, arm in timed.items():
+            pace = await s.train({f"{name}.pace": plans[name]})
+            long = s.for_as_long(recipe.sft, pace[f"{name}.pace"], arms[str(arm.seconds_of)])
+            arms |= await s.train({name: (start, plans[name][1], long)})
+
+        tested = await s.test(arms)
+        singles = [arm for arm in tested if arm.startswith("opd:")]
+        best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
+        main = "debate_opd" if "debate_opd" in tested else next(iter(recipe.wanted))
+        rivals = ["untrained", "student", best, *(a for a in recipe.wanted if a != main and a not in singles)]
+        pairs = [("student", arm) for arm in recipe.wanted] + [(a, main) for a in rivals if a in tested and a]
+        facts |= {"best_single": best, "supervision": s.supervision}
+        return s.results(tested, list(dict.fromkeys(pairs)), **facts)
+
+
+async def value(recipe: Options, run: Run) -> dict[str, Any]:
+    """What the debate is worth to the scorers; nothing is trained."""
+    async with DistilSession(recipe, run, recipe.debate) as s:
+        s.seat(recipe.seated)
+        return s.value(await s.debate(s.task.problems("train")))
+
+
+def plan(recipe: Options) -> list[Planned]:
+    """What a run of this recipe will ask for."""
+    arms = recipe.wanted.values()
+    tables = {None} | {tuple(a.debaters) for a in arms if isinstance(a, OnPolicyArm) and a.debaters is not None}
+    students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
+    return plan_states(recipe, recipe.debate, [None if t is None else list(t) for t in tables], students)

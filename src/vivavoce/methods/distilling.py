@@ -1,0 +1,202 @@
+"""The verbs of on-policy distillation: over a session's task and agents, debates on states, supervision, arms."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vivavoce.config import AgentSpec
+from vivavoce.data.examples import plain_prompt
+from vivavoce.data.states import Debated, states, winner
+from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import StateRules
+from vivavoce.errors import RecipeError
+from vivavoce.graph import Graph
+from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm
+from vivavoce.methods.session import Session, Trained
+from vivavoce.progress import bar, say
+from vivavoce.records import Example, Node, Problem, seed_of
+from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.settings import SFTSettings
+
+_VERIFIED = 500
+"""Verified answers whose likelihood is compared, at most."""
+
+
+class DistilSession(Session[StateRules]):
+    """A session whose committee debates the states that the student is in. Opened and closed as a Session is."""
+
+    scorers: Mapping[str, AgentSpec]
+    """Local models that score, by name; set by the method."""
+    supervision: dict[str, dict[str, Any]]
+    """What was counted of each arm's supervision."""
+
+    def seat(self, scorers: Sequence[AgentSpec]) -> None:
+        """Say who scores. Raises RecipeError where one is not a local model."""
+        for spec in scorers:
+            if spec.backend != "hf_local":
+                raise RecipeError(
+                    f"`{spec.name}` cannot score the student's tokens: {spec.backend} gives no distributions",
+                    "scorers",
+                    "name local models (backend: hf_local); teachers behind an endpoint may still debate",
+                )
+        self.scorers, self.supervision = {spec.name: spec for spec in scorers}, {}
+
+    async def debate(self, problems: Sequence[Problem], debaters: Sequence[str] | None = None) -> list[Graph]:
+        """Debate the states, blind to what the student will say: once, for every student, seed and objective.
+
+        ``debaters`` are some of the teachers, None all. Draws depend on who sits at the table through what they read
+        alone: the first round of a smaller committee costs nothing again.
+        """
+        names = list(debaters or self.teachers)
+        members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
+        if len(members) < len(names):
+            raise RecipeError(f"unknown debaters among {', '.join(names)}", "debaters", f"name some of {self.teachers}")
+        stage = "states" if debaters is None else f"states-{'-'.join(names)}"
+        committee = Committee(
+            tuple(members),
+            self.rules,
+            self.prompts,
+            self.task,
+            self.run.journal,
+            self.recipe.seed,
+            f"debate:{stage}",
+            self._count if self.rules.context_tokens else None,
+        )
+        return await self._graphs(
+            stage,
+            members,
+            self.rules,
+            problems,
+            lambda done: debate_all(problems, committee, self.recipe.in_flight, done),
+        )
+
+    def made(self, debaters: Sequence[str] | None = None) -> Debated:
+        """What views of a debate are made with."""
+        return Debated(self.rules, self.prompts, self.task, tuple(debaters or self.teachers), self.recipe.seed)
+
+    # --- supervision
+
+    def supervise(
+        self, name: str, arm: OnPolicyArm, graphs: Sequence[Graph], settings: OnPolicySettings
+    ) -> tuple[Path, OnPolicySettings]:
+        """The states of an arm, written into the run, and how to train on them."""
+        who = list(arm.scorers or self.scorers)
+        rate = settings.on_policy if arm.on_policy is None else arm.on_policy
+        found, counts = states(graphs, arm, who, self.made(arm.debaters), winner if rate < 1 else lambda _: [])
+        self.supervision[name] = counts.facts()
+        if counts.dropped > (1 - settings.min_coverage) * len(graphs):
+            raise RecipeError(
+                f"arm `{name}`: nothing can be shown of {counts.dropped} of {len(graphs)} states",
+                "debate",
+                "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
+            )
+        if counts.dropped:
+            say(f"arm {name}: {counts.dropped} states left out, for nothing was said of them")
+        never, as_end = self.prompts.silent
+        changes = {
+            "scorers": tuple(self._scorer(k) for k in who),
+            "on_policy": rate,
+            "objective": settings.objective.model_validate({**settings.objective.model_dump(), **arm.objective}),
+            "never": settings.never or never,
+            "as_end": settings.as_end or as_end,
+            "template": self.recipe.student.options.get("chat_template_kwargs", {}),
+        }
+        return self.rows(name, found), settings.model_copy(update=changes)
+
+    def _scorer(self, name: str) -> Scorer:
+        if name == self.student:
+            return Scorer(name=name)
+        spec = self.scorers.get(name)
+        if spec is None:
+            known = ", ".join([*self.scorers, self.student])
+            raise RecipeError(f"nobody called `{name}` scores", "scorers", f"name some of {known}")
+        from vivavoce.agents import weights
+
+        folder = weights.folder(spec.options["model"], spec.options.get("revision"))
+        options = {key: spec.options[key] for key in ("dtype", "trust_remote_code") if key in spec.options}
+        template = spec.options.get("chat_template_kwargs", {})
+        return Scorer(
+            name=name,
+            model=str(folder),
+            fingerprint=weights.fingerprint(folder),
+            chat_template_kwargs=template,
+            **options,
+        )
+
+    # --- imitation
+
+    def imitate(self, name: str, arm: ImitationArm, graphs: Sequence[Graph]) -> Path:
+        """Supervised rows of an arm."""
+        rows = []
+        for g in graphs:
+            prompt = tuple(plain_prompt(g.problem, self.rules, self.prompts, self.task))
+            texts = {self.prompts.taught(n.text): n.id for n in self._learnt(arm, g) if n.text.strip()}
+            rows += [Example(g.problem.id, prompt, text, (node,)) for text, node in texts.items() if text]
+        return self.rows(name, rows)
+
+    def _learnt(self, arm: ImitationArm, graph: Graph) -> list[Node]:
+        if arm.learn == "winner":
+            return winner(graph, self.recipe.seed)
+        teachers = list(arm.teachers or self.teachers)
+        if arm.shares is not None:
+            rng = random.Random(seed_of(self.recipe.seed, "shares", graph.problem.id))
+            teachers = rng.choices(teachers, arm.shares)
+        drafts = graph.stated(0, teachers)
+        return [n for n in drafts if n.correct] if arm.learn == "right" else drafts
+
+    def as_many(self, sft: SFTSettings, opd: OnPolicySettings) -> SFTSettings:
+        """Settings that make SFT update as often, on as many answers, as the on-policy arms."""
+        return sft.model_copy(
+            update={
+                "max_steps": opd.max_steps,
+                "epochs": opd.epochs if opd.max_steps is None else sft.epochs,
+                "rows_per_step": opd.states_per_step * opd.rollouts,
+            }
+        )
+
+    def for_as_long(self, sft: SFTSettings, measured: Trained, of: Trained) -> dict[int, SFTSettings]:
+        """Settings by seed that make SFT take as many seconds as ``of`` took, at the pace of the run ``measured``."""
+        pace = _told(measured.of(self.recipe.seeds[0])[0])
+        return {
+            seed: sft.model_copy(
+                update={"max_steps": max(1, round(_told(of.of(seed)[0])["seconds"] * pace["steps"] / pace["seconds"]))}
+            )
+            for seed in self.recipe.seeds
+        }
+
+    # --- what a debate is worth, before anything is trained
+
+    def value(self, graphs: Sequence[Graph]) -> dict[str, Any]:
+        """Whether the debate tells scorers more: see :mod:`vivavoce.evaluate.debate_value`."""
+        from vivavoce.evaluate.debate_value import flips, likelihood, stated
+
+        specs = {name: self._scorer(name) for name in self.scorers}
+        plain, _ = states(graphs, OnPolicyArm(context="none", weights="uniform"), list(specs), self.made())
+        shown, _ = states(graphs, OnPolicyArm(weights="uniform"), list(specs), self.made())
+        by_id = {g.problem.id: g for g in graphs}
+        pairs = []
+        views = {s.problem: s for s in shown}
+        for state in plain:
+            right = [n for n in by_id[state.problem].answers() if n.correct]
+            if right and state.problem in views and len(pairs) < _VERIFIED:
+                best = max(right, key=lambda n: (n.round, n.probability or 0.0))
+                pairs.append((state, views[state.problem], self.prompts.taught(best.text)))
+        never, as_end = self.prompts.silent
+        settings = OnPolicySettings(lora=None, never=never, as_end=as_end)
+        with bar("likelihood of verified answers", len(pairs) * len(specs)) as advance:
+            found = {
+                name: likelihood(spec, [(p.views[k], s.views[k], text) for p, s, text in pairs], settings, advance)
+                for k, (name, spec) in enumerate(specs.items())
+            }
+        return {"likelihood": found, "flips": flips(graphs), "confidence": stated(graphs)}
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "train_result.json").read_text("utf-8"))
+
+
+__all__ = ["DistilSession"]

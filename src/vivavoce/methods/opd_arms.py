@@ -1,0 +1,116 @@
+"""The ways to learn from one debate on the student's states: an arm is a view of it and an objective, by name.
+
+Names and sections: docs/decisions/0005. All arms start from one student and make as many updates on as many answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.data.states import Supervision
+
+
+class OnPolicyArm(Supervision):
+    """On-policy distillation from scorers under what they know of the state."""
+
+    scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
+    debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
+    objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
+    on_policy: float | None = Field(
+        default=None, ge=0, le=1, description="share of sampled answers; None: the recipe's"
+    )
+
+
+class ImitationArm(BaseModel):
+    """Supervised fine-tuning on recorded answers, for as many updates, or for as long, as an on-policy arm."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learn: Literal["winner", "drafts", "right"] = Field(
+        default="winner",
+        description="winner: the answer that wins the debate's vote, gold unseen; drafts: the teachers' first answers, "
+        "unfiltered (SeqKD); right: their first answers where they are right",
+    )
+    teachers: list[str] | None = Field(default=None, description="whose first answers; None: all")
+    shares: list[float] | None = Field(
+        default=None, description="drafts: share of the questions that each teacher answers; None: every teacher all"
+    )
+    seconds_of: str | None = Field(
+        default=None, description="train for as long as that arm took, instead of as many updates"
+    )
+
+
+Arm = OnPolicyArm | ImitationArm
+
+PLAIN: dict[str, Any] = {"context": "none", "weights": "uniform"}
+STANDARD: dict[str, Arm] = {
+    "debate_opd": OnPolicyArm(),
+    "debate_uniform": OnPolicyArm(weights="uniform"),
+    "mt_opd": OnPolicyArm(**PLAIN),
+    "mt_mean": OnPolicyArm(**PLAIN, objective={"aggregate": "arithmetic"}),
+    "mt_logits": OnPolicyArm(**PLAIN, objective={"aggregate": "geometric"}),
+    "mt_max": OnPolicyArm(**PLAIN, objective={"aggregate": "max"}),
+    "mt_confidence": OnPolicyArm(context="none", rounds=1),
+    "drafts_opd": OnPolicyArm(rounds=1),
+    "no_marks": OnPolicyArm(hide_confidence=True),
+    "shuffled": OnPolicyArm(context="shuffled"),
+    "filler": OnPolicyArm(context="filler", weights="uniform"),
+    "gold": OnPolicyArm(context="gold", weights="uniform"),
+    "sft_debate": ImitationArm(),
+    "sft_debate_seconds": ImitationArm(seconds_of="debate_opd"),
+    "mt_seqkd": ImitationArm(learn="drafts"),
+    "sft_right": ImitationArm(learn="right"),
+    "forward_kl": OnPolicyArm(objective={"divergence": "forward_kl"}),
+    "reverse_kl": OnPolicyArm(objective={"divergence": "reverse_kl"}),
+    "clipped": OnPolicyArm(objective={"divergence": "clipped_reverse_kl"}),
+    "log_ratio": OnPolicyArm(objective={"divergence": "log_ratio"}),
+    "self_scored": OnPolicyArm(scorers=["student"], weights="uniform"),
+}
+"""Baselines and ablations by name; `opd` and `seqkd` stand for one arm for each teacher, `self_debate` too."""
+
+_EACH = ("opd", "seqkd", "self_debate", "shown_to")
+
+
+def wanted(names: Sequence[str], own: dict[str, Arm], teachers: Sequence[str]) -> dict[str, Arm]:
+    """The arms that a recipe lists; `tau=0.1` after a name, as in `debate_opd@tau=0.1`, changes one key of it.
+
+    Raises ValueError for a name, or a key of an arm, that there is not.
+    """
+    arms: dict[str, Arm] = {}
+    for name in names:
+        base, _, changes = name.partition("@")
+        if base in _EACH:
+            arms |= {f"{base}:{t}": _each(base, t) for t in teachers}
+            continue
+        found = own.get(base) or STANDARD.get(base)
+        if found is None:
+            known = ", ".join([*_EACH, *STANDARD, *own])
+            raise ValueError(f"unknown arm `{base}`; there are {known}")
+        arms[name] = _changed(found, changes) if changes else found
+    return arms
+
+
+def _each(base: str, teacher: str) -> Arm:
+    if base == "seqkd":
+        return ImitationArm(learn="drafts", teachers=[teacher])
+    if base == "opd":
+        return OnPolicyArm(**PLAIN, scorers=[teacher])
+    if base == "shown_to":
+        return OnPolicyArm(shown_to=[teacher])
+    return OnPolicyArm(scorers=[teacher], debaters=[teacher])
+
+
+def _changed(arm: Arm, changes: str) -> Arm:
+    import yaml
+
+    values = arm.model_dump()
+    for change in changes.split(","):
+        key, _, value = change.partition("=")
+        values[key] = yaml.safe_load(value)
+    return type(arm).model_validate(values)
+
+
+__all__ = ["STANDARD", "Arm", "ImitationArm", "OnPolicyArm", "wanted"]

@@ -1,0 +1,152 @@
+"""Divergences of a student from its teachers at every token: pure functions of logits, nothing of models or data.
+
+Notation: p_k is teacher k's next-token distribution, q the student's, w_k the teachers' weights, which sum to 1::
+
+    forward_kl          KL(p || q) = sum p log(p / q)                       covers all that the teacher may say
+    reverse_kl          KL(q || p) = sum q log(q / p)                       keeps to what the teacher would say
+    jsd                 b KL(p || m) + (1 - b) KL(q || m),  m = b p + (1 - b) q
+    clipped_reverse_kl  sum q min(log(q / p), c)                            reverse_kl with bounded gradients
+    log_ratio           log q(y) - log p(y) at the sampled token y          reverse_kl, one sample of it
+
+Paper: arXiv:2605.01347, Eqs. 2 to 4 and 8. Differs: everything is computed in float32, whatever the models run in
+(in bfloat16 a divergence of 4e-4 has no gradient left); forward and reverse KL to K teachers are fused into one pass,
+which changes neither value nor gradient; a cut-off support always keeps a bucket for the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vivavoce.train.objective import Objective
+
+FLOOR = math.log(1e-8)
+"""Log-probability of a token that a teacher may not say (see :func:`silenced`): finite, so that a student that says it
+is corrected and not broken."""
+_NOTHING = math.log(1e-30)
+
+
+def distillation_loss(
+    student: Tensor, teachers: Sequence[Tensor], weights: Tensor, sampled: Tensor, objective: Objective
+) -> Tensor:
+    """The objective at every token, shape (N,), float32, in nats, with gradient to the student alone.
+
+    ``student`` holds logits (N, V), ``teachers`` K tensors of logits or log-probabilities (N, V), ``weights`` (N, K)
+    sums to 1 in every row (a teacher of weight 0 may hold anything finite), ``sampled`` (N,) the student's tokens.
+
+    With one teacher every aggregate is the plain divergence. By hand, p = (.5, .5) and q = (.9, .1):
+
+    >>> p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+    >>> one, y = torch.ones(1, 1), torch.tensor([0])
+    >>> [round(distillation_loss(q, [p], one, y, Objective(divergence=d)).item(), 4)
+    ...  for d in ("forward_kl", "reverse_kl", "jsd", "log_ratio")]
+    [0.5108, 0.3681, 0.1017, 0.5878]
+    """
+    s = torch.log_softmax(student.float() / objective.temperature, -1)
+    with torch.no_grad():
+        ts = [torch.log_softmax(t.float() / objective.temperature, -1) for t in teachers]
+        if objective.aggregate != "sum" and len(ts) > 1:
+            ts, weights = [_merged(ts, weights, objective)], weights.new_ones(len(weights), 1)
+    if objective.divergence == "log_ratio":
+        return _log_ratio(s, ts, weights, sampled)
+    if objective.top_k is not None:
+        kept = _support(s, ts, sampled, objective.top_k)
+        s, ts = _with_rest(s, kept), [_with_rest(t, kept) for t in ts]
+    kind = objective.kind
+    if kind == "reverse_kl":
+        mean = sum(w[:, None] * t for w, t in zip(weights.T, ts, strict=True))
+        return (s.exp() * (s - mean)).sum(-1)
+    if kind == "forward_kl":
+        mean = sum(w[:, None] * t.exp() for w, t in zip(weights.T, ts, strict=True))
+        constant = sum(w * (t.exp() * t).sum(-1) for w, t in zip(weights.T, ts, strict=True))
+        return constant - (mean * s).sum(-1)
+    losses = [_one(s, t, objective) for t in ts]
+    return (weights.T * torch.stack(losses)).sum(0)
+
+
+def _one(s: Tensor, t: Tensor, objective: Objective) -> Tensor:
+    if objective.divergence == "clipped_reverse_kl":
+        return (s.exp() * (s - t).clamp(max=objective.clip)).sum(-1)
+    b = objective.beta
+    m = torch.logaddexp(t + math.log(b), s + math.log(1 - b))
+    value = b * (t.exp() * (t - m)).sum(-1) + (1 - b) * (s.exp() * (s - m)).sum(-1)
+    return value / (b * (1 - b)) if objective.form == "continuous" else value
+
+
+def _log_ratio(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor) -> Tensor:
+    """log q(y) - sum_k w_k log p_k(y), whose gradient is that of the policy gradient: ratio x grad log q(y).
+
+    Over tokens drawn from q its mean is reverse KL, in value and in gradient.
+    """
+    at = sampled[:, None]
+    log_q = s.gather(1, at)[:, 0]
+    log_p = sum(w * t.gather(1, at)[:, 0] for w, t in zip(weights.T, ts, strict=True))
+    return policy_gradient(log_q, log_p)
+
+
+def policy_gradient(log_q: Tensor, log_p: Tensor | int) -> Tensor:
+    """``log_q - log_p``, shape (N,), with the gradient (log_q - log_p) grad log_q: what was drawn is made as much more
+    likely as the teachers find it likelier."""
+    ratio = (log_q - log_p).detach()
+    return ratio + ratio * (log_q - log_q.detach())
+
+
+def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
+    """One distribution for all teachers, log-probabilities (N, V)."""
+    stacked = torch.stack(list(ts))
+    w = weights.T[:, :, None]
+    if objective.aggregate == "arithmetic":
+        return torch.logsumexp(stacked + w.log(), 0)
+    if objective.aggregate == "geometric":
+        return torch.log_softmax((stacked * w).sum(0), -1)
+    present = (w > 0).expand_as(stacked)
+    if objective.max_by == "elementwise":
+        return torch.log_softmax(stacked.masked_fill(~present, _NOTHING).amax(0), -1)
+    sure = (stacked.exp() * stacked).sum(-1) if objective.max_by == "entropy" else stacked.amax(-1)
+    best = sure.masked_fill(~present[..., 0], -math.inf).argmax(0)
+    return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
+
+
+def _support(s: Tensor, ts: Sequence[Tensor], sampled: Tensor, k: int) -> Tensor:
+    """Tokens to compare one by one, shape (N, V), bool."""
+    kept = torch.zeros_like(s, dtype=torch.bool)
+    for side in (s, *ts):
+        kept.scatter_(1, side.topk(min(k, side.shape[1]), 1).indices, True)
+    return kept.scatter_(1, sampled[:, None], True)
+
+
+def _with_rest(logp: Tensor, kept: Tensor) -> Tensor:
+    """Log-probabilities (N, V + 1): those kept, nothing for the others, and the others' mass at the end.
+
+    Without that bucket, what is left is no distribution: a student with all its mass elsewhere would seem perfect.
+    """
+    all_kept = kept.all(1, keepdim=True)  # no rest: its logsumexp would be -inf, with NaN for a gradient
+    rest = logp.masked_fill(kept & ~all_kept, -math.inf).logsumexp(1, keepdim=True)
+    rest = torch.where(all_kept, rest.new_tensor(_NOTHING), rest)
+    return torch.cat([logp.masked_fill(~kept, _NOTHING), rest], 1)
+
+
+def silenced(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: int) -> Tensor:
+    """A teacher's log-probabilities (N, V) without what it says to the committee only.
+
+    ``never`` are tokens of such talk inside an answer (marks of doubt): their mass is shared out among the others.
+    ``as_end`` begin such talk after an answer (a stated confidence): to begin it is to end the answer, so their mass
+    is that of the token ``end``.
+    """
+    if not never and not as_end:
+        return logits
+    logits = logits.float()
+    if never:
+        logits = logits.index_fill(1, torch.tensor(list(never), device=logits.device), -math.inf)
+    logp = torch.log_softmax(logits, -1)
+    if as_end:
+        ends = torch.tensor([end, *as_end], device=logits.device)
+        logp = logp.index_copy(1, ends[:1], logp[:, ends].logsumexp(1, keepdim=True))
+    gone = torch.tensor([*never, *as_end], device=logits.device)
+    return logp.index_fill(1, gone, FLOOR)
+
+
+__all__ = ["FLOOR", "distillation_loss", "policy_gradient", "silenced"]

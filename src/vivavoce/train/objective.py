@@ -1,0 +1,128 @@
+"""The knobs of on-policy distillation: plain pydantic, importable without torch.
+
+*Paper* and *scripts* are MAD-OPD (arXiv:2605.01347) and its release; *ours* is a choice of this project.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.train.settings import TrainSettings
+
+
+class Objective(BaseModel):
+    """What is minimised at every token."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "clipped_reverse_kl", "log_ratio"] = Field(
+        default="jsd", description="direction and form (paper: jsd for agents, reverse_kl for code)"
+    )
+    beta: float = Field(
+        default=0.5, ge=0, le=1, description="jsd: weight of the teacher in the mixture; 0 is forward, 1 reverse KL"
+    )
+    form: Literal["gkd", "continuous"] = Field(
+        default="gkd",
+        description="jsd: as in the literature (GKD, TRL), where the interior fades towards both ends; or divided by "
+        "beta (1 - beta), which meets forward and reverse KL at the ends (ours)",
+    )
+    clip: float = Field(default=2.0, gt=0, description="clipped_reverse_kl: largest log-ratio that counts, in nats")
+    temperature: float = Field(
+        default=1.0, gt=0, description="both sides' logits are divided by it; apart from the sampling temperature"
+    )
+    aggregate: Literal["sum", "arithmetic", "geometric", "max"] = Field(
+        default="sum",
+        description="sum: weighted sum of the divergences (paper); arithmetic: divergence from the mean of the "
+        "probabilities; geometric: from the normalised mean of the logits; max: at every token from one teacher alone",
+    )
+    max_by: Literal["probability", "entropy", "elementwise"] = Field(
+        default="probability",
+        description="aggregate max: the teacher with the largest top probability, with the lowest entropy, or the "
+        "element-wise maximum of all, normalised",
+    )
+    top_k: int | None = Field(
+        default=None,
+        ge=1,
+        description="compare only the likeliest k tokens of each teacher and of the student, the sampled one, and one "
+        "bucket with the mass of the rest; None: the whole vocabulary (paper)",
+    )
+
+    @property
+    def fused(self) -> bool:
+        """Whether K teachers enter as one tensor: only the interior of jsd, and nothing else, needs all of them."""
+        return self.aggregate != "sum" or self.kind != "jsd"
+
+    @property
+    def kind(self) -> str:
+        """The divergence, with the ends of jsd by their names."""
+        if self.divergence == "jsd" and self.beta in (0.0, 1.0):
+            return "reverse_kl" if self.beta else "forward_kl"
+        return self.divergence
+
+
+class Scorer(BaseModel):
+    """A model that scores the student's tokens: a folder, or the student itself as it was or as it has been of late."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    model: str | None = Field(default=None, exclude=True, description="folder of the model; None: the student itself")
+    fingerprint: str = Field(default="", description="hash of that folder's content, wherever it lies")
+    own: Literal["frozen", "ema"] = Field(
+        default="frozen",
+        description="the student as scorer: as it was at the start, or the exponential moving average of its weights",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+    chat_template_kwargs: dict[str, Any] = {}
+
+
+class OnPolicySettings(TrainSettings):
+    """On-policy distillation: the student answers, scorers go over its very tokens."""
+
+    learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (paper).")
+    epochs: float = Field(default=1, gt=0, description="Passes over the states (paper); max_steps, where set, wins.")
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Updates with a rising rate, as a share (paper).")
+    lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
+        default="cosine", description="Decay after the warm-up (paper)."
+    )
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled decay (paper).")
+    objective: Objective = Objective()
+    states_per_step: int = Field(default=128, ge=1, description="States of one update, over all devices (paper: 128).")
+    rollouts: int = Field(default=1, ge=1, description="Answers of the student to each state of an update (paper: 1).")
+    on_policy: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of answers that the student samples; the others are recorded (paper: 1).",
+    )
+    temperature: float = Field(default=0.7, ge=0, description="Sampling temperature of the student (scripts).")
+    top_p: float = Field(default=0.8, gt=0, le=1, description="Nucleus of that sampling (scripts).")
+    max_new_tokens: int = Field(default=4096, ge=1, description="Tokens of an answer at most (paper, agents).")
+    reduction: Literal["sequence", "token"] = Field(
+        default="sequence", description="Mean over the answers of their means over tokens (paper), or over all tokens."
+    )
+    never: tuple[str, ...] = Field(
+        default=(), description="Tokens that teachers say to the committee only, inside an answer; see the prompt set."
+    )
+    as_end: tuple[str, ...] = Field(
+        default=(), description="Tokens that begin what teachers say to the committee only, after an answer."
+    )
+    min_coverage: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="Share of states, and of an update's tokens, that must be scored; below it the run stops (ours).",
+    )
+    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="Of the student's average, where it is a scorer.")
+    scorers: tuple[Scorer, ...] = Field(default=(), description="Filled in by the method.")
+    token_budget: int = Field(
+        default=8192, ge=8, description="Distinct tokens of one forward pass at most; answers to one state share it."
+    )
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+    template: dict[str, Any] = Field(default={}, description="Further arguments of the student's chat template.")
+
+
+__all__ = ["Objective", "OnPolicySettings", "Scorer"]

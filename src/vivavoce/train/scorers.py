@@ -1,0 +1,219 @@
+"""Who goes over the student's tokens: frozen models, each under its own view of the state, one row for every token.
+
+::
+
+    state's view, rendered by the scorer's own template     the student's exact tokens, end of turn included
+    <|system|>debate<|user|>… transcript …<|assistant|>     b = 4 - 3 = 1 ; …                         <|end|>
+                                                         ^  one prediction before each of them
+
+The answers of one state hang off its view in one packed row, so that a transcript is computed once for n answers.
+Differs from the release of MAD-OPD: no sidecars and no re-tokenising; a scorer that cannot give N rows for N tokens
+stops the run instead of shifting its weight to the others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vivavoce.errors import DataError
+from vivavoce.records import State, View
+from vivavoce.train.divergences import silenced
+from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.packing import Packed, pack, rows_of
+from vivavoce.train.scoring import Method, attending, bare, choose, head, predictions
+from vivavoce.train.tokens import Scored, context_ids
+
+
+class Action(NamedTuple):
+    """One answer of the student: to which state of an update, and its tokens."""
+
+    state: int
+    ids: tuple[int, ...]
+    on_policy: bool = True
+    finished: bool = True
+
+
+def packed_rows(contexts: Sequence[Sequence[int]], actions: Sequence[Action], budget: int) -> Iterator[list[int]]:
+    """Share out ``actions`` among packed rows of at most ``budget`` tokens; indices of the actions of each row.
+
+    ``contexts`` are the tokens before the answers, by state. Answers to one state stay together.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, action in enumerate(actions):
+        groups.setdefault(action.state, []).append(i)
+    together = list(groups.values())
+    trees = [[row(contexts, actions[i]) for i in group] for group in together]
+    for some in rows_of(trees, [len(pack(tree)) for tree in trees], budget):
+        yield [i for g in some for i in together[g]]
+
+
+def row(contexts: Sequence[Sequence[int]], action: Action) -> Scored:
+    """An answer after its state's context, joined token by token, so that no merge crosses the boundary."""
+    context = contexts[action.state]
+    return Scored((*context, *action.ids), len(context))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Tokens by which teachers talk to the committee and not to the student, by id."""
+
+    never: tuple[int, ...] = ()
+    as_end: tuple[int, ...] = ()
+    end: int = -1
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> Marks:
+        """Raises DataError where a mark is not one token of the scorer's tokenizer."""
+
+        def one(text: str) -> int:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(ids) != 1:
+                what = f"the mark {text!r} is {len(ids)} tokens for the scorer's tokenizer, and not one"
+                raise DataError(what, "never, as_end", "leave it out, or use scorers that spell it in one token")
+            return int(ids[0])
+
+        end = cast(int | None, tokenizer.eos_token_id)
+        return cls(tuple(map(one, settings.never)), tuple(map(one, settings.as_end)), -1 if end is None else end)
+
+
+class OpenScorer:
+    """A scorer at work. Made by :func:`open_scorer`."""
+
+    def __init__(
+        self, spec: Scorer, model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings
+    ) -> None:
+        self.spec, self.model, self.tokenizer, self.settings = spec, model, tokenizer, settings
+        self.marks = Marks.of(tokenizer, settings)
+        self.method = Method("rows")
+        self._contexts: dict[str, list[int]] = {}
+
+    def prepare(self, longest: int) -> None:
+        """Find out how the model can be packed, on its device."""
+        self.method = choose(self.model, self.settings.attention, longest)
+
+    @property
+    def head(self) -> torch.nn.Module:
+        """Turns :meth:`hidden` into logits."""
+        return head(self.model, self.method)
+
+    @property
+    def columns(self) -> int:
+        """Rows of the embedding: the real vocabulary and its padding."""
+        return int(bare(self.model).get_output_embeddings().weight.shape[0])
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that the model can take, where it says so."""
+        return getattr(bare(self.model).config.get_text_config(), "max_position_embeddings", None)
+
+    def context(self, view: View) -> list[int]:
+        """The tokens before the student's answer, as this scorer sees the state."""
+        key = repr(view.messages)
+        if key not in self._contexts:
+            template = self.spec.chat_template_kwargs
+            self._contexts[key] = context_ids(self.tokenizer, view.messages, f"scorer {self.spec.name}", template)
+        return self._contexts[key]
+
+    @torch.no_grad()
+    def hidden(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
+        """What predicts every token of every action, action after action: shape (tokens, H), on the model's device.
+
+        ``views`` are those of the update's states. Raises AssertionError where there are not N rows for N tokens.
+        """
+        contexts = [self.context(view) for view in views]
+        parts: list[Tensor | None] = [None] * len(actions)
+        self.model.eval()
+        with attending(self.model, self.method):
+            for some in packed_rows(contexts, actions, self.settings.token_budget):
+                packed: Packed = pack([row(contexts, actions[i]) for i in some])
+                found = predictions(self.model, packed, self.method)
+                sizes = [len(actions[i].ids) for i in some]
+                assert len(found) == sum(sizes), f"{self.spec.name}: {len(found)} rows for {sum(sizes)} tokens"
+                for i, part in zip(some, found.split(sizes), strict=True):
+                    parts[i] = part
+        return torch.cat([part for part in parts if part is not None])
+
+    def logits(self, hidden: Tensor, columns: int) -> Tensor:
+        """Logits, or log-probabilities, (n, columns): without padding, and without talk to the committee."""
+        with torch.no_grad():
+            return silenced(self.head(hidden)[:, :columns], self.marks.never, self.marks.as_end, self.marks.end)
+
+
+def open_scorer(
+    spec: Scorer, settings: OnPolicySettings, student: tuple[Any, PreTrainedTokenizerBase] | None = None
+) -> OpenScorer:
+    """Load a scorer, or copy ``student`` (model and tokenizer) where it is to score itself; frozen, on the CPU as yet.
+
+    Raises RecipeError where there is no such model.
+    """
+    if spec.model is None:
+        assert student is not None, "only in training can a student score itself"
+        model, tokenizer = copy.deepcopy(student[0]), student[1]
+    else:
+        from vivavoce.agents import weights
+
+        model, tokenizer = weights.load(Path(spec.model), spec.dtype, "cpu", spec.trust_remote_code)
+    model.requires_grad_(False)
+    return OpenScorer(spec, model.eval(), tokenizer, settings)
+
+
+def check_budget(scorer: OpenScorer, states: Sequence[State], k: int, most: int) -> int:
+    """The longest context of a scorer. Raises DataError where a view and an answer of ``most`` tokens do not fit it.
+
+    Found before the run: the release cut the student's tail, or lost the sample, in the middle of one.
+    """
+    sizes = [len(scorer.context(state.views[k])) for state in states if state.views[k].weight]
+    longest = max(sizes, default=0)
+    if scorer.limit is not None and longest + most > scorer.limit:
+        over = sum(size + most > scorer.limit for size in sizes)
+        what = (
+            f"scorer {scorer.spec.name} takes {scorer.limit} tokens, but {over} of {len(sizes)} views need up to "
+            f"{longest} and an answer up to {most}"
+        )
+        raise DataError(what, "max_new_tokens", "allow shorter answers or fewer rounds, or show the last round alone")
+    return longest
+
+
+class Average(TrainerCallback):
+    """Keeps a scorer at the exponential moving average of the student's weights, over resumed runs too."""
+
+    def __init__(self, scorer: OpenScorer, student: Any, decay: float) -> None:
+        self.scorer, self.student, self.decay = scorer, student, decay
+
+    def _pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        average = dict(bare(self.scorer.model).named_parameters())
+        for name, value in bare(self.student).named_parameters():
+            if value.requires_grad:
+                yield name, average[name], value
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step:
+            kept = load_file(self._file(args, state))
+            for name, average, _ in self._pairs():
+                average.data.copy_(kept[name])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        with torch.no_grad():
+            for _, average, value in self._pairs():
+                average.lerp_(value.to(average.device, average.dtype), 1 - self.decay)
+        if control.should_save:  # before the checkpoint, so that a whole checkpoint always has its average
+            Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
+            save_file({name: average.contiguous() for name, average, _ in self._pairs()}, self._file(args, state))
+
+    @staticmethod
+    def _file(args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir)) / f"average-{state.global_step}.safetensors"
+
+
+__all__ = ["Action", "Average", "Marks", "OpenScorer", "check_budget", "open_scorer", "packed_rows", "row"]

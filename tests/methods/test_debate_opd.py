@@ -1,0 +1,128 @@
+"""Debate-conditioned distillation from recipe to report: scripted debaters, real tiny scorers, a real student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.methods.carry import carry_out
+from tests.serving import save_tiny_model
+
+from vivavoce.agents.journal import Journal
+from vivavoce.config import check_recipe
+from vivavoce.errors import RecipeError
+from vivavoce.graph import read_graphs
+from vivavoce.methods.debate_opd import Options, plan
+from vivavoce.records import Example, State, from_json
+from vivavoce.report import table, write_report
+
+ARMS = ["opd", "mt_opd", "mt_max", "mt_confidence", "drafts_opd", "debate_opd", "sft_debate", "sft_debate_seconds"]
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "run"
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a scorer."""
+    return save_tiny_model(tmp_path_factory.mktemp("scorer"), context=512, initializer_range=0.1)
+
+
+@pytest.fixture
+def values(recipe: dict[str, Any], local: Path) -> dict[str, Any]:
+    """The tests' recipe of a debate, as a recipe of distillation: two of the three debaters also score."""
+    quick = {k: v for k, v in recipe["sft"].items() if k != "rows_per_step"}
+    scorers = [{"name": n, "model": str(local), "dtype": "float32"} for n in ("ada", "bob")]
+    return {
+        **{k: recipe[k] for k in ("name", "seeds", "task", "teachers", "student")},
+        "method": "debate_opd",
+        "debate": {"prompts": "schoolhouse", "reads": "last_round"},
+        "scorers": scorers,
+        "warm": {"questions": 10, "sft": recipe["sft"]},
+        "opd": {**quick, "states_per_step": 4, "max_new_tokens": 12, "learning_rate": 1e-3},
+        "sft": recipe["sft"],
+        "arms": ARMS,
+        "test": {"max_new_tokens": 20, "committee": False},
+    }
+
+
+def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(values: dict[str, Any], where: Path) -> None:
+    found, paid = carry_out(values, where)
+    names = [a["name"] for a in found["arms"]]
+    assert names[:2] == ["untrained", "student"]
+    assert set(names[2:]) == {"opd:ada", "opd:bob", *ARMS[1:]}
+    assert found["best_single"] in ("opd:ada", "opd:bob")
+    worth = found["debate_value"]
+    assert {"ada", "bob"} == set(worth["likelihood"])
+    assert sum(worth["flips"]["1"].values()) == 3 * 30
+    assert worth["confidence"]["0"]["auroc"] > 0.8
+    again, nothing = carry_out(values, where)
+    assert (paid > 0, nothing) == (True, 0)
+    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+    (where / "results.json").write_text(json.dumps(found))
+    page = write_report(where).read_text("utf-8")
+    assert all(name in page for name in ("debate_opd", "mt_max", "opd:ada"))
+    assert "debate_opd" in table(found)
+
+
+def test_one_debate_serves_every_arm_seed_and_objective(values: dict[str, Any], where: Path) -> None:
+    carry_out(values, where)
+    values["arms"] = ["debate_opd", "debate_opd@tau=0.1", "reverse_kl", "shuffled", "gold", "log_ratio"]
+    values["seeds"] = [0]
+    changed = {**values, "opd": {**values["opd"], "max_steps": 2, "objective": {"beta": 0.3}}}
+    found, paid = carry_out(changed, where, update=True)
+    asked = 20 * len([a for a in found["arms"] if a["name"] not in ("untrained", "student")])
+    assert paid <= asked, "only tests of new students are asked for; the debate is not held again"
+    assert "debate_opd@tau=0.1" in [a["name"] for a in found["arms"]]
+
+
+def test_no_prompt_of_a_student_holds_anything_of_a_debate_or_of_gold(values: dict[str, Any], where: Path) -> None:
+    carry_out(values, where, update=True)
+    rows = [from_json(State, line) for line in (where / "data" / "debate_opd.jsonl").read_text().splitlines()]
+    assert len(rows) == 30
+    for state in rows:
+        (system, user) = state.prompt
+        assert system["content"] == "solve"
+        assert "\n" not in user["content"]
+        assert all(v.messages[1]["content"].startswith(user["content"] + "\n") for v in state.views)
+        assert sum(v.weight for v in state.views) == pytest.approx(1)
+    for line in (where / "data" / "sft_debate.jsonl").read_text().splitlines():
+        assert "conf=" not in from_json(Example, line).completion
+    assert not any(n.saw_gold for g in read_graphs(where / "graphs" / "states.jsonl") for n in g.nodes)
+
+
+def test_a_smaller_committee_debates_for_itself_and_pays_no_first_turn_again(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values |= {"seeds": [0], "arms": ["self_debate"], "warm": None, "value": False}
+    values["opd"]["max_steps"] = 1
+    values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
+    found, _ = carry_out(values, tmp_path)
+    assert [a["name"] for a in found["arms"]] == ["student", "self_debate:ada", "self_debate:bob"]
+    with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
+        paid = {cost.stage: cost.calls for cost in journal.costs() if cost.agent == "ada"}
+    assert (paid["debate:states"], paid["debate:states-ada"]) == (2 * 8, 8), "the first turn is not paid again"
+
+
+def test_the_plan_counts_what_a_run_asks_for(values: dict[str, Any], tmp_path: Path) -> None:
+    values |= {"seeds": [0], "arms": ["debate_opd", "self_debate"], "value": False}
+    recipe = check_recipe(values, Path("test.yaml"))
+    assert isinstance(recipe, Options)
+    planned = plan(recipe)
+    _, paid = carry_out(values, tmp_path)
+    assert sum(p.least for p in planned) <= paid <= sum(p.most for p in planned)
+
+
+def test_bad_arms_and_scorers_are_found_before_anything_is_spent(values: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="unknown arm `debate`"):
+        check_recipe({**values, "arms": ["debate"]}, Path("test.yaml"))
+    with pytest.raises(RecipeError, match="takes as long as `debate_opd`"):
+        check_recipe({**values, "arms": ["sft_debate_seconds"]}, Path("test.yaml"))
+    with pytest.raises(RecipeError, match="gives no distributions"):
+        carry_out({**values, "scorers": [values["teachers"][0]]}, tmp_path)
+    with pytest.raises(RecipeError, match="stop"):
+        check_recipe({**values, "debate": {**values["debate"], "stop": "all_correct"}}, Path("test.yaml"))

@@ -1,0 +1,406 @@
+"""On-policy distillation: exact alignment, no leaks, the published loss, every teacher counted, exact resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from vivavoce.errors import DataError, RecipeError
+from vivavoce.records import Completion, State, View
+from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
+from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.scorers import Action, open_scorer
+from vivavoce.train.tokens import context_ids
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
+NOTES = "Bob said the answer is 42 and not 48. Each step was checked. Nobody believed it."
+
+
+@pytest.fixture(scope="module")
+def words() -> PreTrainedTokenizerFast:
+    return bpe()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, words: PreTrainedTokenizerFast) -> dict[str, Path]:
+    """A student and three teachers; ``wide`` is the first teacher with a padded vocabulary."""
+    made = {}
+    for i, name in enumerate(("student", "ada", "bob", "cyd")):
+        made[name] = tmp_path_factory.mktemp(name)
+        tiny_model(seed=i, vocab_size=len(words)).save_pretrained(made[name])
+        words.save_pretrained(made[name])
+    made["wide"] = tmp_path_factory.mktemp("wide")
+    wide = tiny_model(seed=1, vocab_size=len(words))
+    wide.resize_token_embeddings(len(words) + 48, mean_resizing=False)
+    wide.save_pretrained(made["wide"])
+    words.save_pretrained(made["wide"])
+    return made
+
+
+def scorer(folders: dict[str, Path], name: str) -> Scorer:
+    return Scorer(name=name, model=str(folders[name]), fingerprint=name)
+
+
+def settings(folders: dict[str, Path], scorers: Sequence[str] = ("ada",), **changes: Any) -> OnPolicySettings:
+    values: dict[str, Any] = {
+        "scorers": tuple(scorer(folders, s) for s in scorers),
+        "lora": None,
+        "learning_rate": 1e-3,
+        "max_steps": 4,
+        "states_per_step": 2,
+        "max_new_tokens": 12,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_length": 300,
+        "log_steps": 1,
+        "threads": 1,
+    }
+    return OnPolicySettings(**{**values, **changes})
+
+
+def states(weights: Sequence[float] = (1.0,), shown: str = "") -> list[State]:
+    """One state for each question; what is shown to scorers stands before the question."""
+    found = []
+    for q in QUESTIONS:
+        views = tuple(View(messages(f"{shown} {q}".strip()), w) for w in weights)
+        found.append(State(q, messages(q), views, (Completion("42", "n"),)))
+    return found
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [point["loss"] for point in curve(folder)]
+
+
+def test_the_first_loss_is_the_published_formula_on_the_students_own_tokens(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Eq. 8 written out with whole logits, answer by answer, without packing, chunks or fusion."""
+    how = settings(folders, ("ada", "bob"), max_steps=1, states_per_step=3, rollouts=2, objective=Objective())
+    given = states((0.7, 0.3), NOTES)
+    drawn = _recorded_actions(how, folders, given, tmp_path)
+    student, teachers = tiny_model(0, vocab_size=len(words)), [tiny_model(i, vocab_size=len(words)) for i in (1, 2)]
+    total = 0.0
+    for action, state in drawn:
+        size = len(action.ids)
+
+        def distribution(model: Any, prompt: Any, size: int = size, ids: tuple[int, ...] = action.ids) -> torch.Tensor:
+            context = context_ids(words, prompt)
+            logits = (
+                model(torch.tensor([[*context, *ids]])).logits[0, len(context) - 1 : len(context) - 1 + size].detach()
+            )
+            return logits.double().softmax(-1)
+
+        q = distribution(student, state.prompt)
+        for view, teacher in zip(state.views, teachers, strict=True):
+            p = distribution(teacher, view.messages)
+            m = (p + q) / 2
+            jsd = 0.5 * ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1))
+            total += view.weight * float(jsd.mean()) / len(drawn)
+    assert len(drawn) == 6
+    assert losses(tmp_path / "run")[0] == pytest.approx(total, rel=1e-4)
+
+
+def _recorded_actions(
+    how: OnPolicySettings, folders: dict[str, Path], given: list[State], tmp_path: Path
+) -> list[tuple[Action, State]]:
+    """The answers that a training run draws in its first update, caught on the way."""
+    from vivavoce.train.on_policy import OnPolicyTrainer
+
+    caught: list[tuple[Action, State]] = []
+    real = OnPolicyTrainer.actions
+
+    def spy(self: Any, model: Any, prepared: Any, places: Any) -> list[Action]:
+        actions = real(self, model, prepared, places)
+        caught.extend((a, prepared[a.state].state) for a in actions)
+        return actions
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnPolicyTrainer, "actions", spy)
+        train_on_policy(folders["student"], given, how, tmp_path / "run", seed=0)
+    return caught
+
+
+def test_the_students_input_holds_nothing_of_what_its_teachers_are_shown(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    secret = "thence others agreed"
+    drawn = _recorded_actions(settings(folders, max_steps=3), folders, states(shown=secret), tmp_path)
+    spied: list[list[int]] = []
+    from vivavoce.train import on_policy
+
+    real = on_policy.pack
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(on_policy, "pack", lambda rows: spied.extend(list(r.ids) for r in rows) or real(rows))
+        train_on_policy(folders["student"], states(shown=secret), settings(folders), tmp_path / "again", seed=0)
+    assert drawn
+    assert spied
+    assert all(secret not in words.decode(ids) for ids in spied)
+
+
+@pytest.mark.parametrize("kind", ["jsd", "reverse_kl", "forward_kl", "log_ratio"])
+def test_identical_teachers_with_one_view_are_one_teacher(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    objective = Objective(divergence=kind)  # type: ignore[arg-type]
+    one = settings(folders, ("ada",), objective=objective)
+    three = settings(folders, ("ada", "ada", "ada"), objective=objective)
+    train_on_policy(folders["student"], states((1.0,), NOTES), one, tmp_path / "one", seed=3)
+    train_on_policy(folders["student"], states((0.2, 0.5, 0.3), NOTES), three, tmp_path / "three", seed=3)
+    assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
+def test_the_order_of_teachers_changes_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    train_on_policy(folders["student"], states((0.2, 0.8)), settings(folders, ("ada", "bob")), tmp_path / "a", seed=3)
+    train_on_policy(folders["student"], states((0.8, 0.2)), settings(folders, ("bob", "ada")), tmp_path / "b", seed=3)
+    assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
+
+
+def test_a_padded_vocabulary_is_cut_to_the_real_one(folders: dict[str, Path], tmp_path: Path) -> None:
+    train_on_policy(folders["student"], states(), settings(folders, ("ada",)), tmp_path / "a", seed=3)
+    train_on_policy(folders["student"], states(), settings(folders, ("wide",)), tmp_path / "b", seed=3)
+    assert losses(tmp_path / "a") == pytest.approx(losses(tmp_path / "b"), rel=1e-5)
+
+
+def test_a_batch_of_unequal_prompts_scores_as_one_by_one(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast
+) -> None:
+    how = settings(folders)
+    opened = open_scorer(how.scorers[0], how)
+    opened.prepare(300)
+    views = [s.views[0] for s in states(shown=NOTES)]
+    actions = [Action(i % 3, tuple(range(20 + i, 25 + 3 * i))) for i in range(6)]
+    together = opened.hidden(views, actions)
+    alone = torch.cat([opened.hidden([views[a.state]], [a._replace(state=0)]) for a in actions])
+    assert together.shape[0] == sum(len(a.ids) for a in actions)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_each_row_predicts_the_token_in_its_place_and_the_last_one_the_end_of_turn(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast
+) -> None:
+    how = settings(folders)
+    opened = open_scorer(how.scorers[0], how)
+    view = states()[0].views[0]
+    ids = (*words("forty-two").input_ids, words.eos_token_id)
+    logits = opened.logits(opened.hidden([view], [Action(0, ids)]), len(words))
+    context = context_ids(words, view.messages)
+    whole = opened.model(torch.tensor([[*context, *ids]])).logits[0]
+    assert logits.shape == (len(ids), len(words))
+    torch.testing.assert_close(logits, whole[len(context) - 1 : -1].detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_view_that_does_not_fit_a_scorer_stops_the_run_before_it_starts(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="scorer ada takes 512 tokens"):
+        train_on_policy(folders["student"], states(shown=NOTES * 40), settings(folders), tmp_path / "run", seed=0)
+    assert not (tmp_path / "run" / "loss.jsonl").exists()
+
+
+def test_states_that_do_not_fit_the_student_are_dropped_up_to_the_stated_coverage_only(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    long = [State("long", messages(NOTES * 20), states()[0].views), *states()]
+    with pytest.raises(DataError, match="only 3 of 4 states fit"):
+        train_on_policy(folders["student"], long, settings(folders), tmp_path / "a", seed=0)
+    done = train_on_policy(folders["student"], long, settings(folders, min_coverage=0.7), tmp_path / "b", seed=0)
+    assert (done.rows_used, done.rows_dropped) == (3, 1)
+
+
+def test_views_must_match_the_scorers_and_weigh_one_together(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="for 2 scorers"):
+        train_on_policy(folders["student"], states((1.0,)), settings(folders, ("ada", "bob")), tmp_path, seed=0)
+    with pytest.raises(DataError, match="weigh"):
+        train_on_policy(folders["student"], states((0.5,)), settings(folders), tmp_path, seed=0)
+    with pytest.raises(RecipeError, match="nobody scores"):
+        train_on_policy(folders["student"], states(()), settings(folders, ()), tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 8, "alpha": 16, "targets": ("q_proj", "v_proj", "gate_proj")}])
+def test_the_student_moves_towards_its_teacher(folders: dict[str, Path], tmp_path: Path, lora: Any) -> None:
+    rate = 5e-2 if lora else 1e-2
+    how = settings(folders, lora=lora, max_steps=60, learning_rate=rate, states_per_step=3, rollouts=2)
+    done = train_on_policy(folders["student"], states(), how, tmp_path / "run", seed=0)
+    before, after = losses(tmp_path / "run")[:3], losses(tmp_path / "run")[-3:]
+    assert sum(after) < (0.85 if lora else 0.6) * sum(before)  # an adapter on a random model cannot do as much
+    assert done.details["scored_tokens"] == done.details["answer_tokens"] > 0
+    assert all(point["coverage"] == 1.0 for point in curve(tmp_path / "run"))
+    assert lora or curve(tmp_path / "run")[-1]["agreement/ada"] > curve(tmp_path / "run")[0]["agreement/ada"]
+
+
+@pytest.mark.parametrize("own", ["frozen", "ema"])
+def test_a_killed_run_goes_on_to_the_same_weights_bit_by_bit(
+    folders: dict[str, Path], tmp_path: Path, own: str
+) -> None:
+    me = Scorer(name="me", own=own)  # type: ignore[arg-type]
+    how = settings(folders, scorers=(), max_steps=6, save_steps=2, learning_rate=1e-2)
+    how = how.model_copy(update={"scorers": (scorer(folders, "ada"), me), "ema_decay": 0.5})
+    given = states((0.5, 0.5), NOTES)
+    train_on_policy(folders["student"], given, how, tmp_path / "whole", seed=0)
+    with pytest.raises(Killed):
+        train_on_policy(folders["student"], given, how, tmp_path / "killed", seed=0, progress=die_at(5))
+    assert not (tmp_path / "killed" / "train_result.json").exists()
+    train_on_policy(folders["student"], given, how, tmp_path / "killed", seed=0)
+    assert equal(tmp_path / "whole", tmp_path / "killed")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+
+
+def test_a_student_that_scores_itself_under_its_own_prompt_has_nothing_to_learn(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    how = settings(folders, scorers=()).model_copy(update={"scorers": (Scorer(name="me"),)})
+    train_on_policy(folders["student"], states(), how, tmp_path / "plain", seed=0)
+    assert losses(tmp_path / "plain")[0] == pytest.approx(0.0, abs=1e-6)
+    train_on_policy(folders["student"], states(shown=NOTES), how, tmp_path / "shown", seed=0)
+    assert losses(tmp_path / "shown")[0] > 1e-4
+
+
+def test_recorded_answers_are_learnt_from_in_the_share_that_was_asked_for(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    how = settings(folders, on_policy=0.5, max_steps=20, states_per_step=3)
+    drawn = _recorded_actions(how, folders, states(), tmp_path)
+    recorded = [a for a, _ in drawn if not a.on_policy]
+    assert 15 <= len(recorded) <= 45  # of 60, chance .5: five standard deviations
+    assert {a.ids for a in recorded} == {(*words("42").input_ids, words.eos_token_id)}
+    none = settings(folders, on_policy=0.0)
+    assert all(not a.on_policy for a, _ in _recorded_actions(none, folders, states(), tmp_path / "none"))
+    bare = [State(s.problem, s.prompt, s.views) for s in states()]
+    with pytest.raises(DataError, match="no recorded answers"):
+        train_on_policy(folders["student"], bare, none, tmp_path / "bare", seed=0)
+
+
+def test_token_and_sequence_means_differ_as_they_should(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Answers of 1 and of 12 tokens: the sequence mean counts both alike, the token mean by length."""
+    ids = tuple(range(30, 41))
+    given = [
+        State(q, messages(q), (View(messages(q), 1.0),), (Completion(text, "n"),))
+        for q, text in zip(QUESTIONS, ("", str(bpe().decode(list(ids))), ""), strict=True)
+    ][:2]
+    found = {}
+    for reduction in ("sequence", "token"):
+        how = settings(folders, on_policy=0.0, max_steps=1, reduction=reduction)
+        train_on_policy(folders["student"], given, how, tmp_path / reduction, seed=0)
+        found[reduction] = losses(tmp_path / reduction)[0]
+    alone = []
+    for i, state in enumerate(given):
+        how = settings(folders, on_policy=0.0, max_steps=1, states_per_step=1)
+        train_on_policy(folders["student"], [state], how, tmp_path / f"alone{i}", seed=0)
+        alone.append(losses(tmp_path / f"alone{i}")[0])
+    sizes = [len(bpe()(s.recorded[0].text).input_ids) + 1 for s in given]
+    assert found["sequence"] == pytest.approx(sum(alone) / 2, rel=1e-4)
+    assert found["token"] == pytest.approx(sum(a * n for a, n in zip(alone, sizes, strict=True)) / sum(sizes), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def other_words() -> PreTrainedTokenizerFast:
+    """Byte-level BPE that cuts the same texts into other tokens, with another end of turn."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<stop>", "<user>", "<assistant>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(["Check the answer: 6 * 7 and 12 + 30 make forty-two."] * 9, trainer)
+    template = (
+        "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '<stop>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<stop>", pad_token="<stop>", chat_template=template
+    )
+
+
+def test_a_teacher_with_another_tokenizer_teaches_too(
+    folders: dict[str, Path], other_words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    tiny_model(5, vocab_size=len(other_words), pad_token_id=0, eos_token_id=0).save_pretrained(tmp_path / "eve")
+    other_words.save_pretrained(tmp_path / "eve")
+    folders = {**folders, "eve": tmp_path / "eve"}
+    how = settings(folders, ("ada", "eve"), max_steps=40, states_per_step=3, rollouts=2, learning_rate=1e-2)
+    done = train_on_policy(folders["student"], states((0.3, 0.7)), how, tmp_path / "run", seed=0)
+    found = losses(tmp_path / "run")
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    assert done.details["scored_tokens"] == done.details["answer_tokens"]
+    merged = settings(folders, ("ada", "eve"), objective=Objective(aggregate="arithmetic"))
+    with pytest.raises(RecipeError, match="nothing to merge"):
+        train_on_policy(folders["student"], states((0.5, 0.5)), merged, tmp_path / "merged", seed=0)
+
+
+@pytest.mark.parametrize("kind", ["jsd", "reverse_kl", "forward_kl", "log_ratio"])
+def test_compared_by_bytes_a_teacher_with_the_students_tokenizer_gives_the_exact_loss(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    from vivavoce.train import on_policy
+
+    how = settings(folders, ("ada", "bob"), objective=Objective(divergence=kind), rollouts=2, max_steps=3)
+    # recorded answers, because what a random model draws need not be how the tokenizer would spell it
+    how = how.model_copy(update={"on_policy": 0.0})
+    given = [
+        State(s.problem, s.prompt, s.views, (Completion("The sum of twelve and thirty is 42.", "n"),))
+        for s in states((0.4, 0.6), NOTES)
+    ]
+    train_on_policy(folders["student"], given, how, tmp_path / "exact", seed=0)
+    monkeypatch.setattr(on_policy, "same_tokenizer", lambda *_: ["as if"])
+    train_on_policy(folders["student"], given, how, tmp_path / "bytes", seed=0)
+    assert losses(tmp_path / "bytes") == pytest.approx(losses(tmp_path / "exact"), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_loss_is_that_of_trls_distillation_trainer_on_the_same_tokens(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    from datasets import Dataset
+    from trl import DistillationConfig, DistillationTrainer
+
+    text = "Bob said 42. Check each step, then answer"
+    state = State("q", messages(QUESTIONS[0]), (View(messages(QUESTIONS[0]), 1.0),), (Completion(text, "n"),))
+    prompt = context_ids(words, state.prompt)
+    ids = [*words(text).input_ids, words.eos_token_id]
+    for beta in (0.0, 0.5, 1.0):
+        how = settings(
+            folders, max_steps=1, states_per_step=1, on_policy=0.0, reduction="token", objective=Objective(beta=beta)
+        )
+        train_on_policy(folders["student"], [state], how, tmp_path / f"ours{beta}", seed=0)
+        config = DistillationConfig(
+            output_dir=str(tmp_path / "trl"),
+            beta=beta,
+            temperature=1.0,
+            use_cpu=True,
+            bf16=False,
+            activation_checkpointing=False,
+            report_to="none",
+            per_device_train_batch_size=1,
+            max_completion_length=64,
+        )
+        padded = PreTrainedTokenizerFast.from_pretrained(folders["student"], padding_side="left")
+        trainer = DistillationTrainer(
+            tiny_model(0, vocab_size=len(words)),
+            tiny_model(1, vocab_size=len(words)),
+            args=config,
+            train_dataset=Dataset.from_list([{"prompt": [dict(m) for m in state.prompt]}]),
+            processing_class=padded,
+        )
+        inputs = {
+            "prompt_ids": torch.tensor([prompt]),
+            "prompt_mask": torch.ones(1, len(prompt), dtype=torch.long),
+            "completion_ids": torch.tensor([ids]),
+            "completion_mask": torch.ones(1, len(ids), dtype=torch.long),
+        }
+        theirs = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(len(ids)))
+        assert losses(tmp_path / f"ours{beta}")[0] == pytest.approx(float(theirs), rel=1e-4), beta
