@@ -155,3 +155,23 @@ def test_a_plan_bounds_what_each_agent_is_asked(
     for name, times in asked.items():
         least, most = calls_per_question(rules, 3, "student" if name == "student" else "teacher", 1)
         assert least <= times <= most
+
+
+@pytest.mark.parametrize(
+    ("topology", "reads"),
+    [
+        ("all", {"a": "abc", "b": "abc", "c": "abc"}),
+        ("ring", {"a": "ab", "b": "bc", "c": "ac"}),
+        ("star", {"a": "abc", "b": "ab", "c": "ac"}),
+    ],
+)
+@pytest.mark.parametrize("whole", ["last_round", "all_rounds"])
+def test_who_reads_whom_is_what_the_topology_says(
+    hold: Debate, topology: str, reads: dict[str, str], whole: str
+) -> None:
+    teachers = {"a": always(4), "b": always(5), "c": always(6)}
+    graph = hold(teachers, max_rounds=3, stop="cap_only", topology=topology, reads=whole, feedback_from="none")
+    for n in graph.answers(2):
+        read = [graph.by_id[p] for p in n.parents if graph.by_id[p].kind == "answer"]
+        assert {p.agent for p in read} == set(reads[n.agent])
+        assert {p.round for p in read} == ({0, 1} if whole == "all_rounds" else {1})

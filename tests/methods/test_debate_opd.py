@@ -108,6 +108,24 @@ def test_a_smaller_committee_debates_for_itself_and_pays_no_first_turn_again(
     assert (paid["debate:states"], paid["debate:states-ada"]) == (2 * 8, 8), "the first turn is not paid again"
 
 
+def test_an_action_aware_debate_reads_the_students_answer_and_trains_on_it(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values |= {"seeds": [0], "arms": ["sees_action"], "warm": None, "value": False}
+    values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
+    values["opd"]["min_coverage"] = 0.2  # an untaught student may say nothing at all
+    found, _ = carry_out(values, tmp_path)
+    assert [a["name"] for a in found["arms"]] == ["student", "sees_action"]
+    rows = [from_json(State, x) for x in (tmp_path / "data" / "sees_action-0.jsonl").read_text().splitlines()]
+    said = {g.problem.id: g for g in read_graphs(tmp_path / "graphs" / "states-seen-0.jsonl")}
+    for state in rows:
+        (answer,) = said[state.problem].stated(0, ["student"])
+        assert [c.source for c in state.recorded] == ([answer.id] if answer.text.strip() else [])
+        assert said[state.problem].rounds == 2
+    turns = [n for g in said.values() for n in g.answers(1)]
+    assert all("student" in {said[n.problem].by_id[p].agent for p in n.parents} for n in turns)
+
+
 def test_the_plan_counts_what_a_run_asks_for(values: dict[str, Any], tmp_path: Path) -> None:
     values |= {"seeds": [0], "arms": ["debate_opd", "self_debate"], "value": False}
     recipe = check_recipe(values, Path("test.yaml"))

@@ -63,6 +63,7 @@ def shared_information(
         place = {n.agent: i for i, n in enumerate(said)}
         rounds = [graph.stated(r, speakers) for r in range(round + 1)]
         said = [n for turns in rounds for n in sorted(turns, key=lambda n: place.get(n.agent, len(place)))]
+    said = [n for n in said if _heard(n.agent, reader, speakers, rules)]
     shown: list[Node] = []
     statements = []
     for n in said:
@@ -85,6 +86,15 @@ def shared_information(
         assert count is not None, "a budget needs a token counter"
         statements, shortened = fit(statements, budget, count)
     return Context(tuple(statements), tuple(n.id for n in shown), any(n.saw_gold for n in shown), shortened)
+
+
+def _heard(speaker: str, reader: str, speakers: tuple[str, ...], rules: DebateRules) -> bool:
+    """Whether ``reader`` reads ``speaker``. Who does not sit at the table reads everybody."""
+    if rules.topology == "all" or speaker == reader or reader not in speakers:
+        return True
+    if rules.topology == "star":
+        return speakers[0] in (reader, speaker)
+    return speakers[(speakers.index(reader) + 1) % len(speakers)] == speaker
 
 
 def _masked(text: str, graph: Graph, rules: DebateRules) -> str:

@@ -46,7 +46,7 @@ class Committee:
     @property
     def speakers(self) -> tuple[str, ...]:
         """Those whose answers the others read."""
-        return tuple(m.name for m in self.members if m.role == "teacher" or self.rules.student == "always")
+        return tuple(m.name for m in self.members if m.role == "teacher" or self.rules.hears_student)
 
 
 async def debate(problem: Problem, committee: Committee) -> Graph:

@@ -48,6 +48,11 @@ class DebateRules(BaseModel, frozen=True):
     reads: Literal["last_round", "all_rounds"] = Field(
         default="last_round", description="what a later answer is shown: the round before (paper), or all of them"
     )
+    topology: Literal["all", "ring", "star"] = Field(
+        default="all",
+        description="whom a speaker reads beside itself: all (paper), the next one in the order of the recipe, or the "
+        "first one, who reads all",
+    )
     student: Literal["always", "first_round", "never"] = Field(
         default="always",
         description="rounds in which the student answers; first_round: its attempts are graded and "
@@ -69,6 +74,11 @@ class DebateRules(BaseModel, frozen=True):
         description="budget for what the others said, in tokens of the student; longest blocks are "
         "shortened first, question and instruction never (paper: none)",
     )
+
+    @property
+    def hears_student(self) -> bool:
+        """Whether others read what the student says."""
+        return self.student == "always"
 
     @model_validator(mode="after")
     def _consistent(self) -> DebateRules:
@@ -93,8 +103,16 @@ class StateRules(DebateRules, frozen=True):
     roles: Literal["gold_free"] = "gold_free"
     reflect: Literal[False] = False
     feedback_from: Literal["none"] = "none"
-    student: Literal["never"] = "never"
+    student: Literal["never", "first_round"] = Field(
+        default="never",
+        description="first_round: the debate is held on an answer of the student's, which all read and nobody changes; "
+        "set by arms with sees_action",
+    )
     reads: Literal["last_round", "all_rounds"] = Field(
         default="all_rounds", description="what a later turn, and a scorer, is shown (paper: all rounds)"
     )
     ask_confidence: bool = Field(default=True, description="every turn ends with a stated confidence (paper)")
+
+    @property
+    def hears_student(self) -> bool:
+        return self.student != "never"

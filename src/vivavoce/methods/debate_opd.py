@@ -92,6 +92,15 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
                 plans[name] = (start, s.imitate(name, arm, graphs[None]), s.as_many(recipe.sft, recipe.opd))
                 continue
             table = None if arm.debaters is None else tuple(arm.debaters)
+            if arm.sees_action:
+                seen = {seed: await s.debate(problems, table, (start, seed)) for seed in recipe.seeds}
+                made = {k: s.supervise(f"{name}-{k}", arm, g, recipe.opd) for k, g in seen.items()}
+                plans[name] = (
+                    start,
+                    {k: path for k, (path, _) in made.items()},
+                    {k: how for k, (_, how) in made.items()},
+                )
+                continue
             if table not in graphs:
                 graphs[table] = await s.debate(problems, table)
             plans[name] = (start, *s.supervise(name, arm, graphs[table], recipe.opd))
@@ -124,4 +133,5 @@ def plan(recipe: Options) -> list[Planned]:
     arms = recipe.wanted.values()
     tables = {None} | {tuple(a.debaters) for a in arms if isinstance(a, OnPolicyArm) and a.debaters is not None}
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
-    return plan_states(recipe, recipe.debate, [None if t is None else list(t) for t in tables], students)
+    seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
+    return plan_states(recipe, recipe.debate, [None if t is None else list(t) for t in tables], students, seen)

@@ -13,6 +13,7 @@ from vivavoce.data.examples import plain_prompt
 from vivavoce.data.states import Debated, states, winner
 from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import StateRules
+from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
 from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm
@@ -45,20 +46,31 @@ class DistilSession(Session[StateRules]):
                 )
         self.scorers, self.supervision = {spec.name: spec for spec in scorers}, {}
 
-    async def debate(self, problems: Sequence[Problem], debaters: Sequence[str] | None = None) -> list[Graph]:
-        """Debate the states, blind to what the student will say: once, for every student, seed and objective.
+    async def debate(
+        self,
+        problems: Sequence[Problem],
+        debaters: Sequence[str] | None = None,
+        action: tuple[Trained, int] | None = None,
+    ) -> list[Graph]:
+        """Debate the states: once, for every student, seed and objective.
 
         ``debaters`` are some of the teachers, None all. Draws depend on who sits at the table through what they read
-        alone: the first round of a smaller committee costs nothing again.
+        alone: the first round of a smaller committee costs nothing again. Blind to what the student will say, unless
+        ``action``, a student and its seed, puts an answer of that student on the table.
         """
         names = list(debaters or self.teachers)
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
         if len(members) < len(names):
             raise RecipeError(f"unknown debaters among {', '.join(names)}", "debaters", f"name some of {self.teachers}")
-        stage = "states" if debaters is None else f"states-{'-'.join(names)}"
+        stage, rules = "states" if debaters is None else f"states-{'-'.join(names)}", self.rules
+        if action is not None:
+            (student, seed), spec = action, self.recipe.student
+            agent = self._agent(spec, model=str(student.of(seed)[0]))
+            members.append(Member(agent, "student", spec.sampling()))
+            stage, rules = f"{stage}-seen-{seed}", self._seen
         committee = Committee(
             tuple(members),
-            self.rules,
+            rules,
             self.prompts,
             self.task,
             self.run.journal,
@@ -69,14 +81,19 @@ class DistilSession(Session[StateRules]):
         return await self._graphs(
             stage,
             members,
-            self.rules,
+            rules,
             problems,
             lambda done: debate_all(problems, committee, self.recipe.in_flight, done),
         )
 
-    def made(self, debaters: Sequence[str] | None = None) -> Debated:
+    @property
+    def _seen(self) -> StateRules:
+        return self.rules.model_copy(update={"student": "first_round"})
+
+    def made(self, debaters: Sequence[str] | None = None, sees_action: bool = False) -> Debated:
         """What views of a debate are made with."""
-        return Debated(self.rules, self.prompts, self.task, tuple(debaters or self.teachers), self.recipe.seed)
+        speakers = (*(debaters or self.teachers), *((self.student,) if sees_action else ()))
+        return Debated(self._seen if sees_action else self.rules, self.prompts, self.task, speakers, self.recipe.seed)
 
     # --- supervision
 
@@ -86,7 +103,11 @@ class DistilSession(Session[StateRules]):
         """The states of an arm, written into the run, and how to train on them."""
         who = list(arm.scorers or self.scorers)
         rate = settings.on_policy if arm.on_policy is None else arm.on_policy
-        found, counts = states(graphs, arm, who, self.made(arm.debaters), winner if rate < 1 else lambda _: [])
+        recorded = winner
+        if arm.sees_action:
+            rate, recorded = 0.0, self._action
+        made = self.made(arm.debaters, arm.sees_action)
+        found, counts = states(graphs, arm, who, made, recorded if rate < 1 else lambda _: [])
         self.supervision[name] = counts.facts()
         if counts.dropped > (1 - settings.min_coverage) * len(graphs):
             raise RecipeError(
@@ -106,6 +127,9 @@ class DistilSession(Session[StateRules]):
             "template": self.recipe.student.options.get("chat_template_kwargs", {}),
         }
         return self.rows(name, found), settings.model_copy(update=changes)
+
+    def _action(self, graph: Graph) -> list[Node]:
+        return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
 
     def _scorer(self, name: str) -> Scorer:
         if name == self.student:

@@ -19,6 +19,11 @@ class OnPolicyArm(Supervision):
     scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
     debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
     objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
+    sees_action: bool = Field(
+        default=False,
+        description="the debate is held on an answer that the student gave before training, and it learns from that "
+        "answer (paper: the debate is blind to it, so that scorers cannot copy it)",
+    )
     on_policy: float | None = Field(
         default=None, ge=0, le=1, description="share of sampled answers; None: the recipe's"
     )
@@ -58,6 +63,7 @@ STANDARD: dict[str, Arm] = {
     "no_marks": OnPolicyArm(hide_confidence=True),
     "shuffled": OnPolicyArm(context="shuffled"),
     "filler": OnPolicyArm(context="filler", weights="uniform"),
+    "sees_action": OnPolicyArm(sees_action=True),
     "gold": OnPolicyArm(context="gold", weights="uniform"),
     "sft_debate": ImitationArm(),
     "sft_debate_seconds": ImitationArm(seconds_of="debate_opd"),

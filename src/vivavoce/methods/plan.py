@@ -42,20 +42,23 @@ def plan_debate(recipe: Recipe, rules: DebateRules, attempts: int, students: int
 
 
 def plan_states(
-    recipe: Recipe, rules: DebateRules, tables: Sequence[Sequence[str] | None], students: int
+    recipe: Recipe, rules: DebateRules, tables: Sequence[Sequence[str] | None], students: int, seen: int = 0
 ) -> list[Planned]:
     """Calls of debates on the student's states, one for each table of debaters (None: all teachers), and of all tests.
 
-    First turns are the same at every table and are paid once. Scoring the student's tokens is no call.
+    First turns are the same at every table and are paid once. ``seen`` more debates are held by all on an answer of
+    the student's. Scoring the student's tokens is no call.
     """
     counted = _Counted(recipe, rules)
     train = counted.train
     for spec in recipe.teachers:
         sizes = [len(t) if t is not None else len(recipe.teachers) for t in tables if t is None or spec.name in t]
+        sizes += [len(recipe.teachers) + 1] * seen
         later = (rules.max_rounds - 1) * len(sizes)
         calls = (spec.samples + later) * train if sizes else 0
         turns = sum(sizes) * sum(range(1, rules.max_rounds)) if rules.reads == "all_rounds" else sum(sizes) * later
         counted.add("debate:states", spec, calls, calls, turns * train * spec.max_new_tokens)
+    counted.add("debate:states", recipe.student, seen * train, seen * train)
     counted.tests(students)
     return counted.planned
 
