@@ -24,6 +24,8 @@ def chunked_loss(head: torch.nn.Module, hidden: Tensor, size: int, of: Of) -> Te
 
     ``hidden`` has shape (N, H). ``of`` may close over anything, but gradients reach its logits alone.
     """
+    if not torch.is_grad_enabled():  # inside the function it never is, and what requires a gradient says so still
+        return _Chunked.apply(head, of, size, hidden.detach())  # type: ignore[no-any-return]
     trained = [p for p in head.parameters() if p.requires_grad]
     return _Chunked.apply(head, of, size, hidden, *trained)  # type: ignore[no-any-return]
 

@@ -45,7 +45,7 @@ def distillation_loss(
     ...  for d in ("forward_kl", "reverse_kl", "jsd", "log_ratio")]
     [0.5108, 0.3681, 0.1017, 0.5878]
     """
-    s = torch.log_softmax(student.float() / objective.temperature, -1)
+    s, weights = torch.log_softmax(student.float() / objective.temperature, -1), weights.detach()
     with torch.no_grad():
         ts = [torch.log_softmax(t.float() / objective.temperature, -1) for t in teachers]
         if objective.aggregate != "sum" and len(ts) > 1:
@@ -53,7 +53,7 @@ def distillation_loss(
     if objective.divergence == "log_ratio":
         return _log_ratio(s, ts, weights, sampled)
     if objective.top_k is not None:
-        kept = _support(s, ts, sampled, objective.top_k)
+        kept = _support(s, ts, weights, sampled, objective.top_k)
         s, ts = _with_rest(s, kept), [_with_rest(t, kept) for t in ts]
     kind = objective.kind
     if kind == "reverse_kl":
@@ -71,8 +71,10 @@ def _one(s: Tensor, t: Tensor, objective: Objective) -> Tensor:
     if objective.divergence == "clipped_reverse_kl":
         return (s.exp() * (s - t).clamp(max=objective.clip)).sum(-1)
     b = objective.beta
-    m = torch.logaddexp(t + math.log(b), s + math.log(1 - b))
-    value = b * (t.exp() * (t - m)).sum(-1) + (1 - b) * (s.exp() * (s - m)).sum(-1)
+    # log p/m and log q/m from log p/q alone: m itself is so near to either near the ends that their difference is noise
+    gap, low, high = t - s, s.new_tensor(math.log(b)), s.new_tensor(math.log(1 - b))
+    to_t, to_s = -torch.logaddexp(low, high - gap), -torch.logaddexp(low + gap, high)
+    value = b * (t.exp() * to_t).sum(-1) + (1 - b) * (s.exp() * to_s).sum(-1)
     return value / (b * (1 - b)) if objective.form == "continuous" else value
 
 
@@ -104,17 +106,18 @@ def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tens
         return torch.log_softmax((stacked * w).sum(0), -1)
     present = (w > 0).expand_as(stacked)
     if objective.max_by == "elementwise":
-        return torch.log_softmax(stacked.masked_fill(~present, _NOTHING).amax(0), -1)
+        return torch.log_softmax(stacked.masked_fill(~present, -math.inf).amax(0), -1)
     sure = (stacked.exp() * stacked).sum(-1) if objective.max_by == "entropy" else stacked.amax(-1)
     best = sure.masked_fill(~present[..., 0], -math.inf).argmax(0)
     return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
 
 
-def _support(s: Tensor, ts: Sequence[Tensor], sampled: Tensor, k: int) -> Tensor:
+def _support(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor, k: int) -> Tensor:
     """Tokens to compare one by one, shape (N, V), bool."""
-    kept = torch.zeros_like(s, dtype=torch.bool)
-    for side in (s, *ts):
-        kept.scatter_(1, side.topk(min(k, side.shape[1]), 1).indices, True)
+    k = min(k, s.shape[1])
+    kept = torch.zeros_like(s, dtype=torch.bool).scatter_(1, s.topk(k, 1).indices, True)
+    for w, t in zip(weights.T, ts, strict=True):
+        kept |= torch.zeros_like(kept).scatter_(1, t.topk(k, 1).indices, True) & (w > 0)[:, None]
     return kept.scatter_(1, sampled[:, None], True)
 
 

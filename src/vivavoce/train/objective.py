@@ -50,11 +50,6 @@ class Objective(BaseModel):
     )
 
     @property
-    def fused(self) -> bool:
-        """Whether K teachers enter as one tensor: only the interior of jsd, and nothing else, needs all of them."""
-        return self.aggregate != "sum" or self.kind != "jsd"
-
-    @property
     def kind(self) -> str:
         """The divergence, with the ends of jsd by their names."""
         if self.divergence == "jsd" and self.beta in (0.0, 1.0):
