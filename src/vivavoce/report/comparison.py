@@ -85,7 +85,7 @@ def _family(name: str) -> int:
 
 def strongest_without_debate(results: Results) -> dict[str, str]:
     """Arm name to what it is the strongest of: students taught without a debate, and committees that held none."""
-    taught = [a for a in results["arms"] if a["name"].startswith("single:") or a["name"] == "multi_teacher"]
+    taught = [a for a in results["arms"] if a["name"].startswith(("single:", "multi_teacher"))]
     silent = [a for a in results["arms"] if _family(a["name"]) == 1]
     marks = {}
     for arms, what in ((taught, "strongest student without debate"), (silent, "strongest committee without debate")):
