@@ -7,7 +7,9 @@ on from its last checkpoint the next time.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
@@ -152,6 +154,15 @@ _said: Any = None
 def _open_worker(said: Any) -> None:
     global _said
     _said = said
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A killed run must not leave models in training behind, which the next start would train a second time."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(job: Job, folder: Path) -> None:
