@@ -69,7 +69,7 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
             "name: scoolhouse",
             r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:2",
         ),
-        ("method: debate_reflect", "method: debate", r"unknown method `debate`, did you mean `debate_reflect`"),
+        ("debate_reflect", "debate_reflex", r"unknown method `debate_reflex`, did you mean `debate_reflect`"),
         ("  max_rounds: 2", "  max_rounds: 2\n  max_rounds: 3", r"key `max_rounds` stands twice(?s:.*)recipe\.yaml:12"),
         ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
     ],
@@ -78,6 +78,30 @@ def test_a_mistake_is_told_with_its_line_and_what_is_allowed(tmp_path: Path, wro
     assert wrong in GOOD
     with pytest.raises(RecipeError, match=said):
         recipe(tmp_path, GOOD.replace(wrong, right, 1))
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("{name: scoolhouse}", r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:16"),
+        (
+            "{name: schoolhouse, tset: 5}",
+            r"unknown key `also_test\.mix\.tset`, did you mean `test`(?s:.*)recipe\.yaml:16",
+        ),
+        ("{test: 5}", r"key `also_test\.mix\.name` is missing(?s:.*)recipe\.yaml:16"),
+        ("{name: schoolhouse, kinds: [mux]}", r"also_test\.mix\.kinds\.0(?s:.*)recipe\.yaml:16"),
+    ],
+)
+def test_a_mistake_in_a_further_test_is_told_with_its_line(tmp_path: Path, test: str, said: str) -> None:
+    also = "also_test:\n  sum: {name: schoolhouse, kinds: [sum]}\n  mix: "
+    assert list(recipe(tmp_path, f"{GOOD}{also}{{name: schoolhouse}}\n").also_test) == ["sum", "mix"]
+    with pytest.raises(RecipeError, match=said):
+        recipe(tmp_path, f"{GOOD}{also}{test}\n")
+
+
+def test_the_name_of_a_further_test_leads_out_of_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="also_test"):
+        recipe(tmp_path, GOOD + "also_test:\n  ..: {name: schoolhouse}\n")
 
 
 def test_several_mistakes_are_told_at_once(tmp_path: Path) -> None:

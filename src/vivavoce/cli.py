@@ -162,6 +162,9 @@ def check(recipe: RecipePath, set_: Overrides = []) -> None:
     typer.echo(f"ok  prompts {loaded.rules.prompts}")
     for split in ("train", "test"):
         typer.echo(f"ok  task {task.name}: {len(task.problems(split))} {split} questions")
+    for name, spec in loaded.also_test.items():
+        other = open_task(spec.name, spec.options)
+        typer.echo(f"ok  also_test {name}: {len(other.problems('test'))} test questions of {other.name}")
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -89,6 +89,9 @@ class Recipe(BaseModel):
     teachers: list[AgentSpec] = Field(min_length=1)
     student: AgentSpec
     test: Examination = Examination()
+    also_test: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], TaskSpec] = Field(
+        default={}, description="further tests by name, each a task whose test questions every student sits as well"
+    )
     seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
     parallel: int = Field(default=1, ge=1, description="models trained at once, in processes of their own")
 
@@ -126,8 +129,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"not YAML: {e.problem}", f"{path}:{line}", "check indentation and quotes") from e
     if not isinstance(values, dict):
         raise RecipeError("a recipe is a mapping of keys to values", str(path), "see `viva list recipes`")
-    for override in overrides:
-        _override(values, override)
+    for change in overrides:
+        override(values, change, f"--set {change}")
     return check_recipe(values, path, root)
 
 
@@ -148,8 +151,8 @@ def find_recipe(name: Path) -> Path:
 def checked_overrides(model: type[M], overrides: Sequence[str]) -> M:
     """One section alone, its defaults overridden by ``--set`` texts. Raises RecipeError."""
     values: dict[str, Any] = {}
-    for override in overrides:
-        _override(values, override)
+    for change in overrides:
+        override(values, change, f"--set {change}")
     return plugins.check(model, values, "--set")
 
 
@@ -176,6 +179,7 @@ def _check_options(recipe: Recipe, where: _Lines) -> None:
         ("agents", recipe.student.backend, recipe.student, ("student",), "backend"),
         ("tasks", recipe.task.name, recipe.task, ("task",), "name"),
     ]
+    rooms += [("tasks", t.name, t, ("also_test", name), "name") for name, t in recipe.also_test.items()]
     for room, name, spec, loc, key in rooms:
         options = plugins.load(room, name, where((*loc, key))).Options
         try:
@@ -256,9 +260,10 @@ def _no_doubles(node: yaml.Node | None, path: Path) -> None:
             _no_doubles(value, path)
 
 
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    where, do = f"--set {override}", "write --set section.key=value"
+def override(values: dict[str, Any], change: str, where: str) -> None:
+    """Set what ``key.sub=value`` says, in place. Raises RecipeError, naming ``where`` it was written."""
+    key, equals, text = change.partition("=")
+    do = "write section.key=value"
     if not equals or not key:
         raise RecipeError("an override needs a key and a value", where, do)
     *path, last = key.split(".")

@@ -158,6 +158,59 @@ def test_random_takes_as_many_as_the_reviews_would_but_others() -> None:
     assert {d.reason for d in checked[-9:]} == {"wrong answer"}
 
 
+@pytest.mark.parametrize(
+    ("answers", "accepted"),
+    [
+        (("4", "4", "5"), {"ada", "bob"}),
+        (("5", "5", "4"), {"ada", "bob"}),
+        (("4", "5", None), set()),
+        (("4", None, None), {"ada"}),
+        ((None, None, None), set()),
+        (("4", "5", "6", "6"), {"cyd", "dan"}),
+        (("4", "4", "5", "5"), set()),
+    ],
+)
+def test_the_majority_is_the_most_frequent_answer_though_gold_is_4_and_a_tie_accepts_nothing(
+    answers: tuple[str | None, ...], accepted: set[str]
+) -> None:
+    nodes = [
+        n
+        for author, answer in zip(PANEL, answers, strict=False)
+        for n in scored(1, 1, author=author, answer=answer, correct=answer == "4")
+    ]
+    found = decide([graph(*nodes)], AcceptRules(take="majority"))
+    assert {d.author for d in found if d.verdict == "accepted"} == accepted
+    assert {d.verdict for d in found} <= {"accepted", "rejected"}
+
+
+def test_a_failed_call_has_no_vote_and_a_checked_majority_is_right_too() -> None:
+    failed = rationale("cyd", text="", answer=None, correct=None, status="error")
+    texts = [rationale("ada"), rationale("bob", answer="5", correct=False), failed]
+    found = decide([graph(*texts)], AcceptRules(take="majority"))
+    assert [d.verdict for d in found] == ["rejected", "rejected", "undecided"]
+    wrong = [rationale(who, answer="5", correct=False) for who in PANEL[:2]]
+    checked = decide([graph(*wrong, rationale("cyd"))], AcceptRules(take="majority", answer_check=True))
+    assert [d.reason for d in checked] == ["wrong answer", "wrong answer", "outvoted"]
+
+
+def test_only_the_reviewers_that_are_named_decide() -> None:
+    nodes = scored(5, 1, 1)
+    assert decided(*nodes).verdict == "rejected"
+    one = decided(*nodes, reviewers=["bob"], min_valid="all")
+    assert (one.verdict, one.value, one.valid) == ("accepted", 5, 1)
+    assert decided(*nodes, reviewers=["cyd", "dan"]).value == 1
+    own = (*nodes, review(nodes[0], "ada", 5))
+    assert decided(*own, reviewers=["ada"]).verdict == "undecided", "nobody judges itself"
+    assert decided(*own, reviewers=["ada"], self_review=True).value == 5
+
+
+def test_scores_of_those_who_do_not_count_enter_no_mean_and_no_spread() -> None:
+    both = [scored(5, 3), scored(4, 1, problem="q")]
+    graphs = [graph(*both[0]), graph(*both[1], problem="q")]
+    rules = AcceptRules(aggregate="standardised", reviewers=["bob"])
+    assert [d.value for d in decide(graphs, rules)] == pytest.approx([5, 4])
+
+
 @pytest.mark.parametrize("rules", [{"min_valid": 0}, {"min_valid": "some"}, {"top_m": 0}, {"tau": 3}, {"take": "none"}])
 def test_a_rule_that_makes_no_sense_is_refused(rules: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -170,6 +223,7 @@ SCORES = st.lists(st.lists(st.none() | st.integers(1, 5), min_size=3, max_size=3
 RULES = st.builds(
     AcceptRules,
     take=st.sampled_from(["reviewed", "reviewed", "random"]),
+    reviewers=st.none() | st.just(["ada", "bob"]),
     aggregate=st.sampled_from(["mean", "median", "min", "max", "share_above", "standardised"]),
     strict=st.booleans(),
     min_valid=st.sampled_from([1, 2, "all", "all_but_one"]),

@@ -15,7 +15,7 @@ from tests.debate.scripts import SUM, Script, broken
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.data.acceptance import AcceptRules, decide
-from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, rationale_rows
+from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, only, rationale_rows
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.review import ROLES, Panel, ReviewRules, review_all, reviewers_of
 from vivavoce.debate.speaking import Member
@@ -152,15 +152,15 @@ def test_a_second_run_and_a_changed_acceptance_ask_nothing(tmp_path: Path) -> No
 def test_rows_of_both_streams_name_what_they_come_from(hold) -> None:
     graph = hold({"a": saying(4, "[1]"), "b": saying(5, "[5]"), "c": saying(4, "[5]")})
     lessons = Lessons(ReviewRules(), prompt_set("general"), TASK, "student")
-    feedback = list(feedback_rows([graph], ["a", "c"], lessons))
+    feedback = list(feedback_rows(only([graph], ["a", "c"]), lessons))
     assert [(r.stream, graph.by_id[r.source[0]].agent) for r in feedback] == [("feedback", "a"), ("feedback", "c")]
     assert "Final answer: 7" in feedback[0].prompt[0]["content"]
     rules = AcceptRules(answer_check=True, threshold=2.5)  # a: 5, 5; b: 1, 5 but wrong; c: 1, 5
     decisions = decide([graph], rules)
-    rows = list(rationale_rows([graph], decisions, ["a", "b", "c"], lessons, rules))
+    rows = list(rationale_rows([graph], decisions, lessons, rules))
     assert [(graph.by_id[r.source[0]].agent, r.weight) for r in rows] == [("a", 1.0), ("c", pytest.approx(0.2))]
     assert "7" not in rows[0].prompt[0]["content"]
-    (tree,) = mistake_trees([graph], decisions, ["a", "c"], lessons)
+    (tree,) = mistake_trees([graph], decisions, lessons)
     assert [c.text for c in tree.rejected] == ["I add.\nFinal answer: 7"]
 
 
@@ -170,7 +170,7 @@ def test_shuffled_feedback_belongs_to_another_question(tmp_path: Path) -> None:
         graphs = asyncio.run(review_all(problems, panel({"a": saying()}, journal, saying(7), 1)))
     lessons = Lessons(ReviewRules(), prompt_set("general"), TASK, "student")
     own = {n.id: g.problem.id for g in graphs for n in g.nodes}
-    rows = list(feedback_rows(graphs, ["a"], lessons, shuffled=3))
+    rows = list(feedback_rows(graphs, lessons, shuffled=3))
     assert len(rows) == 7
     assert len({own[r.source[0]] for r in rows}) == 7
     assert all(own[r.source[0]] != r.problem for r in rows)

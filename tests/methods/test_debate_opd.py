@@ -135,6 +135,19 @@ def test_the_plan_counts_what_a_run_asks_for(values: dict[str, Any], tmp_path: P
     assert sum(p.least for p in planned) <= paid <= sum(p.most for p in planned)
 
 
+def test_the_students_sit_other_tests_too(values: dict[str, Any], tmp_path: Path) -> None:
+    values |= {"seeds": [0], "arms": ["mt_opd"], "value": False}
+    values["also_test"] = {"mix": {"name": "schoolhouse", "test": 6, "kinds": ["mix"], "seed": 2}}
+    recipe = check_recipe(values, Path("test.yaml"))
+    assert isinstance(recipe, Options)
+    found, paid = carry_out(values, tmp_path)
+    also = found["also"]["mix"]
+    assert [(a["name"], a["n"]) for a in also["arms"]] == [("untrained", 6), ("student", 6), ("mt_opd", 6)]
+    assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in found["paired"]]
+    assert {p.stage: p.most for p in plan(recipe)}["test:mix"] == 3 * 6
+    assert paid <= sum(p.most for p in plan(recipe))
+
+
 def test_bad_arms_and_scorers_are_found_before_anything_is_spent(values: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="unknown arm `debate`"):
         check_recipe({**values, "arms": ["debate"]}, Path("test.yaml"))

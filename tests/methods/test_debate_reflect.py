@@ -127,6 +127,20 @@ def test_the_plan_counts_what_the_run_then_asked(recipe: dict[str, Any], where: 
             assert p.least <= spent[p.stage, p.agent] <= p.most
 
 
+def test_another_test_costs_its_questions_alone_and_no_committee_sits_it(recipe: dict[str, Any], where: Path) -> None:
+    carry_out(recipe, where, update=True)
+    changed = {**recipe, "also_test": {"mix": {"name": "schoolhouse", "test": 6, "kinds": ["mix"], "seed": 2}}}
+    found, paid = carry_out(changed, where, update=True)
+    also = found["also"]["mix"]
+    assert [a["name"] for a in also["arms"]] == STUDENTS
+    assert (also["task"], also["n"]) == ("schoolhouse", 6)
+    assert ("student", "debate_reflect") in [(p["a"], p["b"]) for p in also["paired"]]
+    models = sum(len(a["seeds"]) for a in also["arms"])
+    assert 0 < paid <= models * 6
+    planned = plan(check_recipe(changed, Path("test.yaml")))  # type: ignore[arg-type]
+    assert {p.stage: p.most for p in planned}["test:mix"] == models * 6
+
+
 def test_every_method_has_what_the_command_line_needs() -> None:
     for name in plugins.names("methods"):
         module = plugins.load("methods", name, "test")

@@ -13,6 +13,7 @@ from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.graph import read_graphs
 from vivavoce.methods.peer_review import plan
+from vivavoce.records import Example, from_json
 from vivavoce.report import table, write_report
 
 ARMS = ["single", "unreviewed", "reviewed", "checked", "checked_and_reviewed", "random", "rationale_only"]
@@ -81,11 +82,129 @@ def test_a_second_exam_asks_teachers_only_about_new_mistakes(values: dict[str, A
     assert all(n.call in known for n in later), "what does not depend on the student was asked once"
 
 
+def rows_of(where: Path, name: str, stream: str | None = None) -> list[Example]:
+    """The rows of an arm, of one stream or of both."""
+    rows = [from_json(Example, x) for x in (where / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    return [row for row in rows if stream in (None, row.stream)]
+
+
+def test_one_left_out_one_judge_a_majority_and_a_changed_key_are_views_of_the_same_texts(
+    values: dict[str, Any], where: Path
+) -> None:
+    changed = {**values, "seeds": [0], "arms": ["leave_out", "judge", "majority", "rationale_only@alpha=0.25"]}
+    carry_out({**values, "seeds": [0]}, where, update=True)
+    found, paid = carry_out(changed, where, update=True)
+    names = [a["name"] for a in found["arms"]]
+    assert names == [
+        "student", "without:ada", "without:bob", "without:cyd", "judge:ada", "judge:bob", "judge:cyd",
+        "majority", "rationale_only@alpha=0.25",
+    ]  # fmt: skip
+    assert paid <= 8 * 20, "only the new students' tests are asked for"
+    said = {n.id: n for g in read_graphs(where / "graphs" / "train.jsonl") for n in g.nodes}
+    assert {said[r.source[0]].agent for r in rows_of(where, "without:ada")} == {"bob", "cyd"}
+    scores = {(n.target, n.agent): n.score for n in said.values() if n.kind == "review"}
+    judged = rows_of(where, "judge:bob", "answer")
+    assert judged
+    assert all((scores[r.source[0], "bob"] or 0) > 3 and said[r.source[0]].agent != "bob" for r in judged)
+    assert len(rows_of(where, "judge:bob", "feedback")) == len(rows_of(where, "majority", "feedback")) > 0
+
+
+def test_all_items_and_as_many_at_random_are_learnt_from_in_one_run_with_the_mistakes(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = {**values, "seeds": [0], "arms": ["unreviewed@accept.answer_check=true", "all_items", "random_items"]}
+    recipe["student"] = {**values["student"], "model": "schoolhouse:student"}
+    recipe["review"] = {**values["review"], "per_question": "all"}
+    recipe["accept"] = {"take": "all"}
+    found, _ = carry_out(recipe, tmp_path)
+    mistaken, asked = found["exam"]["mistakes"], found["exam"]["questions"]
+    assert 0 < mistaken < asked
+    graphs = list(read_graphs(tmp_path / "graphs" / "train.jsonl"))
+    mistakes = {g.problem.id for g in graphs if any(n.kind == "critique" for n in g.nodes)}
+    learnt = {arm: {r.problem for r in rows_of(tmp_path, arm, "answer")} for arm in recipe["arms"]}
+    assert learnt["unreviewed@accept.answer_check=true"] <= mistakes
+    assert learnt["all_items"] == {g.problem.id for g in graphs}
+    assert len(learnt["random_items"]) == len(mistakes) == mistaken
+    assert learnt["random_items"] != mistakes
+    assert len({len(rows_of(tmp_path, arm, "feedback")) for arm in recipe["arms"]}) == 1
+
+
+def test_a_fresh_exam_forgets_what_was_solved_and_a_replay_keeps_a_share_of_it(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = {**values, "seeds": [0], "arms": ["refreshed_fresh", "refreshed_replay", "refreshed_fresh@replay=1"]}
+    recipe["student"] = {**values["student"], "model": "schoolhouse:student"}
+    recipe["two_task"] = {**values["two_task"], "max_steps": 20, "learning_rate": 4e-3}
+    carry_out(recipe, tmp_path)
+    for arm, share in zip(recipe["arms"], (0, 0.5, 1), strict=True):
+        second = list(read_graphs(tmp_path / "graphs" / f"{arm}.2-0.jsonl"))
+        solved = {g.problem.id for g in second if all(n.correct for n in g.answers(agents=["student"]))}
+        before = [r for r in rows_of(tmp_path, arm) if r.problem in solved]
+        assert before, "the student learnt something"
+        later = rows_of(tmp_path, f"{arm}.2-0")
+        kept = [r for r in later if r.problem in solved]
+        assert len(kept) == round(share * len(before))
+        assert all(r in before for r in kept)
+        assert len(later) > len(kept), "and the mistakes of the last exam are all there"
+
+
+def test_where_a_fresh_exam_leaves_nothing_to_learn_the_student_stays_as_it_is(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    """One question, which a teacher answers right and the student does not, until it knows it by heart."""
+    recipe = {**values, "seeds": [0], "arms": ["rationale_only@exams=2,fresh=true"]}
+    recipe["student"] = {**values["student"], "model": "schoolhouse:student", "temperature": 0, "max_new_tokens": 64}
+    recipe["review"] = {**values["review"], "feedback": False}
+    recipe["two_task"] = {**values["two_task"], "max_steps": 60, "learning_rate": 4e-3}
+    recipe["task"] = {"name": "schoolhouse", "train": 1, "test": 4, "seed": 4, "kinds": ["bit"]}
+    (arm,) = recipe["arms"]
+    found, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in found["arms"]] == ["student", arm]
+    assert rows_of(tmp_path, arm)
+    assert not rows_of(tmp_path, f"{arm}.2-0")
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"{arm}-0"]
+
+
+def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
+    values: dict[str, Any], where: Path
+) -> None:
+    before, _ = carry_out(values, where, update=True)
+    far = {"name": "schoolhouse", "test": 7, "seed": 3, "kinds": ["mix"]}
+    recipe = {**values, "also_test": {"far": far, "sum": {**far, "test": 5, "kinds": ["sum"]}}}
+    found, paid = carry_out(recipe, where, update=True)
+    assert {k: v for k, v in found.items() if k not in ("wall_s", "also")} == {
+        k: v for k, v in before.items() if k not in ("wall_s", "also")
+    }
+    models = sum(len(a["seeds"]) for a in found["arms"])
+    assert 0 < paid <= models * 12, "what was taught and tested before is kept"
+    assert list(found["also"]) == ["far", "sum"]
+    for name, n, kind in (("far", 7, "mix"), ("sum", 5, "sum")):
+        also = found["also"][name]
+        assert (also["task"], also["n"]) == ("schoolhouse", n)
+        assert [a["name"] for a in also["arms"]] == [a["name"] for a in found["arms"]]
+        assert all(a["groups"].keys() == {kind} for a in also["arms"])
+        assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in found["paired"]]
+        assert len(list((where / "evaluations" / name).glob("*.jsonl"))) == models
+    planned = {p.stage: p.most for p in plan(check_recipe(recipe, Path("t")))}  # type: ignore[arg-type]
+    assert (planned["test:far"], planned["test:sum"]) == (models * 7, models * 5)
+    again, nothing = carry_out(recipe, where)
+    assert (nothing, again["also"]) == (0, found["also"])
+    assert "Also tested on far (schoolhouse): 7 questions" in table(found)
+    (where / "results.json").write_text(json.dumps(found))
+    assert "far: schoolhouse, 7 questions" in write_report(where).read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"arms": ["revewed"]}, "unknown arm `revewed`"),
         ({"review": {"authors": ["eve"]}}, "names `eve`, who is no teacher"),
+        ({"own_arms": {"mine": {"reviewers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, who is no teacher"),
+        ({"own_arms": {"mine": {"teachers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, who is no teacher"),
+        ({"accept": {"reviewers": ["eve"]}, "arms": ["score_weighted"]}, "names `eve`, who is no teacher"),
+        ({"arms": ["all_items"]}, "`all_items` learns from .* set review.per_question: all"),
+        ({"arms": ["random_items"]}, "set review.per_question: all"),
+        ({"arms": ["refreshed@replay=0.5"]}, "replay needs fresh"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(values: dict[str, Any], change: dict[str, Any], said: str) -> None:
@@ -97,5 +216,12 @@ def test_one_teacher_without_peers_is_refused_unless_nothing_is_reviewed(values:
     alone = {**values, "teachers": values["teachers"][:1]}
     with pytest.raises(RecipeError, match="has no peer"):
         check_recipe(alone, Path("test.yaml"))
-    check_recipe({**alone, "arms": ["single", "checked"]}, Path("test.yaml"))
+    check_recipe({**alone, "arms": ["single", "checked", "majority"]}, Path("test.yaml"))
     check_recipe({**alone, "review": {"scope": "self"}}, Path("test.yaml"))
+
+
+def test_of_two_teachers_none_can_be_left_out_but_each_can_judge_the_other(values: dict[str, Any]) -> None:
+    two = {**values, "teachers": values["teachers"][:2]}
+    with pytest.raises(RecipeError, match="`without:ada` needs reviews, but `bob` has no peer"):
+        check_recipe({**two, "arms": ["leave_out"]}, Path("test.yaml"))
+    check_recipe({**two, "arms": ["judge"]}, Path("test.yaml"))

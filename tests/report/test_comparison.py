@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from tests.report.whole_run import judged_rows, some_results
 
+from vivavoce.evaluate.examine import Judged
 from vivavoce.evaluate.table import results
+from vivavoce.records import Usage
 from vivavoce.report import table
 from vivavoce.report.comparison import (
     duration,
@@ -69,6 +72,46 @@ def test_a_gain_is_what_the_second_has_more_than_the_first() -> None:
     accuracy = {arm["name"]: arm["accuracy"] for arm in found["arms"]}
     for test in paired_tests(found):
         assert test.gain == pytest.approx(100 * (accuracy[test.b] - accuracy[test.a]))
+
+
+def rows_of(right: str) -> list[Judged]:
+    """An answer for each letter, right where it is R."""
+    return [Judged(str(i), "", "", "1", c == "R", "ok", Usage()) for i, c in enumerate(right)]
+
+
+def test_repaired_and_regressed_are_as_worked_by_hand() -> None:
+    """Of 3 wrong 2 are mended, of 5 right 1 is lost; on the second seed 0 of 3 and 5 of 5."""
+    arms = {"student": {0: rows_of("WWWRRRRR")}, "new": {0: rows_of("RRWWRRRR"), 1: rows_of("WWWWWWWW")}}
+    (pair,) = results("t", arms, [("student", "new")], 1.0)["paired"]
+    assert (pair["repaired"], pair["regressed"]) == (pytest.approx(2 / 3, abs=1e-6), 0.2)
+    assert [(s["repaired"], s["regressed"]) for s in pair["seeds"]] == [(pair["repaired"], 0.2), (0, 1)]
+    assert "repaired 66.7 %, regressed 20.0 %" in table(results("t", arms, [("student", "new")], 1.0))
+
+
+@pytest.mark.parametrize(("first", "shares"), [("RRRR", (None, 0.5)), ("WWWW", (0.5, None))])
+def test_there_is_no_share_of_nothing(first: str, shares: tuple[float | None, float | None]) -> None:
+    arms = {"student": {0: rows_of(first)}, "new": {0: rows_of("RRWW")}}
+    found = results("t", arms, [("student", "new")], 1.0)
+    assert (found["paired"][0]["repaired"], found["paired"][0]["regressed"]) == shares
+    assert "–" in next(line for line in table(found).splitlines() if "regressed" in line and "share" not in line)
+
+
+def test_other_tests_have_tables_of_their_own_and_pairs_with_the_student_alone() -> None:
+    found = some_results(200)
+    shown = table({**found, "also": {"far": some_results(100)}})
+    main, _, other = shown.partition("Also tested on far (schoolhouse): 100 questions")
+    assert main.strip() == table(found).strip()
+    assert all(arm["name"] in other for arm in some_results(100)["arms"])
+    assert re.findall(r"\S+ → \S+", other) == ["first → second", "student → debate_reflect"]
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_results_of_before_have_neither_shares_nor_other_tests_and_are_shown_all_the_same() -> None:
+    old = small()
+    for pair in old["paired"]:
+        for key in ("repaired", "regressed"):
+            del pair[key]
+    assert "repaired – %, regressed – %" in table(old)
 
 
 def test_no_difference_is_called_better_unless_it_stays_significant_after_correction() -> None:

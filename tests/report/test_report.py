@@ -12,7 +12,7 @@ from vivavoce.errors import DataError
 from vivavoce.evaluate.table import results
 from vivavoce.graph import write_graphs
 from vivavoce.report import write_report
-from vivavoce.report.comparison import p_value
+from vivavoce.report.comparison import p_value, percent
 
 _VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
 
@@ -87,6 +87,26 @@ def test_every_arm_seed_and_p_value_is_on_the_page(page: Page) -> None:
         assert all(p_value(s["p"]) in text for s in pair.get("seeds", ()))
     assert all(arm in text for arm in ARMS)
     assert len(PAIRS) == len(found["paired"])
+
+
+def test_other_tests_are_on_the_page_beside_what_was_repaired_and_what_regressed(tmp_path: Path) -> None:
+    other = some_results(100, seeds=(0,))
+    (tmp_path / "results.json").write_text(json.dumps({**some_results(), "also": {"far": other}}))
+    page = page_of(tmp_path)
+    assert "far: schoolhouse, 100 questions" in page.text
+    far = page.text[page.text.index("far: schoolhouse") : page.text.index("Tokens per question")]
+    (pair,) = [p for p in other["paired"] if (p["a"], p["b"]) == ("student", "debate_reflect")]
+    row = far[far.index("debate_reflect ") :].split("sft_continued")[0]
+    assert f"{percent(pair['repaired'])} {percent(pair['regressed'])} {p_value(pair['p'])}" in row
+    assert all(arm["name"] in far for arm in other["arms"])
+    main = next(p for p in some_results()["paired"] if p["a"] == "student")
+    assert f"{main['b_only']} {percent(main['repaired'])} {percent(main['regressed'])}" in page.text
+    assert "Other tests" not in page_of_results(tmp_path, some_results()).text
+
+
+def page_of_results(folder: Path, found: dict) -> Page:
+    (folder / "results.json").write_text(json.dumps(found))
+    return page_of(folder)
 
 
 def test_what_is_not_significant_is_said_to_be_so(page: Page) -> None:

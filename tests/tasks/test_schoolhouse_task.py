@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.errors import DataError
+from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Problem, Token
 from vivavoce.schoolhouse import world
 from vivavoce.tasks import open_task
@@ -25,6 +25,18 @@ def test_ids_are_unique_over_both_splits_and_kinds_are_groups() -> None:
     assert TASK.problems("train") != open_task("schoolhouse", {"train": 50, "seed": 1}).problems("train")
     with pytest.raises(DataError, match="unknown split"):
         TASK.problems("dev")
+
+
+def test_kinds_restrict_both_splits_so_that_one_can_train_on_some_and_test_on_others() -> None:
+    some = open_task("schoolhouse", {"train": 20, "test": 9, "kinds": ["sum", "mix"]})
+    assert [len(some.problems(split)) for split in ("train", "test")] == [20, 9]
+    for split in ("train", "test"):
+        assert {p.group for p in some.problems(split)} == {"sum", "mix"}
+    every = open_task("schoolhouse", {"train": 50, "test": 20, "kinds": list(world.KINDS)})
+    assert every.problems("train") == TASK.problems("train"), "all kinds are what no restriction gives"
+    for kinds in ([], ["tens"]):
+        with pytest.raises(RecipeError):
+            open_task("schoolhouse", {"kinds": kinds})
 
 
 def test_every_gold_chain_is_right_and_a_changed_digit_is_found() -> None:

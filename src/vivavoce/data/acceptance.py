@@ -11,7 +11,8 @@ rationale about which too little is known is ``undecided``, which is neither acc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median, pstdev
 from typing import Annotated, Literal
@@ -39,10 +40,14 @@ class AcceptRules(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    take: Literal["reviewed", "all", "random"] = Field(
+    take: Literal["reviewed", "all", "random", "majority"] = Field(
         default="reviewed",
         description="reviewed: what the reviews say (paper); all: every one; random: as many as the reviews would "
-        "accept, by lot (ours: what is the review worth beyond the count?)",
+        "accept, by lot (ours: what is the review worth beyond the count?); majority: whose answer is the most "
+        "frequent one among the question's rationales, none where two are (ours: gold is not looked at)",
+    )
+    reviewers: list[str] | None = Field(
+        default=None, description="whose reviews count (ours: one left out, one fixed judge); None: all (paper)"
     )
     answer_check: bool = Field(
         default=False, description="only rationales whose answer is right (code: false; ours: true)"
@@ -68,6 +73,11 @@ class AcceptRules(BaseModel):
     )
     self_review: bool = Field(default=False, description="an author's review of its own text counts too (paper: never)")
 
+    @property
+    def needs_reviews(self) -> bool:
+        """Whether the scores decide, or how many texts they would accept."""
+        return self.take in ("reviewed", "random")
+
     def above(self, score: float) -> bool:
         """Whether a score or an aggregate of scores passes the threshold."""
         return score > self.threshold if self.strict else score >= self.threshold
@@ -87,7 +97,7 @@ class Decision:
     author: str
     verdict: Verdict
     reason: str
-    """A short code: ``mean 3.0``, ``wrong answer``, ``too few valid reviews``, ``below top 2``."""
+    """A short code: ``mean 3.0``, ``wrong answer``, ``too few valid reviews``, ``below top 2``, ``outvoted``."""
     value: float | None
     """The aggregate of the valid reviews; None where there is none."""
     valid: int
@@ -103,11 +113,7 @@ def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0) -> list[D
     if rules.take == "random":
         return _drawn(graphs, rules, seed)
     rescale = _standard(graphs, rules) if rules.aggregate == "standardised" else _raw
-    return [
-        decision
-        for graph in graphs
-        for decision in _best([_judged(graph, n, rules, rescale) for n in rationales(graph)], rules, seed)
-    ]
+    return [decision for graph in graphs for decision in _best(_judged(graph, rules, rescale), rules, seed)]
 
 
 def rationales(graph: Graph) -> list[Node]:
@@ -115,11 +121,14 @@ def rationales(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.kind == "rationale"]
 
 
-def reviews(graph: Graph, rationale: Node, self_review: bool = False) -> list[Node]:
-    """One review of the rationale for each reviewer: its last with a readable score, else its last."""
+def reviews(graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None) -> list[Node]:
+    """One review of the rationale for each reviewer of ``by`` (None: all): its last with a readable score, else its
+    last."""
     latest: dict[str, Node] = {}
     for n in graph.nodes:
         if n.kind != "review" or n.target != rationale.id or (n.agent == rationale.agent and not self_review):
+            continue
+        if by is not None and n.agent not in by:
             continue
         if n.agent not in latest or readable(n) or not readable(latest[n.agent]):
             latest[n.agent] = n
@@ -136,8 +145,29 @@ def _raw(review: Node) -> float:
     return review.score
 
 
-def _judged(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale) -> Decision:
-    asked = reviews(graph, rationale, rules.self_review)
+def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[Node]:
+    """The reviews that count."""
+    return reviews(graph, rationale, rules.self_review, rules.reviewers)
+
+
+def _judged(graph: Graph, rules: AcceptRules, rescale: _Rescale) -> list[Decision]:
+    """A decision about each rationale of a question, before at most so many are kept."""
+    texts = rationales(graph)
+    majority = _majority(texts) if rules.take == "majority" else None
+    return [_one(graph, n, rules, rescale, majority) for n in texts]
+
+
+def _majority(texts: Iterable[Node]) -> str | None:
+    """The answer that more texts give than any other; None where two are equally frequent, or none gives any.
+
+    Unlike a debate's vote, a tie is not drawn: where the teachers do not agree there is nothing to accept.
+    """
+    most = Counter(n.answer for n in texts if n.answer is not None).most_common(2)
+    return most[0][0] if most and (len(most) == 1 or most[0][1] > most[1][1]) else None
+
+
+def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: str | None) -> Decision:
+    asked = _counted(graph, rationale, rules)
     valid = [n for n in asked if readable(n)]
     value = _aggregate(valid, rules, rescale) if valid else None
 
@@ -158,6 +188,11 @@ def _judged(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale
         return is_("rejected", f"under {rules.min_words} words")
     if rules.take == "all":
         return is_("accepted", "taken unreviewed")
+    if rules.take == "majority":
+        if majority is None:
+            return is_("rejected", "no majority")
+        agrees = rationale.answer == majority
+        return is_("accepted", "majority") if agrees else is_("rejected", "outvoted")
     if value is None or len(valid) < _needed(len(asked), rules):
         return is_("undecided", "too few valid reviews")
     passes = value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
@@ -186,7 +221,7 @@ def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
     given: dict[str, list[float]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
-            for n in reviews(graph, rationale, rules.self_review):
+            for n in _counted(graph, rationale, rules):
                 if readable(n):
                     given.setdefault(n.agent, []).append(_raw(n))
     everything = [score for scores in given.values() for score in scores]

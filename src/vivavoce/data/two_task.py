@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from vivavoce.data.acceptance import AcceptRules, Decision
 from vivavoce.data.examples import plain_prompt
@@ -18,6 +19,10 @@ from vivavoce.debate.speaking import asked
 from vivavoce.graph import Graph
 from vivavoce.records import Completion, Example, Message, Tree, digest, seed_of
 from vivavoce.tasks import Task
+
+Items = Literal["mistakes", "all", "random"]
+_TAUGHT = ("critique", "rationale")
+"""Kinds of nodes that the student learns from."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,51 @@ class Lessons:
         return tuple(self.prompts.render("correction", text=self.prompts.taught(about.text), gold=gold, **values))
 
 
-def feedback_rows(
-    graphs: Iterable[Graph], by: Collection[str], lessons: Lessons, shuffled: int | None = None
-) -> Iterator[Example]:
-    """One row for each feedback of ``by`` on a mistake: the student learns to say what was wrong.
+def only(graphs: Iterable[Graph], teachers: Collection[str]) -> list[Graph]:
+    """The graphs as they were if nobody but these teachers had written rationales and feedback.
+
+    Before acceptance, not after: a text of somebody left out must take no place among the best, and have no vote.
+    """
+    return [replace(g, nodes=tuple(n for n in g.nodes if n.kind not in _TAUGHT or n.agent in teachers)) for g in graphs]
+
+
+def chosen(graphs: Sequence[Graph], items: Items, lessons: Lessons, seed: int) -> list[Graph]:
+    """The questions whose rationales are learnt from: the student's mistakes (paper), all, or as many by lot."""
+    if items == "all":
+        return list(graphs)
+    mistaken = [g for g in graphs if mistake(g, lessons.student, lessons.rules) is not None]
+    if items == "mistakes":
+        return mistaken
+    lots = sorted(graphs, key=lambda g: seed_of(seed, "items", g.problem.id))
+    drawn = {g.problem.id for g in lots[: len(mistaken)]}
+    return [g for g in graphs if g.problem.id in drawn]
+
+
+def solved(graphs: Iterable[Graph], lessons: Lessons) -> set[str]:
+    """Problems that the student got right in this exam: no mistake of a kind that is taught, and a right answer."""
+    return {
+        g.problem.id
+        for g in graphs
+        if mistake(g, lessons.student, lessons.rules) is None
+        and any(n.correct for n in g.answers(agents=[lessons.student]))
+    }
+
+
+def replayed(rows: Iterable[Example], known: Collection[str], share: float, seed: int) -> list[Example]:
+    """A share of the rows on problems that are ``known`` by now, by lot: what the student learnt and could forget."""
+    kept = [row for row in rows if row.problem in known]
+    lots = sorted(kept, key=lambda row: seed_of(seed, "replay", row.stream, *row.source))
+    return lots[: round(share * len(kept))]
+
+
+def feedback_rows(graphs: Iterable[Graph], lessons: Lessons, shuffled: int | None = None) -> Iterator[Example]:
+    """One row for each feedback on a mistake: the student learns to say what was wrong.
 
     With ``shuffled``, a seed, each mistake gets the feedback that belongs to another question: the control that tells
     whether it matters that feedback is about the student's own mistake.
     """
     kept = [g for g in graphs if mistake(g, lessons.student, lessons.rules) is not None]
-    heard = [[n for n in g.nodes if n.kind == "critique" and n.status == "ok" and n.agent in by] for g in kept]
+    heard = [[n for n in g.nodes if n.kind == "critique" and n.status == "ok"] for g in kept]
     if shuffled is not None:
         order = list(range(len(kept)))
         random.Random(seed_of(shuffled, "feedback")).shuffle(order)
@@ -62,11 +102,10 @@ def feedback_rows(
 def rationale_rows(
     graphs: Iterable[Graph],
     decisions: Iterable[Decision],
-    by: Collection[str],
     lessons: Lessons,
     score_weighted: AcceptRules | None = None,
 ) -> Iterator[Example]:
-    """One row for each accepted rationale of ``by``, under the plain question as every test asks it.
+    """One row for each accepted rationale, under the plain question as every test asks it.
 
     With ``score_weighted``, the rules that accepted it, a row counts by how clearly it passed:
     w = (aggregate - tau) / (5 - tau).
@@ -76,7 +115,7 @@ def rationale_rows(
         prompt = tuple(plain_prompt(graph.problem, lessons.rules, lessons.prompts, lessons.task))
         for n in graph.nodes:
             d = accepted.get(n.id)
-            if d is None or n.agent not in by:
+            if d is None:
                 continue
             weight = 1.0
             if score_weighted is not None:
@@ -86,16 +125,14 @@ def rationale_rows(
                 yield Example(graph.problem.id, prompt, lessons.prompts.taught(n.text), (n.id,), "answer", weight)
 
 
-def mistake_trees(
-    graphs: Iterable[Graph], decisions: Iterable[Decision], by: Collection[str], lessons: Lessons
-) -> Iterator[Tree]:
+def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lessons: Lessons) -> Iterator[Tree]:
     """Accepted rationales against the student's own wrong answers, one tree a question: for the preference term.
 
     A wrong answer without a final answer is never rejected: the student would learn form, not reasoning.
     """
     accepted = {d.rationale for d in decisions if d.verdict == "accepted"}
     for graph in graphs:
-        good = _completions(graph, [n.id for n in graph.nodes if n.id in accepted and n.agent in by], lessons)
+        good = _completions(graph, [n.id for n in graph.nodes if n.id in accepted], lessons)
         own = [n.id for n in graph.answers(agents=[lessons.student]) if n.correct is False and n.answer is not None]
         bad = _completions(graph, own, lessons)
         if good and bad:

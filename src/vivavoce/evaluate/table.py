@@ -14,20 +14,26 @@ Arms = Mapping[str, Mapping[int, Sequence[Judged]]]
 
 
 def results(task: str, arms: Arms, pairs: Sequence[tuple[str, str]], wall_s: float, **facts: Any) -> dict[str, Any]:
-    """What ``results.json`` holds.
+    """What ``results.json`` holds: the comparison on the task, and facts about the run."""
+    return {**compared(task, arms, pairs), "wall_s": round(wall_s, 1), **facts}
+
+
+def compared(task: str, arms: Arms, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Arms on one set of test questions.
 
     An arm's headline figures are those of its first seed, so that its interval and the paired tests are about one
     model on one set of questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a
     parseable answer counts as wrong and is counted apart in ``unparsed``. ``paired`` is McNemar's exact test, each arm
-    against the other on the same questions: on the first seed, and on each seed that both arms have.
+    against the other on the same questions: on the first seed, and on each seed that both arms have. ``repaired`` is
+    the share of what the first got wrong that the second gets right, ``regressed`` the share of what the first got
+    right that the second gets wrong: a student that learns from its mistakes alone may forget the rest. Each is None
+    where there is nothing to take a share of.
     """
     return {
         "task": task,
         "n": len(next(iter(next(iter(arms.values())).values()))),
         "arms": [_arm(name, seeds) for name, seeds in arms.items()],
         "paired": [_pair(a, b, arms[a], arms[b]) for a, b in pairs if a in arms and b in arms],
-        "wall_s": round(wall_s, 1),
-        **facts,
     }
 
 
@@ -77,12 +83,15 @@ def _pair(a: str, b: str, of_a: Mapping[int, Sequence[Judged]], of_b: Mapping[in
 
 def _test(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
     assert [j.problem for j in a] == [j.problem for j in b], "paired tests need the same questions in the same order"
-    test = mcnemar([bool(j.correct) for j in a], [bool(j.correct) for j in b])
+    test, right = mcnemar([bool(j.correct) for j in a], [bool(j.correct) for j in b]), _right(a)
+    wrong = len(a) - right
     return {
         "p": test.p,
         "a_only": test.a_only,
         "b_only": test.b_only,
         "gain": round((test.a_only - test.b_only) / len(a), 6),
+        "repaired": round(test.b_only / wrong, 6) if wrong else None,
+        "regressed": round(test.a_only / right, 6) if right else None,
     }
 
 

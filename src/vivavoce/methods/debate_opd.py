@@ -111,14 +111,14 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
             long = s.for_as_long(recipe.sft, pace[f"{name}.pace"], arms[str(arm.seconds_of)])
             arms |= await s.train({name: (start, plans[name][1], long)})
 
-        tested = await s.test(arms)
+        tested, also = await s.test(arms), await s.also_test(arms)
         singles = [arm for arm in tested if arm.startswith("opd:")]
         best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
         main = "debate_opd" if "debate_opd" in tested else next(iter(recipe.wanted))
         rivals = ["untrained", "student", best, *(a for a in recipe.wanted if a != main and a not in singles)]
         pairs = [("student", arm) for arm in recipe.wanted] + [(a, main) for a in rivals if a in tested and a]
         facts |= {"best_single": best, "supervision": s.supervision}
-        return s.results(tested, list(dict.fromkeys(pairs)), **facts)
+        return s.results(tested, also, list(dict.fromkeys(pairs)), **facts)
 
 
 async def value(recipe: Options, run: Run) -> dict[str, Any]:

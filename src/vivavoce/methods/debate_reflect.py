@@ -76,14 +76,14 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         }
         arms |= await s.train({"sft_continued": (sft, rows["debate_reflect_sft"], as_long)})
 
-        tested = await s.test(arms)
+        tested, also = await s.test(arms), await s.also_test(arms)
         singles = [arm for arm in tested if arm.startswith("single:")]
         best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
         pairs = [(arm, "debate_reflect_sft") for arm in (best, "multi_teacher_vote") if arm and arm in tested]
         rivals = ["student", best, "multi_teacher", "multi_teacher_vote", "debate_reflect_sft", "sft_continued"]
         pairs += [(arm, "debate_reflect") for arm in rivals if arm and arm in tested]
         without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
-        return s.results(tested, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
+        return s.results(tested, also, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
 
 
 def _right(s: DebateSession, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:

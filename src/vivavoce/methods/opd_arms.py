@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.data.states import Supervision
+from vivavoce.methods.arms import by_name
 
 
 class OnPolicyArm(Supervision):
@@ -85,18 +86,7 @@ def wanted(names: Sequence[str], own: dict[str, Arm], teachers: Sequence[str]) -
 
     Raises ValueError for a name, or a key of an arm, that there is not.
     """
-    arms: dict[str, Arm] = {}
-    for name in names:
-        base, _, changes = name.partition("@")
-        if base in _EACH:
-            arms |= {f"{base}:{t}": _each(base, t) for t in teachers}
-            continue
-        found = own.get(base) or STANDARD.get(base)
-        if found is None:
-            known = ", ".join([*_EACH, *STANDARD, *own])
-            raise ValueError(f"unknown arm `{base}`; there are {known}")
-        arms[name] = _changed(found, changes) if changes else found
-    return arms
+    return by_name(names, own, STANDARD, {base: {f"{base}:{t}": _each(base, t) for t in teachers} for base in _EACH})
 
 
 def _each(base: str, teacher: str) -> Arm:
@@ -107,16 +97,6 @@ def _each(base: str, teacher: str) -> Arm:
     if base == "shown_to":
         return OnPolicyArm(shown_to=[teacher])
     return OnPolicyArm(scorers=[teacher], debaters=[teacher])
-
-
-def _changed(arm: Arm, changes: str) -> Arm:
-    import yaml
-
-    values = arm.model_dump()
-    for change in changes.split(","):
-        key, _, value = change.partition("=")
-        values[key] = yaml.safe_load(value)
-    return type(arm).model_validate(values)
 
 
 __all__ = ["STANDARD", "Arm", "ImitationArm", "OnPolicyArm", "wanted"]

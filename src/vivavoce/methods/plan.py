@@ -13,7 +13,8 @@ from vivavoce.debate.review import ROLES, ReviewRules
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Rules, asked
 from vivavoce.methods.review_arms import Arm
-from vivavoce.tasks import open_task
+from vivavoce.records import Problem
+from vivavoce.tasks import Task, open_task
 
 _SAMPLE = 50
 
@@ -85,7 +86,7 @@ def plan_review(recipe: Recipe, rules: ReviewRules, arms: Sequence[Arm]) -> list
         most = (write + explain + judge * (1 + rules.retries)) * train
         least = always * write * train
         counted.add("review:train", spec, least, most, (explain + judge * (1 + rules.retries)) * train * read)
-    counted.tests(1 + len(recipe.seeds) * sum(arm.exams + arm.prefer for arm in arms))
+    counted.tests(1 + len(recipe.seeds) * len(arms))
     return counted.planned
 
 
@@ -100,9 +101,12 @@ class _Counted:
         problems = task.problems("train")
         self.recipe, self.planned = recipe, list[Planned]()
         self.train, self.test = len(problems), len(task.problems("test"))
-        count, prompts = _counter(recipe), prompt_set(rules.prompts)
-        shown = [prompts.render("answer", **asked(p, rules, task)) for p in problems[:_SAMPLE]]
-        self._plain = sum(count(m["content"]) for ms in shown for m in ms) // max(1, len(shown))
+        self._count, self._prompts, self._rules = _counter(recipe), prompt_set(rules.prompts), rules
+        self._plain = self._tokens(task, problems)
+
+    def _tokens(self, task: Task, problems: Sequence[Problem]) -> int:
+        shown = [self._prompts.render("answer", **asked(p, self._rules, task)) for p in problems[:_SAMPLE]]
+        return sum(self._count(m["content"]) for ms in shown for m in ms) // max(1, len(shown))
 
     def add(
         self, stage: str, spec: AgentSpec, least: int, most: int, read: int = 0, new_tokens: int | None = None
@@ -113,9 +117,15 @@ class _Counted:
             self.planned.append(Planned(stage, spec.name, least, most, most * self._plain + read, most * new))
 
     def tests(self, students: int) -> None:
-        """``students`` models sit the test."""
-        calls = students * self.test
-        self.add("test", self.recipe.student, calls, calls, 0, self.recipe.test.max_new_tokens)
+        """``students`` models sit the test, and those of the other tasks."""
+        calls, new = students * self.test, self.recipe.test.max_new_tokens
+        self.add("test", self.recipe.student, calls, calls, 0, new)
+        for name, spec in self.recipe.also_test.items():
+            task = open_task(spec.name, spec.options)
+            problems = task.problems("test")
+            calls = students * len(problems)
+            longer = calls * (self._tokens(task, problems) - self._plain)
+            self.add(f"test:{name}", self.recipe.student, calls, calls, longer, new)
 
 
 def _counter(recipe: Recipe) -> Callable[[str], int]:

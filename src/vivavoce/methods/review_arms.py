@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.data.acceptance import AcceptRules
+from vivavoce.data.two_task import Items
+from vivavoce.debate.review import ReviewRules
+from vivavoce.methods.arms import by_name
 
 
 class Arm(BaseModel):
@@ -16,6 +19,14 @@ class Arm(BaseModel):
 
     teachers: list[str] | None = Field(default=None, description="whose rationales and feedback; None: all")
     accept: AcceptRules | None = Field(default=None, description="which rationales; None: the recipe's `accept:`")
+    reviewers: list[str] | None = Field(
+        default=None, description="whose reviews count, whatever `accept` says of it; None: as it says"
+    )
+    items: Items = Field(
+        default="mistakes",
+        description="questions whose rationales are learnt from: the student's mistakes (paper), all, or as many at "
+        "random as there were mistakes; the last two need review.per_question: all",
+    )
     alpha: float | None = Field(default=None, ge=0, le=1, description="weight of the feedback task; None: the recipe's")
     score_weighted: bool = Field(default=False, description="a rationale counts by how clearly it passed (ours)")
     shuffle_feedback: bool = Field(
@@ -26,6 +37,23 @@ class Arm(BaseModel):
     )
     exams: int = Field(default=1, ge=1, description="after each, the student so far sits the next one (ours; paper: 1)")
     fresh: bool = Field(default=False, description="learn from the last exam alone, not from all exams so far")
+    replay: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="fresh: keep this share of the earlier exams' rows on what the student now gets right (ours)",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Arm:
+        if self.replay and not self.fresh:
+            raise ValueError("replay needs fresh: true; without it every row of the earlier exams is kept")
+        return self
+
+    def accepts(self, recipe: AcceptRules) -> AcceptRules:
+        """The rules of acceptance, ``recipe`` being the recipe's."""
+        rules = self.accept or recipe
+        return rules if self.reviewers is None else rules.model_copy(update={"reviewers": self.reviewers})
 
 
 ALL, CHECKED = AcceptRules(take="all"), AcceptRules(take="all", answer_check=True)
@@ -35,29 +63,33 @@ STANDARD = {
     "checked": Arm(accept=CHECKED),
     "checked_and_reviewed": Arm(accept=AcceptRules(answer_check=True)),
     "random": Arm(accept=AcceptRules(take="random")),
+    "majority": Arm(accept=AcceptRules(take="majority")),
+    "all_items": Arm(items="all"),
+    "random_items": Arm(items="random"),
     "rationale_only": Arm(alpha=0.0),
     "feedback_only": Arm(alpha=1.0),
     "shuffled_feedback": Arm(shuffle_feedback=True),
     "score_weighted": Arm(score_weighted=True),
     "preferred": Arm(prefer=True),
     "refreshed": Arm(exams=2),
+    "refreshed_fresh": Arm(exams=2, fresh=True),
+    "refreshed_replay": Arm(exams=2, fresh=True, replay=0.5),
 }
 """Baselines and ablations by name (section numbers: docs/decisions/0004)."""
 
 
-def wanted(names: Sequence[str], own: dict[str, Arm], teachers: Sequence[str]) -> dict[str, Arm]:
-    """The arms that a recipe lists; `single` and `single_checked` are one arm for each teacher.
+def wanted(names: Sequence[str], own: dict[str, Arm], teachers: Sequence[str], review: ReviewRules) -> dict[str, Arm]:
+    """The arms that a recipe lists; `single`, `single_checked`, `leave_out` and `judge` are one arm for each teacher.
 
-    Raises ValueError for a name that there is not.
+    `alpha=0.25` after a name, as in `reviewed@alpha=0.25`, changes one key of it. Raises ValueError for a name, or a
+    key of an arm, that there is not.
     """
-    arms: dict[str, Arm] = {}
-    for name in names:
-        if name in ("single", "single_checked"):
-            accept = ALL if name == "single" else CHECKED
-            arms |= {f"{name}:{t}": Arm(teachers=[t], accept=accept) for t in teachers}
-        elif name in own or name in STANDARD:
-            arms[name] = own[name] if name in own else STANDARD[name]
-        else:
-            known = ", ".join(["single", "single_checked", *STANDARD, *own])
-            raise ValueError(f"unknown arm `{name}`; there are {known}")
-    return arms
+    authors, reviewers = review.named("authors", teachers), review.named("reviewers", teachers)
+    others = {t: [o for o in teachers if o != t] for t in teachers}
+    each = {
+        "single": {f"single:{t}": Arm(teachers=[t], accept=ALL) for t in authors},
+        "single_checked": {f"single_checked:{t}": Arm(teachers=[t], accept=CHECKED) for t in authors},
+        "leave_out": {f"without:{t}": Arm(teachers=others[t], reviewers=others[t]) for t in teachers},
+        "judge": {f"judge:{t}": Arm(reviewers=[t]) for t in reviewers},
+    }
+    return by_name(names, own, STANDARD, each)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vivavoce.data.acceptance import AcceptRules, decide
-from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, rationale_rows
+from vivavoce.data.two_task import (
+    Lessons,
+    chosen,
+    feedback_rows,
+    mistake_trees,
+    only,
+    rationale_rows,
+    replayed,
+    solved,
+)
 from vivavoce.debate.review import ROLES, Panel, ReviewRules, mistake, mistake_class, review_all
 from vivavoce.debate.speaking import Member
 from vivavoce.graph import Graph
 from vivavoce.methods.review_arms import Arm
 from vivavoce.methods.session import Session, Trained
-from vivavoce.records import Problem
+from vivavoce.records import Example, Problem
 
 
 class ReviewSession(Session[ReviewRules]):
@@ -66,20 +75,25 @@ class ReviewSession(Session[ReviewRules]):
 
     def two_task_rows(self, arm: Arm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], name: str) -> Path:
         """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once."""
-        seed, by = self.recipe.seed, arm.teachers or self.teachers
-        rows = {}
-        for graphs in exams[-1:] if arm.fresh else exams:
-            feedback = feedback_rows(graphs, by, self._lessons, seed if arm.shuffle_feedback else None)
-            weighted = accept if arm.score_weighted else None
-            answers = rationale_rows(graphs, decide(graphs, accept, seed), by, self._lessons, weighted)
-            rows |= {(row.stream, row.source): row for row in [*feedback, *answers]}
-        return self.rows(name, rows.values())
+        *earlier, last = [self._both_streams(arm, accept, graphs) for graphs in exams]
+        before = _once(earlier)
+        if arm.fresh:
+            before = replayed(before, solved(exams[-1], self._lessons), arm.replay, self.recipe.seed)
+        return self.rows(name, _once([before, last]))
 
-    def mistake_trees(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph]) -> Path:
+    def _both_streams(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Example]:
+        """Feedback and accepted rationales of one exam."""
+        seed, written = self.recipe.seed, only(graphs, arm.teachers or self.teachers)
+        feedback = feedback_rows(written, self._lessons, seed if arm.shuffle_feedback else None)
+        learnt = chosen(written, arm.items, self._lessons, seed)
+        weighted = accept if arm.score_weighted else None
+        return [*feedback, *rationale_rows(learnt, decide(learnt, accept, seed), self._lessons, weighted)]
+
+    def mistake_trees(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph], name: str) -> Path:
         """Accepted rationales against the student's wrong answers."""
-        decisions = decide(graphs, accept, self.recipe.seed)
-        trees = mistake_trees(graphs, decisions, arm.teachers or self.teachers, self._lessons)
-        return self.rows("trees", trees)
+        seed, written = self.recipe.seed, only(graphs, arm.teachers or self.teachers)
+        learnt = chosen(written, arm.items, self._lessons, seed)
+        return self.rows(name, mistake_trees(learnt, decide(learnt, accept, seed), self._lessons))
 
     def exam(self, graphs: Sequence[Graph]) -> dict[str, int]:
         """What came of the exam: questions, those taken up as mistakes, and wrong answers by kind."""
@@ -88,3 +102,8 @@ class ReviewSession(Session[ReviewRules]):
         taken = sum(mistake(g, self.student, self.rules) is not None for g in graphs)
         ungradable = sum(n.correct is None for n in said)
         return {"questions": len(graphs), "mistakes": taken, "ungradable": ungradable, **kinds}
+
+
+def _once(exams: Iterable[Iterable[Example]]) -> list[Example]:
+    """The rows of several exams, each text once."""
+    return list({(row.stream, row.source): row for rows in exams for row in rows}.values())

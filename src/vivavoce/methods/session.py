@@ -21,12 +21,12 @@ from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.speaking import Member, Rules
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged, examine
-from vivavoce.evaluate.table import Arms, results
+from vivavoce.evaluate.table import Arms, compared, results
 from vivavoce.graph import Graph, read_graphs, write_graphs
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
-from vivavoce.tasks import open_task
+from vivavoce.tasks import Task, open_task
 from vivavoce.train.jobs import Job, Settings, train_all
 
 
@@ -56,6 +56,7 @@ class Session(Generic[R]):
     def __init__(self, recipe: Recipe, run: Run, rules: R) -> None:
         self.recipe, self.run, self.rules = recipe, run, rules
         self.task = open_task(recipe.task.name, recipe.task.options)
+        self.also = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
         self.prompts.need(rules.asks)
         self.teachers = [t.name for t in recipe.teachers]
@@ -196,14 +197,23 @@ class Session(Generic[R]):
 
     async def test(self, arms: Mapping[str, Trained]) -> Arms:
         """Examine every model of every arm on the test questions."""
-        problems = self.task.problems("test")
-        test = self.recipe.test
+        return await self._sat(arms, self.task, "test", self.run.path / "evaluations")
+
+    async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Arms]:
+        """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
+        return {
+            name: await self._sat(arms, task, f"test:{name}", self.run.path / "evaluations" / name)
+            for name, task in self.also.items()
+        }
+
+    async def _sat(self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path) -> Arms:
+        problems, test = task.problems("test"), self.recipe.test
         sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
         tested: dict[str, dict[int, Sequence[Judged]]] = {}
         for arm, trained in arms.items():
             tested[arm] = {}
             for seed, (folder, fingerprint) in trained.models.items():
-                path = self.run.path / "evaluations" / f"{arm.replace(':', '-')}-{seed}.jsonl"
+                path = kept / f"{arm.replace(':', '-')}-{seed}.jsonl"
                 depends = [
                     fingerprint,
                     digest([to_json(p) for p in problems]),
@@ -214,16 +224,16 @@ class Session(Generic[R]):
                 ]
                 if (rows := self.run.kept_rows(path, depends, Judged)) is None:
                     agent = self._agent(self.recipe.student, model=str(folder))
-                    with bar(f"test {arm}, seed {seed}", len(problems)) as advance:
+                    with bar(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
                         rows = await examine(
                             agent,
                             problems,
-                            self.task,
+                            task,
                             self.prompts,
                             self.rules,
                             self.run.journal,
                             sampling,
-                            stage="test",
+                            stage=stage,
                             seed=self.recipe.seed,
                             in_flight=self.recipe.in_flight,
                             done=lambda _, a=advance: a(),
@@ -237,6 +247,10 @@ class Session(Generic[R]):
         """Right answers over all seeds of an arm."""
         return sum(bool(j.correct) for rows in tested.values() for j in rows)
 
-    def results(self, tested: Arms, pairs: Sequence[tuple[str, str]], **facts: Any) -> dict[str, Any]:
+    def results(
+        self, tested: Arms, also: Mapping[str, Arms], pairs: Sequence[tuple[str, str]], **facts: Any
+    ) -> dict[str, Any]:
         """What ``results.json`` holds; ``wall_s`` is the time that this process spent on the run."""
-        return results(self.task.name, tested, pairs, time.monotonic() - self._begun, **facts)
+        further = {name: compared(self.also[name].name, arms, pairs) for name, arms in also.items()}
+        wall_s = time.monotonic() - self._begun
+        return results(self.task.name, tested, pairs, wall_s, also=further, **facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -40,6 +40,10 @@ class Paired(NamedTuple):
     p: float
     p_holm: float
     """Corrected for the number of tests in the table (Holm 1979, Scand. J. Stat. 6:65)."""
+    repaired: float | None
+    """Share of what ``a`` got wrong that ``b`` gets right; None where there is nothing to take a share of."""
+    regressed: float | None
+    """Share of what ``a`` got right that ``b`` gets wrong."""
     seeds: list[tuple[int, float, float]]
     """Training seed, gain in points and p, where there are several."""
 
@@ -111,10 +115,20 @@ def paired_tests(results: Results) -> list[Paired]:
             pair["b_only"],
             pair["p"],
             p_holm,
+            pair.get("repaired"),
+            pair.get("regressed"),
             [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())],
         )
         for pair, p_holm in zip(pairs, corrected, strict=True)
     ]
+
+
+def further(results: Results) -> dict[str, Results]:
+    """The other tests that the students sat, by name; of the pairs there, what each student gained over the first."""
+    return {
+        name: {**found, "paired": [pair for pair in found["paired"] if pair["a"] == "student"]}
+        for name, found in results.get("also", {}).items()
+    }
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -137,8 +151,10 @@ def final_arm(results: Results, method: str | None) -> str | None:
     return max(about, key=about.count) if about else None
 
 
-def percent(share: float) -> str:
-    """``0.8125`` as ``81.2``, or ``100`` and ``0`` where they are exact."""
+def percent(share: float | None) -> str:
+    """``0.8125`` as ``81.2``, ``100`` and ``0`` where they are exact, ``–`` where there is no share."""
+    if share is None:
+        return "–"
     return f"{100 * share:.0f}" if share in (0, 1) else f"{100 * share:.1f}"
 
 
@@ -163,21 +179,23 @@ def duration(seconds: float) -> str:
 
 
 def table(results: Results) -> str:
-    """The comparison as plain text of at most 100 columns: every arm, then every paired test."""
+    """The comparison as plain text of at most 100 columns: every arm, every paired test, and the other tests."""
     several = any(len(arm["seeds"]) > 1 for arm in results["arms"])
+    strongest = strongest_without_debate(results)
     parts: list[RenderableType] = [
         Text(f"{clean(results['task'])}: {results['n']} test questions, accuracy in % with Wilson's 95 % interval"),
-        _arms(results, several),
+        _arms(results, several, strongest),
     ]
     if several:
         parts.append(Text("Right and interval are of the first training seed; mean ± sd over seeds."))
-    for name, what in strongest_without_debate(results).items():
+    for name, what in strongest.items():
         parts.append(Text(f"* {clean(name)}: {what}"))
     if found := paired_tests(results):
         parts += [
             Text(
                 "\nPaired tests on the same questions (McNemar, exact, two-sided):\n"
-                "points that the second gains, and questions that only the first / only the second got right"
+                "points that the second gains, and questions that only the first / only the second got right;\n"
+                "repaired is a share of the student's wrong answers, regressed one of its right ones"
             ),
             _tests(found),
         ]
@@ -188,14 +206,19 @@ def table(results: Results) -> str:
                     f"{', and on every seed' if several else ''}; p is uncorrected."
                 )
             )
+    for name, other in further(results).items():
+        parts += [
+            Text(f"\nAlso tested on {clean(name)} ({clean(other['task'])}): {other['n']} questions"),
+            _arms(other, several, ()),
+            *([_tests(tests)] if (tests := paired_tests(other)) else []),
+        ]
     return _render(parts)
 
 
-def _arms(results: Results, several: bool) -> Table:
+def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("arm", "right", "%", "95 %", *(["mean ± sd"] if several else []), "unparsed", "tokens in + out"):
         shown.add_column(head, justify="left" if head == "arm" else "right", no_wrap=head != "arm", overflow="fold")
-    starred = strongest_without_debate(results)
     for family in families(results):
         shown.add_row(Text(family.title, "dim italic"))
         for arm in family.arms:
@@ -231,6 +254,9 @@ def _tests(found: Sequence[Paired]) -> Table:
             p_value(test.p),
             Text(verdict, "bold" if test.winner else "dim"),
         )
+        if test.a == "student":
+            shares = f"repaired {percent(test.repaired)} %, regressed {percent(test.regressed)} %"
+            shown.add_row(Text(f"  {shares}", "dim"), "", "", "", "")
         for seed, gain, p in test.seeds[1:]:
             shown.add_row(Text(f"  seed {seed}", "dim"), signed(gain), "", p_value(p))
     return shown
@@ -263,6 +289,7 @@ __all__ = [
     "duration",
     "families",
     "final_arm",
+    "further",
     "holm",
     "p_value",
     "paired_tests",

@@ -84,6 +84,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seeds", "Training seeds", compared),
         ("tests", "Paired tests", compared.get("tests")),
         ("groups", "By group", len(compared.get("groups", ())) > 1),
+        ("further", "Other tests", compared.get("further")),
         ("tokens", "Tokens", compared),
         ("training", "Training curves", made["panels"]),
         ("debated", "What the debate did", debated),
@@ -115,6 +116,10 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
         "axis": Axis(arms.values()),
         "before": arms.get("student"),
         "after": arms[final] if final else None,
+        "further": [
+            (name, other, {test.b: test for test in comparison.paired_tests(other)})
+            for name, other in comparison.further(results).items()
+        ],
         "of_final": [t for t in tests if t.b == final],
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and t.b.startswith("vote:debate") and t.a in strongest],

@@ -152,13 +152,13 @@ def _chain(rng: random.Random, skills: list[str], facts: Collection[Fact] | None
     return "; ".join([*parts, f"{_VARIABLES[len(skills)]}?"])
 
 
-def questions(split: Split, n: int, seed: int = 0) -> Iterator[Question]:
-    """`n` distinct questions of one split, the five kinds in turn."""
+def questions(split: Split, n: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> Iterator[Question]:
+    """`n` distinct questions of one split, the kinds in turn."""
     rng, seen = random.Random(f"{split}/{seed}"), set[str]()
     for i in range(n):
-        question = draw(rng, kind=KINDS[i % len(KINDS)], split=split)
+        question = draw(rng, kind=kinds[i % len(kinds)], split=split)
         while question.text in seen:
-            question = draw(rng, kind=KINDS[i % len(KINDS)], split=split)
+            question = draw(rng, kind=kinds[i % len(kinds)], split=split)
         seen.add(question.text)
         yield question
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +36,12 @@ class Options(BaseModel):
     train: int = Field(default=1500, ge=0)
     test: int = Field(default=1000, ge=0)
     seed: int = 0
+    kinds: list[Literal["sum", "mul", "bit", "div", "mix"]] | None = Field(
+        default=None,
+        min_length=1,
+        description="questions of these kinds alone, in both splits, so that one can train on some and test on others; "
+        "None: all five",
+    )
 
 
 class Schoolhouse:
@@ -48,10 +55,11 @@ class Schoolhouse:
 
     def problems(self, split: str) -> list[Problem]:
         """The first so many distinct questions of the seed. Raises DataError for a split other than train and test."""
+        options = self.options
         if split == "train":
-            drawn = world.questions("train", self.options.train, self.options.seed)
+            drawn = world.questions("train", options.train, options.seed, options.kinds or world.KINDS)
         elif split == "test":
-            drawn = world.questions("test", self.options.test, self.options.seed)
+            drawn = world.questions("test", options.test, options.seed, options.kinds or world.KINDS)
         else:
             raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
         return [

@@ -1,0 +1,82 @@
+"""Arms by name: patterns, changes after ``@``, and what a recipe may not name; the same way for every method."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from vivavoce.data.acceptance import AcceptRules
+from vivavoce.debate.review import ReviewRules
+from vivavoce.methods import opd_arms
+from vivavoce.methods.review_arms import STANDARD, Arm, wanted
+
+TEACHERS = ["ada", "bob", "cyd"]
+
+
+def named(*names: str, own: dict[str, Arm] | None = None, **review: object) -> dict[str, Arm]:
+    return wanted(names, own or {}, TEACHERS, ReviewRules.model_validate(review))
+
+
+def test_leave_out_is_an_arm_for_each_teacher_without_its_texts_and_its_reviews() -> None:
+    arms = named("leave_out")
+    assert list(arms) == ["without:ada", "without:bob", "without:cyd"]
+    assert arms["without:bob"].teachers == arms["without:bob"].reviewers == ["ada", "cyd"]
+
+
+def test_judge_is_an_arm_for_each_reviewer_and_keeps_the_recipes_rules_otherwise() -> None:
+    arms = named("judge", reviewers=["bob", "cyd"])
+    assert list(arms) == ["judge:bob", "judge:cyd"]
+    rules = AcceptRules(threshold=4, answer_check=True)
+    assert arms["judge:bob"].accepts(rules) == rules.model_copy(update={"reviewers": ["bob"]})
+    assert arms["judge:bob"].teachers is None
+
+
+def test_single_is_an_arm_for_each_author() -> None:
+    assert list(named("single", authors=["cyd"])) == ["single:cyd"]
+
+
+def test_keys_of_an_arm_are_changed_after_its_name_and_nothing_else_is() -> None:
+    arms = named("reviewed@alpha=0.25,score_weighted=true", "reviewed@accept.threshold=4", "reviewed")
+    half, strict, plain = arms.values()
+    assert list(arms) == ["reviewed@alpha=0.25,score_weighted=true", "reviewed@accept.threshold=4", "reviewed"]
+    assert half == plain.model_copy(update={"alpha": 0.25, "score_weighted": True})
+    assert (strict.accept, strict.alpha) == (AcceptRules(threshold=4), None)
+    assert plain == STANDARD["reviewed"]
+
+
+def test_a_change_to_a_pattern_is_made_to_each_of_its_arms_and_own_arms_can_be_changed_too() -> None:
+    arms = named("judge@alpha=0", "mine@exams=3", own={"mine": Arm(fresh=True)})
+    assert {name: arm.alpha for name, arm in arms.items()} == {
+        "judge:ada@alpha=0": 0, "judge:bob@alpha=0": 0, "judge:cyd@alpha=0": 0, "mine@exams=3": None,
+    }  # fmt: skip
+    assert arms["mine@exams=3"] == Arm(fresh=True, exams=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("revewed", "unknown arm `revewed`; there are single, single_checked, leave_out, judge, unreviewed"),
+        ("reviewed@alhpa=0.25", "alhpa"),
+        ("reviewed@alpha=2", "less than or equal to 1"),
+        ("reviewed@alpha", "needs a key and a value"),
+        ("score_weighted@accept.threshold=4", "no `threshold` to set"),
+        ("refreshed@replay=0.5", "replay needs fresh"),
+    ],
+)
+def test_a_name_or_a_change_that_makes_no_sense_is_refused(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        named(name)
+
+
+def test_every_method_has_the_same_syntax() -> None:
+    arms = opd_arms.wanted(["debate_opd@tau=0.1,rounds=2", "reverse_kl@objective.beta=0.3", "opd"], {}, TEACHERS)
+    assert list(arms) == [
+        "debate_opd@tau=0.1,rounds=2", "reverse_kl@objective.beta=0.3", "opd:ada", "opd:bob", "opd:cyd",
+    ]  # fmt: skip
+    changed, kl, *_ = arms.values()
+    assert isinstance(changed, opd_arms.OnPolicyArm)
+    assert isinstance(kl, opd_arms.OnPolicyArm)
+    assert (changed.tau, changed.rounds) == (0.1, 2)
+    assert kl.objective == {"divergence": "reverse_kl", "beta": 0.3}
+    with pytest.raises(ValidationError):
+        opd_arms.wanted(["debate_opd@tua=0.1"], {}, TEACHERS)
