@@ -204,6 +204,15 @@ def test_only_the_reviewers_that_are_named_decide() -> None:
     assert decided(*own, reviewers=["ada"], self_review=True).value == 5
 
 
+def test_no_more_reviews_are_needed_than_those_who_are_named_can_give() -> None:
+    nodes = scored(5, 1, None)
+    assert decided(*nodes, min_valid=3).reason == "too few valid reviews"
+    assert decided(*nodes, min_valid=3, reviewers=["bob"]).verdict == "accepted", "one judge, one review"
+    assert decided(*nodes, min_valid=3, reviewers=["bob", "cyd"]).reason == "mean 3.0", "one left out, two reviews"
+    assert decided(*nodes, min_valid=2, reviewers=["bob", "dan"]).verdict == "undecided", "dan was asked, and unread"
+    assert decided(*nodes, min_valid=2, reviewers=["ada"]).verdict == "undecided", "nobody was asked"
+
+
 def test_scores_of_those_who_do_not_count_enter_no_mean_and_no_spread() -> None:
     both = [scored(5, 3), scored(4, 1, problem="q")]
     graphs = [graph(*both[0]), graph(*both[1], problem="q")]

@@ -200,9 +200,13 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
 
 
 def _needed(asked: int, rules: AcceptRules) -> int:
-    """Readable reviews that a decision needs. Never 0: a text that nobody judged is not accepted."""
+    """Readable reviews that a decision needs. Never 0: a text that nobody judged is not accepted.
+
+    Where ``reviewers`` names whose count, never more than theirs: two reviews cannot be had of one fixed judge, and an
+    arm that accepts no text at all would compare the number of reviewers, not who they are.
+    """
     if isinstance(rules.min_valid, int):
-        return rules.min_valid
+        return rules.min_valid if rules.reviewers is None else max(1, min(rules.min_valid, asked))
     return max(1, asked if rules.min_valid == "all" else asked - 1)
 
 
