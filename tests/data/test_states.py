@@ -40,7 +40,7 @@ def debate(problem: str, confidences: list[dict[str, float | None]]) -> Graph:
     return Graph(Problem(problem, f"What is {problem}?", "4"), tuple(nodes))
 
 
-TWO = [{"a": 0.2, "b": 0.9, "c": 0.5}, {"a": 0.9, "b": 0.8, "c": 0.1}]
+TWO: list[dict[str, float | None]] = [{"a": 0.2, "b": 0.9, "c": 0.5}, {"a": 0.9, "b": 0.8, "c": 0.1}]
 
 
 def made(**rules: Any) -> Debated:
@@ -83,7 +83,9 @@ def test_a_later_round_only_adds_to_the_text_of_the_one_before() -> None:
 
 def test_weights_are_the_softmax_of_what_was_said_after_the_last_round_shown() -> None:
     g = debate("2 + 2", TWO)
-    for how, said_last in (({}, TWO[1]), ({"rounds": 1}, TWO[0]), ({"tau": 0.1}, TWO[1])):
+    cases: list[tuple[dict[str, Any], dict[str, float | None]]]
+    cases = [({}, TWO[1]), ({"rounds": 1}, TWO[0]), ({"tau": 0.1}, TWO[1])]
+    for how, said_last in cases:
         (state,), _ = view([g], **how)
         tau = how.get("tau", 1.0)
         grown = [math.exp(float(said_last[a] or 0) / tau) for a in SPEAKERS]

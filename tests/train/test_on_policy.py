@@ -18,7 +18,7 @@ from vivavoce.records import Completion, State, View
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.scorers import Action, open_scorer
-from vivavoce.train.tokens import context_ids
+from vivavoce.train.tokens import answer_ids, context_ids
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -194,7 +194,7 @@ def test_each_row_predicts_the_token_in_its_place_and_the_last_one_the_end_of_tu
     how = settings(folders)
     opened = open_scorer(how.scorers[0], how)
     view = states()[0].views[0]
-    ids = (*words("forty-two").input_ids, words.eos_token_id)
+    ids = tuple(answer_ids(words, "forty-two"))
     logits = opened.logits(opened.hidden([view], [Action(0, ids)]), len(words))
     context = context_ids(words, view.messages)
     whole = opened.model(torch.tensor([[*context, *ids]])).logits[0]
