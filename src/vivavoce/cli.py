@@ -18,19 +18,21 @@ if TYPE_CHECKING:
     from vivavoce.config import Recipe
     from vivavoce.tasks import Task
 
+# Plain help: the decorated one takes longer to import than everything else together.
+_PLAIN: Any = {"no_args_is_help": True, "rich_markup_mode": None}
 app = typer.Typer(
     name="viva",
-    no_args_is_help=True,
+    **_PLAIN,
     pretty_exceptions_enable=False,
     add_completion=False,
     help="A committee of large language models debates, criticises and reviews; your small model learns from it.",
 )
-graph_app = typer.Typer(no_args_is_help=True, help="Look at what was said.")
-train_app = typer.Typer(no_args_is_help=True, help="Train a model on rows or trees that were exported.")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure, side by side with what people use today.")
-import_app = typer.Typer(no_args_is_help=True, help="Bring recorded material into a graph.")
-review_app = typer.Typer(no_args_is_help=True, help="Look at reviews, and at what they accept.")
-debate_app = typer.Typer(no_args_is_help=True, help="Hold a debate, and see what it is worth.")
+graph_app = typer.Typer(**_PLAIN, help="Look at what was said.")
+train_app = typer.Typer(**_PLAIN, help="Train a model on rows or trees that were exported.")
+bench_app = typer.Typer(**_PLAIN, help="Measure, side by side with what people use today.")
+import_app = typer.Typer(**_PLAIN, help="Bring recorded material into a graph.")
+review_app = typer.Typer(**_PLAIN, help="Look at reviews, and at what they accept.")
+debate_app = typer.Typer(**_PLAIN, help="Hold a debate, and see what it is worth.")
 app.add_typer(graph_app, name="graph")
 app.add_typer(debate_app, name="debate")
 app.add_typer(train_app, name="train")
