@@ -49,9 +49,9 @@ def written(recipe: dict[str, Any], tmp_path: Path) -> Path:
     return path
 
 
-def start(recipe: Path, run: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(recipe: Path, run: Path, log: Path, driver: str = DRIVER) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(recipe), str(run)],
+        [sys.executable, "-c", driver, str(recipe), str(run)],
         env={**os.environ, "VIVA_TEST_LOG": str(log)},
     )
 
@@ -91,3 +91,55 @@ def test_killed_anywhere_a_run_repeats_no_completed_call_and_ends_with_the_same_
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
         assert (whole / name).stat().st_size > 0
     assert len(lines(log)) <= total + 4 * 8 * 3, "only calls in flight at a kill are asked again"
+
+
+REVIEW_DRIVER = """
+import asyncio, sys
+from pathlib import Path
+from tests.methods.teachers import ada, bob, cyd
+from vivavoce.agents.journal import Journal
+from vivavoce.agents.scripted import Scripted
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.review import Panel, ReviewRules, review_all
+from vivavoce.debate.speaking import Member
+from vivavoce.graph import write_graphs
+from vivavoce.records import Sampling
+from vivavoce.tasks import open_task
+
+run = Path(sys.argv[2])
+run.mkdir(exist_ok=True)
+agents = [Member(Scripted(n, f, identity=n, latency_s=0.01), "teacher", Sampling()) for n, f in
+          (("ada", ada), ("bob", bob), ("cyd", cyd))]
+student = Member(Scripted("student", bob, identity="student", latency_s=0.01), "student", Sampling())
+task = open_task("schoolhouse", {"train": 60})
+rules = ReviewRules(prompts="schoolhouse", gold_shown=False)
+with Journal(run / "journal.sqlite") as journal:
+    panel = Panel(student, (*agents,), (*agents,), (*agents,), rules, prompt_set("schoolhouse"), task, journal)
+    graphs = asyncio.run(review_all(task.problems("train"), panel, 8))
+write_graphs(run / "graphs.jsonl", graphs)
+"""
+
+
+def test_a_review_killed_at_any_call_repeats_no_completed_one_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    nothing, whole, killed, log = Path("-"), tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
+    assert start(nothing, whole, tmp_path / "whole.log", REVIEW_DRIVER).wait(300) == 0
+    total = len(lines(tmp_path / "whole.log"))
+    assert total > 200
+    for kill_at in (20, total // 3, 2 * total // 3):
+        process = start(nothing, killed, log, REVIEW_DRIVER)
+        while len(lines(log)) < kill_at and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+    with Journal(killed / "journal.sqlite", read_only=True) as journal:
+        completed = {digest([c.messages, c.seed]) for c in journal}
+    asked = len(lines(log))
+    assert 0 < len(completed) < total
+    assert start(nothing, killed, log, REVIEW_DRIVER).wait(300) == 0
+    assert (killed / "graphs.jsonl").read_bytes() == (whole / "graphs.jsonl").read_bytes()
+    with (
+        Journal(killed / "journal.sqlite", read_only=True) as journal,
+        Journal(whole / "journal.sqlite", read_only=True) as unkilled,
+    ):
+        assert len(journal) == len(unkilled)
+        assert len(lines(log)) - asked <= len(unkilled) - len(completed) < total
