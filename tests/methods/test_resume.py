@@ -56,6 +56,14 @@ def start(recipe: Path, run: Path, log: Path, driver: str = DRIVER) -> subproces
     )
 
 
+def kill_at_call(process: subprocess.Popen[bytes], log: Path, calls: int) -> None:
+    """SIGKILL once so many calls have been asked, or at the end of a run that asks for fewer."""
+    while len(lines(log)) < calls and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
@@ -71,19 +79,13 @@ def test_killed_anywhere_a_run_repeats_no_completed_call_and_ends_with_the_same_
     rng = random.Random(5)
     for kill_at in sorted(rng.sample(range(10, total - 20), 2)):
         process = start(written, killed, log)
-        while len(lines(log)) < kill_at and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
+        kill_at_call(process, log, kill_at)
         with Journal(killed / "journal.sqlite", read_only=True) as journal:
             completed = {digest([c.messages, c.seed]) for c in journal}
         asked = len(lines(log))
         assert 0 < len(completed) < total
         resumed = start(written, killed, log)
-        while len(lines(log)) < asked + 5 and resumed.poll() is None:
-            time.sleep(0.01)
-        resumed.kill()
-        resumed.wait()
+        kill_at_call(resumed, log, asked + 5)
         assert not completed & set(lines(log)[asked:]), "a call that was completed was asked again"
 
     assert start(written, killed, log).wait(300) == 0
@@ -127,10 +129,7 @@ def test_a_review_killed_at_any_call_repeats_no_completed_one_and_ends_with_the_
     assert total > 200
     for kill_at in (20, total // 3, 2 * total // 3):
         process = start(nothing, killed, log, REVIEW_DRIVER)
-        while len(lines(log)) < kill_at and process.poll() is None:
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+        kill_at_call(process, log, kill_at)
     with Journal(killed / "journal.sqlite", read_only=True) as journal:
         completed = {digest([c.messages, c.seed]) for c in journal}
     asked = len(lines(log))

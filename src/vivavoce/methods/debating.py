@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
-from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.debate.votes import VoteBy, vote
@@ -55,23 +54,6 @@ class DebateSession(Session[DebateRules]):
             for t in self.recipe.teachers
         ]
         return await self._debated("test", problems, rules, members)
-
-    async def _debated(
-        self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
-    ) -> list[Graph]:
-        committee = Committee(
-            tuple(members),
-            rules,
-            self.prompts,
-            self.task,
-            self.run.journal,
-            self.recipe.seed,
-            f"debate:{stage}",
-            self._count if rules.context_tokens else None,
-        )
-        return await self._graphs(
-            stage, members, rules, problems, lambda done: debate_all(problems, committee, self.recipe.in_flight, done)
-        )
 
     def grower(self, rules: TreeRules) -> Grower:
         """What preference trees are grown with."""

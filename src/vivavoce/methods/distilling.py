@@ -11,7 +11,6 @@ from typing import Any
 from vivavoce.config import AgentSpec
 from vivavoce.data.examples import plain_prompt
 from vivavoce.data.states import Debated, states, winner
-from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import StateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
@@ -68,23 +67,7 @@ class DistilSession(Session[StateRules]):
             agent = self._agent(spec, model=str(student.of(seed)[0]))
             members.append(Member(agent, "student", spec.sampling()))
             stage, rules = f"{stage}-seen-{seed}", self._seen
-        committee = Committee(
-            tuple(members),
-            rules,
-            self.prompts,
-            self.task,
-            self.run.journal,
-            self.recipe.seed,
-            f"debate:{stage}",
-            self._count if self.rules.context_tokens else None,
-        )
-        return await self._graphs(
-            stage,
-            members,
-            rules,
-            problems,
-            lambda done: debate_all(problems, committee, self.recipe.in_flight, done),
-        )
+        return await self._debated(stage, problems, rules, members)
 
     @property
     def _seen(self) -> StateRules:

@@ -18,6 +18,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 from vivavoce.agents import Agent, open_agent
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member, Rules
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged, examine
@@ -120,6 +122,24 @@ class Session(Generic[R]):
             say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
         self.run.keep(path, depends, lambda part: write_graphs(part, made))
         return made
+
+    async def _debated(
+        self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
+    ) -> list[Graph]:
+        """What ``members`` say of ``problems`` in a debate by ``rules``."""
+        committee = Committee(
+            tuple(members),
+            rules,
+            self.prompts,
+            self.task,
+            self.run.journal,
+            self.recipe.seed,
+            f"debate:{stage}",
+            self._count if rules.context_tokens else None,
+        )
+        return await self._graphs(
+            stage, members, rules, problems, lambda done: debate_all(problems, committee, self.recipe.in_flight, done)
+        )
 
     @property
     def _redo(self) -> float | None:

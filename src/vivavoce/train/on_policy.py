@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from vivavoce.agents.decode import Decoder, Prompt
 from vivavoce.errors import DataError, RecipeError
@@ -39,6 +39,7 @@ from vivavoce.train.scorers import Action, Average, OpenScorer, check_budget, op
 from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, head, predictions
 from vivavoce.train.settings import Progress, TrainResult
 from vivavoce.train.tokens import answer_ids, context_ids
+from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Steps(Dataset[dict[str, Any]]):
         return {"states": [self.states[self.order[place]] for place in mine], "places": mine}
 
 
-class OnPolicyTrainer(Trainer):
+class OnPolicyTrainer(UpdateTrainer):
     """transformers' Trainer whose update samples answers, has them scored and learns from all of them at once."""
 
     def __init__(
@@ -201,7 +202,7 @@ class OnPolicyTrainer(Trainer):
         columns: int,
         seed: int,
     ) -> None:
-        super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
+        super().__init__(model, arguments, steps)
         self.scorers, self.settings, self.method, self.columns, self.draws = scorers, settings, method, columns, seed
         self._decoder = Decoder(bare(model), tokenizer)
         self._sums: dict[str, Tensor] = {}
@@ -222,13 +223,10 @@ class OnPolicyTrainer(Trainer):
             seen.append(other.read(views, actions) if other else scorer.hidden(views, actions))
         factors = self._factors(actions)
         contexts = [p.context for p in states]
-        rows = list(packed_rows(contexts, actions, self.settings.token_budget))
-        loss = torch.zeros((), device=self.args.device)
+        rows = packed_rows(contexts, actions, self.settings.token_budget)
+        shared = {"states": states, "actions": actions, "seen": seen, "factors": factors}
         with attending(model, self.method):
-            for some in rows[:-1]:
-                with self.accelerator.no_sync(model):  # devices exchange gradients once per update
-                    loss = loss + self._backward(model, states, actions, some, seen, factors)
-            loss = loss + self._backward(model, states, actions, rows[-1], seen, factors)
+            loss = self.learn(model, [{**shared, "some": some} for some in rows])
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss of update {self.state.global_step + 1} is {float(loss)}")
         tokens = sum(len(contexts[a.state]) + len(a.ids) for a in actions)
@@ -272,21 +270,6 @@ class OnPolicyTrainer(Trainer):
         self.totals["answer_tokens"] += int(sizes.sum())
         self.totals["truncated"] += sum(not a.finished for a in actions)
         return np.repeat(each, sizes)
-
-    def _backward(
-        self,
-        model: torch.nn.Module,
-        states: Sequence[Prepared],
-        actions: Sequence[Action],
-        some: Sequence[int],
-        seen: Sequence[Tensor | Reading],
-        factors: np.ndarray,
-    ) -> Tensor:
-        inputs = {"states": states, "actions": actions, "some": some, "seen": seen, "factors": factors}
-        # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.
-        loss = self.compute_loss(model, inputs) * self.accelerator.num_processes
-        self.accelerator.backward(loss)
-        return loss.detach()
 
     def compute_loss(
         self,
@@ -413,12 +396,6 @@ class _Compared:
             for k, teacher in said:
                 trainer.measure_scorer(trainer.scorers[k], z.detach(), teacher, weights[:, k], sampled, factor)
         return (values * factor).sum()
-
-
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """The collator: an update is put together already."""
-    (item,) = items
-    return item
 
 
 __all__ = ["OnPolicyTrainer", "Steps", "train_on_policy"]

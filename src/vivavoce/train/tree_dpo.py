@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from vivavoce.errors import DataError
 from vivavoce.records import Tree
@@ -28,6 +28,7 @@ from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
 from vivavoce.train.trees import Branching, Row, Steps, branchings
+from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def tree_loss(policy: Tensor, reference: Tensor, tree: Branching, settings: Tree
     return loss, weight
 
 
-class TreeDPOTrainer(Trainer):
+class TreeDPOTrainer(UpdateTrainer):
     """transformers' Trainer whose micro-batch is one packed row and whose update is a whole step of trees."""
 
     def __init__(
@@ -136,7 +137,7 @@ class TreeDPOTrainer(Trainer):
         settings: TreeDPOSettings,
         method: Method,
     ) -> None:
-        super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
+        super().__init__(model, arguments, steps)
         self.reference, self.settings, self.method = reference, settings, method
         self._sums: list[Tensor] = []
 
@@ -148,19 +149,9 @@ class TreeDPOTrainer(Trainer):
         rows: list[Row] = inputs["rows"]
         mine = torch.tensor(sum(self.weight(tree) for row in rows for tree in row.trees), device=self.args.device)
         total = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
-        loss = torch.zeros((), device=self.args.device)
-        for row in rows[:-1]:
-            with self.accelerator.no_sync(model):  # devices exchange gradients once per update
-                loss = loss + self._backward(model, row, total)
-        loss = loss + self._backward(model, rows[-1], total)
+        loss = self.learn(model, [{"row": row} for row in rows], total)
         self.state.num_input_tokens_seen += sum(len(row.packed) for row in rows) * self.accelerator.num_processes
         return loss
-
-    def _backward(self, model: torch.nn.Module, row: Row, total: float) -> Tensor:
-        # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.
-        loss = self.compute_loss(model, {"row": row}) / total * self.accelerator.num_processes
-        self.accelerator.backward(loss)
-        return loss.detach()
 
     def weight(self, tree: Branching) -> float:
         """What ``tree`` counts in the mean: its pairs, or one."""
@@ -218,12 +209,6 @@ class TreeDPOTrainer(Trainer):
             logs.update(zip(names, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
             self._sums.clear()
         super().log(logs, start_time)
-
-
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """The collator: a step is packed already."""
-    (item,) = items
-    return item
 
 
 def _no_dropout(model: torch.nn.Module) -> None:

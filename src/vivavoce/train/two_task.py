@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from vivavoce.errors import DataError
 from vivavoce.records import Example, seed_of
@@ -31,6 +31,7 @@ from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TwoTaskSettings
 from vivavoce.train.tokens import Scored, score_rows
+from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -231,13 +232,13 @@ class Steps(Dataset[dict[str, list[Part]]]):
         }
 
 
-class TwoTaskTrainer(Trainer):
+class TwoTaskTrainer(UpdateTrainer):
     """transformers' Trainer whose update is a whole step of both streams, in packed rows."""
 
     def __init__(
         self, model: Any, arguments: TrainingArguments, steps: Steps, settings: TwoTaskSettings, method: Method
     ) -> None:
-        super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
+        super().__init__(model, arguments, steps)
         self.settings, self.method = settings, method
         self._sums: list[Tensor] = []
 
@@ -247,19 +248,9 @@ class TwoTaskTrainer(Trainer):
         """Forward and backward of every packed row of one update."""
         model.train()
         parts: list[Part] = inputs["parts"]
-        loss = torch.zeros((), device=self.args.device)
-        for part in parts[:-1]:
-            with self.accelerator.no_sync(model):  # devices exchange gradients once per update
-                loss = loss + self._backward(model, part)
-        loss = loss + self._backward(model, parts[-1])
+        loss = self.learn(model, [{"part": part} for part in parts])
         self.state.num_input_tokens_seen += sum(len(p.packed) for p in parts) * self.accelerator.num_processes
         return loss
-
-    def _backward(self, model: torch.nn.Module, part: Part) -> Tensor:
-        # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.
-        loss = self.compute_loss(model, {"part": part}) * self.accelerator.num_processes
-        self.accelerator.backward(loss)
-        return loss.detach()
 
     def compute_loss(
         self,
@@ -285,12 +276,6 @@ class TwoTaskTrainer(Trainer):
             logs.update(zip(("feedback", "rationale"), (logs["loss"] * t / both for t in total), strict=True))
             self._sums.clear()
         super().log(logs, start_time)
-
-
-def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """The collator: a step is packed already."""
-    (item,) = items
-    return item
 
 
 __all__ = ["Steps", "Taught", "TwoTaskTrainer", "train_two_task", "updates"]
