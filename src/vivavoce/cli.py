@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivavoce import __version__
-from vivavoce.errors import DataError, RecipeError, UserError
+from vivavoce.errors import BudgetReached, DataError, RecipeError, UserError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
+    from vivavoce.debate.plan import Span
     from vivavoce.tasks import Task
 
 # Plain help: the decorated one takes longer to import than everything else together.
@@ -73,12 +74,12 @@ class AttemptsForm(StrEnum):
 
 
 def main() -> None:
-    """Entry point: errors that the user can mend are told in three lines and end with code 2."""
+    """Entry point: errors that the user can mend are told in three lines and end with code 2, a cap with code 3."""
     try:
         app()
     except UserError as e:
         typer.echo(f"error: {e}", err=True)
-        raise SystemExit(2) from None
+        raise SystemExit(e.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("stopped. What was done is kept: the same command goes on from here.", err=True)
         raise SystemExit(130) from None
@@ -107,66 +108,172 @@ def run(
     update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
 ) -> None:
-    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice."""
+    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice.
+
+    At a cap of the recipe's budget it stops with code 3; with the cap raised the same command goes on.
+    """
     import asyncio
 
     from vivavoce import plugins
+    from vivavoce.methods.missing import missing
     from vivavoce.progress import say
     from vivavoce.report import table, write_report
+    from vivavoce.report.costs import facts
     from vivavoce.run import open_run
 
     loaded = _load(recipe, set_)
     path = out or Path("runs") / loaded.name
     with open_run(path, loaded, update=update, retry_failed=retry_failed) as opened:
         say(f"{loaded.method}: {loaded.name} in {path}")
-        found = asyncio.run(plugins.load("methods", loaded.method, "method").distill(loaded, opened))
+        method = plugins.load("methods", loaded.method, "method")
+        try:
+            found = asyncio.run(method.distill(loaded, opened))
+        except BudgetReached:
+            stopped = missing(opened, method.plan)
+            opened.note(stopped=stopped)
+            _say_missing(stopped, loaded.currency, path)
+            raise
+        opened.note(stopped=None)
+        found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
         opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         write_report(path)
     typer.echo(table(found))
     say(f"report: {path / 'report.html'}")
 
 
+def _say_missing(stopped: dict[str, Any], currency: str, path: Path) -> None:
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+
+    def amounts(of: dict[str, Any]) -> str:
+        paid = f"{money(of['money'])} {currency}, " if stopped["spent"]["money"] or stopped["left"]["money"] else ""
+        return f"{paid}{of['calls']:,} calls, {_short(of['tokens'])} tokens"
+
+    say(f"stopped in {stopped['stage']}: {stopped['done']:,} of {stopped['of']:,} done; everything is kept in {path}")
+    say(f"spent by now: {amounts(stopped['spent'])} in {stopped['seconds']:,.0f} s")
+    say(f"still to come, by what was measured so far: about {amounts(stopped['left'])}")
+
+
 @app.command()
-def plan(recipe: RecipePath, set_: Overrides = [], as_json: AsJson = False) -> None:
-    """Count calls and tokens of a recipe; nothing is spent."""
+def plan(
+    recipe: RecipePath,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say.")
+    ] = None,
+    pilot: Annotated[
+        int, typer.Option(min=0, help="First ask so many questions, which is paid for, and go by that.")
+    ] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run directory of the pilot; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Predict calls, tokens and cost of a recipe, with a range; nothing is spent, unless by --pilot."""
     from dataclasses import asdict
+    from functools import reduce
+    from operator import add
 
     from vivavoce import plugins
+    from vivavoce.methods.measured import measured_run
+    from vivavoce.progress import say
 
     loaded = _load(recipe, set_)
-    planned = plugins.load("methods", loaded.method, "method").plan(loaded)
+    method = plugins.load("methods", loaded.method, "method")
+    if pilot:
+        from_ = out or Path("runs") / loaded.name
+        _pilot(loaded, method, pilot, from_)
+    planned = method.plan(loaded, measured_run(from_) if from_ else None)
+    kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
+    total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
     if as_json:
-        typer.echo(json.dumps([asdict(p) for p in planned], indent=2))
+        shown = {kind: asdict(span) for kind, span in total.items()}
+        told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
-    rows = [
-        (p.stage, p.agent, _span(p.least, p.most), f"{p.prompt_tokens:,}", f"{p.completion_tokens:,}") for p in planned
-    ]
-    sums = [
-        sum(x) for x in zip(*((p.least, p.most, p.prompt_tokens, p.completion_tokens) for p in planned), strict=True)
-    ]
-    rows.append(("all", "", _span(sums[0], sums[1]), f"{sums[2]:,}", f"{sums[3]:,}"))
-    _print_table(("stage", "agent", "calls", "prompt tokens, at most", "completion tokens, at most"), rows)
+    priced = [a.name for a in [*loaded.teachers, loaded.student] if a.price]
+    shown_kinds = kinds if priced else kinds[:3]
+    rows = [(p.stage, p.agent, *(_span(getattr(p, kind), kind) for kind in shown_kinds)) for p in planned]
+    rows.append(("all", "", *(_span(total[kind], kind) for kind in shown_kinds)))
+    heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
+    _print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
+    if from_:
+        say(f"expected (least to most): by what was measured in {from_}, give or take two standard errors")
+    else:
+        say(
+            "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
+            "rules allow. --pilot 20 asks 20 questions first and comes closer"
+        )
+    if unpriced := [a.name for a in loaded.teachers if not a.price and a.backend not in ("hf_local", "scripted")]:
+        say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
+    import asyncio
+
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+    from vivavoce.run import open_run
+
+    with open_run(out, recipe) as opened:
+        say(f"pilot: {questions} questions are asked, and paid for, in {out}; a run there will not pay for them again")
+        before = opened.journal.ledger.run.money
+        asyncio.run(method.pilot(recipe, opened, questions))
+        say(f"the pilot cost {money(opened.journal.ledger.run.money - before)} {recipe.currency}")
 
 
 @app.command()
-def check(recipe: RecipePath, set_: Overrides = []) -> None:
-    """Check a recipe: keys, options, task data, models and API keys; nothing is spent."""
-    from vivavoce.agents import open_agent
-    from vivavoce.debate.prompting import prompt_set
-    from vivavoce.tasks import open_task
+def costs(run_path: RunPath, as_json: AsJson = False) -> None:
+    """What a run has cost by now: calls, hits, failures, tokens, money and seconds, by stage and agent."""
+    from vivavoce.report.costs import facts, lines, money, total
+    from vivavoce.report.sources import Sources
 
-    loaded = _load(recipe, set_)
-    task = open_task(loaded.task.name, loaded.task.options)
-    for spec in [*loaded.teachers, loaded.student]:
-        agent = open_agent(spec.name, spec.backend, spec.options)
-        typer.echo(f"ok  agent {spec.name}: {spec.backend}, {agent.identity[:60]}")
-    prompt_set(loaded.rules.prompts).need(loaded.rules.asks)
-    typer.echo(f"ok  prompts {loaded.rules.prompts}")
-    for split in ("train", "test"):
-        typer.echo(f"ok  task {task.name}: {len(task.problems(split))} {split} questions")
-    for name, spec in loaded.also_test.items():
-        other = open_task(spec.name, spec.options)
-        typer.echo(f"ok  also_test {name}: {len(other.problems('test'))} test questions of {other.name}")
+    sources = Sources(run_path)
+    found, none = sources.costs()
+    if none:
+        raise DataError(none, str(run_path), "give the directory of a run that has started")
+    if as_json:
+        typer.echo(json.dumps(facts(found, sources.recipe), indent=2, ensure_ascii=False))
+        return
+    told = lines(found, sources.recipe)
+    rows = [
+        (
+            line.stage or "–",
+            line.agent,
+            *(f"{n:,}" for n in (line.calls, line.hits, line.failures)),
+            *(f"{n:,}" for n in (line.prompt_tokens, line.cached_tokens, line.completion_tokens)),
+            money(line.money),
+            f"{line.seconds:,.1f}",
+        )
+        for line in [*told, total(told)]
+    ]
+    heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
+    _print_table(("stage", "agent", *heads, str(sources.recipe.get("currency", "money")), "seconds"), rows)
+
+
+@app.command()
+def doctor(
+    recipe: RecipePath,
+    offline: Annotated[bool, typer.Option(help="Ask no model: nothing is spent.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run directory that is meant; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Examine what a run will rely on: keys, models, endpoints, prompts, context lengths, data, disk and memory.
+
+    Ends with code 1 where something is wrong that would fail the run.
+    """
+    from dataclasses import asdict
+
+    from vivavoce.methods.doctor import examine
+
+    found = []
+    for finding in examine(_load(recipe, set_), out, offline):
+        found.append(finding)
+        if not as_json:
+            typer.echo(f"{finding.level:7} {finding.what}: {finding.said}" + (f"\n{'':8}{finding.do}" if finding.do else ""))
+    if as_json:
+        typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
+    if any(f.level == "failed" for f in found):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -517,8 +624,18 @@ def _graphs(path: Path) -> Path:
     return file
 
 
-def _span(least: int, most: int) -> str:
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+def _span(span: Span, kind: str) -> str:
+    """As expected, and in brackets at least and at most where they differ."""
+    from vivavoce.agents.budget import money
+
+    words = {"money": money, "calls": lambda n: f"{n:,.0f}"}.get(kind, _short)
+    least, usual, most = map(words, (span.least, span.expected, span.most))
+    return usual if least == most else f"{usual} ({least} to {most})"
+
+
+def _short(n: float) -> str:
+    """Three or four digits: ``950``, ``12.3k``, ``4.56M``."""
+    return f"{n:,.0f}" if n < 1e4 else f"{n / 1e3:.1f}k" if n < 1e6 else f"{n / 1e6:,.2f}M"
 
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vivavoce import plugins
+from vivavoce.agents.budget import Budget, Caps, Ledger, Price
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Rules
 from vivavoce.errors import RecipeError
 from vivavoce.records import Sampling
 
 M = TypeVar("M", bound=BaseModel)
+_OURS = ("hf_local", "scripted")
+"""Backends that nobody sends a bill for."""
 
 
 class AgentSpec(BaseModel):
@@ -32,6 +35,14 @@ class AgentSpec(BaseModel):
     stop: list[str] = Field(default=[], description="texts that end a reply")
     samples: int = Field(default=1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
     logprobs: bool = Field(default=False, description="ask for token log-probabilities: needed to vote by probability")
+    price: Price | None = Field(default=None, description="of a million tokens; None: it costs nothing, or is not known")
+    budget: Caps = Field(default=Caps(), description="caps of this agent over the whole run")
+    expected_tokens: int | None = Field(
+        default=None, ge=1, description="tokens of a usual reply, for `viva plan`; None: 40 % of max_new_tokens"
+    )
+    expected_right: float = Field(
+        default=0.7, ge=0, le=1, description="share of first answers that are right, for `viva plan`"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -94,11 +105,35 @@ class Recipe(BaseModel):
     )
     seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
     parallel: int = Field(default=1, ge=1, description="models trained at once, in processes of their own")
+    currency: str = Field(default="USD", description="how money is called; a label")
+    budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
 
     @property
     def rules(self) -> Rules:
         """The rules by which students are asked; a method has its own."""
         return DebateRules()
+
+    def ledger(self) -> Ledger:
+        """Prices and caps, for a journal."""
+        agents = [*self.teachers, self.student]
+        return Ledger(
+            {a.name: a.price for a in agents if a.price},
+            run=self.budget.run,
+            agents={a.name: a.budget for a in agents},
+            question=self.budget.question,
+            currency=self.currency,
+        )
+
+    @model_validator(mode="after")
+    def _money_is_known(self) -> Recipe:
+        for agent in [*self.teachers, self.student]:
+            capped = any(caps.money is not None for caps in (self.budget.run, self.budget.question, agent.budget))
+            if capped and agent.price is None and agent.backend not in _OURS:
+                raise ValueError(
+                    f"money is capped, but `{agent.name}` has no price: give it `price: {{prompt: …, completion: …}}` "
+                    "for a million tokens; 0 for a server of your own"
+                )
+        return self
 
     @field_validator("teachers")
     @classmethod
@@ -132,6 +167,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for change in overrides:
         override(values, change, f"--set {change}")
     return check_recipe(values, path, root)
+
+
+def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values without those that change what a run costs, or is thought to cost, but not what comes of it."""
+    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency")}
+
+    def agent(values: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}
+
+    for key in ("teachers", "scorers"):
+        kept |= {key: [agent(values) for values in kept[key]]} if kept.get(key) else {}
+    return kept | {"student": agent(kept["student"])}
 
 
 def recipes() -> dict[str, Path]:

@@ -8,7 +8,8 @@
     │   ├── DataError        (also ValueError)   an input file or row is wrong
     │   ├── MissingKey       (also LookupError)  an API key is not in the environment
     │   ├── MissingDependency(also ImportError)  an optional package is not installed
-    │   └── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
+    │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
+    │   └── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
     └── WorldError           the world failed; retried within a bound, then recorded as a node, never a crash
         └── AgentError       (also RuntimeError) a model call failed for good
 
@@ -16,6 +17,8 @@ A third family, *we are wrong*, is a plain ``assert`` that prints the values.
 """
 
 from __future__ import annotations
+
+from vivavoce.records import Usage
 
 
 class VivaError(Exception):
@@ -28,6 +31,8 @@ class UserError(VivaError):
     To add one: subclass it together with the standard type that fits, and keep the three arguments, so that the
     command line prints every error in the same shape and instances stay picklable.
     """
+
+    exit_code = 2
 
     def __init__(self, what: str, where: str = "", do: str = "") -> None:
         super().__init__(what, where, do)
@@ -62,6 +67,12 @@ class RunConflict(UserError, ValueError):
     """The run directory was made by another recipe, or another process is writing to it."""
 
 
+class BudgetReached(UserError):
+    """A cap of the recipe is reached. Nothing is lost: raised, the same command goes on."""
+
+    exit_code = 3
+
+
 class WorldError(VivaError):
     """Something outside failed. Work around it and record it."""
 
@@ -70,12 +81,13 @@ class AgentError(WorldError, RuntimeError):
     """A model call failed and will not be tried again.
 
     ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
-    ``connection``, ``server``, ``bad_request``, ``overlong``); ``detail`` is for people and holds no secret.
+    ``connection``, ``server``, ``bad_request``, ``overlong``, ``budget``); ``detail`` is for people and holds no
+    secret. ``usage`` is what the failed attempts cost, as far as the endpoint told.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: str, detail: str = "", usage: Usage = Usage()) -> None:
+        super().__init__(reason, detail, usage)
+        self.reason, self.detail, self.usage = reason, detail, usage
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -23,20 +23,36 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 import vivavoce
+from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Journal
-from vivavoce.config import Recipe
-from vivavoce.errors import RunConflict
-from vivavoce.progress import say
+from vivavoce.config import Recipe, what_decides
+from vivavoce.errors import RunConflict, UserError
+from vivavoce.progress import bar, say
 from vivavoce.records import digest, from_json, to_json
 
 T = TypeVar("T")
 _REPORTED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "pydantic")
+
+
+@dataclass
+class Standing:
+    """What a run is about, and how far it has come with it."""
+
+    title: str
+    total: int
+    stage: str = ""
+    """Its label in the cost ledger, for a stage that asks a committee."""
+    done: int = 0
+    finished: set[str] = field(default_factory=set)
+    """Questions that the committee is through with."""
 
 
 class Run:
@@ -45,6 +61,31 @@ class Run:
     def __init__(self, path: Path, recipe: Recipe, journal: Journal) -> None:
         self.path, self.recipe, self.journal = path, recipe, journal
         self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
+        self.standing: Standing | None = None
+
+    @contextmanager
+    def counting(self, title: str, total: int, stage: str = "") -> Iterator[Callable[..., None]]:
+        """A progress bar with what is spent by now, and what will be at its end; tell it ``(n, question)``."""
+        at = self.standing = Standing(title, total, stage)
+        ledger = self.journal.ledger
+        before = ledger.run.money
+        with bar(title, total) as advance:
+
+            def count(n: int = 1, question: str | None = None) -> None:
+                at.done += n
+                if question is not None:
+                    at.finished.add(question)
+                spent, note = ledger.run.money, ledger.said
+                if spent > before and 0.05 * total < at.done < total:
+                    note += f", about {money(before + (spent - before) * total / at.done)} after this"
+                advance(n, note)
+
+            try:
+                yield count
+            except BaseExceptionGroup as group:  # of many tasks that were told the same, one tells the user
+                while isinstance(group, BaseExceptionGroup) and group.subgroup(UserError):
+                    group = (group.subgroup(UserError) or group).exceptions[0]  # noqa: PLW2901
+                raise group from None
 
     def cached(self, path: Path, depends: Any) -> Path | None:
         """``path``, a file of this run, if it is there and was made from equal dependencies."""
@@ -125,8 +166,8 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
         except OSError as e:
             raise RunConflict("another process is at work in this run", str(path), "wait for it, or stop it") from e
         new = recipe.model_dump(mode="json")
-        old = yaml.safe_load((path / "recipe.yaml").read_text("utf-8")) if (path / "recipe.yaml").exists() else new
-        if changed := changed_keys(old, new):
+        old = _begun_with(path / "recipe.yaml", recipe) or new
+        if changed := changed_keys(what_decides(old), what_decides(new)):
             if not update:
                 raise RunConflict(
                     f"the run was begun with another recipe; it differs in {', '.join(changed)}",
@@ -134,7 +175,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                     "choose another --out, or give --update to redo what depends on these keys",
                 )
             say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
-        with Journal(path / "journal.sqlite", retry_failed=retry_failed) as journal:
+        with Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger()) as journal:
             run = Run(path, recipe, journal)
             run.write(path / "recipe.yaml", yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
             run.note(
@@ -148,6 +189,17 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                 started=run.manifest.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             )
             yield run
+
+
+def _begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The recipe that a run was begun with, keys that came with a later version at their defaults."""
+    if not path.exists():
+        return None
+    old = yaml.safe_load(path.read_text("utf-8"))
+    try:
+        return type(recipe).model_validate(old).model_dump(mode="json")
+    except ValidationError:
+        return old
 
 
 def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:

@@ -19,11 +19,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from vivavoce.agents import Agent
+from vivavoce.agents.budget import Ledger, Spent
 from vivavoce.errors import AgentError, DataError, RunConflict
 from vivavoce.records import Message, Reply, Sampling, Usage
 
@@ -42,13 +43,14 @@ _COLUMNS = (
     "key, agent, identity, stage, tags, request, reply, reason, detail, prompt_tokens, completion_tokens, "
     "cached_tokens, latency_s, attempts, created_at"
 )
-# A success is never overwritten; a failure that is tried again keeps count of the attempts and of the time spent.
+# A success is never overwritten; a failure that is tried again keeps count of attempts, tokens and time spent.
 _WRITE = f"""
 INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
 ON CONFLICT (key) DO UPDATE SET
     reply = excluded.reply, reason = excluded.reason, detail = excluded.detail, tags = excluded.tags,
-    prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
-    cached_tokens = excluded.cached_tokens, latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
     created_at = excluded.created_at
 WHERE reply IS NULL
 """
@@ -62,6 +64,21 @@ FROM (SELECT agent, stage, 1 AS calls, 0 AS hits, reply IS NULL AS failures, pro
              completion_tokens AS completion, cached_tokens AS cached, latency_s AS seconds FROM calls
       UNION ALL SELECT agent, stage, 0, count, 0, 0, 0, 0, 0.0 FROM hits)
 GROUP BY agent, stage ORDER BY agent, stage
+"""
+# What a ledger starts from: sums by agent or, where caps ask for more, every call in the order in which it began.
+_SUMS = """
+SELECT agent, '', NULL, sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(attempts), 0.0, 0.0
+FROM calls GROUP BY agent
+"""
+_PAST = """
+SELECT agent, stage, json_extract(tags, '$.problem'), prompt_tokens, completion_tokens, cached_tokens, attempts,
+       created_at - latency_s AS begun, created_at
+FROM calls ORDER BY begun
+"""
+_TALLIES = """
+SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''), coalesce(json_extract(tags, '$.kind'), ''),
+       sum(attempts), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens)
+FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
 """
 _REPLY = TypeAdapter(Reply)
 _SAMPLING = tuple(field.name for field in fields(Sampling))
@@ -77,6 +94,11 @@ class Answered:
     error: AgentError | None = None
     cached: bool = False
     """Nothing was spent for this answer: it was in the journal, or an equal call was already in flight."""
+
+    @property
+    def refused(self) -> bool:
+        """No call was made, for want of money, and none is recorded."""
+        return self.error is not None and self.error.reason == "budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +138,18 @@ class Cost:
     """Latency summed over calls; calls run side by side, so this is more than wall-clock time."""
 
 
+class Tally(NamedTuple):
+    """What one agent was asked of one question in one stage, by kind of text."""
+
+    stage: str
+    agent: str
+    identity: str
+    question: str
+    kind: str
+    calls: int
+    usage: Usage
+
+
 def key_of(agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """The journal key of a call. Neither the agent's name nor a tag is part of it."""
     return _key(agent.identity, _request(messages, sampling, seed))
@@ -133,6 +167,7 @@ class Journal:
         retry_failed: Ask again for calls that are recorded as failed. Otherwise a recorded failure stays one.
         read_only: Open an existing file for reports; recorded calls are answered, any other raises RunConflict.
         on_call: Told after each call the agent's name, whether it was free, and the tokens of its reply.
+        ledger: Prices and caps; what earlier sessions spent is read into it. None: nothing is capped.
 
     Raises DataError where the file is no journal, or is missing and to be read; RunConflict where another version
     of vivavoce made it.
@@ -145,12 +180,20 @@ class Journal:
         retry_failed: bool = False,
         read_only: bool = False,
         on_call: Callable[[str, bool, Usage], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
         self._in_flight: dict[str, _Flight] = {}
         self._pending: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
         self._hits: Counter[tuple[str, str]] = Counter()
         self._db = self._open()
+        self.ledger = ledger or Ledger()
+        self.ledger.recall(
+            Spent(agent, stage, question, Usage(prompt, completion, cached), calls, begun, ended)
+            for agent, stage, question, prompt, completion, cached, calls, begun, ended in self._db.execute(
+                _PAST if self.ledger.needs_calls else _SUMS
+            )
+        )
 
     def _open(self) -> sqlite3.Connection:
         where = str(self.path)
@@ -201,6 +244,7 @@ class Journal:
         seed: int,
         *,
         stage: str = "",
+        question: str | None = None,
         **tags: str | int,
     ) -> Answered:
         """Ask ``agent``, or answer from the journal; written before it returns.
@@ -210,7 +254,11 @@ class Journal:
         call keeps the tags that it was first made with. If the caller is cancelled, a call that nobody else waits
         for is cancelled too and leaves no record.
 
-        Raises RunConflict where a read-only journal does not hold the call, and whatever an agent raises that is no
+        ``question`` names the problem whose cap the call is under, if any. A call for which that cap leaves no room
+        comes back as an error ``budget``, which is not recorded: with a higher cap it is made.
+
+        Raises BudgetReached where the run's cap or the agent's leaves no room, once what is in flight is written down;
+        RunConflict where a read-only journal does not hold the call, and whatever an agent raises that is no
         :class:`AgentError` (a bug; nothing is recorded).
         """
         request = _request(messages, sampling, seed)
@@ -222,8 +270,10 @@ class Journal:
                 return self._tell(agent.name, stage, answered)
             if self.read_only:
                 raise RunConflict("this call is not in the journal", str(self.path), "open the journal for writing")
+            if question is not None:  # by this tag the ledger finds the question again
+                tags["problem"] = question
             row = (key, agent.name, agent.identity, stage, _encode(tags), request)
-            flight = _Flight(asyncio.create_task(self._ask(agent, messages, sampling, seed, row)))
+            flight = _Flight(asyncio.create_task(self._ask(agent, messages, sampling, seed, row, question)))
             self._in_flight[key] = flight
             flight.task.add_done_callback(lambda _: self._in_flight.pop(key))
             cached = False
@@ -237,7 +287,7 @@ class Journal:
             flight.waiters -= 1
             if not flight.waiters:
                 flight.task.cancel()  # does nothing to a task that is done
-        if cached:
+        if cached and not answered.refused:
             answered = Answered(key, answered.reply, answered.error, cached=True)
         return self._tell(agent.name, stage, answered)
 
@@ -256,12 +306,17 @@ class Journal:
         return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
 
     def costs(self) -> list[Cost]:
-        """The cost ledger by agent and stage, sorted. Tokens of failed calls are not known and count as 0."""
+        """The cost ledger by agent and stage, sorted. Of failed calls it has the tokens that endpoints told."""
         self._flush()
         return [
             Cost(agent, stage, calls, hits, failures, Usage(prompt, completion, cached), seconds)
             for agent, stage, calls, hits, failures, prompt, completion, cached, seconds in self._db.execute(_COSTS)
         ]
+
+    def by_question(self) -> Iterator[Tally]:
+        """Calls and tokens by stage, agent, question and kind, in the order in which they were first written."""
+        for *where, calls, prompt, completion, cached in self._db.execute(_TALLIES):
+            yield Tally(*where, calls, Usage(prompt, completion, cached))
 
     def _recorded(self, key: str) -> Answered | None:
         row = self._db.execute("SELECT reply, reason, detail FROM calls WHERE key = ?", (key,)).fetchone()
@@ -270,14 +325,35 @@ class Journal:
         return Answered(key, *_outcome(*row), cached=True)
 
     async def _ask(
-        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, row: tuple[str, ...]
+        self,
+        agent: Agent,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        seed: int,
+        row: tuple[str, ...],
+        question: str | None,
     ) -> Answered:
+        ticket = await self.ledger.admit(agent.name, row[3], question, row[5], sampling.max_new_tokens)
+        if ticket is None:
+            return Answered(row[0], error=AgentError("budget", "the question has reached its cap"))
+        usage, made = Usage(), 0
+        try:
+            answered, usage = await self._made(agent, messages, sampling, seed, row)
+            made = 1
+        finally:
+            self.ledger.settle(ticket, usage, made)
+        return answered
+
+    async def _made(
+        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, row: tuple[str, ...]
+    ) -> tuple[Answered, Usage]:
+        """The call itself, written down; and what it cost."""
         started = time.perf_counter()
         try:
             reply, error = await agent.reply(messages, sampling, seed), None
         except AgentError as failure:
             reply, error = None, failure
-        usage = reply.usage if reply else Usage()
+        usage = reply.usage if reply else error.usage if error else Usage()
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         outcome = (
@@ -291,7 +367,7 @@ class Journal:
         # transaction. One flush is scheduled for each row; those after the first find nothing left to do.
         loop.call_soon(self._flush)
         await written
-        return Answered(row[0], reply, error)
+        return Answered(row[0], reply, error), usage
 
     def _flush(self) -> None:
         """Commit what is pending, then let its callers go on."""
@@ -319,7 +395,7 @@ class Journal:
     def _tell(self, agent: str, stage: str, answered: Answered) -> Answered:
         if answered.cached:
             self._hits[agent, stage] += 1  # written with the next commit: a lost count costs nobody anything
-        if self.on_call is not None:
+        if self.on_call is not None and not answered.refused:
             self.on_call(agent, answered.cached, answered.reply.usage if answered.reply else Usage())
         return answered
 

@@ -1,23 +1,67 @@
-"""How many calls a debate will make, before any is made."""
+"""How many calls a debate will make, before any is made: bounds by its rules, and a rehearsal for what to expect.
+
+The rehearsal *is* the debate, by the same code and with the real prompts, in which nobody is asked: stand-ins give
+texts of the expected length that are right as often as expected. So topology, budgets of context and stop rules count
+as they will.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Answered, Journal
+from vivavoce.debate.prompting import PromptSet
+from vivavoce.debate.review import Panel, examined, reviewed
+from vivavoce.debate.rounds import Committee, debate
 from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.scores import Score
+from vivavoce.records import Grade, Message, Problem, Reply, Sampling, Usage
+from vivavoce.tasks import Task
+
+Counter = Callable[[str, Sequence[Message]], int]
+"""Prompt tokens of an agent's call, by its name."""
+
+_WORD, _RIGHT, _WRONG = "\ue000", "\ue001", "\ue002"  # of a private area, so that no question holds one
+_PERSUADED = 0.5
+"""Share of wrong answers that turn right where a right one is read (the schoolhouse's teachers: two in three)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A quantity that is not known yet: at least, as expected, at most."""
+
+    least: float
+    expected: float
+    most: float
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Calls of one agent in one stage, least to most; tokens at most."""
+    """What one agent will be asked in one stage, and what it costs in the recipe's currency."""
 
     stage: str
     agent: str
-    least: int
-    most: int
-    prompt_tokens: int
-    completion_tokens: int
+    calls: Span
+    prompt_tokens: Span
+    completion_tokens: Span
+    money: Span
+
+
+@dataclass(slots=True)
+class Spend:
+    """Calls and tokens of one agent."""
+
+    calls: float = 0
+    prompt: float = 0
+    completion: float = 0
+    cached: float = 0
 
 
 def calls_per_question(
@@ -43,5 +87,116 @@ def calls_per_question(
             break
         notes = (critiques, int(rules.reflect))
         most += sum(notes) if rules.roles == "gold_free" else max(notes)
-    least = samples + (rounds - 1 if rules.stop == "cap_only" else 0)
+    least = samples + (rounds - 1 if rules.stop == "cap_only" and rules.later_rounds == "always" else 0)
     return least, most
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is thought of the agents: tokens of a reply by name and kind, and the share of right first answers."""
+
+    tokens: Callable[[str, str], int]
+    right: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An agent that only keeps a seat."""
+
+    name: str
+    identity: str = "absent"
+
+    async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        raise AssertionError(self.name)
+
+    async def aclose(self) -> None: ...
+
+
+def seat(name: str) -> Agent:
+    """An agent that only keeps a seat."""
+    return Absent(name)
+
+
+async def rehearse(table: Committee | Panel, problems: Sequence[Problem], who: Expected, count: Counter) -> dict[str, Spend]:
+    """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
+    desk = _Desk(who, count)
+    played: Any = replace(
+        table,
+        journal=cast(Journal, desk),
+        task=cast(Task, _Judge(table.task)),
+        prompts=cast(PromptSet, _Prompts(table.prompts)),
+    )
+    for problem in problems:
+        if isinstance(played, Panel):
+            await reviewed(await examined(problem, played), played)
+        else:
+            await debate(problem, played)
+    n = max(1, len(problems))
+    return {name: Spend(s.calls / n, s.prompt / n, s.completion / n) for name, s in desk.spent.items()}
+
+
+def words(text: str) -> tuple[str, int]:
+    """A text without the words that a stand-in made up, and how many those were: each counts as one token."""
+    made_up = text.count(_WORD)
+    return (text.translate(_UNSAID), made_up) if made_up else (text, 0)
+
+
+_UNSAID = {ord(c): None for c in (_WORD, _RIGHT, _WRONG)}
+
+
+@dataclass
+class _Desk:
+    """In the place of a journal: no call is made, and each is counted."""
+
+    who: Expected
+    count: Counter
+    spent: dict[str, Spend] = field(default_factory=dict)
+    _right: dict[tuple[str, str], bool] = field(default_factory=dict)
+
+    async def call(
+        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, **tags: Any
+    ) -> Answered:
+        name, kind, rng = agent.name, tags["kind"], random.Random(seed)
+        n = min(self.who.tokens(name, kind), sampling.max_new_tokens)
+        spent = self.spent.setdefault(name, Spend())
+        spent.calls += 1
+        spent.prompt += self.count(name, messages)
+        spent.completion += n
+        sign = ""
+        if kind in ("answer", "rationale"):
+            read = messages[-1]["content"]
+            key = (tags["question"], name)
+            if _WORD in read and key in self._right:
+                right = self._right[key] or (_RIGHT in read and rng.random() < _PERSUADED)
+            else:
+                right = rng.random() < self.who.right.get(name, 0.7)
+            self._right[key] = right
+            sign = _RIGHT if right else _WRONG * (1 + rng.randrange(3))  # three ways to be wrong: they may agree
+        text = f"{sign}{' '.join([_WORD] * n)}"
+        return Answered(f"{name} {seed}", Reply(text, usage=Usage(0, n)))
+
+
+class _Judge:
+    """The task, as far as made-up answers go."""
+
+    def __init__(self, task: Task) -> None:
+        self.answer_format = task.answer_format
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        if text.startswith(_RIGHT):
+            return Grade(problem.gold, True)
+        return Grade(f"wrong {len(text) - len(text.lstrip(_WRONG))}", False)
+
+
+class _Prompts:
+    """The prompts; whatever a stand-in says, its score can be read."""
+
+    def __init__(self, prompts: PromptSet) -> None:
+        self.render = prompts.render
+
+    def confidence(self, text: str) -> None: ...
+
+    def score(self, text: str) -> None: ...
+
+    def review_score(self, text: str, form: object) -> Score:
+        return Score(3.0, "ok")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -157,13 +157,19 @@ def mistake_class(answer: Node) -> MistakeClass:
 
 
 async def reviewed(graph: Graph, panel: Panel) -> Graph:
-    """The graph with the committee's feedback, rationales and reviews, if the student was mistaken."""
+    """The graph with the committee's feedback, rationales and reviews, if the student was mistaken.
+
+    A question that has reached its cap is left where it stands.
+    """
     about = mistake(graph, panel.student.name, panel.rules)
     if about is None and panel.rules.per_question == "mistakes":
         return graph
-    feedback, rationales = await asyncio.gather(_feedback(graph, about, panel), _rationales(graph, panel))
-    graph = graph.extended([*feedback, *rationales])
-    return graph.extended(await _reviews(graph, rationales, panel))
+    if not graph.cut_short:
+        feedback, rationales = await asyncio.gather(_feedback(graph, about, panel), _rationales(graph, panel))
+        graph = graph.extended([*feedback, *rationales])
+        if not graph.cut_short:
+            graph = graph.extended(await _reviews(graph, rationales, panel))
+    return replace(graph, stopped="budget") if graph.cut_short else graph
 
 
 async def review_all(

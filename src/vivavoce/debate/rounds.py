@@ -52,7 +52,7 @@ class Committee:
 async def debate(problem: Problem, committee: Committee) -> Graph:
     """Debate one problem to its end: consensus, another stop rule, or ``max_rounds`` answer rounds."""
     rules = committee.rules
-    graph = Graph(problem, (), oracle_roles=rules.roles == "oracle" or rules.stop == "all_correct")
+    graph = Graph(problem, (), oracle_roles=rules.needs_gold)
     stopped: StopReason | None = None
     for r in range(rules.max_rounds):
         graph = graph.extended(await _answers(graph, r, committee))
@@ -60,6 +60,7 @@ async def debate(problem: Problem, committee: Committee) -> Graph:
         last = r == rules.max_rounds - 1
         if not stopped and (not last or rules.last_round_reflect):
             graph = graph.extended(await _notes(graph, r, committee))
+            stopped = "budget" if graph.cut_short else None
         if stopped or last:
             break
     return Graph(graph.problem, graph.nodes, stopped or "cap", graph.oracle_roles)
@@ -91,12 +92,16 @@ async def debate_all(
 def stop_reason(graph: Graph, round: int, committee: Committee) -> StopReason | None:
     """Why the debate ends after the answers of ``round``, or None where it goes on.
 
+    A question that has reached its cap is not discussed further, so that one teacher's absence decides nothing.
+
     Only the speakers count, and only those who answered. Agreement needs an answer that could be parsed from each.
     """
+    if graph.cut_short:
+        return "budget"
     said = graph.stated(round, committee.speakers)
     if not said:
         return "no_answers"
-    rule = committee.rules.stop
+    rule, later = committee.rules.stop, committee.rules.later_rounds
     answers = {n.answer for n in said}
     if rule == "all_correct" and all(n.correct for n in said):
         return "all_correct"
@@ -109,6 +114,12 @@ def stop_reason(graph: Graph, round: int, committee: Committee) -> StopReason | 
         and now == _majority(graph.stated(round - 1, committee.speakers))
     ):
         return "majority_stable"
+    if round == 0 and later == "if_drafts_disagree" and len(answers) == 1 and None not in answers:
+        return "drafts_agree"
+    if round == 0 and later == "if_student_wrong":
+        drafts = graph.answers(0, [m.name for m in committee.members if m.role == "student"])
+        if drafts and all(n.correct for n in drafts):
+            return "student_right"
     return None
 
 

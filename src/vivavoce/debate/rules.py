@@ -24,6 +24,11 @@ class DebateRules(BaseModel, frozen=True):
     stop: Literal["consensus", "all_correct", "majority_stable", "cap_only"] = Field(
         default="consensus", description="when to end before max_rounds (paper: consensus; authors' code: all_correct)"
     )
+    later_rounds: Literal["always", "if_drafts_disagree", "if_student_wrong"] = Field(
+        default="always",
+        description="debate only where it pays: go past round 0 only where drafts disagree, or only where a draft of "
+        "the student's is not right (training debates; ours)",
+    )
     roles: Literal["oracle", "gold_free"] = Field(
         default="oracle",
         description="oracle: correctness decides who reflects and who criticises whom (for training data); "
@@ -80,8 +85,18 @@ class DebateRules(BaseModel, frozen=True):
         """Whether others read what the student says."""
         return self.student == "always"
 
+    @property
+    def needs_gold(self) -> bool:
+        """Whether correctness, known from gold, decides who says what or when a debate ends."""
+        return self.roles == "oracle" or self.stop == "all_correct" or self.later_rounds == "if_student_wrong"
+
     @model_validator(mode="after")
     def _consistent(self) -> DebateRules:
+        if self.later_rounds == "if_student_wrong":
+            if self.student == "never":
+                raise ValueError("later_rounds: if_student_wrong needs a student that answers; student is never")
+            if self.roles == "gold_free":
+                raise ValueError("later_rounds: if_student_wrong looks at gold, which roles: gold_free forbids")
         if self.roles == "gold_free":
             if self.stop == "all_correct":
                 raise ValueError("stop: all_correct looks at gold, which roles: gold_free forbids; use consensus")
@@ -100,6 +115,9 @@ class StateRules(DebateRules, frozen=True):
 
     max_rounds: int = Field(default=2, ge=1, le=16, description="answer rounds R (paper: 2)")
     stop: Literal["cap_only"] = Field(default="cap_only", description="the debate goes to its last round (paper)")
+    later_rounds: Literal["always", "if_drafts_disagree"] = Field(
+        default="always", description="if_drafts_disagree: no second turn where all first ones agree (ours)"
+    )
     roles: Literal["gold_free"] = "gold_free"
     reflect: Literal[False] = False
     feedback_from: Literal["none"] = "none"

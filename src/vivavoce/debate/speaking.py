@@ -90,17 +90,17 @@ async def say(
     sample: int = 0,
     target: Node | None = None,
 ) -> Node:
-    """One call through the journal, as a node; a call that failed is a node with ``status`` error."""
+    """One call through the journal, as a node; a call that failed, or that was not affordable, has ``status`` error."""
     problem, about = graph.problem, target.agent if target else ""
     seed = seed_of(table.seed, problem.id, member.name, kind, about, round, sample)
     answered = await table.journal.call(
-        member.agent, messages, member.sampling, seed, stage=table.stage, problem=problem.id, kind=kind
+        member.agent, messages, member.sampling, seed, stage=table.stage, question=problem.id, kind=kind
     )
     identity: dict[str, Any] = {
         "sample": sample,
         "parents": parents,
         "target": target.id if target else None,
-        "call": answered.key,
+        "call": None if answered.refused else answered.key,
     }
     reply = answered.reply
     if reply is None:

@@ -18,7 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 from vivavoce.errors import DataError
 from vivavoce.records import Node, Problem
 
-StopReason = Literal["all_correct", "consensus", "majority_stable", "cap", "no_answers", "recorded"]
+StopReason = Literal[
+    "all_correct",
+    "consensus",
+    "majority_stable",
+    "drafts_agree",
+    "student_right",
+    "cap",
+    "no_answers",
+    "budget",
+    "recorded",
+]
 Transition = Literal["WW", "WR", "RW", "RR"]
 
 
@@ -77,7 +87,12 @@ class Graph:
 
     def failures(self) -> list[Node]:
         """Calls that failed for good."""
-        return [n for n in self.nodes if n.status == "error"]
+        return [n for n in self.nodes if n.status == "error" and not unaffordable(n)]
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether something was left unsaid because the question had reached its cap."""
+        return any(map(unaffordable, self.nodes))
 
     def transitions(self) -> list[tuple[str, int, Transition]]:
         """``(agent, round, from-to)`` for each agent that answered in two rounds running and was gradable in both."""
@@ -117,6 +132,11 @@ class Graph:
             ensure_ascii=False,
             separators=(",", ":"),
         )
+
+
+def unaffordable(n: Node) -> bool:
+    """Whether a node stands for a call that was not made, for want of money: its agent is absent there."""
+    return n.status == "error" and (n.error or "").startswith("budget")
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Graph)

@@ -17,6 +17,7 @@ from vivavoce.debate.rules import StateRules
 from vivavoce.graph import Graph
 from vivavoce.methods.distilling import DistilSession
 from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
+from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_states
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicySettings
@@ -128,10 +129,18 @@ async def value(recipe: Options, run: Run) -> dict[str, Any]:
         return s.value(await s.debate(s.task.problems("train")))
 
 
-def plan(recipe: Options) -> list[Planned]:
+async def pilot(recipe: Options, run: Run, questions: int) -> None:
+    """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    async with DistilSession(recipe, run, recipe.debate) as s:
+        await s.debate(s.task.problems("train")[:questions])
+        await s.sit_untrained(questions)
+
+
+def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
     arms = recipe.wanted.values()
     tables = {None} | {tuple(a.debaters) for a in arms if isinstance(a, OnPolicyArm) and a.debaters is not None}
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
     seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
-    return plan_states(recipe, recipe.debate, [None if t is None else list(t) for t in tables], students, seen)
+    ordered = [None if t is None else list(t) for t in sorted(tables, key=lambda t: t or ())]
+    return plan_states(recipe, recipe.debate, ordered, students, seen, measured)

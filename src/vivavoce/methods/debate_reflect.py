@@ -21,6 +21,7 @@ from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import DebateRules
 from vivavoce.graph import Graph
 from vivavoce.methods.debating import DebateSession
+from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
 from vivavoce.run import Run
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
@@ -91,8 +92,17 @@ def _right(s: DebateSession, arm: str, graphs: Sequence[Graph], agents: Sequence
     return s.rows(arm, examples(graphs, take, own, s.rules, s.prompts, s.task))
 
 
-def plan(recipe: Options) -> list[Planned]:
+async def pilot(recipe: Options, run: Run, questions: int) -> None:
+    """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    async with DebateSession(recipe, run, recipe.debate) as s:
+        await s.debate(s.task.problems("train")[:questions])
+        if recipe.test.committee:
+            await s.debate_test(s.task.problems("test")[:questions])
+        await s.sit_untrained(questions)
+
+
+def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
     arms = len(recipe.teachers) + 4 + (recipe.examples.take != "right")  # singles, multi_teacher, SFT, continued, full
     trained = len(recipe.seeds) * arms
-    return plan_debate(recipe, recipe.debate, recipe.attempts.samples, 1 + trained)
+    return plan_debate(recipe, recipe.debate, recipe.attempts.samples, 1 + trained, measured)

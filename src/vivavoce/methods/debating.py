@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from vivavoce.config import Examination
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
 from vivavoce.debate.rules import DebateRules
@@ -14,8 +15,22 @@ from vivavoce.evaluate.examine import Judged, examine, judged
 from vivavoce.evaluate.table import Arms
 from vivavoce.graph import Graph
 from vivavoce.methods.session import Session, Trained
-from vivavoce.progress import bar
 from vivavoce.records import Problem, node, seed_of
+
+
+def test_rules(rules: DebateRules, test: Examination) -> DebateRules:
+    """The rules by which teachers debate test questions."""
+    changes = {
+        "roles": "gold_free",
+        "stop": "cap_only",
+        "later_rounds": "always" if rules.later_rounds == "if_student_wrong" else rules.later_rounds,
+        "reflect": False,
+        "feedback_from": "none",
+        "reflection_sees_gold": False,
+        "student": "never",
+        "max_rounds": test.committee_rounds,
+    }
+    return rules.model_copy(update=changes)
 
 
 class DebateSession(Session[DebateRules]):
@@ -38,17 +53,7 @@ class DebateSession(Session[DebateRules]):
         One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
         """
         test = self.recipe.test
-        rules = self.rules.model_copy(
-            update={
-                "roles": "gold_free",
-                "stop": "cap_only",
-                "reflect": False,
-                "feedback_from": "none",
-                "reflection_sees_gold": False,
-                "student": "never",
-                "max_rounds": test.committee_rounds,
-            }
-        )
+        rules = test_rules(self.rules, test)
         members = [
             Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
             for t in self.recipe.teachers
@@ -87,7 +92,7 @@ class DebateSession(Session[DebateRules]):
             student = self._agent(self.recipe.student, model=str(students.of(seed)[0]))
             sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
             sat: list[list[Judged]] = []
-            with bar(f"attempts of seed {seed}", len(graphs) * samples) as advance:
+            with self.run.counting(f"attempts of seed {seed}", len(graphs) * samples) as advance:
                 sat += await asyncio.gather(
                     *(
                         examine(

@@ -16,6 +16,7 @@ from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.review import ROLES, ReviewRules
+from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_review
 from vivavoce.methods.review_arms import Arm, wanted
 from vivavoce.methods.reviewing import ReviewSession
@@ -119,6 +120,13 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def plan(recipe: Options) -> list[Planned]:
+async def pilot(recipe: Options, run: Run, questions: int) -> None:
+    """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    async with ReviewSession(recipe, run, recipe.review) as s:
+        await s.review(s.task.problems("train")[:questions])
+        await s.sit_untrained(questions)
+
+
+def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    return plan_review(recipe, recipe.review, list(recipe.wanted.values()))
+    return plan_review(recipe, recipe.review, list(recipe.wanted.values()), measured)

@@ -1,146 +1,283 @@
-"""What a run will ask for, counted without asking: calls and tokens by stage and agent."""
+"""What a run will ask for, counted without asking: calls, tokens and money by stage and agent.
+
+Calls are bounded by the rules of the method. What to expect between the bounds is measured where a journal is at hand
+(of an earlier run, of a pilot, or of this run as far as it came), else it is what a rehearsal gives
+(:func:`vivavoce.debate.plan.rehearse`) by what the recipe expects of its agents.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import asyncio
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Literal
 
+from vivavoce.agents.budget import FREE
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.debate.plan import Planned, calls_per_question
+from vivavoce.debate.plan import Expected, Planned, Span, Spend, calls_per_question, rehearse, seat, words
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.review import ROLES, ReviewRules
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Rules, asked
+from vivavoce.debate.review import ROLES, Panel, ReviewRules
+from vivavoce.debate.rounds import Committee
+from vivavoce.debate.rules import DebateRules, StateRules
+from vivavoce.debate.speaking import Member, Rules, asked
+from vivavoce.methods.debating import test_rules
+from vivavoce.methods.measured import Measured
 from vivavoce.methods.review_arms import Arm
-from vivavoce.records import Problem
+from vivavoce.methods.token_count import TokenCount
+from vivavoce.records import Message, Problem, Usage, seed_of
 from vivavoce.tasks import Task, open_task
 
 _SAMPLE = 50
+_REHEARSED = 200
+"""Debates in a rehearsal, over the questions of the sample: a share of right answers needs as many to come out."""
+_SHARE = 0.4
+"""Of ``max_new_tokens``, in a reply of which nothing is known."""
+_LATER_EXAM = 0.5
+"""Share of a taught student's mistakes of which it was not told before."""
 
 
-def plan_debate(recipe: Recipe, rules: DebateRules, attempts: int, students: int) -> list[Planned]:
+def plan_debate(
+    recipe: Recipe, rules: DebateRules, attempts: int, students: int, measured: Measured | None = None
+) -> list[Planned]:
     """Calls of a debate on the training questions, of the student's later attempts, and of all tests.
 
-    ``students`` is how many trained models sit the test. Later rounds and notes read the most that others can say.
+    ``students`` is how many models sit the test, the untrained one first.
     """
-    counted = _Counted(recipe, rules)
-    train, test, heard = counted.train, counted.test, sum(t.max_new_tokens for t in recipe.teachers)
-    for spec in recipe.teachers:
-        least, most = calls_per_question(rules, len(recipe.teachers), "teacher", spec.samples)
-        counted.add("debate:train", spec, least * train, most * train, (most - spec.samples) * train * heard)
-    spec = recipe.student
-    least, most = calls_per_question(rules, len(recipe.teachers), "student", spec.samples)
-    counted.add("debate:train", spec, least * train, most * train, (most - spec.samples) * train * heard)
-    tries = attempts * train * len(recipe.seeds)
-    counted.add("attempts", spec, tries, tries)
-    counted.tests(students)
+    plan = _Plan(recipe, rules, measured)
+    train, test, heard = plan.train, plan.test, sum(t.max_new_tokens for t in recipe.teachers)
+    usual = plan.debate(rules, recipe.student)
+    for spec, role in plan.everybody:
+        least, most = calls_per_question(rules, len(recipe.teachers), role, spec.samples)
+        plan.questions("debate:train", spec, train, (least, most), (most - spec.samples) * heard, usual)
+    plan.calls("attempts", recipe.student, attempts * train * len(recipe.seeds), taught=1)
+    plan.tests(students)
     if recipe.test.committee:
+        final, rounds = test_rules(rules, recipe.test), recipe.test.committee_rounds
+        usual = plan.debate(final, None)
         for spec in recipe.teachers:
-            calls = recipe.test.committee_rounds * test
-            counted.add("debate:test", spec, calls, calls, (calls - test) * heard)
-    return counted.planned
+            least = 1 if final.later_rounds == "if_drafts_disagree" else rounds
+            plan.questions("debate:test", spec, test, (least, rounds), (rounds - 1) * heard, usual)
+    return plan.made
 
 
 def plan_states(
-    recipe: Recipe, rules: DebateRules, tables: Sequence[Sequence[str] | None], students: int, seen: int = 0
+    recipe: Recipe,
+    rules: StateRules,
+    tables: Sequence[Sequence[str] | None],
+    students: int,
+    seen: int = 0,
+    measured: Measured | None = None,
 ) -> list[Planned]:
     """Calls of debates on the student's states, one for each table of debaters (None: all teachers), and of all tests.
 
     First turns are the same at every table and are paid once. ``seen`` more debates are held by all on an answer of
     the student's. Scoring the student's tokens is no call.
     """
-    counted = _Counted(recipe, rules)
-    train = counted.train
-    for spec in recipe.teachers:
-        sizes = [len(t) if t is not None else len(recipe.teachers) for t in tables if t is None or spec.name in t]
-        sizes += [len(recipe.teachers) + 1] * seen
-        later = (rules.max_rounds - 1) * len(sizes)
-        calls = (spec.samples + later) * train if sizes else 0
-        turns = sum(sizes) * sum(range(1, rules.max_rounds)) if rules.reads == "all_rounds" else sum(sizes) * later
-        counted.add("debate:states", spec, calls, calls, turns * train * spec.max_new_tokens)
-    counted.add("debate:states", recipe.student, seen * train, seen * train)
-    counted.tests(students)
-    return counted.planned
+    plan = _Plan(recipe, rules, measured)
+    names, rounds = [t.name for t in recipe.teachers], rules.max_rounds
+    wide = recipe.student if seen else None
+    held = [(f"debate:states{'-' + '-'.join(t) if t else ''}", list(t or names), None) for t in tables]
+    held += [("debate:states-seen", names, wide)] * seen
+    paid = set[str]()
+    for stage, debaters, student in held:
+        seated = rules.model_copy(update={"student": "first_round"}) if student else rules
+        usual = plan.debate(seated, student, debaters)
+        for spec in (t for t in recipe.teachers if t.name in debaters):
+            first = 0 if spec.name in paid else spec.samples
+            paid.add(spec.name)
+            each = len(debaters) + (student is not None)
+            turns = sum(range(1, rounds)) if rules.reads == "all_rounds" else rounds - 1
+            least = first + (0 if rules.later_rounds == "if_drafts_disagree" else rounds - 1)
+            most, read = first + rounds - 1, turns * each * max(t.max_new_tokens for t in recipe.teachers)
+            plan.questions(stage, spec, plan.train, (least, most), read, usual, free=spec.samples - first)
+        if student:
+            plan.questions(stage, student, plan.train, (1, 1), 0, usual)
+    plan.tests(students)
+    return plan.made
 
 
-def plan_review(recipe: Recipe, rules: ReviewRules, arms: Sequence[Arm]) -> list[Planned]:
+def plan_review(
+    recipe: Recipe, rules: ReviewRules, arms: Sequence[Arm], measured: Measured | None = None
+) -> list[Planned]:
     """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
 
     How many mistakes the student will make is what the exam is for: least, none; most, every question, with every
     unreadable score asked for again.
     """
-    counted = _Counted(recipe, rules)
-    train, names = counted.train, [t.name for t in recipe.teachers]
+    plan = _Plan(recipe, rules, measured)
+    train, names = plan.train, [t.name for t in recipe.teachers]
     authors, commenters, reviewers = (rules.named(role, names) for role in ROLES)
     later = sum(arm.exams - 1 for arm in arms) * len(recipe.seeds)
-    exams = recipe.student.samples * train * (1 + later)
-    counted.add("review:train", recipe.student, exams, exams)
+    samples = recipe.student.samples
+    usual = plan.review(rules)
+    plan.questions("review:train", recipe.student, train, (samples, samples), 0, usual)
     read = max(recipe.student.max_new_tokens, *(t.max_new_tokens for t in recipe.teachers))
     for spec in recipe.teachers:
         always = 0 if rules.per_question == "mistakes" else 1
         write = rules.rationales * (spec.name in authors)
-        explain = int(rules.feedback and spec.name in commenters) * (1 + later)
+        explain = int(rules.feedback and spec.name in commenters)
         peers = [a for a in authors if {"others": a != spec.name, "self": a == spec.name, "all": True}[rules.scope]]
         judge = rules.rationales * len(peers) * (spec.name in reviewers)
-        most = (write + explain + judge * (1 + rules.retries)) * train
-        least = always * write * train
-        counted.add("review:train", spec, least, most, (explain + judge * (1 + rules.retries)) * train * read)
-    counted.tests(1 + len(recipe.seeds) * len(arms))
-    return counted.planned
+        most = write + explain + judge * (1 + rules.retries)
+        reads = (explain + judge * (1 + rules.retries)) * read
+        plan.questions("review:train", spec, train, (always * write, most), reads, usual)
+        if later:  # rationales and reviews are there already, but for questions that were right before
+            wrong, length = 1 - recipe.student.expected_right, plan.tokens(spec.name, "critique")
+            new = Spend(explain * wrong * _LATER_EXAM)
+            new.prompt, new.completion = new.calls * (plan.plain + length), new.calls * length
+            plan.questions("review, later exams", spec, train * later, (0, most), reads, {spec.name: new})
+    plan.calls("review, later exams", recipe.student, samples * train * later, taught=1)
+    plan.tests(1 + len(recipe.seeds) * len(arms))
+    return plan.made
 
 
-class _Counted:
-    """A plan in the making. Prompt tokens: those of the plain question (mean of the first 50), and what else is read.
+class _Plan:
+    """A plan in the making."""
 
-    Completion tokens are ``max_new_tokens`` each. So tokens are upper bounds, and calls are a range.
-    """
+    def __init__(self, recipe: Recipe, rules: Rules, measured: Measured | None) -> None:
+        self.recipe, self.rules, self.measured, self.made = recipe, rules, measured or Measured([]), list[Planned]()
+        self.task = open_task(recipe.task.name, recipe.task.options)
+        self._problems = self.task.problems("train")
+        self.train, self.test = len(self._problems), len(self.task.problems("test"))
+        self._counts = {spec.name: TokenCount(spec) for spec, _ in self.everybody}
+        self.prompts = prompt_set(rules.prompts)
+        self.plain = self._plain(recipe.student, self.task, self._problems)
 
-    def __init__(self, recipe: Recipe, rules: Rules) -> None:
-        task = open_task(recipe.task.name, recipe.task.options)
-        problems = task.problems("train")
-        self.recipe, self.planned = recipe, list[Planned]()
-        self.train, self.test = len(problems), len(task.problems("test"))
-        self._count, self._prompts, self._rules = _counter(recipe), prompt_set(rules.prompts), rules
-        self._plain = self._tokens(task, problems)
+    @property
+    def everybody(self) -> list[tuple[AgentSpec, Literal["teacher", "student"]]]:
+        return [*((t, "teacher") for t in self.recipe.teachers), (self.recipe.student, "student")]
 
-    def _tokens(self, task: Task, problems: Sequence[Problem]) -> int:
-        shown = [self._prompts.render("answer", **asked(p, self._rules, task)) for p in problems[:_SAMPLE]]
-        return sum(self._count(m["content"]) for ms in shown for m in ms) // max(1, len(shown))
+    # --- what to expect
 
-    def add(
-        self, stage: str, spec: AgentSpec, least: int, most: int, read: int = 0, new_tokens: int | None = None
+    def tokens(self, name: str, kind: str) -> int:
+        """Tokens of a reply: measured, else as the recipe says, else a share of what is allowed."""
+        if (known := self.measured.length(name, kind)) is not None:
+            return known
+        spec = next(s for s, _ in self.everybody if s.name == name)
+        return spec.expected_tokens or max(1, round(_SHARE * spec.max_new_tokens))
+
+    def _taught(self) -> int:
+        """Tokens of an answer of a student that has learnt from the teachers: it writes as they do."""
+        return round(fmean(self.tokens(t.name, "answer") for t in self.recipe.teachers))
+
+    @property
+    def _expected(self) -> Expected:
+        return Expected(self.tokens, {s.name: s.expected_right for s, _ in self.everybody})
+
+    def _count(self, name: str, messages: Sequence[Message]) -> int:
+        said = [words(m["content"]) for m in messages]
+        plain: list[Message] = [{**m, "content": text} for m, (text, _) in zip(messages, said, strict=True)]
+        return self._counts[name].messages(plain) + sum(n for _, n in said)
+
+    def _count_text(self, text: str) -> int:
+        plain, made_up = words(text)
+        return self._counts[self.recipe.student.name].text(plain) + made_up
+
+    def _plain(self, spec: AgentSpec, task: Task, problems: Sequence[Problem]) -> float:
+        """Prompt tokens of a plain question, on average."""
+        shown = [self.prompts.render("answer", **asked(p, self.rules, task)) for p in problems[:_SAMPLE]]
+        return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
+
+    def debate(self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None) -> dict[str, Spend]:
+        """What a debate of one question takes of each agent."""
+        members = [self._member(t, "teacher") for t in self.recipe.teachers if who is None or t.name in who]
+        members += [self._member(student, "student")] if student else []
+        count = self._count_text if rules.context_tokens else None
+        table: Any = Committee(tuple(members), rules, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
+        return self._rehearsed(table)
+
+    def review(self, rules: ReviewRules) -> dict[str, Spend]:
+        """What exam and review of one question take of each agent."""
+        seats = {t.name: self._member(t, "teacher") for t in self.recipe.teachers}
+        roles = [tuple(seats[n] for n in rules.named(role, list(seats))) for role in ROLES]
+        student = self._member(self.recipe.student, "student")
+        return self._rehearsed(Panel(student, *roles, rules, self.prompts, self.task, _NOWHERE, self.recipe.seed))
+
+    def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
+        return Member(seat(spec.name), role, spec.sampling(), spec.samples)
+
+    def _rehearsed(self, table: Committee | Panel) -> dict[str, Spend]:
+        shown = self._problems[:_SAMPLE]
+        again = [
+            Problem(f"{p.id} {i}", p.question, p.gold) for i in range(_REHEARSED // max(1, len(shown))) for p in shown
+        ]
+        return asyncio.run(rehearse(table, again, self._expected, self._count))
+
+    # --- lines of the plan
+
+    def questions(
+        self,
+        stage: str,
+        spec: AgentSpec,
+        n: int,
+        calls: tuple[int, int],
+        read: float,
+        usual: dict[str, Spend],
+        free: int = 0,
     ) -> None:
-        """Calls of an agent; ``read`` tokens of others' texts stand in all their prompts together."""
-        if most:
-            new = spec.max_new_tokens if new_tokens is None else new_tokens
-            self.planned.append(Planned(stage, spec.name, least, most, most * self._plain + read, most * new))
+        """``n`` questions are put to a committee: ``calls`` of the agent for each at least and at most.
+
+        ``read`` tokens of others' texts stand in its prompts at most. Of the ``usual`` calls ``free`` are paid for in
+        another stage.
+        """
+        least, most = calls
+        once, error = self.measured.per_question(stage, spec.name) or (usual.get(spec.name, Spend()), None)
+        if error is None and free and once.calls:
+            share = max(0.0, (once.calls - free) / once.calls)
+            once = Spend(once.calls * share, once.prompt * share, once.completion * share)
+        plain = self._plain(spec, self.task, self._problems)
+        low = Spend(least, least * plain, least)
+        high = Spend(most, max(most * plain + read, once.prompt), most * spec.max_new_tokens)
+        if error is not None:  # two standard errors of what was measured, within what the rules allow
+            low = _edge(low, once, error, -2, max)
+            high = _edge(high, once, error, 2, min)
+        self._add(stage, spec, n, low, once, high)
+
+    def calls(
+        self, stage: str, spec: AgentSpec, n: int, taught: float = 0.0, new: int | None = None, plain: float | None = None
+    ) -> None:
+        """``n`` plain questions, a share of them to a student that was ``taught``; ``new`` tokens are allowed."""
+        new = new or spec.max_new_tokens
+        prompt = self.plain if plain is None else plain
+        own = self.measured.per_call(stage, spec.name, several=bool(taught))
+        if own is None:
+            alone = self.measured.per_call(stage, spec.name, several=False)
+            length = alone.completion if alone else self.tokens(spec.name, "test")
+            own = Spend(1, alone.prompt if alone else prompt, (1 - taught) * length + taught * self._taught())
+        own.completion = min(own.completion, new)
+        self._add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
+
+    def _add(self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend) -> None:
+        if not high.calls or not n:
+            return
+        price = spec.price or FREE
+
+        def span(of: str) -> Span:
+            least, usual, most = (n * getattr(s, of) for s in (low, once, high))
+            return Span(min(least, usual), usual, max(most, usual))
+
+        def cost(s: Spend, cached: float) -> float:
+            return n * price.of(Usage(round(1e6 * s.prompt), round(1e6 * s.completion), round(1e6 * cached))) / 1e6
+
+        money = Span(cost(low, low.prompt), cost(once, once.cached), cost(high, 0))
+        money = Span(min(money.least, money.expected), money.expected, max(money.most, money.expected))
+        self.made.append(Planned(stage, spec.name, span("calls"), span("prompt"), span("completion"), money))
 
     def tests(self, students: int) -> None:
-        """``students`` models sit the test, and those of the other tasks."""
-        calls, new = students * self.test, self.recipe.test.max_new_tokens
-        self.add("test", self.recipe.student, calls, calls, 0, new)
-        for name, spec in self.recipe.also_test.items():
-            task = open_task(spec.name, spec.options)
+        """``students`` models sit the test, and those of the other tasks; all but the first were taught."""
+        spec, new, taught = self.recipe.student, self.recipe.test.max_new_tokens, 1 - 1 / students
+        self.calls("test", spec, students * self.test, taught, new)
+        for name, other in self.recipe.also_test.items():
+            task = open_task(other.name, other.options)
             problems = task.problems("test")
-            calls = students * len(problems)
-            longer = calls * (self._tokens(task, problems) - self._plain)
-            self.add(f"test:{name}", self.recipe.student, calls, calls, longer, new)
+            self.calls(f"test:{name}", spec, students * len(problems), taught, new, self._plain(spec, task, problems))
 
 
-def _counter(recipe: Recipe) -> Callable[[str], int]:
-    """Tokens of a text by the student's own tokenizer where it lies on disk, else four characters a token."""
-    model = str(recipe.student.options.get("model", ""))
-    if model.startswith("schoolhouse:"):
-        from vivavoce.schoolhouse import weights
+_NOWHERE: Any = None
+"""The journal of a table at which a rehearsal is held."""
 
-        model = str(weights(model.removeprefix("schoolhouse:")))
-    file = Path(model) / "tokenizer.json"
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        return lambda text: len(text) // 4
-    if not file.is_file() or "model" not in json.loads(file.read_text("utf-8")):
-        return lambda text: len(text) // 4
-    tokenizer = Tokenizer.from_file(str(file))
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+def _edge(bound: Spend, mean: Spend, error: Spend, by: float, tighter: Any) -> Spend:
+    return Spend(
+        *(tighter(getattr(bound, k), getattr(mean, k) + by * getattr(error, k)) for k in ("calls", "prompt", "completion"))
+    )

@@ -64,7 +64,12 @@ class ReviewSession(Session[ReviewRules]):
         )
         members = [student, *authors, *commenters, *judges]
         return await self._graphs(
-            stage, members, self.rules, problems, lambda done: review_all(problems, panel, self.recipe.in_flight, done)
+            stage,
+            panel.stage,
+            members,
+            self.rules,
+            problems,
+            lambda done: review_all(problems, panel, self.recipe.in_flight, done),
         )
 
     # --- views

@@ -25,7 +25,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, compared, results
 from vivavoce.graph import Graph, read_graphs, write_graphs
-from vivavoce.progress import bar, say
+from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
@@ -97,6 +97,7 @@ class Session(Generic[R]):
     async def _graphs(
         self,
         stage: str,
+        ledger_stage: str,
         members: Sequence[Member],
         rules: Rules,
         problems: Sequence[Problem],
@@ -112,15 +113,20 @@ class Session(Generic[R]):
             self._redo,
             [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members],
         ]
+        # What ended early at the cap of a question is asked again where that cap was changed; all else is kept.
+        capped = [*depends, self.recipe.budget.question.model_dump(mode="json")]
         path = self.run.path / "graphs" / f"{stage}.jsonl"
-        if (graphs := self.run.cached(path, depends)) is not None:
+        if (graphs := self.run.cached(path, depends) or self.run.cached(path, capped)) is not None:
             return list(read_graphs(graphs))
-        with bar(f"{stage} questions", len(problems)) as advance:
-            made = await ask(lambda _: advance())
+        with self.run.counting(f"{stage} questions", len(problems), ledger_stage) as advance:
+            made = await ask(lambda graph: advance(1, graph.problem.id))
+        short = sum(g.cut_short for g in made)
+        if short:
+            say(f"{short} of {len(made)} questions ended early at the cap of a question (budget.question)")
         failed = sum(len(g.failures()) for g in made)
         if failed:
             say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
-        self.run.keep(path, depends, lambda part: write_graphs(part, made))
+        self.run.keep(path, capped if short else depends, lambda part: write_graphs(part, made))
         return made
 
     async def _debated(
@@ -138,7 +144,12 @@ class Session(Generic[R]):
             self._count if rules.context_tokens else None,
         )
         return await self._graphs(
-            stage, members, rules, problems, lambda done: debate_all(problems, committee, self.recipe.in_flight, done)
+            stage,
+            committee.stage,
+            members,
+            rules,
+            problems,
+            lambda done: debate_all(problems, committee, self.recipe.in_flight, done),
         )
 
     @property
@@ -219,6 +230,10 @@ class Session(Generic[R]):
         """Examine every model of every arm on the test questions."""
         return await self._sat(arms, self.task, "test", self.run.path / "evaluations")
 
+    async def sit_untrained(self, questions: int) -> None:
+        """Examine the student as it came, on the first test questions."""
+        await self._sat({"student": self.untrained()}, self.task, "test", self.run.path / "evaluations", questions)
+
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Arms]:
         """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
         return {
@@ -226,8 +241,10 @@ class Session(Generic[R]):
             for name, task in self.also.items()
         }
 
-    async def _sat(self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path) -> Arms:
-        problems, test = task.problems("test"), self.recipe.test
+    async def _sat(
+        self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
+    ) -> Arms:
+        problems, test = task.problems("test")[:questions], self.recipe.test
         sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
         tested: dict[str, dict[int, Sequence[Judged]]] = {}
         for arm, trained in arms.items():
@@ -244,7 +261,7 @@ class Session(Generic[R]):
                 ]
                 if (rows := self.run.kept_rows(path, depends, Judged)) is None:
                     agent = self._agent(self.recipe.student, model=str(folder))
-                    with bar(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
+                    with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
                         rows = await examine(
                             agent,
                             problems,

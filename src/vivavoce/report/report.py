@@ -16,6 +16,7 @@ import vivavoce
 from vivavoce.report import comparison
 from vivavoce.report.browser import show
 from vivavoce.report.charts import HIGH, WIDE, Axis, panels
+from vivavoce.report.costs import lines, money, total
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.sources import Sources
 from vivavoce.report.text import clean
@@ -34,6 +35,7 @@ _PAGE.filters |= {
     "p_value": comparison.p_value,
     "signed": comparison.signed,
     "duration": comparison.duration,
+    "money": money,
 }
 
 
@@ -70,7 +72,9 @@ def view(sources: Sources) -> dict[str, Any]:
         "stop_words": STOPPED,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
         "debates": [show(t) for t in debated["train"].telling],
-        "costs": costs,
+        "costs": lines(costs, sources.recipe),
+        "costs_total": total(lines(costs, sources.recipe)),
+        "currency": sources.recipe.get("currency", "USD"),
         "no_costs": no_costs,
     }
     return {**made, "sections": _sections(made)}

@@ -17,8 +17,11 @@ STOPPED = {
     "all_correct": "everyone was right",
     "consensus": "everyone gave the same answer",
     "majority_stable": "the majority stayed the same for a round",
+    "drafts_agree": "the drafts agreed, and by rule only disagreement is discussed",
+    "student_right": "the student was right, and by rule only its mistakes are discussed",
     "cap": "it reached its last round",
     "no_answers": "nobody answered",
+    "budget": "the question reached its cap",
     "recorded": "the record ends here",
 }
 VOTES: dict[VoteBy, str] = {

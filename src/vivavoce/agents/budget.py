@@ -1,0 +1,330 @@
+"""Prices, caps, and the ledger that holds calls to them: a call reserves the most it may cost before it is made.
+
+A cap stands for the run, for an agent or for one question in one stage. A call waits while what others have reserved
+leaves it no room, and is refused where nothing that is in flight can give any back. So the sum of what was spent never
+passes a cap by more than calls cost beyond their reservation, which is one token for each byte of the request, and
+``max_new_tokens``. Three things may cost more: an attempt that a backend repeats after the endpoint counted it, a chat
+template longer than the request's own JSON, and an endpoint that reports no usage (it counts as 0). Seconds cannot be
+reserved: after the last one no call is admitted, and those that were end in their own time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.errors import BudgetReached
+from vivavoce.records import Usage
+
+
+class Price(BaseModel):
+    """Of a million tokens, in the recipe's currency."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0, description="of prompt tokens read from a cache; None: as others")
+
+    def of(self, usage: Usage) -> float:
+        """What these tokens cost; ``usage.cached`` are some of ``usage.prompt``."""
+        cached = self.prompt if self.cached is None else self.cached
+        fresh = usage.prompt - usage.cached
+        return (fresh * self.prompt + usage.cached * cached + usage.completion * self.completion) / 1e6
+
+
+FREE = Price(prompt=0, completion=0)
+
+
+class Caps(BaseModel):
+    """What may be spent at most; None is no cap."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    money: float | None = Field(default=None, ge=0, description="in the recipe's currency, by the prices of the agents")
+    tokens: int | None = Field(default=None, ge=0, description="prompt and completion together")
+    calls: int | None = Field(default=None, ge=0, description="answers from the journal are no calls")
+    seconds: float | None = Field(
+        default=None, ge=0, description="time in which calls were in flight, those side by side counted once"
+    )
+
+    def __bool__(self) -> bool:
+        return any(cap is not None for cap in (self.money, self.tokens, self.calls, self.seconds))
+
+
+class Budget(BaseModel):
+    """The ``budget:`` of a recipe; that of one teacher stands with the teacher."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Caps = Field(default=Caps(), description="of all calls, the student's too; the run stops there, and goes on")
+    question: Caps = Field(
+        default=Caps(), description="of one question's debate or review, which ends early there; tests have no such cap"
+    )
+
+
+class Spent(NamedTuple):
+    """One recorded call, as the ledger needs it."""
+
+    agent: str
+    stage: str
+    question: str | None
+    usage: Usage
+    calls: int
+    begun: float
+    ended: float
+
+
+class _Held(NamedTuple):
+    """What a call has reserved."""
+
+    money: float
+    tokens: int
+
+
+class Account:
+    """What one scope has spent and reserved of its caps, and who waits for room in it."""
+
+    __slots__ = ("busy_s", "calls", "caps", "closed", "held", "held_tokens", "inside", "money", "since", "tokens", "turns")
+
+    def __init__(self, caps: Caps) -> None:
+        self.caps = caps
+        self.money = self.held = self.busy_s = self.since = 0.0
+        self.tokens = self.held_tokens = self.calls = self.inside = 0
+        self.closed = False
+        self.turns: deque[tuple[_Held, asyncio.Future[bool]]] = deque()
+
+    def seconds(self) -> float:
+        """Time in which calls were in flight, up to now."""
+        return self.busy_s + (time.time() - self.since if self.inside else 0.0)
+
+    def lacking(self, held: _Held) -> str | None:
+        """The cap that leaves no room for a call."""
+        caps = self.caps
+        if caps.calls is not None and self.calls + self.inside + 1 > caps.calls:
+            return "calls"
+        if caps.money is not None and self.money + self.held + held.money > caps.money:
+            return "money"
+        if caps.tokens is not None and self.tokens + self.held_tokens + held.tokens > caps.tokens:
+            return "tokens"
+        return "seconds" if caps.seconds is not None and self.seconds() >= caps.seconds else None
+
+    async def enter(self, held: _Held) -> bool:
+        """Reserve, in the order of asking; False where there is no room and none can come free."""
+        if not self.turns and (self.closed or not self.caps or self.lacking(held) is None):
+            if not self.closed:
+                self._take(held)
+            return not self.closed
+        if not self.inside:  # then nobody waits either
+            self.closed = True
+            return False
+        turn = asyncio.get_running_loop().create_future()
+        self.turns.append((held, turn))
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.result():
+                self.leave(held, Usage(), 0.0, 0)
+            raise
+
+    def _take(self, held: _Held) -> None:
+        if not self.inside:
+            self.since = time.time()
+        self.inside += 1
+        self.held += held.money
+        self.held_tokens += held.tokens
+
+    def leave(self, held: _Held, usage: Usage, money: float, calls: int = 1) -> None:
+        """Give back what was reserved, write down what was spent, and let others in."""
+        self.inside -= 1
+        self.held_tokens -= held.tokens
+        self.held = self.held - held.money if self.inside else 0.0  # no rounding error is left behind
+        self.spend(usage, money, calls)
+        if not self.inside:
+            self.busy_s += time.time() - self.since
+        while self.turns:
+            held, turn = self.turns[0]
+            if not turn.done():
+                if not self.closed and self.lacking(held) is None:
+                    self._take(held)
+                    turn.set_result(True)
+                elif self.closed or not self.inside:
+                    self.closed = True
+                    turn.set_result(False)
+                else:
+                    return
+            self.turns.popleft()
+
+    def spend(self, usage: Usage, money: float, calls: int) -> None:
+        self.money += money
+        self.tokens += usage.prompt + usage.completion
+        self.calls += calls
+
+    def spent(self, kind: str) -> float:
+        """What is spent of a kind of cap, without what is reserved."""
+        return self.seconds() if kind == "seconds" else getattr(self, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Leave to make one call. It is given back by :meth:`Ledger.settle`."""
+
+    agent: str
+    held: _Held
+    accounts: tuple[Account, ...]
+
+
+class Ledger:
+    """What a run has spent, and whether it may spend more. A journal asks it before each call.
+
+    Args:
+        prices: By name of the agent; who has none is free.
+        run, agents, question: Caps of the whole, of some agents by name, and of every question in every stage.
+        currency: How money is called.
+    """
+
+    def __init__(
+        self,
+        prices: Mapping[str, Price] = {},
+        *,
+        run: Caps = Caps(),
+        agents: Mapping[str, Caps] = {},
+        question: Caps = Caps(),
+        currency: str = "USD",
+    ) -> None:
+        self.prices, self.question, self.currency = dict(prices), question, currency
+        self.run = Account(run)
+        self.agents = {name: Account(caps) for name, caps in agents.items() if caps}
+        self.questions = dict[tuple[str, str], Account]()
+        self.reached: BudgetReached | None = None
+        """Why no further call is made, once a cap of the run or of an agent is reached."""
+        caps = [run, question, *agents.values()]
+        self._weighs = any(c.money is not None or c.tokens is not None for c in caps)
+        self.needs_calls = bool(question) or any(c.seconds is not None for c in caps)
+        """Whether the past must be told call by call, not in sums."""
+        self._in_flight = 0
+        self._drained: list[asyncio.Future[None]] = []
+
+    def recall(self, past: Iterable[Spent]) -> None:
+        """Take in what earlier sessions spent, in the order in which the calls began."""
+        until = dict[int, float]()
+        for call in past:
+            money = self.cost(call.agent, call.usage)
+            for account in self._accounts(call.agent, call.stage, call.question):
+                account.spend(call.usage, money, call.calls)
+                free = max(call.begun, until.get(id(account), call.begun))
+                account.busy_s += max(0.0, call.ended - free)
+                until[id(account)] = max(call.ended, free)
+
+    def cost(self, agent: str, usage: Usage) -> float:
+        """What tokens of an agent cost."""
+        price = self.prices.get(agent)
+        return price.of(usage) if price else 0.0
+
+    async def admit(
+        self, agent: str, stage: str, question: str | None, request: str, new_tokens: int
+    ) -> Ticket | None:
+        """Reserve what a call may cost, waiting for room; None where its question has reached its cap.
+
+        Raises BudgetReached where the run or the agent has, once all calls in flight are written down.
+        """
+        held = _Held(0.0, 0)
+        if self._weighs:
+            most = Usage(len(request.encode()), new_tokens)
+            held = _Held(self.cost(agent, most), most.prompt + most.completion)
+        entered: list[Account] = []
+        try:
+            for account in self._accounts(agent, stage, question):
+                if self.reached is None and await account.enter(held):
+                    entered.append(account)
+                    continue
+                if self.reached is None and account is not self.run and account is not self.agents.get(agent):
+                    return None
+                await self._stop(agent, account, held, entered)
+        except BaseException:
+            self._give_back(entered, held)
+            raise
+        self._in_flight += 1
+        return Ticket(agent, held, tuple(entered))
+
+    def settle(self, ticket: Ticket, usage: Usage, calls: int = 1) -> None:
+        """A call has ended and is written down; with ``calls`` 0 it was cut off."""
+        self._in_flight -= 1
+        money = self.cost(ticket.agent, usage)
+        for account in reversed(ticket.accounts):
+            account.leave(ticket.held, usage, money, calls)
+        if self.reached is not None and not self._in_flight:
+            for waiting in self._drained:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._drained.clear()
+
+    def _accounts(self, agent: str, stage: str, question: str | None) -> list[Account]:
+        """The scopes of a call, from the narrowest: who waits in one stands in nobody's way in a wider one."""
+        found = []
+        if question is not None and self.question:
+            found.append(self.questions.setdefault((stage, question), Account(self.question)))
+        if agent in self.agents:
+            found.append(self.agents[agent])
+        return [*found, self.run]
+
+    async def _stop(self, agent: str, account: Account, held: _Held, entered: list[Account]) -> None:
+        """The end: nobody is let in any more, and who is in flight is waited for."""
+        if self.reached is None:
+            self.reached = self._why(agent, account, held)
+            for other in (self.run, *self.agents.values()):
+                other.closed = True
+        self._give_back(entered, held)
+        entered.clear()
+        if self._in_flight:
+            drained = asyncio.get_running_loop().create_future()
+            self._drained.append(drained)
+            await drained
+        # one for each who asked, for an exception that is raised again and again keeps every traceback
+        raise BudgetReached(*self.reached.args)
+
+    def _give_back(self, entered: list[Account], held: _Held) -> None:
+        for account in reversed(entered):
+            account.leave(held, Usage(), 0.0, 0)
+
+    def _why(self, agent: str, account: Account, held: _Held) -> BudgetReached:
+        kind = account.lacking(held) or "calls"
+        whose, key = ("the run", "budget.run") if account is self.run else (f"`{agent}`", "budget of the agent")
+        cap, spent = getattr(account.caps, kind), account.spent(kind)
+        next_one = {"money": held.money, "tokens": held.tokens}.get(kind)
+        more = f", and the next call may cost {self.amount(next_one, kind)}" if next_one else ""
+        return BudgetReached(
+            f"the cap of {whose} is reached: {self.amount(spent, kind)} of {self.amount(cap, kind)} spent{more}",
+            f"{key}.{kind}" if account is self.run else f"{key} {agent}: {kind}",
+            "raise the cap and give the same command: it goes on from here, and pays for nothing twice",
+        )
+
+    def amount(self, amount: float, kind: str = "money") -> str:
+        """An amount in words."""
+        if kind == "money":
+            return f"{money(amount)} {self.currency}"
+        return f"{amount:,.1f} s" if kind == "seconds" else f"{amount:,.0f} {kind}"
+
+    @property
+    def said(self) -> str:
+        """What is spent by now, in a few words."""
+        caps = self.run.caps
+        if any(price != FREE for price in self.prices.values()):
+            of = "" if caps.money is None else f" of {money(caps.money)}"
+            return f"{money(self.run.money)}{of} {self.currency}"
+        of = "" if caps.tokens is None else f" of {caps.tokens:,}"
+        return f"{self.run.tokens:,}{of} tokens"
+
+
+def money(amount: float) -> str:
+    """Two decimals, more where it is little: ``12.30``, ``0.0042``."""
+    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}" if amount < 1e-4 else f"{amount:.4f}"
+
+
+__all__ = ["FREE", "Account", "Budget", "Caps", "Ledger", "Price", "Spent", "Ticket", "money"]

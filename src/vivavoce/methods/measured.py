@@ -1,0 +1,91 @@
+"""What calls took in a run that was begun: by stage, agent and question, from its journal."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+
+import yaml
+
+from vivavoce.agents.journal import Journal, Tally
+from vivavoce.debate.plan import Spend
+
+_ENOUGH = 5
+"""Questions from which a mean is taken."""
+
+
+class Measured:
+    """Means of what is in a journal.
+
+    Args:
+        tallies: The journal's, by question, in the order in which questions were begun.
+        finished: Questions that a committee is through with, by stage; None: all that were begun.
+    """
+
+    def __init__(self, tallies: Iterable[Tally], finished: Mapping[str, set[str] | None] = {}) -> None:
+        self._questions: dict[str, dict[str, dict[str, Spend]]] = defaultdict(dict)
+        self._stages: dict[tuple[str, str], Spend] = defaultdict(Spend)
+        self._kinds: dict[tuple[str, str], Spend] = defaultdict(Spend)
+        self._models: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for t in tallies:
+            by_agent = self._questions[t.stage].setdefault(t.question, {})
+            for spend in (
+                by_agent.setdefault(t.agent, Spend()),
+                self._stages[t.stage, t.agent],
+                self._kinds[t.agent, t.kind],
+            ):
+                spend.calls += t.calls
+                spend.prompt += t.usage.prompt
+                spend.completion += t.usage.completion
+                spend.cached += t.usage.cached
+            self._models[t.stage, t.agent].add(t.identity)
+        for stage, through in finished.items():
+            if through is not None and stage in self._questions:
+                self._questions[stage] = {q: by for q, by in self._questions[stage].items() if q in through}
+
+    def per_question(self, stage: str, agent: str) -> tuple[Spend, Spend] | None:
+        """Mean and standard error of what an agent took for one question; None where too few were finished."""
+        questions = list(self._questions.get(stage, {}).values())
+        if len(questions) < _ENOUGH:
+            return None
+        rows = [by.get(agent, Spend()) for by in questions]
+        columns = [[getattr(r, k) for r in rows] for k in ("calls", "prompt", "completion", "cached")]
+        return Spend(*map(fmean, columns)), Spend(*(stdev(c) / len(c) ** 0.5 for c in columns))
+
+    def per_call(self, stage: str, agent: str, several: bool) -> Spend | None:
+        """What one call took on average; with ``several``, only where more than one model answered by that name."""
+        spend, models = self._stages.get((stage, agent)), len(self._models.get((stage, agent), ()))
+        if not spend or not spend.calls or (several and models < 2):
+            return None
+        n = spend.calls
+        return Spend(1, spend.prompt / n, spend.completion / n, spend.cached / n)
+
+    def length(self, agent: str, kind: str) -> int | None:
+        """Tokens of a reply of that kind, on average."""
+        spend = self._kinds.get((agent, kind))
+        return max(1, round(spend.completion / spend.calls)) if spend and spend.calls else None
+
+
+def measured_run(path: Path) -> Measured:
+    """What the run in ``path`` took as far as it came.
+
+    In a stage that is not finished, the questions last begun, as many as may be in flight, count as unfinished.
+    Raises DataError where there is no journal.
+    """
+    with Journal(path / "journal.sqlite", read_only=True) as journal:
+        tallies = list(journal.by_question())
+    manifest, recipe = path / "manifest.json", path / "recipe.yaml"
+    done = json.loads(manifest.read_text("utf-8")).get("stages", {}) if manifest.is_file() else {}
+    in_flight = yaml.safe_load(recipe.read_text("utf-8"))["in_flight"] if recipe.is_file() else 0
+    begun: dict[str, dict[str, None]] = defaultdict(dict)
+    for t in tallies:
+        begun[t.stage].setdefault(t.question)
+    finished: dict[str, set[str] | None] = {}
+    for stage, questions in begun.items():
+        room, _, name = stage.partition(":")
+        if room in ("debate", "review") and f"graphs/{name}.jsonl" not in done:
+            finished[stage] = set(list(questions)[: max(0, len(questions) - in_flight)])
+    return Measured(tallies, finished)

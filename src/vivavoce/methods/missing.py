@@ -1,0 +1,34 @@
+"""What a run that was stopped by a cap has done, and what it would still cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vivavoce.debate.plan import Planned
+from vivavoce.methods.measured import Measured
+from vivavoce.run import Run, Standing
+
+
+def missing(run: Run, plan: Callable[[Any, Measured], list[Planned]]) -> dict[str, Any]:
+    """Where the run stands, what it spent, and what is expected to come, by what was measured so far."""
+    at, account = run.standing or Standing("", 0), run.journal.ledger.run
+    measured = Measured(run.journal.by_question(), {at.stage: at.finished} if at.stage else {})
+    planned = plan(run.recipe, measured)
+
+    def left(of: str, spent: float) -> float:
+        return max(0.0, sum(getattr(p, of).expected for p in planned) - spent)
+
+    tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
+    return {
+        "stage": at.title,
+        "done": at.done,
+        "of": at.total,
+        "spent": {"money": account.money, "tokens": account.tokens, "calls": account.calls},
+        "left": {
+            "money": left("money", account.money),
+            "tokens": round(max(0.0, tokens - account.tokens)),
+            "calls": round(left("calls", account.calls)),
+        },
+        "seconds": round(account.seconds(), 1),
+    }

@@ -1,0 +1,102 @@
+"""How many tokens a prompt has for a model: by its own tokenizer and chat template where they lie on disk.
+
+Where they do not, it is four characters a token, which English prose in the tokenizers of today's large models has, and
+seven tokens of chat template for a call, four more for each message after the first. Measured calls correct it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vivavoce.config import AgentSpec
+from vivavoce.records import Message
+
+CHARACTERS = 4
+_FRAME, _EACH = 3, 4
+_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # a mark for training, which only transformers knows
+
+
+class TokenCount:
+    """Counts for the model of one agent. ``exact`` tells whether its own tokenizer counts."""
+
+    def __init__(self, spec: AgentSpec) -> None:
+        self._encode = self._template = None
+        folder = local_folder(spec)
+        if folder is not None:
+            self._encode = _tokenizer(folder)
+            self._template = _template(folder, spec.options.get("chat_template_kwargs", {}))
+        self.exact = self._encode is not None
+
+    def text(self, text: str) -> int:
+        """Tokens of a text."""
+        return self._encode(text) if self._encode else len(text) // CHARACTERS
+
+    def messages(self, messages: Sequence[Message]) -> int:
+        """Prompt tokens of a call."""
+        if self._template and self._encode:
+            return self._encode(self._template(messages))
+        return sum(self.text(m["content"]) + _EACH for m in messages) + _FRAME
+
+
+def local_folder(spec: AgentSpec) -> Path | None:
+    """The folder of an agent's model, as far as it is on this machine; nothing is downloaded."""
+    model = str(spec.options.get("model", ""))
+    if spec.backend != "hf_local" or not model:
+        return None
+    if model.startswith("schoolhouse:"):
+        from vivavoce.schoolhouse import weights
+
+        return weights(model.removeprefix("schoolhouse:"))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    try:
+        cached = try_to_load_from_cache(model, "tokenizer.json", revision=spec.options.get("revision"))
+    except ValueError:  # no name of the hub
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _tokenizer(folder: Path) -> Callable[[str], int] | None:
+    file = folder / "tokenizer.json"
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return None
+    if not file.is_file() or "model" not in json.loads(file.read_text("utf-8")):
+        return None
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _template(folder: Path, given: dict[str, Any]) -> Callable[[Sequence[Message]], str] | None:
+    """The model's own frame around messages, rendered as transformers does it."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    source = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
+    if not isinstance(source, str):
+        return None
+
+    def raise_exception(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    env.globals |= {"raise_exception": raise_exception, "strftime_now": lambda form: "01 Jan 2026"}
+    special = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token")}
+    try:
+        template = env.from_string(_GENERATION.sub("", source))
+        template.render(messages=[{"role": "user", "content": "x"}], add_generation_prompt=True, **special, **given)
+    except (TemplateError, TypeError, ValueError):
+        return None
+    return lambda messages: template.render(messages=list(messages), add_generation_prompt=True, **special, **given)

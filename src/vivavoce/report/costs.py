@@ -1,0 +1,68 @@
+"""What a run has cost by now, from its journal, at the prices of its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vivavoce.agents.budget import FREE, Price, money
+from vivavoce.agents.journal import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one agent spent in one stage; hits cost nothing, and seconds are summed over calls side by side."""
+
+    stage: str
+    agent: str
+    calls: int
+    hits: int
+    failures: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    money: float
+    seconds: float
+
+
+def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
+    """The ledger by stage and agent, priced as ``recipe`` (plain values) says."""
+    agents = [*recipe.get("teachers", ()), *([recipe["student"]] if "student" in recipe else [])]
+    prices = {a["name"]: Price.model_validate(a["price"]) for a in agents if a.get("price")}
+    found = [
+        Line(
+            c.stage,
+            c.agent,
+            c.calls,
+            c.hits,
+            c.failures,
+            c.usage.prompt,
+            c.usage.cached,
+            c.usage.completion,
+            prices.get(c.agent, FREE).of(c.usage),
+            round(c.seconds, 3),
+        )
+        for c in costs
+    ]
+    return sorted(found, key=lambda line: (line.stage, line.agent))
+
+
+def total(found: Iterable[Line]) -> Line:
+    """All lines in one."""
+    rows = [asdict(line) for line in found]
+    numbers = {key: sum(row[key] for row in rows) for key in Line.__slots__ if key not in ("stage", "agent")}
+    return Line("all", "", **numbers)
+
+
+def facts(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The ledger as plain values, for scripts and ``results.json``."""
+    found = lines(costs, recipe)
+    return {
+        "currency": recipe.get("currency", "USD"),
+        "lines": [asdict(line) for line in found],
+        "total": {key: value for key, value in asdict(total(found)).items() if key not in ("stage", "agent")},
+    }
+
+
+__all__ = ["Line", "facts", "lines", "money", "total"]
