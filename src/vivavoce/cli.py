@@ -158,7 +158,8 @@ def _say_missing(stopped: dict[str, Any], currency: str, path: Path) -> None:
 def plan(
     recipe: RecipePath,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say.")
+        Path | None,
+        typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say."),
     ] = None,
     pilot: Annotated[
         int, typer.Option(min=0, help="First ask so many questions, which is paid for, and go by that.")
@@ -269,7 +270,9 @@ def doctor(
     for finding in examine(_load(recipe, set_), out, offline):
         found.append(finding)
         if not as_json:
-            typer.echo(f"{finding.level:7} {finding.what}: {finding.said}" + (f"\n{'':8}{finding.do}" if finding.do else ""))
+            typer.echo(
+                f"{finding.level:7} {finding.what}: {finding.said}" + (f"\n{'':8}{finding.do}" if finding.do else "")
+            )
     if as_json:
         typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
     if any(f.level == "failed" for f in found):

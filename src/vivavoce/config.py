@@ -35,7 +35,9 @@ class AgentSpec(BaseModel):
     stop: list[str] = Field(default=[], description="texts that end a reply")
     samples: int = Field(default=1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
     logprobs: bool = Field(default=False, description="ask for token log-probabilities: needed to vote by probability")
-    price: Price | None = Field(default=None, description="of a million tokens; None: it costs nothing, or is not known")
+    price: Price | None = Field(
+        default=None, description="of a million tokens; None: it costs nothing, or is not known"
+    )
     budget: Caps = Field(default=Caps(), description="caps of this agent over the whole run")
     expected_tokens: int | None = Field(
         default=None, ge=1, description="tokens of a usual reply, for `viva plan`; None: 40 % of max_new_tokens"

@@ -85,9 +85,9 @@ class AgentError(WorldError, RuntimeError):
     secret. ``usage`` is what the failed attempts cost, as far as the endpoint told.
     """
 
-    def __init__(self, reason: str, detail: str = "", usage: Usage = Usage()) -> None:
+    def __init__(self, reason: str, detail: str = "", usage: Usage | None = None) -> None:
         super().__init__(reason, detail, usage)
-        self.reason, self.detail, self.usage = reason, detail, usage
+        self.reason, self.detail, self.usage = reason, detail, usage or Usage()
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

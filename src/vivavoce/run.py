@@ -84,7 +84,7 @@ class Run:
                 yield count
             except BaseExceptionGroup as group:  # of many tasks that were told the same, one tells the user
                 while isinstance(group, BaseExceptionGroup) and group.subgroup(UserError):
-                    group = (group.subgroup(UserError) or group).exceptions[0]  # noqa: PLW2901
+                    group = (group.subgroup(UserError) or group).exceptions[0]
                 raise group from None
 
     def cached(self, path: Path, depends: Any) -> Path | None:

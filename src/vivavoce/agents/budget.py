@@ -58,6 +58,9 @@ class Caps(BaseModel):
         return any(cap is not None for cap in (self.money, self.tokens, self.calls, self.seconds))
 
 
+UNCAPPED = Caps()
+
+
 class Budget(BaseModel):
     """The ``budget:`` of a recipe; that of one teacher stands with the teacher."""
 
@@ -91,7 +94,19 @@ class _Held(NamedTuple):
 class Account:
     """What one scope has spent and reserved of its caps, and who waits for room in it."""
 
-    __slots__ = ("busy_s", "calls", "caps", "closed", "held", "held_tokens", "inside", "money", "since", "tokens", "turns")
+    __slots__ = (
+        "busy_s",
+        "calls",
+        "caps",
+        "closed",
+        "held",
+        "held_tokens",
+        "inside",
+        "money",
+        "since",
+        "tokens",
+        "turns",
+    )
 
     def __init__(self, caps: Caps) -> None:
         self.caps = caps
@@ -193,9 +208,9 @@ class Ledger:
         self,
         prices: Mapping[str, Price] = {},
         *,
-        run: Caps = Caps(),
+        run: Caps = UNCAPPED,
         agents: Mapping[str, Caps] = {},
-        question: Caps = Caps(),
+        question: Caps = UNCAPPED,
         currency: str = "USD",
     ) -> None:
         self.prices, self.question, self.currency = dict(prices), question, currency
@@ -227,9 +242,7 @@ class Ledger:
         price = self.prices.get(agent)
         return price.of(usage) if price else 0.0
 
-    async def admit(
-        self, agent: str, stage: str, question: str | None, request: str, new_tokens: int
-    ) -> Ticket | None:
+    async def admit(self, agent: str, stage: str, question: str | None, request: str, new_tokens: int) -> Ticket | None:
         """Reserve what a call may cost, waiting for room; None where its question has reached its cap.
 
         Raises BudgetReached where the run or the agent has, once all calls in flight are written down.

@@ -50,8 +50,8 @@ ON CONFLICT (key) DO UPDATE SET
     reply = excluded.reply, reason = excluded.reason, detail = excluded.detail, tags = excluded.tags,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
-    cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
-    created_at = excluded.created_at
+    cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s,
+    attempts = attempts + 1, created_at = excluded.created_at
 WHERE reply IS NULL
 """
 _COUNT_HITS = """
@@ -76,8 +76,9 @@ SELECT agent, stage, json_extract(tags, '$.problem'), prompt_tokens, completion_
 FROM calls ORDER BY begun
 """
 _TALLIES = """
-SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''), coalesce(json_extract(tags, '$.kind'), ''),
-       sum(attempts), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens)
+SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''),
+       coalesce(json_extract(tags, '$.kind'), ''), sum(attempts), sum(prompt_tokens), sum(completion_tokens),
+       sum(cached_tokens)
 FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
 """
 _REPLY = TypeAdapter(Reply)
@@ -315,8 +316,8 @@ class Journal:
 
     def by_question(self) -> Iterator[Tally]:
         """Calls and tokens by stage, agent, question and kind, in the order in which they were first written."""
-        for *where, calls, prompt, completion, cached in self._db.execute(_TALLIES):
-            yield Tally(*where, calls, Usage(prompt, completion, cached))
+        for row in self._db.execute(_TALLIES):
+            yield Tally(*row[:6], Usage(*row[6:]))
 
     def _recorded(self, key: str) -> Answered | None:
         row = self._db.execute("SELECT reply, reason, detail FROM calls WHERE key = ?", (key,)).fetchone()

@@ -99,7 +99,7 @@ class Expected:
     right: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Absent:
     """An agent that only keeps a seat."""
 
@@ -117,7 +117,9 @@ def seat(name: str) -> Agent:
     return Absent(name)
 
 
-async def rehearse(table: Committee | Panel, problems: Sequence[Problem], who: Expected, count: Counter) -> dict[str, Spend]:
+async def rehearse(
+    table: Committee | Panel, problems: Sequence[Problem], who: Expected, count: Counter
+) -> dict[str, Spend]:
     """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
     desk = _Desk(who, count)
     played: Any = replace(

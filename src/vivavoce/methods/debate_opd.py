@@ -16,8 +16,8 @@ from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import StateRules
 from vivavoce.graph import Graph
 from vivavoce.methods.distilling import DistilSession
-from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.measured import Measured
+from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicySettings

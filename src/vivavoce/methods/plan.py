@@ -24,7 +24,7 @@ from vivavoce.methods.debating import test_rules
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.review_arms import Arm
 from vivavoce.methods.token_count import TokenCount
-from vivavoce.records import Message, Problem, Usage, seed_of
+from vivavoce.records import Message, Problem, Usage
 from vivavoce.tasks import Task, open_task
 
 _SAMPLE = 50
@@ -131,6 +131,14 @@ def plan_review(
     return plan.made
 
 
+def longest_calls(recipe: Recipe) -> list[tuple[AgentSpec, int, int]]:
+    """Prompt tokens of each agent's longest plain question, and of its longest call where everybody says all that
+    they may."""
+    plan = _Plan(recipe, recipe.rules, None)
+    longest = plan.longest()
+    return [(spec, *longest[spec.name]) for spec, _ in plan.everybody]
+
+
 class _Plan:
     """A plan in the making."""
 
@@ -178,30 +186,65 @@ class _Plan:
         shown = [self.prompts.render("answer", **asked(p, self.rules, task)) for p in problems[:_SAMPLE]]
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
-    def debate(self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None) -> dict[str, Spend]:
+    def debate(
+        self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None
+    ) -> dict[str, Spend]:
         """What a debate of one question takes of each agent."""
+        return self._rehearsed(self._committee(rules, student, who))
+
+    def _committee(self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None) -> Committee:
         members = [self._member(t, "teacher") for t in self.recipe.teachers if who is None or t.name in who]
         members += [self._member(student, "student")] if student else []
         count = self._count_text if rules.context_tokens else None
-        table: Any = Committee(tuple(members), rules, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
-        return self._rehearsed(table)
+        return Committee(tuple(members), rules, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
 
     def review(self, rules: ReviewRules) -> dict[str, Spend]:
         """What exam and review of one question take of each agent."""
+        return self._rehearsed(self._panel(rules))
+
+    def _panel(self, rules: ReviewRules) -> Panel:
         seats = {t.name: self._member(t, "teacher") for t in self.recipe.teachers}
         roles = [tuple(seats[n] for n in rules.named(role, list(seats))) for role in ROLES]
         student = self._member(self.recipe.student, "student")
-        return self._rehearsed(Panel(student, *roles, rules, self.prompts, self.task, _NOWHERE, self.recipe.seed))
+        return Panel(student, roles[0], roles[1], roles[2], rules, self.prompts, self.task, _NOWHERE, self.recipe.seed)
+
+    def _table(self) -> Committee | Panel:
+        """Those who talk about the training questions."""
+        if isinstance(self.rules, DebateRules):
+            return self._committee(self.rules, self.recipe.student if self.rules.student != "never" else None)
+        assert isinstance(self.rules, ReviewRules), self.rules
+        return self._panel(self.rules)
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(seat(spec.name), role, spec.sampling(), spec.samples)
 
     def _rehearsed(self, table: Committee | Panel) -> dict[str, Spend]:
+        return asyncio.run(rehearse(table, self._again(), self._expected, self._count))
+
+    def _again(self) -> list[Problem]:
+        """The questions of the sample, so often that there are enough."""
         shown = self._problems[:_SAMPLE]
-        again = [
-            Problem(f"{p.id} {i}", p.question, p.gold) for i in range(_REHEARSED // max(1, len(shown))) for p in shown
-        ]
-        return asyncio.run(rehearse(table, again, self._expected, self._count))
+        often = _REHEARSED // max(1, len(shown))
+        return [Problem(f"{p.id} {i}", p.question, p.gold) for i in range(often) for p in shown]
+
+    def longest(self) -> dict[str, tuple[int, int]]:
+        """Prompt tokens of each agent's longest plain question, and of its longest call where everybody says all
+        that they may."""
+        most = {s.name: s.max_new_tokens for s, _ in self.everybody}
+        self._problems = sorted(self._problems, key=lambda p: -len(p.question))[:5]
+        found = {name: (n := self._longest_plain(name), n) for name in most}
+
+        def count(name: str, messages: Sequence[Message]) -> int:
+            found[name] = (found[name][0], max(found[name][1], n := self._count(name, messages)))
+            return n
+
+        talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
+        asyncio.run(rehearse(self._table(), self._again(), talkative, count))
+        return found
+
+    def _longest_plain(self, name: str) -> int:
+        shown = (self.prompts.render("answer", **asked(p, self.rules, self.task)) for p in self._problems)
+        return max((self._counts[name].messages(m) for m in shown), default=0)
 
     # --- lines of the plan
 
@@ -234,7 +277,13 @@ class _Plan:
         self._add(stage, spec, n, low, once, high)
 
     def calls(
-        self, stage: str, spec: AgentSpec, n: int, taught: float = 0.0, new: int | None = None, plain: float | None = None
+        self,
+        stage: str,
+        spec: AgentSpec,
+        n: int,
+        taught: float = 0.0,
+        new: int | None = None,
+        plain: float | None = None,
     ) -> None:
         """``n`` plain questions, a share of them to a student that was ``taught``; ``new`` tokens are allowed."""
         new = new or spec.max_new_tokens
@@ -279,5 +328,8 @@ _NOWHERE: Any = None
 
 def _edge(bound: Spend, mean: Spend, error: Spend, by: float, tighter: Any) -> Spend:
     return Spend(
-        *(tighter(getattr(bound, k), getattr(mean, k) + by * getattr(error, k)) for k in ("calls", "prompt", "completion"))
+        *(
+            tighter(getattr(bound, k), getattr(mean, k) + by * getattr(error, k))
+            for k in ("calls", "prompt", "completion")
+        )
     )

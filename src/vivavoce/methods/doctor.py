@@ -1,0 +1,332 @@
+"""Examine what a run will rely on before it is begun: keys, models, endpoints, prompts, contexts, data, disk, memory.
+
+Nothing here is a guess about quality; every finding is something that was looked at. Endpoints are asked a handful of
+tiny questions, announced with what they may cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vivavoce import plugins
+from vivavoce.agents import Agent, open_agent
+from vivavoce.agents.budget import FREE, money
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.data.overlap import overlap
+from vivavoce.debate.plan import Planned
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.errors import AgentError, UserError
+from vivavoce.methods.plan import longest_calls
+from vivavoce.methods.token_count import local_folder
+from vivavoce.progress import say
+from vivavoce.records import Message, Reply, Sampling, Usage
+from vivavoce.tasks import open_task
+
+_ASK: list[Message] = [{"role": "user", "content": "Write a random number of eight digits, and nothing else."}]
+_NEW_TOKENS, _SEEDS = 32, (1, 2, 3)
+_CALLS = 2 + len(_SEEDS)
+_TRAINING_BYTES = 16
+"""Of memory for each weight that is trained in full: weight, gradient and Adam's two moments in fp32."""
+_ROW_BYTES = 6
+"""Of journal and graphs for each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: ``failed`` would end the run or spoil its results, ``warning`` may be meant."""
+
+    level: Literal["ok", "warning", "failed"]
+    what: str
+    said: str
+    do: str = ""
+
+
+def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> Iterator[Finding]:
+    """Look at everything in turn; ``offline`` asks no model. ``out`` is where the run will lie."""
+    yield from _prompts(recipe)
+    data = list(_data(recipe))
+    yield from data
+    agents: dict[str, Agent] = {}
+    for spec in [*recipe.teachers, recipe.student]:
+        yield _opened(spec, agents)
+    yield from _tokenizers(recipe)
+    if all(f.level != "failed" for f in data):  # what follows is reckoned from the questions
+        yield from _contexts(recipe)
+        planned = plugins.load("methods", recipe.method, "method").plan(recipe)
+        yield from _budget(recipe, planned)
+        yield from _room(recipe, planned, out or Path("runs") / recipe.name)
+    if not offline:
+        yield from _endpoints(recipe, agents)
+
+
+def _prompts(recipe: Recipe) -> Iterator[Finding]:
+    try:
+        prompt_set(recipe.rules.prompts).need(recipe.rules.asks)
+    except UserError as e:
+        yield Finding("failed", "prompts", e.what, e.do)
+    else:
+        yield Finding("ok", "prompts", f"the set {recipe.rules.prompts} has every template")
+
+
+# --- data
+
+
+def _data(recipe: Recipe) -> Iterator[Finding]:
+    try:
+        task = open_task(recipe.task.name, recipe.task.options)
+        train, test = task.problems("train"), task.problems("test")
+        others = {k: open_task(s.name, s.options).problems("test") for k, s in recipe.also_test.items()}
+    except UserError as e:
+        yield Finding("failed", "data", e.what, e.do)
+        return
+    for split, problems in (("train", train), ("test", test), *(("also_test " + k, v) for k, v in others.items())):
+        some = f"{len(problems):,} {split} questions"
+        yield (
+            Finding("ok", "data", some) if problems else Finding("failed", "data", some, "is a limit 0, a file empty?")
+        )
+    for name, problems in (("test", test), *others.items()):
+        same, near = overlap(train, problems)
+        if same:
+            a, b = same[0]
+            said = f"{len(same)} questions of {name} are trained on, {b} is {a}"
+            yield Finding(
+                "failed" if name == "test" else "warning", "overlap", said, "leave them out of one of the two"
+            )
+        if near:
+            a, b = near[0]
+            said = f"{len(near)} questions of {name} are nearly in the training questions, {b} is close to {a}"
+            yield Finding("warning", "overlap", said, "look at them: is only a number or a name different?")
+        if not same and not near:
+            yield Finding("ok", "overlap", f"no question of {name} is among the training questions, or nearly")
+
+
+# --- models
+
+
+def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
+    what = f"agent {spec.name}"
+    try:
+        agent = open_agent(spec.name, spec.backend, spec.options)
+    except UserError as e:
+        return Finding("failed", what, e.what, e.do)
+    agents[spec.name] = agent
+    if spec.backend == "hf_local":
+        folder = local_folder(spec)
+        if folder is None:
+            return Finding(
+                "warning", what, f"{spec.options['model']} is not on this machine", "it is downloaded at first use"
+            )
+        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+            return Finding("failed", what, f"{folder} holds no weights", "give the folder of a whole model")
+        return Finding("ok", what, f"{spec.backend}, {folder}")
+    return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}; its key is set, if it wants one")
+
+
+def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
+    """Whether scorers read the student's tokens as they are."""
+    scorers: list[AgentSpec] = getattr(recipe, "seated", [])
+    own = _vocabulary(recipe.student)
+    for spec in scorers:
+        what, other = f"tokenizer {spec.name}", _vocabulary(spec)
+        if own is None or other is None:
+            yield Finding(
+                "warning", what, "not compared, for a model is not on this machine", "download it and look again"
+            )
+        elif own == other:
+            yield Finding("ok", what, "equal to the student's")
+        else:
+            do = "tokens are aligned by the text that they spell; a teacher of the student's family loses nothing"
+            yield Finding("warning", what, "differs from the student's", do)
+
+
+def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
+    folder = local_folder(spec)
+    file = folder / "tokenizer.json" if folder else None
+    if file is None or not file.is_file():
+        return None
+    content = json.loads(file.read_text("utf-8"))
+    vocabulary = content.get("model", content).get("vocab", {})
+    pieces = vocabulary.items() if isinstance(vocabulary, dict) else ((v[0], i) for i, v in enumerate(vocabulary))
+    return dict(pieces) | {t["content"]: t["id"] for t in content.get("added_tokens", [])}
+
+
+def _contexts(recipe: Recipe) -> Iterator[Finding]:
+    for spec, plain, longest in longest_calls(recipe):
+        what, new = f"context {spec.name}", spec.max_new_tokens
+        said = f"prompts of up to {longest:,} tokens, and {new:,} new ones"
+        context = _context(spec)
+        if context is None:
+            yield Finding("ok", what, f"{said}; how long the context is, an endpoint does not tell")
+        elif plain + new > context:
+            do = "lower max_new_tokens, leave long questions out, or take a model that reads more"
+            yield Finding(
+                "failed", what, f"a plain question and its answer take {plain + new:,} of {context:,} tokens", do
+            )
+        elif longest + new > context:
+            do = "set debate.context_tokens, lower max_new_tokens or word_limit; such calls would be cut or fail"
+            yield Finding("warning", what, f"{said}, but the context has {context:,}", do)
+        else:
+            yield Finding("ok", what, f"{said}, of {context:,}")
+
+
+def _context(spec: AgentSpec) -> int | None:
+    """Positions of a local model."""
+    folder = local_folder(spec)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+
+
+# --- money and room
+
+
+def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
+    for spec in recipe.teachers:
+        if spec.price is None and spec.backend not in ("hf_local", "scripted"):
+            do = "give it `price: {prompt: …, completion: …}`, of a million tokens"
+            yield Finding("warning", f"price {spec.name}", "not known: its calls count as free", do)
+    caps = recipe.budget.run
+    expected = {
+        "money": sum(p.money.expected for p in planned),
+        "calls": sum(p.calls.expected for p in planned),
+        "tokens": sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned),
+    }
+    for kind, amount in expected.items():
+        cap = getattr(caps, kind)
+        if cap is not None and amount > cap:
+            said = f"about {amount:,.2f} {kind} are expected, the cap is {cap:,}: the run will stop before its end"
+            yield Finding("warning", "budget", said, f"raise budget.run.{kind}, or let it stop and raise it then")
+    paid = f"{money(expected['money'])} {recipe.currency}"
+    said = f"about {expected['calls']:,.0f} calls, {expected['tokens']:,.0f} tokens, {paid}: see viva plan"
+    yield Finding("ok", "budget", said)
+
+
+def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding]:
+    """Disk for texts and students, memory for what is loaded and trained."""
+    here = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    tests = sum(p.calls.most for p in planned if p.stage == "test")
+    questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
+    students = round(tests / max(1, questions)) - 1
+    student = _size(recipe.student)
+    tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
+    need, free = _ROW_BYTES * tokens + students * 2 * student, shutil.disk_usage(here).free
+    kept = f"{students} students of {_gib(student)}, with checkpoints"
+    said = f"{_gib(need)} needed at most ({kept}), {_gib(free)} free in {here}"
+    do = "choose another --out, or train adapters (lora)"
+    yield Finding("ok", "disk", said) if need < free else Finding("warning", "disk", said, do)
+
+    local = [s for s in [*recipe.teachers, recipe.student] if s.backend == "hf_local"]
+    loaded = sum(map(_size, local))
+    full = any(getattr(getattr(recipe, k, None), "lora", True) is None for k in ("sft", "dpo", "two_task", "opd"))
+    trained = recipe.parallel * student * (_TRAINING_BYTES / 2 if full else 1.2)
+    need, (free, where) = max(loaded, trained), _memory()
+    said = f"{_gib(loaded)} of models at once, about {_gib(trained)} to train, {_gib(free)} of {where} free"
+    do = "lower parallel, take dtype: bfloat16, or train adapters (lora)"
+    yield Finding("ok", "memory", said) if need < free else Finding("warning", "memory", said, do)
+
+
+def _size(spec: AgentSpec) -> int:
+    """Bytes of a local model's weights; 0 where it is not here."""
+    folder = local_folder(spec)
+    return sum(f.stat().st_size for f in folder.glob("*.safetensors")) if folder else 0
+
+
+def _memory() -> tuple[float, str]:
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.mem_get_info()[0], "GPU memory"
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**29 else f"{size / 2**20:,.1f} MiB"
+
+
+# --- endpoints
+
+
+def _endpoints(recipe: Recipe, agents: dict[str, Agent]) -> Iterator[Finding]:
+    asked = [s for s in recipe.teachers if s.backend not in ("hf_local", "scripted") and s.name in agents]
+    if not asked:
+        return
+    each = Usage(100 * _CALLS, _NEW_TOKENS * _CALLS)
+    most = sum((s.price or FREE).of(each) for s in asked)
+    unknown = "" if all(s.price for s in asked) else ", and what has no price"
+    names = ", ".join(s.name for s in asked)
+    paid = f"{money(most)} {recipe.currency}{unknown}"
+    say(f"asking {names} {_CALLS} tiny questions each: at most {paid} (--offline: none)")
+
+    async def all_of_them() -> list[list[Finding]]:
+        found = await asyncio.gather(*(_asked(s, agents[s.name]) for s in asked))
+        await asyncio.gather(*(agents[s.name].aclose() for s in asked))
+        return found
+
+    for found in asyncio.run(all_of_them()):
+        yield from found
+
+
+async def _asked(spec: AgentSpec, agent: Agent) -> list[Finding]:
+    """What one endpoint shows of itself."""
+    what = f"endpoint {spec.name}"
+    greedy = Sampling(0.0, max_new_tokens=_NEW_TOKENS, logprobs=spec.logprobs)
+    drawn = Sampling(1.0, max_new_tokens=_NEW_TOKENS)
+    try:
+        first = await agent.reply(_ASK, greedy, 1)
+        again = await agent.reply(_ASK, greedy, 1)
+        others = [await agent.reply(_ASK, drawn, seed) for seed in _SEEDS]
+    except AgentError as e:
+        if e.reason == "empty":
+            do = "a model that reasons unseen? leave it room: raise max_new_tokens"
+            return [Finding("warning", what, f"no text within {_NEW_TOKENS} tokens", do)]
+        return [
+            Finding("failed", what, str(e), _DO.get(e.reason, "is the address right, the model's name known there?"))
+        ]
+    found = [Finding("ok", what, f"reached; the model calls itself {first.model or 'nothing'}")]
+    if spec.logprobs:
+        there = first.tokens is not None
+        do = "set logprobs: false; votes then go by what agents say of themselves"
+        found.append(
+            Finding("ok", what, "gives log-probabilities")
+            if there
+            else Finding("failed", what, "gives no log-probabilities, which the recipe asks for", do)
+        )
+    return [*found, *_temperature(what, first, again, others), *_usage(what, [first, again, *others])]
+
+
+_DO = {
+    "auth": "is the key right? see api_key_env",
+    "connection": "is the server up, the address right? see base_url",
+    "rate_limit": "wait, or ask for a higher limit",
+    "timeout": "is the server busy, or loading? raise timeout_s",
+}
+
+
+def _temperature(what: str, first: Reply, again: Reply, others: list[Reply]) -> Iterator[Finding]:
+    if len({r.text for r in others}) == 1:
+        do = "samples would all be equal: does a cache or a setting of the server override `temperature` or `seed`?"
+        yield Finding("failed", what, f"{len(others)} seeds at temperature 1 give one and the same text", do)
+    else:
+        yield Finding("ok", what, "seeds at temperature 1 give different texts")
+    if first.text == again.text:
+        yield Finding("ok", what, "asked twice at temperature 0, it says the same")
+    else:
+        do = "a run started again keeps what it has; but one begun anew will differ from it"
+        yield Finding("warning", what, "asked twice at temperature 0, it says different things", do)
+
+
+def _usage(what: str, replies: list[Reply]) -> Iterator[Finding]:
+    if all(r.usage.prompt and r.usage.completion for r in replies):
+        yield Finding("ok", what, "tells the tokens of every call")
+    else:
+        yield Finding("warning", what, "does not tell the tokens of a call", "caps of tokens and money cannot hold it")
