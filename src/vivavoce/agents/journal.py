@@ -317,7 +317,8 @@ class Journal:
     def by_question(self) -> Iterator[Tally]:
         """Calls and tokens by stage, agent, question and kind, in the order in which they were first written."""
         for row in self._db.execute(_TALLIES):
-            yield Tally(*row[:6], Usage(*row[6:]))
+            stage, agent, identity, question, kind, calls, *tokens = row
+            yield Tally(stage, agent, identity, question, kind, calls, Usage(*tokens))
 
     def _recorded(self, key: str) -> Answered | None:
         row = self._db.execute("SELECT reply, reason, detail FROM calls WHERE key = ?", (key,)).fetchone()
