@@ -648,7 +648,8 @@ def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     shown = Table(*head)
     for row in rows:
         shown.add_row(*row)
-    Console(file=sys.stdout).print(shown)
+    # A terminal has the width that it has; what goes into a file need not be squeezed.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(shown)
 
 
 if __name__ == "__main__":

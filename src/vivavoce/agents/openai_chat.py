@@ -121,13 +121,13 @@ class OpenAIChat:
                 backoff = min(self.options.backoff_s * 2**retry, _LONGEST_BACKOFF_S)
                 wait_s = backoff * (0.5 + random.random() / 2)
             elif wait_s > self.options.max_wait_s:
-                raise AgentError(outcome.reason, f"asked to wait {wait_s:.0f} s; {outcome.detail}")
+                raise AgentError(outcome.reason, f"asked to wait {wait_s:.0f} s; {outcome.detail}", spent)
             elif outcome.reason == "rate_limit":
                 # the limit is the endpoint's, so the other calls wait too instead of running into it
                 self._resume_at = max(self._resume_at, time.monotonic() + wait_s)
             if not outcome.again or retry == self.options.max_retries:
                 tries = f" ({retry + 1} attempts)" if retry else ""
-                raise AgentError(outcome.reason, outcome.detail + tries)
+                raise AgentError(outcome.reason, outcome.detail + tries, spent)
             _log.debug("%s: %s, attempt %d, waiting %.1f s", self.name, outcome.reason, retry + 1, wait_s)
             await asyncio.sleep(wait_s)
         raise AssertionError(self.options.max_retries)

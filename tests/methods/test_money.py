@@ -1,0 +1,273 @@
+"""What a run costs: predicted before anything is sent, held to caps while it runs, told afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.methods.carry import carry_out
+from tests.methods.word_server import Teacher, WordServer, write_problems
+
+from vivavoce import plugins
+from vivavoce.agents.journal import Journal
+from vivavoce.config import check_recipe
+from vivavoce.debate.plan import Planned
+from vivavoce.errors import BudgetReached, RecipeError, RunConflict
+from vivavoce.graph import read_graphs
+from vivavoce.methods.measured import Measured, measured_run
+from vivavoce.methods.missing import missing
+from vivavoce.report import write_report
+from vivavoce.report.costs import facts
+from vivavoce.run import open_run
+
+PRICE = {"prompt": 2.0, "cached": 0.5, "completion": 10.0}
+TEACHERS = {"ada": Teacher(0.8, 60), "bob": Teacher(0.6, 40), "cyd": Teacher(0.5, 90)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WordServer]:
+    with WordServer(TEACHERS) as server:
+        yield server
+
+
+@pytest.fixture
+def values(recipe: dict[str, Any], server: WordServer, tmp_path: Path) -> dict[str, Any]:
+    """Teachers behind an endpoint, with prices; a local student who is only tested."""
+    reached = {"backend": "openai_chat", "base_url": server.base_url, "api_key_env": None, "backoff_s": 0.01}
+    return {
+        **recipe,
+        "seeds": [0],
+        "task": write_problems(tmp_path, 60, 20),
+        "teachers": [
+            {
+                "name": n,
+                "model": n,
+                **reached,
+                "price": PRICE,
+                "expected_right": t.right,
+                "expected_tokens": t.words + 5,
+            }
+            for n, t in TEACHERS.items()
+        ],
+        "student": {**recipe["student"], "max_new_tokens": 8, "samples": 1, "expected_right": 0.0},
+        "debate": {"max_rounds": 3, "stop": "consensus", "student": "never"},
+        "attempts": {"samples": 0},
+        "test": {"max_new_tokens": 8},
+    }
+
+
+def planned(values: dict[str, Any], measured: Measured | None = None) -> list[Planned]:
+    recipe = check_recipe(values, Path("t"))
+    return plugins.load("methods", recipe.method, "t").plan(recipe, measured)
+
+
+def debates(values: dict[str, Any], where: Path, **how: Any) -> dict[str, Any]:
+    """Hold the debates of a run, and no more; what the ledger then says."""
+    recipe = check_recipe(values, Path("t"))
+    from vivavoce.methods.debating import DebateSession
+
+    async def hold(run: Any) -> None:
+        async with DebateSession(recipe, run, recipe.rules) as s:  # type: ignore[arg-type]
+            await s.debate(s.task.problems("train"))
+            await s.debate_test(s.task.problems("test"))
+
+    with open_run(where, recipe, **how) as run:
+        try:
+            asyncio.run(hold(run))
+        except BudgetReached:
+            run.note(stopped=missing(run, plugins.load("methods", recipe.method, "t").plan))
+            raise
+        return facts(run.journal.costs(), recipe.model_dump(mode="json"))
+
+
+def against(plan: list[Planned], found: dict[str, Any]) -> dict[str, float]:
+    """Expected less happened, as a share of what happened, for the stages that were held."""
+    stages = {line["stage"] for line in found["lines"]}
+    mine = [p for p in plan if p.stage in stages]
+    kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
+    return {k: sum(getattr(p, k).expected for p in mine) / found["total"][k] - 1 for k in kinds}
+
+
+def test_a_plan_without_data_is_within_a_fifth_of_what_an_endpoint_then_charges(
+    values: dict[str, Any], server: WordServer, tmp_path: Path
+) -> None:
+    before, asked = list(server.spent), server.requests
+    plan = planned(values)
+    assert server.requests == asked, "a plan sends nothing"
+    found = debates(values, tmp_path / "run")
+    total = found["total"]
+    assert total["calls"] == server.requests - asked
+    assert [total["prompt_tokens"], total["completion_tokens"]] == [
+        a - b for a, b in zip(server.spent, before, strict=True)
+    ]
+    assert total["money"] == pytest.approx((total["prompt_tokens"] * 2 + total["completion_tokens"] * 10) / 1e6)
+    off = against(plan, found)
+    assert all(abs(share) < 0.2 for share in off.values()), off
+    for p in plan:
+        for line in (x for x in found["lines"] if (x["stage"], x["agent"]) == (p.stage, p.agent)):
+            assert p.calls.least <= line["calls"] <= p.calls.most
+            assert p.completion_tokens.least <= line["completion_tokens"] <= p.completion_tokens.most
+
+
+def test_a_plan_by_a_pilot_needs_no_expectations_and_the_run_pays_for_none_of_it_again(
+    values: dict[str, Any], server: WordServer, tmp_path: Path
+) -> None:
+    for teacher in values["teachers"]:
+        teacher |= {"expected_right": 0.99, "expected_tokens": 400}
+    recipe = check_recipe(values, Path("t"))
+    method, before = plugins.load("methods", recipe.method, "t"), server.requests
+    with open_run(tmp_path / "run", recipe) as run:
+        asyncio.run(method.pilot(recipe, run, 20))
+    assert server.requests - before >= 20 * 3 * 3
+    wild, plan = planned(values), planned(values, measured_run(tmp_path / "run"))
+    found = debates(values, tmp_path / "run")
+    off = against(plan, found)
+    assert all(abs(share) < 0.2 for share in off.values()), off
+    assert any(abs(share) > 0.5 for share in against(wild, found).values()), "else the pilot told nothing new"
+    assert found["total"]["calls"] == server.requests - before, "what the pilot asked is not asked again"
+    whole = against(planned(values, measured_run(tmp_path / "run")), found)
+    assert all(abs(share) < 0.02 for share in whole.values()), "a finished run is predicted as it was"
+
+
+def test_a_run_stops_at_its_cap_with_all_kept_and_ends_the_same_when_it_is_raised(
+    values: dict[str, Any], server: WordServer, tmp_path: Path
+) -> None:
+    values["in_flight"] = 16
+    free = debates(values, tmp_path / "free")
+    cost = free["total"]["money"]
+    asked = server.requests
+    values["budget"] = {"run": {"money": cost / 2}}
+    with pytest.raises(BudgetReached, match="the cap of the run is reached"):
+        debates(values, tmp_path / "run")
+    first = server.requests - asked
+    stopped = json.loads((tmp_path / "run" / "manifest.json").read_text())["stopped"]
+    assert 0 < stopped["done"] < stopped["of"] == 60
+    assert 0.4 * cost < stopped["spent"]["money"] <= cost / 2
+    assert stopped["left"]["money"] == pytest.approx(cost - stopped["spent"]["money"], rel=0.3)
+    with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
+        assert len(journal) == first == stopped["spent"]["calls"], "everything that was paid is kept"
+    with pytest.raises(BudgetReached):
+        debates(values, tmp_path / "run")
+    assert server.requests - asked - first <= 12, "some cheaper calls fit into what was left, and no more"
+    values["budget"] = {"run": {"money": 2 * cost}, "question": {"calls": 100}}
+    values["teachers"][0]["price"] = {**PRICE, "prompt": 2.0}
+    found = debates(values, tmp_path / "run")
+    assert server.requests - asked == free["total"]["calls"] == found["total"]["calls"], "nothing was asked twice"
+    for name in ("train", "test"):
+        same = Path("graphs") / f"{name}.jsonl"
+        assert (tmp_path / "run" / same).read_bytes() == (tmp_path / "free" / same).read_bytes()
+
+
+def test_a_question_at_its_cap_ends_early_in_the_graph_and_goes_on_when_it_is_raised(
+    values: dict[str, Any], server: WordServer, tmp_path: Path
+) -> None:
+    values["budget"] = {"question": {"calls": 4}}
+    debates(values, tmp_path / "run")
+    short = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+    cut = [g for g in short if g.stopped == "budget"]
+    assert 0 < len(cut) < 60
+    for g in cut:
+        g.check()
+        absent = [n for n in g.nodes if n.status == "error"]
+        assert absent
+        assert all(n.error == "budget: the question has reached its cap" and n.call is None for n in absent)
+        assert len(g.nodes) - len(absent) == 4
+        assert not g.failures(), "it is no failed call"
+    bytes_before, asked = (tmp_path / "run" / "graphs" / "train.jsonl").read_bytes(), server.requests
+    debates(values, tmp_path / "run")
+    assert (bytes_before, asked) == ((tmp_path / "run" / "graphs" / "train.jsonl").read_bytes(), server.requests)
+    assert "the question reached its cap" in write_report(tmp_path / "run").read_text("utf-8")
+
+    values["budget"] = {}
+    with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
+        had = len(journal)
+    found = debates(values, tmp_path / "run")
+    assert found["total"]["calls"] == had + server.requests - asked
+    assert all(g.stopped != "budget" for g in read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+
+
+def test_money_is_no_part_of_what_a_run_depends_on_but_the_rest_is(values: dict[str, Any], tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", check_recipe(values, Path("t"))):
+        pass
+    changed = {**values, "currency": "EUR", "budget": {"run": {"money": 3}}}
+    changed["teachers"] = [
+        {**t, "price": {"prompt": 1, "completion": 1}, "budget": {"calls": 9}, "expected_tokens": 9}
+        for t in values["teachers"]
+    ]
+    with open_run(tmp_path / "run", check_recipe(changed, Path("t"))) as run:
+        assert run.journal.ledger.agents["ada"].caps.calls == 9
+    warmer = {**values, "teachers": [{**values["teachers"][0], "temperature": 1}, *values["teachers"][1:]]}
+    with (
+        pytest.raises(RunConflict, match=r"teachers\.0\.temperature"),
+        open_run(tmp_path / "run", check_recipe(warmer, Path("t"))),
+    ):
+        pass
+    del values["teachers"][1]["price"]
+    with pytest.raises(RecipeError, match="money is capped, but `bob` has no price"):
+        check_recipe({**values, "budget": {"question": {"money": 1}}}, Path("t"))
+
+
+def test_debates_that_would_not_pay_are_skipped_by_rule_and_the_graph_says_so(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["debate"] = {"max_rounds": 2, "stop": "cap_only", "student": "never", "later_rounds": "if_drafts_disagree"}
+    found = debates(values, tmp_path / "run")
+    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+    for g in graphs:
+        agreed = len({n.answer for n in g.stated(0)}) == 1
+        assert (g.rounds, g.stopped) == ((1, "drafts_agree") if agreed else (2, "cap"))
+    assert 0 < sum(g.stopped == "drafts_agree" for g in graphs) < 60
+    plan = planned(values)
+    assert {p.stage: p.calls.least for p in plan if p.agent == "ada"} == {"debate:train": 60, "debate:test": 20}
+    off = against(plan, found)
+    assert all(abs(share) < 0.2 for share in off.values()), off
+    with pytest.raises(RecipeError, match="needs a student"):
+        check_recipe({**values, "debate": {**values["debate"], "later_rounds": "if_student_wrong"}}, Path("t"))
+
+
+def test_on_the_schoolhouse_a_plan_by_a_finished_run_is_what_another_seed_then_takes(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe |= {"seeds": [0]}
+    carry_out(recipe, tmp_path / "first")
+    plan = planned({**recipe, "seed": 5}, measured_run(tmp_path / "first"))
+    carry_out({**recipe, "seed": 5}, tmp_path / "second")
+    with Journal(tmp_path / "second" / "journal.sqlite", read_only=True) as journal:
+        found = facts(journal.costs(), recipe)
+    kinds = ("calls", "prompt_tokens", "completion_tokens")
+    off = {k: sum(getattr(p, k).expected for p in plan) / found["total"][k] - 1 for k in kinds}
+    assert all(abs(share) < 0.2 for share in off.values()), off
+
+
+def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vivavoce.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["in_flight"] = 8
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    done = viva("run", "recipe.yaml", "--out", "run", "--set", "budget.run.calls=100", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "the cap of the run is reached: 100 calls of 100 calls spent" in done.stderr
+    assert "of 60 done; everything is kept in run" in done.stderr
+    assert "still to come, by what was measured so far: about" in done.stderr
+    assert "Traceback" not in done.stderr
+    told = viva("costs", "run", "--json", cwd=tmp_path)
+    found = json.loads(told.stdout)
+    assert found["total"]["calls"] == 100
+    assert {line["agent"] for line in found["lines"]} == set(TEACHERS)
+    assert "of it cached" in viva("costs", "run", cwd=tmp_path).stdout
+    assert '<h2 id="ledger">' in write_report(tmp_path / "run").read_text("utf-8")
+    assert "<th>USD</th>" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    plan = viva("plan", "recipe.yaml", "--from", "run", "--json", cwd=tmp_path)
+    assert json.loads(plan.stdout)["total"]["money"]["expected"] > found["total"]["money"]

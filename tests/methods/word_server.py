@@ -1,0 +1,156 @@
+"""Word problems, and teachers behind a real HTTP endpoint on loopback who solve them: so often right, so talkative.
+
+Its tokens are words and signs; long words are several. What it is asked it answers the same again, by seed where the temperature is not 0.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from vivavoce.records import digest
+
+WORDS = [
+    "then",
+    "we",
+    "look",
+    "at",
+    "what",
+    "is",
+    "given,",
+    "carry",
+    "the",
+    "sum",
+    "over",
+    "to",
+    "the",
+    "next",
+    "part",
+    "of",
+    "it,",
+    "and",
+    "go",
+    "on",
+]
+
+
+class Teacher(NamedTuple):
+    right: float
+    words: int
+
+
+class WordServer:
+    """Serves the models ``teachers``. ``requests`` counts what was answered, and ``spent`` its tokens.
+
+    ``frozen`` ignores temperature and seed, ``fickle`` never says the same twice, ``silent`` tells no usage.
+    """
+
+    def __init__(
+        self, teachers: dict[str, Teacher], *, frozen: bool = False, fickle: bool = False, silent: bool = False
+    ):
+        self.teachers, self.frozen, self.fickle, self.silent = teachers, frozen, fickle, silent
+        self.requests, self.spent = 0, [0, 0]
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                status, answer = outer._answer(asked)
+                body = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _answer(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        teacher = self.teachers.get(asked["model"])
+        if teacher is None:
+            return 404, {"error": {"message": f"no model {asked['model']}", "code": "model_not_found"}}
+        with self._lock:
+            self.requests += 1
+            drawn = asked["seed"] if asked["temperature"] and not self.frozen else 0
+            seed = [asked["model"], asked["messages"], drawn, self.requests if self.fickle else 0]
+            rng = random.Random(digest(seed))
+        text = _said(asked["messages"][-1]["content"], teacher, rng)
+        usage = {
+            "prompt_tokens": sum(3 + _tokens(m["content"]) for m in asked["messages"]),
+            "completion_tokens": _tokens(text),
+        }
+        with self._lock:
+            self.spent[0] += usage["prompt_tokens"]
+            self.spent[1] += usage["completion_tokens"]
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        told = {} if self.silent else {"usage": usage}
+        return 200, {
+            "id": "c",
+            "object": "chat.completion",
+            "created": 1,
+            "model": asked["model"],
+            "choices": [choice],
+            **told,
+        }
+
+
+def _tokens(text: str) -> int:
+    return len(re.findall(r"\w{1,6}|[^\w\s]", text))
+
+
+def _said(prompt: str, teacher: Teacher, rng: random.Random) -> str:
+    length = max(5, round(rng.gauss(teacher.words, teacher.words / 5)))
+    numbers = re.findall(r"has (\d+) \w+ and buys (\d+)", prompt)
+    talk = " ".join(rng.choices(WORDS, k=length))
+    if not numbers:
+        return f"{rng.randrange(10**8)} {talk}"
+    gold = sum(map(int, numbers[0]))
+    heard = "Several experts" in prompt and f"Final answer: {gold}" in prompt
+    right = rng.random() < (0.8 if heard else teacher.right)
+    if "do not\nwrite a new answer" in prompt:
+        return f"{talk}, and there it goes astray."
+    return f"{talk}.\nFinal answer: {gold if right else gold + rng.randrange(1, 3)}"
+
+
+def write_problems(folder: Path, train: int, test: int) -> dict[str, Any]:
+    """A task of word problems, as a recipe names it."""
+    rng = random.Random(3)
+    names, things = ("Ada", "Bob", "Cyd", "Dora"), ("apples", "books", "coins", "stamps")
+    rows = []
+    for i in range(train + test):
+        name, what, had, more = rng.choice(names), rng.choice(things), rng.randrange(9, 99), rng.randrange(9, 99)
+        text = f"On day {i}, {name} has {had} {what} and buys {more} more at the market in the old town."
+        rows.append({"question": f"{text} How many {what} are there in the evening?", "answer": str(had + more)})
+    for name, part in (("train", rows[:train]), ("test", rows[train:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in part))
+    return {
+        "name": "jsonl",
+        "train_path": str(folder / "train.jsonl"),
+        "test_path": str(folder / "test.jsonl"),
+        "grader": "number",
+    }
