@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivavoce import __version__
-from vivavoce.errors import DataError, RecipeError, UserError
+from vivavoce.errors import DataError, MissingDependency, RecipeError, UserError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
@@ -474,7 +476,8 @@ def bench_tree_dpo(
     sizes = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in shape]
     if not all(sizes):
         raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
-    from vivavoce.bench.tree_dpo import Shape, run
+    with _peer("trl"):
+        from vivavoce.bench.tree_dpo import Shape, run
 
     found = [
         run(Shape(int(size[1]), int(size[2]), context, answers), hidden=hidden, layers=layers) for size in sizes if size
@@ -491,7 +494,8 @@ def bench_on_policy(
     as_json: AsJson = False,
 ) -> None:
     """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
-    from vivavoce.bench.on_policy import Shape, run, whole
+    with _peer("trl"):
+        from vivavoce.bench.on_policy import Shape, run, whole
 
     shape = Shape(states=states, answer=answers, vocabulary=vocabulary, transcript=transcript)
     found = [*run(shape), whole(rollouts=1), whole(rollouts=4)]
@@ -511,6 +515,18 @@ def bench_debate(
         if as_json
         else f"{found['calls']} calls, {found['ms_per_call']:.3f} ms of our own each ({questions} debates in flight)"
     )
+
+
+@contextmanager
+def _peer(package: str) -> Iterator[None]:
+    """Around the import of a benchmark that measures against ``package``, which nothing else here needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        what = f"this benchmark measures against {package}, which is not installed"
+        raise MissingDependency(what, "viva bench", 'pip install "vivavoce[bench]"') from error
 
 
 def _load(recipe: Path, overrides: list[str]) -> Recipe:
