@@ -468,8 +468,10 @@ def bench_tree_dpo(
     shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],
     context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
     answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
-    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 256,
-    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 512,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 2,
+    vocabulary: Annotated[int, typer.Option(help="Tokens that it knows.")] = 4096,
+    trees: Annotated[int, typer.Option(help="Trees of the update.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
@@ -479,9 +481,18 @@ def bench_tree_dpo(
     with _peer("trl"):
         from vivavoce.bench.tree_dpo import Shape, run
 
-    found = [
-        run(Shape(int(size[1]), int(size[2]), context, answers), hidden=hidden, layers=layers) for size in sizes if size
-    ]
+    shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
+    found = [run(s, trees=trees, hidden=hidden, layers=layers, vocabulary=vocabulary) for s in shapes]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@bench_app.command("sft")
+def bench_sft(as_json: AsJson = False) -> None:
+    """The packed SFT step against TRL's SFTTrainer: answers that share their question, and unrelated rows."""
+    with _peer("trl"):
+        from vivavoce.bench.sft import run
+
+    found = run()
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
