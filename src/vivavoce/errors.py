@@ -70,12 +70,13 @@ class AgentError(WorldError, RuntimeError):
     """A model call failed and will not be tried again.
 
     ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
-    ``connection``, ``server``, ``bad_request``, ``overlong``); ``detail`` is for people and holds no secret.
+    ``connection``, ``server``, ``bad_request``, ``overlong``); ``detail`` is for people and holds no secret;
+    ``spent`` are the prompt, completion and cached tokens that were counted for it all the same.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    def __init__(self, reason: str, detail: str = "", spent: tuple[int, int, int] = (0, 0, 0)) -> None:
+        super().__init__(reason, detail, spent)
+        self.reason, self.detail, self.spent = reason, detail, spent
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -84,7 +84,6 @@ def test_a_passing_fault_is_retried_into_a_reply(faulty: FaultyServer, fault: st
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("busy=", "rate_limit"),
         ("status=408", "timeout"),
         ("status=500", "server"),
         ("reset", "connection"),
@@ -102,6 +101,15 @@ def test_a_lasting_fault_ends_after_bounded_retries_with_its_reason(
     assert error.reason == reason
     assert "3 attempts" in error.detail
     assert len(faulty.requests) == 3
+
+
+@pytest.mark.parametrize("fault", ["busy=", "status=503", "status=529"])
+def test_being_turned_away_is_borne_four_times_as_often(faulty: FaultyServer, fault: str) -> None:
+    faulty.script = [fault] * 50
+    _, [error] = ask(faulty)
+    assert isinstance(error, AgentError)
+    assert "9 attempts" in error.detail
+    assert len(faulty.requests) == 9
 
 
 @pytest.mark.parametrize("fault", ["stall", "trickle"])
@@ -122,7 +130,7 @@ def test_an_empty_answer_is_retried_and_what_it_cost_is_counted(faulty: FaultySe
     faulty.script = [completion("")] * 9
     _, [error] = ask(faulty)
     assert isinstance(error, AgentError)
-    assert error.reason == "empty"
+    assert (error.reason, error.spent) == ("empty", (21, 15, 0))
 
 
 @pytest.mark.parametrize(
