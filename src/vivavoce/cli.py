@@ -495,6 +495,24 @@ def bench_debate(
     )
 
 
+@bench_app.command("engine")
+def bench_engine(
+    distilabel: Annotated[
+        Path | None, typer.Option(help="Python of an environment with distilabel[openai], to measure beside ours.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
+    from vivavoce.bench.engine import run, told
+
+    found = run(distilabel)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
+    _print_table(head, told(found))
+
+
 def _load(recipe: Path, overrides: list[str]) -> Recipe:
     from vivavoce.config import find_recipe, load_recipe
 
