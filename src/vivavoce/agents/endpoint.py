@@ -24,7 +24,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -187,7 +187,7 @@ class Endpoint:
                     faults += 1
                 wait_s = self._wait_s(outcome, faults, refusals)
                 if wait_s is None or self._dead(limits):
-                    raise AgentError(outcome.reason, self._told(outcome, faults + refusals), astuple(spent))
+                    raise AgentError(outcome.reason, self._told(outcome, faults + refusals), spent)
                 if outcome.refused:  # its turn stays taken, or the next in the queue would be refused as well
                     await asyncio.sleep(wait_s)
                     wait_s = 0.0
