@@ -136,8 +136,8 @@ class Endpoint:
         """Post ``body`` as JSON until ``read`` makes a reply of the answer.
 
         ``read`` gets the parsed answer; a LookupError, TypeError, ValueError or AttributeError of its says that this
-        is no answer at all. The reply's usage sums over every answer that the endpoint counted, those that were
-        thrown away too; its latency is that of the whole.
+        is no answer at all. What the endpoint counted for answers that were thrown away is the reply's ``wasted``;
+        the latency is that of the whole.
 
         Raises AgentError with one of these reasons: ``timeout``, ``rate_limit``, ``connection``, ``server``,
         ``malformed`` (no reply could be read), ``refused`` (also by a content filter), ``overlong``, ``auth``,
@@ -152,7 +152,7 @@ class Endpoint:
 
         # about four bytes a token; put right when the endpoint has counted
         reply, spent = await self._persist(attempt, len(data) // 4 + max_new_tokens)
-        return replace(reply, usage=spent + reply.usage, latency_s=time.perf_counter() - started)
+        return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
 
     async def fetch(
         self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
