@@ -208,7 +208,8 @@ class Endpoint:
     def _told(self, failed: Failed, attempts: int) -> str:
         """For people: what was wrong, and how it was tried. Servers like to quote the key that they did not accept."""
         detail = failed.detail.replace(self._key, "***") if self._key else failed.detail
-        tried = [f"{attempts} attempts"] if attempts > 1 else []
+        # what no attempt changes is told alike, however many there were: the record of it is no matter of luck
+        tried = [f"{attempts} attempts"] if failed.again and attempts > 1 else []
         if failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
             tried.append(f"asked to wait {failed.wait_s:.0f} s")
         return f"{detail} ({', '.join(tried)})" if tried else detail
