@@ -150,11 +150,11 @@ def test_nothing_that_a_model_writes_is_run(tmp_path: Path, form: str, code: str
 def test_the_reader_may_not_evaluate_text_write_files_or_start_processes(tmp_path: Path) -> None:
     """The guard itself, in the process it guards: what math-verify would do with a number is refused by it."""
     code = f"""
-import sys
+import os, socket, subprocess, sys
 from vivavoce.tasks import mathematics_worker as worker
 refused = []
+worker._numeral("12")
 sys.addaudithook(lambda event, args: worker._forbid(event, args, refused))
-import os, socket, subprocess
 for reach in (lambda: eval("1 + 1"), lambda: open({str(tmp_path / "made")!r}, "w"), lambda: os.system("true"),
               lambda: subprocess.run(["true"]), lambda: socket.socket(), lambda: os.remove("gone")):
     try:

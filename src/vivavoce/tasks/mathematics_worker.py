@@ -33,7 +33,7 @@ _WARM_UP = [
     (r"\binom{5}{2}", r"10"), (r"\text{even}", r"\text{odd}"), (r"x^2+y^2=1", r"y^2+x^2=1"),
     (r"[0,1)\cup(2,3]", r"[0,3]"),
     (r"e^{i\pi}", r"-1"), (r"\log_2 8", r"3"), (r"5!", r"120"), (r"|x|", r"x"), (r"-1\le x\le 1", r"[-1,1]"),
-    (r"\int_0^1 x^x dx", r"1"), (r"\sum_{k=1}^n k", r"n"), (r"\prod_{k=1}^n k", r"n"), (r"\lim_{x\to 0} x", r"0"),
+    (r"\int_0^1 x^2 dx", r"1"), (r"\sum_{k=1}^n k", r"n"), (r"\prod_{k=1}^n k", r"n"), (r"\lim_{x\to 0} x", r"0"),
     (r"\frac{d}{dx} x^2", r"2x"), (r"\lfloor x\rfloor", r"x"), (r"f(x)=x", r"f(x)=2x"), (r"\tan^{-1} x", r"x"),
 ]  # fmt: skip
 
@@ -46,6 +46,9 @@ def main(memory: int, seconds: float) -> None:
     compare = _comparison()
     for gold, answer in _WARM_UP:
         compare(gold, answer)
+    from sympy.parsing import sympy_parser
+
+    sympy_parser.parse_expr = _numeral  # only now: sympy's own modules read their names by it when they are loaded
     refused = list[str]()
     for limit, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (most, most))
@@ -74,9 +77,7 @@ def _comparison() -> Any:
 
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
-    from sympy.parsing import sympy_parser
 
-    sympy_parser.parse_expr = _numeral
     for late in ("integrals.manualintegrate", "integrals.meijerint", "concrete.gosper", "solvers.inequalities"):
         importlib.import_module(f"sympy.{late}")
 
