@@ -111,10 +111,10 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:16])
-def test_a_hostile_expression_comes_out_as_ungradable_with_a_reason(text: str) -> None:
+def test_a_hostile_expression_neither_hangs_nor_counts_as_right(text: str) -> None:
     start = time.process_time()
     grade = MATH.grade("x + 1", f"Final answer: ${text}$")
-    assert grade.correct is None or grade == Grade(None, False, "no_answer")
+    assert grade.correct is not True
     assert (grade.correct is None) == (grade.reason != "")
     assert time.process_time() - start < 1, "the work is done elsewhere"
     assert equal("x+1", "1+x") is True, "the next one is graded as ever"

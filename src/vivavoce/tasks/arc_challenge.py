@@ -45,8 +45,8 @@ def stem_and_choices(row: Row) -> Asked:
 
 
 def _two_lists(row: Row, question: str) -> Asked:
-    choices = row.value.get("choices") or {}
-    return multiple_choice(row, question, choices.get("text") or (), _index(row, choices.get("label") or ()))
+    choices: Mapping[str, list[Any]] = row.value.get("choices") or {}
+    return multiple_choice(row, question, choices.get("text", []), _index(row, choices.get("label", [])))
 
 
 def _index(row: Row, labels: list[Any]) -> int:

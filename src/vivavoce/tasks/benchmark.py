@@ -209,6 +209,8 @@ class Benchmark(Graded):
         path = o.path or (o.train_path if split == "train" else o.test_path)
         if path is not None:
             return self.rows(path)
+        if not o.hub_id:
+            raise DataError(f"no file of the {split} split is given", self.name, f"set path, or {split}_path")
         return _hub_rows(self.name, o, self.train if split == "train" else self.test, split)
 
 

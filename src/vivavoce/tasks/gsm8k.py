@@ -12,8 +12,6 @@ from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
 OFFICIAL = [{"train_path": "gsm8k/train.jsonl*", "test_path": "gsm8k/test*.jsonl*"}]
-
-
 _HUB = (Part("train", ("main",)), Part("test", ("main",)))
 
 

@@ -7,6 +7,8 @@ the one that papers train on.
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Asked, Benchmark, Official
 from vivavoce.tasks.grading import GRADERS
@@ -19,7 +21,7 @@ class Options(Official):
     """Where the questions come from, and how many of them."""
 
     hub_id: str = "ChilleD/SVAMP"
-    train_share: float = 0.7
+    train_share: float = Field(default=0.7, ge=0, le=1)
 
 
 def task(options: Options) -> Task:
