@@ -28,7 +28,8 @@ MEMORY = 2 << 30
 """Bytes of address space of a process; it holds some 150 MiB when it starts."""
 LONGEST = 500
 """Characters of an expression; the longest gold answer of MATH has 159."""
-_AT_ONCE = min(4, os.cpu_count() or 1)
+_AT_ONCE = 2
+"""Processes; each needs some seconds of CPU time to start."""
 _RENEWED_AFTER = 2000
 """Pairs, after which a process is replaced: sympy keeps what it has seen."""
 _WORKER = Path(__file__).with_name("mathematics_worker.py")
