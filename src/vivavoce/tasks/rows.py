@@ -61,8 +61,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a plain or gzipped file. Raises DataError where they cannot be read, now or while they are."""
     try:
-        with path.open("rb") as raw:
-            yield cast(IO[bytes], gzip.open(raw)) if path.suffix == ".gz" else raw
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast(IO[bytes], file)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read the file: {reason}", str(path), "check the path in the options") from error
