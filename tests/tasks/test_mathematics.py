@@ -61,6 +61,9 @@ MATH = GRADERS["math"]
         ("y=2x+3", "y=2x+4", False),
         ("x=3", "3", True),
         ("3+4i", "3-4i", False),
+        ("3+4i", "4i+3", True),
+        ("e^{i\\pi/3}", "\\frac{1}{2}+\\frac{\\sqrt{3}}{2}i", True),
+        ("(1+i)^2", "2i", True),
         ("\\text{even}", "even", True),
         ("\\text{even}", "\\text{odd}", False),
         # several
