@@ -266,6 +266,37 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
             typer.echo(name)
 
 
+@app.command("check-tasks")
+def check_tasks_command(
+    data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")],
+    task: Annotated[list[str], typer.Option(help="This task alone (can be given again); default: all.")] = [],
+    as_json: AsJson = False,
+) -> None:
+    """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
+    from dataclasses import asdict
+
+    from vivavoce.tasks.checking import check_tasks
+
+    off, made = 0, []
+    for c in check_tasks(data, task):
+        off += len(c.off)
+        made.append(asdict(c))
+        if as_json:
+            continue
+        typer.echo(
+            f"{c.task:14} {c.rows:6,} rows  {c.accepted:6,} gold accepted  {c.rejected:6,} wrong rejected  "
+            + (f"{c.solutions_accepted:6,} of {c.solutions:,} solutions accepted  " if c.solutions else "")
+            + f"({', '.join(c.files)})"
+        )
+        for mark, said in (("off", c.off), ("odd", c.odd)):
+            for one in said:
+                typer.echo(f"  {mark}: {one}", err=mark == "odd")
+    if as_json:
+        typer.echo(json.dumps(made, indent=2, ensure_ascii=False))
+    if off:
+        raise typer.Exit(1)
+
+
 @import_app.command("attempts")
 def import_attempts(
     source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
