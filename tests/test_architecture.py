@@ -31,7 +31,7 @@ ROOMS = [
     "cli",
 ]
 SOURCE = Path(__file__).parent.parent / "src" / "vivavoce"
-HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "numpy", "tokenizers"}
+HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "aiohttp", "numpy", "tokenizers"}
 
 
 def imports(path: Path) -> set[str]:
@@ -53,6 +53,11 @@ def test_imports_point_one_way(path: Path) -> None:
     used = {name.split(".")[1] for name in imports(path) if name.startswith("vivavoce.")} & set(ROOMS)
     assert room in ROOMS, f"a new room: give {room} its place in the list"
     assert all(ROOMS.index(u) <= ROOMS.index(room) for u in used), f"{room} imports {used}"
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_what_we_measure_against_is_no_part_of_what_we_are(path: Path) -> None:
+    assert path.parent.name == "bench" or not any(name.split(".")[0] == "trl" for name in imports(path))
 
 
 def test_no_file_is_called_utils() -> None:

@@ -39,7 +39,7 @@ from vivavoce.progress import bar, say
 from vivavoce.records import digest, from_json, to_json
 
 T = TypeVar("T")
-_REPORTED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "pydantic")
+_REPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "aiohttp", "pydantic")
 
 
 @dataclass

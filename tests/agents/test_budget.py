@@ -69,7 +69,7 @@ def test_no_cap_is_ever_passed_and_what_was_in_flight_is_kept(
     amount = {"tokens": cap, "money": cap / 1e6 * 4, "calls": cap // 100}[kind]
     caps = Caps(**{kind: amount})
     spent: list[Usage] = []
-    ledger = Ledger({"ada": PRICE}, **({"agents": {"ada": caps}} if scope else {"run": caps}))
+    ledger = Ledger({"ada": PRICE}, agents={"ada": caps}) if scope else Ledger({"ada": PRICE}, run=caps)
     path = tmp_path_factory.mktemp("journal") / "journal.sqlite"
     with Journal(path, ledger=ledger) as journal:
         results = asyncio.run(everybody(journal, [slow("ada", spent, seed)], 60))

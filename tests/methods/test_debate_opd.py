@@ -132,7 +132,7 @@ def test_the_plan_counts_what_a_run_asks_for(values: dict[str, Any], tmp_path: P
     assert isinstance(recipe, Options)
     planned = plan(recipe)
     _, paid = carry_out(values, tmp_path)
-    assert sum(p.least for p in planned) <= paid <= sum(p.most for p in planned)
+    assert sum(p.calls.least for p in planned) <= paid <= sum(p.calls.most for p in planned)
 
 
 def test_the_students_sit_other_tests_too(values: dict[str, Any], tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_the_students_sit_other_tests_too(values: dict[str, Any], tmp_path: Path
     also = found["also"]["mix"]
     assert [(a["name"], a["n"]) for a in also["arms"]] == [("untrained", 6), ("student", 6), ("mt_opd", 6)]
     assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in found["paired"]]
-    assert {p.stage: p.most for p in plan(recipe)}["test:mix"] == 3 * 6
-    assert paid <= sum(p.most for p in plan(recipe))
+    assert {p.stage: p.calls.most for p in plan(recipe)}["test:mix"] == 3 * 6
+    assert paid <= sum(p.calls.most for p in plan(recipe))
 
 
 def test_bad_arms_and_scorers_are_found_before_anything_is_spent(values: dict[str, Any], tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_the_plan_counts_what_the_run_then_asked(recipe: dict[str, Any], where: 
         spent = {(c.stage, c.agent): c.calls for c in journal.costs()}
     for p in planned:
         if p.stage in ("debate:train", "debate:test"):
-            assert p.least <= spent[p.stage, p.agent] <= p.most
+            assert p.calls.least <= spent[p.stage, p.agent] <= p.calls.most
 
 
 def test_another_test_costs_its_questions_alone_and_no_committee_sits_it(recipe: dict[str, Any], where: Path) -> None:
@@ -138,7 +138,7 @@ def test_another_test_costs_its_questions_alone_and_no_committee_sits_it(recipe:
     models = sum(len(a["seeds"]) for a in also["arms"])
     assert 0 < paid <= models * 6
     planned = plan(check_recipe(changed, Path("test.yaml")))  # type: ignore[arg-type]
-    assert {p.stage: p.most for p in planned}["test:mix"] == models * 6
+    assert {p.stage: p.calls.most for p in planned}["test:mix"] == models * 6
 
 
 def test_every_method_has_what_the_command_line_needs() -> None:

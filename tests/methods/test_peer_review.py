@@ -53,7 +53,7 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, A
     assert found["exam"]["questions"] == 30
     assert 0 < found["exam"]["mistakes"] <= 30
     planned = plan(check_recipe(values, Path("t")))  # type: ignore[arg-type]
-    assert sum(p.least for p in planned) <= paid <= sum(p.most for p in planned)
+    assert sum(p.calls.least for p in planned) <= paid <= sum(p.calls.most for p in planned)
     again, paid_again = carry_out(values, where)
     assert paid_again == 0
     assert {k: v for k, v in again.items() if k != "wall_s"} == {k: v for k, v in found.items() if k != "wall_s"}
@@ -185,7 +185,7 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
         assert all(a["groups"].keys() == {kind} for a in also["arms"])
         assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in found["paired"]]
         assert len(list((where / "evaluations" / name).glob("*.jsonl"))) == models
-    planned = {p.stage: p.most for p in plan(check_recipe(recipe, Path("t")))}  # type: ignore[arg-type]
+    planned = {p.stage: p.calls.most for p in plan(check_recipe(recipe, Path("t")))}  # type: ignore[arg-type]
     assert (planned["test:far"], planned["test:sum"]) == (models * 7, models * 5)
     again, nothing = carry_out(recipe, where)
     assert (nothing, again["also"]) == (0, found["also"])

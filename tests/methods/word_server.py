@@ -1,6 +1,7 @@
 """Word problems, and teachers behind a real HTTP endpoint on loopback who solve them: so often right, so talkative.
 
-Its tokens are words and signs; long words are several. What it is asked it answers the same again, by seed where the temperature is not 0.
+Its tokens are words and signs; long words are several. What it is asked it answers the same again, by seed where the
+temperature is not 0.
 """
 
 from __future__ import annotations

@@ -355,7 +355,7 @@ class Journal:
             reply, error = await agent.reply(messages, sampling, seed), None
         except AgentError as failure:
             reply, error = None, failure
-        usage = reply.usage if reply else error.usage if error else Usage()
+        usage = reply.usage + reply.wasted if reply else error.usage if error else Usage()
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         outcome = (
