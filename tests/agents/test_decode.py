@@ -279,6 +279,26 @@ def test_a_shared_beginning_is_computed_once_and_changes_nothing(remember: int, 
     assert there.prefixes.held <= remember
 
 
+@pytest.mark.parametrize("kind", ["rotary", "sliding"])
+def test_samples_of_one_prompt_compute_it_once(kind: str, model: Any) -> None:
+    net: Any = {"rotary": lambda: model, "sliding": sliding}[kind]()
+    shapes = list[tuple[int, int]]()
+    watch = net.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    one, two = prompts_of(41, 40)
+    wishes = [Prompt(ids, Sampling(0.9, 1.0, 12), seed) for seed in range(6) for ids in (one, two)]
+    there = Decoder(net, TOKENIZER)
+    try:
+        together = there.draw(wishes)
+    finally:
+        watch.remove()
+    assert shapes[:2] == [(2, 41), (12, 1)]
+    assert (there.prefilled, there.reused) == (81, 5 * 81)
+    assert together == [Decoder(net, TOKENIZER).draw([wish])[0] for wish in wishes]
+    assert len({tuple(ids) for ids in together}) > 6
+
+
 def test_hashes_that_collide_are_no_beginning(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     monkeypatch.setattr("vivavoce.agents.decode.chain", lambda ids: [7] * (len(ids) // 16))
     wishes = [Prompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(33, 34, 50)]

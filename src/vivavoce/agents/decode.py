@@ -22,7 +22,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -162,13 +162,17 @@ class Decoder:
     def _prefill(self, prompts: Sequence[Prompt], eos: Tensor, interrupted: Callable[[], bool]) -> list[Batch]:
         """Compute the prompts, as much of them as nobody knows yet, and draw the first token of each.
 
-        In waves: what begins like another prompt waits until that one is computed. Inside a wave, prompts with about as
-        much to compute share a forward.
+        Equal prompts, say several samples of one, are a single row until they draw. In waves: what begins like another
+        prompt waits until that one is computed. Inside a wave, prompts with about as much to compute share a forward.
         """
-        parts = list[Batch]()
-        hashes = {id(prompt): chain(prompt.ids) if self._plain else [] for prompt in prompts}
+        parts, equal = list[Batch](), dict[tuple[int, ...], list[Prompt]]()
+        for prompt in prompts:
+            equal.setdefault(tuple(prompt.ids), []).append(prompt)
+        samples = {id(same[0]): same for same in equal.values()}
+        distinct = [same[0] for same in equal.values()]
+        hashes = {id(prompt): chain(prompt.ids) if self._plain else [] for prompt in distinct}
         here = Prefixes(math.inf, copies=False)
-        waves = self._waves(prompts, hashes)
+        waves = self._waves(distinct, hashes)
         for wave in waves:
             found = []
             for prompt in wave:
@@ -177,11 +181,11 @@ class Decoder:
             for group in self._groups(found):
                 if interrupted():
                     raise Interrupted
-                part = self._prefill_together(group, eos)
+                part = self._prefill_together(group, samples, eos)
                 parts.append(part)
                 stores = [here] * (wave is not waves[-1]) + [self.prefixes] * (self.prefixes.budget > 0)
                 for row, prompt in enumerate(part.prompts) if self._plain else ():
-                    for store in stores:
+                    for store in stores if id(prompt) in hashes else ():
                         store.add(Known(prompt.ids, part.keys_and_values(row)), hashes[id(prompt)])
         return parts
 
@@ -215,8 +219,11 @@ class Decoder:
             group.append(one)
         yield group
 
-    def _prefill_together(self, group: list[Found], eos: Tensor) -> Batch:
-        """One forward over the ends of all prompts of a group, as long for all as for who knows least of its own."""
+    def _prefill_together(self, group: list[Found], samples: dict[int, list[Prompt]], eos: Tensor) -> Batch:
+        """One forward over the ends of all prompts of a group, as long for all as for who knows least of its own.
+
+        Each then makes room for all its samples.
+        """
         prompts = [prompt for prompt, _, _ in group]
         new = max(len(prompt.ids) - known for prompt, _, known in group)
         width = max(len(prompt.ids) for prompt in prompts)
@@ -229,6 +236,12 @@ class Decoder:
         columns = torch.arange(width, 0, -1, device=self.device)
         positions = (size - columns[-new:]).clamp(min=0)
         logits = self._forward(ids, (columns <= size).long(), positions, cache)
+        owners = [row for row, prompt in enumerate(prompts) for _ in samples[id(prompt)]]
+        if len(owners) > len(prompts):
+            owner = torch.tensor(owners, device=self.device)
+            logits = logits[owner]
+            cache.reorder_cache(cast(Any, owner))  # selects rows for every kind of layer
+            prompts = [one for prompt in prompts for one in samples[id(prompt)]]
         self.prefilled += sum(map(len, ends))
         self.reused += sum(len(prompt.ids) for prompt in prompts) - sum(map(len, ends))
         batch = Batch(prompts, Lines.of(prompts, self.device), cache, plain)

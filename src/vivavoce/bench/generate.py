@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import ContinuousBatchingConfig, GenerationConfig, StoppingCriteria
 
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import SHARE, Decoder
@@ -30,6 +30,8 @@ from vivavoce.train.checkpoint import threads as torch_threads
 
 # Logits nearer to each other than this may change places by rounding, which differs with the shape of a batch.
 _TIE = 1e-3
+# Tokens of a page of transformers' continuous batching; its own default, 256, is more than a short prompt needs.
+_PAGE = 32
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,38 @@ def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Tu
             for turn, row in zip(some, out, strict=True):
                 row = row[: turn.length]
                 said[turn] = row[: row.index(1) + 1] if 1 in row else row
+    return said
+
+
+def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
+    """All debates with transformers' continuous batching, as it is made for servers; prefixes shared as it can."""
+    turns = {f"{turn.debate}/{i}": turn for debate in debates for i, turn in enumerate(debate)}
+    longest = max(len(turn.ids) + turn.length for turn in turns.values())
+    paging = ContinuousBatchingConfig(
+        page_size=_PAGE,
+        num_blocks=lines * -(-longest // _PAGE),
+        max_batch_tokens=4 * lines,
+        max_requests_per_batch=lines,
+    )
+    config, said = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1), dict[Turn, list[int]]()
+    with model.continuous_batching_context_manager(
+        generation_config=config, continuous_batching_config=paging, warmup=False
+    ) as manager:
+
+        def ask(debate: int, i: int) -> None:
+            name = f"{debate}/{i}"
+            if name in turns:
+                manager.add_request(list(turns[name].ids), name, max_new_tokens=turns[name].length)
+
+        for debate in debates:
+            ask(debate[0].debate, 0)
+        while len(said) < len(turns):
+            result = manager.get_result(timeout=1)
+            assert result or manager.is_running(), "transformers' continuous batching has stopped"
+            if result and result.is_finished():
+                debate, i = map(int, result.request_id.split("/"))
+                said[turns[result.request_id]] = result.generated_tokens
+                ask(debate, i + 1)
     return said
 
 
