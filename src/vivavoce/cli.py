@@ -506,6 +506,7 @@ def bench_on_policy(
 def bench_generate(
     debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
+    answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
     hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 256,
     layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
     as_json: AsJson = False,
@@ -513,7 +514,7 @@ def bench_generate(
     """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
     from vivavoce.bench.generate import Shape, run
 
-    found = run(Shape(debates=debates, rounds=rounds, hidden=hidden, layers=layers))
+    found = run(Shape(debates=debates, rounds=rounds, answer=answer, hidden=hidden, layers=layers))
     typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
 
 

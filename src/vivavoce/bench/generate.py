@@ -1,9 +1,10 @@
-"""Local generation for many concurrent debates against transformers' own `generate`, in padded batches.
+"""Local generation for many concurrent debates against transformers' own: `generate`, and its continuous batching.
 
 Each debater is asked once a round. Its prompt is the same instructions for all, a question, and what was said so far,
 so that a round only adds to the prompt of the one before; answers differ in length, and nobody knows theirs beforehand.
 ``generate`` takes a round at a time, sorted by length, in batches of the size that is fastest; its rows wait for the
-longest of their batch. Ours never waits: whoever is done makes room, and goes on with the next round.
+longest of their batch. Ours never waits: whoever is done makes room, and goes on with the next round. So does the
+continuous batching of transformers, which is made for attention over pages and has to mask them all on a CPU.
 
 Where rows end is drawn, not learned, because random weights never end: a stopping criterion does it for ``generate``,
 a limit for ours, which its scheduling does not look at.
@@ -32,6 +33,7 @@ from vivavoce.train.checkpoint import threads as torch_threads
 _TIE = 1e-3
 # Tokens of a page of transformers' continuous batching; its own default, 256, is more than a short prompt needs.
 _PAGE = 32
+_PAGED_LINES = (8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ class Measured:
     """Positions that went through the model, padding included: ours, theirs."""
     floor: int
     """Positions that must: distinct beginnings of prompts, and all tokens drawn but the last of an answer."""
-    alone: Timing | None = None
+    alone: Timing
     """Ours, nothing kept from one round to the next."""
+    paged: Timing
+    """Transformers' continuous batching, with as many lines as it is fastest with."""
     facts: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
@@ -92,7 +96,8 @@ class Measured:
         found = {
             "ratio": middle,
             "spread": [low, high],
-            "ratio_without_reuse": ratios(self.alone, self.theirs)[1] if self.alone else None,
+            "ratio_without_reuse": ratios(self.alone, self.theirs)[1],
+            "ratio_to_continuous_batching": ratios(self.ours, self.paged)[1],
             "tokens_per_second": [self.tokens / self.ours.seconds, self.tokens / self.theirs.seconds],
             "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
         }
@@ -105,9 +110,9 @@ class Measured:
             f"{self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of {self.variant}; {self.same:.1%} of answers equal",
             f"  {rates[0]} against {rates[1]} tokens per second",
             f"  positions computed: {self.computed[1]:,} against {self.computed[0]:,}; distinct: {self.floor:,}",
+            f"  nothing kept between rounds: {ratios(self.alone, self.theirs)[1]:.2f}x",
+            f"  of transformers' continuous batching: {ratios(self.ours, self.paged)[1]:.2f}x",
         ]
-        if self.alone:
-            lines.append(f"  nothing kept between rounds: {ratios(self.alone, self.theirs)[1]:.2f}x")
         if self.theirs.peak_mb and self.ours.peak_mb:
             lines.append(f"  peak memory {self.theirs.peak_mb:.0f} against {self.ours.peak_mb:.0f} MiB")
         return "\n".join(lines)
@@ -141,7 +146,7 @@ def run(
         tokenizer = word_tokenizer(shape.vocabulary)
         model = random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed).eval()
         model.generation_config.eos_token_id = tokenizer.eos_token_id
-        turns = _turns(shape, seed)
+        turns, sizes = _turns(shape, seed), sorted({min(size, shape.debates) for size in sizes})
         wanted, got = dict[Turn, list[int]](), dict[Turn, list[int]]()
 
         def ours(kept: int) -> float:
@@ -152,11 +157,20 @@ def run(
             wanted.update(_padded(model, turns, size))
             return 0.0
 
-        computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(max(sizes)))
-        same = _agreement(model, got, wanted)
+        def paged(rows: int, some: Sequence[Sequence[Turn]]) -> float:
+            return float(len(_paged(model, some, rows)))
+
         best, variants = fastest({f"batches of {n}": lambda n=n: theirs(n) for n in sizes})
         size = int(best.split()[-1])
-        sides = {"theirs": lambda: theirs(size), "ours": lambda: ours(remember), "alone": lambda: ours(0)}
+        computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(size))
+        same = _agreement(model, got, wanted)
+        rows = int(fastest({str(n): lambda n=n: paged(n, turns[:32]) for n in _PAGED_LINES})[0])
+        sides = {
+            "theirs": lambda: theirs(size),
+            "ours": lambda: ours(remember),
+            "alone": lambda: ours(0),
+            "paged": lambda: paged(rows, turns),
+        }
         times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
         return Measured(
             f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines",
@@ -169,6 +183,7 @@ def run(
             computed,
             _floor(turns),
             times["alone"],
+            times["paged"],
             facts(device, "torch", "transformers"),
         )
 
