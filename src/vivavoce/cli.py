@@ -507,7 +507,7 @@ def bench_generate(
     debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
     answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
-    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 256,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 128,
     layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
     as_json: AsJson = False,
 ) -> None:

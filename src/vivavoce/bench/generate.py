@@ -51,8 +51,8 @@ class Shape:
     longest: int = 256
     others: int = 1
     """Other debaters, whose answers are read in the next round too."""
-    vocabulary: int = 8192
-    hidden: int = 256
+    vocabulary: int = 4096
+    hidden: int = 128
     layers: int = 4
 
 
@@ -75,7 +75,7 @@ class Measured:
     variant: str
     """The batch size at which ``generate`` was fastest."""
     variants: dict[str, float]
-    """Seconds of each, one pass."""
+    """Seconds of each, one pass over as many debates as the largest has rows."""
     tokens: int
     """Drawn in a pass."""
     same: float
@@ -153,14 +153,14 @@ def run(
             got.update(_streamed(Decoder(model, tokenizer, kept), turns, lines))
             return 0.0
 
-        def theirs(size: int) -> float:
-            wanted.update(_padded(model, turns, size))
+        def theirs(size: int, some: Sequence[Sequence[Turn]] = turns) -> float:
+            wanted.update(_padded(model, some, size))
             return 0.0
 
         def paged(rows: int, some: Sequence[Sequence[Turn]]) -> float:
             return float(len(_paged(model, some, rows)))
 
-        best, variants = fastest({f"batches of {n}": lambda n=n: theirs(n) for n in sizes})
+        best, variants = fastest({f"batches of {n}": lambda n=n: theirs(n, turns[: max(sizes)]) for n in sizes})
         size = int(best.split()[-1])
         computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(size))
         same = _agreement(model, got, wanted)
