@@ -24,10 +24,12 @@ COMMANDS = [
     "export",
     "report",
     "list",
+    "check-tasks",
     "import attempts",
     "import fair",
     "review sweep",
     "bench debate",
+    "bench engine",
     "bench tree-dpo",
 ]
 

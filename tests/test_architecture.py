@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOMS = [
-    "errors",
     "records",
+    "errors",
     "plugins",
     "progress",
     "stats",
@@ -31,7 +31,7 @@ ROOMS = [
     "cli",
 ]
 SOURCE = Path(__file__).parent.parent / "src" / "vivavoce"
-HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "numpy", "tokenizers"}
+HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "aiohttp", "numpy", "tokenizers"}
 
 
 def imports(path: Path) -> set[str]:

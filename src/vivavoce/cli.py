@@ -266,6 +266,37 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
             typer.echo(name)
 
 
+@app.command("check-tasks")
+def check_tasks_command(
+    data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")],
+    task: Annotated[list[str], typer.Option(help="This task alone (can be given again); default: all.")] = [],
+    as_json: AsJson = False,
+) -> None:
+    """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
+    from dataclasses import asdict
+
+    from vivavoce.tasks.checking import check_tasks
+
+    off, made = 0, []
+    for c in check_tasks(data, task):
+        off += len(c.off)
+        made.append(asdict(c))
+        if as_json:
+            continue
+        typer.echo(
+            f"{c.task:14} {c.rows:6,} rows  {c.accepted:6,} gold accepted  {c.rejected:6,} wrong rejected  "
+            + (f"{c.solutions_accepted:6,} of {c.solutions:,} solutions accepted  " if c.solutions else "")
+            + f"({', '.join(c.files)})"
+        )
+        for mark, said in (("off", c.off), ("odd", c.odd)):
+            for one in said:
+                typer.echo(f"  {mark}: {one}", err=mark == "odd")
+    if as_json:
+        typer.echo(json.dumps(made, indent=2, ensure_ascii=False))
+    if off:
+        raise typer.Exit(1)
+
+
 @import_app.command("attempts")
 def import_attempts(
     source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
@@ -468,8 +499,10 @@ def bench_tree_dpo(
     shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],
     context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
     answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
-    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 256,
-    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 512,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 2,
+    vocabulary: Annotated[int, typer.Option(help="Tokens that it knows.")] = 4096,
+    trees: Annotated[int, typer.Option(help="Trees of the update.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
@@ -479,9 +512,18 @@ def bench_tree_dpo(
     with _peer("trl"):
         from vivavoce.bench.tree_dpo import Shape, run
 
-    found = [
-        run(Shape(int(size[1]), int(size[2]), context, answers), hidden=hidden, layers=layers) for size in sizes if size
-    ]
+    shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
+    found = [run(s, trees=trees, hidden=hidden, layers=layers, vocabulary=vocabulary) for s in shapes]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@bench_app.command("sft")
+def bench_sft(as_json: AsJson = False) -> None:
+    """The packed SFT step against TRL's SFTTrainer: answers that share their question, and unrelated rows."""
+    with _peer("trl"):
+        from vivavoce.bench.sft import run
+
+    found = run()
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
@@ -520,17 +562,42 @@ def bench_generate(
 
 @bench_app.command("debate")
 def bench_debate(
-    questions: Annotated[int, typer.Option(help="Debates in flight at once.")] = 500, as_json: AsJson = False
+    questions: Annotated[int, typer.Option(min=1, help="Questions to debate.")] = 500,
+    in_flight: Annotated[int, typer.Option(min=1, help="Debates at once.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Answer rounds.")] = 3,
+    teachers: Annotated[int, typer.Option(min=1, help="Who debates.")] = 4,
+    as_json: AsJson = False,
 ) -> None:
-    """The debate engine's own time for each model call, with scripted agents that answer at once."""
+    """The debate engine's own time and memory, with scripted agents that answer at once."""
+    from dataclasses import asdict
+
     from vivavoce.bench.debate import measure
 
-    found = measure(questions)
-    typer.echo(
-        json.dumps(found, indent=2)
-        if as_json
-        else f"{found['calls']} calls, {found['ms_per_call']:.3f} ms of our own each ({questions} debates in flight)"
-    )
+    found = measure(questions, in_flight, rounds, teachers)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+
+
+@bench_app.command("engine")
+def bench_engine(
+    distilabel: Annotated[
+        Path | None, typer.Option(help="Python of an environment with distilabel[openai], to measure beside ours.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind; the median counts.")] = 3,
+    questions: Annotated[int, typer.Option(min=0, help="Debated for the memory; 0 leaves that out.")] = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
+    from vivavoce.bench.debate import Measured
+    from vivavoce.bench.engine import run, told
+
+    found = run(distilabel, repeats, questions)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
+    _print_table(head, told(found))
+    if questions:
+        typer.echo(Measured(**found["memory"]))
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class Grade:
     answer: str | None
     correct: bool | None
     status: Status = "ok"
+    reason: str = ""
+    """Why it cannot be told, where ``correct`` is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Reply:
     """The model as the backend names it (an endpoint may serve another one than was asked for)."""
     tokens: tuple[Token, ...] | None = None
     latency_s: float = 0.0
+    wasted: Usage = Usage()
+    """Tokens of earlier answers to the same call that were counted but no use; paid for, and no part of the reply."""
 
 
 @dataclass(frozen=True, slots=True)

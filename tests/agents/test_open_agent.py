@@ -64,7 +64,7 @@ def test_a_path_to_a_python_file_is_a_backend(tmp_path: Path) -> None:
 def test_opening_agents_imports_nothing_heavy(tmp_path: Path) -> None:
     program = (
         "import sys, vivavoce.agents, vivavoce.agents.journal, vivavoce.agents.scripted\n"
-        "heavy = {'torch', 'transformers', 'openai', 'httpx', 'huggingface_hub'}\n"
+        "heavy = {'torch', 'transformers', 'aiohttp', 'huggingface_hub'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "vivavoce.agents.open_agent('a', 'hf_local', {'model': sys.argv[1]})\n"
         "vivavoce.agents.open_agent('b', 'openai_chat', {'model': 'm', 'api_key_env': None})\n"
