@@ -654,6 +654,22 @@ def bench_on_policy(
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
+@bench_app.command("generate")
+def bench_generate(
+    debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 256,
+    rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
+    answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 128,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
+    from vivavoce.bench.generate import Shape, run
+
+    found = run(Shape(debates=debates, rounds=rounds, answer=answer, hidden=hidden, layers=layers))
+    typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
+
+
 @bench_app.command("debate")
 def bench_debate(
     questions: Annotated[int, typer.Option(min=1, help="Questions to debate.")] = 500,
