@@ -1,0 +1,153 @@
+"""`viva doctor` says what is wrong, where, and what to do, of real endpoints, models and data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.methods.word_server import Teacher, WordServer, write_problems
+from typer.testing import CliRunner
+
+from vivavoce.cli import app
+from vivavoce.config import check_recipe
+from vivavoce.methods import doctor
+from vivavoce.methods.doctor import Finding, examine
+
+TEACHERS = {"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WordServer]:
+    with WordServer(TEACHERS) as server:
+        yield server
+
+
+def reached(name: str, base_url: str, **changes: Any) -> dict[str, Any]:
+    """A teacher behind an endpoint."""
+    there = {"name": name, "model": name, "backend": "openai_chat", "base_url": base_url, "api_key_env": None}
+    return {**there, "max_retries": 0, "price": {"prompt": 1, "completion": 2}, **changes}
+
+
+@pytest.fixture
+def values(recipe: dict[str, Any], server: WordServer, tmp_path: Path) -> dict[str, Any]:
+    return {
+        **recipe,
+        "task": write_problems(tmp_path, 12, 6),
+        "teachers": [reached(name, server.base_url) for name in TEACHERS],
+        "student": {**recipe["student"], "max_new_tokens": 8},
+        "debate": {"max_rounds": 2, "student": "never", "context_tokens": 200},
+    }
+
+
+def findings(values: dict[str, Any], **how: Any) -> list[Finding]:
+    return list(examine(check_recipe(values, Path("t")), **how))
+
+
+def one(found: list[Finding], what: str, said: str) -> Finding:
+    """The finding on ``what`` that says ``said``."""
+    (mine,) = [f for f in found if f.what == what and said in f.said]
+    return mine
+
+
+def test_a_sound_recipe_is_found_sound_and_an_offline_one_asks_nobody(
+    values: dict[str, Any], server: WordServer, tmp_path: Path
+) -> None:
+    before = server.requests
+    assert all(f.level != "failed" for f in findings(values, offline=True))
+    assert server.requests == before
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    shown = CliRunner().invoke(app, ["doctor", str(tmp_path / "r.yaml")])
+    assert shown.exit_code == 0, shown.output
+    assert server.requests == before + 2 * 5
+    for line in ("endpoint ada: reached", "seeds at temperature 1 give different texts", "12 train questions"):
+        assert line in shown.output
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "do"),
+    [
+        ({"model": "nobody"}, "no model nobody", "the model's name known there?"),
+        ({"base_url": ""}, "connection", "is the server up"),
+        ({"logprobs": True}, "gives no log-probabilities", "set logprobs: false"),
+    ],
+)
+def test_what_an_endpoint_does_not_give_is_said_with_what_to_do(
+    values: dict[str, Any], server: WordServer, tmp_path: Path, change: dict[str, Any], said: str, do: str
+) -> None:
+    if change.get("base_url") == "":
+        with socket.socket() as free:  # a port that nobody listens at once it is closed
+            free.bind(("127.0.0.1", 0))
+            change = {"base_url": f"http://127.0.0.1:{free.getsockname()[1]}/v1"}
+    values["teachers"][0] = reached("ada", **{"base_url": server.base_url, **change})
+    bad = one(findings(values), "endpoint ada", said)
+    assert bad.level == "failed"
+    assert do in bad.do
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    shown = CliRunner().invoke(app, ["doctor", str(tmp_path / "r.yaml"), "--json"])
+    assert shown.exit_code == 1
+    assert {"level": "failed", "what": "endpoint ada", "said": bad.said, "do": bad.do} in json.loads(shown.stdout)
+
+
+@pytest.mark.parametrize(
+    ("server_is", "level", "said"),
+    [
+        ("frozen", "failed", "give one and the same text"),
+        ("fickle", "warning", "asked twice at temperature 0, it says different things"),
+        ("silent", "warning", "does not tell the tokens"),
+    ],
+)
+def test_a_server_that_overrides_sampling_or_tells_no_tokens_is_found_out(
+    values: dict[str, Any], server_is: str, level: str, said: str
+) -> None:
+    with WordServer(TEACHERS, **{server_is: True}) as odd:
+        values["teachers"][1] = reached("bob", odd.base_url)
+        assert one(findings(values), "endpoint bob", said).level == level
+
+
+def test_a_missing_key_is_named(values: dict[str, Any], server: WordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    values["teachers"][0] = reached("ada", server.base_url, api_key_env="SOME_KEY")
+    bad = one(findings(values, offline=True), "agent ada", "$SOME_KEY is empty")
+    assert bad.level == "failed"
+    assert "export SOME_KEY=" in bad.do
+
+
+def test_a_context_that_the_worst_case_does_not_fit_is_found(values: dict[str, Any]) -> None:
+    values["student"]["max_new_tokens"] = 600  # of a model of 512 positions
+    bad = one(findings(values, offline=True), "context student", "512")
+    assert bad.level == "failed"
+    assert "max_new_tokens" in bad.do
+
+
+def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp_path: Path) -> None:
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    test.write_text(test.read_text() + train.read_text().splitlines()[3] + "\n")
+    bad = one(findings(values, offline=True), "overlap", "1 questions of test are trained on")
+    assert bad.level == "failed"
+
+
+def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr(doctor, "_memory", lambda: (1.0, "memory"))
+    found = findings(values, offline=True)
+    assert one(found, "disk", "free in").level == "warning"
+    assert one(found, "memory", "to train").level == "warning"
+
+
+def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any]) -> None:
+    del values["dpo"], values["attempts"], values["trees"], values["sft"]
+    values |= {"method": "debate_opd", "debate": {"prompts": "schoolhouse", "max_rounds": 2}, "arms": ["mt_opd"]}
+    own = {"backend": "hf_local", "dtype": "float32", "max_new_tokens": 16}
+    values["teachers"] = [
+        {"name": "ada", "model": "schoolhouse:ada", **own},
+        {"name": "same", "model": values["student"]["model"], **own},
+    ]
+    found = findings(values, offline=True)
+    assert one(found, "tokenizer ada", "differs").level == "warning"
+    assert one(found, "tokenizer same", "equal").level == "ok"
