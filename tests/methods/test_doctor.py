@@ -51,6 +51,7 @@ def findings(values: dict[str, Any], **how: Any) -> list[Finding]:
 
 def one(found: list[Finding], what: str, said: str) -> Finding:
     """The finding on ``what`` that says ``said``."""
+    assert any(f.what == what and said in f.said for f in found), "\n".join(map(str, found))
     (mine,) = [f for f in found if f.what == what and said in f.said]
     return mine
 
@@ -128,8 +129,9 @@ def test_a_context_that_the_worst_case_does_not_fit_is_found(values: dict[str, A
 def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp_path: Path) -> None:
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     test.write_text(test.read_text() + train.read_text().splitlines()[3] + "\n")
-    bad = one(findings(values, offline=True), "overlap", "1 questions of test are trained on")
-    assert bad.level == "failed"
+    assert one(findings(values, offline=True), "data", "1 questions stand in train and in test").level == "failed"
+    test.write_text(test.read_text().replace("How many", "So, how many"))
+    assert one(findings(values, offline=True), "overlap", "nearly in the training questions").level == "warning"
 
 
 def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +142,17 @@ def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatc
     assert one(found, "memory", "to train").level == "warning"
 
 
-def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any]) -> None:
+def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path: Path) -> None:
+    other = shutil.copytree(values["student"]["model"], tmp_path / "other")
+    words = json.loads((other / "tokenizer.json").read_text())
+    (first, i), (second, j), *_ = words["model"]["vocab"].items()
+    words["model"]["vocab"] |= {first: j, second: i}
+    (other / "tokenizer.json").write_text(json.dumps(words))
     del values["dpo"], values["attempts"], values["trees"], values["sft"]
     values |= {"method": "debate_opd", "debate": {"prompts": "schoolhouse", "max_rounds": 2}, "arms": ["mt_opd"]}
     own = {"backend": "hf_local", "dtype": "float32", "max_new_tokens": 16}
     values["teachers"] = [
-        {"name": "ada", "model": "schoolhouse:ada", **own},
+        {"name": "ada", "model": str(other), **own},
         {"name": "same", "model": values["student"]["model"], **own},
     ]
     found = findings(values, offline=True)
