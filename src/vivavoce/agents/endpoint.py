@@ -44,6 +44,8 @@ _CONNECT_S = 20.0  # a host that is not there must not take the time that an ans
 _REFUSALS = 4  # being turned away is no fault of the call: it may happen to it so many times as often as faults
 _DETAIL_LENGTH = 300
 _OVERLOADED = (503, 529)
+# OpenAI; vLLM; llama.cpp; Anthropic
+_OVERLONG = ("context_length", "maximum context length", "exceed_context_size", "prompt is too long")
 _NO_ANSWER = ("timeout", "connection", "server", "rate_limit")
 T = TypeVar("T")
 
@@ -199,7 +201,7 @@ class Endpoint:
             if not again or wait_s > self.options.max_wait_s or self._dead(limits):
                 asked = f", asked to wait {wait_s:.0f} s" if wait_s > self.options.max_wait_s else ""
                 count = f" ({tries + 1} attempts{asked})" if tries or asked else ""
-                raise AgentError(outcome.reason, self._scrub(outcome.detail) + count, astuple(spent))
+                raise AgentError(outcome.reason, outcome.detail + count, astuple(spent))
             _log.debug("%s: %s, attempt %d, waiting %.1f s", self.name, outcome.reason, tries + 1, wait_s)
             await asyncio.sleep(wait_s)
 
@@ -245,12 +247,13 @@ class Endpoint:
                     proxy_headers=self._proxy_headers,
                 ) as response,
             ):
-                body = await response.read()
+                body = self._scrub(await response.read())
         except TimeoutError:
             detail = f"no complete answer within {self.options.timeout_s:g} s"
             return Failed("timeout", detail, True, refused=True)
         except (aiohttp.ClientError, OSError) as error:
-            return Failed("connection", short(f"{type(error).__name__}: {error}"), True)
+            said = self._scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
+            return Failed("connection", short(said.decode()), True)
         return body if response.status < 400 else _status(response.status, body, response.headers)
 
     def _read(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
@@ -277,9 +280,9 @@ class Endpoint:
             self._open = _Open(loop, session, limits)
         return self._open
 
-    def _scrub(self, text: str) -> str:
-        """Servers like to quote the key that they did not accept."""
-        return text.replace(self._key, "***") if self._key else text
+    def _scrub(self, said: bytes) -> bytes:
+        """Servers like to quote the key that they did not accept. To be done before anything cuts the key in two."""
+        return said.replace(self._key.encode(), b"***") if self._key else said
 
 
 class _Open(NamedTuple):
@@ -366,7 +369,7 @@ def _status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
         return Failed("auth", detail, False)
     if "content_filter" in code or "content_policy" in code:
         return Failed("refused", detail, False)
-    if "context_length" in code or "maximum context length" in detail:
+    if status == 413 or any(sign in detail for sign in _OVERLONG):
         return Failed("overlong", detail, False)
     return Failed("bad_request", detail, False)
 
@@ -383,7 +386,10 @@ def _complaint(body: bytes) -> tuple[str, str]:
         said = said["error"]
     if not isinstance(said, dict):
         return "", str(said or "")
-    return str(said.get("code") or said.get("type") or ""), str(said.get("message") or said.get("detail") or said)
+    code = said.get("code")
+    if not isinstance(code, str):  # some repeat the status there
+        code = said.get("type") or code
+    return str(code or ""), str(said.get("message") or said.get("detail") or said)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

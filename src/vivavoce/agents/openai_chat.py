@@ -144,6 +144,8 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces = [decoder.decode(bytes(t["bytes"])) if t.get("bytes") is not None else t["token"] for t in content]
         values = [float(t["logprob"]) for t in content]
+        if content and not (content[-1].get("bytes") or content[-1]["token"]):  # llama.cpp lists the end of turn too
+            pieces, values = pieces[:-1], values[:-1]
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
     if "".join(pieces) != text or not all(map(math.isfinite, values)):
