@@ -49,7 +49,8 @@ ON CONFLICT (key) DO UPDATE SET
     reply = excluded.reply, reason = excluded.reason, detail = excluded.detail, tags = excluded.tags,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
-    cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
+    cached_tokens = cached_tokens + excluded.cached_tokens,
+    latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
     created_at = excluded.created_at
 WHERE reply IS NULL
 """
