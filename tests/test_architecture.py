@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOMS = [
-    "errors",
     "records",
+    "errors",
     "plugins",
     "progress",
     "stats",

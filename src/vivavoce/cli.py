@@ -482,17 +482,44 @@ def bench_tree_dpo(
 
 @bench_app.command("debate")
 def bench_debate(
-    questions: Annotated[int, typer.Option(help="Debates in flight at once.")] = 500, as_json: AsJson = False
+    questions: Annotated[int, typer.Option(min=1, help="Questions to debate.")] = 500,
+    in_flight: Annotated[int, typer.Option(min=1, help="Debates at once.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Answer rounds.")] = 3,
+    teachers: Annotated[int, typer.Option(min=1, help="Who debates.")] = 4,
+    as_json: AsJson = False,
 ) -> None:
-    """The debate engine's own time for each model call, with scripted agents that answer at once."""
+    """The debate engine's own time and memory, with scripted agents that answer at once."""
+    from dataclasses import asdict
+
     from vivavoce.bench.debate import measure
 
-    found = measure(questions)
+    found = measure(questions, in_flight, rounds, teachers)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
     typer.echo(
-        json.dumps(found, indent=2)
-        if as_json
-        else f"{found['calls']} calls, {found['ms_per_call']:.3f} ms of our own each ({questions} debates in flight)"
+        f"{found.calls:,} calls, {found.ms_per_call:.3f} ms of our own each ({in_flight} debates in flight); "
+        f"a question took {found.first_tenth_ms:.2f} ms in the first tenth, {found.last_tenth_ms:.2f} ms in the last; "
+        f"{found.peak_mib:,.0f} MiB of memory at most, journal {found.journal_mib:,.0f} MiB"
     )
+
+
+@bench_app.command("engine")
+def bench_engine(
+    distilabel: Annotated[
+        Path | None, typer.Option(help="Python of an environment with distilabel[openai], to measure beside ours.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
+    from vivavoce.bench.engine import run, told
+
+    found = run(distilabel)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
+    _print_table(head, told(found))
 
 
 def _load(recipe: Path, overrides: list[str]) -> Recipe:

@@ -17,6 +17,8 @@ A third family, *we are wrong*, is a plain ``assert`` that prints the values.
 
 from __future__ import annotations
 
+from vivavoce.records import Usage
+
 
 class VivaError(Exception):
     """Root of all errors raised on purpose."""
@@ -70,13 +72,13 @@ class AgentError(WorldError, RuntimeError):
     """A model call failed and will not be tried again.
 
     ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
-    ``connection``, ``server``, ``bad_request``, ``overlong``); ``detail`` is for people and holds no secret;
-    ``spent`` are the prompt, completion and cached tokens that were counted for it all the same.
+    ``connection``, ``server``, ``bad_request``, ``overlong``); ``detail`` is for people and holds no
+    secret. ``usage`` is what the failed attempts cost, as far as the endpoint told.
     """
 
-    def __init__(self, reason: str, detail: str = "", spent: tuple[int, int, int] = (0, 0, 0)) -> None:
-        super().__init__(reason, detail, spent)
-        self.reason, self.detail, self.spent = reason, detail, spent
+    def __init__(self, reason: str, detail: str = "", usage: Usage | None = None) -> None:
+        super().__init__(reason, detail, usage)
+        self.reason, self.detail, self.usage = reason, detail, usage or Usage()
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

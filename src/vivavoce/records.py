@@ -93,6 +93,8 @@ class Reply:
     """The model as the backend names it (an endpoint may serve another one than was asked for)."""
     tokens: tuple[Token, ...] | None = None
     latency_s: float = 0.0
+    wasted: Usage = Usage()
+    """Tokens of earlier answers to the same call that were counted but no use; paid for, and no part of the reply."""
 
 
 @dataclass(frozen=True, slots=True)

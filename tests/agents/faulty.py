@@ -48,8 +48,7 @@ class FaultyServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
@@ -63,14 +62,22 @@ class FaultyServer:
         self._thread.join()
         self._server.server_close()
 
+    def step(self, body: dict[str, Any]) -> str | dict[str, Any]:
+        """What to do with a request; one at a time asks."""
+        return self.script.pop(0) if self.script else completion()
+
+    def answered(self, body: dict[str, Any], answer: dict[str, Any]) -> None:
+        """The answer was sent whole."""
+
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
         with self._lock:
             self.requests.append(body)
             self.arrived.append(time.monotonic())
-            step = self.script.pop(0) if self.script else completion()
+            step = self.step(body)
         if isinstance(step, dict):
             _send(handler, 200, json.dumps(step).encode())
+            self.answered(body, step)
         else:
             fault, _, value = step.partition("=")
             getattr(self, f"_{fault}")(handler, value)
@@ -113,6 +120,14 @@ class FaultyServer:
                 handler.wfile.write(b" ")
         except OSError:
             pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed, or gave up, is nothing to speak of."""
 
 
 def _send(

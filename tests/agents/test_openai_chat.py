@@ -126,11 +126,11 @@ def test_an_empty_answer_is_retried_and_what_it_cost_is_counted(faulty: FaultySe
     faulty.script = [completion(""), completion(None)]
     _, [reply] = ask(faulty)
     assert isinstance(reply, Reply)
-    assert reply.usage == Usage(21, 15)
+    assert (reply.usage, reply.wasted) == (Usage(7, 5), Usage(14, 10))
     faulty.script = [completion("")] * 9
     _, [error] = ask(faulty)
     assert isinstance(error, AgentError)
-    assert (error.reason, error.spent) == ("empty", (21, 15, 0))
+    assert (error.reason, error.usage) == ("empty", Usage(21, 15))
 
 
 @pytest.mark.parametrize(

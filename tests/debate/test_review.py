@@ -145,7 +145,7 @@ def test_a_second_run_and_a_changed_acceptance_ask_nothing(tmp_path: Path) -> No
         first = asyncio.run(review_all(problems, sat))
         calls = sum(paid)
         assert calls == 20 * (1 + 3 + 3 + 6)
-        assert asyncio.run(review_all(problems, sat)) == first
+        assert list(asyncio.run(review_all(problems, sat))) == list(first)
         assert sum(paid) == calls
 
 

@@ -17,7 +17,6 @@ import base64
 import email.utils
 import importlib.util
 import json
-import logging
 import math
 import os
 import random
@@ -25,7 +24,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -38,10 +37,10 @@ from vivavoce.records import Reply, Usage
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-_log = logging.getLogger(__name__)
 _LONGEST_BACKOFF_S = 30.0
 _CONNECT_S = 20.0  # a host that is not there must not take the time that an answer may take
 _REFUSALS = 4  # being turned away is no fault of the call: it may happen to it so many times as often as faults
+_PROBE_S = 30.0
 _DETAIL_LENGTH = 300
 _OVERLOADED = (503, 529)
 # OpenAI; vLLM; llama.cpp; Anthropic
@@ -70,8 +69,8 @@ class EndpointOptions(BaseModel):
     max_wait_s: float = Field(default=120.0, ge=0)
     """The longest Retry-After that is honoured; a server that asks for more fails the call."""
     give_up_s: float = Field(default=180.0, ge=0)
-    """An endpoint that has answered nothing for so long is taken for dead: calls fail at once, but for one at a time
-    that tries, until it answers again. So the agents at other endpoints are not kept waiting."""
+    """An endpoint that has answered nothing for so long is taken for dead: calls fail at once, but for one every
+    ``timeout_s`` (30 s at least) that tries, until it answers again. So the other agents are not kept waiting."""
     max_concurrency: int = Field(default=64, ge=1)
     """Requests in flight at most; fewer while the endpoint turns some away."""
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -139,8 +138,8 @@ class Endpoint:
         """Post ``body`` as JSON until ``read`` makes a reply of the answer.
 
         ``read`` gets the parsed answer; a LookupError, TypeError, ValueError or AttributeError of its says that this
-        is no answer at all. The reply's usage sums over every answer that the endpoint counted, those that were
-        thrown away too; its latency is that of the whole.
+        is no answer at all. What the endpoint counted for answers that were thrown away is the reply's ``wasted``;
+        the latency is that of the whole.
 
         Raises AgentError with one of these reasons: ``timeout``, ``rate_limit``, ``connection``, ``server``,
         ``malformed`` (no reply could be read), ``refused`` (also by a content filter), ``overlong``, ``auth``,
@@ -155,7 +154,7 @@ class Endpoint:
 
         # about four bytes a token; put right when the endpoint has counted
         reply, spent = await self._persist(attempt, len(data) // 4 + max_new_tokens)
-        return replace(reply, usage=spent + reply.usage, latency_s=time.perf_counter() - started)
+        return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
 
     async def fetch(
         self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -175,48 +174,53 @@ class Endpoint:
         limits = self._opened().limits
         spent, faults, refusals = Usage(), 0, 0
         while True:
-            tries = faults + refusals
-            await limits.enter(self.name, tokens, first=tries > 0)
+            await limits.enter(self.name, tokens, first=faults + refusals > 0)
             correction = 0
             try:
                 outcome = await self._attempt(limits, attempt)
-                if isinstance(outcome, Reply):
-                    correction = (outcome.usage.prompt + outcome.usage.completion or tokens) - tokens
+                if not isinstance(outcome, Failed):
+                    if isinstance(outcome, Reply) and outcome.usage != Usage():
+                        correction = outcome.usage.prompt + outcome.usage.completion - tokens
+                    return outcome, spent
+                spent += outcome.usage
+                if outcome.refused and outcome.reason != "timeout":
+                    refusals += 1
+                else:
+                    faults += 1
+                wait_s = self._wait_s(outcome, faults, refusals)
+                if wait_s is None or self._dead(limits):
+                    raise AgentError(outcome.reason, self._told(outcome, faults + refusals), spent)
+                if outcome.refused:  # its turn stays taken, or the next in the queue would be refused as well
+                    await asyncio.sleep(wait_s)
+                    wait_s = 0.0
             finally:
                 limits.leave(self.name, correction)
-            if not isinstance(outcome, Failed):
-                return outcome, spent
-            spent += outcome.usage
-            if outcome.refused and outcome.reason != "timeout":
-                refusals += 1
-            else:
-                faults += 1
-            wait_s = outcome.wait_s
-            if wait_s is None:
-                # jitter, or everybody who was turned away together comes back together
-                backoff = min(self.options.backoff_s * 2.0**tries, _LONGEST_BACKOFF_S)
-                wait_s = backoff * (0.5 + random.random() / 2)
-            retries = self.options.max_retries
-            again = outcome.again and faults <= retries and refusals <= retries * _REFUSALS
-            if not again or wait_s > self.options.max_wait_s or self._dead(limits):
-                asked = f", asked to wait {wait_s:.0f} s" if wait_s > self.options.max_wait_s else ""
-                count = f" ({tries + 1} attempts{asked})" if tries or asked else ""
-                raise AgentError(outcome.reason, outcome.detail + count, astuple(spent))
-            _log.debug("%s: %s, attempt %d, waiting %.1f s", self.name, outcome.reason, tries + 1, wait_s)
             await asyncio.sleep(wait_s)
+
+    def _wait_s(self, failed: Failed, faults: int, refusals: int) -> float | None:
+        """Seconds until the next attempt, or None where there is to be none."""
+        retries = self.options.max_retries
+        if not failed.again or faults > retries or refusals > retries * _REFUSALS:
+            return None
+        if failed.wait_s is not None:
+            return failed.wait_s if failed.wait_s <= self.options.max_wait_s else None
+        # jitter, or everybody who was turned away together comes back together
+        return min(self.options.backoff_s * 2.0 ** (faults + refusals - 1), _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
+
+    def _told(self, failed: Failed, attempts: int) -> str:
+        """For people: what was wrong, and how it was tried."""
+        tried = [f"{attempts} attempts"] if attempts > 1 else []
+        if failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
+            tried.append(f"asked to wait {failed.wait_s:.0f} s")
+        return f"{failed.detail} ({', '.join(tried)})" if tried else failed.detail
 
     async def _attempt(self, limits: Limits, attempt: Callable[[], Awaitable[T | Failed]]) -> T | Failed:
         """One attempt, whose outcome the limits learn from."""
-        dead = self._dead(limits)
-        if dead:
-            if limits.probing:
+        if self._dead(limits):
+            if time.monotonic() < limits.probe_at:
                 return Failed("connection", f"the endpoint has answered nothing for {limits.down_s():.0f} s", False)
-            limits.probing = True
-        try:
-            outcome = await attempt()
-        finally:
-            if dead:
-                limits.probing = False
+            limits.probe_at = time.monotonic() + max(self.options.timeout_s, _PROBE_S)
+        outcome = await attempt()
         if not isinstance(outcome, Failed) or outcome.reason not in _NO_ANSWER:
             limits.answered()
             return outcome

@@ -42,16 +42,15 @@ _COLUMNS = (
     "key, agent, identity, stage, tags, request, reply, reason, detail, prompt_tokens, completion_tokens, "
     "cached_tokens, latency_s, attempts, created_at"
 )
-# A success is never overwritten; a failure that is tried again keeps count of attempts, time and tokens spent.
+# A success is never overwritten; a failure that is tried again keeps count of attempts, tokens and time spent.
 _WRITE = f"""
 INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
 ON CONFLICT (key) DO UPDATE SET
     reply = excluded.reply, reason = excluded.reason, detail = excluded.detail, tags = excluded.tags,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
-    cached_tokens = cached_tokens + excluded.cached_tokens,
-    latency_s = latency_s + excluded.latency_s, attempts = attempts + 1,
-    created_at = excluded.created_at
+    cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s,
+    attempts = attempts + 1, created_at = excluded.created_at
 WHERE reply IS NULL
 """
 _COUNT_HITS = """
@@ -258,7 +257,7 @@ class Journal:
         return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
 
     def costs(self) -> list[Cost]:
-        """The cost ledger by agent and stage, sorted. Failed calls count with the tokens that their agents know of."""
+        """The cost ledger by agent and stage, sorted. Of failed calls it has the tokens that endpoints told."""
         self._flush()
         return [
             Cost(agent, stage, calls, hits, failures, Usage(prompt, completion, cached), seconds)
@@ -279,7 +278,7 @@ class Journal:
             reply, error = await agent.reply(messages, sampling, seed), None
         except AgentError as failure:
             reply, error = None, failure
-        usage = reply.usage if reply else Usage(*error.spent) if error else Usage()
+        usage = reply.usage + reply.wasted if reply else error.usage if error else Usage()
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         outcome = (

@@ -7,9 +7,9 @@
                                                   └ no pause is on that the endpoint asked for
 
 The window moves as DCTCP's does (Alizadeh et al., SIGCOMM 2010): it shrinks in proportion to the share of a window's
-requests that were turned away, by half at most, so that one refusal in a hundred costs next to nothing while an
-endpoint that refuses nearly all is let off within a few round trips. It grows by one request a round trip, and twice
-as fast after each round trip without a refusal.
+requests that were turned away, by half at most, so that a few refusals by chance cost nothing while an endpoint that
+refuses nearly all is let off within a few round trips. It grows by one request a round trip, and twice as fast after
+each further one that went well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+_CHANCE = 1 / 16  # a smaller share of refusals is no sign that fewer at once would go better
 _BURST_S = 0.1  # requests that a late event loop may catch up on; an even pace is what per-minute limits bear best
 
 
@@ -30,7 +31,7 @@ class Limits:
     Attributes:
         window: Requests that may be in flight now, 1 to ``max_concurrency``.
         in_flight: Requests that are.
-        probing: Somebody is trying whether an endpoint that seemed dead answers again.
+        probe_at: When a dead endpoint may be tried next, in monotonic seconds.
     """
 
     def __init__(self, max_concurrency: int) -> None:
@@ -44,7 +45,7 @@ class Limits:
         self._timer: asyncio.TimerHandle | None = None
         self._seen = self._refused = 0
         self._step = 1
-        self.probing = False
+        self.probe_at = 0.0
         self._down_since: float | None = None
 
     def narrow(
@@ -111,8 +112,9 @@ class Limits:
         self._refused += refused
         if self._seen < self.window:
             return
-        if self._refused:
-            self.window = max(1.0, self.window * (1 - self._refused / self._seen / 2))
+        share = self._refused / self._seen
+        if share > _CHANCE:
+            self.window = max(1.0, self.window * (1 - share / 2))
             self._step = 1
         elif self.in_flight + 1 >= self.window:  # a window that is not filled says nothing about a larger one
             self.window = min(self.window + self._step, float(self.max_concurrency))

@@ -1,6 +1,7 @@
 """Any endpoint that speaks the OpenAI chat protocol: OpenAI, vLLM, SGLang, llama.cpp, Ollama, OpenRouter and others.
 
-The protocol alone: limits, retries and faults are those of every endpoint (:mod:`vivavoce.agents.endpoint`).
+The protocol alone, and a table of where providers are and how they depart from it; limits, retries and faults are
+those of every endpoint (:mod:`vivavoce.agents.endpoint`).
 """
 
 from __future__ import annotations
@@ -11,27 +12,69 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, located, short
 from vivavoce.errors import AgentError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
 
 _log = logging.getLogger(__name__)
-_OPENAI = "https://api.openai.com/v1"
+
+Preset = Literal["openai", "gemini", "mistral", "openrouter", "ollama", "vllm", "sglang", "llama_cpp"]
+PRESETS: dict[Preset, dict[str, Any]] = {
+    # hosted: they limit each model by itself
+    "openai": {"base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY", "limits": "model"},
+    "gemini": {
+        "base_url": "https://generativelanguage.googleapis.com/v1beta/openai",
+        "api_key_env": "GEMINI_API_KEY",
+        "omit": ("seed",),  # HTTP 400, unknown name
+        "limits": "model",
+    },
+    "mistral": {
+        "base_url": "https://api.mistral.ai/v1",
+        "api_key_env": "MISTRAL_API_KEY",
+        "seed_field": "random_seed",  # HTTP 422 for a field that it does not know
+        "limits": "model",
+    },
+    "openrouter": {
+        "base_url": "https://openrouter.ai/api/v1",
+        "api_key_env": "OPENROUTER_API_KEY",
+        "limits": "model",
+    },
+    # your own servers, at the ports that they choose: the machine is the limit, whichever model it runs
+    "ollama": {"base_url": "http://localhost:11434/v1", "api_key_env": None},
+    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": None},
+    "sglang": {"base_url": "http://localhost:30000/v1", "api_key_env": None},
+    "llama_cpp": {"base_url": "http://localhost:8080/v1", "api_key_env": None},
+}
+"""What a preset says in a recipe's place; each key can be given in the recipe as well, and then counts."""
 
 
 class Options(EndpointOptions):
     """Which endpoint and model, and how patient to be."""
 
     model: str
+    preset: Preset | None = None
+    """A provider or server whose address, key variable and peculiarities are known."""
     api_key_env: str | None = "OPENAI_API_KEY"
+    limits: Literal["model", "endpoint"] = "endpoint"
+    """Whether agents of different models at one address, with one key, share its limits."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the endpoint calls the bound of new tokens; OpenAI's reasoning models want the second."""
+    seed_field: Literal["seed", "random_seed"] = "seed"
     omit: tuple[str, ...] = ()
     """Request fields that the endpoint rejects, say ``temperature`` or ``seed``."""
     extra_body: dict[str, Any] = Field(default={})
     """Further request fields; they determine replies, so they are part of the agent's identity."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        anywhere = not (given.get("base_url") or given.get("base_url_env"))
+        known = next((PRESETS[name] for name in PRESETS if name == given.get("preset", anywhere and "openai")), {})
+        return {**{key: value for key, value in known.items() if anywhere or key != "base_url"}, **given}
 
 
 class OpenAIChat:
@@ -47,7 +90,8 @@ class OpenAIChat:
         extra = f":{digest(options.extra_body)[:16]}" if options.extra_body else ""
         self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._endpoint = Endpoint(name, options, base_url, headers, key)
+        share = options.model if options.limits == "model" else ""
+        self._endpoint = Endpoint(name, options, base_url, headers, key, share)
         self._logprobs_refused = False
 
     def __repr__(self) -> str:
@@ -90,7 +134,7 @@ class OpenAIChat:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             self.options.token_limit: sampling.max_new_tokens,
-            "seed": seed,
+            self.options.seed_field: seed,
         }
         if sampling.stop:
             wish["stop"] = list(sampling.stop)
@@ -155,5 +199,5 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
 
 def agent(name: str, options: Options) -> OpenAIChat:
     """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see :func:`located`."""
-    base_url, key = located(options, _OPENAI, f"agent {name!r}")
+    base_url, key = located(options, PRESETS["openai"]["base_url"], f"agent {name!r}")
     return OpenAIChat(name, options, base_url, key)

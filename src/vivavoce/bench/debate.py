@@ -6,11 +6,13 @@ Counted in: prompts, hashing, journal writes, grading, nodes, graphs. The engine
 from __future__ import annotations
 
 import asyncio
+import resource
 import tempfile
 import time
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
@@ -29,23 +31,47 @@ def _answer(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     return f"{_REASONING}\nFinal answer: {4 if seed_of(seed) % 2 else 5}"
 
 
-def measure(questions: int = 500, rounds: int = 3, teachers: int = 3) -> dict[str, Any]:
-    """Debate ``questions`` questions all at once; milliseconds of our own time for each model call."""
+@dataclass(frozen=True)
+class Measured:
+    """What the engine took for its own part."""
+
+    questions: int
+    in_flight: int
+    calls: int
+    nodes: int
+    seconds: float
+    ms_per_call: float
+    first_tenth_ms: float
+    """Milliseconds for each question of the first tenth; the engine should not slow down with what is done."""
+    last_tenth_ms: float
+    peak_mib: float
+    """Resident memory of this process at its highest."""
+    journal_mib: float
+
+
+def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teachers: int = 4) -> Measured:
+    """Debate ``questions`` questions, so many at once, each to its last round."""
     rules = DebateRules(max_rounds=rounds, stop="cap_only")
-    members = [Member(Scripted(f"t{i}", _answer), "teacher", Sampling()) for i in range(teachers)]
-    members.append(Member(Scripted("student", _answer), "student", Sampling()))
+    members = tuple(Member(Scripted(f"t{i}", _answer), "teacher", Sampling()) for i in range(teachers))
     problems = [Problem(f"q{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(questions)]
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.sqlite") as journal:
-        committee = Committee(tuple(members), rules, prompt_set("general"), open_task("gsm8k", {}), journal)
+        committee = Committee(members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
+        ended = array("d")
         begun = time.perf_counter()
-        graphs = asyncio.run(debate_all(problems, committee, in_flight=questions))
+        graphs = asyncio.run(
+            debate_all(problems, committee, in_flight, lambda _: ended.append(time.perf_counter() - begun))
+        )
         seconds = time.perf_counter() - begun
-        calls = len(journal)
-    return {
-        "questions": questions,
-        "in_flight": questions,
-        "calls": calls,
-        "seconds": round(seconds, 3),
-        "ms_per_call": 1000 * seconds / calls,
-        "nodes": sum(len(g.nodes) for g in graphs),
-    }
+        calls, tenth = len(journal), max(1, questions // 10)
+        return Measured(
+            questions,
+            in_flight,
+            calls,
+            sum(len(g.nodes) for g in graphs),
+            round(seconds, 3),
+            1000 * seconds / calls,
+            1000 * ended[tenth - 1] / tenth,
+            1000 * (ended[-1] - ended[-tenth - 1]) / tenth if questions > 1 else 1000 * seconds,
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            journal.path.stat().st_size / 2**20,
+        )

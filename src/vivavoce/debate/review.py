@@ -18,10 +18,11 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents.journal import Journal
+from vivavoce.debate.gathering import gathered
 from vivavoce.debate.prompting import REVIEW, Ask, PromptSet
 from vivavoce.debate.scores import ScoreForm
 from vivavoce.debate.speaking import Member, asked, say
-from vivavoce.graph import Graph
+from vivavoce.graph import Graph, Stored
 from vivavoce.records import Node, Problem, seed_of
 from vivavoce.tasks import Task
 
@@ -171,19 +172,13 @@ async def review_all(
     panel: Panel,
     in_flight: int = 512,
     done: Callable[[Graph], None] = lambda _: None,
-) -> list[Graph]:
+) -> Stored:
     """Examine the student and review its mistakes, at most ``in_flight`` questions at once, in their order."""
-    gate = asyncio.Semaphore(in_flight)
 
     async def one(problem: Problem) -> Graph:
-        async with gate:
-            graph = await reviewed(await examined(problem, panel), panel)
-        done(graph)
-        return graph
+        return await reviewed(await examined(problem, panel), panel)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(p)) for p in problems]
-    return [t.result() for t in tasks]
+    return await gathered(problems, one, in_flight, done, panel.journal.path.parent)
 
 
 async def _feedback(graph: Graph, about: Node | None, panel: Panel) -> list[Node]:

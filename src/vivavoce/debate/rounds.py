@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from vivavoce.agents.journal import Journal
 from vivavoce.debate.context import Context, Counter, shared_information
+from vivavoce.debate.gathering import gathered
 from vivavoce.debate.prompting import PromptSet
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.scores import ScoreForm
 from vivavoce.debate.speaking import Member, asked, say
-from vivavoce.graph import Graph
+from vivavoce.graph import Graph, Stored
 from vivavoce.graph.graph import StopReason
 from vivavoce.records import Message, Node, Problem
 from vivavoce.tasks import Task
@@ -70,22 +71,12 @@ async def debate_all(
     committee: Committee,
     in_flight: int = 512,
     done: Callable[[Graph], None] = lambda _: None,
-) -> list[Graph]:
+) -> Stored:
     """Debate many problems at once, at most ``in_flight``; graphs in the order of the problems.
 
     ``done`` is called as each debate ends. A debate that is cut off leaves its finished calls in the journal.
     """
-    gate = asyncio.Semaphore(in_flight)
-
-    async def one(problem: Problem) -> Graph:
-        async with gate:
-            graph = await debate(problem, committee)
-        done(graph)
-        return graph
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(p)) for p in problems]
-    return [t.result() for t in tasks]
+    return await gathered(problems, lambda p: debate(p, committee), in_flight, done, committee.journal.path.parent)
 
 
 def stop_reason(graph: Graph, round: int, committee: Committee) -> StopReason | None:

@@ -132,9 +132,12 @@ def read_graphs(path: Path) -> Iterator[Graph]:
     """Read what :func:`write_graphs` wrote. Raises DataError with the line where a graph is malformed."""
     with path.open(encoding="utf-8") as f:
         for i, line in enumerate(f, 1):
-            try:
-                yield _ADAPTER.validate_json(line)
-            except ValidationError as e:
-                raise DataError(
-                    f"not a graph: {e.errors()[0]['msg']}", f"{path}:{i}", "was the file cut or edited?"
-                ) from e
+            yield graph_of(line, f"{path}:{i}")
+
+
+def graph_of(line: str | bytes, where: str) -> Graph:
+    """The graph that a line holds. Raises DataError that names ``where`` it stands."""
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError as e:
+        raise DataError(f"not a graph: {e.errors()[0]['msg']}", where, "was the file cut or edited?") from e

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import StateRules
-from vivavoce.graph import Graph
+from vivavoce.graph import Stored
 from vivavoce.methods.distilling import SCORING, DistilSession
 from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
@@ -79,7 +79,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     async with DistilSession(recipe, run, recipe.debate) as s:
         s.seat(recipe.seated)
         problems, start = s.task.problems("train"), s.untrained()
-        graphs: dict[tuple[str, ...] | None, list[Graph]] = {None: await s.debate(problems)}
+        graphs: dict[tuple[str, ...] | None, Stored] = {None: await s.debate(problems)}
         facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
         arms = {"student": start}
         if recipe.warm is not None:

@@ -12,7 +12,7 @@ from vivavoce.debate.speaking import Member
 from vivavoce.debate.votes import VoteBy, vote
 from vivavoce.evaluate.examine import Judged, examine, judged
 from vivavoce.evaluate.table import Arms
-from vivavoce.graph import Graph
+from vivavoce.graph import Graph, Stored
 from vivavoce.methods.session import Session, Trained
 from vivavoce.progress import bar
 from vivavoce.records import Problem, node, seed_of
@@ -26,13 +26,13 @@ class DebateSession(Session[DebateRules]):
         """Those whose answers are read in the debate."""
         return (*self.teachers, *((self.student,) if self.rules.student == "always" else ()))
 
-    async def debate(self, problems: Sequence[Problem]) -> list[Graph]:
+    async def debate(self, problems: Sequence[Problem]) -> Stored:
         """Debate the training questions, by the recipe's rules."""
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers]
         members.append(self._member(self.recipe.student, "student"))
         return await self._debated("train", problems, self.rules, members)
 
-    async def debate_test(self, problems: Sequence[Problem]) -> list[Graph]:
+    async def debate_test(self, problems: Sequence[Problem]) -> Stored:
         """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
 
         One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
@@ -75,13 +75,13 @@ class DebateSession(Session[DebateRules]):
 
     async def attempt(
         self, graphs: Sequence[Graph], students: Trained, samples: int, temperature: float
-    ) -> dict[int, list[Graph]]:
+    ) -> dict[int, Sequence[Graph]]:
         """The graphs, by training seed, with ``samples`` more answers of that seed's student to every question.
 
         The answers stand in round 0 under a name of their own: they read nobody.
         """
         if not samples:
-            return {seed: list(graphs) for seed in self.recipe.seeds}
+            return dict.fromkeys(self.recipe.seeds, graphs)
         tried = {}
         for seed in self.recipe.seeds:
             student = self._agent(self.recipe.student, model=str(students.of(seed)[0]))

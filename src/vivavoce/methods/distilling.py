@@ -14,7 +14,7 @@ from vivavoce.data.states import Debated, states, winner
 from vivavoce.debate.rules import StateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
-from vivavoce.graph import Graph
+from vivavoce.graph import Graph, Stored
 from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm
 from vivavoce.methods.session import Session, Trained
 from vivavoce.progress import bar, say
@@ -52,7 +52,7 @@ class DistilSession(Session[StateRules]):
         problems: Sequence[Problem],
         debaters: Sequence[str] | None = None,
         action: tuple[Trained, int] | None = None,
-    ) -> list[Graph]:
+    ) -> Stored:
         """Debate the states: once, for every student, seed and objective.
 
         ``debaters`` are some of the teachers, None all. Draws depend on who sits at the table through what they read

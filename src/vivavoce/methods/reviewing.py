@@ -20,7 +20,7 @@ from vivavoce.data.two_task import (
 )
 from vivavoce.debate.review import ROLES, Panel, ReviewRules, mistake, mistake_class, review_all
 from vivavoce.debate.speaking import Member
-from vivavoce.graph import Graph
+from vivavoce.graph import Graph, Stored
 from vivavoce.methods.review_arms import Arm
 from vivavoce.methods.session import Session, Trained
 from vivavoce.records import Example, Problem
@@ -29,11 +29,11 @@ from vivavoce.records import Example, Problem
 class ReviewSession(Session[ReviewRules]):
     """A session whose committee examines the student. Opened and closed as :class:`Session` is."""
 
-    async def review(self, problems: Sequence[Problem]) -> list[Graph]:
+    async def review(self, problems: Sequence[Problem]) -> Stored:
         """Examine the untaught student, and let the committee explain, answer and review."""
         return await self._reviewed(problems, "train", self._member(self.recipe.student, "student"))
 
-    async def review_again(self, problems: Sequence[Problem], stage: str, student: Trained, seed: int) -> list[Graph]:
+    async def review_again(self, problems: Sequence[Problem], stage: str, student: Trained, seed: int) -> Stored:
         """Examine a taught student: only mistakes that it has not made before cost calls of teachers."""
         spec = self.recipe.student
         agent = self._agent(spec, model=str(student.of(seed)[0]))
@@ -42,7 +42,7 @@ class ReviewSession(Session[ReviewRules]):
         finally:
             await agent.aclose()
 
-    async def _reviewed(self, problems: Sequence[Problem], stage: str, student: Member) -> list[Graph]:
+    async def _reviewed(self, problems: Sequence[Problem], stage: str, student: Member) -> Stored:
         teachers = {spec.name: self._member(spec, "teacher") for spec in self.recipe.teachers}
         authors, commenters, reviewers = (
             tuple(teachers[name] for name in self.rules.named(role, self.teachers)) for role in ROLES

@@ -24,7 +24,7 @@ from vivavoce.debate.speaking import Member, Rules
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, compared, results
-from vivavoce.graph import Graph, read_graphs, write_graphs
+from vivavoce.graph import Graph, Stored, stored
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
@@ -44,7 +44,7 @@ class Trained:
 
 
 R = TypeVar("R", bound=Rules)
-Asking = Callable[[Callable[[Graph], None]], Awaitable[list[Graph]]]
+Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
 """Asks whatever a stage asks; tells of each graph as it is done."""
 
 
@@ -101,7 +101,7 @@ class Session(Generic[R]):
         rules: Rules,
         problems: Sequence[Problem],
         ask: Asking,
-    ) -> list[Graph]:
+    ) -> Stored:
         """What was said of ``problems`` in a stage: kept from before where nothing changed, else asked for and kept."""
         depends = [
             [p.id for p in problems],
@@ -114,18 +114,18 @@ class Session(Generic[R]):
         ]
         path = self.run.path / "graphs" / f"{stage}.jsonl"
         if (graphs := self.run.cached(path, depends)) is not None:
-            return list(read_graphs(graphs))
+            return stored(graphs)
         with bar(f"{stage} questions", len(problems)) as advance:
             made = await ask(lambda _: advance())
         failed = sum(len(g.failures()) for g in made)
         if failed:
             say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
-        self.run.keep(path, depends, lambda part: write_graphs(part, made))
-        return made
+        self.run.keep(path, depends, made.write)
+        return stored(path)
 
     async def _debated(
         self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
-    ) -> list[Graph]:
+    ) -> Stored:
         """What ``members`` say of ``problems`` in a debate by ``rules``."""
         committee = Committee(
             tuple(members),

@@ -1,0 +1,198 @@
+"""The engine against a server on loopback: how near it comes to what the server allows, and what it costs itself.
+
+Debates run as they do in a run, journal included; the server's latency and slots are known, so the ideal is too::
+
+    ideal seconds = calls * latency / slots
+
+Client and server have a core each, where the machine has two. Every measurement is a process of its own, so that
+memory and imports of one do not count for the next; the bare loop over the openai package stands beside ours where
+that is installed, and distilabel where the Python of an environment that holds it is named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vivavoce.agents import open_agent
+from vivavoce.agents.journal import Journal
+from vivavoce.bench.loopback import loopback, pin, stats
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Member
+from vivavoce.records import Problem, Sampling
+from vivavoce.tasks import open_task
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked, of which server."""
+
+    latency_s: float
+    slots: int
+    questions: int
+    teachers: int = 4
+    rounds: int = 3
+    notes: bool = True
+    """Reflections and critiques between the rounds; without them, each round waits for the one before alone."""
+
+
+DEBATE = Work(0.2, 64, 232)
+TWO_STEPS = Work(0.2, 64, 1000, teachers=1, rounds=2, notes=False)
+NO_LATENCY = Work(0.0, 64, 232)
+MANY = Work(2.0, 1000, 400)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One measurement."""
+
+    calls: int
+    seconds: float
+    """From the first request's arrival to the last answer, as the server saw it."""
+    ideal_s: float
+    retries: int
+    cpu_ms: float
+    """Processor time of the client for each call, in milliseconds."""
+    peak_mib: float
+
+    @property
+    def ratio(self) -> float:
+        """Share of the ideal rate."""
+        return self.ideal_s / self.seconds
+
+    @property
+    def rate(self) -> float:
+        """Calls a second."""
+        return self.calls / self.seconds
+
+
+def run(distilabel: Path | None = None) -> dict[str, Any]:
+    """All measurements; about a minute and a half."""
+    debate, steps, bare, many = (_ours(work) for work in (DEBATE, TWO_STEPS, NO_LATENCY, MANY))
+    found: dict[str, Any] = {
+        "debate": _shown(debate),
+        "two_steps": _shown(steps),
+        "no_latency": _shown(bare),
+        "in_flight_1000": _shown(many),
+        "peers": {},
+    }
+    peers = {"openai": Path(sys.executable)} if importlib.util.find_spec("openai") else {}
+    for name, python in {**peers, **({"distilabel": distilabel} if distilabel else {})}.items():
+        found["peers"][name] = {
+            "debate": _shown(_peer(name, python, DEBATE, debate.calls)),
+            "two_steps": _shown(_peer(name, python, TWO_STEPS, steps.calls, steps=2)),
+            "no_latency": _shown(_peer(name, python, NO_LATENCY, bare.calls)),
+        }
+    return found
+
+
+def told(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows for people: what was measured, whose, and the figures."""
+    titles = {
+        "debate": "debates, 200 ms, 64 slots",
+        "two_steps": "two steps, 1,000 questions",
+        "no_latency": "no latency, one core",
+        "in_flight_1000": "1,000 in flight, 2 s",
+    }
+    rows = []
+    for whose, figures in {"vivavoce": found, **found["peers"]}.items():
+        for key, title in titles.items():
+            if (f := figures.get(key)) is not None:
+                share = f"{100 * f['ratio']:.1f} %" if f["ideal_s"] else "–"
+                cells = (f"{f['calls']:,}", f"{f['seconds']:.2f}", share, f"{f['rate']:,.0f}", f"{f['retries']}")
+                rows.append((title, whose, *cells, f"{f['cpu_ms']:.2f}", f"{f['peak_mib']:.0f}"))
+    return rows
+
+
+def _shown(found: Found) -> dict[str, Any]:
+    return {**asdict(found), "ratio": found.ratio, "rate": found.rate}
+
+
+def _cores() -> tuple[int | None, int | None]:
+    """One for the client, one for the server."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
+
+
+def _ours(work: Work) -> Found:
+    mine, servers = _cores()
+    with loopback(work.latency_s, work.slots, servers) as address:
+        settings = json.dumps({"work": asdict(work), "address": address, "core": mine})
+        spent = _spent([sys.executable, "-m", "vivavoce.bench.engine", settings])
+        return _found(work, address, spent)
+
+
+def _peer(name: str, python: Path, work: Work, calls: int, steps: int = 1) -> Found:
+    """The same number of calls by somebody else's engine, asked for as many in flight as the server has slots."""
+    mine, servers = _cores()
+    script = Path(__file__).with_name(f"peer_{name}.py")
+    with loopback(work.latency_s, work.slots, servers) as address:
+        settings = {"address": address, "calls": calls, "in_flight": work.slots, "steps": steps, "core": mine}
+        return _found(work, address, _spent([str(python), str(script), json.dumps(settings)]))
+
+
+def _spent(command: Sequence[str]) -> dict[str, Any]:
+    """What a client prints about itself."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _found(work: Work, address: str, spent: dict[str, Any]) -> Found:
+    calls, served = spent["calls"], stats(address)
+    return Found(
+        calls,
+        served["span_s"],
+        calls * work.latency_s / work.slots,
+        served["served"] - calls,
+        1000 * spent["cpu_s"] / calls,
+        spent["peak_mib"],
+    )
+
+
+async def _debates(work: Work, address: str, journal: Journal) -> None:
+    options = {"model": "m", "base_url": address, "api_key_env": None, "max_concurrency": work.slots}
+    rules = DebateRules(
+        max_rounds=work.rounds,
+        stop="cap_only",
+        reflect=work.notes,
+        feedback_from="all_right" if work.notes else "none",
+    )
+    problems = [Problem(f"q{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(work.questions)]
+    async with AsyncExitStack() as stack:
+        agents = [open_agent(f"t{i}", "openai_chat", options) for i in range(work.teachers)]
+        for agent in agents:
+            stack.push_async_callback(agent.aclose)
+        members = tuple(Member(agent, "teacher", Sampling()) for agent in agents)
+        committee = Committee(members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
+        await debate_all(problems, committee, in_flight=work.questions)
+
+
+def _client(work: Work, address: str, core: int | None) -> dict[str, Any]:
+    import aiohttp  # noqa: F401  before the clock starts
+
+    pin(core)
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.sqlite") as journal:
+        begun = time.process_time()
+        asyncio.run(_debates(work, address, journal))
+        cpu_s = time.process_time() - begun
+        calls = sum(cost.calls - cost.failures for cost in journal.costs())
+    return {"calls": calls, "cpu_s": cpu_s, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    print(json.dumps(_client(Work(**given["work"]), given["address"], given["core"])))  # noqa: T201

@@ -1,0 +1,141 @@
+"""A chat endpoint on loopback for measurements: known latency, known slots, answers that depend on the request alone.
+
+A bare protocol on asyncio, so that it is not the limit of what is measured: several thousand calls a second on one
+core. Run as a process of its own; it prints its port, and counts what it served at ``GET /stats``::
+
+    python -m vivavoce.bench.loopback '{"latency_s": 0.2, "slots": 64, "core": 1}'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+_REASONING = "First we look at what is given. " * 30
+
+
+def completion(body: bytes) -> bytes:
+    """Right (4) for about half of the requests to ``2 + 2``, by a hash of the request."""
+    right = hashlib.sha256(body).digest()[0] % 2
+    usage = {"prompt_tokens": len(body) // 4, "completion_tokens": len(_REASONING) // 4}
+    message = {"role": "assistant", "content": f"{_REASONING}\nFinal answer: {4 if right else 5}"}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    answer = {"id": "c", "object": "chat.completion", "created": 1, "model": "loopback", "choices": [choice]}
+    return json.dumps({**answer, "usage": usage}).encode()
+
+
+class Loopback:
+    """``slots`` requests are worked on at once, each for ``latency_s``; the others wait in the order they came."""
+
+    def __init__(self, latency_s: float, slots: int) -> None:
+        self.latency_s, self.slots = latency_s, slots
+        self.busy = self.served = self.most_waiting = 0
+        self.first_at = self.last_at = 0.0
+        self.waiting: deque[tuple[_Connection, bytes]] = deque()
+
+    def take(self, connection: _Connection, body: bytes) -> None:
+        """A request has come."""
+        self.first_at = self.first_at or time.monotonic()
+        if self.busy < self.slots:
+            self._begin(connection, body)
+        else:
+            self.waiting.append((connection, body))
+            self.most_waiting = max(self.most_waiting, len(self.waiting))
+
+    def stats(self) -> dict[str, Any]:
+        """What was served so far; ``span_s`` is from the first arrival to the last answer."""
+        return {"served": self.served, "span_s": self.last_at - self.first_at, "most_waiting": self.most_waiting}
+
+    def _begin(self, connection: _Connection, body: bytes) -> None:
+        self.busy += 1
+        if self.latency_s:
+            asyncio.get_running_loop().call_later(self.latency_s, self._end, connection, body)
+        else:
+            self._end(connection, body)
+
+    def _end(self, connection: _Connection, body: bytes) -> None:
+        connection.answer(completion(body))
+        self.busy -= 1
+        self.served += 1
+        self.last_at = time.monotonic()
+        if self.waiting:
+            self._begin(*self.waiting.popleft())
+
+
+class _Connection(asyncio.Protocol):
+    """One request after the other, each with a Content-Length: enough HTTP for clients that are not under test."""
+
+    def __init__(self, server: Loopback) -> None:
+        self.server, self.received = server, bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = bytes(self.received[:end]).lower()
+        at = head.find(b"content-length:")
+        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(self.received) < end + 4 + length:
+            return
+        body = bytes(self.received[end + 4 : end + 4 + length])
+        del self.received[: end + 4 + length]
+        if head.startswith(b"get "):
+            self.answer(json.dumps(self.server.stats()).encode())
+        else:
+            self.server.take(self, body)
+
+    def answer(self, body: bytes) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.transport.write(head + body)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def loopback(latency_s: float, slots: int, core: int | None = None) -> Iterator[str]:
+    """Address of such a server, in a process of its own and on that core where the machine allows it."""
+    settings = json.dumps({"latency_s": latency_s, "slots": slots, "core": core})
+    command = [sys.executable, "-m", "vivavoce.bench.loopback", settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        finally:
+            server.kill()
+
+
+def stats(address: str) -> dict[str, Any]:
+    """What a server has served."""
+    with urllib.request.urlopen(f"{address}/stats", timeout=30) as answer:
+        return json.load(answer)
+
+
+def pin(core: int | None) -> None:
+    """Keep this process to one core, where the platform can."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
+async def _serve(latency_s: float, slots: int, core: int | None) -> None:
+    pin(core)
+    server = Loopback(latency_s, slots)
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: _Connection(server), "127.0.0.1", 0, backlog=4096)
+    print(listening.sockets[0].getsockname()[1], flush=True)  # noqa: T201
+    await listening.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(**json.loads(sys.argv[1])))
