@@ -55,6 +55,11 @@ def test_imports_point_one_way(path: Path) -> None:
     assert all(ROOMS.index(u) <= ROOMS.index(room) for u in used), f"{room} imports {used}"
 
 
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_what_we_measure_against_is_no_part_of_what_we_are(path: Path) -> None:
+    assert path.parent.name == "bench" or not any(name.split(".")[0] == "trl" for name in imports(path))
+
+
 def test_no_file_is_called_utils() -> None:
     assert not {p.stem for p in SOURCE.rglob("*.py")} & {"utils", "util", "common", "helpers", "base", "misc"}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivavoce import __version__
-from vivavoce.errors import DataError, RecipeError, UserError
+from vivavoce.errors import DataError, MissingDependency, RecipeError, UserError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
@@ -466,18 +468,38 @@ def bench_tree_dpo(
     shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],
     context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
     answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 256,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
     as_json: AsJson = False,
 ) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
-    from dataclasses import asdict
-
     sizes = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in shape]
     if not all(sizes):
         raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
-    from vivavoce.bench.tree_dpo import Shape, run
+    with _peer("trl"):
+        from vivavoce.bench.tree_dpo import Shape, run
 
-    found = [run(Shape(int(size[1]), int(size[2]), context, answers)) for size in sizes if size]
-    typer.echo(json.dumps([asdict(one) for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+    found = [
+        run(Shape(int(size[1]), int(size[2]), context, answers), hidden=hidden, layers=layers) for size in sizes if size
+    ]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@bench_app.command("on-policy")
+def bench_on_policy(
+    states: Annotated[int, typer.Option(help="States of the step.")] = 8,
+    answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
+    vocabulary: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 32768,
+    transcript: Annotated[int, typer.Option(help="Tokens of the transcript that answers are scored under.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
+    with _peer("trl"):
+        from vivavoce.bench.on_policy import Shape, run, whole
+
+    shape = Shape(states=states, answer=answers, vocabulary=vocabulary, transcript=transcript)
+    found = [*run(shape), whole(rollouts=1), whole(rollouts=4)]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
 @bench_app.command("debate")
@@ -520,6 +542,18 @@ def bench_engine(
         return
     head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
     _print_table(head, told(found))
+
+
+@contextmanager
+def _peer(package: str) -> Iterator[None]:
+    """Around the import of a benchmark that measures against ``package``, which nothing else here needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        what = f"this benchmark measures against {package}, which is not installed"
+        raise MissingDependency(what, "viva bench", 'pip install "vivavoce[bench]"') from error
 
 
 def _load(recipe: Path, overrides: list[str]) -> Recipe:

@@ -36,7 +36,7 @@ from vivavoce.progress import say
 from vivavoce.records import digest, from_json, to_json
 
 T = TypeVar("T")
-_REPORTED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "aiohttp", "pydantic")
+_REPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "aiohttp", "pydantic")
 
 
 class Run:

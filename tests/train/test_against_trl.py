@@ -1,4 +1,4 @@
-"""Golden test: loss and gradients of a packed update are those of TRL's DPOTrainer on the rows that we export."""
+"""Golden tests: loss and gradients of a packed update are those of TRL's trainers on the rows that we export."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +12,9 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from vivavoce.data.export import SFTForm, preference_rows, sft_rows, write_rows
 from vivavoce.records import Example, Tree
-from vivavoce.train import TreeDPOSettings, reference
+from vivavoce.train import SFTSettings, TreeDPOSettings, reference, supervised
 from vivavoce.train.scoring import Method, attending
+from vivavoce.train.sft import Plain
 from vivavoce.train.tokens import score_rows
 from vivavoce.train.tree_dpo import TreeDPOTrainer
 from vivavoce.train.trees import Steps, branchings
@@ -94,6 +95,40 @@ def test_a_tree_that_branches_inside_the_answer_is_trl_s_pairs_of_whole_answers(
 ):
     steps = [tree((" then 7 = 42.", " and 7 = 42"), (" then 7 = 48.",), prefix="Check each step, 6 *")]
     assert_same(theirs(any_tokenizer, steps, tmp_path), ours(any_tokenizer, steps, tmp_path))
+
+
+@pytest.mark.parametrize("budget", [4096, 48])
+def test_an_sft_update_has_the_loss_and_gradients_of_trl_s(
+    any_tokenizer: PreTrainedTokenizerFast, trees: list[Tree], tmp_path: Path, budget: int
+):
+    rows = [Example(t.problem, t.prompt, c.text, ("n",)) for t in trees for c in (*t.chosen, *t.rejected)]
+    write_rows(tmp_path / "rows.jsonl", sft_rows(rows, "prompt-completion"))
+    loaded = load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train", cache_dir=str(tmp_path))
+    config = SFTConfig(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=len(rows),
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        max_length=None,
+        activation_checkpointing=False,
+    )
+    model = tiny_model(seed=0)
+    trainer = SFTTrainer(model, args=config, train_dataset=loaded, processing_class=any_tokenizer)
+    (batch,) = trainer.get_train_dataloader()
+    loss = cast(torch.Tensor, trainer.compute_loss(model, batch))
+    loss.backward()
+
+    mine, wanted = tiny_model(seed=0), SFTSettings(lora=None, rows_per_step=len(rows), max_steps=1, device="cpu")
+    taught, _ = supervised._rows(any_tokenizer, rows, wanted, tmp_path)
+    steps = supervised.Steps(taught, Plain.of(taught, wanted, 1), budget)
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    method = Method("blocks")
+    ours = supervised.SupervisedTrainer(mine, arguments, steps, wanted, method, ["answer"])
+    with attending(mine, method):
+        found = ours.training_step(mine, steps[0])
+    assert_same((loss.item(), gradients(model)), (found.item(), gradients(mine)))
+    assert len(steps[0]["parts"]) == 1 or budget == 48
 
 
 @pytest.mark.parametrize("form", ["messages", "prompt-completion"])

@@ -32,8 +32,8 @@ def grads(model: torch.nn.Module) -> list[torch.Tensor]:
 def test_projecting_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     model = tiny_model()
     found = []
-    for chunk in (scoring.CHUNK, 400 * 7):
-        monkeypatch.setattr(scoring, "CHUNK", chunk)
+    for chunk in (scoring.CHUNK["cpu"], 400 * 7):
+        monkeypatch.setitem(scoring.CHUNK, "cpu", chunk)
         model.zero_grad()
         with attending(model, Method("blocks")):
             values = logprobs(model, PACKED, Method("blocks"))
@@ -45,7 +45,7 @@ def test_projecting_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_logits_of_a_whole_row_never_exist(monkeypatch: pytest.MonkeyPatch):
     model = tiny_model()
-    monkeypatch.setattr(scoring, "CHUNK", 400 * 7)
+    monkeypatch.setitem(scoring.CHUNK, "cpu", 400 * 7)
     seen: list[int] = []
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2]))
     with torch.no_grad(), attending(model, Method("blocks")):

@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the loss is plain masked cross-entropy, and a killed run goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vivavoce.train import SFTSettings
 from vivavoce.train.sft import train_sft
 from vivavoce.train.tokens import score_rows
 
-# PEFT 0.21 and TRL 1.16 still ask for a name that transformers 5.23 has renamed.
+# PEFT 0.21 still asks for a name that transformers 5.23 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 ROWS = [
@@ -62,9 +63,23 @@ def test_the_loss_is_plain_cross_entropy_over_the_completion(
         torch.testing.assert_close(after[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_answers_to_one_question_share_it_and_a_row_counts_by_its_weight(student: Path, tmp_path: Path):
+    twice = [ROWS[0], replace(ROWS[0], completion="12 + 30 is 42.")]
+    plain = train_sft(student, twice, settings(max_steps=1, rows_per_step=2), tmp_path / "plain", seed=1)
+    apart = [
+        train_sft(student, [e], settings(max_steps=1, rows_per_step=1), tmp_path / e.completion, seed=1) for e in twice
+    ]
+    assert plain.tokens_seen < sum(result.tokens_seen for result in apart)
+    rows = [replace(twice[0], weight=3.0), twice[1], replace(ROWS[1], weight=0.0)]
+    weighted = train_sft(student, rows, settings(max_steps=1, rows_per_step=2), tmp_path / "weighted", seed=1)
+    again = train_sft(student, [twice[0]] * 3 + [twice[1]], settings(max_steps=1), tmp_path / "again", seed=1)
+    assert weighted.rows_used == 2, "what counts nothing is not read"
+    assert weighted.first_loss == pytest.approx(again.first_loss, rel=1e-5) != pytest.approx(plain.first_loss, rel=1e-3)
+
+
 def test_splitting_an_update_into_passes_changes_nothing(student: Path, tmp_path: Path):
     train_sft(student, ROWS, settings(), tmp_path / "whole", seed=1)
-    train_sft(student, ROWS, settings(rows_per_pass=1), tmp_path / "split", seed=1)
+    train_sft(student, ROWS, settings(token_budget=40), tmp_path / "split", seed=1)
     whole, split = weights(tmp_path / "whole"), weights(tmp_path / "split")
     for name, value in whole.items():
         torch.testing.assert_close(split[name], value, rtol=1e-4, atol=1e-5, msg=name)

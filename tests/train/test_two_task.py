@@ -16,8 +16,9 @@ from vivavoce.errors import DataError
 from vivavoce.records import Example
 from vivavoce.train.settings import SFTSettings, TwoTaskSettings
 from vivavoce.train.sft import train_sft
+from vivavoce.train.supervised import Steps, Taught
 from vivavoce.train.tokens import Scored, score_rows
-from vivavoce.train.two_task import Steps, Taught, train_two_task, updates
+from vivavoce.train.two_task import TwoTasks, train_two_task, updates
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -97,9 +98,9 @@ def test_alpha_0_and_1_are_plain_training_on_one_stream(student: Path, tmp_path:
 def taught(n: dict[str, tuple[int, int]]) -> list[Taught]:
     row = Scored((1, 2, 3), 1)
     return [
-        Taught(problem, kind, row, 1.0)
+        Taught(problem, stream, row, 1.0)
         for problem, counts in n.items()
-        for kind, many in zip((True, False), counts, strict=True)
+        for stream, many in zip(("feedback", "answer"), counts, strict=True)
         for _ in range(many)
     ]
 
@@ -107,8 +108,8 @@ def taught(n: dict[str, tuple[int, int]]) -> list[Taught]:
 def test_paired_updates_hold_one_of_each_and_leave_out_who_has_not_both():
     rows = taught({"a": (3, 2), "b": (3, 0), "c": (3, 1), "d": (0, 1)})
     made = updates(rows, settings(pairing="paired-fixed", rows_per_step=2, max_steps=10), seed=1)
-    assert all(Counter((rows[i].problem, rows[i].feedback) for i in u) == Counter(
-        {(p, kind): 1 for p in "ac" for kind in (True, False)}) for u in made)  # fmt: skip
+    assert all(Counter((rows[i].problem, rows[i].stream) for i in u) == Counter(
+        {(p, stream): 1 for p in "ac" for stream in ("feedback", "answer")}) for u in made)  # fmt: skip
     assert len({frozenset(u) for u in made}) == 1, "drawn once"
     again = updates(rows, settings(pairing="paired-resampled", rows_per_step=2, max_steps=10), seed=1)
     assert len({frozenset(u) for u in again}) > 1, "drawn every epoch"
@@ -120,28 +121,28 @@ def test_independent_streams_run_at_their_own_pace():
     rows = taught({"a": (6, 1), "b": (6, 2)})
     made = updates(rows, settings(rows_per_step=3, max_steps=None, epochs=2), seed=1)
     assert len(made) == 8, "two passes over the longer stream of 12, three at a time"
-    assert all(Counter(rows[i].feedback for i in u) == {True: 3, False: 3} for u in made)
-    assert set(Counter(i for u in made for i in u if rows[i].feedback).values()) == {2}
-    assert set(Counter(i for u in made for i in u if not rows[i].feedback).values()) == {8}
+    assert all(Counter(rows[i].stream for i in u) == {"feedback": 3, "answer": 3} for u in made)
+    assert set(Counter(i for u in made for i in u if rows[i].stream == "feedback").values()) == {2}
+    assert set(Counter(i for u in made for i in u if rows[i].stream == "answer").values()) == {8}
 
 
 def test_the_mixed_stream_has_the_same_objective_over_an_epoch():
     rows = taught({"a": (5, 1), "b": (4, 2)})
     how = settings(pairing="flat-weighted", rows_per_step=3, max_steps=None, epochs=1)
-    steps = Steps(rows, updates(rows, how, 1), how)
-    factors: Counter[bool] = Counter()
+    steps = Steps(rows, TwoTasks(rows, how, updates(rows, how, 1)), how.token_budget)
+    factors: Counter[str] = Counter()
     for i in range(len(steps)):
         for part in steps[i]["parts"]:
-            for factor, kind in zip(part.factors, part.feedback, strict=True):
-                factors[kind] += factor / len(steps)  # type: ignore[assignment]
-    assert dict(factors) == pytest.approx({True: 0.3 / 2, False: 0.7 / 2}), "two tokens a row"
+            for factor, stream in zip(part.factors, part.streams, strict=True):
+                factors[stream] += factor / len(steps)  # type: ignore[assignment]
+    assert dict(factors) == pytest.approx({"feedback": 0.3 / 2, "answer": 0.7 / 2}), "two tokens a row"
 
 
 def test_devices_share_an_update_whose_factors_are_those_of_one():
     rows = taught({"a": (3, 2), "b": (3, 1)})
     how = settings(rows_per_step=3)
-    order = updates(rows, how, 1)
-    whole, split = Steps(rows, order, how), Steps(rows, order, how, devices=4)
+    schedule = TwoTasks(rows, how, updates(rows, how, 1))
+    whole, split = Steps(rows, schedule, how.token_budget), Steps(rows, schedule, how.token_budget, devices=4)
     together = sorted(f for d in range(4) for part in split[d]["parts"] for f in part.factors)
     assert together == sorted(f for part in whole[0]["parts"] for f in part.factors)
 
@@ -180,9 +181,4 @@ def test_a_stream_that_is_empty_counts_nothing_and_is_reported(
 def test_it_overfits_both_tasks(student: Path, tmp_path: Path):
     result = train_two_task(student, ROWS, settings(max_steps=60, learning_rate=1e-2, adam_eps=1e-8), tmp_path, seed=1)
     assert result.last_loss < 0.2 * result.first_loss
-    assert {"feedback", "rationale"} <= set(result.history[0])
-
-
-def test_weighted_rows_are_refused_by_plain_training(student: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="has weight"):
-        train_sft(student, ROWS, SFTSettings(lora=None), tmp_path, seed=1)
+    assert {"feedback", "answer"} <= set(result.history[0])

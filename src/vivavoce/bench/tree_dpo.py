@@ -1,33 +1,28 @@
 """Packed T-DPO against TRL's DPOTrainer on the same pairs: equal loss and gradients first, then time and memory.
 
 Both sides pay for one epoch of one update: the reference's log-probabilities, forward, backward, optimiser. TRL runs at
-each batch size, with its default reference and with ``precompute_ref_log_probs``, and its best is what counts. The two
-best then alternate, so that a busy machine slows both; processor time is measured beside the clock for the same reason.
+each batch size, with its default reference and with ``precompute_ref_log_probs``, and its best is what counts.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, TrainingArguments
+from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
-from vivavoce.records import Completion, Message, Tree
+from vivavoce.bench.models import Words, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Timing, alternate, apart, facts, memory_ratio, ratios
+from vivavoce.records import Completion, Tree
 from vivavoce.train import TreeDPOSettings
 from vivavoce.train.checkpoint import threads as torch_threads
 from vivavoce.train.reference import reference_logprobs
@@ -38,10 +33,6 @@ from vivavoce.train.trees import Steps, branchings
 logger = logging.getLogger(__name__)
 
 VOCABULARY = 2048
-TEMPLATE = (
-    "{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] + ' <end>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -61,16 +52,6 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Repeated measurements of one side, in seconds: by the clock, and of this process's processors."""
-
-    wall: tuple[float, ...]
-    cpu: tuple[float, ...]
-    peak_mb: float | None
-    """Memory above what was held before, MiB: of the device, or of the process where Linux tells."""
-
-
-@dataclass(frozen=True)
 class Result:
     """What :func:`run` measured."""
 
@@ -87,11 +68,18 @@ class Result:
     attention: str
     facts: dict[str, str]
 
-    def ratios(self, clock: str = "wall") -> tuple[float, float, float]:
-        """TRL's time over ours in neighbouring passes: least, median, greatest."""
-        pairs = zip(getattr(self.theirs, clock), getattr(self.ours, clock), strict=True)
-        found = [theirs / ours for theirs, ours in pairs]
-        return min(found), median(found), max(found)
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        return {
+            "ratio": middle,
+            "spread": [low, high],
+            "floor": self.shape.floor,
+            "of_floor": middle / self.shape.floor,
+            "max_rel_grad_diff": self.gradient_error,
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+            **asdict(self),
+        }
 
     def __str__(self) -> str:
         shape = self.shape
@@ -101,7 +89,7 @@ class Result:
             f"  equal: loss to {self.loss_error:.1e}, gradients to {self.gradient_error:.1e} (relative)",
         ]
         for clock, name in (("wall", "clock"), ("cpu", "processor time")):
-            low, middle, high = self.ratios(clock)
+            low, middle, high = ratios(self.ours, self.theirs, clock)
             ours, theirs = median(getattr(self.ours, clock)), median(getattr(self.theirs, clock))
             lines.append(f"  {name}: {middle:.2f}x ({low:.2f} to {high:.2f}); {theirs:.2f} s against {ours:.2f} s")
         if self.ours.peak_mb and self.theirs.peak_mb:
@@ -132,24 +120,9 @@ def run(
     Raises AssertionError where loss or gradients differ by more than float32 explains.
     """
     shape = shape or Shape()
-    torch.manual_seed(seed)
-    tokenizer, rows = _tokenizer(), _trees(shape, trees, seed)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=max(1, hidden // 128),
-        head_dim=64,
-        max_position_embeddings=8192,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
-    model, other = (cast(torch.nn.Module, Qwen3ForCausalLM(config)).to(device) for _ in range(2))
+    tokenizer, rows = word_tokenizer(VOCABULARY), _trees(shape, trees, seed)
+    model, other = (random_model(VOCABULARY, hidden, layers, device, seed) for _ in range(2))
     # The answers' probabilities must not differ from the reference's by accident of size: start both alike, then move.
-    other.load_state_dict(model.state_dict())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=1e-3)
@@ -175,7 +148,7 @@ def _measure(
         for precompute in (False, True):
             name = f"batch {size}, {'precomputed' if precompute else 'default'} reference"
             passes[name] = _theirs(model, other, tokenizer, rows, folder, device, size, precompute)
-    errors = _equal(model, ours, next(iter(passes.values())))
+    errors = apart(model, ours, next(iter(passes.values())))
     variants = {}
     for name, one in passes.items():
         started = time.perf_counter()
@@ -183,17 +156,7 @@ def _measure(
         variants[name] = time.perf_counter() - started
         logger.info("%s: %.2f s", name, variants[name])
     best = min(variants, key=lambda name: variants[name])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    times: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
-    for _ in range(repeats):
-        for side, one in (("theirs", passes[best]), ("ours", ours)):
-            times[side].append(_timed(one, optimizer, device))
-            logger.info("%s: %.2f s, %.2f s of processor", side, *times[side][-1])
-    peaks = {side: _peak(one, model, device) for side, one in (("ours", ours), ("theirs", passes[best]))}
-    timings = {
-        side: Timing(tuple(t[0] for t in found), tuple(t[1] for t in found), peaks[side])
-        for side, found in times.items()
-    }
+    timings = alternate({"theirs": passes[best], "ours": ours}, model, device, repeats)
     return Result(
         shape,
         timings["ours"],
@@ -202,7 +165,7 @@ def _measure(
         variants,
         *errors,
         attention,
-        _facts(device),
+        facts(device, "torch", "transformers", "trl"),
     )
 
 
@@ -284,98 +247,16 @@ def _weighted(trainer: DPOTrainer, model: Any, batch: dict[str, Any], share: flo
     return loss.detach()
 
 
-def _equal(model: Any, ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
-    found = []
-    for one in (theirs, ours):
-        model.zero_grad()
-        loss = one()
-        found.append((loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
-    model.zero_grad()
-    (wanted, gradients), (loss, others) = found
-    worst = max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(gradients, others, strict=True))
-    error = abs(loss / wanted - 1)
-    assert error < 1e-4, f"the loss is {loss}, TRL's is {wanted}"
-    assert worst < 1e-3, f"a gradient differs from TRL's by {worst:.1e}"
-    return error, worst
-
-
-def _timed(one: Callable[[], float], optimizer: torch.optim.Optimizer, device: str) -> tuple[float, float]:
-    gc.collect()
-    wall, cpu = time.perf_counter(), time.process_time()
-    one()
-    optimizer.step()
-    optimizer.zero_grad()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def _peak(one: Callable[[], float], model: Any, device: str) -> float | None:
-    model.zero_grad()
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        one()
-        return (torch.cuda.max_memory_allocated() - held) / 2**20
-    with suppress(OSError):
-        _trim()
-        Path("/proc/self/clear_refs").write_text("5")  # sets Linux's high-water mark back
-        held = _status("VmRSS")
-        one()
-        return (_status("VmHWM") - held) / 1024
-    return None
-
-
-def _trim() -> None:
-    """Give the C library's free memory back, so that one side does not run in the other's."""
-    import ctypes
-
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
-def _facts(device: str) -> dict[str, str]:
-    names = ("torch", "transformers", "trl")
-    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    if device == "cpu":
-        with suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            machine = next((line.split(": ")[1] for line in lines if line.startswith("model name")), machine)
-    return {"machine": f"{machine} ({torch.get_num_threads()} threads)", **{name: version(name) for name in names}}
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word, so that lengths are exact."""
-    special = ["<pad>", "<end>", "<unk>", "<user>", "<assistant>"]
-    words = {token: i for i, token in enumerate([*special, *(f"w{i}" for i in range(VOCABULARY - len(special)))])}
-    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.add_special_tokens(special)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", eos_token="<end>", unk_token="<unk>", chat_template=TEMPLATE
-    )
-
-
 def _trees(shape: Shape, count: int, seed: int) -> list[Tree]:
-    draw = np.random.default_rng(seed)
-
-    def words(size: int) -> str:
-        return " ".join(f"w{i}" for i in draw.integers(0, VOCABULARY - 5, size))
+    words = Words(VOCABULARY, seed)
 
     def answers(size: int) -> tuple[Completion, ...]:
-        return tuple(Completion(words(shape.answer - 1), "") for _ in range(size))  # the end of turn is the last token
+        return tuple(Completion(words.answer(shape.answer), "") for _ in range(size))
 
-    def tree(i: int) -> Tree:
-        prompt = (Message(role="user", content=words(shape.context - 3)),)  # <user> … <end> <assistant>
-        return Tree(f"tree {i}", f"problem {i}", prompt, answers(shape.right), answers(shape.wrong))
+    return [
+        Tree(f"tree {i}", f"problem {i}", words.prompt(shape.context), answers(shape.right), answers(shape.wrong))
+        for i in range(count)
+    ]
 
-    return [tree(i) for i in range(count)]
 
-
-__all__ = ["Result", "Shape", "Timing", "run"]
+__all__ = ["Result", "Shape", "run"]

@@ -34,7 +34,7 @@ class Supervision(BaseModel):
     context: Literal["transcript", "none", "shuffled", "filler", "gold"] = Field(
         default="transcript",
         description="what a scorer reads beyond the student's prompt: the debate (paper), nothing, the debate on "
-        "another question, words of no meaning of the same length, or the right answer",
+        "another question, words of no meaning of the same length, or the debate as if all had been right",
     )
     rounds: int | None = Field(
         default=None, ge=1, description="rounds of the debate that are shown; 1: independent answers; None: all"
@@ -131,12 +131,14 @@ def states(
 
 def _context(source: Graph, graph: Graph, last: int, reader: str, how: Supervision, made: Debated) -> Context:
     """What ``reader`` is shown: of ``source``, a debate on this question or on another one."""
-    if how.context == "gold":
-        worked = getattr(made.task, "worked", None)
-        text = worked(graph.problem) if worked else f"The right answer is {graph.problem.gold}."
-        return Context((Statement("Agent 1", 1, text, None, ()),), (), saw_gold=True)
     rounds = min(last, source.rounds - 1)
     context = shared_information(source, rounds, reader, made.speakers, made.rules)
+    if how.context == "gold":
+        # in the form of the debate, as if all had said it: another form would test how teachers read that
+        worked = getattr(made.task, "worked", None)
+        text = worked(graph.problem) if worked else f"The right answer is {graph.problem.gold}."
+        right = tuple(replace(s, text=text, reflection=None, critiques=()) for s in context.statements)
+        return Context(right, (), saw_gold=True)
     if how.context == "filler":
         pattern = "… "
         blank = tuple(

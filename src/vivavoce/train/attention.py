@@ -2,12 +2,13 @@
 
 ``blocks`` is an attention function registered with ``AttentionInterface``: one scaled-dot-product call for each run of
 the plan that :func:`vivavoce.train.packing.blocks` makes, so that a tree of T tokens costs the scores that it needs
-and not T x T. The plan travels as a keyword argument of the model's forward. ``flex`` hands FlexAttention a block mask
-made of the same two comparisons.
+and not T x T; unrelated short rows go in one call together. The plan travels as a keyword argument of the model's
+forward. ``flex`` hands FlexAttention a block mask made of the same two comparisons.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from vivavoce.train.packing import Packed, blocks
+from vivavoce.train.packing import Block, Packed, blocks
 
 BLOCKS = "vivavoce_blocks"
 
@@ -38,19 +39,25 @@ class Plan:
     """The runs of one packed row with their masks, made once and used by every layer."""
 
     runs: tuple[int, ...]
-    """Query tokens of each run; the runs follow one another."""
+    """Query tokens of each run that is attended to alone; what lies between them is 0 long or belongs to a batch."""
     pieces: tuple[int, ...]
     """Tokens of each piece that keys and values are cut into, where any run's context starts or stops."""
     keys: tuple[tuple[int, ...], ...]
-    """Per run: the pieces that it attends to, its own last."""
+    """Per run: the pieces that it attends to, its own last; none for what belongs to a batch."""
     masks: tuple[Tensor | None, ...]
     """Per run: None for a plain causal one, else additive, shape (queries, keys), 0 or -inf."""
+    batches: tuple[Tensor, ...]
+    """Plain causal runs of like length, attended to at once: token indices (runs, longest), the last one repeated."""
+    order: Tensor | None
+    """Where each token stands in the outputs of runs and batches, one after the other; None: in its place."""
 
 
 def plan(packed: Packed, dtype: torch.dtype, device: torch.device) -> Plan:
     """The block plan of ``packed``, masks in the model's ``dtype``."""
     runs = blocks(packed.ends)
-    spans = [(*run.context, (run.start, run.stop)) for run in runs]
+    batches = _alike([run for run in runs if run.causal])
+    together = {run.start for batch in batches for run in batch}
+    spans = [() if r.start in together else (*r.context, (r.start, r.stop)) for r in runs]
     cuts = sorted({0, len(packed), *(edge for span in spans for interval in span for edge in interval)})
     piece = {cut: i for i, cut in enumerate(cuts)}
     ends = torch.from_numpy(packed.ends)
@@ -63,12 +70,47 @@ def plan(packed: Packed, dtype: torch.dtype, device: torch.device) -> Plan:
         queries = torch.arange(run.start, run.stop)[:, None]
         seen = (keys <= queries) & (queries < ends[keys])
         masks.append(torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, -torch.inf).to(device))
+    indices = [np.stack([_stretched(run, max(r.stop - r.start for r in b)) for run in b]) for b in batches]
     return Plan(
         tuple(run.stop - run.start for run in runs),
         tuple(b - a for a, b in pairwise(cuts)),
         tuple(tuple(i for a, b in span for i in range(piece[a], piece[b])) for span in spans),
         tuple(masks),
+        tuple(torch.from_numpy(index).to(device) for index in indices),
+        _order(runs, together, indices, len(packed), device) if batches else None,
     )
+
+
+def _alike(runs: Sequence[Block]) -> list[list[Block]]:
+    """Batches of runs that differ by a quarter in length at most: a short row alone is one small call among many."""
+    batches: list[list[Block]] = []
+    for run in sorted(runs, key=lambda run: run.start - run.stop):
+        if batches and 4 * (run.stop - run.start) >= 3 * (batches[-1][0].stop - batches[-1][0].start):
+            batches[-1].append(run)
+        else:
+            batches.append([run])
+    return [batch for batch in batches if len(batch) > 1]
+
+
+def _stretched(run: Block, length: int) -> np.ndarray:
+    """The tokens of ``run``, its last one repeated: no query sees what comes after it, so padding changes nothing."""
+    return np.minimum(np.arange(run.start, run.start + length), run.stop - 1)
+
+
+def _order(
+    runs: Sequence[Block], together: set[int], indices: Sequence[np.ndarray], size: int, device: torch.device
+) -> Tensor:
+    order, at = np.empty(size, np.int64), 0
+    for run in runs:
+        if run.start not in together:
+            order[run.start : run.stop] = np.arange(at, at + run.stop - run.start)
+            at += run.stop - run.start
+    for index in indices:
+        flat = index.ravel()
+        first = np.unique(flat, return_index=True)
+        order[first[0]] = at + first[1]
+        at += len(flat)
+    return torch.from_numpy(order).to(device)
 
 
 def block_attention(
@@ -100,8 +142,21 @@ def block_attention(
             scale=scaling,
         )
         for some, seen, mask in zip(queries, trie.keys, trie.masks, strict=True)
+        if seen
     ]
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous(), None
+    for index in trie.batches:
+        some, seen, values_ = (_gathered(x, index) for x in (query, key, value))
+        together = scaled_dot_product_attention(some, seen, values_, dropout_p=dropout, is_causal=True, scale=scaling)
+        outputs.append(together.transpose(0, 1).flatten(1, 2)[None])
+    found = torch.cat(outputs, 2)
+    if trie.order is not None:
+        found = found.index_select(2, trie.order)
+    return found.transpose(1, 2).contiguous(), None
+
+
+def _gathered(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens ``index`` (B, L) of x (1, H, T, D), shape (B, H, L, D)."""
+    return x[0].index_select(1, index.flatten()).unflatten(1, index.shape).transpose(0, 1)
 
 
 AttentionInterface.register(BLOCKS, block_attention)

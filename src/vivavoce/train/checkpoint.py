@@ -41,7 +41,7 @@ from vivavoce.records import digest, seed_of
 from vivavoce.train.settings import LoRASettings, Progress, TrainResult, TrainSettings
 
 transformers_logging.disable_progress_bar()  # its bars for loading and saving would stand amid ours
-hub.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report their use otherwise; training here tells nobody
+hub.HF_HUB_DISABLE_TELEMETRY = True  # training here tells nobody
 
 _NO_EFFECT = {"threads", "log_steps", "save_steps"}  # settings that leave the weights as they are
 
@@ -105,7 +105,7 @@ def run_key(kind: str, model: str | Path, settings: TrainSettings, seed: int, da
 
 
 def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> dict[str, Any]:
-    """The constructor arguments of transformers' TrainingArguments that both trainers share."""
+    """The constructor arguments of transformers' TrainingArguments that all trainers share."""
     return {
         "output_dir": str(out / "checkpoints"),
         "max_steps": steps,
@@ -148,13 +148,10 @@ def check_launch(arguments: TrainingArguments) -> None:
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
 
 
-def training_order(
-    count: int, size: int, steps: int, seed: int, *, lengths: list[int] | None = None, groups: list[str] | None = None
-) -> list[int]:
+def training_order(count: int, size: int, steps: int, seed: int, *, groups: list[str] | None = None) -> list[int]:
     """Indices of ``steps * size`` rows in training order: every epoch another permutation of ``count`` rows.
 
-    With ``lengths``, rows of like length share a step; with ``groups``, equal neighbours stay together. Steps run on
-    across epochs, so every step is full.
+    With ``groups``, equal neighbours stay together. Steps run on across epochs, so every step is full.
     """
     order: list[int] = []
     epoch = 0
@@ -165,23 +162,9 @@ def training_order(
             for rank, i in enumerate(shuffled):
                 first.setdefault(groups[i], rank)
             shuffled = np.array(sorted(range(count), key=lambda i: (first[groups[i]], i)))
-        if lengths is not None:
-            shuffled = _alike(shuffled, size, np.asarray(lengths), seed_of("alike", seed, epoch))
         order.extend(shuffled.tolist())
         epoch += 1
     return order[: steps * size]
-
-
-def _alike(order: np.ndarray, size: int, lengths: np.ndarray, seed: int) -> np.ndarray:
-    """Sort runs of 50 steps by length, then shuffle the steps: little padding, and still a random order."""
-    steps = []
-    for run in np.split(order, range(50 * size, len(order), 50 * size)):
-        run = run[np.argsort(lengths[run], kind="stable")]
-        steps.extend(np.split(run, range(size, len(run), size)))
-    whole = [step for step in steps if len(step) == size]
-    rest = [step for step in steps if len(step) < size]
-    ranks = np.random.default_rng(seed).permutation(len(whole))
-    return np.concatenate([*(whole[i] for i in ranks), *rest])
 
 
 class Curve(TrainerCallback):

@@ -10,16 +10,18 @@ Notation: p_k is teacher k's next-token distribution, q the student's, w_k the t
 
 Paper: arXiv:2605.01347, Eqs. 2 to 4 and 8. Differs: everything is computed in float32, whatever the models run in
 (in bfloat16 a divergence of 4e-4 has no gradient left); forward and reverse KL to K teachers are fused into one pass,
-which changes neither value nor gradient; a cut-off support always keeps a bucket for the rest.
+which changes neither value nor gradient; gradients are closed forms; a cut-off support keeps a bucket for the rest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vivavoce.train.objective import Objective
 
@@ -46,37 +48,102 @@ def distillation_loss(
     ...  for d in ("forward_kl", "reverse_kl", "jsd", "log_ratio")]
     [0.5108, 0.3681, 0.1017, 0.5878]
     """
-    s, weights = torch.log_softmax(student.float() / objective.temperature, -1), weights.detach()
+    z, weights = _tempered(student, objective), weights.detach()
     with torch.no_grad():
-        ts = [torch.log_softmax(t.float() / objective.temperature, -1) for t in teachers]
+        ts = [torch.log_softmax(_tempered(t, objective), -1) for t in teachers]
         if objective.aggregate != "sum" and len(ts) > 1:
             ts, weights = [_merged(ts, weights, objective)], weights.new_ones(len(weights), 1)
     if objective.divergence == "log_ratio":
-        return _log_ratio(s, ts, weights, sampled)
+        return _log_ratio(torch.log_softmax(z, -1), ts, weights, sampled)
     if objective.top_k is not None:
+        s = torch.log_softmax(z, -1)
         kept = _support(s, ts, weights, sampled, objective.top_k)
-        s, ts = with_rest(s, kept), [with_rest(t, kept) for t in ts]
-    kind = objective.kind
-    if kind == "reverse_kl":
-        mean = sum(w[:, None] * t for w, t in zip(weights.T, ts, strict=True))
-        return (s.exp() * (s - mean)).sum(-1)
-    if kind == "forward_kl":
-        mean = sum(w[:, None] * t.exp() for w, t in zip(weights.T, ts, strict=True))
-        constant = sum(w * (t.exp() * t).sum(-1) for w, t in zip(weights.T, ts, strict=True))
-        return constant - (mean * s).sum(-1)
-    losses = [_one(s, t, objective) for t in ts]
-    return (weights.T * torch.stack(losses)).sum(0)
+        z, ts = with_rest(s, kept), [with_rest(t, kept) for t in ts]
+    return _Divergence.apply(z, ts, weights, objective)  # type: ignore[no-any-return]
 
 
-def _one(s: Tensor, t: Tensor, objective: Objective) -> Tensor:
-    if objective.divergence == "clipped_reverse_kl":
-        return (s.exp() * (s - t).clamp(max=objective.clip)).sum(-1)
+def _tempered(logits: Tensor, objective: Objective) -> Tensor:
+    return logits.float() if objective.temperature == 1 else logits.float() / objective.temperature
+
+
+class _Divergence(torch.autograd.Function):
+    """Divergences of softmax(z), shape (N, V), from K teachers: values (N,), and their gradients while all is at hand.
+
+    Left to autograd, each is twice as many passes over (N, V) numbers and three times as many of them at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
+        form = {"reverse_kl": _reverse_kl, "forward_kl": _forward_kl, "clipped_reverse_kl": _clipped}
+        value, gradient = form.get(objective.kind, _jsd)(torch.log_softmax(z, -1), ts, weights, objective)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.saved_tensors[0] * outer[0][:, None], None, None, None
+
+
+# Each form takes log q (N, V), which it may overwrite, log p_k (N, V), weights (N, K) and the objective; it gives the
+# value (N,) and its gradient with respect to the logits of q (N, V), by d q_j / d z_i = q_i (1[i = j] - q_j).
+
+
+def _reverse_kl(s: Tensor, ts: Sequence[Tensor], weights: Tensor, _: Objective) -> tuple[Tensor, Tensor]:
+    gap = s - _mean(ts, weights)
+    q = s.exp_()
+    value = _dot(q, gap)
+    return value, gap.sub_(value[:, None]).mul_(q)
+
+
+def _forward_kl(s: Tensor, ts: Sequence[Tensor], weights: Tensor, _: Objective) -> tuple[Tensor, Tensor]:
+    ps = [t.exp() for t in ts]
+    entropy = sum(w * _dot(p, t) for w, p, t in zip(weights.T, ps, ts, strict=True))
+    p = _mean(ps, weights)
+    value = entropy - _dot(p, s)
+    return value, s.exp_().sub_(p)
+
+
+def _clipped(s: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    value, slope = s.new_zeros(len(s)), torch.zeros_like(s)
+    q = s.exp()
+    for w, t in zip(weights.T, ts, strict=True):
+        gap = s - t
+        free = gap <= objective.clip
+        gap = gap.clamp_(max=objective.clip)
+        value += w * _dot(q, gap)
+        slope += w[:, None] * gap.add_(free)
+    return value, slope.sub_(_dot(q, slope)[:, None]).mul_(q)
+
+
+def _jsd(s: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     b = objective.beta
-    # log p/m and log q/m from log p/q alone: m itself is so near to either near the ends that their difference is noise
-    gap, low, high = t - s, s.new_tensor(math.log(b)), s.new_tensor(math.log(1 - b))
-    to_t, to_s = -torch.logaddexp(low, high - gap), -torch.logaddexp(low + gap, high)
-    value = b * (t.exp() * to_t).sum(-1) + (1 - b) * (s.exp() * to_s).sum(-1)
-    return value / (b * (1 - b)) if objective.form == "continuous" else value
+    scale = 1 / (b * (1 - b)) if objective.form == "continuous" else 1.0
+    value, slope = s.new_zeros(len(s)), torch.zeros_like(s)
+    q = s.exp()
+    for w, t in zip(weights.T, ts, strict=True):
+        # log p/m and log q/m from log p/q alone: m itself is so near to either near the ends that their difference is
+        # noise. Beyond 80 nats one of the two has no mass there, and exp would overflow.
+        gap = (t - s).clamp_(-80, 80)
+        to_t = torch.neg(gap).expm1_().mul_(1 - b).log1p_().neg_()
+        to_s = gap.expm1_().mul_(b).log1p_().neg_()
+        apart = _dot(q, to_s)
+        value += scale * w * (b * _dot(t.exp(), to_t) + (1 - b) * apart)
+        slope += (scale * (1 - b) * w)[:, None] * to_s.sub_(apart[:, None])
+    return value, slope.mul_(q)
+
+
+def _mean(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """sum_k w_k x_k, shape (N, V); of one, itself."""
+    if len(xs) == 1:  # its weight is 1
+        return xs[0]
+    return torch.stack([w[:, None] * x for w, x in zip(weights.T, xs, strict=True)]).sum(0)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Row by row, (N, V) and (N, V) to (N,), without their product in between."""
+    return torch.einsum("nv,nv->n", a, b)
 
 
 def _log_ratio(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor) -> Tensor:

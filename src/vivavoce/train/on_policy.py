@@ -116,7 +116,12 @@ def train_on_policy(
         rows_dropped=len(states) - len(used),
         tokens_seen=int(trainer.state.num_input_tokens_seen),
         seconds=seconds,
-        details={"attention": method.attention, "scorers": [s.name for s in settings.scorers], **trainer.totals},
+        details={
+            "attention": method.attention,
+            "scorers": [s.name for s in settings.scorers],
+            "teacher_tokens": sum(s.tokens for s in scorers),
+            **trainer.totals,
+        },
     )
 
 
@@ -315,7 +320,7 @@ class OnPolicyTrainer(UpdateTrainer):
             hidden = predictions(model, packed, self.method)[torch.from_numpy(first).to(device)]
             top = head(model, self.method)
             compared = _Compared(self, inputs["seen"], where[first], hidden, top, sampled, weights, factor)
-            loss = chunked_loss(top, hidden, chunk_rows(self.columns), compared)
+            loss = chunked_loss(top, hidden, chunk_rows(self.columns, device), compared)
         self.totals["scored_tokens"] += len(where)
         return (loss, {"hidden": hidden}) if return_outputs else loss
 
@@ -379,7 +384,7 @@ class _Compared:
         self.served = [(k, found) for k, found in enumerate(seen) if isinstance(found, Scores)]
         self.ratios = {}
         if self.foreign:
-            size, columns = chunk_rows(trainer.columns), trainer.columns
+            size, columns = chunk_rows(trainer.columns, hidden.device), trainer.columns
             with torch.no_grad():
                 parts = zip(hidden.split(size), sampled.split(size), strict=True)
                 logps = [

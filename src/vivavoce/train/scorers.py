@@ -97,6 +97,8 @@ class OpenScorer:
         self.spec, self.model, self.tokenizer, self.settings = spec, model, tokenizer, settings
         self.marks = Marks.of(tokenizer, settings)
         self.method = Method("rows")
+        self.tokens = 0
+        """Tokens that went through the model so far."""
         self._contexts: dict[str, list[int]] = {}
 
     def prepare(self, longest: int) -> None:
@@ -138,6 +140,7 @@ class OpenScorer:
         with attending(self.model, self.method):
             for some in packed_rows(contexts, actions, self.settings.token_budget):
                 packed: Packed = pack([row(contexts, actions[i]) for i in some])
+                self.tokens += packed.unpacked if self.method.attention == "rows" else len(packed)
                 found = predictions(self.model, packed, self.method)
                 sizes = [len(actions[i].ids) for i in some]
                 assert len(found) == sum(sizes), f"{self.spec.name}: {len(found)} rows for {sum(sizes)} tokens"

@@ -87,20 +87,23 @@ class TrainSettings(BaseModel):
     )
 
 
-class SFTSettings(TrainSettings):
+class SupervisedSettings(TrainSettings):
+    """What trainings on given answers share."""
+
+    token_budget: int = Field(
+        default=4096,
+        ge=8,
+        description="Distinct tokens of one forward pass at most; texts to one prompt share it (ours).",
+    )
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+
+
+class SFTSettings(SupervisedSettings):
     """Supervised fine-tuning on right answers: -log p(completion | prompt), mean over the completion tokens."""
 
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate (authors).")
     epochs: float = Field(default=2, gt=0, description="Passes over the rows (authors); max_steps, where set, wins.")
     rows_per_step: int = Field(default=16, ge=1, description="Rows of one update, over all devices (authors: 16).")
-    rows_per_pass: int | None = Field(
-        default=None,
-        ge=1,
-        description="Rows of one forward pass on one device, at most; None: all of its rows at once (ours).",
-    )
-    group_by_length: bool = Field(
-        default=True, description="Batch rows of like length, so that little is padded (ours); the order stays random."
-    )
 
 
 class TreeDPOSettings(TrainSettings):
@@ -151,7 +154,7 @@ class TreeDPOSettings(TrainSettings):
     )
 
 
-class TwoTaskSettings(TrainSettings):
+class TwoTaskSettings(SupervisedSettings):
     """Joint training on feedback and rationales (peer review, arXiv:2410.03663)."""
 
     learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (authors).")
@@ -172,12 +175,6 @@ class TwoTaskSettings(TrainSettings):
         default="step_tokens",
         description="Each task's loss: mean over the update's target tokens (ours), or over its rows.",
     )
-    token_budget: int = Field(
-        default=4096,
-        ge=8,
-        description="Distinct tokens of one forward pass at most; texts to one prompt share it (ours).",
-    )
-    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +205,7 @@ __all__ = [
     "LoRASettings",
     "Progress",
     "SFTSettings",
+    "SupervisedSettings",
     "TrainResult",
     "TrainSettings",
     "TreeDPOSettings",

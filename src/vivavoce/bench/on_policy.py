@@ -1,0 +1,411 @@
+"""The on-policy step against TRL's DistillationTrainer, and what sharing a transcript saves.
+
+``step``: one teacher without a transcript, the same tokens on both sides: forward and backward of the student, forward
+of the teacher, the divergence over the whole vocabulary. Beside TRL stands the naive step, which holds all logits.
+``scoring``: several teachers go over n answers to one state, each under a long transcript: the transcript computed
+once for all n, against a plain forward pass over every answer with its own transcript.
+``epochs``: MAD-OPD on the schoolhouse over several epochs, debates held once, against the cost structure of
+the authors' code, which holds one for every answer in the middle of training: teacher tokens and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainingArguments
+from trl import DistillationConfig, DistillationTrainer
+
+from vivavoce.agents import hf_local, weights
+from vivavoce.agents.journal import Journal
+from vivavoce.bench.models import Words, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Pass, Timing, alternate, apart, facts, memory_ratio, ratios
+from vivavoce.data.states import Debated, Supervision
+from vivavoce.data.states import states as states_of
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import StateRules
+from vivavoce.debate.speaking import Member
+from vivavoce.records import Completion, Sampling, State, Usage, View
+from vivavoce.tasks import open_task
+from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
+from vivavoce.train.on_policy import OnPolicyTrainer, Prepared, Steps, train_on_policy
+from vivavoce.train.scorers import Action, OpenScorer
+from vivavoce.train.scoring import choose
+from vivavoce.train.tokens import answer_ids, context_ids
+
+_TEACHERS = ("ada", "bob", "cyd")
+_TABLE: dict[str, Any] = {"prompts": "schoolhouse", "max_rounds": 2, "reads": "last_round", "shuffle": "per_agent"}
+_BETAS = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The step: so many states of so many tokens, one answer of so many tokens to each."""
+
+    states: int = 8
+    prompt: int = 64
+    answer: int = 128
+    vocabulary: int = 32768
+    hidden: int = 256
+    layers: int = 4
+    rollouts: int = 8
+    """Scoring: answers to one state."""
+    transcript: int = 1000
+    """Scoring: tokens before each of them, prompt included."""
+    teachers: int = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison."""
+
+    what: str
+    ours: Timing
+    theirs: Timing
+    variant: str
+    """The peer's best way, of those that were tried."""
+    variants: dict[str, float]
+    """Seconds of each, one pass."""
+    loss_error: float
+    """Relative difference of what both compute: the loss, or (scoring) the worst hidden state."""
+    gradient_error: float | None
+    naive: Timing | None = None
+    floor: float | None = None
+    """Scoring: tokens of the peer over distinct tokens."""
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        found = {
+            "ratio": middle,
+            "spread": [low, high],
+            "max_rel_grad_diff": self.gradient_error,
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+        }
+        if self.naive:
+            found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
+            found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
+        return {"what": self.what, **found, **asdict(self)}
+
+    def __str__(self) -> str:
+        low, middle, high = ratios(self.ours, self.theirs)
+        equal = f"equal to {self.loss_error:.1e}"
+        if self.gradient_error is not None:
+            equal += f", gradients to {self.gradient_error:.1e}"
+        lines = [
+            f"{self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of {self.variant}; {equal}",
+            f"  {self.theirs.seconds:.2f} s against {self.ours.seconds:.2f} s{_memory(self.theirs, self.ours)}",
+        ]
+        if self.naive:
+            lines.append(f"  holding all logits: {self.naive.seconds:.2f} s{_memory(self.naive, self.ours)}")
+        if self.floor:
+            lines.append(f"  tokens: {self.floor:.2f}x fewer")
+        return "\n".join(lines)
+
+
+def _memory(theirs: Timing, ours: Timing) -> str:
+    if not theirs.peak_mb or not ours.peak_mb:
+        return ""
+    return f"; peak memory {theirs.peak_mb:.0f} against {ours.peak_mb:.0f} MiB"
+
+
+def run(
+    shape: Shape | None = None,
+    divergences: Sequence[str] = ("reverse_kl", "jsd", "forward_kl"),
+    *,
+    repeats: int = 5,
+    threads: int | None = 1,
+    device: str = "cpu",
+    seed: int = 0,
+) -> list[Measured]:
+    """Measure the step under each divergence, then scoring. Raises AssertionError where the sides differ."""
+    shape = shape or Shape()
+    with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
+        found = [_step(shape, d, Path(folder), repeats, device, seed) for d in divergences]
+        return [*found, _scoring(shape, repeats, device, seed)]
+
+
+# --- the step
+
+
+def _step(shape: Shape, divergence: str, folder: Path, repeats: int, device: str, seed: int) -> Measured:
+    tokenizer, words = word_tokenizer(shape.vocabulary), Words(shape.vocabulary, seed)
+    student, teacher = (random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed + i) for i in range(2))
+    made = [(words.prompt(shape.prompt), words.answer(shape.answer)) for _ in range(shape.states)]
+    states = [State(f"q{i}", p, (View(p, 1.0),), (Completion(text, ""),)) for i, (p, text) in enumerate(made)]
+    prepared = [
+        Prepared(s, context_ids(tokenizer, p), [tuple(answer_ids(tokenizer, s.recorded[0].text))])
+        for s, (p, _) in zip(states, made, strict=True)
+    ]
+    beta = _BETAS[divergence]
+    settings = OnPolicySettings(
+        lora=None, on_policy=0.0, states_per_step=len(states), reduction="token", objective=Objective(beta=beta)
+    )
+    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=device == "cpu")
+    scorer = OpenScorer(Scorer(name="teacher"), teacher, tokenizer, settings)
+    scorer.prepare(shape.prompt + shape.answer)
+    method = choose(student, "auto", 0)
+    steps = Steps(prepared, settings, 1, seed)
+    trainer = OnPolicyTrainer(student, arguments, steps, [scorer], settings, method, tokenizer, shape.vocabulary, seed)
+    trainer.state.global_step = 2  # an update like any other: the first is logged in detail
+
+    def ours() -> float:
+        return float(trainer.training_step(student, steps[0]))
+
+    prompts = torch.tensor([p.context for p in prepared], device=device)
+    answers = torch.tensor([p.recorded[0] for p in prepared], device=device)
+    passes = {
+        f"batch {n}": _trl(student, teacher, prompts, answers, n, beta, folder, device, tokenizer)
+        for n in dict.fromkeys((1, 2, 4, len(prepared)))
+    }
+    errors = apart(student, ours, next(iter(passes.values())))
+    naive = _naive(student, teacher, prompts, answers, beta)
+    apart(student, ours, naive)
+    best, variants = _best(passes)
+    times = alternate({"theirs": passes[best], "ours": ours, "naive": naive}, student, device, repeats)
+    return Measured(
+        f"on-policy step, {divergence}, {answers.numel():,} tokens x {shape.vocabulary:,}",
+        times["ours"],
+        times["theirs"],
+        f"TRL's DistillationTrainer, {best}",
+        variants,
+        *errors,
+        naive=times["naive"],
+        facts=facts(device, "torch", "transformers", "trl"),
+    )
+
+
+def _trl(
+    student: Any,
+    teacher: Any,
+    prompts: Tensor,
+    answers: Tensor,
+    size: int,
+    beta: float,
+    folder: Path,
+    device: str,
+    tokenizer: Any,
+) -> Pass:
+    """TRL's loss, through its public method, on batches of ``size``."""
+    config = DistillationConfig(
+        output_dir=str(folder),
+        beta=beta,
+        temperature=1.0,
+        use_cpu=device == "cpu",
+        bf16=False,
+        activation_checkpointing=False,
+        report_to="none",
+        per_device_train_batch_size=size,
+        max_completion_length=answers.shape[1],
+    )
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "w1"}]}])
+    tokenizer.padding_side = "left"
+    trainer = DistillationTrainer(student, teacher, args=config, train_dataset=rows, processing_class=tokenizer)
+
+    def one() -> float:
+        student.train()
+        total = 0.0
+        for p, a in zip(prompts.split(size), answers.split(size), strict=True):
+            inputs = {
+                "prompt_ids": p,
+                "prompt_mask": torch.ones_like(p),
+                "completion_ids": a,
+                "completion_mask": torch.ones_like(a),
+            }
+            loss = trainer.compute_loss(student, inputs, num_items_in_batch=torch.tensor(answers.numel()))
+            trainer.accelerator.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    return one
+
+
+def _naive(student: Any, teacher: Any, prompts: Tensor, answers: Tensor, beta: float) -> Pass:
+    """What one writes first: whole logits of both, and the divergence over them."""
+    ids, first = torch.cat([prompts, answers], 1), prompts.shape[1] - 1
+
+    def one() -> float:
+        s = torch.log_softmax(student(ids).logits[:, first:-1].float(), -1)
+        with torch.no_grad():
+            t = torch.log_softmax(teacher(ids).logits[:, first:-1].float(), -1)
+        if beta in (0.0, 1.0):
+            a, b = (s, t) if beta else (t, s)
+            value = (a.exp() * (a - b)).sum(-1)
+        else:
+            m = torch.logaddexp(s + torch.log(torch.tensor(1 - beta)), t + torch.log(torch.tensor(beta)))
+            value = beta * (t.exp() * (t - m)).sum(-1) + (1 - beta) * (s.exp() * (s - m)).sum(-1)
+        loss = value.mean()
+        loss.backward()
+        return float(loss.detach())
+
+    return one
+
+
+# --- scoring
+
+
+def _scoring(shape: Shape, repeats: int, device: str, seed: int) -> Measured:
+    tokenizer, words = word_tokenizer(shape.vocabulary), Words(shape.vocabulary, seed)
+    models = [
+        random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed + i).eval()
+        for i in range(shape.teachers)
+    ]
+    settings = OnPolicySettings(lora=None)
+    scorers = [OpenScorer(Scorer(name=f"t{i}"), m, tokenizer, settings) for i, m in enumerate(models)]
+    views = [View(words.prompt(shape.transcript), 1.0) for _ in scorers]
+    actions = [Action(0, tuple(answer_ids(tokenizer, words.answer(shape.answer)))) for _ in range(shape.rollouts)]
+    for scorer in scorers:
+        scorer.prepare(shape.transcript + shape.answer)
+
+    def hidden() -> list[Tensor]:
+        return [s.hidden([view], actions) for s, view in zip(scorers, views, strict=True)]
+
+    def separately(size: int) -> list[Tensor]:
+        found = []
+        for scorer, view in zip(scorers, views, strict=True):
+            context = scorer.context(view)
+            ids = torch.tensor([[*context, *a.ids] for a in actions], device=device)
+            with torch.no_grad():
+                parts = [
+                    scorer.model.base_model(input_ids=part, use_cache=False).last_hidden_state
+                    for part in ids.split(size)
+                ]
+            found.append(torch.cat(parts)[:, len(context) - 1 : -1].flatten(0, 1))
+        return found
+
+    error = max(float((a - b).norm() / b.norm()) for a, b in zip(hidden(), separately(1), strict=True))
+    assert error < 1e-4, f"hidden states differ by {error:.1e}"
+    passes: dict[str, Pass] = {
+        f"batch {n}": lambda n=n: float(len(separately(n))) for n in dict.fromkeys((1, 2, 4, shape.rollouts))
+    }
+    best, variants = _best(passes)
+    sides: dict[str, Pass] = {"theirs": passes[best], "ours": lambda: float(len(hidden()))}
+    times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
+    each = shape.transcript + shape.answer
+    return Measured(
+        f"scoring {shape.rollouts} answers of {shape.answer} tokens under {shape.transcript:,}, "
+        f"{shape.teachers} teachers",
+        times["ours"],
+        times["theirs"],
+        f"each answer with its own transcript, {best}",
+        variants,
+        error,
+        None,
+        floor=shape.rollouts * each / (shape.transcript + shape.rollouts * shape.answer),
+        facts=facts(device, "torch", "transformers", "trl"),
+    )
+
+
+# --- whole training
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """MAD-OPD over some epochs: what teachers read and wrote, and how long it took."""
+
+    states: int
+    epochs: int
+    rollouts: int
+    ours: int
+    theirs: int
+    """Teacher tokens: read and written in debates, read in scoring."""
+    our_seconds: float
+    their_seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants."""
+        tokens, seconds = self.theirs / self.ours, self.their_seconds / self.our_seconds
+        return {"what": "MAD-OPD, teacher tokens", "ratio": tokens, "ratio_seconds": seconds, **asdict(self)}
+
+    def __str__(self) -> str:
+        return (
+            f"MAD-OPD, {self.states} states, {self.epochs} epochs, {self.rollouts} answers to each: "
+            f"{self.theirs / self.ours:.2f}x fewer teacher tokens than with debates inside the loop\n"
+            f"  {self.theirs:,} against {self.ours:,}; {self.their_seconds:.1f} s against {self.our_seconds:.1f} s"
+        )
+
+
+def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int | None = 1, seed: int = 0) -> Epochs:
+    """Train the schoolhouse's student both ways. Both use our engine, so that only the structure differs."""
+    with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        found, debated = _debated(Path(folder), states, seed)
+        once = time.perf_counter() - started
+        scored, seconds = _trained(found, Path(folder) / "ours", epochs, rollouts, seed, "auto")
+        again, repeated = 0, 0.0
+        for i in range(epochs * rollouts):
+            started = time.perf_counter()
+            again += _debated(Path(folder), states, seed + 1 + i)[1]
+            repeated += time.perf_counter() - started
+        alone, longer = _trained(found, Path(folder) / "theirs", epochs, rollouts, seed, "rows")
+    return Epochs(states, epochs, rollouts, debated + scored, again + alone, once + seconds, repeated + longer)
+
+
+def _debated(folder: Path, count: int, seed: int) -> tuple[list[State], int]:
+    """States of the schoolhouse's training questions after a debate of two rounds, and the tokens that it took."""
+    task, rules, prompts = open_task("schoolhouse", {"train": count}), StateRules(**_TABLE), prompt_set("schoolhouse")
+    how = Sampling(0.3, max_new_tokens=64)
+    members = tuple(Member(_teacher(name), "teacher", how) for name in _TEACHERS)
+    with Journal(folder / f"journal-{seed}.sqlite") as journal:
+        committee = Committee(members, rules, prompts, task, journal, seed)
+        graphs = asyncio.run(debate_all(task.problems("train"), committee, in_flight=count))
+        usage = sum((cost.usage for cost in journal.costs()), Usage())
+    made = Debated(rules, prompts, task, _TEACHERS, seed)
+    return states_of(graphs, Supervision(), _TEACHERS, made)[0], usage.prompt + usage.completion
+
+
+def _teacher(name: str) -> Any:
+    return hf_local.agent(name, hf_local.Options(model=f"schoolhouse:{name}", dtype="float32"))
+
+
+def _trained(
+    found: Sequence[State], out: Path, epochs: int, rollouts: int, seed: int, attention: str
+) -> tuple[int, float]:
+    """Train the student; teacher tokens of scoring, and seconds."""
+    never, as_end = prompt_set("schoolhouse").silent
+    settings = OnPolicySettings.model_validate(
+        {
+            "scorers": [Scorer(name=n, model=str(weights.folder(f"schoolhouse:{n}"))) for n in _TEACHERS],
+            "states_per_step": len(found),
+            "epochs": epochs,
+            "rollouts": rollouts,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "max_new_tokens": 52,
+            "max_length": 256,
+            "learning_rate": 1e-3,
+            "lora": None,
+            "device": "cpu",
+            "never": never,
+            "as_end": as_end,
+            "attention": attention,
+        }
+    )
+    started = time.perf_counter()
+    done = train_on_policy(weights.folder("schoolhouse:student"), found, settings, out, seed=seed)
+    return done.details["teacher_tokens"], time.perf_counter() - started
+
+
+def _best(passes: dict[str, Pass]) -> tuple[str, dict[str, float]]:
+    """The fastest of several ways, each tried once to warm up and once for its time."""
+    variants = {}
+    for name, one in passes.items():
+        one()
+        started = time.perf_counter()
+        one()
+        variants[name] = time.perf_counter() - started
+    return min(variants, key=lambda name: variants[name]), variants
+
+
+__all__ = ["Epochs", "Measured", "Shape", "run", "whole"]

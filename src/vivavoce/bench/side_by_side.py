@@ -1,0 +1,143 @@
+"""Two ways of doing the same work, one after the other in one process, again and again: times, ratios, memory.
+
+The sides alternate, so that a busy machine slows both; processor time is measured beside the clock for the same reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+Pass = Callable[[], float]
+"""One pass over the work of one side; what it gives is not looked at."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated measurements of one side, in seconds: by the clock, and of this process's processors."""
+
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
+    peak_mb: float | None
+    """Memory above what was held before, MiB: of the device, or of the process where Linux tells."""
+
+    @property
+    def seconds(self) -> float:
+        """Median by the clock."""
+        return median(self.wall)
+
+
+def ratios(ours: Timing, theirs: Timing, clock: str = "wall") -> tuple[float, float, float]:
+    """Their time over ours in neighbouring passes: least, median, greatest."""
+    found = [b / a for a, b in zip(getattr(ours, clock), getattr(theirs, clock), strict=True)]
+    return min(found), median(found), max(found)
+
+
+def memory_ratio(ours: Timing, theirs: Timing) -> float | None:
+    """Our peak over theirs; below 1 we need less."""
+    return ours.peak_mb / theirs.peak_mb if ours.peak_mb and theirs.peak_mb else None
+
+
+def alternate(sides: Mapping[str, Pass], model: torch.nn.Module, device: str, repeats: int) -> dict[str, Timing]:
+    """Each side's passes, ``repeats`` of each in turn, an optimiser's update of ``model`` included; then its memory."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    for one in sides.values():  # the first pass of each pays for what is made once
+        _timed(one, optimizer, device)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, one in sides.items():
+            times[name].append(_timed(one, optimizer, device))
+            logger.info("%s: %.2f s, %.2f s of processor", name, *times[name][-1])
+    return {
+        name: Timing(tuple(t[0] for t in found), tuple(t[1] for t in found), _peak(sides[name], model, device))
+        for name, found in times.items()
+    }
+
+
+def gradients(model: torch.nn.Module, one: Pass) -> tuple[float, list[torch.Tensor]]:
+    """What ``one`` gives, taken as a loss, and the gradients that it leaves in ``model``, which are cleared again."""
+    model.zero_grad()
+    loss = one()
+    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    return loss, found
+
+
+def apart(model: torch.nn.Module, ours: Pass, theirs: Pass) -> tuple[float, float]:
+    """Relative differences of our loss, and of our worst parameter's gradient, from theirs.
+
+    Raises AssertionError where they are more than float32 explains: nothing may be timed that computes something else.
+    """
+    (wanted, gradients_), (loss, others) = gradients(model, theirs), gradients(model, ours)
+    worst = max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(gradients_, others, strict=True))
+    error = abs(loss / wanted - 1)
+    assert error < 1e-4, f"the loss is {loss}, theirs is {wanted}"
+    assert worst < 1e-3, f"a gradient differs from theirs by {worst:.1e}"
+    return error, worst
+
+
+def facts(device: str, *packages: str) -> dict[str, str]:
+    """The machine and the versions of ``packages``."""
+    machine = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    if device == "cpu":
+        with suppress(OSError):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            machine = next((line.split(": ")[1] for line in lines if line.startswith("model name")), machine)
+    return {"machine": f"{machine} ({torch.get_num_threads()} threads)", **{name: version(name) for name in packages}}
+
+
+def _timed(one: Pass, optimizer: torch.optim.Optimizer, device: str) -> tuple[float, float]:
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    one()
+    optimizer.step()
+    optimizer.zero_grad()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _peak(one: Pass, model: Any, device: str) -> float | None:
+    model.zero_grad()
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        one()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    with suppress(OSError):
+        _trim()
+        Path("/proc/self/clear_refs").write_text("5")  # sets Linux's high-water mark back
+        held = _status("VmRSS")
+        one()
+        return (_status("VmHWM") - held) / 1024
+    return None
+
+
+def _trim() -> None:
+    """Give the C library's free memory back, so that one side does not run in the other's."""
+    import ctypes
+
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+__all__ = ["Pass", "Timing", "alternate", "apart", "facts", "gradients", "memory_ratio", "ratios"]

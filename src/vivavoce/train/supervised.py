@@ -1,0 +1,234 @@
+"""Training on given answers, in packed rows, so that texts to one prompt share it.
+
+    L = sum over the rows of one update, on all devices, of  factor(row) * -log p(completion | prompt)
+
+A schedule says which rows make an update and what each counts in it; the two trainings on given answers, plain SFT
+(:mod:`vivavoce.train.sft`) and two tasks at once (:mod:`vivavoce.train.two_task`), are two schedules. How an update is
+cut into packed rows and devices changes nothing. Rows are unrelated or share their prompt; nothing is ever padded.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import TrainingArguments, set_seed
+
+from vivavoce.errors import DataError
+from vivavoce.records import Example
+from vivavoce.train import checkpoint
+from vivavoce.train.packing import Packed, pack, rows_of
+from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
+from vivavoce.train.settings import Progress, SupervisedSettings, TrainResult
+from vivavoce.train.tokens import Scored, score_rows
+from vivavoce.train.updates import UpdateTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class Taught(NamedTuple):
+    """One row in tokens."""
+
+    problem: str
+    stream: str
+    row: Scored
+    weight: float
+
+    @property
+    def tokens(self) -> int:
+        return len(self.row.completion)
+
+
+class Schedule(Protocol):
+    """What is learnt when."""
+
+    @property
+    def updates(self) -> Sequence[Sequence[int]]:
+        """The rows of every update, as indices."""
+        ...
+
+    def factors(self, update: Sequence[int]) -> list[float]:
+        """What -log p of each row of an update counts; the whole update is known, whatever device has its rows."""
+        ...
+
+    def facts(self) -> dict[str, int]:
+        """Counts for the report."""
+        ...
+
+
+class Part(NamedTuple):
+    """A packed row, and what each of its texts counts in the loss: ``factors`` times -log p, by stream."""
+
+    packed: Packed
+    factors: list[float]
+    streams: list[str]
+
+
+def train_supervised(
+    kind: str,
+    model: str | Path,
+    examples: Sequence[Example],
+    settings: SupervisedSettings,
+    out: Path,
+    schedule: Callable[[Sequence[Taught]], Schedule],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train ``model`` on ``examples`` as ``schedule`` plans it and save it in ``out``, which then loads like any model.
+
+    A killed run with ``save_steps`` goes on from its last checkpoint when called again with the same arguments, to the
+    same weights bit by bit on a CPU; a finished one returns its result without training. Raises DataError where the
+    model or every row is unusable, RunConflict where ``out`` belongs to another run.
+    """
+    if not examples:
+        raise DataError("there are no examples to train on", str(out), "check the stage that makes the rows")
+    out = Path(out)
+    set_seed(seed)
+    student, tokenizer = checkpoint.open_model(model, settings)
+    used, dropped = _rows(tokenizer, examples, settings, out)
+    key = checkpoint.run_key(kind, model, settings, seed, [[r.problem, r.stream, r.row, r.weight] for r in used])
+    if done := checkpoint.finished(out, key):
+        return done
+    out.mkdir(parents=True, exist_ok=True)
+
+    planned = schedule(used)
+    arguments = TrainingArguments(
+        **checkpoint.arguments(settings, out, seed, len(planned.updates)), per_device_train_batch_size=1
+    )
+    checkpoint.check_launch(arguments)
+    steps = Steps(used, planned, settings.token_budget, devices=arguments.world_size)
+    if settings.lora:
+        student = checkpoint.add_lora(student, settings.lora, settings.lora.dropout)
+    with checkpoint.threads(settings.threads):
+        cast(torch.nn.Module, student).to(arguments.device)
+        method = choose(student, settings.attention, max(len(r.row.ids) for r in used))
+        streams = list(dict.fromkeys(r.stream for r in used))
+        trainer = SupervisedTrainer(student, arguments, steps, settings, method, streams)
+        trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
+        started = time.perf_counter()
+        with attending(student, method):
+            checkpoint.train(trainer, out, key)
+        seconds = time.perf_counter() - started
+    return checkpoint.finish(
+        trainer,
+        tokenizer,
+        out,
+        key,
+        rows_used=len(used),
+        rows_dropped=dropped,
+        tokens_seen=int(trainer.state.num_input_tokens_seen),
+        seconds=seconds,
+        details={"attention": method.attention, **planned.facts()},
+    )
+
+
+def _rows(
+    tokenizer: Any, examples: Sequence[Example], settings: SupervisedSettings, out: Path
+) -> tuple[list[Taught], int]:
+    """The examples that fit, in tokens, and how many do not."""
+    rows = [
+        Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion], where=f"problem {e.problem}")[0],
+               e.weight)
+        for e in examples
+    ]  # fmt: skip
+    used = [row for row in rows if len(row.row.ids) <= settings.max_length]
+    dropped = len(rows) - len(used)
+    if dropped:
+        logger.warning("dropped %d of %d rows longer than %d tokens", dropped, len(rows), settings.max_length)
+    if not used:
+        what = f"all {dropped} rows are longer than {settings.max_length} tokens"
+        raise DataError(what, str(out), "raise max_length")
+    return used, dropped
+
+
+class Steps(Dataset[dict[str, list[Part]]]):
+    """All updates of a run in order. Item ``i`` is the share of device ``i % devices`` in update ``i // devices``."""
+
+    def __init__(self, rows: Sequence[Taught], schedule: Schedule, budget: int, devices: int = 1) -> None:
+        self.rows, self.schedule, self.budget, self.devices = list(rows), schedule, budget, devices
+
+    def __len__(self) -> int:
+        return len(self.schedule.updates) * self.devices
+
+    def __getitem__(self, item: int) -> dict[str, list[Part]]:
+        update, device = divmod(item, self.devices)
+        whole = self.schedule.updates[update]
+        factors = self.schedule.factors(whole)
+        # A device without a row must still take part in the exchange of gradients.
+        counted = {k: factors[k] for k in range(device, len(whole), self.devices)} or {0: 0.0}
+        groups: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        for k in counted:
+            row = self.rows[whole[k]].row
+            groups[row.ids[: row.start]].append(k)
+        together = list(groups.values())
+        scored = [[self.rows[whole[k]].row for k in group] for group in together]
+        parts = []
+        for some in rows_of(scored, [len(pack(group)) for group in scored], self.budget):
+            ks = [k for g in some for k in together[g]]
+            packed = pack([self.rows[whole[k]].row for k in ks])
+            parts.append(Part(packed, [counted[k] for k in ks], [self.rows[whole[k]].stream for k in ks]))
+        return {"parts": parts}
+
+
+class SupervisedTrainer(UpdateTrainer):
+    """transformers' Trainer whose update is a whole step of rows, packed."""
+
+    def __init__(
+        self,
+        model: Any,
+        arguments: TrainingArguments,
+        steps: Steps,
+        settings: SupervisedSettings,
+        method: Method,
+        streams: Sequence[str],
+    ) -> None:
+        super().__init__(model, arguments, steps)
+        self.settings, self.method, self.streams = settings, method, list(streams)
+        self._sums: list[Tensor] = []
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of every packed row of one update."""
+        model.train()
+        parts: list[Part] = inputs["parts"]
+        loss = self.learn(model, [{"part": part} for part in parts])
+        self.state.num_input_tokens_seen += sum(len(p.packed) for p in parts) * self.accelerator.num_processes
+        return loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The share of one packed row in the update's loss."""
+        part: Part = inputs["part"]
+        with autocast(self.args.device, self.settings.bf16):
+            values = logprobs(model, part.packed, self.method)
+        terms = -values * values.new_tensor(part.factors)
+        if len(self.streams) > 1:
+            mine = torch.tensor([self.streams.index(s) for s in part.streams], device=terms.device)
+            self._sums.append(torch.stack([terms[mine == k].sum() for k in range(len(self.streams))]).detach())
+        return (terms.sum(), {"logprobs": values}) if return_outputs else terms.sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each stream's share of the loss, where there are several."""
+        if self._sums and "loss" in logs:
+            total = cast(Tensor, self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")).tolist()
+            whole = sum(total) or 1.0
+            logs.update((name, logs["loss"] * t / whole) for name, t in zip(self.streams, total, strict=True))
+            self._sums.clear()
+        super().log(logs, start_time)
+
+
+__all__ = ["Part", "Schedule", "Steps", "SupervisedTrainer", "Taught", "train_supervised"]
