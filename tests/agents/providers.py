@@ -162,7 +162,9 @@ class Providers:
     # --- batches
 
     def _upload(self, kind: str, body: bytes) -> bytes:
-        form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(f"Content-Type: {kind}\n\n".encode() + body)
+        form = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
+            f"Content-Type: {kind}\n\n".encode() + body
+        )
         parts = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
         assert parts["purpose"].get_payload() == "batch"
         assert parts["file"].get_filename()
