@@ -40,6 +40,7 @@ class ServedScorer:
 
     Attributes:
         limit: Tokens that the model can take, where the server says so.
+        tokens: Tokens that the server has gone over.
     """
 
     def __init__(self, spec: Scorer, server: vllm.VLLM, tokenizer: Any, settings: OnPolicySettings) -> None:
@@ -47,6 +48,7 @@ class ServedScorer:
         self.marks = Marks.of(tokenizer, settings)
         self.columns = max(tokenizer.get_vocab().values()) + 1
         self.limit: int | None = None
+        self.tokens = 0
         self._contexts: dict[str, list[int]] = {}
 
     def context(self, view: View) -> list[int]:
@@ -70,6 +72,7 @@ class ServedScorer:
                 await self.server.aclose()
 
         found = [position for said in _apart(ask()) for position in said]
+        self.tokens += sum(len(contexts[a.state]) + len(a.ids) for a in actions)
         return Scores.of(found, columns, self.marks)
 
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
