@@ -28,6 +28,7 @@ COMMANDS = [
     "import fair",
     "review sweep",
     "bench debate",
+    "bench engine",
     "bench tree-dpo",
 ]
 

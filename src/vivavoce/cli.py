@@ -516,14 +516,7 @@ def bench_debate(
     from vivavoce.bench.debate import measure
 
     found = measure(questions, in_flight, rounds, teachers)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
-        return
-    typer.echo(
-        f"{found.calls:,} calls, {found.ms_per_call:.3f} ms of our own each ({in_flight} debates in flight); "
-        f"a question took {found.first_tenth_ms:.2f} ms in the first tenth, {found.last_tenth_ms:.2f} ms in the last; "
-        f"{found.peak_mib:,.0f} MiB of memory at most, journal {found.journal_mib:,.0f} MiB"
-    )
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
 
 
 @bench_app.command("engine")
@@ -531,17 +524,22 @@ def bench_engine(
     distilabel: Annotated[
         Path | None, typer.Option(help="Python of an environment with distilabel[openai], to measure beside ours.")
     ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind; the median counts.")] = 3,
+    questions: Annotated[int, typer.Option(min=0, help="Debated for the memory; 0 leaves that out.")] = 2000,
     as_json: AsJson = False,
 ) -> None:
     """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
+    from vivavoce.bench.debate import Measured
     from vivavoce.bench.engine import run, told
 
-    found = run(distilabel)
+    found = run(distilabel, repeats, questions)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
     _print_table(head, told(found))
+    if questions:
+        typer.echo(Measured(**found["memory"]))
 
 
 @contextmanager

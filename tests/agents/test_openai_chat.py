@@ -13,7 +13,7 @@ from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
-from vivavoce.agents.openai_chat import OpenAIChat, Options
+from vivavoce.agents.openai_chat import PRESETS, OpenAIChat, Options
 from vivavoce.errors import AgentError, MissingKey, RecipeError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage
 
@@ -245,6 +245,34 @@ def test_an_endpoint_that_rejects_log_probabilities_is_asked_without(faulty: Fau
 def test_the_request_can_be_shaped(faulty: FaultyServer) -> None:
     ask(faulty, token_limit="max_completion_tokens", omit=["temperature", "seed"], extra_body={"top_k": 5})
     assert faulty.requests[-1] == {"model": "m", "messages": ASK, "top_p": 1.0, "max_completion_tokens": 20, "top_k": 5}
+
+
+def test_a_preset_knows_address_key_and_peculiarities(faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, known in PRESETS.items():
+        if (variable := known["api_key_env"]) is not None:
+            monkeypatch.delenv(variable, raising=False)
+            with pytest.raises(MissingKey, match=variable):
+                open_agent("ada", "openai_chat", {"model": "m", "preset": name})
+            monkeypatch.setenv(variable, KEY)
+        agent = open_agent("ada", "openai_chat", {"model": "m", "preset": name})
+        assert agent.identity == f"openai:{known['base_url']}:m"
+    with pytest.raises(RecipeError, match="preset"):
+        open_agent("ada", "openai_chat", {"model": "m", "preset": "opena1"})
+
+    for name in ("mistral", "gemini", "vllm"):  # a server of one's own may be as peculiar as the provider
+        ask(faulty, preset=name)
+    mistral, gemini, vllm = faulty.requests
+    assert (mistral["random_seed"], "seed" in mistral) == (3, False)
+    assert not {"seed", "random_seed"} & set(gemini)
+    assert vllm["seed"] == 3
+
+
+def test_what_a_recipe_says_counts_more_than_its_preset(faulty: FaultyServer) -> None:
+    ask(faulty, preset="mistral", seed_field="seed", omit=["top_p"])
+    assert faulty.requests[-1]["seed"] == 3
+    assert "top_p" not in faulty.requests[-1]
+    options = Options(model="m", preset="gemini", limits="endpoint", api_key_env=None)
+    assert (options.limits, options.api_key_env, options.omit) == ("endpoint", None, ("seed",))
 
 
 def test_no_more_than_max_concurrency_requests_are_in_flight(faulty: FaultyServer) -> None:

@@ -226,7 +226,8 @@ class Endpoint:
 
     def _told(self, failed: Failed, attempts: int) -> str:
         """For people: what was wrong, and how it was tried."""
-        tried = [f"{attempts} attempts"] if attempts > 1 else []
+        # what no attempt changes is told alike, however many there were: the record of it is no matter of luck
+        tried = [f"{attempts} attempts"] if failed.again and attempts > 1 else []
         if failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
             tried.append(f"asked to wait {failed.wait_s:.0f} s")
         return f"{failed.detail} ({', '.join(tried)})" if tried else failed.detail

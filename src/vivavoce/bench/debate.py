@@ -6,12 +6,14 @@ Counted in: prompts, hashing, journal writes, grading, nodes, graphs. The engine
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
+import sys
 import tempfile
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vivavoce.agents.journal import Journal
@@ -48,6 +50,15 @@ class Measured:
     """Resident memory of this process at its highest."""
     journal_mib: float
 
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"{self.calls:,} calls of {self.questions:,} questions, {self.ms_per_call:.3f} ms of our own each "
+            f"({self.in_flight:,} debates in flight); a question took {self.first_tenth_ms:.2f} ms in the first tenth, "
+            f"{self.last_tenth_ms:.2f} ms in the last; {self.peak_mib:,.0f} MiB of memory at most, "
+            f"journal {self.journal_mib:,.0f} MiB"
+        )
+
 
 def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teachers: int = 4) -> Measured:
     """Debate ``questions`` questions, so many at once, each to its last round."""
@@ -75,3 +86,7 @@ def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teacher
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             journal.path.stat().st_size / 2**20,
         )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(int(sys.argv[1])))))  # noqa: T201

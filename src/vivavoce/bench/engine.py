@@ -6,7 +6,8 @@ Debates run as they do in a run, journal included; the server's latency and slot
 
 Client and server have a core each, where the machine has two. Every measurement is a process of its own, so that
 memory and imports of one do not count for the next; the bare loop over the openai package stands beside ours where
-that is installed, and distilabel where the Python of an environment that holds it is named.
+that is installed, and distilabel where the Python of an environment that holds it is named. Engines take turns at each
+kind of work, so that a busy machine slows all of them, and of repeated measurements the median counts.
 """
 
 from __future__ import annotations
@@ -80,23 +81,26 @@ class Found:
         return self.calls / self.seconds
 
 
-def run(distilabel: Path | None = None) -> dict[str, Any]:
-    """All measurements; about a minute and a half."""
-    debate, steps, bare, many = (_ours(work) for work in (DEBATE, TWO_STEPS, NO_LATENCY, MANY))
-    found: dict[str, Any] = {
-        "debate": _shown(debate),
-        "two_steps": _shown(steps),
-        "no_latency": _shown(bare),
-        "in_flight_1000": _shown(many),
-        "peers": {},
-    }
+WORKS = {"debate": DEBATE, "two_steps": TWO_STEPS, "no_latency": NO_LATENCY, "in_flight_1000": MANY}
+_STEPS = {"debate": 1, "two_steps": 2, "no_latency": 1}  # what the peers are measured on, and calls in a row of each
+
+
+def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000) -> dict[str, Any]:
+    """All measurements, about two minutes with the defaults; memory with so many questions, 0 to leave it out."""
     peers = {"openai": Path(sys.executable)} if importlib.util.find_spec("openai") else {}
-    for name, python in {**peers, **({"distilabel": distilabel} if distilabel else {})}.items():
-        found["peers"][name] = {
-            "debate": _shown(_peer(name, python, DEBATE, debate.calls)),
-            "two_steps": _shown(_peer(name, python, TWO_STEPS, steps.calls, steps=2)),
-            "no_latency": _shown(_peer(name, python, NO_LATENCY, bare.calls)),
-        }
+    peers |= {"distilabel": distilabel} if distilabel else {}
+    found: dict[str, Any] = {"peers": {name: {} for name in peers}}
+    for key, work in WORKS.items():
+        ours, theirs = list[Found](), {name: list[Found]() for name in peers if key in _STEPS}
+        for _ in range(repeats):
+            ours.append(_ours(work))
+            for name, measured in theirs.items():
+                measured.append(_peer(name, peers[name], work, ours[0].calls, _STEPS[key]))
+        found[key] = _shown(ours)
+        for name, measured in theirs.items():
+            found["peers"][name][key] = _shown(measured)
+    if questions:
+        found["memory"] = _spent([sys.executable, "-m", "vivavoce.bench.debate", str(questions)])
     return found
 
 
@@ -118,8 +122,10 @@ def told(found: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _shown(found: Found) -> dict[str, Any]:
-    return {**asdict(found), "ratio": found.ratio, "rate": found.rate}
+def _shown(measured: Sequence[Found]) -> dict[str, Any]:
+    """The median measurement by time, and the time of each."""
+    found = sorted(measured, key=lambda f: f.seconds)[(len(measured) - 1) // 2]
+    return {**asdict(found), "ratio": found.ratio, "rate": found.rate, "all_seconds": [f.seconds for f in measured]}
 
 
 def _cores() -> tuple[int | None, int | None]:
@@ -136,7 +142,7 @@ def _ours(work: Work) -> Found:
         return _found(work, address, spent)
 
 
-def _peer(name: str, python: Path, work: Work, calls: int, steps: int = 1) -> Found:
+def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Found:
     """The same number of calls by somebody else's engine, asked for as many in flight as the server has slots."""
     mine, servers = _cores()
     script = Path(__file__).with_name(f"peer_{name}.py")
