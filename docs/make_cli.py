@@ -24,6 +24,7 @@ COMMANDS = [
     "export",
     "report",
     "list",
+    "check-tasks",
     "import attempts",
     "import fair",
     "review sweep",

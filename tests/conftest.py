@@ -13,6 +13,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
+def official() -> Path:
+    """Folder of the real files of many benchmarks; the test is skipped where they are not at hand."""
+    return _data("gsm8k").parent
+
+
+@pytest.fixture(scope="session")
 def gsm8k() -> Path:
     """Folder of the real GSM8K files; the test is skipped where they are not at hand."""
     return _data("gsm8k")

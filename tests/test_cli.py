@@ -97,3 +97,14 @@ def test_the_benchmark_of_tree_dpo_measures_every_shape(tmp_path: Path) -> None:
     wrong = viva("bench", "tree-dpo", "--shape", "2by2", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "RIGHTxWRONG" in wrong.stderr
+
+
+def test_the_benchmark_of_generation_compares_the_same_tokens(tmp_path: Path) -> None:
+    small = ("--debates", "5", "--rounds", "2", "--hidden", "64", "--layers", "1", "--answer", "6")
+    done = viva("bench", "generate", *small, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["spread"][0] <= found["ratio"] <= found["spread"][1]
+    assert found["same"] > 0.9
+    ours, theirs = found["computed"]
+    assert found["floor"] <= ours < theirs

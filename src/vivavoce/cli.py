@@ -266,6 +266,37 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
             typer.echo(name)
 
 
+@app.command("check-tasks")
+def check_tasks_command(
+    data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")],
+    task: Annotated[list[str], typer.Option(help="This task alone (can be given again); default: all.")] = [],
+    as_json: AsJson = False,
+) -> None:
+    """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
+    from dataclasses import asdict
+
+    from vivavoce.tasks.checking import check_tasks
+
+    off, made = 0, []
+    for c in check_tasks(data, task):
+        off += len(c.off)
+        made.append(asdict(c))
+        if as_json:
+            continue
+        typer.echo(
+            f"{c.task:14} {c.rows:6,} rows  {c.accepted:6,} gold accepted  {c.rejected:6,} wrong rejected  "
+            + (f"{c.solutions_accepted:6,} of {c.solutions:,} solutions accepted  " if c.solutions else "")
+            + f"({', '.join(c.files)})"
+        )
+        for mark, said in (("off", c.off), ("odd", c.odd)):
+            for one in said:
+                typer.echo(f"  {mark}: {one}", err=mark == "odd")
+    if as_json:
+        typer.echo(json.dumps(made, indent=2, ensure_ascii=False))
+    if off:
+        raise typer.Exit(1)
+
+
 @import_app.command("attempts")
 def import_attempts(
     source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
@@ -468,8 +499,10 @@ def bench_tree_dpo(
     shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],
     context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
     answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
-    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 256,
-    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 512,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 2,
+    vocabulary: Annotated[int, typer.Option(help="Tokens that it knows.")] = 4096,
+    trees: Annotated[int, typer.Option(help="Trees of the update.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
@@ -479,9 +512,18 @@ def bench_tree_dpo(
     with _peer("trl"):
         from vivavoce.bench.tree_dpo import Shape, run
 
-    found = [
-        run(Shape(int(size[1]), int(size[2]), context, answers), hidden=hidden, layers=layers) for size in sizes if size
-    ]
+    shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
+    found = [run(s, trees=trees, hidden=hidden, layers=layers, vocabulary=vocabulary) for s in shapes]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@bench_app.command("sft")
+def bench_sft(as_json: AsJson = False) -> None:
+    """The packed SFT step against TRL's SFTTrainer: answers that share their question, and unrelated rows."""
+    with _peer("trl"):
+        from vivavoce.bench.sft import run
+
+    found = run()
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
@@ -500,6 +542,22 @@ def bench_on_policy(
     shape = Shape(states=states, answer=answers, vocabulary=vocabulary, transcript=transcript)
     found = [*run(shape), whole(rollouts=1), whole(rollouts=4)]
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@bench_app.command("generate")
+def bench_generate(
+    debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 256,
+    rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
+    answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 128,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
+    from vivavoce.bench.generate import Shape, run
+
+    found = run(Shape(debates=debates, rounds=rounds, answer=answer, hidden=hidden, layers=layers))
+    typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
 
 
 @bench_app.command("debate")

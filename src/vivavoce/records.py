@@ -48,6 +48,8 @@ class Grade:
     answer: str | None
     correct: bool | None
     status: Status = "ok"
+    reason: str = ""
+    """Why it cannot be told, where ``correct`` is None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vivavoce.agents.decode import Decoder, Interrupted, Prompt
+from vivavoce.agents.batch import Prompt
+from vivavoce.agents.decode import Decoder, Interrupted
 from vivavoce.agents.detokenise import Detokeniser
 from vivavoce.records import Sampling
 from vivavoce.schoolhouse.tokenizer import tokenizer as schoolhouse_tokenizer
@@ -145,7 +146,7 @@ def test_draws_follow_the_distribution(decoder: Decoder) -> None:
     p, order = (logits / temperature).softmax(-1).sort(descending=True)
     kept = (p.cumsum(-1) - p) < top_p
     p = p[kept] / p[kept].sum()
-    drawn, _ = decoder._draw_all([Prompt(ids, Sampling(temperature, top_p, 1), s) for s in range(count)], lambda: False)
+    drawn = torch.tensor(decoder.draw([Prompt(ids, Sampling(temperature, top_p, 1), s) for s in range(count)]))
     seen = torch.bincount(drawn[:, 0], minlength=len(logits))[order]
     assert seen[~kept].sum() == 0
     sigma = (p * (1 - p) / count).sqrt()
@@ -162,8 +163,7 @@ def test_a_tiny_nucleus_is_greedy(decoder: Decoder) -> None:
 def test_log_probabilities_equal_a_teacher_forced_forward(decoder: Decoder) -> None:
     rows = prompts_of(4, 21, 13)
     wishes = [Prompt(row, Sampling(0.8, 0.95, 30, logprobs=True), i) for i, row in enumerate(rows)]
-    drawn, _ = decoder._draw_all(wishes, lambda: False)
-    for row, ids, said in zip(rows, drawn.tolist(), decoder.decode(wishes), strict=True):
+    for row, ids, said in zip(rows, decoder.draw(wishes), decoder.decode(wishes), strict=True):
         assert said.tokens is not None
         ids = ids[: len(said.tokens)]
         with torch.inference_mode():
@@ -207,6 +207,106 @@ def test_finished_rows_leave_the_batch(decoder: Decoder) -> None:
     finally:
         watch.remove()
         decoder.eos = ends
+
+
+@pytest.mark.parametrize("kind", ["rotary", "learned", "sliding"])
+def test_whoever_joins_late_says_what_it_says_alone(kind: str, model: Any) -> None:
+    net: Any = {"rotary": lambda: model, "sliding": sliding, "learned": learned_positions}[kind]()
+    there = Decoder(net, TOKENIZER)
+    wishes = [
+        Prompt(ids, Sampling(0.9 * (i % 2), 1.0, 3 + 7 * i % 31, logprobs=True), i, tag=i)
+        for i, ids in enumerate(prompts_of(*(3 + 11 * i % 50 for i in range(40))))
+    ]
+    alone = [there.draw([wish])[0] for wish in wishes]
+    waiting, said, most = list(wishes), dict[object, list[int]](), list[int]()
+    joined_others = list[bool]()
+
+    def newcomers(under_way: Any) -> list[Prompt]:
+        most.append(len(under_way))
+        joining = [waiting.pop() for _ in range(min(len(waiting), 8 - len(under_way)))]
+        joined_others.append(bool(joining and under_way))
+        return joining
+
+    there.stream(newcomers, lambda prompt, ids, _: said.update({prompt.tag: ids}))
+    assert [said[i] for i in range(40)] == alone
+    assert max(most) <= 8
+    assert any(joined_others) == (kind != "sliding")  # a sliding cache does not hold all keys, so nobody can join it
+
+
+def test_a_late_row_joins_under_way_and_the_cache_stays_as_wide_as_its_longest_row(decoder: Decoder) -> None:
+    shapes = list[tuple[int, int]]()
+    watch = decoder.model.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(tuple(given["attention_mask"].shape)), with_kwargs=True
+    )
+    ends, decoder.eos = decoder.eos, []
+    try:
+        first, late = (Prompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(30, 6))
+        short = Prompt(prompts_of(40)[0], Sampling(0.0, 1.0, 3), 0)
+        coming = [[first, short], [], [], [late]]
+        decoder.stream(lambda _: coming.pop(0) if coming else (), lambda *_: None)
+    finally:
+        watch.remove()
+        decoder.eos = ends
+    # prefill of two, the long one's two steps; then it leaves, the late one is prefilled, and both go on beside it
+    assert shapes[:3] == [(2, 40), (2, 41), (2, 42)]
+    assert shapes[3] == (1, 6)
+    assert shapes[4:] == [(2, 33 + i) for i in range(7)] + [(1, 14), (1, 15)]
+
+
+@pytest.mark.parametrize("remember", [0, 2**30, 60_000])
+def test_a_shared_beginning_is_computed_once_and_changes_nothing(remember: int, model: Any) -> None:
+    system, other, question = prompts_of(37, 21, 18)
+    rows = [
+        *([*system, *ids] for ids in prompts_of(5, 9, 40)),
+        *([*system, *question, *ids] for ids in prompts_of(3, 17, 1)),
+        *([*other, *ids] for ids in prompts_of(12, 30)),
+        [*system, *question],
+        *[prompts_of(48)[0]] * 3,
+        prompts_of(4)[0],
+    ]
+    wishes = [Prompt(ids, Sampling(0.8, 0.95, 20), i) for i, ids in enumerate(rows)]
+    there = Decoder(model, TOKENIZER, remember)
+    alone = [Decoder(model, TOKENIZER).draw([wish])[0] for wish in wishes]
+    assert there.draw(wishes) == alone
+    assert there.prefilled + there.reused == sum(map(len, rows))
+    # beginnings are known by blocks of 16 tokens, and what a longer neighbour computes anyway is not copied
+    assert there.reused > 0.4 * sum(map(len, rows))
+    first = there.prefilled
+    assert there.draw(wishes[::-1]) == alone[::-1]
+    if remember == 2**30:
+        assert there.prefilled - first < first / 2
+    assert bool(there.prefixes.held) == bool(remember)
+    assert there.prefixes.held <= remember
+
+
+@pytest.mark.parametrize("kind", ["rotary", "sliding"])
+def test_samples_of_one_prompt_compute_it_once(kind: str, model: Any) -> None:
+    net: Any = {"rotary": lambda: model, "sliding": sliding}[kind]()
+    shapes = list[tuple[int, int]]()
+    watch = net.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    one, two = prompts_of(41, 40)
+    wishes = [Prompt(ids, Sampling(0.9, 1.0, 12), seed) for seed in range(6) for ids in (one, two)]
+    there = Decoder(net, TOKENIZER)
+    try:
+        together = there.draw(wishes)
+    finally:
+        watch.remove()
+    assert shapes[:2] == [(2, 41), (12, 1)]
+    assert (there.prefilled, there.reused) == (81, 5 * 81)
+    assert together == [Decoder(net, TOKENIZER).draw([wish])[0] for wish in wishes]
+    assert len({tuple(ids) for ids in together}) > 6
+
+
+def test_hashes_that_collide_are_no_beginning(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.setattr("vivavoce.agents.decode.chain", lambda ids: [7] * (len(ids) // 16))
+    wishes = [Prompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(33, 34, 50)]
+    there = Decoder(model, TOKENIZER, 2**30)
+    together = there.draw(wishes)
+    monkeypatch.undo()
+    assert together == [Decoder(model, TOKENIZER).draw([wish])[0] for wish in wishes]
+    assert there.reused == 0
 
 
 def test_decoding_can_be_interrupted(decoder: Decoder) -> None:

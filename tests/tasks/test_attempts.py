@@ -12,8 +12,6 @@ from vivavoce.records import Problem
 from vivavoce.tasks import open_task
 from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Attempt, Fields, disagreements, read_attempts
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
-SOLUTIONS = DATA / "example_model_solutions_first_half.jsonl.gz"
 ATTEMPT = {"agent": "ada", "text": "#### 4", "correct": True}
 UNFLAGGED = {"agent": "bob", "text": "#### 4"}
 ROW = {"id": "q1", "question": "2 + 2?", "gold": "4", "attempts": [ATTEMPT, UNFLAGGED]}
@@ -77,9 +75,9 @@ def test_a_question_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
         list(read_attempts(write(tmp_path / "a.jsonl", ROW, ROW)))
 
 
-@pytest.mark.skipif(not SOLUTIONS.is_file(), reason="the published model solutions are not beside the repository")
-def test_the_grader_agrees_with_every_flag_of_the_published_gsm8k_solutions() -> None:
-    records = list(read_attempts(SOLUTIONS, GSM8K_SOLUTIONS, "gsm8k"))
+def test_the_grader_agrees_with_every_flag_of_the_published_gsm8k_solutions(gsm8k: Path) -> None:
+    solutions = gsm8k / "example_model_solutions_first_half.jsonl.gz"
+    records = list(read_attempts(solutions, GSM8K_SOLUTIONS, "gsm8k"))
     grade = open_task("gsm8k", {}).grade
     assert len(records) == 660
     assert disagreements(records, grade) == []

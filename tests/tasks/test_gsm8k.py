@@ -5,7 +5,6 @@ import json
 import math
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +16,6 @@ from vivavoce.tasks import open_task
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import read_rows
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 ROW = {"question": "2 dozen eggs?", "answer": "It is 2 * 12 = <<2*12=24>>24.\n#### 24"}
 
 
@@ -27,20 +25,17 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the official files are not beside the repository")
-@pytest.mark.parametrize(("split", "rows"), [("train", 7473), ("test", 660)])
-def test_every_official_gold_answer_is_right_and_the_next_number_wrong(split: str, rows: int) -> None:
-    paths = {"train": DATA / "train.jsonl.gz", "test": DATA / "test_first_half.jsonl"}
-    task = open_task("gsm8k", {f"{s}_path": p for s, p in paths.items()})
-    problems = task.problems(split)
-    assert len(problems) == len({problem.id for problem in problems}) == rows
-    task.problems("test" if split == "train" else "train")  # refuses an overlap
-    for problem, row in zip(problems, read_rows(paths[split]), strict=True):
+def test_an_official_split_is_whole_and_its_worked_answers_are_right(gsm8k: Path) -> None:
+    path = gsm8k / "test_first_half.jsonl"
+    task = open_task("gsm8k", {"train_path": gsm8k / "train.jsonl.gz", "test_path": path})
+    problems = task.problems("test")
+    assert len(problems) == len({problem.id for problem in problems}) == 660
+    assert len(task.problems("train")) == 7473
+    for problem, row in zip(problems, read_rows(path), strict=True):
         worked = row.text("answer")
         assert problem.gold == worked.rpartition("#### ")[2].replace(",", "")
         assert task.grade(problem, worked).correct is True
         assert "".join(task.steps(worked)) == worked
-        assert task.grade(problem, f"Final answer: {problem.gold}").correct is True
         wrong = GRADERS["number"].perturbed(problem.gold)
         assert task.grade(problem, f"{worked}\nFinal answer: {wrong}").correct is False
 
@@ -63,7 +58,6 @@ def test_the_official_form_is_read_plain_and_gzipped(tmp_path: Path, name: str) 
         ({"question": "?", "answer": "4"}, "does not end with '#### '"),
         ({"question": "?", "answer": "#### many"}, "does not end with '#### '"),
         ([1], "a list where an object is needed"),
-        (ROW, "stands there twice"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_row(tmp_path: Path, row: object, message: str) -> None:
@@ -91,30 +85,41 @@ def test_a_test_question_in_train_is_refused(tmp_path: Path) -> None:
         task.problems("test")
 
 
-def test_without_a_path_the_split_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: train.jsonl}
+  - {split: test, path: test.jsonl}
+---
+"""
 
-    def load_dataset(*args: object, **kwargs: object) -> list[dict[str, str]]:
-        asked.append((args, kwargs))
-        return [ROW]
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    task = open_task("gsm8k", {})
-    assert not asked
-    assert [problem.gold for problem in task.problems("test")] == ["24"]
-    assert asked == [(("openai/gsm8k", "main"), {"split": "test", "revision": None})]
+def test_without_a_path_the_split_comes_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder laid out like a data set of the hub, read by the library that reads the hub."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "README.md").write_text(CARD, "utf-8")
+    for split, question in (("train", "3 dozen?"), ("test", "2 dozen?")):
+        write(tmp_path / "hub" / f"{split}.jsonl", ROW | {"question": question})
+    task = open_task("gsm8k", {"hub_id": str(tmp_path / "hub")})
+    assert [problem.question for problem in task.problems("test")] == ["2 dozen?"]
+    assert [problem.gold for problem in task.problems("train")] == ["24"]
 
 
 def test_an_unreachable_hub_and_a_missing_package_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("offline")
-
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    with pytest.raises(DataError, match=r"offline(?s:.*)set test_path"):
+    with pytest.raises(DataError, match=r"cannot load openai/gsm8k(?s:.*)set test_path"):
         open_task("gsm8k", {}).problems("test")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingDependency, match="vivavoce"):
         open_task("gsm8k", {}).problems("test")
+
+
+def test_a_question_that_the_official_file_has_twice_is_asked_twice(tmp_path: Path) -> None:
+    problems = open_task("gsm8k", {"train_path": write(tmp_path / "train.jsonl", ROW, ROW)}).problems("train")
+    assert len({problem.id for problem in problems}) == len(problems) == 2
+    assert problems[0].question == problems[1].question
 
 
 def test_an_unknown_split_is_refused() -> None:

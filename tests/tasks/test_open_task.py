@@ -28,7 +28,8 @@ def task(options): return Mine(options)
 
 
 def test_the_known_tasks_are_the_files_that_define_one() -> None:
-    assert plugins.names("tasks") == ["gsm8k", "jsonl", "schoolhouse"]
+    assert {"gsm8k", "jsonl", "math", "mmlu", "schoolhouse"} <= {*plugins.names("tasks")}
+    assert not {"grading", "rows", "benchmark", "checking", "mathematics"} & {*plugins.names("tasks")}
 
 
 def test_a_task_is_found_by_name() -> None:
@@ -36,7 +37,7 @@ def test_a_task_is_found_by_name() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"did you mean `gsm8k`\?(?s:.*)use one of gsm8k, jsonl"):
+    with pytest.raises(RecipeError, match=r"did you mean `gsm8k`\?(?s:.*)use one of .*gsm8k, "):
         open_task("gsm-8k", {})
 
 

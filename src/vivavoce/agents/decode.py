@@ -1,11 +1,15 @@
-"""Batched decoding of a causal language model of transformers, through its public forward.
+"""Continuous decoding with a causal language model of transformers, through its public forward.
 
-Hundreds of prompts of different length, temperature, seed and stopping rule share one left-padded batch. Each row is
-its own experiment: what it draws depends on its own seed and step, never on the rows beside it. Finished rows leave
-the batch, so that one long answer does not make the others wait::
+Hundreds of prompts of different length, temperature, seed and stopping rule are continued together. Each row is its own
+experiment: what it draws depends on its own seed and step, never on the rows beside it. A row that is done leaves, and
+whoever waits takes its place::
 
-    prompts ──▶ left-pad ──▶ ┌ forward ──▶ draw one token per row ──▶ who is done? ┐ ──▶ cut, detokenise
-                             └────────────── drop the rows that are ◀─────────────┘
+    who waits? ──▶ prefill, what prompts share once ──▶ ┌ forward ──▶ draw one token per row ──▶ who is done? ┐
+        ▲                                               └──────────────── next step ◀─────────────────────────┤
+        └───────────────────────── enough lines are free ◀───────────────────────────────── text, to its caller
+
+Models whose cache is not plain keys and values (sliding windows, state spaces) are decoded a batch at a time: rows
+leave, and others join when all have left.
 
 Sampling is what :class:`vivavoce.records.Sampling` says and nothing else: defaults in a model's generation config
 (top-k, penalties) do not apply, only its end-of-sequence ids do.
@@ -14,36 +18,38 @@ Sampling is what :class:`vivavoce.records.Sampling` says and nothing else: defau
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
+from vivavoce.agents.batch import Batch, Lines, Prompt, empty_cache, fill_cache
 from vivavoce.agents.detokenise import Detokeniser
-from vivavoce.records import Sampling, Token, Usage
+from vivavoce.agents.prefixes import BLOCK, Known, Prefixes, chain
+from vivavoce.records import Token, Usage
+
+logger = logging.getLogger(__name__)
 
 # Stop strings need text, and text needs the host: looking every step would cost more than a tiny model's forward.
 # A row runs at most this many tokens too far; they are cut off and not counted.
 _LOOK_EVERY = 8
-# Dropping rows copies the cache; below this share of finished rows the copy costs more than it saves.
-_DROP_SHARE = 1 / 8
+# Rearranging copies the cache; below this share of leaving or joining rows the copy costs more than it saves.
+SHARE = 1 / 8
+# Tokens, padding included, of one forward over prompts: enough to fill a device, and a bound for its memory.
+_PREFILL_TOKENS = 8192
+
+
+Found = tuple[Prompt, Known | None, int]
+"""A prompt, one that begins like it, and for how many tokens."""
 
 
 class Interrupted(Exception):
     """Decoding was stopped from outside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One row: token ids to go on from, how to draw, and the seed of its draws."""
-
-    ids: Sequence[int]
-    sampling: Sampling
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +70,16 @@ class Decoder:
     Args:
         model: A causal decoder on its device, in evaluation mode.
         tokenizer: Its tokenizer.
+        remember: Bytes for what prompts begin with, kept from one call to the next while the weights stay the same.
+            Prompts that are prefilled together share their beginnings without it.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, remember: int = 0) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = model.device
-        self.forwards = 0
-        """Forward passes so far."""
+        self.prefixes = Prefixes(remember)
+        self.forwards = self.prefilled = self.reused = 0
+        """Forward passes so far; prompt tokens that were computed, and those that were found."""
         config = getattr(model, "generation_config", None)
         ends = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
         self.eos = sorted({i for end in ends for i in (end if isinstance(end, list) else [end]) if i is not None})
@@ -80,72 +89,187 @@ class Decoder:
         # the whole prompt's logits would be the largest tensor of all
         keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if keep else {}
+        self._plain = empty_cache(model)[1]
+        if not self._plain:
+            logger.info("%s keeps more than keys and values: rows join a batch at a time", type(model).__name__)
 
     def decode(self, prompts: Sequence[Prompt], interrupted: Callable[[], bool] = lambda: False) -> list[Decoded]:
-        """Continue every prompt, in one batch; results in the order of ``prompts``.
+        """Continue every prompt, all of them together; results in the order of ``prompts``.
 
         Raises :class:`Interrupted` within one step after ``interrupted`` says so.
         """
-        drawn, logprobs = self._draw_all(prompts, interrupted)
-        return [
-            self._finish(prompt, ids, lps)
-            for prompt, ids, lps in zip(prompts, drawn.tolist(), logprobs.tolist(), strict=True)
-        ]
+        found = dict[int, Decoded]()
+
+        def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
+            found[cast(int, prompt.tag)] = self.read(prompt, ids, logprobs)
+
+        self._together(prompts, finished, interrupted)
+        return [found[i] for i in range(len(prompts))]
 
     def draw(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The exact token ids that each prompt is continued with, its end-of-sequence token included."""
-        rows = []
-        for prompt, ids in zip(prompts, self._draw_all(prompts, lambda: False)[0].tolist(), strict=True):
-            ids = ids[: prompt.sampling.max_new_tokens]
-            at = next((i for i, token in enumerate(ids) if token in self.eos), None)
-            rows.append(ids if at is None else ids[: at + 1])
-        return rows
+        found = dict[int, list[int]]()
+        self._together(prompts, lambda prompt, ids, _: found.update({cast(int, prompt.tag): ids}), lambda: False)
+        return [found[i] for i in range(len(prompts))]
+
+    def _together(
+        self,
+        prompts: Sequence[Prompt],
+        finished: Callable[[Prompt, list[int], list[float]], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        waiting = [[replace(prompt, tag=i) for i, prompt in enumerate(prompts)]]
+        self.stream(lambda _: waiting.pop() if waiting else (), finished, interrupted)
 
     @torch.inference_mode()
-    def _draw_all(self, prompts: Sequence[Prompt], interrupted: Callable[[], bool]) -> tuple[Tensor, Tensor]:
-        """Drawn ids and their log-probabilities, both (prompts, steps); rubbish after a row's end."""
-        device, count = self.device, len(prompts)
-        width = max(len(prompt.ids) for prompt in prompts)
-        limits = torch.tensor([prompt.sampling.max_new_tokens for prompt in prompts], device=device)
-        steps = max(prompt.sampling.max_new_tokens for prompt in prompts)
-        ids = torch.tensor([[self._pad] * (width - len(p.ids)) + list(p.ids) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * (len(p.ids) + steps) for p in prompts], device=device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        draws = _Draws(prompts, steps, device)
-        score = any(prompt.sampling.logprobs for prompt in prompts)
-        eos = torch.tensor(self.eos, device=device)
-        drawn = torch.full((count, steps), self._pad, device=device)
-        logprobs = torch.zeros((count, steps if score else 0), device=device)
-        rows = torch.arange(count, device=device)  # which prompt each row of the batch belongs to
-        done = torch.zeros(count, dtype=torch.bool, device=device)
-        cache = _cache(self.model)
-        look_every = 1 if device.type == "cpu" else _LOOK_EVERY  # on an accelerator, looking waits for the queue
-        seen = 0
-        for step in range(steps):
+    def stream(
+        self,
+        newcomers: Callable[[Sequence[Prompt]], Sequence[Prompt]],
+        finished: Callable[[Prompt, list[int], list[float]], None],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Continue prompts as they come, until nobody is left and nobody comes.
+
+        Args:
+            newcomers: Given those that are under way, who joins them now; asked again and again.
+            finished: Told of each prompt the ids that were drawn, an end-of-sequence token included, and their
+                log-probabilities (rubbish unless ``sampling.logprobs``). Ids may run past a stop string: :meth:`read`.
+            interrupted: Asked before each step; says yes, and :class:`Interrupted` is raised.
+        """
+        eos = torch.tensor(self.eos, device=self.device)
+        look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY  # on an accelerator, looking waits for the queue
+        batch, live, step = None, list[int](), 0
+        while True:
+            if not live or (self._plain and step % look_every == 0):
+                joining = newcomers([batch.prompts[row] for row in live] if batch else ())
+                if joining:
+                    parts = self._prefill(joining, eos, interrupted)
+                    batch = batch.rearranged(live, parts) if batch and live else parts[0].joined(parts[1:])
+                    live = self._look(batch, range(len(batch.prompts)), step, finished)
+                    continue
+            if batch is None or not live:
+                return
+            if len(live) <= (1 - SHARE) * len(batch.prompts):
+                batch = batch.rearranged(live)
+                live = list(range(len(live)))
             if interrupted():
                 raise Interrupted
-            end = width + step
-            logits = self._forward(ids, mask[:, :end], positions[:, seen:end], cache)
-            seen = end
-            token = draws.pick(logits, rows, step)
-            drawn[rows, step] = token
-            if score:
-                chosen = logits.gather(1, token[:, None])[:, 0]
-                logprobs[rows, step] = chosen - logits.logsumexp(-1)
-            done |= torch.isin(token, eos) | (limits[rows] <= step + 1)
-            ids = token[:, None]
-            if (step + 1) % look_every and step + 1 < steps:
-                continue
-            if (step + 1) % _LOOK_EVERY == 0:
-                done |= self._stopped(prompts, rows, done, drawn, step + 1)
-            left = int((~done).sum())
-            if not left:
-                return drawn[:, : step + 1], logprobs[:, : step + 1]
-            if left <= (1 - _DROP_SHARE) * len(rows):
-                kept = (~done).nonzero()[:, 0]
-                cache.reorder_cache(cast(Any, kept))  # selects rows for every kind of layer
-                rows, done, ids, mask, positions = (x[kept] for x in (rows, done, ids, mask, positions))
-        return drawn, logprobs
+            batch.draw(self._forward(*batch.inputs(), batch.cache), eos)
+            step += 1
+            if step % look_every == 0:
+                live = self._look(batch, live, step, finished)
+
+    def _prefill(self, prompts: Sequence[Prompt], eos: Tensor, interrupted: Callable[[], bool]) -> list[Batch]:
+        """Compute the prompts, as much of them as nobody knows yet, and draw the first token of each.
+
+        Equal prompts, say several samples of one, are a single row until they draw. In waves: what begins like another
+        prompt waits until that one is computed. Inside a wave, prompts with about as much to compute share a forward.
+        """
+        parts, equal = list[Batch](), dict[tuple[int, ...], list[Prompt]]()
+        for prompt in prompts:
+            equal.setdefault(tuple(prompt.ids), []).append(prompt)
+        samples = {id(same[0]): same for same in equal.values()}
+        distinct = [same[0] for same in equal.values()]
+        hashes = {id(prompt): chain(prompt.ids) if self._plain else [] for prompt in distinct}
+        here = Prefixes(math.inf, copies=False)
+        waves = self._waves(distinct, hashes)
+        for wave in waves:
+            found = []
+            for prompt in wave:
+                stores = (store.longest(prompt.ids, hashes[id(prompt)]) for store in (here, self.prefixes))
+                found.append((prompt, *max(stores, key=lambda one: one[1])))
+            for group in self._groups(found):
+                if interrupted():
+                    raise Interrupted
+                part = self._prefill_together(group, samples, eos)
+                parts.append(part)
+                stores = [here] * (wave is not waves[-1]) + [self.prefixes] * (self.prefixes.budget > 0)
+                for row, prompt in enumerate(part.prompts) if self._plain else ():
+                    for store in stores if id(prompt) in hashes else ():
+                        store.add(Known(prompt.ids, part.keys_and_values(row)), hashes[id(prompt)])
+        return parts
+
+    def _waves(self, prompts: Sequence[Prompt], hashes: dict[int, list[int]]) -> list[list[Prompt]]:
+        """Every prompt behind the one that it shares its longest beginning with, where that is not known already."""
+        seen, waves = dict[int, int](), list[list[Prompt]]()
+        for prompt in prompts:
+            blocks = hashes[id(prompt)]
+            count = next((count for count in range(len(blocks), 0, -1) if blocks[count - 1] in seen), 0)
+            known = self.prefixes.longest(prompt.ids, blocks)[1]
+            wave = seen[blocks[count - 1]] + 1 if count * BLOCK > known else 0
+            for block in blocks:
+                seen.setdefault(block, wave)
+            waves += [[] for _ in range(wave + 1 - len(waves))]
+            waves[wave].append(prompt)
+        return waves
+
+    def _groups(self, found: list[Found]) -> Iterator[list[Found]]:
+        """Prompts that are prefilled in one forward: alike in what is to be computed, and not too many."""
+        if not self._plain:
+            yield found
+            return
+        group = list[Found]()
+        for one in sorted(found, key=lambda one: (len(one[0].ids) - one[2], len(one[0].ids))):
+            size = len(one[0].ids) - one[2]
+            if group and (
+                size * (len(group) + 1) > _PREFILL_TOKENS or size > 2 * (len(group[0][0].ids) - group[0][2]) + BLOCK
+            ):
+                yield group
+                group = []
+            group.append(one)
+        yield group
+
+    def _prefill_together(self, group: list[Found], samples: dict[int, list[Prompt]], eos: Tensor) -> Batch:
+        """One forward over the ends of all prompts of a group, as long for all as for who knows least of its own.
+
+        Each then makes room for all its samples.
+        """
+        prompts = [prompt for prompt, _, _ in group]
+        new = max(len(prompt.ids) - known for prompt, _, known in group)
+        width = max(len(prompt.ids) for prompt in prompts)
+        cache, plain = empty_cache(self.model)
+        if width > new:
+            fill_cache(cache, [(known, len(prompt.ids) - new) for prompt, known, _ in group], width - new)
+        ends = [list(prompt.ids[-new:]) for prompt in prompts]
+        ids = torch.tensor([[self._pad] * (new - len(end)) + end for end in ends], device=self.device)
+        size = torch.tensor([[len(prompt.ids)] for prompt in prompts], device=self.device)
+        columns = torch.arange(width, 0, -1, device=self.device)
+        positions = (size - columns[-new:]).clamp(min=0)
+        logits = self._forward(ids, (columns <= size).long(), positions, cache)
+        owners = [row for row, prompt in enumerate(prompts) for _ in samples[id(prompt)]]
+        if len(owners) > len(prompts):
+            owner = torch.tensor(owners, device=self.device)
+            logits = logits[owner]
+            cache.reorder_cache(cast(Any, owner))  # selects rows for every kind of layer
+            prompts = [one for prompt in prompts for one in samples[id(prompt)]]
+        self.prefilled += sum(map(len, ends))
+        self.reused += sum(len(prompt.ids) for prompt in prompts) - sum(map(len, ends))
+        batch = Batch(prompts, Lines.of(prompts, self.device), cache, plain)
+        batch.draw(logits, eos)
+        return batch
+
+    def _look(
+        self,
+        batch: Batch,
+        live: Sequence[int],
+        step: int,
+        finished: Callable[[Prompt, list[int], list[float]], None],
+    ) -> list[int]:
+        """Hand over the rows that are done; gives those that go on."""
+        done, said = batch.lines.done.tolist(), batch.lines.said.tolist()
+        left, ended = list[int](), list[int]()
+        for row in live:
+            stops = batch.prompts[row].sampling.stop
+            over = done[row]
+            if not over and stops and step % _LOOK_EVERY == 0:
+                over = self._stopped(stops, batch.lines.drawn[row, : said[row]])
+            (ended if over else left).append(row)
+        if not ended:
+            return left
+        drawn, logprobs = batch.lines.drawn[ended].tolist(), batch.lines.logprobs[ended].tolist()
+        for row, ids, scores in zip(ended, drawn, logprobs, strict=True):
+            finished(batch.prompts[row], ids[: said[row]], scores[: said[row]])
+        return left
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Logits of the last position, (rows, vocabulary) in fp32."""
@@ -160,31 +284,21 @@ class Decoder:
         )
         return out.logits[:, -1].float()
 
-    def _stopped(self, prompts: Sequence[Prompt], rows: Tensor, done: Tensor, drawn: Tensor, length: int) -> Tensor:
-        """Which rows of the batch hold one of their stop strings."""
-        found = torch.zeros_like(done)
-        if not any(prompt.sampling.stop for prompt in prompts):
-            return found
-        for at, (row, over) in enumerate(zip(rows.tolist(), done.tolist(), strict=True)):
-            stops = prompts[row].sampling.stop
-            if over or not stops:
-                continue
-            # a character takes at most four tokens, so an older stop string was seen when we looked before
-            tail = drawn[row, max(0, length - _LOOK_EVERY - 4 * max(map(len, stops))) : length].tolist()
-            if any(stop in self._detokeniser.text(tail) for stop in stops):
-                whole = self._detokeniser.text(drawn[row, :length].tolist())
-                found[at] = any(stop in whole for stop in stops)
-        return found
+    def _stopped(self, stops: Sequence[str], drawn: Tensor) -> bool:
+        """Whether a row holds one of its stop strings."""
+        # a character takes at most four tokens, so an older stop string was seen when we looked before
+        tail = drawn[-(2 * _LOOK_EVERY + 4 * max(map(len, stops))) :].tolist()
+        if not any(stop in self._detokeniser.text(tail) for stop in stops):
+            return False
+        whole = self._detokeniser.text(drawn.tolist())
+        return any(stop in whole for stop in stops)
 
-    def _finish(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Decoded:
-        """Cut a row at its end and turn it into text."""
+    def read(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Decoded:
+        """Turn what was drawn into text, cut at a stop string."""
         sampling = prompt.sampling
-        ids = ids[: sampling.max_new_tokens]
-        at = next((i for i, token in enumerate(ids) if token in self.eos), None)
-        said = ids if at is None else ids[:at]
-        count = len(said) if at is None else at + 1
+        ended = bool(ids) and ids[-1] in self.eos
+        said, count = ids[:-1] if ended else ids, len(ids)
         text = self._detokeniser.text(said)
-        ended = at is not None
         pieces = None
         stops = [(text.find(stop), len(stop)) for stop in sampling.stop if stop in text]
         if sampling.logprobs or stops:
@@ -198,86 +312,6 @@ class Decoder:
             # zip stops at the last kept piece
             tokens = tuple(Token(piece, logprob) for piece, logprob in zip(pieces, logprobs, strict=False))
         return Decoded(text, "stop" if ended else "length", Usage(len(prompt.ids), count), tokens)
-
-
-class _Draws:
-    """Draws tokens: greedy, or by inverting the cumulative distribution at the row's own uniform numbers.
-
-    Row ``i`` at step ``t`` uses the ``t``-th number of a generator seeded with the row's seed. Inversion runs over
-    the vocabulary in its own order in fp64, so that no other row's settings change a choice.
-    """
-
-    def __init__(self, prompts: Sequence[Prompt], steps: int, device: torch.device) -> None:
-        hot = [prompt.sampling.temperature > 0 for prompt in prompts]
-        self.any_hot, self.all_hot = any(hot), all(hot)
-        self.any_narrow = any(p.sampling.top_p < 1 and warm for p, warm in zip(prompts, hot, strict=True))
-        if not self.any_hot:
-            return
-        self.hot = torch.tensor(hot, device=device)
-        self.temperature = torch.tensor([p.sampling.temperature or 1.0 for p in prompts], device=device)
-        self.top_p = torch.tensor([p.sampling.top_p for p in prompts], dtype=torch.float64, device=device)
-        uniform = torch.zeros(len(prompts), steps, dtype=torch.float64)
-        for i, prompt in enumerate(prompts):
-            if hot[i]:
-                # on the host, so that a seed means the same on every device
-                generator = torch.Generator().manual_seed(prompt.seed)
-                size = prompt.sampling.max_new_tokens
-                uniform[i, :size] = torch.rand(size, generator=generator, dtype=torch.float64)
-        self.uniform = uniform.to(device)
-
-    def pick(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
-        """One token id per row of ``logits`` (rows, vocabulary)."""
-        if not self.any_hot:
-            return logits.argmax(-1)
-        p = (logits / self.temperature[rows, None]).double().softmax(-1)
-        if self.any_narrow:
-            # the smallest set of likeliest tokens that holds top_p of the mass; the likeliest is always in it
-            ordered, order = p.sort(-1, descending=True)
-            outside = ordered.cumsum(-1) - ordered >= self.top_p[rows, None]
-            p = torch.zeros_like(p).scatter_(-1, order, ordered.masked_fill_(outside, 0.0))
-        total = p.cumsum(-1)
-        # u < 1, but u * mass may round up to the mass itself: then the last token that has any
-        mass = total[:, -1:]
-        point = torch.minimum(self.uniform[rows, step, None] * mass, mass.nextafter(torch.zeros_like(mass)))
-        token = torch.searchsorted(total, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-        return token if self.all_hot else torch.where(self.hot[rows], token, logits.argmax(-1))
-
-
-class _RoomyLayer(DynamicLayer):
-    """A cache layer with room to grow: writes in place where DynamicLayer copies all keys and values every step."""
-
-    _room: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        old, new = self.get_seq_length(), key_states.shape[-2]
-        if self._room is None or old + new > self._room[0].shape[-2]:
-            room = old + new + max(32, (old + new) // 4)
-            self._room = _grown(self.keys, key_states, room), _grown(self.values, value_states, room)
-        keys, values = self._room
-        keys[:, :, old : old + new] = key_states
-        values[:, :, old : old + new] = value_states
-        self.keys, self.values = keys[:, :, : old + new], values[:, :, : old + new]
-        return self.keys, self.values
-
-    def reorder_cache(self, beam_idx: Any) -> None:
-        super().reorder_cache(beam_idx)
-        self._room = None
-
-
-def _grown(old: Tensor | None, like: Tensor, room: int) -> Tensor:
-    grown = like.new_empty(*like.shape[:-2], room, like.shape[-1])
-    if old is not None and old.numel():
-        grown[:, :, : old.shape[-2]] = old
-    return grown
-
-
-def _cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache as the model's config asks for it, its plain layers replaced by roomy ones."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
 
 
 def _cut(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:

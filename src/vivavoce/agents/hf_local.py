@@ -1,8 +1,10 @@
-"""Hugging Face models in this process. Calls that are made at the same time are answered in one batch.
+"""Hugging Face models in this process. Calls that are made at the same time are answered together.
 
 ::
 
-    replies asked for ──▶ waiting ──▶ worker thread: render, tokenise, sort by length ──▶ one batch at a time per device
+    replies asked for ──▶ waiting ──▶ worker thread: render, tokenise ──▶ those alike in length join the batch
+                                           ▲                                      │ one step at a time per device
+                                           └────────── lines are free ◀───────────┴──▶ each reply as it ends
 
 Nothing heavy is imported and nothing is loaded before the first reply.
 """
@@ -11,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +32,11 @@ from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
-    from vivavoce.agents.decode import Decoded, Decoder, Prompt
+    from vivavoce.agents.batch import Prompt
+    from vivavoce.agents.decode import Decoded, Decoder
 
-# How long nothing new must arrive before a batch starts. A reply passes a few turns of the event loop (journal, debate)
-# before the next question of the same debate arrives; starting at once would run many small batches.
+# How long nothing new must arrive before the worker starts. A reply passes a few turns of the event loop (journal,
+# debate) before the next question of the same debate arrives; starting at once would run many small batches.
 _GATHER_S = 0.005
 # Two forwards at a time on one device only slow each other down.
 _DEVICE_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -53,6 +58,9 @@ class Options(BaseModel):
     max_batch: int = Field(default=256, ge=1)
     max_batch_tokens: int = Field(default=131072, ge=1)
     """Bound of rows times (longest prompt + most new tokens) of a batch; what the cache's memory grows with."""
+    prefix_memory: int = Field(default=0, ge=0)
+    """MiB for what prompts begin with, to compute it once though it is asked at different times. What calls that start
+    together share is computed once without it. It pays where prompts are long and the debates in flight fit."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in the whole process; None leaves torch's default."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
@@ -70,19 +78,24 @@ class _Waiting:
     future: asyncio.Future[Reply]
     since: float
     prompt: Prompt | None = None
-    outcome: Decoded | AgentError | None = None
 
 
 class HFLocal:
     """An agent whose model runs in this process.
 
     Attributes:
-        batches: Batches decoded so far.
+        batches: How often calls have joined what was under way, or begun it.
     """
 
     def __init__(self, name: str, options: Options) -> None:
         self.name, self.options, self.batches = name, options, 0
-        self._waiting: list[_Waiting] = []
+        self._waiting = deque[_Waiting]()
+        """Asked, and not seen by the worker yet."""
+        self._ready: list[_Waiting] = []
+        """The worker's: in tokens, and waiting for a line."""
+        self._under_way: dict[int, _Waiting] = {}
+        """The worker's: on a line, by identity."""
+        self._most = options.max_batch
         self._drain: asyncio.Task[None] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._decoder: Decoder | None = None
@@ -113,7 +126,7 @@ class HFLocal:
         waiting = _Waiting(messages, sampling, seed, loop.create_future(), time.perf_counter())
         if self._drain is None or self._drain.done():
             self._stop = threading.Event()  # a worker that was told to stop keeps the old one
-            self._waiting.clear()  # left over from an event loop that was cancelled
+            self._asked()  # left over from an event loop that was cancelled
             self._drain = loop.create_task(self._run())
         self._waiting.append(waiting)
         return await waiting.future
@@ -131,12 +144,19 @@ class HFLocal:
             import torch
 
             torch.cuda.empty_cache()  # or the allocator keeps the memory from other processes
-        for waiting in self._waiting:
+        for waiting in self._asked():
             waiting.future.cancel()
+
+    def _asked(self) -> list[_Waiting]:
+        """Everybody who waits for a reply; nobody does afterwards. Not while the worker runs."""
+        asked = [*self._under_way.values(), *self._ready, *self._waiting]
+        self._under_way.clear()
+        self._ready.clear()
         self._waiting.clear()
+        return asked
 
     async def _run(self) -> None:
-        """Hand batches to the worker until nobody waits. Cancelled (Ctrl-C), it stops the worker within a step."""
+        """Keep the worker at it until nobody waits. Cancelled (Ctrl-C), it stops the worker within a step."""
         loop = asyncio.get_running_loop()
         self._pool = self._pool or ThreadPoolExecutor(1, f"vivavoce-{self.name}")
         while self._waiting:
@@ -144,12 +164,7 @@ class HFLocal:
             while count < len(self._waiting) < self.options.max_batch:
                 count = len(self._waiting)
                 await asyncio.sleep(_GATHER_S)
-            # rows whose caller went away are not worth decoding
-            self._waiting = [waiting for waiting in self._waiting if not waiting.future.done()]
-            if not self._waiting:
-                return
-            asked = list(self._waiting)
-            work = loop.run_in_executor(self._pool, self._work, asked, self._stop)
+            work = loop.run_in_executor(self._pool, self._work, loop, self._stop)
             try:
                 await asyncio.wait([work])
             except asyncio.CancelledError:
@@ -157,42 +172,87 @@ class HFLocal:
                 work.cancel()
                 raise
             error = None if work.cancelled() else work.exception()
-            for waiting in asked:
-                if waiting.outcome is None and error is None:
-                    continue
-                self._waiting.remove(waiting)
+            for waiting in self._asked() if error else ():
                 if not waiting.future.done():
-                    self._settle(waiting, error)
+                    waiting.future.set_exception(error)
 
-    def _settle(self, waiting: _Waiting, error: BaseException | None) -> None:
-        said = waiting.outcome
+    def _work(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        """In the worker thread: answer whoever waits, and whoever comes meanwhile."""
+        if self._decoder is None:
+            self._decoder, self._context = self._load()
+        lock = _DEVICE_LOCKS[str(self._decoder.device)]
+        while not lock.acquire(timeout=0.05):
+            if stop.is_set():  # closing must not wait for another agent's batch
+                return
+        try:
+            while not self._stream(self._decoder, loop, stop):
+                pass
+        finally:
+            lock.release()
+
+    def _stream(self, decoder: Decoder, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> bool:
+        """Decode until nobody waits. False where memory did not suffice, and fewer rows at a time are to be tried."""
+        import torch
+
+        def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
+            waiting = self._under_way.pop(id(prompt.tag))
+            self._tell(loop, waiting, decoder.read(prompt, ids, logprobs))
+
+        try:
+            decoder.stream(lambda under_way: self._joining(decoder, loop, under_way), finished, stop.is_set)
+        except torch.OutOfMemoryError as error:
+            if len(self._under_way) == 1:
+                [alone] = self._under_way.values()
+                self._tell(loop, alone, AgentError("server", f"out of device memory for one row: {error}"))
+                self._under_way.clear()
+        else:
+            return True
+        # outside the handler, whose traceback would keep the tensors that did not fit; nobody has lost a seed
+        decoder.prefixes.clear()
+        torch.cuda.empty_cache()
+        self._most = max(1, len(self._under_way) // 2)
+        self._ready[:0] = sorted(self._under_way.values(), key=lambda waiting: waiting.since)
+        self._under_way.clear()
+        return False
+
+    def _joining(self, decoder: Decoder, loop: asyncio.AbstractEventLoop, under_way: Sequence[Prompt]) -> list[Prompt]:
+        """Who joins those under way: nobody, while too few could for the trouble of it."""
+        from vivavoce.agents.decode import SHARE
+
+        enough = max(1, math.ceil(SHARE * len(under_way)))
+        if min(len(self._ready) + len(self._waiting), self._most - len(under_way)) < enough:
+            return []
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            failure = self._render(waiting, decoder)
+            if failure is None:
+                self._ready.append(waiting)
+            else:
+                self._tell(loop, waiting, failure)
+        # rows whose caller went away are not worth decoding
+        self._ready = [waiting for waiting in self._ready if not waiting.future.done()]
+        joining = self._fitting(under_way)
+        if len(joining) < enough:
+            return []
+        self.batches += 1
+        taken = {id(waiting): waiting for waiting in joining}
+        self._ready = [waiting for waiting in self._ready if id(waiting) not in taken]
+        self._under_way |= taken
+        return [waiting.prompt for waiting in joining if waiting.prompt]
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, said: Decoded | AgentError) -> None:
+        with suppress(RuntimeError):  # the loop was closed: nobody listens
+            loop.call_soon_threadsafe(self._settle, waiting, said)
+
+    def _settle(self, waiting: _Waiting, said: Decoded | AgentError) -> None:
+        if waiting.future.done():
+            return
         if isinstance(said, AgentError):
             waiting.future.set_exception(said)
-        elif said is None:
-            assert error is not None
-            waiting.future.set_exception(error)
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
             waiting.future.set_result(Reply(said.text, said.finish, said.usage, model, said.tokens, latency))
-
-    def _work(self, asked: list[_Waiting], stop: threading.Event) -> None:
-        """In the worker thread: fill in the outcome of one batch out of ``asked``, and of what cannot be asked."""
-        if self._decoder is None:
-            self._decoder, self._context = self._load()
-        for waiting in asked:
-            if waiting.prompt is None:
-                self._render(waiting, self._decoder)
-        batch = self._batch([waiting for waiting in asked if waiting.outcome is None])
-        if batch:
-            lock = _DEVICE_LOCKS[str(self._decoder.device)]
-            while not lock.acquire(timeout=0.05):
-                if stop.is_set():  # closing must not wait for another agent's batch
-                    return
-            try:
-                self._decode(batch, self._decoder, stop)
-            finally:
-                lock.release()
 
     def _load(self) -> tuple[Decoder, int | None]:
         import torch
@@ -206,15 +266,15 @@ class HFLocal:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model, tokenizer = weights.load(self.folder, self.options.dtype, device, self.options.trust_remote_code)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        return Decoder(model, tokenizer), context
+        return Decoder(model, tokenizer, self.options.prefix_memory * 2**20), context
 
-    def _render(self, waiting: _Waiting, decoder: Decoder) -> None:
+    def _render(self, waiting: _Waiting, decoder: Decoder) -> AgentError | None:
         """Messages to text by the chat template, text to ids. The template writes all special tokens itself."""
         from dataclasses import replace
 
         from jinja2 import TemplateError
 
-        from vivavoce.agents.decode import Prompt
+        from vivavoce.agents.batch import Prompt
 
         tokenizer, messages, sampling = decoder.tokenizer, waiting.messages, waiting.sampling
         try:
@@ -227,64 +287,47 @@ class HFLocal:
                 )
             )
         except TemplateError as error:  # say, a template that wants roles to alternate
-            waiting.outcome = AgentError("bad_request", f"the chat template refuses the messages: {error}")
-            return
+            return AgentError("bad_request", f"the chat template refuses the messages: {error}")
         ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         if self._context is not None:
             if len(ids) >= self._context:
-                detail = f"the prompt has {len(ids)} tokens, the model's context {self._context}"
-                waiting.outcome = AgentError("overlong", detail)
-                return
+                return AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {self._context}")
             most = min(sampling.max_new_tokens, self._context - len(ids))
             sampling = replace(sampling, max_new_tokens=most)
-        waiting.prompt = Prompt(ids, sampling, waiting.seed)
+        waiting.prompt = Prompt(ids, sampling, waiting.seed, waiting)
+        return None
 
-    def _batch(self, asked: list[_Waiting]) -> list[_Waiting]:
-        """The longest-waiting call and those nearest to it in length, as many as fit."""
-        if not asked:
+    def _fitting(self, under_way: Sequence[Prompt]) -> list[_Waiting]:
+        """Of those that are ready the longest-waiting one and those nearest to it in length, as many as fit."""
+        if not self._ready:
             return []
         sized = sorted(
-            ((len(w.prompt.ids), w.prompt.sampling.max_new_tokens, w) for w in asked if w.prompt),
+            ((len(w.prompt.ids), w.prompt.sampling.max_new_tokens, w) for w in self._ready if w.prompt),
             key=lambda size: size[:2],
         )
-        low = next(i for i, size in enumerate(sized) if size[2] is asked[0])
-        high, new = low + 1, sized[low][1]
+        low = next(i for i, size in enumerate(sized) if size[2] is self._ready[0])
+        high = low
+        longest = max((len(prompt.ids) for prompt in under_way), default=0)
+        new = max((prompt.sampling.max_new_tokens for prompt in under_way), default=0)
 
-        def fits(low: int, high: int, new: int) -> bool:
-            longest = sized[high - 1][0]
-            return (high - low) * (longest + new) <= self.options.max_batch_tokens
+        def fits(i: int) -> bool:
+            rows = len(under_way) + high - low + 1
+            return (
+                rows == 1 or rows * (max(longest, sized[i][0]) + max(new, sized[i][1])) <= self.options.max_batch_tokens
+            )
 
-        while high - low < self.options.max_batch:
+        while high - low < self._most - len(under_way):
             # shorter ones first: they cost no padding to those already in
-            if low > 0 and fits(low - 1, high, max(new, sized[low - 1][1])):
+            if low < high and low > 0 and fits(low - 1):
                 low -= 1
-                new = max(new, sized[low][1])
-            elif high < len(sized) and fits(low, high + 1, max(new, sized[high][1])):
-                new = max(new, sized[high][1])
+                at = low
+            elif high < len(sized) and fits(high):
+                at = high
                 high += 1
             else:
                 break
+            longest, new = max(longest, sized[at][0]), max(new, sized[at][1])
         return [size[2] for size in sized[low:high]]
-
-    def _decode(self, batch: list[_Waiting], decoder: Decoder, stop: threading.Event) -> None:
-        import torch
-
-        self.batches += 1
-        try:
-            decoded = decoder.decode([w.prompt for w in batch if w.prompt], stop.is_set)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                batch[0].outcome = AgentError("server", f"out of device memory for one row: {error}")
-                return
-        else:
-            for waiting, said in zip(batch, decoded, strict=True):
-                waiting.outcome = said
-            return
-        # outside the handler, whose traceback would keep the tensors that did not fit
-        torch.cuda.empty_cache()
-        half = len(batch) // 2
-        self._decode(batch[:half], decoder, stop)
-        self._decode(batch[half:], decoder, stop)
 
 
 def agent(name: str, options: Options) -> HFLocal:

@@ -27,7 +27,7 @@ from trl import DistillationConfig, DistillationTrainer
 from vivavoce.agents import hf_local, weights
 from vivavoce.agents.journal import Journal
 from vivavoce.bench.models import Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Pass, Timing, alternate, apart, facts, memory_ratio, ratios
+from vivavoce.bench.side_by_side import Pass, Timing, alternate, apart, facts, fastest, memory_ratio, ratios
 from vivavoce.data.states import Debated, Supervision
 from vivavoce.data.states import states as states_of
 from vivavoce.debate.prompting import prompt_set
@@ -172,7 +172,7 @@ def _step(shape: Shape, divergence: str, folder: Path, repeats: int, device: str
     errors = apart(student, ours, next(iter(passes.values())))
     naive = _naive(student, teacher, prompts, answers, beta)
     apart(student, ours, naive)
-    best, variants = _best(passes)
+    best, variants = fastest(passes)
     times = alternate({"theirs": passes[best], "ours": ours, "naive": naive}, student, device, repeats)
     return Measured(
         f"on-policy step, {divergence}, {answers.numel():,} tokens x {shape.vocabulary:,}",
@@ -289,7 +289,7 @@ def _scoring(shape: Shape, repeats: int, device: str, seed: int) -> Measured:
     passes: dict[str, Pass] = {
         f"batch {n}": lambda n=n: float(len(separately(n))) for n in dict.fromkeys((1, 2, 4, shape.rollouts))
     }
-    best, variants = _best(passes)
+    best, variants = fastest(passes)
     sides: dict[str, Pass] = {"theirs": passes[best], "ours": lambda: float(len(hidden()))}
     times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
     each = shape.transcript + shape.answer
@@ -395,17 +395,6 @@ def _trained(
     started = time.perf_counter()
     done = train_on_policy(weights.folder("schoolhouse:student"), found, settings, out, seed=seed)
     return done.details["teacher_tokens"], time.perf_counter() - started
-
-
-def _best(passes: dict[str, Pass]) -> tuple[str, dict[str, float]]:
-    """The fastest of several ways, each tried once to warm up and once for its time."""
-    variants = {}
-    for name, one in passes.items():
-        one()
-        started = time.perf_counter()
-        one()
-        variants[name] = time.perf_counter() - started
-    return min(variants, key=lambda name: variants[name]), variants
 
 
 __all__ = ["Epochs", "Measured", "Shape", "run", "whole"]

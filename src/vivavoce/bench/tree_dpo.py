@@ -20,19 +20,19 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
+from vivavoce.bench.floor import forward_flops, matmul_rate
 from vivavoce.bench.models import Words, random_model, word_tokenizer
 from vivavoce.bench.side_by_side import Timing, alternate, apart, facts, memory_ratio, ratios
 from vivavoce.records import Completion, Tree
 from vivavoce.train import TreeDPOSettings
 from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.scoring import attending, choose
 from vivavoce.train.tree_dpo import TreeDPOTrainer
 from vivavoce.train.trees import Steps, branchings
 
 logger = logging.getLogger(__name__)
-
-VOCABULARY = 2048
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,16 @@ class Result:
     gradient_error: float
     """Relative differences from TRL, of the loss and of the worst parameter's gradient."""
     attention: str
+    flops: float
+    """Operations that our pass cannot do without: two forward passes, and a backward one of twice the work."""
+    rate: float
+    """Operations a second of this machine's matrix product."""
     facts: dict[str, str]
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the machine's matrix product's rate at which the necessary operations were done."""
+        return self.flops / self.ours.seconds / self.rate
 
     def summary(self) -> dict[str, Any]:
         """The figures that a script wants, and everything that was measured."""
@@ -76,6 +85,7 @@ class Result:
             "spread": [low, high],
             "floor": self.shape.floor,
             "of_floor": middle / self.shape.floor,
+            "utilisation": self.utilisation,
             "max_rel_grad_diff": self.gradient_error,
             "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
             **asdict(self),
@@ -97,6 +107,7 @@ class Result:
         tried = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.variants.items())
         lines += [
             f"  tokens: {shape.floor:.2f}x fewer; attention: {self.attention}",
+            f"  {self.flops / 1e9:.0f} GFLOP necessary, at {self.utilisation:.0%} of {self.rate / 1e9:.0f} GFLOP/s",
             f"  TRL's best: {self.variant} (of {tried})",
             "  " + ", ".join(f"{name} {value}" for name, value in self.facts.items()),
         ]
@@ -106,22 +117,25 @@ class Result:
 def run(
     shape: Shape | None = None,
     *,
-    trees: int = 2,
+    trees: int = 1,
     repeats: int = 5,
     batch_sizes: Sequence[int] = (1, 2, 4, 8),
-    hidden: int = 256,
-    layers: int = 4,
+    hidden: int = 512,
+    layers: int = 2,
+    vocabulary: int = 4096,
     threads: int | None = 1,
     device: str = "cpu",
     seed: int = 0,
 ) -> Result:
-    """Measure one shape. A random Qwen3 of ``hidden`` x ``layers``, ``trees`` trees, ``repeats`` alternating passes.
+    """Measure one shape: a random Qwen3 of ``hidden`` x ``layers``, ``trees`` trees, ``repeats`` alternating passes.
 
-    Raises AssertionError where loss or gradients differ by more than float32 explains.
+    The default model is small, but layers, attention and head have about the shares of the work that they have in
+    Qwen3-0.6B; attention, of which sharing saves less, counts for more in a narrower one. Raises AssertionError where
+    loss or gradients differ by more than float32 explains.
     """
     shape = shape or Shape()
-    tokenizer, rows = word_tokenizer(VOCABULARY), _trees(shape, trees, seed)
-    model, other = (random_model(VOCABULARY, hidden, layers, device, seed) for _ in range(2))
+    tokenizer, rows = word_tokenizer(vocabulary), _trees(shape, trees, vocabulary, seed)
+    model, other = (random_model(vocabulary, hidden, layers, device, seed) for _ in range(2))
     # The answers' probabilities must not differ from the reference's by accident of size: start both alike, then move.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -141,7 +155,7 @@ def _measure(
     folder: Path,
     device: str,
 ) -> Result:
-    ours, attention = _ours(model, other, tokenizer, rows, folder, device)
+    ours, attention, packed = _ours(model, other, tokenizer, rows, folder, device)
     passes: dict[str, Callable[[], float]] = {}
     pairs = shape.right * shape.wrong * len(rows)
     for size in dict.fromkeys(min(size, pairs) for size in batch_sizes):
@@ -165,14 +179,16 @@ def _measure(
         variants,
         *errors,
         attention,
+        4 * forward_flops(model, packed),
+        matmul_rate(device),
         facts(device, "torch", "transformers", "trl"),
     )
 
 
 def _ours(
     model: Any, other: Any, tokenizer: PreTrainedTokenizerFast, rows: list[Tree], folder: Path, device: str
-) -> tuple[Callable[[], float], str]:
-    """One pass over all trees on our side, gradients accumulated; gives the mean loss."""
+) -> tuple[Callable[[], float], str, list[Packed]]:
+    """One pass over all trees on our side, which gives the mean loss; how attention is computed; the packed rows."""
     settings = TreeDPOSettings(lora=None, trees_per_step=len(rows), max_steps=1, token_budget=4096)
     steps = Steps(branchings(tokenizer, rows, 10**6), settings, 1, seed=0)
     method = choose(model, "auto", 0)
@@ -185,7 +201,7 @@ def _ours(
         with attending(model, method):
             return float(trainer.training_step(model, steps[0]))
 
-    return one, method.attention
+    return one, method.attention, [row.packed for row in steps[0]["rows"]]
 
 
 def _theirs(
@@ -247,8 +263,8 @@ def _weighted(trainer: DPOTrainer, model: Any, batch: dict[str, Any], share: flo
     return loss.detach()
 
 
-def _trees(shape: Shape, count: int, seed: int) -> list[Tree]:
-    words = Words(VOCABULARY, seed)
+def _trees(shape: Shape, count: int, vocabulary: int, seed: int) -> list[Tree]:
+    words = Words(vocabulary, seed)
 
     def answers(size: int) -> tuple[Completion, ...]:
         return tuple(Completion(words.answer(shape.answer), "") for _ in range(size))

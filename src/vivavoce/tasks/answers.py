@@ -7,6 +7,7 @@ guesses, and none evaluates what it reads: a model's text never reaches a parser
 
 from __future__ import annotations
 
+import itertools
 import re
 from fractions import Fraction
 
@@ -195,12 +196,37 @@ def words(line: str) -> str | None:
     return re.sub(r"^(?:the|an|a)\s+", "", line) or None
 
 
+_SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_LISTED = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
+_TYPED = str.maketrans({"−": "-", "·": "\\cdot ", "×": "\\times ", "÷": "\\div ", "π": "\\pi ", "∞": "\\infty ",
+                        "≤": "\\le ", "≥": "\\ge ", "°": "^\\circ "})  # fmt: skip
+
+
+def expression(line: str) -> str | None:
+    """The mathematical expression that the line states, as LaTeX without dollars.
+
+    What stands between dollars, where anything does: several such that are listed (``$1$ and $2$``) are a list. A line
+    without LaTeX may write ``sqrt(2)``, ``pi`` and ``≤``.
+    """
+    line = line.strip().strip("*`").strip().replace("\\$", "")
+    spans = list(_SPAN.finditer(line))
+    if spans:
+        between = [line[a.end() : b.start()] for a, b in itertools.pairwise(spans)]
+        inside = ["".join(filter(None, span.groups())).strip() for span in spans]
+        line = ", ".join(inside) if all(map(_LISTED.fullmatch, between)) else line.replace("$", " ")
+    elif "\\" not in line:
+        line = re.sub(r"\bsqrt\(([^()]*)\)", r"\\sqrt{\1}", line.translate(_TYPED))
+        line = re.sub(r"(?<![a-zA-Z])pi(?![a-zA-Z])", r"\\pi", line)
+    return line.strip(" $").removesuffix(".").strip() or None
+
+
 __all__ = [
     "LETTERS",
     "NUMBER",
     "canonical",
     "choice",
     "exact",
+    "expression",
     "fraction",
     "number",
     "plain",

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vivavoce.records import Grade
-from vivavoce.tasks import answers
+from vivavoce.tasks import answers, mathematics
 
-GraderName = Literal["number", "choice", "yes_no", "exact", "text"]
+GraderName = Literal["number", "choice", "yes_no", "exact", "text", "math"]
 
 _LABEL = re.compile(r"final[ \t]{1,3}answer", re.IGNORECASE)
 # What may stand between the beginning of the line, or of a sentence, and the label.
@@ -43,7 +43,8 @@ _NAMED = re.compile(
     r"(?<![\w'])(?:answer|choice|option|correct)[*_]{0,3}[ \t]*(?:is\b[ \t]*:?|:)[*_]{0,3}", re.IGNORECASE
 )
 _LETTER_LABEL = re.compile(r"^[ \t*_]*A:[*_]{0,3}(?=[ \t])")
-_BOX = "\\boxed{"
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
+_LONGEST_BOX = 1000
 _THOUGHT = "</think>"
 _TAIL = 100_000
 """Characters from the end that are looked at where no marker stands."""
@@ -57,9 +58,9 @@ def stated(text: str) -> str | None:
     """
     text = text.rpartition(_THOUGHT)[2]
     begin, end = max(_last_label(text), _last_hashes(text))
-    box = text.rfind(_BOX)
-    if box > begin:
-        return _box(text, box + len(_BOX))
+    box = deque(_BOX.finditer(text, max(begin, 0)), maxlen=1)
+    if box:
+        return _box(text, box[0])
     if begin >= 0:
         return _line(text, end)
     line = _last_line(text)
@@ -91,18 +92,25 @@ def _line(text: str, start: int) -> str:
     for _ in range(4):
         end = text.find("\n", start)
         line = text[start : end if end >= 0 else len(text)].strip()
-        if line.strip("*_ `$") or end < 0:
+        if line.strip("*_ `$\\[(") or end < 0:
             return re.sub(r"^(?:[-•>]|\*(?!\*))[ \t]+", "", line)
         start = end + 1
     return ""
 
 
-def _box(text: str, start: int) -> str:
+def boxes(text: str) -> list[str]:
+    """What stands in the ``\\boxed{…}`` of a text (``\\fbox``, and ``\\boxed 2``), in order."""
+    return [_box(text, match) for match in _BOX.finditer(text)]
+
+
+def _box(text: str, match: re.Match[str]) -> str:
+    if not match[0].endswith("{"):  # without braces, the next token alone
+        return re.match(r"\\[a-zA-Z]+|.", text[match.end() : match.end() + 40], re.DOTALL)[0]  # type: ignore[index]
     depth = 1
-    for i in range(start, min(len(text), start + 1000)):
+    for i in range(match.end(), min(len(text), match.end() + _LONGEST_BOX)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if depth == 0:
-            return text[start:i]
+            return text[match.end() : i]
     return ""
 
 
@@ -112,15 +120,32 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")
 
 
+def _same(gold: str, answer: str) -> bool:
+    return gold == answer
+
+
 @dataclass(frozen=True)
 class Grader:
-    """One way to compare answers. Two answers are equal where their canonical forms are equal."""
+    """One way to compare answers: by their canonical forms, and ``equal`` decides whether two of them are equal."""
 
     name: GraderName
+    asks: str
+    """How prompts ask for the answer."""
     canonical: Callable[[str], str | None]
     """The value of a stated answer, None where it holds none."""
     whole: re.Pattern[str]
     """What a reply of one line must look like to be nothing but its answer."""
+    equal: Callable[[str, str], bool | str | None] = _same
+    """Of gold and answer. None where the answer turns out to be none, a reason where it cannot be told."""
+
+    @property
+    def answer_format(self) -> str:
+        """The sentence for prompts."""
+        return f"End with a line that reads 'Final answer: ' followed by {self.asks}."
+
+    def written(self, answer: str) -> str:
+        """An answer as ``answer_format`` asks for it."""
+        return f"Final answer: ${answer}$" if self.name == "math" else f"Final answer: {answer}"
 
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None where it states none that can be read."""
@@ -140,12 +165,17 @@ class Grader:
     def grade(self, gold: str, text: str) -> Grade:
         """Judge a whole reply against the gold answer. Never raises.
 
-        No readable answer: ``correct`` False, status ``no_answer``. A gold answer that this grader cannot read:
-        ``correct`` None. Truncated and empty replies are the caller's to mark, who knows how the call ended.
+        No readable answer: ``correct`` False, status ``no_answer``. A gold answer that this grader cannot read, or two
+        that it cannot compare: ``correct`` None, with the reason. Truncated and empty replies are the caller's to mark,
+        who knows how the call ended.
         """
         answer, right = self.answer(text), self.canonical(gold)
-        status = "no_answer" if answer is None else "ok"
-        return Grade(answer, None if right is None else answer == right, status)
+        if right is None:
+            return Grade(answer, None, "no_answer" if answer is None else "ok", "the gold answer cannot be read")
+        said = None if answer is None else self.equal(right, answer)
+        if said is None:
+            return Grade(None, False, "no_answer")
+        return Grade(answer, None, "ok", said) if isinstance(said, str) else Grade(answer, said)
 
     def lenient_answer(self, text: str) -> str | None:
         """The last number, letter, yes or no, or line of the reply, whether or not it is offered as the answer.
@@ -176,22 +206,25 @@ class Grader:
             return answers.LETTERS[(answers.LETTERS.index(gold) + 1) % len(answers.LETTERS)]
         if self.name == "yes_no":
             return "no" if gold == "yes" else "yes"
+        if self.name == "math":
+            return mathematics.perturbed(gold)
         return f"{gold}x"
 
 
 _ANYTHING = re.compile(r".")
-GRADERS: dict[GraderName, Grader] = {
-    # a number and a few words of unit
-    "number": Grader("number", answers.number, re.compile(r"^\W*(?:US\$)?[0-9][0-9.,/ ]*+\W*(?:[^\W\d]++\W*+){0,4}$")),
-    # a letter and nothing, or one that is closed off: "(C)", "C) because"
-    "choice": Grader("choice", answers.choice, re.compile(r"^[^\w\s]*(?:\\text\{)?[A-J](?:[^\w\s']|\s*$)")),
-    # the word and nothing, or one that is set off: "No, because"
-    "yes_no": Grader(
-        "yes_no", answers.yes_no, re.compile(r"^\W*(?:yes|no|true|false)(?:\W*$|[,.;:!*])", re.IGNORECASE)
-    ),
-    "exact": Grader("exact", answers.exact, _ANYTHING),
-    "text": Grader("text", answers.words, _ANYTHING),
-}
+_NUMBER = re.compile(r"^\W*(?:US\$)?[0-9][0-9.,/ ]*+\W*(?:[^\W\d]++\W*+){0,4}$")  # and a few words of unit
+_CHOICE = re.compile(r"^[^\w\s]*(?:\\text\{)?[A-J](?:[^\w\s']|\s*$)")  # and nothing, or closed off: "C) because"
+_YES_NO = re.compile(r"^\W*(?:yes|no|true|false)(?:\W*$|[,.;:!*])", re.IGNORECASE)  # and nothing, or set off: "No, as"
+_MATH = re.compile(r"^(?:\$[^$]+\$|[^a-zA-Z]+)$")  # all in dollars, or without a letter
+_GRADERS = [
+    Grader("number", "the number alone, without units", answers.number, _NUMBER),
+    Grader("choice", "the letter of your choice alone", answers.choice, _CHOICE),
+    Grader("yes_no", "yes or no", answers.yes_no, _YES_NO),
+    Grader("exact", "the answer alone", answers.exact, _ANYTHING),
+    Grader("text", "the answer alone, in as few words as possible", answers.words, _ANYTHING),
+    Grader("math", "the answer alone, in LaTeX between dollar signs", answers.expression, _MATH, mathematics.equal),
+]
+GRADERS: dict[GraderName, Grader] = {grader.name: grader for grader in _GRADERS}
 """The graders by name. A question of free text has ``text``; ``exact`` keeps case and inner punctuation."""
 
-__all__ = ["GRADERS", "Grader", "GraderName", "stated"]
+__all__ = ["GRADERS", "Grader", "GraderName", "boxes", "stated"]

@@ -11,7 +11,7 @@ or unreadable gold answer, an id or a question that stands there twice, a questi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,21 +19,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.errors import DataError
-from vivavoce.records import Grade, Problem, Token
+from vivavoce.records import Problem
 from vivavoce.tasks import Task
 from vivavoce.tasks.answers import LETTERS
-from vivavoce.tasks.confidence import geometric_mean
+from vivavoce.tasks.benchmark import lettered
+from vivavoce.tasks.graded import Graded
 from vivavoce.tasks.grading import GRADERS, Grader, GraderName
+from vivavoce.tasks.mathematics import need_math_verify
 from vivavoce.tasks.rows import Row, read_rows
-from vivavoce.tasks.splitting import lines_and_sentences, question_id, refuse_overlap, split
-
-_FORMATS: dict[GraderName, str] = {
-    "number": "the number alone, without units",
-    "choice": "the letter of your choice alone",
-    "yes_no": "yes or no",
-    "exact": "the answer alone",
-    "text": "the answer alone, in as few words as possible",
-}
+from vivavoce.tasks.splitting import question_id, refuse_overlap, split
 
 
 class Options(BaseModel):
@@ -85,7 +79,7 @@ class Options(BaseModel):
 
 
 @dataclass(slots=True)
-class Questions:
+class Questions(Graded):
     """A checked set of questions as a :class:`~vivavoce.tasks.Task`."""
 
     name: str
@@ -100,26 +94,12 @@ class Questions:
             raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
         return list(self.train if split == "train" else self.test)
 
-    def grade(self, problem: Problem, text: str) -> Grade:
-        """The stated answer against the gold one, by the grader of the options."""
-        return self.grader.grade(problem.gold, text)
-
-    def steps(self, text: str) -> list[str]:
-        """Lines and sentences."""
-        return lines_and_sentences(text)
-
-    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Raises NotImplementedError: no program can check a step of prose."""
-        raise NotImplementedError(f"{self.name} has no checker of steps")
-
-    def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """Geometric mean probability of a token of the reply."""
-        return geometric_mean(tokens)
-
 
 def task(options: Options) -> Task:
     """Read and check the questions. Raises DataError, naming file and row, where a row or the split is wrong."""
     o, grader = options, GRADERS[options.grader]
+    if o.grader == "math":
+        need_math_verify()
     if o.path is not None:
         assert o.train_share is not None, o
         assert o.seed is not None, o
@@ -135,8 +115,7 @@ def task(options: Options) -> Task:
         test = _problems(read_rows(o.test_path), o, grader, places if o.id_field else {})
         where = f"{o.train_path} and {o.test_path}"
     refuse_overlap(train, test, where)
-    sentence = o.answer_format or f"End with a line that reads 'Final answer: ' followed by {_FORMATS[o.grader]}."
-    return Questions(o.name, sentence, grader, tuple(train), tuple(test))
+    return Questions(o.name, o.answer_format or grader.answer_format, grader, tuple(train), tuple(test))
 
 
 def _problems(rows: Iterable[Row], o: Options, grader: Grader, places: dict[str, str]) -> list[Problem]:
@@ -158,8 +137,7 @@ def _problem(row: Row, o: Options, grader: Grader) -> Problem:
     if o.choices_field is not None:
         choices = _choices(row, o.choices_field)
         raw = _letter(row, o, raw, choices)
-        lettered = (f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-        question = "\n".join([question.rstrip(), *lettered])
+        question = lettered(question, choices)
     gold = grader.read_gold(raw)
     if gold is None or not _told_apart(grader, gold):
         raise DataError(
@@ -173,8 +151,8 @@ def _problem(row: Row, o: Options, grader: Grader) -> Problem:
 
 def _told_apart(grader: Grader, gold: str) -> bool:
     """Whether a reply with the gold answer is graded right and one beside it wrong."""
-    right = grader.grade(gold, f"Final answer: {gold}").correct
-    wrong = grader.grade(gold, f"Final answer: {grader.perturbed(gold)}").correct
+    right = grader.grade(gold, grader.written(gold)).correct
+    wrong = grader.grade(gold, grader.written(grader.perturbed(gold))).correct
     return right is True and wrong is False
 
 

@@ -1,12 +1,16 @@
-"""JSON lines from files that others made, plain or gzipped, with errors that name file and row."""
+"""Rows of files that others made, plain or gzipped, with errors that name file and row."""
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from vivavoce.errors import DataError
 
@@ -32,18 +36,72 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a ``.jsonl`` or ``.jsonl.gz`` file, blank lines left out.
+    """The rows of a file, told by its name: JSON lines (``.jsonl``), a JSON array, object or lines (``.json``), or CSV
+    with a header (``.csv``); each plain or as ``.gz``. Of a folder, the rows of all such files below it, in the order
+    of their names.
 
-    Raises DataError where the file cannot be read or a line is no JSON object.
+    Raises DataError where a file cannot be read or a row is no object.
     """
+    if path.is_dir():
+        files = sorted((file for file in path.rglob("*") if _kind(file) in _KINDS), key=_natural)
+        if not files:
+            raise DataError(f"the folder holds no file of rows ({', '.join(_KINDS)})", str(path), "check the path")
+        for file in files:
+            yield from read_rows(file)
+    elif _kind(path) == ".csv":
+        yield from _csv(path)
+    elif _kind(path) == ".json":
+        yield from _json(path)
+    else:
+        with opened(path) as lines:
+            yield from _lines(lines, path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a plain or gzipped file. Raises DataError where they cannot be read, now or while they are."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for n, line in enumerate(lines, 1):
-                if line.strip():
-                    yield Row(f"{path}, row {n}", _object(line, f"{path}, row {n}"))
-    except (OSError, EOFError) as error:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast(IO[bytes], file)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read the file: {reason}", str(path), "check the path in the options") from error
+
+
+_KINDS = (".jsonl", ".json", ".csv")
+
+
+def _kind(path: Path) -> str:
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
+def _natural(path: Path) -> list[str | int]:
+    """A key that sorts 2.json before 10.json."""
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", str(path))]
+
+
+def _lines(lines: Iterable[bytes], path: Path) -> Iterator[Row]:
+    for n, line in enumerate(lines, 1):
+        if line.strip():
+            yield Row(f"{path}, row {n}", _object(line, f"{path}, row {n}"))
+
+
+def _json(path: Path) -> Iterator[Row]:
+    with opened(path) as file:
+        data = file.read()
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # JSON lines under another name, or nothing that can be read
+        yield from _lines(data.splitlines(), path)
+        return
+    for n, row in enumerate(value if isinstance(value, list) else [value], 1):
+        yield Row(f"{path}, row {n}", _checked(row, f"{path}, row {n}"))
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        for n, row in enumerate(csv.DictReader(text), 1):
+            yield Row(f"{path}, row {n}", row)
 
 
 def _object(line: bytes, where: str) -> Mapping[str, Any]:
@@ -51,9 +109,13 @@ def _object(line: bytes, where: str) -> Mapping[str, Any]:
         value = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, or nested without end
         raise DataError(f"not a line of JSON: {error}", where, "the file must hold one JSON object a line") from error
+    return _checked(value, where)
+
+
+def _checked(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"a {type(value).__name__} where an object is needed", where, "write one JSON object a line")
     return value
 
 
-__all__ = ["Row", "read_rows"]
+__all__ = ["Row", "opened", "read_rows"]

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
-from vivavoce.agents.decode import Decoder, Prompt
+from vivavoce.agents.batch import Prompt
+from vivavoce.agents.decode import Decoder
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Sampling, State, View, digest, seed_of, to_json
 from vivavoce.train import checkpoint

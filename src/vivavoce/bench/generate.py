@@ -1,0 +1,344 @@
+"""Local generation for many concurrent debates against transformers' own: `generate`, and its continuous batching.
+
+Each debater is asked once a round. Its prompt is the same instructions for all, a question, and what was said so far,
+so that a round only adds to the prompt of the one before; answers differ in length, and nobody knows theirs beforehand.
+``generate`` takes a round at a time, sorted by length, in batches of the size that is fastest; its rows wait for the
+longest of their batch. Ours never waits: whoever is done makes room, and goes on with the next round. So does the
+continuous batching of transformers, which is made for attention over pages and has to mask them all on a CPU.
+
+Where rows end is drawn, not learned, because random weights never end: a stopping criterion does it for ``generate``,
+a limit for ours, which its scheduling does not look at.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import ContinuousBatchingConfig, GenerationConfig, StoppingCriteria
+
+from vivavoce.agents.batch import Prompt
+from vivavoce.agents.decode import SHARE, Decoder
+from vivavoce.bench.models import random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Timing, alternate, facts, fastest, memory_ratio, ratios
+from vivavoce.records import Sampling
+from vivavoce.train.checkpoint import threads as torch_threads
+
+# Logits nearer to each other than this may change places by rounding, which differs with the shape of a batch.
+_TIE = 1e-3
+# Tokens of a page of transformers' continuous batching; its own default, 256, is more than a short prompt needs.
+_PAGE = 32
+_PAGED_LINES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The debates, their texts in tokens, and the model. Answers have lognormal lengths, questions even ones."""
+
+    debates: int = 256
+    rounds: int = 3
+    instructions: int = 64
+    question: tuple[int, int] = (24, 96)
+    answer: int = 48
+    """Median."""
+    spread: float = 0.6
+    """Standard deviation of the logarithm of an answer's length."""
+    longest: int = 256
+    others: int = 1
+    """Other debaters, whose answers are read in the next round too."""
+    vocabulary: int = 4096
+    hidden: int = 128
+    layers: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one debater is asked in one round, and after how many tokens its answer ends."""
+
+    debate: int
+    ids: tuple[int, ...]
+    length: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison."""
+
+    what: str
+    ours: Timing
+    theirs: Timing
+    variant: str
+    """The batch size at which ``generate`` was fastest."""
+    variants: dict[str, float]
+    """Seconds of each, one pass over as many debates as the largest has rows."""
+    tokens: int
+    """Drawn in a pass."""
+    same: float
+    """Share of answers that are equal token for token; the rest part where two logits are as good as equal."""
+    computed: tuple[int, int]
+    """Positions that went through the model, padding included: ours, theirs."""
+    floor: int
+    """Positions that must: distinct beginnings of prompts, and all tokens drawn but the last of an answer."""
+    alone: Timing
+    """Ours, nothing kept from one round to the next."""
+    paged: Timing
+    """Transformers' continuous batching, with as many lines as it is fastest with."""
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        found = {
+            "ratio": middle,
+            "spread": [low, high],
+            "ratio_without_reuse": ratios(self.alone, self.theirs)[1],
+            "ratio_to_continuous_batching": ratios(self.ours, self.paged)[1],
+            "tokens_per_second": [self.tokens / self.ours.seconds, self.tokens / self.theirs.seconds],
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+        }
+        return {"what": self.what, **found, **asdict(self)}
+
+    def __str__(self) -> str:
+        low, middle, high = ratios(self.ours, self.theirs)
+        rates = [f"{self.tokens / one.seconds:,.0f}" for one in (self.theirs, self.ours)]
+        lines = [
+            f"{self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of {self.variant}; {self.same:.1%} of answers equal",
+            f"  {rates[0]} against {rates[1]} tokens per second",
+            f"  positions computed: {self.computed[1]:,} against {self.computed[0]:,}; distinct: {self.floor:,}",
+            f"  nothing kept between rounds: {ratios(self.alone, self.theirs)[1]:.2f}x",
+            f"  of transformers' continuous batching: {ratios(self.ours, self.paged)[1]:.2f}x",
+        ]
+        if self.theirs.peak_mb and self.ours.peak_mb:
+            lines.append(f"  peak memory {self.theirs.peak_mb:.0f} against {self.ours.peak_mb:.0f} MiB")
+        return "\n".join(lines)
+
+
+def run(
+    shape: Shape | None = None,
+    *,
+    lines: int = 128,
+    remember: int = 2**30,
+    sizes: Sequence[int] = (16, 32, 64, 128),
+    repeats: int = 3,
+    threads: int | None = 1,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Measured:
+    """Measure both sides. Raises AssertionError where they do not say the same.
+
+    Args:
+        shape: The work.
+        lines: Rows that we decode at a time.
+        remember: Bytes that we may keep of prompts, from one round to the next.
+        sizes: Batch sizes that ``generate`` is tried with.
+        repeats: Passes of each side.
+        threads: Of torch; None leaves them.
+        device: Where to run.
+        seed: Of texts, lengths and weights.
+    """
+    shape = shape or Shape()
+    with torch_threads(threads):
+        tokenizer = word_tokenizer(shape.vocabulary)
+        model = random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed).eval()
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        turns, sizes = _turns(shape, seed), sorted({min(size, shape.debates) for size in sizes})
+        wanted, got = dict[Turn, list[int]](), dict[Turn, list[int]]()
+
+        def ours(kept: int) -> float:
+            got.update(_streamed(Decoder(model, tokenizer, kept), turns, lines))
+            return 0.0
+
+        def theirs(size: int, some: Sequence[Sequence[Turn]] = turns) -> float:
+            wanted.update(_padded(model, some, size))
+            return 0.0
+
+        def paged(rows: int, some: Sequence[Sequence[Turn]]) -> float:
+            return float(len(_paged(model, some, rows)))
+
+        best, variants = fastest({f"batches of {n}": lambda n=n: theirs(n, turns[: max(sizes)]) for n in sizes})
+        size = int(best.split()[-1])
+        computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(size))
+        same = _agreement(model, got, wanted)
+        rows = int(fastest({str(n): lambda n=n: paged(n, turns[:32]) for n in _PAGED_LINES})[0])
+        sides = {
+            "theirs": lambda: theirs(size),
+            "ours": lambda: ours(remember),
+            "alone": lambda: ours(0),
+            "paged": lambda: paged(rows, turns),
+        }
+        times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
+        return Measured(
+            f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines",
+            times["ours"],
+            times["theirs"],
+            f"generate in {best}",
+            variants,
+            sum(turn.length for turns_ in turns for turn in turns_),
+            same,
+            computed,
+            _floor(turns),
+            times["alone"],
+            times["paged"],
+            facts(device, "torch", "transformers"),
+        )
+
+
+def _turns(shape: Shape, seed: int) -> list[list[Turn]]:
+    """The turns of each debate, in order."""
+    draw = np.random.default_rng(seed)
+
+    def text(count: int) -> tuple[int, ...]:
+        return tuple(draw.integers(5, shape.vocabulary, count).tolist())
+
+    def length() -> int:
+        return int(np.clip(draw.lognormal(np.log(shape.answer), shape.spread), 4, shape.longest))
+
+    instructions, debates = text(shape.instructions), list[list[Turn]]()
+    for i in range(shape.debates):
+        ids, turns = instructions + text(int(draw.integers(*shape.question, endpoint=True))), list[Turn]()
+        for _ in range(shape.rounds):
+            turns.append(Turn(i, ids, length()))
+            said = [turns[-1].length, *(length() for _ in range(shape.others))]
+            ids = ids + text(sum(said))
+        debates.append(turns)
+    return debates
+
+
+def _streamed(decoder: Decoder, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
+    """All debates with our engine: a debate's next turn waits as soon as the one before it is done."""
+    rests = {turns[0].debate: deque(turns[1:]) for turns in debates}
+    waiting, said = deque(turns[0] for turns in debates), dict[Turn, list[int]]()
+
+    def newcomers(under_way: Sequence[Prompt]) -> list[Prompt]:
+        free = min(lines - len(under_way), len(waiting))
+        if free < max(1, SHARE * len(under_way)):
+            return []
+        turns = [waiting.popleft() for _ in range(free)]
+        return [Prompt(turn.ids, Sampling(0.0, max_new_tokens=turn.length), 0, turn) for turn in turns]
+
+    def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
+        turn = prompt.tag
+        assert isinstance(turn, Turn)
+        said[turn] = ids
+        if rests[turn.debate]:
+            waiting.append(rests[turn.debate].popleft())
+
+    decoder.stream(newcomers, finished)
+    return said
+
+
+class _Ends(StoppingCriteria):
+    """Each row ends where it is told to, as if it had said its end-of-sequence token."""
+
+    def __init__(self, lengths: Tensor) -> None:
+        self.lengths = lengths
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return input_ids.shape[1] >= self.lengths
+
+
+@torch.inference_mode()
+def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Turn, list[int]]:
+    """All debates with ``generate``: a round after the other, prompts alike in length in one batch."""
+    said = dict[Turn, list[int]]()
+    for turns in zip(*debates, strict=True):
+        ordered = sorted(turns, key=lambda turn: len(turn.ids))
+        for first in range(0, len(ordered), size):
+            some = ordered[first : first + size]
+            width = max(len(turn.ids) for turn in some)
+            ids = torch.tensor([[0] * (width - len(turn.ids)) + list(turn.ids) for turn in some], device=model.device)
+            mask = torch.tensor([[0] * (width - len(turn.ids)) + [1] * len(turn.ids) for turn in some])
+            ends = torch.tensor([width + turn.length for turn in some], device=model.device)
+            config = GenerationConfig(
+                max_new_tokens=max(turn.length for turn in some), do_sample=False, pad_token_id=0, eos_token_id=1
+            )
+            out = model.generate(
+                ids,
+                attention_mask=mask.to(model.device),
+                generation_config=config,
+                stopping_criteria=[_Ends(ends)],
+            )[:, width:].tolist()
+            for turn, row in zip(some, out, strict=True):
+                row = row[: turn.length]
+                said[turn] = row[: row.index(1) + 1] if 1 in row else row
+    return said
+
+
+def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
+    """All debates with transformers' continuous batching, as it is made for servers; prefixes shared as it can."""
+    turns = {f"{turn.debate}/{i}": turn for debate in debates for i, turn in enumerate(debate)}
+    longest = max(len(turn.ids) + turn.length for turn in turns.values())
+    paging = ContinuousBatchingConfig(
+        page_size=_PAGE,
+        num_blocks=lines * -(-longest // _PAGE),
+        max_batch_tokens=4 * lines,
+        max_requests_per_batch=lines,
+    )
+    config, said = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1), dict[Turn, list[int]]()
+    with model.continuous_batching_context_manager(
+        generation_config=config, continuous_batching_config=paging, warmup=False
+    ) as manager:
+
+        def ask(debate: int, i: int) -> None:
+            name = f"{debate}/{i}"
+            if name in turns:
+                manager.add_request(list(turns[name].ids), name, max_new_tokens=turns[name].length)
+
+        for debate in debates:
+            ask(debate[0].debate, 0)
+        while len(said) < len(turns):
+            result = manager.get_result(timeout=1)
+            assert result or manager.is_running(), "transformers' continuous batching has stopped"
+            if result and result.is_finished():
+                debate, i = map(int, result.request_id.split("/"))
+                said[turns[result.request_id]] = result.generated_tokens
+                ask(debate, i + 1)
+    return said
+
+
+def _agreement(model: Any, ours: dict[Turn, list[int]], theirs: dict[Turn, list[int]]) -> float:
+    """Share of equal answers. Raises AssertionError where one parts from the other and its token is no tie."""
+    parted = [turn for turn in theirs if ours[turn] != theirs[turn]]
+    for turn in parted:
+        a, b = ours[turn], theirs[turn]
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+        assert at is not None, f"an answer of {len(a)} tokens should have {len(b)}"
+        ids = torch.tensor([[*turn.ids, *a[:at]]], device=model.device)
+        with torch.inference_mode():
+            logits = model(ids, logits_to_keep=1).logits[0, -1].float()
+        gap = float(logits[b[at]] - logits[a[at]])
+        assert abs(gap) < _TIE, f"ours said a token whose logit is {gap:.1e} below the one that generate says"
+    return 1 - len(parted) / len(theirs)
+
+
+def _positions(model: Any, one: Callable[[], float]) -> int:
+    """Positions that go through the model in a pass."""
+    counts = list[int]()
+
+    def count(module: Any, args: Any, given: dict[str, Any]) -> None:
+        counts.append(given["input_ids"].numel())
+
+    watch = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        one()
+    finally:
+        watch.remove()
+    return sum(counts)
+
+
+def _floor(debates: Sequence[Sequence[Turn]]) -> int:
+    """Each prompt's tokens that no other begins with, and what is read of answers while they are drawn."""
+    shared = 0
+    first, *rest = (turns[0].ids for turns in debates)
+    while rest and all(ids[shared : shared + 1] == first[shared : shared + 1] != () for ids in rest):
+        shared += 1
+    prompts = shared + sum(len(turns[-1].ids) - shared for turns in debates)
+    return prompts + sum(turn.length - 1 for turns in debates for turn in turns)
+
+
+__all__ = ["Measured", "Shape", "run"]

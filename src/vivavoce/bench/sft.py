@@ -1,0 +1,173 @@
+"""Packed SFT against TRL's SFTTrainer on the same rows: equal loss and gradients first, then time and memory.
+
+Two sets of rows: several answers to each question, as debates and peer reviews leave them, where the question is
+shared; and unrelated rows of mixed lengths, where nothing is shared and nothing is padded. TRL's best batch size
+counts, rows sorted by length so that it pads little.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from vivavoce.bench.models import Words, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Pass, Timing, alternate, apart, facts, memory_ratio, ratios
+from vivavoce.records import Example
+from vivavoce.train import SFTSettings
+from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.scoring import attending, choose
+from vivavoce.train.sft import Plain
+from vivavoce.train.supervised import Steps, SupervisedTrainer, Taught
+from vivavoce.train.tokens import score_rows
+
+VOCABULARY = 2048
+
+
+@dataclass(frozen=True)
+class Result:
+    """One set of rows."""
+
+    what: str
+    ours: Timing
+    theirs: Timing
+    variant: str
+    variants: dict[str, float]
+    """Seconds of TRL at each batch size, one pass."""
+    loss_error: float
+    gradient_error: float
+    floor: float
+    """Tokens of the rows, unpadded, over distinct tokens."""
+    facts: dict[str, str]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        return {
+            "ratio": middle,
+            "spread": [low, high],
+            "max_rel_grad_diff": self.gradient_error,
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+            **asdict(self),
+        }
+
+    def __str__(self) -> str:
+        low, middle, high = ratios(self.ours, self.theirs)
+        memory = f"; peak {self.theirs.peak_mb:.0f} against {self.ours.peak_mb:.0f} MiB" if self.ours.peak_mb else ""
+        return (
+            f"SFT packed against TRL's SFTTrainer, {self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of "
+            f"{self.variant}; gradients equal to {self.gradient_error:.1e}\n"
+            f"  {self.theirs.seconds:.2f} s against {self.ours.seconds:.2f} s{memory}; {self.floor:.2f}x fewer tokens"
+        )
+
+
+def run(
+    *,
+    repeats: int = 5,
+    hidden: int = 256,
+    layers: int = 4,
+    threads: int | None = 1,
+    device: str = "cpu",
+    seed: int = 0,
+) -> list[Result]:
+    """Measure both sets. Raises AssertionError where loss or gradients differ by more than float32 explains."""
+    words = Words(VOCABULARY, seed)
+    lengths = np.random.default_rng(seed).integers(60, 400, 32).tolist()
+    shared = [
+        Example(f"q{i}", prompt, words.answer(128), ())
+        for i, prompt in enumerate(words.prompt(500) for _ in range(2))
+        for _ in range(8)
+    ]
+    mixed = [Example(f"q{i}", words.prompt(n // 2), words.answer(n - n // 2), ()) for i, n in enumerate(lengths)]
+    with torch_threads(threads):
+        return [
+            _measure(what, rows, repeats, hidden, layers, device, seed)
+            for what, rows in (
+                ("8 answers of 128 tokens to each of 2 prompts of 500", shared),
+                ("32 unrelated rows of 60 to 400 tokens", mixed),
+            )
+        ]
+
+
+def _measure(
+    what: str, rows: Sequence[Example], repeats: int, hidden: int, layers: int, device: str, seed: int
+) -> Result:
+    tokenizer, model = word_tokenizer(VOCABULARY), random_model(VOCABULARY, hidden, layers, device, seed)
+    taught = [Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion])[0], 1.0) for e in rows]
+    taught.sort(key=lambda row: len(row.row.ids))
+    with tempfile.TemporaryDirectory() as folder:
+        ours, floor = _ours(model, taught, Path(folder), device)
+        passes = {
+            f"batch {size}": _theirs(model, taught, tokenizer, size, Path(folder), device)
+            for size in (1, 2, 4, 8, len(taught))
+        }
+        errors = apart(model, ours, next(iter(passes.values())))
+        variants = {}
+        for name, one in passes.items():
+            started = time.perf_counter()
+            one()
+            variants[name] = time.perf_counter() - started
+        best = min(variants, key=lambda name: variants[name])
+        timings = alternate({"theirs": passes[best], "ours": ours}, model, device, repeats)
+    versions = facts(device, "torch", "transformers", "trl")
+    return Result(what, timings["ours"], timings["theirs"], best, variants, *errors, floor, versions)
+
+
+def _ours(model: Any, taught: Sequence[Taught], folder: Path, device: str) -> tuple[Pass, float]:
+    settings = SFTSettings(lora=None, rows_per_step=len(taught), max_steps=1)
+    steps = Steps(taught, Plain.of(taught, settings, 0), settings.token_budget)
+    method = choose(model, "auto", 0)
+    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=device == "cpu")
+    trainer = SupervisedTrainer(model, arguments, steps, settings, method, ["answer"])
+    packed = [part.packed for part in steps[0]["parts"]]
+
+    def one() -> float:
+        with attending(model, method):
+            return float(trainer.training_step(model, steps[0]))
+
+    return one, sum(p.unpacked for p in packed) / sum(len(p) for p in packed)
+
+
+def _theirs(
+    model: Any, taught: Sequence[Taught], tokenizer: PreTrainedTokenizerFast, size: int, folder: Path, device: str
+) -> Pass:
+    labels = [[-100] * r.row.start + list(r.row.completion) for r in taught]
+    rows = Dataset.from_dict({"input_ids": [list(r.row.ids) for r in taught], "labels": labels})
+    config = SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=size,
+        max_length=None,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        bf16=False,
+        activation_checkpointing=False,
+        train_sampling_strategy="sequential",
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    trainer = SFTTrainer(model, args=config, train_dataset=rows, processing_class=tokenizer)
+    batches = list(trainer.get_train_dataloader())
+    tokens = torch.tensor(sum(r.tokens for r in taught))
+
+    def one() -> float:
+        model.train()
+        total = 0.0
+        for batch in batches:
+            loss = trainer.compute_loss(model, batch, num_items_in_batch=tokens)
+            trainer.accelerator.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    return one
+
+
+__all__ = ["Result", "run"]

@@ -1,0 +1,267 @@
+"""What benchmarks share: official files or the hub, splits, limits, subjects, and options under a question.
+
+A benchmark's own file says which columns a row has (a function from a row to :class:`Asked`), which grader reads the
+answers, and where the hub keeps it. Official data has faults; each row that has one is kept, and says so in ``odd``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vivavoce.errors import DataError, MissingDependency
+from vivavoce.plugins import near
+from vivavoce.records import Problem
+from vivavoce.tasks.answers import LETTERS
+from vivavoce.tasks.graded import Graded
+from vivavoce.tasks.grading import Grader
+from vivavoce.tasks.rows import Row, read_rows
+from vivavoce.tasks.samples import Sample
+from vivavoce.tasks.splitting import key_of, question_id, refuse_overlap, split
+
+
+class Official(BaseModel):
+    """Where a benchmark's questions come from, and how many of them: what every benchmark's ``Options`` have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train_path: Path | None = Field(default=None, description="official file of the split; None: the hub's")
+    test_path: Path | None = None
+    path: Path | None = Field(default=None, description="the whole set, cut into train and test, in place of the two")
+    train_share: float = Field(default=0.5, ge=0, le=1, description="share of a whole set that is trained on")
+    seed: int = Field(default=0, description="draws which questions of a whole set are trained on")
+    train_limit: int | None = Field(default=None, ge=1, description="only the first so many questions")
+    test_limit: int | None = Field(default=None, ge=1)
+    hub_id: str = ""
+    hub_revision: str | None = Field(default=None, description="a commit of the hub's data set, to be repeatable")
+    overlap: Literal["refuse", "leave_out"] = Field(
+        default="refuse", description="what becomes of a question of train that stands in test, too"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Official:
+        if self.path is not None and (self.train_path is not None or self.test_path is not None):
+            raise ValueError("path excludes train_path and test_path")
+        return self
+
+
+class Subjects(Official):
+    """The same for a benchmark of many subjects."""
+
+    subjects: list[str] | None = Field(default=None, min_length=1, description="these alone; None: all")
+
+
+class Asked(NamedTuple):
+    """What a row asks."""
+
+    question: str
+    gold: str
+    """As the row has it; the grader reads it. Empty where the row has none: the question is left out."""
+    group: str = ""
+    solution: str = ""
+    """A worked solution that states the gold answer, where the data has one."""
+    others: tuple[str, ...] = ()
+    """Every other answer on offer, each of them wrong."""
+    odd: str = ""
+    """What is wrong with the row itself, and what was done about it."""
+
+    def and_odd(self, odd: str) -> Asked:
+        """The same with one more thing to say of the row."""
+        return self._replace(odd="; ".join(filter(None, (self.odd, odd))))
+
+
+class Part(NamedTuple):
+    """Where the hub keeps a split: its name there, in which configurations, and of which data set, if of another."""
+
+    split: str
+    configs: tuple[str | None, ...] = (None,)
+    hub_id: str | None = None
+
+
+_TRAIN, _TEST = Part("train"), Part("test")
+
+
+class Entry(NamedTuple):
+    """A problem, what its row asked, and where that stood."""
+
+    problem: Problem
+    asked: Asked
+    where: str
+
+
+@dataclass
+class Benchmark(Graded):
+    """Questions of official data, as a :class:`~vivavoce.tasks.Task`. Nothing is read before it is asked for."""
+
+    name: str
+    options: Official
+    ask: Callable[[Row], Asked]
+    grader: Grader
+    train: Part = _TRAIN
+    test: Part = _TEST
+    """Where it is train's too, it is one set, cut as the options say."""
+    rows: Callable[[Path], Iterable[Row]] = read_rows
+    """Reads an official file."""
+    answer_format: str = field(init=False)
+    left_out: list[str] = field(init=False, default_factory=list)
+    """Questions that were read and are asked in neither split: where they stand, and why not."""
+    _all: dict[str, list[Entry]] = field(init=False, default_factory=dict)
+    _kept: dict[str, list[Entry]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.answer_format = self.grader.answer_format
+
+    def problems(self, split: str) -> list[Problem]:
+        """The split in its official order; an id is the name and a hash of the question.
+
+        A question that stands in a split twice is asked twice, under ids of its own, because the official count has
+        it twice. Raises DataError where the data cannot be read, a gold answer is none, or a question stands in both
+        splits (``overlap: leave_out`` takes it out of train).
+        """
+        return [entry.problem for entry in self.entries(split)]
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """Answers that must be graded right and wrong, for every problem of the split."""
+        for problem, asked, where in self.entries(split):
+            right = [self.grader.written(problem.gold), *([asked.solution] if asked.solution else [])]
+            wrong = [self.grader.written(a) for a in asked.others or (self.grader.perturbed(problem.gold),)]
+            yield Sample(problem, tuple(right), tuple(wrong), where, asked.odd)
+
+    def entries(self, split: str) -> list[Entry]:
+        """The problems of a split with what their rows asked, read once."""
+        if split not in ("train", "test"):
+            raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
+        o = self.options
+        if split not in self._kept:
+            every = self._every(split)
+            if split == "train" and o.overlap == "leave_out":
+                every = self._apart(every)
+            self._kept[split] = every[: o.train_limit if split == "train" else o.test_limit]
+            if len(self._kept) == 2:
+                refuse_overlap(self.problems("train"), self.problems("test"), self.name)
+        return self._kept[split]
+
+    def _every(self, split: str) -> list[Entry]:
+        """A split without limits."""
+        if split not in self._all:
+            self._all[split] = self._cut[split] if self._whole else self._read(split)
+        return self._all[split]
+
+    @property
+    def _whole(self) -> bool:
+        o = self.options
+        return o.path is not None or (self.train == self.test and o.train_path is None and o.test_path is None)
+
+    @cached_property
+    def _cut(self) -> dict[str, list[Entry]]:
+        o, every = self.options, self._read("test")
+        # a question that stands there twice goes to one side
+        keys = list(dict.fromkeys(key_of(entry.problem.question) for entry in every))
+        train, _ = split(keys, o.train_share, o.seed)
+        cut: dict[str, list[Entry]] = {"train": [], "test": []}
+        for entry in every:
+            cut["train" if key_of(entry.problem.question) in train else "test"].append(entry)
+        return cut
+
+    def _apart(self, train: list[Entry]) -> list[Entry]:
+        """Train without what is tested, whatever the limits say."""
+        tested = {key_of(entry.problem.question) for entry in self._every("test")}
+        shared = [entry.where for entry in train if key_of(entry.problem.question) in tested]
+        self.left_out += [f"{where}: a question of train that stands in test, too" for where in shared]
+        return [entry for entry in train if entry.where not in shared]
+
+    def _read(self, split: str) -> list[Entry]:
+        found, seen = list[Entry](), dict[str, int]()
+        for row in self._rows(split):
+            asked = self.ask(row)
+            if not asked.gold:
+                self.left_out.append(f"{row.where}: {asked.odd}")
+                continue
+            gold = self.grader.canonical(asked.gold)
+            if gold is None:
+                raise DataError(f"no {self.grader.name} in the gold answer {asked.gold[:80]!r}", row.where)
+            id_ = question_id(self.name, asked.question)
+            seen[id_] = again = seen.get(id_, 0) + 1
+            if again > 1:
+                id_, asked = f"{id_}-{again}", asked.and_odd("stands there before: asked again")
+            found.append(Entry(Problem(id_, asked.question, gold, asked.group), asked, row.where))
+        return self._of_subjects(found)
+
+    def _of_subjects(self, found: list[Entry]) -> list[Entry]:
+        subjects = self.options.subjects if isinstance(self.options, Subjects) else None
+        if subjects is None:
+            return found
+        known = {_plain(entry.problem.group): entry.problem.group for entry in found}
+        for subject in subjects:
+            if _plain(subject) not in known:
+                said = near(subject, sorted(known.values()))
+                raise DataError(f"no question of the subject {subject!r}{said}", self.name, "correct task.subjects")
+        wanted = {_plain(subject) for subject in subjects}
+        return [entry for entry in found if _plain(entry.problem.group) in wanted]
+
+    def _rows(self, split: str) -> Iterable[Row]:
+        o = self.options
+        path = o.path or (o.train_path if split == "train" else o.test_path)
+        if path is not None:
+            return self.rows(path)
+        if not o.hub_id:
+            raise DataError(f"no file of the {split} split is given", self.name, f"set path, or {split}_path")
+        return _hub_rows(self.name, o, self.train if split == "train" else self.test, split)
+
+
+def _plain(subject: str) -> str:
+    return subject.replace("_", " ").casefold()
+
+
+def _hub_rows(name: str, o: Official, part: Part, split: str) -> Iterator[Row]:
+    try:
+        from datasets import load_dataset  # heavy, and needed only where no file is given
+    except ImportError as error:
+        raise MissingDependency(
+            f"{name} without a path is downloaded with the package datasets, which is not installed",
+            "task",
+            "pip install 'vivavoce[train]', or set train_path and test_path",
+        ) from error
+    hub_id, revision = (part.hub_id, None) if part.hub_id else (o.hub_id, o.hub_revision)
+    for config in part.configs:
+        try:
+            rows: Any = load_dataset(hub_id, config, split=part.split, revision=revision)
+        except (OSError, ValueError, RuntimeError) as error:  # offline, unknown data set, split or revision
+            raise DataError(
+                f"cannot load {hub_id} from the hub: {error}",
+                f"{name}, {split}",
+                f"check the network, or set {split}_path",
+            ) from error
+        for n, row in enumerate(rows, 1):
+            yield Row(f"{hub_id}, {config or 'default'}, {part.split}, row {n}", row)
+
+
+def multiple_choice(row: Row, question: str, options: Sequence[object], gold: int | str, group: str = "") -> Asked:
+    """A question with its options lettered below it; ``gold`` is the index of the right one, or its letter.
+
+    An option that reads like one before it is not offered again: both would be right, and only one graded so.
+    """
+    texts = [str(option).strip() for option in options]
+    index = LETTERS.find(gold.strip().upper()) if isinstance(gold, str) and len(gold.strip()) == 1 else gold
+    if not isinstance(index, int) or not 0 <= index < len(texts):
+        raise DataError(f"the gold answer {gold!r} is none of {len(texts)} options", row.where)
+    offered = list(dict.fromkeys(texts))
+    if "" in offered or not 2 <= len(offered) <= len(LETTERS):
+        raise DataError(f"no 2 to {len(LETTERS)} options that hold text: {texts}", row.where)
+    right = LETTERS[offered.index(texts[index])]
+    others = tuple(letter for letter in LETTERS[: len(offered)] if letter != right)
+    odd = "" if len(offered) == len(texts) else "two options read the same: offered once"
+    return Asked(lettered(question, offered), right, group, others=others, odd=odd)
+
+
+def lettered(question: str, options: Sequence[str]) -> str:
+    """The question with ``A. …``, ``B. …`` below it."""
+    return "\n".join([question.rstrip(), *(f"{a}. {option}" for a, option in zip(LETTERS, options, strict=False))])
+
+
+__all__ = ["Asked", "Benchmark", "Official", "Part", "Subjects", "lettered", "multiple_choice"]

@@ -1,0 +1,37 @@
+"""What the tasks share whose answers a :class:`~vivavoce.tasks.grading.Grader` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vivavoce.records import Grade, Problem, Token
+from vivavoce.tasks.confidence import geometric_mean
+from vivavoce.tasks.grading import Grader
+from vivavoce.tasks.splitting import lines_and_sentences
+
+
+class Graded:
+    """A :class:`~vivavoce.tasks.Task` but for its problems: answers in prose with a stated end."""
+
+    name: str
+    answer_format: str
+    grader: Grader
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """The stated answer against the gold one, by the task's grader."""
+        return self.grader.grade(problem.gold, text)
+
+    def steps(self, text: str) -> list[str]:
+        """Lines and sentences."""
+        return lines_and_sentences(text)
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Raises NotImplementedError: no program can check a step of prose."""
+        raise NotImplementedError(f"{self.name} has no checker of steps")
+
+    def probability(self, text: str, tokens: Sequence[Token]) -> float:
+        """Geometric mean probability of a token of the reply."""
+        return geometric_mean(tokens)
+
+
+__all__ = ["Graded"]

@@ -1,0 +1,53 @@
+"""Contest problems answered by an expression (MATH; Hendrycks et al. 2021, arXiv:2103.03874; MIT) and MATH-500.
+
+The licence is the data set's; the problems come from contests whose owners have disputed their redistribution. Official
+files: JSON with ``problem``, ``solution`` (the answer in its last ``\\boxed``), ``level`` and ``type``, one a problem
+in a folder or as lines; MATH-500 has ``answer`` and ``subject`` too. MATH-500 is part of MATH's test: the two share
+``train``. Answers are compared by math-verify in a process of their own (``pip install 'vivavoce[math]'``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vivavoce.errors import DataError
+from vivavoce.tasks import Task
+from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects
+from vivavoce.tasks.grading import GRADERS, boxes
+from vivavoce.tasks.mathematics import need_math_verify
+from vivavoce.tasks.rows import Row
+
+OFFICIAL = [
+    {"train_path": "math/train*", "test_path": "math/test*"},
+    {"test": "math500", "test_path": "math/math500*"},
+]
+_SUBJECTS = (
+    "algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra",
+    "precalculus",
+)  # fmt: skip
+
+
+class Options(Subjects):
+    """Which test and subjects, where the problems come from, and how many of them."""
+
+    test: Literal["math", "math500"] = "math"
+    hub_id: str = "EleutherAI/hendrycks_math"
+
+
+def task(options: Options) -> Task:
+    """Open MATH, with its own test or with MATH-500."""
+    need_math_verify()
+    test = Part("test", hub_id="HuggingFaceH4/MATH-500") if options.test == "math500" else Part("test", _SUBJECTS)
+    return Benchmark("math", options, _ask, GRADERS["math"], Part("train", _SUBJECTS), test)
+
+
+def _ask(row: Row) -> Asked:
+    problem, solution = row.text("problem"), row.text("solution")
+    subject, boxed = row.text("subject" if "subject" in row.value else "type"), boxes(solution)
+    if not boxed:
+        raise DataError("the solution has no \\boxed answer", row.where, "use the official files")
+    if not boxed[-1]:
+        return Asked(problem, "", subject, odd="the box of its solution is empty")
+    gold = row.text("answer") if "answer" in row.value else boxed[-1]
+    several = len({"".join(one.split()) for one in boxed}) > 1
+    return Asked(problem, gold, subject, solution, odd="its solution boxes several: the last counts" if several else "")

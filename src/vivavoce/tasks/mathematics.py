@@ -1,0 +1,228 @@
+"""Whether two mathematical expressions are equal: numbers and tuples here, everything else by math-verify, away from
+here.
+
+A model's text may be hostile: ``9^{9^{9^9}}``, a thousand open brackets, something that a parser would evaluate. So
+math-verify runs in processes that live on from pair to pair (``mathematics_worker``), with limits on memory and time
+and nothing within reach; one that dies is replaced, and its pair comes out as not comparable, with the reason.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from vivavoce.errors import MissingDependency
+from vivavoce.tasks import answers
+
+SECONDS = 2.0
+"""CPU time for one pair; ordinary ones take some thousandths of it."""
+MEMORY = 2 << 30
+"""Bytes of address space of a process; it holds some 150 MiB when it starts."""
+LONGEST = 500
+"""Characters of an expression; the longest gold answer of MATH has 159."""
+_AT_ONCE = 2
+"""Processes; each needs some seconds of CPU time to start."""
+_RENEWED_AFTER = 2000
+"""Pairs, after which a process is replaced: sympy keeps what it has seen."""
+_WORKER = Path(__file__).with_name("mathematics_worker.py")
+_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
+"""Of the environment; API keys stay here."""
+
+
+def need_math_verify() -> None:
+    """Raise MissingDependency where math-verify is not installed."""
+    if importlib.util.find_spec("math_verify") is None:
+        raise MissingDependency(
+            "mathematical answers are compared by math-verify, which is not installed",
+            "task",
+            "pip install 'vivavoce[math]'",
+        )
+
+
+def equal(gold: str, answer: str) -> bool | str | None:
+    """Whether ``answer`` equals ``gold``, both LaTeX without dollars. Never raises on any text.
+
+    None where the answer is nothing that can be read, a text with the reason where the two could not be compared.
+    Numbers are compared exactly, tuples and intervals part by part with the same brackets.
+    """
+    if max(len(gold), len(answer)) > LONGEST:
+        return True if gold == answer else f"longer than {LONGEST:,} characters"
+    gold, answer = _bare(gold), _bare(answer)
+    if "".join(gold.split()) == "".join(answer.split()):
+        return True
+    numbers = [answers.NUMBER.fullmatch(answers.plain(text)) for text in (gold, answer)]
+    if all(numbers):
+        values = [answers.fraction(number) for number in numbers if number]
+        return None if None in values else values[0] == values[1]
+    bases = [_BASE.fullmatch(text.strip()) for text in (gold, answer)]
+    if bases[0] and (bases[1] or numbers[1]):
+        return bases[0][1] == (bases[1] or [answer.strip()] * 2)[1] and (not bases[1] or bases[0][2] == bases[1][2])
+    if _CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer):
+        return [*map(int, gold.split(":"))] == [*map(int, answer.split(":"))]
+    (left, _, right), (other, _, said) = gold.partition("="), answer.partition("=")
+    if right and said and "".join(left.split()) == "".join(other.split()):
+        return equal(right, said)  # y = 2x and y = 3x: solving would be slow
+    parts, given = _parts(gold), _parts(answer)
+    if parts and given:
+        return _each(parts, given)
+    return _pool.compare(gold, answer)
+
+
+_UNIT = (
+    r"degrees?|dollars?|cents?|[mck]?m|ft|feet|foot|in|inch(?:es)?|miles?|mph|hours?|minutes?|seconds?|days?|weeks?|"
+    r"years?|units?|square|cubic|percent"
+)
+_DRESS = [
+    (re.compile(r",\\!|\{,\}"), ""),  # 10,\!000
+    (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|.)|\\(?:left|right)(?=\s*\\?[()\[\]{}|])"), ""),
+    (re.compile(r"\\[dt]?frac\s*(\\[a-zA-Z]+)\s*([0-9a-zA-Z])"), r"\\frac{\1}{\2}"),  # \frac\pi 2
+    (re.compile(r"^\\approx|\\approx.*|[,.]$"), ""),
+    (re.compile(r"^[^a-zA-Z=]*=(?=.*[0-9])"), ""),  # 3 + 4 = 7
+    (re.compile(r"(?<=[0-9}])\s*\^\s*(?:\\circ|\{\\circ\})$"), ""),
+    (re.compile(r"(?<=[0-9}])\s*\\(?:text|mbox|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\{?[0-9]\}?)?$"), ""),  # \text{ cm}^2
+    (re.compile(rf"(?<=[0-9}}])(?:\s+(?:{_UNIT})\b)+$"), ""),
+]
+_CLOCK = re.compile(r"[0-9]{1,4}(?::[0-9]{1,4})+")
+_BASE = re.compile(r"(-?[0-9A-F]+)_\{?([0-9]+)\}?")
+"""A number with its base; to math-verify ``11_2`` equals ``11_3``."""
+_BRACKETED = re.compile(r"(?:\\left\s*)?([(\[])(.*?)(?:\\right\s*)?([)\]])", re.DOTALL)
+
+
+def _bare(text: str) -> str:
+    """Without spacing marks, units, degrees, and what stands left of ``=`` where that is numbers alone."""
+    for pattern, bare in _DRESS:
+        text = pattern.sub(bare, text.strip()) or text
+    return text.strip()
+
+
+def _parts(text: str) -> list[str] | None:
+    """Brackets and components of ``(a, b)`` or ``[a, b)``; None for anything else.
+
+    Cut here, because to math-verify ``(3,1)`` is an interval from 3 to 1, and that is empty like any other such.
+    """
+    match = _BRACKETED.fullmatch(text.strip())
+    if match is None:
+        return None
+    parts, depth = [""], 0
+    for piece in re.split(r"(\\[{}]|[(\[{}\])]|,)", match[2]):
+        depth += {"(": 1, "[": 1, "{": 1, "\\{": 1, ")": -1, "]": -1, "}": -1, "\\}": -1}.get(piece, 0)
+        if depth < 0:
+            return None  # (0,1) \cup (2,3)
+        if piece == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return [match[1], match[3], *(part.strip() for part in parts)] if len(parts) > 1 else None
+
+
+def _each(parts: list[str], given: list[str]) -> bool | str | None:
+    if len(parts) != len(given) or parts[:2] != given[:2]:
+        return False
+    said = [equal(part, other) for part, other in zip(parts[2:], given[2:], strict=True)]
+    return next((one for one in said if one is not True), True)
+
+
+def perturbed(gold: str) -> str:
+    """The same expression with its first number one larger, or with something more where it has none."""
+    number = re.compile(r"(?<![0-9.])[0-9]{1,9}(?![0-9])").search(gold, gold.rfind("=") + 1)
+    if number is None:
+        return gold.replace(r"\text{", r"\text{not ", 1) if r"\text{" in gold else f"{gold}+1"
+    return f"{gold[: number.start()]}{int(number[0]) + 1}{gold[number.end() :]}"
+
+
+class _Process:
+    """One process that compares pairs."""
+
+    def __init__(self) -> None:
+        # -P: the script's own folder is not searched for modules; it holds a math.py. -B: nothing is written.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-B", str(_WORKER), str(MEMORY), str(SECONDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
+            encoding="utf-8",
+        )
+        self.answered = 0
+        if self._line() != "ready":
+            code = self.close()
+            raise MissingDependency(
+                f"math-verify cannot be started (exit code {code})",
+                "task",
+                f"see what `{sys.executable} -c 'import math_verify'` says; pip install 'vivavoce[math]'",
+            )
+
+    def compare(self, gold: str, answer: str) -> bool | str | None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps([gold, answer]) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return self._ended()
+        self.answered += 1
+        line = self._line()
+        return json.loads(line) if line else self._ended()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def _ended(self) -> str:
+        code = self.process.wait()
+        return f"took longer than {SECONDS:g} s" if code in _TIMED_OUT else f"the reader broke down (exit code {code})"
+
+    @property
+    def good(self) -> bool:
+        return self.process.poll() is None and self.answered < _RENEWED_AFTER
+
+    def close(self) -> int:
+        self.process.kill()
+        code = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return code
+
+
+_TIMED_OUT = (-signal.SIGPROF,)
+"""By the signal of the timer of CPU time."""
+
+
+class _Pool:
+    """At most so many processes; each is used by one thread at a time and kept for the next."""
+
+    def __init__(self) -> None:
+        self.slots = threading.BoundedSemaphore(_AT_ONCE)
+        self.idle = list[_Process]()
+        self.owner = os.getpid()
+
+    def compare(self, gold: str, answer: str) -> bool | str | None:
+        if self.owner != os.getpid():  # a fork does not share its parent's pipes
+            self.__init__()
+        with self.slots:
+            process = self.idle.pop() if self.idle else _Process()
+            try:
+                return process.compare(gold, answer)
+            finally:
+                if process.good:
+                    self.idle.append(process)
+                else:
+                    process.close()
+
+    def close(self) -> None:
+        while self.owner == os.getpid() and self.idle:
+            self.idle.pop().close()
+
+
+_pool = _Pool()
+atexit.register(_pool.close)
+
+__all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturbed"]

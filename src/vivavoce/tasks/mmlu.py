@@ -1,0 +1,55 @@
+"""Questions of 57 subjects with four options (MMLU; Hendrycks et al. 2021, arXiv:2009.03300; MIT).
+
+Trained on is what the authors call validation (1,531 questions): their large auxiliary set is made of other
+benchmarks, ARC among them. Official files: a folder of CSV files without a header, one a subject
+(``anatomy_test.csv``: question, four options, letter), or rows with ``subject``, ``question``, ``choices``, ``answer``.
+Some questions of the validation set are asked in the test too; they are left out of train.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from vivavoce.tasks import Task
+from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects, multiple_choice
+from vivavoce.tasks.grading import GRADERS
+from vivavoce.tasks.rows import Row, opened, read_rows
+
+OFFICIAL = [{"train_path": "mmlu/val*", "test_path": "mmlu/test*"}, {"test_path": "mmlu/dev*"}]
+_HUB = (Part("validation", ("all",)), Part("test", ("all",)))
+
+
+class Options(Subjects):
+    """Which subjects, where the questions come from, and how many of them."""
+
+    hub_id: str = "cais/mmlu"
+    overlap: Literal["refuse", "leave_out"] = "leave_out"
+
+
+def task(options: Options) -> Task:
+    """Open MMLU."""
+    return Benchmark("mmlu", options, _ask, GRADERS["choice"], *_HUB, _rows)
+
+
+def _ask(row: Row) -> Asked:
+    gold = row.value.get("answer")  # a letter in the official files, an index on the hub
+    return multiple_choice(row, row.text("question"), row.value.get("choices") or (), gold, row.text("subject"))  # type: ignore[arg-type]
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    files = sorted(path.glob("*_*.csv")) if path.is_dir() else []
+    return (row for file in files for row in _subject(file)) if files else read_rows(path)
+
+
+def _subject(file: Path) -> Iterator[Row]:
+    subject = re.sub(r"_(?:dev|val|test)$", "", file.stem)
+    with opened(file) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as text:
+        for n, (question, *choices, answer) in enumerate(csv.reader(text), 1):
+            yield Row(
+                f"{file}, row {n}", {"subject": subject, "question": question, "choices": choices, "answer": answer}
+            )

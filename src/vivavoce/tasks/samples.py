@@ -1,0 +1,22 @@
+"""Answers that a task must grade right and wrong: what ``viva check-tasks`` goes through."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vivavoce.records import Problem
+
+
+class Sample(NamedTuple):
+    """One problem, texts that its task must accept and texts that it must reject."""
+
+    problem: Problem
+    right: tuple[str, ...]
+    """The gold answer as the task asks for it; then the official solution, where there is one."""
+    wrong: tuple[str, ...]
+    where: str
+    odd: str = ""
+    """What is wrong with the official row itself."""
+
+
+__all__ = ["Sample"]
