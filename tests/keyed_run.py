@@ -1,4 +1,4 @@
-"""A debate of agents that hold keys, as a run that a test watches: journal, graphs, report, log, and a crash at the end.
+"""A debate of agents that hold keys: journal, graphs, report and log for a test to search, and a crash at the end.
 
 Usage: keyed_run.py RECIPE OUT
 """
@@ -17,7 +17,6 @@ from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.errors import AgentError
-from vivavoce.graph import write_graphs
 from vivavoce.records import Problem
 from vivavoce.report import write_report
 from vivavoce.run import Run, open_run
@@ -30,9 +29,9 @@ async def hold(run: Run) -> None:
     members = tuple(Member(a, "teacher", s.sampling()) for a, s in zip(agents, recipe.teachers, strict=True))
     task = open_task(recipe.task.name, recipe.task.options)
     rules = DebateRules(max_rounds=2, ask_confidence=False)
-    committee = Committee(members, rules, prompt_set("plain"), task, run.journal)
+    committee = Committee(members, rules, prompt_set("general"), task, run.journal)
     graphs = await debate_all([Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(4)], committee)
-    write_graphs(run.path / "graphs" / "debate.jsonl", graphs)
+    run.keep(run.path / "graphs" / "debate.jsonl", "test", graphs.write)
     try:
         await agents[0].reply([{"role": "user", "content": "crash"}], recipe.teachers[0].sampling(), 0)
     finally:
@@ -48,7 +47,6 @@ if __name__ == "__main__":
             asyncio.run(hold(opened))
         except AgentError as error:
             failure = error
-        opened.write(opened.path / "results.json", '{"task": "t", "arms": [], "tests": []}')
         write_report(opened.path)
     if failure is not None:
         raise RuntimeError(f"{failure!r} {vars(failure)}") from failure

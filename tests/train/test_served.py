@@ -163,7 +163,7 @@ def test_what_is_told_is_a_distribution_and_never_farther_apart_than_the_whole(
     top: int, seed: int, marks: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    p, q = (3 * torch.randn(2, 3, 40, generator=generator)).unbind(0)
+    p, q = (3 * torch.randn(2, 3, 40, generator=generator, dtype=torch.float64)).unbind(0)
     logp = p.log_softmax(-1)
     positions = [Position(tuple((t := row.topk(top)).indices.tolist()), tuple(t.values.tolist())) for row in logp]
     talk = Marks((5,), (6, 7), 2) if marks else Marks()
@@ -203,6 +203,15 @@ def test_the_worth_of_a_debate_can_be_told_by_a_served_scorer(folders: dict[str,
     assert far["answers"] == 3
     assert far["nll_debate"] == pytest.approx(near["nll_debate"], abs=1e-3)
     assert far["likelier"] == near["likelier"]
+
+
+def test_a_rest_that_is_lost_in_rounding_is_no_verdict() -> None:
+    """What is named sums to a hair more than 1: a student with a tenth elsewhere hears of 1.1 nats, and not of 6."""
+    scores = Scores.of([Position((3, 4), (math.log(0.7), math.log(0.3000001)))], 10, Marks())
+    q = torch.tensor([[0.0125] * 10]).index_copy(1, torch.tensor([3, 4]), torch.tensor([[0.6, 0.3]])).log()
+    loss, _ = scores.compared(q, np.arange(1), torch.tensor([3]), Objective(divergence="reverse_kl"))
+    wanted = 0.6 * math.log(0.6 / 0.7) + 0.1 * math.log(0.1 / 1e-6)
+    assert float(loss) == pytest.approx(wanted, abs=1e-3)
 
 
 def _short(choice: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ _STATUS = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+_TALKATIVE = ("anthropic._base_client", "httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.connection")
 _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
 
@@ -71,6 +73,7 @@ class AnthropicMessages:
         self._key = key
         self._endpoint = Endpoint(name, options, base_url, {}, key, options.model)
         self._open: _Open | None = None
+        self._hiding = _Hiding(self._endpoint)
 
     def __repr__(self) -> str:
         return f"AnthropicMessages({self.name!r}, {self.identity!r})"
@@ -96,6 +99,8 @@ class AnthropicMessages:
     async def aclose(self) -> None:
         """Close the connections. A later reply opens new ones."""
         opened, self._open = self._open, None
+        for name in _TALKATIVE:
+            logging.getLogger(name).removeFilter(self._hiding)
         if opened is not None and opened.loop is asyncio.get_running_loop():
             await opened.client.close()
         await self._endpoint.aclose()
@@ -216,7 +221,22 @@ class AnthropicMessages:
                 ),
             )
             self._open = _Open(loop, made)
+            for name in _TALKATIVE:
+                logging.getLogger(name).addFilter(self._hiding)
         return self._open.client
+
+
+class _Hiding(logging.Filter):
+    """Takes the key out of what packages log of a server's headers."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage().encode("utf-8", "replace")
+        record.msg, record.args = self._endpoint.scrub(said).decode("utf-8", "replace"), ()
+        return True
 
 
 class _Open(NamedTuple):

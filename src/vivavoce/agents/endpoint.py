@@ -364,9 +364,11 @@ def _proxy(base_url: str, where: str) -> tuple[str | None, dict[str, str] | None
 
 
 def _spellings(key: str) -> frozenset[bytes]:
-    """A key as it is, in JSON, in the JSON of those who escape slashes, and in an address."""
+    """A key as it is, in JSON, in the JSON of those who escape slashes, in Python, and in an address."""
     quoted = json.dumps(key)[1:-1]
-    return frozenset(s.encode() for s in (key, quoted, quoted.replace("/", "\\/"), quote(key, safe="")))
+    return frozenset(
+        s.encode() for s in (key, quoted, quoted.replace("/", "\\/"), repr(key)[1:-1], quote(key, safe=""))
+    )
 
 
 def short(text: str) -> str:

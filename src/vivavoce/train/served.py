@@ -32,6 +32,8 @@ from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.scorers import Action, Marks
 from vivavoce.train.tokens import context_ids
 
+_ROUNDING = 1e-6
+"""A smaller rest is what float32 numbers of a server leave, and no opinion of its model."""
 T = TypeVar("T")
 
 
@@ -142,9 +144,8 @@ class Scores:
         ids, named, width = self.ids[at], self.logprobs[at], self.columns
         log_p = torch.full((len(at), width + 1), NOTHING, dtype=torch.float64).scatter_(1, ids, named)
         known = torch.zeros(len(at), width + 1, dtype=torch.bool).scatter_(1, ids, True)[:, :width]
-        # where all were named, what is left is rounding
-        left = (1 - named.exp().sum(1)).masked_fill(known.all(1), 0)
-        log_p[:, width] = left.clamp(min=math.exp(NOTHING)).log()
+        left = (1 - named.exp().sum(1)).clamp(min=_ROUNDING).masked_fill(known.all(1), math.exp(NOTHING))
+        log_p[:, width] = left.log()
         never, as_end = list(self.marks.never), list(self.marks.as_end)
         log_p = silenced(log_p, never, as_end, self.marks.end)
         if as_end:
