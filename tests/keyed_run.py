@@ -31,7 +31,7 @@ async def hold(run: Run) -> None:
     rules = DebateRules(max_rounds=2, ask_confidence=False)
     committee = Committee(members, rules, prompt_set("general"), task, run.journal)
     graphs = await debate_all([Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(4)], committee)
-    run.keep(run.path / "graphs" / "debate.jsonl", "test", graphs.write)
+    run.keep(run.path / "graphs" / "train.jsonl", "test", graphs.write)
     try:
         await agents[0].reply([{"role": "user", "content": "crash"}], recipe.teachers[0].sampling(), 0)
     finally:

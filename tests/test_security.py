@@ -102,8 +102,8 @@ def test_a_key_is_in_no_file_of_a_run_though_the_server_repeats_it(
     watched: tuple[Path, str, set[bytes]], name: str
 ) -> None:
     files = {path.relative_to(watched[0]).as_posix(): path for path in watched[0].rglob("*") if path.is_file()}
-    assert {"journal.sqlite", "graphs/debate.jsonl", "report.html", "recipe.yaml", "manifest.json"} <= files.keys()
-    assert b"My key is ***" in files["graphs/debate.jsonl"].read_bytes(), "it was repeated, and taken out"
+    assert {"journal.sqlite", "graphs/train.jsonl", "report.html", "recipe.yaml", "manifest.json"} <= files.keys()
+    assert b"My key is ***" in files["graphs/train.jsonl"].read_bytes(), "it was repeated, and taken out"
     for path in files.values():
         said = path.read_bytes()
         assert not [s for s in spellings(KEYS[name]) if s in said], path

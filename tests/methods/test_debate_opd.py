@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from tests.methods.carry import carry_out
 from tests.serving import save_tiny_model
+from tests.train.students import metaspace
+from tests.vllm_server import VLLMServer
+from transformers import AutoTokenizer
 
 from vivavoce.agents.journal import Journal
 from vivavoce.config import check_recipe
@@ -157,3 +160,38 @@ def test_bad_arms_and_scorers_are_found_before_anything_is_spent(values: dict[st
         carry_out({**values, "scorers": [values["teachers"][0]]}, tmp_path)
     with pytest.raises(RecipeError, match="stop"):
         check_recipe({**values, "debate": {**values["debate"], "stop": "all_correct"}}, Path("test.yaml"))
+
+
+def test_a_teacher_behind_a_server_scores_what_the_student_says_under_the_debate(
+    values: dict[str, Any], local: Path, tmp_path: Path
+) -> None:
+    """Recipe to results: one scorer on a server, one here; the served one hears the student's own tokens, each once."""
+    with VLLMServer(local) as server:
+        far = {"backend": "vllm", "model": "m", "tokenizer": str(local), "base_url": server.base_url}
+        one, two = values["scorers"]
+        scorers = [{"name": one["name"], **far, "top_logprobs": 8}, two]
+        found, _ = carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path)
+    assert [a["name"] for a in found["arms"]][-1] == "debate_opd"
+    [folder] = [path for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith("debate_opd")]
+    steps = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+    assert all(step["divergence/ada"] > 0 and 0 <= step["agreement/ada"] <= 1 for step in steps)
+    scored = [r for r in server.requests if "prompt_logprobs" in r]
+    details = json.loads((folder / "train_result.json").read_text())["details"]
+    assert details["answers"] > 0
+    words = AutoTokenizer.from_pretrained(local)
+    debated = [r for r in scored if " said" in words.decode(r["prompt"]) or len(r["prompt"]) > 60]
+    assert len(debated) >= details["answers"], "each answer is scored under its debate"
+    assert {r["prompt_logprobs"] for r in scored} == {8}
+
+
+def test_a_server_with_another_tokenizer_than_the_recipe_says_is_found_before_training(
+    values: dict[str, Any], local: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    metaspace().save_pretrained(other)
+    with VLLMServer(local, tokenizer=other) as server:
+        far = {"backend": "vllm", "model": "m", "tokenizer": str(local), "base_url": server.base_url}
+        scorers = [{"name": "ada", **far}]
+        with pytest.raises(RecipeError, match="another tokenizer"):
+            carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("debate_opd*/loss.jsonl"))

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from vivavoce.agents.batches import BatchOptions, Request
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short, trusted
+from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.records import Message, Reply, Sampling, Usage, digest
 
@@ -105,7 +105,7 @@ class AnthropicMessages:
             await opened.client.close()
         await self._endpoint.aclose()
 
-    # --- batches: what batches.py asks for
+    # --- batches: what provider_batches.py asks for
 
     def body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
         """A call as the API takes it, alone or in a batch. Raises AgentError as :func:`conversation` does."""

@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from vivavoce.agents import Agent
-from vivavoce.agents.batches import UNREAD, Batches, Notes
+from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.errors import AgentError, DataError, RunConflict
 from vivavoce.records import Message, Reply, Sampling, Usage
 

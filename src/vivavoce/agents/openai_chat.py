@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vivavoce.agents.batches import BatchOptions, Request
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short
+from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.errors import AgentError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
 
@@ -151,7 +151,7 @@ class OpenAIChat:
         wish = {field: value for field, value in wish.items() if field not in self.options.omit}
         return {**wish, **self.options.extra_body}
 
-    # --- batches: what batches.py asks for
+    # --- batches: what provider_batches.py asks for
 
     async def submit(self, token: str, requests: Sequence[Request]) -> str:
         """Upload the calls, one a line, and make a batch of them; its id."""

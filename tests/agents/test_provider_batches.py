@@ -20,8 +20,8 @@ from tests.agents.drive_batch import answers
 from tests.agents.providers import Providers, Refuse
 
 from vivavoce.agents import open_agent
-from vivavoce.agents.batches import UNREAD
 from vivavoce.agents.journal import Journal
+from vivavoce.agents.provider_batches import UNREAD
 from vivavoce.errors import AgentError, RecipeError
 from vivavoce.records import Sampling, Usage
 
