@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 import yaml
 from tests.agents.faulty import FaultyServer, completion
-from tests.agents.providers import message
+from tests.agents.providers import Providers, Redirect, message
 from tests.report.whole_run import HOSTILE
 
+from vivavoce.agents import open_agent
 from vivavoce.config import load_recipe
-from vivavoce.errors import RecipeError
+from vivavoce.errors import AgentError, RecipeError
+from vivavoce.records import Sampling
 
 KEYS = {"OPENAI_TEST_KEY": 'sk-open/+ai "quoted"-0123456789', "ANTHROPIC_TEST_KEY": "sk-ant-0123456789-abcdef"}
 SOURCE = Path(__file__).parent.parent / "src" / "vivavoce"
@@ -121,6 +124,50 @@ def test_a_key_is_in_no_log_or_traceback_at_any_level(watched: tuple[Path, str, 
 def test_a_key_is_on_no_command_line(watched: tuple[Path, str, set[bytes]], name: str) -> None:
     assert any(b"tests.keyed_run" in line for line in watched[2])
     assert not any(KEYS[name].encode() in line for line in watched[2])
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("backend", ["openai_chat", "anthropic_messages"])
+def test_no_prompt_follows_a_redirect(backend: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_TEST_KEY", KEYS["OPENAI_TEST_KEY"])
+    with FaultyServer() as here, FaultyServer() as elsewhere:
+        here.script = [f"redirect={status},{elsewhere.base_url}/chat/completions"] * 9
+        options = {"model": "m", "base_url": here.base_url, "api_key_env": "OPENAI_TEST_KEY", "backoff_s": 0.01}
+        agent = open_agent("a", backend, options)
+
+        async def go() -> None:
+            try:
+                await agent.reply([{"role": "user", "content": "secret"}], Sampling(), 1)
+            finally:
+                await agent.aclose()
+
+        with pytest.raises(AgentError, match=f"HTTP {status}"):
+            asyncio.run(go())
+        assert not elsewhere.requests
+
+
+def test_no_key_follows_a_redirect_to_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of results may lie elsewhere; who keeps it is not told the key."""
+    monkeypatch.setenv("OPENAI_TEST_KEY", KEYS["OPENAI_TEST_KEY"])
+    with Providers() as here, Providers() as elsewhere:
+
+        def move(what: str) -> None:
+            raise Redirect(f"{elsewhere.address}/v1/files/file-1/content")
+
+        here.before = move
+        options: Any = {"model": "m", "base_url": f"{here.address}/v1", "api_key_env": "OPENAI_TEST_KEY"}
+        agent: Any = open_agent("a", "openai_chat", {**options, "batch": {}, "max_retries": 0})
+
+        async def go() -> None:
+            try:
+                await agent.results("batch_1")
+            finally:
+                await agent.aclose()
+
+        with pytest.raises(AgentError):
+            asyncio.run(go())
+        assert elsewhere.asked
+        assert KEYS["OPENAI_TEST_KEY"] not in str(elsewhere.headers)
 
 
 def test_what_a_model_wrote_is_text_in_the_report(watched: tuple[Path, str, set[bytes]]) -> None:

@@ -29,6 +29,10 @@ class Refuse(Exception):
         self.status, self.body = status, {"type": "error", "error": {"type": kind, "message": message}}
 
 
+class Redirect(Exception):
+    """To another address."""
+
+
 class Providers:
     """The server.
 
@@ -94,7 +98,7 @@ class Providers:
         self._server.server_close()
 
     def _serve(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        what = f"{handler.command} {handler.path}"
+        what, headers = f"{handler.command} {handler.path}", dict[str, str]()
         try:
             self.before(what)
             with self._lock:
@@ -103,10 +107,14 @@ class Providers:
                 status, said = 200, self._work(handler, body)
         except Refuse as refused:
             status, said = refused.status, json.dumps(refused.body).encode()
+        except Redirect as away:
+            status, said, headers = 307, b"", {"Location": str(away)}
         self.after(what)
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(said)))
+        for name, value in headers.items():
+            handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(said)
 

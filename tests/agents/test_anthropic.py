@@ -234,15 +234,6 @@ def test_the_variables_of_the_package_change_nothing(server: Providers) -> None:
     assert "another" not in str(server.headers)
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(status: int) -> None:
-    with Providers() as elsewhere, FaultyServer() as faulty:
-        faulty.script = [f"redirect={status},{elsewhere.address}/v1/messages"] * 9
-        _, [error] = ask(faulty.base_url.removesuffix("/v1"))
-        assert isinstance(error, AgentError)
-        assert not elsewhere.asked
-
-
 def test_the_key_is_in_no_error_and_no_log(faulty: FaultyServer, caplog: pytest.LogCaptureFixture) -> None:
     faulty.script = ["status=401"]
     with caplog.at_level(logging.DEBUG):

@@ -267,6 +267,7 @@ class Endpoint:
                     headers=headers,
                     proxy=self._proxy,
                     proxy_headers=self._proxy_headers,
+                    allow_redirects=method == "GET",  # prompts stay where the recipe sent them; keys in any case
                 ) as response,
             ):
                 body = self.scrub(await response.read())
@@ -276,7 +277,7 @@ class Endpoint:
         except (aiohttp.ClientError, OSError) as error:
             said = self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
             return Failed("connection", short(said.decode()), True)
-        return body if response.status < 400 else failed_status(response.status, body, response.headers)
+        return body if response.status < 300 else failed_status(response.status, body, response.headers)
 
     def parsed(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
         """What ``read`` makes of a body, see :meth:`ask`."""

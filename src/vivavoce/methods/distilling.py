@@ -142,12 +142,12 @@ class DistilSession(Session[StateRules]):
         from vivavoce.agents import vllm, weights
 
         options = vllm.Options.model_validate(spec.options)
-        folder = weights.folder(options.tokenizer or options.model, options.revision)
+        folder = weights.folder(options.tokenizer or options.model, options.revision, tokenizer_only=True)
         served = vllm.agent(spec.name, options).identity
         return Scorer(
             name=spec.name,
             model=str(folder),
-            fingerprint=f"{served}:top{options.top_logprobs}:{weights.fingerprint(folder)}",
+            fingerprint=f"{served}:top{options.top_logprobs}:{weights.fingerprint(folder, tokenizer_only=True)}",
             server=options,
             chat_template_kwargs=options.chat_template_kwargs,
         )

@@ -176,7 +176,8 @@ def open_served(spec: Scorer, settings: OnPolicySettings) -> ServedScorer:
     if settings.objective.aggregate != "sum" and len(settings.scorers) > 1:
         what = f"scorer {spec.name} is behind a server, which tells no whole distribution to merge with others"
         raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or local scorers")
-    tokenizer = AutoTokenizer.from_pretrained(weights.folder(spec.model), trust_remote_code=spec.trust_remote_code)
+    folder = weights.folder(spec.model, tokenizer_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     opened = ServedScorer(spec, vllm.agent(spec.name, spec.server), tokenizer, settings)
     opened.check()
     return opened
