@@ -20,6 +20,7 @@ from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_opd import Options, plan
 from vivavoce.records import Example, State, from_json
 from vivavoce.report import table, write_report
+from vivavoce.train.tokens import context_ids
 
 ARMS = ["opd", "mt_opd", "mt_max", "mt_confidence", "drafts_opd", "debate_opd", "sft_debate", "sft_debate_seconds"]
 
@@ -172,16 +173,19 @@ def test_a_teacher_behind_a_server_scores_what_the_student_says_under_the_debate
         scorers = [{"name": one["name"], **far, "top_logprobs": 8}, two]
         found, _ = carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path)
     assert [a["name"] for a in found["arms"]][-1] == "debate_opd"
-    [folder] = [path for path in (tmp_path / "checkpoints").iterdir() if path.name.startswith("debate_opd")]
-    steps = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
-    assert all(step["divergence/ada"] > 0 and 0 <= step["agreement/ada"] <= 1 for step in steps)
-    scored = [r for r in server.requests if "prompt_logprobs" in r]
-    details = json.loads((folder / "train_result.json").read_text())["details"]
-    assert details["answers"] > 0
+    answers = 0
+    for seed in values["seeds"]:
+        folder = tmp_path / "checkpoints" / f"debate_opd-{seed}"
+        steps = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+        assert all(step["divergence/ada"] > 0 and 0 <= step["agreement/ada"] <= 1 for step in steps)
+        answers += json.loads((folder / "train_result.json").read_text())["details"]["answers"]
+    rows = [line for file in (tmp_path / "data").glob("debate_opd*") for line in file.read_text().splitlines()]
     words = AutoTokenizer.from_pretrained(local)
-    debated = [r for r in scored if " said" in words.decode(r["prompt"]) or len(r["prompt"]) > 60]
-    assert len(debated) >= details["answers"], "each answer is scored under its debate"
-    assert {r["prompt_logprobs"] for r in scored} == {8}
+    debates = [context_ids(words, from_json(State, row).views[0].messages, "ada", {}) for row in rows]
+    scored = [r["prompt"] for r in server.requests if "prompt_logprobs" in r]
+    under = [prompt for prompt in scored if any(prompt[: len(context)] == context for context in debates)]
+    assert len(under) >= answers > 0
+    assert {r["prompt_logprobs"] for r in server.requests if "prompt" in r and "prompt_logprobs" in r} == {8}
 
 
 def test_a_server_with_another_tokenizer_than_the_recipe_says_is_found_before_training(
