@@ -282,6 +282,8 @@ class Batches:
         """Go on with a batch of an earlier run."""
         id = noted.id
         if id is None:
+            # lists of batches may lag behind
+            await asyncio.sleep(max(0.0, noted.created_at + self.options.poll_s - time.time()))
             id = await self._found(noted.token, self.notes.keys(noted.token), noted.created_at)
             if id is None:  # it never got there
                 self.notes.drop(noted.token)

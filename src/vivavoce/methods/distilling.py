@@ -37,7 +37,7 @@ class DistilSession(Session[StateRules]):
     """What was counted of each arm's supervision."""
 
     def seat(self, scorers: Sequence[AgentSpec]) -> None:
-        """Say who scores. Raises RecipeError where one is not a local model."""
+        """Say who scores. Raises RecipeError where one gives no distributions."""
         for spec in scorers:
             if spec.backend not in SCORING:
                 raise RecipeError(
