@@ -54,13 +54,24 @@ def openai_chat(address: str, model: Path, scores: bool = False) -> Bench:
     return Bench(agent, lambda: agent.attempts, failing, ASK, "timeout", scores)
 
 
-@pytest.fixture(params=["scripted", "hf_local", "transformers serve", "llama.cpp"])
+def anthropic_messages(address: str) -> Bench:
+    """llama.cpp's server speaks the Messages API too."""
+    options = {"model": "tiny", "base_url": address.removesuffix("/v1"), "api_key_env": None, "timeout_s": 60}
+    sampled: dict[str, Any] = {**options, "takes": ["temperature"]}
+    agent: Any = open_agent("ada", "anthropic_messages", sampled)
+    impatient = {**sampled, "timeout_s": 0.001, "max_retries": 1, "backoff_s": 0.01}
+    return Bench(agent, lambda: agent.attempts, open_agent("ada", "anthropic_messages", impatient), ASK, "timeout")
+
+
+@pytest.fixture(params=["scripted", "hf_local", "transformers serve", "llama.cpp", "llama.cpp as anthropic"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "scripted":
         return scripted()
     model = request.getfixturevalue("tiny_model")
     if request.param == "hf_local":
         return hf_local(model)
+    if request.param == "llama.cpp as anthropic":
+        return anthropic_messages(request.getfixturevalue("llama_cpp"))
     if request.param == "llama.cpp":
         return openai_chat(request.getfixturevalue("llama_cpp"), model, scores=True)
     return openai_chat(request.getfixturevalue("served_model"), model)
