@@ -81,7 +81,7 @@ def test_rows_that_are_decoded_together_respect_their_token_bound(tiny_model: Pa
 
     def watch(under_way: Any) -> Any:
         joining = fitting(under_way)
-        together.append([len(prompt.ids) for prompt in (*under_way, *(waiting.prompt for waiting in joining))])
+        together.append([len(prompt.ids) for prompt in (*under_way, *(w.prompt for w in joining)) if prompt])
         return joining
 
     agent._fitting = watch

@@ -55,6 +55,8 @@ def test_one_file_is_a_task_and_is_checked_like_those_built_in(copied: Path) -> 
     (copied / "riddles.yaml").write_text(re.sub(r"^task:.*", used[1], recipe, flags=re.M), "utf-8")
     done = viva("check", "riddles.yaml", cwd=copied)
     assert "ok  task riddles: 8 train questions" in done.stdout, done.stderr
+    (copied / "riddles.yaml").write_text(re.sub(r"^task:.*", "task: {name: riddles.py}", recipe, flags=re.M), "utf-8")
+    assert "no file of the train split is given" in viva("check", "riddles.yaml", cwd=copied).stderr
 
 
 def test_a_task_that_grades_wrong_ends_the_check_with_status_1(copied: Path) -> None:

@@ -171,10 +171,10 @@ class HFLocal:
                 self._stop.set()
                 work.cancel()
                 raise
-            error = None if work.cancelled() else work.exception()
-            for waiting in self._asked() if error else ():
-                if not waiting.future.done():
-                    waiting.future.set_exception(error)
+            if not work.cancelled() and (error := work.exception()):
+                for waiting in self._asked():
+                    if not waiting.future.done():
+                        waiting.future.set_exception(error)
 
     def _work(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
         """In the worker thread: answer whoever waits, and whoever comes meanwhile."""

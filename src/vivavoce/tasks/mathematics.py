@@ -208,7 +208,7 @@ class _Pool:
         if self.owner != os.getpid():  # a fork does not share its parent's pipes
             self.__init__()
         with self.slots:
-            process = self.idle.pop() if self.idle else _Process()
+            process = self._next()
             try:
                 return process.compare(gold, answer)
             finally:
@@ -216,6 +216,13 @@ class _Pool:
                     self.idle.append(process)
                 else:
                     process.close()
+
+    def _next(self) -> _Process:
+        while self.idle:
+            if (process := self.idle.pop()).good:
+                return process
+            process.close()  # it was ended from outside while it waited
+        return _Process()
 
     def close(self) -> None:
         while self.owner == os.getpid() and self.idle:
