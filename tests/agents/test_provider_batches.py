@@ -22,8 +22,13 @@ from tests.agents.providers import Providers, Refuse
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.provider_batches import UNREAD
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.speaking import Member
 from vivavoce.errors import AgentError, RecipeError
-from vivavoce.records import Sampling, Usage
+from vivavoce.records import Problem, Sampling, Usage
+from vivavoce.tasks import open_task
 
 KEY = "sk-very-secret-0123456789"
 CALLS = 7
@@ -380,3 +385,27 @@ def test_waiting_takes_no_time_that_counts(server: Providers, backend: str, tmp_
     answers(tmp_path / "journal.sqlite", backend, options(server, backend, poll_s=0.2), 2)
     assert time.monotonic() - started >= 0.8
     assert sum(what.startswith(LOOK[backend]) and READ[backend] not in what for what in server.asked) == 5
+
+
+def test_a_debate_of_many_questions_is_one_batch_for_each_teacher_and_step(server: Providers, tmp_path: Path) -> None:
+    """Two teachers at two providers, two rounds: answers, what is said of them, answers again."""
+    members = tuple(
+        Member(open_agent(backend, backend, options(server, backend, gather_s=0.5)), "teacher", Sampling())
+        for backend in BACKENDS
+    )
+    task = open_task("schoolhouse", {"train": 1, "test": 1})
+    problems = [Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(30)]
+
+    async def hold(journal: Journal) -> int:
+        committee = Committee(members, DebateRules(max_rounds=2, stop="cap_only"), prompt_set("general"), task, journal)
+        graphs = await debate_all(problems, committee)
+        for member in members:
+            await member.agent.aclose()
+        return sum(len(graph.nodes) for graph in graphs)
+
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        said = asyncio.run(hold(journal))
+        assert said == len(journal) == sum(server.answered.values())
+    assert said >= 4 * len(problems)
+    assert len(server.created) <= 6
+    assert len({id[:3] for id in server.created}) == 2
