@@ -31,7 +31,20 @@ ROOMS = [
     "cli",
 ]
 SOURCE = Path(__file__).parent.parent / "src" / "vivavoce"
-HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "openai", "aiohttp", "numpy", "tokenizers"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "openai",
+    "anthropic",
+    "aiohttp",
+    "httpx2",
+    "numpy",
+    "tokenizers",
+}
 
 
 def imports(path: Path) -> set[str]:

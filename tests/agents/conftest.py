@@ -1,4 +1,4 @@
-"""Agents under test: a tiny random model in a folder, the same model behind a real server, and a server that fails."""
+"""Agents under test: a tiny random model in a folder, the same model behind real servers, and a server that fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.agents.faulty import FaultyServer
-from tests.serving import save_tiny_model, served
+from tests.serving import save_tiny_model, served, served_by_llama_cpp
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of ``transformers serve`` with the tiny model."""
     with served(tiny_model, tmp_path_factory.mktemp("serve") / "log.txt") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def llama_cpp(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of llama.cpp's server with the tiny model."""
+    with served_by_llama_cpp(tiny_model, tmp_path_factory.mktemp("llama_cpp") / "log.txt") as address:
         yield address
 
 

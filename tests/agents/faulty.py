@@ -84,7 +84,7 @@ class FaultyServer:
 
     def _status(self, handler: BaseHTTPRequestHandler, value: str) -> None:
         # quotes the key, as some servers do
-        message = f"no, {handler.headers.get('authorization')}"
+        message = f"no, {handler.headers.get('x-api-key') or handler.headers.get('authorization')}"
         _send(handler, int(value), json.dumps({"error": {"message": message, "code": None}}).encode())
 
     def _error(self, handler: BaseHTTPRequestHandler, value: str) -> None:
@@ -93,6 +93,10 @@ class FaultyServer:
 
     def _busy(self, handler: BaseHTTPRequestHandler, value: str) -> None:
         _send(handler, 429, b'{"error": {"message": "slow down"}}', {"Retry-After": value} if value else {})
+
+    def _redirect(self, handler: BaseHTTPRequestHandler, value: str) -> None:
+        status, where = value.split(",")
+        _send(handler, int(status), b"", {"Location": where})
 
     def _reset(self, handler: BaseHTTPRequestHandler, _: str) -> None:
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -29,6 +29,8 @@ class Bench:
     failing: Agent
     hard: list[Message]
     reason: str
+    scores: bool = False
+    """Gives log-probabilities."""
 
 
 def scripted() -> Bench:
@@ -42,23 +44,36 @@ def scripted() -> Bench:
 
 def hf_local(model: Path) -> Bench:
     agent: Any = open_agent("ada", "hf_local", {"model": str(model), "device": "cpu", "threads": 1})
-    return Bench(agent, lambda: agent.batches, agent, [{"role": "user", "content": "7" * 300}], "overlong")
+    return Bench(agent, lambda: agent.batches, agent, [{"role": "user", "content": "7" * 300}], "overlong", True)
 
 
-def openai_chat(address: str, model: Path) -> Bench:
+def openai_chat(address: str, model: Path, scores: bool = False) -> Bench:
     options = {"model": str(model), "base_url": address, "api_key_env": None, "max_concurrency": 4, "timeout_s": 60}
     agent: Any = open_agent("ada", "openai_chat", options)
     failing = open_agent("ada", "openai_chat", {**options, "timeout_s": 0.001, "max_retries": 1, "backoff_s": 0.01})
-    return Bench(agent, lambda: agent.attempts, failing, ASK, "timeout")
+    return Bench(agent, lambda: agent.attempts, failing, ASK, "timeout", scores)
 
 
-@pytest.fixture(params=["scripted", "hf_local", "openai_chat"])
+def anthropic_messages(address: str) -> Bench:
+    """llama.cpp's server speaks the Messages API too."""
+    options = {"model": "tiny", "base_url": address.removesuffix("/v1"), "api_key_env": None, "timeout_s": 60}
+    sampled: dict[str, Any] = {**options, "takes": ["temperature"]}
+    agent: Any = open_agent("ada", "anthropic_messages", sampled)
+    impatient = {**sampled, "timeout_s": 0.001, "max_retries": 1, "backoff_s": 0.01}
+    return Bench(agent, lambda: agent.attempts, open_agent("ada", "anthropic_messages", impatient), ASK, "timeout")
+
+
+@pytest.fixture(params=["scripted", "hf_local", "transformers serve", "llama.cpp", "llama.cpp as anthropic"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "scripted":
         return scripted()
     model = request.getfixturevalue("tiny_model")
     if request.param == "hf_local":
         return hf_local(model)
+    if request.param == "llama.cpp as anthropic":
+        return anthropic_messages(request.getfixturevalue("llama_cpp"))
+    if request.param == "llama.cpp":
+        return openai_chat(request.getfixturevalue("llama_cpp"), model, scores=True)
     return openai_chat(request.getfixturevalue("served_model"), model)
 
 
@@ -129,7 +144,7 @@ def test_log_probabilities_spell_the_text_where_there_are_any(bench: Bench, jour
     if answered.reply.tokens is not None:
         assert "".join(token.text for token in answered.reply.tokens) == answered.reply.text
         assert all(token.logprob <= 0 for token in answered.reply.tokens)
-    assert (answered.reply.tokens is not None) == ("hf" in bench.agent.identity)
+    assert (answered.reply.tokens is not None) == bench.scores
 
 
 def test_a_failure_for_good_is_a_record_with_its_reason(bench: Bench, journal: Path) -> None:

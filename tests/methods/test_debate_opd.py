@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from tests.methods.carry import carry_out
 from tests.serving import save_tiny_model
+from tests.train.students import metaspace
+from tests.vllm_server import VLLMServer
+from transformers import AutoTokenizer
 
 from vivavoce.agents.journal import Journal
 from vivavoce.config import check_recipe
@@ -17,6 +20,7 @@ from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_opd import Options, plan
 from vivavoce.records import Example, State, from_json
 from vivavoce.report import table, write_report
+from vivavoce.train.tokens import context_ids
 
 ARMS = ["opd", "mt_opd", "mt_max", "mt_confidence", "drafts_opd", "debate_opd", "sft_debate", "sft_debate_seconds"]
 
@@ -157,3 +161,41 @@ def test_bad_arms_and_scorers_are_found_before_anything_is_spent(values: dict[st
         carry_out({**values, "scorers": [values["teachers"][0]]}, tmp_path)
     with pytest.raises(RecipeError, match="stop"):
         check_recipe({**values, "debate": {**values["debate"], "stop": "all_correct"}}, Path("test.yaml"))
+
+
+def test_a_teacher_behind_a_server_scores_what_the_student_says_under_the_debate(
+    values: dict[str, Any], local: Path, tmp_path: Path
+) -> None:
+    """Recipe to results: one scorer on a server, one here; the served one hears the student's own tokens, each once."""
+    with VLLMServer(local) as server:
+        far = {"backend": "vllm", "model": "m", "tokenizer": str(local), "base_url": server.base_url}
+        one, two = values["scorers"]
+        scorers = [{"name": one["name"], **far, "top_logprobs": 8}, two]
+        found, _ = carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path)
+    assert [a["name"] for a in found["arms"]][-1] == "debate_opd"
+    answers = 0
+    for seed in values["seeds"]:
+        folder = tmp_path / "checkpoints" / f"debate_opd-{seed}"
+        steps = [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+        assert all(step["divergence/ada"] > 0 and 0 <= step["agreement/ada"] <= 1 for step in steps)
+        answers += json.loads((folder / "train_result.json").read_text())["details"]["answers"]
+    rows = [line for file in (tmp_path / "data").glob("debate_opd*") for line in file.read_text().splitlines()]
+    words = AutoTokenizer.from_pretrained(local)
+    debates = [context_ids(words, from_json(State, row).views[0].messages, "ada", {}) for row in rows]
+    scored = [r["prompt"] for r in server.requests if "prompt_logprobs" in r]
+    under = [prompt for prompt in scored if any(prompt[: len(context)] == context for context in debates)]
+    assert len(under) >= answers > 0
+    assert {r["prompt_logprobs"] for r in server.requests if "prompt" in r and "prompt_logprobs" in r} == {8}
+
+
+def test_a_server_with_another_tokenizer_than_the_recipe_says_is_found_before_training(
+    values: dict[str, Any], local: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    metaspace().save_pretrained(other)
+    with VLLMServer(local, tokenizer=other) as server:
+        far = {"backend": "vllm", "model": "m", "tokenizer": str(local), "base_url": server.base_url}
+        scorers = [{"name": "ada", **far}]
+        with pytest.raises(RecipeError, match="another tokenizer"):
+            carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("debate_opd*/loss.jsonl"))

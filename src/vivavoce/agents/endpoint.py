@@ -26,7 +26,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,6 +43,8 @@ _REFUSALS = 4  # being turned away is no fault of the call: it may happen to it 
 _PROBE_S = 30.0
 _DETAIL_LENGTH = 300
 _OVERLOADED = (503, 529)
+# OpenAI; vLLM; llama.cpp; Anthropic
+_OVERLONG = ("context_length", "maximum context length", "exceed_context_size", "prompt is too long")
 _NO_ANSWER = ("timeout", "connection", "server", "rate_limit")
 T = TypeVar("T")
 
@@ -126,7 +128,8 @@ class Endpoint:
         self.name, self.options, self.base_url = name, options, base_url.rstrip("/")
         self.attempts = 0
         self._headers = {"Content-Type": "application/json", **headers}
-        self._key, self._share = key, (self.base_url, key, share)
+        self._share = (self.base_url, key, share)
+        self._secrets = _spellings(key) if key else frozenset[bytes]()
         self._proxy, self._proxy_headers = _proxy(self.base_url, f"agent {name!r}")
         self._open: _Open | None = None
 
@@ -148,18 +151,27 @@ class Endpoint:
 
         async def attempt() -> Reply | Failed:
             answer = await self._send("POST", path, data, self._headers)
-            return answer if isinstance(answer, Failed) else self._read(answer, read)
+            return answer if isinstance(answer, Failed) else self.parsed(answer, read)
 
         # about four bytes a token; put right when the endpoint has counted
-        reply, spent = await self._persist(attempt, len(data) // 4 + max_new_tokens)
+        reply, spent = await self.persist(attempt, len(data) // 4 + max_new_tokens)
         return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
 
     async def fetch(
-        self, method: str, path: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        once: bool = False,
     ) -> bytes:
-        """The body of a good answer to any other request, say for a file. Raises AgentError as :meth:`ask` does."""
+        """The body of a good answer to any other request, say for a file. Raises AgentError as :meth:`ask` does.
+
+        ``once``: for what must not be done twice, as :meth:`persist` has it.
+        """
         merged = {**self._headers, **(headers or {})}
-        return (await self._persist(lambda: self._send(method, path, data, merged), 0))[0]
+        return (await self.persist(lambda: self._send(method, path, data, merged), 0, once=once))[0]
 
     async def aclose(self) -> None:
         """Close the connections. A later call opens new ones."""
@@ -167,8 +179,15 @@ class Endpoint:
         if opened is not None and opened.loop is asyncio.get_running_loop():
             await opened.session.close()
 
-    async def _persist(self, attempt: Callable[[], Awaitable[T | Failed]], tokens: int) -> tuple[T, Usage]:
-        """Attempt it within the limits until it works; also the usage of what did not. Raises AgentError."""
+    async def persist(
+        self, attempt: Callable[[], Awaitable[T | Failed]], tokens: int, *, once: bool = False
+    ) -> tuple[T, Usage]:
+        """Attempt it within the limits until it works; also the usage of what did not. Raises AgentError.
+
+        For backends that send by themselves, through a provider's own package. ``tokens`` is what one attempt is
+        expected to take. With ``once``, only what the endpoint turned away unread is attempted again: after a lost
+        answer nobody knows what was done.
+        """
         limits = self._opened().limits
         spent, faults, refusals = Usage(), 0, 0
         while True:
@@ -185,7 +204,7 @@ class Endpoint:
                     refusals += 1
                 else:
                     faults += 1
-                wait_s = self._wait_s(outcome, faults, refusals)
+                wait_s = None if once and outcome.reason != "rate_limit" else self._wait_s(outcome, faults, refusals)
                 if wait_s is None or self._dead(limits):
                     raise AgentError(outcome.reason, self._told(outcome, faults + refusals), spent)
                 if outcome.refused:  # its turn stays taken, or the next in the queue would be refused as well
@@ -206,13 +225,12 @@ class Endpoint:
         return min(self.options.backoff_s * 2.0 ** (faults + refusals - 1), _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
 
     def _told(self, failed: Failed, attempts: int) -> str:
-        """For people: what was wrong, and how it was tried. Servers like to quote the key that they did not accept."""
-        detail = failed.detail.replace(self._key, "***") if self._key else failed.detail
+        """For people: what was wrong, and how it was tried."""
         # what no attempt changes is told alike, however many there were: the record of it is no matter of luck
         tried = [f"{attempts} attempts"] if failed.again and attempts > 1 else []
         if failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
             tried.append(f"asked to wait {failed.wait_s:.0f} s")
-        return f"{detail} ({', '.join(tried)})" if tried else detail
+        return f"{failed.detail} ({', '.join(tried)})" if tried else failed.detail
 
     async def _attempt(self, limits: Limits, attempt: Callable[[], Awaitable[T | Failed]]) -> T | Failed:
         """One attempt, whose outcome the limits learn from."""
@@ -220,6 +238,7 @@ class Endpoint:
             if time.monotonic() < limits.probe_at:
                 return Failed("connection", f"the endpoint has answered nothing for {limits.down_s():.0f} s", False)
             limits.probe_at = time.monotonic() + max(self.options.timeout_s, _PROBE_S)
+        self.attempts += 1
         outcome = await attempt()
         if not isinstance(outcome, Failed) or outcome.reason not in _NO_ANSWER:
             limits.answered()
@@ -237,7 +256,6 @@ class Endpoint:
         """The body of a good answer. What the world may do wrong is returned: no traceback then holds the key."""
         import aiohttp
 
-        self.attempts += 1
         session = self._opened().session
         try:
             async with (
@@ -249,17 +267,20 @@ class Endpoint:
                     headers=headers,
                     proxy=self._proxy,
                     proxy_headers=self._proxy_headers,
+                    allow_redirects=method == "GET",  # prompts stay where the recipe sent them; keys in any case
                 ) as response,
             ):
-                body = await response.read()
+                body = self.scrub(await response.read())
         except TimeoutError:
             detail = f"no complete answer within {self.options.timeout_s:g} s"
             return Failed("timeout", detail, True, refused=True)
         except (aiohttp.ClientError, OSError) as error:
-            return Failed("connection", short(f"{type(error).__name__}: {error}"), True)
-        return body if response.status < 400 else _status(response.status, body, response.headers)
+            said = self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
+            return Failed("connection", short(said.decode()), True)
+        return body if response.status < 300 else failed_status(response.status, body, response.headers)
 
-    def _read(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
+    def parsed(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
+        """What ``read`` makes of a body, see :meth:`ask`."""
         try:
             return read(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -273,7 +294,7 @@ class Endpoint:
 
             session = aiohttp.ClientSession(
                 # the limits are ours
-                connector=aiohttp.TCPConnector(limit=0, ssl=_tls() if self.base_url.startswith("https:") else True),
+                connector=aiohttp.TCPConnector(limit=0, ssl=trusted() if self.base_url.startswith("https:") else True),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -282,6 +303,12 @@ class Endpoint:
             limits.narrow(options.max_concurrency, options.requests_per_minute, options.tokens_per_minute)
             self._open = _Open(loop, session, limits)
         return self._open
+
+    def scrub(self, said: bytes) -> bytes:
+        """Servers like to quote the key that they did not accept. To be done before anything cuts the key in two."""
+        for secret in self._secrets:
+            said = said.replace(secret, b"***")
+        return said
 
 
 class _Open(NamedTuple):
@@ -337,13 +364,21 @@ def _proxy(base_url: str, where: str) -> tuple[str | None, dict[str, str] | None
     return f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", headers
 
 
+def _spellings(key: str) -> frozenset[bytes]:
+    """A key as it is, in JSON, in the JSON of those who escape slashes, in Python, and in an address."""
+    quoted = json.dumps(key)[1:-1]
+    return frozenset(
+        s.encode() for s in (key, quoted, quoted.replace("/", "\\/"), repr(key)[1:-1], quote(key, safe=""))
+    )
+
+
 def short(text: str) -> str:
     """One line, cut where it is longer than an error should be."""
     text = " ".join(text.split())
     return text if len(text) <= _DETAIL_LENGTH else f"{text[:_DETAIL_LENGTH]}…"
 
 
-def _tls() -> ssl.SSLContext:
+def trusted() -> ssl.SSLContext:
     """Whom to trust: what SSL_CERT_FILE or SSL_CERT_DIR name, else the machine's own store."""
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context()  # reads both
@@ -352,8 +387,8 @@ def _tls() -> ssl.SSLContext:
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
-    """Classify an HTTP error."""
+def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
+    """What an HTTP error means. ``body`` is without the key."""
     code, said = _complaint(body)
     detail = short(f"HTTP {status}{f' {code}' if code else ''}: {said or 'empty body'}")
     wait_s = _retry_after(headers)
@@ -368,7 +403,7 @@ def _status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
         return Failed("auth", detail, False)
     if "content_filter" in code or "content_policy" in code:
         return Failed("refused", detail, False)
-    if "context_length" in code or "maximum context length" in detail:
+    if status == 413 or any(sign in detail for sign in _OVERLONG):
         return Failed("overlong", detail, False)
     return Failed("bad_request", detail, False)
 
@@ -385,7 +420,10 @@ def _complaint(body: bytes) -> tuple[str, str]:
         said = said["error"]
     if not isinstance(said, dict):
         return "", str(said or "")
-    return str(said.get("code") or said.get("type") or ""), str(said.get("message") or said.get("detail") or said)
+    code = said.get("code")
+    if not isinstance(code, str):  # some repeat the status there
+        code = said.get("type") or code
+    return str(code or ""), str(said.get("message") or said.get("detail") or said)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

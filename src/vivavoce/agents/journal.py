@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 
 from vivavoce.agents import Agent
 from vivavoce.agents.budget import Ledger, Spent
+from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.errors import AgentError, DataError, RunConflict
 from vivavoce.records import Message, Reply, Sampling, Usage
 
@@ -43,6 +44,7 @@ _COLUMNS = (
     "key, agent, identity, stage, tags, request, reply, reason, detail, prompt_tokens, completion_tokens, "
     "cached_tokens, latency_s, attempts, created_at"
 )
+_REASON = _COLUMNS.split(", ").index("reason")
 # A success is never overwritten; a failure that is tried again keeps count of attempts, tokens and time spent.
 _WRITE = f"""
 INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
@@ -187,7 +189,9 @@ class Journal:
         self._in_flight: dict[str, _Flight] = {}
         self._pending: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
         self._hits: Counter[tuple[str, str]] = Counter()
+        self._batches: dict[str, Batches] = {}
         self._db = self._open()
+        self._notes = None if read_only else Notes(self._db)
         self.ledger = ledger or Ledger()
         self.ledger.recall(
             Spent(agent, stage, question, Usage(prompt, completion, cached), calls, begun, ended)
@@ -234,6 +238,8 @@ class Journal:
         """Write what is pending and close the file. Calls in flight are cancelled. Closing twice does nothing."""
         for flight in self._in_flight.values():
             flight.task.cancel()
+        for batches in self._batches.values():
+            batches.close()
         self._flush()
         self._db.close()
 
@@ -352,7 +358,10 @@ class Journal:
         """The call itself, written down; and what it cost."""
         started = time.perf_counter()
         try:
-            reply, error = await agent.reply(messages, sampling, seed), None
+            if getattr(agent, "batch", None) is None:
+                reply, error = await agent.reply(messages, sampling, seed), None
+            else:
+                reply, error = await self._through(agent).reply(row[0], messages, sampling, seed), None
         except AgentError as failure:
             reply, error = None, failure
         usage = reply.usage + reply.wasted if reply else error.usage if error else Usage()
@@ -371,6 +380,14 @@ class Journal:
         await written
         return Answered(row[0], reply, error), usage
 
+    def _through(self, agent: Any) -> Batches:
+        """The batches of an agent in the running event loop."""
+        assert self._notes is not None, self.path
+        batches = self._batches.get(agent.identity)
+        if batches is None or batches.loop is not asyncio.get_running_loop():
+            batches = self._batches[agent.identity] = Batches(agent, self._notes)
+        return batches
+
     def _flush(self) -> None:
         """Commit what is pending, then let its callers go on."""
         if self.read_only or not (self._pending or self._hits):
@@ -383,6 +400,8 @@ class Journal:
             with self._db:
                 self._db.executemany(_WRITE, [row for row, _ in pending])
                 self._db.executemany(_COUNT_HITS, [(*where, count) for where, count in hits.items()])
+                if self._batches and self._notes is not None:
+                    self._notes.settle([row[0] for row, _ in pending if row[_REASON] != UNREAD])
         except sqlite3.Error as error:  # the disk is full, or the file was taken away: every caller hears of it
             failure = error
         waiting = [written for _, written in pending if not written.done()]  # one whose caller was cancelled is done

@@ -7,6 +7,7 @@ those of every endpoint (:mod:`vivavoce.agents.endpoint`).
 from __future__ import annotations
 
 import codecs
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -14,11 +15,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, located, short
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short
+from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.errors import AgentError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
 
 _log = logging.getLogger(__name__)
+_URL = "/v1/chat/completions"  # as batches name it, wherever the endpoint is
+_MARK = "vivavoce"
+_CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
 Preset = Literal["openai", "gemini", "mistral", "openrouter", "ollama", "vllm", "sglang", "llama_cpp"]
 PRESETS: dict[Preset, dict[str, Any]] = {
@@ -66,6 +71,8 @@ class Options(EndpointOptions):
     """Request fields that the endpoint rejects, say ``temperature`` or ``seed``."""
     extra_body: dict[str, Any] = Field(default={})
     """Further request fields; they determine replies, so they are part of the agent's identity."""
+    batch: BatchOptions | None = None
+    """Send calls through the provider's Batch API, where it has OpenAI's; null: each by itself."""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +92,7 @@ class OpenAIChat:
     """
 
     def __init__(self, name: str, options: Options, base_url: str, key: str | None) -> None:
-        self.name, self.options = name, options
+        self.name, self.options, self.batch = name, options, options.batch
         self.unmetered = 0
         extra = f":{digest(options.extra_body)[:16]}" if options.extra_body else ""
         self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}"
@@ -119,7 +126,7 @@ class OpenAIChat:
 
     async def _ask(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply | None:
         """A reply, or None where the wish for log-probabilities was rejected."""
-        body = self._body(messages, sampling, seed)
+        body = self.body(messages, sampling, seed)
         try:
             return await self._endpoint.ask("/chat/completions", body, read, sampling.max_new_tokens)
         except AgentError as error:
@@ -127,7 +134,8 @@ class OpenAIChat:
                 raise
             return None
 
-    def _body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
+    def body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
+        """A call as the endpoint takes it, alone or in a batch."""
         wish: dict[str, Any] = {
             "model": self.options.model,
             "messages": list(messages),
@@ -143,10 +151,72 @@ class OpenAIChat:
         wish = {field: value for field, value in wish.items() if field not in self.options.omit}
         return {**wish, **self.options.extra_body}
 
+    # --- batches: what provider_batches.py asks for
+
+    async def submit(self, token: str, requests: Sequence[Request]) -> str:
+        """Upload the calls, one a line, and make a batch of them; its id."""
+        lines = [
+            {"custom_id": request.key, "method": "POST", "url": _URL, "body": request.body} for request in requests
+        ]
+        text = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
+        form = _form({"purpose": "batch"}, f"{token}.jsonl", text.encode("utf-8", "replace"), token)
+        headers = {"Content-Type": f"multipart/form-data; boundary={token}"}
+        file = json.loads(await self._endpoint.fetch("POST", "/files", form, headers))["id"]
+        wish = {"input_file_id": file, "endpoint": _URL, "completion_window": "24h", "metadata": {_MARK: token}}
+        made = await self._endpoint.fetch("POST", "/batches", json.dumps(wish).encode(), once=True)
+        return str(json.loads(made)["id"])
+
+    async def find(self, token: str, keys: frozenset[str], since: float) -> str | None:
+        """The id of the batch that carries the mark, or None."""
+        path = "/batches?limit=100"
+        while True:
+            page = json.loads(await self._endpoint.fetch("GET", path))
+            for batch in page["data"]:
+                if (batch.get("metadata") or {}).get(_MARK) == token:
+                    return str(batch["id"])
+            if not page.get("has_more") or page["data"][-1]["created_at"] < since - _CLOCKS_S:
+                return None
+            path = f"/batches?limit=100&after={page['data'][-1]['id']}"
+
+    async def results(self, batch: str) -> dict[str, Reply | Failed] | Failed | None:
+        """What became of each call of a batch, or of all; None while it is worked on."""
+        now = json.loads(await self._endpoint.fetch("GET", f"/batches/{batch}"))
+        if now["status"] == "failed":
+            said = ((now.get("errors") or {}).get("data") or [{}])[0]
+            full = said.get("code") == "token_limit_exceeded"  # of all batches that wait
+            return Failed("bad_request", short(f"{said.get('code')}: {said.get('message')}"), full)
+        if now["status"] not in ("completed", "expired", "cancelled"):
+            return None
+        found = dict[str, Reply | Failed]()
+        for file in (now.get("output_file_id"), now.get("error_file_id")):
+            text = await self._endpoint.fetch("GET", f"/files/{file}/content") if file else b""
+            rows = [json.loads(line) for line in text.splitlines() if line]
+            found |= {row["custom_id"]: self._result(row) for row in rows}
+        return found
+
+    def _result(self, row: dict[str, Any]) -> Reply | Failed:
+        answer, error = row.get("response"), row.get("error") or {}
+        if not answer:  # expired, or cancelled
+            return Failed("server", short(f"{error.get('code')}: {error.get('message')}"), True)
+        body = json.dumps(answer["body"]).encode()
+        if answer["status_code"] >= 400:
+            return failed_status(answer["status_code"], body, {})
+        return self._endpoint.parsed(body, read)
+
     def _mark_unmetered(self) -> None:
         self.unmetered += 1
         if self.unmetered == 1:
             _log.warning("%s reports no usage; its tokens count as 0", self.name)
+
+
+def _form(fields: dict[str, str], name: str, content: bytes, boundary: str) -> bytes:
+    """A form with a file, as browsers send it. ``boundary`` must not occur in it."""
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+        for field, value in fields.items()
+    )
+    file = f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/jsonl'
+    return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode() + content + f"\r\n--{boundary}--\r\n".encode()
 
 
 def read(answer: Any) -> Reply | Failed:
@@ -188,6 +258,8 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         pieces = [decoder.decode(bytes(t["bytes"])) if t.get("bytes") is not None else t["token"] for t in content]
         values = [float(t["logprob"]) for t in content]
+        if content and not (content[-1].get("bytes") or content[-1]["token"]):  # llama.cpp lists the end of turn too
+            pieces, values = pieces[:-1], values[:-1]
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
     if "".join(pieces) != text or not all(map(math.isfinite, values)):

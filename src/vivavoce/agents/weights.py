@@ -32,6 +32,7 @@ _FILES = (
     "adapter_config.json",
     "*.safetensors.index.json",
 )
+_TENSORS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 _hashes = dict[tuple[str, int, int], str]()
 # Two models that loaded at the same time in two threads were seen to keep tensors on the meta device.
 _LOADING = threading.Lock()
@@ -45,10 +46,10 @@ def check(model: str) -> None:
         raise RecipeError(f"there is no folder {model}", "`model`", "give a folder, a hub id or schoolhouse:NAME")
 
 
-def folder(model: str, revision: str | None = None) -> Path:
+def folder(model: str, revision: str | None = None, *, tokenizer_only: bool = False) -> Path:
     """The folder with the files of a folder, a hub id (downloaded if need be) or ``schoolhouse:NAME``.
 
-    Raises RecipeError where there is none.
+    With ``tokenizer_only`` no tensors are downloaded: the model runs elsewhere. Raises RecipeError where there is none.
     """
     do = "give a folder, a hub id or schoolhouse:NAME"
     if model.startswith(_SCHOOLHOUSE):
@@ -74,19 +75,22 @@ def folder(model: str, revision: str | None = None) -> Path:
                 model,
                 revision=revision,
                 allow_patterns=[*_FILES, "*.py"],
-                ignore_patterns=["original/*", "consolidated*"],
+                ignore_patterns=["original/*", "consolidated*", *(_TENSORS if tokenizer_only else ())],
             )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise RecipeError(f"cannot find or download {model}: {error}", "`model`", do) from error
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, *, tokenizer_only: bool = False) -> str:
     """SHA-256 (first 16 hex digits) over the files that determine a model's replies, those of an adapter's base too.
+
+    With ``tokenizer_only``, over those that determine its tokens: whether tensors lie beside them is no matter.
 
     A file that has not changed since (path, time, size) is not read again by this process.
     """
-    files = sorted({file for pattern in _FILES for file in path.glob(pattern)})
+    tensors = {file for pattern in _TENSORS for file in path.glob(pattern)} if tokenizer_only else set[Path]()
+    files = sorted({file for pattern in _FILES for file in path.glob(pattern)} - tensors)
     content = [[file.name, _hash(file)] for file in files]
     base = _base(path)
     return digest([content, fingerprint(folder(base))] if base else content)[:16]

@@ -31,21 +31,19 @@ def likelihood(
     """
     import torch
 
-    from vivavoce.train.scorers import Action, open_scorer
+    from vivavoce.train.scorers import Action, OpenScorer, open_scorer
+    from vivavoce.train.served import open_served
     from vivavoce.train.tokens import answer_ids
 
-    scorer = open_scorer(spec, settings)
-    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu"
-    scorer.model.to(device)
-    columns = scorer.columns
+    scorer = open_served(spec, settings) if spec.server else open_scorer(spec, settings)
+    if isinstance(scorer, OpenScorer):
+        scorer.model.to("cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu")
     before, after = list[float](), list[float]()
     for start in range(0, len(items), _AT_ONCE):
         some = items[start : start + _AT_ONCE]
         actions = [Action(i, tuple(answer_ids(scorer.tokenizer, text))) for i, (_, _, text) in enumerate(some)]
-        targets = torch.tensor([token for action in actions for token in action.ids], device=device)
         for found, views in ((before, [plain for plain, _, _ in some]), (after, [shown for _, shown, _ in some])):
-            logits = scorer.logits(scorer.hidden(views, actions), columns)
-            values = torch.log_softmax(logits.float(), -1).gather(1, targets[:, None])[:, 0]
+            values = scorer.logprobs(views, actions)
             found += [-float(part.sum()) for part in values.split([len(a.ids) for a in actions])]
         advance(len(some))
     return {

@@ -15,7 +15,7 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import StateRules
 from vivavoce.graph import Stored
-from vivavoce.methods.distilling import DistilSession
+from vivavoce.methods.distilling import SCORING, DistilSession
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
@@ -39,7 +39,8 @@ class Options(Recipe):
 
     debate: StateRules = StateRules()
     scorers: list[AgentSpec] | None = Field(
-        default=None, description="local models that go over the student's tokens; None: the teachers that are local"
+        default=None,
+        description="models that go over the student's tokens, local ones or on a vLLM server; None: such teachers",
     )
     warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
     opd: OnPolicySettings = OnPolicySettings()
@@ -59,7 +60,7 @@ class Options(Recipe):
     @property
     def seated(self) -> list[AgentSpec]:
         """Those who score."""
-        return [t for t in self.teachers if t.backend == "hf_local"] if self.scorers is None else self.scorers
+        return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
     @property
     def wanted(self) -> dict[str, Arm]:

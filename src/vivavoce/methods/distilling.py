@@ -22,6 +22,8 @@ from vivavoce.records import Example, Node, Problem, seed_of
 from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.settings import SFTSettings
 
+SCORING = ("hf_local", "vllm")
+"""Backends that can go over given tokens."""
 _VERIFIED = 500
 """Verified answers whose likelihood is compared, at most."""
 
@@ -30,18 +32,18 @@ class DistilSession(Session[StateRules]):
     """A session whose committee debates the states that the student is in. Opened and closed as a Session is."""
 
     scorers: Mapping[str, AgentSpec]
-    """Local models that score, by name; set by the method."""
+    """Models that score, by name; set by the method."""
     supervision: dict[str, dict[str, Any]]
     """What was counted of each arm's supervision."""
 
     def seat(self, scorers: Sequence[AgentSpec]) -> None:
-        """Say who scores. Raises RecipeError where one is not a local model."""
+        """Say who scores. Raises RecipeError where one gives no distributions."""
         for spec in scorers:
-            if spec.backend != "hf_local":
+            if spec.backend not in SCORING:
                 raise RecipeError(
                     f"`{spec.name}` cannot score the student's tokens: {spec.backend} gives no distributions",
                     "scorers",
-                    "name local models (backend: hf_local); teachers behind an endpoint may still debate",
+                    "name local models (backend: hf_local) or served ones (backend: vllm); all teachers may debate",
                 )
         self.scorers, self.supervision = {spec.name: spec for spec in scorers}, {}
 
@@ -123,6 +125,8 @@ class DistilSession(Session[StateRules]):
             raise RecipeError(f"nobody called `{name}` scores", "scorers", f"name some of {known}")
         from vivavoce.agents import weights
 
+        if spec.backend == "vllm":
+            return self._served(spec)
         folder = weights.folder(spec.options["model"], spec.options.get("revision"))
         options = {key: spec.options[key] for key in ("dtype", "trust_remote_code") if key in spec.options}
         template = spec.options.get("chat_template_kwargs", {})
@@ -132,6 +136,20 @@ class DistilSession(Session[StateRules]):
             fingerprint=weights.fingerprint(folder),
             chat_template_kwargs=template,
             **options,
+        )
+
+    def _served(self, spec: AgentSpec) -> Scorer:
+        from vivavoce.agents import vllm, weights
+
+        options = vllm.Options.model_validate(spec.options)
+        folder = weights.folder(options.tokenizer or options.model, options.revision, tokenizer_only=True)
+        served = vllm.agent(spec.name, options).identity
+        return Scorer(
+            name=spec.name,
+            model=str(folder),
+            fingerprint=f"{served}:top{options.top_logprobs}:{weights.fingerprint(folder, tokenizer_only=True)}",
+            server=options,
+            chat_template_kwargs=options.chat_template_kwargs,
         )
 
     # --- imitation

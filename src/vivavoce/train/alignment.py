@@ -37,7 +37,7 @@ from vivavoce.train.tokens import shared as common
 FLOOR = math.log(1e-30)
 """What stands for log 0: small enough to add nothing to any sum, finite so that no gradient becomes NaN."""
 
-_SAMPLES = (
+SAMPLES = (
     "The answer is forty-two, isn't it?",
     "  two spaces,   three and one at the end ",
     "\n\n\ta tab\r\n\n\n",
@@ -46,6 +46,7 @@ _SAMPLES = (
     "née, Ångström, e\u0301, ﬁ, 汉字かな, Привет, नमस्ते, 🙂👩‍👩‍👧",
     "https://example.org/a?b=c&d=%20 <b>&amp;</b> \\frac{1}{2} $x$",
 )
+"""Texts that show what lies before the merges: normalisation, how digits, spaces and code are split."""
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -69,7 +70,7 @@ def same_tokenizer(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenize
         at = common(merges, other)
         said, heard = (repr(side[at]) if at < len(side) else "none" for side in (merges, other))
         reasons.append(f"merges: number {at} is {said} in the student, {heard} in the teacher")
-    for text in _SAMPLES:
+    for text in SAMPLES:
         said, heard = (list(t(text, add_special_tokens=False, verbose=False).input_ids) for t in (student, teacher))
         if said != heard:
             at = common(said, heard)
@@ -411,6 +412,7 @@ def span_logprobs(token_logprobs: Tensor, ranges: Sequence[range]) -> Tensor:
 
 __all__ = [
     "FLOOR",
+    "SAMPLES",
     "Group",
     "VocabularyMap",
     "groups",

@@ -28,7 +28,8 @@ from vivavoce.train.objective import Objective
 FLOOR = math.log(1e-8)
 """Log-probability of a token that a teacher may not say (see :func:`silenced`): finite, so that a student that says it
 is corrected and not broken."""
-_NOTHING = math.log(1e-30)
+NOTHING = math.log(1e-30)
+"""Log-probability that adds nothing to any sum, and is finite."""
 
 
 def distillation_loss(
@@ -57,7 +58,7 @@ def distillation_loss(
     if objective.top_k is not None:
         s = torch.log_softmax(z, -1)
         kept = _support(s, ts, weights, sampled, objective.top_k)
-        z, ts = _with_rest(s, kept), [_with_rest(t, kept) for t in ts]
+        z, ts = with_rest(s, kept), [with_rest(t, kept) for t in ts]
     return _Divergence.apply(z, ts, weights, objective)  # type: ignore[no-any-return]
 
 
@@ -188,15 +189,15 @@ def _support(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor, 
     return kept.scatter_(1, sampled[:, None], True)
 
 
-def _with_rest(logp: Tensor, kept: Tensor) -> Tensor:
+def with_rest(logp: Tensor, kept: Tensor) -> Tensor:
     """Log-probabilities (N, V + 1): those kept, nothing for the others, and the others' mass at the end.
 
     Without that bucket, what is left is no distribution: a student with all its mass elsewhere would seem perfect.
     """
     all_kept = kept.all(1, keepdim=True)  # no rest: its logsumexp would be -inf, with NaN for a gradient
     rest = logp.masked_fill(kept & ~all_kept, -math.inf).logsumexp(1, keepdim=True)
-    rest = torch.where(all_kept, rest.new_tensor(_NOTHING), rest)
-    return torch.cat([logp.masked_fill(~kept, _NOTHING), rest], 1)
+    rest = torch.where(all_kept, rest.new_tensor(NOTHING), rest)
+    return torch.cat([logp.masked_fill(~kept, NOTHING), rest], 1)
 
 
 def silenced(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: int) -> Tensor:
@@ -219,4 +220,4 @@ def silenced(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: i
     return logp.index_fill(1, gone, FLOOR)
 
 
-__all__ = ["FLOOR", "distillation_loss", "policy_gradient", "silenced"]
+__all__ = ["FLOOR", "NOTHING", "distillation_loss", "policy_gradient", "silenced", "with_rest"]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vivavoce.agents import vllm
 from vivavoce.train.settings import TrainSettings
 
 
@@ -58,13 +59,18 @@ class Objective(BaseModel):
 
 
 class Scorer(BaseModel):
-    """A model that scores the student's tokens: a folder, or the student itself as it was or as it has been of late."""
+    """A model that scores the student's tokens: a folder, a server, or the student as it was or has been of late."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    model: str | None = Field(default=None, exclude=True, description="folder of the model; None: the student itself")
-    fingerprint: str = Field(default="", description="hash of that folder's content, wherever it lies")
+    model: str | None = Field(
+        default=None,
+        exclude=True,
+        description="folder of the model, or of a served one's tokenizer; None: the student",
+    )
+    fingerprint: str = Field(default="", description="hash of that folder's content, wherever it lies; or the server")
+    server: vllm.Options | None = Field(default=None, exclude=True, description="the server that runs the model")
     own: Literal["frozen", "ema"] = Field(
         default="frozen",
         description="the student as scorer: as it was at the start, or the exponential moving average of its weights",

@@ -28,7 +28,7 @@ from transformers import TrainingArguments, set_seed
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.errors import DataError, RecipeError
-from vivavoce.records import Sampling, State, digest, seed_of, to_json
+from vivavoce.records import Sampling, State, View, digest, seed_of, to_json
 from vivavoce.train import checkpoint
 from vivavoce.train.alignment import same_tokenizer, trimmed
 from vivavoce.train.chunks import chunked_loss
@@ -38,11 +38,14 @@ from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.packing import pack
 from vivavoce.train.scorers import Action, Average, OpenScorer, check_budget, open_scorer, packed_rows, row
 from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, head, predictions
+from vivavoce.train.served import Scores, ServedScorer, open_served
 from vivavoce.train.settings import Progress, TrainResult
 from vivavoce.train.tokens import answer_ids, context_ids
 from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
+Seen = Tensor | Reading | Scores
+"""What a scorer found: hidden states, its opinion in its own tokens, or what a server told."""
 
 
 class Prepared(NamedTuple):
@@ -83,19 +86,23 @@ def train_on_policy(
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
-    scorers = [open_scorer(spec, settings, (student, tokenizer)) for spec in settings.scorers]
+    scorers = [
+        open_served(spec, settings) if spec.server else open_scorer(spec, settings, (student, tokenizer))
+        for spec in settings.scorers
+    ]
     longest = [check_budget(s, [p.state for p in used], k, settings.max_new_tokens) for k, s in enumerate(scorers)]
     columns, foreign = _vocabularies(student, tokenizer, scorers, settings)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, settings.max_length)
         for scorer, most in zip(scorers, longest, strict=True):
-            scorer.model.to(arguments.device)
-            scorer.prepare(most + settings.max_new_tokens)
+            if isinstance(scorer, OpenScorer):
+                scorer.model.to(arguments.device)
+                scorer.prepare(most + settings.max_new_tokens)
         trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, columns, seed)
         trainer.foreign = foreign
         for scorer in scorers:
-            if scorer.spec.model is None and scorer.spec.own == "ema":
+            if isinstance(scorer, OpenScorer) and scorer.spec.model is None and scorer.spec.own == "ema":
                 trainer.add_callback(Average(scorer, student, settings.ema_decay))
         trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
         started = time.perf_counter()
@@ -154,7 +161,7 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
 
 
 def _vocabularies(
-    student: Any, tokenizer: Any, scorers: Sequence[OpenScorer], settings: OnPolicySettings
+    student: Any, tokenizer: Any, scorers: Sequence[OpenScorer | ServedScorer], settings: OnPolicySettings
 ) -> tuple[int, dict[int, Foreign]]:
     """Columns of the vocabulary that student and scorers share, and how scorers of another tokenizer are compared.
 
@@ -165,12 +172,16 @@ def _vocabularies(
     for k, scorer in enumerate(scorers):
         if not reasons[k]:
             columns = trimmed(columns, scorer.columns, tokenizer)
+        elif isinstance(scorer, ServedScorer):
+            what = f"scorer {scorer.spec.name} is behind a server and has another tokenizer ({reasons[k][0]})"
+            raise RecipeError(what, "scorers", "serve a model of the student's family, or score locally")
         elif settings.objective.aggregate != "sum":
             what = f"scorer {scorer.spec.name} has another tokenizer ({reasons[k][0]}): there is nothing to merge with"
             raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or scorers of the student's family")
         else:
             logger.warning("scorer %s has another tokenizer (%s): compared by bytes", scorer.spec.name, reasons[k][0])
-    return columns, {k: Foreign.of(scorers[k], tokenizer, columns) for k, why in reasons.items() if why}
+    others = {k: s for k, s in enumerate(scorers) if reasons[k] and isinstance(s, OpenScorer)}
+    return columns, {k: Foreign.of(s, tokenizer, columns) for k, s in others.items()}
 
 
 class Steps(Dataset[dict[str, Any]]):
@@ -201,7 +212,7 @@ class OnPolicyTrainer(UpdateTrainer):
         model: Any,
         arguments: TrainingArguments,
         steps: Steps,
-        scorers: Sequence[OpenScorer],
+        scorers: Sequence[OpenScorer | ServedScorer],
         settings: OnPolicySettings,
         method: Method,
         tokenizer: Any,
@@ -222,11 +233,7 @@ class OnPolicyTrainer(UpdateTrainer):
         states: list[Prepared] = inputs["states"]
         actions = self.actions(model, states, inputs["places"])
         model.train()
-        seen: list[Tensor | Reading] = []
-        for k, scorer in enumerate(self.scorers):
-            views = [p.state.views[k] for p in states]
-            other = self.foreign.get(k)
-            seen.append(other.read(views, actions) if other else scorer.hidden(views, actions))
+        seen = [self._seen(k, [p.state.views[k] for p in states], actions) for k in range(len(self.scorers))]
         factors = self._factors(actions)
         contexts = [p.context for p in states]
         rows = packed_rows(contexts, actions, self.settings.token_budget)
@@ -238,6 +245,15 @@ class OnPolicyTrainer(UpdateTrainer):
         tokens = sum(len(contexts[a.state]) + len(a.ids) for a in actions)
         self.state.num_input_tokens_seen += tokens * self.accelerator.num_processes
         return loss
+
+    def _seen(self, k: int, views: Sequence[View], actions: Sequence[Action]) -> Seen:
+        """What a scorer found in an update's answers."""
+        scorer, other = self.scorers[k], self.foreign.get(k)
+        if other is not None:
+            return other.read(views, actions)
+        if isinstance(scorer, ServedScorer):
+            return scorer.read(views, actions, self.columns)
+        return scorer.hidden(views, actions)
 
     def actions(self, model: torch.nn.Module, states: Sequence[Prepared], places: Sequence[int]) -> list[Action]:
         """The answers of an update: the student's own, drawn now, or recorded ones; ``rollouts`` to each state.
@@ -324,14 +340,12 @@ class OnPolicyTrainer(UpdateTrainer):
         self._add("student_entropy", (torch.distributions.Categorical(logits=student.float()).entropy() * factor).sum())
 
     @torch.no_grad()
-    def measure_scorer(
-        self, scorer: OpenScorer, student: Tensor, teacher: Tensor, weight: Tensor, sampled: Tensor, factor: Tensor
-    ) -> None:
+    def measure_scorer(self, k: int, apart: Tensor, agreed: Tensor, weight: Tensor, factor: Tensor) -> None:
         """Sums for the log: one scorer's own divergence, agreement with the student's first choice, and weight."""
-        apart = distillation_loss(student, [teacher], weight.new_ones(len(weight), 1), sampled, self.settings.objective)
-        self._add(f"divergence/{scorer.spec.name}", (apart * factor).sum())
-        self._add(f"agreement/{scorer.spec.name}", ((teacher.argmax(-1) == student.argmax(-1)) * factor).sum())
-        self._add(f"weight/{scorer.spec.name}", (weight * factor).sum())
+        name = self.scorers[k].spec.name
+        self._add(f"divergence/{name}", (apart * factor).sum())
+        self._add(f"agreement/{name}", (agreed * factor).sum())
+        self._add(f"weight/{name}", (weight * factor).sum())
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
@@ -355,7 +369,7 @@ class _Compared:
     def __init__(
         self,
         trainer: OnPolicyTrainer,
-        seen: Sequence[Tensor | Reading],
+        seen: Sequence[Seen],
         tokens: np.ndarray,
         hidden: Tensor,
         top: torch.nn.Module,
@@ -368,6 +382,7 @@ class _Compared:
         chosen = torch.from_numpy(tokens).to(sampled.device)
         self.native = [(k, found[chosen]) for k, found in enumerate(seen) if isinstance(found, Tensor)]
         self.foreign = [(k, found) for k, found in enumerate(seen) if isinstance(found, Reading)]
+        self.served = [(k, found) for k, found in enumerate(seen) if isinstance(found, Scores)]
         self.ratios = {}
         if self.foreign:
             size, columns = chunk_rows(trainer.columns, hidden.device), trainer.columns
@@ -387,12 +402,19 @@ class _Compared:
             self.factor[part],
         )
         values = z.new_zeros(len(z), dtype=torch.float32)
-        said = [(k, trainer.scorers[k].logits(hidden[part], trainer.columns)) for k, hidden in self.native]
+        said = [
+            (k, cast(OpenScorer, trainer.scorers[k]).logits(hidden[part], trainer.columns)) for k, hidden in self.native
+        ]
         if said:
             mine = weights[:, [k for k, _ in said]]
             share = mine.sum(1)
             one = mine / share.clamp(min=1e-12)[:, None]
             values = share * distillation_loss(z, [t for _, t in said], one, sampled, how)
+        for k, found in self.served:
+            loss, best = found.compared(z, self.tokens[part], sampled, how)
+            values = values + weights[:, k] * loss
+            if trainer.measuring:
+                trainer.measure_scorer(k, loss.detach(), best == z.argmax(-1), weights[:, k], factor)
         for k, found in self.foreign:
             ratio, length = self.ratios[k]
             loss = found.loss(z, sampled, self.tokens[part], ratio[part], length[part], how)
@@ -400,7 +422,8 @@ class _Compared:
         if trainer.measuring:
             trainer.measure(z.detach(), weights, factor)
             for k, teacher in said:
-                trainer.measure_scorer(trainer.scorers[k], z.detach(), teacher, weights[:, k], sampled, factor)
+                apart = distillation_loss(z.detach(), [teacher], weights.new_ones(len(z), 1), sampled, how)
+                trainer.measure_scorer(k, apart, teacher.argmax(-1) == z.argmax(-1), weights[:, k], factor)
         return (values * factor).sum()
 
 

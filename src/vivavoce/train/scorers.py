@@ -17,7 +17,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,6 +31,9 @@ from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.scoring import Method, attending, bare, choose, head, predictions
 from vivavoce.train.tokens import Scored, context_ids
+
+if TYPE_CHECKING:
+    from vivavoce.train.served import ServedScorer
 
 
 class Action(NamedTuple):
@@ -145,6 +148,13 @@ class OpenScorer:
                     parts[i] = part
         return torch.cat([part for part in parts if part is not None])
 
+    @torch.no_grad()
+    def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
+        """log p of every token of every action, action after action: shape (tokens,), in nats."""
+        targets = torch.tensor([token for action in actions for token in action.ids], device=self.model.device)
+        logits = self.logits(self.hidden(views, actions), self.columns)
+        return torch.log_softmax(logits.float(), -1).gather(1, targets[:, None])[:, 0]
+
     def logits(self, hidden: Tensor, columns: int) -> Tensor:
         """Logits, or log-probabilities, (n, columns): without padding, and without talk to the committee."""
         with torch.no_grad():
@@ -169,7 +179,7 @@ def open_scorer(
     return OpenScorer(spec, model.eval(), tokenizer, settings)
 
 
-def check_budget(scorer: OpenScorer, states: Sequence[State], k: int, most: int) -> int:
+def check_budget(scorer: OpenScorer | ServedScorer, states: Sequence[State], k: int, most: int) -> int:
     """The longest context of a scorer. Raises DataError where a view and an answer of ``most`` tokens do not fit it.
 
     Found before the run: the release cut the student's tail, or lost the sample, in the middle of one.

@@ -1,0 +1,294 @@
+"""Anthropic's Messages API, through Anthropic's own package.
+
+The package sends; limits, retries and faults are those of every endpoint (:mod:`vivavoce.agents.endpoint`), so its own
+retries are off. The conversation is brought into the API's form: what the system says stands apart, user and assistant
+take turns, and the user begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short, trusted
+from vivavoce.agents.provider_batches import BatchOptions, Request
+from vivavoce.errors import AgentError, MissingDependency
+from vivavoce.records import Message, Reply, Sampling, Usage, digest
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+_HERE = "https://api.anthropic.com"
+_CONNECT_S = 20.0
+_ENDS: dict[Any, Literal["length", "filter"]] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "filter",
+}
+# what an error inside a batch would have been by itself
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_TALKATIVE = ("anthropic._base_client", "httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.connection")
+_CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
+
+
+class Options(EndpointOptions):
+    """Which model, and how patient to be."""
+
+    model: str
+    api_key_env: str | None = "ANTHROPIC_API_KEY"
+    takes: tuple[Literal["temperature", "top_p"], ...] = ()
+    """Sampling fields that are sent. Newer models draw as they do and reject both; older ones take one of the two."""
+    extra_body: dict[str, Any] = Field(default={})
+    """Further request fields, say ``thinking``; they determine replies, so they are part of the agent's identity."""
+    batch: BatchOptions | None = None
+    """Send calls as Message Batches; null: each by itself."""
+
+
+class AnthropicMessages:
+    """An agent behind the Messages API. Its replies have no log-probabilities, and it takes no seed."""
+
+    def __init__(self, name: str, options: Options, base_url: str, key: str | None) -> None:
+        self.name, self.options, self.batch = name, options, options.batch
+        extra = {"takes": options.takes, **options.extra_body} if options.takes else options.extra_body
+        suffix = f":{digest(extra)[:16]}" if extra else ""
+        self.identity = f"anthropic:{base_url.rstrip('/')}:{options.model}{suffix}"
+        self._key = key
+        self._endpoint = Endpoint(name, options, base_url, {}, key, options.model)
+        self._open: _Open | None = None
+        self._hiding = _Hiding(self._endpoint)
+
+    def __repr__(self) -> str:
+        return f"AnthropicMessages({self.name!r}, {self.identity!r})"
+
+    @property
+    def attempts(self) -> int:
+        """Requests sent so far, retries included."""
+        return self._endpoint.attempts
+
+    async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        """Answer; raises AgentError for what :meth:`Endpoint.ask` does, and where an answer is ``empty``."""
+        started = time.perf_counter()
+        body = self.body(messages, sampling, seed)
+
+        async def attempt() -> Reply | Failed:
+            answer = await self._send("post", "/v1/messages", body)
+            return answer if isinstance(answer, Failed) else self._endpoint.parsed(answer, read)
+
+        size = sum(len(message["content"]) for message in messages)
+        reply, spent = await self._endpoint.persist(attempt, size // 4 + sampling.max_new_tokens)
+        return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
+
+    async def aclose(self) -> None:
+        """Close the connections. A later reply opens new ones."""
+        opened, self._open = self._open, None
+        for name in _TALKATIVE:
+            logging.getLogger(name).removeFilter(self._hiding)
+        if opened is not None and opened.loop is asyncio.get_running_loop():
+            await opened.client.close()
+        await self._endpoint.aclose()
+
+    # --- batches: what provider_batches.py asks for
+
+    def body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
+        """A call as the API takes it, alone or in a batch. Raises AgentError as :func:`conversation` does."""
+        system, turns = conversation(messages)
+        wish: dict[str, Any] = {
+            "model": self.options.model,
+            "max_tokens": sampling.max_new_tokens,
+            "messages": turns,
+            **{field: getattr(sampling, field) for field in self.options.takes},
+        }
+        if system:
+            wish["system"] = system
+        if sampling.stop:
+            wish["stop_sequences"] = list(sampling.stop)
+        return {**wish, **self.options.extra_body}
+
+    async def submit(self, token: str, requests: Sequence[Request]) -> str:
+        """Make a batch; its id."""
+        asked = [{"custom_id": request.key, "params": request.body} for request in requests]
+        return str((await self._json("post", "/v1/messages/batches", {"requests": asked}, once=True))["id"])
+
+    async def find(self, token: str, keys: frozenset[str], since: float) -> str | None:
+        """The batch that was made after ``since`` (Unix time) and holds ``keys``, or None.
+
+        The API keeps no mark of ours, and shows what a batch holds only when it has ended: those that are as young and
+        as large are waited for, until one turns out to be it.
+        """
+        assert self.batch is not None, self.name
+        path = "/v1/messages/batches?limit=100"
+        while True:
+            page = await self._json("get", path)
+            for batch in page["data"]:
+                if datetime.fromisoformat(batch["created_at"]).timestamp() < since - _CLOCKS_S:
+                    return None
+                if sum(batch["request_counts"].values()) != len(keys):
+                    continue
+                while (found := await self.results(batch["id"])) is None:
+                    await asyncio.sleep(self.batch.poll_s)
+                if found.keys() == keys:
+                    return str(batch["id"])
+            if not page.get("has_more"):
+                return None
+            path = f"/v1/messages/batches?limit=100&after_id={page['last_id']}"
+
+    async def results(self, batch: str) -> dict[str, Reply | Failed] | None:
+        """What became of each call of a batch, by its key; None while it is worked on."""
+        path = f"/v1/messages/batches/{batch}"
+        if (await self._json("get", path))["processing_status"] != "ended":
+            return None
+        # not by the address in the answer, which the key would be sent to
+        said, _ = await self._endpoint.persist(lambda: self._send("get", f"{path}/results"), 0)
+        rows = [json.loads(line) for line in said.splitlines() if line]
+        return {row["custom_id"]: self._result(row["result"]) for row in rows}
+
+    def _result(self, result: dict[str, Any]) -> Reply | Failed:
+        if result["type"] == "succeeded":
+            return self._endpoint.parsed(json.dumps(result["message"]).encode(), read)
+        if result["type"] == "errored":
+            error = json.dumps(result["error"]).encode()
+            kind = (result["error"].get("error") or result["error"]).get("type")
+            return failed_status(_STATUS.get(kind, 500), error, {})
+        return Failed("server", f"{result['type']} in its batch", True)
+
+    async def _json(self, method: Literal["get", "post"], path: str, body: Any = None, *, once: bool = False) -> Any:
+        said, _ = await self._endpoint.persist(lambda: self._send(method, path, body), 0, once=once)
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise AgentError("malformed", short(f"no JSON: {said[:200]!r}")) from None
+
+    # --- one request
+
+    async def _send(self, method: Literal["get", "post"], path: str, body: Any = None) -> bytes | Failed:
+        """The body of a good answer. What the world may do wrong is returned: no traceback then holds the key."""
+        import anthropic
+        import httpx2
+
+        client = self._client()
+        try:
+            async with asyncio.timeout(self.options.timeout_s):
+                if method == "get":
+                    answer = await client.get(path, cast_to=httpx2.Response)
+                else:
+                    answer = await client.post(path, cast_to=httpx2.Response, body=body)
+            return self._endpoint.scrub(answer.content)
+        except (TimeoutError, anthropic.APITimeoutError):
+            return Failed("timeout", f"no complete answer within {self.options.timeout_s:g} s", True, refused=True)
+        except anthropic.APIStatusError as error:
+            said = self._endpoint.scrub(error.response.content)
+            return failed_status(error.status_code, said, error.response.headers)
+        except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
+            cause = error.__cause__ or error
+            said = self._endpoint.scrub(f"{type(cause).__name__}: {cause}".encode("utf-8", "replace"))
+            return Failed("connection", short(said.decode()), True)
+
+    def _client(self) -> AsyncAnthropic:
+        """The package's client in the running event loop; it does not survive its loop."""
+        loop = asyncio.get_running_loop()
+        if self._open is None or self._open.loop is not loop:
+            import anthropic
+            import httpx2
+
+            made = anthropic.AsyncAnthropic(
+                api_key=self._key or "none",
+                base_url=self._endpoint.base_url,
+                max_retries=0,
+                timeout=httpx2.Timeout(self.options.timeout_s, connect=_CONNECT_S),
+                http_client=anthropic.DefaultAsyncHttpxClient(
+                    verify=trusted(),
+                    follow_redirects=False,  # the key stays where the recipe sent it
+                    # the limits are ours
+                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+                ),
+            )
+            self._open = _Open(loop, made)
+            for name in _TALKATIVE:
+                logging.getLogger(name).addFilter(self._hiding)
+        return self._open.client
+
+
+class _Hiding(logging.Filter):
+    """Takes the key out of what packages log of a server's headers."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage().encode("utf-8", "replace")
+        record.msg, record.args = self._endpoint.scrub(said).decode("utf-8", "replace"), ()
+        return True
+
+
+class _Open(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    client: AsyncAnthropic
+
+
+def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]]:
+    """What the system says, and the turns, as the API wants them: neighbours of one role are one turn, none is empty.
+
+    Raises AgentError ``bad_request`` where it does not begin with the user, as no conversation of the API can.
+    """
+    said = [message for message in messages if message["content"].strip()]
+    system = "\n\n".join(message["content"] for message in said if message["role"] == "system")
+    turns: list[dict[str, str]] = []
+    for message in said:
+        if message["role"] == "system":
+            continue
+        if turns and turns[-1]["role"] == message["role"]:
+            turns[-1]["content"] += f"\n\n{message['content']}"
+        else:
+            turns.append({"role": message["role"], "content": message["content"]})
+    if not turns or turns[0]["role"] != "user":
+        raise AgentError("bad_request", "a conversation with this API begins with the user")
+    return system, turns
+
+
+def read(answer: Any) -> Reply | Failed:
+    """A reply out of a message; raises what :meth:`Endpoint.parsed` expects where it is none. Thoughts do not count."""
+    usage, why = _usage(answer["usage"]), answer.get("stop_reason")
+    text = "".join(block["text"] for block in answer["content"] if block["type"] == "text")
+    if not text:
+        if why == "refusal":
+            told = (answer.get("stop_details") or {}).get("explanation") or "the model declined"
+            return Failed("refused", short(str(told)), False, usage=usage)
+        if why in _ENDS:  # a model that thought until the end would do so again
+            return Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
+        return Failed("empty", f"stop_reason {why}", True, usage=usage)
+    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is JSON, but no text that can be stored
+    return Reply(text, _ENDS.get(why, "stop"), usage, str(answer.get("model") or ""))
+
+
+def _usage(usage: Any) -> Usage:
+    """The API counts what its cache held apart."""
+    read_, written = (int(usage.get(f"cache_{what}_input_tokens") or 0) for what in ("read", "creation"))
+    return Usage(int(usage["input_tokens"]) + read_ + written, int(usage["output_tokens"]), read_)
+
+
+def agent(name: str, options: Options) -> AnthropicMessages:
+    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see :func:`located`."""
+    where = f"agent {name!r}"
+    if importlib.util.find_spec("anthropic") is None:
+        raise MissingDependency("this backend needs Anthropic's package", where, 'pip install "vivavoce[anthropic]"')
+    base_url, key = located(options, _HERE, where)
+    return AnthropicMessages(name, options, base_url, key)

@@ -1,0 +1,132 @@
+"""A vLLM server that answers, and that scores: its model may debate, and go over the student's tokens.
+
+It answers as every endpoint of the OpenAI protocol does. Scoring is its own extension of the completions endpoint::
+
+    POST /completions   prompt: [context, answer] in token ids, prompt_logprobs: k, max_tokens: 1
+    answer              per position the k likeliest tokens and the one that stands there, with log-probabilities
+
+Source: ``vllm/entrypoints/openai/completion/protocol.py`` of vLLM. Start it with ``--max-logprobs K`` for more than its
+20. It scores anew what its prefix cache holds, so a long transcript costs its prefill once for every answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from vivavoce.agents import openai_chat
+from vivavoce.agents.endpoint import Endpoint, located, short
+from vivavoce.agents.openai_chat import OpenAIChat
+from vivavoce.errors import AgentError
+
+_HERE = "http://localhost:8000/v1"
+
+
+class Options(openai_chat.Options):
+    """Which server and model, and how it scores."""
+
+    api_key_env: str | None = None
+    tokenizer: str = ""
+    """Folder or hub id of the model's tokenizer and chat template; empty: what ``model`` names. Scoring needs it."""
+    revision: str | None = None
+    """Branch, tag or commit of that hub id."""
+    top_logprobs: int = Field(default=20, ge=1)
+    """Likeliest tokens that are asked for at every position; at most the server's ``--max-logprobs``."""
+    chat_template_kwargs: dict[str, Any] = Field(default={})
+    """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity."""
+
+
+class Position(NamedTuple):
+    """What the model says of one place of a prompt: token ids, and their log-probabilities in nats."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+class VLLM(OpenAIChat):
+    """The agent; and :meth:`score` and :meth:`tokens` for those who train."""
+
+    def __init__(self, name: str, options: Options, base_url: str, key: str | None) -> None:
+        extra = {"chat_template_kwargs": options.chat_template_kwargs} if options.chat_template_kwargs else {}
+        asked = options.model_copy(update={"extra_body": {**extra, **options.extra_body}})
+        super().__init__(name, asked, base_url, key)
+        self._top = options.top_logprobs
+        root = base_url.rstrip("/").removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._root = Endpoint(name, options, root, headers, key)
+
+    async def score(self, prompt: Sequence[int], start: int) -> list[Position]:
+        """What the model says of every token of ``prompt`` from ``start`` on, in order; ``start`` is at least 1.
+
+        Each position holds its own token and the likeliest ones. Raises AgentError ``malformed`` where there are not
+        N positions for N tokens, or one lacks its token; otherwise as :meth:`Endpoint.fetch`.
+        """
+        answer = await self._post(
+            self._endpoint,
+            "/completions",
+            {
+                "prompt": list(prompt),
+                "prompt_logprobs": self._top,
+                "return_token_ids": True,
+                "add_special_tokens": False,
+                # a server may be told to report what is left after these
+                "temperature": 1.0,
+                "top_p": 1.0,
+                "top_k": 0,
+                "max_tokens": 1,
+            },
+        )
+        try:
+            choice = answer["choices"][0]
+            said, echoed = choice.get("prompt_logprobs"), choice.get("prompt_token_ids")
+            if said is None:
+                raise AgentError("bad_request", "the server gives no prompt_logprobs")
+            if len(said) != len(prompt) or (echoed is not None and list(echoed) != list(prompt)):
+                raise AgentError("malformed", f"{len(said)} prompt_logprobs for a prompt of {len(prompt)} tokens")
+            found = [_position(entry) for entry in said[start:]]
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise AgentError("malformed", short(f"{type(error).__name__}: {error} in prompt_logprobs")) from None
+        for token, position in zip(prompt[start:], found, strict=True):
+            if token not in position.ids:
+                raise AgentError("malformed", f"prompt_logprobs leave out token {token}, which stands there")
+        return found
+
+    async def tokens(self, text: str) -> tuple[list[int], int | None]:
+        """The server's own tokens of a text, nothing added, and how many tokens its model takes."""
+        answer = await self._post(self._root, "/tokenize", {"prompt": text, "add_special_tokens": False})
+        try:
+            return [int(token) for token in answer["tokens"]], answer.get("max_model_len")
+        except (LookupError, TypeError, ValueError) as error:
+            raise AgentError("malformed", f"{type(error).__name__} in the answer of /tokenize") from None
+
+    async def aclose(self) -> None:
+        """Close the connections. A later call opens new ones."""
+        await super().aclose()
+        await self._root.aclose()
+
+    async def _post(self, endpoint: Endpoint, path: str, body: dict[str, Any]) -> Any:
+        data = json.dumps({"model": self.options.model, **body}).encode()
+        said = await endpoint.fetch("POST", path, data)
+        try:
+            return json.loads(said)
+        except ValueError:
+            raise AgentError("malformed", short(f"no JSON: {said[:200]!r}")) from None
+
+
+def _position(entry: Any) -> Position:
+    """One entry, ``{"17": {"logprob": -0.1, …}, …}``. vLLM writes -9999 where the probability is 0."""
+    ids = tuple(int(token) for token in entry)
+    values = tuple(float(said["logprob"]) for said in entry.values())
+    if any(math.isnan(value) or value > 1e-3 for value in values):
+        raise ValueError(f"{max(values)} is no log-probability")
+    return Position(ids, values)
+
+
+def agent(name: str, options: Options) -> VLLM:
+    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see :func:`located`."""
+    base_url, key = located(options, _HERE, f"agent {name!r}")
+    return VLLM(name, options, base_url, key)

@@ -1,0 +1,192 @@
+"""A scorer behind a vLLM server: what it says of the student's tokens, as far as a server tells it.
+
+::
+
+    teacher   p(its k likeliest) , p(the student's token) | everything else       one bucket, so that nothing is lost
+    student   q(the same tokens)                          | everything else
+
+The two are compared as they are: with k the whole vocabulary exactly as a local scorer, with less as well as two
+distributions can be told apart by what was named. Differs from TRL's server teachers, which leave the rest away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from vivavoce.agents import vllm, weights
+from vivavoce.errors import AgentError, DataError, RecipeError
+from vivavoce.records import View
+from vivavoce.train.alignment import SAMPLES
+from vivavoce.train.divergences import NOTHING, distillation_loss, silenced, with_rest
+from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
+from vivavoce.train.scorers import Action, Marks
+from vivavoce.train.tokens import context_ids
+
+_ROUNDING = 1e-6
+"""A smaller rest is what float32 numbers of a server leave, and no opinion of its model."""
+T = TypeVar("T")
+
+
+class ServedScorer:
+    """A scorer whose model runs elsewhere. Made by :func:`open_served`.
+
+    Attributes:
+        limit: Tokens that the model can take, where the server says so.
+        tokens: Tokens that the server has gone over.
+    """
+
+    def __init__(self, spec: Scorer, server: vllm.VLLM, tokenizer: Any, settings: OnPolicySettings) -> None:
+        self.spec, self.server, self.tokenizer = spec, server, tokenizer
+        self.marks = Marks.of(tokenizer, settings)
+        self.columns = max(tokenizer.get_vocab().values()) + 1
+        self.limit: int | None = None
+        self.tokens = 0
+        self._contexts: dict[str, list[int]] = {}
+
+    def context(self, view: View) -> list[int]:
+        """The tokens before the student's answer, as this scorer sees the state."""
+        key = repr(view.messages)
+        if key not in self._contexts:
+            template = self.spec.chat_template_kwargs
+            self._contexts[key] = context_ids(self.tokenizer, view.messages, f"scorer {self.spec.name}", template)
+        return self._contexts[key]
+
+    def read(self, views: Sequence[View], actions: Sequence[Action], columns: int) -> Scores:
+        """Ask for every token of every action, all at once. Raises AgentError where the server does not answer."""
+        contexts = [self.context(view) for view in views]
+
+        async def ask() -> list[list[vllm.Position]]:
+            try:
+                return await asyncio.gather(
+                    *(self.server.score([*(c := contexts[a.state]), *a.ids], len(c)) for a in actions)
+                )
+            finally:
+                await self.server.aclose()
+
+        found = [position for said in _apart(ask()) for position in said]
+        self.tokens += sum(len(contexts[a.state]) + len(a.ids) for a in actions)
+        return Scores.of(found, columns, self.marks)
+
+    def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
+        """log p of every token of every action, action after action: shape (tokens,), in nats."""
+        targets = torch.tensor([token for action in actions for token in action.ids])
+        scores = self.read(views, actions, self.columns)
+        return scores.teacher(np.arange(len(targets)), targets.device)[0].gather(1, targets[:, None])[:, 0]
+
+    def check(self) -> None:
+        """Raises RecipeError where the server cuts text into other tokens than ours, or gives no log-probabilities."""
+
+        async def ask() -> list[tuple[list[int], int | None]]:
+            try:
+                said = [await self.server.tokens(text) for text in SAMPLES]
+                await self.server.score(said[0][0], 1)
+                return said
+            finally:
+                await self.server.aclose()
+
+        where, do = f"scorer {self.spec.name}", "serve the model with vLLM, and --max-logprobs of top_logprobs or more"
+        try:
+            found = _apart(ask())
+        except AgentError as error:
+            if error.reason not in ("bad_request", "malformed"):
+                raise
+            raise RecipeError(f"the server does not score: {error.detail}", where, do) from None
+        for text, (theirs, limit) in zip(SAMPLES, found, strict=True):
+            if theirs != list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids):
+                what = f"the server has another tokenizer than {self.spec.model}: it cuts {text!r} into {theirs[:8]}…"
+                raise RecipeError(what, where, "name the served model's own tokenizer with `tokenizer`")
+            self.limit = limit
+
+
+@dataclass(slots=True, eq=False)
+class Scores:
+    """What a served scorer said of the tokens of one update, in order. T tokens, K named ones, V ids of the student."""
+
+    ids: Tensor
+    """Shape (T, K), V where fewer were named."""
+    logprobs: Tensor
+    """Shape (T, K), in nats."""
+    columns: int
+    marks: Marks
+
+    @classmethod
+    def of(cls, positions: Sequence[vllm.Position], columns: int, marks: Marks) -> Scores:
+        """Raises DataError where what is named of one token sums to more than all there is."""
+        width = max(len(position.ids) for position in positions)
+        ids = np.full((len(positions), width), columns)
+        logprobs = np.full((len(positions), width), NOTHING)
+        for row, position in enumerate(positions):
+            size = len(position.ids)
+            ids[row, :size] = position.ids
+            logprobs[row, :size] = position.logprobs
+        if (mass := np.exp(logprobs).sum(1).max()) > 1.01:
+            do = "start the server with --logprobs-mode raw_logprobs"
+            raise DataError(
+                f"what the server names of one token has a probability of {mass:.3f}", "prompt_logprobs", do
+            )
+        padding = ids >= columns  # rows of the embedding that no text has: they belong to the rest
+        ids[padding], logprobs[padding] = columns, NOTHING
+        return cls(torch.from_numpy(ids), torch.from_numpy(logprobs).clamp(min=NOTHING), columns, marks)
+
+    def teacher(self, tokens: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of some tokens, shape (n, V + 1), the rest in the last column; and which ones are known."""
+        at = torch.from_numpy(tokens)
+        ids, named, width = self.ids[at], self.logprobs[at], self.columns
+        log_p = torch.full((len(at), width + 1), NOTHING, dtype=torch.float64).scatter_(1, ids, named)
+        known = torch.zeros(len(at), width + 1, dtype=torch.bool).scatter_(1, ids, True)[:, :width]
+        left = (1 - named.exp().sum(1)).clamp(min=_ROUNDING).masked_fill(known.all(1), math.exp(NOTHING))
+        log_p[:, width] = left.log()
+        never, as_end = list(self.marks.never), list(self.marks.as_end)
+        log_p = silenced(log_p, never, as_end, self.marks.end)
+        if as_end:
+            known[:, self.marks.end] |= known[:, as_end].any(1)
+        known[:, never + as_end] = True
+        log_p[:, :width] = log_p[:, :width].masked_fill(~known, NOTHING)
+        return log_p.to(device, torch.float32), known.to(device)
+
+    def compared(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective) -> tuple[Tensor, Tensor]:
+        """The objective at some tokens, shape (n,), with gradient to ``logits`` (n, V); the likeliest ids, (n,)."""
+        log_p, known = self.teacher(tokens, logits.device)
+        log_q = with_rest(torch.log_softmax(logits.float(), -1), known)
+        same = how.model_copy(update={"top_k": None, "aggregate": "sum"})
+        loss = distillation_loss(log_q, [log_p], log_q.new_ones(len(log_q), 1).detach(), sampled, same)
+        return loss, log_p[:, :-1].argmax(1)
+
+
+def open_served(spec: Scorer, settings: OnPolicySettings) -> ServedScorer:
+    """Open a scorer by HTTP, and find out that it scores.
+
+    Raises RecipeError for an objective that needs whole distributions, and as :meth:`ServedScorer.check`.
+    """
+    assert spec.server is not None, spec.name
+    assert spec.model is not None, spec.name
+    if settings.objective.temperature != 1:
+        what = f"scorer {spec.name} is behind a server, which tells log-probabilities at temperature 1 alone"
+        raise RecipeError(what, "objective.temperature", "use temperature: 1, or a local scorer")
+    if settings.objective.aggregate != "sum" and len(settings.scorers) > 1:
+        what = f"scorer {spec.name} is behind a server, which tells no whole distribution to merge with others"
+        raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or local scorers")
+    folder = weights.folder(spec.model, tokenizer_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    opened = ServedScorer(spec, vllm.agent(spec.name, spec.server), tokenizer, settings)
+    opened.check()
+    return opened
+
+
+def _apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a thread of its own: the caller's may have an event loop that runs."""
+    with ThreadPoolExecutor(1, "vivavoce-served") as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
+__all__ = ["Scores", "ServedScorer", "open_served"]

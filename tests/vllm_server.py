@@ -1,0 +1,124 @@
+"""What vLLM's server says of prompts, from a real model on loopback: /v1/completions with prompt_logprobs, /tokenize.
+
+vLLM itself does not run where the tests do. Requests, answers and refusals have the shapes of its
+``entrypoints/openai/completion/protocol.py`` and ``entrypoints/serve/tokenize/protocol.py``; the numbers are the
+model's own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+
+class VLLMServer:
+    """Serves the model of a folder. ``requests`` holds what was asked of it.
+
+    Args:
+        folder: Of the model.
+        tokenizer: Of another folder, to serve what it should not.
+        max_logprobs: As vLLM's ``--max-logprobs``.
+        change: Is given each choice before it is sent, to go wrong on purpose.
+    """
+
+    def __init__(
+        self, folder: Path, *, tokenizer: Path | None = None, max_logprobs: int = 20, change: Any = lambda choice: None
+    ) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer or folder)
+        self.max_logprobs, self.change = max_logprobs, change
+        self.requests: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with outer._lock:
+                    outer.requests.append(body)
+                    status, answer = outer._answer(self.path, body)
+                said = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if path == "/tokenize":
+            tokens = self.tokenizer(body["prompt"], add_special_tokens=body["add_special_tokens"])["input_ids"]
+            limit = self.model.config.max_position_embeddings
+            return 200, {"count": len(tokens), "max_model_len": limit, "tokens": tokens, "token_strs": None}
+        if path != "/v1/completions":
+            return 404, {"detail": "Not Found"}
+        wanted = body["prompt_logprobs"]
+        if wanted > self.max_logprobs:
+            said = f"Requested prompt logprobs of {wanted}, which is greater than max allowed: {self.max_logprobs}"
+            return 400, {"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}}
+        choice = {
+            "index": 0,
+            "text": "?",
+            "logprobs": None,
+            "finish_reason": "length",
+            "stop_reason": None,
+            "prompt_logprobs": self._score(body["prompt"], wanted),
+            "prompt_token_ids": body["prompt"] if body.get("return_token_ids") else None,
+        }
+        self.change(choice)
+        size = len(body["prompt"])
+        usage = {"prompt_tokens": size, "completion_tokens": 1, "total_tokens": size + 1}
+        return 200, {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [choice],
+            "usage": usage,
+        }
+
+    def _score(self, prompt: list[int], wanted: int) -> list[dict[str, Any] | None]:
+        """The token that stands at each place first, then the likeliest; nothing at the first place."""
+        import torch
+
+        with torch.inference_mode():
+            logp = self.model(torch.tensor([prompt])).logits[0].double().log_softmax(-1)
+        found: list[dict[str, Any] | None] = [None]
+        for token, row in zip(prompt[1:], logp[:-1], strict=True):
+            rank = int((row > row[token]).sum()) + 1
+            likeliest = row.topk(min(wanted, len(row))).indices.tolist()
+            ranked = {token: rank, **{i: n for n, i in enumerate(likeliest, 1)}}
+            found.append(
+                {
+                    str(i): {
+                        "logprob": max(float(row[i]), -9999.0),
+                        "rank": n,
+                        "decoded_token": self.tokenizer.decode([i]),
+                    }
+                    for i, n in ranked.items()
+                }
+            )
+        return found
