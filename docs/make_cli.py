@@ -13,7 +13,8 @@ COMMANDS = [
     "",
     "run",
     "plan",
-    "check",
+    "doctor",
+    "costs",
     "evaluate",
     "graph show",
     "debate value",
@@ -30,7 +31,10 @@ COMMANDS = [
     "review sweep",
     "bench debate",
     "bench engine",
+    "bench generate",
+    "bench sft",
     "bench tree-dpo",
+    "bench on-policy",
 ]
 
 
