@@ -226,7 +226,8 @@ def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
 @app.command()
 def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     """What a run has cost by now: calls, hits, failures, tokens, money and seconds, by stage and agent."""
-    from vivavoce.report.costs import facts, lines, money, total
+    from vivavoce.progress import say
+    from vivavoce.report.costs import cut_off, facts, lines, money, total
     from vivavoce.report.sources import Sources
 
     sources = Sources(run_path)
@@ -234,7 +235,8 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     if none:
         raise DataError(none, str(run_path), "give the directory of a run that has started")
     if as_json:
-        typer.echo(json.dumps(facts(found, sources.recipe), indent=2, ensure_ascii=False))
+        told = {**facts(found, sources.recipe), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     told = lines(found, sources.recipe)
     rows = [
@@ -249,7 +251,14 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
         for line in [*told, total(told)]
     ]
     heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
-    _print_table(("stage", "agent", *heads, str(sources.recipe.get("currency", "money")), "seconds"), rows)
+    currency = str(sources.recipe.get("currency", "money"))
+    _print_table(("stage", "agent", *heads, currency, "seconds"), rows)
+    cut = cut_off(sources.under_way(), sources.recipe)
+    if cut["calls"]:
+        say(
+            f"{cut['calls']:,} more calls are under way, or a kill cut them off: at most {cut['tokens']:,} tokens and "
+            f"{money(cut['money'])} {currency}, which caps count as spent"
+        )
 
 
 @app.command()
@@ -267,6 +276,7 @@ def doctor(
     from dataclasses import asdict
 
     from vivavoce.methods.doctor import examine
+    from vivavoce.progress import say
 
     found = []
     for finding in examine(_load(recipe, set_), out, offline):
@@ -277,7 +287,9 @@ def doctor(
             )
     if as_json:
         typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
-    if any(f.level == "failed" for f in found):
+    failed, warned = (sum(f.level == level for f in found) for level in ("failed", "warning"))
+    say(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order")
+    if failed:
         raise typer.Exit(1)
 
 
