@@ -205,8 +205,27 @@ def plan(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
             "rules allow. --pilot 20 asks 20 questions first and comes closer"
         )
+    if not from_:
+        _say_saved(loaded, set_, recipe, total)
     if unpriced := [a.name for a in loaded.teachers if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:
+    """What a recipe that debates only where it pays spares."""
+    from vivavoce import plugins
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+
+    where = {"if_drafts_disagree": "drafts disagree", "if_student_wrong": "the student is wrong"}
+    rule = getattr(loaded.rules, "later_rounds", "always")
+    if rule == "always":
+        return
+    held = plugins.load("methods", loaded.method, "method").plan(_load(path, [*set_, "debate.later_rounds=always"]))
+    calls = sum(p.calls.expected for p in held) - total["calls"].expected
+    paid = sum(p.money.expected for p in held) - total["money"].expected
+    said = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
+    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{said}")
 
 
 def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
