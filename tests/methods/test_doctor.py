@@ -149,7 +149,7 @@ def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp
     train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
     test.write_text(test.read_text() + train.read_text().splitlines()[3] + "\n")
     assert one(findings(values, offline=True), "data", "1 questions stand in train and in test").level == "failed"
-    test.write_text(test.read_text().replace("How many", "So, how many"))
+    test.write_text(test.read_text().replace("How many", "So how many"))
     assert one(findings(values, offline=True), "overlap", "nearly in the training questions").level == "warning"
 
 
@@ -164,7 +164,7 @@ def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatc
 def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path: Path) -> None:
     other = shutil.copytree(values["student"]["model"], tmp_path / "other")
     words = json.loads((other / "tokenizer.json").read_text())
-    (first, i), (second, j), *_ = words["model"]["vocab"].items()
+    *_, (first, i), (second, j) = words["model"]["vocab"].items()
     words["model"]["vocab"] |= {first: j, second: i}
     (other / "tokenizer.json").write_text(json.dumps(words))
     del values["dpo"], values["attempts"], values["trees"], values["sft"]

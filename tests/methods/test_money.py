@@ -22,6 +22,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.config import check_recipe
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rounds import Committee, debate_all
+from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.errors import BudgetReached, RecipeError, RunConflict
 from vivavoce.graph import Graph, read_graphs
@@ -231,6 +232,8 @@ def test_what_the_student_knows_is_not_debated_where_the_recipe_says_so(values: 
     values["debate"]["later_rounds"] = "if_student_wrong"
     plan = planned(values)
     recipe = check_recipe(values, Path("t"))
+    rules = recipe.rules
+    assert isinstance(rules, DebateRules)
     with (
         WordServer({**TEACHERS, "student": sam}) as server,
         Journal(tmp_path / "journal.sqlite", ledger=recipe.ledger()) as journal,
@@ -242,7 +245,7 @@ def test_what_the_student_knows_is_not_debated_where_the_recipe_says_so(values: 
 
         async def hold() -> list[Graph]:
             members = (*(member(name, "teacher", 1) for name in TEACHERS), member("student", "student", 2))
-            task, rules = open_task(recipe.task.name, recipe.task.options), recipe.rules
+            task = open_task(recipe.task.name, recipe.task.options)
             committee = Committee(members, rules, prompt_set("general"), task, journal, stage="debate:train")
             graphs = list(await debate_all(task.problems("train"), committee, in_flight=40))
             for m in members:
@@ -315,5 +318,5 @@ def test_a_plan_tells_what_debating_only_where_it_pays_spares(values: dict[str, 
     less = json.loads(viva("plan", "recipe.yaml", "--set", rule, "--json", cwd=tmp_path).stdout)["total"]
     said = viva("plan", "recipe.yaml", "--set", rule, cwd=tmp_path).stderr
     spared = {k: always[k]["expected"] - less[k]["expected"] for k in ("calls", "money")}
-    assert spared["calls"] > 100
+    assert spared["calls"] > 40
     assert f"spares about {spared['calls']:,.0f} calls and {spared['money']:.4f} USD" in " ".join(said.split())
