@@ -38,7 +38,8 @@ def recipe(tmp_path: Path) -> Path:
 def test_a_plan_spends_nothing_and_counts_each_agent(recipe: Path) -> None:
     done = viva("plan", "recipe.yaml", "--json", "--set", "test.committee=false", cwd=recipe)
     assert done.returncode == 0, done.stderr
-    planned = {(p["stage"], p["agent"]): (p["least"], p["most"]) for p in json.loads(done.stdout)}
+    lines = json.loads(done.stdout)["lines"]
+    planned = {(p["stage"], p["agent"]): (p["calls"]["least"], p["calls"]["most"]) for p in lines}
     assert planned["debate:train", "one"] == (12, 12 * (2 + 2)), "two answers, and at most two critiques of two others"
     assert planned["test", "pupil"] == (10 * 7, 10 * 7), "untrained, two singles, all, SFT, continued, full"
     assert {p.name for p in recipe.iterdir()} == {"recipe.yaml"}

@@ -22,7 +22,7 @@ def viva(*arguments: object, cwd: Path) -> str:
     """Run the command line as a user does; what it said, both streams."""
     command = [sys.executable, "-m", "vivavoce.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
@@ -74,7 +74,7 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
     problems = open_task("gsm8k", {"train_path": gsm8k / "train.jsonl.gz", "train_limit": 4}).problems("train")
     (tmp_path / "sage.py").write_text(f"BOOK = { {p.question: p.gold for p in problems} }\n{SAGE}")
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(data=gsm8k, model=model))
-    viva("check", "recipe.yaml", cwd=tmp_path)
+    viva("doctor", "recipe.yaml", cwd=tmp_path)
     said = viva("run", "recipe.yaml", "--out", "run", cwd=tmp_path)
     assert "left out, for want of right answers: single:one, single:two" in said
 

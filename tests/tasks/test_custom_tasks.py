@@ -30,18 +30,18 @@ def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_yaml_is_a_task(copied: Path) -> None:
-    done = viva("check", "capitals.yaml", cwd=copied)
+    done = viva("doctor", "capitals.yaml", "--offline", cwd=copied)
     assert done.returncode == 0, done.stderr
-    assert "ok  task jsonl: 2 train questions" in done.stdout
-    assert "ok  task jsonl: 2 test questions" in done.stdout
+    assert "data: 2 train questions" in done.stdout
+    assert "data: 2 test questions" in done.stdout
 
 
 def test_its_rows_are_checked_before_anything_is_spent(copied: Path) -> None:
     with (copied / "capitals.jsonl").open("a") as file:
         file.write('{"question": "Which city is it?", "answer": "", "continent": "none"}\n')
-    done = viva("check", "capitals.yaml", cwd=copied)
-    assert done.returncode == 2
-    assert "capitals.jsonl, row 5" in done.stderr
+    done = viva("doctor", "capitals.yaml", "--offline", cwd=copied)
+    assert done.returncode == 1
+    assert "capitals.jsonl, row 5" in done.stdout
 
 
 def test_one_file_is_a_task_and_is_checked_like_those_built_in(copied: Path) -> None:
@@ -53,10 +53,10 @@ def test_one_file_is_a_task_and_is_checked_like_those_built_in(copied: Path) -> 
     used = re.search(r"`(task: \{name: riddles\.py.*?\})`", PAGE.read_text("utf-8"))
     assert used
     (copied / "riddles.yaml").write_text(re.sub(r"^task:.*", used[1], recipe, flags=re.M), "utf-8")
-    done = viva("check", "riddles.yaml", cwd=copied)
-    assert "ok  task riddles: 8 train questions" in done.stdout, done.stderr
+    done = viva("doctor", "riddles.yaml", "--offline", cwd=copied)
+    assert "data: 8 train questions" in done.stdout, done.stderr
     (copied / "riddles.yaml").write_text(re.sub(r"^task:.*", "task: {name: riddles.py}", recipe, flags=re.M), "utf-8")
-    assert "no file of the train split is given" in viva("check", "riddles.yaml", cwd=copied).stderr
+    assert "no file of the train split is given" in viva("doctor", "riddles.yaml", "--offline", cwd=copied).stdout
 
 
 def test_a_task_that_grades_wrong_ends_the_check_with_status_1(copied: Path) -> None:

@@ -69,11 +69,15 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
         yield from _endpoints(recipe, agents, longest)
 
 
+def _wrong(what: str, error: UserError) -> Finding:
+    return Finding("failed", what, f"{error.what} ({error.where})" if error.where else error.what, error.do)
+
+
 def _prompts(recipe: Recipe) -> Iterator[Finding]:
     try:
         prompt_set(recipe.rules.prompts).need(recipe.rules.asks)
     except UserError as e:
-        yield Finding("failed", "prompts", e.what, e.do)
+        yield _wrong("prompts", e)
     else:
         yield Finding("ok", "prompts", f"the set {recipe.rules.prompts} has every template")
 
@@ -87,7 +91,7 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         train, test = task.problems("train"), task.problems("test")
         others = {k: open_task(s.name, s.options).problems("test") for k, s in recipe.also_test.items()}
     except UserError as e:
-        yield Finding("failed", "data", e.what, e.do)
+        yield _wrong("data", e)
         return
     for split, problems in (("train", train), ("test", test), *(("also_test " + k, v) for k, v in others.items())):
         some = f"{len(problems):,} {split} questions"
@@ -118,7 +122,7 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
     try:
         agent = open_agent(spec.name, spec.backend, spec.options)
     except UserError as e:
-        return Finding("failed", what, e.what, e.do)
+        return _wrong(what, e)
     agents[spec.name] = agent
     if spec.backend == "hf_local":
         folder = local_folder(spec)
@@ -308,7 +312,7 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
             if there
             else Finding("failed", what, "gives no log-probabilities, which the recipe asks for", do)
         )
-    found += [*_temperature(what, first, again, others), *_usage(what, [first, again, *others])]
+    found += [*_temperature(what, spec.samples, first, again, others), *_usage(what, [first, again, *others])]
     if lengths is not None:
         tells = getattr(agent, "context", None)
         found.append(_fits(spec, lengths, await tells() if tells else None))
@@ -323,10 +327,11 @@ _DO = {
 }
 
 
-def _temperature(what: str, first: Reply, again: Reply, others: list[Reply]) -> Iterator[Finding]:
+def _temperature(what: str, samples: int, first: Reply, again: Reply, others: list[Reply]) -> Iterator[Finding]:
     if len({r.text for r in others}) == 1:
+        level = "failed" if samples > 1 else "warning"  # one answer to a question does no harm by being the likeliest
         do = "samples would all be equal: does a cache or a setting of the server override `temperature` or `seed`?"
-        yield Finding("failed", what, f"{len(others)} seeds at temperature 1 give one and the same text", do)
+        yield Finding(level, what, f"{len(others)} seeds at temperature 1 give one and the same text", do)
     else:
         yield Finding("ok", what, "seeds at temperature 1 give different texts")
     if first.text == again.text:
