@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Episode, Limits, Observation, Tool
 from vivavoce.environments.episodes import play, read
 from vivavoce.errors import AgentError
@@ -56,28 +58,47 @@ def add(n: int) -> str:
     return f'<tool_call>{{"name": "add", "arguments": {{"n": {n}}}}}</tool_call>'
 
 
-def played(*texts: str) -> Episode:
-    return asyncio.run(play(Sum(), Speaker(*texts), "t", 1, Sampling()))
+def acted(world: Sum, agent: Speaker, folder: Path) -> Episode:
+    async def inside() -> Episode:
+        with Journal(folder / "journal.sqlite") as journal:
+            return await play(world, agent, "t", 1, Sampling(), journal)
+
+    return asyncio.run(inside())
 
 
-def test_an_episode_ends_when_the_environment_says_so() -> None:
+@pytest.fixture
+def played(tmp_path: Path) -> Callable[..., Episode]:
+    return lambda *texts: acted(Sum(), Speaker(*texts), tmp_path)
+
+
+def test_an_episode_played_again_asks_nobody(tmp_path: Path) -> None:
+    first = acted(Sum(), Speaker(add(2), add(3)), tmp_path)
+    assert acted(Sum(), Speaker(), tmp_path) == first
+
+
+def test_an_episode_ends_when_the_environment_says_so(played: Callable[..., Episode]) -> None:
     e = played(add(2), add(3), add(9))
     assert (e.ended, e.success, len(e.steps)) == ("done", True, 2)
     assert e.before(1)[-1] == {"role": "tool", "content": "2"}
 
 
-def test_turns_are_limited_and_a_call_that_fails_for_good_keeps_the_steps_before_it() -> None:
-    assert (played(*[add(1)] * 5).ended, len(played(*[add(1)] * 5).steps)) == ("turns", 3)
-    assert (played(add(1)).ended, len(played(add(1)).steps)) == ("no_action", 1)
+def test_turns_are_limited(played: Callable[..., Episode]) -> None:
+    e = played(*[add(1)] * 5)
+    assert (e.ended, e.success, len(e.steps)) == ("turns", False, 3)
 
 
-def test_time_is_limited() -> None:
+def test_a_call_that_fails_for_good_keeps_the_steps_before_it(played: Callable[..., Episode]) -> None:
+    e = played(add(1))
+    assert (e.ended, len(e.steps)) == ("no_action", 1)
+
+
+def test_time_is_limited(tmp_path: Path) -> None:
     world = Sum()
     world.limits = Limits(time_s=0.05)
-    assert asyncio.run(play(world, Speaker(add(1), wait_s=5), "t", 1, Sampling())).ended == "time"
+    assert acted(world, Speaker(add(1), wait_s=5), tmp_path).ended == "time"
 
 
-def test_a_malformed_call_becomes_an_observation_that_says_what_is_wrong() -> None:
+def test_a_malformed_call_becomes_an_observation_that_says_what_is_wrong(played: Callable[..., Episode]) -> None:
     e = played("<tool_call>{</tool_call>", add(5))
     assert "no JSON" in e.steps[0].observation.messages[0]["content"]
     assert e.success

@@ -11,15 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from vivavoce.agents import Agent
+from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Ended, Environment, Episode, Step, Tool
-from vivavoce.errors import AgentError
 from vivavoce.records import Reply, Sampling, Status, ToolCall, digest, seed_of
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
-async def play(environment: Environment, agent: Agent, task: str, seed: int, sampling: Sampling) -> Episode:
-    """One episode. It costs nothing again where ``agent`` is journaled: the same calls give the same replies.
+async def play(
+    environment: Environment, agent: Agent, task: str, seed: int, sampling: Sampling, journal: Journal
+) -> Episode:
+    """One episode. Begun again after a crash it asks only what the journal lacks.
 
     An agent's call that fails for good ends the episode (``no_action``); the steps before it are kept.
     """
@@ -32,12 +34,16 @@ async def play(environment: Environment, agent: Agent, task: str, seed: int, sam
     for index in range(environment.limits.turns):
         left = environment.limits.time_s - (time.monotonic() - begun)
         state = digest(environment.state())
+        call = journal.call(agent, said, sampling, seed_of(seed, task, "step", index), stage="act", problem=task)
         try:
-            reply = await asyncio.wait_for(agent.reply(said, sampling, seed_of(seed, task, "step", index)), left)
-        except (AgentError, TimeoutError) as e:
-            ended = "no_action" if isinstance(e, AgentError) else "time"
+            answered = await asyncio.wait_for(call, left)
+        except TimeoutError:
+            ended = "time"
             break
-        action = read(reply, environment.tools)
+        if answered.reply is None:
+            ended = "no_action"
+            break
+        action = replace(read(answered.reply, environment.tools), call=answered.key)
         seen = await environment.step(action)
         steps.append(Step(action, seen, state))
         said += [{"role": "assistant", "content": action.text}, *seen.messages]
