@@ -19,6 +19,7 @@ ROOMS = [
     "graph",
     "tasks",
     "agents",
+    "environments",
     "debate",
     "data",
     "config",
