@@ -15,7 +15,7 @@ TEXT = "On Monday Ada has 12 apples and buys 30 more at the market in the old to
     [
         (TEXT, 1, 0),
         (TEXT.upper().replace(" ", "\n "), 1, 0),
-        (TEXT.replace("How many", "So how many"), 0, 1),
+        (TEXT.replace("then?", "then??"), 0, 1),
         (TEXT.replace("has she then", "does she have"), 0, 1),
         (TEXT.replace("Ada", "Bob").replace("12", "17").replace("30", "51").replace("apples", "stamps"), 0, 0),
         ("How many apples has she then?", 0, 0),
