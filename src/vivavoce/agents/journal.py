@@ -27,7 +27,7 @@ from vivavoce.agents import Agent
 from vivavoce.agents.budget import Ledger, Spent
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.errors import AgentError, DataError, RunConflict
-from vivavoce.records import Message, Reply, Sampling, Usage
+from vivavoce.records import Message, Reply, Sampling, Usage, canonical
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -92,7 +92,6 @@ FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
 """
 _REPLY = TypeAdapter(Reply)
 _SAMPLING = tuple(field.name for field in fields(Sampling))
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +284,7 @@ class Journal:
                 raise RunConflict("this call is not in the journal", str(self.path), "open the journal for writing")
             if question is not None:  # by this tag the ledger finds the question again
                 tags["problem"] = question
-            row = (key, agent.name, agent.identity, stage, _encode(tags), request)
+            row = (key, agent.name, agent.identity, stage, canonical(tags), request)
             flight = _Flight(asyncio.create_task(self._ask(agent, messages, sampling, seed, row, question)))
             self._in_flight[key] = flight
             flight.task.add_done_callback(lambda _: self._in_flight.pop(key))
@@ -458,7 +457,7 @@ class _Flight:
 
 def _request(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
-    return _encode({"messages": list(messages), "sampling": drawn, "seed": seed})
+    return canonical({"messages": list(messages), "sampling": drawn, "seed": seed})
 
 
 def _key(identity: str, request: str) -> str:
