@@ -102,6 +102,17 @@ def test_functions_make_an_environment_that_ends_at_its_goal() -> None:
     assert world.state() == {"sum": 0}
 
 
+class Bare:
+    def __init__(self) -> None:
+        self.coins = {"worth": [1, 2]}
+
+
+def test_the_state_of_any_object_is_its_fields() -> None:
+    world = Functions("bare", lambda task, seed: (Bare(), ""), [broken], lambda bare: False)
+    asyncio.run(world.reset("", 0))
+    assert world.state() == {"coins": {"worth": [1, 2]}}
+
+
 def test_words_without_a_call_end_the_episode() -> None:
     world = opened()
     asyncio.run(world.reset("5", 1))

@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vivavoce.agents import Agent
+from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Ended, Environment, Episode, Step, Tool
+from vivavoce.environments.words import InWords
 from vivavoce.records import Reply, Sampling, Status, ToolCall, digest, seed_of
 from vivavoce.tasks.call_text import read_calls
 
@@ -19,8 +20,11 @@ async def play(
 ) -> Episode:
     """One episode. Begun again after a crash it asks only what the journal lacks.
 
-    An agent's call that fails for good ends the episode (``no_action``); the steps before it are kept.
+    Tools are offered in the backend's own form where it has one, unless the environment tells them in words. A call
+    that fails for good ends the episode (``no_action``); the steps before it are kept.
     """
+    if takes_tools(agent) and not isinstance(environment, InWords):
+        sampling = replace(sampling, tools=environment.tools)
     begun = time.monotonic()
     first = await environment.reset(task, seed)
     episode = Episode(environment.name, task, seed, agent.name, first.messages)

@@ -114,8 +114,8 @@ class Functions(Generic[World]):
         return Observation(messages, done=not messages or self._reached(self._begun))
 
     def state(self) -> Any:
-        """The world as JSON: its fields, where it is a dataclass or a pydantic model."""
-        return to_jsonable_python(self._begun)
+        """The world as JSON: its fields, where it is an object."""
+        return to_jsonable_python(self._begun, fallback=vars)
 
     def succeeded(self) -> bool | None:
         """Whether the goal is reached."""

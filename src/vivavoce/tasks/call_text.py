@@ -15,14 +15,15 @@ FORMAT = (
     'Write each call as {"name": …, "arguments": {…}}, JSON between <tool_call> and </tool_call>. '
     "Where no function fits, call none and say why."
 )
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+_CALL = re.compile(rf"{OPEN}(.*?){CLOSE}", re.DOTALL)
 _THOUGHT = "</think>"
 
 
 def write_call(call: ToolCall) -> str:
     """The call as text."""
     said = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
-    return f"<tool_call>\n{said}\n</tool_call>"
+    return f"{OPEN}\n{said}\n{CLOSE}"
 
 
 def read_calls(text: str) -> list[ToolCall]:
@@ -32,7 +33,7 @@ def read_calls(text: str) -> list[ToolCall]:
     """
     said = text.rpartition(_THOUGHT)[2]
     calls = [_read(content) for content in _CALL.findall(said)]
-    if said.count("<tool_call>") > len(calls):
+    if said.count(OPEN) > len(calls):
         raise ValueError("a <tool_call> is not closed")
     return calls
 
@@ -40,6 +41,11 @@ def read_calls(text: str) -> list[ToolCall]:
 def without_calls(text: str) -> str:
     """The words around the calls."""
     return _CALL.sub("", text).strip()
+
+
+def response(text: str) -> str:
+    """What a tool answered, for who reads it from a user."""
+    return f"<tool_response>\n{text}\n</tool_response>"
 
 
 def _read(content: str) -> ToolCall:
@@ -54,4 +60,4 @@ def _read(content: str) -> ToolCall:
     return ToolCall(name, arguments)
 
 
-__all__ = ["FORMAT", "read_calls", "without_calls", "write_call"]
+__all__ = ["CLOSE", "FORMAT", "OPEN", "read_calls", "response", "without_calls", "write_call"]
