@@ -43,6 +43,7 @@ HEAVY = {
     "anthropic",
     "aiohttp",
     "httpx2",
+    "gymnasium",
     "numpy",
     "tokenizers",
 }

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -416,10 +417,14 @@ def check_tasks_command(
     """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
     from dataclasses import asdict
 
+    from vivavoce.environments.tau2.checking import DOMAINS, check_tau2
     from vivavoce.tasks.checking import check_tasks
 
     off, made = 0, []
-    for c in check_tasks(data, task):
+    worlds = [name for name in task if name in {domain.name for domain in DOMAINS}]
+    others = [name for name in task if name not in worlds]
+    tasks = check_tasks(data, others) if others or not task else ()
+    for c in chain(tasks, check_tau2(data, worlds) if worlds or not task else ()):
         off += len(c.off)
         made.append(asdict(c))
         if as_json:

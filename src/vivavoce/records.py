@@ -53,6 +53,22 @@ class Grade:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that an agent may call. ``parameters`` is a JSON schema of type ``object``."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+    def schema(self) -> dict[str, Any]:
+        """The form of OpenAI's ``tools``, which chat templates read too."""
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How a reply is drawn. ``temperature`` 0 is greedy."""
 
@@ -62,6 +78,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     """Ask for the log-probability of every token of the reply (at temperature 1, in nats)."""
+    tools: tuple[Tool, ...] = ()
+    """Offered in the endpoint's own form; only to agents that take tools so (:func:`vivavoce.agents.takes_tools`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +298,7 @@ __all__ = [
     "State",
     "Status",
     "Token",
+    "Tool",
     "ToolCall",
     "Tree",
     "Usage",
