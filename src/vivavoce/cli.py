@@ -710,6 +710,23 @@ def bench_engine(
         typer.echo(Measured(**found["memory"]))
 
 
+@bench_app.command("sandbox")
+def bench_sandbox(
+    hostile: Annotated[int, typer.Option(min=1, help="Hostile programs, each kind in turn.")] = 1000,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary programs, for the speed.")] = 400,
+    as_json: AsJson = False,
+) -> None:
+    """The sandbox against hostile programs: none may escape or outlive its limit; and programs a second."""
+    from dataclasses import asdict
+
+    from vivavoce.bench.sandbox import run
+
+    found = run(hostile, ordinary)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+    if found.escaped or found.outlived or found.passed:
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _peer(package: str) -> Iterator[None]:
     """Around the import of a benchmark that measures against ``package``, which nothing else here needs."""
