@@ -212,10 +212,11 @@ def _child(request: dict[str, Any], token: str, report: int, output: int, level:
     except BaseException as error:  # noqa: BLE001  whatever it is, no program may run outside
         _report(token, "sandbox", f"{type(error).__name__}: {error}")
         os._exit(70)
-    _report(token, *_execute(request["source"], request["tests"]))
-    with contextlib.suppress(Exception):
+    try:
+        _report(token, *_execute(request["source"], request["tests"]))
         sys.stdout.flush()
-    os._exit(0)
+    finally:  # whatever the program did to this process, it does not go on with the jail's work
+        os._exit(0)
 
 
 def _execute(source: str, tests: str) -> tuple[str, str]:
