@@ -51,8 +51,10 @@ def test_no_hostile_program_passes_escapes_or_outlives_its_limit(sandbox: Sandbo
         assert bench.processes_left(world.began) == []
     told = {name: outcome for name, outcome in zip(PROGRAMS, outcomes, strict=True)}
     assert harm == []
-    assert {name for name, outcome in told.items() if outcome.ended in ("passed", "sandbox") or not outcome.reason} == set()
-    assert {name: o.seconds for name, o in told.items() if o.seconds > bench.LIMITS.wall_s + 2} == {}
+    assert {
+        name for name, outcome in told.items() if outcome.ended in ("passed", "sandbox") or not outcome.reason
+    } == set()
+    assert {name: o.wall_s for name, o in told.items() if o.wall_s > bench.LIMITS.wall_s + 2} == {}
     assert not any("viva-secret" in outcome.output + outcome.detail for outcome in outcomes)
     assert sum(outcome.ended == "time" for outcome in outcomes) >= 5
 

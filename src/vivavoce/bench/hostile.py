@@ -47,9 +47,7 @@ PROGRAMS: dict[str, str] = {
     "power tower": "x = 9 ** 9 ** 9",
     "reading what never comes": "import sys, os\nr, w = os.pipe()\nos.read(r, 1)",
     "finaliser without end": "class A:\n def __del__(self):\n  while True: pass\na = A()\ndel a",
-    "exception whose text takes for ever": (
-        "class E(Exception):\n def __str__(self):\n  while True: pass\nraise E"
-    ),
+    "exception whose text takes for ever": ("class E(Exception):\n def __str__(self):\n  while True: pass\nraise E"),
     # memory
     "list without end": "x = []\nwhile True: x.append('x' * 100_000)",
     "one large block": "x = bytearray(1 << 40)",
@@ -139,7 +137,7 @@ PROGRAMS: dict[str, str] = {
     "end with success": "import os\nos._exit(0)",
     "exit": "import sys\nsys.exit(0)",
     "report closed": "import os\nos.close(3)",
-    "report forged": "import os\nos.write(3, b'{\"token\": \"\", \"ended\": \"passed\", \"detail\": \"\"}')\nos._exit(0)",
+    "report forged": 'import os\nos.write(3, b\'{"token": "", "ended": "passed", "detail": ""}\')\nos._exit(0)',
     "nothing": "",
 }
 """By what each tries. The calls by number are x86_64's; elsewhere they are other calls, which must be refused too."""

@@ -84,11 +84,11 @@ def _hostile(sandbox: Sandbox, found: Found) -> None:
             with lock:
                 found.ended[outcome.ended] = found.ended.get(outcome.ended, 0) + 1
                 found.passed += outcome.passed
-                found.longest_s = max(found.longest_s, outcome.seconds)
+                found.longest_s = max(found.longest_s, outcome.wall_s)
                 if _SECRET in outcome.output or _SECRET in outcome.detail:
                     found.escaped.append(f"{name}: told a secret")
-                if outcome.seconds > LIMITS.wall_s + _LOAD_S:
-                    found.outlived.append(f"{name}: {outcome.seconds:.2f} s")
+                if outcome.wall_s > LIMITS.wall_s + _LOAD_S:
+                    found.outlived.append(f"{name}: {outcome.wall_s:.2f} s")
                 found.escaped += [f"{name} or one beside it: {what}" for what in world.harm()]
 
         began = time.monotonic()

@@ -100,8 +100,14 @@ def _run(request: dict[str, Any], requests: int, level: str) -> dict[str, Any]:
         ended, detail = said or _by_status(status, request, used)
     else:
         detail = ""
-    seconds = time.monotonic() - began
-    return {"ended": ended, "detail": detail, "output": watch.output.decode("utf-8", "replace"), "seconds": seconds}
+    return {
+        "ended": ended,
+        "detail": detail,
+        "output": watch.output.decode("utf-8", "replace"),
+        "wall_s": time.monotonic() - began,
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "memory_mb": used.ru_maxrss / 1024,
+    }
 
 
 def _kill_the_rest() -> None:

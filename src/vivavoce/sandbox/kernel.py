@@ -136,7 +136,11 @@ _FILES: dict[str, tuple[int | None, int | None]] = {
 _GUARDED: dict[str, tuple[int | None, int | None]] = {
     "ioctl": (16, 29), "fcntl": (72, 25), "tgkill": (234, 131), "prlimit64": (302, 261),
 }  # fmt: skip
-_OURS: dict[str, tuple[int | None, int | None]] = {"pivot_root": (155, 41), "capset": (126, 91), "mount_setattr": (442, 442)}
+_OURS: dict[str, tuple[int | None, int | None]] = {
+    "pivot_root": (155, 41),
+    "capset": (126, 91),
+    "mount_setattr": (442, 442),
+}
 _TCGETS, _F_DUPFD, _F_GETFD, _F_GETFL, _F_DUPFD_CLOEXEC, _F_SETFD = 0x5401, 0, 1, 3, 1030, 2
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
 _LOAD, _IS, _RETURN = 0x20, 0x15, 0x06
@@ -168,7 +172,12 @@ def _program(files: bool) -> Iterator[bytes]:
             yield _step(_IS, 0, 1, number)
             yield _step(_RETURN, 0, 0, _ALLOW)
     duplicates = (_F_DUPFD, _F_GETFD, _F_GETFL, _F_DUPFD_CLOEXEC, _F_SETFD)
-    guarded = {"ioctl": (1, (_TCGETS,)), "fcntl": (1, duplicates), "tgkill": (0, (os.getpid(),)), "prlimit64": (2, (0,))}
+    guarded = {
+        "ioctl": (1, (_TCGETS,)),
+        "fcntl": (1, duplicates),
+        "tgkill": (0, (os.getpid(),)),
+        "prlimit64": (2, (0,)),
+    }
     for name, (argument, allowed) in guarded.items():
         number = _GUARDED[name][machine.column]
         assert number is not None, name

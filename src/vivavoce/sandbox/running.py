@@ -62,7 +62,10 @@ class Outcome:
     ended: Ended
     detail: str
     output: str
-    seconds: float
+    wall_s: float
+    cpu_s: float = 0.0
+    memory_mb: float = 0.0
+    """The most that it held at once."""
 
     @property
     def passed(self) -> bool:
@@ -85,7 +88,7 @@ class Sandbox:
         self._idle = list[_Jail]()
         self._owner = os.getpid()
 
-    def run(self, program: Program, limits: Limits = Limits()) -> Outcome:  # noqa: B008  frozen
+    def run(self, program: Program, limits: Limits = Limits()) -> Outcome:
         """Run one program. Never raises on any program."""
         if self._owner != os.getpid():  # a fork does not share its parent's pipes
             self.__init__(self.at_once, self.level)
@@ -99,7 +102,7 @@ class Sandbox:
                 else:
                     jail.close()
 
-    def run_all(self, programs: Sequence[Program], limits: Limits = Limits()) -> list[Outcome]:  # noqa: B008
+    def run_all(self, programs: Sequence[Program], limits: Limits = Limits()) -> list[Outcome]:
         """Run many, in any order, and give the outcomes in theirs."""
         with ThreadPoolExecutor(self.at_once) as threads:
             return list(threads.map(lambda program: self.run(program, limits), programs))

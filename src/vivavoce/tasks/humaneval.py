@@ -19,6 +19,9 @@ OFFICIAL = [
     {"test_path": "humaneval_plus/HumanEvalPlus-OriginFmt*.jsonl*"},
 ]
 
+# HumanEval+'s test of HumanEval/32, which asks for a root of a polynomial: no answer could pass it as it stands.
+_BROKEN, _MENDED = "_poly(*candidate(*inp), inp)", "abs(_poly(*inp, candidate(*inp)))"
+
 
 class Options(Official):
     """Where the functions come from, and how many of them. It is one set, of 164: ``path`` cuts it in two."""
@@ -35,6 +38,9 @@ def _read(row: Row) -> Case:
     if "plus_input" in row.value:
         raise DataError("inputs without their results", row.where, "use the file whose name ends in OriginFmt")
     head, name, solution = row.text("prompt"), row.text("entry_point"), row.text("canonical_solution")
+    test, odd = row.text("test"), ""
+    if _BROKEN in test:
+        test, odd = test.replace(_BROKEN, _MENDED), "its test spreads the result as if it were a list: mended"
     question = f"Complete this function.\n\n```python\n{head.strip()}\n```"
-    tests = f"{without_numpy(row.text('test'))}\ncheck({name})"
-    return Case(question, name, head + solution, tests, head, solution.lstrip("\n"))
+    tests = f"{without_numpy(test)}\ncheck({name})"
+    return Case(question, name, head + solution, tests, head, solution.lstrip("\n"), odd)

@@ -40,7 +40,9 @@ def _read(row: Row) -> Case:
     asserts, code = [str(line) for line in row.value.get("test_list") or ()], row.text("code").replace("\r\n", "\n")
     name = _tested(asserts, code)
     if name is None:
-        raise DataError("no assert in test_list calls a function that code defines", row.where, "use the official files")
+        raise DataError(
+            "no assert in test_list calls a function that code defines", row.where, "use the official files"
+        )
     setup = [str(row.value.get("test_setup_code") or ""), *map(str, row.value.get("test_imports") or ())]
     plus = row.value.get("test")
     tests = "\n".join([*setup, without_numpy(str(plus)) if plus else "\n".join(asserts)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import warnings
 from collections.abc import Iterator
 
 _OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
@@ -23,7 +24,9 @@ def mutants(program: str, name: str, at_most: int) -> Iterator[str]:
 
     The last one is always among the ``at_most``. Raises SyntaxError where the program is none.
     """
-    tree = ast.parse(program)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # official solutions hold escapes like '\\w'
+        tree = ast.parse(program)
     nodes = list(ast.walk(tree))
     places = [i for i, n in enumerate(nodes) if isinstance(n, ast.BinOp | ast.BoolOp | ast.Compare | ast.AugAssign)]
     places += [i for i, n in enumerate(nodes) if isinstance(n, ast.Constant) and _changed(n.value) != n.value]

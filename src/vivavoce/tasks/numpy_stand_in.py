@@ -5,7 +5,7 @@ Importing numpy takes longer than the tests, and its threads and files have no p
 
 from __future__ import annotations
 
-_STAND_IN = '''
+_STAND_IN = """
 class np:
     class ndarray: pass
     float32 = float64 = float
@@ -17,7 +17,7 @@ class np:
         if isinstance(out, (list, tuple)):
             return False
         return out == exp or abs(out - exp) <= atol + rtol * abs(exp)
-'''
+"""
 _IMPORT = "import numpy as np"
 
 
