@@ -49,7 +49,7 @@ def test_no_hostile_program_passes_escapes_or_outlives_its_limit(sandbox: Sandbo
         sandbox.close()
         time.sleep(0.1)
         assert bench.processes_left(world.began) == []
-    told = {name: outcome for name, outcome in zip(PROGRAMS, outcomes, strict=True)}
+    told = dict(zip(PROGRAMS, outcomes, strict=True))
     assert harm == []
     assert {
         name for name, outcome in told.items() if outcome.ended in ("passed", "sandbox") or not outcome.reason
@@ -186,7 +186,7 @@ def test_where_no_level_holds_no_program_is_run(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(running._Jail, "__init__", none)  # pyright: ignore[reportPrivateUsage]
     running.machine_level.cache_clear()
     try:
-        with pytest.raises(MissingDependency, match="no namespaces.*no filter"):
+        with pytest.raises(MissingDependency, match=r"no namespaces.*no filter"):
             Sandbox(1)
     finally:
         running.machine_level.cache_clear()

@@ -64,7 +64,8 @@ def test_a_mutant_differs_by_one_change_and_the_last_returns_something_else() ->
     assert any("x + 3" in m for m in found)
     assert any("x * 4" in m for m in found)
     assert any("'ax'" in m for m in found)
-    assert found[-1].startswith("def f") and "_right" in found[-1]
+    assert found[-1].startswith("def f")
+    assert "_right" in found[-1]
     assert all(ast.parse(m) for m in found)
 
 

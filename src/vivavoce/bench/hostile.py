@@ -90,7 +90,7 @@ PROGRAMS: dict[str, str] = {
     "secret file": "print(open(OUTSIDE + '/secret').read())",
     "secret by another way up": "print(open('/..' * 30 + OUTSIDE + '/secret').read())",
     "environment of the starter": "print(open(f'/proc/{PID}/environ').read())",
-    "environment of one's own": "import os\nassert 'VIVA_SECRET' in os.environ, 'none'\nprint(os.environ['VIVA_SECRET'])",
+    "environment of one's own": "import os\nprint(os.environ['VIVA_SECRET'])",
     "memory of the parent": "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb+').write(b'x')",
     "disk filled": "n = 0\nwhile True:\n open(f'f{n}', 'wb').write(bytes(1 << 20)); n += 1",
     "one file without end": "f = open('f', 'wb')\nwhile True: f.write(bytes(1 << 20))",
@@ -137,7 +137,9 @@ PROGRAMS: dict[str, str] = {
     "end with success": "import os\nos._exit(0)",
     "exit": "import sys\nsys.exit(0)",
     "report closed": "import os\nos.close(3)",
-    "report forged": 'import os\nos.write(3, b\'{"token": "", "ended": "passed", "detail": ""}\')\nos._exit(0)',
+    "report forged": (
+        "import json, os\nos.write(3, json.dumps({'token': '', 'ended': 'passed', 'detail': ''}).encode())\nos._exit(0)"
+    ),
     "nothing": "",
 }
 """By what each tries. The calls by number are x86_64's; elsewhere they are other calls, which must be refused too."""

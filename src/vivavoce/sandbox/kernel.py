@@ -130,8 +130,9 @@ _FILES: dict[str, tuple[int | None, int | None]] = {
     "open": (2, None), "stat": (4, None), "lstat": (6, None), "access": (21, None), "fsync": (74, 82),
     "ftruncate": (77, 46), "getdents64": (217, 61), "chdir": (80, 49), "rename": (82, None), "mkdir": (83, None),
     "rmdir": (84, None), "unlink": (87, None), "readlink": (89, None), "fadvise64": (221, 223), "openat": (257, 56),
-    "mkdirat": (258, 34), "newfstatat": (262, 79), "unlinkat": (263, 35), "renameat": (264, 38), "readlinkat": (267, 78),
-    "faccessat": (269, 48), "renameat2": (316, 276), "faccessat2": (439, 439), "pwrite64": (18, 68), "statfs": (137, 43),
+    "mkdirat": (258, 34), "newfstatat": (262, 79), "unlinkat": (263, 35), "renameat": (264, 38),
+    "readlinkat": (267, 78), "faccessat": (269, 48), "renameat2": (316, 276), "faccessat2": (439, 439),
+    "pwrite64": (18, 68), "statfs": (137, 43),
 }  # fmt: skip
 _GUARDED: dict[str, tuple[int | None, int | None]] = {
     "ioctl": (16, 29), "fcntl": (72, 25), "tgkill": (234, 131), "prlimit64": (302, 261),

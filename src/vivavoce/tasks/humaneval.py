@@ -1,5 +1,5 @@
-"""Functions to complete from their head and docstring (HumanEval; Chen et al. 2021, arXiv:2107.03374; MIT), and the same
-with many more tests (HumanEval+; Liu et al. 2023, arXiv:2305.01210; Apache-2.0).
+"""Functions to complete from their head and docstring (HumanEval; Chen et al. 2021, arXiv:2107.03374; MIT), and the
+same with many more tests (HumanEval+; Liu et al. 2023, arXiv:2305.01210; Apache-2.0).
 
 Official files: JSON lines with ``prompt``, ``canonical_solution``, ``entry_point`` and ``test``, a program that defines
 ``check(candidate)``. Of HumanEval+ the file whose name ends in OriginFmt, whose ``test`` holds inputs and results.

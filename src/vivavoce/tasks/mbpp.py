@@ -1,8 +1,8 @@
-"""Basic Python programs from a sentence and its tests (MBPP; Austin et al. 2021, arXiv:2108.07732; CC BY 4.0), and the same
-with many more tests (MBPP+; Liu et al. 2023, arXiv:2305.01210; Apache-2.0).
+"""Basic Python programs from a sentence and its tests (MBPP; Austin et al. 2021, arXiv:2108.07732; CC BY 4.0), and the
+same with many more tests (MBPP+; Liu et al. 2023, arXiv:2305.01210; Apache-2.0).
 
-Official files: JSON lines with ``text`` (or ``prompt``), ``code`` and ``test_list``, asserts that are shown and must hold.
-Of MBPP+ the file whose name ends in OriginFmt, whose ``test`` holds inputs and results; of its asserts one is shown.
+Official files: JSON lines with ``text`` (or ``prompt``), ``code`` and ``test_list``, asserts that are shown and must
+hold. Of MBPP+ the file whose name ends in OriginFmt, whose ``test`` holds inputs and results; of its asserts one is shown.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def _read(row: Row) -> Case:
     asserts, code = [str(line) for line in row.value.get("test_list") or ()], row.text("code").replace("\r\n", "\n")
     name = _tested(asserts, code)
     if name is None:
-        raise DataError(
-            "no assert in test_list calls a function that code defines", row.where, "use the official files"
-        )
+        raise DataError("test_list calls no function that code defines", row.where, "use the official files")
     setup = [str(row.value.get("test_setup_code") or ""), *map(str, row.value.get("test_imports") or ())]
     plus = row.value.get("test")
     tests = "\n".join([*setup, without_numpy(str(plus)) if plus else "\n".join(asserts)])

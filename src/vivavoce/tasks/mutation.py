@@ -9,8 +9,9 @@ import ast
 import copy
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-_OPERATORS: dict[type[ast.AST], type[ast.AST]] = {
+_OPERATORS: dict[type[ast.AST], type[Any]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitXor: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
     ast.LShift: ast.RShift, ast.RShift: ast.LShift,
@@ -38,7 +39,8 @@ def mutants(program: str, name: str, at_most: int) -> Iterator[str]:
         if _change(list(ast.walk(changed))[place]):
             made += 1
             yield ast.unparse(changed)
-    yield f"{ast.unparse(tree)}\n\n_right = {name}\n\ndef {name}(*args, **kwargs):\n    return (_right(*args, **kwargs), 1)\n"
+    other = f"def {name}(*args, **kwargs):\n    return (_right(*args, **kwargs), 1)\n"
+    yield f"{ast.unparse(tree)}\n\n_right = {name}\n\n{other}"
 
 
 def _change(node: ast.AST) -> bool:
@@ -47,10 +49,10 @@ def _change(node: ast.AST) -> bool:
         case ast.BinOp() | ast.BoolOp() | ast.AugAssign():
             other = _OPERATORS.get(type(node.op))
             if other is not None:
-                node.op = other()  # pyright: ignore[reportAttributeAccessIssue]
+                node.op = other()
             return other is not None
         case ast.Compare():
-            node.ops[0] = _OPERATORS[type(node.ops[0])]()  # pyright: ignore[reportArgumentType]
+            node.ops[0] = _OPERATORS[type(node.ops[0])]()
             return True
         case ast.Constant():
             node.value = _changed(node.value)
@@ -58,7 +60,7 @@ def _change(node: ast.AST) -> bool:
     return False
 
 
-def _changed(value: object) -> object:
+def _changed(value: Any) -> Any:
     """Another value of the same kind; a docstring stays, because no test could tell."""
     match value:
         case bool():

@@ -22,12 +22,13 @@ from vivavoce.tasks.samples import Sample
 
 FORMAT = "Write the whole program in one ```python block, with the imports that it needs."
 LIMITS = Limits(wall_s=60, cpu_s=20, memory_mb=4096)
-"""What an answer may use with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+ takes
-several seconds of CPU time, and one of MBPP+ 2.2 GB."""
+"""What an answer may use with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+
+takes several seconds of CPU time, and one of MBPP+ 2.2 GB."""
 _MUTANTS = 8
 """So many are tried until one fails; a change may well leave a program right."""
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_TRAIN, _TEST = Part("train"), Part("test")
 _PYTHON = {"", "python", "python3", "py", "python2"}
 _BEGINS = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
 _GOES_ON = re.compile(r"[ \t#@)\]}\"']|def |async def |class |import |from \w|\w+ *(?::[^=\n]*)?=[^=]|$")
@@ -136,8 +137,8 @@ def programs(
     name: str,
     options: Official,
     read: Callable[[Row], Case],
-    train: Part = Part("train"),
-    test: Part = Part("test"),  # noqa: B008
+    train: Part = _TRAIN,
+    test: Part = _TEST,
 ) -> Programs:
     """A benchmark of programs, with what ``read`` finds in a row."""
     cases = dict[str, Case]()
