@@ -28,9 +28,9 @@ from vivavoce.sandbox import kernel
 BOX = "/box"
 _MODULES = (
     "abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy csv "
-    "dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io itertools json keyword "
-    "locale math numbers operator os pprint queue random re secrets statistics string struct sys textwrap threading time timeit "
-    "traceback types typing unicodedata uuid zlib"
+    "dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io "
+    "itertools json keyword locale math numbers operator os pprint queue random re secrets statistics "
+    "string struct sys textwrap threading time timeit traceback types typing unicodedata uuid zlib"
 )
 """Loaded before the first program, because without a root of their own programs cannot open the files of others."""
 _REPORT_MOST = 65_536

@@ -2,7 +2,8 @@
 same with many more tests (MBPP+; Liu et al. 2023, arXiv:2305.01210; Apache-2.0).
 
 Official files: JSON lines with ``text`` (or ``prompt``), ``code`` and ``test_list``, asserts that are shown and must
-hold. Of MBPP+ the file whose name ends in OriginFmt, whose ``test`` holds inputs and results; of its asserts one is shown.
+hold. Of MBPP+ the file whose name ends in OriginFmt, whose ``test`` holds inputs and results; of its asserts one is
+shown.
 """
 
 from __future__ import annotations
