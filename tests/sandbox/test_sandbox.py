@@ -190,3 +190,21 @@ def test_where_no_level_holds_no_program_is_run(monkeypatch: pytest.MonkeyPatch)
             Sandbox(1)
     finally:
         running.machine_level.cache_clear()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_which_level_holds_is_said_once(
+    level: Level, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from vivavoce.sandbox import running
+
+    monkeypatch.setattr(running, "machine_level", lambda: level)
+    running.shared.cache_clear()
+    try:
+        with caplog.at_level("INFO"):
+            assert running.shared() is running.shared()
+    finally:
+        running.shared().close()
+        running.shared.cache_clear()
+    assert len(caplog.records) == 1
+    assert ("allows no namespaces" in caplog.text) == (level == "filter")

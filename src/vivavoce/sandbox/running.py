@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import logging
 import os
 import select
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from vivavoce.errors import MissingDependency
 
+_log = logging.getLogger(__name__)
 Level = Literal["namespaces", "filter"]
 Ended = Literal[
     "passed", "failed", "error", "time", "cpu", "memory", "output", "forbidden", "exited", "killed", "sandbox"
@@ -148,8 +150,12 @@ def machine_level() -> Level:
 
 @cache
 def shared() -> Sandbox:
-    """The sandbox that this process's tasks grade by."""
+    """The sandbox that this process's tasks grade by; it is said once which level the machine allows."""
     sandbox = Sandbox()
+    if sandbox.level == "filter":
+        _log.warning("programs run under a filter of system calls alone: this machine allows no namespaces")
+    else:
+        _log.info("programs run in namespaces of their own, under a filter of system calls")
     atexit.register(sandbox.close)
     return sandbox
 

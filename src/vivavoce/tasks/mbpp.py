@@ -19,6 +19,7 @@ from vivavoce.tasks.rows import Row
 
 OFFICIAL = [
     {"train_path": "mbpp/train.jsonl*", "test_path": "mbpp/test*.jsonl*"},
+    {"train_path": "mbpp/validation.jsonl*", "test_path": "mbpp/prompt.jsonl*"},
     {"test_path": "mbpp_plus/MbppPlus-OriginFmt*.jsonl*"},
 ]
 _CALLED = re.compile(r"[A-Za-z_]\w*(?=\s*\()")

@@ -24,8 +24,8 @@ FORMAT = "Write the whole program in one ```python block, with the imports that 
 LIMITS = Limits(wall_s=60, cpu_s=20, memory_mb=4096)
 """What an answer may use with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+
 takes several seconds of CPU time, and one of MBPP+ 2.2 GB."""
-_MUTANTS = 8
-"""So many are tried until one fails; a change may well leave a program right."""
+_MUTANTS, _SHORT = 8, Limits(wall_s=10, cpu_s=2, memory_mb=4096)
+"""So many are tried until one fails: a change may well leave a program right, or make it loop."""
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _TRAIN, _TEST = Part("train"), Part("test")
@@ -158,10 +158,10 @@ def run(program: str, case: Case) -> Outcome:
 
 
 def _wrong(case: Case) -> str:
-    """The first mutant that does not pass; the last one tried where all do, for the check to show."""
+    """The first mutant that a test finds out within seconds; where none is, the last one, for the check to show."""
     tried = ""
     for tried in mutants(case.reference, case.name, _MUTANTS):
-        if not run(tried, case).passed:
+        if shared().run(Program(tried, case.tests), _SHORT).ended in ("failed", "error"):
             break
     return tried
 
