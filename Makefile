@@ -41,7 +41,11 @@ docs: setup  ## docs/cli.md from --help
 
 bench: setup  ## speed, side by side with what people use today
 	$(BIN)/viva bench debate
-	$(BIN)/viva bench tree-dpo
+	$(BIN)/viva bench engine
+	$(BIN)/viva bench generate
+	$(BIN)/viva bench sft
+	$(BIN)/viva bench tree-dpo --shape 1x1 --shape 2x2 --shape 3x3
+	$(BIN)/viva bench on-policy
 
 # Trained once from nothing, where the models do not lie in the package yet.
 $(SCHOOLHOUSE)/cyd: | setup

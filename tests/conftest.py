@@ -30,6 +30,12 @@ def fair_svamp() -> Path:
     return _data("fair_svamp")
 
 
+@pytest.fixture(scope="session")
+def bfcl() -> Path:
+    """Folder of the function-calling leaderboard's questions and answers."""
+    return _data("bfcl")
+
+
 def _data(name: str) -> Path:
     for folder in (ROOT / "shared", ROOT.parent / "shared"):
         if (folder / "data" / name).is_dir():

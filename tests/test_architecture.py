@@ -20,6 +20,7 @@ ROOMS = [
     "graph",
     "tasks",
     "agents",
+    "environments",
     "debate",
     "data",
     "config",

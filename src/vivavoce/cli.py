@@ -205,8 +205,27 @@ def plan(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
             "rules allow. --pilot 20 asks 20 questions first and comes closer"
         )
+    if not from_:
+        _say_saved(loaded, set_, recipe, total)
     if unpriced := [a.name for a in loaded.teachers if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:
+    """What a recipe that debates only where it pays spares."""
+    from vivavoce import plugins
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+
+    where = {"if_drafts_disagree": "drafts disagree", "if_student_wrong": "the student is wrong"}
+    rule = getattr(loaded.rules, "later_rounds", "always")
+    if rule == "always":
+        return
+    held = plugins.load("methods", loaded.method, "method").plan(_load(path, [*set_, "debate.later_rounds=always"]))
+    calls = sum(p.calls.expected for p in held) - total["calls"].expected
+    paid = sum(p.money.expected for p in held) - total["money"].expected
+    said = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
+    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{said}")
 
 
 def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
@@ -226,7 +245,8 @@ def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
 @app.command()
 def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     """What a run has cost by now: calls, hits, failures, tokens, money and seconds, by stage and agent."""
-    from vivavoce.report.costs import facts, lines, money, total
+    from vivavoce.progress import say
+    from vivavoce.report.costs import cut_off, facts, lines, money, total
     from vivavoce.report.sources import Sources
 
     sources = Sources(run_path)
@@ -234,7 +254,8 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     if none:
         raise DataError(none, str(run_path), "give the directory of a run that has started")
     if as_json:
-        typer.echo(json.dumps(facts(found, sources.recipe), indent=2, ensure_ascii=False))
+        told = {**facts(found, sources.recipe), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     told = lines(found, sources.recipe)
     rows = [
@@ -249,7 +270,14 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
         for line in [*told, total(told)]
     ]
     heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
-    _print_table(("stage", "agent", *heads, str(sources.recipe.get("currency", "money")), "seconds"), rows)
+    currency = str(sources.recipe.get("currency", "money"))
+    _print_table(("stage", "agent", *heads, currency, "seconds"), rows)
+    cut = cut_off(sources.under_way(), sources.recipe)
+    if cut["calls"]:
+        say(
+            f"{cut['calls']:,} more calls are under way, or a kill cut them off: at most {cut['tokens']:,} tokens and "
+            f"{money(cut['money'])} {currency}, which caps count as spent"
+        )
 
 
 @app.command()
@@ -267,6 +295,7 @@ def doctor(
     from dataclasses import asdict
 
     from vivavoce.methods.doctor import examine
+    from vivavoce.progress import say
 
     found = []
     for finding in examine(_load(recipe, set_), out, offline):
@@ -277,7 +306,9 @@ def doctor(
             )
     if as_json:
         typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
-    if any(f.level == "failed" for f in found):
+    failed, warned = (sum(f.level == level for f in found) for level in ("failed", "warning"))
+    say(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order")
+    if failed:
         raise typer.Exit(1)
 
 

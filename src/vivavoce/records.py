@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
-NodeKind = Literal["answer", "critique", "reflection", "rationale", "review", "verdict"]
+NodeKind = Literal["answer", "critique", "reflection", "rationale", "review", "verdict", "action", "observation"]
 Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "error"]
 T = TypeVar("T")
 
@@ -148,6 +148,14 @@ def node(
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool, read from what an agent said."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One continuation of a context, and the node that said it."""
 
@@ -255,6 +263,7 @@ __all__ = [
     "State",
     "Status",
     "Token",
+    "ToolCall",
     "Tree",
     "Usage",
     "View",

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,11 +48,7 @@ class Standing:
 
     title: str
     total: int
-    stage: str = ""
-    """Its label in the cost ledger, for a stage that asks a committee."""
     done: int = 0
-    finished: set[str] = field(default_factory=set)
-    """Questions that the committee is through with."""
 
 
 class Run:
@@ -64,17 +60,15 @@ class Run:
         self.standing: Standing | None = None
 
     @contextmanager
-    def counting(self, title: str, total: int, stage: str = "") -> Iterator[Callable[..., None]]:
-        """A progress bar with what is spent by now, and what will be at its end; tell it ``(n, question)``."""
-        at = self.standing = Standing(title, total, stage)
+    def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
+        """A progress bar with what is spent by now, and what will be at its end; tell it how many are done."""
+        at = self.standing = Standing(title, total)
         ledger = self.journal.ledger
         before = ledger.run.money
         with bar(title, total) as advance:
 
-            def count(n: int = 1, question: str | None = None) -> None:
+            def count(n: int = 1) -> None:
                 at.done += n
-                if question is not None:
-                    at.finished.add(question)
                 spent, note = ledger.run.money, ledger.said
                 if spent > before and 0.05 * total < at.done < total:
                     note += f", about {money(before + (spent - before) * total / at.done)} after this"

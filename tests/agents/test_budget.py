@@ -187,24 +187,31 @@ def test_failed_calls_cost_what_the_endpoint_told(tmp_path: Path) -> None:
         assert (cost.calls, cost.failures, cost.usage) == (1, 1, Usage(200, 40)), "both attempts were paid"
 
 
-def test_a_cancelled_call_gives_back_what_it_reserved(tmp_path: Path) -> None:
+def test_a_call_that_is_cut_off_counts_as_spent_and_one_that_waited_does_not(tmp_path: Path) -> None:
+    """Nobody knows whether the endpoint charged it, so the cap holds whatever it did; the next session knows it too."""
+
     async def respond(_messages: Any, _sampling: Any, seed: int) -> str:
         await asyncio.sleep(60 if seed == 0 else 0)
         return "x"
 
     async def run(journal: Journal) -> None:
         ada = Scripted("ada", respond)
-        first = asyncio.create_task(journal.call(ada, ask(0), SAMPLING, 0))
-        await asyncio.sleep(0.01)
-        second = asyncio.create_task(journal.call(ada, ask(1), SAMPLING, 1))
-        third = asyncio.create_task(journal.call(ada, ask(2), SAMPLING, 2))
+        first, second, third = (asyncio.create_task(journal.call(ada, ask(i), SAMPLING, i)) for i in range(3))
         await asyncio.sleep(0.01)
         third.cancel()
+        await asyncio.sleep(0.01)
         first.cancel()
         assert (await second).reply is not None
         with pytest.raises(BudgetReached):
             await journal.call(ada, ask(3), SAMPLING, 3)
 
-    with Journal(tmp_path / "journal.sqlite", ledger=Ledger(run=Caps(calls=1))) as journal:
-        asyncio.run(run(journal))
-        assert len(journal) == 1
+    for cap, calls in ((2, 1), (3, 2)):
+        with Journal(tmp_path / "journal.sqlite", ledger=Ledger(run=Caps(calls=cap))) as journal:
+            if cap == 2:
+                asyncio.run(run(journal))
+            else:
+                asyncio.run(journal.call(Scripted("ada", respond), ask(4), SAMPLING, 4))
+            assert len(journal) == calls
+            assert [(agent, n) for agent, n, _ in journal.under_way()] == [("ada", 1)]
+            with pytest.raises(BudgetReached):
+                asyncio.run(journal.call(Scripted("ada", respond), ask(5), SAMPLING, 5))

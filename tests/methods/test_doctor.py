@@ -66,7 +66,12 @@ def test_a_sound_recipe_is_found_sound_and_an_offline_one_asks_nobody(
     shown = CliRunner().invoke(app, ["doctor", str(tmp_path / "r.yaml")])
     assert shown.exit_code == 0, shown.output
     assert server.requests == before + 2 * 5
-    for line in ("endpoint ada: reached", "seeds at temperature 1 give different texts", "12 train questions"):
+    for line in (
+        "endpoint ada: reached",
+        "seeds at temperature 1 give different texts",
+        "12 train questions",
+        "0 failed",
+    ):
         assert line in shown.output
 
 
@@ -127,6 +132,20 @@ def test_a_context_that_the_worst_case_does_not_fit_is_found(values: dict[str, A
     bad = one(findings(values, offline=True), "context student", "512")
     assert bad.level == "failed"
     assert "max_new_tokens" in bad.do
+
+
+@pytest.mark.parametrize(
+    ("context", "level", "said"),
+    [(900, "failed", "a plain question and its answer take"), (1200, "warning", "but the context has 1,200")],
+)
+def test_a_context_that_an_endpoint_tells_of_is_held_against_the_longest_calls(
+    values: dict[str, Any], context: int, level: str, said: str
+) -> None:
+    with WordServer(TEACHERS, context=context) as short:
+        values["teachers"][0] = reached("ada", short.base_url)
+        found = findings(values)
+    assert one(found, "context ada", said).level == level
+    assert one(found, "context bob", "the endpoint does not tell").level == "ok"
 
 
 def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp_path: Path) -> None:

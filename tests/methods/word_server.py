@@ -6,10 +6,12 @@ temperature is not 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -45,17 +47,37 @@ class Teacher(NamedTuple):
     words: int
 
 
-class WordServer:
-    """Serves the models ``teachers``. ``requests`` counts what was answered, and ``spent`` its tokens.
+class Asked(NamedTuple):
+    """One call that was answered."""
 
-    ``frozen`` ignores temperature and seed, ``fickle`` never says the same twice, ``silent`` tells no usage.
+    key: str
+    model: str
+    question: str
+    prompt: int
+    completion: int
+
+
+class WordServer:
+    """Serves ``teachers``. ``requests`` counts what was answered, ``spent`` its tokens, ``asked`` holds each call.
+
+    ``frozen`` ignores temperature and seed, ``fickle`` never says the same twice, ``silent`` tells no usage. An answer
+    takes ``latency_s``. The list of models tells of ``context`` tokens, if of any.
     """
 
     def __init__(
-        self, teachers: dict[str, Teacher], *, frozen: bool = False, fickle: bool = False, silent: bool = False
+        self,
+        teachers: dict[str, Teacher],
+        *,
+        frozen: bool = False,
+        fickle: bool = False,
+        silent: bool = False,
+        latency_s: float = 0.0,
+        context: int | None = None,
     ):
         self.teachers, self.frozen, self.fickle, self.silent = teachers, frozen, fickle, silent
+        self.latency_s, self.context = latency_s, context
         self.requests, self.spent = 0, [0, 0]
+        self.asked: list[Asked] = []
         self._lock = threading.Lock()
         outer = self
 
@@ -66,12 +88,21 @@ class WordServer:
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 status, answer = outer._answer(asked)
+                time.sleep(outer.latency_s)
+                self._send(status, answer)
+
+            def do_GET(self) -> None:
+                told = {} if outer.context is None else {"max_model_len": outer.context}
+                self._send(200, {"object": "list", "data": [{"id": name, **told} for name in outer.teachers]})
+
+            def _send(self, status: int, answer: dict[str, Any]) -> None:
                 body = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):  # who asked may have been killed
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -107,6 +138,8 @@ class WordServer:
         with self._lock:
             self.spent[0] += usage["prompt_tokens"]
             self.spent[1] += usage["completion_tokens"]
+            key = digest([asked["model"], asked["messages"], asked["seed"]])
+            self.asked.append(Asked(key, asked["model"], _question(asked["messages"]), *usage.values()))
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         told = {} if self.silent else {"usage": usage}
@@ -118,6 +151,10 @@ class WordServer:
             "choices": [choice],
             **told,
         }
+
+
+def _question(messages: list[dict[str, str]]) -> str:
+    return re.findall(r"On day (\d+),", messages[-1]["content"])[0] if "On day" in messages[-1]["content"] else ""
 
 
 def _tokens(text: str) -> int:
@@ -133,7 +170,9 @@ def _said(prompt: str, teacher: Teacher, rng: random.Random) -> str:
     gold = sum(map(int, numbers[0]))
     heard = "Several experts" in prompt and f"Final answer: {gold}" in prompt
     right = rng.random() < (0.8 if heard else teacher.right)
-    if "do not\nwrite a new answer" in prompt:
+    if "in square brackets" in prompt:
+        return f"{talk}. [{rng.randrange(1, 6)}]"
+    if "Name the mistakes" in prompt or "do not\nwrite a new answer" in prompt:
         return f"{talk}, and there it goes astray."
     return f"{talk}.\nFinal answer: {gold if right else gold + rng.randrange(1, 3)}"
 

@@ -3,7 +3,8 @@
 A cap stands for the run, for an agent or for one question in one stage. A call waits while what others have reserved
 leaves it no room, and is refused where nothing that is in flight can give any back. So the sum of what was spent never
 passes a cap by more than calls cost beyond their reservation, which is one token for each byte of the request, and
-``max_new_tokens``. Three things may cost more: an attempt that a backend repeats after the endpoint counted it, a chat
+``max_new_tokens``. A call that was cut off, by a kill too, counts with what it reserved, for nobody knows whether the
+endpoint charged it. Three things may cost more: an attempt that a backend repeats after the endpoint counted it, a chat
 template longer than the request's own JSON, and an endpoint that reports no usage (it counts as 0). Seconds cannot be
 reserved: after the last one no call is admitted, and those that were end in their own time.
 """
@@ -192,6 +193,8 @@ class Ticket:
 
     agent: str
     held: _Held
+    most: Usage
+    """What the call may take at most."""
     accounts: tuple[Account, ...]
 
 
@@ -221,13 +224,15 @@ class Ledger:
         """Why no further call is made, once a cap of the run or of an agent is reached."""
         caps = [run, question, *agents.values()]
         self._weighs = any(c.money is not None or c.tokens is not None for c in caps)
+        self.lasting = any((c.money, c.tokens, c.calls) != (None, None, None) for c in (run, *agents.values()))
+        """Whether reservations must outlive a kill: a call that was under way then may have been charged."""
         self.needs_calls = bool(question) or any(c.seconds is not None for c in caps)
         """Whether the past must be told call by call, not in sums."""
         self._in_flight = 0
         self._drained: list[asyncio.Future[None]] = []
 
     def recall(self, past: Iterable[Spent]) -> None:
-        """Take in what earlier sessions spent, in the order in which the calls began."""
+        """Take in what earlier sessions spent, and may have, in the order in which the calls began."""
         until = dict[int, float]()
         for call in past:
             money = self.cost(call.agent, call.usage)
@@ -247,7 +252,7 @@ class Ledger:
 
         Raises BudgetReached where the run or the agent has, once all calls in flight are written down.
         """
-        held = _Held(0.0, 0)
+        held, most = _Held(0.0, 0), Usage()
         if self._weighs:
             most = Usage(len(request.encode()), new_tokens)
             held = _Held(self.cost(agent, most), most.prompt + most.completion)
@@ -264,14 +269,14 @@ class Ledger:
             self._give_back(entered, held)
             raise
         self._in_flight += 1
-        return Ticket(agent, held, tuple(entered))
+        return Ticket(agent, held, most, tuple(entered))
 
-    def settle(self, ticket: Ticket, usage: Usage, calls: int = 1) -> None:
-        """A call has ended and is written down; with ``calls`` 0 it was cut off."""
+    def settle(self, ticket: Ticket, usage: Usage) -> None:
+        """A call has ended: it is written down, or was cut off and counts with the most that it may have taken."""
         self._in_flight -= 1
         money = self.cost(ticket.agent, usage)
         for account in reversed(ticket.accounts):
-            account.leave(ticket.held, usage, money, calls)
+            account.leave(ticket.held, usage, money)
         if self.reached is not None and not self._in_flight:
             for waiting in self._drained:
                 if not waiting.done():

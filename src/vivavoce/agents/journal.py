@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS calls (
     latency_s REAL NOT NULL, attempts INTEGER NOT NULL, created_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS hits (
     agent TEXT NOT NULL, stage TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, stage)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS under_way (
+    id INTEGER PRIMARY KEY, agent TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL);
 PRAGMA user_version = {_VERSION};
 """
 _COLUMNS = (
@@ -76,6 +78,11 @@ _PAST = """
 SELECT agent, stage, json_extract(tags, '$.problem'), prompt_tokens, completion_tokens, cached_tokens, attempts,
        created_at - latency_s AS begun, created_at
 FROM calls ORDER BY begun
+"""
+# Calls that were sent under a cap and are not written down, with what each may take at most. One leaves when its reply
+# is written; those that a kill or a cancellation cut off stay, and count as spent.
+_UNDER_WAY = """
+SELECT agent, '', NULL, sum(prompt_tokens), sum(completion_tokens), 0, count(*), 0.0, 0.0 FROM under_way GROUP BY agent
 """
 _TALLIES = """
 SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''),
@@ -187,7 +194,7 @@ class Journal:
     ) -> None:
         self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
         self._in_flight: dict[str, _Flight] = {}
-        self._pending: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
+        self._pending: list[tuple[tuple[Any, ...], int | None, asyncio.Future[None]]] = []
         self._hits: Counter[tuple[str, str]] = Counter()
         self._batches: dict[str, Batches] = {}
         self._db = self._open()
@@ -195,9 +202,8 @@ class Journal:
         self.ledger = ledger or Ledger()
         self.ledger.recall(
             Spent(agent, stage, question, Usage(prompt, completion, cached), calls, begun, ended)
-            for agent, stage, question, prompt, completion, cached, calls, begun, ended in self._db.execute(
-                _PAST if self.ledger.needs_calls else _SUMS
-            )
+            for past in (_PAST if self.ledger.needs_calls else _SUMS, *([] if read_only else [_UNDER_WAY]))
+            for agent, stage, question, prompt, completion, cached, calls, begun, ended in self._db.execute(past)
         )
 
     def _open(self) -> sqlite3.Connection:
@@ -320,6 +326,15 @@ class Journal:
             for agent, stage, calls, hits, failures, prompt, completion, cached, seconds in self._db.execute(_COSTS)
         ]
 
+    def under_way(self) -> list[tuple[str, int, Usage]]:
+        """By agent, calls that were sent under a cap and are not written down, and what they may take at most.
+
+        Where no session of the run is at work they were cut off: asked for again, and counted in caps as spent.
+        """
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'under_way'").fetchone():
+            return []  # read from a journal that an earlier version made
+        return [(row[0], row[6], Usage(row[3], row[4])) for row in self._db.execute(_UNDER_WAY)]
+
     def by_question(self) -> Iterator[Tally]:
         """Calls and tokens by stage, agent, question and kind, in the order in which they were first written."""
         for row in self._db.execute(_TALLIES):
@@ -344,18 +359,27 @@ class Journal:
         ticket = await self.ledger.admit(agent.name, row[3], question, row[5], sampling.max_new_tokens)
         if ticket is None:
             return Answered(row[0], error=AgentError("budget", "the question has reached its cap"))
-        usage, made = Usage(), 0
+        usage, sent = ticket.most, None  # what a call that is cut off counts as
         try:
-            answered, usage = await self._made(agent, messages, sampling, seed, row)
-            made = 1
+            # a batch is taken up again, and its calls with it; any other call is lost with the process
+            if self.ledger.lasting and getattr(agent, "batch", None) is None:
+                most = (agent.name, usage.prompt, usage.completion)
+                sent = self._db.execute("INSERT INTO under_way VALUES (NULL, ?, ?, ?)", most).lastrowid
+            answered, usage = await self._made(agent, messages, sampling, seed, row, sent)
         finally:
-            self.ledger.settle(ticket, usage, made)
+            self.ledger.settle(ticket, usage)
         return answered
 
     async def _made(
-        self, agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int, row: tuple[str, ...]
+        self,
+        agent: Agent,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        seed: int,
+        row: tuple[str, ...],
+        sent: int | None,
     ) -> tuple[Answered, Usage]:
-        """The call itself, written down; and what it cost."""
+        """The call itself, written down in place of ``sent``; and what it cost."""
         started = time.perf_counter()
         try:
             if getattr(agent, "batch", None) is None:
@@ -373,7 +397,7 @@ class Journal:
             error.detail if error else None,
         )
         numbers = (usage.prompt, usage.completion, usage.cached, time.perf_counter() - started, time.time())
-        self._pending.append(((*row, *outcome, *numbers), written))
+        self._pending.append(((*row, *outcome, *numbers), sent, written))
         # Group commit: the flush runs after everything that is ready now, so replies that came together share one
         # transaction. One flush is scheduled for each row; those after the first find nothing left to do.
         loop.call_soon(self._flush)
@@ -398,13 +422,16 @@ class Journal:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             with self._db:
-                self._db.executemany(_WRITE, [row for row, _ in pending])
+                self._db.executemany(_WRITE, [row for row, *_ in pending])
+                self._db.executemany(
+                    "DELETE FROM under_way WHERE id = ?", [(i,) for _, i, _ in pending if i is not None]
+                )
                 self._db.executemany(_COUNT_HITS, [(*where, count) for where, count in hits.items()])
                 if self._batches and self._notes is not None:
-                    self._notes.settle([row[0] for row, _ in pending if row[_REASON] != UNREAD])
+                    self._notes.settle([row[0] for row, *_ in pending if row[_REASON] != UNREAD])
         except sqlite3.Error as error:  # the disk is full, or the file was taken away: every caller hears of it
             failure = error
-        waiting = [written for _, written in pending if not written.done()]  # one whose caller was cancelled is done
+        waiting = [written for *_, written in pending if not written.done()]  # one whose caller was cancelled is done
         for written in waiting:
             if failure is None:
                 written.set_result(None)

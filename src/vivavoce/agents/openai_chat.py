@@ -23,6 +23,7 @@ from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
 _log = logging.getLogger(__name__)
 _URL = "/v1/chat/completions"  # as batches name it, wherever the endpoint is
 _MARK = "vivavoce"
+_CONTEXT = ("max_model_len", "context_length", "max_context_length", "n_ctx", "n_ctx_train")
 _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
 Preset = Literal["openai", "gemini", "mistral", "openrouter", "ollama", "vllm", "sglang", "llama_cpp"]
@@ -119,6 +120,20 @@ class OpenAIChat:
         if reply.usage == Usage():
             self._mark_unmetered()
         return reply
+
+    async def context(self) -> int | None:
+        """Tokens that prompt and reply may have together, as the endpoint's list of models tells; None: it does not.
+
+        Nothing is paid for it. vLLM and SGLang, OpenRouter, Mistral and llama.cpp each have a name of their own for it.
+        """
+        try:
+            listed = json.loads(await self._endpoint.fetch("GET", "/models"))["data"]
+            (mine,) = [m for m in listed if m["id"] == self.options.model]
+            told = {**(mine.get("meta") or {}), **mine}
+        except (AgentError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        found = [told.get(name) for name in _CONTEXT]
+        return next((n for n in found if isinstance(n, int) and n > 0), None)
 
     async def aclose(self) -> None:
         """Close the connections. A later reply opens new ones."""

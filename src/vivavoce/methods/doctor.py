@@ -24,7 +24,7 @@ from vivavoce.data.overlap import overlap
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.errors import AgentError, UserError
-from vivavoce.methods.plan import longest_calls
+from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.token_count import local_folder
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
@@ -58,13 +58,15 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
     for spec in [*recipe.teachers, recipe.student]:
         yield _opened(spec, agents)
     yield from _tokenizers(recipe)
+    longest: dict[str, Lengths] = {}
     if all(f.level != "failed" for f in data):  # what follows is reckoned from the questions
-        yield from _contexts(recipe)
+        longest = longest_calls(recipe)
+        yield from _contexts(recipe, longest)
         planned = plugins.load("methods", recipe.method, "method").plan(recipe)
         yield from _budget(recipe, planned)
         yield from _room(recipe, planned, out or Path("runs") / recipe.name)
     if not offline:
-        yield from _endpoints(recipe, agents)
+        yield from _endpoints(recipe, agents, longest)
 
 
 def _wrong(what: str, error: UserError) -> Finding:
@@ -131,7 +133,8 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
         if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
             return Finding("failed", what, f"{folder} holds no weights", "give the folder of a whole model")
         return Finding("ok", what, f"{spec.backend}, {folder}")
-    return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}; its key is set, if it wants one")
+    key = getattr(getattr(agent, "options", None), "api_key_env", None)
+    return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}" + (f", ${key} is set" if key else ""))
 
 
 def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
@@ -162,23 +165,27 @@ def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
     return dict(pieces) | {t["content"]: t["id"] for t in content.get("added_tokens", [])}
 
 
-def _contexts(recipe: Recipe) -> Iterator[Finding]:
-    for spec, plain, longest in longest_calls(recipe):
-        what, new = f"context {spec.name}", spec.max_new_tokens
-        said = f"prompts of up to {longest:,} tokens, and {new:,} new ones"
-        context = _context(spec)
-        if context is None:
-            yield Finding("ok", what, f"{said}; how long the context is, an endpoint does not tell")
-        elif plain + new > context:
-            do = "lower max_new_tokens, leave long questions out, or take a model that reads more"
-            yield Finding(
-                "failed", what, f"a plain question and its answer take {plain + new:,} of {context:,} tokens", do
-            )
-        elif longest + new > context:
-            do = "set debate.context_tokens, lower max_new_tokens or word_limit; such calls would be cut or fail"
-            yield Finding("warning", what, f"{said}, but the context has {context:,}", do)
-        else:
-            yield Finding("ok", what, f"{said}, of {context:,}")
+def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
+    """Of the models that are here; endpoints are asked later."""
+    for spec in [*recipe.teachers, recipe.student]:
+        if (context := _context(spec)) is not None:
+            yield _fits(spec, longest[spec.name], context)
+
+
+def _fits(spec: AgentSpec, lengths: Lengths, context: int | None) -> Finding:
+    """Whether the longest calls of an agent fit its context."""
+    what, new = f"context {spec.name}", spec.max_new_tokens
+    said = f"prompts of up to {lengths.longest:,} tokens and {new:,} new ones"
+    if context is None:
+        return Finding("ok", what, f"{said}; the endpoint does not tell how many it takes")
+    if lengths.plain + new > context:
+        do = "lower max_new_tokens, leave long questions out, or take a model that reads more"
+        took = lengths.plain + new
+        return Finding("failed", what, f"a plain question and its answer take {took:,} of {context:,} tokens", do)
+    if lengths.longest + new > context:
+        do = "set debate.context_tokens, lower max_new_tokens or word_limit; such calls would be cut or fail"
+        return Finding("warning", what, f"{said}, but the context has {context:,}", do)
+    return Finding("ok", what, f"{said}, of {context:,}")
 
 
 def _context(spec: AgentSpec) -> int | None:
@@ -260,7 +267,7 @@ def _gib(size: float) -> str:
 # --- endpoints
 
 
-def _endpoints(recipe: Recipe, agents: dict[str, Agent]) -> Iterator[Finding]:
+def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Lengths]) -> Iterator[Finding]:
     asked = [s for s in recipe.teachers if s.backend not in ("hf_local", "scripted") and s.name in agents]
     if not asked:
         return
@@ -272,7 +279,7 @@ def _endpoints(recipe: Recipe, agents: dict[str, Agent]) -> Iterator[Finding]:
     say(f"asking {names} {_CALLS} tiny questions each: at most {paid} (--offline: none)")
 
     async def all_of_them() -> list[list[Finding]]:
-        found = await asyncio.gather(*(_asked(s, agents[s.name]) for s in asked))
+        found = await asyncio.gather(*(_asked(s, agents[s.name], longest.get(s.name)) for s in asked))
         await asyncio.gather(*(agents[s.name].aclose() for s in asked))
         return found
 
@@ -280,7 +287,7 @@ def _endpoints(recipe: Recipe, agents: dict[str, Agent]) -> Iterator[Finding]:
         yield from found
 
 
-async def _asked(spec: AgentSpec, agent: Agent) -> list[Finding]:
+async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list[Finding]:
     """What one endpoint shows of itself."""
     what = f"endpoint {spec.name}"
     greedy = Sampling(0.0, max_new_tokens=_NEW_TOKENS, logprobs=spec.logprobs)
@@ -305,7 +312,11 @@ async def _asked(spec: AgentSpec, agent: Agent) -> list[Finding]:
             if there
             else Finding("failed", what, "gives no log-probabilities, which the recipe asks for", do)
         )
-    return [*found, *_temperature(what, spec.samples, first, again, others), *_usage(what, [first, again, *others])]
+    found += [*_temperature(what, spec.samples, first, again, others), *_usage(what, [first, again, *others])]
+    if lengths is not None:
+        tells = getattr(agent, "context", None)
+        found.append(_fits(spec, lengths, await tells() if tells else None))
+    return found
 
 
 _DO = {

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from vivavoce.debate.plan import Planned
-from vivavoce.methods.measured import Measured
+from vivavoce.methods.measured import Measured, measured_run
 from vivavoce.run import Run, Standing
 
 
 def missing(run: Run, plan: Callable[[Any, Measured], list[Planned]]) -> dict[str, Any]:
     """Where the run stands, what it spent, and what is expected to come, by what was measured so far."""
     at, account = run.standing or Standing("", 0), run.journal.ledger.run
-    measured = Measured(run.journal.by_question(), {at.stage: at.finished} if at.stage else {})
-    planned = plan(run.recipe, measured)
+    planned = plan(run.recipe, measured_run(run.path))
 
     def left(of: str, spent: float) -> float:
         return max(0.0, sum(getattr(p, of).expected for p in planned) - spent)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
 from vivavoce.config import AgentSpec, Recipe
@@ -131,12 +131,16 @@ def plan_review(
     return plan.made
 
 
-def longest_calls(recipe: Recipe) -> list[tuple[AgentSpec, int, int]]:
-    """Prompt tokens of each agent's longest plain question, and of its longest call where everybody says all that
-    they may."""
-    plan = _Plan(recipe, recipe.rules, None)
-    longest = plan.longest()
-    return [(spec, *longest[spec.name]) for spec, _ in plan.everybody]
+class Lengths(NamedTuple):
+    """Prompt tokens of an agent's longest plain question, and of its longest call where everybody says all they may."""
+
+    plain: int
+    longest: int
+
+
+def longest_calls(recipe: Recipe) -> dict[str, Lengths]:
+    """The longest prompts of each agent, by its name."""
+    return {name: Lengths(*found) for name, found in _Plan(recipe, recipe.rules, None).longest().items()}
 
 
 class _Plan:

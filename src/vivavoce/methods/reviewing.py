@@ -65,7 +65,6 @@ class ReviewSession(Session[ReviewRules]):
         members = [student, *authors, *commenters, *judges]
         return await self._graphs(
             stage,
-            panel.stage,
             members,
             self.rules,
             problems,

@@ -97,7 +97,6 @@ class Session(Generic[R]):
     async def _graphs(
         self,
         stage: str,
-        ledger_stage: str,
         members: Sequence[Member],
         rules: Rules,
         problems: Sequence[Problem],
@@ -118,8 +117,8 @@ class Session(Generic[R]):
         path = self.run.path / "graphs" / f"{stage}.jsonl"
         if (graphs := self.run.cached(path, depends) or self.run.cached(path, capped)) is not None:
             return stored(graphs)
-        with self.run.counting(f"{stage} questions", len(problems), ledger_stage) as advance:
-            made = await ask(lambda graph: advance(1, graph.problem.id))
+        with self.run.counting(f"{stage} questions", len(problems)) as advance:
+            made = await ask(lambda _: advance())
         short = failed = 0
         for g in made:
             short, failed = short + g.cut_short, failed + len(g.failures())
@@ -146,7 +145,6 @@ class Session(Generic[R]):
         )
         return await self._graphs(
             stage,
-            committee.stage,
             members,
             rules,
             problems,

@@ -8,6 +8,7 @@ from typing import Any
 
 from vivavoce.agents.budget import FREE, Price, money
 from vivavoce.agents.journal import Cost
+from vivavoce.records import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,7 @@ class Line:
 
 def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
     """The ledger by stage and agent, priced as ``recipe`` (plain values) says."""
-    agents = [*recipe.get("teachers", ()), *([recipe["student"]] if "student" in recipe else [])]
-    prices = {a["name"]: Price.model_validate(a["price"]) for a in agents if a.get("price")}
+    prices = _prices(recipe)
     found = [
         Line(
             c.stage,
@@ -46,6 +46,21 @@ def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
         for c in costs
     ]
     return sorted(found, key=lambda line: (line.stage, line.agent))
+
+
+def _prices(recipe: Mapping[str, Any]) -> dict[str, Price]:
+    agents = [*recipe.get("teachers", ()), *([recipe["student"]] if "student" in recipe else [])]
+    return {a["name"]: Price.model_validate(a["price"]) for a in agents if a.get("price")}
+
+
+def cut_off(under_way: Iterable[tuple[str, int, Usage]], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The most that calls took of which no answer is written down: see :meth:`Journal.under_way`."""
+    prices, cut = _prices(recipe), list(under_way)
+    return {
+        "calls": sum(calls for _, calls, _ in cut),
+        "tokens": sum(most.prompt + most.completion for *_, most in cut),
+        "money": sum(prices.get(agent, FREE).of(most) for agent, _, most in cut),
+    }
 
 
 def total(found: Iterable[Line]) -> Line:
@@ -65,4 +80,4 @@ def facts(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Line", "facts", "lines", "money", "total"]
+__all__ = ["Line", "cut_off", "facts", "lines", "money", "total"]

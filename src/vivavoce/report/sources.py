@@ -12,6 +12,7 @@ import yaml
 from vivavoce.agents.journal import Cost, Journal
 from vivavoce.errors import DataError, RunConflict
 from vivavoce.graph import Graph, read_graphs
+from vivavoce.records import Usage
 
 _MARKS = ("recipe.yaml", "manifest.json", "results.json", "journal.sqlite", "graphs")
 
@@ -59,6 +60,14 @@ class Sources:
                 return journal.costs(), ""
         except (DataError, RunConflict) as error:
             return [], error.what
+
+    def under_way(self) -> list[tuple[str, int, Usage]]:
+        """Calls of which the ledger has no answer: see :meth:`Journal.under_way`."""
+        try:
+            with Journal(self.path / "journal.sqlite", read_only=True) as journal:
+                return journal.under_way()
+        except (DataError, RunConflict):
+            return []
 
     def curves(self) -> list[Curve]:
         """The loss curves, in the order in which the comparison names the arms, then by name."""

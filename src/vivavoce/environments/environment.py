@@ -1,0 +1,178 @@
+"""What an environment is, and the record of an episode in it.
+
+An episode is a prompt, then steps: the agent's action and what the environment answered. ``Episode.before(m)`` is the
+state of step m: the agent's own earlier actions, the real observations, and nothing that came later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from vivavoce.records import Message, Node, Status, ToolCall, digest, node
+
+Ended = Literal["done", "turns", "time", "no_action"]
+"""The environment said so, a limit was met, or the agent's call failed for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that an agent may call. ``parameters`` is a JSON schema of type ``object``."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+    def schema(self) -> dict[str, Any]:
+        """The form of OpenAI's ``tools``, which chat templates read too."""
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What the agent did: its words, which are what is trained, and the calls read from them, in order."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    malformed: str = ""
+    """What is wrong with calls that cannot be read; the environment tells the agent so, and goes on."""
+    status: Status = "ok"
+    call: str | None = None
+    """Journal key of the model call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the agent is shown next. ``done``: the episode is over, and the messages may be none."""
+
+    messages: tuple[Message, ...]
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an episode ends though the goal was not reached."""
+
+    turns: int = 30
+    time_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        assert min(self.turns, self.time_s) > 0, self
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One world in which one episode at a time runs. Methods are async, because a simulated user may be a model.
+
+    Equal tasks, seeds and actions give equal observations, so that an episode can be replayed.
+    """
+
+    name: str
+    tools: tuple[Tool, ...]
+    limits: Limits
+
+    async def reset(self, task: str, seed: int) -> Observation:
+        """Begin the task of this id. The first messages tell the agent all that it is to know of it."""
+        ...
+
+    async def step(self, action: Action) -> Observation:
+        """Do it. An action that makes no sense is answered with what is wrong, never with an exception."""
+        ...
+
+    def state(self) -> Any:
+        """All that decides what happens next, as JSON."""
+        ...
+
+    def succeeded(self) -> bool | None:
+        """Whether the goal is reached now; None where it cannot be told."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action, what came of it, and the digest of the environment's state before it."""
+
+    action: Action
+    observation: Observation
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What happened from a reset to the end."""
+
+    environment: str
+    task: str
+    seed: int
+    agent: str
+    prompt: tuple[Message, ...]
+    steps: tuple[Step, ...] = ()
+    ended: Ended = "turns"
+    success: bool | None = None
+
+    def before(self, step: int) -> tuple[Message, ...]:
+        """The messages that the agent had before its action ``step``: the state, and the prompt to train it on."""
+        assert 0 <= step <= len(self.steps), f"step {step} of {len(self.steps)}"
+        return tuple(message for message, _ in self._masked(step))
+
+    def masked(self) -> tuple[tuple[Message, bool], ...]:
+        """All messages in order; True where it is the agent's own action, the only thing that is trained."""
+        return tuple(self._masked(len(self.steps)))
+
+    def key(self, step: int) -> str:
+        """Equal where two visits are to the same state: what was said so far, and the world behind it."""
+        return digest([self.environment, self.task, list(self.before(step)), self.steps[step].state])
+
+    def nodes(self, sample: int = 0) -> tuple[Node, ...]:
+        """The episode as nodes of a graph: ``round`` is the step, parents are what the agent had read.
+
+        ``correct`` of the last one says whether the episode succeeded. The prompt is no node: it is the problem's.
+        """
+        said: list[Node] = []
+        for index, step in enumerate(self.steps):
+            earlier = tuple(n.id for n in said)
+            action = step.action
+            said.append(
+                node(
+                    "action",
+                    self.task,
+                    self.agent,
+                    index,
+                    action.text,
+                    sample=sample,
+                    parents=earlier,
+                    status=action.status,
+                    call=action.call,
+                )
+            )
+            if (seen := "\n".join(m["content"] for m in step.observation.messages)) or step.observation.done:
+                parents = (*earlier, said[-1].id)
+                said.append(
+                    node("observation", self.task, self.environment, index, seen, sample=sample, parents=parents)
+                )
+        if said:
+            said[-1] = replace(said[-1], correct=self.success)
+        return tuple(said)
+
+    def _masked(self, end: int) -> list[tuple[Message, bool]]:
+        found = [(message, False) for message in self.prompt]
+        for step in self.steps[:end]:
+            found.append(({"role": "assistant", "content": step.action.text}, True))
+            found += [(message, False) for message in step.observation.messages]
+        return found
+
+
+__all__ = [
+    "Action",
+    "Ended",
+    "Environment",
+    "Episode",
+    "Limits",
+    "Observation",
+    "Step",
+    "Tool",
+    "ToolCall",
+]

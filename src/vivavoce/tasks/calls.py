@@ -1,0 +1,83 @@
+"""Whether calls of functions are those that were asked for, where each argument may have one of several values.
+
+The form of the Berkeley Function-Calling Leaderboard (BFCL): ``{function: {argument: [allowed, …]}}`` for each call
+that is wanted. An allowed ``""`` says that the argument may be left out, the values of an allowed object are lists of
+allowed values again, no allowed value at all stands for an empty list (so in one official row), and text counts
+without case, spaces and light punctuation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vivavoce.records import ToolCall
+
+Wanted = Mapping[str, Mapping[str, Sequence[Any]]]
+_LIGHT = str.maketrans("'", '"', " ,./-_*^")
+
+
+def wrong_calls(functions: Sequence[Mapping[str, Any]], wanted: Sequence[Wanted], calls: Sequence[ToolCall]) -> str:
+    """What is wrong with ``calls``; empty where they are right. No ``wanted``: nothing may be called.
+
+    Calls may come in any order; each has to meet another of those that are wanted. ``functions`` are the schemas
+    that were offered, whose ``required`` arguments may not be left out whatever the answers allow.
+    """
+    if len(calls) != len(wanted):
+        return f"{len(calls)} calls, and {len(wanted)} were wanted"
+    required = {f["name"]: set(f["parameters"].get("required", ())) for f in functions}
+    faults = [[_fault(call, want, required) for want in wanted] for call in calls]
+    if _assigned(faults, 0, frozenset()):
+        return ""
+    return next((row[0] for row in faults if all(row)), "two calls meet the same one that was wanted")
+
+
+def _assigned(faults: Sequence[Sequence[str]], at: int, taken: frozenset[int]) -> bool:
+    """Whether the calls from ``at`` on can each have a wanted one of their own."""
+    if at == len(faults):
+        return True
+    free = (i for i, fault in enumerate(faults[at]) if not fault and i not in taken)
+    return any(_assigned(faults, at + 1, taken | {i}) for i in free)
+
+
+def _fault(call: ToolCall, want: Wanted, required: Mapping[str, set[str]]) -> str:
+    ((name, arguments),) = want.items()
+    # endpoints allow no dot in the name of a tool
+    if call.name.replace(".", "_") != name.replace(".", "_"):
+        return f"{call.name} was called, not {name}"
+    if unknown := call.arguments.keys() - arguments.keys():
+        return f"{name} has no argument {sorted(unknown)[0]!r} here"
+    for argument, allowed in arguments.items():
+        if argument not in call.arguments:
+            if "" not in allowed or argument in required.get(name, ()):
+                return f"{name} lacks {argument!r}"
+        elif not any(_same(call.arguments[argument], a) for a in allowed or [[]]):
+            return f"{name}: {argument} is {call.arguments[argument]!r}, not one of {list(allowed)}"
+    return ""
+
+
+def _same(said: Any, allowed: Any) -> bool:
+    if isinstance(allowed, str):
+        return isinstance(said, str) and said.translate(_LIGHT).lower() == allowed.translate(_LIGHT).lower()
+    if isinstance(allowed, bool) or allowed is None:
+        return said is allowed
+    if isinstance(allowed, int | float):
+        # 5 passes for 5.0, and 5.0 not for 5: an integer may stand for a float, as in Python
+        return type(said) in (int, type(allowed)) and said == allowed
+    if isinstance(allowed, Mapping):
+        return isinstance(said, Mapping) and _same_object(said, allowed)
+    return (
+        isinstance(said, list | tuple)
+        and len(said) == len(allowed)
+        and all(_same(s, a) for s, a in zip(said, allowed, strict=True))
+    )
+
+
+def _same_object(said: Mapping[str, Any], allowed: Mapping[str, Any]) -> bool:
+    values = {key: value if isinstance(value, list) else [value] for key, value in allowed.items()}
+    return said.keys() <= values.keys() and all(
+        any(_same(said[key], a) for a in value) if key in said else "" in value for key, value in values.items()
+    )
+
+
+__all__ = ["Wanted", "wrong_calls"]
