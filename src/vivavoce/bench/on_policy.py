@@ -14,7 +14,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from trl import DistillationConfig, DistillationTrainer
 from vivavoce.agents import hf_local, weights
 from vivavoce.agents.journal import Journal
 from vivavoce.bench.models import Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Pass, Timing, alternate, apart, facts, fastest, memory_ratio, ratios
+from vivavoce.bench.side_by_side import Measured, Pass, alternate, apart, facts, fastest
 from vivavoce.data.states import Debated, Supervision
 from vivavoce.data.states import states as states_of
 from vivavoce.debate.prompting import prompt_set
@@ -63,61 +63,6 @@ class Shape:
     transcript: int = 1000
     """Scoring: tokens before each of them, prompt included."""
     teachers: int = 2
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One comparison."""
-
-    what: str
-    ours: Timing
-    theirs: Timing
-    variant: str
-    """The peer's best way, of those that were tried."""
-    variants: dict[str, float]
-    """Seconds of each, one pass."""
-    loss_error: float
-    """Relative difference of what both compute: the loss, or (scoring) the worst hidden state."""
-    gradient_error: float | None
-    naive: Timing | None = None
-    floor: float | None = None
-    """Scoring: tokens of the peer over distinct tokens."""
-    facts: dict[str, str] = field(default_factory=dict)
-
-    def summary(self) -> dict[str, Any]:
-        """The figures that a script wants, and everything that was measured."""
-        low, middle, high = ratios(self.ours, self.theirs)
-        found = {
-            "ratio": middle,
-            "spread": [low, high],
-            "max_rel_grad_diff": self.gradient_error,
-            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
-        }
-        if self.naive:
-            found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
-            found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
-        return {"what": self.what, **found, **asdict(self)}
-
-    def __str__(self) -> str:
-        low, middle, high = ratios(self.ours, self.theirs)
-        equal = f"equal to {self.loss_error:.1e}"
-        if self.gradient_error is not None:
-            equal += f", gradients to {self.gradient_error:.1e}"
-        lines = [
-            f"{self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of {self.variant}; {equal}",
-            f"  {self.theirs.seconds:.2f} s against {self.ours.seconds:.2f} s{_memory(self.theirs, self.ours)}",
-        ]
-        if self.naive:
-            lines.append(f"  holding all logits: {self.naive.seconds:.2f} s{_memory(self.naive, self.ours)}")
-        if self.floor:
-            lines.append(f"  tokens: {self.floor:.2f}x fewer")
-        return "\n".join(lines)
-
-
-def _memory(theirs: Timing, ours: Timing) -> str:
-    if not theirs.peak_mb or not ours.peak_mb:
-        return ""
-    return f"; peak memory {theirs.peak_mb:.0f} against {ours.peak_mb:.0f} MiB"
 
 
 def run(

@@ -8,9 +8,7 @@ counts, rows sorted by length so that it pads little.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from vivavoce.bench.models import Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Pass, Timing, alternate, apart, facts, memory_ratio, ratios
+from vivavoce.bench.side_by_side import Measured, Pass, alternate, apart, facts, fastest
 from vivavoce.records import Example
 from vivavoce.train import SFTSettings
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -33,43 +31,6 @@ from vivavoce.train.tokens import score_rows
 VOCABULARY = 2048
 
 
-@dataclass(frozen=True)
-class Result:
-    """One set of rows."""
-
-    what: str
-    ours: Timing
-    theirs: Timing
-    variant: str
-    variants: dict[str, float]
-    """Seconds of TRL at each batch size, one pass."""
-    loss_error: float
-    gradient_error: float
-    floor: float
-    """Tokens of the rows, unpadded, over distinct tokens."""
-    facts: dict[str, str]
-
-    def summary(self) -> dict[str, Any]:
-        """The figures that a script wants, and everything that was measured."""
-        low, middle, high = ratios(self.ours, self.theirs)
-        return {
-            "ratio": middle,
-            "spread": [low, high],
-            "max_rel_grad_diff": self.gradient_error,
-            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
-            **asdict(self),
-        }
-
-    def __str__(self) -> str:
-        low, middle, high = ratios(self.ours, self.theirs)
-        memory = f"; peak {self.theirs.peak_mb:.0f} against {self.ours.peak_mb:.0f} MiB" if self.ours.peak_mb else ""
-        return (
-            f"SFT packed against TRL's SFTTrainer, {self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of "
-            f"{self.variant}; gradients equal to {self.gradient_error:.1e}\n"
-            f"  {self.theirs.seconds:.2f} s against {self.ours.seconds:.2f} s{memory}; {self.floor:.2f}x fewer tokens"
-        )
-
-
 def run(
     *,
     repeats: int = 5,
@@ -78,7 +39,7 @@ def run(
     threads: int | None = 1,
     device: str = "cpu",
     seed: int = 0,
-) -> list[Result]:
+) -> list[Measured]:
     """Measure both sets. Raises AssertionError where loss or gradients differ by more than float32 explains."""
     words = Words(VOCABULARY, seed)
     lengths = np.random.default_rng(seed).integers(60, 400, 32).tolist()
@@ -100,7 +61,7 @@ def run(
 
 def _measure(
     what: str, rows: Sequence[Example], repeats: int, hidden: int, layers: int, device: str, seed: int
-) -> Result:
+) -> Measured:
     tokenizer, model = word_tokenizer(VOCABULARY), random_model(VOCABULARY, hidden, layers, device, seed)
     taught = [Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion])[0], 1.0) for e in rows]
     taught.sort(key=lambda row: len(row.row.ids))
@@ -111,15 +72,11 @@ def _measure(
             for size in (1, 2, 4, 8, len(taught))
         }
         errors = apart(model, ours, next(iter(passes.values())))
-        variants = {}
-        for name, one in passes.items():
-            started = time.perf_counter()
-            one()
-            variants[name] = time.perf_counter() - started
-        best = min(variants, key=lambda name: variants[name])
+        best, variants = fastest(passes)
         timings = alternate({"theirs": passes[best], "ours": ours}, model, device, repeats)
     versions = facts(device, "torch", "transformers", "trl")
-    return Result(what, timings["ours"], timings["theirs"], best, variants, *errors, floor, versions)
+    what, best = f"SFT, {what}", f"TRL's SFTTrainer, {best}"
+    return Measured(what, timings["ours"], timings["theirs"], best, variants, *errors, floor=floor, facts=versions)
 
 
 def _ours(model: Any, taught: Sequence[Taught], folder: Path, device: str) -> tuple[Pass, float]:
@@ -170,4 +127,4 @@ def _theirs(
     return one
 
 
-__all__ = ["Result", "run"]
+__all__ = ["run"]

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -76,6 +76,62 @@ def fastest(passes: Mapping[str, Pass]) -> tuple[str, dict[str, float]]:
         one()
         variants[name] = time.perf_counter() - started
     return min(variants, key=lambda name: variants[name]), variants
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison."""
+
+    what: str
+    ours: Timing
+    theirs: Timing
+    variant: str
+    """The peer's best way, of those that were tried."""
+    variants: dict[str, float]
+    """Seconds of each, one pass."""
+    loss_error: float
+    """Relative difference of what both compute: the loss, or the worst hidden state."""
+    gradient_error: float | None
+    naive: Timing | None = None
+    """What one writes first, where that is no peer's way."""
+    floor: float | None = None
+    """Tokens of the peer, unpadded, over distinct tokens."""
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        found = {
+            "ratio": middle,
+            "spread": [low, high],
+            "max_rel_grad_diff": self.gradient_error,
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+        }
+        if self.naive:
+            found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
+            found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
+        return {"what": self.what, **found, **asdict(self)}
+
+    def __str__(self) -> str:
+        low, middle, high = ratios(self.ours, self.theirs)
+        equal = f"equal to {self.loss_error:.1e}"
+        if self.gradient_error is not None:
+            equal += f", gradients to {self.gradient_error:.1e}"
+        lines = [
+            f"{self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of {self.variant}; {equal}",
+            f"  {self.theirs.seconds:.2f} s against {self.ours.seconds:.2f} s{_memory(self.theirs, self.ours)}",
+        ]
+        if self.naive:
+            lines.append(f"  holding all logits: {self.naive.seconds:.2f} s{_memory(self.naive, self.ours)}")
+        if self.floor:
+            lines.append(f"  tokens: {self.floor:.2f}x fewer")
+        return "\n".join(lines)
+
+
+def _memory(theirs: Timing, ours: Timing) -> str:
+    if not theirs.peak_mb or not ours.peak_mb:
+        return ""
+    return f"; peak memory {theirs.peak_mb:.0f} against {ours.peak_mb:.0f} MiB"
 
 
 def gradients(model: torch.nn.Module, one: Pass) -> tuple[float, list[torch.Tensor]]:
@@ -151,4 +207,15 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-__all__ = ["Pass", "Timing", "alternate", "apart", "facts", "fastest", "gradients", "memory_ratio", "ratios"]
+__all__ = [
+    "Measured",
+    "Pass",
+    "Timing",
+    "alternate",
+    "apart",
+    "facts",
+    "fastest",
+    "gradients",
+    "memory_ratio",
+    "ratios",
+]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -67,20 +68,14 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[PreTrainedMo
 
 def add_lora(model: PreTrainedModel, lora: LoRASettings, dropout: float) -> Any:
     """``model`` with a fresh adapter, which starts as no change at all. Raises RecipeError where no target exists."""
-    from peft import get_peft_model
-
-    try:
-        return get_peft_model(model, lora_config(lora, dropout))
-    except ValueError as error:
-        raise RecipeError(f"cannot add the adapter: {error}", "lora.targets", "name modules of this model") from error
-
-
-def lora_config(lora: LoRASettings, dropout: float) -> Any:
-    """PEFT's form of our settings."""
-    from peft import LoraConfig
+    from peft import LoraConfig, get_peft_model
 
     targets, alpha = list(lora.targets), cast(Any, lora.alpha)  # declared whole there, and only ever divided
-    return LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
+    config = LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise RecipeError(f"cannot add the adapter: {error}", "lora.targets", "name modules of this model") from error
 
 
 def fingerprint(model: str | Path) -> str:
@@ -228,9 +223,14 @@ def finished(out: Path, key: str) -> TrainResult | None:
     return TrainResult(**{**stored, "path": out, "history": tuple(curve)})
 
 
-def train(trainer: Trainer, out: Path, key: str) -> None:
-    """Run ``trainer`` to its end, from the last whole checkpoint of the same run where there is one."""
+def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> float:
+    """Run ``trainer`` to its end, from the last whole checkpoint of the same run where there is one.
+
+    The loss curve is kept in ``out``, and ``progress`` told; gives the seconds that it took.
+    """
+    started = time.perf_counter()
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Curve(out / "loss.jsonl", progress))
     checkpoints = out / "checkpoints"
     if trainer.args.save_strategy != "no" and trainer.is_world_process_zero():
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -239,6 +239,7 @@ def train(trainer: Trainer, out: Path, key: str) -> None:
     whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
     latest = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+    return time.perf_counter() - started
 
 
 def finish(
@@ -249,7 +250,6 @@ def finish(
     *,
     rows_used: int,
     rows_dropped: int,
-    tokens_seen: int,
     seconds: float,
     details: Mapping[str, Any] | None = None,
 ) -> TrainResult:
@@ -262,7 +262,7 @@ def finish(
         curve[-1]["loss"],
         rows_used,
         rows_dropped,
-        tokens_seen,
+        int(trainer.state.num_input_tokens_seen),
         seconds,
         dict(details or {}),
         tuple(curve),
@@ -293,7 +293,6 @@ __all__ = [
     "fingerprint",
     "finish",
     "finished",
-    "lora_config",
     "open_model",
     "points",
     "run_key",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -68,7 +67,7 @@ def train_on_policy(
     """Distil ``settings.scorers`` into ``model`` on ``states`` and save it in ``out``.
 
     Checked before anything is trained: tokenizers, lengths, weights, and that enough states can be scored. Resuming,
-    finishing and other errors are those of :func:`vivavoce.train.sft.train_sft`.
+    finishing and other errors are those of :func:`vivavoce.train.supervised.train_supervised`.
     """
     out = Path(out)
     set_seed(seed)
@@ -104,10 +103,7 @@ def train_on_policy(
         for scorer in scorers:
             if isinstance(scorer, OpenScorer) and scorer.spec.model is None and scorer.spec.own == "ema":
                 trainer.add_callback(Average(scorer, student, settings.ema_decay))
-        trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
-        started = time.perf_counter()
-        checkpoint.train(trainer, out, key)
-        seconds = time.perf_counter() - started
+        seconds = checkpoint.train(trainer, out, key, progress)
     return checkpoint.finish(
         trainer,
         tokenizer,
@@ -115,7 +111,6 @@ def train_on_policy(
         key,
         rows_used=len(used),
         rows_dropped=len(states) - len(used),
-        tokens_seen=int(trainer.state.num_input_tokens_seen),
         seconds=seconds,
         details={
             "attention": method.attention,

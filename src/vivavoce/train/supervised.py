@@ -10,7 +10,6 @@ cut into packed rows and devices changes nothing. Rows are unrelated or share th
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,11 +111,8 @@ def train_supervised(
         method = choose(student, settings.attention, max(len(r.row.ids) for r in used))
         streams = list(dict.fromkeys(r.stream for r in used))
         trainer = SupervisedTrainer(student, arguments, steps, settings, method, streams)
-        trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
-        started = time.perf_counter()
         with attending(student, method):
-            checkpoint.train(trainer, out, key)
-        seconds = time.perf_counter() - started
+            seconds = checkpoint.train(trainer, out, key, progress)
     return checkpoint.finish(
         trainer,
         tokenizer,
@@ -124,7 +120,6 @@ def train_supervised(
         key,
         rows_used=len(used),
         rows_dropped=dropped,
-        tokens_seen=int(trainer.state.num_input_tokens_seen),
         seconds=seconds,
         details={"attention": method.attention, **planned.facts()},
     )

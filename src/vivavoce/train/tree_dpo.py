@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +45,8 @@ def train_tree_dpo(
     """Train ``model`` to prefer right answers to wrong ones and save it in ``out``.
 
     ``reference`` is another model to stay close to; None takes ``model`` itself, so that the loss starts at exactly
-    ln 2 with all margins zero. Resuming, finishing and errors are those of :func:`vivavoce.train.sft.train_sft`.
+    ln 2 with all margins zero. Resuming, finishing and errors are those of
+    :func:`vivavoce.train.supervised.train_supervised`.
     """
     if not trees:
         raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
@@ -90,11 +90,8 @@ def train_tree_dpo(
         )
         del other
         trainer = TreeDPOTrainer(student, arguments, steps, answers, settings, method)
-        trainer.add_callback(checkpoint.Curve(out / "loss.jsonl", progress))
-        started = time.perf_counter()
         with attending(student, method):
-            checkpoint.train(trainer, out, key)
-        seconds = time.perf_counter() - started
+            seconds = checkpoint.train(trainer, out, key, progress)
     details = {"attention": method.attention, "answers": len(answers), **steps.facts()}
     return checkpoint.finish(
         trainer,
@@ -103,7 +100,6 @@ def train_tree_dpo(
         key,
         rows_used=len(used),
         rows_dropped=dropped,
-        tokens_seen=int(trainer.state.num_input_tokens_seen),
         seconds=seconds,
         details=details,
     )
