@@ -1,7 +1,8 @@
 """Hostile programs against the sandbox, and its speed on ordinary ones.
 
 Outside stand a secret file, a secret in the environment, servers on loopback and on a local socket, and a bystander
-process: none of them may be reached. After each program the processes of its jail are counted: none may be left.
+process: none of them may be reached. When all programs have run and their jails are closed, the processes that stem from
+a jail are counted once: none may be left. So what a program left behind is found where it outlives its jail.
 """
 
 from __future__ import annotations
