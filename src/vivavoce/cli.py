@@ -317,6 +317,7 @@ def evaluate(
     recipe: RecipePath,
     model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each question; several give pass@k.")] = 1,
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
@@ -327,7 +328,7 @@ def evaluate(
     from vivavoce.report import table
 
     loaded = _load(recipe, set_)
-    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate"))
+    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
     typer.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 

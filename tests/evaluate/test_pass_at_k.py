@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.evaluate.pass_at_k import mean_pass_at_k, pass_at_k
+from vivavoce.evaluate.examine import Judged
+from vivavoce.evaluate.pass_at_k import pass_at_k, told
+from vivavoce.records import Usage
 
 
 @given(st.integers(1, 400), st.data())
@@ -38,8 +40,22 @@ def test_it_stays_exact_where_the_binomials_overflow_a_float() -> None:
     assert pass_at_k(10_000, 1, 100) == pytest.approx(0.01, rel=1e-9)
 
 
-def test_the_mean_is_over_problems() -> None:
-    assert mean_pass_at_k([[True, False], [False, False]], 1) == 0.25
+def judged(correct: bool | None) -> Judged:
+    return Judged("p", "", "", "x", correct, "ok", Usage())
+
+
+def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> None:
+    first, second = [judged(True), judged(False)], [judged(None), judged(False)]
+    found = told([first, second])
+    assert found["drawn"] == 2
+    assert {k: e["mean"] for k, e in found["k"].items()} == {"1": 0.25, "2": 0.5}
+    low, high = found["k"]["1"]["interval95"]
+    assert 0 <= low < 0.25 < high <= 1
+
+
+def test_the_values_of_k_double_up_to_the_number_drawn() -> None:
+    assert list(told([[judged(True)]] * 6)["k"]) == ["1", "2", "4", "6"]
+    assert list(told([[judged(True)]] * 8)["k"]) == ["1", "2", "4", "8"]
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import json
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from vivavoce.errors import DataError, MissingDependency
-from vivavoce.sandbox.running import Limits, Program, machine_level, shared
-from vivavoce.tasks import open_task
+from vivavoce.sandbox.running import machine_level
+from vivavoce.tasks import graded, open_task
 from vivavoce.tasks.mutation import mutants
 from vivavoce.tasks.numpy_stand_in import without_numpy
-from vivavoce.tasks.programs import program_in
+from vivavoce.tasks.programs import fenced, program_in
 
 
 def _shut_in() -> bool:
@@ -155,7 +157,23 @@ def test_a_file_of_inputs_without_results_is_refused(official: Path, name: str, 
 
 
 @needs_sandbox
-def test_many_answers_are_graded_by_one_call() -> None:
-    programs = [Program(f"def f(x): return x + {i % 2}", "assert f(1) == 2") for i in range(60)]
-    outcomes = shared().run_all(programs, Limits(wall_s=30, cpu_s=5))
-    assert [outcome.passed for outcome in outcomes] == [i % 2 == 1 for i in range(60)]
+def test_answers_are_graded_while_others_wait_for_theirs(tmp_path: Path) -> None:
+    row = {
+        "task_id": "t/0",
+        "prompt": "def f(x):\n",
+        "entry_point": "f",
+        "canonical_solution": "    return x\n",
+        "test": "def check(candidate):\n    assert candidate(1) == 1\n",
+    }
+    (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n")
+    task = open_task("humaneval", {"test_path": tmp_path / "one.jsonl"})
+    problem = task.problems("test")[0]
+    slow = fenced("import time\ntime.sleep(1)\ndef f(x): return x\n")
+
+    async def answers() -> list[bool | None]:
+        grades = asyncio.gather(*(graded(task, problem, text) for text in (slow, slow, fenced("def f(x): return 2"))))
+        await asyncio.sleep(0.01)
+        assert not grades.done(), "other work was held up until all were graded"
+        return [grade.correct for grade in await grades]
+
+    assert asyncio.run(answers()) == [True, True, False]

@@ -1,8 +1,8 @@
 """Hostile programs against the sandbox, and its speed on ordinary ones.
 
 Outside stand a secret file, a secret in the environment, servers on loopback and on a local socket, and a bystander
-process: none of them may be reached. When all programs have run and their jails are closed, the processes that stem from
-a jail are counted once: none may be left. So what a program left behind is found where it outlives its jail.
+process: none of them may be reached. When all programs have run and their jails are closed, the processes that stem
+from a jail are counted once: none may be left. So what a program left behind is found where it outlives its jail.
 """
 
 from __future__ import annotations
@@ -107,10 +107,11 @@ def _ordinary(sandbox: Sandbox, n: int, found: Found) -> None:
         Program(body.format(n=i), f"assert f([3, 1, 3]) == [{i}, {3 * i + i % 2}]\nassert f([]) == []")
         for i in range(n)
     ]
-    sandbox.run_all(programs[: 2 * sandbox.at_once])  # the jails are started
-    began = time.monotonic()
-    outcomes = sandbox.run_all(programs)
-    found.per_second = n / (time.monotonic() - began)
+    with ThreadPoolExecutor(sandbox.at_once) as threads:
+        list(threads.map(sandbox.run, programs[: 2 * sandbox.at_once]))  # the jails are started
+        began = time.monotonic()
+        outcomes = list(threads.map(sandbox.run, programs))
+        found.per_second = n / (time.monotonic() - began)
     found.ordinary = n
     found.ordinary_right = sum(outcome.passed == (i % 2 == 0) for i, outcome in enumerate(outcomes))
 

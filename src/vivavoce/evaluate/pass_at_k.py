@@ -8,7 +8,11 @@ Taking the first k, or 1 − (1 − c/n)^k, would be noisier or biased.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import prod, sqrt
+from typing import Any
+
+from vivavoce.evaluate.examine import Judged
+from vivavoce.stats import mean_sd
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -23,9 +27,22 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
-def mean_pass_at_k(judged: Sequence[Sequence[bool]], k: int) -> float:
-    """Over problems, each with the verdicts on its samples; ungradable samples are no verdicts and are left out."""
-    return sum(pass_at_k(len(verdicts), sum(verdicts), k) for verdicts in judged) / len(judged)
+def told(drawn: Sequence[Sequence[Judged]]) -> dict[str, Any]:
+    """What ``results.json`` says of several answers to each problem, ``drawn`` one by one in the order of problems.
+
+    For k = 1, 2, 4, … and the number drawn: the mean over problems, with its normal 95 % interval over problems. An
+    answer that could not be parsed or graded counts as wrong.
+    """
+    n = len(drawn)
+    right = [sum(bool(j.correct) for j in answers) for answers in zip(*drawn, strict=True)]
+    ks = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
+    return {"drawn": n, "k": {str(k): _estimate([pass_at_k(n, c, k) for c in right]) for k in ks}}
 
 
-__all__ = ["mean_pass_at_k", "pass_at_k"]
+def _estimate(values: Sequence[float]) -> dict[str, Any]:
+    mean, sd = mean_sd(values)
+    half = 1.0 if sd is None else 1.96 * sd / sqrt(len(values))
+    return {"mean": mean, "interval95": [max(0.0, mean - half), min(1.0, mean + half)]}
+
+
+__all__ = ["pass_at_k", "told"]

@@ -12,8 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -91,7 +89,7 @@ class Sandbox:
         self._owner = os.getpid()
 
     def run(self, program: Program, limits: Limits = Limits()) -> Outcome:
-        """Run one program. Never raises on any program."""
+        """Run one program, once one of the slots is free. Never raises on any program."""
         if self._owner != os.getpid():  # a fork does not share its parent's pipes
             self.__init__(self.at_once, self.level)
         with self._slots:
@@ -103,11 +101,6 @@ class Sandbox:
                     self._idle.append(jail)
                 else:
                     jail.close()
-
-    def run_all(self, programs: Sequence[Program], limits: Limits = Limits()) -> list[Outcome]:
-        """Run many, in any order, and give the outcomes in theirs."""
-        with ThreadPoolExecutor(self.at_once) as threads:
-            return list(threads.map(lambda program: self.run(program, limits), programs))
 
     def close(self) -> None:
         """End the jails that wait."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem
@@ -99,6 +99,8 @@ class Programs(Benchmark):
 
     cases: dict[str, Case] = field(default_factory=dict)
     """By question."""
+    waits: ClassVar[bool] = True
+    """``grade`` waits for a program to run."""
 
     def __post_init__(self) -> None:
         self.answer_format = FORMAT
