@@ -15,6 +15,7 @@ ROOMS = [
     "plugins",
     "progress",
     "stats",
+    "sandbox",
     "schoolhouse",
     "graph",
     "tasks",

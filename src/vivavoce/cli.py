@@ -318,6 +318,7 @@ def evaluate(
     recipe: RecipePath,
     model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each question; several give pass@k.")] = 1,
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
@@ -328,7 +329,7 @@ def evaluate(
     from vivavoce.report import table
 
     loaded = _load(recipe, set_)
-    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate"))
+    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
     typer.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 
@@ -767,6 +768,23 @@ def bench_engine(
     _print_table(head, told(found))
     if questions:
         typer.echo(Measured(**found["memory"]))
+
+
+@bench_app.command("sandbox")
+def bench_sandbox(
+    hostile: Annotated[int, typer.Option(min=1, help="Hostile programs, each kind in turn.")] = 1000,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary programs, for the speed.")] = 400,
+    as_json: AsJson = False,
+) -> None:
+    """The sandbox against hostile programs: none may escape or outlive its limit; and programs a second."""
+    from dataclasses import asdict
+
+    from vivavoce.bench.sandbox import run
+
+    found = run(hostile, ordinary)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+    if found.escaped or found.outlived or found.passed:
+        raise typer.Exit(1)
 
 
 @contextmanager

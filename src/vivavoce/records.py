@@ -49,7 +49,7 @@ class Grade:
     correct: bool | None
     status: Status = "ok"
     reason: str = ""
-    """Why it cannot be told, where ``correct`` is None."""
+    """Why it cannot be told, where ``correct`` is None; and on what a program ended that did not pass."""
 
 
 @dataclass(frozen=True, slots=True)
