@@ -19,7 +19,7 @@ from vivavoce.errors import BudgetReached, DataError, MissingDependency, RecipeE
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
-    from vivavoce.debate.plan import Span
+    from vivavoce.debate.plan import Planned, Span
     from vivavoce.tasks import Task
 
 # Plain help: the decorated one takes longer to import than everything else together.
@@ -200,7 +200,7 @@ def plan(
     heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
     _print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
     if from_:
-        say(f"expected (least to most): by what was measured in {from_}, give or take two standard errors")
+        _say_measured(planned, from_)
     else:
         say(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
@@ -210,6 +210,24 @@ def plan(
         _say_saved(loaded, set_, recipe, total)
     if unpriced := [a.name for a in loaded.teachers if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _say_measured(planned: list[Planned], run: Path) -> None:
+    """Which lines of a plan go by an earlier run, and which could not, for too few of its questions were finished."""
+    from vivavoce.progress import say
+
+    known = dict.fromkeys(p.stage for p in planned if p.measured)
+    other = dict.fromkeys(p.stage for p in planned if p.stage not in known)
+    rules = "by the length of replies there as far as any came, and the range is all that the rules allow"
+    if known:
+        say(
+            f"expected (least to most) of {', '.join(known)}: by what was measured in {run}, give or take two standard "
+            "errors"
+        )
+        if other:
+            say(f"of {', '.join(other)}: {rules}")
+    else:
+        say(f"expected (least to most): {rules}; in {run} too few questions were finished to go by")
 
 
 def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:

@@ -52,6 +52,9 @@ class Planned:
     prompt_tokens: Span
     completion_tokens: Span
     money: Span
+    measured: bool = False
+    """The range is that of questions that were put to the committee, two standard errors about their mean; otherwise it
+    is all that the rules allow, and what to expect comes from a rehearsal or from the length of single replies."""
 
 
 @dataclass(slots=True)

@@ -282,7 +282,7 @@ class _Plan:
         if error is not None:  # two standard errors of what was measured, within what the rules allow
             low = _edge(low, once, error, -2, max)
             high = _edge(high, once, error, 2, min)
-        self._add(stage, spec, n, low, once, high)
+        self._add(stage, spec, n, low, once, high, measured=error is not None)
 
     def calls(
         self,
@@ -304,7 +304,9 @@ class _Plan:
         own.completion = min(own.completion, new)
         self._add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
 
-    def _add(self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend) -> None:
+    def _add(
+        self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend, measured: bool = False
+    ) -> None:
         if not high.calls or not n:
             return
         price = spec.price or FREE
@@ -318,7 +320,8 @@ class _Plan:
 
         money = Span(cost(low, low.prompt), cost(once, once.cached), cost(high, 0))
         money = Span(min(money.least, money.expected), money.expected, max(money.most, money.expected))
-        self.made.append(Planned(stage, spec.name, span("calls"), span("prompt"), span("completion"), money))
+        tokens = (span("prompt"), span("completion"))
+        self.made.append(Planned(stage, spec.name, span("calls"), *tokens, money, measured))
 
     def tests(self, students: int) -> None:
         """``students`` models sit the test, and those of the other tasks; all but the first were taught."""
