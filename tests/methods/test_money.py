@@ -303,8 +303,11 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     assert told == [a - b for a, b in zip(server.spent, before, strict=True)], "the server's own count"
     assert {line["agent"] for line in found["lines"]} == set(TEACHERS)
     assert "of it cached" in viva("costs", "run", cwd=tmp_path).stdout
-    assert '<h2 id="ledger">' in write_report(tmp_path / "run").read_text("utf-8")
-    assert "<th>USD</th>" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    page = write_report(tmp_path / "run").read_text("utf-8")
+    assert '<h2 id="ledger">' in page
+    assert "<th>USD</th>" in page
+    assert f"<td>{total['money']:.4f}</td>" in page
+    assert "The run may spend 100 calls at most." in page
     assert found["under_way"] == {"calls": 0, "tokens": 0, "money": 0}, "nothing was cut off"
     plan = json.loads(viva("plan", "recipe.yaml", "--from", "run", "--json", cwd=tmp_path).stdout)
     assert plan["total"]["money"]["expected"] > found["total"]["money"]
