@@ -14,10 +14,10 @@ import sys
 import tempfile
 import time
 
-from distilabel.models import OpenAILLM
-from distilabel.pipeline import Pipeline
-from distilabel.steps import LoadDataFromDicts
-from distilabel.steps.tasks import TextGeneration
+from distilabel.models import OpenAILLM  # pyright: ignore[reportMissingImports]
+from distilabel.pipeline import Pipeline  # pyright: ignore[reportMissingImports]
+from distilabel.steps import LoadDataFromDicts  # pyright: ignore[reportMissingImports]
+from distilabel.steps.tasks import TextGeneration  # pyright: ignore[reportMissingImports]
 
 TEXT = "First we look at what is given, and then at what the others say. " * 40
 BATCH = 1000
@@ -44,7 +44,7 @@ def ask(settings: dict) -> int:
                 add_raw_output=False,
                 add_raw_input=False,
             )
-            last >> task
+            last.connect(task)
             last = task
     made = pipeline.run(use_cache=False)
     answered = sum(row[f"said{settings['steps'] - 1}"] is not None for row in made["default"]["train"])
