@@ -79,8 +79,8 @@ def fastest(passes: Mapping[str, Pass]) -> tuple[str, dict[str, float]]:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One comparison."""
+class Comparison:
+    """What every comparison tells."""
 
     what: str
     ours: Timing
@@ -89,6 +89,24 @@ class Measured:
     """The peer's best way, of those that were tried."""
     variants: dict[str, float]
     """Seconds of each, one pass."""
+    facts: dict[str, str] = field(kw_only=True)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        return {
+            "what": self.what,
+            "ratio": middle,
+            "spread": [low, high],
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+            **asdict(self),
+        }
+
+
+@dataclass(frozen=True)
+class Measured(Comparison):
+    """A comparison of two ways to the same loss and gradients."""
+
     loss_error: float
     """Relative difference of what both compute: the loss, or the worst hidden state."""
     gradient_error: float | None
@@ -96,21 +114,13 @@ class Measured:
     """What one writes first, where that is no peer's way."""
     floor: float | None = None
     """Tokens of the peer, unpadded, over distinct tokens."""
-    facts: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """The figures that a script wants, and everything that was measured."""
-        low, middle, high = ratios(self.ours, self.theirs)
-        found = {
-            "ratio": middle,
-            "spread": [low, high],
-            "max_rel_grad_diff": self.gradient_error,
-            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
-        }
+        found = super().summary() | {"max_rel_grad_diff": self.gradient_error}
         if self.naive:
             found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
             found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
-        return {"what": self.what, **found, **asdict(self)}
+        return found
 
     def __str__(self) -> str:
         low, middle, high = ratios(self.ours, self.theirs)
@@ -208,6 +218,7 @@ def _status(field: str) -> int:
 
 
 __all__ = [
+    "Comparison",
     "Measured",
     "Pass",
     "Timing",
