@@ -217,6 +217,12 @@ def test_bytes_join_to_any_text(name: str, text: str) -> None:
     assert pieces[-1] == b""
 
 
+def test_an_id_without_a_token_takes_no_character_that_was_cut_off() -> None:
+    tokenizer = TOKENIZERS["schoolhouse"]
+    half = tokenizer.get_vocab()["¡"]  # one byte that is no UTF-8 by itself
+    assert token_bytes(tokenizer, [half, len(tokenizer)]) == ["\ufffd".encode(), b""]
+
+
 @cases
 @given(st.sampled_from(sorted(TOKENIZERS)), st.data())
 def test_bytes_of_any_ids_join_to_what_they_decode_to(name: str, data: st.DataObject) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, StoppingCri
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import SHARE, Decoder
 from vivavoce.bench.models import Size, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Hardware, Timing, alternate, facts, fastest, memory_ratio, ratios
+from vivavoce.bench.side_by_side import Comparison, Hardware, Timing, alternate, facts, fastest, ratios
 from vivavoce.records import Sampling
 from vivavoce.train.checkpoint import threads as torch_threads
 
@@ -64,16 +64,10 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One comparison."""
+class Measured(Comparison):
+    """A comparison of two ways to the same answers; variants are batch sizes of ``generate``, each timed on as many
+    debates as the largest has rows."""
 
-    what: str
-    ours: Timing
-    theirs: Timing
-    variant: str
-    """The batch size at which ``generate`` was fastest."""
-    variants: dict[str, float]
-    """Seconds of each, one pass over as many debates as the largest has rows."""
     tokens: int
     """Drawn in a pass."""
     same: float
@@ -86,20 +80,13 @@ class Measured:
     """Ours, nothing kept from one round to the next."""
     paged: Timing
     """Transformers' continuous batching, with as many lines as it is fastest with."""
-    facts: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """The figures that a script wants, and everything that was measured."""
-        low, middle, high = ratios(self.ours, self.theirs)
-        found = {
-            "ratio": middle,
-            "spread": [low, high],
+        return super().summary() | {
             "ratio_without_reuse": ratios(self.alone, self.theirs)[1],
             "ratio_to_continuous_batching": ratios(self.ours, self.paged)[1],
             "tokens_per_second": [self.tokens / self.ours.seconds, self.tokens / self.theirs.seconds],
-            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
         }
-        return {"what": self.what, **found, **asdict(self)}
 
     def __str__(self) -> str:
         low, middle, high = ratios(self.ours, self.theirs)
@@ -186,7 +173,7 @@ def run(
             _floor(turns),
             times["alone"],
             times["paged"],
-            facts(hardware.device, "torch", "transformers"),
+            facts=facts(hardware.device, "torch", "transformers"),
         )
 
 

@@ -137,8 +137,8 @@ def _tried(name: str, one: Pass, warm: bool) -> float:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One comparison."""
+class Comparison:
+    """What every comparison tells."""
 
     what: str
     ours: Timing
@@ -147,6 +147,24 @@ class Measured:
     """The peer's best way, of those that were tried."""
     variants: dict[str, float]
     """Seconds of each, one pass."""
+    facts: dict[str, str] = field(kw_only=True)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures that a script wants, and everything that was measured."""
+        low, middle, high = ratios(self.ours, self.theirs)
+        return {
+            "what": self.what,
+            "ratio": middle,
+            "spread": [low, high],
+            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
+            **asdict(self),
+        }
+
+
+@dataclass(frozen=True)
+class Measured(Comparison):
+    """A comparison of two ways to the same loss and gradients."""
+
     loss_error: float
     """Relative difference of what both compute: the loss, or the worst hidden state."""
     gradient_error: float | None
@@ -158,7 +176,6 @@ class Measured:
     """Operations that our pass cannot do without."""
     rate: float | None = None
     """Operations a second of this machine's matrix product."""
-    facts: dict[str, str] = field(default_factory=dict)
 
     @property
     def utilisation(self) -> float | None:
@@ -166,22 +183,15 @@ class Measured:
         return self.flops / self.ours.seconds / self.rate if self.flops and self.rate else None
 
     def summary(self) -> dict[str, Any]:
-        """The figures that a script wants, and everything that was measured."""
-        low, middle, high = ratios(self.ours, self.theirs)
-        found = {
-            "ratio": middle,
-            "spread": [low, high],
-            "max_rel_grad_diff": self.gradient_error,
-            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
-        }
+        found = super().summary() | {"max_rel_grad_diff": self.gradient_error}
         if self.floor:
-            found["of_floor"] = middle / self.floor
+            found["of_floor"] = found["ratio"] / self.floor
         if self.utilisation:
             found["utilisation"] = self.utilisation
         if self.naive:
             found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
             found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
-        return {"what": self.what, **found, **asdict(self)}
+        return found
 
     def __str__(self) -> str:
         low, middle, high = ratios(self.ours, self.theirs)
@@ -293,6 +303,7 @@ def _status(field: str) -> int:
 
 __all__ = [
     "Best",
+    "Comparison",
     "Hardware",
     "Measured",
     "Pass",

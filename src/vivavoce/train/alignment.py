@@ -135,11 +135,12 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     nothing, as in :class:`~vivavoce.agents.detokenise.Detokeniser`.
     """
     special = _special_ids(tokenizer)
-    kept = [i for i, token in enumerate(ids) if token not in special]
+    strings = tokenizer.convert_ids_to_tokens(list(ids))
+    kept = [i for i, token in enumerate(ids) if token not in special and strings[i] is not None]
     said = [ids[i] for i in kept]
     detokeniser = Detokeniser(tokenizer)
     text = detokeniser.text(said)
-    pieces = _read(tokenizer, said, text.encode())
+    pieces = _read(tokenizer, [strings[i] for i in kept], text.encode())
     if pieces is None:
         pieces = [piece.encode() for piece in detokeniser.pieces(said, text)]
     result = [b""] * len(ids)
@@ -148,13 +149,12 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     return result
 
 
-def _read(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: bytes) -> list[bytes] | None:
+def _read(tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], text: bytes) -> list[bytes] | None:
     """What the strings of the tokens spell, or None where that is not ``text``."""
     spelled = _spelling(tokenizer)
     if spelled is None:
         return None
-    strings = tokenizer.convert_ids_to_tokens(list(ids))
-    pieces = [b"" if string is None else spelled(string) for string in strings]
+    pieces = [spelled(string) for string in strings]
     surplus = sum(map(len, pieces)) - len(text)
     for i, piece in enumerate(pieces):  # sentencepiece marks the first word as if a space came before it
         if surplus <= 0:
