@@ -183,7 +183,7 @@ class Measured(Comparison):
         return self.flops / self.ours.seconds / self.rate if self.flops and self.rate else None
 
     def summary(self) -> dict[str, Any]:
-        found = super().summary() | {"max_rel_grad_diff": self.gradient_error}
+        found: dict[str, Any] = super().summary() | {"max_rel_grad_diff": self.gradient_error}
         if self.floor:
             found["of_floor"] = found["ratio"] / self.floor
         if self.utilisation:
