@@ -16,7 +16,7 @@ from vivavoce.schoolhouse.code_lessons import Pupil
 from vivavoce.schoolhouse.lessons import Lesson
 from vivavoce.schoolhouse.speak import Speaker
 
-STUDENT = [Stage("solve", {"plain": 1}, 1500)]
+STUDENT = [Stage("solve", {"plain": 1}, 1000)]
 BASE = [
     Stage("solve", {"plain": 1}, 700),
     Stage("debate", {"debate": 0.55, "drill": 0.15, "foreign": 0.1, "unsure": 0.2}, 1600),
