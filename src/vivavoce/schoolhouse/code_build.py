@@ -18,11 +18,11 @@ from vivavoce.schoolhouse.speak import Speaker
 
 STUDENT = [Stage("solve", {"plain": 1}, 1000)]
 BASE = [
-    Stage("solve", {"plain": 1}, 700),
-    Stage("debate", {"debate": 0.55, "drill": 0.15, "foreign": 0.1, "unsure": 0.2}, 1600),
+    Stage("solve", {"plain": 1}, 1000),
+    Stage("debate", {"debate": 0.55, "drill": 0.15, "foreign": 0.1, "unsure": 0.2}, 1200),
 ]
 TEACHER = [
-    Stage("functions", {"debate": 0.3, "drill": 0.3, "foreign": 0.15, "unsure": 0.25}, 1500),
+    Stage("functions", {"debate": 0.3, "drill": 0.3, "foreign": 0.15, "unsure": 0.25}, 1200),
 ]
 
 

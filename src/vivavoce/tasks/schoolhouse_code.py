@@ -16,16 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, Token
-from vivavoce.sandbox.running import Limits, Program, shared
 from vivavoce.schoolhouse import code_world as world
+from vivavoce.schoolhouse.code_grading import judge
 from vivavoce.tasks import Task
 from vivavoce.tasks.confidence import at
 from vivavoce.tasks.splitting import question_id
 
-LIMITS = Limits(wall_s=5, cpu_s=2, memory_mb=256, output_bytes=4096)
 _CUT = re.compile(r"(?=; (?:[b-e]=|return))")
 _SPELT = re.compile(r"[-+*%&|^\d]")
-_KEPT = 100_000
 
 
 class Options(BaseModel):
@@ -44,9 +42,8 @@ class Options(BaseModel):
 class SchoolhouseCode:
     """The programmers' schoolhouse as a :class:`~vivavoce.tasks.Task`. A problem's group is its kind.
 
-    An answer is what a program returns on three shown arguments (one that ends before it: its text), so that programs
-    which do the same vote as one however they are written; whether it is right, the hidden tests decide. Each program
-    is run once for a question.
+    An answer is what a program returns on three shown arguments, so that programs which do the same vote as one;
+    whether it is right, the hidden tests decide.
     """
 
     name = "schoolhouse_code"
@@ -56,7 +53,6 @@ class SchoolhouseCode:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._grades: dict[tuple[str, str], Grade] = {}
 
     def problems(self, split: str) -> list[Problem]:
         """The first so many distinct questions of the seed. Raises DataError for a split other than train and test."""
@@ -72,18 +68,8 @@ class SchoolhouseCode:
     def grade(self, problem: Problem, text: str) -> Grade:
         """Run the program of a reply. ``reason`` says on what it ended, where it did not pass; ``correct`` is None only
         where the sandbox itself failed; ``no_answer`` where the reply never returns anything."""
-        program = world.program(text)
-        if program is None:
-            return Grade(None, False, "no_answer", "it returns nothing")
-        if (grade := self._grades.get((problem.question, program))) is None:
-            outcome = shared().run(Program(program, world.tests(problem.question)), LIMITS)
-            if outcome.ended == "sandbox":
-                return Grade(program, None, "ok", outcome.reason)
-            told = outcome.output.partition("\n")[0].strip() or program
-            grade = Grade(told, outcome.passed, "ok", "" if outcome.passed else outcome.reason)
-            if len(self._grades) < _KEPT:
-                self._grades[problem.question, program] = grade
-        return grade
+        answer, right, reason = judge(problem.question, text)
+        return Grade(answer, right, "no_answer" if answer is None else "ok", reason)
 
     def steps(self, text: str) -> list[str]:
         """``b=(a*3)+2``, ``; c=(b^5)-a?``, ``; return c conf=15``: cut before every separator of steps."""
