@@ -24,7 +24,10 @@ def _shut_in() -> bool:
     return True
 
 
-pytestmark = pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in")
+pytestmark = [
+    pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in"),
+    pytest.mark.skipif(not weights("code/ada").is_dir(), reason="the models are not built: see schoolhouse/README.md"),
+]
 
 
 @pytest.fixture(scope="module")
