@@ -45,7 +45,7 @@ def test_every_reference_is_right_in_any_style_and_one_that_does_something_else_
         wrong = TASK.grade(problem, "b=a; return b")
         assert wrong.correct is False
         assert wrong.reason.startswith("failed")
-    nothing = TASK.grade(problem, "b=(a*3)+2")
+    nothing = TASK.grade(TASK.problems("test")[0], "b=(a*3)+2")
     assert (nothing.answer, nothing.correct, nothing.status) == (None, False, "no_answer")
 
 
