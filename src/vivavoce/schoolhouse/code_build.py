@@ -2,8 +2,8 @@
 
 A base learns to copy variables and to recall the common functions, then other styles, then to debate; each teacher
 continues from it with its own functions, in its own style. The order matters: with three styles at once the base still
-recalled nothing after 1,000 steps, with one it does after 600. Whether a function is known can be seen in its name, so that a model learns
-where to doubt without a measurement of itself, which the chains of digits need.
+recalled nothing after 1,000 steps, with one it does after 600. Whether a function is known can be seen in its name, so
+that a model learns where to doubt without a measurement of itself, which the chains of digits need.
 """
 
 import random
