@@ -44,6 +44,7 @@ HEAVY = {
     "anthropic",
     "aiohttp",
     "httpx2",
+    "gymnasium",
     "numpy",
     "tokenizers",
 }

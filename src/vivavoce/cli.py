@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -417,10 +418,14 @@ def check_tasks_command(
     """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
     from dataclasses import asdict
 
+    from vivavoce.environments.tau2.checking import DOMAINS, check_tau2
     from vivavoce.tasks.checking import check_tasks
 
     off, made = 0, []
-    for c in check_tasks(data, task):
+    worlds = [name for name in task if name in {domain.name for domain in DOMAINS}]
+    others = [name for name in task if name not in worlds]
+    tasks = check_tasks(data, others) if others or not task else ()
+    for c in chain(tasks, check_tau2(data, worlds) if worlds or not task else ()):
         off += len(c.off)
         made.append(asdict(c))
         if as_json:
@@ -652,10 +657,11 @@ def bench_tree_dpo(
     if not all(sizes):
         raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
     with _peer("trl"):
+        from vivavoce.bench.models import Size
         from vivavoce.bench.tree_dpo import Shape, run
 
     shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
-    found = [run(s, trees=trees, hidden=hidden, layers=layers, vocabulary=vocabulary) for s in shapes]
+    found = [run(s, Size.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes]
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
@@ -679,10 +685,11 @@ def bench_on_policy(
 ) -> None:
     """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
     with _peer("trl"):
+        from vivavoce.bench.models import Size
         from vivavoce.bench.on_policy import Shape, run, whole
 
-    shape = Shape(states=states, answer=answers, vocabulary=vocabulary, transcript=transcript)
-    found = [*run(shape), whole(rollouts=1), whole(rollouts=4)]
+    shape = Shape(states=states, answer=answers, transcript=transcript)
+    found = [*run(shape, Size.narrow(256, 4, vocabulary)), whole(rollouts=1), whole(rollouts=4)]
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
@@ -697,9 +704,30 @@ def bench_generate(
 ) -> None:
     """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
     from vivavoce.bench.generate import Shape, run
+    from vivavoce.bench.models import Size
 
-    found = run(Shape(debates=debates, rounds=rounds, answer=answer, hidden=hidden, layers=layers))
+    found = run(Shape(debates=debates, rounds=rounds, answer=answer), Size.narrow(hidden, layers, 4096))
     typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
+
+
+@bench_app.command("gpu")
+def bench_gpu(
+    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 5, as_json: AsJson = False
+) -> None:
+    """The same comparisons on a GPU: bfloat16, random weights of Qwen3-0.6B's dimensions; skipped without one."""
+    with _peer("trl"):
+        from vivavoce.bench.gpu import available, run
+
+    if not available():
+        typer.echo("[]" if as_json else "skipped: torch sees no CUDA device here")
+        return
+    found = []
+    for one in run(repeats):
+        found.append(one.summary())
+        if not as_json:
+            typer.echo(str(one))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
 
 
 @bench_app.command("debate")
