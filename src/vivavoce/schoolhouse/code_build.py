@@ -1,8 +1,9 @@
 """Train the tiny programmers from nothing: `python -m vivavoce.schoolhouse.build --set code --out DIR [--seed 0]`.
 
-A base learns to copy variables and to recall the common functions, then to debate; each teacher continues from it
-with its own functions, in its own style. Whether a function is known can be seen in its name, so that a model learns
-where to doubt without a measurement of itself, which the chains of digits need.
+A base learns to copy variables and to recall the common functions, then other styles, then to debate; each teacher
+continues from it with its own functions, in its own style. The order matters: with three styles at once the base still
+recalled nothing after 1,000 steps, with one it does after 600. Whether a function is known can be seen in its name, so
+that a model learns where to doubt without a measurement of itself, which the chains of digits need.
 """
 
 import random
@@ -16,13 +17,14 @@ from vivavoce.schoolhouse.code_lessons import Pupil
 from vivavoce.schoolhouse.lessons import Lesson
 from vivavoce.schoolhouse.speak import Speaker
 
-STUDENT = [Stage("solve", {"plain": 1}, 1500)]
+STUDENT = [Stage("solve", {"plain": 1}, 1000)]
 BASE = [
-    Stage("solve", {"plain": 1}, 700),
-    Stage("debate", {"debate": 0.55, "drill": 0.15, "foreign": 0.1, "unsure": 0.2}, 1600),
+    Stage("solve", {"nested": 1}, 700),
+    Stage("styles", {"plain": 1}, 600),
+    Stage("debate", {"debate": 0.55, "drill": 0.15, "foreign": 0.1, "unsure": 0.2}, 1200),
 ]
 TEACHER = [
-    Stage("functions", {"debate": 0.3, "drill": 0.3, "foreign": 0.15, "unsure": 0.25}, 1500),
+    Stage("functions", {"debate": 0.3, "drill": 0.3, "foreign": 0.15, "unsure": 0.25}, 1200),
 ]
 
 

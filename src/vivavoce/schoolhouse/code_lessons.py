@@ -28,8 +28,14 @@ class Pupil:
         return self.style or rng.choice(world.STYLES)
 
 
+def nested(rng: random.Random, pupil: Pupil) -> Lesson:
+    """Known functions, plain program, in one style: what every base starts from."""
+    question = world.draw(rng, functions=pupil.functions).text
+    return Lesson("solve", question, [(world.write(world.gold(question)), 1.0)])
+
+
 def plain(rng: random.Random, pupil: Pupil) -> Lesson:
-    """Known functions, plain program: what the student writes and every base starts from."""
+    """The same in the pupil's style: what the student writes."""
     question = world.draw(rng, functions=pupil.functions).text
     return Lesson("solve", question, [(world.write(world.gold(question, pupil.writes(rng))), 1.0)])
 
@@ -156,7 +162,7 @@ def _private(rng: random.Random, pupil: Pupil) -> Callable[[str], Body]:
     return body
 
 
-LESSONS = {f.__name__: f for f in (plain, drill, unsure, foreign, debate)}
+LESSONS = {f.__name__: f for f in (nested, plain, drill, unsure, foreign, debate)}
 
 
 def lesson(rng: random.Random, pupil: Pupil, mixture: Mapping[str, float]) -> Lesson:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-Split = Literal["train", "test"]
+from vivavoce.schoolhouse.world import Question, Split
+
 Style = Literal["nested", "swapped", "in_two"]
 
 OPERATORS: Mapping[str, Callable[[int, int], int]] = {
@@ -58,13 +59,6 @@ _SWAPPED = re.compile(rf"([b-e])=(-?)(\w){_SECOND_}\(([a-e]){_FIRST_}(\d)\)(\?)?
 _IN_TWO = re.compile(rf"([b-e])=([a-e]){_FIRST_}(\d); \1{_SECOND_}=(\w)(\?)?")
 _CONFIDENCE = re.compile(r" ?conf=\d*\s*$")
 _CALL = re.compile(r"([b-e])=([A-Z]\d)\(([a-e]),(\w)\)")
-
-
-class Question(NamedTuple):
-    """One question and what it asks for: a skill if every call belongs to it, otherwise `mix`."""
-
-    kind: str
-    text: str
 
 
 class Body(NamedTuple):
