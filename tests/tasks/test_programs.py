@@ -10,7 +10,7 @@ import pytest
 
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.sandbox.running import machine_level
-from vivavoce.tasks import graded, open_task
+from vivavoce.tasks import grade_of, open_task
 from vivavoce.tasks.mutation import mutants
 from vivavoce.tasks.numpy_stand_in import without_numpy
 from vivavoce.tasks.programs import fenced, program_in
@@ -171,7 +171,7 @@ def test_answers_are_graded_while_others_wait_for_theirs(tmp_path: Path) -> None
     slow = fenced("import time\ntime.sleep(1)\ndef f(x): return x\n")
 
     async def answers() -> list[bool | None]:
-        grades = asyncio.gather(*(graded(task, problem, text) for text in (slow, slow, fenced("def f(x): return 2"))))
+        grades = asyncio.gather(*(grade_of(task, problem, text) for text in (slow, slow, fenced("def f(x): return 2"))))
         await asyncio.sleep(0.01)
         assert not grades.done(), "other work was held up until all were graded"
         return [grade.correct for grade in await grades]

@@ -44,7 +44,7 @@ class Task(Protocol):
         ...
 
 
-async def graded(task: Task, problem: Problem, text: str) -> Grade:
+async def grade_of(task: Task, problem: Problem, text: str) -> Grade:
     """``task.grade``; in a thread where the task says that its ``grade`` waits (for programs to run, say), so that as
     many wait at once as the machine can serve, and replies go on being drawn meanwhile."""
     if getattr(task, "waits", False):
@@ -64,4 +64,4 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
     return module.task(plugins.check(module.Options, options, f"task {name}"))
 
 
-__all__ = ["Task", "graded", "open_task"]
+__all__ = ["Task", "grade_of", "open_task"]
