@@ -1,4 +1,4 @@
-"""Train the schoolhouse from nothing: `python -m vivavoce.schoolhouse.build --out DIR [--seed 0] [--set code]`.
+"""Train the schoolhouse from nothing: `python -m vivavoce.schoolhouse.build --out DIR [--seed 0] [--set code | halls]`.
 
 A base learns to bind operands, then to criticise, then to debate, all on the common facts; each teacher continues
 from it with its own facts. The order matters: a base that starts with every role at once never learns to look up an
@@ -289,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the four models")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", choices=["chains", "code"], default="chains", help="which models: see README.md")
+    parser.add_argument("--set", choices=["chains", "code", "halls"], default="chains", help="which models: see README.md")
     parser.add_argument("--only", choices=["base", *world.NAMES], help="one part, to run parts side by side")
     parser.add_argument("--short", action="store_true", help="only part of the student's training, to test the builder")
     args = parser.parse_args()
@@ -302,6 +302,10 @@ def main() -> None:
             from vivavoce.schoolhouse import code_build
 
             code_build.build(part, args.out, args.seed)
+        elif args.set == "halls":
+            from vivavoce.schoolhouse import halls_build
+
+            halls_build.build(part, args.out, args.seed)
         elif part == "student":
             build_student(args.out, args.seed)
         elif part == "base":

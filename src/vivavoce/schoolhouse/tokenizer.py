@@ -21,6 +21,11 @@ WORDS = (
 )
 CODE_WORDS = (";Ġ", ":Ġ", "Ġconf", "me", "solve", "debate", "def", "Ġf", "return")
 """Of the programmers, `code_world.py`."""
+_CALL = '<tool_call>\n{"name": "%s", "arguments": {'
+GO, GONE, LOOK = _CALL % "go" + '"door": ', "}}\n</tool_call>", _CALL % "look" + "}}\n</tool_call>"
+"""A walker's calls of its tools: before and after the door, and the one without an argument."""
+HALLS_WORDS = (":Ġ", "at", "to", "Ġconf", "me", "act", "end", "locked", GO, GONE, LOOK)
+"""Of the walkers, `halls_world.py`. A word with a line break in it is a token as it is, wherever it stands."""
 _PIECES = r"[;:] | ?[A-Za-z]+|\d|[^\sA-Za-z\d]|\s"
 
 # An assistant's turn is the part to learn from, its <|end|> included; `generation` marks it for assistant masks.
@@ -39,8 +44,9 @@ def tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     """Build the tokenizer with these words, left-padding as generation needs it."""
     tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges = list[tuple[str, str]]()
+    whole = [word for word in words if "\n" in word]
     for word in words:
-        for i in range(1, len(word)):
+        for i in range(1, len(word) if word not in whole else 0):
             if word[: i + 1] not in tokens:
                 tokens.append(word[: i + 1])
                 merges.append((word[:i], word[i]))
@@ -53,6 +59,7 @@ def tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     )
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    core.add_tokens([AddedToken(word, normalized=False) for word in whole])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
