@@ -39,6 +39,8 @@ class Problem:
     gold: str
     group: str = ""
     """Subject or skill, for tables by group."""
+    history: tuple[Message, ...] = ()
+    """Where the question is what to do next: the messages that the agent in an environment had by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,8 @@ class State:
     """Answers to learn from off-policy, by whomever."""
     source: tuple[str, ...] = ()
     """Ids of the nodes that the views show."""
+    weight: float = 1.0
+    """How much the state counts among those of an update."""
 
 
 def to_json(record: Any) -> str:

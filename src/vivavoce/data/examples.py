@@ -17,8 +17,11 @@ from vivavoce.tasks import Task
 def plain_prompt(problem: Problem, rules: Rules, prompts: PromptSet, task: Task) -> list[Message]:
     """The question as it is asked in round 0, in training and in every test: one function, so that they agree.
 
-    A stated confidence is part of the committee's talk, so the student's prompt never asks for it.
+    A stated confidence is part of the committee's talk, so the student's prompt never asks for it. In a state of an
+    episode it is what the agent had read.
     """
+    if problem.history:
+        return list(problem.history)
     return prompts.render("answer", **{**asked(problem, rules, task), "ask_confidence": False})
 
 

@@ -154,7 +154,8 @@ def _context(source: Graph, graph: Graph, last: int, reader: str, how: Supervisi
 
 def _scoring(graph: Graph, statements: Sequence[Statement], made: Debated) -> tuple[Message, ...]:
     values = {**asked(graph.problem, made.rules, made.task), "ask_confidence": False}
-    return tuple(made.prompts.render(made.rules.turns[1], statements=statements, scoring=True, **values))
+    ask, history = made.rules.turns[1], graph.problem.history
+    return tuple(made.prompts.pose(ask, history, statements=statements, scoring=True, **values))
 
 
 def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:

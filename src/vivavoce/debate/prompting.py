@@ -1,8 +1,9 @@
 """Prompt sets: how agents are asked, and how their stated confidence and score are read back.
 
 A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. ``answer``
-is always needed; ``debate``, ``reflection`` and ``critique`` for debates; ``discuss`` for debates over a student's
-state; ``rationale``, ``feedback``, ``review`` and ``correction`` (what the student is taught to say of its own mistake)
+is always needed but for ``act``; ``debate``, ``reflection`` and ``critique`` for debates; ``discuss`` for debates over a student's
+state; ``act`` for debates over an agent's next action, which is what is added to the messages that the agent had (a
+message of nothing is none, and a user's goes on with the user's message before it); ``rationale``, ``feedback``, ``review`` and ``correction`` (what the student is taught to say of its own mistake)
 for peer review. A template is Jinja; a line ``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the
 regular expressions that read a reply, and those for what a student is not taught (marks and numbers that are said to
 the committee, not part of an answer). ``never`` and ``as_end`` are the same for scorers, who go over a student's answer
@@ -26,9 +27,10 @@ from vivavoce.debate.scores import Score, ScoreForm, read_score
 from vivavoce.errors import RecipeError
 from vivavoce.records import Message
 
-Ask = Literal["answer", "debate", "discuss", "reflection", "critique", "rationale", "feedback", "review", "correction"]
+Ask = Literal["answer", "debate", "discuss", "act", "reflection", "critique", "rationale", "feedback", "review", "correction"]
 DEBATE: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
 STATE: tuple[Ask, ...] = ("answer", "discuss")
+ACT: tuple[Ask, ...] = ("act",)
 REVIEW: tuple[Ask, ...] = ("answer", "rationale", "feedback", "review", "correction")
 
 
@@ -124,6 +126,20 @@ class PromptSet:
     def render(self, ask: Ask, **values: Any) -> list[Message]:
         """The messages of one call."""
         return [{"role": role, "content": template.render(**values).strip()} for role, template in self._templates[ask]]
+
+    def pose(self, ask: Ask, history: Sequence[Message], **values: Any) -> list[Message]:
+        """The messages of one call; after those that an agent had, where the question is what it should do next."""
+        if not history:
+            return self.render(ask, **values)
+        messages = list(history)
+        for added in self.render(ask, **values):
+            if not added["content"]:
+                continue
+            if messages[-1]["role"] == added["role"]:
+                messages[-1] = {**added, "content": f"{messages[-1]['content']}\n{added['content']}"}
+            else:
+                messages.append(added)
+        return messages
 
     def confidence(self, text: str) -> float | None:
         """Confidence that the reply states, 0 to 1; beyond the scale it counts as the end of the scale."""

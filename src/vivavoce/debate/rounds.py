@@ -150,11 +150,15 @@ async def _answers(graph: Graph, round: int, committee: Committee) -> list[Node]
 def _question(graph: Graph, round: int, reader: str, committee: Committee) -> tuple[list[Message], Context]:
     rules, values = committee.rules, asked(graph.problem, committee.rules, committee.task)
     if round == 0:
-        return committee.prompts.render(rules.turns[0], statements=(), scoring=False, **values), Context((), (), False)
+        said = committee.prompts.pose(rules.turns[0], graph.problem.history, statements=(), scoring=False, **values)
+        return said, Context((), (), False)
     context = shared_information(
         graph, round - 1, reader, committee.speakers, rules, committee.count, rules.context_tokens
     )
-    return committee.prompts.render(rules.turns[1], statements=context.statements, scoring=False, **values), context
+    statements = context.statements
+    return committee.prompts.pose(
+        rules.turns[1], graph.problem.history, statements=statements, scoring=False, **values
+    ), context
 
 
 async def _notes(graph: Graph, round: int, committee: Committee) -> list[Node]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.debate.prompting import DEBATE, STATE, Ask
+from vivavoce.debate.prompting import ACT, DEBATE, STATE, Ask
 
 
 class DebateRules(BaseModel, frozen=True):
@@ -134,3 +134,12 @@ class StateRules(DebateRules, frozen=True):
     @property
     def hears_student(self) -> bool:
         return self.student != "never"
+
+
+class ActionRules(StateRules, frozen=True):
+    """A debate over what an agent should do next (OPAD, arXiv:2605.01347): the committee has read what it had read."""
+
+    asks: ClassVar[tuple[Ask, ...]] = ACT
+    turns: ClassVar[tuple[Ask, Ask]] = ("act", "act")
+
+    student: Literal["never"] = "never"

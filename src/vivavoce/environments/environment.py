@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from vivavoce.records import Message, Node, Status, Tool, ToolCall, digest, node
+from vivavoce.records import Message, Node, Status, Tool, ToolCall, Usage, digest, node
 
 Ended = Literal["done", "turns", "time", "no_action"]
 """The environment said so, a limit was met, or the agent's call failed for good."""
@@ -26,6 +26,8 @@ class Action:
     status: Status = "ok"
     call: str | None = None
     """Journal key of the model call."""
+    usage: Usage = Usage()
+    """Tokens of that call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Environment(Protocol):
 
     name: str
     tools: tuple[Tool, ...]
+    tells_tools: bool
+    """Whether the messages say what the tools are; otherwise they are offered beside the messages."""
     limits: Limits
 
     async def reset(self, task: str, seed: int) -> Observation:
@@ -75,6 +79,16 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class Guide(Protocol):
+    """An environment that knows what is best. Nothing of it reaches a prompt: it is for measuring, and for reference
+    episodes."""
+
+    def best(self) -> tuple[str, ...]:
+        """The actions that lead to the goal fastest from here, as text; the first one is the reference's."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One action, what came of it, and the digest of the environment's state before it."""
@@ -82,6 +96,8 @@ class Step:
     action: Action
     observation: Observation
     state: str
+    best: tuple[str, ...] = ()
+    """What a :class:`Guide` would have done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +170,7 @@ __all__ = [
     "Ended",
     "Environment",
     "Episode",
+    "Guide",
     "Limits",
     "Observation",
     "Step",

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.journal import Journal
-from vivavoce.environments.environment import Action, Ended, Environment, Episode, Step, Tool
-from vivavoce.environments.words import InWords
+from vivavoce.environments.environment import Action, Ended, Environment, Episode, Guide, Step, Tool
 from vivavoce.records import Reply, Sampling, Status, ToolCall, digest, seed_of
 from vivavoce.tasks.call_text import read_calls
 
@@ -23,7 +22,7 @@ async def play(
     Tools are offered in the backend's own form where it has one, unless the environment tells them in words. A call
     that fails for good ends the episode (``no_action``); the steps before it are kept.
     """
-    if takes_tools(agent) and not isinstance(environment, InWords):
+    if takes_tools(agent) and not environment.tells_tools:
         sampling = replace(sampling, tools=environment.tools)
     begun = time.monotonic()
     first = await environment.reset(task, seed)
@@ -33,7 +32,7 @@ async def play(
     ended: Ended = "turns"
     for index in range(environment.limits.turns):
         left = environment.limits.time_s - (time.monotonic() - begun)
-        state = digest(environment.state())
+        state, best = digest(environment.state()), environment.best() if isinstance(environment, Guide) else ()
         call = journal.call(agent, said, sampling, seed_of(seed, task, "step", index), stage="act", problem=task)
         try:
             answered = await asyncio.wait_for(call, left)
@@ -43,14 +42,35 @@ async def play(
         if answered.reply is None:
             ended = "no_action"
             break
-        action = replace(read(answered.reply, environment.tools), call=answered.key)
+        action = replace(read(answered.reply, environment.tools), call=answered.key, usage=answered.reply.usage)
         seen = await environment.step(action)
-        steps.append(Step(action, seen, state))
+        steps.append(Step(action, seen, state, best))
         said += [{"role": "assistant", "content": action.text}, *seen.messages]
         if seen.done:
             ended = "done"
             break
     return replace(episode, steps=tuple(steps), ended=ended, success=environment.succeeded())
+
+
+async def reference(environment: Environment, task: str, seed: int) -> Episode:
+    """The episode of the environment's own guide: nobody is asked.
+
+    Raises TypeError where the environment is no :class:`~vivavoce.environments.environment.Guide`.
+    """
+    if not isinstance(environment, Guide):
+        raise TypeError(f"{environment.name} knows no best actions")
+    first = await environment.reset(task, seed)
+    steps = list[Step]()
+    for _ in range(environment.limits.turns):
+        state, best = digest(environment.state()), environment.best()
+        action = read(Reply(best[0]), environment.tools)
+        seen = await environment.step(action)
+        steps.append(Step(action, seen, state, best))
+        if seen.done:
+            break
+    ended: Ended = "done" if steps and steps[-1].observation.done else "turns"
+    success = environment.succeeded()
+    return Episode(environment.name, task, seed, "reference", first.messages, tuple(steps), ended, success)
 
 
 def read(reply: Reply, tools: Sequence[Tool]) -> Action:
@@ -80,4 +100,4 @@ def _check(call: ToolCall, known: dict[str, Tool]) -> None:
         raise ValueError(f"{call.name} has no argument {', '.join(unknown)}")
 
 
-__all__ = ["play", "read"]
+__all__ = ["play", "read", "reference"]

@@ -90,6 +90,8 @@ class Functions(Generic[World]):
         limits: Of an episode.
     """
 
+    tells_tools = False
+
     def __init__(
         self,
         name: str,

@@ -54,6 +54,8 @@ class Gymnasium:
     names do not fit them.
     """
 
+    tells_tools = False
+
     def __init__(
         self,
         name: str,

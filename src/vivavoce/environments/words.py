@@ -19,6 +19,8 @@ from vivavoce.tasks.call_text import response
 class InWords:
     """An environment whose system message tells its tools, and whose tools answer in a user's messages."""
 
+    tells_tools = True
+
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.name, self.tools, self.limits = environment.name, environment.tools, environment.limits
@@ -46,8 +48,8 @@ class InWords:
 
 
 def for_agent(environment: Environment, agent: Agent) -> Environment:
-    """The environment as this agent can act in it: in words, unless its backend takes tools."""
-    return environment if takes_tools(agent) else InWords(environment)
+    """The environment as this agent can act in it: in words, unless its backend takes tools or they are told anyway."""
+    return environment if takes_tools(agent) or environment.tells_tools else InWords(environment)
 
 
 def told_of(tools: Sequence[Tool]) -> str:

@@ -229,7 +229,7 @@ class OnPolicyTrainer(UpdateTrainer):
         actions = self.actions(model, states, inputs["places"])
         model.train()
         seen = [self._seen(k, [p.state.views[k] for p in states], actions) for k in range(len(self.scorers))]
-        factors = self._factors(actions)
+        factors = self._factors(states, actions)
         contexts = [p.context for p in states]
         rows = packed_rows(contexts, actions, self.settings.token_budget)
         shared = {"states": states, "actions": actions, "seen": seen, "factors": factors}
@@ -276,13 +276,14 @@ class OnPolicyTrainer(UpdateTrainer):
                 actions[at] = Action(i, tuple(ids), finished=ids[-1] in self._decoder.eos)
         return [action for action in actions if action is not None]
 
-    def _factors(self, actions: Sequence[Action]) -> np.ndarray:
+    def _factors(self, states: Sequence[Prepared], actions: Sequence[Action]) -> np.ndarray:
         """What each token counts in the loss, token after token of the actions; over all devices they sum to 1."""
         sizes = np.array([len(a.ids) for a in actions])
-        mine = torch.tensor([len(actions), int(sizes.sum())], device=self.args.device)
-        answers, tokens = cast(Tensor, self.accelerator.reduce(mine, "sum")).tolist()
-        by_token = self.settings.reduction == "token"
-        each = np.full(len(sizes), 1 / tokens) if by_token else 1 / (sizes * answers)
+        counted = sizes if self.settings.reduction == "token" else np.ones(len(sizes))
+        weights = np.array([states[a.state].state.weight for a in actions])
+        mine = torch.tensor(float((weights * counted).sum()), device=self.args.device, dtype=torch.float64)
+        whole = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
+        each = weights * counted / sizes / whole
         self.totals["answers"] += len(actions)
         self.totals["answer_tokens"] += int(sizes.sum())
         self.totals["truncated"] += sum(not a.finished for a in actions)

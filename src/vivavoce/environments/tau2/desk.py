@@ -41,6 +41,8 @@ class Tau2:
     Raises DataError where a file cannot be read.
     """
 
+    tells_tools = False
+
     def __init__(
         self,
         domain: Domain,

@@ -1,0 +1,73 @@
+"""What the tasks share in which an agent acts: a problem is an episode to be played, or a state of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from vivavoce.environments.environment import Environment, Episode
+from vivavoce.records import Grade, Problem, Token, ToolCall
+from vivavoce.tasks.call_text import read_calls, without_calls
+from vivavoce.tasks.confidence import geometric_mean
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """A :class:`~vivavoce.tasks.Task` whose problems are episodes: their ids are the environment's tasks."""
+
+    def environment(self) -> Environment:
+        """A fresh one, in which one episode at a time runs."""
+        ...
+
+
+class ActingTask:
+    """A task of episodes but for its problems and its environment. What is graded is one action in its state."""
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Whether an action is one of the best in the state that ``problem`` is (:func:`situation`).
+
+        The answer is the calls, by which actions vote; the words of an action that calls nothing. ``correct`` is None
+        where nobody knows what is best.
+        """
+        try:
+            answer = _canonical(text)
+        except ValueError as error:
+            return Grade(None, False if problem.gold else None, "no_answer", str(error))
+        return Grade(answer or None, answer in problem.gold.split("\n") if problem.gold else None)
+
+    def steps(self, text: str) -> list[str]:
+        """An action is one step."""
+        return [text]
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """0 where the action is not among the best."""
+        return None if self.grade(problem, text).correct else 0
+
+    def probability(self, text: str, tokens: Sequence[Token]) -> float:
+        """Geometric mean over the tokens."""
+        return geometric_mean(tokens)
+
+
+def situation(episode: Episode, step: int, group: str = "") -> Problem:
+    """The state of a step as a problem: what to do next, asked of those who read what the agent had read.
+
+    Equal states are one problem: they have the id of :meth:`Episode.key`.
+    """
+    history, best = episode.before(step), episode.steps[step].best
+    gold = "\n".join(dict.fromkeys(_canonical(text) for text in best))
+    return Problem(f"{episode.environment}/{episode.key(step)[:16]}", history[-1]["content"], gold, group, history)
+
+
+def _canonical(text: str) -> str:
+    """The calls of an action, or its words, so that equal actions are equal texts."""
+    if calls := read_calls(text):
+        return json.dumps([_plain(call) for call in calls], ensure_ascii=False, sort_keys=True)
+    return without_calls(text)
+
+
+def _plain(call: ToolCall) -> list[object]:
+    return [call.name, call.arguments]
+
+
+__all__ = ["Acting", "ActingTask", "situation"]
