@@ -27,7 +27,9 @@ from vivavoce.debate.scores import Score, ScoreForm, read_score
 from vivavoce.errors import RecipeError
 from vivavoce.records import Message
 
-Ask = Literal["answer", "debate", "discuss", "act", "reflection", "critique", "rationale", "feedback", "review", "correction"]
+Ask = Literal[
+    "answer", "debate", "discuss", "act", "reflection", "critique", "rationale", "feedback", "review", "correction"
+]
 DEBATE: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
 STATE: tuple[Ask, ...] = ("answer", "discuss")
 ACT: tuple[Ask, ...] = ("act",)

@@ -52,6 +52,7 @@ class DistilSession(Session[StateRules]):
         problems: Sequence[Problem],
         debaters: Sequence[str] | None = None,
         action: tuple[Trained, int] | None = None,
+        stage: str = "states",
     ) -> Stored:
         """Debate the states: once, for every student, seed and objective.
 
@@ -63,7 +64,7 @@ class DistilSession(Session[StateRules]):
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
         if len(members) < len(names):
             raise RecipeError(f"unknown debaters among {', '.join(names)}", "debaters", f"name some of {self.teachers}")
-        stage, rules = "states" if debaters is None else f"states-{'-'.join(names)}", self.rules
+        stage, rules = stage if debaters is None else f"{stage}-{'-'.join(names)}", self.rules
         if action is not None:
             (student, seed), spec = action, self.recipe.student
             agent = self._agent(spec, model=str(student.of(seed)[0]))
@@ -102,16 +103,22 @@ class DistilSession(Session[StateRules]):
             )
         if counts.dropped:
             say(f"arm {name}: {counts.dropped} states left out, for nothing was said of them")
+        return self.rows(name, found), self._how(settings, who, arm.objective, rate)
+
+    def _how(
+        self, settings: OnPolicySettings, scorers: Sequence[str], objective: dict[str, Any], on_policy: float
+    ) -> OnPolicySettings:
+        """The recipe's settings, as one arm has them."""
         never, as_end = self.prompts.silent
         changes = {
-            "scorers": tuple(self._scorer(k) for k in who),
-            "on_policy": rate,
-            "objective": settings.objective.model_validate({**settings.objective.model_dump(), **arm.objective}),
+            "scorers": tuple(self._scorer(k) for k in scorers),
+            "on_policy": on_policy,
+            "objective": settings.objective.model_validate({**settings.objective.model_dump(), **objective}),
             "never": settings.never or never,
             "as_end": settings.as_end or as_end,
             "template": self.recipe.student.options.get("chat_template_kwargs", {}),
         }
-        return self.rows(name, found), settings.model_copy(update=changes)
+        return settings.model_copy(update=changes)
 
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]

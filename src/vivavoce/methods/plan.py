@@ -15,18 +15,20 @@ from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
 from vivavoce.config import AgentSpec, Recipe
+from vivavoce.data.examples import plain_prompt
 from vivavoce.debate.plan import Expected, Planned, Span, Spend, calls_per_question, rehearse, seat, words
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.review import ROLES, Panel, ReviewRules
 from vivavoce.debate.rounds import Committee
-from vivavoce.debate.rules import DebateRules, StateRules
-from vivavoce.debate.speaking import Member, Rules, asked
+from vivavoce.debate.rules import ActionRules, DebateRules, StateRules
+from vivavoce.debate.speaking import Member, Rules
 from vivavoce.methods.debating import test_rules
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.review_arms import Arm
 from vivavoce.methods.token_count import TokenCount
 from vivavoce.records import Message, Problem, Usage
 from vivavoce.tasks import Task, open_task
+from vivavoce.tasks.acting import Acting
 
 _SAMPLE = 50
 _REHEARSED = 200
@@ -96,6 +98,40 @@ def plan_states(
         if student:
             plan.questions(stage, student, plan.train, (1, 1), 0, usual)
     plan.tests(students)
+    return plan.made
+
+
+def plan_actions(
+    recipe: Recipe,
+    rules: ActionRules,
+    episodes: int,
+    debated: int,
+    students: int,
+    turns: float,
+    measured: Measured | None = None,
+) -> list[Planned]:
+    """Calls of ``episodes`` that students play in training, of debates on the states of ``debated`` of them, and of
+    ``students`` that are tested. Episodes take ``turns``, and at most as many as the environment allows.
+
+    States that several students come to are paid once, so that few debates are the least, and what is expected is
+    known only when it has been played: then the journal tells.
+    """
+    plan = _Plan(recipe, rules, measured)
+    usual, names = plan.debate(rules, None), [t.name for t in recipe.teachers]
+    spec, most = recipe.student, plan.task.environment().limits.turns if isinstance(plan.task, Acting) else 1
+    turns = min(turns, most)
+    plan.episodes("act", spec, episodes, turns, most)
+    least = 1 if rules.later_rounds == "if_drafts_disagree" else rules.max_rounds
+    for teacher in recipe.teachers:
+        once = usual.get(teacher.name, Spend())
+        grown = (turns - 1) / 2 * 2 * plan.tokens(spec.name, "act")  # what was done and seen by then, on average
+        each = Spend(once.calls * turns, (once.prompt + once.calls * grown) * turns, once.completion * turns)
+        plain = plan.plain + (rules.max_rounds - 1) * len(names) * teacher.max_new_tokens
+        low = Spend(least, least * plan.plain, least)
+        calls = rules.max_rounds * most
+        high = Spend(calls, calls * (plain + 2 * most * spec.max_new_tokens), calls * teacher.max_new_tokens)
+        plan.add("debate:states", teacher, debated, low, each, high)
+    plan.episodes("act", spec, students * plan.test, turns, most)
     return plan.made
 
 
@@ -190,7 +226,7 @@ class _Plan:
 
     def _plain(self, spec: AgentSpec, task: Task, problems: Sequence[Problem]) -> float:
         """Prompt tokens of a plain question, on average."""
-        shown = [self.prompts.render("answer", **asked(p, self.rules, task)) for p in problems[:_SAMPLE]]
+        shown = [plain_prompt(p, self.rules, self.prompts, task) for p in problems[:_SAMPLE]]
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
     def debate(
@@ -251,7 +287,7 @@ class _Plan:
         return found
 
     def _longest_plain(self, name: str) -> int:
-        shown = (self.prompts.render("answer", **asked(p, self.rules, self.task)) for p in self._problems)
+        shown = (plain_prompt(p, self.rules, self.prompts, self.task) for p in self._problems)
         return max((self._counts[name].messages(m) for m in shown), default=0)
 
     # --- lines of the plan
@@ -282,7 +318,7 @@ class _Plan:
         if error is not None:  # two standard errors of what was measured, within what the rules allow
             low = _edge(low, once, error, -2, max)
             high = _edge(high, once, error, 2, min)
-        self._add(stage, spec, n, low, once, high, measured=error is not None)
+        self.add(stage, spec, n, low, once, high, measured=error is not None)
 
     def calls(
         self,
@@ -302,9 +338,16 @@ class _Plan:
             length = alone.completion if alone else self.tokens(spec.name, "test")
             own = Spend(1, alone.prompt if alone else prompt, (1 - taught) * length + taught * self._taught())
         own.completion = min(own.completion, new)
-        self._add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
+        self.add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
 
-    def _add(
+    def episodes(self, stage: str, spec: AgentSpec, n: int, turns: float, most: int) -> None:
+        """``n`` episodes of usually ``turns`` turns; every turn reads all of those before it."""
+        new = self.tokens(spec.name, "act")
+        usual = Spend(turns, turns * (self.plain + (turns - 1) * new), turns * new)
+        far = Spend(most, most * (self.plain + (most - 1) * spec.max_new_tokens), most * spec.max_new_tokens)
+        self.add(stage, spec, n, Spend(1, self.plain, 1), usual, far)
+
+    def add(
         self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend, measured: bool = False
     ) -> None:
         if not high.calls or not n:

@@ -289,7 +289,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the four models")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", choices=["chains", "code", "halls"], default="chains", help="which models: see README.md")
+    parser.add_argument(
+        "--set", choices=["chains", "code", "halls"], default="chains", help="which models: see README.md"
+    )
     parser.add_argument("--only", choices=["base", *world.NAMES], help="one part, to run parts side by side")
     parser.add_argument("--short", action="store_true", help="only part of the student's training, to test the builder")
     args = parser.parse_args()

@@ -43,6 +43,11 @@ def go(walk: world.Walk, door: int) -> str:
     return walk.go(door)
 
 
+def opening(errand: world.Errand) -> tuple[Message, ...]:
+    """What a walker is told at first."""
+    return {"role": "system", "content": "act"}, {"role": "user", "content": f"at {errand.legs[0][0]}{errand.start}"}
+
+
 class Halls:
     """The halls as an :class:`~vivavoce.environments.environment.Environment` that knows what is best."""
 
@@ -64,8 +69,7 @@ class Halls:
         except ValueError as error:
             raise DataError(str(error), self.name, "take the id of a problem of the task") from None
         self._left = self._walk.fewest() + world.SPARE_TURNS
-        system: Message = {"role": "system", "content": "act"}
-        return Observation((system, {"role": "user", "content": f"at {self._walk.place}"}))
+        return Observation(opening(self._walk.errand))
 
     async def step(self, action: Action) -> Observation:
         """Do the first call; what is no call costs its turn, too."""
@@ -105,7 +109,7 @@ class SchoolhouseHalls(ActingTask):
             drawn = world.errands("test", self.options.test, self.options.seed)
         else:
             raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
-        return [Problem(e.id, f"at {e.legs[0][0]}{e.start}", "", e.kind) for e in drawn]
+        return [Problem(e.id, opening(e)[1]["content"], "", e.kind, opening(e)) for e in drawn]
 
     def environment(self) -> Environment:
         """Fresh halls."""

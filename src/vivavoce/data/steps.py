@@ -1,0 +1,120 @@
+"""From episodes to states: which steps are learnt from, and how much each counts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pydantic import Field
+
+from vivavoce.data.states import Debated, Supervised, Supervision, states
+from vivavoce.environments.environment import Episode
+from vivavoce.errors import RecipeError
+from vivavoce.graph import Graph
+from vivavoce.records import Completion, Problem, State, seed_of
+from vivavoce.tasks.acting import situation
+from vivavoce.tasks.call_text import read_calls
+
+
+class Stepwise(Supervision):
+    """Which states of an episode are learnt from, and which debate is held on them (arXiv:2605.01347, Eqs. 9, 10)."""
+
+    states: Literal["student", "gold"] = Field(
+        default="student",
+        description="states that the student came to itself (paper), or those of reference episodes (authors' code), in "
+        "which it acts anew",
+    )
+    debate_at: Literal["step", "start"] = Field(
+        default="step",
+        description="one debate in each state (paper), or one at the start that serves the whole episode",
+    )
+    steps: Literal["all", "first_error"] | int = Field(
+        default="all",
+        description="all steps of an episode (paper), a number of them at random, or the first that was not best, where "
+        "the environment knows what is",
+    )
+    over_steps: Literal["sum", "mean"] = Field(
+        default="sum",
+        description="an episode's steps count one each (paper), or together as one; an update's weights are normed, so "
+        "this says how long episodes compare with short ones",
+    )
+
+
+@dataclass
+class Visited:
+    """A state, and what the student did whenever it came there."""
+
+    problem: Problem
+    start: Problem
+    """The state at the beginning of an episode that came there."""
+    actions: list[Completion] = field(default_factory=list)
+    weight: float = 0.0
+
+
+def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwise, seed: int) -> list[Visited]:
+    """The states to learn from, each once, in order of the first visit.
+
+    Actions that were cut off at their limit, and those of no words, are no example of an action and left out. Raises
+    RecipeError where the first error is asked for and the environment does not know what is best.
+    """
+    found: dict[str, Visited] = {}
+    for i, episode in enumerate(episodes):
+        chosen = _chosen(episode, how, random.Random(seed_of(seed, "steps", i, episode.task)))
+        nodes = {n.round: n.id for n in episode.nodes() if n.kind == "action"}
+        for step in chosen:
+            action = episode.steps[step].action
+            problem = situation(episode, step, groups.get(episode.task, ""))
+            one = found.setdefault(problem.id, Visited(problem, situation(episode, 0, problem.group)))
+            one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
+            if how.states == "student":
+                one.actions.append(Completion(action.text, nodes[step]))
+    return list(found.values())
+
+
+def _chosen(episode: Episode, how: Stepwise, rng: random.Random) -> list[int]:
+    usable = [i for i, s in enumerate(episode.steps) if s.action.status == "ok" and s.action.text.strip()]
+    if how.steps == "all":
+        return usable
+    if isinstance(how.steps, int):
+        return sorted(rng.sample(usable, min(how.steps, len(usable))))
+    if any(not s.best for s in episode.steps):
+        raise RecipeError(
+            f"{episode.environment} does not know which actions are best", "steps", "use steps: all, or a number"
+        )
+    return [i for i in usable if not was_best(episode, i)][:1]
+
+
+def was_best(episode: Episode, step: int) -> bool:
+    """Whether an action does what one of the best does; the words around its calls do not count."""
+    done, best = episode.steps[step].action, episode.steps[step].best
+    return not done.malformed and any(done.calls == tuple(read_calls(text)) for text in best)
+
+
+def step_states(
+    seen: Iterable[Visited],
+    graphs: Mapping[str, Graph],
+    how: Stepwise,
+    scorers: Sequence[str],
+    made: Debated,
+) -> tuple[list[State], Supervised]:
+    """The rows of one arm: each state with its views, the student's own actions there, and its weight.
+
+    ``graphs`` are the debates by the id of the state; none is needed where nothing of a debate is shown or weighed. A
+    view ends where the state does: no scorer sees an observation that came later.
+    """
+    by_id = {one.problem.id: one for one in seen}
+    talked = [_debate_on(one, graphs, how) for one in by_id.values()]
+    found, counts = states(talked, how, scorers, made, lambda g: ())
+    whole = [replace(s, recorded=tuple(by_id[s.problem].actions), weight=by_id[s.problem].weight) for s in found]
+    return whole, counts
+
+
+def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Graph:
+    """The debate that serves a state, as a graph of that state."""
+    held = graphs.get((one.start if how.debate_at == "start" else one.problem).id)
+    return Graph(one.problem, held.nodes if held else (), held.stopped if held else "cap")
+
+
+__all__ = ["Stepwise", "Visited", "step_states", "visited", "was_best"]

@@ -1,0 +1,215 @@
+"""The verbs of methods in which the student acts: episodes, debates on the states in them, supervision step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, cast
+
+from vivavoce.config import Recipe
+from vivavoce.data.steps import Visited, step_states, was_best
+from vivavoce.debate.rules import ActionRules
+from vivavoce.environments.environment import Episode, Guide
+from vivavoce.environments.episodes import play, reference
+from vivavoce.environments.words import for_agent
+from vivavoce.errors import RecipeError
+from vivavoce.evaluate.examine import Judged
+from vivavoce.evaluate.table import Arms
+from vivavoce.graph import Graph
+from vivavoce.methods.distilling import DistilSession
+from vivavoce.methods.opad_arms import StepArm
+from vivavoce.methods.session import Trained
+from vivavoce.progress import say
+from vivavoce.records import Problem, Sampling, Usage, digest, to_json
+from vivavoce.run import Run
+from vivavoce.tasks import Task
+from vivavoce.tasks.acting import Acting
+from vivavoce.train.objective import OnPolicySettings
+
+_DEEPEST = 12
+"""Steps whose errors are told apart; later ones are few."""
+
+
+class ActingSession(DistilSession):
+    """A session whose student acts in the task's environment. Opened and closed as a Session is."""
+
+    def __init__(self, recipe: Recipe, run: Run, rules: ActionRules) -> None:
+        super().__init__(recipe, run, rules)
+        self._acting(self.task)
+        self.tested: dict[str, dict[int, Sequence[Episode]]] = {}
+
+    @staticmethod
+    def _acting(task: Task) -> Acting:
+        if not isinstance(task, Acting):
+            raise RecipeError(
+                f"nobody can act in `{task.name}`: it has questions and no environment",
+                "task.name",
+                "use a task of episodes, such as schoolhouse_halls; or method: debate_opd for questions",
+            )
+        return task
+
+    @property
+    def guided(self) -> bool:
+        """Whether the environment knows which actions are best."""
+        return isinstance(self._acting(self.task).environment(), Guide)
+
+    async def play(
+        self,
+        stage: str,
+        model: tuple[Path, str],
+        problems: Sequence[Problem],
+        sampling: Sampling,
+        seed: int,
+        task: Task,
+    ) -> list[Episode]:
+        """Let a student act in every problem's environment once; kept from before where nothing changed."""
+        folder, fingerprint = model
+        depends = [fingerprint, [p.id for p in problems], to_json(sampling), seed, task.name, self._redo]
+        path = self.run.path / "episodes" / f"{stage.replace(':', '-')}-{digest(depends[:-1])[:12]}.jsonl"
+        if (kept := self.run.kept_rows(path, depends, Episode)) is not None:
+            return kept
+        agent, gate = self._agent(self.recipe.student, model=str(folder)), asyncio.Semaphore(self.recipe.in_flight)
+        with self.run.counting(f"episodes of {stage}", len(problems)) as advance:
+
+            async def one(problem: Problem) -> Episode:
+                async with gate:
+                    world = for_agent(self._acting(task).environment(), agent)
+                    episode = await play(world, agent, problem.id, seed, sampling, self.run.journal)
+                advance()
+                return episode
+
+            played = list(await asyncio.gather(*map(one, problems)))
+        await agent.aclose()
+        if failed := sum(e.ended == "no_action" for e in played):
+            say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed plays on)")
+        self.run.keep_rows(path, depends, played)
+        return played
+
+    async def references(self, problems: Sequence[Problem], seed: int) -> list[Episode]:
+        """The environment's own best episodes. Raises RecipeError where it knows none."""
+        if not self.guided:
+            raise RecipeError(f"`{self.task.name}` knows no best actions", "arms", "leave out arms with states: gold")
+        worlds = ((p, self._acting(self.task).environment()) for p in problems)
+        return [await reference(world, p.id, seed) for p, world in worlds]
+
+    async def debate_states(
+        self, iteration: int, wanted: Mapping[tuple[str, ...] | None, Iterable[Visited]]
+    ) -> dict[tuple[str, ...] | None, dict[str, Graph]]:
+        """Debates by table of debaters and state. A state that was debated before, in any run of this folder, is read
+        from the journal."""
+        found: dict[tuple[str, ...] | None, dict[str, Graph]] = {}
+        for table, seen in wanted.items():
+            problems = {p.id: p for one in seen for p in (one.problem,)}
+            if problems:
+                held = await self.debate(list(problems.values()), table, stage=f"states-{iteration}")
+                found[table] = {g.problem.id: g for g in held}
+        return found
+
+    def teach(
+        self,
+        name: str,
+        arm: StepArm,
+        seen: Sequence[Visited],
+        graphs: Mapping[str, Graph],
+        settings: OnPolicySettings,
+    ) -> tuple[Path, OnPolicySettings]:
+        """The states of an arm, written into the run, and how to train on them."""
+        who = list(arm.scorers or self.scorers)
+        found, counts = step_states(seen, graphs, arm, who, self.made(arm.debaters))
+        self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
+        if counts.dropped > (1 - settings.min_coverage) * len(seen):
+            raise RecipeError(
+                f"arm `{name}`: nothing can be shown of {counts.dropped} of {len(seen)} states",
+                "debate",
+                "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
+            )
+        anew = arm.states == "gold" or arm.act_again
+        return self.rows(name, found), self._how(settings, who, arm.objective, 1.0 if anew else 0.0)
+
+    # --- tests
+
+    async def _sat(
+        self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
+    ) -> Arms:
+        problems, test = task.problems("test")[:questions], self.recipe.test
+        sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
+        tested: dict[str, dict[int, Sequence[Judged]]] = {}
+        for arm, trained in arms.items():
+            tested[arm] = {}
+            for seed, model in trained.models.items():
+                name = f"{stage} {arm}-{seed}"
+                episodes = await self.play(name, model, problems, sampling, self.recipe.seed, self._guard(task))
+                if task is self.task and questions is None:
+                    self.tested.setdefault(arm, {})[seed] = episodes
+                tested[arm][seed] = [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
+        return tested
+
+    def _guard(self, task: Task) -> Task:
+        self._acting(task)
+        return task
+
+    def depths(self) -> dict[str, dict[str, Any]]:
+        """For each arm, over all seeds: actions that were not best by their place in the episode, and the same after
+        a step that was best and after one that was not (does an error breed errors?); and turns."""
+        return {
+            arm: _depths([e for played in by_seed.values() for e in played]) for arm, by_seed in self.tested.items()
+        }
+
+    def gradients(self, trained: Mapping[str, Sequence[Trained]]) -> dict[str, dict[str, float]]:
+        """Norms of the gradients before clipping, over all logged updates of an arm."""
+        found = {}
+        for arm, rounds in trained.items():
+            norms = [
+                point["grad_norm"]
+                for one in rounds
+                for folder, _ in one.models.values()
+                for point in _curve(folder)
+                if "grad_norm" in point
+            ]
+            if norms:
+                mean = fmean(norms)
+                spread = pstdev(norms) / mean if mean else 0.0
+                found[arm] = {"mean": round(mean, 4), "greatest": round(max(norms), 4), "spread": round(spread, 4)}
+        return found
+
+
+def _judged(problem: Problem, episode: Episode) -> Judged:
+    usage = sum((s.action.usage for s in episode.steps), Usage())
+    text = "\n".join(m["content"] for m, mine in episode.masked() if mine)
+    status = "error" if episode.ended == "no_action" else "ok"
+    return Judged(problem.id, problem.group, text, episode.ended, episode.success, status, usage)
+
+
+def _depths(episodes: Sequence[Episode]) -> dict[str, Any]:
+    at: defaultdict[int, list[bool]] = defaultdict(list)
+    after: defaultdict[bool, list[bool]] = defaultdict(list)
+    for episode in episodes:
+        best = [was_best(episode, i) for i in range(len(episode.steps)) if episode.steps[i].best]
+        for i, ok in enumerate(best):
+            at[min(i, _DEEPEST - 1)].append(ok)
+        for before, ok in zip(best, best[1:], strict=False):
+            after[before].append(ok)
+    return {
+        "turns": round(fmean(len(e.steps) for e in episodes), 3) if episodes else 0,
+        "wrong_by_step": [_wrong(at[i]) for i in sorted(at)],
+        "wrong_after_best": _wrong(after[True]),
+        "wrong_after_wrong": _wrong(after[False]),
+    }
+
+
+def _wrong(best: Sequence[bool]) -> list[int]:
+    """[not best, all]."""
+    return [len(best) - sum(best), len(best)]
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    import json
+
+    path = folder / "loss.jsonl"
+    return [cast(dict[str, float], json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+
+
+__all__ = ["ActingSession"]

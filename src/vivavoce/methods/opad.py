@@ -1,0 +1,162 @@
+"""On-policy agentic distillation (OPAD): the student acts, teachers debate every state that it came to, then go over its
+own actions under those debates.
+
+    L = mean over visited states of  1/|a_m| sum_t  sum_k w_k D( p_k(. | s_m, H_m, a_m,<t)  ||  q(. | s_m, a_m,<t) )
+
+s_m is the prompt with the student's own earlier actions and what the environment answered; H_m the debate on it.
+Paper: arXiv:2605.01347, Eqs. 9 and 10. Differs from the authors' code, which replays recorded conversations: the
+environment answers what the student did; each state is debated by itself; no later observation reaches a teacher; and
+from the paper: episodes are played in iterations, between which the student is trained, rather than one an update.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any
+
+from pydantic import Field
+
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.data.steps import Visited, visited
+from vivavoce.debate.plan import Planned
+from vivavoce.debate.rules import ActionRules
+from vivavoce.methods.acting import ActingSession
+from vivavoce.methods.distilling import SCORING
+from vivavoce.methods.measured import Measured
+from vivavoce.methods.opad_arms import StepArm, wanted
+from vivavoce.methods.plan import plan_actions
+from vivavoce.methods.session import Trained
+from vivavoce.records import Problem, seed_of
+from vivavoce.run import Run
+from vivavoce.train.objective import OnPolicySettings
+
+
+class Options(Recipe):
+    """A recipe of ``method: opad``."""
+
+    debate: ActionRules = ActionRules()
+    scorers: list[AgentSpec] | None = Field(
+        default=None,
+        description="models that go over the student's actions, local ones or on a vLLM server; None: such teachers",
+    )
+    opd: OnPolicySettings = Field(default=OnPolicySettings(), description="of one iteration")
+    iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
+    episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")
+    rollouts: int = Field(default=1, ge=1, description="episodes of one task in an iteration (paper: 1)")
+    expected_turns: float = Field(default=8, gt=0, description="turns of a usual episode, for `viva plan`")
+    arms: list[str] = Field(
+        default=["opd", "mt_opd", "debate_opd"],
+        min_length=1,
+        description="what is trained and compared: names of methods/opad_arms.py, or of own_arms",
+    )
+    own_arms: dict[str, StepArm] = Field(default={}, description="arms of the user's own, by name")
+
+    @property
+    def rules(self) -> ActionRules:
+        return self.debate
+
+    @property
+    def seated(self) -> list[AgentSpec]:
+        """Those who score."""
+        return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
+
+    @property
+    def wanted(self) -> dict[str, StepArm]:
+        """The arms by name."""
+        return wanted(self.arms, self.own_arms, [s.name for s in self.seated])
+
+
+Seen = dict[tuple[str, int], list[Visited]]
+
+
+async def distill(recipe: Options, run: Run) -> dict[str, Any]:
+    """Iterations of episodes, debates and training, then tests; returns what ``results.json`` holds."""
+    async with ActingSession(recipe, run, recipe.debate) as s:
+        s.seat(recipe.seated)
+        problems, start = s.task.problems("train"), s.untrained()
+        students: dict[str, Trained] = dict.fromkeys(recipe.wanted, start)
+        trained: defaultdict[str, list[Trained]] = defaultdict(list)
+        debated: set[str] = set()
+        counted = list[dict[str, int]]()
+        for i in range(recipe.iterations):
+            seen = await _visited(s, recipe, problems, students, i)
+            tables: defaultdict[tuple[str, ...] | None, list[Visited]] = defaultdict(list)
+            for (name, _), states in seen.items():
+                arm = recipe.wanted[name]
+                if arm.debates:
+                    at_start = arm.debate_at == "start"
+                    asked = [Visited(v.start, v.start) for v in states] if at_start else states
+                    tables[None if arm.debaters is None else tuple(arm.debaters)] += asked
+            graphs = await s.debate_states(i, tables)
+            new = {v.problem.id for states in tables.values() for v in states}
+            counted.append({"visited": sum(map(len, seen.values())), "states": len(new), "new": len(new - debated)})
+            debated |= new
+            plans = {}
+            for name, arm in recipe.wanted.items():
+                held = graphs.get(None if arm.debaters is None else tuple(arm.debaters), {})
+                made = {
+                    seed: s.teach(f"{name}.{i}-{seed}", arm, seen[name, seed], held if arm.debates else {}, recipe.opd)
+                    for seed in recipe.seeds
+                }
+                rows, how = ({seed: pair[at] for seed, pair in made.items()} for at in (0, 1))
+                plans[f"{name}.{i}"] = (students[name], rows, how)
+            for key, model in (await s.train(plans)).items():
+                name = key.rpartition(".")[0]
+                students[name] = model
+                trained[name].append(model)
+
+        tested = await s.test({"student": start, **students})
+        also = await s.also_test({"student": start, **students})
+        singles = [arm for arm in tested if arm.startswith("opd:") and "@" not in arm]
+        best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
+        main = "debate_opd" if "debate_opd" in tested else next(iter(recipe.wanted))
+        rivals = ["student", best, *(a for a in recipe.wanted if a != main and a not in singles)]
+        pairs = [("student", arm) for arm in recipe.wanted] + [(a, main) for a in rivals if a in tested and a]
+        return s.results(
+            tested,
+            also,
+            list(dict.fromkeys(pairs)),
+            best_single=best,
+            supervision=s.supervision,
+            iterations=counted,
+            steps=s.depths() if s.guided else {},
+            gradient_norms=s.gradients(trained),
+        )
+
+
+async def _visited(
+    s: ActingSession, recipe: Options, problems: list[Problem], students: dict[str, Trained], i: int
+) -> Seen:
+    """What each arm's student, or the reference, came to in this iteration, by arm and training seed."""
+    groups, found = {p.id: p.group for p in problems}, Seen()
+    for seed in recipe.seeds:
+        rng = random.Random(seed_of(recipe.seed, seed, "episodes", i))
+        drawn = rng.sample(problems, min(recipe.episodes, len(problems)))
+        gold = None
+        for name, arm in recipe.wanted.items():
+            draws = [seed_of(recipe.seed, seed, i, n) for n in range(recipe.rollouts)]
+            if arm.states == "gold":
+                gold = gold or await s.references(drawn, recipe.seed)
+                episodes = gold
+            else:
+                model, sampling = students[name].of(seed), recipe.student.sampling()
+                stage = f"iteration-{i}-seed-{seed}"
+                rounds = [await s.play(stage, model, drawn, sampling, draw, s.task) for draw in draws]
+                episodes = [episode for played in rounds for episode in played]
+            found[name, seed] = visited(episodes, groups, arm, seed_of(recipe.seed, seed, i))
+    return found
+
+
+def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
+    """What a run of this recipe will ask for."""
+    arms = [arm for arm in recipe.wanted.values() if arm.states == "student"]
+    rounds = recipe.iterations * len(recipe.seeds) * recipe.episodes
+    acted = rounds * recipe.rollouts * len(arms)
+    held = sum(arm.debates for arm in recipe.wanted.values()) * rounds
+    return plan_actions(
+        recipe, recipe.debate, acted, held, 1 + len(recipe.seeds) * len(recipe.wanted), recipe.expected_turns, measured
+    )
+
+
+__all__ = ["Options", "distill", "plan"]

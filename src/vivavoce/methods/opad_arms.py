@@ -1,0 +1,63 @@
+"""The ways to learn from the same episodes: which states, which debate, which objective, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from vivavoce.data.steps import Stepwise
+from vivavoce.methods.arms import by_name
+
+_PLAIN: dict[str, Any] = {"context": "none", "weights": "uniform"}
+
+
+class StepArm(Stepwise):
+    """On-policy agentic distillation from scorers under what they know of each state."""
+
+    scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
+    debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
+    objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
+    act_again: bool = Field(
+        default=False,
+        description="in training the student acts anew in the states that it came to, rather than learn from what it did",
+    )
+
+    @property
+    def debates(self) -> bool:
+        """Whether anything of a debate is shown or weighed."""
+        return self.context != "none" or self.weights != "uniform"
+
+
+STANDARD: dict[str, StepArm] = {
+    "debate_opd": StepArm(),
+    "debate_uniform": StepArm(weights="uniform"),
+    "mt_opd": StepArm(**_PLAIN),
+    "trajectory_debate": StepArm(debate_at="start"),
+    "gold_states": StepArm(states="gold"),
+    "first_error": StepArm(steps="first_error"),
+    "one_step": StepArm(steps=1),
+    "mean_over_steps": StepArm(over_steps="mean"),
+    "act_again": StepArm(act_again=True),
+}
+"""Baselines and ablations by name; `opd` stands for one arm for each teacher, `self_debate` too."""
+
+_EACH = ("opd", "self_debate")
+
+
+def wanted(names: Sequence[str], own: dict[str, StepArm], teachers: Sequence[str]) -> dict[str, StepArm]:
+    """The arms that a recipe lists; `key=value` after a name, as in `debate_opd@tau=0.1`, changes one key of it.
+
+    Raises ValueError for a name, or a key of an arm, that there is not.
+    """
+    return by_name(names, own, STANDARD, {base: {f"{base}:{t}": _each(base, t) for t in teachers} for base in _EACH})
+
+
+def _each(base: str, teacher: str) -> StepArm:
+    if base == "opd":
+        return StepArm(**_PLAIN, scorers=[teacher])
+    return StepArm(scorers=[teacher], debaters=[teacher])
+
+
+__all__ = ["STANDARD", "StepArm", "wanted"]
