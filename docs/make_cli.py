@@ -35,6 +35,7 @@ COMMANDS = [
     "bench sft",
     "bench tree-dpo",
     "bench on-policy",
+    "bench sandbox",
 ]
 
 

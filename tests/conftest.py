@@ -36,6 +36,12 @@ def bfcl() -> Path:
     return _data("bfcl")
 
 
+@pytest.fixture(scope="session")
+def tau2() -> Path:
+    """Folder of the agent benchmark's databases, policies and tasks."""
+    return _data("tau2")
+
+
 def _data(name: str) -> Path:
     for folder in (ROOT / "shared", ROOT.parent / "shared"):
         if (folder / "data" / name).is_dir():

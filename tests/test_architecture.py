@@ -15,6 +15,7 @@ ROOMS = [
     "plugins",
     "progress",
     "stats",
+    "sandbox",
     "schoolhouse",
     "graph",
     "tasks",
@@ -43,6 +44,7 @@ HEAVY = {
     "anthropic",
     "aiohttp",
     "httpx2",
+    "gymnasium",
     "numpy",
     "tokenizers",
 }

@@ -93,8 +93,8 @@ def test_the_benchmark_of_tree_dpo_measures_every_shape(tmp_path: Path) -> None:
     done = viva("bench", "tree-dpo", *small, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert [(one["shape"]["right"], one["shape"]["wrong"]) for one in found] == [(1, 2), (1, 1)]
-    assert all(one["loss_error"] < 1e-4 and one["gradient_error"] < 1e-3 for one in found)
+    assert [one["what"].split(",")[1].strip() for one in found] == ["1 right x 2 wrong", "1 right x 1 wrong"]
+    assert all(one["loss_error"] < 1e-4 and one["max_rel_grad_diff"] < 1e-3 for one in found)
     wrong = viva("bench", "tree-dpo", "--shape", "2by2", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "RIGHTxWRONG" in wrong.stderr

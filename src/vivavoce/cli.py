@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from vivavoce.errors import BudgetReached, DataError, MissingDependency, RecipeE
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
-    from vivavoce.debate.plan import Span
+    from vivavoce.debate.plan import Planned, Span
     from vivavoce.tasks import Task
 
 # Plain help: the decorated one takes longer to import than everything else together.
@@ -199,7 +200,7 @@ def plan(
     heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
     _print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
     if from_:
-        say(f"expected (least to most): by what was measured in {from_}, give or take two standard errors")
+        _say_measured(planned, from_)
     else:
         say(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
@@ -209,6 +210,24 @@ def plan(
         _say_saved(loaded, set_, recipe, total)
     if unpriced := [a.name for a in loaded.teachers if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _say_measured(planned: list[Planned], run: Path) -> None:
+    """Which lines of a plan go by an earlier run, and which could not, for too few of its questions were finished."""
+    from vivavoce.progress import say
+
+    known = dict.fromkeys(p.stage for p in planned if p.measured)
+    other = dict.fromkeys(p.stage for p in planned if p.stage not in known)
+    rules = "by the length of replies there as far as any came, and the range is all that the rules allow"
+    if known:
+        say(
+            f"expected (least to most) of {', '.join(known)}: by what was measured in {run}, give or take two standard "
+            "errors"
+        )
+        if other:
+            say(f"of {', '.join(other)}: {rules}")
+    else:
+        say(f"expected (least to most): {rules}; in {run} too few questions were finished to go by")
 
 
 def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:
@@ -317,6 +336,7 @@ def evaluate(
     recipe: RecipePath,
     model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each question; several give pass@k.")] = 1,
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
@@ -327,7 +347,7 @@ def evaluate(
     from vivavoce.report import table
 
     loaded = _load(recipe, set_)
-    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate"))
+    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
     typer.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 
@@ -416,10 +436,14 @@ def check_tasks_command(
     """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
     from dataclasses import asdict
 
+    from vivavoce.environments.tau2.checking import DOMAINS, check_tau2
     from vivavoce.tasks.checking import check_tasks
 
     off, made = 0, []
-    for c in check_tasks(data, task):
+    worlds = [name for name in task if name in {domain.name for domain in DOMAINS}]
+    others = [name for name in task if name not in worlds]
+    tasks = check_tasks(data, others) if others or not task else ()
+    for c in chain(tasks, check_tau2(data, worlds) if worlds or not task else ()):
         off += len(c.off)
         made.append(asdict(c))
         if as_json:
@@ -651,10 +675,11 @@ def bench_tree_dpo(
     if not all(sizes):
         raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
     with _peer("trl"):
+        from vivavoce.bench.models import Size
         from vivavoce.bench.tree_dpo import Shape, run
 
     shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
-    found = [run(s, trees=trees, hidden=hidden, layers=layers, vocabulary=vocabulary) for s in shapes]
+    found = [run(s, Size.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes]
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
@@ -678,10 +703,11 @@ def bench_on_policy(
 ) -> None:
     """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
     with _peer("trl"):
+        from vivavoce.bench.models import Size
         from vivavoce.bench.on_policy import Shape, run, whole
 
-    shape = Shape(states=states, answer=answers, vocabulary=vocabulary, transcript=transcript)
-    found = [*run(shape), whole(rollouts=1), whole(rollouts=4)]
+    shape = Shape(states=states, answer=answers, transcript=transcript)
+    found = [*run(shape, Size.narrow(256, 4, vocabulary)), whole(rollouts=1), whole(rollouts=4)]
     typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
 
 
@@ -696,9 +722,30 @@ def bench_generate(
 ) -> None:
     """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
     from vivavoce.bench.generate import Shape, run
+    from vivavoce.bench.models import Size
 
-    found = run(Shape(debates=debates, rounds=rounds, answer=answer, hidden=hidden, layers=layers))
+    found = run(Shape(debates=debates, rounds=rounds, answer=answer), Size.narrow(hidden, layers, 4096))
     typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
+
+
+@bench_app.command("gpu")
+def bench_gpu(
+    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 5, as_json: AsJson = False
+) -> None:
+    """The same comparisons on a GPU: bfloat16, random weights of Qwen3-0.6B's dimensions; skipped without one."""
+    with _peer("trl"):
+        from vivavoce.bench.gpu import available, run
+
+    if not available():
+        typer.echo("[]" if as_json else "skipped: torch sees no CUDA device here")
+        return
+    found = []
+    for one in run(repeats):
+        found.append(one.summary())
+        if not as_json:
+            typer.echo(str(one))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
 
 
 @bench_app.command("debate")
@@ -739,6 +786,23 @@ def bench_engine(
     _print_table(head, told(found))
     if questions:
         typer.echo(Measured(**found["memory"]))
+
+
+@bench_app.command("sandbox")
+def bench_sandbox(
+    hostile: Annotated[int, typer.Option(min=1, help="Hostile programs, each kind in turn.")] = 1000,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary programs, for the speed.")] = 400,
+    as_json: AsJson = False,
+) -> None:
+    """The sandbox against hostile programs: none may escape or outlive its limit; and programs a second."""
+    from dataclasses import asdict
+
+    from vivavoce.bench.sandbox import run
+
+    found = run(hostile, ordinary)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+    if found.escaped or found.outlived or found.passed:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_a_malformed_call_becomes_an_observation_that_says_what_is_wrong(played:
     [
         ("<tool_call>[]</tool_call>", "an object"),
         ('<tool_call>{"name": "sub", "arguments": {}}</tool_call>', "no tool 'sub'; there are add"),
-        ('<tool_call>{"name": ["add"], "arguments": {}}</tool_call>', "no tool"),
+        ('<tool_call>{"name": ["add"], "arguments": {}}</tool_call>', "is a text, not ['add']"),
         ('<tool_call>{"name": "add", "arguments": {}}</tool_call>', "lacks n"),
         ('<tool_call>{"name": "add", "arguments": {"n": 1, "m": 2}}</tool_call>', "no argument m"),
         (add(1) + "<tool_call>", "not closed"),

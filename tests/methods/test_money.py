@@ -303,11 +303,28 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     assert told == [a - b for a, b in zip(server.spent, before, strict=True)], "the server's own count"
     assert {line["agent"] for line in found["lines"]} == set(TEACHERS)
     assert "of it cached" in viva("costs", "run", cwd=tmp_path).stdout
-    assert '<h2 id="ledger">' in write_report(tmp_path / "run").read_text("utf-8")
-    assert "<th>USD</th>" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    page = write_report(tmp_path / "run").read_text("utf-8")
+    assert '<h2 id="ledger">' in page
+    assert "<th>USD</th>" in page
+    assert f"<td>{total['money']:.4f}</td>" in page
+    assert "The run may spend 100 calls at most." in page
     assert found["under_way"] == {"calls": 0, "tokens": 0, "money": 0}, "nothing was cut off"
-    plan = viva("plan", "recipe.yaml", "--from", "run", "--json", cwd=tmp_path)
-    assert json.loads(plan.stdout)["total"]["money"]["expected"] > found["total"]["money"]
+    plan = json.loads(viva("plan", "recipe.yaml", "--from", "run", "--json", cwd=tmp_path).stdout)
+    assert plan["total"]["money"]["expected"] > found["total"]["money"]
+    assert {line["stage"] for line in plan["lines"] if line["measured"]} == {"debate:train"}
+    said = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
+    assert "of debate:train: by what was measured in run, give or take two standard errors" in said
+    assert "of test, debate:test: by the length of replies there" in said
+
+
+def test_a_plan_by_a_run_that_hardly_began_does_not_claim_to_be_measured(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert viva("run", "recipe.yaml", "--out", "run", "--set", "budget.run.calls=6", cwd=tmp_path).returncode == 3
+    said = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
+    assert "in run too few questions were finished to go by" in said
+    assert "standard errors" not in said
 
 
 def test_a_plan_tells_what_debating_only_where_it_pays_spares(values: dict[str, Any], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vivavoce.records import ToolCall
-from vivavoce.tasks.calls import wrong_calls
+from vivavoce.tasks.calls import an_answer, wrong_calls
 
 SINGLE = ["simple_python", "simple_java", "simple_javascript", "multiple", "parallel", "parallel_multiple"]
 LIVE = ["live_simple", "live_multiple", "live_parallel", "live_parallel_multiple"]
@@ -19,26 +19,6 @@ AREA = [{"name": "geo.area", "parameters": {"properties": {}, "required": ["base
 def rows(path: Path) -> list[dict[str, Any]]:
     content = path.read_bytes()
     return [json.loads(x) for x in (gzip.decompress(content) if path.suffix == ".gz" else content).splitlines()]
-
-
-def value(allowed: Any) -> Any:
-    """An allowed value with one value chosen for each key of each object in it."""
-    if isinstance(allowed, dict):
-        chosen = {k: first(v) if isinstance(v, list) else v for k, v in allowed.items()}
-        return {k: v for k, v in chosen.items() if v != "" or "" not in allowed[k]}
-    return [value(a) for a in allowed] if isinstance(allowed, list) else allowed
-
-
-def first(allowed: list[Any]) -> Any:
-    return value(next((a for a in allowed if a != ""), "" if allowed else []))
-
-
-def gold(row: dict[str, Any], required: dict[str, set[str]]) -> list[ToolCall]:
-    calls = []
-    for ((name, arguments),) in (want.items() for want in row["ground_truth"]):
-        said = {k: first(v) for k, v in arguments.items()}
-        calls.append(ToolCall(name, {k: v for k, v in said.items() if v != "" or k in required[name]}))
-    return calls
 
 
 def mutated(calls: list[ToolCall], required: dict[str, set[str]]) -> Iterator[list[ToolCall]]:
@@ -57,7 +37,7 @@ def test_every_official_answer_is_accepted_in_any_order_and_every_mutation_rejec
     for row in rows(bfcl / "possible_answer" / f"BFCL_v4_{category}.json"):
         functions = questions[row["id"]]["function"]
         required = {f["name"]: set(f["parameters"].get("required", ())) for f in functions}
-        calls = gold(row, required)
+        calls = an_answer(functions, row["ground_truth"])
         assert wrong_calls(functions, row["ground_truth"], calls) == "", row["id"]
         assert wrong_calls(functions, row["ground_truth"], calls[::-1]) == "", row["id"]
         for other in mutated(calls, required):

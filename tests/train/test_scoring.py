@@ -19,7 +19,7 @@ from transformers import (
 
 from vivavoce.train import scoring
 from vivavoce.train.packing import pack
-from vivavoce.train.scoring import Method, attending, choose, logprobs
+from vivavoce.train.scoring import Method, attending, choose, compiled, logprobs
 from vivavoce.train.tokens import Scored
 
 PACKED = pack([Scored((*range(20), i, *range(i, i + 30)), 20) for i in range(40, 45)])
@@ -52,6 +52,17 @@ def test_the_logits_of_a_whole_row_never_exist(monkeypatch: pytest.MonkeyPatch):
         logprobs(model, PACKED, Method("blocks"))
     assert max(seen) == 7
     assert sum(seen) == 5 * 31
+
+
+def test_layers_are_compiled_once_and_left_as_they_were():
+    model = tiny_model()
+    seen = []
+    for _ in range(2):
+        with compiled(model):
+            seen.append([layer._compiled_call_impl for layer in model.model.layers])
+        assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+    assert seen[0] == seen[1]
+    assert all(seen[0])
 
 
 def test_attention_is_given_back():

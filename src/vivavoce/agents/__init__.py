@@ -35,6 +35,14 @@ class Agent(Protocol):
         ...
 
 
+def takes_tools(agent: Agent) -> bool:
+    """Whether the agent takes ``Sampling.tools``. If not, it has to be told of them in words.
+
+    Whatever form its backend has for calls, its replies have them as :mod:`vivavoce.tasks.call_text` writes them.
+    """
+    return getattr(agent, "takes_tools", False)
+
+
 def open_agent(name: str, backend: str, options: Mapping[str, Any]) -> Agent:
     """Make the agent ``name``. Nothing heavy is loaded and nothing is sent before its first reply.
 
@@ -51,4 +59,4 @@ def open_agent(name: str, backend: str, options: Mapping[str, Any]) -> Agent:
     return module.agent(name, plugins.check(module.Options, options, f"{where}, backend {backend}"))
 
 
-__all__ = ["Agent", "open_agent"]
+__all__ = ["Agent", "open_agent", "takes_tools"]

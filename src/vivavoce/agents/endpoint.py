@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents.limits import Limits, limits_of
 from vivavoce.errors import AgentError, MissingDependency, MissingKey, RecipeError
-from vivavoce.records import Reply, Usage
+from vivavoce.records import Reply, Usage, to_json
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -147,7 +147,7 @@ class Endpoint:
         ``bad_request``, and those of ``read``.
         """
         started = time.perf_counter()
-        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        data = to_json(body).encode("utf-8", "replace")
 
         async def attempt() -> Reply | Failed:
             answer = await self._send("POST", path, data, self._headers)

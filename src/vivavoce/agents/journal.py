@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from vivavoce.agents import Agent
+from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.errors import AgentError, DataError, RunConflict
-from vivavoce.records import Message, Reply, Sampling, Usage
+from vivavoce.records import Message, Reply, Sampling, Tool, Usage, canonical
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -91,8 +91,7 @@ SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''),
 FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
 """
 _REPLY = TypeAdapter(Reply)
-_SAMPLING = tuple(field.name for field in fields(Sampling))
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+_SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +273,7 @@ class Journal:
         RunConflict where a read-only journal does not hold the call, and whatever an agent raises that is no
         :class:`AgentError` (a bug; nothing is recorded).
         """
+        assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
         request = _request(messages, sampling, seed)
         key = _key(agent.identity, request)
         flight = self._in_flight.get(key)
@@ -285,7 +285,7 @@ class Journal:
                 raise RunConflict("this call is not in the journal", str(self.path), "open the journal for writing")
             if question is not None:  # by this tag the ledger finds the question again
                 tags["problem"] = question
-            row = (key, agent.name, agent.identity, stage, _encode(tags), request)
+            row = (key, agent.name, agent.identity, stage, canonical(tags), request)
             flight = _Flight(asyncio.create_task(self._ask(agent, messages, sampling, seed, row, question)))
             self._in_flight[key] = flight
             flight.task.add_done_callback(lambda _: self._in_flight.pop(key))
@@ -458,7 +458,9 @@ class _Flight:
 
 def _request(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
-    return _encode({"messages": list(messages), "sampling": drawn, "seed": seed})
+    if sampling.tools:  # named only where there are any, so that older journals are found again
+        drawn["tools"] = [tool.schema()["function"] for tool in sampling.tools]
+    return canonical({"messages": list(messages), "sampling": drawn, "seed": seed})
 
 
 def _key(identity: str, request: str) -> str:
@@ -474,7 +476,9 @@ def _outcome(reply: str | None, reason: str | None, detail: str | None) -> tuple
 def _read(row: tuple[Any, ...]) -> Call:
     key, agent, identity, stage, tags, request, reply, reason, detail, _, _, _, latency_s, attempts, created_at = row
     asked = json.loads(request)
-    sampling = Sampling(**{**asked["sampling"], "stop": tuple(asked["sampling"]["stop"])})
+    drawn = asked["sampling"]
+    tools = tuple(Tool(**tool) for tool in drawn.get("tools", ()))
+    sampling = Sampling(**{**drawn, "stop": tuple(drawn["stop"]), "tools": tools})
     return Call(
         key,
         agent,

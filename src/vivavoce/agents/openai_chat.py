@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from vivavoce.agents.called import called, with_calls
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.errors import AgentError
@@ -72,6 +73,9 @@ class Options(EndpointOptions):
     """Request fields that the endpoint rejects, say ``temperature`` or ``seed``."""
     extra_body: dict[str, Any] = Field(default={})
     """Further request fields; they determine replies, so they are part of the agent's identity."""
+    native_tools: bool = True
+    """Offer tools in the protocol's own form; false where the server reads no calls out of its model's replies (vLLM
+    without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): they are then told of in words."""
     batch: BatchOptions | None = None
     """Send calls through the provider's Batch API, where it has OpenAI's; null: each by itself."""
 
@@ -94,6 +98,7 @@ class OpenAIChat:
 
     def __init__(self, name: str, options: Options, base_url: str, key: str | None) -> None:
         self.name, self.options, self.batch = name, options, options.batch
+        self.takes_tools = options.native_tools
         self.unmetered = 0
         extra = f":{digest(options.extra_body)[:16]}" if options.extra_body else ""
         self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}"
@@ -153,7 +158,7 @@ class OpenAIChat:
         """A call as the endpoint takes it, alone or in a batch."""
         wish: dict[str, Any] = {
             "model": self.options.model,
-            "messages": list(messages),
+            "messages": with_calls(messages) if sampling.tools else list(messages),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             self.options.token_limit: sampling.max_new_tokens,
@@ -161,6 +166,8 @@ class OpenAIChat:
         }
         if sampling.stop:
             wish["stop"] = list(sampling.stop)
+        if sampling.tools:
+            wish["tools"] = [tool.schema() for tool in sampling.tools]
         if sampling.logprobs and not self._logprobs_refused:
             wish["logprobs"] = True
         wish = {field: value for field, value in wish.items() if field not in self.options.omit}
@@ -242,6 +249,7 @@ def read(answer: Any) -> Reply | Failed:
     usage = _usage(answer.get("usage"))
     if not isinstance(text, str | None):
         raise TypeError(type(text))
+    text = "\n".join([*([text] if text else []), *map(called, message.get("tool_calls") or ())])
     if refusal and not text:
         return Failed("refused", short(str(refusal)), False, usage=usage)
     if not text:

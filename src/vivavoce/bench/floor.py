@@ -33,8 +33,9 @@ def forward_flops(model: Any, packed: Sequence[Packed]) -> float:
     return 2.0 * (linear * tokens + head.weight.numel() * scored) + 4.0 * config.num_hidden_layers * width * met
 
 
-def matmul_rate(device: str, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
-    """Operations a second that this machine's matrix product reaches, the best of several; ``size`` is its side."""
+def matmul_rate(device: str, bf16: bool = False) -> float:
+    """Operations a second that this machine's matrix product reaches, the best of several."""
+    size, dtype = (8192 if device == "cuda" else 1024), (torch.bfloat16 if bf16 else torch.float32)
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = 0.0
     for _ in range(5):

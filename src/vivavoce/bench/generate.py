@@ -24,8 +24,8 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, StoppingCri
 
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import SHARE, Decoder
-from vivavoce.bench.models import random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Comparison, Timing, alternate, facts, fastest, ratios
+from vivavoce.bench.models import Size, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Comparison, Hardware, Timing, alternate, facts, fastest, ratios
 from vivavoce.records import Sampling
 from vivavoce.train.checkpoint import threads as torch_threads
 
@@ -34,6 +34,7 @@ _TIE = 1e-3
 # Tokens of a page of transformers' continuous batching; its own default, 256, is more than a short prompt needs.
 _PAGE = 32
 _PAGED_LINES = (8, 16, 32)
+_DEFAULT = Size.narrow(128, 4, 4096)
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,6 @@ class Shape:
     longest: int = 256
     others: int = 1
     """Other debaters, whose answers are read in the next round too."""
-    vocabulary: int = 4096
-    hidden: int = 128
-    layers: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,80 +105,84 @@ class Measured(Comparison):
 
 def run(
     shape: Shape | None = None,
+    size: Size = _DEFAULT,
+    hardware: Hardware | None = None,
     *,
     lines: int = 128,
     remember: int = 2**30,
     sizes: Sequence[int] = (16, 32, 64, 128),
     repeats: int = 3,
-    threads: int | None = 1,
-    device: str = "cpu",
     seed: int = 0,
 ) -> Measured:
     """Measure both sides. Raises AssertionError where they do not say the same.
 
     Args:
         shape: The work.
+        size: Of the model.
+        hardware: Where to run; with ``bf16``, weights are bfloat16.
         lines: Rows that we decode at a time.
         remember: Bytes that we may keep of prompts, from one round to the next.
         sizes: Batch sizes that ``generate`` is tried with.
         repeats: Passes of each side.
-        threads: Of torch; None leaves them.
-        device: Where to run.
         seed: Of texts, lengths and weights.
     """
-    shape = shape or Shape()
-    with torch_threads(threads):
-        tokenizer = word_tokenizer(shape.vocabulary)
-        model = random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed).eval()
+    shape, hardware = shape or Shape(), hardware or Hardware()
+    with torch_threads(hardware.threads):
+        tokenizer = word_tokenizer(size.vocabulary)
+        model = random_model(size, hardware.device, seed).eval()
         model.generation_config.eos_token_id = tokenizer.eos_token_id
-        turns, sizes = _turns(shape, seed), sorted({min(size, shape.debates) for size in sizes})
+        turns, sizes = _turns(shape, size.vocabulary, seed), sorted({min(size, shape.debates) for size in sizes})
         wanted, got = dict[Turn, list[int]](), dict[Turn, list[int]]()
 
         def ours(kept: int) -> float:
             got.update(_streamed(Decoder(model, tokenizer, kept), turns, lines))
             return 0.0
 
-        def theirs(size: int, some: Sequence[Sequence[Turn]] = turns) -> float:
-            wanted.update(_padded(model, some, size))
+        def theirs(rows: int, some: Sequence[Sequence[Turn]] = turns) -> float:
+            wanted.update(_padded(model, some, rows))
             return 0.0
 
         def paged(rows: int, some: Sequence[Sequence[Turn]]) -> float:
             return float(len(_paged(model, some, rows)))
 
-        best, variants = fastest({f"batches of {n}": lambda n=n: theirs(n, turns[: max(sizes)]) for n in sizes})
-        size = int(best.split()[-1])
-        computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(size))
+        ours(remember)
+        theirs(max(sizes))
         same = _agreement(model, got, wanted)
-        rows = int(fastest({str(n): lambda n=n: paged(n, turns[:32]) for n in _PAGED_LINES})[0])
+        if hardware.bf16:
+            model.to(torch.bfloat16)
+        best = fastest({f"batches of {n}": lambda n=n: theirs(n, turns[: max(sizes)]) for n in sizes})
+        rows = int(best.name.split()[-1])
+        computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(rows))
+        paged_rows = int(fastest({str(n): lambda n=n: paged(n, turns[:32]) for n in _PAGED_LINES}).name)
         sides = {
-            "theirs": lambda: theirs(size),
+            "theirs": lambda: theirs(rows),
             "ours": lambda: ours(remember),
             "alone": lambda: ours(0),
-            "paged": lambda: paged(rows, turns),
+            "paged": lambda: paged(paged_rows, turns),
         }
-        times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
+        times = alternate(sides, torch.nn.Linear(1, 1), hardware.device, repeats)
         return Measured(
             f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines",
             times["ours"],
             times["theirs"],
-            f"generate in {best}",
-            variants,
+            f"generate in {best.name}",
+            best.seconds,
             sum(turn.length for turns_ in turns for turn in turns_),
             same,
             computed,
             _floor(turns),
             times["alone"],
             times["paged"],
-            facts=facts(device, "torch", "transformers"),
+            facts=facts(hardware.device, "torch", "transformers"),
         )
 
 
-def _turns(shape: Shape, seed: int) -> list[list[Turn]]:
+def _turns(shape: Shape, vocabulary: int, seed: int) -> list[list[Turn]]:
     """The turns of each debate, in order."""
     draw = np.random.default_rng(seed)
 
     def text(count: int) -> tuple[int, ...]:
-        return tuple(draw.integers(5, shape.vocabulary, count).tolist())
+        return tuple(draw.integers(5, vocabulary, count).tolist())
 
     def length() -> int:
         return int(np.clip(draw.lognormal(np.log(shape.answer), shape.spread), 4, shape.longest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -29,23 +30,48 @@ def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     )
 
 
-def random_model(vocabulary: int, hidden: int, layers: int, device: str, seed: int) -> Any:
-    """A Qwen3 of ``hidden`` x ``layers``, heads of 64, half as many keys as queries."""
+@dataclass(frozen=True)
+class Size:
+    """Dimensions of a Qwen3."""
+
+    hidden: int
+    layers: int
+    vocabulary: int
+    heads: int
+    key_heads: int
+    head: int
+    intermediate: int
+    tied: bool = False
+    """Whether the input embedding is the output embedding too."""
+
+    @classmethod
+    def narrow(cls, hidden: int, layers: int, vocabulary: int) -> Size:
+        """One for a CPU: heads of 64, half as many keys as queries."""
+        return cls(hidden, layers, vocabulary, hidden // 64, max(1, hidden // 128), 64, 3 * hidden)
+
+
+QWEN3_06B = Size(1024, 28, 151_936, heads=16, key_heads=8, head=128, intermediate=3072, tied=True)
+
+
+def random_model(size: Size, device: str, seed: int) -> Any:
+    """A Qwen3 of this size with random weights, float32."""
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=3 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=max(1, hidden // 128),
-        head_dim=64,
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_heads,
+        head_dim=size.head,
+        tie_word_embeddings=size.tied,
         max_position_embeddings=16384,
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
     )
-    return cast(torch.nn.Module, Qwen3ForCausalLM(config)).to(device)
+    with torch.device(device):
+        return cast(torch.nn.Module, Qwen3ForCausalLM(config))
 
 
 class Words:
@@ -67,4 +93,4 @@ class Words:
         return (Message(role="user", content=self.text(tokens - 3)),)
 
 
-__all__ = ["Words", "random_model", "word_tokenizer"]
+__all__ = ["QWEN3_06B", "Size", "Words", "random_model", "word_tokenizer"]

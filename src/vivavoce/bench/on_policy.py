@@ -11,30 +11,31 @@ the authors' code, which holds one for every answer in the middle of training: t
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import TrainingArguments
+from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import DistillationConfig, DistillationTrainer
 
 from vivavoce.agents import hf_local, weights
 from vivavoce.agents.journal import Journal
-from vivavoce.bench.models import Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Measured, Pass, alternate, apart, facts, fastest
+from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
 from vivavoce.data.states import Debated, Supervision
 from vivavoce.data.states import states as states_of
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import StateRules
 from vivavoce.debate.speaking import Member
-from vivavoce.records import Completion, Sampling, State, Usage, View
+from vivavoce.records import Completion, Message, Sampling, State, Usage, View
 from vivavoce.tasks import open_task
 from vivavoce.train.checkpoint import threads as torch_threads
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
@@ -43,6 +44,7 @@ from vivavoce.train.scorers import Action, OpenScorer
 from vivavoce.train.scoring import choose
 from vivavoce.train.tokens import answer_ids, context_ids
 
+_DEFAULT = Size.narrow(256, 4, 32768)
 _TEACHERS = ("ada", "bob", "cyd")
 _TABLE: dict[str, Any] = {"prompts": "schoolhouse", "max_rounds": 2, "reads": "last_round", "shuffle": "per_agent"}
 _BETAS = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
@@ -55,9 +57,6 @@ class Shape:
     states: int = 8
     prompt: int = 64
     answer: int = 128
-    vocabulary: int = 32768
-    hidden: int = 256
-    layers: int = 4
     rollouts: int = 8
     """Scoring: answers to one state."""
     transcript: int = 1000
@@ -67,145 +66,169 @@ class Shape:
 
 def run(
     shape: Shape | None = None,
+    size: Size = _DEFAULT,
+    hardware: Hardware | None = None,
     divergences: Sequence[str] = ("reverse_kl", "jsd", "forward_kl"),
     *,
     repeats: int = 5,
-    threads: int | None = 1,
-    device: str = "cpu",
     seed: int = 0,
 ) -> list[Measured]:
     """Measure the step under each divergence, then scoring. Raises AssertionError where the sides differ."""
-    shape = shape or Shape()
-    with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
-        found = [_step(shape, d, Path(folder), repeats, device, seed) for d in divergences]
-        return [*found, _scoring(shape, repeats, device, seed)]
+    shape, hardware = shape or Shape(), hardware or Hardware()
+    with torch_threads(hardware.threads), tempfile.TemporaryDirectory() as folder:
+        found = [_step(shape, size, hardware, d, Path(folder), repeats, seed) for d in divergences]
+        return [*found, _scoring(shape, size, hardware, repeats, seed)]
 
 
 # --- the step
 
 
-def _step(shape: Shape, divergence: str, folder: Path, repeats: int, device: str, seed: int) -> Measured:
-    tokenizer, words = word_tokenizer(shape.vocabulary), Words(shape.vocabulary, seed)
-    student, teacher = (random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed + i) for i in range(2))
+def _step(
+    shape: Shape, size: Size, hardware: Hardware, divergence: str, folder: Path, repeats: int, seed: int
+) -> Measured:
+    words, device = Words(size.vocabulary, seed), hardware.device
+    student, teacher = (random_model(size, device, seed + i) for i in range(2))
     made = [(words.prompt(shape.prompt), words.answer(shape.answer)) for _ in range(shape.states)]
-    states = [State(f"q{i}", p, (View(p, 1.0),), (Completion(text, ""),)) for i, (p, text) in enumerate(made)]
-    prepared = [
-        Prepared(s, context_ids(tokenizer, p), [tuple(answer_ids(tokenizer, s.recorded[0].text))])
-        for s, (p, _) in zip(states, made, strict=True)
-    ]
-    beta = _BETAS[divergence]
-    settings = OnPolicySettings(
-        lora=None, on_policy=0.0, states_per_step=len(states), reduction="token", objective=Objective(beta=beta)
-    )
-    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=device == "cpu")
-    scorer = OpenScorer(Scorer(name="teacher"), teacher, tokenizer, settings)
-    scorer.prepare(shape.prompt + shape.answer)
-    method = choose(student, "auto", 0)
-    steps = Steps(prepared, settings, 1, seed)
-    trainer = OnPolicyTrainer(student, arguments, steps, [scorer], settings, method, tokenizer, shape.vocabulary, seed)
-    trainer.state.global_step = 2  # an update like any other: the first is logged in detail
-
-    def ours() -> float:
-        return float(trainer.training_step(student, steps[0]))
-
-    prompts = torch.tensor([p.context for p in prepared], device=device)
-    answers = torch.tensor([p.recorded[0] for p in prepared], device=device)
-    passes = {
-        f"batch {n}": _trl(student, teacher, prompts, answers, n, beta, folder, device, tokenizer)
-        for n in dict.fromkeys((1, 2, 4, len(prepared)))
-    }
-    errors = apart(student, ours, next(iter(passes.values())))
-    naive = _naive(student, teacher, prompts, answers, beta)
-    apart(student, ours, naive)
-    best, variants = fastest(passes)
-    times = alternate({"theirs": passes[best], "ours": ours, "naive": naive}, student, device, repeats)
+    sides = _Sides(student, teacher, word_tokenizer(size.vocabulary), made, _BETAS[divergence], folder, hardware)
+    exact = replace(sides, hardware=replace(hardware, bf16=False))
+    errors = apart(student, exact.ours(), exact.theirs(1))
+    apart(student, exact.ours(), exact.naive())
+    if hardware.bf16:
+        teacher.to(torch.bfloat16)  # a teacher that is only read is loaded so
+    passes = {f"batch {n}": sides.theirs(n) for n in dict.fromkeys((1, 2, 4, shape.states))}
+    best = fastest(passes, compiling=[student, teacher] if device == "cuda" else [])
+    every = {"theirs": best.one, "ours": sides.ours(), "naive": sides.naive()}
+    times = alternate(every, student, device, repeats)
     return Measured(
-        f"on-policy step, {divergence}, {answers.numel():,} tokens x {shape.vocabulary:,}",
+        f"on-policy step, {divergence}, {shape.states * shape.answer:,} tokens x {size.vocabulary:,}",
         times["ours"],
         times["theirs"],
-        f"TRL's DistillationTrainer, {best}",
-        variants,
+        f"TRL's DistillationTrainer, {best.name}",
+        best.seconds,
         *errors,
         naive=times["naive"],
         facts=facts(device, "torch", "transformers", "trl"),
     )
 
 
-def _trl(
-    student: Any,
-    teacher: Any,
-    prompts: Tensor,
-    answers: Tensor,
-    size: int,
-    beta: float,
-    folder: Path,
-    device: str,
-    tokenizer: Any,
-) -> Pass:
-    """TRL's loss, through its public method, on batches of ``size``."""
-    config = DistillationConfig(
-        output_dir=str(folder),
-        beta=beta,
-        temperature=1.0,
-        use_cpu=device == "cpu",
-        bf16=False,
-        activation_checkpointing=False,
-        report_to="none",
-        per_device_train_batch_size=size,
-        max_completion_length=answers.shape[1],
-    )
-    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "w1"}]}])
-    tokenizer.padding_side = "left"
-    trainer = DistillationTrainer(student, teacher, args=config, train_dataset=rows, processing_class=tokenizer)
+@dataclass(frozen=True)
+class _Sides:
+    """One pass over the same tokens, three ways; each gives the mean loss."""
 
-    def one() -> float:
-        student.train()
-        total = 0.0
-        for p, a in zip(prompts.split(size), answers.split(size), strict=True):
-            inputs = {
-                "prompt_ids": p,
-                "prompt_mask": torch.ones_like(p),
-                "completion_ids": a,
-                "completion_mask": torch.ones_like(a),
-            }
-            loss = trainer.compute_loss(student, inputs, num_items_in_batch=torch.tensor(answers.numel()))
-            trainer.accelerator.backward(loss)
-            total += float(loss.detach())
-        return total
+    student: Any
+    teacher: Any
+    tokenizer: PreTrainedTokenizerFast
+    made: list[tuple[tuple[Message, ...], str]]
+    """Prompts and answers."""
+    beta: float
+    folder: Path
+    hardware: Hardware
 
-    return one
+    def ours(self) -> Pass:
+        """The step as it is trained, answers given."""
+        states = [State(f"q{i}", p, (View(p, 1.0),), (Completion(a, ""),)) for i, (p, a) in enumerate(self.made)]
+        prepared = [
+            Prepared(state, context_ids(self.tokenizer, prompt), [tuple(answer_ids(self.tokenizer, answer))])
+            for state, (prompt, answer) in zip(states, self.made, strict=True)
+        ]
+        settings = OnPolicySettings(
+            lora=None,
+            on_policy=0.0,
+            states_per_step=len(states),
+            reduction="token",
+            objective=Objective(beta=self.beta),
+            bf16=self.hardware.bf16,
+            compile=self.hardware.bf16,
+        )
+        scorer = OpenScorer(Scorer(name="teacher"), self.teacher, self.tokenizer, settings)
+        scorer.prepare(max(len(p.context) + len(p.recorded[0]) for p in prepared))
+        trainer = OnPolicyTrainer(
+            self.student,
+            TrainingArguments(output_dir=str(self.folder), report_to="none", use_cpu=self.hardware.device == "cpu"),
+            steps := Steps(prepared, settings, 1, 0),
+            [scorer],
+            settings,
+            choose(self.student, "auto", 0, settings.compile),
+            self.tokenizer,
+            self.student.config.vocab_size,
+            0,
+        )
+        trainer.state.global_step = 2  # an update like any other: the first is logged in detail
+        return lambda: float(trainer.training_step(self.student, steps[0]))
 
+    def theirs(self, size: int) -> Pass:
+        """TRL's loss, through its public method, on batches of ``size``."""
+        prompts, answers = self._tensors()
+        config = DistillationConfig(
+            output_dir=str(self.folder),
+            beta=self.beta,
+            temperature=1.0,
+            use_cpu=self.hardware.device == "cpu",
+            bf16=False,  # autocast is put around its passes here, where the trainer's own loop would put it
+            activation_checkpointing=False,
+            report_to="none",
+            per_device_train_batch_size=size,
+            max_completion_length=answers.shape[1],
+        )
+        rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "w1"}]}])
+        self.tokenizer.padding_side = "left"
+        trainer = DistillationTrainer(
+            self.student, self.teacher, args=config, train_dataset=rows, processing_class=self.tokenizer
+        )
 
-def _naive(student: Any, teacher: Any, prompts: Tensor, answers: Tensor, beta: float) -> Pass:
-    """What one writes first: whole logits of both, and the divergence over them."""
-    ids, first = torch.cat([prompts, answers], 1), prompts.shape[1] - 1
+        def one() -> float:
+            self.student.train()
+            total = 0.0
+            for p, a in zip(prompts.split(size), answers.split(size), strict=True):
+                inputs = {
+                    "prompt_ids": p,
+                    "prompt_mask": torch.ones_like(p),
+                    "completion_ids": a,
+                    "completion_mask": torch.ones_like(a),
+                }
+                with self.hardware.precision():
+                    loss = trainer.compute_loss(self.student, inputs, num_items_in_batch=torch.tensor(answers.numel()))
+                trainer.accelerator.backward(loss)
+                total += float(loss.detach())
+            return total
 
-    def one() -> float:
-        s = torch.log_softmax(student(ids).logits[:, first:-1].float(), -1)
-        with torch.no_grad():
-            t = torch.log_softmax(teacher(ids).logits[:, first:-1].float(), -1)
-        if beta in (0.0, 1.0):
-            a, b = (s, t) if beta else (t, s)
-            value = (a.exp() * (a - b)).sum(-1)
-        else:
-            m = torch.logaddexp(s + torch.log(torch.tensor(1 - beta)), t + torch.log(torch.tensor(beta)))
-            value = beta * (t.exp() * (t - m)).sum(-1) + (1 - beta) * (s.exp() * (s - m)).sum(-1)
-        loss = value.mean()
-        loss.backward()
-        return float(loss.detach())
+        return one
 
-    return one
+    def naive(self) -> Pass:
+        """What one writes first: whole logits of both, and the divergence over them."""
+        prompts, answers = self._tensors()
+        ids, first, beta = torch.cat([prompts, answers], 1), prompts.shape[1] - 1, self.beta
+
+        def one() -> float:
+            with self.hardware.precision():
+                s = torch.log_softmax(self.student(ids).logits[:, first:-1].float(), -1)
+                with torch.no_grad():
+                    t = torch.log_softmax(self.teacher(ids).logits[:, first:-1].float(), -1)
+                if beta in (0.0, 1.0):
+                    a, b = (s, t) if beta else (t, s)
+                    value = (a.exp() * (a - b)).sum(-1)
+                else:
+                    m = torch.logaddexp(s + math.log(1 - beta), t + math.log(beta))
+                    value = beta * (t.exp() * (t - m)).sum(-1) + (1 - beta) * (s.exp() * (s - m)).sum(-1)
+            loss = value.mean()
+            loss.backward()
+            return float(loss.detach())
+
+        return one
+
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        prompts = [context_ids(self.tokenizer, prompt) for prompt, _ in self.made]
+        answers = [answer_ids(self.tokenizer, answer) for _, answer in self.made]
+        device = self.hardware.device
+        return torch.tensor(prompts, device=device), torch.tensor(answers, device=device)
 
 
 # --- scoring
 
 
-def _scoring(shape: Shape, repeats: int, device: str, seed: int) -> Measured:
-    tokenizer, words = word_tokenizer(shape.vocabulary), Words(shape.vocabulary, seed)
-    models = [
-        random_model(shape.vocabulary, shape.hidden, shape.layers, device, seed + i).eval()
-        for i in range(shape.teachers)
-    ]
+def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: int) -> Measured:
+    tokenizer, words, device = word_tokenizer(size.vocabulary), Words(size.vocabulary, seed), hardware.device
+    models = [random_model(size, device, seed + i).eval() for i in range(shape.teachers)]
     settings = OnPolicySettings(lora=None)
     scorers = [OpenScorer(Scorer(name=f"t{i}"), m, tokenizer, settings) for i, m in enumerate(models)]
     views = [View(words.prompt(shape.transcript), 1.0) for _ in scorers]
@@ -231,11 +254,14 @@ def _scoring(shape: Shape, repeats: int, device: str, seed: int) -> Measured:
 
     error = max(float((a - b).norm() / b.norm()) for a, b in zip(hidden(), separately(1), strict=True))
     assert error < 1e-4, f"hidden states differ by {error:.1e}"
+    if hardware.bf16:
+        for model in models:
+            model.to(torch.bfloat16)
     passes: dict[str, Pass] = {
         f"batch {n}": lambda n=n: float(len(separately(n))) for n in dict.fromkeys((1, 2, 4, shape.rollouts))
     }
-    best, variants = fastest(passes)
-    sides: dict[str, Pass] = {"theirs": passes[best], "ours": lambda: float(len(hidden()))}
+    best = fastest(passes, compiling=models if device == "cuda" else [])
+    sides: dict[str, Pass] = {"theirs": best.one, "ours": lambda: float(len(hidden()))}
     times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
     each = shape.transcript + shape.answer
     return Measured(
@@ -243,8 +269,8 @@ def _scoring(shape: Shape, repeats: int, device: str, seed: int) -> Measured:
         f"{shape.teachers} teachers",
         times["ours"],
         times["theirs"],
-        f"each answer with its own transcript, {best}",
-        variants,
+        f"each answer with its own transcript, {best.name}",
+        best.seconds,
         error,
         None,
         floor=shape.rollouts * each / (shape.transcript + shape.rollouts * shape.answer),

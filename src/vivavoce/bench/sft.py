@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +19,31 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from vivavoce.bench.models import Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Measured, Pass, alternate, apart, facts, fastest
+from vivavoce.bench.floor import forward_flops, matmul_rate
+from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
 from vivavoce.records import Example
 from vivavoce.train import SFTSettings
 from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.packing import Packed
 from vivavoce.train.scoring import attending, choose
 from vivavoce.train.sft import Plain
 from vivavoce.train.supervised import Steps, SupervisedTrainer, Taught
 from vivavoce.train.tokens import score_rows
 
-VOCABULARY = 2048
+_DEFAULT = Size.narrow(256, 4, 2048)
 
 
 def run(
+    size: Size = _DEFAULT,
+    hardware: Hardware | None = None,
     *,
+    budget: int = 4096,
     repeats: int = 5,
-    hidden: int = 256,
-    layers: int = 4,
-    threads: int | None = 1,
-    device: str = "cpu",
     seed: int = 0,
 ) -> list[Measured]:
     """Measure both sets. Raises AssertionError where loss or gradients differ by more than float32 explains."""
-    words = Words(VOCABULARY, seed)
+    words, hardware = Words(size.vocabulary, seed), hardware or Hardware()
     lengths = np.random.default_rng(seed).integers(60, 400, 32).tolist()
     shared = [
         Example(f"q{i}", prompt, words.answer(128), ())
@@ -49,9 +51,9 @@ def run(
         for _ in range(8)
     ]
     mixed = [Example(f"q{i}", words.prompt(n // 2), words.answer(n - n // 2), ()) for i, n in enumerate(lengths)]
-    with torch_threads(threads):
+    with torch_threads(hardware.threads):
         return [
-            _measure(what, rows, repeats, hidden, layers, device, seed)
+            _measure(what, rows, size, hardware, budget, repeats, seed)
             for what, rows in (
                 ("8 answers of 128 tokens to each of 2 prompts of 500", shared),
                 ("32 unrelated rows of 60 to 400 tokens", mixed),
@@ -60,42 +62,59 @@ def run(
 
 
 def _measure(
-    what: str, rows: Sequence[Example], repeats: int, hidden: int, layers: int, device: str, seed: int
+    what: str, rows: Sequence[Example], size: Size, hardware: Hardware, budget: int, repeats: int, seed: int
 ) -> Measured:
-    tokenizer, model = word_tokenizer(VOCABULARY), random_model(VOCABULARY, hidden, layers, device, seed)
+    tokenizer, model = word_tokenizer(size.vocabulary), random_model(size, hardware.device, seed)
     taught = [Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion])[0], 1.0) for e in rows]
     taught.sort(key=lambda row: len(row.row.ids))
+    precise = replace(hardware, bf16=False)
     with tempfile.TemporaryDirectory() as folder:
-        ours, floor = _ours(model, taught, Path(folder), device)
         passes = {
-            f"batch {size}": _theirs(model, taught, tokenizer, size, Path(folder), device)
-            for size in (1, 2, 4, 8, len(taught))
+            f"batch {n}": _theirs(model, taught, tokenizer, n, Path(folder), hardware)
+            for n in (1, 2, 4, 8, len(taught))
         }
-        errors = apart(model, ours, next(iter(passes.values())))
-        best, variants = fastest(passes)
-        timings = alternate({"theirs": passes[best], "ours": ours}, model, device, repeats)
-    versions = facts(device, "torch", "transformers", "trl")
-    what, best = f"SFT, {what}", f"TRL's SFTTrainer, {best}"
-    return Measured(what, timings["ours"], timings["theirs"], best, variants, *errors, floor=floor, facts=versions)
+        exact = _theirs(model, taught, tokenizer, 1, Path(folder), precise)
+        errors = apart(model, _ours(model, taught, budget, Path(folder), precise)[0], exact)
+        best = fastest(passes, compiling=[model] if hardware.device == "cuda" else [])
+        ours, packed = _ours(model, taught, budget, Path(folder), hardware)
+        timings = alternate({"theirs": best.one, "ours": ours}, model, hardware.device, repeats)
+    return Measured(
+        f"SFT, {what}",
+        timings["ours"],
+        timings["theirs"],
+        f"TRL's SFTTrainer, {best.name}",
+        best.seconds,
+        *errors,
+        floor=sum(p.unpacked for p in packed) / sum(len(p) for p in packed),
+        flops=3 * forward_flops(model, packed),
+        rate=matmul_rate(hardware.device, hardware.bf16),
+        facts=facts(hardware.device, "torch", "transformers", "trl"),
+    )
 
 
-def _ours(model: Any, taught: Sequence[Taught], folder: Path, device: str) -> tuple[Pass, float]:
-    settings = SFTSettings(lora=None, rows_per_step=len(taught), max_steps=1)
+def _ours(
+    model: Any, taught: Sequence[Taught], budget: int, folder: Path, hardware: Hardware
+) -> tuple[Pass, list[Packed]]:
+    settings = SFTSettings(lora=None, rows_per_step=len(taught), max_steps=1, token_budget=budget, bf16=hardware.bf16)
     steps = Steps(taught, Plain.of(taught, settings, 0), settings.token_budget)
-    method = choose(model, "auto", 0)
-    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=device == "cpu")
+    method = choose(model, "auto", 0, compile=hardware.bf16)
+    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=hardware.device == "cpu")
     trainer = SupervisedTrainer(model, arguments, steps, settings, method, ["answer"])
-    packed = [part.packed for part in steps[0]["parts"]]
 
     def one() -> float:
         with attending(model, method):
             return float(trainer.training_step(model, steps[0]))
 
-    return one, sum(p.unpacked for p in packed) / sum(len(p) for p in packed)
+    return one, [part.packed for part in steps[0]["parts"]]
 
 
 def _theirs(
-    model: Any, taught: Sequence[Taught], tokenizer: PreTrainedTokenizerFast, size: int, folder: Path, device: str
+    model: Any,
+    taught: Sequence[Taught],
+    tokenizer: PreTrainedTokenizerFast,
+    size: int,
+    folder: Path,
+    hardware: Hardware,
 ) -> Pass:
     labels = [[-100] * r.row.start + list(r.row.completion) for r in taught]
     rows = Dataset.from_dict({"input_ids": [list(r.row.ids) for r in taught], "labels": labels})
@@ -105,8 +124,8 @@ def _theirs(
         max_length=None,
         report_to="none",
         disable_tqdm=True,
-        use_cpu=device == "cpu",
-        bf16=False,
+        use_cpu=hardware.device == "cpu",
+        bf16=False,  # autocast is put around its passes here, where the trainer's own loop would put it
         activation_checkpointing=False,
         train_sampling_strategy="sequential",
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -119,7 +138,8 @@ def _theirs(
         model.train()
         total = 0.0
         for batch in batches:
-            loss = trainer.compute_loss(model, batch, num_items_in_batch=tokens)
+            with hardware.precision():
+                loss = trainer.compute_loss(model, batch, num_items_in_batch=tokens)
             trainer.accelerator.backward(loss)
             total += float(loss.detach())
         return total

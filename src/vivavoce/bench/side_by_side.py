@@ -7,19 +7,38 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import platform
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from vivavoce.train.scoring import compiled
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how both sides compute."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    bf16: bool = False
+    """bfloat16 under autocast, as trainers do it; equality is checked in float32 first all the same."""
+    threads: int | None = 1
+    """Of torch; None leaves them."""
+
+    def precision(self) -> torch.autocast:
+        """What a forward pass that is timed runs under."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
+
 
 Pass = Callable[[], float]
 """One pass over the work of one side; what it gives is not looked at."""
@@ -67,15 +86,54 @@ def alternate(sides: Mapping[str, Pass], model: torch.nn.Module, device: str, re
     }
 
 
-def fastest(passes: Mapping[str, Pass]) -> tuple[str, dict[str, float]]:
-    """The name of the fastest of several ways, each tried once to warm up and once for its time; all the times."""
-    variants = {}
-    for name, one in passes.items():
-        one()
+@dataclass(frozen=True)
+class Best:
+    """The fastest of several ways of doing the peer's work."""
+
+    name: str
+    one: Pass
+    seconds: dict[str, float]
+    """Of each way, one pass."""
+
+
+def fastest(passes: Mapping[str, Pass], *, warm: bool = True, compiling: Sequence[Any] = ()) -> Best:
+    """Try each way once to warm up and once for its time, and the best once more with layers compiled.
+
+    Args:
+        passes: The ways, by name. One that does not fit the device's memory is out of the race.
+        warm: False leaves warming up out.
+        compiling: The models whose layers to compile, as our own trainers do on a GPU; none leaves that out.
+    """
+    seconds = {name: _tried(name, one, warm) for name, one in passes.items()}
+    name = min(seconds, key=lambda name: seconds[name])
+    if not compiling:
+        return Best(name, passes[name], seconds)
+
+    def compiled_() -> float:
+        with ExitStack() as stack:
+            for model in compiling:
+                stack.enter_context(compiled(model))
+            return passes[name]()
+
+    also = f"{name}, layers compiled"
+    seconds[also] = _tried(also, compiled_, warm)
+    return Best(also, compiled_, seconds) if seconds[also] < seconds[name] else Best(name, passes[name], seconds)
+
+
+def _tried(name: str, one: Pass, warm: bool) -> float:
+    try:
+        if warm:
+            one()
         started = time.perf_counter()
         one()
-        variants[name] = time.perf_counter() - started
-    return min(variants, key=lambda name: variants[name]), variants
+    except torch.OutOfMemoryError:
+        logger.info("%s: out of memory", name)
+        gc.collect()
+        torch.cuda.empty_cache()
+        return math.inf
+    seconds = time.perf_counter() - started
+    logger.info("%s: %.2f s", name, seconds)
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -114,9 +172,22 @@ class Measured(Comparison):
     """What one writes first, where that is no peer's way."""
     floor: float | None = None
     """Tokens of the peer, unpadded, over distinct tokens."""
+    flops: float | None = None
+    """Operations that our pass cannot do without."""
+    rate: float | None = None
+    """Operations a second of this machine's matrix product."""
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the matrix product's rate at which the necessary operations were done."""
+        return self.flops / self.ours.seconds / self.rate if self.flops and self.rate else None
 
     def summary(self) -> dict[str, Any]:
-        found = super().summary() | {"max_rel_grad_diff": self.gradient_error}
+        found: dict[str, Any] = super().summary() | {"max_rel_grad_diff": self.gradient_error}
+        if self.floor:
+            found["of_floor"] = found["ratio"] / self.floor
+        if self.utilisation:
+            found["utilisation"] = self.utilisation
         if self.naive:
             found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
             found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
@@ -129,13 +200,26 @@ class Measured(Comparison):
             equal += f", gradients to {self.gradient_error:.1e}"
         lines = [
             f"{self.what}: {middle:.2f}x ({low:.2f} to {high:.2f}) of {self.variant}; {equal}",
-            f"  {self.theirs.seconds:.2f} s against {self.ours.seconds:.2f} s{_memory(self.theirs, self.ours)}",
+            f"  {_time(self.theirs)} against {_time(self.ours)}{_memory(self.theirs, self.ours)}",
         ]
         if self.naive:
-            lines.append(f"  holding all logits: {self.naive.seconds:.2f} s{_memory(self.naive, self.ours)}")
+            lines.append(f"  holding all logits: {_time(self.naive)}{_memory(self.naive, self.ours)}")
         if self.floor:
             lines.append(f"  tokens: {self.floor:.2f}x fewer")
+        if self.flops and self.rate:
+            used = f"at {self.utilisation:.0%} of {self.rate / 1e9:,.0f} GFLOP/s"
+            lines.append(f"  {self.flops / 1e9:,.0f} GFLOP necessary, {used}")
+        tried = ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in self.variants.items())
+        lines += [f"  tried: {tried}", "  " + ", ".join(f"{name} {value}" for name, value in self.facts.items())]
         return "\n".join(lines)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def _time(timing: Timing) -> str:
+    return f"{_seconds(timing.seconds)} ({_seconds(median(timing.cpu))} of processor)"
 
 
 def _memory(theirs: Timing, ours: Timing) -> str:
@@ -218,7 +302,9 @@ def _status(field: str) -> int:
 
 
 __all__ = [
+    "Best",
     "Comparison",
+    "Hardware",
     "Measured",
     "Pass",
     "Timing",

@@ -6,13 +6,10 @@ each batch size, with its default reference and with ``precompute_ref_log_probs`
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -21,8 +18,8 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
 from vivavoce.bench.floor import forward_flops, matmul_rate
-from vivavoce.bench.models import Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Timing, alternate, apart, facts, memory_ratio, ratios
+from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
 from vivavoce.records import Completion, Tree
 from vivavoce.train import TreeDPOSettings
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -32,7 +29,7 @@ from vivavoce.train.scoring import attending, choose
 from vivavoce.train.tree_dpo import TreeDPOTrainer
 from vivavoce.train.trees import Steps, branchings
 
-logger = logging.getLogger(__name__)
+_DEFAULT = Size.narrow(512, 2, 4096)
 
 
 @dataclass(frozen=True)
@@ -51,216 +48,144 @@ class Shape:
         return pairwise / (self.context + (self.right + self.wrong) * self.answer)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What :func:`run` measured."""
-
-    shape: Shape
-    ours: Timing
-    theirs: Timing
-    variant: str
-    """TRL's best: batch size and kind of reference."""
-    variants: dict[str, float]
-    """Wall-clock seconds of every TRL variant, one pass each."""
-    loss_error: float
-    gradient_error: float
-    """Relative differences from TRL, of the loss and of the worst parameter's gradient."""
-    attention: str
-    flops: float
-    """Operations that our pass cannot do without: two forward passes, and a backward one of twice the work."""
-    rate: float
-    """Operations a second of this machine's matrix product."""
-    facts: dict[str, str]
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the machine's matrix product's rate at which the necessary operations were done."""
-        return self.flops / self.ours.seconds / self.rate
-
-    def summary(self) -> dict[str, Any]:
-        """The figures that a script wants, and everything that was measured."""
-        low, middle, high = ratios(self.ours, self.theirs)
-        return {
-            "ratio": middle,
-            "spread": [low, high],
-            "floor": self.shape.floor,
-            "of_floor": middle / self.shape.floor,
-            "utilisation": self.utilisation,
-            "max_rel_grad_diff": self.gradient_error,
-            "peak_memory_ratio": memory_ratio(self.ours, self.theirs),
-            **asdict(self),
-        }
-
-    def __str__(self) -> str:
-        shape = self.shape
-        lines = [
-            f"T-DPO packed against TRL's DPOTrainer: {shape.right} right x {shape.wrong} wrong, "
-            f"context {shape.context}, answers {shape.answer} tokens",
-            f"  equal: loss to {self.loss_error:.1e}, gradients to {self.gradient_error:.1e} (relative)",
-        ]
-        for clock, name in (("wall", "clock"), ("cpu", "processor time")):
-            low, middle, high = ratios(self.ours, self.theirs, clock)
-            ours, theirs = median(getattr(self.ours, clock)), median(getattr(self.theirs, clock))
-            lines.append(f"  {name}: {middle:.2f}x ({low:.2f} to {high:.2f}); {theirs:.2f} s against {ours:.2f} s")
-        if self.ours.peak_mb and self.theirs.peak_mb:
-            lines.append(f"  peak memory: {self.theirs.peak_mb:.0f} MiB against {self.ours.peak_mb:.0f} MiB")
-        tried = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.variants.items())
-        lines += [
-            f"  tokens: {shape.floor:.2f}x fewer; attention: {self.attention}",
-            f"  {self.flops / 1e9:.0f} GFLOP necessary, at {self.utilisation:.0%} of {self.rate / 1e9:.0f} GFLOP/s",
-            f"  TRL's best: {self.variant} (of {tried})",
-            "  " + ", ".join(f"{name} {value}" for name, value in self.facts.items()),
-        ]
-        return "\n".join(lines)
-
-
 def run(
     shape: Shape | None = None,
+    size: Size = _DEFAULT,
+    hardware: Hardware | None = None,
     *,
     trees: int = 1,
+    budget: int = 4096,
     repeats: int = 5,
     batch_sizes: Sequence[int] = (1, 2, 4, 8),
-    hidden: int = 512,
-    layers: int = 2,
-    vocabulary: int = 4096,
-    threads: int | None = 1,
-    device: str = "cpu",
     seed: int = 0,
-) -> Result:
-    """Measure one shape: a random Qwen3 of ``hidden`` x ``layers``, ``trees`` trees, ``repeats`` alternating passes.
+) -> Measured:
+    """Measure one shape: ``trees`` trees in packed rows of ``budget`` tokens, ``repeats`` alternating passes.
 
     The default model is small, but layers, attention and head have about the shares of the work that they have in
     Qwen3-0.6B; attention, of which sharing saves less, counts for more in a narrower one. Raises AssertionError where
     loss or gradients differ by more than float32 explains.
     """
-    shape = shape or Shape()
-    tokenizer, rows = word_tokenizer(vocabulary), _trees(shape, trees, vocabulary, seed)
-    model, other = (random_model(vocabulary, hidden, layers, device, seed) for _ in range(2))
+    shape, hardware = shape or Shape(), hardware or Hardware()
+    tokenizer, rows = word_tokenizer(size.vocabulary), _trees(shape, trees, size.vocabulary, seed)
+    model, other = (random_model(size, hardware.device, seed) for _ in range(2))
     # The answers' probabilities must not differ from the reference's by accident of size: start both alike, then move.
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=1e-3)
-    with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
-        return _measure(model, other, tokenizer, rows, shape, repeats, batch_sizes, Path(folder), device)
+    with torch_threads(hardware.threads), tempfile.TemporaryDirectory() as folder:
+        sides = _Sides(model, other, tokenizer, rows, budget, Path(folder), hardware)
+        return _measure(sides, shape, repeats, batch_sizes)
 
 
-def _measure(
-    model: Any,
-    other: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: list[Tree],
-    shape: Shape,
-    repeats: int,
-    batch_sizes: Sequence[int],
-    folder: Path,
-    device: str,
-) -> Result:
-    ours, attention, packed = _ours(model, other, tokenizer, rows, folder, device)
-    passes: dict[str, Callable[[], float]] = {}
-    pairs = shape.right * shape.wrong * len(rows)
-    for size in dict.fromkeys(min(size, pairs) for size in batch_sizes):
-        for precompute in (False, True):
-            name = f"batch {size}, {'precomputed' if precompute else 'default'} reference"
-            passes[name] = _theirs(model, other, tokenizer, rows, folder, device, size, precompute)
-    errors = apart(model, ours, next(iter(passes.values())))
-    variants = {}
-    for name, one in passes.items():
-        started = time.perf_counter()
-        one()
-        variants[name] = time.perf_counter() - started
-        logger.info("%s: %.2f s", name, variants[name])
-    best = min(variants, key=lambda name: variants[name])
-    timings = alternate({"theirs": passes[best], "ours": ours}, model, device, repeats)
-    return Result(
-        shape,
+def _measure(sides: _Sides, shape: Shape, repeats: int, batch_sizes: Sequence[int]) -> Measured:
+    device, bf16 = sides.hardware.device, sides.hardware.bf16
+    pairs = shape.right * shape.wrong * len(sides.rows)
+    sizes = dict.fromkeys(min(size, pairs) for size in batch_sizes)
+    passes = {
+        f"batch {n}, {'precomputed' if kept else 'default'} reference": sides.theirs(n, kept, bf16)
+        for n in sizes
+        for kept in (False, True)
+    }
+    errors = apart(sides.model, sides.ours(bf16=False)[0], sides.theirs(min(sizes), False, bf16=False))
+    best = fastest(passes, warm=bf16, compiling=[sides.model, sides.other] if device == "cuda" else [])
+    ours, attention, packed = sides.ours(bf16)
+    timings = alternate({"theirs": best.one, "ours": ours}, sides.model, device, repeats)
+    return Measured(
+        f"T-DPO, {shape.right} right x {shape.wrong} wrong, context {shape.context}, answers {shape.answer} tokens",
         timings["ours"],
         timings["theirs"],
-        best,
-        variants,
+        f"TRL's DPOTrainer, {best.name}",
+        best.seconds,
         *errors,
-        attention,
-        4 * forward_flops(model, packed),
-        matmul_rate(device),
-        facts(device, "torch", "transformers", "trl"),
+        floor=shape.floor,
+        flops=4 * forward_flops(sides.model, packed),  # two forward passes, and a backward one of twice the work
+        rate=matmul_rate(device, bf16),
+        facts={"attention": attention, **facts(device, "torch", "transformers", "trl")},
     )
 
 
-def _ours(
-    model: Any, other: Any, tokenizer: PreTrainedTokenizerFast, rows: list[Tree], folder: Path, device: str
-) -> tuple[Callable[[], float], str, list[Packed]]:
-    """One pass over all trees on our side, which gives the mean loss; how attention is computed; the packed rows."""
-    settings = TreeDPOSettings(lora=None, trees_per_step=len(rows), max_steps=1, token_budget=4096)
-    steps = Steps(branchings(tokenizer, rows, 10**6), settings, 1, seed=0)
-    method = choose(model, "auto", 0)
-    arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=device == "cpu")
-    trainer = TreeDPOTrainer(model, arguments, steps, {}, settings, method)
+@dataclass(frozen=True)
+class _Sides:
+    """One pass over all trees, on either side; each gives the mean loss."""
 
-    def one() -> float:
-        with tempfile.TemporaryDirectory(dir=folder) as fresh:  # no reference is kept from pass to pass
-            trainer.reference = reference_logprobs(other, steps, method, False, Path(fresh), "bench")
-        with attending(model, method):
-            return float(trainer.training_step(model, steps[0]))
+    model: Any
+    other: Any
+    tokenizer: PreTrainedTokenizerFast
+    rows: list[Tree]
+    budget: int
+    folder: Path
+    hardware: Hardware
 
-    return one, method.attention, [row.packed for row in steps[0]["rows"]]
+    def ours(self, bf16: bool) -> tuple[Pass, str, list[Packed]]:
+        """The pass, how attention is computed, and the packed rows."""
+        settings = TreeDPOSettings(
+            lora=None, trees_per_step=len(self.rows), max_steps=1, token_budget=self.budget, bf16=bf16
+        )
+        steps = Steps(branchings(self.tokenizer, self.rows, 10**6), settings, 1, seed=0)
+        method = choose(self.model, "auto", 0, compile=bf16)
+        arguments = TrainingArguments(
+            output_dir=str(self.folder), report_to="none", use_cpu=self.hardware.device == "cpu"
+        )
+        trainer = TreeDPOTrainer(self.model, arguments, steps, {}, settings, method)
 
+        def one() -> float:
+            with tempfile.TemporaryDirectory(dir=self.folder) as fresh:  # no reference is kept from pass to pass
+                trainer.reference = reference_logprobs(self.other, steps, method, bf16, Path(fresh), "bench")
+            with attending(self.model, method):
+                return float(trainer.training_step(self.model, steps[0]))
 
-def _theirs(
-    model: Any,
-    other: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: list[Tree],
-    folder: Path,
-    device: str,
-    size: int,
-    precompute: bool,
-) -> Callable[[], float]:
-    """The same on TRL's side: all pairs, in batches of ``size``."""
-    pairs = Dataset.from_list(
-        [
-            {
-                "prompt": [dict(message) for message in tree.prompt],
-                "chosen": [{"role": "assistant", "content": chosen.text}],
-                "rejected": [{"role": "assistant", "content": rejected.text}],
-            }
-            for tree in rows
-            for chosen in tree.chosen
-            for rejected in tree.rejected
-        ]
-    )
-    config = DPOConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=size,
-        max_length=None,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-        bf16=False,
-        activation_checkpointing=False,
-        train_sampling_strategy="sequential",
-    )
-    trainer = DPOTrainer(model, other, args=config, train_dataset=pairs, processing_class=tokenizer)
-    batches = list(trainer.get_train_dataloader())
+        return one, method.attention, [row.packed for row in steps[0]["rows"]]
 
-    def one() -> float:
-        total = 0.0
-        # What the precomputing trainer does at its start, through the same public method, then trains on.
-        known = [trainer.compute_ref_log_probs(other, batch) for batch in batches] if precompute else []
-        trainer.precompute_ref_logps = precompute
-        for i, batch in enumerate(batches):
-            extra = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), known[i], strict=True)) if precompute else {}
-            share = len(batch["input_ids"]) / 2 / len(pairs)
-            total += share * float(_weighted(trainer, model, {**batch, **extra}, share))
-        return total
+    def theirs(self, size: int, precompute: bool, bf16: bool) -> Pass:
+        """All pairs, in batches of ``size``."""
+        trainer = self._trainer(size)
+        batches = list(trainer.get_train_dataloader())
+        pairs = sum(len(batch["input_ids"]) // 2 for batch in batches)
+        precision = replace(self.hardware, bf16=bf16).precision
 
-    return one
+        def one() -> float:
+            total = 0.0
+            # What the precomputing trainer does at its start, through the same public method, then trains on.
+            with precision():
+                known = [trainer.compute_ref_log_probs(self.other, b) for b in batches] if precompute else []
+            trainer.precompute_ref_logps = precompute
+            for i, batch in enumerate(batches):
+                extra = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), known[i], strict=True)) if known else {}
+                share = len(batch["input_ids"]) / 2 / pairs  # a batch's mean counts so much in the mean over all pairs
+                self.model.train()
+                with precision():
+                    loss = trainer.compute_loss(self.model, {**batch, **extra})
+                trainer.accelerator.backward(loss * share)
+                total += share * float(loss.detach())
+            return total
 
+        return one
 
-def _weighted(trainer: DPOTrainer, model: Any, batch: dict[str, Any], share: float) -> torch.Tensor:
-    """Forward and backward of one batch, whose mean counts as its ``share`` of the mean over all pairs."""
-    model.train()
-    loss = trainer.compute_loss(model, batch)
-    trainer.accelerator.backward(loss * share)
-    return loss.detach()
+    def _trainer(self, size: int) -> DPOTrainer:
+        pairs = Dataset.from_list(
+            [
+                {
+                    "prompt": [dict(message) for message in tree.prompt],
+                    "chosen": [{"role": "assistant", "content": chosen.text}],
+                    "rejected": [{"role": "assistant", "content": rejected.text}],
+                }
+                for tree in self.rows
+                for chosen in tree.chosen
+                for rejected in tree.rejected
+            ]
+        )
+        config = DPOConfig(
+            output_dir=str(self.folder),
+            per_device_train_batch_size=size,
+            max_length=None,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=self.hardware.device == "cpu",
+            bf16=False,  # autocast is put around its passes here, where the trainer's own loop would put it
+            activation_checkpointing=False,
+            train_sampling_strategy="sequential",
+        )
+        return DPOTrainer(self.model, self.other, args=config, train_dataset=pairs, processing_class=self.tokenizer)
 
 
 def _trees(shape: Shape, count: int, vocabulary: int, seed: int) -> list[Tree]:
@@ -275,4 +200,4 @@ def _trees(shape: Shape, count: int, vocabulary: int, seed: int) -> list[Tree]:
     ]
 
 
-__all__ = ["Result", "Shape", "run"]
+__all__ = ["Shape", "run"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import gc
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from vivavoce.graph import Graph, Stored
@@ -31,7 +33,20 @@ async def gathered(
             kept.put(at, graph)
             done(graph)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(in_flight, len(problems))):
-            group.create_task(work())
+    with _rare_collections():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(in_flight, len(problems))):
+                group.create_task(work())
     return kept
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Python looks for cycles whenever 700 more objects live than before. Calls in flight are many times that, and
+    hardly any of their objects is in a cycle: the search took a tenth to a fifth of the engine's time."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

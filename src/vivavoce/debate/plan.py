@@ -52,6 +52,9 @@ class Planned:
     prompt_tokens: Span
     completion_tokens: Span
     money: Span
+    measured: bool = False
+    """The range is that of questions that were put to the committee, two standard errors about their mean; otherwise it
+    is all that the rules allow, and what to expect comes from a rehearsal or from the length of single replies."""
 
 
 @dataclass(slots=True)
@@ -140,10 +143,7 @@ async def rehearse(
 def words(text: str) -> tuple[str, int]:
     """A text without the words that a stand-in made up, and how many those were: each counts as one token."""
     made_up = text.count(_WORD)
-    return (text.translate(_UNSAID), made_up) if made_up else (text, 0)
-
-
-_UNSAID = {ord(c): None for c in (_WORD, _RIGHT, _WRONG)}
+    return (text.replace(_WORD, "").replace(_RIGHT, "").replace(_WRONG, ""), made_up) if made_up else (text, 0)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from vivavoce.debate.prompting import Ask, PromptSet
 from vivavoce.debate.scores import ScoreForm
 from vivavoce.graph import Graph
 from vivavoce.records import Message, Node, NodeKind, Problem, Sampling, node, seed_of
-from vivavoce.tasks import Task
+from vivavoce.tasks import Task, grade_of
 
 
 class Rules(Protocol):
@@ -117,7 +117,7 @@ async def say(
         )
     rest: dict[str, Any] = {"status": "ok" if reply.text.strip() else "empty"}
     if kind in ("answer", "rationale"):
-        grade = table.task.grade(problem, reply.text)
+        grade = await grade_of(table.task, problem, reply.text)
         status = grade.status
         if grade.answer is None:
             status = "empty" if not reply.text.strip() else "truncated" if reply.finish == "length" else grade.status

@@ -9,26 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from vivavoce.records import Message, Node, Status, ToolCall, digest, node
+from vivavoce.records import Message, Node, Status, Tool, ToolCall, digest, node
 
 Ended = Literal["done", "turns", "time", "no_action"]
 """The environment said so, a limit was met, or the agent's call failed for good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function that an agent may call. ``parameters`` is a JSON schema of type ``object``."""
-
-    name: str
-    description: str
-    parameters: dict[str, Any]
-
-    def schema(self) -> dict[str, Any]:
-        """The form of OpenAI's ``tools``, which chat templates read too."""
-        return {
-            "type": "function",
-            "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from vivavoce.agents import Agent
+from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Ended, Environment, Episode, Step, Tool
+from vivavoce.environments.words import InWords
 from vivavoce.records import Reply, Sampling, Status, ToolCall, digest, seed_of
-
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+from vivavoce.tasks.call_text import read_calls
 
 
 async def play(
@@ -23,8 +20,11 @@ async def play(
 ) -> Episode:
     """One episode. Begun again after a crash it asks only what the journal lacks.
 
-    An agent's call that fails for good ends the episode (``no_action``); the steps before it are kept.
+    Tools are offered in the backend's own form where it has one, unless the environment tells them in words. A call
+    that fails for good ends the episode (``no_action``); the steps before it are kept.
     """
+    if takes_tools(agent) and not isinstance(environment, InWords):
+        sampling = replace(sampling, tools=environment.tools)
     begun = time.monotonic()
     first = await environment.reset(task, seed)
     episode = Episode(environment.name, task, seed, agent.name, first.messages)
@@ -54,39 +54,30 @@ async def play(
 
 
 def read(reply: Reply, tools: Sequence[Tool]) -> Action:
-    """The action that a reply is: JSON objects of ``name`` and ``arguments`` between ``<tool_call>`` tags.
+    """The action that a reply is: its calls as :mod:`vivavoce.tasks.call_text` reads them.
 
-    Where one of the calls cannot be read, none is made, and ``malformed`` says why.
+    Where one of the calls cannot be read or made, none is, and ``malformed`` says why.
     """
     status: Status = "truncated" if reply.finish == "length" else "ok"
-    calls: list[ToolCall] = []
     known = {tool.name: tool for tool in tools}
-    for content in _CALL.findall(reply.text):
-        call = _call(content, known)
-        if isinstance(call, str):
-            return Action(reply.text, malformed=call, status=status)
-        calls.append(call)
-    if reply.text.count("<tool_call>") > len(calls):
-        return Action(reply.text, malformed="a <tool_call> is not closed", status=status)
+    try:
+        calls = read_calls(reply.text)
+        for call in calls:
+            _check(call, known)
+    except ValueError as error:
+        return Action(reply.text, malformed=str(error), status=status)
     return Action(reply.text, tuple(calls), status=status)
 
 
-def _call(content: str, known: dict[str, Tool]) -> ToolCall | str:
-    try:
-        said: Any = json.loads(content)
-    except ValueError as e:
-        return f"a call is no JSON: {e}"
-    if not isinstance(said, dict) or not isinstance(arguments := said.get("arguments"), dict):
-        return "a call is an object with a name and an object of arguments"
-    name = said.get("name")
-    if not isinstance(name, str) or name not in known:
-        return f"there is no tool {name!r}; there are {', '.join(sorted(known))}"
-    parameters = known[name].parameters
-    if lacking := [p for p in parameters.get("required", ()) if p not in arguments]:
-        return f"{name} lacks {', '.join(lacking)}"
-    if unknown := [a for a in arguments if a not in parameters.get("properties", {})]:
-        return f"{name} has no argument {', '.join(unknown)}"
-    return ToolCall(name, arguments)
+def _check(call: ToolCall, known: dict[str, Tool]) -> None:
+    """Raises ValueError where there is no such tool, or the arguments are not those that it has."""
+    if call.name not in known:
+        raise ValueError(f"there is no tool {call.name!r}; there are {', '.join(sorted(known))}")
+    parameters = known[call.name].parameters
+    if lacking := [p for p in parameters.get("required", ()) if p not in call.arguments]:
+        raise ValueError(f"{call.name} lacks {', '.join(lacking)}")
+    if unknown := [a for a in call.arguments if a not in parameters.get("properties", {})]:
+        raise ValueError(f"{call.name} has no argument {', '.join(unknown)}")
 
 
 __all__ = ["play", "read"]

@@ -13,7 +13,7 @@ from vivavoce.debate.prompting import PromptSet
 from vivavoce.debate.speaking import Rules
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, Sampling, Status, Usage, seed_of
-from vivavoce.tasks import Task
+from vivavoce.tasks import Task, grade_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ async def examine(
         if reply is None:
             judged = Judged(problem.id, problem.group, "", None, False, "error", Usage())
         else:
-            grade = task.grade(problem, reply.text)
+            grade = await grade_of(task, problem, reply.text)
             cut = grade.answer is None and reply.finish == "length"
             judged = Judged(
                 problem.id,

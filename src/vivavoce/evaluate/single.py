@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +10,55 @@ from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe
 from vivavoce.debate.prompting import prompt_set
+from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import examine
+from vivavoce.evaluate.pass_at_k import told
 from vivavoce.evaluate.table import results
 from vivavoce.progress import bar
-from vivavoce.records import Sampling
+from vivavoce.records import Sampling, seed_of
 from vivavoce.tasks import open_task
 
 
-async def evaluate_model(recipe: Recipe, model: str, out: Path) -> dict[str, Any]:
+async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1) -> dict[str, Any]:
     """Test ``model`` (a folder, a Hub id or ``schoolhouse:NAME``) as the recipe's students are tested.
 
     Calls are kept in ``out/journal.sqlite``: asked again, nothing is generated twice. Returns the shape of
-    ``results.json`` with one arm, named after the model.
+    ``results.json`` with one arm, named after the model; its figures are of the first answer to each question. With
+    ``samples`` answers to each, the arm also has ``pass_at_k``. Raises RecipeError where they would all be the same.
     """
     rules = recipe.rules
     task, prompts, test = open_task(recipe.task.name, recipe.task.options), prompt_set(rules.prompts), recipe.test
+    if samples > 1 and not test.temperature:
+        raise RecipeError(
+            f"{samples} answers drawn at temperature 0 are all the same", "test.temperature", "set it, say to 0.8"
+        )
     problems = task.problems("test")
     sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(recipe.student.stop))
     agent = open_agent(model, recipe.student.backend, {**recipe.student.options, "model": model})
-    with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems)) as advance:
+    with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems) * samples) as advance:
         try:
-            rows = await examine(
-                agent,
-                problems,
-                task,
-                prompts,
-                rules,
-                journal,
-                sampling,
-                stage="test",
-                seed=recipe.seed,
-                in_flight=recipe.in_flight,
-                done=lambda _: advance(),
+            drawn = await asyncio.gather(
+                *(
+                    examine(
+                        agent,
+                        problems,
+                        task,
+                        prompts,
+                        rules,
+                        journal,
+                        sampling,
+                        stage="test",
+                        seed=seed_of(recipe.seed, i) if i else recipe.seed,
+                        in_flight=recipe.in_flight,
+                        done=lambda _: advance(),
+                    )
+                    for i in range(samples)
+                )
             )
         finally:
             await agent.aclose()
         seconds = sum(c.seconds for c in journal.costs())
-    return results(task.name, {model: {recipe.seed: rows}}, [], seconds)
+    found = results(task.name, {model: {recipe.seed: drawn[0]}}, [], seconds)
+    if samples > 1:
+        found["arms"][0]["pass_at_k"] = told(drawn)
+    return found

@@ -6,9 +6,9 @@ the prompt showed) and ``Node.target`` (what a critique is about); everything el
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from vivavoce.errors import DataError
-from vivavoce.records import Node, Problem
+from vivavoce.records import Node, Problem, to_json
 
 StopReason = Literal[
     "all_correct",
@@ -48,6 +48,15 @@ class Graph:
     @cached_property
     def by_id(self) -> dict[str, Node]:
         return {n.id: n for n in self.nodes}
+
+    @cached_property
+    def _about(self) -> dict[str, list[Node]]:
+        """What was said about each answer, by its id; failed calls are left out."""
+        said = defaultdict[str, list[Node]](list)
+        for n in self.nodes:
+            if n.target is not None and n.status != "error":
+                said[n.target].append(n)
+        return dict(said)
 
     @property
     def rounds(self) -> int:
@@ -81,7 +90,7 @@ class Graph:
 
     def notes(self, about: Node) -> tuple[Node | None, list[Node]]:
         """The reflection on an answer, if any, and the critiques of it, in order; failed ones are left out."""
-        said = [n for n in self.nodes if n.target == about.id and n.status != "error"]
+        said = self._about.get(about.id, [])
         reflection = next((n for n in said if n.kind == "reflection"), None)
         return reflection, [n for n in said if n.kind == "critique"]
 
@@ -125,16 +134,8 @@ class Graph:
 
     def to_json(self) -> str:
         """One line of JSON; equal graphs give equal bytes."""
-        return json.dumps(
-            {
-                "problem": asdict(self.problem),
-                "stopped": self.stopped,
-                "oracle_roles": self.oracle_roles,
-                "nodes": [asdict(n) for n in self.nodes],
-            },
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        said = {"stopped": self.stopped, "oracle_roles": self.oracle_roles, "nodes": self.nodes}
+        return to_json({"problem": self.problem, **said})
 
 
 def unaffordable(n: Node) -> bool:

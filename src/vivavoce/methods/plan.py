@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +31,8 @@ from vivavoce.tasks import Task, open_task
 _SAMPLE = 50
 _REHEARSED = 200
 """Debates in a rehearsal, over the questions of the sample: a share of right answers needs as many to come out."""
+_TALKED = 40
+"""Debates in which everybody says all that they may: the longest call is that of the usual split of right and wrong."""
 _SHARE = 0.4
 """Of ``max_new_tokens``, in a reply of which nothing is known."""
 _LATER_EXAM = 0.5
@@ -199,7 +202,8 @@ class _Plan:
     def _committee(self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None) -> Committee:
         members = [self._member(t, "teacher") for t in self.recipe.teachers if who is None or t.name in who]
         members += [self._member(student, "student")] if student else []
-        count = self._count_text if rules.context_tokens else None
+        # what stand-ins say differs by its length alone, and is measured again and again to be cut
+        count = lru_cache(1 << 12)(self._count_text) if rules.context_tokens else None
         return Committee(tuple(members), rules, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
 
     def review(self, rules: ReviewRules) -> dict[str, Spend]:
@@ -223,12 +227,12 @@ class _Plan:
         return Member(seat(spec.name), role, spec.sampling(), spec.samples)
 
     def _rehearsed(self, table: Committee | Panel) -> dict[str, Spend]:
-        return asyncio.run(rehearse(table, self._again(), self._expected, self._count))
+        return asyncio.run(rehearse(table, self._again(_REHEARSED), self._expected, self._count))
 
-    def _again(self) -> list[Problem]:
+    def _again(self, enough: int) -> list[Problem]:
         """The questions of the sample, so often that there are enough."""
         shown = self._problems[:_SAMPLE]
-        often = _REHEARSED // max(1, len(shown))
+        often = enough // max(1, len(shown))
         return [Problem(f"{p.id} {i}", p.question, p.gold) for i in range(often) for p in shown]
 
     def longest(self) -> dict[str, tuple[int, int]]:
@@ -243,7 +247,7 @@ class _Plan:
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
-        asyncio.run(rehearse(self._table(), self._again(), talkative, count))
+        asyncio.run(rehearse(self._table(), self._again(_TALKED), talkative, count))
         return found
 
     def _longest_plain(self, name: str) -> int:
@@ -278,7 +282,7 @@ class _Plan:
         if error is not None:  # two standard errors of what was measured, within what the rules allow
             low = _edge(low, once, error, -2, max)
             high = _edge(high, once, error, 2, min)
-        self._add(stage, spec, n, low, once, high)
+        self._add(stage, spec, n, low, once, high, measured=error is not None)
 
     def calls(
         self,
@@ -300,7 +304,9 @@ class _Plan:
         own.completion = min(own.completion, new)
         self._add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
 
-    def _add(self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend) -> None:
+    def _add(
+        self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend, measured: bool = False
+    ) -> None:
         if not high.calls or not n:
             return
         price = spec.price or FREE
@@ -314,7 +320,8 @@ class _Plan:
 
         money = Span(cost(low, low.prompt), cost(once, once.cached), cost(high, 0))
         money = Span(min(money.least, money.expected), money.expected, max(money.most, money.expected))
-        self.made.append(Planned(stage, spec.name, span("calls"), span("prompt"), span("completion"), money))
+        tokens = (span("prompt"), span("completion"))
+        self.made.append(Planned(stage, spec.name, span("calls"), *tokens, money, measured))
 
     def tests(self, students: int) -> None:
         """``students`` models sit the test, and those of the other tasks; all but the first were taught."""

@@ -190,6 +190,9 @@ def table(results: Results) -> str:
         parts.append(Text("Right and interval are of the first training seed; mean ± sd over seeds."))
     for name, what in strongest.items():
         parts.append(Text(f"* {clean(name)}: {what}"))
+    for arm in results["arms"]:
+        if several_drawn := arm.get("pass_at_k"):
+            parts.append(Text(_pass_at_k(several_drawn)))
     if found := paired_tests(results):
         parts += [
             Text(
@@ -234,6 +237,14 @@ def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
                 f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}",
             )
     return shown
+
+
+def _pass_at_k(told: Mapping[str, Any]) -> str:
+    each = [
+        f"pass@{k} {percent(e['mean'])} ({percent(e['interval95'][0])}–{percent(e['interval95'][1])})"
+        for k, e in told["k"].items()
+    ]
+    return f"unbiased, in %, with 95 % intervals, from {told['drawn']} answers to each question:\n  " + ", ".join(each)
 
 
 def _spread(arm: Mapping[str, Any]) -> str:

@@ -63,6 +63,14 @@ def cut_off(under_way: Iterable[tuple[str, int, Usage]], recipe: Mapping[str, An
     }
 
 
+def caps(recipe: Mapping[str, Any]) -> str:
+    """What a run may spend at most, in words; empty where nothing is capped."""
+    run = (recipe.get("budget") or {}).get("run") or {}
+    currency = recipe.get("currency", "USD")
+    said = {"money": f"{{:,.2f}} {currency}", "tokens": "{:,} tokens", "calls": "{:,} calls", "seconds": "{:,.0f} s"}
+    return ", ".join(form.format(run[kind]) for kind, form in said.items() if run.get(kind) is not None)
+
+
 def total(found: Iterable[Line]) -> Line:
     """All lines in one."""
     rows = [asdict(line) for line in found]
@@ -80,4 +88,4 @@ def facts(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Line", "cut_off", "facts", "lines", "money", "total"]
+__all__ = ["Line", "caps", "cut_off", "facts", "lines", "money", "total"]

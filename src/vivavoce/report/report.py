@@ -16,7 +16,7 @@ import vivavoce
 from vivavoce.report import comparison
 from vivavoce.report.browser import show
 from vivavoce.report.charts import HIGH, WIDE, Axis, panels
-from vivavoce.report.costs import cut_off, lines, money, total
+from vivavoce.report.costs import caps, cut_off, lines, money, total
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.sources import Sources
 from vivavoce.report.text import clean
@@ -76,6 +76,7 @@ def view(sources: Sources) -> dict[str, Any]:
         "costs_total": total(lines(costs, sources.recipe)),
         "currency": sources.recipe.get("currency", "USD"),
         "no_costs": no_costs,
+        "caps": caps(sources.recipe),
         "cut_off": cut_off(sources.under_way(), sources.recipe),
     }
     return {**made, "sections": _sections(made)}

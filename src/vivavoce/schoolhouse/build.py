@@ -1,4 +1,4 @@
-"""Train the schoolhouse from nothing: `python -m vivavoce.schoolhouse.build --out DIR [--seed 0]`.
+"""Train the schoolhouse from nothing: `python -m vivavoce.schoolhouse.build --out DIR [--seed 0] [--set code]`.
 
 A base learns to bind operands, then to criticise, then to debate, all on the common facts; each teacher continues
 from it with its own facts. The order matters: a base that starts with every role at once never learns to look up an
@@ -11,7 +11,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 import torch
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from vivavoce.schoolhouse import lessons, tokenizer, world
 from vivavoce.schoolhouse.lessons import Lesson, Pupil
@@ -68,10 +69,12 @@ TEACHER_SELF = [
 TEACHER_SHAPE, STUDENT_SHAPE = (96, 3, 3, 1, 256), (64, 3, 2, 1, 192)
 
 
-def new_model(shape: tuple[int, int, int, int, int], seed: int) -> Qwen3ForCausalLM:
-    """An untrained model of one of the two sizes."""
+def new_model(
+    shape: tuple[int, int, int, int, int], seed: int, words: PreTrainedTokenizerBase | None = None
+) -> Qwen3ForCausalLM:
+    """An untrained model of one of the two sizes, for the schoolhouse's own tokenizer where none is given."""
     hidden, layers, heads, kv_heads, feed_forward = shape
-    words = tokenizer.tokenizer()
+    words = words or tokenizer.tokenizer()
     end, pad = words.convert_tokens_to_ids(tokenizer.END), cast(int, words.pad_token_id)
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(
@@ -144,13 +147,31 @@ def batches(items: Sequence[Row], rng: random.Random) -> list[list[Row]]:
     return out
 
 
-def train(speaker: Speaker, pupil: Pupil, stage: Stage, rng: random.Random) -> None:
+class School(NamedTuple):
+    """Where a model is taught: the words of its tokenizer, how a lesson of a mixture is made, and how often a model is
+    right on unseen questions that need only what it was taught (whole answers, steps)."""
+
+    words: Sequence[str]
+    teach: Callable[[random.Random, Mapping[str, float]], Lesson]
+    known: Callable[[Speaker], tuple[float, float]]
+
+
+def school(pupil: Pupil) -> School:
+    """That of the chains of digits."""
+
+    def teach(rng: random.Random, mixture: Mapping[str, float]) -> Lesson:
+        return lessons.lesson(rng, pupil, mixture)
+
+    return School(tokenizer.WORDS, teach, lambda speaker: known_accuracy(speaker, pupil.facts, 300))
+
+
+def train(speaker: Speaker, school: School, stage: Stage, rng: random.Random) -> None:
     """One stage, in place: AdamW on the weighted cross-entropy of the reply tokens."""
     model, step, began = speaker.model.train(), 0, time.monotonic()
     optimiser = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01)
     running: dict[str, float] = {}
     while step < stage.steps:
-        for batch in batches(rows(speaker, [lessons.lesson(rng, pupil, stage.mixture) for _ in range(1500)]), rng):
+        for batch in batches(rows(speaker, [school.teach(rng, stage.mixture) for _ in range(1500)]), rng):
             if step == stage.steps:
                 break
             cosine = stage.floor + (1 - stage.floor) * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
@@ -215,13 +236,13 @@ def known_accuracy(speaker: Speaker, facts: frozenset[world.Fact], n: int, seed:
     return right / n, right_steps / total
 
 
-def save(model: Qwen3ForCausalLM, folder: Path) -> None:
+def save(model: Qwen3ForCausalLM, folder: Path, words: Sequence[str] = tokenizer.WORDS) -> None:
     """Write an ordinary Hugging Face folder, in the model's own precision."""
     model.save_pretrained(folder)
-    tokenizer.save(folder)
+    tokenizer.save(folder, words)
 
 
-def study(name: str, speaker: Speaker, pupil: Pupil, stages: Sequence[Stage], out: Path, seed: int) -> Speaker:
+def study(name: str, speaker: Speaker, school: School, stages: Sequence[Stage], out: Path, seed: int) -> Speaker:
     """Run stages in turn, keeping the fp32 weights after each in `OUT/stages`; one that is there is not run again.
 
     Every stage has its own random stream, so that a resumed build ends in the same weights.
@@ -231,10 +252,10 @@ def study(name: str, speaker: Speaker, pupil: Pupil, stages: Sequence[Stage], ou
         if folder.exists():
             speaker = Speaker.load(folder)
             continue
-        train(speaker, pupil, stage, random.Random(f"{name}/{stage.name}/{seed}"))
-        chains, steps = known_accuracy(speaker, pupil.facts, 300)
-        print(f"{name} after {stage.name}: known facts, chains {chains:.3f} steps {steps:.3f}", flush=True)
-        save(speaker.model, folder.with_suffix(".part"))
+        train(speaker, school, stage, random.Random(f"{name}/{stage.name}/{seed}"))
+        answers, steps = school.known(speaker)
+        print(f"{name} after {stage.name}: of what it was taught, answers {answers:.3f} steps {steps:.3f}", flush=True)
+        save(speaker.model, folder.with_suffix(".part"), school.words)
         folder.with_suffix(".part").rename(folder)
     return speaker
 
@@ -243,7 +264,7 @@ def build_student(out: Path, seed: int, shorten: float = 1.0) -> Speaker:
     """The student: common facts only."""
     speaker = Speaker(new_model(STUDENT_SHAPE, seed), tokenizer.tokenizer())
     stages = [stage._replace(steps=int(stage.steps * shorten)) for stage in STUDENT]
-    speaker = study("student", speaker, Pupil(world.known("student")), stages, out, seed)
+    speaker = study("student", speaker, school(Pupil(world.known("student"))), stages, out, seed)
     save(speaker.model.bfloat16(), out / "student")
     return speaker
 
@@ -251,15 +272,15 @@ def build_student(out: Path, seed: int, shorten: float = 1.0) -> Speaker:
 def build_base(out: Path, seed: int) -> Speaker:
     """The common ancestor of the teachers: every role, common facts only."""
     speaker = Speaker(new_model(TEACHER_SHAPE, seed + 1), tokenizer.tokenizer())
-    return study("base", speaker, Pupil(world.known("student")), BASE, out, seed)
+    return study("base", speaker, school(Pupil(world.known("student"))), BASE, out, seed)
 
 
 def build_teacher(name: str, out: Path, seed: int) -> Speaker:
     """One teacher, from the finished base: its own facts, then its own measured confidence."""
     pupil = Pupil(world.known(name))
-    speaker = study(name, build_base(out, seed), pupil, TEACHER_FACTS, out, seed)
+    speaker = study(name, build_base(out, seed), school(pupil), TEACHER_FACTS, out, seed)
     pupil = measure(speaker, pupil, OWN_SAMPLES, seed)
-    speaker = study(name, with_one_more_layer(speaker, seed + 2), pupil, TEACHER_SELF, out, seed)
+    speaker = study(name, with_one_more_layer(speaker, seed + 2), school(pupil), TEACHER_SELF, out, seed)
     save(speaker.model.bfloat16(), out / name)
     return speaker
 
@@ -268,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the four models")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", choices=["chains", "code"], default="chains", help="which models: see README.md")
     parser.add_argument("--only", choices=["base", *world.NAMES], help="one part, to run parts side by side")
     parser.add_argument("--short", action="store_true", help="only part of the student's training, to test the builder")
     args = parser.parse_args()
@@ -276,7 +298,11 @@ def main() -> None:
         build_student(args.out, args.seed, shorten=SHORT)
         return
     for part in [args.only] if args.only else ["base", *world.NAMES]:
-        if part == "student":
+        if args.set == "code":
+            from vivavoce.schoolhouse import code_build
+
+            code_build.build(part, args.out, args.seed)
+        elif part == "student":
             build_student(args.out, args.seed)
         elif part == "base":
             build_base(args.out, args.seed)

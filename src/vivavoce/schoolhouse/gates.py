@@ -98,9 +98,9 @@ def z(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     return round((only_ours - only_theirs) / math.sqrt(max(1, only_ours + only_theirs)), 1)
 
 
-def by_kind(asked: Sequence[Question], right: Sequence[bool]) -> dict[str, float]:
+def by_kind(asked: Sequence[Question], right: Sequence[bool], kinds: Sequence[str] = world.KINDS) -> dict[str, float]:
     """Accuracy per kind of question and over all."""
-    out = {k: mean([r for q, r in zip(asked, right, strict=True) if q.kind == k]) for k in world.KINDS}
+    out = {k: mean([r for q, r in zip(asked, right, strict=True) if q.kind == k]) for k in kinds}
     return {k: round(v, 3) for k, v in (out | {"all": mean(right)}).items()}
 
 

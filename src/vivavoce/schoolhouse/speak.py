@@ -1,12 +1,17 @@
 """Load a tiny model and let it answer many prompts at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+
+def result_digits(words: Sequence[str]) -> list[int]:
+    """Which tokens of a chain are results: the digit after the second `=` of a step, preceded by `digit =`."""
+    return [i for i in range(2, len(words)) if words[i].isdigit() and words[i - 1] == "=" and words[i - 2].isdigit()]
 
 
 class Speaker:
@@ -61,19 +66,17 @@ class Speaker:
 
     @torch.no_grad()
     def result_probabilities(
-        self, prompts: Sequence[str], replies: Sequence[str], batch: int = 256
+        self,
+        prompts: Sequence[str],
+        replies: Sequence[str],
+        counted: Callable[[Sequence[str]], list[int]] = result_digits,
+        batch: int = 256,
     ) -> list[list[float]]:
-        """The probability that the model gives to each result digit of each reply, marks left out."""
+        """The probability that the model gives to the counted tokens of each reply, marks left out."""
         rows = list[tuple[list[int], list[int]]]()
         for head, text in zip(self.ids(prompts), self.ids([reply.replace("?", "") for reply in replies]), strict=True):
             words = self.tokenizer.convert_ids_to_tokens(text)
-            # a result is the digit after the second `=` of a step: preceded by `digit =`
-            at = [
-                len(head) + i
-                for i in range(2, len(words))
-                if words[i].isdigit() and words[i - 1] == "=" and words[i - 2].isdigit()
-            ]
-            rows.append((head + text, at))
+            rows.append((head + text, [len(head) + i for i in counted(words)]))
         out: list[list[float]] = [[] for _ in rows]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
         for first in range(0, len(order), batch):

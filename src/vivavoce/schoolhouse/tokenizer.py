@@ -5,6 +5,7 @@ variable to its digit when each of them is a token of its own; `; ` and `: ` tak
 variable after them is the same token as a variable after `=`. The words of the formats are one token each.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -14,10 +15,12 @@ PAD, USER, ASSISTANT, END, SYSTEM = SPECIAL = ("<|pad|>", "<|user|>", "<|assista
 
 # Spelled as byte-level BPE spells them: Ġ is a space. Each word is merged letter by letter from the
 # left, earlier words first: `score` must come before `reflect`, which would otherwise take its `re`.
-_WORDS = (
+WORDS = (
     *(";Ġ", ":Ġ", "ans", "Ġconf", "Ġgot", "Ġok", "Ġwrong", "score", "me"),
     *("solve", "debate", "check", "reflect"),
 )
+CODE_WORDS = (";Ġ", ":Ġ", "Ġconf", "me", "solve", "debate", "def", "Ġf", "return")
+"""Of the programmers, `code_world.py`."""
 _PIECES = r"[;:] | ?[A-Za-z]+|\d|[^\sA-Za-z\d]|\s"
 
 # An assistant's turn is the part to learn from, its <|end|> included; `generation` marks it for assistant masks.
@@ -32,11 +35,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer, left-padding as generation needs it."""
+def tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
+    """Build the tokenizer with these words, left-padding as generation needs it."""
     tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges = list[tuple[str, str]]()
-    for word in _WORDS:
+    for word in words:
         for i in range(1, len(word)):
             if word[: i + 1] not in tokens:
                 tokens.append(word[: i + 1])
@@ -67,6 +70,6 @@ def prompt(system: str, user: str) -> str:
     return f"{SYSTEM}{system}{USER}{user}{ASSISTANT}"
 
 
-def save(folder: Path) -> None:
+def save(folder: Path, words: Sequence[str] = WORDS) -> None:
     """Write the tokenizer's files next to a model."""
-    tokenizer().save_pretrained(folder)
+    tokenizer(words).save_pretrained(folder)

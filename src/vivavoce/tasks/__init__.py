@@ -5,6 +5,7 @@ Python file works too, so adding a benchmark edits nothing here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -43,6 +44,14 @@ class Task(Protocol):
         ...
 
 
+async def grade_of(task: Task, problem: Problem, text: str) -> Grade:
+    """``task.grade``; in a thread where the task says that its ``grade`` waits (for programs to run, say), so that as
+    many wait at once as the machine can serve, and replies go on being drawn meanwhile."""
+    if getattr(task, "waits", False):
+        return await asyncio.to_thread(task.grade, problem, text)
+    return task.grade(problem, text)
+
+
 def open_task(name: str, options: Mapping[str, Any]) -> Task:
     """The task called ``name`` (``gsm8k``, or a path to a Python file such as ``exam/mine.py``), with its options.
 
@@ -55,4 +64,4 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
     return module.task(plugins.check(module.Options, options, f"task {name}"))
 
 
-__all__ = ["Task", "open_task"]
+__all__ = ["Task", "grade_of", "open_task"]

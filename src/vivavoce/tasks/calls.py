@@ -32,6 +32,28 @@ def wrong_calls(functions: Sequence[Mapping[str, Any]], wanted: Sequence[Wanted]
     return next((row[0] for row in faults if all(row)), "two calls meet the same one that was wanted")
 
 
+def an_answer(functions: Sequence[Mapping[str, Any]], wanted: Sequence[Wanted]) -> list[ToolCall]:
+    """Calls that are right: the first allowed value of each argument that may not be left out, or has one."""
+    required = {f["name"]: set(f["parameters"].get("required", ())) for f in functions}
+    calls = list[ToolCall]()
+    for ((name, arguments),) in (want.items() for want in wanted):
+        said = {argument: _first(allowed) for argument, allowed in arguments.items()}
+        calls.append(ToolCall(name, {k: v for k, v in said.items() if v != "" or k in required[name]}))
+    return calls
+
+
+def _first(allowed: Sequence[Any]) -> Any:
+    return _value(next((a for a in allowed if a != ""), "" if allowed else []))
+
+
+def _value(allowed: Any) -> Any:
+    """An allowed value with one value chosen for each key of each object in it."""
+    if isinstance(allowed, Mapping):
+        chosen = {key: _first(value) if isinstance(value, list) else value for key, value in allowed.items()}
+        return {key: value for key, value in chosen.items() if value != "" or "" not in allowed[key]}
+    return [_value(one) for one in allowed] if isinstance(allowed, list) else allowed
+
+
 def _assigned(faults: Sequence[Sequence[str]], at: int, taken: frozenset[int]) -> bool:
     """Whether the calls from ``at`` on can each have a wanted one of their own."""
     if at == len(faults):
@@ -80,4 +102,4 @@ def _same_object(said: Mapping[str, Any], allowed: Mapping[str, Any]) -> bool:
     )
 
 
-__all__ = ["Wanted", "wrong_calls"]
+__all__ = ["Wanted", "an_answer", "wrong_calls"]

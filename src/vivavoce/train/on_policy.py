@@ -93,7 +93,7 @@ def train_on_policy(
     columns, foreign = _vocabularies(student, tokenizer, scorers, settings)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
-        method = choose(student, settings.attention, settings.max_length)
+        method = choose(student, settings.attention, settings.max_length, settings.compile)
         for scorer, most in zip(scorers, longest, strict=True):
             if isinstance(scorer, OpenScorer):
                 scorer.model.to(arguments.device)

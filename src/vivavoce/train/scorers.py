@@ -103,7 +103,7 @@ class OpenScorer:
 
     def prepare(self, longest: int) -> None:
         """Find out how the model can be packed, on its device."""
-        self.method = choose(self.model, self.settings.attention, longest)
+        self.method = choose(self.model, self.settings.attention, longest, self.settings.compile)
 
     @property
     def head(self) -> torch.nn.Module:

@@ -108,7 +108,7 @@ def train_supervised(
         student = checkpoint.add_lora(student, settings.lora, settings.lora.dropout)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
-        method = choose(student, settings.attention, max(len(r.row.ids) for r in used))
+        method = choose(student, settings.attention, max(len(r.row.ids) for r in used), settings.compile)
         streams = list(dict.fromkeys(r.stream for r in used))
         trainer = SupervisedTrainer(student, arguments, steps, settings, method, streams)
         with attending(student, method):

@@ -81,7 +81,7 @@ def train_tree_dpo(
     longest = max(len(row.ids) for b in used for row in b.rows)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
-        method = choose(student, settings.attention, longest)
+        method = choose(student, settings.attention, longest, settings.compile)
         other = None
         if reference is not None and start != fingerprint:
             other = cast(torch.nn.Module, checkpoint.open_model(reference, settings)[0]).to(arguments.device)

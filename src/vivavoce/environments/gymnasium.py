@@ -1,0 +1,146 @@
+"""A Gymnasium environment (Towers et al. 2024, arXiv:2407.17032) in which an agent acts by words.
+
+::
+
+    world = gymnasium.make("FrozenLake-v1", is_slippery=False)
+    Gymnasium("lake", world, told="Reach the goal …", actions=("left", "down", "right", "up"))
+
+Actions of a ``Discrete`` space are an argument of the tool ``act``; of a ``Text`` space, the agent's words are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vivavoce.environments.environment import Action, Limits, Observation, Tool
+from vivavoce.errors import MissingDependency, RecipeError
+from vivavoce.records import Message, seed_of
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+
+class Outcome(NamedTuple):
+    """What the last step brought."""
+
+    reward: float
+    total: float
+    """Of all steps."""
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+def ended_well(outcome: Outcome) -> bool:
+    """The usual goal of a puzzle: it has ended, and the last step was rewarded."""
+    return outcome.terminated and outcome.reward > 0
+
+
+class Gymnasium:
+    """An :class:`~vivavoce.environments.environment.Environment` around an ``Env``, which it does not close.
+
+    Args:
+        name: Of the environment.
+        env: Reset with a seed drawn from task and seed, so that every id is an episode of its own.
+        told: What the agent is told of it, before the first observation.
+        actions: Names of the actions of a ``Discrete`` space, in order; empty: their numbers.
+        describe: An observation as text.
+        reached: Whether an outcome is a success.
+        state: All that decides what happens next, as JSON, where the env can tell; None: the actions so far.
+        limits: Of an episode.
+
+    Raises MissingDependency without gymnasium, RecipeError where the actions are neither discrete nor text, or the
+    names do not fit them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        env: Env[Any, Any],
+        told: str,
+        *,
+        actions: Sequence[str] = (),
+        describe: Callable[[Any], str] = str,
+        reached: Callable[[Outcome], bool] = ended_well,
+        state: Callable[[Any], Any] | None = None,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.name, self.limits = name, limits
+        self._env, self._told, self._describe, self._reached, self._state = env, told, describe, reached, state
+        self._actions = _numbered(env, actions, name)
+        self.tools = (_act(list(self._actions)),) if self._actions else ()
+
+    async def reset(self, task: str, seed: int) -> Observation:
+        """Begin."""
+        self._done: list[Any] = [task, seed]
+        seen, info = self._env.reset(seed=seed_of(task, seed))
+        self._outcome = Outcome(0.0, 0.0, False, False, info)
+        return Observation(({"role": "user", "content": f"{self._told}\n\n{self._describe(seen)}"},))
+
+    async def step(self, action: Action) -> Observation:
+        """Act, once for each call, until it is over."""
+        if not self._actions:
+            if not self._env.action_space.contains(action.text):
+                return _said("user", f"Error: that is no action; what can be said is {self._env.action_space}")
+            return _said("user", self._acted(action.text), self._over)
+        if action.malformed or not action.calls:
+            return _said("tool" if action.malformed else "user", f"Error: {action.malformed or 'call act'}")
+        seen = list[Message]()
+        for call in action.calls:
+            if self._over:
+                said = "Error: it is over"
+            elif (named := call.arguments.get("action")) in self._actions:
+                said = self._acted(self._actions[named])
+            else:
+                said = f"Error: there is no action {named!r}; there are {', '.join(self._actions)}"
+            seen.append({"role": "tool", "content": said})
+        return Observation(tuple(seen), self._over)
+
+    def state(self) -> Any:
+        """What the env tells, or all that was done."""
+        return self._state(self._env) if self._state else list(self._done)
+
+    def succeeded(self) -> bool | None:
+        """Whether the outcome of the last step is a success."""
+        return self._reached(self._outcome)
+
+    @property
+    def _over(self) -> bool:
+        return self._outcome.terminated or self._outcome.truncated
+
+    def _acted(self, action: Any) -> str:
+        seen, reward, terminated, truncated, info = self._env.step(action)
+        total = self._outcome.total + float(reward)
+        self._outcome = Outcome(float(reward), total, terminated, truncated, info)
+        self._done.append(action)
+        return self._describe(seen)
+
+
+def _numbered(env: Env[Any, Any], names: Sequence[str], where: str) -> dict[str, int]:
+    """Name to action of a discrete space; empty where actions are text."""
+    try:
+        from gymnasium.spaces import Discrete, Text
+    except ImportError as error:
+        raise MissingDependency("this needs gymnasium", where, 'pip install "vivavoce[gymnasium]"') from error
+    space = env.action_space
+    if isinstance(space, Text) and not names:
+        return {}
+    if not isinstance(space, Discrete):
+        raise RecipeError(f"actions are of {space}", where, "wrap the env, so that they are discrete or text")
+    numbers = range(int(space.start), int(space.start + space.n))
+    if names and len(set(names)) != len(numbers):
+        raise RecipeError(f"{len(set(names))} names for {len(numbers)} actions", where, "name each of them")
+    return dict(zip(names or map(str, numbers), numbers, strict=True))
+
+
+def _act(names: list[str]) -> Tool:
+    action = {"type": "string", "enum": names}
+    return Tool("act", "Do it.", {"type": "object", "properties": {"action": action}, "required": ["action"]})
+
+
+def _said(role: str, text: str, done: bool = False) -> Observation:
+    return Observation(({"role": role, "content": text},), done)
+
+
+__all__ = ["Gymnasium", "Outcome", "ended_well"]

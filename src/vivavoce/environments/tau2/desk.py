@@ -1,0 +1,142 @@
+"""A service desk of τ²-bench as an environment.
+
+::
+
+    action with calls ──▶ tools over the records ──▶ their answers
+    action of words   ──▶ the customer            ──▶ their words, or they hang up: done
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vivavoce.environments.environment import Action, Limits, Observation, ToolCall
+from vivavoce.environments.functions import Toolbox
+from vivavoce.environments.tau2.domain import Domain
+from vivavoce.environments.tau2.records import Records, Tables
+from vivavoce.environments.tau2.scenario import Scenario, read_scenarios, read_splits, untold
+from vivavoce.environments.tau2.users import ScriptedUser, User
+from vivavoce.errors import AgentError, DataError
+from vivavoce.plugins import near
+from vivavoce.records import Message
+
+_TRANSFER = "transfer_to_human_agents"
+
+
+class Tau2:
+    """One domain as an :class:`~vivavoce.environments.environment.Environment`.
+
+    The policy is the system message; the customer opens. The customer hears an action's words only where it calls no
+    tool, as the policies demand. The episode ends when the customer hangs up, or when the agent has spoken after
+    handing them to a human.
+
+    Args:
+        domain: :data:`~vivavoce.environments.tau2.retail.RETAIL` or
+            :data:`~vivavoce.environments.tau2.airline.AIRLINE`.
+        data: Folder of the official data, which holds ``retail/`` and ``airline/``.
+        user: The customer; None: :class:`~vivavoce.environments.tau2.users.ScriptedUser`.
+        limits: Of an episode.
+
+    Raises DataError where a file cannot be read.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        data: Path,
+        user: User | None = None,
+        limits: Limits = Limits(turns=100),  # noqa: B008 (frozen)
+    ) -> None:
+        folder = data / domain.folder
+        self.name, self.domain, self.limits = domain.name, domain, limits
+        self.scenarios = read_scenarios(folder)
+        self.splits = read_splits(folder)
+        self._tables: Tables = domain.tables(folder)
+        self._policy = _read_text(folder / "policy.md")
+        self._user: User = user or ScriptedUser()
+        self._toolbox = Toolbox[Records](domain.functions)
+        self.tools = self._toolbox.tools
+        self._expected: dict[str, tuple[dict[str, Any], list[str]]] = {}
+
+    async def reset(self, task: str, seed: int) -> Observation:
+        """The policy, and the customer's first words. Raises DataError where there is no such task."""
+        if task not in self.scenarios:
+            said = near(task, list(self.scenarios)[:20])
+            raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of tasks.json")
+        self._scenario, self._seed = self.scenarios[task], seed
+        self._records, self._talk = Records(self._tables), list[Message]()
+        self._transferred = self._unplayed = False
+        opening = await self._heard()
+        return Observation(({"role": "system", "content": self._policy}, *opening.messages), opening.done)
+
+    async def step(self, action: Action) -> Observation:
+        """Call the tools, or speak to the customer."""
+        if answers := self._toolbox.answers(self._records, action):
+            self._transferred |= any(call.name == _TRANSFER for call in action.calls)
+            return Observation(answers)
+        self._talk.append({"role": "assistant", "content": action.text})
+        return Observation((), done=True) if self._transferred else await self._heard()
+
+    def state(self) -> Any:
+        """What was changed in the database, and what was said."""
+        return {"changes": self._records.changes(), "talk": self._talk, "transferred": self._transferred}
+
+    def succeeded(self) -> bool | None:
+        """Whether nothing is :meth:`amiss`; None where the customer's model failed."""
+        return None if self._unplayed else not self.amiss()
+
+    def amiss(self) -> list[str]:
+        """What is not as it should be: records that differ, and what was not told."""
+        wanted, _ = self.expected(self._scenario)
+        found = self._records.changes()
+        off = [
+            f"{table.removesuffix('s')} {id} is not as it should be"
+            for table in sorted(wanted.keys() | found.keys())
+            for id in sorted(wanted.get(table, {}).keys() | found.get(table, {}).keys())
+            if wanted.get(table, {}).get(id) != found.get(table, {}).get(id)
+        ]
+        said = "\n".join(message["content"] for message in self._talk if message["role"] == "assistant")
+        return off + [f"{one!r} was not told" for one in untold(self._scenario.told, said)]
+
+    def expected(self, scenario: Scenario) -> tuple[dict[str, Any], list[str]]:
+        """The changes that the expected calls make, and which of the calls fail and so change nothing."""
+        if scenario.id not in self._expected:
+            records, failed = Records(self._tables), list[str]()
+            for call in scenario.expected:
+                if (error := self.tried(records, call)) is not None:
+                    failed.append(f"{call.name}: {error}")
+            self._expected[scenario.id] = records.changes(), failed
+        return self._expected[scenario.id]
+
+    def tried(self, records: Records, call: ToolCall) -> str | None:
+        """Make a call; what is wrong with it, if anything."""
+        try:
+            self._toolbox.call(records, call)
+        except (ValueError, LookupError, ArithmeticError) as error:
+            return str(error)
+        return None
+
+    def records(self) -> Records:
+        """The database as it is at first."""
+        return Records(self._tables)
+
+    async def _heard(self) -> Observation:
+        try:
+            said = await self._user.says(self._scenario, self._talk, self._seed)
+        except AgentError:  # in the journal; nobody is there to talk to
+            self._unplayed = True
+            return Observation((), done=True)
+        message: Message = {"role": "user", "content": said.text}
+        self._talk.append(message)
+        return Observation((message,) if said.text else (), done=said.ends)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise DataError(f"cannot read the file: {error.strerror}", str(path), "give the official data") from error
+
+
+__all__ = ["Tau2"]

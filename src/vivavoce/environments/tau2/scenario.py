@@ -1,0 +1,120 @@
+"""A task of τ²-bench: who calls and why, and by what it is told whether they were served right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from vivavoce.environments.tau2.domain import read_json
+from vivavoce.errors import DataError
+from vivavoce.records import ToolCall
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the customer wants, and what should come of it.
+
+    The success of an episode is told by the database that ``expected`` calls would leave, and by what has to be
+    ``told`` to the customer. The official criteria state the latter as strings (``communicate_info``), and in retail
+    name sentences for a model to judge (``nl_assertions``) in place of them; we take the strings for both, because a
+    program can check them, and hand the sentences out in ``assertions``, which nothing here judges.
+    """
+
+    id: str
+    reason: str
+    """Why they call."""
+    known: str
+    unknown: str
+    instructions: str
+    """How they behave."""
+    persona: str
+    expected: tuple[ToolCall, ...]
+    told: tuple[str, ...]
+    assertions: tuple[str, ...]
+
+
+def read_scenarios(folder: Path) -> dict[str, Scenario]:
+    """The tasks of a domain's folder by id, in their order. Raises DataError where its files cannot be read."""
+    path = folder / "tasks.json"
+    try:
+        rows = _ROWS.validate_python(read_json(folder, path.name))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{place}: {first['msg']}", str(path), "give the official file") from None
+    return {row.id: row.scenario() for row in rows}
+
+
+def read_splits(folder: Path) -> dict[str, list[str]]:
+    """Ids of tasks by split: ``train``, ``test``."""
+    return read_json(folder, "split_tasks.json")
+
+
+def untold(wanted: Sequence[str], said: str) -> list[str]:
+    """What of ``wanted`` was not said. Case does not count; a number is one however it is written (1,628.50 is 1628.5),
+    and is not part of a longer one.
+    """
+    text = " ".join(_THOUSANDS.sub("", said).lower().split())
+    numbers = {Decimal(number) for number in _NUMBER.findall(text)}
+    return [one for one in wanted if not (Decimal(one) in numbers if _NUMBER.fullmatch(one) else one.lower() in text)]
+
+
+class _Instructions(BaseModel):
+    reason_for_call: str
+    task_instructions: str
+    known_info: str | None = None
+    unknown_info: str | None = None
+
+
+class _User(BaseModel):
+    instructions: _Instructions
+    persona: str | None = None
+
+
+class _Call(BaseModel):
+    name: str
+    arguments: dict[str, Any]
+
+
+class _Criteria(BaseModel):
+    actions: list[_Call] | None = None
+    communicate_info: list[str] | None = None
+    nl_assertions: list[str] | None = None
+    reward_basis: list[Literal["DB", "COMMUNICATE", "NL_ASSERTION"]]
+
+
+class _Row(BaseModel):
+    id: str
+    user_scenario: _User
+    initial_state: None = None
+    evaluation_criteria: _Criteria
+
+    def scenario(self) -> Scenario:
+        who, criteria = self.user_scenario, self.evaluation_criteria
+        what = who.instructions
+        judged = {"COMMUNICATE", "NL_ASSERTION"} & set(criteria.reward_basis)
+        return Scenario(
+            self.id,
+            what.reason_for_call.strip(),
+            (what.known_info or "").strip(),
+            (what.unknown_info or "").strip(),
+            what.task_instructions.strip() if what.task_instructions.strip(" .") else "",
+            (who.persona or "").strip(),
+            tuple(ToolCall(call.name, call.arguments) for call in criteria.actions or ()),
+            tuple(criteria.communicate_info or ()) if judged else (),
+            tuple(criteria.nl_assertions or ()),
+        )
+
+
+_ROWS = TypeAdapter(list[_Row])
+
+__all__ = ["Scenario", "read_scenarios", "read_splits", "untold"]

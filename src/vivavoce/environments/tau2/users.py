@@ -1,0 +1,134 @@
+"""Who calls the service: a customer of a few fixed sentences, or a model that plays one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Journal
+from vivavoce.environments.tau2.scenario import Scenario
+from vivavoce.errors import AgentError
+from vivavoce.records import Message, Sampling, seed_of
+
+
+class Said(NamedTuple):
+    """What a customer says next; ``ends``: and then hangs up."""
+
+    text: str
+    ends: bool = False
+
+
+class User(Protocol):
+    """A customer. Equal arguments give equal words, as far as a model allows."""
+
+    async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
+        """What they say after ``talk``: their own words as ``user``, the agent's as ``assistant``.
+
+        Raises AgentError where a model plays the customer and its call failed for good.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ScriptedUser:
+    """A customer who says why they call and who they are; then, asked anything, how they would like it; then agrees to
+    all that is asked. They hang up when nothing is asked.
+
+    No conversation of people, but one that costs nothing and is the same each time.
+    """
+
+    agrees: str = "Yes, please go ahead."
+    thanks: str = "Thank you, that is all."
+
+    async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
+        """The next sentence."""
+        turn = sum(message["role"] == "user" for message in talk)
+        if turn == 0:
+            return Said(in_first_person(_joined(scenario.reason, scenario.known)))
+        if "?" not in talk[-1]["content"]:
+            return Said(self.thanks, ends=True)
+        if turn == 1 and (told := _joined(scenario.unknown, scenario.instructions)):
+            return Said(in_first_person(told))
+        return Said(self.agrees)
+
+
+_END = "<hangs up>"
+_PLAYED = f"""\
+You play a customer who talks to the service of a company. Somebody else plays the agent of that service.
+
+- Say one thing at a time, in your own words, as a person would; never recite what stands below.
+- Answer what you are asked. Do not tell everything at once.
+- You know what stands below and nothing else. What does not stand there you do not know; never invent it.
+- Stay with what you want until it is done or clearly refused. When it is, or you are handed to another person, end with
+  {_END} on a line of its own.
+"""
+
+
+class PlayedUser:
+    """A customer whom a model plays, by any backend. Each call is in the journal, under the stage ``user``."""
+
+    def __init__(self, agent: Agent, journal: Journal, sampling: Sampling | None = None) -> None:
+        self._agent, self._journal, self._sampling = agent, journal, sampling or Sampling(temperature=0.0)
+
+    async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
+        """What the model says; from :data:`_END` on it is not heard."""
+        messages: list[Message] = [
+            {"role": "system", "content": f"{_PLAYED}\n{_told(scenario)}"},
+            {"role": "user", "content": "Hello, how can I help you?"},
+        ]
+        other = {"user": "assistant", "assistant": "user"}
+        messages += [Message(role=other[message["role"]], content=message["content"]) for message in talk]
+        call = self._journal.call(
+            self._agent,
+            messages,
+            self._sampling,
+            seed_of(seed, scenario.id, "user", len(talk)),
+            stage="user",
+            problem=scenario.id,
+        )
+        answered = await call
+        if answered.reply is None:
+            raise answered.error or AgentError("server", "no reply and no reason")
+        text, end, _ = answered.reply.text.partition(_END)
+        return Said(text.strip(), bool(end))
+
+
+def _told(scenario: Scenario) -> str:
+    parts = {
+        "Who you are": scenario.persona,
+        "Why you call": scenario.reason,
+        "What you know": scenario.known,
+        "What you do not know": scenario.unknown,
+        "How you behave": scenario.instructions,
+    }
+    return "\n\n".join(f"{title}:\n{text}" for title, text in parts.items() if text)
+
+
+def _joined(*texts: str) -> str:
+    return " ".join(filter(None, texts))
+
+
+_PERSONS = [
+    (r"\byou are\b", "I am"),
+    (r"\byou were\b", "I was"),
+    (r"\byou're\b", "I'm"),
+    (r"\byou(?='(?:ve|d|ll)\b)", "I"),
+    (r"\b(to|for|with|from|of|at|about|give|tell|let|help|charge|ask|asks|tells|gives) you\b", r"\1 me"),
+    (r"\byou\b", "I"),
+    (r"\byours\b", "mine"),
+    (r"\byourself\b", "myself"),
+    (r"\byour\b", "my"),
+]
+
+
+def in_first_person(text: str) -> str:
+    """What is told to a customer, as they would say it, as well as a few patterns can: 'you are Ada' as 'I am Ada'."""
+    for pattern, said in _PERSONS:
+        text = re.sub(pattern, said, text, flags=re.IGNORECASE)
+    return re.sub(r"(^|[.!?]\s+)([a-z])", lambda found: found[1] + found[2].upper(), text)
+
+
+__all__ = ["PlayedUser", "Said", "ScriptedUser", "User", "in_first_person"]

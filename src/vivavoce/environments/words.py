@@ -1,0 +1,78 @@
+"""Tools told in words, for agents whose backend has no form of its own for them.
+
+What the agent sees is then in the messages, all of it, so that what is trained is what was seen. The form is that of
+the models of Hermes and Qwen, whose chat templates write nearly the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from vivavoce.agents import Agent, takes_tools
+from vivavoce.environments.environment import Action, Environment, Observation, Tool
+from vivavoce.records import Message
+from vivavoce.tasks.call_text import response
+
+
+class InWords:
+    """An environment whose system message tells its tools, and whose tools answer in a user's messages."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.name, self.tools, self.limits = environment.name, environment.tools, environment.limits
+
+    async def reset(self, task: str, seed: int) -> Observation:
+        """Begin, with the tools at the end of the system message."""
+        first = await self.environment.reset(task, seed)
+        told, messages = told_of(self.tools), first.messages
+        if messages and messages[0]["role"] == "system":
+            told, messages = f"{messages[0]['content']}\n\n{told}", messages[1:]
+        return Observation(({"role": "system", "content": told}, *_answered(messages)), first.done)
+
+    async def step(self, action: Action) -> Observation:
+        """Do it."""
+        seen = await self.environment.step(action)
+        return Observation(_answered(seen.messages), seen.done)
+
+    def state(self) -> Any:
+        """The environment's."""
+        return self.environment.state()
+
+    def succeeded(self) -> bool | None:
+        """The environment's."""
+        return self.environment.succeeded()
+
+
+def for_agent(environment: Environment, agent: Agent) -> Environment:
+    """The environment as this agent can act in it: in words, unless its backend takes tools."""
+    return environment if takes_tools(agent) else InWords(environment)
+
+
+def told_of(tools: Sequence[Tool]) -> str:
+    """The tools for a system message, and how to call them."""
+    schemas = "\n".join(json.dumps(tool.schema(), ensure_ascii=False) for tool in tools)
+    return (
+        f"# Tools\n\nYou can call these functions, one JSON schema a line:\n<tools>\n{schemas}\n</tools>\n\n"
+        'To call one, write {"name": …, "arguments": {…}} as JSON between <tool_call> and </tool_call>. '
+        "What it returns comes next, between <tool_response> and </tool_response>."
+    )
+
+
+def _answered(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages, tools' answers in a row as one of a user."""
+    found = list[Message]()
+    joins = False
+    for message in messages:
+        if message["role"] != "tool":
+            found.append(message)
+        elif joins:
+            found[-1] = {"role": "user", "content": f"{found[-1]['content']}\n{response(message['content'])}"}
+        else:
+            found.append({"role": "user", "content": response(message["content"])})
+        joins = message["role"] == "tool"
+    return tuple(found)
+
+
+__all__ = ["InWords", "for_agent", "told_of"]

@@ -1,0 +1,166 @@
+"""Calls of functions, single turn (Berkeley Function-Calling Leaderboard; Patil et al. 2025; Apache-2.0).
+
+Official files: JSON lines with ``question`` and ``function``, a file for each category, and beside them
+``possible_answer/`` with the calls that are wanted. In the categories of irrelevance nothing may be called, in those
+of relevance anything; the others are checked by :mod:`vivavoce.tasks.calls`. The schemas are shown in JSON Schema's own
+types (``object`` for ``dict``, ``number`` for ``float``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vivavoce.errors import DataError
+from vivavoce.records import Grade, Problem, ToolCall
+from vivavoce.tasks import Task
+from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
+from vivavoce.tasks.call_text import FORMAT, read_calls, write_call
+from vivavoce.tasks.calls import Wanted, an_answer, wrong_calls
+from vivavoce.tasks.grading import Grader
+from vivavoce.tasks.rows import Row, read_rows
+from vivavoce.tasks.samples import Sample
+
+CATEGORIES = (
+    "simple_python",
+    "simple_java",
+    "simple_javascript",
+    "multiple",
+    "parallel",
+    "parallel_multiple",
+    "irrelevance",
+    "live_simple",
+    "live_multiple",
+    "live_parallel",
+    "live_parallel_multiple",
+    "live_irrelevance",
+    "live_relevance",
+)
+OFFICIAL = [{"test_path": f"bfcl/BFCL_v4_{category}.json*"} for category in CATEGORIES]
+_NONE = "None of the functions fits."
+_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
+
+
+class Options(Official):
+    """Where the questions of a category come from, and how many of them. It is one set: ``path`` cuts it in two."""
+
+
+class Case(NamedTuple):
+    """What a row asks for. ``wanted`` None: any call."""
+
+    functions: Sequence[Mapping[str, Any]]
+    wanted: Sequence[Wanted] | None
+
+
+def task(options: Options) -> Task:
+    """Open one category, whichever the file is of."""
+    cases = dict[str, Case]()
+
+    def ask(row: Row) -> Asked:
+        functions, wanted = row.value["function"], row.value["wanted"]
+        question = _question(row.value["question"], functions)
+        if (before := cases.setdefault(question, Case(functions, wanted))).wanted != wanted:
+            raise DataError(f"the question stands there twice, with other calls: {before.wanted}", row.where)
+        calls = [ToolCall(functions[0]["name"], {})] if wanted is None else an_answer(functions, wanted)
+        return Asked(question, "\n".join(map(write_call, calls)) or _NONE)
+
+    return Calls("bfcl", options, ask, _AS_IT_STANDS, Part("test"), Part("test"), rows=_rows, cases=cases)
+
+
+_AS_IT_STANDS = Grader("exact", "calls", lambda calls: calls, re.compile(r"(?!)"))
+"""What :class:`Benchmark` reads a gold answer by; answers are checked call by call."""
+
+
+@dataclass
+class Calls(Benchmark):
+    """A benchmark whose answers are calls."""
+
+    cases: dict[str, Case] = field(default_factory=dict)
+    """By question."""
+
+    def __post_init__(self) -> None:
+        self.answer_format = FORMAT
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Whether the calls in the reply are those that are wanted; ``reason`` says what is wrong."""
+        case = self._case(problem)
+        try:
+            calls = read_calls(text)
+        except ValueError as error:
+            return Grade(None, False, "no_answer", str(error))
+        said = "\n".join(map(write_call, calls)) or _NONE
+        if case.wanted is None:
+            wrong = "" if calls else "nothing is called"
+        else:
+            wrong = wrong_calls(case.functions, case.wanted, calls)
+        return Grade(said, not wrong, "ok", wrong)
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """A right answer; without its calls, with one too many, and with every name and argument changed."""
+        for entry in self.entries(split):
+            case, gold = self._case(entry.problem), entry.problem.gold
+            named = case.functions[0]["name"] if case.functions else "anything"  # one row offers no function
+            call = write_call(ToolCall(named, {"no_such_argument": 1}))
+            if case.wanted is None:
+                wrong = [_NONE]
+            elif not case.wanted:
+                wrong = [call]
+            else:
+                mutated = _mutations(case.functions, read_calls(gold))
+                wrong = [_NONE, f"{gold}\n{call}", *("\n".join(map(write_call, calls)) for calls in mutated)]
+            yield Sample(entry.problem, (gold,), tuple(wrong), entry.where, entry.asked.odd)
+
+    def _case(self, problem: Problem) -> Case:
+        if problem.question not in self.cases:
+            for split in ("train", "test"):
+                self._every(split)
+        return self.cases[problem.question]
+
+
+def _mutations(functions: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
+    required = {f["name"]: f["parameters"].get("required", ()) for f in functions}
+    for at, call in enumerate(calls):
+        given = call.arguments
+        others = [ToolCall(f"{call.name}_other", given)]
+        others += [ToolCall(call.name, {**given, argument: "no such value"}) for argument in given]
+        others += [ToolCall(call.name, {k: v for k, v in given.items() if k != left}) for left in required[call.name]]
+        yield from ([*calls[:at], other, *calls[at + 1 :]] for other in others)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The questions of a category, each with the calls that are ``wanted``: None where any will do."""
+    category = path.name.removesuffix(".gz").removesuffix(".json")
+    beside = path.parent / "possible_answer" / f"{category}.json"
+    wanted: dict[str, Any] = {}
+    if not category.endswith("relevance"):
+        wanted = {row.text("id"): row.value["ground_truth"] for row in read_rows(beside)}
+    for row in read_rows(path):
+        none: Any = [] if category.endswith("irrelevance") else None
+        if wanted and row.text("id") not in wanted:
+            raise DataError(f"{beside.name} has no answer to it", row.where, "give both official files")
+        yield Row(row.where, {**row.value, "wanted": wanted.get(row.text("id"), none)})
+
+
+def _question(turns: Sequence[Sequence[Mapping[str, str]]], functions: Sequence[Mapping[str, Any]]) -> str:
+    """What is said, then the functions on offer, one a line."""
+    (said,) = turns
+    alone = len(said) == 1
+    words = said[0]["content"] if alone else "\n\n".join(f"{m['role'].title()}: {m['content']}" for m in said)
+    offered = (json.dumps(_schema(function), ensure_ascii=False) for function in functions)
+    return "\n".join([words, "", "Functions:", *offered])
+
+
+def _schema(schema: Any) -> Any:
+    """The schema in JSON Schema's own types."""
+    if isinstance(schema, list):
+        return [_schema(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _schema(value) for key, value in schema.items()}
+    if isinstance(kind := plain.get("type"), str) and kind in _TYPES:
+        plain |= {"type": _TYPES[kind]}
+    return {key: value for key, value in plain.items() if not (key == "type" and value is None)}

@@ -1,0 +1,175 @@
+"""What the tasks of code share: the program in a reply, its tests, and a grade by running both in the sandbox.
+
+A benchmark's file says what a row asks (:class:`Case`); this room finds the program in what a model wrote, runs it with
+the row's tests behind it, and says why it did not pass. Nothing that a model wrote is parsed or run in this process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from vivavoce.errors import DataError
+from vivavoce.records import Grade, Problem
+from vivavoce.sandbox.running import Limits, Outcome, Program, shared
+from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
+from vivavoce.tasks.grading import Grader
+from vivavoce.tasks.mutation import mutants
+from vivavoce.tasks.rows import Row
+from vivavoce.tasks.samples import Sample
+
+FORMAT = "Write the whole program in one ```python block, with the imports that it needs."
+LIMITS = Limits(wall_s=60, cpu_s=20, memory_mb=4096)
+"""What an answer may use with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+
+takes several seconds of CPU time, and one of MBPP+ 2.2 GB."""
+_MUTANTS, _SHORT = 8, Limits(wall_s=10, cpu_s=2, memory_mb=4096)
+"""So many are tried until one fails: a change may well leave a program right, or make it loop."""
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_TRAIN, _TEST = Part("train"), Part("test")
+_PYTHON = {"", "python", "python3", "py", "python2"}
+_BEGINS = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
+_GOES_ON = re.compile(r"[ \t#@)\]}\"']|def |async def |class |import |from \w|\w+ *(?::[^=\n]*)?=[^=]|$")
+"""How a line begins that may stand below a function, where no fence says where the program ends."""
+
+
+class Case(NamedTuple):
+    """What a row of code asks."""
+
+    question: str
+    name: str
+    """Of the function that is called."""
+    reference: str
+    """A whole program that passes."""
+    tests: str
+    prefix: str = ""
+    """What a reply may go on from instead of writing it again: the function's head."""
+    completion: str = ""
+    """The official solution as such a reply."""
+    odd: str = ""
+
+
+def program_in(text: str, name: str, prefix: str = "") -> str | None:
+    """The program that defines ``name`` in a reply; None where there is none.
+
+    The last fenced block that defines it, else a fenced block or the whole reply as a completion of ``prefix``, else
+    the reply itself from its first line of code on, up to where prose begins again.
+    """
+    text = text.rpartition("</think>")[2].replace("\r\n", "\n")
+    defines = re.compile(rf"^(?:async[ \t]+)?(?:def|class)[ \t]+{re.escape(name)}\b|^{re.escape(name)}[ \t]*=", re.M)
+    blocks = [match[3] for match in _FENCE.finditer(text) if match[2].lower() in _PYTHON]
+    for block in reversed(blocks):
+        if defines.search(block):
+            return block.rstrip() + "\n"
+    if blocks:
+        body = next((b for b in blocks if b[:1] in " \t"), None)
+        return prefix + body if prefix and body else None
+    found = defines.search(text)
+    if found is None:
+        body = _until_prose(text.lstrip("\n"), 0)
+        return prefix + body if prefix and body[:1] in (" ", "\t") else None
+    begin = _BEGINS.search(text)
+    return _until_prose(text[begin.start() if begin else found.start() :], 1)
+
+
+def _until_prose(text: str, at_least: int) -> str:
+    """The lines up to one that can be no code, and ``at_least`` so many."""
+    kept = list[str]()
+    for line in text.splitlines(keepends=True):
+        if len(kept) >= at_least and not _GOES_ON.match(line):
+            break
+        kept.append(line)
+    return "".join(kept).rstrip() + "\n"
+
+
+def fenced(program: str) -> str:
+    """A program as the tasks ask for it."""
+    return f"```python\n{program.rstrip()}\n```"
+
+
+_AS_IT_STANDS = Grader("exact", "a program", lambda program: program, re.compile(r"(?!)"))
+"""What :class:`Benchmark` reads a gold program by; answers are run instead of compared."""
+
+
+@dataclass
+class Programs(Benchmark):
+    """A benchmark whose answers are run. Every program runs in the sandbox, the reference ones too."""
+
+    cases: dict[str, Case] = field(default_factory=dict)
+    """By question."""
+    waits: ClassVar[bool] = True
+    """``grade`` waits for a program to run."""
+
+    def __post_init__(self) -> None:
+        self.answer_format = FORMAT
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """Whether the program passes its tests. ``reason`` says on what it ended, where it did not.
+
+        ``correct`` is None only where the sandbox itself failed.
+        """
+        case = self._case(problem)
+        program = program_in(text, case.name, case.prefix)
+        if program is None:
+            return Grade(None, False, "no_answer", f"no program that defines {case.name}")
+        outcome = run(program, case)
+        return Grade(program, None if outcome.ended == "sandbox" else outcome.passed, "ok", _said(outcome))
+
+    def steps(self, text: str) -> list[str]:
+        """Lines."""
+        return text.splitlines(keepends=True)
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """The reference, the same as a completion, and a mutant of it that its tests find out."""
+        for entry in self.entries(split):
+            case = self._case(entry.problem)
+            right = [fenced(case.reference), *([case.completion] if case.completion else [])]
+            yield Sample(entry.problem, tuple(right), (fenced(_wrong(case)),), entry.where, entry.asked.odd)
+
+    def _case(self, problem: Problem) -> Case:
+        if problem.question not in self.cases:
+            for split in ("train", "test"):
+                self._every(split)
+        return self.cases[problem.question]
+
+
+def programs(
+    name: str,
+    options: Official,
+    read: Callable[[Row], Case],
+    train: Part = _TRAIN,
+    test: Part = _TEST,
+) -> Programs:
+    """A benchmark of programs, with what ``read`` finds in a row."""
+    cases = dict[str, Case]()
+
+    def ask(row: Row) -> Asked:
+        case = read(row)
+        if (before := cases.setdefault(case.question, case)) != case:
+            raise DataError(f"the question of {before.name} stands there twice with other tests", row.where)
+        return Asked(case.question, case.reference, odd=case.odd)
+
+    return Programs(name, options, ask, _AS_IT_STANDS, train, test, cases=cases)
+
+
+def run(program: str, case: Case) -> Outcome:
+    """The program with the case's tests."""
+    return shared().run(Program(program, case.tests), LIMITS)
+
+
+def _wrong(case: Case) -> str:
+    """The first mutant that a test finds out within seconds; where none is, the last one, for the check to show."""
+    tried = ""
+    for tried in mutants(case.reference, case.name, _MUTANTS):
+        if shared().run(Program(tried, case.tests), _SHORT).ended in ("failed", "error"):
+            break
+    return tried
+
+
+def _said(outcome: Outcome) -> str:
+    return "" if outcome.passed else outcome.reason
+
+
+__all__ = ["FORMAT", "LIMITS", "Case", "Programs", "fenced", "program_in", "programs", "run"]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import itertools
+import random
+from fractions import Fraction
+from math import comb
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vivavoce.evaluate.examine import Judged
+from vivavoce.evaluate.pass_at_k import pass_at_k, told
+from vivavoce.records import Usage
+
+
+@settings(deadline=None)  # the first call may wait for a busy machine
+@given(st.integers(1, 400), st.data())
+def test_it_is_the_published_formula_in_exact_arithmetic(n: int, data: st.DataObject) -> None:
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    exact = 1 - Fraction(comb(n - c, k), comb(n, k))
+    assert pass_at_k(n, c, k) == pytest.approx(float(exact), abs=1e-12)
+
+
+def test_it_is_the_share_of_all_draws_of_k_that_hold_a_right_one() -> None:
+    verdicts = [True, False, False, True, False, False]
+    for k in range(1, 7):
+        draws = list(itertools.combinations(verdicts, k))
+        assert pass_at_k(6, 2, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_it_is_unbiased_where_the_plug_in_estimate_is_not() -> None:
+    rng, p, n, k = random.Random(0), 0.2, 10, 5
+    counts = [sum(rng.random() < p for _ in range(n)) for _ in range(20_000)]
+    truth = 1 - (1 - p) ** k
+    assert sum(pass_at_k(n, c, k) for c in counts) / len(counts) == pytest.approx(truth, abs=0.01)
+    assert abs(sum(1 - (1 - c / n) ** k for c in counts) / len(counts) - truth) > 0.03
+
+
+def test_it_stays_exact_where_the_binomials_overflow_a_float() -> None:
+    assert pass_at_k(10_000, 1, 100) == pytest.approx(0.01, rel=1e-9)
+
+
+def judged(correct: bool | None) -> Judged:
+    return Judged("p", "", "", "x", correct, "ok", Usage())
+
+
+def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> None:
+    first, second = [judged(True), judged(False)], [judged(None), judged(False)]
+    found = told([first, second])
+    assert found["drawn"] == 2
+    assert {k: e["mean"] for k, e in found["k"].items()} == {"1": 0.25, "2": 0.5}
+    low, high = found["k"]["1"]["interval95"]
+    assert 0 <= low < 0.25 < high <= 1
+
+
+def test_the_values_of_k_double_up_to_the_number_drawn() -> None:
+    assert list(told([[judged(True)]] * 6)["k"]) == ["1", "2", "4", "6"]
+    assert list(told([[judged(True)]] * 8)["k"]) == ["1", "2", "4", "8"]
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])
+def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
+    with pytest.raises(ValueError, match="needs"):
+        pass_at_k(n, c, k)
