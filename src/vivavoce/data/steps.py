@@ -23,8 +23,8 @@ class Stepwise(Supervision):
 
     states: Literal["student", "gold"] = Field(
         default="student",
-        description="states that the student came to itself (paper), or those of reference episodes (authors' code), in "
-        "which it acts anew",
+        description="states that the student came to itself (paper), or those of reference episodes (authors' code), "
+        "in which it acts anew",
     )
     debate_at: Literal["step", "start"] = Field(
         default="step",
@@ -32,8 +32,8 @@ class Stepwise(Supervision):
     )
     steps: Literal["all", "first_error"] | int = Field(
         default="all",
-        description="all steps of an episode (paper), a number of them at random, or the first that was not best, where "
-        "the environment knows what is",
+        description="all steps of an episode (paper), a number of them at random, or the first that was not best, "
+        "where the environment knows what is",
     )
     over_steps: Literal["sum", "mean"] = Field(
         default="sum",

@@ -1,10 +1,11 @@
 """Prompt sets: how agents are asked, and how their stated confidence and score are read back.
 
 A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. ``answer``
-is always needed but for ``act``; ``debate``, ``reflection`` and ``critique`` for debates; ``discuss`` for debates over a student's
-state; ``act`` for debates over an agent's next action, which is what is added to the messages that the agent had (a
-message of nothing is none, and a user's goes on with the user's message before it); ``rationale``, ``feedback``, ``review`` and ``correction`` (what the student is taught to say of its own mistake)
-for peer review. A template is Jinja; a line ``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the
+is always needed but for ``act``; ``debate``, ``reflection`` and ``critique`` for debates; ``discuss`` for debates over
+a student's state; ``act`` for debates over an agent's next action: what is added to the messages that the agent had (a
+message of nothing is none, and a user's goes on with the user's message before it); ``rationale``, ``feedback``,
+``review`` and ``correction`` (what the student is taught to say of its own mistake) for peer review. A template is
+Jinja; a line ``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the
 regular expressions that read a reply, and those for what a student is not taught (marks and numbers that are said to
 the committee, not part of an answer). ``never`` and ``as_end`` are the same for scorers, who go over a student's answer
 token by token: tokens of such talk inside an answer, and those that begin it after one.

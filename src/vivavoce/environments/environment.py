@@ -26,7 +26,7 @@ class Action:
     status: Status = "ok"
     call: str | None = None
     """Journal key of the model call."""
-    usage: Usage = Usage()
+    usage: Usage = Usage()  # noqa: RUF009 (frozen)
     """Tokens of that call."""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, cast
@@ -190,7 +192,7 @@ def _depths(episodes: Sequence[Episode]) -> dict[str, Any]:
         best = [was_best(episode, i) for i in range(len(episode.steps)) if episode.steps[i].best]
         for i, ok in enumerate(best):
             at[min(i, _DEEPEST - 1)].append(ok)
-        for before, ok in zip(best, best[1:], strict=False):
+        for before, ok in pairwise(best):
             after[before].append(ok)
     return {
         "turns": round(fmean(len(e.steps) for e in episodes), 3) if episodes else 0,
@@ -206,8 +208,6 @@ def _wrong(best: Sequence[bool]) -> list[int]:
 
 
 def _curve(folder: Path) -> list[dict[str, float]]:
-    import json
-
     path = folder / "loss.jsonl"
     return [cast(dict[str, float], json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 

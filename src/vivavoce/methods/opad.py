@@ -1,5 +1,5 @@
-"""On-policy agentic distillation (OPAD): the student acts, teachers debate every state that it came to, then go over its
-own actions under those debates.
+"""On-policy agentic distillation (OPAD): the student acts, teachers debate every state that it came to, then go over
+its own actions under those debates.
 
     L = mean over visited states of  1/|a_m| sum_t  sum_k w_k D( p_k(. | s_m, H_m, a_m,<t)  ||  q(. | s_m, a_m,<t) )
 

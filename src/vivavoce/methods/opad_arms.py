@@ -21,7 +21,7 @@ class StepArm(Stepwise):
     objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
     act_again: bool = Field(
         default=False,
-        description="in training the student acts anew in the states that it came to, rather than learn from what it did",
+        description="in training the student acts anew in the states that it came to, not what it did there",
     )
 
     @property

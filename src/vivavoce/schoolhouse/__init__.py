@@ -1,13 +1,14 @@
 """Committees of tiny real causal language models that ship with the package: three teachers and one student each.
 
 `weights("ada")` is an ordinary Hugging Face folder; `world` says what the models know and grades what they say.
-`weights("code/ada")` is of the committee that writes programs, whose world is `code_world`.
+`weights("code/ada")` is of the committee that writes programs, whose world is `code_world`;
+`weights("halls/ada")` of the one that acts, in `halls_world`.
 """
 
 from pathlib import Path
 
 NAMES = ("ada", "bob", "cyd", "student")
-SETS = ("code",)
+SETS = ("code", "halls")
 """Committees beside the first one, each in a folder of its own."""
 
 
