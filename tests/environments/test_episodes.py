@@ -19,7 +19,7 @@ ADD = Tool("add", "Add to the sum.", {"type": "object", "properties": {"n": {"ty
 class Sum:
     """Reach 5 by adding."""
 
-    name, tools, limits = "sum", (ADD,), Limits(turns=3)
+    name, tools, tells_tools, limits = "sum", (ADD,), False, Limits(turns=3)
 
     async def reset(self, task: str, seed: int) -> Observation:
         self.sum = 0

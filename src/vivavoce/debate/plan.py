@@ -194,7 +194,7 @@ class _Prompts:
     """The prompts; whatever a stand-in says, its score can be read."""
 
     def __init__(self, prompts: PromptSet) -> None:
-        self.render = prompts.render
+        self.render, self.pose = prompts.render, prompts.pose
 
     def confidence(self, text: str) -> None: ...
 

@@ -269,7 +269,7 @@ class _Plan:
         """The questions of the sample, so often that there are enough."""
         shown = self._problems[:_SAMPLE]
         often = enough // max(1, len(shown))
-        return [Problem(f"{p.id} {i}", p.question, p.gold) for i in range(often) for p in shown]
+        return [Problem(f"{p.id} {i}", p.question, p.gold, history=p.history) for i in range(often) for p in shown]
 
     def longest(self) -> dict[str, tuple[int, int]]:
         """Prompt tokens of each agent's longest plain question, and of its longest call where everybody says all

@@ -1,0 +1,144 @@
+"""OPAD, by the shipped recipe: a student acts, teachers debate what it came to, it learns; all of it real and small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from vivavoce.agents.journal import Journal
+from vivavoce.config import load_recipe
+from vivavoce.data.steps import visited
+from vivavoce.environments.environment import Episode
+from vivavoce.errors import RecipeError
+from vivavoce.graph import read_graphs
+from vivavoce.methods import opad
+from vivavoce.methods.opad_arms import StepArm
+from vivavoce.records import State, from_json
+from vivavoce.run import open_run
+from vivavoce.schoolhouse import weights
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "opad.yaml"
+SMALL = ["seeds=[0]", "parallel=1", "task.train=60", "task.test=12", "episodes=12", "iterations=2", "opd.max_steps=2"]
+ARMS = "arms=[mt_opd, debate_opd, trajectory_debate, gold_states, 'debate_opd@over_steps=mean,steps=2']"
+
+pytestmark = pytest.mark.skipif(
+    not weights("halls/ada").is_dir(), reason="the models are not built: schoolhouse/README.md"
+)
+
+
+def recipe(*changes: str) -> opad.Options:
+    made = load_recipe(RECIPE, [*SMALL, "opd.states_per_step=8", ARMS, *changes])
+    assert isinstance(made, opad.Options)
+    return made
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    where, made = tmp_path_factory.mktemp("opad") / "run", recipe()
+    with open_run(where, made) as run:
+        return where, asyncio.run(opad.distill(made, run))
+
+
+def rows(where: Path, name: str) -> list[State]:
+    return [from_json(State, line) for line in (where / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def episodes(where: Path, stage: str) -> list[Episode]:
+    files = (where / "episodes").glob(f"{stage}*.jsonl")
+    return [from_json(Episode, line) for path in files for line in path.read_text("utf-8").splitlines()]
+
+
+def test_the_whole_method_runs_and_a_second_time_for_nothing(ran: tuple[Path, dict[str, Any]]) -> None:
+    where, found = ran
+    names = [arm["name"] for arm in found["arms"]]
+    assert names[:3] == ["student", "mt_opd", "debate_opd"]
+    assert all(arm["n"] == 12 and not arm["failed_calls"] for arm in found["arms"])
+    assert all(sum(n for _, n in steps["wrong_by_step"]) > 0 for steps in found["steps"].values())
+    assert found["gradient_norms"]["debate_opd"]["mean"] > 0
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        before = sum(c.calls for c in journal.costs())
+    made = recipe()
+    with open_run(where, made) as run:
+        again = asyncio.run(opad.distill(made, run))
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        assert sum(c.calls for c in journal.costs()) == before
+    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+
+
+def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debate(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    played = episodes(where, "iteration-0")
+    states = {e.before(m): e.steps[m].action.text for e in played for m in range(len(e.steps))}
+    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl")}
+    for row in rows(where, "debate_opd.0-0"):
+        assert row.prompt in states, "the state is one that the student came to"
+        assert states[row.prompt] in [c.text for c in row.recorded], "it learns from what it did there"
+        said = {n.text for n in graphs[row.problem].nodes}
+        for view in row.views:
+            assert view.messages[:-1] == row.prompt[:-1]
+            seen, shown = row.prompt[-1]["content"], view.messages[-1]["content"]
+            assert shown.startswith(seen)
+            lines = [line for line in shown.removeprefix(seen).split("\nme: ") for line in line.split("\np1: ")]
+            lines = [line for whole in lines for line in whole.split("\np2: ") if line]
+            assert len(lines) == 3, "one line of each teacher"
+            assert set(lines) <= said
+    for row in rows(where, "mt_opd.0-0"):
+        assert all(view.messages == row.prompt for view in row.views)
+
+
+def test_a_state_is_debated_once_for_all_arms(ran: tuple[Path, dict[str, Any]]) -> None:
+    where, found = ran
+    for i in (0, 1):
+        ids = [g.problem.id for g in read_graphs(where / "graphs" / f"states-{i}.jsonl")]
+        assert len(ids) == len(set(ids)) == found["iterations"][i]["states"]
+    assert found["iterations"][0]["visited"] > found["iterations"][0]["states"], "arms share what they came to"
+
+
+def test_a_debate_at_the_start_serves_every_step_and_gold_states_are_the_references(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    starts = {e.before(0)[-1]["content"] for e in episodes(where, "iteration-0")}
+    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl")}
+    opening = {n.text for g in graphs.values() if g.problem.question in starts for n in g.nodes}
+    for row in rows(where, "trajectory_debate.0-0"):
+        said = row.views[0].messages[-1]["content"].removeprefix(row.prompt[-1]["content"]).strip()
+        assert any(text in said for text in opening)
+    assert all(not row.recorded for row in rows(where, "gold_states.0-0")), "there the student acts anew"
+
+
+def test_steps_of_an_episode_may_count_as_one(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    total = sum(row.weight for row in rows(where, "debate_opd@over_steps=mean,steps=2.0-0"))
+    assert total == pytest.approx(12)
+    whole = sum(row.weight for row in rows(where, "debate_opd.0-0"))
+    assert whole == sum(len(e.steps) for e in episodes(where, "iteration-0"))
+
+
+def test_the_first_error_is_the_first_action_that_was_not_best(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    played = episodes(where, "iteration-0")
+    found = visited(played, {}, StepArm(steps="first_error"), 0)
+    assert 0 < len(found) <= len(played)
+    blind = [Episode(**{f: getattr(played[0], f) for f in ("environment", "task", "seed", "agent", "prompt")})]
+    assert visited(blind, {}, StepArm(steps="first_error"), 0) == []
+
+
+def test_the_plan_bounds_what_a_run_asks_for(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    planned = opad.plan(recipe())
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        spent = sum(c.calls for c in journal.costs())
+    assert sum(p.calls.least for p in planned) <= spent <= sum(p.calls.most for p in planned)
+    assert all(p.completion_tokens.most > 0 for p in planned)
+
+
+def test_a_task_of_questions_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    values = json.loads(json.dumps({"name": "schoolhouse", "train": 4, "test": 4}))
+    made = recipe().model_copy(update={"task": type(recipe().task).model_validate(values)})
+    with open_run(tmp_path / "run", made) as run, pytest.raises(RecipeError, match="no environment"):
+        asyncio.run(opad.distill(made, run))
