@@ -27,9 +27,8 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "opad.yaml"
 SMALL = ["seeds=[0]", "parallel=1", "task.train=60", "task.test=12", "episodes=12", "iterations=2", "opd.max_steps=2"]
 ARMS = "arms=[mt_opd, debate_opd, trajectory_debate, gold_states, 'debate_opd@over_steps=mean,steps=2']"
 
-pytestmark = pytest.mark.skipif(
-    not weights("halls/ada").is_dir(), reason="the models are not built: schoolhouse/README.md"
-)
+BUILT = weights("halls/ada").is_dir()
+pytestmark = pytest.mark.skipif(not BUILT, reason="the models are not built: see schoolhouse/README.md")
 
 
 def recipe(*changes: str) -> opad.Options:
@@ -74,11 +73,11 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(ran: tuple[Path, di
 def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debate(ran: tuple[Path, Any]) -> None:
     where, _ = ran
     played = episodes(where, "iteration-0")
-    states = {e.before(m): e.steps[m].action.text for e in played for m in range(len(e.steps))}
+    states = {str(e.before(m)): e.steps[m].action.text for e in played for m in range(len(e.steps))}
     graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl")}
     for row in rows(where, "debate_opd.0-0"):
-        assert row.prompt in states, "the state is one that the student came to"
-        assert states[row.prompt] in [c.text for c in row.recorded], "it learns from what it did there"
+        assert str(row.prompt) in states, "the state is one that the student came to"
+        assert states[str(row.prompt)] in [c.text for c in row.recorded], "it learns from what it did there"
         said = {n.text for n in graphs[row.problem].nodes}
         for view in row.views:
             assert view.messages[:-1] == row.prompt[:-1]
