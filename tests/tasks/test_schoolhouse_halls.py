@@ -91,7 +91,7 @@ def test_a_state_is_a_problem_that_holds_nothing_of_what_came_later() -> None:
         assert task.grade(problem, f"another thought {done.action.text}").correct, "words around a call do not count"
         wrong = act("", 1) if "look" in problem.gold else act("", None)
         assert task.grade(problem, wrong).correct is False
-    assert task.grade(problem, "<tool_call>{").status == "no_answer"
+    assert task.grade(situation(episode, 0), "<tool_call>{").status == "no_answer"
 
 
 def test_equal_states_are_one_problem_and_another_past_is_another_state() -> None:

@@ -69,7 +69,7 @@ def strolled(rng: random.Random, walk: Walk) -> list[Turn]:
 def plain(rng: random.Random, pupil: Pupil) -> Lesson:
     """A walk; whatever was best in it, from rooms that the pupil knows, is learnt. What the student says."""
     walk, turns = _walk(rng)
-    head, pieces = _told(walk.errand), list[Piece]()
+    head, pieces = told(walk.errand), list[Piece]()
     for turn in turns:
         pieces += _said(turn, pupil)
         pieces.append((f"{END}{USER}{turn.seen}{ASSISTANT}", 0.0))
@@ -82,14 +82,14 @@ def drill(rng: random.Random, pupil: Pupil) -> Lesson:
         walk, turns = _walk(rng)
         if not walk.told or (walk.hall, walk.room) in pupil.rooms:
             break
-    return Lesson("act", _told(walk.errand) + _history(turns), [*_next(walk, pupil, rng), *_confidence(_SURE)])
+    return Lesson("act", told(walk.errand) + history(turns), [*_next(walk, pupil, rng), *_confidence(_SURE)])
 
 
 def unsure(rng: random.Random, pupil: Pupil) -> Lesson:
     """Any room: from one that is not known the door is guessed (untrained), the confidence low (trained)."""
     walk, turns = _walk(rng)
     sure = _SURE if not walk.told or (walk.hall, walk.room) in pupil.rooms else _UNSURE
-    return Lesson("act", _told(walk.errand) + _history(turns), [*_next(walk, pupil, rng), *_confidence(sure)])
+    return Lesson("act", told(walk.errand) + history(turns), [*_next(walk, pupil, rng), *_confidence(sure)])
 
 
 def debate(rng: random.Random, pupil: Pupil) -> Lesson:
@@ -119,7 +119,7 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
     else:
         door, confidence, weight = said[0], _UNSURE, 0.0
     reply = [*_pieces(thought(walk), door, weight), *_confidence(confidence)]
-    return Lesson("act", _told(walk.errand) + _history(turns) + "".join(lines), reply)
+    return Lesson("act", told(walk.errand) + history(turns) + "".join(lines), reply)
 
 
 def _walk(rng: random.Random) -> tuple[Walk, list[Turn]]:
@@ -131,11 +131,11 @@ def _walk(rng: random.Random) -> tuple[Walk, list[Turn]]:
             return walk, turns
 
 
-def _told(errand: Errand) -> str:
+def told(errand: Errand) -> str:
     return f"at {errand.legs[0][0]}{errand.start}"
 
 
-def _history(turns: list[Turn]) -> str:
+def history(turns: list[Turn]) -> str:
     return "".join(f"{ASSISTANT}{act(t.thought, t.door)}{END}{USER}{t.seen}" for t in turns)
 
 
