@@ -1,7 +1,8 @@
 """Measure the tiny walkers in states that nobody was taught on, and fail if they are not good enough to ship.
 
 `python -m vivavoce.schoolhouse.halls_gates [--weights DIR] [--n 2000]` writes `measured.json` next to the weights,
-prints the same numbers, and exits with 1 if a gate fails. Everything is greedy. A state counts where a door has to be chosen.
+prints the same numbers, and exits with 1 if a gate fails. Everything is greedy. A state counts where a door has to be
+chosen.
 """
 
 import argparse
