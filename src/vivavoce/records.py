@@ -242,6 +242,8 @@ class State:
     """Ids of the nodes that the views show."""
     weight: float = 1.0
     """How much the state counts among those of an update."""
+    group: str = ""
+    """States of one group stay together in training: those of an episode begin alike, and are computed as one."""
 
 
 def to_json(record: Any) -> str:

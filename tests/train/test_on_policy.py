@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Completion, State, View
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.on_policy import Prepared, Steps, train_on_policy
 from vivavoce.train.scorers import Action, open_scorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
@@ -281,6 +282,25 @@ def test_recorded_answers_are_learnt_from_in_the_share_that_was_asked_for(
     bare = [State(s.problem, s.prompt, s.views) for s in states()]
     with pytest.raises(DataError, match="no recorded answers"):
         train_on_policy(folders["student"], bare, none, tmp_path / "bare", seed=0)
+
+
+def test_a_state_that_weighs_twice_counts_as_if_it_were_there_twice(folders: dict[str, Path], tmp_path: Path) -> None:
+    def first(given: list[State], name: str) -> float:
+        how = settings(folders, max_steps=1, states_per_step=len(given), on_policy=0.0)
+        return train_on_policy(folders["student"], given, how, tmp_path / name, seed=1).first_loss
+
+    one, other, _ = states(shown=NOTES)
+    twice = first([replace(one, weight=2.0), other], "weighed")
+    assert twice == pytest.approx(first([one, one, other], "doubled"), rel=1e-5)
+    assert twice != pytest.approx(first([one, other], "once"), rel=1e-3)
+
+
+def test_states_of_one_episode_are_learnt_from_side_by_side(folders: dict[str, Path], tmp_path: Path) -> None:
+    given = [replace(state, group=f"episode {i % 2}") for i, state in enumerate(states() * 4)]
+    prepared = [Prepared(state, [1], []) for state in given]
+    steps = Steps(prepared, settings(folders, states_per_step=6), updates=4, seed=3)
+    for update in range(4):
+        assert len({p.state.group for p in steps[update]["states"]}) == 1
 
 
 def test_token_and_sequence_means_differ_as_they_should(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Visited:
     problem: Problem
     start: Problem
     """The state at the beginning of an episode that came there."""
+    episode: str = ""
+    """The first episode that came there."""
     actions: list[Completion] = field(default_factory=list)
     weight: float = 0.0
 
@@ -66,7 +68,9 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
         for step in chosen:
             action = episode.steps[step].action
             problem = situation(episode, step, groups.get(episode.task, ""))
-            one = found.setdefault(problem.id, Visited(problem, situation(episode, 0, problem.group)))
+            one = found.setdefault(
+                problem.id, Visited(problem, situation(episode, 0, problem.group), f"{episode.task} {i}")
+            )
             one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
             if how.states == "student":
                 one.actions.append(Completion(action.text, nodes[step]))
@@ -107,8 +111,12 @@ def step_states(
     by_id = {one.problem.id: one for one in seen}
     talked = [_debate_on(one, graphs, how) for one in by_id.values()]
     found, counts = states(talked, how, scorers, made, lambda g: ())
-    whole = [replace(s, recorded=tuple(by_id[s.problem].actions), weight=by_id[s.problem].weight) for s in found]
-    return whole, counts
+
+    def whole(state: State) -> State:
+        one = by_id[state.problem]
+        return replace(state, recorded=tuple(one.actions), weight=one.weight, group=one.episode)
+
+    return [whole(state) for state in found], counts
 
 
 def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Graph:

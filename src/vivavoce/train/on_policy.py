@@ -186,7 +186,8 @@ class Steps(Dataset[dict[str, Any]]):
         self, states: Sequence[Prepared], settings: OnPolicySettings, updates: int, seed: int, devices: int = 1
     ) -> None:
         self.states, self.size, self.devices = list(states), settings.states_per_step, devices
-        self.order = checkpoint.training_order(len(self.states), self.size, updates, seed)
+        groups = [p.state.group or f"alone {i}" for i, p in enumerate(self.states)]
+        self.order = checkpoint.training_order(len(self.states), self.size, updates, seed, groups=groups)
 
     def __len__(self) -> int:
         return len(self.order) // self.size * self.devices
