@@ -32,7 +32,7 @@ def test_every_program_and_block_of_the_page_is_tried() -> None:
 
 
 def test_the_tasks_that_the_page_calls_odd_are_those_that_the_check_finds(tau2: Path) -> None:
-    from vivavoce.environments.tau2.checking import DOMAINS, check_domain
+    from vivavoce.tasks.tau2_checking import DOMAINS, check_domain
 
     said = {
         (domain, number)

@@ -436,8 +436,8 @@ def check_tasks_command(
     """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
     from dataclasses import asdict
 
-    from vivavoce.environments.tau2.checking import DOMAINS, check_tau2
     from vivavoce.tasks.checking import check_tasks
+    from vivavoce.tasks.tau2_checking import DOMAINS, check_tau2
 
     off, made = 0, []
     worlds = [name for name in task if name in {domain.name for domain in DOMAINS}]

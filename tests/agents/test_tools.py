@@ -12,11 +12,11 @@ import pytest
 from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import Agent, open_agent, takes_tools
+from vivavoce.agents.call_text import read_calls, write_call
 from vivavoce.agents.called import called, with_calls
 from vivavoce.agents.journal import Answered, Journal, key_of
 from vivavoce.agents.scripted import Scripted
 from vivavoce.records import Message, Reply, Sampling, Tool, ToolCall
-from vivavoce.tasks.call_text import read_calls, write_call
 
 ADD = Tool("add", "Add.", {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
 OFFERED = Sampling(0.0, max_new_tokens=20, tools=(ADD,))

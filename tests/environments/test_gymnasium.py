@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from vivavoce.agents.call_text import write_call
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.environments.environment import Action, Environment, Observation
@@ -14,7 +15,6 @@ from vivavoce.environments.gymnasium import Gymnasium, Outcome
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import RecipeError
 from vivavoce.records import Sampling, ToolCall
-from vivavoce.tasks.call_text import write_call
 
 gymnasium = pytest.importorskip("gymnasium")
 MOVES = ("left", "down", "right", "up")

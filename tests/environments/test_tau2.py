@@ -15,7 +15,6 @@ from vivavoce.agents.scripted import Scripted
 from vivavoce.environments.environment import Action, Environment, Observation
 from vivavoce.environments.episodes import play
 from vivavoce.environments.tau2.airline import AIRLINE
-from vivavoce.environments.tau2.checking import check_domain, mutations, played
 from vivavoce.environments.tau2.desk import Tau2
 from vivavoce.environments.tau2.domain import Domain
 from vivavoce.environments.tau2.retail import RETAIL
@@ -23,6 +22,7 @@ from vivavoce.environments.tau2.scenario import untold
 from vivavoce.environments.tau2.users import PlayedUser, ScriptedUser, in_first_person
 from vivavoce.errors import AgentError, DataError
 from vivavoce.records import Message, Sampling, ToolCall
+from vivavoce.tasks.tau2_checking import check_domain, mutations, played
 
 LOOK = ToolCall("find_user_id_by_name_zip", {"first_name": "Yusuf", "last_name": "Rossi", "zip": "19122"})
 

@@ -10,6 +10,7 @@ import pytest
 from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import Agent, open_agent
+from vivavoce.agents.call_text import write_call
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.environments.environment import Environment, Episode
@@ -17,7 +18,6 @@ from vivavoce.environments.episodes import play
 from vivavoce.environments.functions import Functions
 from vivavoce.environments.words import InWords, for_agent
 from vivavoce.records import Message, Sampling, ToolCall
-from vivavoce.tasks.call_text import write_call
 
 
 @dataclass

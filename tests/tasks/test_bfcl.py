@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from vivavoce.agents.call_text import read_calls, without_calls, write_call
 from vivavoce.errors import DataError
 from vivavoce.records import ToolCall
 from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.bfcl import CATEGORIES
-from vivavoce.tasks.call_text import read_calls, without_calls, write_call
 from vivavoce.tasks.checking import Checkable
 
 AREA = {"type": "dict", "properties": {"base": {"type": "float"}, "unit": {"type": "any"}}, "required": ["base"]}

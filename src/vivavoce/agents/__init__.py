@@ -38,7 +38,7 @@ class Agent(Protocol):
 def takes_tools(agent: Agent) -> bool:
     """Whether the agent takes ``Sampling.tools``. If not, it has to be told of them in words.
 
-    Whatever form its backend has for calls, its replies have them as :mod:`vivavoce.tasks.call_text` writes them.
+    Whatever form its backend has for calls, its replies have them as :mod:`vivavoce.agents.call_text` writes them.
     """
     return getattr(agent, "takes_tools", False)
 

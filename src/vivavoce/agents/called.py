@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vivavoce.agents.call_text import CLOSE, OPEN, read_calls, response, without_calls
 from vivavoce.records import Message, ToolCall
-from vivavoce.tasks.call_text import CLOSE, OPEN, read_calls, response, without_calls
 
 
 def with_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:

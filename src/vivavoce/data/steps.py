@@ -9,13 +9,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from vivavoce.agents.call_text import read_calls
 from vivavoce.data.states import Debated, Supervised, Supervision, states
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
 from vivavoce.records import Completion, Problem, State, seed_of
 from vivavoce.tasks.acting import situation
-from vivavoce.tasks.call_text import read_calls
 
 
 class Stepwise(Supervision):

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vivavoce.agents import Agent, takes_tools
+from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Ended, Environment, Episode, Guide, Step, Tool
 from vivavoce.records import Reply, Sampling, Status, ToolCall, digest, seed_of
-from vivavoce.tasks.call_text import read_calls
 
 
 async def play(
@@ -74,7 +74,7 @@ async def reference(environment: Environment, task: str, seed: int) -> Episode:
 
 
 def read(reply: Reply, tools: Sequence[Tool]) -> Action:
-    """The action that a reply is: its calls as :mod:`vivavoce.tasks.call_text` reads them.
+    """The action that a reply is: its calls as :mod:`vivavoce.agents.call_text` reads them.
 
     Where one of the calls cannot be read or made, none is, and ``malformed`` says why.
     """

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vivavoce.agents import Agent, takes_tools
+from vivavoce.agents.call_text import response
 from vivavoce.environments.environment import Action, Environment, Observation, Tool
 from vivavoce.records import Message
-from vivavoce.tasks.call_text import response
 
 
 class InWords:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from vivavoce.agents.call_text import read_calls, without_calls
 from vivavoce.environments.environment import Environment, Episode
 from vivavoce.records import Grade, Problem, Token, ToolCall
-from vivavoce.tasks.call_text import read_calls, without_calls
 from vivavoce.tasks.confidence import geometric_mean
 
 

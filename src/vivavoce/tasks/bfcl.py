@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vivavoce.agents.call_text import FORMAT, read_calls, write_call
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, ToolCall
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
-from vivavoce.tasks.call_text import FORMAT, read_calls, write_call
 from vivavoce.tasks.calls import Wanted, an_answer, wrong_calls
 from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.rows import Row, read_rows

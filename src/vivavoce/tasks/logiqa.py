@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from vivavoce.errors import DataError
+from vivavoce.files import opened
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Asked, Benchmark, Official, multiple_choice
 from vivavoce.tasks.grading import GRADERS
-from vivavoce.tasks.rows import Row, opened, read_rows
+from vivavoce.tasks.rows import Row, read_rows
 
 OFFICIAL = [
     {"train_path": "logiqa/Eval.txt", "test_path": "logiqa/Test*.txt"},

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from vivavoce.files import opened
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects, multiple_choice
 from vivavoce.tasks.grading import GRADERS
-from vivavoce.tasks.rows import Row, opened, read_rows
+from vivavoce.tasks.rows import Row, read_rows
 
 OFFICIAL = [{"train_path": "mmlu/val*", "test_path": "mmlu/test*"}, {"test_path": "mmlu/dev*"}]
 _HUB = (Part("validation", ("all",)), Part("test", ("all",)))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from vivavoce.errors import DataError
+from vivavoce.files import opened
 
 
 class Row(NamedTuple):
@@ -55,17 +54,6 @@ def read_rows(path: Path) -> Iterator[Row]:
     else:
         with opened(path) as lines:
             yield from _lines(lines, path)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a plain or gzipped file. Raises DataError where they cannot be read, now or while they are."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            yield cast(IO[bytes], file)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot read the file: {reason}", str(path), "check the path in the options") from error
 
 
 _KINDS = (".jsonl", ".json", ".csv")

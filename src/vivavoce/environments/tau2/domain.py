@@ -10,7 +10,7 @@ from typing import Any
 
 from vivavoce.environments.tau2.records import Tables
 from vivavoce.errors import DataError
-from vivavoce.tasks.rows import opened
+from vivavoce.files import opened
 
 
 @dataclass(frozen=True)
