@@ -136,6 +136,16 @@ def test_the_plan_bounds_what_a_run_asks_for(ran: tuple[Path, Any]) -> None:
     assert all(p.completion_tokens.most > 0 for p in planned)
 
 
+def test_a_pilot_plays_a_few_episodes_and_debates_what_they_came_to(tmp_path: Path) -> None:
+    made = recipe()
+    with open_run(tmp_path / "run", made) as run:
+        asyncio.run(opad.pilot(made, run, 3))
+    played = episodes(tmp_path / "run", "pilot")
+    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "states-pilot.jsonl"))
+    assert len(played) == 3
+    assert len(graphs) == len({str(e.before(m)) for e in played for m in range(len(e.steps))})
+
+
 def test_a_task_of_questions_is_refused_with_what_to_do(tmp_path: Path) -> None:
     values = json.loads(json.dumps({"name": "schoolhouse", "train": 4, "test": 4}))
     made = recipe().model_copy(update={"task": type(recipe().task).model_validate(values)})

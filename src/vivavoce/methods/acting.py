@@ -98,7 +98,7 @@ class ActingSession(DistilSession):
         return [await reference(world, p.id, seed) for p, world in worlds]
 
     async def debate_states(
-        self, iteration: int, wanted: Mapping[tuple[str, ...] | None, Iterable[Visited]]
+        self, iteration: int | str, wanted: Mapping[tuple[str, ...] | None, Iterable[Visited]]
     ) -> dict[tuple[str, ...] | None, dict[str, Graph]]:
         """Debates by table of debaters and state. A state that was debated before, in any run of this folder, is read
         from the journal."""

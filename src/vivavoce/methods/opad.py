@@ -148,6 +148,15 @@ async def _visited(
     return found
 
 
+async def pilot(recipe: Options, run: Run, questions: int) -> None:
+    """Play the first training tasks with the student as it came, and debate what it came to."""
+    async with ActingSession(recipe, run, recipe.debate) as s:
+        problems = s.task.problems("train")[:questions]
+        model, sampling = s.untrained().of(recipe.seeds[0]), recipe.student.sampling()
+        episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
+        await s.debate_states("pilot", {None: visited(episodes, {}, StepArm(), recipe.seed)})
+
+
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
     arms = [arm for arm in recipe.wanted.values() if arm.states == "student"]
@@ -159,4 +168,4 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     )
 
 
-__all__ = ["Options", "distill", "plan"]
+__all__ = ["Options", "distill", "pilot", "plan"]

@@ -120,7 +120,7 @@ def plan_actions(
     usual, names = plan.debate(rules, None), [t.name for t in recipe.teachers]
     spec, most = recipe.student, plan.task.environment().limits.turns if isinstance(plan.task, Acting) else 1
     turns = min(turns, most)
-    plan.episodes("act", spec, episodes, turns, most)
+    plan.episodes("act", spec, episodes + students * plan.test, turns, most)
     least = 1 if rules.later_rounds == "if_drafts_disagree" else rules.max_rounds
     for teacher in recipe.teachers:
         once = usual.get(teacher.name, Spend())
@@ -131,7 +131,6 @@ def plan_actions(
         calls = rules.max_rounds * most
         high = Spend(calls, calls * (plain + 2 * most * spec.max_new_tokens), calls * teacher.max_new_tokens)
         plan.add("debate:states", teacher, debated, low, each, high)
-    plan.episodes("act", spec, students * plan.test, turns, most)
     return plan.made
 
 
