@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.shut_in import needs_sandbox
+
 from vivavoce.config import load_recipe
-from vivavoce.errors import MissingDependency
 from vivavoce.graph import read_graphs
 from vivavoce.methods import debate_opd
 from vivavoce.run import open_run
-from vivavoce.sandbox.running import machine_level
 from vivavoce.schoolhouse import weights
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "code_opd.yaml"
@@ -22,15 +22,7 @@ SMALL = ["seeds=[0]", "parallel=1", "task.train=40", "task.test=20", "warm.quest
 SHORT = ["opd.max_steps=2", "opd.states_per_step=8", "arms=[mt_opd, debate_opd]", "value=false"]
 
 
-def _shut_in() -> bool:
-    try:
-        machine_level()
-    except MissingDependency:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in")
+@needs_sandbox
 @pytest.mark.skipif(not weights("code/ada").is_dir(), reason="the models are not built: see schoolhouse/README.md")
 def test_programmers_debate_and_a_student_learns_from_programs_that_were_run(tmp_path: Path) -> None:
     recipe = load_recipe(RECIPE, [*SMALL, *SHORT])

@@ -7,25 +7,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from vivavoce.errors import MissingDependency  # noqa: E402
-from vivavoce.sandbox.running import machine_level  # noqa: E402
+from tests.shut_in import needs_sandbox  # noqa: E402
+
 from vivavoce.schoolhouse import NAMES, weights  # noqa: E402
 from vivavoce.schoolhouse import code_gates as gate  # noqa: E402
 from vivavoce.schoolhouse import code_world as world  # noqa: E402
 from vivavoce.schoolhouse.speak import Speaker  # noqa: E402
 from vivavoce.schoolhouse.tokenizer import prompt  # noqa: E402
 
-
-def _shut_in() -> bool:
-    try:
-        machine_level()
-    except MissingDependency:
-        return False
-    return True
-
-
 pytestmark = [
-    pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in"),
+    needs_sandbox,
     pytest.mark.skipif(not weights("code/ada").is_dir(), reason="the models are not built: see schoolhouse/README.md"),
 ]
 

@@ -3,22 +3,11 @@
 import random
 
 import pytest
+from tests.shut_in import needs_sandbox
 
-from vivavoce.errors import MissingDependency
-from vivavoce.sandbox.running import machine_level
 from vivavoce.schoolhouse import code_world as world
 from vivavoce.schoolhouse.code_grading import judge, judge_all
 
-
-def _shut_in() -> bool:
-    try:
-        machine_level()
-    except MissingDependency:
-        return False
-    return True
-
-
-needs_sandbox = pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in")
 QUESTIONS = [q.text for q in world.questions("test", 60, seed=9)]
 
 

@@ -7,24 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from tests.shut_in import needs_sandbox
 
-from vivavoce.errors import DataError, MissingDependency
-from vivavoce.sandbox.running import machine_level
+from vivavoce.errors import DataError
 from vivavoce.tasks import grade_of, open_task
 from vivavoce.tasks.mutation import mutants
 from vivavoce.tasks.numpy_stand_in import without_numpy
 from vivavoce.tasks.programs import fenced, program_in
 
-
-def _shut_in() -> bool:
-    try:
-        machine_level()
-    except MissingDependency:
-        return False
-    return True
-
-
-needs_sandbox = pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in")
 WHOLE = "def f(x):\n    return x + 1\n"
 HEAD = 'def f(x):\n    """Add one."""\n'
 

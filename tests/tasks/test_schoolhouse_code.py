@@ -3,24 +3,14 @@
 import math
 
 import pytest
+from tests.shut_in import needs_sandbox
 
-from vivavoce.errors import DataError, MissingDependency, RecipeError
+from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Token
-from vivavoce.sandbox.running import machine_level
 from vivavoce.schoolhouse import code_world as world
 from vivavoce.tasks import open_task
 from vivavoce.tasks.schoolhouse_code import Options, SchoolhouseCode
 
-
-def _shut_in() -> bool:
-    try:
-        machine_level()
-    except MissingDependency:
-        return False
-    return True
-
-
-needs_sandbox = pytest.mark.skipif(not _shut_in(), reason="this machine cannot shut a program in")
 TASK = SchoolhouseCode(Options(train=50, test=20))
 
 

@@ -49,10 +49,14 @@ class Visited:
     problem: Problem
     start: Problem
     """The state at the beginning of an episode that came there."""
-    episode: str = ""
+    episode: str
     """The first episode that came there."""
     actions: list[Completion] = field(default_factory=list)
     weight: float = 0.0
+
+    def debated(self, how: Stepwise) -> Problem:
+        """The state that is debated for this one."""
+        return self.start if how.debate_at == "start" else self.problem
 
 
 def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwise, seed: int) -> list[Visited]:
@@ -65,12 +69,13 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
     for i, episode in enumerate(episodes):
         chosen = _chosen(episode, how, random.Random(seed_of(seed, "steps", i, episode.task)))
         nodes = {n.round: n.id for n in episode.nodes() if n.kind == "action"}
+        if not chosen:
+            continue
+        group = groups.get(episode.task, "")
+        start = situation(episode, 0, group)
         for step in chosen:
-            action = episode.steps[step].action
-            problem = situation(episode, step, groups.get(episode.task, ""))
-            one = found.setdefault(
-                problem.id, Visited(problem, situation(episode, 0, problem.group), f"{episode.task} {i}")
-            )
+            action, problem = episode.steps[step].action, situation(episode, step, group)
+            one = found.setdefault(problem.id, Visited(problem, start, f"{episode.task} {i}"))
             one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
             if how.states == "student":
                 one.actions.append(Completion(action.text, nodes[step]))
@@ -121,7 +126,7 @@ def step_states(
 
 def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Graph:
     """The debate that serves a state, as a graph of that state."""
-    held = graphs.get((one.start if how.debate_at == "start" else one.problem).id)
+    held = graphs.get(one.debated(how).id)
     return Graph(one.problem, held.nodes if held else (), held.stopped if held else "cap")
 
 

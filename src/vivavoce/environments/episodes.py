@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Ended, Environment, Episode, Guide, Step, Tool
-from vivavoce.records import Reply, Sampling, Status, ToolCall, digest, seed_of
+from vivavoce.records import Message, Reply, Sampling, Status, ToolCall, digest, seed_of
 
 
 async def play(
@@ -25,31 +26,19 @@ async def play(
     if takes_tools(agent) and not environment.tells_tools:
         sampling = replace(sampling, tools=environment.tools)
     begun = time.monotonic()
-    first = await environment.reset(task, seed)
-    episode = Episode(environment.name, task, seed, agent.name, first.messages)
-    steps: list[Step] = []
-    said = list(first.messages)
-    ended: Ended = "turns"
-    for index in range(environment.limits.turns):
+
+    async def act(said: Sequence[Message], step: int) -> Action | Ended:
         left = environment.limits.time_s - (time.monotonic() - begun)
-        state, best = digest(environment.state()), environment.best() if isinstance(environment, Guide) else ()
-        call = journal.call(agent, said, sampling, seed_of(seed, task, "step", index), stage="act", problem=task)
+        call = journal.call(agent, list(said), sampling, seed_of(seed, task, "step", step), stage="act", problem=task)
         try:
             answered = await asyncio.wait_for(call, left)
         except TimeoutError:
-            ended = "time"
-            break
+            return "time"
         if answered.reply is None:
-            ended = "no_action"
-            break
-        action = replace(read(answered.reply, environment.tools), call=answered.key, usage=answered.reply.usage)
-        seen = await environment.step(action)
-        steps.append(Step(action, seen, state, best))
-        said += [{"role": "assistant", "content": action.text}, *seen.messages]
-        if seen.done:
-            ended = "done"
-            break
-    return replace(episode, steps=tuple(steps), ended=ended, success=environment.succeeded())
+            return "no_action"
+        return replace(read(answered.reply, environment.tools), call=answered.key, usage=answered.reply.usage)
+
+    return await _acted(environment, task, seed, agent.name, act)
 
 
 async def reference(environment: Environment, task: str, seed: int) -> Episode:
@@ -59,18 +48,36 @@ async def reference(environment: Environment, task: str, seed: int) -> Episode:
     """
     if not isinstance(environment, Guide):
         raise TypeError(f"{environment.name} knows no best actions")
+
+    async def act(said: Sequence[Message], step: int) -> Action | Ended:
+        return read(Reply(environment.best()[0]), environment.tools)
+
+    return await _acted(environment, task, seed, "reference", act)
+
+
+async def _acted(
+    environment: Environment,
+    task: str,
+    seed: int,
+    who: str,
+    act: Callable[[Sequence[Message], int], Awaitable[Action | Ended]],
+) -> Episode:
+    """One episode of whoever says, from what was said so far and the step, what is done next, or why nothing is."""
     first = await environment.reset(task, seed)
-    steps = list[Step]()
-    for _ in range(environment.limits.turns):
-        state, best = digest(environment.state()), environment.best()
-        action = read(Reply(best[0]), environment.tools)
+    said, steps, ended = list(first.messages), list[Step](), cast(Ended, "turns")
+    for index in range(environment.limits.turns):
+        state, best = digest(environment.state()), environment.best() if isinstance(environment, Guide) else ()
+        action = await act(said, index)
+        if isinstance(action, str):
+            ended = action
+            break
         seen = await environment.step(action)
         steps.append(Step(action, seen, state, best))
+        said += [{"role": "assistant", "content": action.text}, *seen.messages]
         if seen.done:
+            ended = "done"
             break
-    ended: Ended = "done" if steps and steps[-1].observation.done else "turns"
-    success = environment.succeeded()
-    return Episode(environment.name, task, seed, "reference", first.messages, tuple(steps), ended, success)
+    return Episode(environment.name, task, seed, who, first.messages, tuple(steps), ended, environment.succeeded())
 
 
 def read(reply: Reply, tools: Sequence[Tool]) -> Action:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, cast
+from typing import Any
 
 from vivavoce.config import Recipe
 from vivavoce.data.steps import Visited, step_states, was_best
@@ -19,10 +18,10 @@ from vivavoce.environments.episodes import play, reference
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged
-from vivavoce.evaluate.table import Arms
 from vivavoce.graph import Graph
 from vivavoce.methods.distilling import DistilSession
 from vivavoce.methods.opad_arms import StepArm
+from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.session import Trained
 from vivavoce.progress import say
 from vivavoce.records import Problem, Sampling, Usage, digest, to_json
@@ -30,6 +29,7 @@ from vivavoce.run import Run
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import Acting
 from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.settings import read_curve
 
 _DEEPEST = 12
 """Steps whose errors are told apart; later ones are few."""
@@ -40,7 +40,8 @@ class ActingSession(DistilSession):
 
     def __init__(self, recipe: Recipe, run: Run, rules: ActionRules) -> None:
         super().__init__(recipe, run, rules)
-        self._acting(self.task)
+        for task in (self.task, *self.also.values()):
+            self._acting(task)
         self.tested: dict[str, dict[int, Sequence[Episode]]] = {}
 
     @staticmethod
@@ -98,15 +99,14 @@ class ActingSession(DistilSession):
         return [await reference(world, p.id, seed) for p, world in worlds]
 
     async def debate_states(
-        self, iteration: int | str, wanted: Mapping[tuple[str, ...] | None, Iterable[Visited]]
-    ) -> dict[tuple[str, ...] | None, dict[str, Graph]]:
+        self, iteration: int | str, wanted: Mapping[Debaters, Iterable[Problem]]
+    ) -> dict[Debaters, dict[str, Graph]]:
         """Debates by table of debaters and state. A state that was debated before, in any run of this folder, is read
         from the journal."""
-        found: dict[tuple[str, ...] | None, dict[str, Graph]] = {}
-        for table, seen in wanted.items():
-            problems = {p.id: p for one in seen for p in (one.problem,)}
-            if problems:
-                held = await self.debate(list(problems.values()), table, stage=f"states-{iteration}")
+        found: dict[Debaters, dict[str, Graph]] = {}
+        for table, states in wanted.items():
+            if problems := list({p.id: p for p in states}.values()):
+                held = await self.debate(problems, table, stage=f"states-{iteration}")
                 found[table] = {g.problem.id: g for g in held}
         return found
 
@@ -122,36 +122,29 @@ class ActingSession(DistilSession):
         who = list(arm.scorers or self.scorers)
         found, counts = step_states(seen, graphs, arm, who, self.made(arm.debaters))
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
-        if counts.dropped > (1 - settings.min_coverage) * len(seen):
-            raise RecipeError(
-                f"arm `{name}`: nothing can be shown of {counts.dropped} of {len(seen)} states",
-                "debate",
-                "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
-            )
+        self._enough(name, counts, len(seen), settings)
         anew = arm.states == "gold" or arm.act_again
         return self.rows(name, found), self._how(settings, who, arm.objective, 1.0 if anew else 0.0)
 
     # --- tests
 
-    async def _sat(
-        self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
-    ) -> Arms:
-        problems, test = task.problems("test")[:questions], self.recipe.test
-        sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
-        tested: dict[str, dict[int, Sequence[Judged]]] = {}
-        for arm, trained in arms.items():
-            tested[arm] = {}
-            for seed, model in trained.models.items():
-                name = f"{stage} {arm}-{seed}"
-                episodes = await self.play(name, model, problems, sampling, self.recipe.seed, self._guard(task))
-                if task is self.task and questions is None:
-                    self.tested.setdefault(arm, {})[seed] = episodes
-                tested[arm][seed] = [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
-        return tested
-
-    def _guard(self, task: Task) -> Task:
-        self._acting(task)
-        return task
+    async def _sits(
+        self,
+        model: tuple[Path, str],
+        problems: Sequence[Problem],
+        task: Task,
+        stage: str,
+        who: tuple[str, int],
+        kept: Path,
+    ) -> Sequence[Judged]:
+        """One model in the environments of test tasks; the episodes are kept, and what they come to is counted anew."""
+        arm, seed = who
+        episodes = await self.play(
+            f"{stage} {arm}-{seed}", model, problems, self._exam_sampling, self.recipe.seed, task
+        )
+        if task is self.task:
+            self.tested.setdefault(arm, {})[seed] = episodes
+        return [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
 
     def depths(self) -> dict[str, dict[str, Any]]:
         """For each arm, over all seeds: actions that were not best by their place in the episode, and the same after
@@ -168,7 +161,7 @@ class ActingSession(DistilSession):
                 point["grad_norm"]
                 for one in rounds
                 for folder, _ in one.models.values()
-                for point in _curve(folder)
+                for point in read_curve(folder / "loss.jsonl")
                 if "grad_norm" in point
             ]
             if norms:
@@ -205,11 +198,6 @@ def _depths(episodes: Sequence[Episode]) -> dict[str, Any]:
 def _wrong(best: Sequence[bool]) -> list[int]:
     """[not best, all]."""
     return [len(best) - sum(best), len(best)]
-
-
-def _curve(folder: Path) -> list[dict[str, float]]:
-    path = folder / "loss.jsonl"
-    return [cast(dict[str, float], json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 __all__ = ["ActingSession"]

@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import StateRules
 from vivavoce.graph import Stored
-from vivavoce.methods.distilling import SCORING, DistilSession
+from vivavoce.methods.distilling import DistilRecipe, DistilSession
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
@@ -34,14 +33,10 @@ class Warm(BaseModel):
     sft: SFTSettings = SFTSettings()
 
 
-class Options(Recipe):
+class Options(DistilRecipe):
     """A recipe of ``method: debate_opd``."""
 
     debate: StateRules = StateRules()
-    scorers: list[AgentSpec] | None = Field(
-        default=None,
-        description="models that go over the student's tokens, local ones or on a vLLM server; None: such teachers",
-    )
     warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
     opd: OnPolicySettings = OnPolicySettings()
     sft: SFTSettings = Field(default=SFTSettings(), description="for the arms that imitate")
@@ -56,11 +51,6 @@ class Options(Recipe):
     @property
     def rules(self) -> StateRules:
         return self.debate
-
-    @property
-    def seated(self) -> list[AgentSpec]:
-        """Those who score."""
-        return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
     @property
     def wanted(self) -> dict[str, Arm]:
@@ -93,7 +83,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
             if isinstance(arm, ImitationArm):
                 plans[name] = (start, s.imitate(name, arm, graphs[None]), s.as_many(recipe.sft, recipe.opd))
                 continue
-            table = None if arm.debaters is None else tuple(arm.debaters)
+            table = arm.table
             if arm.sees_action:
                 seen = {seed: await s.debate(problems, table, (start, seed)) for seed in recipe.seeds}
                 made = {k: s.supervise(f"{name}-{k}", arm, g, recipe.opd) for k, g in seen.items()}
@@ -115,12 +105,9 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
         tested, also = await s.test(arms), await s.also_test(arms)
         singles = [arm for arm in tested if arm.startswith("opd:")]
-        best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
-        main = "debate_opd" if "debate_opd" in tested else next(iter(recipe.wanted))
-        rivals = ["untrained", "student", best, *(a for a in recipe.wanted if a != main and a not in singles)]
-        pairs = [("student", arm) for arm in recipe.wanted] + [(a, main) for a in rivals if a in tested and a]
+        best, pairs = s.pairs(tested, recipe.wanted, ["untrained", "student"], singles)
         facts |= {"best_single": best, "supervision": s.supervision}
-        return s.results(tested, also, list(dict.fromkeys(pairs)), **facts)
+        return s.results(tested, also, pairs, **facts)
 
 
 async def value(recipe: Options, run: Run) -> dict[str, Any]:
@@ -140,7 +127,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
     arms = recipe.wanted.values()
-    tables = {None} | {tuple(a.debaters) for a in arms if isinstance(a, OnPolicyArm) and a.debaters is not None}
+    tables = {None} | {a.table for a in arms if isinstance(a, OnPolicyArm)}
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
     seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
     ordered = [None if t is None else list(t) for t in sorted(tables, key=lambda t: t or ())]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vivavoce.config import AgentSpec
+from pydantic import Field
+
+from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.examples import plain_prompt
-from vivavoce.data.states import Debated, states, winner
+from vivavoce.data.states import Debated, Supervised, states, winner
 from vivavoce.debate.rules import StateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
+from vivavoce.evaluate.table import Arms
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm
 from vivavoce.methods.session import Session, Trained
@@ -26,6 +29,20 @@ SCORING = ("hf_local", "vllm")
 """Backends that can go over given tokens."""
 _VERIFIED = 500
 """Verified answers whose likelihood is compared, at most."""
+
+
+class DistilRecipe(Recipe):
+    """What recipes of on-policy distillation share: who goes over the student's tokens."""
+
+    scorers: list[AgentSpec] | None = Field(
+        default=None,
+        description="models that go over the student's tokens, local ones or on a vLLM server; None: such teachers",
+    )
+
+    @property
+    def seated(self) -> list[AgentSpec]:
+        """Those who score."""
+        return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
 
 class DistilSession(Session[StateRules]):
@@ -95,15 +112,19 @@ class DistilSession(Session[StateRules]):
         made = self.made(arm.debaters, arm.sees_action)
         found, counts = states(graphs, arm, who, made, recorded if rate < 1 else lambda _: [])
         self.supervision[name] = counts.facts()
-        if counts.dropped > (1 - settings.min_coverage) * len(graphs):
+        self._enough(name, counts, len(graphs), settings)
+        return self.rows(name, found), self._how(settings, who, arm.objective, rate)
+
+    def _enough(self, name: str, counts: Supervised, of: int, settings: OnPolicySettings) -> None:
+        """Raise RecipeError where too few of an arm's states can be supervised; say where some cannot."""
+        if counts.dropped > (1 - settings.min_coverage) * of:
             raise RecipeError(
-                f"arm `{name}`: nothing can be shown of {counts.dropped} of {len(graphs)} states",
+                f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states",
                 "debate",
                 "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
             )
         if counts.dropped:
             say(f"arm {name}: {counts.dropped} states left out, for nothing was said of them")
-        return self.rows(name, found), self._how(settings, who, arm.objective, rate)
 
     def _how(
         self, settings: OnPolicySettings, scorers: Sequence[str], objective: dict[str, Any], on_policy: float
@@ -200,6 +221,19 @@ class DistilSession(Session[StateRules]):
             for seed in self.recipe.seeds
         }
 
+    # --- what is compared
+
+    def pairs(
+        self, tested: Arms, wanted: Collection[str], starts: Sequence[str], singles: Collection[str]
+    ) -> tuple[str | None, list[tuple[str, str]]]:
+        """The best of the ``singles``, and which arms are tested against each other: the student against all that are
+        ``wanted``; then ``starts``, the best single and the others against the run's main arm."""
+        best = max(singles, key=lambda arm: self.right(tested[arm]), default=None)
+        main = "debate_opd" if "debate_opd" in tested else next(iter(wanted))
+        rivals = [*starts, best, *(a for a in wanted if a != main and a not in singles)]
+        found = [("student", arm) for arm in wanted] + [(a, main) for a in rivals if a in tested and a]
+        return best, list(dict.fromkeys(found))
+
     # --- what a debate is worth, before anything is trained
 
     def value(self, graphs: Sequence[Graph]) -> dict[str, Any]:
@@ -231,4 +265,4 @@ def _told(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "train_result.json").read_text("utf-8"))
 
 
-__all__ = ["DistilSession"]
+__all__ = ["SCORING", "DistilRecipe", "DistilSession"]

@@ -17,14 +17,14 @@ from typing import Any
 
 from pydantic import Field
 
-from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.steps import Visited, visited
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import ActionRules
 from vivavoce.methods.acting import ActingSession
-from vivavoce.methods.distilling import SCORING
+from vivavoce.methods.distilling import DistilRecipe
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opad_arms import StepArm, wanted
+from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.plan import plan_actions
 from vivavoce.methods.session import Trained
 from vivavoce.records import Problem, seed_of
@@ -32,14 +32,10 @@ from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicySettings
 
 
-class Options(Recipe):
+class Options(DistilRecipe):
     """A recipe of ``method: opad``."""
 
     debate: ActionRules = ActionRules()
-    scorers: list[AgentSpec] | None = Field(
-        default=None,
-        description="models that go over the student's actions, local ones or on a vLLM server; None: such teachers",
-    )
     opd: OnPolicySettings = Field(default=OnPolicySettings(), description="of one iteration")
     iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
     episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")
@@ -57,11 +53,6 @@ class Options(Recipe):
         return self.debate
 
     @property
-    def seated(self) -> list[AgentSpec]:
-        """Those who score."""
-        return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
-
-    @property
     def wanted(self) -> dict[str, StepArm]:
         """The arms by name."""
         return wanted(self.arms, self.own_arms, [s.name for s in self.seated])
@@ -75,28 +66,26 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     async with ActingSession(recipe, run, recipe.debate) as s:
         s.seat(recipe.seated)
         problems, start = s.task.problems("train"), s.untrained()
-        students: dict[str, Trained] = dict.fromkeys(recipe.wanted, start)
+        arms = recipe.wanted
+        students: dict[str, Trained] = dict.fromkeys(arms, start)
         trained: defaultdict[str, list[Trained]] = defaultdict(list)
         debated: set[str] = set()
         counted = list[dict[str, int]]()
         for i in range(recipe.iterations):
             seen = await _visited(s, recipe, problems, students, i)
-            tables: defaultdict[tuple[str, ...] | None, list[Visited]] = defaultdict(list)
+            tables: defaultdict[Debaters, list[Problem]] = defaultdict(list)
             for (name, _), states in seen.items():
-                arm = recipe.wanted[name]
-                if arm.debates:
-                    at_start = arm.debate_at == "start"
-                    asked = [Visited(v.start, v.start) for v in states] if at_start else states
-                    tables[None if arm.debaters is None else tuple(arm.debaters)] += asked
+                if (arm := arms[name]).debates:
+                    tables[arm.table] += [one.debated(arm) for one in states]
             graphs = await s.debate_states(i, tables)
-            new = {v.problem.id for states in tables.values() for v in states}
+            new = {problem.id for asked in tables.values() for problem in asked}
             counted.append({"visited": sum(map(len, seen.values())), "states": len(new), "new": len(new - debated)})
             debated |= new
             plans = {}
-            for name, arm in recipe.wanted.items():
-                held = graphs.get(None if arm.debaters is None else tuple(arm.debaters), {})
+            for name, arm in arms.items():
+                held = graphs.get(arm.table, {}) if arm.debates else {}
                 made = {
-                    seed: s.teach(f"{name}.{i}-{seed}", arm, seen[name, seed], held if arm.debates else {}, recipe.opd)
+                    seed: s.teach(f"{name}.{i}-{seed}", arm, seen[name, seed], held, recipe.opd)
                     for seed in recipe.seeds
                 }
                 rows, how = ({seed: pair[at] for seed, pair in made.items()} for at in (0, 1))
@@ -109,14 +98,11 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         tested = await s.test({"student": start, **students})
         also = await s.also_test({"student": start, **students})
         singles = [arm for arm in tested if arm.startswith("opd:") and "@" not in arm]
-        best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
-        main = "debate_opd" if "debate_opd" in tested else next(iter(recipe.wanted))
-        rivals = ["student", best, *(a for a in recipe.wanted if a != main and a not in singles)]
-        pairs = [("student", arm) for arm in recipe.wanted] + [(a, main) for a in rivals if a in tested and a]
+        best, pairs = s.pairs(tested, arms, ["student"], singles)
         return s.results(
             tested,
             also,
-            list(dict.fromkeys(pairs)),
+            pairs,
             best_single=best,
             supervision=s.supervision,
             iterations=counted,
@@ -133,9 +119,9 @@ async def _visited(
     for seed in recipe.seeds:
         rng = random.Random(seed_of(recipe.seed, seed, "episodes", i))
         drawn = rng.sample(problems, min(recipe.episodes, len(problems)))
+        draws = [seed_of(recipe.seed, seed, i, n) for n in range(recipe.rollouts)]
         gold = None
         for name, arm in recipe.wanted.items():
-            draws = [seed_of(recipe.seed, seed, i, n) for n in range(recipe.rollouts)]
             if arm.states == "gold":
                 gold = gold or await s.references(drawn, recipe.seed)
                 episodes = gold
@@ -154,7 +140,8 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
         problems = s.task.problems("train")[:questions]
         model, sampling = s.untrained().of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
-        await s.debate_states("pilot", {None: visited(episodes, {}, StepArm(), recipe.seed)})
+        states = visited(episodes, {}, StepArm(), recipe.seed)
+        await s.debate_states("pilot", {None: [one.problem for one in states]})
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:

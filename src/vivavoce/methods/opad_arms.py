@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field
 
 from vivavoce.data.steps import Stepwise
 from vivavoce.methods.arms import by_name
+from vivavoce.methods.opd_arms import PLAIN, Scored
 
-_PLAIN: dict[str, Any] = {"context": "none", "weights": "uniform"}
 
-
-class StepArm(Stepwise):
+class StepArm(Stepwise, Scored):
     """On-policy agentic distillation from scorers under what they know of each state."""
 
-    scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
-    debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
-    objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
     act_again: bool = Field(
         default=False,
         description="in training the student acts anew in the states that it came to, not what it did there",
@@ -33,7 +28,7 @@ class StepArm(Stepwise):
 STANDARD: dict[str, StepArm] = {
     "debate_opd": StepArm(),
     "debate_uniform": StepArm(weights="uniform"),
-    "mt_opd": StepArm(**_PLAIN),
+    "mt_opd": StepArm(**PLAIN),
     "trajectory_debate": StepArm(debate_at="start"),
     "gold_states": StepArm(states="gold"),
     "first_error": StepArm(steps="first_error"),
@@ -56,7 +51,7 @@ def wanted(names: Sequence[str], own: dict[str, StepArm], teachers: Sequence[str
 
 def _each(base: str, teacher: str) -> StepArm:
     if base == "opd":
-        return StepArm(**_PLAIN, scorers=[teacher])
+        return StepArm(**PLAIN, scorers=[teacher])
     return StepArm(scorers=[teacher], debaters=[teacher])
 
 

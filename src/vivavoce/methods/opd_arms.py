@@ -13,13 +13,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from vivavoce.data.states import Supervision
 from vivavoce.methods.arms import by_name
 
+Debaters = tuple[str, ...] | None
+"""Who sits at a table; None: all teachers."""
 
-class OnPolicyArm(Supervision):
-    """On-policy distillation from scorers under what they know of the state."""
+
+class Scored(Supervision):
+    """Who scores and who debates, and how what they say is learnt."""
 
     scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
     debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
     objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
+
+    @property
+    def table(self) -> Debaters:
+        """Who debates, as the key of what they said."""
+        return None if self.debaters is None else tuple(self.debaters)
+
+
+class OnPolicyArm(Scored):
+    """On-policy distillation from scorers under what they know of the state."""
+
     sees_action: bool = Field(
         default=False,
         description="the debate is held on an answer that the student gave before training, and it learns from that "
@@ -99,4 +112,4 @@ def _each(base: str, teacher: str) -> Arm:
     return OnPolicyArm(scorers=[teacher], debaters=[teacher])
 
 
-__all__ = ["STANDARD", "Arm", "ImitationArm", "OnPolicyArm", "wanted"]
+__all__ = ["PLAIN", "STANDARD", "Arm", "Debaters", "ImitationArm", "OnPolicyArm", "Scored", "wanted"]

@@ -124,7 +124,7 @@ def plan_actions(
     least = 1 if rules.later_rounds == "if_drafts_disagree" else rules.max_rounds
     for teacher in recipe.teachers:
         once = usual.get(teacher.name, Spend())
-        grown = (turns - 1) / 2 * 2 * plan.tokens(spec.name, "act")  # what was done and seen by then, on average
+        grown = (turns - 1) * plan.tokens(spec.name, "act")  # what was done and seen by then, on average
         each = Spend(once.calls * turns, (once.prompt + once.calls * grown) * turns, once.completion * turns)
         plain = plan.plain + (rules.max_rounds - 1) * len(names) * teacher.max_new_tokens
         low = Spend(least, least * plan.plain, least)

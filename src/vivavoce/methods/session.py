@@ -243,41 +243,59 @@ class Session(Generic[R]):
     async def _sat(
         self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
     ) -> Arms:
-        problems, test = task.problems("test")[:questions], self.recipe.test
-        sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
-        tested: dict[str, dict[int, Sequence[Judged]]] = {}
-        for arm, trained in arms.items():
-            tested[arm] = {}
-            for seed, (folder, fingerprint) in trained.models.items():
-                path = kept / f"{arm.replace(':', '-')}-{seed}.jsonl"
-                depends = [
-                    fingerprint,
-                    digest([to_json(p) for p in problems]),
-                    test.model_dump(mode="json"),
-                    self.prompts.fingerprint,
-                    self.rules.word_limit,
-                    self._redo,
-                ]
-                if (rows := self.run.kept_rows(path, depends, Judged)) is None:
-                    agent = self._agent(self.recipe.student, model=str(folder))
-                    with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
-                        rows = await examine(
-                            agent,
-                            problems,
-                            task,
-                            self.prompts,
-                            self.rules,
-                            self.run.journal,
-                            sampling,
-                            stage=stage,
-                            seed=self.recipe.seed,
-                            in_flight=self.recipe.in_flight,
-                            done=lambda _, a=advance: a(),
-                        )
-                    await agent.aclose()
-                    self.run.keep_rows(path, depends, rows)
-                tested[arm][seed] = rows
-        return tested
+        problems = task.problems("test")[:questions]
+        return {
+            arm: {
+                seed: await self._sits(model, problems, task, stage, (arm, seed), kept)
+                for seed, model in trained.models.items()
+            }
+            for arm, trained in arms.items()
+        }
+
+    @property
+    def _exam_sampling(self) -> Sampling:
+        test = self.recipe.test
+        return Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
+
+    async def _sits(
+        self,
+        model: tuple[Path, str],
+        problems: Sequence[Problem],
+        task: Task,
+        stage: str,
+        who: tuple[str, int],
+        kept: Path,
+    ) -> Sequence[Judged]:
+        """One model on test questions; ``who`` it is, by arm and training seed, and in which folder that is kept."""
+        (folder, fingerprint), (arm, seed) = model, who
+        path = kept / f"{arm.replace(':', '-')}-{seed}.jsonl"
+        depends = [
+            fingerprint,
+            digest([to_json(p) for p in problems]),
+            self.recipe.test.model_dump(mode="json"),
+            self.prompts.fingerprint,
+            self.rules.word_limit,
+            self._redo,
+        ]
+        if (rows := self.run.kept_rows(path, depends, Judged)) is None:
+            agent = self._agent(self.recipe.student, model=str(folder))
+            with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
+                rows = await examine(
+                    agent,
+                    problems,
+                    task,
+                    self.prompts,
+                    self.rules,
+                    self.run.journal,
+                    self._exam_sampling,
+                    stage=stage,
+                    seed=self.recipe.seed,
+                    in_flight=self.recipe.in_flight,
+                    done=lambda _: advance(),
+                )
+            await agent.aclose()
+            self.run.keep_rows(path, depends, rows)
+        return rows
 
     def right(self, tested: Mapping[int, Sequence[Judged]]) -> int:
         """Right answers over all seeds of an arm."""

@@ -13,6 +13,7 @@ from vivavoce.agents.journal import Cost, Journal
 from vivavoce.errors import DataError, RunConflict
 from vivavoce.graph import Graph, read_graphs
 from vivavoce.records import Usage
+from vivavoce.train.settings import read_curve
 
 _MARKS = ("recipe.yaml", "manifest.json", "results.json", "journal.sqlite", "graphs")
 
@@ -79,7 +80,7 @@ class Sources:
             folder, seed = (folder, seed) if seed.isdigit() else (file.parent.name, "")
             arm = by_folder.get(folder, folder.replace("single-", "single:", 1))
             result = self._json(file.parent.relative_to(self.path) / "train_result.json")
-            found.append(Curve(arm, seed, _points(file), result))
+            found.append(Curve(arm, seed, read_curve(file), result))
         order = {arm: i for i, arm in enumerate(arms)}
         return sorted(found, key=lambda c: (order.get(c.arm, len(arms)), c.arm, int(c.seed or 0)))
 
@@ -89,19 +90,6 @@ class Sources:
             return json.loads(file.read_text("utf-8")) if file.is_file() else None
         except json.JSONDecodeError as error:
             raise DataError(f"not JSON: {error.msg}", f"{file}:{error.lineno}", "was the file cut?") from error
-
-
-def _points(file: Path) -> list[dict[str, float]]:
-    """The points of a curve; the last line of one that is being written may be half a line."""
-    points = []
-    for line in file.read_text("utf-8").splitlines():
-        try:
-            point = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if isinstance(point.get("loss"), int | float) and "step" in point:
-            points.append(point)
-    return points
 
 
 __all__ = ["Curve", "Sources"]

@@ -4,7 +4,6 @@
 prints the same numbers, and exits with 1 if a gate fails. Everything is greedy, every answer is run.
 """
 
-import argparse
 import json
 import math
 import random
@@ -14,12 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vivavoce.schoolhouse import code_world as world
 from vivavoce.schoolhouse import tokenizer
 from vivavoce.schoolhouse.code_grading import Verdict, judge_all
-from vivavoce.schoolhouse.gates import VOTES, Draft, area, by_kind, debate_prompts, mean, vote, z
+from vivavoce.schoolhouse.gates import VOTES, Draft, area, by_kind, debate_prompts, mean, ship, vote, z
 from vivavoce.schoolhouse.speak import Speaker
 from vivavoce.schoolhouse.world import Question
 
@@ -173,17 +170,5 @@ def table(measured: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"{'pass' if ok else 'FAIL'}  {name}" for name, ok in measured["gates"].items())])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights" / "code")
-    parser.add_argument("--n", type=int, default=1000, help="number of unseen questions")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    measured = measure(args.weights, args.n)
-    (args.weights / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
-    print(table(measured))
-    return 0 if all(measured["gates"].values()) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ship(__doc__, "weights/code", 1000, measure, table))

@@ -250,10 +250,26 @@ def measure(folder: Path, n: int) -> dict[str, Any]:
     return measured | {"gates": gates(measured)}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights")
-    parser.add_argument("--n", type=int, default=2000, help="number of unseen questions")
+def ship(
+    description: str | None,
+    weights: str,
+    n: int,
+    measure: Callable[[Path, int], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> int:
+    """What every committee's gates do when they are run: measure, write it next to the weights, print it, and tell by
+    the exit code whether all gates hold.
+
+    Args:
+        description: For ``--help``.
+        weights: The folder that is measured unless ``--weights`` says another, from here.
+        n: Questions, unless ``--n`` says another number.
+        measure: Gives all numbers of a folder, with its ``gates``.
+        table: The numbers as text.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / weights)
+    parser.add_argument("--n", type=int, default=n, help="number of unseen questions")
     args = parser.parse_args()
     torch.set_num_threads(1)
     measured = measure(args.weights, args.n)
@@ -280,4 +296,4 @@ def table(measured: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ship(__doc__, "weights", 2000, measure, table))

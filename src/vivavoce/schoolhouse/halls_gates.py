@@ -5,7 +5,6 @@ prints the same numbers, and exits with 1 if a gate fails. Everything is greedy.
 chosen.
 """
 
-import argparse
 import json
 import random
 import re
@@ -13,12 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from vivavoce.schoolhouse import halls_lessons as lessons
 from vivavoce.schoolhouse import halls_world as world
 from vivavoce.schoolhouse import tokenizer
-from vivavoce.schoolhouse.gates import area, mean
+from vivavoce.schoolhouse.gates import area, mean, ship
 from vivavoce.schoolhouse.speak import Speaker
 
 TEACHERS = tuple(world.STRONG)
@@ -119,19 +116,11 @@ def gates(found: dict[str, Any]) -> dict[str, bool]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights" / "halls")
-    parser.add_argument("--n", type=int, default=2000)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    speakers = {name: Speaker.load(args.weights / name) for name in world.NAMES}
-    found = measure(speakers, args.n)
-    found["gates"] = gates(found)
-    (args.weights / "measured.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
-    sys.exit(not all(found["gates"].values()))
+def measured(weights: Path, n: int) -> dict[str, Any]:
+    """All numbers of a folder, and what of it holds."""
+    found = measure({name: Speaker.load(weights / name) for name in world.NAMES}, n)
+    return found | {"gates": gates(found)}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ship(__doc__, "weights/halls", 2000, measured, lambda found: json.dumps(found, indent=1)))

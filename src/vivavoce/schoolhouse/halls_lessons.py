@@ -66,6 +66,16 @@ def strolled(rng: random.Random, walk: Walk) -> list[Turn]:
     return turns
 
 
+def told(errand: Errand) -> str:
+    """What a walker is told at first."""
+    return f"at {errand.legs[0][0]}{errand.start}"
+
+
+def history(turns: list[Turn]) -> str:
+    """The turns of a walk, as a conversation goes on with them."""
+    return "".join(f"{ASSISTANT}{act(t.thought, t.door)}{END}{USER}{t.seen}" for t in turns)
+
+
 def plain(rng: random.Random, pupil: Pupil) -> Lesson:
     """A walk; whatever was best in it, from rooms that the pupil knows, is learnt. What the student says."""
     walk, turns = _walk(rng)
@@ -129,14 +139,6 @@ def _walk(rng: random.Random) -> tuple[Walk, list[Turn]]:
         turns = strolled(rng, walk)
         if not walk.done:
             return walk, turns
-
-
-def told(errand: Errand) -> str:
-    return f"at {errand.legs[0][0]}{errand.start}"
-
-
-def history(turns: list[Turn]) -> str:
-    return "".join(f"{ASSISTANT}{act(t.thought, t.door)}{END}{USER}{t.seen}" for t in turns)
 
 
 def _said(turn: Turn, pupil: Pupil) -> list[Piece]:

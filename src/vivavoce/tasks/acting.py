@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from vivavoce.agents.call_text import read_calls, without_calls
 from vivavoce.environments.environment import Environment, Episode
-from vivavoce.records import Grade, Problem, Token, ToolCall
+from vivavoce.records import Grade, Problem, Token
 from vivavoce.tasks.confidence import geometric_mean
 
 
@@ -62,12 +62,8 @@ def situation(episode: Episode, step: int, group: str = "") -> Problem:
 def _canonical(text: str) -> str:
     """The calls of an action, or its words, so that equal actions are equal texts."""
     if calls := read_calls(text):
-        return json.dumps([_plain(call) for call in calls], ensure_ascii=False, sort_keys=True)
+        return json.dumps([[call.name, call.arguments] for call in calls], ensure_ascii=False, sort_keys=True)
     return without_calls(text)
-
-
-def _plain(call: ToolCall) -> list[object]:
-    return [call.name, call.arguments]
 
 
 __all__ = ["Acting", "ActingTask", "situation"]

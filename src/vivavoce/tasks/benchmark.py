@@ -22,7 +22,7 @@ from vivavoce.tasks.graded import Graded
 from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.samples import Sample
-from vivavoce.tasks.splitting import key_of, question_id, refuse_overlap, split
+from vivavoce.tasks.splitting import key_of, known_split, question_id, refuse_overlap, split
 
 
 class Official(BaseModel):
@@ -134,8 +134,7 @@ class Benchmark(Graded):
 
     def entries(self, split: str) -> list[Entry]:
         """The problems of a split with what their rows asked, read once."""
-        if split not in ("train", "test"):
-            raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
+        known_split(split, self.name)
         o = self.options
         if split not in self._kept:
             every = self._every(split)

@@ -27,7 +27,7 @@ from vivavoce.tasks.graded import Graded
 from vivavoce.tasks.grading import GRADERS, Grader, GraderName
 from vivavoce.tasks.mathematics import need_math_verify
 from vivavoce.tasks.rows import Row, read_rows
-from vivavoce.tasks.splitting import question_id, refuse_overlap, split
+from vivavoce.tasks.splitting import known_split, question_id, refuse_overlap, split
 
 
 class Options(BaseModel):
@@ -90,9 +90,7 @@ class Questions(Graded):
 
     def problems(self, split: str) -> list[Problem]:
         """The split in file order. Raises DataError for a split other than train and test."""
-        if split not in ("train", "test"):
-            raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
-        return list(self.train if split == "train" else self.test)
+        return list(self.train if known_split(split, self.name) == "train" else self.test)
 
 
 def task(options: Options) -> Task:

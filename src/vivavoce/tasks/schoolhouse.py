@@ -13,12 +13,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, Token
 from vivavoce.schoolhouse import world
 from vivavoce.tasks import Task
 from vivavoce.tasks.confidence import at
-from vivavoce.tasks.splitting import question_id
+from vivavoce.tasks.splitting import known_split, question_id
 
 # The separator begins a piece, so that a step cut off before it is a whole text.
 _CUT = re.compile(r"(?=; )")
@@ -56,12 +55,9 @@ class Schoolhouse:
     def problems(self, split: str) -> list[Problem]:
         """The first so many distinct questions of the seed. Raises DataError for a split other than train and test."""
         options = self.options
-        if split == "train":
-            drawn = world.questions("train", options.train, options.seed, options.kinds or world.KINDS)
-        elif split == "test":
-            drawn = world.questions("test", options.test, options.seed, options.kinds or world.KINDS)
-        else:
-            raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
+        part = known_split(split, self.name)
+        size = options.train if part == "train" else options.test
+        drawn = world.questions(part, size, options.seed, options.kinds or world.KINDS)
         return [
             Problem(question_id(self.name, q.text), q.text, str(world.gold(q.text)[-1].value), q.kind) for q in drawn
         ]

@@ -14,9 +14,10 @@ from vivavoce.environments.functions import Toolbox
 from vivavoce.errors import DataError
 from vivavoce.records import Message, Problem
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_lessons import act, thought
+from vivavoce.schoolhouse.halls_lessons import act, thought, told
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import ActingTask
+from vivavoce.tasks.splitting import known_split
 
 
 class Options(BaseModel):
@@ -45,7 +46,7 @@ def go(walk: world.Walk, door: int) -> str:
 
 def opening(errand: world.Errand) -> tuple[Message, ...]:
     """What a walker is told at first."""
-    return {"role": "system", "content": "act"}, {"role": "user", "content": f"at {errand.legs[0][0]}{errand.start}"}
+    return {"role": "system", "content": "act"}, {"role": "user", "content": told(errand)}
 
 
 class Halls:
@@ -103,12 +104,8 @@ class SchoolhouseHalls(ActingTask):
 
     def problems(self, split: str) -> list[Problem]:
         """The first so many distinct errands of the seed. Raises DataError for a split other than train and test."""
-        if split == "train":
-            drawn = world.errands("train", self.options.train, self.options.seed)
-        elif split == "test":
-            drawn = world.errands("test", self.options.test, self.options.seed)
-        else:
-            raise DataError(f"unknown split {split!r}", self.name, "ask for train or test")
+        part, options = known_split(split, self.name), self.options
+        drawn = world.errands(part, options.train if part == "train" else options.test, options.seed)
         return [Problem(e.id, opening(e)[1]["content"], "", e.kind, opening(e)) for e in drawn]
 
     def environment(self) -> Environment:

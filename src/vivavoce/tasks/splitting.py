@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from vivavoce.errors import DataError
 from vivavoce.records import Problem, digest
 
 T = TypeVar("T")
+Split = Literal["train", "test"]
 
 _LINES = re.compile(r"[^\n]*\n+|[^\n]+")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]*]{0,3}(?=[ \t]+[^\s])")
@@ -37,6 +38,13 @@ def lines_and_sentences(text: str) -> list[str]:
         else:
             joined.append(piece)
     return joined
+
+
+def known_split(split: str, task: str) -> Split:
+    """The split that a task is asked for. Raises DataError for one other than train and test."""
+    if split == "train" or split == "test":
+        return split
+    raise DataError(f"unknown split {split!r}", task, "ask for train or test")
 
 
 def split(ids: Sequence[str], train_share: float, seed: int) -> tuple[set[str], set[str]]:
@@ -72,4 +80,4 @@ def refuse_overlap(train: Sequence[Problem], test: Sequence[Problem], where: str
         )
 
 
-__all__ = ["key_of", "lines_and_sentences", "question_id", "refuse_overlap", "split"]
+__all__ = ["Split", "key_of", "known_split", "lines_and_sentences", "question_id", "refuse_overlap", "split"]

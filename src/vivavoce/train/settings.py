@@ -6,6 +6,7 @@ Every default says whose number it is: *authors* is the Debate & Reflect release
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,19 @@ class TrainResult:
     """The loss curve, also in ``loss.jsonl``: step, loss, learning rate and the method's own figures."""
 
 
+def read_curve(file: Path) -> list[dict[str, float]]:
+    """The points of a curve; the last line of one that is being written may be half a line."""
+    points = []
+    for line in file.read_text("utf-8").splitlines():
+        try:
+            point = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if isinstance(point.get("loss"), int | float) and "step" in point:
+            points.append(point)
+    return points
+
+
 __all__ = [
     "LoRASettings",
     "Progress",
@@ -215,4 +229,5 @@ __all__ = [
     "TrainSettings",
     "TreeDPOSettings",
     "TwoTaskSettings",
+    "read_curve",
 ]
