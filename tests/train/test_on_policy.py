@@ -284,6 +284,22 @@ def test_recorded_answers_are_learnt_from_in_the_share_that_was_asked_for(
         train_on_policy(folders["student"], bare, none, tmp_path / "bare", seed=0)
 
 
+def test_recorded_answers_are_gone_over_once_however_many_epochs_there_are(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    how = settings(folders, ("ada", "bob"), on_policy=0.0, max_steps=6, save_steps=2)
+    given = states((0.5, 0.5), NOTES)
+    kept = train_on_policy(folders["student"], given, how, tmp_path / "kept", seed=1)
+    again = how.model_copy(update={"score_memory": 0.0})
+    anew = train_on_policy(folders["student"], given, again, tmp_path / "anew", seed=1)
+    assert kept.details["teacher_tokens"] < anew.details["teacher_tokens"] / 3
+    assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "anew"), rel=1e-5)
+    with pytest.raises(Killed):
+        train_on_policy(folders["student"], given, how, tmp_path / "resumed", seed=1, progress=die_at(5))
+    train_on_policy(folders["student"], given, how, tmp_path / "resumed", seed=1)
+    assert equal(tmp_path / "kept", tmp_path / "resumed")
+
+
 def test_a_state_that_weighs_twice_counts_as_if_it_were_there_twice(folders: dict[str, Path], tmp_path: Path) -> None:
     def first(given: list[State], name: str) -> float:
         how = settings(folders, max_steps=1, states_per_step=len(given), on_policy=0.0)

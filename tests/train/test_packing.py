@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.train.students import cases, tiny_model
+from torch.nn.attention.flex_attention import create_block_mask
 
-from vivavoce.train.attention import flex_mask, plan, trie_mask
+from vivavoce.train.attention import flex_mask, mask_blocks, plan, trie_mask
 from vivavoce.train.packing import blocks, pack, rows_of, segments
 from vivavoce.train.scoring import Method, attending, logprobs
 from vivavoce.train.tokens import Scored
@@ -146,6 +147,28 @@ def test_masks_of_a_plan_are_additive_and_only_where_needed():
     (mask,) = made.masks
     assert mask is not None
     assert torch.equal(mask == 0, trie_mask(torch.from_numpy(packed.ends)))
+
+
+@cases
+@given(st.lists(rows(most=4), min_size=1, max_size=6), st.integers(1, 9))
+def test_blocks_of_the_mask_are_those_that_its_pairs_make(trees: list[list[Scored]], size: int):
+    packed = pack([row for tree in trees for row in tree])
+    count = -(-len(packed) // size)
+    seen = torch.zeros(count * size, count * size, dtype=torch.bool)
+    seen[: len(packed), : len(packed)] = trie_mask(torch.from_numpy(packed.ends))
+    seen[len(packed) :] = seen[len(packed) - 1]  # rows that no query has count for nothing
+    cut = seen.reshape(count, size, count, size).transpose(1, 2).flatten(2)
+    partial, full = mask_blocks(packed.ends, size)
+    assert np.array_equal(full, cut.all(2).numpy() & ~np.eye(count, dtype=bool))
+    assert np.array_equal(partial | full, cut.any(2).numpy())
+
+
+def test_flex_attentions_mask_holds_what_it_would_find_itself():
+    packed = pack([Scored((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
+    made, found = flex_mask(packed, torch.device("cpu")), trie_mask(torch.from_numpy(packed.ends))
+    whole = create_block_mask(lambda b, h, q, k: found[q, k], None, None, len(packed), len(packed), device="cpu")
+    assert torch.equal(made.to_dense(), whole.to_dense())
+    assert made.seq_lengths == whole.seq_lengths
 
 
 @pytest.mark.gpu

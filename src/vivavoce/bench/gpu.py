@@ -32,7 +32,7 @@ def run(repeats: int = 5) -> Iterator[Measured]:
             trees=4,
             budget=16384,
             repeats=repeats,
-            batch_sizes=(4, 16),
+            batch_sizes=(4, 8, 16),
         )
         _free()
     shape = on_policy.Shape(states=8, prompt=256, answer=512)

@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from vivavoce.train.packing import Block, Packed, blocks
 
 BLOCKS = "vivavoce_blocks"
+_FLEX_BLOCK = 128
 
 
 def trie_mask(ends: Tensor) -> Tensor:
@@ -164,15 +165,45 @@ AttentionInterface.register(BLOCKS, block_attention)
 
 def flex_mask(packed: Packed, device: torch.device) -> Any:
     """FlexAttention's BlockMask of ``packed``. Needs CUDA to be worth it; not exercised on CPU by our tests."""
-    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import BlockMask
 
     ends = torch.from_numpy(packed.ends).to(device)
 
     def ancestors(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (k <= q) & (q < ends[k])
 
-    size = len(packed)
-    return create_block_mask(ancestors, B=None, H=None, Q_LEN=size, KV_LEN=size, device=str(device))
+    partial, full = mask_blocks(packed.ends, _FLEX_BLOCK)
+    return BlockMask.from_kv_blocks(
+        *_listed(partial, device),
+        *_listed(full, device),
+        BLOCK_SIZE=_FLEX_BLOCK,
+        mask_mod=ancestors,
+        seq_lengths=(len(packed), len(packed)),
+    )
 
 
-__all__ = ["BLOCKS", "Plan", "block_attention", "flex_mask", "plan", "trie_mask"]
+def mask_blocks(ends: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks of the mask that are seen in part, and those seen as a whole: bool, shape (blocks, blocks), query by key.
+
+    Read off ``ends``, where ``create_block_mask`` looks at all T x T pairs, which takes as long as a layer or two.
+
+    >>> [m.astype(int).tolist() for m in mask_blocks(np.array([6, 6, 4, 4, 6, 6]), 2)]
+    [[[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 0, 0], [1, 0, 0], [1, 0, 0]]]
+    """
+    count, short = -(-len(ends) // size), -len(ends) % size
+    blocks = np.pad(ends, (0, short), "edge").reshape(count, size)
+    least, most = blocks.min(1), blocks.max(1)
+    query, key = np.arange(count)[:, None], np.arange(count)[None, :]
+    seen = (key <= query) & (most[None, :] > query * size)
+    full = (key < query) & (least[None, :] >= np.minimum((query + 1) * size, len(ends)))
+    return seen & ~full, full
+
+
+def _listed(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of each row of blocks: how many, and which, those first."""
+    count = blocks.sum(1, dtype=np.int32)
+    which = np.argsort(~blocks, 1, kind="stable").astype(np.int32)
+    return torch.from_numpy(count)[None, None].to(device), torch.from_numpy(which)[None, None].to(device)
+
+
+__all__ = ["BLOCKS", "Plan", "block_attention", "flex_mask", "mask_blocks", "plan", "trie_mask"]

@@ -122,6 +122,12 @@ class OnPolicySettings(TrainSettings):
     token_budget: int = Field(
         default=8192, ge=8, description="Distinct tokens of one forward pass at most; answers to one state share it."
     )
+    score_memory: float = Field(
+        default=1024,
+        ge=0,
+        description="MiB of memory for what teachers find in recorded answers. Where it is enough, they go over each "
+        "once, before training, and not in every epoch (ours).",
+    )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
     template: dict[str, Any] = Field(default={}, description="Further arguments of the student's chat template.")
 

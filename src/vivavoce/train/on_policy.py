@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -100,8 +100,9 @@ def train_on_policy(
                 scorer.prepare(most + settings.max_new_tokens)
         trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, columns, seed)
         trainer.foreign = foreign
+        _keep({k: s for k, s in enumerate(scorers) if k not in foreign}, steps, settings)
         for scorer in scorers:
-            if isinstance(scorer, OpenScorer) and scorer.spec.model is None and scorer.spec.own == "ema":
+            if isinstance(scorer, OpenScorer) and not scorer.frozen:
                 trainer.add_callback(Average(scorer, student, settings.ema_decay))
         seconds = checkpoint.train(trainer, out, key, progress)
     return checkpoint.finish(
@@ -198,6 +199,22 @@ class Steps(Dataset[dict[str, Any]]):
         mine = list(whole)[device :: self.devices]
         # the place in the whole run seeds the rollout: another draw each time a state comes round
         return {"states": [self.states[self.order[place]] for place in mine], "places": mine}
+
+
+def _keep(scorers: Mapping[int, OpenScorer | ServedScorer], steps: Steps, settings: OnPolicySettings) -> None:
+    """Have local scorers go over recorded answers that will come round again, where memory is enough to keep that."""
+    states = steps.states
+    actions = [Action(i, ids, on_policy=False) for i, p in enumerate(states) for ids in dict.fromkeys(p.recorded)]
+    if len(steps.order) / steps.devices * settings.rollouts * (1 - settings.on_policy) <= len(actions):
+        return
+    local = {k: s for k, s in scorers.items() if isinstance(s, OpenScorer) and s.frozen}
+    needed = sum(len(a.ids) for a in actions) * sum(s.row_bytes for s in local.values()) / 2**20
+    if needed > settings.score_memory:
+        what = "teachers go over recorded answers in every epoch: score_memory is %.0f MiB, to keep all takes %.0f"
+        logger.warning(what, settings.score_memory, needed)
+        return
+    for k, scorer in local.items():
+        scorer.keep([p.state.views[k] for p in states], actions)
 
 
 class OnPolicyTrainer(UpdateTrainer):

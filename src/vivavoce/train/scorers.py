@@ -100,6 +100,7 @@ class OpenScorer:
         self.tokens = 0
         """Tokens that went through the model so far."""
         self._contexts: dict[str, list[int]] = {}
+        self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def prepare(self, longest: int) -> None:
         """Find out how the model can be packed, on its device."""
@@ -116,6 +117,18 @@ class OpenScorer:
         return int(bare(self.model).get_output_embeddings().weight.shape[0])
 
     @property
+    def frozen(self) -> bool:
+        """Whether it stays as it is: all do but the student's moving average."""
+        return self.spec.model is not None or self.spec.own == "frozen"
+
+    @property
+    def row_bytes(self) -> int:
+        """What :meth:`hidden` takes for a token."""
+        model = bare(self.model)
+        width = model.config.get_text_config().hidden_size if self.method.chunked else self.columns
+        return int(width * model.dtype.itemsize)
+
+    @property
     def limit(self) -> int | None:
         """Tokens that the model can take, where it says so."""
         return getattr(bare(self.model).config.get_text_config(), "max_position_embeddings", None)
@@ -128,12 +141,26 @@ class OpenScorer:
             self._contexts[key] = context_ids(self.tokenizer, view.messages, f"scorer {self.spec.name}", template)
         return self._contexts[key]
 
-    @torch.no_grad()
+    def keep(self, views: Sequence[View], actions: Sequence[Action]) -> None:
+        """Go over recorded answers now, so that :meth:`hidden` finds them whenever they are asked for again.
+
+        All at once and before training, so that a resumed run finds the same numbers to the last bit.
+        """
+        found = self._hidden(views, actions)
+        self._kept = {(repr(views[a.state].messages), a.ids): part for a, part in zip(actions, found, strict=True)}
+
     def hidden(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
         """What predicts every token of every action, action after action: shape (tokens, H), on the model's device.
 
         ``views`` are those of the update's states. Raises AssertionError where there are not N rows for N tokens.
         """
+        kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in actions]
+        new = iter(self._hidden(views, [a for a, part in zip(actions, kept, strict=True) if part is None]))
+        return torch.cat([next(new) if part is None else part for part in kept])
+
+    @torch.no_grad()
+    def _hidden(self, views: Sequence[View], actions: Sequence[Action]) -> list[Tensor]:
+        """Of every action, shape (its tokens, H)."""
         contexts = [self.context(view) for view in views]
         parts: list[Tensor | None] = [None] * len(actions)
         self.model.eval()
@@ -146,7 +173,7 @@ class OpenScorer:
                 assert len(found) == sum(sizes), f"{self.spec.name}: {len(found)} rows for {sum(sizes)} tokens"
                 for i, part in zip(some, found.split(sizes), strict=True):
                     parts[i] = part
-        return torch.cat([part for part in parts if part is not None])
+        return [part for part in parts if part is not None]
 
     @torch.no_grad()
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
