@@ -193,7 +193,7 @@ def plan(
         told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
-    priced = [a.name for a in [*loaded.teachers, loaded.student] if a.price]
+    priced = [a.name for a in loaded.agents if a.price]
     shown_kinds = kinds if priced else kinds[:3]
     rows = [(p.stage, p.agent, *(_span(getattr(p, kind), kind) for kind in shown_kinds)) for p in planned]
     rows.append(("all", "", *(_span(total[kind], kind) for kind in shown_kinds)))
@@ -208,7 +208,7 @@ def plan(
         )
     if not from_:
         _say_saved(loaded, set_, recipe, total)
-    if unpriced := [a.name for a in loaded.teachers if not a.price and a.backend not in ("hf_local", "scripted")]:
+    if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
 
 

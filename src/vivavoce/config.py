@@ -115,20 +115,29 @@ class Recipe(BaseModel):
         """The rules by which students are asked; a method has its own."""
         return DebateRules()
 
+    @property
+    def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
+        """All who are asked, by where they stand in the recipe."""
+        return {**{("teachers", i): t for i, t in enumerate(self.teachers)}, ("student",): self.student}
+
+    @property
+    def agents(self) -> list[AgentSpec]:
+        """All who are asked: teachers, student, and whom a method adds."""
+        return list(self.places.values())
+
     def ledger(self) -> Ledger:
         """Prices and caps, for a journal."""
-        agents = [*self.teachers, self.student]
         return Ledger(
-            {a.name: a.price for a in agents if a.price},
+            {a.name: a.price for a in self.agents if a.price},
             run=self.budget.run,
-            agents={a.name: a.budget for a in agents},
+            agents={a.name: a.budget for a in self.agents},
             question=self.budget.question,
             currency=self.currency,
         )
 
     @model_validator(mode="after")
     def _money_is_known(self) -> Recipe:
-        for agent in [*self.teachers, self.student]:
+        for agent in self.agents:
             capped = any(caps.money is not None for caps in (self.budget.run, self.budget.question, agent.budget))
             if capped and agent.price is None and agent.backend not in _OURS:
                 raise ValueError(
@@ -180,7 +189,9 @@ def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
 
     for key in ("teachers", "scorers"):
         kept |= {key: [agent(values) for values in kept[key]]} if kept.get(key) else {}
-    return kept | {"student": agent(kept["student"])}
+    for key in ("student", "user"):
+        kept |= {key: agent(kept[key])} if kept.get(key) else {}
+    return kept
 
 
 def recipes() -> dict[str, Path]:
@@ -222,12 +233,9 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
 def _check_options(recipe: Recipe, where: _Lines) -> None:
     """Check what goes to task and backends too, so that a typo there has a line as well."""
     rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
-        ("agents", t.backend, t, ("teachers", i), "backend") for i, t in enumerate(recipe.teachers)
+        ("agents", spec.backend, spec, loc, "backend") for loc, spec in recipe.places.items()
     ]
-    rooms += [
-        ("agents", recipe.student.backend, recipe.student, ("student",), "backend"),
-        ("tasks", recipe.task.name, recipe.task, ("task",), "name"),
-    ]
+    rooms.append(("tasks", recipe.task.name, recipe.task, ("task",), "name"))
     rooms += [("tasks", t.name, t, ("also_test", name), "name") for name, t in recipe.also_test.items()]
     for room, name, spec, loc, key in rooms:
         options = plugins.load(room, name, where((*loc, key))).Options

@@ -89,6 +89,16 @@ class Guide(Protocol):
         ...
 
 
+@runtime_checkable
+class Demonstrator(Protocol):
+    """An environment that can show one good way, where others may be as good: for reference episodes alone, as it
+    says nothing of whether another action is worse. Nothing of it reaches a prompt before it was done."""
+
+    def demonstrate(self) -> str:
+        """What the reference does now, as text."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One action, what came of it, and the digest of the environment's state before it."""
@@ -167,6 +177,7 @@ class Episode:
 
 __all__ = [
     "Action",
+    "Demonstrator",
     "Ended",
     "Environment",
     "Episode",

@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import cast
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
-from vivavoce.environments.environment import Action, Ended, Environment, Episode, Guide, Step, Tool
+from vivavoce.environments.environment import Action, Demonstrator, Ended, Environment, Episode, Guide, Step, Tool
 from vivavoce.records import Message, Reply, Sampling, Status, ToolCall, digest, seed_of
 
 
@@ -42,17 +41,28 @@ async def play(
 
 
 async def reference(environment: Environment, task: str, seed: int) -> Episode:
-    """The episode of the environment's own guide: nobody is asked.
+    """The episode that the environment itself shows: no agent is asked.
 
-    Raises TypeError where the environment is no :class:`~vivavoce.environments.environment.Guide`.
+    Raises TypeError where it shows none (:func:`shows`).
     """
-    if not isinstance(environment, Guide):
-        raise TypeError(f"{environment.name} knows no best actions")
+    if (shown := _shown(environment)) is None:
+        raise TypeError(f"{environment.name} shows no way")
 
     async def act(said: Sequence[Message], step: int) -> Action | Ended:
-        return read(Reply(environment.best()[0]), environment.tools)
+        return read(Reply(shown()), environment.tools)
 
     return await _acted(environment, task, seed, "reference", act)
+
+
+def shows(environment: Environment) -> bool:
+    """Whether there are reference episodes of an environment."""
+    return _shown(environment) is not None
+
+
+def _shown(environment: Environment) -> Callable[[], str] | None:
+    if isinstance(environment, Guide):
+        return lambda: environment.best()[0]
+    return environment.demonstrate if isinstance(environment, Demonstrator) else None
 
 
 async def _acted(
@@ -64,8 +74,9 @@ async def _acted(
 ) -> Episode:
     """One episode of whoever says, from what was said so far and the step, what is done next, or why nothing is."""
     first = await environment.reset(task, seed)
-    said, steps, ended = list(first.messages), list[Step](), cast(Ended, "turns")
-    for index in range(environment.limits.turns):
+    said, steps = list(first.messages), list[Step]()
+    ended: Ended = "done" if first.done else "turns"
+    for index in range(0 if first.done else environment.limits.turns):
         state, best = digest(environment.state()), environment.best() if isinstance(environment, Guide) else ()
         action = await act(said, index)
         if isinstance(action, str):
@@ -107,4 +118,4 @@ def _check(call: ToolCall, known: dict[str, Tool]) -> None:
         raise ValueError(f"{call.name} has no argument {', '.join(unknown)}")
 
 
-__all__ = ["play", "read", "reference"]
+__all__ = ["play", "read", "reference", "shows"]

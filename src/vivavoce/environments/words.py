@@ -12,7 +12,7 @@ from typing import Any
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.call_text import response
-from vivavoce.environments.environment import Action, Environment, Observation, Tool
+from vivavoce.environments.environment import Action, Demonstrator, Environment, Guide, Observation, Tool
 from vivavoce.records import Message
 
 
@@ -24,14 +24,15 @@ class InWords:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.name, self.tools, self.limits = environment.name, environment.tools, environment.limits
+        if isinstance(environment, Guide):
+            self.best = environment.best
+        if isinstance(environment, Demonstrator):
+            self.demonstrate = environment.demonstrate
 
     async def reset(self, task: str, seed: int) -> Observation:
         """Begin, with the tools at the end of the system message."""
         first = await self.environment.reset(task, seed)
-        told, messages = told_of(self.tools), first.messages
-        if messages and messages[0]["role"] == "system":
-            told, messages = f"{messages[0]['content']}\n\n{told}", messages[1:]
-        return Observation(({"role": "system", "content": told}, *_answered(messages)), first.done)
+        return Observation(told_in_words(first.messages, self.tools), first.done)
 
     async def step(self, action: Action) -> Observation:
         """Do it."""
@@ -50,6 +51,14 @@ class InWords:
 def for_agent(environment: Environment, agent: Agent) -> Environment:
     """The environment as this agent can act in it: in words, unless its backend takes tools or they are told anyway."""
     return environment if takes_tools(agent) or environment.tells_tools else InWords(environment)
+
+
+def told_in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[Message, ...]:
+    """The first messages of an episode with its tools at the end of the system message."""
+    told = told_of(tools)
+    if messages and messages[0]["role"] == "system":
+        told, messages = f"{messages[0]['content']}\n\n{told}", messages[1:]
+    return {"role": "system", "content": told}, *_answered(messages)
 
 
 def told_of(tools: Sequence[Tool]) -> str:
@@ -77,4 +86,4 @@ def _answered(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-__all__ = ["InWords", "for_agent", "told_of"]
+__all__ = ["InWords", "for_agent", "told_in_words", "told_of"]

@@ -12,11 +12,11 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from vivavoce.agents import takes_tools
-from vivavoce.config import Recipe
+from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.steps import Visited, step_states, was_best
 from vivavoce.debate.rules import ActionRules
-from vivavoce.environments.environment import Episode, Guide
-from vivavoce.environments.episodes import play, reference
+from vivavoce.environments.environment import Environment, Episode, Guide
+from vivavoce.environments.episodes import play, reference, shows
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged
@@ -29,7 +29,7 @@ from vivavoce.progress import say
 from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task
-from vivavoce.tasks.acting import Acting
+from vivavoce.tasks.acting import Acting, Peopled
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.settings import read_curve
 
@@ -40,10 +40,14 @@ _DEEPEST = 12
 class ActingSession(DistilSession):
     """A session whose student acts in the task's environment. Opened and closed as a Session is."""
 
-    def __init__(self, recipe: Recipe, run: Run, rules: ActionRules) -> None:
+    def __init__(self, recipe: Recipe, run: Run, rules: ActionRules, user: AgentSpec | None = None) -> None:
         super().__init__(recipe, run, rules)
-        for task in (self.task, *self.also.values()):
+        self._user, tasks = user, (self.task, *self.also.values())
+        for task in tasks:
             self._acting(task)
+        if user and not any(isinstance(task, Peopled) for task in tasks):
+            what = f"`{user.name}` has nobody to play: there is no person in `{self.task.name}`"
+            raise RecipeError(what, "user", "leave `user` out, or use a task with a person in it, such as tau2")
         self.tested: dict[str, dict[int, Sequence[Episode]]] = {}
 
     @staticmethod
@@ -61,6 +65,12 @@ class ActingSession(DistilSession):
         """Whether the environment knows which actions are best."""
         return isinstance(self._acting(self.task).environment(), Guide)
 
+    def _world(self, task: Task) -> Environment:
+        """A fresh environment of a task, with whom the recipe has in it."""
+        if self._user and isinstance(task, Peopled):
+            return task.peopled(self._agents[self._user.name], self._user.sampling(), self.run.journal)
+        return self._acting(task).environment()
+
     async def play(
         self,
         stage: str,
@@ -72,7 +82,8 @@ class ActingSession(DistilSession):
     ) -> list[Episode]:
         """Let a student act in every problem's environment once; kept from before where nothing changed."""
         folder, fingerprint = model
-        depends = [fingerprint, [p.id for p in problems], to_json(sampling), seed, task.name, self._redo]
+        asked = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
+        depends = [*asked, self._acting(task).environment().limits.turns, self._heard(task), self._redo]
         path = self.run.path / "episodes" / f"{stage.replace(':', '-')}-{digest(depends[:-1])[:12]}.jsonl"
         if (kept := self.run.kept_rows(path, depends, Episode)) is not None:
             return kept
@@ -81,24 +92,38 @@ class ActingSession(DistilSession):
 
             async def one(problem: Problem) -> Episode:
                 async with gate:
-                    world = for_agent(self._acting(task).environment(), agent)
+                    world = for_agent(self._world(task), agent)
                     episode = await play(world, agent, problem.id, seed, sampling, self.run.journal)
                 advance()
                 return episode
 
             played = list(await asyncio.gather(*map(one, problems)))
         await agent.aclose()
+        if self._user and self._user.backend == "hf_local":  # debates want the memory
+            await self._agents[self._user.name].aclose()
         if failed := sum(e.ended == "no_action" for e in played):
             say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed plays on)")
         self.run.keep_rows(path, depends, played)
         return played
 
     async def references(self, problems: Sequence[Problem], seed: int) -> list[Episode]:
-        """The environment's own best episodes. Raises RecipeError where it knows none."""
-        if not self.guided:
-            raise RecipeError(f"`{self.task.name}` knows no best actions", "arms", "leave out arms with states: gold")
-        worlds = ((p, self._acting(self.task).environment()) for p in problems)
-        return [await reference(world, p.id, seed) for p, world in worlds]
+        """The environment's own episodes, as the student would read them. Raises RecipeError where it shows none."""
+        if not shows(self._acting(self.task).environment()):
+            do = "leave out arms with states: gold, or reference: above 0"
+            raise RecipeError(f"`{self.task.name}` has no reference episodes", "arms", do)
+        agent, gate = self._agents[self.student], asyncio.Semaphore(self.recipe.in_flight)
+
+        async def one(problem: Problem) -> Episode:
+            async with gate:
+                return await reference(for_agent(self._world(self.task), agent), problem.id, seed)
+
+        return list(await asyncio.gather(*map(one, problems)))
+
+    def _heard(self, task: Task) -> list[str]:
+        """Who is heard in a task's environment besides the student: what episodes depend on."""
+        if self._user is None or not isinstance(task, Peopled):
+            return []
+        return [self._agents[self._user.name].identity, to_json(self._user.sampling())]
 
     async def acts(
         self, stage: str, model: tuple[Path, str], seen: Sequence[Visited], sampling: Sampling, seed: int

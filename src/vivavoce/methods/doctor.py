@@ -29,6 +29,7 @@ from vivavoce.methods.token_count import local_folder
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
+from vivavoce.train.objective import OnPolicySettings
 
 _ASK: list[Message] = [{"role": "user", "content": "Write a random number of eight digits, and nothing else."}]
 _NEW_TOKENS, _SEEDS = 32, (1, 2, 3)
@@ -55,7 +56,7 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
     data = list(_data(recipe))
     yield from data
     agents: dict[str, Agent] = {}
-    for spec in [*recipe.teachers, recipe.student]:
+    for spec in recipe.agents:
         yield _opened(spec, agents)
     yield from _tokenizers(recipe)
     longest: dict[str, Lengths] = {}
@@ -167,9 +168,16 @@ def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
 
 def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
     """Of the models that are here; endpoints are asked later."""
-    for spec in [*recipe.teachers, recipe.student]:
-        if (context := _context(spec)) is not None:
+    for spec in recipe.agents:
+        if (context := _context(spec)) is not None and spec.name in longest:
             yield _fits(spec, longest[spec.name], context)
+    opd: OnPolicySettings | None = getattr(recipe, "opd", None)
+    if opd is not None:
+        lengths, new = longest[recipe.student.name], max(opd.max_new_tokens, recipe.student.max_new_tokens)
+        said = f"prompts of up to {lengths.plain:,} tokens and {new:,} new ones; max_length is {opd.max_length:,}"
+        do = "raise opd.max_length, for what is longer is not trained on; below opd.min_coverage training stops"
+        fits = lengths.plain + new <= opd.max_length
+        yield Finding("ok", "opd.max_length", said) if fits else Finding("warning", "opd.max_length", said, do)
 
 
 def _fits(spec: AgentSpec, lengths: Lengths, context: int | None) -> Finding:
@@ -201,7 +209,7 @@ def _context(spec: AgentSpec) -> int | None:
 
 
 def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
-    for spec in recipe.teachers:
+    for spec in recipe.agents:
         if spec.price is None and spec.backend not in ("hf_local", "scripted"):
             do = "give it `price: {prompt: …, completion: …}`, of a million tokens"
             yield Finding("warning", f"price {spec.name}", "not known: its calls count as free", do)
@@ -224,10 +232,7 @@ def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
 def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding]:
     """Disk for texts and students, memory for what is loaded and trained."""
     here = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    tests = sum(p.calls.most for p in planned if p.stage == "test")
-    questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
-    students = round(tests / max(1, questions)) - 1
-    student = _size(recipe.student)
+    students, student = _trained(recipe, planned), _size(recipe.student)
     tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
     need, free = _ROW_BYTES * tokens + students * 2 * student, shutil.disk_usage(here).free
     kept = f"{students} students of {_gib(student)}, with checkpoints"
@@ -235,14 +240,25 @@ def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding
     do = "choose another --out, or train adapters (lora)"
     yield Finding("ok", "disk", said) if need < free else Finding("warning", "disk", said, do)
 
-    local = [s for s in [*recipe.teachers, recipe.student] if s.backend == "hf_local"]
-    loaded = sum(map(_size, local))
+    local = [s for s in recipe.agents if s.backend == "hf_local"]
+    loaded, absent = sum(map(_size, local)), [s.name for s in local if not _size(s)]
     full = any(getattr(getattr(recipe, k, None), "lora", True) is None for k in ("sft", "dpo", "two_task", "opd"))
     trained = recipe.parallel * student * (_TRAINING_BYTES / 2 if full else 1.2)
     need, (free, where) = max(loaded, trained), _memory()
     said = f"{_gib(loaded)} of models at once, about {_gib(trained)} to train, {_gib(free)} of {where} free"
+    if absent:
+        said += f"; not counted, for they are not on this machine: {', '.join(absent)}"
     do = "lower parallel, take dtype: bfloat16, or train adapters (lora)"
     yield Finding("ok", "memory", said) if need < free else Finding("warning", "memory", said, do)
+
+
+def _trained(recipe: Recipe, planned: list[Planned]) -> int:
+    """Models that a run trains and keeps."""
+    if iterations := getattr(recipe, "iterations", None):  # of every arm and seed, one after each
+        return iterations * len(recipe.seeds) * len(getattr(recipe, "wanted"))
+    tests = sum(p.calls.most for p in planned if p.stage == "test")
+    questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
+    return round(tests / max(1, questions)) - 1
 
 
 def _size(spec: AgentSpec) -> int:
@@ -268,7 +284,7 @@ def _gib(size: float) -> str:
 
 
 def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Lengths]) -> Iterator[Finding]:
-    asked = [s for s in recipe.teachers if s.backend not in ("hf_local", "scripted") and s.name in agents]
+    asked = [s for s in recipe.agents if s.backend not in ("hf_local", "scripted") and s.name in agents]
     if not asked:
         return
     each = Usage(100 * _CALLS, _NEW_TOKENS * _CALLS)

@@ -15,8 +15,9 @@ import random
 from collections import defaultdict
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from vivavoce.config import AgentSpec
 from vivavoce.data.steps import Visited, visited
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import ActionRules
@@ -36,12 +37,22 @@ from vivavoce.train.objective import OnPolicySettings
 class Options(DistilRecipe):
     """A recipe of ``method: opad``."""
 
+    user: AgentSpec | None = Field(
+        default=None,
+        description="a model that plays the person whom the student talks to, where the task's environment has one "
+        "(tau2: the customer); None: the scripted one",
+    )
     debate: ActionRules = ActionRules()
     opd: OnPolicySettings = Field(default=OnPolicySettings(), description="of one iteration")
     iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
     episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")
     rollouts: int = Field(default=1, ge=1, description="episodes of one task in an iteration (paper: 1)")
-    expected_turns: float = Field(default=8, gt=0, description="turns of a usual episode, for `viva plan`")
+    expected_turns: float | None = Field(
+        default=None,
+        gt=0,
+        description="turns of a usual episode, for `viva plan`; None: those of reference episodes, or 8 where "
+        "the environment shows none",
+    )
     arms: list[str] = Field(
         default=["opd", "mt_opd", "debate_opd"],
         min_length=1,
@@ -54,6 +65,16 @@ class Options(DistilRecipe):
         return self.debate
 
     @property
+    def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
+        return {**super().places, **({("user",): self.user} if self.user else {})}
+
+    @model_validator(mode="after")
+    def _user_has_a_name(self) -> Options:
+        if self.user and self.user.name in [a.name for a in (*self.teachers, self.student)]:
+            raise ValueError(f"user and another agent are both called `{self.user.name}`: give each a name of its own")
+        return self
+
+    @property
     def wanted(self) -> dict[str, StepArm]:
         """The arms by name."""
         return wanted(self.arms, self.own_arms, [s.name for s in self.seated])
@@ -64,7 +85,7 @@ Seen = dict[tuple[str, int], list[Visited]]
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Iterations of episodes, debates and training, then tests; returns what ``results.json`` holds."""
-    async with ActingSession(recipe, run, recipe.debate) as s:
+    async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
         s.seat(recipe.seated)
         problems, start = s.task.problems("train"), s.untrained()
         arms = recipe.wanted
@@ -140,7 +161,7 @@ async def _visited(
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Play the first training tasks with the student as it came, and debate what it came to."""
-    async with ActingSession(recipe, run, recipe.debate) as s:
+    async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
         problems = s.task.problems("train")[:questions]
         model, sampling = s.untrained().of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
@@ -153,9 +174,8 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     rounds = recipe.iterations * len(recipe.seeds) * recipe.episodes
     acted = rounds * sum(recipe.rollouts if arm.states == "student" else 1 for arm in recipe.wanted.values())
     held = sum(arm.debates for arm in recipe.wanted.values()) * rounds
-    return plan_actions(
-        recipe, recipe.debate, acted, held, 1 + len(recipe.seeds) * len(recipe.wanted), recipe.expected_turns, measured
-    )
+    students = 1 + len(recipe.seeds) * len(recipe.wanted)
+    return plan_actions(recipe, recipe.debate, acted, held, students, recipe.expected_turns, recipe.user, measured)
 
 
 __all__ = ["Options", "distill", "pilot", "plan"]

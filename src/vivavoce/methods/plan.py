@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ from vivavoce.debate.rounds import Committee
 from vivavoce.debate.rules import ActionRules, DebateRules, StateRules
 from vivavoce.debate.speaking import Member, Rules
 from vivavoce.methods.debating import test_rules
+from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.review_arms import Arm
 from vivavoce.methods.token_count import TokenCount
@@ -37,6 +38,10 @@ _TALKED = 40
 """Debates in which everybody says all that they may: the longest call is that of the usual split of right and wrong."""
 _SHARE = 0.4
 """Of ``max_new_tokens``, in a reply of which nothing is known."""
+_TURNS = 8
+"""Of an episode of which nothing is known."""
+_PART = 250
+"""Tokens of the rules for a model that plays a person."""
 _LATER_EXAM = 0.5
 """Share of a taught student's mistakes of which it was not told before."""
 
@@ -107,11 +112,13 @@ def plan_actions(
     episodes: int,
     debated: int,
     students: int,
-    turns: float,
+    turns: float | None,
+    user: AgentSpec | None = None,
     measured: Measured | None = None,
 ) -> list[Planned]:
     """Calls of ``episodes`` that students play in training, of debates on the states of ``debated`` of them, and of
-    ``students`` that are tested. Episodes take ``turns``, and at most as many as the environment allows.
+    ``students`` that are tested; of ``user``, who plays a person in them. Episodes take ``turns`` (None: as
+    many as those that the environment shows), and at most as many as it allows.
 
     States that several students come to are paid once, so that few debates are the least, and what is expected is
     known only when it has been played: then the journal tells.
@@ -119,17 +126,21 @@ def plan_actions(
     plan = _Plan(recipe, rules, measured)
     usual, names = plan.debate(rules, None), [t.name for t in recipe.teachers]
     spec, most = recipe.student, plan.task.environment().limits.turns if isinstance(plan.task, Acting) else 1
-    turns = min(turns, most)
-    plan.episodes("act", spec, episodes + students * plan.test, turns, most)
+    new = plan.tokens(spec.name, "act")
+    turns = min(turns or (plan.shown.turns if plan.shown else _TURNS), most)
+    seen, seen_most = (plan.shown.seen, plan.shown.seen_most) if plan.shown else (new, spec.max_new_tokens)
+    plan.episodes("act", spec, episodes + students * plan.test, turns, most, (seen, seen_most))
+    if user:
+        plan.person(user, episodes + students * plan.test, turns, most)
     least = 1 if rules.later_rounds == "if_drafts_disagree" else rules.max_rounds
     for teacher in recipe.teachers:
         once = usual.get(teacher.name, Spend())
-        grown = (turns - 1) * plan.tokens(spec.name, "act")  # what was done and seen by then, on average
+        grown = (turns - 1) / 2 * (new + seen)  # what was done and seen by then, on average
         each = Spend(once.calls * turns, (once.prompt + once.calls * grown) * turns, once.completion * turns)
         plain = plan.plain + (rules.max_rounds - 1) * len(names) * teacher.max_new_tokens
         low = Spend(least, least * plan.plain, least)
         calls = rules.max_rounds * most
-        high = Spend(calls, calls * (plain + 2 * most * spec.max_new_tokens), calls * teacher.max_new_tokens)
+        high = Spend(calls, calls * (plain + most * (spec.max_new_tokens + seen_most)), calls * teacher.max_new_tokens)
         plan.add("debate:states", teacher, debated, low, each, high)
     return plan.made
 
@@ -189,7 +200,7 @@ class _Plan:
         self.task = open_task(recipe.task.name, recipe.task.options)
         self._problems = self.task.problems("train")
         self.train, self.test = len(self._problems), len(self.task.problems("test"))
-        self._counts = {spec.name: TokenCount(spec) for spec, _ in self.everybody}
+        self._counts = {spec.name: TokenCount(spec) for spec in recipe.agents}
         self.prompts = prompt_set(rules.prompts)
         self.plain = self._plain(recipe.student, self.task, self._problems)
 
@@ -203,7 +214,7 @@ class _Plan:
         """Tokens of a reply: measured, else as the recipe says, else a share of what is allowed."""
         if (known := self.measured.length(name, kind)) is not None:
             return known
-        spec = next(s for s, _ in self.everybody if s.name == name)
+        spec = next(s for s in self.recipe.agents if s.name == name)
         return spec.expected_tokens or max(1, round(_SHARE * spec.max_new_tokens))
 
     def _taught(self) -> int:
@@ -273,12 +284,17 @@ class _Plan:
     def longest(self) -> dict[str, tuple[int, int]]:
         """Prompt tokens of each agent's longest plain question, and of its longest call where everybody says all
         that they may."""
-        most = {s.name: s.max_new_tokens for s, _ in self.everybody}
+        most, earlier = {s.name: s.max_new_tokens for s, _ in self.everybody}, 0
+        if self.shown:  # the last state of the longest episode, with every action of its length at most
+            earlier = self.shown.last_turn * self.recipe.student.max_new_tokens
+            last = self.shown.longest
+            self._problems = [Problem("longest", last[-1]["content"], "", history=last)]
         self._problems = sorted(self._problems, key=lambda p: -len(p.question))[:5]
-        found = {name: (n := self._longest_plain(name), n) for name in most}
+        found = {name: (n := self._longest_plain(name), n + earlier) for name in most}
 
         def count(name: str, messages: Sequence[Message]) -> int:
-            found[name] = (found[name][0], max(found[name][1], n := self._count(name, messages)))
+            n = self._count(name, messages)
+            found[name] = (found[name][0], max(found[name][1], n + earlier))
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
@@ -339,12 +355,32 @@ class _Plan:
         own.completion = min(own.completion, new)
         self.add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
 
-    def episodes(self, stage: str, spec: AgentSpec, n: int, turns: float, most: int) -> None:
-        """``n`` episodes of usually ``turns`` turns; every turn reads all of those before it."""
-        new = self.tokens(spec.name, "act")
-        usual = Spend(turns, turns * (self.plain + (turns - 1) * new), turns * new)
-        far = Spend(most, most * (self.plain + (most - 1) * spec.max_new_tokens), most * spec.max_new_tokens)
+    @cached_property
+    def shown(self) -> EpisodeLengths | None:
+        """How long the episodes are that the environment shows itself, by the first tasks."""
+        if not isinstance(self.task, Acting):
+            return None
+        return episode_lengths(self.task, self._problems[:_SAMPLE], self._counts[self.recipe.student.name].messages)
+
+    def episodes(self, stage: str, spec: AgentSpec, n: int, turns: float, most: int, seen: tuple[float, float]) -> None:
+        """``n`` episodes of usually ``turns`` turns; every turn reads all of those before it, and what was ``seen`` in
+        them, usually and at most."""
+        new, long = self.tokens(spec.name, "act"), spec.max_new_tokens
+        usual = Spend(turns, turns * (self.plain + (turns - 1) / 2 * (new + seen[0])), turns * new)
+        far = Spend(most, most * (self.plain + (most - 1) / 2 * (long + seen[1])), most * long)
         self.add(stage, spec, n, Spend(1, self.plain, 1), usual, far)
+
+    def person(self, spec: AgentSpec, n: int, turns: float, most: int) -> None:
+        """What a model is asked that plays a person in ``n`` episodes: the first words, and a reply to each action that
+        calls nothing. It reads its part, which is thought to be twice the first words of the scripted one and rules.
+        """
+        share = self.shown.spoken / self.shown.turns if self.shown else 1.0
+        part = _PART + 2 * fmean(self._counts[spec.name].text(p.question) for p in self._problems[:_SAMPLE])
+        new, their = self.tokens(spec.name, "answer"), self.recipe.student.max_new_tokens
+        said, long = 1 + turns * share, 1.0 + most
+        usual = Spend(said, said * (part + (said - 1) / 2 * 2 * new), said * new)
+        far = Spend(long, long * (part + (long - 1) / 2 * (their + spec.max_new_tokens)), long * spec.max_new_tokens)
+        self.add("user", spec, n, Spend(1, part, 1), usual, far)
 
     def add(
         self, stage: str, spec: AgentSpec, n: int, low: Spend, once: Spend, high: Spend, measured: bool = False

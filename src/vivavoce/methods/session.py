@@ -77,7 +77,7 @@ class Session(Generic[R]):
                 "use backend: hf_local with model: a folder or a Hub id",
             )
         self._open = AsyncExitStack()
-        self._agents = {spec.name: self._agent(spec) for spec in [*recipe.teachers, recipe.student]}
+        self._agents = {spec.name: self._agent(spec) for spec in recipe.agents}
         self._begun = time.monotonic()
 
     async def __aenter__(self) -> Self:
@@ -196,7 +196,10 @@ class Session(Generic[R]):
     async def train(
         self, arms: Mapping[str, tuple[Trained, Path | Mapping[int, Path], Settings | Mapping[int, Settings]]]
     ) -> dict[str, Trained]:
-        """Train every arm on every seed: from which model, on which rows, how (one for all seeds, or by seed)."""
+        """Train every arm on every seed: from which model, on which rows, how (one for all seeds, or by seed).
+
+        Local models that answered are let go before, for training wants the memory; the next reply loads them again.
+        """
         jobs: dict[tuple[str, int], Job] = {}
         for seed in self.recipe.seeds:
             for arm, (start, rows, settings) in arms.items():
@@ -212,6 +215,9 @@ class Session(Generic[R]):
                 jobs[arm, seed] = Job(
                     f"{arm.replace(':', '-')}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
                 )
+        for spec in self.recipe.agents:
+            if spec.backend == "hf_local":
+                await self._agents[spec.name].aclose()
         folders = await asyncio.to_thread(train_all, list(jobs.values()), self.run, self.recipe.parallel)
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
         return {arm: Trained({seed: made[arm, seed] for seed in self.recipe.seeds}) for arm in arms}

@@ -49,7 +49,7 @@ def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
 
 
 def _prices(recipe: Mapping[str, Any]) -> dict[str, Price]:
-    agents = [*recipe.get("teachers", ()), *([recipe["student"]] if "student" in recipe else [])]
+    agents = [*recipe.get("teachers", ()), *(recipe[key] for key in ("student", "user") if recipe.get(key))]
     return {a["name"]: Price.model_validate(a["price"]) for a in agents if a.get("price")}
 
 

@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from vivavoce.agents import Agent
 from vivavoce.agents.call_text import read_calls, without_calls
+from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Environment, Episode
-from vivavoce.records import Grade, Problem, Token
+from vivavoce.records import Grade, Problem, Sampling, Token
 from vivavoce.tasks.confidence import geometric_mean
 
 
@@ -18,6 +20,15 @@ class Acting(Protocol):
 
     def environment(self) -> Environment:
         """A fresh one, in which one episode at a time runs."""
+        ...
+
+
+@runtime_checkable
+class Peopled(Acting, Protocol):
+    """In whose environment there is a person whom a model may play."""
+
+    def peopled(self, user: Agent, sampling: Sampling, journal: Journal) -> Environment:
+        """A fresh environment with that person; each call of ``user`` is in the journal."""
         ...
 
 
@@ -66,4 +77,4 @@ def _canonical(text: str) -> str:
     return without_calls(text)
 
 
-__all__ = ["Acting", "ActingTask", "situation"]
+__all__ = ["Acting", "ActingTask", "Peopled", "situation"]

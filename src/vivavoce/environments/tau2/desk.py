@@ -8,9 +8,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
+from vivavoce.agents.call_text import write_call
 from vivavoce.environments.environment import Action, Limits, Observation, ToolCall
 from vivavoce.environments.functions import Toolbox
 from vivavoce.environments.tau2.domain import Domain
@@ -22,6 +26,7 @@ from vivavoce.plugins import near
 from vivavoce.records import Message
 
 _TRANSFER = "transfer_to_human_agents"
+_WELCOME = "Certainly. Is there anything else that I should know?"
 
 
 class Tau2:
@@ -29,7 +34,11 @@ class Tau2:
 
     The policy is the system message; the customer opens. The customer hears an action's words only where it calls no
     tool, as the policies demand. The episode ends when the customer hangs up, or when the agent has spoken after
-    handing them to a human.
+    handing them to a human; before that it has no success, as upstream has it.
+
+    It shows one way (:class:`~vivavoce.environments.environment.Demonstrator`): a question, the task's expected calls
+    in their order, the customer asked before each that changes something, and at the end what is to be told. That way
+    may know what the customer has not said yet.
 
     Args:
         domain: :data:`~vivavoce.environments.tau2.retail.RETAIL` or
@@ -55,11 +64,17 @@ class Tau2:
         self.scenarios = read_scenarios(folder)
         self.splits = read_splits(folder)
         self._tables: Tables = domain.tables(folder)
-        self._policy = _read_text(folder / "policy.md")
+        self.policy = _read_text(folder / "policy.md")
         self._user: User = user or ScriptedUser()
         self._toolbox = Toolbox[Records](domain.functions)
         self.tools = self._toolbox.tools
         self._expected: dict[str, tuple[dict[str, Any], list[str]]] = {}
+
+    def beside(self, user: User | None = None) -> Tau2:
+        """Another desk over the same data, so that two episodes run at once; ``user``: with another customer."""
+        other = copy(self)
+        other._user = user or self._user
+        return other
 
     async def reset(self, task: str, seed: int) -> Observation:
         """The policy, and the customer's first words. Raises DataError where there is no such task."""
@@ -67,26 +82,51 @@ class Tau2:
             said = near(task, list(self.scenarios)[:20])
             raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of tasks.json")
         self._scenario, self._seed = self.scenarios[task], seed
-        self._records, self._talk = Records(self._tables), list[Message]()
-        self._transferred = self._unplayed = False
+        self._records, self._talk, self._made = Records(self._tables), list[Message](), list[ToolCall]()
+        self._transferred = self._unplayed = self._over = False
         opening = await self._heard()
-        return Observation(({"role": "system", "content": self._policy}, *opening.messages), opening.done)
+        return Observation(({"role": "system", "content": self.policy}, *opening.messages), opening.done)
 
     async def step(self, action: Action) -> Observation:
         """Call the tools, or speak to the customer."""
         if answers := self._toolbox.answers(self._records, action):
+            self._made += action.calls
             self._transferred |= any(call.name == _TRANSFER for call in action.calls)
             return Observation(answers)
         self._talk.append({"role": "assistant", "content": action.text})
-        return Observation((), done=True) if self._transferred else await self._heard()
+        if not self._transferred:
+            return await self._heard()
+        self._over = True
+        return Observation((), done=True)
 
     def state(self) -> Any:
         """What was changed in the database, and what was said."""
         return {"changes": self._records.changes(), "talk": self._talk, "transferred": self._transferred}
 
     def succeeded(self) -> bool | None:
-        """Whether nothing is :meth:`amiss`; None where the customer's model failed."""
-        return None if self._unplayed else not self.amiss()
+        """Whether the talk is over and nothing is :meth:`amiss`; None where the customer's model failed."""
+        return None if self._unplayed else self._over and not self.amiss()
+
+    def demonstrate(self) -> str:
+        """The next expected call, or the words that go before it; after all of them, what is to be told."""
+        said = [m["content"] for m in self._talk if m["role"] == "assistant"]
+        if not said:
+            return _WELCOME
+        expected, done = self._scenario.expected, 0
+        for call in self._made:
+            done += done < len(expected) and call == expected[done]
+        if done == len(expected):
+            return " ".join(["Done.", *self._scenario.told])
+        asked, call = _asked(expected[done]), expected[done]
+        return write_call(call) if asked in said[-1:] or not self._changes(expected, done) else asked
+
+    def _changes(self, calls: Sequence[ToolCall], at: int) -> bool:
+        """Whether a call, after those before it, changes the database."""
+        records = self.records()
+        for call in calls[:at]:
+            self.tried(records, call)
+        before = records.changes()
+        return self.tried(records, calls[at]) is None and records.changes() != before
 
     def amiss(self) -> list[str]:
         """What is not as it should be: records that differ, and what was not told."""
@@ -131,7 +171,17 @@ class Tau2:
             return Observation((), done=True)
         message: Message = {"role": "user", "content": said.text}
         self._talk.append(message)
-        return Observation((message,) if said.text else (), done=said.ends)
+        self._over = said.ends or not said.text  # who says nothing has gone
+        return Observation((message,) if said.text else (), done=self._over)
+
+
+def _asked(call: ToolCall) -> str:
+    """What a customer is asked before a call is made."""
+    given = (
+        f"{name.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in call.arguments.items()
+    )
+    return f"I would {call.name.replace('_', ' ')} ({'; '.join(given)}). Shall I go ahead?"
 
 
 def _read_text(path: Path) -> str:

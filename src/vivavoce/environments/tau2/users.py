@@ -47,12 +47,17 @@ class ScriptedUser:
         """The next sentence."""
         turn = sum(message["role"] == "user" for message in talk)
         if turn == 0:
-            return Said(in_first_person(_joined(scenario.reason, scenario.known)))
+            return Said(opening(scenario))
         if "?" not in talk[-1]["content"]:
             return Said(self.thanks, ends=True)
         if turn == 1 and (told := _joined(scenario.unknown, scenario.instructions)):
             return Said(in_first_person(told))
         return Said(self.agrees)
+
+
+def opening(scenario: Scenario) -> str:
+    """The first words of a scripted customer: why they call, and what they know of themselves."""
+    return in_first_person(_joined(scenario.reason, scenario.known))
 
 
 _END = "<hangs up>"
@@ -131,4 +136,4 @@ def in_first_person(text: str) -> str:
     return re.sub(r"(^|[.!?]\s+)([a-z])", lambda found: found[1] + found[2].upper(), text)
 
 
-__all__ = ["PlayedUser", "Said", "ScriptedUser", "User", "in_first_person"]
+__all__ = ["PlayedUser", "Said", "ScriptedUser", "User", "in_first_person", "opening"]

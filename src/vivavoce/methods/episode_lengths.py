@@ -1,0 +1,59 @@
+"""How long episodes are, by those that an environment shows itself: no agent is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from vivavoce.environments.environment import Episode
+from vivavoce.environments.episodes import reference, shows
+from vivavoce.environments.words import InWords
+from vivavoce.records import Message, Problem
+from vivavoce.tasks.acting import Acting
+
+
+class EpisodeLengths(NamedTuple):
+    """Of reference episodes."""
+
+    turns: float
+    """Actions, on average."""
+    spoken: float
+    """Of them, those without a call: what a person in the environment answers."""
+    seen: float
+    """Tokens of what the environment answers to one action, on average."""
+    seen_most: int
+    """The same in the episode that sees most, on average of its turns."""
+    longest: tuple[Message, ...]
+    """The longest last state."""
+    last_turn: int
+    """Actions before it."""
+
+
+def episode_lengths(
+    task: Acting, problems: Sequence[Problem], count: Callable[[Sequence[Message]], int]
+) -> EpisodeLengths | None:
+    """Play the reference episodes of ``problems``, told in words, and count their tokens; None where there are none."""
+    if not problems or not shows(task.environment()):
+        return None
+
+    async def played() -> list[Episode]:
+        worlds = [task.environment() for _ in problems]
+        told = [world if world.tells_tools else InWords(world) for world in worlds]
+        return [await reference(world, p.id, 0) for world, p in zip(told, problems, strict=True)]
+
+    episodes = [e for e in asyncio.run(played()) if e.steps]
+    answered = [[count(s.observation.messages) if s.observation.messages else 0 for s in e.steps] for e in episodes]
+    longest = max(episodes, key=lambda e: sum(len(m["content"]) for m in e.before(len(e.steps) - 1)))
+    return EpisodeLengths(
+        fmean(len(e.steps) for e in episodes),
+        fmean(sum(not s.action.calls for s in e.steps) for e in episodes),
+        fmean(n for ns in answered for n in ns),
+        round(max(fmean(ns) for ns in answered)),
+        longest.before(len(longest.steps) - 1),
+        len(longest.steps) - 1,
+    )
+
+
+__all__ = ["EpisodeLengths", "episode_lengths"]
