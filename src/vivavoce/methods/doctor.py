@@ -255,7 +255,7 @@ def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding
 def _trained(recipe: Recipe, planned: list[Planned]) -> int:
     """Models that a run trains and keeps."""
     if iterations := getattr(recipe, "iterations", None):  # of every arm and seed, one after each
-        return iterations * len(recipe.seeds) * len(getattr(recipe, "wanted"))
+        return iterations * len(recipe.seeds) * len(getattr(recipe, "wanted", ()))
     tests = sum(p.calls.most for p in planned if p.stage == "test")
     questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
     return round(tests / max(1, questions)) - 1

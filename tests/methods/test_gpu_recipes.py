@@ -1,0 +1,193 @@
+"""The recipes for real models, dry-run: the very files, on random models of the same architecture and official data."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.shut_in import needs_sandbox
+from tests.tiny_qwen3 import save_tiny_qwen3
+
+from vivavoce.agents.journal import Journal
+from vivavoce.config import load_recipe
+from vivavoce.environments.environment import Episode
+from vivavoce.errors import BudgetReached, RecipeError
+from vivavoce.graph import read_graphs
+from vivavoce.methods import debate_opd, opad
+from vivavoce.methods.doctor import examine
+from vivavoce.records import State, from_json
+from vivavoce.report import write_report
+from vivavoce.run import open_run
+from vivavoce.tasks import open_task
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "gpu"
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft reads it
+WHO = ("teachers.0", "teachers.1", "student")
+
+
+@pytest.fixture(scope="module")
+def models(tau2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Tiny models in place of the recipes' own: two teachers that differ in depth and weights, a student."""
+    folder = tmp_path_factory.mktemp("qwen3")
+    problems = open_task("tau2", {"path": tau2}).problems("train")[:8]
+    texts = [message["content"] for problem in problems for message in problem.history]
+    for seed, (name, layers) in enumerate((("student", 2), ("large", 3), ("small", 3))):
+        save_tiny_qwen3(folder / name, texts, layers=layers, seed=seed)
+    found = [f"{who}.model={folder / name}" for who, name in zip(WHO, ("large", "small", "student"), strict=True)]
+    short = [f"{who}.max_new_tokens=32" for who in (*WHO, "opd", "test")]
+    quick = ["opd.states_per_step=4", "opd.max_steps=1", "opd.threads=1", "opd.save_steps=null", "opd.bf16=false"]
+    return [*found, *short, *quick, *(f"{who}.dtype=float32" for who in WHO)]
+
+
+def customers(tau2: Path, models: list[str], *changes: str) -> opad.Options:
+    user = next(change.replace("student.model", "user.model") for change in models if "student.model" in change)
+    few = ["task.train_limit=3", "task.test_limit=2", "task.turns=3", "episodes=2", "iterations=2"]
+    arms = "arms=[debate_opd, gold_states]"
+    own = [user, "user.dtype=float32", "user.max_new_tokens=32", f"task.path={tau2}", arms, *few, *changes]
+    made = load_recipe(RECIPES / "opad_tau2_qwen3.yaml", [*models, *own])
+    assert isinstance(made, opad.Options)
+    return made
+
+
+@pytest.fixture(scope="module")
+def served(tau2: Path, models: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    where, made = tmp_path_factory.mktemp("served") / "run", customers(tau2, models)
+    with open_run(where, made) as run:
+        return where, asyncio.run(opad.distill(made, run))
+
+
+def episodes(where: Path, stage: str) -> list[Episode]:
+    files = (where / "episodes").glob(f"{stage}*.jsonl")
+    return [from_json(Episode, line) for path in files for line in path.read_text("utf-8").splitlines()]
+
+
+def rows(where: Path, name: str) -> list[State]:
+    return [from_json(State, line) for line in (where / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_customers_are_served_debated_learnt_from_and_reported(served: tuple[Path, dict[str, Any]]) -> None:
+    where, found = served
+    assert found["task"] == "tau2_retail"
+    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd", "gold_states"]
+    assert all((arm["n"], arm["failed_calls"], arm["ungradable"]) == (2, 0, 0) for arm in found["arms"])
+    assert found["gradient_norms"]["debate_opd"]["mean"] > 0
+    graphs = list(read_graphs(where / "graphs" / "states-0.jsonl"))
+    assert graphs
+    assert all(len(g.stated(r)) == 2 for g in graphs for r in (0, 1)), "two teachers, two rounds"
+    (where / "results.json").write_text(json.dumps(found), "utf-8")
+    write_report(where)
+    assert "tau2_retail" in (where / "report.html").read_text("utf-8")
+
+
+def test_what_is_learnt_from_is_what_the_student_said_to_the_customer_and_its_tools(served: tuple[Path, Any]) -> None:
+    where, _ = served
+    states = {
+        str(e.before(m)): e.steps[m].action.text for e in episodes(where, "iteration-0") for m in range(len(e.steps))
+    }
+    own = rows(where, "debate_opd.0-0")
+    assert own
+    for row in own:
+        assert states[str(row.prompt)] == row.recorded[0].text
+        assert "# Retail agent policy" in row.prompt[0]["content"]
+        assert '"name": "cancel_pending_order"' in row.prompt[0]["content"], "tools are told in words"
+        assert all(view.messages[:-1] == row.prompt[:-1] for view in row.views)
+    gold = rows(where, "gold_states.0-0")
+    assert any(m["content"].startswith("<tool_call>") for row in gold for m in row.prompt), "a reference's call"
+
+
+def test_the_customer_is_a_model_whose_calls_are_in_the_journal_the_plan_and_the_budget(
+    tau2: Path, models: list[str], served: tuple[Path, Any], tmp_path: Path
+) -> None:
+    where, _ = served
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        spent = {(c.stage.partition(":")[0], c.agent): c.calls for c in journal.costs()}
+    planned = {(p.stage.partition(":")[0], p.agent): p.calls for p in opad.plan(customers(tau2, models))}
+    debates = [("debate", "large"), ("debate", "small")]
+    assert sorted(planned) == [("act", "student"), *debates, ("user", "customer")]
+    assert spent["user", "customer"] > 0
+    assert all(spent[key] <= planned[key].most for key in (("act", "student"), ("user", "customer")))
+    made = customers(tau2, models, "user.budget.calls=2", "in_flight=1")
+    with open_run(tmp_path / "run", made) as run, pytest.raises(BudgetReached):
+        asyncio.run(opad.distill(made, run))
+
+
+def test_a_run_that_is_done_asks_for_nothing_again(
+    tau2: Path, models: list[str], served: tuple[Path, dict[str, Any]]
+) -> None:
+    where, found = served
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        before = sum(c.calls for c in journal.costs())
+    made = customers(tau2, models)
+    with open_run(where, made) as run:
+        again = asyncio.run(opad.distill(made, run))
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        assert sum(c.calls for c in journal.costs()) == before
+    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+
+
+def test_lengths_are_examined_before_anything_is_asked(tau2: Path, models: list[str], tmp_path: Path) -> None:
+    def said(*changes: str) -> dict[str, tuple[str, str]]:
+        found = examine(customers(tau2, models, *changes), tmp_path / "run", offline=True)
+        return {f.what: (f.level, f.said) for f in found}
+
+    good = said()
+    assert good["context large"][0] == good["opd.max_length"][0] == "ok"
+    assert good["tokenizer large"] == ("ok", "equal to the student's")
+    assert "4 students" in good["disk"][1], "of two arms after each of two iterations"
+    assert said("opd.max_length=1000")["opd.max_length"][0] == "warning"
+    assert said("teachers.0.max_new_tokens=40000")["context large"][0] == "failed"
+
+
+def test_a_plan_needs_neither_weights_nor_network(tau2: Path) -> None:
+    made = load_recipe(RECIPES / "opad_tau2_qwen3.yaml", [f"task.path={tau2}"])
+    planned = {(p.stage, p.agent): p for p in opad.plan(made)}  # type: ignore[arg-type]
+    act, user = planned["act", "student"], planned["user", "customer"]
+    played = 4 * 74 * 2 + 20 * (1 + 2)
+    assert act.calls.least == played
+    assert act.calls.most == played * 30
+    assert 6 < act.calls.expected / played < 12, "as the reference episodes"
+    assert 5000 * act.calls.expected < act.prompt_tokens.expected < 10000 * act.calls.expected, (
+        "policy and tools alone: 4,500"
+    )
+    assert user.calls.expected < act.calls.expected
+
+
+def test_who_plays_a_customer_needs_a_name_of_its_own_and_a_task_with_one(
+    tau2: Path, models: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="both called `student`"):
+        customers(tau2, models, "user.name=student")
+    with pytest.raises(RecipeError, match=r"unknown key `user\.modle`"):
+        customers(tau2, models, "user.modle=x")
+    with pytest.raises(RecipeError, match="`customer` has no price"):
+        customers(tau2, models, "user={name: customer, backend: openai_chat, model: x}", "budget.run.money=1")
+    halls = customers(tau2, models, "task={name: schoolhouse_halls, train: 2, test: 2}", "arms=[debate_opd]")
+    with open_run(tmp_path / "run", halls) as run, pytest.raises(RecipeError, match="has nobody to play"):
+        asyncio.run(opad.distill(halls, run))
+
+
+@needs_sandbox
+def test_programs_are_debated_learnt_from_and_run(official: Path, models: list[str], tmp_path: Path) -> None:
+    data = [
+        f"task.train_path={official / 'mbpp' / 'train.jsonl'}",
+        f"task.test_path={next((official / 'mbpp').glob('test*.jsonl'))}",
+        f"also_test.humaneval.test_path={next((official / 'humaneval').glob('HumanEval*.jsonl'))}",
+        "also_test.humaneval.test_limit=2",
+    ]
+    few = ["task.train_limit=6", "task.test_limit=4"]
+    made = load_recipe(RECIPES / "code_opd_qwen3.yaml", [*models, *data, *few])
+    assert isinstance(made, debate_opd.Options)
+    with open_run(tmp_path / "run", made) as run:
+        found = asyncio.run(debate_opd.distill(made, run))
+    assert [(arm["name"], arm["n"]) for arm in found["arms"]] == [("student", 4), ("mt_opd", 4), ("debate_opd", 4)]
+    assert all(arm["n"] == 2 for arm in found["also"]["humaneval"]["arms"])
+    done = json.loads((tmp_path / "run" / "checkpoints" / "debate_opd-0" / "train_result.json").read_text("utf-8"))
+    assert done["details"]["scored_tokens"] > 0
