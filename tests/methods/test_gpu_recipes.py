@@ -43,13 +43,13 @@ def models(tau2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         save_tiny_qwen3(folder / name, texts, layers=layers, seed=seed)
     found = [f"{who}.model={folder / name}" for who, name in zip(WHO, ("large", "small", "student"), strict=True)]
     short = [f"{who}.max_new_tokens=32" for who in (*WHO, "opd", "test")]
-    quick = ["opd.states_per_step=4", "opd.max_steps=1", "opd.threads=1", "opd.save_steps=null", "opd.bf16=false"]
+    quick = ["opd.states_per_step=2", "opd.max_steps=1", "opd.threads=1", "opd.save_steps=null", "opd.bf16=false"]
     return [*found, *short, *quick, *(f"{who}.dtype=float32" for who in WHO)]
 
 
 def customers(tau2: Path, models: list[str], *changes: str) -> opad.Options:
     user = next(change.replace("student.model", "user.model") for change in models if "student.model" in change)
-    few = ["task.train_limit=3", "task.test_limit=2", "task.turns=3", "episodes=2", "iterations=2"]
+    few = ["task.train_limit=3", "task.test_limit=2", "task.turns=2", "episodes=2", "iterations=2"]
     arms = "arms=[debate_opd, gold_states]"
     own = [user, "user.dtype=float32", "user.max_new_tokens=32", f"task.path={tau2}", arms, *few, *changes]
     made = load_recipe(RECIPES / "opad_tau2_qwen3.yaml", [*models, *own])
