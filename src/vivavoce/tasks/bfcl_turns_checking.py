@@ -60,6 +60,7 @@ def check_category(category: str, data: Path) -> Checked:
         checked.off += [f"{talk.id}: accepted though {what}" for what in unexplained]
         checked.apart += len(passed) - len(unexplained)
         checked.odd += [f"{talk.id}: accepted though {one.what}: {one.traceless}" for one in passed if one.traceless]
+        checked.odd += [f"{talk.id}: {one} is not on offer there: it is not expected" for one in talk.beyond]
         checked.odd += [f"{talk.id}: {one}" for one in _refused(talk)]
     return checked
 
@@ -192,12 +193,13 @@ def _short(value: Any) -> str:
 _AGAIN = "what it was to return was returned before, and nothing that is judged changes"
 _NO_OTHER = "no other value makes a difference"
 _OVERWRITTEN = "a later call writes the file, and makes it if need be"
+_WHO = ("client_id", "client_secret", "refresh_token", "user_first_name", "user_last_name")
 _UNASKED = (
     ToolCall("mkdir", {"dir_name": "unasked"}),
     ToolCall("set_navigation", {"destination": "Unasked Road"}),
-    ToolCall("add_to_watchlist", {"stock": "QUAS"}),
-    ToolCall("fund_account", {"amount": 1.0}),
-    ToolCall("set_budget_limit", {"access_token": "", "budget_limit": 1.0}),
+    ToolCall("trading_logout", {}),
+    ToolCall("trading_login", {"username": "nobody", "password": "unasked"}),
+    ToolCall("authenticate_travel", {**dict.fromkeys(_WHO, "unasked"), "grant_type": "read"}),
 )
 
 __all__ = ["NAMES", "Mutation", "check_bfcl_turns", "check_category", "mutations", "played"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,12 @@ class Conversation:
     """By the name of a service."""
     tools: Mapping[str, Tool]
     """All that are ever on offer."""
+    beyond: tuple[str, ...] = ()
+    """Functions that the official calls name in a turn in which they are not on offer; those calls are not expected."""
 
     def begun(self) -> list[Service]:
         """The services as they are at first."""
-        return [service(self.config.get(service.NAME) or {}) for service in self.services]
+        return [service(deepcopy(self.config.get(service.NAME) or {})) for service in self.services]
 
     def offered(self, turn: int) -> tuple[Tool, ...]:
         """The functions that can be called in a turn."""
@@ -68,7 +71,8 @@ def read_conversations(folder: Path, category: str) -> dict[str, Conversation]:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"{place}: {first['msg']}", str(path), "give the official files") from None
-    documents = {name: read_documents(folder, service.DOCUMENT) for name, service in SERVICES.items()}
+    involved = {name for row in rows for name in row.involved_classes} & SERVICES.keys()
+    documents = {name: read_documents(folder, SERVICES[name].DOCUMENT) for name in involved}
     read = {row.id: row.conversation(path, calls.get(row.id), documents) for row in rows}
     return _with_padding(read) if category == "long_context" else read
 
@@ -76,10 +80,7 @@ def read_conversations(folder: Path, category: str) -> dict[str, Conversation]:
 def _with_padding(rows: dict[str, Conversation]) -> dict[str, Conversation]:
     expected = {id: [call for turn in row.turns for call in turn.expected] for id, row in rows.items()}
     padding = padding_of({id: row.config for id, row in rows.items()}, expected)
-    return {
-        id: Conversation(row.id, row.turns, row.services, padded(row.config, padding[id]), row.tools)
-        for id, row in rows.items()
-    }
+    return {id: replace(row, config=padded(row.config, padding[id])) for id, row in rows.items()}
 
 
 class _Message(BaseModel):
@@ -103,17 +104,22 @@ class _Row(BaseModel):
         if unknown := [name for name in self.involved_classes if name not in SERVICES]:
             raise DataError(f"there is no class {unknown[0]!r}", where, f"there are {', '.join(SERVICES)}")
         tools = {name: tool for of in self.involved_classes for name, tool in documents[of].items()}
-        turns = [
-            Turn(
-                "\n\n".join(message.content for message in said),
-                tuple(_read_call(call, tools, where) for call in expected),
-                tuple(self.missed_function.get(n, ())),
+        turns, beyond = list[Turn](), list[str]()
+        for n, (said, official) in enumerate(zip(self.question, calls, strict=True)):
+            later = {name for turn, given in self.missed_function.items() if turn > n for name in given}
+            expected = [_read_call(call, tools, where) for call in official]
+            away = [call for call in expected if call.name in later or call.name in self.excluded_function]
+            turns.append(
+                Turn(
+                    "\n\n".join(message.content for message in said),
+                    tuple(call for call in expected if call not in away),
+                    tuple(self.missed_function.get(n, ())),
+                )
             )
-            for n, (said, expected) in enumerate(zip(self.question, calls, strict=True))
-        ]
+            beyond += [f"{call.name} in turn {n + 1}" for call in away]
         offered = {name: tool for name, tool in tools.items() if name not in self.excluded_function}
         services = tuple(SERVICES[name] for name in self.involved_classes)
-        return Conversation(self.id, tuple(turns), services, self.initial_config, offered)
+        return Conversation(self.id, tuple(turns), services, self.initial_config, offered, tuple(beyond))
 
 
 class _Answer(BaseModel):

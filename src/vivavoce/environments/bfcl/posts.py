@@ -18,10 +18,10 @@ class Posts(Service):
         self.username: str = config.get("username", "john")
         self.password: str = config.get("password", "john123")
         self.authenticated: bool = config.get("authenticated", False)
-        self.tweets: dict[int, dict[str, Any]] = {int(id): dict(one) for id, one in config.get("tweets", {}).items()}
-        self.comments = {int(id): list(said) for id, said in config.get("comments", {}).items()}
-        self.retweets = {user: list(ids) for user, ids in config.get("retweets", {}).items()}
-        self.following_list: list[str] = list(config.get("following_list", []))
+        self.tweets: dict[int, dict[str, Any]] = {int(id): one for id, one in config.get("tweets", {}).items()}
+        self.comments = {int(id): said for id, said in config.get("comments", {}).items()}
+        self.retweets: dict[str, list[int]] = config.get("retweets", {})
+        self.following_list: list[str] = config.get("following_list", [])
         self.tweet_counter: int = config.get("tweet_counter", len(self.tweets))
 
     def authenticate_twitter(self, username: str, password: str) -> dict[str, bool]:

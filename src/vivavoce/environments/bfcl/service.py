@@ -25,6 +25,7 @@ class Service:
     """File of its functions' documents."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        """Begin. The configuration is the service's own: it may keep and change what is in it."""
         raise NotImplementedError
 
 

@@ -8,10 +8,12 @@ from vivavoce.environments.bfcl.messages import Messages
 from vivavoce.environments.bfcl.posts import Posts
 from vivavoce.environments.bfcl.service import Service
 from vivavoce.environments.bfcl.tickets import Tickets
+from vivavoce.environments.bfcl.trading import Trading
+from vivavoce.environments.bfcl.travel import Travel
 from vivavoce.environments.bfcl.vehicle import Vehicle
 
 SERVICES: dict[str, type[Service]] = {
-    service.NAME: service for service in (Calculator, FileSystem, Messages, Posts, Tickets, Vehicle)
+    service.NAME: service for service in (Calculator, FileSystem, Messages, Posts, Tickets, Trading, Travel, Vehicle)
 }
 """By the name that official rows have for them."""
 

@@ -28,7 +28,7 @@ class Tickets(Service):
     DOCUMENT = "ticket_api.json"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.ticket_queue: list[dict[str, Any]] = [dict(ticket) for ticket in config.get("ticket_queue", [])]
+        self.ticket_queue: list[dict[str, Any]] = config.get("ticket_queue", [])
         self.ticket_counter: int = config.get("ticket_counter", 1)
         self.current_user: str | None = config.get("current_user")
 
