@@ -68,13 +68,14 @@ class Calculator(Service):
         return {"result": float(Context(prec=precision).sqrt(Decimal(str(number))))}
 
     def logarithm(self, value: float, base: float, precision: int) -> dict[str, float]:
-        """Worked out with so many decimal digits, as mpmath does: in a mantissa of as many bits as they need."""
+        """Worked out with so many decimal digits, as mpmath does it: in mantissas of as many bits as they need."""
         if value <= 0 or base <= 0 or base == 1:
             raise Refused("there is no such logarithm")
         if precision < 1:
             raise Refused("a precision is at least 1")
         bits = round((precision + 1) * math.log2(10))
-        return {"result": _in_bits(math.log(value) / math.log(base), bits)}
+        above, below = (_in_bits(math.log(_in_bits(number, bits)), bits) for number in (value, base))
+        return {"result": _in_bits(above / below, bits)}
 
     def absolute_value(self, number: float) -> dict[str, float]:
         """Without its sign."""

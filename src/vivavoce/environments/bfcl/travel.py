@@ -213,7 +213,7 @@ class Travel(Service):
         return {"booking_history": self.booking_record}
 
     def purchase_insurance(
-        self, access_token: str, insurance_type: str, booking_id: str, insurance_cost: float, card_id: str
+        self, access_token: str, insurance_type: str, insurance_cost: float, booking_id: str, card_id: str
     ) -> dict[str, Any]:
         """Insure a booking."""
         self._logged_in(access_token)
