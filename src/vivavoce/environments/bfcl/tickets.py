@@ -60,9 +60,8 @@ class Tickets(Service):
             "description": description,
             "status": "Open",
             "priority": priority,
-            "created_by": user,
         }
-        self.ticket_queue.append(ticket)
+        self.ticket_queue.append({**ticket, "created_by": user})
         self.ticket_counter += 1
         return ticket
 
