@@ -45,7 +45,7 @@ class Conversation:
     tools: Mapping[str, Tool]
     """All that are ever on offer."""
     beyond: tuple[str, ...] = ()
-    """Functions that the official calls name in a turn in which they are not on offer; those calls are not expected."""
+    """Functions that the official calls name where they are not on offer; those calls are not expected."""
 
     def begun(self) -> list[Service]:
         """The services as they are at first."""
@@ -104,11 +104,12 @@ class _Row(BaseModel):
         if unknown := [name for name in self.involved_classes if name not in SERVICES]:
             raise DataError(f"there is no class {unknown[0]!r}", where, f"there are {', '.join(SERVICES)}")
         tools = {name: tool for of in self.involved_classes for name, tool in documents[of].items()}
+        offered = {name: tool for name, tool in tools.items() if name not in self.excluded_function}
         turns, beyond = list[Turn](), list[str]()
         for n, (said, official) in enumerate(zip(self.question, calls, strict=True)):
             later = {name for turn, given in self.missed_function.items() if turn > n for name in given}
             expected = [_read_call(call, tools, where) for call in official]
-            away = [call for call in expected if call.name in later or call.name in self.excluded_function]
+            away = [call for call in expected if call.name in later or call.name not in offered]
             turns.append(
                 Turn(
                     "\n\n".join(message.content for message in said),
@@ -117,7 +118,6 @@ class _Row(BaseModel):
                 )
             )
             beyond += [f"{call.name} in turn {n + 1}" for call in away]
-        offered = {name: tool for name, tool in tools.items() if name not in self.excluded_function}
         services = tuple(SERVICES[name] for name in self.involved_classes)
         return Conversation(self.id, tuple(turns), services, self.initial_config, offered, tuple(beyond))
 
@@ -136,11 +136,12 @@ def _read_call(text: str, tools: Mapping[str, Tool], where: str) -> ToolCall:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError(text)
-        names = list(tools[call.func.id].parameters["properties"])
+        tool = tools.get(call.func.id)
+        names = list(tool.parameters["properties"]) if tool else ()
         given = {name: ast.literal_eval(value) for name, value in zip(names, call.args, strict=False)}
         given |= {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg is not None}
-    except (SyntaxError, ValueError, LookupError):
-        raise DataError(f"no call of a function that it has: {text[:80]}", where, "give the official files") from None
+    except (SyntaxError, ValueError):
+        raise DataError(f"no call of a function: {text[:80]}", where, "give the official files") from None
     return ToolCall(call.func.id, given)
 
 

@@ -47,10 +47,10 @@ def padding_of(
         texts.update(end for end in ends if len(end) >= _LONG)
         if named := tuple(dict.fromkeys(picture for one in said for picture in _PICTURE.findall(one))):
             pictures[id] = named
-    text = max(texts, key=lambda one: texts[one], default="")
+    text = max(texts, key=lambda one: (texts[one], -len(one)), default="")
     others = next(iter(pictures.values()), ())
     spared = frozenset(
-        call.arguments["file_name"] for calls in expected.values() for call in calls if call.name == "tail"
+        str(call.arguments.get("file_name")) for calls in expected.values() for call in calls if call.name == "tail"
     )
     return {id: Padding(text, pictures.get(id, others), spared) for id in expected}
 

@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
 
+from vivavoce.agents.call_text import write_call
 from vivavoce.environments.bfcl.conversations import Conversation, read_conversations
 from vivavoce.environments.bfcl.service import called, judged, states_of
 from vivavoce.environments.environment import Action, Limits, Observation
@@ -33,7 +35,8 @@ class Outcome:
 
 
 class SeveralTurns:
-    """One category of conversations as an :class:`~vivavoce.environments.environment.Environment`.
+    """One category of conversations as an :class:`~vivavoce.environments.environment.Environment` that
+    knows what is best.
 
     The functions on offer change: each conversation has those of its own services, and in ``miss_func`` some are
     given only in a later turn. A turn is right where, once the agent has said something without a call, what is judged
@@ -92,6 +95,13 @@ class SeveralTurns:
         """Whether every turn is over, and nothing :meth:`amiss`."""
         return self._turn == len(self._talk.turns) and not self._amiss
 
+    def best(self) -> tuple[str, ...]:
+        """The next of the turn's expected calls, those of one function in a row together; else words: the reference."""
+        turn = self._talk.turns[self._turn]
+        if wanted := turn.expected[self._ahead :]:
+            return ("\n".join(write_call(call) for call in takewhile(lambda one: one.name == wanted[0].name, wanted)),)
+        return ("It is done." if turn.expected else "For that something is missing.",)
+
     def amiss(self) -> list[str]:
         """What was not as it should be, turn by turn."""
         return list(self._amiss)
@@ -107,7 +117,7 @@ class SeveralTurns:
         return self._outcomes[talk.id]
 
     def _next(self) -> Observation:
-        self._turn, self._taken, self._called = self._turn + 1, 0, False
+        self._turn, self._taken, self._called, self._ahead = self._turn + 1, 0, False, 0
         if self._turn == len(self._talk.turns):
             return Observation((), done=True)
         self.tools = self._talk.offered(self._turn)
@@ -116,8 +126,9 @@ class SeveralTurns:
 
     def _answer(self, call: ToolCall) -> str:
         if call.name not in {tool.name for tool in self.tools}:
-            return f"Error: there is no function {call.name!r}"
+            return to_json({"error": f"there is no function {call.name!r}"}).decode()
         self._called = True
+        self._ahead += call in self._talk.turns[self._turn].expected[self._ahead : self._ahead + 1]
         self._results.append(result := called(self._services, call))
         return to_json(result).decode()
 

@@ -103,7 +103,7 @@ class Tickets(Service):
 
     def _ticket(self, ticket_id: int) -> dict[str, Any]:
         for ticket in self.ticket_queue:
-            if ticket["id"] == ticket_id:
+            if ticket.get("id") == ticket_id:
                 return ticket
         raise Refused(f"there is no ticket {ticket_id}")
 

@@ -222,7 +222,8 @@ class Travel(Service):
             raise Refused("a cost is not below zero")
         _pay(card, insurance_cost)
         insurance_id = self._number(100000000, 999999999)
-        booking["insurance"] = {"insurance_id": insurance_id, "type": insurance_type, "cost": insurance_cost}
+        insured = {"insurance_id": insurance_id, "insurance_type": insurance_type, "insurance_cost": insurance_cost}
+        self.booking_record[booking_id] = {**booking, **insured}
         return {"insurance_id": insurance_id, "insurance_status": True}
 
     def retrieve_invoice(
@@ -231,7 +232,7 @@ class Travel(Service):
         """What a booking cost, found by its id or by that of its insurance."""
         self._logged_in(access_token)
         for id, booking in self.booking_record.items():
-            if id == booking_id or (insurance_id and booking.get("insurance", {}).get("insurance_id") == insurance_id):
+            if id == booking_id or (insurance_id and booking.get("insurance_id") == insurance_id):
                 return {"invoice": {"booking_id": id, **booking}}
         raise Refused("there is no such booking")
 
