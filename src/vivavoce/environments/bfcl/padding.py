@@ -43,7 +43,7 @@ def padding_of(
     for id, calls in expected.items():
         said = [value for call in calls for value in call.arguments.values() if isinstance(value, str)]
         files = [file for file in _files(configs[id]) if file]
-        ends = (one.rpartition(file)[2].strip() for one in said for file in files)
+        ends = (one.rpartition(file)[2].strip() for one in said for file in files if file in one)
         texts.update(end for end in ends if len(end) >= _LONG)
         if named := tuple(dict.fromkeys(picture for one in said for picture in _PICTURE.findall(one))):
             pictures[id] = named
