@@ -46,6 +46,7 @@ bench: setup  ## speed, side by side with what people use today
 	$(BIN)/viva bench sft
 	$(BIN)/viva bench tree-dpo --shape 1x1 --shape 2x2 --shape 3x3
 	$(BIN)/viva bench on-policy
+	$(BIN)/viva bench scaling
 
 # Trained once from nothing, where the models do not lie in the package yet.
 $(SCHOOLHOUSE)/cyd: | setup

@@ -731,6 +731,21 @@ def bench_generate(
     typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
 
 
+@bench_app.command("scaling")
+def bench_scaling(
+    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 3, as_json: AsJson = False
+) -> None:
+    """How cost grows with the tree's width, context, lengths, vocabulary and number of teachers; TRL beside."""
+    with _peer("trl"):
+        from vivavoce.bench.scaling import HEAD, run
+
+    found = list(run(repeats))
+    if as_json:
+        typer.echo(json.dumps([point.summary() for point in found], indent=2))
+    else:
+        _print_table(HEAD, [point.cells for point in found])
+
+
 @bench_app.command("gpu")
 def bench_gpu(
     repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 5, as_json: AsJson = False

@@ -25,7 +25,10 @@ from vivavoce.schoolhouse import weights
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "opad.yaml"
 SMALL = ["seeds=[0]", "parallel=1", "task.train=60", "task.test=12", "episodes=12", "iterations=2", "opd.max_steps=2"]
-ARMS = "arms=[mt_opd, debate_opd, trajectory_debate, gold_states, 'debate_opd@over_steps=mean,steps=2']"
+ARMS = (
+    "arms=[mt_opd, debate_opd, trajectory_debate, gold_states, 'debate_opd@over_steps=mean,steps=2', "
+    "'mixed@learn_from=calls']"
+)
 
 BUILT = weights("halls/ada").is_dir()
 pytestmark = pytest.mark.skipif(not BUILT, reason="the models are not built: see schoolhouse/README.md")
@@ -107,7 +110,23 @@ def test_a_debate_at_the_start_serves_every_step_and_gold_states_are_the_referen
     for row in rows(where, "trajectory_debate.0-0"):
         said = row.views[0].messages[-1]["content"].removeprefix(row.prompt[-1]["content"]).strip()
         assert any(text in said for text in opening)
-    assert all(not row.recorded for row in rows(where, "gold_states.0-0")), "there the student acts anew"
+    own = rows(where, "gold_states.0-0")
+    assert all(len(row.recorded) == 1 for row in own), "there the student was asked once what it would do"
+    done = {str(row.prompt[:at]): row.prompt[at]["content"] for row in own for at in range(2, len(row.prompt), 2)}
+    known = [(row.recorded[0].text, done[str(row.prompt)]) for row in own if str(row.prompt) in done]
+    assert any(said != best for said, best in known), "which is not what the reference did"
+    assert any(said == best for said, best in known)
+
+
+def test_part_of_the_episodes_may_be_references_and_calls_alone_may_count(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    mixed = rows(where, "mixed@learn_from=calls.0-0")
+    given = {str(row.prompt) for row in rows(where, "gold_states.0-0")}
+    own = {str(row.prompt) for row in rows(where, "debate_opd.0-0")}
+    assert all(str(row.prompt) in given | own for row in mixed)
+    assert {True, False} == {str(row.prompt) in own for row in mixed}
+    done = json.loads((where / "checkpoints" / "mixed@learn_from=calls.0-0" / "train_result.json").read_text())
+    assert 0 < done["details"]["learnt_tokens"] < done["details"]["answer_tokens"]
 
 
 def test_steps_of_an_episode_may_count_as_one(ran: tuple[Path, Any]) -> None:
@@ -115,7 +134,7 @@ def test_steps_of_an_episode_may_count_as_one(ran: tuple[Path, Any]) -> None:
     total = sum(row.weight for row in rows(where, "debate_opd@over_steps=mean,steps=2.0-0"))
     assert total == pytest.approx(12)
     whole = sum(row.weight for row in rows(where, "debate_opd.0-0"))
-    assert whole == sum(len(e.steps) for e in episodes(where, "iteration-0"))
+    assert whole == sum(len(e.steps) for e in {e.task: e for e in episodes(where, "iteration-0")}.values())
 
 
 def test_the_first_error_is_the_first_action_that_was_not_best(ran: tuple[Path, Any]) -> None:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Completion, State, View
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.on_policy import Prepared, Steps, train_on_policy
+from vivavoce.train.on_policy import Prepared, Steps, of_calls, train_on_policy
 from vivavoce.train.scorers import Action, open_scorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
@@ -282,6 +282,32 @@ def test_recorded_answers_are_learnt_from_in_the_share_that_was_asked_for(
     bare = [State(s.problem, s.prompt, s.views) for s in states()]
     with pytest.raises(DataError, match="no recorded answers"):
         train_on_policy(folders["student"], bare, none, tmp_path / "bare", seed=0)
+
+
+def test_calls_alone_may_count_and_answers_without_any_are_refused(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+    how = settings(folders, on_policy=0.0, learn_from="calls", max_steps=1, states_per_step=3, rollouts=1)
+    plain = states(shown=NOTES)
+    with pytest.raises(DataError, match="calls a tool"):
+        train_on_policy(folders["student"], plain, how, tmp_path / "none", seed=0)
+    said = [replace(s, recorded=(Completion(f"Bob said 42. {call} It is so.", "n"),)) for s in plain]
+    ids = answer_ids(words, said[0].recorded[0].text)
+    learnt = [words.decode([i]) for i, mine in zip(ids, of_calls(words, ids), strict=True) if mine]
+    assert call in "".join(learnt)
+    assert len("".join(learnt)) <= len(call) + 8, "tokens at the edges may hold a letter more"
+    done = train_on_policy(folders["student"], said, how, tmp_path / "calls", seed=0)
+    assert done.details["learnt_tokens"] == 3 * len(learnt) < done.details["answer_tokens"]
+    every = how.model_copy(update={"learn_from": "answer"})
+    whole = train_on_policy(folders["student"], said, every, tmp_path / "all", seed=0)
+    assert done.first_loss != pytest.approx(whole.first_loss, rel=3e-4)
+    one_talks = [plain[0], *said[1:]]
+    alone = train_on_policy(folders["student"], one_talks, how, tmp_path / "talks", seed=0)
+    two = how.model_copy(update={"states_per_step": 2})
+    assert alone.first_loss == pytest.approx(
+        train_on_policy(folders["student"], said[1:], two, tmp_path / "two", seed=0).first_loss, rel=1e-4
+    )
 
 
 def test_recorded_answers_are_gone_over_once_however_many_epochs_there_are(

@@ -38,6 +38,11 @@ def read_calls(text: str) -> list[ToolCall]:
     return calls
 
 
+def call_spans(text: str) -> list[tuple[int, int]]:
+    """Where the calls stand in a text, tags included: first character, and the one after the last."""
+    return [match.span() for match in _CALL.finditer(text, text.rfind(_THOUGHT) + 1)]
+
+
 def without_calls(text: str) -> str:
     """The words around the calls."""
     return _CALL.sub("", text).strip()

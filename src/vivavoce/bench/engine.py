@@ -153,7 +153,8 @@ def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Found:
 
 def _spent(command: Sequence[str]) -> dict[str, Any]:
     """What a client prints about itself."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # of libraries that a peer brings
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=quiet, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -75,12 +75,20 @@ def run(
 ) -> list[Measured]:
     """Measure the step under each divergence, then scoring. Raises AssertionError where the sides differ."""
     shape, hardware = shape or Shape(), hardware or Hardware()
-    with torch_threads(hardware.threads), tempfile.TemporaryDirectory() as folder:
-        found = [_step(shape, size, hardware, d, Path(folder), repeats, seed) for d in divergences]
-        return [*found, _scoring(shape, size, hardware, repeats, seed)]
+    found = [step(shape, size, d, hardware, repeats=repeats, seed=seed) for d in divergences]
+    return [*found, scoring(shape, size, hardware, repeats=repeats, seed=seed)]
 
 
 # --- the step
+
+
+def step(
+    shape: Shape, size: Size, divergence: str, hardware: Hardware | None = None, *, repeats: int = 5, seed: int = 0
+) -> Measured:
+    """Measure the step under one divergence."""
+    hardware = hardware or Hardware()
+    with torch_threads(hardware.threads), tempfile.TemporaryDirectory() as folder:
+        return _step(shape, size, hardware, divergence, Path(folder), repeats, seed)
 
 
 def _step(
@@ -226,6 +234,13 @@ class _Sides:
 # --- scoring
 
 
+def scoring(shape: Shape, size: Size, hardware: Hardware | None = None, *, repeats: int = 5, seed: int = 0) -> Measured:
+    """Measure several teachers going over some answers under one transcript."""
+    hardware = hardware or Hardware()
+    with torch_threads(hardware.threads):
+        return _scoring(shape, size, hardware, repeats, seed)
+
+
 def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: int) -> Measured:
     tokenizer, words, device = word_tokenizer(size.vocabulary), Words(size.vocabulary, seed), hardware.device
     models = [random_model(size, device, seed + i).eval() for i in range(shape.teachers)]
@@ -368,4 +383,4 @@ def _trained(
     return done.details["teacher_tokens"], time.perf_counter() - started
 
 
-__all__ = ["Epochs", "Measured", "Shape", "run", "whole"]
+__all__ = ["Epochs", "Measured", "Shape", "run", "scoring", "step", "whole"]

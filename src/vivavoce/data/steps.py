@@ -24,7 +24,14 @@ class Stepwise(Supervision):
     states: Literal["student", "gold"] = Field(
         default="student",
         description="states that the student came to itself (paper), or those of reference episodes (authors' code), "
-        "in which it acts anew",
+        "in which it is asked what it would do",
+    )
+    reference: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of an iteration's tasks whose reference episode is learnt from, its actions included, in "
+        "place of the student's (1 - lambda; paper: 0)",
     )
     debate_at: Literal["step", "start"] = Field(
         default="step",
@@ -34,6 +41,9 @@ class Stepwise(Supervision):
         default="all",
         description="all steps of an episode (paper), a number of them at random, or the first that was not best, "
         "where the environment knows what is",
+    )
+    learn_from: Literal["answer", "calls"] | None = Field(
+        default=None, description="all tokens of an action, or those of its tool calls alone; None: as `opd` has it"
     )
     over_steps: Literal["sum", "mean"] = Field(
         default="sum",
@@ -77,7 +87,7 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
             action, problem = episode.steps[step].action, situation(episode, step, group)
             one = found.setdefault(problem.id, Visited(problem, start, f"{episode.task} {i}"))
             one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
-            if how.states == "student":
+            if how.states == "student":  # of gold states, what it would do there is yet to be asked
                 one.actions.append(Completion(action.text, nodes[step]))
     return list(found.values())
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from vivavoce.agents import takes_tools
 from vivavoce.config import Recipe
 from vivavoce.data.steps import Visited, step_states, was_best
 from vivavoce.debate.rules import ActionRules
@@ -24,7 +26,7 @@ from vivavoce.methods.opad_arms import StepArm
 from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.session import Trained
 from vivavoce.progress import say
-from vivavoce.records import Problem, Sampling, Usage, digest, to_json
+from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import Acting
@@ -98,6 +100,30 @@ class ActingSession(DistilSession):
         worlds = ((p, self._acting(self.task).environment()) for p in problems)
         return [await reference(world, p.id, seed) for p, world in worlds]
 
+    async def acts(
+        self, stage: str, model: tuple[Path, str], seen: Sequence[Visited], sampling: Sampling, seed: int
+    ) -> None:
+        """Ask a student what it would do in states that it did not come to, and note it there.
+
+        As in an episode, what was cut off or has no words is no example.
+        """
+        agent, gate = self._agent(self.recipe.student, model=str(model[0])), asyncio.Semaphore(self.recipe.in_flight)
+        tools = self._acting(self.task).environment()
+        if takes_tools(agent) and not tools.tells_tools:
+            sampling = replace(sampling, tools=tools.tools)
+
+        async def one(state: Visited) -> None:
+            id, said = state.problem.id, list(state.problem.history)
+            async with gate:
+                call = self.run.journal.call(agent, said, sampling, seed_of(seed, id), stage="act", problem=id)
+                reply = (answered := await call).reply
+            if reply is not None and reply.finish != "length" and reply.text.strip():
+                state.actions.append(Completion(reply.text, answered.key))
+
+        with self.run.counting(f"actions of {stage}", len(seen)):
+            await asyncio.gather(*map(one, seen))
+        await agent.aclose()
+
     async def debate_states(
         self, iteration: int | str, wanted: Mapping[Debaters, Iterable[Problem]]
     ) -> dict[Debaters, dict[str, Graph]]:
@@ -123,8 +149,8 @@ class ActingSession(DistilSession):
         found, counts = step_states(seen, graphs, arm, who, self.made(arm.debaters))
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
         self._enough(name, counts, len(seen), settings)
-        anew = arm.states == "gold" or arm.act_again
-        return self.rows(name, found), self._how(settings, who, arm.objective, 1.0 if anew else 0.0)
+        how = self._how(settings, who, arm.objective, 1.0 if arm.act_again else 0.0)
+        return self.rows(name, found), how.model_copy(update={"learn_from": arm.learn_from or how.learn_from})
 
     # --- tests
 

@@ -16,12 +16,14 @@ A = TypeVar("A", bound=BaseModel)
 def by_name(
     names: Sequence[str], own: Mapping[str, A], standard: Mapping[str, A], each: Mapping[str, Mapping[str, A]]
 ) -> dict[str, A]:
-    """The arms that ``names`` stand for: a pattern of ``each`` for all of its arms, else the user's own, else standard.
+    """The arms that ``names`` stand for: a pattern of ``each`` for all of its arms, or one of them, else the user's own,
+    else standard.
 
     ``name@key=value,key=value`` changes keys of the arm, or of every arm of a pattern; ``key.sub=value`` reaches into
     a section that the arm has. Raises ValueError for a name, or a key of an arm, that there is not.
     """
-    known = {name: {name: arm} for name, arm in {**standard, **own}.items()} | dict(each)
+    single = {name: arm for pattern in each.values() for name, arm in pattern.items()}
+    known = {name: {name: arm} for name, arm in {**standard, **own, **single}.items()} | dict(each)
     arms: dict[str, A] = {}
     for name in names:
         base, at, changes = name.partition("@")

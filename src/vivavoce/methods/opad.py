@@ -20,6 +20,7 @@ from pydantic import Field
 from vivavoce.data.steps import Visited, visited
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import ActionRules
+from vivavoce.environments.environment import Episode
 from vivavoce.methods.acting import ActingSession
 from vivavoce.methods.distilling import DistilRecipe
 from vivavoce.methods.measured import Measured
@@ -120,17 +121,20 @@ async def _visited(
         rng = random.Random(seed_of(recipe.seed, seed, "episodes", i))
         drawn = rng.sample(problems, min(recipe.episodes, len(problems)))
         draws = [seed_of(recipe.seed, seed, i, n) for n in range(recipe.rollouts)]
-        gold = None
+        gold: list[Episode] = []
+        if any(arm.states == "gold" or arm.reference for arm in recipe.wanted.values()):
+            gold = await s.references(drawn, recipe.seed)
         for name, arm in recipe.wanted.items():
+            model, sampling, stage = students[name].of(seed), recipe.student.sampling(), f"iteration-{i}-seed-{seed}"
+            given = round(arm.reference * len(drawn))
+            episodes = gold[:] if arm.states == "gold" else gold[:given]
+            for draw in draws if arm.states == "student" else ():
+                episodes += await s.play(stage, model, drawn[given:], sampling, draw, s.task)
+            states = visited(episodes, groups, arm, seed_of(recipe.seed, seed, i))
             if arm.states == "gold":
-                gold = gold or await s.references(drawn, recipe.seed)
-                episodes = gold
-            else:
-                model, sampling = students[name].of(seed), recipe.student.sampling()
-                stage = f"iteration-{i}-seed-{seed}"
-                rounds = [await s.play(stage, model, drawn, sampling, draw, s.task) for draw in draws]
-                episodes = [episode for played in rounds for episode in played]
-            found[name, seed] = visited(episodes, groups, arm, seed_of(recipe.seed, seed, i))
+                await s.acts(stage, model, states, sampling, seed_of(recipe.seed, seed, i))
+                states = [state for state in states if state.actions]
+            found[name, seed] = states
     return found
 
 
@@ -146,9 +150,8 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    arms = [arm for arm in recipe.wanted.values() if arm.states == "student"]
     rounds = recipe.iterations * len(recipe.seeds) * recipe.episodes
-    acted = rounds * recipe.rollouts * len(arms)
+    acted = rounds * sum(recipe.rollouts if arm.states == "student" else 1 for arm in recipe.wanted.values())
     held = sum(arm.debates for arm in recipe.wanted.values()) * rounds
     return plan_actions(
         recipe, recipe.debate, acted, held, 1 + len(recipe.seeds) * len(recipe.wanted), recipe.expected_turns, measured

@@ -35,6 +35,8 @@ STANDARD: dict[str, StepArm] = {
     "one_step": StepArm(steps=1),
     "mean_over_steps": StepArm(over_steps="mean"),
     "act_again": StepArm(act_again=True),
+    "mixed": StepArm(reference=0.5),
+    "calls_only": StepArm(learn_from="calls"),
 }
 """Baselines and ablations by name; `opd` stands for one arm for each teacher, `self_debate` too."""
 

@@ -105,6 +105,11 @@ class OnPolicySettings(TrainSettings):
     reduction: Literal["sequence", "token"] = Field(
         default="sequence", description="Mean over the answers of their means over tokens (paper), or over all tokens."
     )
+    learn_from: Literal["answer", "calls"] = Field(
+        default="answer",
+        description="All tokens of an answer (paper), or those of its tool calls alone; an answer without calls then "
+        "counts for nothing.",
+    )
     never: tuple[str, ...] = Field(
         default=(), description="Tokens that teachers say to the committee only, inside an answer; see the prompt set."
     )

@@ -25,11 +25,12 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
 from vivavoce.agents.batch import Prompt
+from vivavoce.agents.call_text import call_spans
 from vivavoce.agents.decode import Decoder
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Sampling, State, View, digest, seed_of, to_json
 from vivavoce.train import checkpoint
-from vivavoce.train.alignment import same_tokenizer, trimmed
+from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
 from vivavoce.train.chunks import chunked_loss
 from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.foreign import Foreign, Reading
@@ -149,6 +150,14 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     if len(used) < settings.min_coverage * len(states):
         what = f"only {len(used)} of {len(states)} states fit {settings.max_length} tokens with their answers"
         raise DataError(what, str(out), "raise max_length, lower max_new_tokens, or lower min_coverage knowingly")
+    answers = [ids for prepared in used for ids in prepared.recorded]
+    if (
+        settings.learn_from == "calls"
+        and not settings.on_policy
+        and not any(of_calls(tokenizer, a).any() for a in answers)
+    ):
+        what = f"none of the {len(answers)} answers to learn from calls a tool"
+        raise DataError(what, str(out), "use learn_from: answer")
     if len(used) < len(states):
         logger.warning(
             "dropped %d of %d states over %d tokens", len(states) - len(used), len(states), settings.max_length
@@ -178,6 +187,16 @@ def _vocabularies(
             logger.warning("scorer %s has another tokenizer (%s): compared by bytes", scorer.spec.name, reasons[k][0])
     others = {k: s for k, s in enumerate(scorers) if reasons[k] and isinstance(s, OpenScorer)}
     return columns, {k: Foreign.of(s, tokenizer, columns) for k, s in others.items()}
+
+
+def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
+    """Which tokens of an answer write its tool calls, tags included: bool, one for each."""
+    pieces = token_bytes(tokenizer, ids)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    found = np.zeros(len(ids), bool)
+    for start, stop in call_spans(b"".join(pieces).decode("latin-1")):  # one character a byte; tags are ASCII
+        found |= (ends > start) & (ends - [len(piece) for piece in pieces] < stop)
+    return found
 
 
 class Steps(Dataset[dict[str, Any]]):
@@ -234,10 +253,10 @@ class OnPolicyTrainer(UpdateTrainer):
     ) -> None:
         super().__init__(model, arguments, steps)
         self.scorers, self.settings, self.method, self.columns, self.draws = scorers, settings, method, columns, seed
-        self._decoder = Decoder(bare(model), tokenizer)
+        self._decoder, self._tokenizer = Decoder(bare(model), tokenizer), tokenizer
         self._sums: dict[str, Tensor] = {}
         self.foreign: dict[int, Foreign] = {}
-        self.totals = {"answers": 0, "answer_tokens": 0, "truncated": 0, "scored_tokens": 0}
+        self.totals = dict.fromkeys(("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens"), 0)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -296,16 +315,22 @@ class OnPolicyTrainer(UpdateTrainer):
 
     def _factors(self, states: Sequence[Prepared], actions: Sequence[Action]) -> np.ndarray:
         """What each token counts in the loss, token after token of the actions; over all devices they sum to 1."""
-        sizes = np.array([len(a.ids) for a in actions])
-        counted = sizes if self.settings.reduction == "token" else np.ones(len(sizes))
+        learnt = [self._learnt(a.ids) for a in actions]
+        sizes = np.array([mask.sum() for mask in learnt])
+        counted = sizes if self.settings.reduction == "token" else (sizes > 0).astype(np.int64)
         weights = np.array([states[a.state].state.weight for a in actions])
         mine = torch.tensor(float((weights * counted).sum()), device=self.args.device, dtype=torch.float64)
         whole = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
-        each = weights * counted / sizes / whole
+        each = weights * counted / sizes.clip(1) / (whole or 1.0)  # an update in which nothing counts teaches nothing
         self.totals["answers"] += len(actions)
-        self.totals["answer_tokens"] += int(sizes.sum())
+        self.totals["answer_tokens"] += sum(len(a.ids) for a in actions)
+        self.totals["learnt_tokens"] += int(sizes.sum())
         self.totals["truncated"] += sum(not a.finished for a in actions)
-        return np.repeat(each, sizes)
+        return np.concatenate([one * mask for one, mask in zip(each, learnt, strict=True)])
+
+    def _learnt(self, ids: Sequence[int]) -> np.ndarray:
+        """Which tokens of an answer count: bool, one for each."""
+        return np.ones(len(ids), bool) if self.settings.learn_from == "answer" else of_calls(self._tokenizer, ids)
 
     def compute_loss(
         self,
@@ -441,4 +466,4 @@ class _Compared:
         return (values * factor).sum()
 
 
-__all__ = ["OnPolicyTrainer", "Steps", "train_on_policy"]
+__all__ = ["OnPolicyTrainer", "Steps", "of_calls", "train_on_policy"]
