@@ -11,7 +11,7 @@ from vivavoce.environments.bfcl.service import Refused, Service
 
 TODAY = date(2024, 10, 30)
 SEED = 141053
-"""Of all that is drawn: official conversations name numbers that Python's generator draws from it."""
+"""Of all that is drawn. It is upstream's: expected calls name ids that Python's generator draws from it."""
 AIRPORTS = {
     "Rivermist": "RMS",
     "Stonebrook": "SBK",

@@ -1,6 +1,6 @@
 """A car: doors, engine, fuel, brakes, climate, lights, tyres and navigation.
 
-Distances, zip codes and the shop are those that official conversations speak of.
+Its zip codes, distances and shop are upstream's, as far as they are known; what is not known is an error.
 """
 
 from __future__ import annotations
