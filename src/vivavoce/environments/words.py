@@ -28,15 +28,22 @@ class InWords:
     async def reset(self, task: str, seed: int) -> Observation:
         """Begin, with the tools at the end of the system message."""
         first = await self.environment.reset(task, seed)
+        self.tools = self.environment.tools
         told, messages = told_of(self.tools), first.messages
         if messages and messages[0]["role"] == "system":
             told, messages = f"{messages[0]['content']}\n\n{told}", messages[1:]
         return Observation(({"role": "system", "content": told}, *_answered(messages)), first.done)
 
     async def step(self, action: Action) -> Observation:
-        """Do it."""
+        """Do it. Tools that are on offer only now are told at the end of what is seen."""
         seen = await self.environment.step(action)
-        return Observation(_answered(seen.messages), seen.done)
+        added = [tool for tool in self.environment.tools if tool not in self.tools]
+        self.tools = self.environment.tools
+        messages = _answered(seen.messages)
+        if added and messages:
+            last: Message = {"role": "user", "content": f"{messages[-1]['content']}\n\n{told_of(added)}"}
+            messages = (*messages[:-1], last)
+        return Observation(messages, seen.done)
 
     def state(self) -> Any:
         """The environment's."""
