@@ -53,3 +53,13 @@ def test_the_official_rows_of_calls_are_as_many_as_the_page_says(bfcl: Path) -> 
     paths = [next(bfcl.glob(f"BFCL_v4_{category}.json*")) for category in CATEGORIES]
     rows = sum(1 for path in paths for _ in read_rows(path))
     assert f"All {rows:,} official rows" in PAGE
+
+
+def test_the_conversations_and_mutations_are_as_many_as_the_page_says(bfcl: Path) -> None:
+    from vivavoce.environments.bfcl.conversations import CATEGORIES, read_conversations
+    from vivavoce.tasks.bfcl_turns_checking import mutations
+
+    for category in CATEGORIES:
+        rows = read_conversations(bfcl, category).values()
+        made = sum(len(list(mutations(talk))) for talk in rows)
+        assert f"| {category} | {len(rows)} | {len(rows)} | {made:,} |" in PAGE

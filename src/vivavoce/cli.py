@@ -436,20 +436,23 @@ def check_tasks_command(
     """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
     from dataclasses import asdict
 
+    from vivavoce.tasks.bfcl_turns_checking import NAMES, check_bfcl_turns
     from vivavoce.tasks.checking import check_tasks
     from vivavoce.tasks.tau2_checking import DOMAINS, check_tau2
 
     off, made = 0, []
-    worlds = [name for name in task if name in {domain.name for domain in DOMAINS}]
-    others = [name for name in task if name not in worlds]
-    tasks = check_tasks(data, others) if others or not task else ()
-    for c in chain(tasks, check_tau2(data, worlds) if worlds or not task else ()):
+    desks = [name for name in task if name in {domain.name for domain in DOMAINS}]
+    talks = [name for name in task if name in NAMES]
+    others = [name for name in task if name not in (*desks, *talks)]
+    parts = [(check_tasks, others), (check_tau2, desks), (check_bfcl_turns, talks)]
+    for c in chain.from_iterable(check(data, named) for check, named in parts if named or not task):
         off += len(c.off)
         made.append(asdict(c))
         if as_json:
             continue
         typer.echo(
             f"{c.task:14} {c.rows:6,} rows  {c.accepted:6,} gold accepted  {c.rejected:6,} wrong rejected  "
+            + (f"{c.apart:6,} wrong ones counted apart  " if c.apart else "")
             + (f"{c.solutions_accepted:6,} of {c.solutions:,} solutions accepted  " if c.solutions else "")
             + f"({', '.join(c.files)})"
         )

@@ -207,3 +207,15 @@ def test_a_debate_without_any_change_is_shown_too(tmp_path: Path) -> None:
 
 def test_equal_runs_give_equal_pages(run: Path) -> None:
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_errors_by_step_are_shown_where_students_acted(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert "Errors by step" not in page_of(run).text
+    found = json.loads((run / "results.json").read_text("utf-8"))
+    steps = {"turns": 2.5, "wrong_by_step": [[0, 4], [3, 4]], "wrong_after_best": [1, 8], "wrong_after_wrong": [0, 0]}
+    norms = {"mean": 0.02, "greatest": 0.1, "spread": 0.5}
+    found |= {"steps": {"student": steps}, "gradient_norms": {"student": norms}}
+    (run / "results.json").write_text(json.dumps(found), "utf-8")
+    text = page_of(run).text
+    assert re.search(r"Errors by step .* student 0 75.0 12.5 2.5 0.020 ± 0.010", text)

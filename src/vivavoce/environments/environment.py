@@ -58,6 +58,7 @@ class Environment(Protocol):
 
     name: str
     tools: tuple[Tool, ...]
+    """On offer now; a reset may change them, and a step may add some."""
     tells_tools: bool
     """Whether the messages say what the tools are; otherwise they are offered beside the messages."""
     limits: Limits

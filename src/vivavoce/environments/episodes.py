@@ -22,13 +22,13 @@ async def play(
     Tools are offered in the backend's own form where it has one, unless the environment tells them in words. A call
     that fails for good ends the episode (``no_action``); the steps before it are kept.
     """
-    if takes_tools(agent) and not environment.tells_tools:
-        sampling = replace(sampling, tools=environment.tools)
+    offered = takes_tools(agent) and not environment.tells_tools
     begun = time.monotonic()
 
     async def act(said: Sequence[Message], step: int) -> Action | Ended:
         left = environment.limits.time_s - (time.monotonic() - begun)
-        call = journal.call(agent, list(said), sampling, seed_of(seed, task, "step", step), stage="act", problem=task)
+        drawn = replace(sampling, tools=environment.tools) if offered else sampling
+        call = journal.call(agent, list(said), drawn, seed_of(seed, task, "step", step), stage="act", problem=task)
         try:
             answered = await asyncio.wait_for(call, left)
         except TimeoutError:

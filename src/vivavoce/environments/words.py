@@ -32,12 +32,19 @@ class InWords:
     async def reset(self, task: str, seed: int) -> Observation:
         """Begin, with the tools at the end of the system message."""
         first = await self.environment.reset(task, seed)
+        self.tools = self.environment.tools
         return Observation(told_in_words(first.messages, self.tools), first.done)
 
     async def step(self, action: Action) -> Observation:
-        """Do it."""
+        """Do it. Tools that are on offer only now are told at the end of what is seen."""
         seen = await self.environment.step(action)
-        return Observation(_answered(seen.messages), seen.done)
+        added = [tool for tool in self.environment.tools if tool not in self.tools]
+        self.tools = self.environment.tools
+        messages = _answered(seen.messages)
+        if added and messages:
+            last: Message = {"role": "user", "content": f"{messages[-1]['content']}\n\n{told_of(added)}"}
+            messages = (*messages[:-1], last)
+        return Observation(messages, seen.done)
 
     def state(self) -> Any:
         """The environment's."""

@@ -16,8 +16,8 @@ A = TypeVar("A", bound=BaseModel)
 def by_name(
     names: Sequence[str], own: Mapping[str, A], standard: Mapping[str, A], each: Mapping[str, Mapping[str, A]]
 ) -> dict[str, A]:
-    """The arms that ``names`` stand for: a pattern of ``each`` for all of its arms, or one of them, else the user's own,
-    else standard.
+    """The arms that ``names`` stand for: a pattern of ``each`` for all of its arms; one of those, the user's own, or a
+    standard one for itself.
 
     ``name@key=value,key=value`` changes keys of the arm, or of every arm of a pattern; ``key.sub=value`` reaches into
     a section that the arm has. Raises ValueError for a name, or a key of an arm, that there is not.

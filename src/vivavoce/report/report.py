@@ -90,6 +90,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seeds", "Training seeds", compared),
         ("tests", "Paired tests", compared.get("tests")),
         ("groups", "By group", len(compared.get("groups", ())) > 1),
+        ("steps", "Errors by step", compared.get("steps")),
         ("further", "Other tests", compared.get("further")),
         ("tokens", "Tokens", compared),
         ("training", "Training curves", made["panels"]),
@@ -130,6 +131,8 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and t.b.startswith("vote:debate") and t.a in strongest],
         "groups": {g: c["n"] for g, c in results["arms"][0]["groups"].items()},
+        "steps": results.get("steps", {}),
+        "gradient_norms": results.get("gradient_norms", {}),
         "spread": {
             name: {s["seed"]: s["accuracy"] for s in arm["seeds"]}
             for name, arm in arms.items()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.agents.call_text import FORMAT, read_calls, write_call
+from vivavoce.environments.bfcl.documents import json_schema
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, ToolCall
 from vivavoce.tasks import Task
@@ -42,7 +43,6 @@ CATEGORIES = (
 )
 OFFICIAL = [{"test_path": f"bfcl/BFCL_v4_{category}.json*"} for category in CATEGORIES]
 _NONE = "None of the functions fits."
-_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
 
 
 class Options(Official):
@@ -150,17 +150,5 @@ def _question(turns: Sequence[Sequence[Mapping[str, str]]], functions: Sequence[
     (said,) = turns
     alone = len(said) == 1
     words = said[0]["content"] if alone else "\n\n".join(f"{m['role'].title()}: {m['content']}" for m in said)
-    offered = (json.dumps(_schema(function), ensure_ascii=False) for function in functions)
+    offered = (json.dumps(json_schema(function), ensure_ascii=False) for function in functions)
     return "\n".join([words, "", "Functions:", *offered])
-
-
-def _schema(schema: Any) -> Any:
-    """The schema in JSON Schema's own types."""
-    if isinstance(schema, list):
-        return [_schema(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    plain = {key: _schema(value) for key, value in schema.items()}
-    if isinstance(kind := plain.get("type"), str) and kind in _TYPES:
-        plain |= {"type": _TYPES[kind]}
-    return {key: value for key, value in plain.items() if not (key == "type" and value is None)}

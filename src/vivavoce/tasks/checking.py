@@ -39,6 +39,8 @@ class Checked:
     """Rows whose gold answer, written as the task asks for it, is graded right."""
     rejected: int = 0
     """Rows of whose wrong answers every one is graded wrong."""
+    apart: int = 0
+    """Wrong answers that nothing tells from right ones; ``odd`` says of each why."""
     solutions: int = 0
     solutions_accepted: int = 0
     """Rows whose official solution is graded right."""

@@ -1,0 +1,62 @@
+"""What a service is: a state made from a configuration, and methods that are the functions an agent may call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+from pydantic_core import to_jsonable_python
+
+from vivavoce.environments.functions import Refused, Toolbox
+from vivavoce.records import ToolCall
+
+
+class Service:
+    """One of BFCL's classes. Every public method is a function; what it will not do it says with ``Refused``.
+
+    Attributes that begin with an underscore decide what functions return, and are no part of what a turn is judged by:
+    where one stands in the file system, how hard a pedal is pressed.
+    """
+
+    NAME: ClassVar[str]
+    """In ``involved_classes`` and ``initial_config``."""
+    DOCUMENT: ClassVar[str]
+    """File of its functions' documents."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Begin. The configuration is the service's own: it may keep and change what is in it."""
+        raise NotImplementedError
+
+
+@cache
+def functions_of(service: type[Service]) -> Toolbox[Service]:
+    """Its functions."""
+    return Toolbox([f for name, f in vars(service).items() if callable(f) and not name.startswith("_")])
+
+
+def called(services: Sequence[Service], call: ToolCall) -> Any:
+    """What the function of one of the services returns, as JSON; ``{"error": …}`` where it will not."""
+    for service in services:
+        functions = functions_of(type(service))
+        if any(tool.name == call.name for tool in functions.tools):
+            try:
+                return to_jsonable_python(functions.call(service, call))
+            except (ValueError, LookupError, ArithmeticError) as error:
+                return {"error": str(error)}
+    return {"error": f"there is no function {call.name!r}"}
+
+
+def states_of(services: Sequence[Service]) -> dict[str, dict[str, Any]]:
+    """All that decides what functions return, service by service."""
+    return {service.NAME: to_jsonable_python(vars(service)) for service in services}
+
+
+def judged(states: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The part of the states by which a turn is judged."""
+    return {
+        name: {key: value for key, value in state.items() if not key.startswith("_")} for name, state in states.items()
+    }
+
+
+__all__ = ["Refused", "Service", "called", "functions_of", "judged", "states_of"]

@@ -1,0 +1,158 @@
+"""A conversation of BFCL as an environment.
+
+::
+
+    action with calls ──▶ functions of the services ──▶ their results
+    action of words   ──▶ the turn is judged        ──▶ the user's next message, or there is none: done
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from vivavoce.agents.call_text import write_call
+from vivavoce.environments.bfcl.conversations import Conversation, read_conversations
+from vivavoce.environments.bfcl.service import called, judged, states_of
+from vivavoce.environments.environment import Action, Limits, Observation
+from vivavoce.errors import DataError
+from vivavoce.plugins import near
+from vivavoce.records import Message, Tool, ToolCall
+
+_MORE = "You can call more functions now. Please do it with them."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a turn's expected calls leave and return."""
+
+    states: dict[str, Any]
+    results: list[Any]
+
+
+class SeveralTurns:
+    """One category of conversations as an :class:`~vivavoce.environments.environment.Environment` that
+    knows what is best.
+
+    The functions on offer change: each conversation has those of its own services, and in ``miss_func`` some are
+    given only in a later turn. A turn is right where, once the agent has said something without a call, what is judged
+    of every service equals what the expected calls leave, and the results of the turn's expected calls are among those
+    that the agent has had so far; where calls are expected, one has to be made. An episode succeeds where every turn
+    is right.
+
+    Args:
+        category: One of :data:`~vivavoce.environments.bfcl.conversations.CATEGORIES`.
+        data: Folder of the official files.
+        limits: Of an episode.
+        actions: That an agent may take in one turn; after them the episode is over. Upstream has 20.
+
+    Raises DataError where a file cannot be read.
+    """
+
+    tells_tools = False
+
+    def __init__(
+        self,
+        category: str,
+        data: Path,
+        limits: Limits = Limits(turns=200),  # noqa: B008 (frozen)
+        actions: int = 20,
+    ) -> None:
+        self.name, self.limits, self._most = f"bfcl_multi_turn_{category}", limits, actions
+        self.conversations = read_conversations(data, category)
+        self.tools: tuple[Tool, ...] = ()
+        self._outcomes: dict[str, list[Outcome]] = {}
+
+    async def reset(self, task: str, seed: int) -> Observation:
+        """The user's first message. Raises DataError where there is no such conversation."""
+        if task not in self.conversations:
+            said = near(task, list(self.conversations)[:20])
+            raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of the official file")
+        self._talk = self.conversations[task]
+        self._services, self._results, self._amiss = self._talk.begun(), list[Any](), list[str]()
+        self._turn = -1
+        return self._next()
+
+    async def step(self, action: Action) -> Observation:
+        """Call the functions, or end the turn."""
+        self._taken += 1
+        if action.malformed or action.calls:
+            answers = [f"Error: {action.malformed}"] if action.malformed else [*map(self._answer, action.calls)]
+            return Observation(tuple(map(_tool, answers)), done=self._taken >= self._most)
+        self._judge()
+        return self._next()
+
+    def state(self) -> Any:
+        """The services, and how far the conversation is."""
+        states = states_of(self._services)
+        return {"turn": self._turn, "actions": self._taken, "services": states, "amiss": self._amiss}
+
+    def succeeded(self) -> bool | None:
+        """Whether every turn is over, and nothing :meth:`amiss`."""
+        return self._turn == len(self._talk.turns) and not self._amiss
+
+    def best(self) -> tuple[str, ...]:
+        """The next of the turn's expected calls, those of one function in a row together; else words: the reference."""
+        turn = self._talk.turns[self._turn]
+        if wanted := turn.expected[self._ahead :]:
+            return ("\n".join(write_call(call) for call in takewhile(lambda one: one.name == wanted[0].name, wanted)),)
+        return ("It is done." if turn.expected else "For that something is missing.",)
+
+    def amiss(self) -> list[str]:
+        """What was not as it should be, turn by turn."""
+        return list(self._amiss)
+
+    def outcomes(self, talk: Conversation) -> list[Outcome]:
+        """What the expected calls of each turn leave and return."""
+        if talk.id not in self._outcomes:
+            services, found = talk.begun(), list[Outcome]()
+            for turn in talk.turns:
+                results = [called(services, call) for call in turn.expected]
+                found.append(Outcome(judged(states_of(services)), results))
+            self._outcomes[talk.id] = found
+        return self._outcomes[talk.id]
+
+    def _next(self) -> Observation:
+        self._turn, self._taken, self._called, self._ahead = self._turn + 1, 0, False, 0
+        if self._turn == len(self._talk.turns):
+            return Observation((), done=True)
+        self.tools = self._talk.offered(self._turn)
+        said = self._talk.turns[self._turn].said or _MORE
+        return Observation(({"role": "user", "content": said},))
+
+    def _answer(self, call: ToolCall) -> str:
+        if call.name not in {tool.name for tool in self.tools}:
+            return to_json({"error": f"there is no function {call.name!r}"}).decode()
+        self._called = True
+        self._ahead += call in self._talk.turns[self._turn].expected[self._ahead : self._ahead + 1]
+        self._results.append(result := called(self._services, call))
+        return to_json(result).decode()
+
+    def _judge(self) -> None:
+        outcome = self.outcomes(self._talk)[self._turn]
+        calls = self._talk.turns[self._turn].expected
+        off = [
+            f"{name} is not as it should be"
+            for name, state in judged(states_of(self._services)).items()
+            if state != outcome.states[name]
+        ]
+        if calls and not self._called:
+            off.append("nothing was called")
+        left = list(self._results)
+        for call, result in zip(calls, outcome.results, strict=True):
+            if result in left:
+                left.remove(result)
+            else:
+                off.append(f"nothing returned what {call.name} was to return")
+        self._amiss += [f"turn {self._turn + 1}: {one}" for one in off]
+
+
+def _tool(content: str) -> Message:
+    return {"role": "tool", "content": content}
+
+
+__all__ = ["Outcome", "SeveralTurns"]
