@@ -35,6 +35,8 @@ COMMANDS = [
     "bench sft",
     "bench tree-dpo",
     "bench on-policy",
+    "bench scaling",
+    "bench gpu",
     "bench sandbox",
 ]
 
