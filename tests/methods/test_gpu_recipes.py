@@ -49,7 +49,7 @@ def models(tau2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def customers(tau2: Path, models: list[str], *changes: str) -> opad.Options:
     user = next(change.replace("student.model", "user.model") for change in models if "student.model" in change)
-    few = ["task.train_limit=3", "task.test_limit=2", "task.turns=2", "episodes=2", "iterations=2"]
+    few = ["task.train_limit=3", "task.test_limit=2", "task.turns=3", "episodes=2", "iterations=2"]
     arms = "arms=[debate_opd, gold_states]"
     own = [user, "user.dtype=float32", "user.max_new_tokens=32", f"task.path={tau2}", arms, *few, *changes]
     made = load_recipe(RECIPES / "opad_tau2_qwen3.yaml", [*models, *own])
@@ -148,7 +148,8 @@ def test_lengths_are_examined_before_anything_is_asked(tau2: Path, models: list[
 
 def test_a_plan_needs_neither_weights_nor_network(tau2: Path) -> None:
     made = load_recipe(RECIPES / "opad_tau2_qwen3.yaml", [f"task.path={tau2}"])
-    planned = {(p.stage, p.agent): p for p in opad.plan(made)}  # type: ignore[arg-type]
+    assert isinstance(made, opad.Options)
+    planned = {(p.stage, p.agent): p for p in opad.plan(made)}
     act, user = planned["act", "student"], planned["user", "customer"]
     played = 4 * 74 * 2 + 20 * (1 + 2)
     assert act.calls.least == played

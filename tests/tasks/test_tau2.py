@@ -14,6 +14,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.environments.environment import Demonstrator, Episode, Guide
 from vivavoce.environments.episodes import play, read, reference
+from vivavoce.environments.tau2.desk import Tau2
 from vivavoce.environments.words import InWords
 from vivavoce.errors import AgentError, DataError
 from vivavoce.methods.episode_lengths import episode_lengths
@@ -91,7 +92,8 @@ def test_who_is_cut_off_has_not_succeeded_though_nothing_is_amiss(tau2: Path, tm
     with Journal(tmp_path / "journal.sqlite") as journal:
         episode = asyncio.run(play(InWords(world), talkative, "10", 0, Sampling(), journal))
     assert (episode.ended, episode.success) == ("turns", False), "task 10 wants nothing changed"
-    assert world.amiss() == []  # type: ignore[attr-defined]
+    assert isinstance(world, Tau2)
+    assert world.amiss() == []
 
 
 def test_a_model_may_play_the_customer(tau2: Path, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_calls_alone_may_count_and_answers_without_any_are_refused(
         train_on_policy(folders["student"], plain, how, tmp_path / "none", seed=0)
     said = [replace(s, recorded=(Completion(f"Bob said 42. {call} It is so.", "n"),)) for s in plain]
     ids = answer_ids(words, said[0].recorded[0].text)
-    learnt = [words.decode([i]) for i, mine in zip(ids, of_calls(words, ids), strict=True) if mine]
+    learnt = [str(words.decode([i])) for i, mine in zip(ids, of_calls(words, ids), strict=True) if mine]
     assert call in "".join(learnt)
     assert len("".join(learnt)) <= len(call) + 8, "tokens at the edges may hold a letter more"
     done = train_on_policy(folders["student"], said, how, tmp_path / "calls", seed=0)
