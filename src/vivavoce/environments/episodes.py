@@ -7,10 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from vivavoce.agents import Agent, takes_tools
+from vivavoce.agents import Agent
 from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Action, Demonstrator, Ended, Environment, Episode, Guide, Step, Tool
+from vivavoce.environments.words import offering
 from vivavoce.records import Message, Reply, Sampling, Status, ToolCall, digest, seed_of
 
 
@@ -22,12 +23,11 @@ async def play(
     Tools are offered in the backend's own form where it has one, unless the environment tells them in words. A call
     that fails for good ends the episode (``no_action``); the steps before it are kept.
     """
-    offered = takes_tools(agent) and not environment.tells_tools
     begun = time.monotonic()
 
     async def act(said: Sequence[Message], step: int) -> Action | Ended:
         left = environment.limits.time_s - (time.monotonic() - begun)
-        drawn = replace(sampling, tools=environment.tools) if offered else sampling
+        drawn = offering(sampling, environment, agent)
         call = journal.call(agent, list(said), drawn, seed_of(seed, task, "step", step), stage="act", problem=task)
         try:
             answered = await asyncio.wait_for(call, left)

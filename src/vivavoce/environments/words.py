@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.call_text import response
 from vivavoce.environments.environment import Action, Demonstrator, Environment, Guide, Observation, Tool
-from vivavoce.records import Message
+from vivavoce.records import Message, Sampling
 
 
 class InWords:
@@ -68,6 +69,13 @@ def told_in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[M
     return {"role": "system", "content": told}, *_answered(messages)
 
 
+def offering(sampling: Sampling, environment: Environment, agent: Agent) -> Sampling:
+    """The sampling that offers the environment's tools as they are now, where they are not told in words."""
+    if environment.tells_tools or not takes_tools(agent):
+        return sampling
+    return replace(sampling, tools=environment.tools)
+
+
 def told_of(tools: Sequence[Tool]) -> str:
     """The tools for a system message, and how to call them."""
     schemas = "\n".join(json.dumps(tool.schema(), ensure_ascii=False) for tool in tools)
@@ -93,4 +101,4 @@ def _answered(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-__all__ = ["InWords", "for_agent", "told_in_words", "told_of"]
+__all__ = ["InWords", "for_agent", "offering", "told_in_words", "told_of"]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from vivavoce.agents import takes_tools
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.steps import Visited, step_states, was_best
 from vivavoce.debate.rules import ActionRules
 from vivavoce.environments.environment import Environment, Episode, Guide
 from vivavoce.environments.episodes import play, reference, shows
-from vivavoce.environments.words import for_agent
+from vivavoce.environments.words import for_agent, offering
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged
 from vivavoce.graph import Graph
@@ -133,19 +131,18 @@ class ActingSession(DistilSession):
         As in an episode, what was cut off or has no words is no example.
         """
         agent, gate = self._agent(self.recipe.student, model=str(model[0])), asyncio.Semaphore(self.recipe.in_flight)
-        tools = self._acting(self.task).environment()
-        if takes_tools(agent) and not tools.tells_tools:
-            sampling = replace(sampling, tools=tools.tools)
+        drawn = offering(sampling, self._acting(self.task).environment(), agent)
+        with self.run.counting(f"actions of {stage}", len(seen)) as advance:
 
-        async def one(state: Visited) -> None:
-            id, said = state.problem.id, list(state.problem.history)
-            async with gate:
-                call = self.run.journal.call(agent, said, sampling, seed_of(seed, id), stage="act", problem=id)
-                reply = (answered := await call).reply
-            if reply is not None and reply.finish != "length" and reply.text.strip():
-                state.actions.append(Completion(reply.text, answered.key))
+            async def one(state: Visited) -> None:
+                id, said = state.problem.id, list(state.problem.history)
+                async with gate:
+                    call = self.run.journal.call(agent, said, drawn, seed_of(seed, id), stage="act", problem=id)
+                    reply = (answered := await call).reply
+                advance()
+                if reply is not None and reply.finish != "length" and reply.text.strip():
+                    state.actions.append(Completion(reply.text, answered.key))
 
-        with self.run.counting(f"actions of {stage}", len(seen)):
             await asyncio.gather(*map(one, seen))
         await agent.aclose()
 

@@ -150,14 +150,11 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     if len(used) < settings.min_coverage * len(states):
         what = f"only {len(used)} of {len(states)} states fit {settings.max_length} tokens with their answers"
         raise DataError(what, str(out), "raise max_length, lower max_new_tokens, or lower min_coverage knowingly")
-    answers = [ids for prepared in used for ids in prepared.recorded]
-    if (
-        settings.learn_from == "calls"
-        and not settings.on_policy
-        and not any(of_calls(tokenizer, a).any() for a in answers)
-    ):
-        what = f"none of the {len(answers)} answers to learn from calls a tool"
-        raise DataError(what, str(out), "use learn_from: answer")
+    if settings.learn_from == "calls" and not settings.on_policy:
+        answers = [ids for prepared in used for ids in prepared.recorded]
+        if not any(of_calls(tokenizer, ids).any() for ids in answers):
+            what = f"none of the {len(answers)} answers to learn from calls a tool"
+            raise DataError(what, str(out), "use learn_from: answer")
     if len(used) < len(states):
         logger.warning(
             "dropped %d of %d states over %d tokens", len(states) - len(used), len(states), settings.max_length

@@ -155,7 +155,8 @@ class OpenScorer:
         ``views`` are those of the update's states. Raises AssertionError where there are not N rows for N tokens.
         """
         kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in actions]
-        new = iter(self._hidden(views, [a for a, part in zip(actions, kept, strict=True) if part is None]))
+        missing = [action for action, part in zip(actions, kept, strict=True) if part is None]
+        new = iter(self._hidden(views, missing) if missing else ())
         return torch.cat([next(new) if part is None else part for part in kept])
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vivavoce.environments.bfcl.service import Refused, Service
+from vivavoce.environments.bfcl.service import Refused, Service, known
 
 
 class Posts(Service):
@@ -125,9 +125,7 @@ class Posts(Service):
             raise Refused("log in first, by authenticate_twitter")
 
     def _tweet(self, tweet_id: int) -> dict[str, Any]:
-        if tweet_id not in self.tweets:
-            raise Refused(f"there is no tweet {tweet_id}")
-        return self.tweets[tweet_id]
+        return known(self.tweets, tweet_id, f"tweet {tweet_id}")
 
 
 __all__ = ["Posts"]

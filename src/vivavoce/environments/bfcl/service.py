@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic_core import to_jsonable_python
 
 from vivavoce.environments.functions import Refused, Toolbox
 from vivavoce.records import ToolCall
 
+K = TypeVar("K")
+V = TypeVar("V")
 
-class Service:
+
+class Service(ABC):
     """One of BFCL's classes. Every public method is a function; what it will not do it says with ``Refused``.
 
     Attributes that begin with an underscore decide what functions return, and are no part of what a turn is judged by:
@@ -24,9 +28,16 @@ class Service:
     DOCUMENT: ClassVar[str]
     """File of its functions' documents."""
 
+    @abstractmethod
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Begin. The configuration is the service's own: it may keep and change what is in it."""
-        raise NotImplementedError
+
+
+def known(items: Mapping[K, V], key: K, what: str) -> V:
+    """The item of a key. Raises Refused, with ``what`` it is in words, where there is none."""
+    if key not in items:
+        raise Refused(f"there is no {what}")
+    return items[key]
 
 
 @cache
@@ -59,4 +70,4 @@ def judged(states: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     }
 
 
-__all__ = ["Refused", "Service", "called", "functions_of", "judged", "states_of"]
+__all__ = ["Refused", "Service", "called", "functions_of", "judged", "known", "states_of"]

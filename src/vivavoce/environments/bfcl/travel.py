@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Literal
 
-from vivavoce.environments.bfcl.service import Refused, Service
+from vivavoce.environments.bfcl.service import Refused, Service, known
 
 TODAY = date(2024, 10, 30)
 SEED = 141053
@@ -267,14 +267,10 @@ class Travel(Service):
             raise Refused("the access token is not valid")
 
     def _card(self, card_id: str) -> dict[str, Any]:
-        if card_id not in self.credit_card_list:
-            raise Refused(f"there is no card {card_id!r}")
-        return self.credit_card_list[card_id]
+        return known(self.credit_card_list, card_id, f"card {card_id!r}")
 
     def _booking(self, booking_id: str) -> dict[str, Any]:
-        if booking_id not in self.booking_record:
-            raise Refused(f"there is no booking {booking_id!r}")
-        return self.booking_record[booking_id]
+        return known(self.booking_record, booking_id, f"booking {booking_id!r}")
 
     def _number(self, low: int, high: int) -> str:
         """The next number drawn, as text."""
