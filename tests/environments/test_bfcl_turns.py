@@ -16,11 +16,11 @@ from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.call_text import write_call
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
-from vivavoce.environments.bfcl.conversations import CATEGORIES
+from vivavoce.environments.bfcl.conversations import CATEGORIES, Conversation, read_conversations
 from vivavoce.environments.bfcl.file_system import FileSystem
 from vivavoce.environments.bfcl.service import called
 from vivavoce.environments.bfcl.several_turns import SeveralTurns
-from vivavoce.environments.environment import Action, Environment, Episode, Guide, Observation
+from vivavoce.environments.environment import Action, Demonstrator, Environment, Episode, Observation
 from vivavoce.environments.episodes import play, reference
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import DataError
@@ -32,17 +32,17 @@ WORDS = Action("Done.")
 
 @pytest.fixture(scope="module")
 def base(bfcl: Path) -> SeveralTurns:
-    return SeveralTurns("base", bfcl)
+    return SeveralTurns(read_conversations(bfcl, "base"))
 
 
 @pytest.fixture(scope="module")
 def miss_func(bfcl: Path) -> SeveralTurns:
-    return SeveralTurns("miss_func", bfcl)
+    return SeveralTurns(read_conversations(bfcl, "miss_func"))
 
 
 @pytest.fixture(scope="module")
 def long_context(bfcl: Path) -> SeveralTurns:
-    return SeveralTurns("long_context", bfcl)
+    return SeveralTurns(read_conversations(bfcl, "long_context"))
 
 
 def calls(*said: tuple[str, dict[str, Any]]) -> Action:
@@ -65,7 +65,7 @@ def expected(world: SeveralTurns, task: str) -> list[list[ToolCall]]:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_expected_calls_pass_and_every_mutation_that_leaves_a_trace_fails(category: str, bfcl: Path) -> None:
     """Every so-manieth row; ``viva check-tasks`` goes through all of them."""
-    world = SeveralTurns(category, bfcl)
+    world = SeveralTurns(read_conversations(bfcl, category))
     for talk in islice(world.conversations.values(), 0, None, 9):
         assert played(world, talk, [turn.expected for turn in talk.turns]) == [], talk.id
         made = list(mutations(talk))
@@ -150,7 +150,7 @@ def test_a_result_of_an_earlier_turn_counts_but_something_has_to_be_called(base:
 
 
 def test_after_too_many_actions_in_a_turn_it_is_over_and_no_success(bfcl: Path) -> None:
-    world = SeveralTurns("base", bfcl, actions=3)
+    world = SeveralTurns(read_conversations(bfcl, "base"), actions=3)
     seen = after(world, "multi_turn_base_1", *[calls(("ls", {"a": True}))] * 3)
     assert [one.done for one in seen] == [False, False, False, True]
     assert world.succeeded() is False
@@ -172,7 +172,7 @@ def test_a_function_can_be_called_from_the_turn_on_in_which_it_is_given(miss_fun
 
 
 def test_who_acts_before_the_user_has_said_enough_is_wrong(bfcl: Path) -> None:
-    world = SeveralTurns("miss_param", bfcl)
+    world = SeveralTurns(read_conversations(bfcl, "miss_param"))
     task, asked = next(
         (talk.id, turn)
         for talk in world.conversations.values()
@@ -197,8 +197,7 @@ def test_long_context_is_long_and_its_expected_calls_follow_from_what_is_there(
     long_context: SeveralTurns, base: SeveralTurns
 ) -> None:
     def returned(world: SeveralTurns, row: int, *made: tuple[str, dict[str, Any]]) -> Any:
-        category = world.name.removeprefix("bfcl_")
-        services = world.conversations[f"{category}_{row}"].begun()
+        services = _row(world, row).begun()
         return [called(services, ToolCall(*call)) for call in made][-1]
 
     usage = (("cd", {"folder": "data"}), ("du", {"human_readable": True}))
@@ -219,7 +218,12 @@ def test_long_context_is_long_and_its_expected_calls_follow_from_what_is_there(
 
 
 def _files(world: SeveralTurns, row: int) -> Any:
-    return world.conversations[f"{world.name.removeprefix('bfcl_')}_{row}"].config[FileSystem.NAME]
+    return _row(world, row).config[FileSystem.NAME]
+
+
+def _row(world: SeveralTurns, row: int) -> Conversation:
+    (talk,) = (talk for id, talk in world.conversations.items() if id.endswith(f"_{row}"))
+    return talk
 
 
 def test_an_episode_leaves_nothing_behind_for_the_next(base: SeveralTurns) -> None:
@@ -235,8 +239,8 @@ def test_an_episode_leaves_nothing_behind_for_the_next(base: SeveralTurns) -> No
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_reference_makes_the_expected_calls_and_succeeds(category: str, bfcl: Path) -> None:
-    world = SeveralTurns(category, bfcl)
-    assert isinstance(world, Guide)
+    world = SeveralTurns(read_conversations(bfcl, category))
+    assert isinstance(world, Demonstrator)
     for talk in islice(world.conversations.values(), 13, None, 25):  # row 38 removes 30 files in long_context
         episode = asyncio.run(reference(world, talk.id, 1))
         assert (episode.ended, episode.success) == ("done", True)
@@ -317,7 +321,7 @@ def written(folder: Path, bfcl: Path, row: dict[str, Any], answer: dict[str, Any
     (folder / "multi_turn_func_doc").symlink_to(bfcl / "multi_turn_func_doc")
     (folder / name).write_text(json.dumps(row), "utf-8")
     (folder / "possible_answer" / name).write_text(json.dumps({"id": "r", "ground_truth": [["pwd()"]], **answer}))
-    return SeveralTurns("base", folder)
+    return SeveralTurns(read_conversations(folder, "base"))
 
 
 def test_every_class_can_be_played_in_one_conversation(bfcl: Path, tmp_path: Path) -> None:
@@ -343,7 +347,7 @@ def test_an_unknown_task_and_a_missing_folder_are_said(base: SeveralTurns, tmp_p
     with pytest.raises(DataError, match="there is no task 'multi_turn_base_9999'"):
         asyncio.run(base.reset("multi_turn_base_9999", 0))
     with pytest.raises(DataError, match="cannot read the file"):
-        SeveralTurns("base", tmp_path)
+        SeveralTurns(read_conversations(tmp_path, "base"))
 
 
 def test_the_command_line_checks_a_named_category(bfcl: Path) -> None:

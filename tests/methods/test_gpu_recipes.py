@@ -175,6 +175,21 @@ def test_who_plays_a_customer_needs_a_name_of_its_own_and_a_task_with_one(
         asyncio.run(opad.distill(halls, run))
 
 
+def test_conversations_of_several_turns_are_played_debated_and_learnt_from(
+    tau2: Path, bfcl: Path, models: list[str], tmp_path: Path
+) -> None:
+    few = "categories: [miss_func], train_limit: 1, test_limit: 1, turns: 2"
+    made = customers(tau2, models, f"task={{name: bfcl_multi_turn, path: {bfcl}, {few}}}", "user=null", "iterations=1")
+    with open_run(tmp_path / "run", made) as run:
+        found = asyncio.run(opad.distill(made, run))
+    assert [(arm["name"], arm["n"]) for arm in found["arms"]] == [("student", 1), ("debate_opd", 1), ("gold_states", 1)]
+    assert "steps" not in found or not found["steps"], "it shows one way, and does not know what is best"
+    own, gold = rows(tmp_path / "run", "debate_opd.0-0"), rows(tmp_path / "run", "gold_states.0-0")
+    assert own
+    assert all("<tools>" in row.prompt[0]["content"] for row in own)
+    assert any("<tool_response>" in message["content"] for row in gold for message in row.prompt)
+
+
 @needs_sandbox
 def test_programs_are_debated_learnt_from_and_run(official: Path, models: list[str], tmp_path: Path) -> None:
     data = [

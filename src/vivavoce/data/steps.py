@@ -9,13 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from vivavoce.agents.call_text import read_calls
 from vivavoce.data.states import Debated, Supervised, Supervision, states
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
 from vivavoce.records import Completion, Problem, State, seed_of
-from vivavoce.tasks.acting import situation
+from vivavoce.tasks.acting import situation, was_best
 
 
 class Stepwise(Supervision):
@@ -105,12 +104,6 @@ def _chosen(episode: Episode, how: Stepwise, rng: random.Random) -> list[int]:
     return [i for i in usable if not was_best(episode, i)][:1]
 
 
-def was_best(episode: Episode, step: int) -> bool:
-    """Whether an action does what one of the best does; the words around its calls do not count."""
-    done, best = episode.steps[step].action, episode.steps[step].best
-    return not done.malformed and any(done.calls == tuple(read_calls(text)) for text in best)
-
-
 def step_states(
     seen: Iterable[Visited],
     graphs: Mapping[str, Graph],
@@ -140,4 +133,4 @@ def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Grap
     return Graph(one.problem, held.nodes if held else (), held.stopped if held else "cap")
 
 
-__all__ = ["Stepwise", "Visited", "step_states", "visited", "was_best"]
+__all__ = ["Stepwise", "Visited", "step_states", "visited"]

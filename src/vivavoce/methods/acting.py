@@ -11,7 +11,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.data.steps import Visited, step_states, was_best
+from vivavoce.data.steps import Visited, step_states
 from vivavoce.debate.rules import ActionRules
 from vivavoce.environments.environment import Environment, Episode, Guide
 from vivavoce.environments.episodes import play, reference, shows
@@ -27,7 +27,7 @@ from vivavoce.progress import say
 from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task
-from vivavoce.tasks.acting import Acting, Peopled
+from vivavoce.tasks.acting import Acting, Peopled, was_best
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.settings import read_curve
 

@@ -70,6 +70,12 @@ def situation(episode: Episode, step: int, group: str = "") -> Problem:
     return Problem(f"{episode.environment}/{episode.key(step)[:16]}", history[-1]["content"], gold, group, history)
 
 
+def was_best(episode: Episode, step: int) -> bool:
+    """Whether an action is one of the best; the words around its calls do not count."""
+    done, best = episode.steps[step].action, episode.steps[step].best
+    return not done.malformed and _canonical(done.text) in map(_canonical, best)
+
+
 def _canonical(text: str) -> str:
     """The calls of an action, or its words, so that equal actions are equal texts."""
     if calls := read_calls(text):
@@ -77,4 +83,4 @@ def _canonical(text: str) -> str:
     return without_calls(text)
 
 
-__all__ = ["Acting", "ActingTask", "Peopled", "situation"]
+__all__ = ["Acting", "ActingTask", "Peopled", "situation", "was_best"]

@@ -13,7 +13,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vivavoce.environments.bfcl.conversations import CATEGORIES, Conversation
+from vivavoce.environments.bfcl.conversations import CATEGORIES, Conversation, read_conversations
 from vivavoce.environments.bfcl.service import Service, called, judged, states_of
 from vivavoce.environments.bfcl.several_turns import SeveralTurns
 from vivavoce.environments.environment import Action
@@ -47,8 +47,8 @@ def check_bfcl_turns(data: Path, names: Sequence[str] = ()) -> Iterator[Checked]
 
 def check_category(category: str, data: Path) -> Checked:
     """Play every conversation of a category: its expected calls, and each mutation of them."""
-    world = SeveralTurns(category, data)
-    checked = Checked(world.name, [f"BFCL_v4_multi_turn_{category}.json"])
+    world = SeveralTurns(read_conversations(data, category))
+    checked = Checked(f"{world.name}_{category}", [f"BFCL_v4_multi_turn_{category}.json"])
     for talk in world.conversations.values():
         checked.rows += 1
         missed = played(world, talk, [turn.expected for turn in talk.turns])

@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
 
 from vivavoce.agents.call_text import write_call
-from vivavoce.environments.bfcl.conversations import Conversation, read_conversations
+from vivavoce.environments.bfcl.conversations import Conversation
 from vivavoce.environments.bfcl.service import called, judged, states_of
 from vivavoce.environments.environment import Action, Limits, Observation
 from vivavoce.errors import DataError
@@ -35,8 +35,7 @@ class Outcome:
 
 
 class SeveralTurns:
-    """One category of conversations as an :class:`~vivavoce.environments.environment.Environment` that
-    knows what is best.
+    """Conversations as an :class:`~vivavoce.environments.environment.Environment` that shows one way through each.
 
     The functions on offer change: each conversation has those of its own services, and in ``miss_func`` some are
     given only in a later turn. A turn is right where, once the agent has said something without a call, what is judged
@@ -45,25 +44,22 @@ class SeveralTurns:
     is right.
 
     Args:
-        category: One of :data:`~vivavoce.environments.bfcl.conversations.CATEGORIES`.
-        data: Folder of the official files.
+        conversations: By their ids, which are the tasks (:func:`~vivavoce.environments.bfcl.conversations.
+            read_conversations`).
         limits: Of an episode.
         actions: That an agent may take in one turn; after them the episode is over. Upstream has 20.
-
-    Raises DataError where a file cannot be read.
     """
 
+    name = "bfcl_multi_turn"
     tells_tools = False
 
     def __init__(
         self,
-        category: str,
-        data: Path,
+        conversations: Mapping[str, Conversation],
         limits: Limits = Limits(turns=200),  # noqa: B008 (frozen)
         actions: int = 20,
     ) -> None:
-        self.name, self.limits, self._most = f"bfcl_multi_turn_{category}", limits, actions
-        self.conversations = read_conversations(data, category)
+        self.conversations, self.limits, self._most = conversations, limits, actions
         self.tools: tuple[Tool, ...] = ()
         self._outcomes: dict[str, list[Outcome]] = {}
 
@@ -95,12 +91,13 @@ class SeveralTurns:
         """Whether every turn is over, and nothing :meth:`amiss`."""
         return self._turn == len(self._talk.turns) and not self._amiss
 
-    def best(self) -> tuple[str, ...]:
-        """The next of the turn's expected calls, those of one function in a row together; else words: the reference."""
+    def demonstrate(self) -> str:
+        """The next of the turn's expected calls, those of one function in a row together; else words. Other orders, and
+        other ways to the same results, are as good."""
         turn = self._talk.turns[self._turn]
         if wanted := turn.expected[self._ahead :]:
-            return ("\n".join(write_call(call) for call in takewhile(lambda one: one.name == wanted[0].name, wanted)),)
-        return ("It is done." if turn.expected else "For that something is missing.",)
+            return "\n".join(write_call(call) for call in takewhile(lambda one: one.name == wanted[0].name, wanted))
+        return "It is done." if turn.expected else "For that something is missing."
 
     def amiss(self) -> list[str]:
         """What was not as it should be, turn by turn."""
