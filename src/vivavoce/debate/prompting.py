@@ -185,9 +185,17 @@ def _parts(text: str) -> list[tuple[str, str]]:
 @cache
 def prompt_set(name: str) -> PromptSet:
     """The set that a recipe names: a folder beside this file, or a path."""
-    ours = Path(__file__).parent / "prompts"
-    folder = ours / name if (ours / name).is_dir() else Path(name)
+    known = prompt_sets()
+    folder = _OURS / name if name in known else Path(name)
     if not folder.is_dir():
-        known = ", ".join(sorted(p.name for p in ours.iterdir() if p.is_dir()))
-        raise RecipeError(f"unknown prompt set `{name}`", "debate.prompts", f"known sets: {known}; or give a folder")
+        do = f"known sets: {', '.join(known)}; or give a folder"
+        raise RecipeError(f"unknown prompt set `{name}`", "debate.prompts", do)
     return PromptSet(folder)
+
+
+def prompt_sets() -> list[str]:
+    """Names of the sets that come with the package."""
+    return sorted(path.name for path in _OURS.iterdir() if path.is_dir())
+
+
+_OURS = Path(__file__).parent / "prompts"

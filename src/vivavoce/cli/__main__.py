@@ -1,0 +1,5 @@
+"""``python -m vivavoce.cli`` is ``viva``."""
+
+from vivavoce.cli import main
+
+main()

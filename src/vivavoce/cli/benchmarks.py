@@ -1,0 +1,194 @@
+"""Commands that measure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vivavoce.cli.shared import PLAIN, AsJson
+from vivavoce.cli.tables import print_table
+from vivavoce.errors import MissingDependency, RecipeError
+
+app = typer.Typer(**PLAIN, help="Measure, side by side with what people use today.")
+
+
+@app.command("tree-dpo")
+def bench_tree_dpo(
+    shape: Annotated[list[str], typer.Option(help="RIGHTxWRONG answers of a tree.")] = ["2x2"],
+    context: Annotated[int, typer.Option(help="Tokens of the context.")] = 1000,
+    answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 256,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 512,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 2,
+    vocabulary: Annotated[int, typer.Option(help="Tokens that it knows.")] = 4096,
+    trees: Annotated[int, typer.Option(help="Trees of the update.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
+    sizes = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", one) for one in shape]
+    if not all(sizes):
+        raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
+    with _peer("trl"):
+        from vivavoce.bench.models import Size
+        from vivavoce.bench.tree_dpo import Shape, run
+
+    shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
+    found = [run(s, Size.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@app.command("sft")
+def bench_sft(as_json: AsJson = False) -> None:
+    """The packed SFT step against TRL's SFTTrainer: answers that share their question, and unrelated rows."""
+    with _peer("trl"):
+        from vivavoce.bench.sft import run
+
+    found = run()
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@app.command("on-policy")
+def bench_on_policy(
+    states: Annotated[int, typer.Option(help="States of the step.")] = 8,
+    answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
+    vocabulary: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 32768,
+    transcript: Annotated[int, typer.Option(help="Tokens of the transcript that answers are scored under.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
+    with _peer("trl"):
+        from vivavoce.bench.models import Size
+        from vivavoce.bench.on_policy import Shape, run, whole
+
+    shape = Shape(states=states, answer=answers, transcript=transcript)
+    found = [*run(shape, Size.narrow(256, 4, vocabulary)), whole(rollouts=1), whole(rollouts=4)]
+    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+
+
+@app.command("generate")
+def bench_generate(
+    debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 256,
+    rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
+    answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
+    hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 128,
+    layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
+    from vivavoce.bench.generate import Shape, run
+    from vivavoce.bench.models import Size
+
+    found = run(Shape(debates=debates, rounds=rounds, answer=answer), Size.narrow(hidden, layers, 4096))
+    typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
+
+
+@app.command("scaling")
+def bench_scaling(
+    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 3, as_json: AsJson = False
+) -> None:
+    """How cost grows with the tree's width, context, lengths, vocabulary and number of teachers; TRL beside."""
+    with _peer("trl"):
+        from vivavoce.bench.scaling import HEAD, run
+
+    found = list(run(repeats))
+    if as_json:
+        typer.echo(json.dumps([point.summary() for point in found], indent=2))
+    else:
+        print_table(HEAD, [point.cells for point in found])
+
+
+@app.command("gpu")
+def bench_gpu(
+    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 5, as_json: AsJson = False
+) -> None:
+    """The same comparisons on a GPU: bfloat16, random weights of Qwen3-0.6B's dimensions; skipped without one."""
+    with _peer("trl"):
+        from vivavoce.bench.gpu import available, run
+
+    if not available():
+        typer.echo("[]" if as_json else "skipped: torch sees no CUDA device here")
+        return
+    found = []
+    for one in run(repeats):
+        found.append(one.summary())
+        if not as_json:
+            typer.echo(str(one))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+
+
+@app.command("debate")
+def bench_debate(
+    questions: Annotated[int, typer.Option(min=1, help="Questions to debate.")] = 500,
+    in_flight: Annotated[int, typer.Option(min=1, help="Debates at once.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Answer rounds.")] = 3,
+    teachers: Annotated[int, typer.Option(min=1, help="Who debates.")] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """The debate engine's own time and memory, with scripted agents that answer at once."""
+    from dataclasses import asdict
+
+    from vivavoce.bench.debate import measure
+
+    found = measure(questions, in_flight, rounds, teachers)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+
+
+@app.command("engine")
+def bench_engine(
+    distilabel: Annotated[
+        Path | None, typer.Option(help="Python of an environment with distilabel[openai], to measure beside ours.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind; the median counts.")] = 3,
+    questions: Annotated[int, typer.Option(min=0, help="Debated for the memory; 0 leaves that out.")] = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
+    from vivavoce.bench.debate import Measured
+    from vivavoce.bench.engine import run, told
+
+    found = run(distilabel, repeats, questions)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
+    print_table(head, told(found))
+    if questions:
+        typer.echo(Measured(**found["memory"]))
+
+
+@app.command("sandbox")
+def bench_sandbox(
+    hostile: Annotated[int, typer.Option(min=1, help="Hostile programs, each kind in turn.")] = 1000,
+    ordinary: Annotated[int, typer.Option(min=1, help="Ordinary programs, for the speed.")] = 400,
+    as_json: AsJson = False,
+) -> None:
+    """The sandbox against hostile programs: none may escape or outlive its limit; and programs a second."""
+    from dataclasses import asdict
+
+    from vivavoce.bench.sandbox import run
+
+    found = run(hostile, ordinary)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+    if found.escaped or found.outlived or found.passed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _peer(package: str) -> Iterator[None]:
+    """Around the import of a benchmark that measures against ``package``, which nothing else here needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        what = f"this benchmark measures against {package}, which is not installed"
+        raise MissingDependency(what, "viva bench", 'pip install "vivavoce[bench]"') from error
+
+
+__all__ = ["app"]

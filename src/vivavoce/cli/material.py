@@ -1,0 +1,288 @@
+"""Commands on what was recorded: bring it in, look at it, judge it, and write it in other forms."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vivavoce.cli.shared import PLAIN, AsJson, Overrides, RecipePath, graphs_in, recipe_of, task_of
+from vivavoce.cli.tables import cell, print_table
+from vivavoce.errors import DataError
+
+graph_app = typer.Typer(**PLAIN, help="Look at what was said.")
+import_app = typer.Typer(**PLAIN, help="Bring recorded material into a graph.")
+review_app = typer.Typer(**PLAIN, help="Look at reviews, and at what they accept.")
+debate_app = typer.Typer(**PLAIN, help="Hold a debate, and see what it is worth.")
+
+
+class Listed(StrEnum):
+    """What `viva list` knows."""
+
+    tasks = "tasks"
+    agents = "agents"
+    methods = "methods"
+    recipes = "recipes"
+    prompts = "prompts"
+
+
+class Rows(StrEnum):
+    """What `viva export` writes."""
+
+    messages = "messages"
+    prompt_completion = "prompt-completion"
+    preferences = "preferences"
+    trees = "trees"
+
+
+class AttemptsForm(StrEnum):
+    """Forms that `viva import attempts` reads."""
+
+    documented = "documented"
+    gsm8k = "gsm8k"
+
+
+@graph_app.command("show")
+def graph_show(
+    path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
+    problem: Annotated[
+        str | None, typer.Argument(help="Id of a problem; default: the first that changed somebody's mind.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one debate: who said what, and who changed their mind."""
+    from vivavoce.graph import read_graphs
+    from vivavoce.report.transcript import transcript
+
+    graphs = read_graphs(graphs_in(path))
+    if problem is None:
+        kept = list(graphs)
+        if not kept:
+            raise DataError("there is no graph", str(path), "was the debate run?")
+        shown = next((g for g in kept if any(t in ("WR", "RW") for *_, t in g.transitions())), kept[0])
+    else:
+        shown = next((g for g in graphs if g.problem.id == problem), None)
+        if shown is None:
+            raise DataError(f"no problem `{problem}`", str(path), "the ids stand in graphs/*.jsonl")
+    typer.echo(shown.to_json() if as_json else transcript(shown))
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="Run directory.")],
+    rows: Annotated[Rows, typer.Option("--as", help="Form of the rows.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    arm: Annotated[str, typer.Option(help="Which data set of the run: a file in data/ without .jsonl.")] = "",
+) -> None:
+    """Write a run's rows in a form that TRL (LLaMA-Factory, ms-swift) reads as it is."""
+    from vivavoce.data.export import preference_rows, sft_rows, tree_rows, write_rows
+    from vivavoce.records import Example, Tree, from_json
+
+    supervised = rows in (Rows.messages, Rows.prompt_completion)
+    name = arm or ("debate_reflect_sft" if supervised else "trees-0")
+    file = source / "data" / f"{name}.jsonl"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in (source / "data").glob("*.jsonl")))
+        raise DataError(f"the run has no rows `{name}`", str(source), f"--arm takes one of: {known or 'none yet'}")
+    lines = file.read_text("utf-8").splitlines()
+    if supervised:
+        made = sft_rows((from_json(Example, x) for x in lines), "messages" if rows is Rows.messages else rows.value)
+    else:
+        trees = (from_json(Tree, x) for x in lines)
+        made = preference_rows(trees) if rows is Rows.preferences else tree_rows(trees)
+    typer.echo(f"{write_rows(out, made)} rows in {out}", err=True)
+
+
+def list_(what: Annotated[Listed, typer.Argument()]) -> None:
+    """List tasks, agents (backends), methods, recipes or prompt sets."""
+    from vivavoce import plugins
+    from vivavoce.config import recipes
+    from vivavoce.debate.prompting import prompt_sets
+
+    if what is Listed.recipes:
+        for name in recipes():
+            typer.echo(name)
+    elif what is Listed.prompts:
+        for name in prompt_sets():
+            typer.echo(name)
+    else:
+        for name in plugins.names(what.value):
+            typer.echo(name)
+
+
+def check_tasks_command(
+    data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")],
+    task: Annotated[list[str], typer.Option(help="This task alone (can be given again); default: all.")] = [],
+    as_json: AsJson = False,
+) -> None:
+    """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
+    from dataclasses import asdict
+
+    from vivavoce.tasks.bfcl_turns_checking import NAMES, check_bfcl_turns
+    from vivavoce.tasks.checking import check_tasks
+    from vivavoce.tasks.tau2_checking import DOMAINS, check_tau2
+
+    off, made = 0, []
+    desks = [name for name in task if name in {domain.name for domain in DOMAINS}]
+    talks = [name for name in task if name in NAMES]
+    others = [name for name in task if name not in (*desks, *talks)]
+    parts = [(check_tasks, others), (check_tau2, desks), (check_bfcl_turns, talks)]
+    for c in chain.from_iterable(check(data, named) for check, named in parts if named or not task):
+        off += len(c.off)
+        made.append(asdict(c))
+        if as_json:
+            continue
+        typer.echo(
+            f"{c.task:14} {c.rows:6,} rows  {c.accepted:6,} gold accepted  {c.rejected:6,} wrong rejected  "
+            + (f"{c.apart:6,} wrong ones counted apart  " if c.apart else "")
+            + (f"{c.solutions_accepted:6,} of {c.solutions:,} solutions accepted  " if c.solutions else "")
+            + f"({', '.join(c.files)})"
+        )
+        for mark, said in (("off", c.off), ("odd", c.odd)):
+            for one in said:
+                typer.echo(f"  {mark}: {one}", err=mark == "odd")
+    if as_json:
+        typer.echo(json.dumps(made, indent=2, ensure_ascii=False))
+    if off:
+        raise typer.Exit(1)
+
+
+@import_app.command("attempts")
+def import_attempts(
+    source: Annotated[Path, typer.Argument(help="JSON lines of questions and attempts; see docs/formats.md.")],
+    task: Annotated[str, typer.Option(help="Task whose grader reads the answers: its name, or a recipe that has it.")],
+    out: Annotated[Path, typer.Option(help="File of graphs to write.")],
+    form: Annotated[AttemptsForm, typer.Option(help="How the file names things.")] = AttemptsForm.documented,
+) -> None:
+    """Turn recorded right and wrong answers to questions into graphs."""
+    from vivavoce.data.recorded import graphs_of
+    from vivavoce.graph import write_graphs
+    from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Fields, read_attempts
+
+    fields = GSM8K_SOLUTIONS if form is AttemptsForm.gsm8k else Fields()
+    judge = task_of(task)
+    made = list(graphs_of(read_attempts(source, fields, judge.name), judge))
+    write_graphs(out, made)
+    right = sum(bool(n.correct) for g in made for n in g.nodes)
+    typer.echo(f"{len(made)} graphs, {sum(len(g.nodes) for g in made)} answers ({right} right) in {out}", err=True)
+
+
+@import_app.command("fair")
+def import_fair(
+    path: Annotated[list[Path], typer.Argument(help="Folder of one released data set, or its three JSON files.")],
+    out: Annotated[Path | None, typer.Option(help="File of graphs to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn the released files of peer review (FAIR, arXiv:2410.03663) into graphs, and say what is odd about them."""
+    from dataclasses import asdict
+
+    from vivavoce.data.fair import read_fair, summary, told
+    from vivavoce.graph import write_graphs
+
+    graphs = read_fair(path)
+    found = summary(graphs)
+    if out is not None:
+        write_graphs(out, graphs)
+        typer.echo(f"{len(graphs)} graphs in {out}", err=True)
+    typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else told(found))
+
+
+@debate_app.command("value")
+def debate_value(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Whether a debate would teach more than its teachers alone, before anything is trained on it.
+
+    How likely verified answers are to each scorer without and with the debate, who changed their mind, and whether
+    stated confidence means anything. The debate is held in the run directory, so that a run pays nothing for it again.
+    """
+    import asyncio
+
+    from vivavoce.methods import debate_opd
+    from vivavoce.run import open_run
+
+    loaded = recipe_of(recipe, set_)
+    if not isinstance(loaded, debate_opd.Options):
+        raise DataError(f"a recipe of {loaded.method} has no scorers", str(recipe), "give a recipe of debate_opd")
+    with open_run(out or Path("runs") / loaded.name, loaded) as opened:
+        found = asyncio.run(debate_opd.value(loaded, opened))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    likely = [
+        (name, str(v["answers"]), cell(v["nll_plain"]), cell(v["nll_debate"]), cell(v["likelier"]))
+        for name, v in found["likelihood"].items()
+    ]
+    print_table(("scorer", "verified answers", "-log p alone", "after the debate", "share made likelier"), likely)
+    changed = [(r, *(str(v[k]) for k in ("WR", "RW", "WW", "RR"))) for r, v in found["flips"].items()]
+    print_table(("round", "wrong to right", "right to wrong", "stayed wrong", "stayed right"), changed)
+    said = [
+        (r, *(cell(v[k]) for k in ("stated", "auroc", "calibration_error"))) for r, v in found["confidence"].items()
+    ]
+    print_table(("round", "stated", "AUROC", "calibration error"), said)
+
+
+@review_app.command("sweep")
+def review_sweep(
+    path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")], as_json: AsJson = False
+) -> None:
+    """What other rules of acceptance would keep, and how the reviewers judge; no model is asked."""
+    from dataclasses import asdict
+
+    from vivavoce.data.calibration import calibrate
+    from vivavoce.data.sweep import sweep, told
+    from vivavoce.graph import read_graphs
+
+    graphs = list(read_graphs(graphs_in(path)))
+    if not any(n.kind == "review" for g in graphs for n in g.nodes):
+        raise DataError("there is no review in the graphs", str(path), "give a run of peer review")
+    rows, found = sweep(graphs), calibrate(graphs)
+    if as_json:
+        shown = {"rules": [asdict(row) for row in rows], "calibration": asdict(found)}
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(told(rows, found))
+
+
+def trees(
+    graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
+    task: Annotated[
+        str, typer.Option(help="Task, for its answer format and steps: its name, or a recipe that has it.")
+    ],
+    out: Annotated[Path, typer.Option(help="File of trees to write.")],
+    prompts: Annotated[str, typer.Option(help="Prompt set of the debate.")] = "general",
+    student: Annotated[str, typer.Option(help="Name of the student in the graphs.")] = "student",
+    set_: Overrides = [],
+) -> None:
+    """Grow preference trees from graphs; keys of a recipe's `trees:` by --set."""
+    from vivavoce.config import checked_overrides
+    from vivavoce.data.export import tree_rows, write_rows
+    from vivavoce.data.rules import TreeRules
+    from vivavoce.data.trees import Grower, preference_trees
+    from vivavoce.debate.prompting import prompt_set
+    from vivavoce.debate.rules import DebateRules
+    from vivavoce.graph import read_graphs
+
+    kept = list(read_graphs(graphs_in(graphs)))
+    speakers = tuple(dict.fromkeys(name for g in kept for name in g.agents))
+    # No model is at hand to count its tokens: four characters stand for one where a context has to fit a budget.
+    grower = Grower(
+        checked_overrides(TreeRules, set_),
+        DebateRules(prompts=prompts),
+        prompt_set(prompts),
+        task_of(task),
+        student,
+        speakers,
+        (student,),
+        lambda text: len(text) // 4,
+    )
+    typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, grower)))} trees in {out}", err=True)
+
+
+__all__ = ["check_tasks_command", "debate_app", "export", "graph_app", "import_app", "list_", "review_app", "trees"]

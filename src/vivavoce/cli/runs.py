@@ -1,0 +1,270 @@
+"""Commands around a recipe's run: what it will ask and cost, whether it can, the run itself, and what it came to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vivavoce.cli.shared import AsJson, Overrides, RecipePath, RunPath, recipe_of
+from vivavoce.cli.tables import print_table, short, spanned
+from vivavoce.errors import BudgetReached, DataError
+
+if TYPE_CHECKING:
+    from vivavoce.config import Recipe
+    from vivavoce.debate.plan import Planned
+
+
+def run(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
+) -> None:
+    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice.
+
+    At a cap of the recipe's budget it stops with code 3; with the cap raised the same command goes on.
+    """
+    import asyncio
+
+    from vivavoce import plugins
+    from vivavoce.methods.missing import missing
+    from vivavoce.progress import say
+    from vivavoce.report import table, write_report
+    from vivavoce.report.costs import facts
+    from vivavoce.run import open_run
+
+    loaded = recipe_of(recipe, set_)
+    path = out or Path("runs") / loaded.name
+    with open_run(path, loaded, update=update, retry_failed=retry_failed) as opened:
+        say(f"{loaded.method}: {loaded.name} in {path}")
+        method = plugins.load("methods", loaded.method, "method")
+        try:
+            found = asyncio.run(method.distill(loaded, opened))
+        except BudgetReached:
+            stopped = missing(opened, method.plan)
+            opened.note(stopped=stopped)
+            _say_missing(stopped, loaded.currency, path)
+            raise
+        opened.note(stopped=None)
+        found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
+        opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        write_report(path)
+    typer.echo(table(found))
+    say(f"report: {path / 'report.html'}")
+
+
+def _say_missing(stopped: dict[str, Any], currency: str, path: Path) -> None:
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+
+    def amounts(of: dict[str, Any]) -> str:
+        paid = f"{money(of['money'])} {currency}, " if stopped["spent"]["money"] or stopped["left"]["money"] else ""
+        return f"{paid}{of['calls']:,} calls, {short(of['tokens'])} tokens"
+
+    say(f"stopped in {stopped['stage']}: {stopped['done']:,} of {stopped['of']:,} done; everything is kept in {path}")
+    say(f"spent by now: {amounts(stopped['spent'])} in {stopped['seconds']:,.0f} s")
+    say(f"still to come, by what was measured so far: about {amounts(stopped['left'])}")
+
+
+def plan(
+    recipe: RecipePath,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say."),
+    ] = None,
+    pilot: Annotated[
+        int, typer.Option(min=0, help="First ask so many questions, which is paid for, and go by that.")
+    ] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run directory of the pilot; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Predict calls, tokens and cost of a recipe, with a range; nothing is spent, unless by --pilot."""
+    from dataclasses import asdict
+    from functools import reduce
+    from operator import add
+
+    from vivavoce import plugins
+    from vivavoce.methods.measured import measured_run
+    from vivavoce.progress import say
+
+    loaded = recipe_of(recipe, set_)
+    method = plugins.load("methods", loaded.method, "method")
+    if pilot:
+        from_ = out or Path("runs") / loaded.name
+        _pilot(loaded, method, pilot, from_)
+    planned = method.plan(loaded, measured_run(from_) if from_ else None)
+    kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
+    total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
+    if as_json:
+        shown = {kind: asdict(span) for kind, span in total.items()}
+        told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    priced = [a.name for a in loaded.agents if a.price]
+    shown_kinds = kinds if priced else kinds[:3]
+    rows = [(p.stage, p.agent, *(spanned(getattr(p, kind), kind) for kind in shown_kinds)) for p in planned]
+    rows.append(("all", "", *(spanned(total[kind], kind) for kind in shown_kinds)))
+    heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
+    print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
+    if from_:
+        _say_measured(planned, from_)
+    else:
+        say(
+            "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
+            "rules allow. --pilot 20 asks 20 questions first and comes closer"
+        )
+    if not from_:
+        _say_saved(loaded, set_, recipe, total)
+    if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
+        say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _say_measured(planned: list[Planned], run: Path) -> None:
+    """Which lines of a plan go by an earlier run, and which could not, for too few of its questions were finished."""
+    from vivavoce.progress import say
+
+    known = dict.fromkeys(p.stage for p in planned if p.measured)
+    other = dict.fromkeys(p.stage for p in planned if p.stage not in known)
+    rules = "by the length of replies there as far as any came, and the range is all that the rules allow"
+    if known:
+        say(
+            f"expected (least to most) of {', '.join(known)}: by what was measured in {run}, give or take two standard "
+            "errors"
+        )
+        if other:
+            say(f"of {', '.join(other)}: {rules}")
+    else:
+        say(f"expected (least to most): {rules}; in {run} too few questions were finished to go by")
+
+
+def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:
+    """What a recipe that debates only where it pays spares."""
+    from vivavoce import plugins
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+
+    where = {"if_drafts_disagree": "drafts disagree", "if_student_wrong": "the student is wrong"}
+    rule = getattr(loaded.rules, "later_rounds", "always")
+    if rule == "always":
+        return
+    held = plugins.load("methods", loaded.method, "method").plan(recipe_of(path, [*set_, "debate.later_rounds=always"]))
+    calls = sum(p.calls.expected for p in held) - total["calls"].expected
+    paid = sum(p.money.expected for p in held) - total["money"].expected
+    said = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
+    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{said}")
+
+
+def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
+    import asyncio
+
+    from vivavoce.agents.budget import money
+    from vivavoce.progress import say
+    from vivavoce.run import open_run
+
+    with open_run(out, recipe) as opened:
+        say(f"pilot: {questions} questions are asked, and paid for, in {out}; a run there will not pay for them again")
+        before = opened.journal.ledger.run.money
+        asyncio.run(method.pilot(recipe, opened, questions))
+        say(f"the pilot cost {money(opened.journal.ledger.run.money - before)} {recipe.currency}")
+
+
+def costs(run_path: RunPath, as_json: AsJson = False) -> None:
+    """What a run has cost by now: calls, hits, failures, tokens, money and seconds, by stage and agent."""
+    from vivavoce.progress import say
+    from vivavoce.report.costs import cut_off, facts, lines, money, total
+    from vivavoce.report.sources import Sources
+
+    sources = Sources(run_path)
+    found, none = sources.costs()
+    if none:
+        raise DataError(none, str(run_path), "give the directory of a run that has started")
+    if as_json:
+        told = {**facts(found, sources.recipe), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    told = lines(found, sources.recipe)
+    rows = [
+        (
+            line.stage or "–",
+            line.agent,
+            *(f"{n:,}" for n in (line.calls, line.hits, line.failures)),
+            *(f"{n:,}" for n in (line.prompt_tokens, line.cached_tokens, line.completion_tokens)),
+            money(line.money),
+            f"{line.seconds:,.1f}",
+        )
+        for line in [*told, total(told)]
+    ]
+    heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
+    currency = str(sources.recipe.get("currency", "money"))
+    print_table(("stage", "agent", *heads, currency, "seconds"), rows)
+    cut = cut_off(sources.under_way(), sources.recipe)
+    if cut["calls"]:
+        say(
+            f"{cut['calls']:,} more calls are under way, or a kill cut them off: at most {cut['tokens']:,} tokens and "
+            f"{money(cut['money'])} {currency}, which caps count as spent"
+        )
+
+
+def doctor(
+    recipe: RecipePath,
+    offline: Annotated[bool, typer.Option(help="Ask no model: nothing is spent.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run directory that is meant; default runs/NAME.")] = None,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Examine what a run will rely on: keys, models, endpoints, prompts, context lengths, data, disk and memory.
+
+    Ends with code 1 where something is wrong that would fail the run.
+    """
+    from dataclasses import asdict
+
+    from vivavoce.methods.doctor import examine
+    from vivavoce.progress import say
+
+    found = []
+    for finding in examine(recipe_of(recipe, set_), out, offline):
+        found.append(finding)
+        if not as_json:
+            typer.echo(
+                f"{finding.level:7} {finding.what}: {finding.said}" + (f"\n{'':8}{finding.do}" if finding.do else "")
+            )
+    if as_json:
+        typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
+    failed, warned = (sum(f.level == level for f in found) for level in ("failed", "warning"))
+    say(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order")
+    if failed:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    recipe: RecipePath,
+    model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each question; several give pass@k.")] = 1,
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Test a model on the test questions of a recipe, asked as the recipe's students are."""
+    import asyncio
+
+    from vivavoce.evaluate.single import evaluate_model
+    from vivavoce.report import table
+
+    loaded = recipe_of(recipe, set_)
+    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
+    typer.echo(json.dumps(found, indent=2) if as_json else table(found))
+
+
+def report(run_path: RunPath) -> None:
+    """Write report.html of a run again."""
+    from vivavoce.report import write_report
+
+    typer.echo(write_report(run_path))
+
+
+__all__ = ["costs", "doctor", "evaluate", "plan", "report", "run"]

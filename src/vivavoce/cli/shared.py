@@ -1,0 +1,50 @@
+"""What commands share: arguments that several of them take, and what these stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vivavoce.errors import DataError
+
+if TYPE_CHECKING:
+    from vivavoce.config import Recipe
+    from vivavoce.tasks import Task
+
+# Plain help: the decorated one takes longer to import than everything else together.
+PLAIN: Any = {"no_args_is_help": True, "rich_markup_mode": None}
+
+RecipePath = Annotated[Path, typer.Argument(help="Recipe file, or the name of one that `viva list recipes` shows.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set dpo.beta=0.2")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
+
+
+def recipe_of(recipe: Path, overrides: list[str]) -> Recipe:
+    """A recipe by file or name, with ``--set``. Raises RecipeError where it is none."""
+    from vivavoce.config import find_recipe, load_recipe
+
+    return load_recipe(find_recipe(recipe), overrides)
+
+
+def task_of(named: str) -> Task:
+    """A task by its name, or by a recipe that has it. Raises RecipeError where there is none."""
+    from vivavoce.tasks import open_task
+
+    if Path(named).suffix not in (".yaml", ".yml"):
+        return open_task(named, {})
+    spec = recipe_of(Path(named), []).task
+    return open_task(spec.name, spec.options)
+
+
+def graphs_in(path: Path) -> Path:
+    """The file of graphs: of a run, those of its training questions. Raises DataError where there is none."""
+    file = path / "graphs" / "train.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError("there are no graphs", str(file), "give a run directory or a file of graphs")
+    return file
+
+
+__all__ = ["PLAIN", "AsJson", "Overrides", "RecipePath", "RunPath", "graphs_in", "recipe_of", "task_of"]

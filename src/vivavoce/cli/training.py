@@ -1,0 +1,73 @@
+"""Commands that train a model on rows which were made before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vivavoce.cli.shared import PLAIN, Overrides
+from vivavoce.errors import DataError
+
+app = typer.Typer(**PLAIN, help="Train a model on rows or trees that were exported.")
+
+
+@app.command("sft")
+def train_sft_command(
+    data: Annotated[Path, typer.Argument(help="Rows, as a run keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
+    """Supervised fine-tuning (keys of `sft:` by --set)."""
+    from vivavoce.train.settings import SFTSettings
+
+    _train(data, model, out, seed, set_, SFTSettings)
+
+
+@app.command("tree-dpo")
+def train_tree_dpo_command(
+    data: Annotated[Path, typer.Argument(help="Trees, as a run keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
+    """T-DPO on preference trees (keys of `dpo:` by --set)."""
+    from vivavoce.train.settings import TreeDPOSettings
+
+    _train(data, model, out, seed, set_, TreeDPOSettings)
+
+
+@app.command("two-task")
+def train_two_task_command(
+    data: Annotated[Path, typer.Argument(help="Rows of both streams, as a run of peer_review keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
+    """Joint training on feedback and rationales (keys of `two_task:` by --set)."""
+    from vivavoce.train.settings import TwoTaskSettings
+
+    _train(data, model, out, seed, set_, TwoTaskSettings)
+
+
+def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], kind: Any) -> None:
+    from vivavoce.agents.weights import folder
+    from vivavoce.config import checked_overrides
+    from vivavoce.train.jobs import Job, train_here
+
+    if not data.is_file():
+        raise DataError("no such file of rows", str(data), "see data/ in a run, or `viva trees`")
+    job = Job(out.name, folder(model), model, data, checked_overrides(kind, overrides), seed)
+    done = train_here(job, out)
+    typer.echo(
+        f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
+        f"model in {done.path}"
+    )
+
+
+__all__ = ["app"]
