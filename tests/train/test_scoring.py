@@ -47,11 +47,18 @@ def test_the_logits_of_a_whole_row_never_exist(monkeypatch: pytest.MonkeyPatch):
     model = tiny_model()
     monkeypatch.setitem(scoring.CHUNK, "cpu", 400 * 7)
     seen: list[int] = []
-    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2]))
+    plain = model.lm_head.forward
+
+    def watched(hidden: torch.Tensor) -> torch.Tensor:
+        seen.append(hidden.shape[-2])
+        return plain(hidden)
+
+    monkeypatch.setattr(model.lm_head, "forward", watched)
     with torch.no_grad(), attending(model, Method("blocks")):
         logprobs(model, PACKED, Method("blocks"))
     assert max(seen) == 7
     assert sum(seen) == 5 * 31
+    assert model.lm_head.forward is watched, "what stood in its place is gone"
 
 
 def test_layers_are_compiled_once_and_left_as_they_were():

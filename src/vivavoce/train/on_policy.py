@@ -37,7 +37,7 @@ from vivavoce.train.foreign import Foreign, Reading
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.packing import pack
 from vivavoce.train.scorers import Action, Average, OpenScorer, check_budget, open_scorer, packed_rows, row
-from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, head, predictions
+from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, on_predictions
 from vivavoce.train.served import Scores, ServedScorer, open_served
 from vivavoce.train.settings import Progress, TrainResult
 from vivavoce.train.tokens import answer_ids, context_ids
@@ -353,13 +353,17 @@ class OnPolicyTrainer(UpdateTrainer):
         factor = torch.from_numpy(counted).to(device, torch.float32)
         sampled = torch.from_numpy(packed.input_ids[places]).to(device)
         weights = torch.tensor([[v.weight for v in states[i].state.views] for i in owner], device=device)
-        with autocast(device, self.settings.bf16):
-            hidden = predictions(model, packed, self.method)[torch.from_numpy(first).to(device)]
-            top = head(model, self.method)
+        mine = torch.from_numpy(first).to(device)
+
+        def loss_of(states: Tensor, top: torch.nn.Module) -> Tensor:
+            hidden = states[mine]
             compared = _Compared(self, inputs["seen"], where[first], hidden, top, sampled, weights, factor)
-            loss = chunked_loss(top, hidden, chunk_rows(self.columns, device), compared)
+            return chunked_loss(top, hidden, chunk_rows(self.columns, device), compared)
+
+        with autocast(device, self.settings.bf16):
+            loss = on_predictions(model, packed, self.method, loss_of)
         self.totals["scored_tokens"] += len(where)
-        return (loss, {"hidden": hidden}) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
 
     @property
     def measuring(self) -> bool:

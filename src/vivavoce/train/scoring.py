@@ -35,6 +35,10 @@ time: on a CPU, the same work then takes twice as long. On a GPU every chunk add
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
+OnStates = Callable[[Tensor, torch.nn.Module], Tensor]
+"""What is made of hidden states (N, H) and of the output embedding that would turn them into logits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """How a model's answers are scored; found by :func:`choose`."""
@@ -70,12 +74,14 @@ def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, 
     # Tokens that several answers share are scored once.
     scored, where = np.unique(np.concatenate(packed.answers), return_inverse=True)
     targets = torch.from_numpy(packed.input_ids[scored]).to(device)
-    found = _forward(model, packed, attention, method, packed.parents[scored])
-    if method.chunked:
-        pick = _compiled_pick() if method.compiled else _pick
-        values = _project(cast(torch.nn.Module, inner.get_output_embeddings()), found, targets, pick)
-    else:
-        values = _pick(found, targets)
+    pick = _compiled_pick() if method.compiled else _pick
+    top = cast(torch.nn.Module, inner.get_output_embeddings())
+    size = chunk_rows(int(getattr(top, "out_features", 0) or cast(Tensor, top.weight).shape[0]), device)
+
+    def project(states: Tensor, head: torch.nn.Module) -> Tensor:
+        return _project(head, states, targets, size, pick) if method.chunked else _pick(states, targets)
+
+    values = _forward(model, packed, attention, method, packed.parents[scored], project)
     # Sums by gathering into a padded table: deterministic on every device, unlike a scatter.
     lengths = [len(answer) for answer in packed.answers]
     table = np.full((len(lengths), max(lengths)), len(scored), np.int64)
@@ -89,10 +95,26 @@ def predictions(model: torch.nn.Module, packed: Packed, method: Method) -> Tenso
 
     :func:`head` turns them into logits. Where several answers share a token, its state stands there for each.
     """
-    if method.attention == "rows":
-        alone = [_forward(model, one, None, method, one.parents[one.answers[0]]) for one in _unpack(packed)]
-        return torch.cat(alone)
-    return _forward(model, packed, method.attention, method, packed.parents[np.concatenate(packed.answers)])
+    return on_predictions(model, packed, method, lambda states, _: states)
+
+
+def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: OnStates) -> Tensor:
+    """``of`` what :func:`predictions` gives and of the output embedding, computed inside the model's forward pass.
+
+    There a wrapper that shards weights has them whole, and one that exchanges gradients sees what they come from.
+    """
+    if method.attention != "rows":
+        return _forward(model, packed, method.attention, method, packed.parents[np.concatenate(packed.answers)], of)
+    *others, last = _unpack(packed)
+
+    def keep(states: Tensor, head: torch.nn.Module) -> Tensor:
+        return states
+
+    def whole(states: Tensor, head: torch.nn.Module) -> Tensor:
+        return of(torch.cat([*before, states]), head)
+
+    before = [_forward(model, one, None, method, one.parents[one.answers[0]], keep) for one in others]
+    return _forward(model, last, None, method, last.parents[last.answers[0]], whole)
 
 
 def head(model: torch.nn.Module, method: Method) -> torch.nn.Module:
@@ -106,9 +128,13 @@ def chunk_rows(vocabulary: int, device: torch.device) -> int:
 
 
 def _forward(
-    model: torch.nn.Module, packed: Packed, attention: Attention | None, method: Method, at: np.ndarray
+    model: torch.nn.Module, packed: Packed, attention: Attention | None, method: Method, at: np.ndarray, of: OnStates
 ) -> Tensor:
-    """Hidden states, or the model's own logits where the method is not chunked, at positions ``at``: (len(at), ...)."""
+    """``of`` the hidden states at positions ``at`` and the output embedding; of the model's own logits and nothing more
+    where the method is not chunked.
+
+    The whole model is called, wrappers and all, and ``of`` stands in the place of its output embedding.
+    """
     inner: PreTrainedModel = bare(model)
     device = inner.device
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(packed.input_ids)[None].to(device), "use_cache": False}
@@ -119,19 +145,35 @@ def _forward(
         inputs["trie"] = plan(packed, dtype, device)
     if attention:
         inputs["position_ids"] = torch.from_numpy(packed.position_ids)[None].to(device)
-    positions = torch.from_numpy(at).to(device)
-    if method.chunked:
-        return _hidden(model, inner, inputs)[0, positions]
-    return model(**inputs, logits_to_keep=positions).logits[0]
+    inputs["logits_to_keep"] = torch.from_numpy(at).to(device)
+    if not method.chunked:
+        return of(model(**inputs).logits[0], torch.nn.Identity())
+    with _in_place_of_head(inner, of):
+        return model(**inputs).logits[0]
 
 
-def _hidden(model: torch.nn.Module, inner: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """Hidden states before the output embedding, shape (1, T, H)."""
-    if hasattr(model, "module"):
-        # A data-parallel wrapper must see the forward pass, or it will not exchange gradients.
-        last = torch.zeros(1, dtype=torch.int64, device=inner.device)
-        return model(**inputs, output_hidden_states=True, logits_to_keep=last).hidden_states[-1]
-    return inner.base_model(**inputs).last_hidden_state
+@contextmanager
+def _in_place_of_head(inner: PreTrainedModel, of: OnStates) -> Iterator[None]:
+    head = cast(torch.nn.Module, inner.get_output_embeddings())
+    own, plain = vars(head).get("forward"), _Plain(head)
+    head.forward = lambda hidden: of(hidden[0], plain)[None]
+    try:
+        yield
+    finally:
+        del head.forward  # and the class's shows again
+        if own:
+            head.forward = own
+
+
+class _Plain(torch.nn.Module):
+    """An output embedding, its parameters and what it does, whatever stands in its place."""
+
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.head, self._does = head, head.forward
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self._does(hidden)
 
 
 def _pick(logits: Tensor, targets: Tensor) -> Tensor:
@@ -146,11 +188,9 @@ def _compiled_pick() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _project(
-    head: torch.nn.Module, hidden: Tensor, targets: Tensor, pick: Callable[[Tensor, Tensor], Tensor] = _pick
+    head: torch.nn.Module, hidden: Tensor, targets: Tensor, size: int, pick: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """log softmax(head(hidden))[targets], shape (N,), float32, from (N, H) and (N,), without N x V logits at once."""
-    vocabulary = int(getattr(head, "out_features", 0) or cast(Tensor, head.weight).shape[0])
-    size = chunk_rows(vocabulary, hidden.device)
+    """log softmax(head(hidden))[targets], shape (N,), float32, from (N, H) and (N,); ``size`` rows of logits exist."""
     if len(targets) <= size:
         return pick(head(hidden), targets)
 
@@ -296,5 +336,6 @@ __all__ = [
     "compiled",
     "head",
     "logprobs",
+    "on_predictions",
     "predictions",
 ]
