@@ -47,7 +47,7 @@ HEAD = ("work", "varies", "value", "theirs ms", "ours ms", "ratio", "theirs MiB"
 
 
 def run(repeats: int = 3) -> Iterator[Point]:
-    """Measure every point, some five minutes. Raises AssertionError where the sides differ."""
+    """Measure every point, some twenty minutes. Raises AssertionError where the sides differ."""
 
     def tree(shape: tree_dpo.Shape) -> Measured:
         return tree_dpo.run(shape, _SIZE, budget=8192, repeats=repeats, batch_sizes=(1, 4))
