@@ -22,6 +22,7 @@ COMMANDS = [
     "train sft",
     "train tree-dpo",
     "train two-task",
+    "train on-policy",
     "export",
     "report",
     "list",

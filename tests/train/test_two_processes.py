@@ -1,4 +1,4 @@
-"""Data-parallel training: two processes that share every update end where one process does."""
+"""Two processes that share every update, or the weights too, end where one process does."""
 
 from __future__ import annotations
 
@@ -7,69 +7,91 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
-from tests.train.students import bpe, messages, tiny_model, weights
+from tests.train.students import messages, weights
+from tests.train.trainings import SHARES, save_models, trainings
+from transformers import TrainingArguments
 
-from vivavoce.records import Completion, State, View, to_json
-
-WORKER = """
-import json, sys
-from pathlib import Path
-from vivavoce.records import State, from_json
+from vivavoce.errors import RecipeError
+from vivavoce.records import State, View
+from vivavoce.train.checkpoint import check_launch
 from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 
-student, teacher, rows, out = map(Path, sys.argv[1:])
-states = [from_json(State, line) for line in rows.read_text().splitlines()]
-settings = OnPolicySettings(
-    scorers=(Scorer(name="ada", model=str(teacher)),), lora=None, learning_rate=1e-3, max_steps=3, states_per_step=4,
-    max_new_tokens=8, temperature=1.0, top_p=1.0, max_length=200, log_steps=1, threads=1, device="cpu",
-)
-train_on_policy(student, states, settings, out, seed=0)
-"""
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft and transformers, one at the other
 
 
-def start(arguments: list[str], world: int, log: Path) -> list[subprocess.Popen[bytes]]:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models, and in ``alone/`` what one process makes of them."""
+    folder = tmp_path_factory.mktemp("alone")
+    save_models(folder)
+    for _, train in trainings(folder, folder / "alone", sharded=False):
+        train()
+    return folder
+
+
+@pytest.mark.parametrize("how", [[], ["--sharded"]], ids=["data parallel", "weights sharded"])
+def test_two_processes_end_where_one_does(how: list[str], alone: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = []
-    for rank in range(world):
-        own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
-        with log.with_suffix(f".{rank}").open("wb") as said:
-            command = [sys.executable, "-c", WORKER, *arguments]
-            environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
-            processes.append(subprocess.Popen(command, env=environment, stderr=said))
-    return processes
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    with ExitStack() as opened:
+        logs = [opened.enter_context((tmp_path / f"log.{rank}").open("wb")) for rank in (0, 1)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.train.trainings", str(alone), str(tmp_path), *how],
+                cwd=ROOT,
+                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=logs[rank],
+            )
+            for rank in (0, 1)
+        ]
+        for process in processes:
+            opened.callback(process.kill)
+        codes = [process.wait(300) for process in processes]
+    assert codes == [0, 0], (tmp_path / "log.0").read_text()[-3000:] + (tmp_path / "log.1").read_text()[-3000:]
+    for name, _ in trainings(alone, tmp_path, sharded=bool(how)):
+        folders = alone / "alone" / name, tmp_path / name
+        one, two = (_curve(folder) for folder in folders)
+        assert len(one) == len(two) == 3
+        for first, second in zip(one, two, strict=True):
+            for figure in ("loss", "grad_norm", *(["divergence/ada"] if name in ("recorded", "drawn") else [])):
+                assert second[figure] == pytest.approx(first[figure], rel=1e-3), (name, figure)
+        ends = [weights(folder) for folder in folders]
+        for key in ends[0]:
+            torch.testing.assert_close(ends[1][key], ends[0][key], rtol=1e-3, atol=2e-5)
+        assert (folders[1] / "adapter").is_dir() == (name == "sft adapted")
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
-    words = bpe()
-    for i, name in enumerate(("student", "ada")):
-        tiny_model(seed=i, vocab_size=len(words)).save_pretrained(tmp_path / name)
-        words.save_pretrained(tmp_path / name)
-    rows = tmp_path / "rows.jsonl"
-    states = [
-        State(q, messages(q), (View(messages(f"Think. {q}"), 1.0),), (Completion("42", "n"),))
-        for q in ("What is 12 + 30?", "6 * 7?", "Is it 41 or 42?", "Check each step.", "The sum?")
-    ]
-    rows.write_text("".join(to_json(s) + "\n" for s in states))
-    for world in (1, 2):
-        given = [str(tmp_path / "student"), str(tmp_path / "ada"), str(rows), str(tmp_path / f"out{world}")]
-        for process in start(given, world, tmp_path / f"log{world}"):
-            assert process.wait(300) == 0, (tmp_path / f"log{world}.0").read_text()[-3000:]
-    curves = [
-        [json.loads(line) for line in (tmp_path / f"out{world}" / "loss.jsonl").read_text().splitlines()]
-        for world in (1, 2)
-    ]
-    for one, two in zip(*curves, strict=True):
-        assert two["divergence/ada"] == pytest.approx(one["divergence/ada"], rel=1e-4)
-        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
-    ends = [weights(tmp_path / f"out{world}") for world in (1, 2)]
-    for name in ends[0]:
-        torch.testing.assert_close(ends[1][name], ends[0][name], rtol=1e-3, atol=2e-5)
+def _curve(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+
+
+def test_launches_that_cannot_go_are_refused_before_anything(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    check_launch(arguments)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(RecipeError, match="DeepSpeed"):
+        check_launch(arguments)
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match="first version of FSDP"):
+        check_launch(arguments)
+    for name, value in SHARES.items():
+        monkeypatch.setenv(name, value)
+    check_launch(arguments)
+    sampling = OnPolicySettings(
+        scorers=(Scorer(name="ada", model=str(alone / "ada")),), lora=None, device="cpu", max_steps=1, max_new_tokens=8
+    )
+    states = [State("q", messages("6 * 7?"), (View(messages("Think. 6 * 7?"), 1.0),))]
+    with pytest.raises(RecipeError, match="neither samples nor is averaged"):
+        train_on_policy(alone / "student", states, sampling, tmp_path / "out", seed=0)

@@ -55,6 +55,20 @@ def train_two_task_command(
     _train(data, model, out, seed, set_, TwoTaskSettings)
 
 
+@app.command("on-policy")
+def train_on_policy_command(
+    data: Annotated[Path, typer.Argument(help="States, as a run of debate_opd or opad keeps them in data/.")],
+    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
+    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
+    """On-policy distillation (keys of `opd:` by --set, and the scorers: --set "scorers=[{name: ada, model: …}]")."""
+    from vivavoce.train.objective import OnPolicySettings
+
+    _train(data, model, out, seed, set_, OnPolicySettings)
+
+
 def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], kind: Any) -> None:
     from vivavoce.agents.weights import folder
     from vivavoce.config import checked_overrides

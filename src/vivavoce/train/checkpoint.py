@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -136,11 +137,22 @@ def _checkpointing(on: bool) -> dict[str, Any]:
     return {name: on, f"{name}_kwargs": {"use_reentrant": False}}
 
 
+def sharded() -> bool:
+    """Whether `accelerate launch` asks for FSDP: every device holds a part of the weights."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
 def check_launch(arguments: TrainingArguments) -> None:
-    """Raise RecipeError where one process sees several GPUs: data parallelism takes one process for each."""
+    """Raise RecipeError where training was started in a way that it cannot go: one process that sees several GPUs,
+    DeepSpeed, the first version of FSDP."""
     if arguments.n_gpu > 1:
         what = f"one process sees {arguments.n_gpu} GPUs"
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise RecipeError("DeepSpeed is not supported", "accelerate launch", "use --use_fsdp --fsdp_version 2")
+    if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
+        what = "the first version of FSDP is not supported"
+        raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
 
 
 def training_order(count: int, size: int, steps: int, seed: int, *, groups: list[str] | None = None) -> list[int]:
@@ -268,12 +280,16 @@ def finish(
         tuple(curve),
     )
     trainer.accelerator.wait_for_everyone()
+    whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None  # every device takes part
     if trainer.is_world_process_zero():
         student: Any = trainer.accelerator.unwrap_model(trainer.model)
-        if hasattr(student, "merge_and_unload"):
-            student.save_pretrained(out / "adapter")
+        adapted = hasattr(student, "merge_and_unload")
+        if adapted:
+            student.save_pretrained(out / "adapter", state_dict=whole)
             tokenizer.save_pretrained(out / "adapter")
-            student = student.merge_and_unload()
+        if whole is not None:
+            student = _put_together(student, whole, out / "adapter" if adapted else None)
+        student = student.merge_and_unload() if adapted else student
         student.config.use_cache = True
         student.save_pretrained(out)
         tokenizer.save_pretrained(out)
@@ -283,6 +299,17 @@ def finish(
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _put_together(student: Any, weights: Mapping[str, Any], adapter: Path | None) -> Any:
+    """The whole student, of which this device has only a part: from all its weights, or read anew with its adapter."""
+    if adapter is not None:
+        from peft import AutoPeftModelForCausalLM
+
+        return AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=student.dtype)
+    made = AutoModelForCausalLM.from_config(student.config, dtype=student.dtype)
+    made.load_state_dict(weights)
+    return made
 
 
 __all__ = [
@@ -296,6 +323,7 @@ __all__ = [
     "open_model",
     "points",
     "run_key",
+    "sharded",
     "threads",
     "train",
     "training_order",

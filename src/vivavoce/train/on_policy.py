@@ -83,6 +83,10 @@ def train_on_policy(
     updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.states_per_step))
     arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
     checkpoint.check_launch(arguments)
+    average = any(spec.own == "ema" and spec.model is None for spec in settings.scorers)
+    if checkpoint.sharded() and (settings.on_policy or average):
+        what = "a student whose weights are sharded neither samples nor is averaged"
+        raise RecipeError(what, "on_policy", "learn from recorded answers alone (on_policy: 0), or launch without FSDP")
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
@@ -248,8 +252,8 @@ class OnPolicyTrainer(UpdateTrainer):
         columns: int,
         seed: int,
     ) -> None:
-        super().__init__(model, arguments, steps)
-        self.scorers, self.settings, self.method, self.columns, self.draws = scorers, settings, method, columns, seed
+        super().__init__(model, arguments, steps, method)
+        self.scorers, self.settings, self.columns, self.draws = scorers, settings, columns, seed
         self._decoder, self._tokenizer = Decoder(bare(model), tokenizer), tokenizer
         self._sums: dict[str, Tensor] = {}
         self.foreign: dict[int, Foreign] = {}

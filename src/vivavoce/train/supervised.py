@@ -185,8 +185,8 @@ class SupervisedTrainer(UpdateTrainer):
         method: Method,
         streams: Sequence[str],
     ) -> None:
-        super().__init__(model, arguments, steps)
-        self.settings, self.method, self.streams = settings, method, list(streams)
+        super().__init__(model, arguments, steps, method)
+        self.settings, self.streams = settings, list(streams)
         self._sums: list[Tensor] = []
 
     def training_step(

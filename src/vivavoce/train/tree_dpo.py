@@ -133,8 +133,8 @@ class TreeDPOTrainer(UpdateTrainer):
         settings: TreeDPOSettings,
         method: Method,
     ) -> None:
-        super().__init__(model, arguments, steps)
-        self.reference, self.settings, self.method = reference, settings, method
+        super().__init__(model, arguments, steps, method)
+        self.reference, self.settings = reference, settings
         self._sums: list[Tensor] = []
 
     def training_step(

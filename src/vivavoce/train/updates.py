@@ -10,36 +10,63 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
+
+from vivavoce.errors import RecipeError
+from vivavoce.train.packing import pack
+from vivavoce.train.scoring import Method, logprobs
+from vivavoce.train.tokens import Scored
 
 
 class UpdateTrainer(Trainer):
     """transformers' Trainer over a data set whose every item is one device's share of one update.
 
     A subclass gives ``compute_loss`` for one part, and ``training_step``, which says what the parts are.
+
+    Raises RecipeError where weights are to be sharded and ``method`` takes answers row by row.
     """
 
-    def __init__(self, model: Any, arguments: TrainingArguments, steps: Dataset[Any]) -> None:
+    def __init__(self, model: Any, arguments: TrainingArguments, steps: Dataset[Any], method: Method) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
+        self.method = method
+        self._sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        if self._sharded and method.attention == "rows":
+            what = "this model cannot share prefixes, and its weights cannot be sharded then"
+            raise RecipeError(what, "attention", "launch without FSDP")
 
     def learn(self, model: torch.nn.Module, parts: Sequence[Mapping[str, Any]], over: float = 1.0) -> Tensor:
         """Forward and backward of every part of one update; its loss on this device, the sum divided by ``over``.
 
         ``parts`` are the inputs of ``compute_loss``. There is at least one, on every device.
         """
-        loss = torch.zeros((), device=self.args.device)
+        loss, silent = torch.zeros((), device=self.args.device), self._silent(len(parts))
+        for _ in range(silent):
+            with self.accelerator.no_sync(model):
+                self.accelerator.backward(0 * logprobs(model, _SHORTEST, self.method).sum())
         for part in parts[:-1]:
             with self.accelerator.no_sync(model):  # devices exchange gradients once per update
                 loss = loss + self._backward(model, part, over)
         return loss + self._backward(model, parts[-1], over)
+
+    def _silent(self, parts: int) -> int:
+        """Passes that teach nothing: devices that hold a part of the weights each have to go through the model equally
+        often."""
+        if not self._sharded:
+            return 0
+        mine = torch.tensor([parts], device=self.args.device)
+        return int(cast(Tensor, self.accelerator.gather(mine)).max()) - parts
 
     def _backward(self, model: torch.nn.Module, part: Mapping[str, Any], over: float) -> Tensor:
         # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.
         loss = cast(Tensor, self.compute_loss(model, dict(part))) / over * self.accelerator.num_processes
         self.accelerator.backward(loss)
         return loss.detach()
+
+
+_SHORTEST = pack([Scored((0, 0), 1)])
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
