@@ -12,12 +12,15 @@ from vivavoce.errors import DataError
 
 app = typer.Typer(**PLAIN, help="Train a model on rows or trees that were exported.")
 
+Model = Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")]
+Out = Annotated[Path, typer.Option(help="Folder of the trained model.")]
+
 
 @app.command("sft")
 def train_sft_command(
     data: Annotated[Path, typer.Argument(help="Rows, as a run keeps them in data/.")],
-    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    model: Model,
+    out: Out,
     seed: int = 0,
     set_: Overrides = [],
 ) -> None:
@@ -30,8 +33,8 @@ def train_sft_command(
 @app.command("tree-dpo")
 def train_tree_dpo_command(
     data: Annotated[Path, typer.Argument(help="Trees, as a run keeps them in data/.")],
-    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    model: Model,
+    out: Out,
     seed: int = 0,
     set_: Overrides = [],
 ) -> None:
@@ -44,8 +47,8 @@ def train_tree_dpo_command(
 @app.command("two-task")
 def train_two_task_command(
     data: Annotated[Path, typer.Argument(help="Rows of both streams, as a run of peer_review keeps them in data/.")],
-    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    model: Model,
+    out: Out,
     seed: int = 0,
     set_: Overrides = [],
 ) -> None:
@@ -58,8 +61,8 @@ def train_two_task_command(
 @app.command("on-policy")
 def train_on_policy_command(
     data: Annotated[Path, typer.Argument(help="States, as a run of debate_opd or opad keeps them in data/.")],
-    model: Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")],
-    out: Annotated[Path, typer.Option(help="Folder of the trained model.")],
+    model: Model,
+    out: Out,
     seed: int = 0,
     set_: Overrides = [],
 ) -> None:
