@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from vivavoce.graph import Graph, write_graphs
-from vivavoce.records import Problem, node
+from vivavoce.records import Completion, Example, Message, Problem, State, View, node, to_json
+from vivavoce.schoolhouse import weights
+from vivavoce.tasks import open_task
 
 RECIPE = """\
 method: debate_reflect
@@ -109,3 +111,27 @@ def test_the_benchmark_of_generation_compares_the_same_tokens(tmp_path: Path) ->
     assert found["same"] > 0.9
     ours, theirs = found["computed"]
     assert found["floor"] <= ours < theirs
+
+
+@pytest.mark.skipif(not weights("ada").is_dir(), reason="the models are not built: see schoolhouse/README.md")
+def test_rows_of_a_run_are_trained_on_by_hand(tmp_path: Path) -> None:
+    problems = open_task("schoolhouse", {"train": 4, "test": 1}).problems("train")
+    asked = [(p, (Message(role="user", content=p.question),)) for p in problems]
+    examples = [Example(p.id, prompt, f"ans={p.gold}", ("n",)) for p, prompt in asked]
+    states = [State(p.id, prompt, (View(prompt, 1.0),), (Completion("ans=4", "n"),)) for p, prompt in asked]
+    scorers = "scorers=[{name: ada, model: 'schoolhouse:ada'}]"
+    for command, rows, own in (
+        ("sft", examples, ["rows_per_step=2"]),
+        ("on-policy", states, ["states_per_step=2", "max_new_tokens=20", scorers]),
+    ):
+        (tmp_path / "rows.jsonl").write_text("".join(to_json(row) + "\n" for row in rows), "utf-8")
+        shared = ["lora=null", "max_steps=2", "max_length=100", "device=cpu", "threads=1", *own]
+        given = [argument for one in shared for argument in ("--set", one)]
+        model = ["--model", "schoolhouse:student", "--out", command]
+        done = viva("train", command, "rows.jsonl", *model, *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "in 2 updates" in done.stdout
+        assert (tmp_path / command / "model.safetensors").is_file()
+    wrong = viva("train", "on-policy", "none.jsonl", "--model", "schoolhouse:student", "--out", "x", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "no such file of rows" in wrong.stderr

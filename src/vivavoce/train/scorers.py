@@ -202,7 +202,7 @@ def open_scorer(
     else:
         from vivavoce.agents import weights
 
-        model, tokenizer = weights.load(Path(spec.model), spec.dtype, "cpu", spec.trust_remote_code)
+        model, tokenizer = weights.load(weights.folder(spec.model), spec.dtype, "cpu", spec.trust_remote_code)
     model.requires_grad_(False)
     return OpenScorer(spec, model.eval(), tokenizer, settings)
 
