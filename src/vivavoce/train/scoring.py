@@ -95,7 +95,7 @@ def predictions(model: torch.nn.Module, packed: Packed, method: Method) -> Tenso
 
     :func:`head` turns them into logits. Where several answers share a token, its state stands there for each.
     """
-    return on_predictions(model, packed, method, lambda states, _: states)
+    return on_predictions(model, packed, method, _as_they_are)
 
 
 def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: OnStates) -> Tensor:
@@ -107,14 +107,15 @@ def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: O
         return _forward(model, packed, method.attention, method, packed.parents[np.concatenate(packed.answers)], of)
     *others, last = _unpack(packed)
 
-    def keep(states: Tensor, head: torch.nn.Module) -> Tensor:
-        return states
-
     def whole(states: Tensor, head: torch.nn.Module) -> Tensor:
         return of(torch.cat([*before, states]), head)
 
-    before = [_forward(model, one, None, method, one.parents[one.answers[0]], keep) for one in others]
+    before = [_forward(model, one, None, method, one.parents[one.answers[0]], _as_they_are) for one in others]
     return _forward(model, last, None, method, last.parents[last.answers[0]], whole)
+
+
+def _as_they_are(states: Tensor, head: torch.nn.Module) -> Tensor:
+    return states
 
 
 def head(model: torch.nn.Module, method: Method) -> torch.nn.Module:

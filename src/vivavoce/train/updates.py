@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from vivavoce.errors import RecipeError
+from vivavoce.train.checkpoint import sharded
 from vivavoce.train.packing import pack
 from vivavoce.train.scoring import Method, logprobs
 from vivavoce.train.tokens import Scored
@@ -32,8 +32,7 @@ class UpdateTrainer(Trainer):
     def __init__(self, model: Any, arguments: TrainingArguments, steps: Dataset[Any], method: Method) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
         self.method = method
-        self._sharded = self.accelerator.distributed_type == DistributedType.FSDP
-        if self._sharded and method.attention == "rows":
+        if sharded() and method.attention == "rows":
             what = "this model cannot share prefixes, and its weights cannot be sharded then"
             raise RecipeError(what, "attention", "launch without FSDP")
 
@@ -42,8 +41,8 @@ class UpdateTrainer(Trainer):
 
         ``parts`` are the inputs of ``compute_loss``. There is at least one, on every device.
         """
-        loss, silent = torch.zeros((), device=self.args.device), self._silent(len(parts))
-        for _ in range(silent):
+        loss = torch.zeros((), device=self.args.device)
+        for _ in range(self._silent(len(parts))):
             with self.accelerator.no_sync(model):
                 self.accelerator.backward(0 * logprobs(model, _SHORTEST, self.method).sum())
         for part in parts[:-1]:
@@ -52,9 +51,9 @@ class UpdateTrainer(Trainer):
         return loss + self._backward(model, parts[-1], over)
 
     def _silent(self, parts: int) -> int:
-        """Passes that teach nothing: devices that hold a part of the weights each have to go through the model equally
-        often."""
-        if not self._sharded:
+        """How many passes that teach nothing this device adds: where each holds a part of the weights, all have to go
+        through the model equally often."""
+        if not sharded():
             return 0
         mine = torch.tensor([parts], device=self.args.device)
         return int(cast(Tensor, self.accelerator.gather(mine)).max()) - parts
