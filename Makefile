@@ -6,6 +6,8 @@ SCHOOLHOUSE := src/vivavoce/schoolhouse/weights
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
+# Where it is set, every process compiles all that it imports anew, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-slow check lint types docs bench schoolhouse clean
 
