@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.train.students import cases, tiny_model
 from torch.nn.attention.flex_attention import create_block_mask
 
+from vivavoce.train import attention
 from vivavoce.train.attention import flex_mask, mask_blocks, plan, trie_mask
 from vivavoce.train.packing import blocks, pack, rows_of, segments
 from vivavoce.train.scoring import Method, attending, logprobs
@@ -91,17 +92,23 @@ def test_the_order_of_rows_does_not_change_the_packing(given_rows: list[Scored],
 
 
 @cases
-@given(rows(alphabet=4))
-def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(given_rows: list[Scored]):
+@given(rows(alphabet=4), st.sampled_from([0, 500, 2**20]), st.sampled_from([0, 2048]))
+def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(
+    given_rows: list[Scored], short: int, overhead: int
+):
+    """However the row is cut, and whichever of the runs are attended to together."""
     model = tiny_model(num_hidden_layers=1)
     packed = pack(given_rows)
     found = []
-    for method in (Method("blocks"), Method("rows", chunked=False)):
-        model.zero_grad()
-        with attending(model, method):
-            values = logprobs(model, packed, method)
-            (values * torch.arange(1, len(values) + 1)).sum().backward()
-        found.append((values.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_SHORT", short)
+        patch.setattr(attention, "blocks", lambda ends: blocks(ends, overhead))
+        for method in (Method("blocks"), Method("rows", chunked=False)):
+            model.zero_grad()
+            with attending(model, method):
+                values = logprobs(model, packed, method)
+                (values * torch.arange(1, len(values) + 1)).sum().backward()
+            found.append((values.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
     # Some gradients vanish in exact arithmetic (attention over equal tokens): what is left of them is rounding of the
     # whole, so the whole is their measure.
@@ -143,10 +150,23 @@ def test_trees_share_rows_within_the_budget(trees: list[list[Scored]], budget: i
 
 def test_masks_of_a_plan_are_additive_and_only_where_needed():
     packed = pack([Scored((1, 2, 3, 4), 2), Scored((1, 2, 5, 6), 2)])
-    made = plan(packed, torch.float32, torch.device("cpu"))
+    made = plan(packed, torch.float32, torch.device("cpu"), 64)
     (mask,) = made.masks
     assert mask is not None
     assert torch.equal(mask == 0, trie_mask(torch.from_numpy(packed.ends)))
+
+
+def test_short_runs_share_a_call_and_long_ones_have_their_own():
+    short = [Scored((i, *range(60 + i % 3)), 1) for i in range(40)]
+    long = [Scored((99, *range(300)), 1)]
+    made = plan(pack(short + long), torch.float32, torch.device("cpu"), 64)
+    assert [sum(keys) > 0 for keys in made.keys if keys] == [True]
+    assert sum(len(batch.queries) for batch in made.batches) == 40
+    real = sum(len(row.ids) ** 2 for row in short)
+    assert sum(batch.mask.numel() for batch in made.batches) <= 1.5 * real
+    assert len(made.batches) <= 3
+    wide = plan(pack(short + long), torch.float32, torch.device("cpu"), 4096)
+    assert not wide.batches, "there a call is nothing beside its products"
 
 
 @cases

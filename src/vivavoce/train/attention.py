@@ -1,9 +1,10 @@
 """Attention over a flattened token trie, through the public doors of transformers.
 
-``blocks`` is an attention function registered with ``AttentionInterface``: one scaled-dot-product call for each run of
-the plan that :func:`vivavoce.train.packing.blocks` makes, so that a tree of T tokens costs the scores that it needs
-and not T x T; unrelated short rows go in one call together. The plan travels as a keyword argument of the model's
-forward. ``flex`` hands FlexAttention a block mask made of the same two comparisons.
+``blocks`` is an attention function registered with ``AttentionInterface``. It takes the plan that
+:func:`vivavoce.train.packing.blocks` makes, so that a tree of T tokens costs the scores that it needs and not T x T:
+a long run of queries in a scaled-dot-product call of its own, short ones with others of their size in one batch. The
+plan travels as a keyword argument of the model's forward. ``flex`` hands FlexAttention a block mask made of the same
+two comparisons.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -23,6 +25,10 @@ from vivavoce.train.packing import Block, Packed, blocks
 
 BLOCKS = "vivavoce_blocks"
 _FLEX_BLOCK = 128
+# Multiplications of a run (queries x keys x width of all heads) that is short: a call of its own takes longer.
+_SHORT = 2**20
+# Scores of a batch, of one head: what lies between its products has to stay in a processor's cache.
+_BATCH = 2**18
 
 
 def trie_mask(ends: Tensor) -> Tensor:
@@ -36,82 +42,123 @@ def trie_mask(ends: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Short runs of about the same size. Their last tokens are repeated: as queries nobody takes what they find, as
+    keys nobody sees them."""
+
+    queries: Tensor
+    """Token indices, shape (runs, most queries)."""
+    keys: Tensor
+    """Token indices, shape (runs, most keys)."""
+    mask: Tensor
+    """Additive, shape (runs, most queries, most keys), 0 or -inf."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """The runs of one packed row with their masks, made once and used by every layer."""
 
     runs: tuple[int, ...]
-    """Query tokens of each run that is attended to alone; what lies between them is 0 long or belongs to a batch."""
+    """Query tokens of each run."""
     pieces: tuple[int, ...]
-    """Tokens of each piece that keys and values are cut into, where any run's context starts or stops."""
+    """Tokens of each piece that keys and values are cut into, where the context of a long run starts or stops."""
     keys: tuple[tuple[int, ...], ...]
-    """Per run: the pieces that it attends to, its own last; none for what belongs to a batch."""
+    """Per run: the pieces that it attends to, its own last; none where it belongs to a batch."""
     masks: tuple[Tensor | None, ...]
     """Per run: None for a plain causal one, else additive, shape (queries, keys), 0 or -inf."""
-    batches: tuple[Tensor, ...]
-    """Plain causal runs of like length, attended to at once: token indices (runs, longest), the last one repeated."""
+    batches: tuple[Batch, ...]
     order: Tensor | None
-    """Where each token stands in the outputs of runs and batches, one after the other; None: in its place."""
+    """Where each token stands in the outputs of long runs and batches, one after the other; None: in its place."""
 
 
-def plan(packed: Packed, dtype: torch.dtype, device: torch.device) -> Plan:
-    """The block plan of ``packed``, masks in the model's ``dtype``."""
-    runs = blocks(packed.ends)
-    batches = _alike([run for run in runs if run.causal])
-    together = {run.start for batch in batches for run in batch}
-    spans = [() if r.start in together else (*r.context, (r.start, r.stop)) for r in runs]
-    cuts = sorted({0, len(packed), *(edge for span in spans for interval in span for edge in interval)})
+def plan(packed: Packed, dtype: torch.dtype, device: torch.device, width: int) -> Plan:
+    """The block plan of ``packed`` for a model whose heads have ``width`` numbers together; masks in its ``dtype``."""
+    runs = [_Run(block, np.concatenate([np.arange(a, b) for a, b in block.keys])) for block in blocks(packed.ends)]
+    short = [run for run in runs if run.scores * width <= _SHORT] if len(runs) > 1 else []
+    batched = {run.block.start for run in short}
+    alone = [run for run in runs if run.block.start not in batched]
+
+    cuts = sorted({0, len(packed), *(edge for run in alone for interval in run.block.keys for edge in interval)})
     piece = {cut: i for i, cut in enumerate(cuts)}
-    ends = torch.from_numpy(packed.ends)
-    masks: list[Tensor | None] = []
-    for run, span in zip(runs, spans, strict=True):
-        if run.causal:
-            masks.append(None)
-            continue
-        keys = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in span]))
-        queries = torch.arange(run.start, run.stop)[:, None]
-        seen = (keys <= queries) & (queries < ends[keys])
-        masks.append(torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, -torch.inf).to(device))
-    indices = [np.stack([_stretched(run, max(r.stop - r.start for r in b)) for run in b]) for b in batches]
+    groups = _alike(short)
+    queries = [np.stack([run.queries(max(len(r) for r in group)) for run in group]) for group in groups]
     return Plan(
-        tuple(run.stop - run.start for run in runs),
+        tuple(len(run) for run in runs),
         tuple(b - a for a, b in pairwise(cuts)),
-        tuple(tuple(i for a, b in span for i in range(piece[a], piece[b])) for span in spans),
-        tuple(masks),
-        tuple(torch.from_numpy(index).to(device) for index in indices),
-        _order(runs, together, indices, len(packed), device) if batches else None,
+        tuple(
+            () if run.block.start in batched else tuple(i for a, b in run.block.keys for i in range(piece[a], piece[b]))
+            for run in runs
+        ),
+        tuple(
+            None
+            if run.block.causal or run.block.start in batched
+            else _additive(_seen(run.queries(len(run)), run.keys, packed.ends), dtype, device)
+            for run in runs
+        ),
+        tuple(_batch(group, some, packed.ends, dtype, device) for group, some in zip(groups, queries, strict=True)),
+        _order([run.queries(len(run)) for run in alone] + queries, device) if groups else None,
     )
 
 
-def _alike(runs: Sequence[Block]) -> list[list[Block]]:
-    """Batches of runs that differ by a quarter in length at most: a short row alone is one small call among many."""
-    batches: list[list[Block]] = []
-    for run in sorted(runs, key=lambda run: run.start - run.stop):
-        if batches and 4 * (run.stop - run.start) >= 3 * (batches[-1][0].stop - batches[-1][0].start):
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """A block and the indices of its keys."""
+
+    block: Block
+    keys: np.ndarray
+
+    def __len__(self) -> int:
+        return self.block.stop - self.block.start
+
+    @property
+    def scores(self) -> int:
+        return len(self) * len(self.keys)
+
+    def queries(self, count: int) -> np.ndarray:
+        """Its first tokens, the last one repeated."""
+        return np.minimum(np.arange(self.block.start, self.block.start + count), self.block.stop - 1)
+
+
+def _alike(runs: Sequence[_Run]) -> list[list[_Run]]:
+    """Batches in which padding is a third at most."""
+    batches: list[list[_Run]] = []
+    real = padded = 0
+    for run in sorted(runs, key=lambda run: (-len(run.keys), -len(run))):
+        if batches:
+            most = max(len(run), *(len(r) for r in batches[-1]))
+            padded = (len(batches[-1]) + 1) * most * len(batches[-1][0].keys)
+        if batches and padded <= min(1.5 * (real + run.scores), _BATCH):
             batches[-1].append(run)
+            real += run.scores
         else:
             batches.append([run])
-    return [batch for batch in batches if len(batch) > 1]
+            real = run.scores
+    return batches
 
 
-def _stretched(run: Block, length: int) -> np.ndarray:
-    """The tokens of ``run``, its last one repeated: no query sees what comes after it, so padding changes nothing."""
-    return np.minimum(np.arange(run.start, run.start + length), run.stop - 1)
+def _batch(
+    runs: Sequence[_Run], queries: np.ndarray, ends: np.ndarray, dtype: torch.dtype, device: torch.device
+) -> Batch:
+    most = max(len(run.keys) for run in runs)
+    keys = np.stack([np.pad(run.keys, (0, most - len(run.keys)), "edge") for run in runs])
+    there = np.arange(most) < np.array([len(run.keys) for run in runs])[:, None]
+    mask = _additive(_seen(queries, keys, ends) & there[:, None, :], dtype, device)
+    return Batch(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask)
 
 
-def _order(
-    runs: Sequence[Block], together: set[int], indices: Sequence[np.ndarray], size: int, device: torch.device
-) -> Tensor:
-    order, at = np.empty(size, np.int64), 0
-    for run in runs:
-        if run.start not in together:
-            order[run.start : run.stop] = np.arange(at, at + run.stop - run.start)
-            at += run.stop - run.start
-    for index in indices:
-        flat = index.ravel()
-        first = np.unique(flat, return_index=True)
-        order[first[0]] = at + first[1]
-        at += len(flat)
-    return torch.from_numpy(order).to(device)
+def _seen(queries: np.ndarray, keys: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Which keys (..., K) each of the queries (..., Q) sees, shape (..., Q, K)."""
+    query, key = queries[..., :, None], keys[..., None, :]
+    return (key <= query) & (query < ends[key])
+
+
+def _additive(seen: np.ndarray, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~torch.from_numpy(seen), -torch.inf).to(device)
+
+
+def _order(outputs: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Where each token is first, in ``outputs`` that hold them all, one after the other."""
+    return torch.from_numpy(np.unique(np.concatenate([o.ravel() for o in outputs]), return_index=True)[1]).to(device)
 
 
 def block_attention(
@@ -127,12 +174,21 @@ def block_attention(
 ) -> tuple[Tensor, None]:
     """Attention of a packed row, run by run. Query (1, H, T, D), key and value (1, G, T, D); result (1, T, H, D)."""
     assert trie is not None, "the model does not pass keyword arguments on to its attention"
+    outputs = _long(query, key, value, dropout, scaling, trie) if any(trie.keys) else []
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    outputs += [_together(q, k, v, batch, dropout, scaling) for batch in trie.batches]
+    found = torch.cat(outputs)
+    return (found if trie.order is None else found.index_select(0, trie.order))[None], None
+
+
+def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, trie: Plan) -> list[Tensor]:
+    """Runs that are attended to alone, each (tokens, H, D)."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     # One split each and not a slice for every run: the backward pass of a slice fills a tensor of the whole length.
     queries, keys, values = query.split(trie.runs, 2), key.split(trie.pieces, 2), value.split(trie.pieces, 2)
-    outputs = [
+    return [
         scaled_dot_product_attention(
             some,
             torch.cat([keys[i] for i in seen], 2),
@@ -141,23 +197,33 @@ def block_attention(
             dropout_p=dropout,
             is_causal=mask is None,
             scale=scaling,
-        )
+        )[0].transpose(0, 1)
         for some, seen, mask in zip(queries, trie.keys, trie.masks, strict=True)
         if seen
     ]
-    for index in trie.batches:
-        some, seen, values_ = (_gathered(x, index) for x in (query, key, value))
-        together = scaled_dot_product_attention(some, seen, values_, dropout_p=dropout, is_causal=True, scale=scaling)
-        outputs.append(together.transpose(0, 1).flatten(1, 2)[None])
-    found = torch.cat(outputs, 2)
-    if trie.order is not None:
-        found = found.index_select(2, trie.order)
-    return found.transpose(1, 2).contiguous(), None
 
 
-def _gathered(x: Tensor, index: Tensor) -> Tensor:
-    """Tokens ``index`` (B, L) of x (1, H, T, D), shape (B, H, L, D)."""
-    return x[0].index_select(1, index.flatten()).unflatten(1, index.shape).transpose(0, 1)
+def _together(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, scaling: float | None) -> Tensor:
+    """A batch of short runs, from tokens (T, H, D), (T, G, D) and (T, G, D); shape (runs x most queries, H, D).
+
+    Written out, for in products this small a fused kernel is all overhead. Heads that share their keys are rows of
+    one product.
+    """
+    (runs, count), most = batch.queries.shape, batch.keys.shape[1]
+    (heads, size), groups = query.shape[1:], key.shape[1]
+    queries = query.index_select(0, batch.queries.flatten()) * (size**-0.5 if scaling is None else scaling)
+    queries = queries.view(runs, count, groups, -1, size).transpose(1, 2).reshape(runs * groups, -1, size)
+    keys, values = (
+        x.index_select(0, batch.keys.flatten())
+        .view(runs, most, groups, size)
+        .transpose(1, 2)
+        .reshape(runs * groups, most, size)
+        for x in (key, value)
+    )
+    scores = torch.bmm(queries, keys.transpose(1, 2)).view(runs, groups, count, -1, most)
+    weights = drop(torch.softmax(scores + batch.mask[:, None, :, None], -1), dropout)
+    found = torch.bmm(weights.view(runs * groups, -1, most).to(values.dtype), values)
+    return found.view(runs, groups, count, -1, size).transpose(1, 2).reshape(runs * count, heads, size)
 
 
 AttentionInterface.register(BLOCKS, block_attention)

@@ -138,8 +138,13 @@ class Block:
     causal: bool
     """No context and a plain causal triangle: no mask is needed."""
 
+    @property
+    def keys(self) -> tuple[tuple[int, int], ...]:
+        """Intervals of all tokens that it is attended to with."""
+        return (*self.context, (self.start, self.stop))
 
-def blocks(ends: np.ndarray, overhead: int = 4096) -> list[Block]:
+
+def blocks(ends: np.ndarray, overhead: int = 2048) -> list[Block]:
     """Cut the flattened trie into runs so that few masked-out scores are computed.
 
     One run of n queries with m context keys costs n * (m + n) scores and ``overhead`` (one call, in scores: 4,096 was

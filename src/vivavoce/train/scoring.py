@@ -143,7 +143,7 @@ def _forward(
         inputs["attention_mask"] = flex_mask(packed, device)
     elif attention == "blocks":
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else inner.dtype
-        inputs["trie"] = plan(packed, dtype, device)
+        inputs["trie"] = plan(packed, dtype, device, inner.config.get_text_config().hidden_size)
     if attention:
         inputs["position_ids"] = torch.from_numpy(packed.position_ids)[None].to(device)
     inputs["logits_to_keep"] = torch.from_numpy(at).to(device)
