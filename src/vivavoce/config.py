@@ -106,7 +106,11 @@ class Recipe(BaseModel):
         default={}, description="further tests by name, each a task whose test questions every student sits as well"
     )
     seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
-    parallel: int = Field(default=1, ge=1, description="models trained at once, in processes of their own")
+    parallel: int = Field(
+        default=1,
+        ge=1,
+        description="models trained at once, each in a process of its own, and students examined at once",
+    )
     currency: str = Field(default="USD", description="how money is called; a label")
     budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
 

@@ -18,6 +18,9 @@ A third family, *we are wrong*, is a plain ``assert`` that prints the values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from vivavoce.records import Usage
 
 
@@ -91,3 +94,15 @@ class AgentError(WorldError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+@contextmanager
+def told_once() -> Iterator[None]:
+    """Of many tasks that a group ran and that were told the same, one tells the user."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and (told := error.subgroup(UserError)):
+            error = told.exceptions[0]
+        raise error from None

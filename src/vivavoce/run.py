@@ -34,7 +34,7 @@ import vivavoce
 from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe, what_decides
-from vivavoce.errors import RunConflict, UserError
+from vivavoce.errors import RunConflict, told_once
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, from_json, to_json
 
@@ -74,12 +74,8 @@ class Run:
                     note += f", about {money(before + (spent - before) * total / at.done)} after this"
                 advance(n, note)
 
-            try:
+            with told_once():
                 yield count
-            except BaseExceptionGroup as group:  # of many tasks that were told the same, one tells the user
-                while isinstance(group, BaseExceptionGroup) and group.subgroup(UserError):
-                    group = (group.subgroup(UserError) or group).exceptions[0]
-                raise group from None
 
     def cached(self, path: Path, depends: Any) -> Path | None:
         """``path``, a file of this run, if it is there and was made from equal dependencies."""

@@ -1,13 +1,31 @@
-"""Training in processes of its own: nothing is left behind when the run is killed."""
+"""Training in processes of its own: they serve stage after stage, and nothing outlives the run."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+from tests.methods.conftest import TEACHERS
+from tests.train.students import messages
+
+from vivavoce.config import check_recipe
+from vivavoce.errors import DataError
+from vivavoce.records import Example, to_json
+from vivavoce.run import open_run
+from vivavoce.train.jobs import Job, Workers
+from vivavoce.train.settings import SFTSettings
+
+RECIPE = {
+    "method": "debate_reflect",
+    "name": "test",
+    "task": {"name": "schoolhouse"},
+    "teachers": [{"name": "ada", "backend": "scripted", "function": f"{TEACHERS}:ada"}],
+}
 PARENT = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
@@ -41,3 +59,29 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
     while alive(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(worker)
+
+
+def jobs(student: Path, folder: Path, stage: str, question: str = "12 + 30?") -> list[Job]:
+    rows = folder / f"{stage}.jsonl"
+    example = Example("a", messages(question), "forty-two", ("n1",))
+    rows.write_text(to_json(example) + "\n")
+    how = SFTSettings(lora=None, device="cpu", max_steps=1, max_length=64, threads=1)
+    return [Job(f"{stage}-{seed}", student, "start", rows, how, seed) for seed in (0, 1)]
+
+
+def test_workers_serve_the_next_stage_too_and_end_with_the_session(student: Path, tmp_path: Path) -> None:
+    recipe = check_recipe({**RECIPE, "student": {"name": "student", "model": str(student)}}, tmp_path / "recipe.yaml")
+    with open_run(tmp_path / "run", recipe) as run:
+        with Workers(run, parallel=2) as workers:
+            assert not multiprocessing.active_children(), "none before there is something to train"
+            first = workers.train(jobs(student, tmp_path, "first"))
+            served = {child.pid for child in multiprocessing.active_children()}
+            second = workers.train(jobs(student, tmp_path, "second"))
+            assert {child.pid for child in multiprocessing.active_children()} == served
+            assert len(served) == 2
+            assert all((folder / "train_result.json").is_file() for folder in first + second)
+            with pytest.raises(DataError, match="longer than 64"):
+                workers.train(jobs(student, tmp_path, "third", "so long " * 60))
+            assert workers.train(jobs(student, tmp_path, "first")) == first, "kept, and nothing is opened for it"
+            assert not multiprocessing.active_children(), "a failure ends them"
+        assert not multiprocessing.active_children()

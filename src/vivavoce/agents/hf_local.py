@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
+import os
+import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -32,14 +34,14 @@ from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
+    import torch
+
     from vivavoce.agents.batch import Prompt
     from vivavoce.agents.decode import Decoded, Decoder
 
 # How long nothing new must arrive before the worker starts. A reply passes a few turns of the event loop (journal,
 # debate) before the next question of the same debate arrives; starting at once would run many small batches.
 _GATHER_S = 0.005
-# Two forwards at a time on one device only slow each other down.
-_DEVICE_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class Options(BaseModel):
@@ -62,7 +64,8 @@ class Options(BaseModel):
     """MiB for what prompts begin with, to compute it once though it is asked at different times. What calls that start
     together share is computed once without it. It pays where prompts are long and the debates in flight fit."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch in the whole process; None leaves torch's default."""
+    """CPU threads of a forward pass, for the whole process; None leaves torch's default, all cores. Small models answer
+    faster with one each: so many of them then answer at the same time as there are cores."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
     """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity."""
     trust_remote_code: bool = False
@@ -78,6 +81,8 @@ class _Waiting:
     future: asyncio.Future[Reply]
     since: float
     prompt: Prompt | None = None
+    size: tuple[int, int] = (0, 0)
+    """Tokens of the prompt, and the most new ones."""
 
 
 class HFLocal:
@@ -180,15 +185,15 @@ class HFLocal:
         """In the worker thread: answer whoever waits, and whoever comes meanwhile."""
         if self._decoder is None:
             self._decoder, self._context = self._load()
-        lock = _DEVICE_LOCKS[str(self._decoder.device)]
-        while not lock.acquire(timeout=0.05):
+        turns = _TURNS[str(self._decoder.device)]
+        while not turns.take(_at_once(self._decoder.device), timeout=0.05):
             if stop.is_set():  # closing must not wait for another agent's batch
                 return
         try:
             while not self._stream(self._decoder, loop, stop):
                 pass
         finally:
-            lock.release()
+            turns.give_back()
 
     def _stream(self, decoder: Decoder, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> bool:
         """Decode until nobody waits. False where memory did not suffice, and fewer rows at a time are to be tried."""
@@ -211,7 +216,7 @@ class HFLocal:
         decoder.prefixes.clear()
         torch.cuda.empty_cache()
         self._most = max(1, len(self._under_way) // 2)
-        self._ready[:0] = sorted(self._under_way.values(), key=lambda waiting: waiting.since)
+        self._ready += self._under_way.values()
         self._under_way.clear()
         return False
 
@@ -261,6 +266,9 @@ class HFLocal:
 
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
+        # Between two operations a decoding thread wants the interpreter for microseconds, and would wait five
+        # milliseconds for it wherever another thread, say the journal's, computes.
+        sys.setswitchinterval(1e-4)
         device = self.options.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -294,40 +302,70 @@ class HFLocal:
                 return AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {self._context}")
             most = min(sampling.max_new_tokens, self._context - len(ids))
             sampling = replace(sampling, max_new_tokens=most)
-        waiting.prompt = Prompt(ids, sampling, waiting.seed, waiting)
+        waiting.prompt, waiting.size = Prompt(ids, sampling, waiting.seed, waiting), (len(ids), sampling.max_new_tokens)
         return None
 
     def _fitting(self, under_way: Sequence[Prompt]) -> list[_Waiting]:
         """Of those that are ready the longest-waiting one and those nearest to it in length, as many as fit."""
         if not self._ready:
             return []
-        sized = sorted(
-            ((len(w.prompt.ids), w.prompt.sampling.max_new_tokens, w) for w in self._ready if w.prompt),
-            key=lambda size: size[:2],
-        )
-        low = next(i for i, size in enumerate(sized) if size[2] is self._ready[0])
+        self._ready.sort(key=lambda waiting: waiting.size)  # sorted already, but for those who came since
+        low = min(range(len(self._ready)), key=lambda i: self._ready[i].since)
         high = low
         longest = max((len(prompt.ids) for prompt in under_way), default=0)
         new = max((prompt.sampling.max_new_tokens for prompt in under_way), default=0)
 
         def fits(i: int) -> bool:
             rows = len(under_way) + high - low + 1
-            return (
-                rows == 1 or rows * (max(longest, sized[i][0]) + max(new, sized[i][1])) <= self.options.max_batch_tokens
-            )
+            prompt, most = self._ready[i].size
+            return rows == 1 or rows * (max(longest, prompt) + max(new, most)) <= self.options.max_batch_tokens
 
         while high - low < self._most - len(under_way):
             # shorter ones first: they cost no padding to those already in
             if low < high and low > 0 and fits(low - 1):
                 low -= 1
                 at = low
-            elif high < len(sized) and fits(high):
+            elif high < len(self._ready) and fits(high):
                 at = high
                 high += 1
             else:
                 break
-            longest, new = max(longest, sized[at][0]), max(new, sized[at][1])
-        return [size[2] for size in sized[low:high]]
+            prompt, most = self._ready[at].size
+            longest, new = max(longest, prompt), max(new, most)
+        return self._ready[low:high]
+
+
+class _Turns:
+    """Who may run on a device: agents beyond a number wait."""
+
+    def __init__(self) -> None:
+        self._taken, self._changed = 0, threading.Condition()
+
+    def take(self, of: int, timeout: float) -> bool:
+        """Take one of ``of`` turns; False where none was free for ``timeout`` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._taken < of, timeout):
+                return False
+            self._taken += 1
+            return True
+
+    def give_back(self) -> None:
+        with self._changed:
+            self._taken -= 1
+            self._changed.notify()
+
+
+_TURNS: defaultdict[str, _Turns] = defaultdict(_Turns)
+
+
+def _at_once(device: torch.device) -> int:
+    """Forward passes that a device is given at a time: more than it has room for only slow each other down."""
+    import torch
+
+    if device.type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // torch.get_num_threads())
 
 
 def agent(name: str, options: Options) -> HFLocal:

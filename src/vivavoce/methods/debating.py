@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from vivavoce.config import Examination
 from vivavoce.data.rules import TreeRules
@@ -87,51 +88,58 @@ class DebateSession(Session[DebateRules]):
         """
         if not samples:
             return dict.fromkeys(self.recipe.seeds, graphs)
-        tried = {}
-        for seed in self.recipe.seeds:
-            student = self._agent(self.recipe.student, model=str(students.of(seed)[0]))
-            sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
-            sat: list[list[Judged]] = []
-            with self.run.counting(f"attempts of seed {seed}", len(graphs) * samples) as advance:
-                sat += await asyncio.gather(
-                    *(
-                        examine(
-                            student,
-                            [g.problem for g in graphs],
-                            self.task,
-                            self.prompts,
-                            self.rules,
-                            self.run.journal,
-                            sampling,
-                            stage="attempts",
-                            seed=seed_of(self.recipe.seed, seed, i),
-                            in_flight=self.recipe.in_flight,
-                            done=lambda _: advance(),
-                        )
-                        for i in range(samples)
+        seeds = self.recipe.seeds
+
+        async def one(seed: int) -> Sequence[Graph]:
+            return await self._attempted(graphs, students.of(seed)[0], seed, samples, temperature)
+
+        tried = await self.side_by_side([lambda seed=seed: one(seed) for seed in seeds])
+        return dict(zip(seeds, tried, strict=True))
+
+    async def _attempted(
+        self, graphs: Sequence[Graph], model: Path, seed: int, samples: int, temperature: float
+    ) -> Sequence[Graph]:
+        student = self._agent(self.recipe.student, model=str(model))
+        sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
+        with self.run.counting(f"attempts of seed {seed}", len(graphs) * samples) as advance:
+            sat = await asyncio.gather(
+                *(
+                    examine(
+                        student,
+                        [g.problem for g in graphs],
+                        self.task,
+                        self.prompts,
+                        self.rules,
+                        self.run.journal,
+                        sampling,
+                        stage="attempts",
+                        seed=seed_of(self.recipe.seed, seed, i),
+                        in_flight=self.recipe.in_flight,
+                        done=lambda _: advance(),
                     )
+                    for i in range(samples)
                 )
-            tried[seed] = [
-                g.extended(
-                    node(
-                        "answer",
-                        g.problem.id,
-                        self._later_name,
-                        0,
-                        j.text,
-                        sample=i,
-                        answer=j.answer,
-                        correct=j.correct,
-                        status=j.status,
-                        usage=j.usage,
-                    )
-                    for i, j in enumerate(by_sample)
-                    if j.status != "error"
+            )
+        await student.aclose()
+        return [
+            g.extended(
+                node(
+                    "answer",
+                    g.problem.id,
+                    self._later_name,
+                    0,
+                    j.text,
+                    sample=i,
+                    answer=j.answer,
+                    correct=j.correct,
+                    status=j.status,
+                    usage=j.usage,
                 )
-                for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)
-            ]
-            await student.aclose()
-        return tried
+                for i, j in enumerate(by_sample)
+                if j.status != "error"
+            )
+            for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)
+        ]
 
     async def test(self, arms: Mapping[str, Trained]) -> Arms:
         """Examine every model of every arm on the test questions; after them, the committee itself."""

@@ -21,7 +21,7 @@ from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member, Rules
-from vivavoce.errors import RecipeError
+from vivavoce.errors import RecipeError, told_once
 from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, compared, results
 from vivavoce.graph import Graph, Stored, stored
@@ -29,7 +29,7 @@ from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
-from vivavoce.train.jobs import Job, Settings, train_all
+from vivavoce.train.jobs import Job, Settings, Workers
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Trained:
 
 
 R = TypeVar("R", bound=Rules)
+T = TypeVar("T")
 Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
 """Asks whatever a stage asks; tells of each graph as it is done."""
 
@@ -77,6 +78,7 @@ class Session(Generic[R]):
                 "use backend: hf_local with model: a folder or a Hub id",
             )
         self._open = AsyncExitStack()
+        self._workers = self._open.enter_context(Workers(run, recipe.parallel))
         self._agents = {spec.name: self._agent(spec) for spec in recipe.agents}
         self._begun = time.monotonic()
 
@@ -218,7 +220,7 @@ class Session(Generic[R]):
         for spec in self.recipe.agents:
             if spec.backend == "hf_local":
                 await self._agents[spec.name].aclose()
-        folders = await asyncio.to_thread(train_all, list(jobs.values()), self.run, self.recipe.parallel)
+        folders = await asyncio.to_thread(self._workers.train, list(jobs.values()))
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
         return {arm: Trained({seed: made[arm, seed] for seed in self.recipe.seeds}) for arm in arms}
 
@@ -250,13 +252,27 @@ class Session(Generic[R]):
         self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
     ) -> Arms:
         problems = task.problems("test")[:questions]
-        return {
-            arm: {
-                seed: await self._sits(model, problems, task, stage, (arm, seed), kept)
-                for seed, model in trained.models.items()
-            }
-            for arm, trained in arms.items()
-        }
+        who = [(arm, seed) for arm, trained in arms.items() for seed in trained.models]
+        sat = await self.side_by_side(
+            [lambda a=a, k=k: self._sits(arms[a].models[k], problems, task, stage, (a, k), kept) for a, k in who]
+        )
+        found: dict[str, dict[int, Sequence[Judged]]] = {arm: {} for arm in arms}
+        for (arm, seed), rows in zip(who, sat, strict=True):
+            found[arm][seed] = rows
+        return found
+
+    async def side_by_side(self, work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+        """What students do, so many of them at once as are trained at once; the results in order."""
+        gate = asyncio.Semaphore(self.recipe.parallel)
+
+        async def one(do: Callable[[], Awaitable[T]]) -> T:
+            async with gate:
+                return await do()
+
+        with told_once():
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(do)) for do in work]
+        return [task.result() for task in tasks]
 
     @property
     def _exam_sampling(self) -> Sampling:

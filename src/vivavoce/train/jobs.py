@@ -9,13 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vivavoce.progress import bar
 from vivavoce.records import Example, State, Tree, digest, from_json
@@ -57,20 +58,77 @@ class Job:
         return digest(self.depends)
 
 
-def train_all(jobs: Sequence[Job], run: Run, parallel: int = 1) -> list[Path]:
-    """Train what is not trained yet, at most ``parallel`` at once; the folders in the order of ``jobs``.
+class Workers:
+    """Trains jobs, at most ``parallel`` at once. Use it as a context manager, which ends its processes.
 
-    With ``parallel`` 1 everything runs in this process. Raises what the first failing job raised; jobs that were done
-    by then stay done.
+    Its processes are opened for the first jobs and serve the later ones: what they import takes each of them seconds.
+    On a GPU, where idle ones would hold memory that debates want, they end with their jobs.
     """
-    waiting = [(job, folder) for job in jobs if (folder := run.folder(job.name, job.depends)) is not None]
-    if parallel == 1 or len(waiting) == 1:
-        for job, folder in waiting:
-            train_here(job, folder)
-            run.finished(job.name, job.depends)
-    elif waiting:
-        _train_in_processes(waiting, run, parallel)
-    return [run.path / "checkpoints" / job.name for job in jobs]
+
+    def __init__(self, run: Run, parallel: int = 1) -> None:
+        self._run, self._parallel = run, parallel
+        self._pool: ProcessPoolExecutor | None = None
+        self._said: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def train(self, jobs: Sequence[Job]) -> list[Path]:
+        """Train what is not trained yet; the folders in the order of ``jobs``.
+
+        With ``parallel`` 1 everything runs in this process. Raises what the first failing job raised; jobs that were
+        done by then stay done.
+        """
+        waiting = [(job, folder) for job in jobs if (folder := self._run.folder(job.name, job.depends)) is not None]
+        if self._parallel == 1 or len(waiting) == 1:
+            for job, folder in waiting:
+                train_here(job, folder)
+                self._run.finished(job.name, job.depends)
+        elif waiting:
+            self._train_in_processes(waiting)
+        return [self._run.path / "checkpoints" / job.name for job in jobs]
+
+    def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
+        pool = self._opened()
+        try:
+            with bar("trained models", len(waiting)) as advance, _Bars() as bars:
+                futures = {pool.submit(_work, job, folder): job for job, folder in waiting}
+                open_ = set(futures)
+                while open_:
+                    finished, open_ = wait(open_, timeout=0.3, return_when=FIRST_COMPLETED)
+                    while True:
+                        try:
+                            bars.show(*self._said.get_nowait())
+                        except queue.Empty:
+                            break
+                    for future in finished:
+                        future.result()
+                        job = futures[future]
+                        self._run.finished(job.name, job.depends)
+                        advance()
+        except BaseException:
+            self._close()
+            raise
+        import torch
+
+        if torch.cuda.is_available():
+            self._close()
+
+    def _opened(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+            self._said = context.Queue()
+            self._pool = ProcessPoolExecutor(self._parallel, context, _open_worker, (self._said,))
+        return self._pool
+
+    def _close(self) -> None:
+        """End the processes, with what they have begun."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
 
 def train_here(job: Job, folder: Path) -> TrainResult:
@@ -107,34 +165,6 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
     )
 
 
-def _train_in_processes(waiting: Sequence[tuple[Job, Path]], run: Run, parallel: int) -> None:
-    context = multiprocessing.get_context("spawn")  # torch does not survive a fork
-    said: Any = context.Queue()
-    with (
-        ProcessPoolExecutor(parallel, context, _open_worker, (said,)) as pool,
-        bar("trained models", len(waiting)) as advance,
-        _Bars() as bars,
-    ):
-        futures = {pool.submit(_work, job, folder): job for job, folder in waiting}
-        open_ = set(futures)
-        while open_:
-            finished, open_ = wait(open_, timeout=0.3, return_when=FIRST_COMPLETED)
-            while True:
-                try:
-                    bars.show(*said.get_nowait())
-                except queue.Empty:
-                    break
-            for future in finished:
-                try:
-                    future.result()
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-                job = futures[future]
-                run.finished(job.name, job.depends)
-                advance()
-
-
 class _Bars(ExitStack):
     """A bar for each model in training, opened when its number of updates is known."""
 
@@ -154,6 +184,7 @@ _said: Any = None
 def _open_worker(said: Any) -> None:
     global _said
     _said = said
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what Ctrl-C came to; an idle worker just goes
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

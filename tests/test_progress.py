@@ -1,0 +1,35 @@
+"""Bars of several students overlap: they share a display until the last of them ends."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from rich.console import Console
+
+from vivavoce import progress
+from vivavoce.errors import DataError, RecipeError, told_once
+
+
+def test_bars_that_overlap_share_a_display_until_the_last_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "console", Console(force_terminal=True, quiet=True))
+    first, second = ExitStack(), ExitStack()
+    one = first.enter_context(progress.bar("one", 2))
+    two = second.enter_context(progress.bar("two", 2))
+    (shown,) = progress._open
+    one(2)
+    first.close()
+    two(1)
+    assert [task.completed for task in shown.tasks] == [2, 1]
+    assert shown.live.is_started, "the second goes on"
+    second.close()
+    assert not shown.live.is_started
+    with progress.bar("later", 1):
+        assert progress._open != [shown], "what comes later has a display of its own"
+
+
+def test_of_many_tasks_that_were_told_the_same_one_tells_the_user() -> None:
+    with pytest.raises(RecipeError, match="one"), told_once():
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", [KeyError("x"), RecipeError("one")]), DataError("two")])
+    with pytest.raises(ExceptionGroup), told_once():
+        raise ExceptionGroup("tasks", [KeyError("x")])
