@@ -97,8 +97,6 @@ class ActingSession(DistilSession):
 
             played = list(await asyncio.gather(*map(one, problems)))
         await agent.aclose()
-        if self._user and self._user.backend == "hf_local":  # debates want the memory
-            await self._agents[self._user.name].aclose()
         if failed := sum(e.ended == "no_action" for e in played):
             say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed plays on)")
         self.run.keep_rows(path, depends, played)
@@ -151,6 +149,8 @@ class ActingSession(DistilSession):
     ) -> dict[Debaters, dict[str, Graph]]:
         """Debates by table of debaters and state. A state that was debated before, in any run of this folder, is read
         from the journal."""
+        if self._user and self._user.backend == "hf_local":  # debates want the memory
+            await self._agents[self._user.name].aclose()
         found: dict[Debaters, dict[str, Graph]] = {}
         for table, states in wanted.items():
             if problems := list({p.id: p for p in states}.values()):
@@ -187,11 +187,10 @@ class ActingSession(DistilSession):
     ) -> Sequence[Judged]:
         """One model in the environments of test tasks; the episodes are kept, and what they come to is counted anew."""
         arm, seed = who
-        episodes = await self.play(
+        of_arm = self.tested.setdefault(arm, {}) if task is self.task else {}  # arms in the order in which they sit
+        of_arm[seed] = episodes = await self.play(
             f"{stage} {arm}-{seed}", model, problems, self._exam_sampling, self.recipe.seed, task
         )
-        if task is self.task:
-            self.tested.setdefault(arm, {})[seed] = episodes
         return [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
 
     def depths(self) -> dict[str, dict[str, Any]]:
