@@ -17,13 +17,11 @@ Advance = Callable[..., None]
 console = Console(stderr=True, highlight=False)
 _QUIET_S = 10.0
 _open: list[Progress] = []
-_bars = 0
 
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Advance]:
     """A progress bar for ``total`` things. Bars that are open at once share one display."""
-    global _bars
     if not console.is_terminal:
         yield _lines(title, total)
         return
@@ -41,7 +39,6 @@ def bar(title: str, total: int) -> Iterator[Advance]:
         )
         _open[0].start()
     shown = _open[0]
-    _bars += 1
     task = shown.add_task(title, total=total, note="")
 
     def advance(n: int = 1, note: str | None = None) -> None:
@@ -52,8 +49,9 @@ def bar(title: str, total: int) -> Iterator[Advance]:
         yield advance
     finally:
         shown.stop_task(task)
-        _bars -= 1
-        if not _bars:  # whichever ends last: those of several students overlap
+        if all(
+            one.stop_time is not None for one in shown.tasks
+        ):  # whichever ends last: those of several students overlap
             shown.stop()
             _open.clear()
 

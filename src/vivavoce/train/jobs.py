@@ -96,14 +96,17 @@ class Workers:
         try:
             with bar("trained models", len(waiting)) as advance, _Bars() as bars:
                 futures = {pool.submit(_work, job, folder): job for job, folder in waiting}
+                names = {job.name for job, _ in waiting}
                 open_ = set(futures)
                 while open_:
                     finished, open_ = wait(open_, timeout=0.3, return_when=FIRST_COMPLETED)
                     while True:
                         try:
-                            bars.show(*self._said.get_nowait())
+                            name, *rest = self._said.get_nowait()
                         except queue.Empty:
                             break
+                        if name in names:  # the last word of a stage may come after it
+                            bars.show(name, *rest)
                     for future in finished:
                         future.result()
                         job = futures[future]

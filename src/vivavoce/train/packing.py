@@ -147,9 +147,9 @@ class Block:
 def blocks(ends: np.ndarray, overhead: int = 2048) -> list[Block]:
     """Cut the flattened trie into runs so that few masked-out scores are computed.
 
-    One run of n queries with m context keys costs n * (m + n) scores and ``overhead`` (one call, in scores: 4,096 was
-    the best of 1,024 to 16,384 in the benchmark). Runs start as the segments of the radix trie, and neighbours are
-    merged where that is no dearer: a large tree is cut into prefix and answers, and many small ones stay together.
+    One run of n queries with m context keys costs n * (m + n) scores and ``overhead`` (another run, in scores: 512
+    to 2,048 were alike, 4,096 slower in a narrow model). Runs start as the segments of the radix trie, and neighbours
+    are merged where that is no dearer: a large tree is cut into prefix and answers, and many small ones stay together.
     Ancestors of any token of a run that lie before the run are ancestors of its first token, so its context is
     ``{k < start: ends[k] > start}``.
     """
