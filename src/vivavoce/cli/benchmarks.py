@@ -113,13 +113,13 @@ def bench_gpu(
     if not available():
         typer.echo("[]" if as_json else "skipped: torch sees no CUDA device here")
         return
-    found = []
+    # Said as soon as it is measured: a run that is cut short has minutes of a GPU behind it.
+    start = "["
     for one in run(repeats):
-        found.append(one.summary())
-        if not as_json:
-            typer.echo(str(one))
+        typer.echo(start + json.dumps(one.summary(), indent=2) if as_json else str(one), nl=not as_json)
+        start = ",\n"
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo("]")
 
 
 @app.command("debate")
