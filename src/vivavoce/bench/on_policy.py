@@ -14,7 +14,7 @@ import asyncio
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,12 @@ def run(
     *,
     repeats: int = 5,
     seed: int = 0,
-) -> list[Measured]:
+) -> Iterator[Measured]:
     """Measure the step under each divergence, then scoring. Raises AssertionError where the sides differ."""
     shape, hardware = shape or Shape(), hardware or Hardware()
-    found = [step(shape, size, d, hardware, repeats=repeats, seed=seed) for d in divergences]
-    return [*found, scoring(shape, size, hardware, repeats=repeats, seed=seed)]
+    for divergence in divergences:
+        yield step(shape, size, divergence, hardware, repeats=repeats, seed=seed)
+    yield scoring(shape, size, hardware, repeats=repeats, seed=seed)
 
 
 # --- the step

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vivavoce.cli.shared import PLAIN, AsJson
 from vivavoce.cli.tables import print_table
 from vivavoce.errors import MissingDependency, RecipeError
+
+if TYPE_CHECKING:
+    from vivavoce.bench.on_policy import Epochs
+    from vivavoce.bench.side_by_side import Comparison
 
 app = typer.Typer(**PLAIN, help="Measure, side by side with what people use today.")
 
@@ -38,8 +43,7 @@ def bench_tree_dpo(
         from vivavoce.bench.tree_dpo import Shape, run
 
     shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
-    found = [run(s, Size.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes]
-    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+    _tell((run(s, Size.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes), as_json)
 
 
 @app.command("sft")
@@ -48,8 +52,7 @@ def bench_sft(as_json: AsJson = False) -> None:
     with _peer("trl"):
         from vivavoce.bench.sft import run
 
-    found = run()
-    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+    _tell(run(), as_json)
 
 
 @app.command("on-policy")
@@ -66,8 +69,8 @@ def bench_on_policy(
         from vivavoce.bench.on_policy import Shape, run, whole
 
     shape = Shape(states=states, answer=answers, transcript=transcript)
-    found = [*run(shape, Size.narrow(256, 4, vocabulary)), whole(rollouts=1), whole(rollouts=4)]
-    typer.echo(json.dumps([one.summary() for one in found], indent=2) if as_json else "\n".join(map(str, found)))
+    epochs = (whole(rollouts=n) for n in (1, 4))
+    _tell(chain(run(shape, Size.narrow(256, 4, vocabulary)), epochs), as_json)
 
 
 @app.command("generate")
@@ -113,13 +116,7 @@ def bench_gpu(
     if not available():
         typer.echo("[]" if as_json else "skipped: torch sees no CUDA device here")
         return
-    # Said as soon as it is measured: a run that is cut short has minutes of a GPU behind it.
-    start = "["
-    for one in run(repeats):
-        typer.echo(start + json.dumps(one.summary(), indent=2) if as_json else str(one), nl=not as_json)
-        start = ",\n"
-    if as_json:
-        typer.echo("]")
+    _tell(run(repeats), as_json)
 
 
 @app.command("debate")
@@ -177,6 +174,14 @@ def bench_sandbox(
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
     if found.escaped or found.outlived or found.passed:
         raise typer.Exit(1)
+
+
+def _tell(found: Iterable[Comparison | Epochs], as_json: bool) -> None:
+    """Print each as soon as it is measured: a run that is cut short has minutes behind it."""
+    for i, one in enumerate(found):
+        typer.echo(("," if i else "[") + json.dumps(one.summary(), indent=2) if as_json else one)
+    if as_json:
+        typer.echo("]")
 
 
 @contextmanager
