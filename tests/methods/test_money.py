@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tests.methods.carry import carry_out
 from tests.methods.priced import PRICE, TEACHERS, against, planned, priced, talks
-from tests.methods.word_server import Teacher, WordServer
+from tests.methods.word_server import Teacher, WordServer, write_problems
 
 from vivavoce import plugins
 from vivavoce.agents import open_agent
@@ -90,6 +90,8 @@ def test_a_plan_by_a_pilot_needs_no_expectations_and_the_run_pays_for_none_of_it
 def test_a_run_stops_at_its_cap_with_all_kept_and_ends_the_same_when_it_is_raised(
     values: dict[str, Any], server: WordServer, tmp_path: Path
 ) -> None:
+    # thirty questions that are through by half of the money vary by a tenth, and what is left of it by twice as much
+    values["task"] = write_problems(tmp_path, train=180, test=20)
     values["in_flight"] = 16
     free = talks(values, tmp_path / "free")
     cost = free["total"]["money"]
@@ -99,7 +101,7 @@ def test_a_run_stops_at_its_cap_with_all_kept_and_ends_the_same_when_it_is_raise
         talks(values, tmp_path / "run")
     first = server.requests - asked
     stopped = json.loads((tmp_path / "run" / "manifest.json").read_text())["stopped"]
-    assert 0 < stopped["done"] < stopped["of"] == 60
+    assert 0 < stopped["done"] < stopped["of"] == 180
     assert 0.4 * cost < stopped["spent"]["money"] <= cost / 2
     assert stopped["left"]["money"] == pytest.approx(cost - stopped["spent"]["money"], rel=0.25)
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
