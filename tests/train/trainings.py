@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.train.students import bpe, messages, tiny_model, tree
 
 from vivavoce.records import Completion, Example, State, View
+from vivavoce.train.checkpoint import leave_launch
 from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.settings import LoRASettings, SFTSettings, TreeDPOSettings
@@ -82,3 +83,4 @@ if __name__ == "__main__":
         _shard_on_a_cpu()
     for _, train in trainings(Path(sys.argv[1]), Path(sys.argv[2]), sharded):
         train()
+    leave_launch()

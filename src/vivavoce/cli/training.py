@@ -75,12 +75,14 @@ def train_on_policy_command(
 def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], kind: Any) -> None:
     from vivavoce.agents.weights import folder
     from vivavoce.config import checked_overrides
+    from vivavoce.train.checkpoint import leave_launch
     from vivavoce.train.jobs import Job, train_here
 
     if not data.is_file():
         raise DataError("no such file of rows", str(data), "see data/ in a run, or `viva trees`")
     job = Job(out.name, folder(model), model, data, checked_overrides(kind, overrides), seed)
     done = train_here(job, out)
+    leave_launch()
     typer.echo(
         f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
         f"model in {done.path}"

@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from huggingface_hub import constants as hub
 from transformers import (
     AutoModelForCausalLM,
@@ -153,6 +154,15 @@ def check_launch(arguments: TrainingArguments) -> None:
     if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
         what = "the first version of FSDP is not supported"
         raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
+
+
+def leave_launch() -> None:
+    """Close the group of processes that accelerate opened, as the last thing a process does with it.
+
+    Left to the interpreter's end, the group's own threads ask for an interpreter that is gone, and now and then abort
+    a process whose training is done and saved. Does nothing where there is one process.
+    """
+    PartialState().destroy_process_group()
 
 
 def training_order(count: int, size: int, steps: int, seed: int, *, groups: list[str] | None = None) -> list[int]:
@@ -320,6 +330,7 @@ __all__ = [
     "fingerprint",
     "finish",
     "finished",
+    "leave_launch",
     "open_model",
     "points",
     "run_key",
