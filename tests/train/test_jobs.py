@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from tests.train.students import messages
 from vivavoce.config import check_recipe
 from vivavoce.errors import DataError
 from vivavoce.records import Example, to_json
-from vivavoce.run import open_run
+from vivavoce.run import Run, open_run
+from vivavoce.train.gate import Gate
 from vivavoce.train.jobs import Job, Workers
 from vivavoce.train.settings import SFTSettings
 
@@ -29,6 +32,7 @@ RECIPE = {
 PARENT = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
+from vivavoce.train.gate import Gate
 from vivavoce.train.jobs import _open_worker
 
 if __name__ == "__main__":
@@ -69,19 +73,55 @@ def jobs(student: Path, folder: Path, stage: str, question: str = "12 + 30?") ->
     return [Job(f"{stage}-{seed}", student, "start", rows, how, seed) for seed in (0, 1)]
 
 
-def test_workers_serve_the_next_stage_too_and_end_with_the_session(student: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def run(student: Path, tmp_path: Path) -> Iterator[Run]:
     recipe = check_recipe({**RECIPE, "student": {"name": "student", "model": str(student)}}, tmp_path / "recipe.yaml")
-    with open_run(tmp_path / "run", recipe) as run:
-        with Workers(run, parallel=2) as workers:
+    with open_run(tmp_path / "run", recipe) as opened:
+        yield opened
+
+
+def test_workers_serve_the_next_stage_too_and_end_with_the_session(student: Path, tmp_path: Path, run: Run) -> None:
+    async def stages() -> None:
+        with Workers(run, Gate(2), parallel=2) as workers:
             assert not multiprocessing.active_children(), "none before there is something to train"
-            first = workers.train(jobs(student, tmp_path, "first"))
+            first = await workers.train(jobs(student, tmp_path, "first"))
             served = {child.pid for child in multiprocessing.active_children()}
-            second = workers.train(jobs(student, tmp_path, "second"))
+            second = await workers.train(jobs(student, tmp_path, "second"))
             assert {child.pid for child in multiprocessing.active_children()} == served
             assert len(served) == 2
             assert all((folder / "train_result.json").is_file() for folder in first + second)
             with pytest.raises(DataError, match="longer than 64"):
-                workers.train(jobs(student, tmp_path, "third", "so long " * 60))
-            assert workers.train(jobs(student, tmp_path, "first")) == first, "kept, and nothing is opened for it"
-            assert not multiprocessing.active_children(), "a failure ends them"
+                await workers.train(jobs(student, tmp_path, "third", "so long " * 60))
         assert not multiprocessing.active_children()
+        with Workers(run, Gate(2), parallel=2) as workers:
+            assert await workers.train(jobs(student, tmp_path, "first")) == first
+            assert not multiprocessing.active_children(), "nothing is opened for what is kept"
+
+    asyncio.run(stages())
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_several_may_ask_at_once(parallel: int, student: Path, tmp_path: Path, run: Run) -> None:
+    async def both() -> list[list[Path]]:
+        with Workers(run, Gate(parallel), parallel) as workers:
+            stages = ("first", "second", "third")
+            return await asyncio.gather(*(workers.train(jobs(student, tmp_path, stage)) for stage in stages))
+
+    folders = [folder for stage in asyncio.run(both()) for folder in stage]
+    names = [folder.name for folder in folders]
+    assert names == ["first-0", "first-1", "second-0", "second-1", "third-0", "third-1"]
+    assert all((folder / "train_result.json").is_file() for folder in folders)
+    assert set(run.manifest["stages"]) == {f"checkpoints/{name}" for name in names}
+
+
+def test_a_failing_job_fails_alone(student: Path, tmp_path: Path, run: Run) -> None:
+    async def both() -> None:
+        with Workers(run, Gate(2), parallel=2) as workers:
+            good = asyncio.create_task(workers.train(jobs(student, tmp_path, "good")))
+            with pytest.raises(DataError, match="longer than 64"):
+                await workers.train(jobs(student, tmp_path, "bad", "so long " * 60))
+            assert all((folder / "train_result.json").is_file() for folder in await good)
+
+    asyncio.run(both())
+    assert set(run.manifest["stages"]) == {"checkpoints/good-0", "checkpoints/good-1"}

@@ -96,9 +96,13 @@ def test_it_overfits_four_rows(student: Path, tmp_path: Path, lora: dict[str, An
     assert result.last_loss < (0.4 if lora else 0.1) * result.first_loss
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 4, "alpha": 8, "dropout": 0.1}], ids=["full", "lora with dropout"])
-def test_a_killed_run_goes_on_to_the_same_weights(student: Path, tmp_path: Path, lora: dict[str, Any] | None):
-    wanted = settings(max_steps=7, rows_per_step=3, save_steps=2, lora=lora)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}}, {"muon": {"momentum": 0.8}}],
+    ids=["full", "lora with dropout", "muon"],
+)
+def test_a_killed_run_goes_on_to_the_same_weights(student: Path, tmp_path: Path, how: dict[str, Any]):
+    wanted = settings(max_steps=7, rows_per_step=3, save_steps=2, weight_decay=0.01, **how)
     whole = train_sft(student, ROWS, wanted, tmp_path / "whole", seed=1)
     with pytest.raises(Killed):
         train_sft(student, ROWS, wanted, tmp_path / "killed", seed=1, progress=die_at(5))

@@ -21,6 +21,7 @@ from vivavoce.records import State, View
 from vivavoce.train.checkpoint import check_launch
 from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.settings import MuonSettings, SFTSettings
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft and transformers, one at the other
@@ -78,17 +79,20 @@ def test_launches_that_cannot_go_are_refused_before_anything(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-    check_launch(arguments)
+    adam, muon = SFTSettings(lora=None), SFTSettings(lora=None, muon=MuonSettings())
+    check_launch(arguments, muon)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(RecipeError, match="DeepSpeed"):
-        check_launch(arguments)
+        check_launch(arguments, adam)
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RecipeError, match="first version of FSDP"):
-        check_launch(arguments)
+        check_launch(arguments, adam)
     for name, value in SHARES.items():
         monkeypatch.setenv(name, value)
-    check_launch(arguments)
+    check_launch(arguments, adam)
+    with pytest.raises(RecipeError, match="whole matrices"):
+        check_launch(arguments, muon)
     sampling = OnPolicySettings(
         scorers=(Scorer(name="ada", model=str(alone / "ada")),), lora=None, device="cpu", max_steps=1, max_new_tokens=8
     )

@@ -13,7 +13,7 @@ from vivavoce.records import Completion, Example, State, View
 from vivavoce.train.checkpoint import leave_launch
 from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
-from vivavoce.train.settings import LoRASettings, SFTSettings, TreeDPOSettings
+from vivavoce.train.settings import LoRASettings, MuonSettings, SFTSettings, TreeDPOSettings
 from vivavoce.train.sft import train_sft
 from vivavoce.train.tree_dpo import train_tree_dpo
 
@@ -60,6 +60,8 @@ def trainings(models: Path, out: Path, sharded: bool) -> Iterator[tuple[str, Cal
     yield "tree_dpo", lambda: train_tree_dpo(untied, trees, preferences, out / "tree_dpo", seed=0)
     yield "recorded", lambda: train_on_policy(student, states, recorded, out / "recorded", seed=0)
     if not sharded:
+        orthogonal = supervised.model_copy(update={"muon": MuonSettings()})
+        yield "sft muon", lambda: train_sft(untied, rows, orthogonal, out / "sft muon", seed=0)
         yield "drawn", lambda: train_on_policy(student, states, drawn, out / "drawn", seed=0)
 
 

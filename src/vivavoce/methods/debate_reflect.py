@@ -23,6 +23,7 @@ from vivavoce.graph import Graph
 from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
+from vivavoce.methods.session import Trained, together
 from vivavoce.run import Run
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 
@@ -63,28 +64,45 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         drafts = {f"single:{t}": ([t], early) for t in s.teachers} | {"multi_teacher": (s.teachers, early)}
         if recipe.examples.take != "right":  # choosing pays without a debate too, and must not be credited to it
             drafts["multi_teacher_vote"] = (s.teachers, first)
-        rows = s.with_rows({arm: _right(s, arm, graphs, *how) for arm, how in drafts.items()})
-        rows["debate_reflect_sft"] = _right(s, "debate_reflect_sft", graphs, s.everyone, recipe.examples)
-        arms = {"student": start} | await s.train({arm: (start, path, recipe.sft) for arm, path in rows.items()})
+        taught = _right(s, "debate_reflect_sft", graphs, s.everyone, recipe.examples)
 
-        sft = arms["debate_reflect_sft"]
-        tried = await s.attempt(graphs, sft, recipe.attempts.samples, recipe.attempts.temperature)
-        trees = {k: s.rows(f"trees-{k}", preference_trees(g, s.grower(recipe.trees))) for k, g in tried.items()}
-        arms |= await s.train({"debate_reflect": (sft, trees, recipe.dpo)})
-        as_long = {
-            seed: recipe.sft.model_copy(update={"learning_rate": recipe.dpo.learning_rate, "max_steps": updates})
-            for seed, updates in s.updates(arms["debate_reflect"]).items()
-        }
-        arms |= await s.train({"sft_continued": (sft, rows["debate_reflect_sft"], as_long)})
+        async def rivals() -> dict[str, Trained]:
+            rows = s.with_rows({arm: _right(s, arm, graphs, *how) for arm, how in drafts.items()})
+            trained = await s.train({arm: (start, path, recipe.sft) for arm, path in rows.items()})
+            await s.sit({"student": start, **trained})
+            return trained
+
+        # What a student goes through is one thing after another and fills no two cores: the rest is done beside it.
+        *own, others = await together(*(_student(s, recipe, graphs, taught, k) for k in recipe.seeds), rivals())
+        arms = {"student": start} | Trained.merged([others, *own])
 
         tested, also = await s.test(arms), await s.also_test(arms)
         singles = [arm for arm in tested if arm.startswith("single:")]
         best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
         pairs = [(arm, "debate_reflect_sft") for arm in (best, "multi_teacher_vote") if arm and arm in tested]
-        rivals = ["student", best, "multi_teacher", "multi_teacher_vote", "debate_reflect_sft", "sft_continued"]
-        pairs += [(arm, "debate_reflect") for arm in rivals if arm and arm in tested]
+        before = ["student", best, "multi_teacher", "multi_teacher_vote", "debate_reflect_sft", "sft_continued"]
+        pairs += [(arm, "debate_reflect") for arm in before if arm and arm in tested]
         without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
         return s.results(tested, also, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
+
+
+async def _student(
+    s: DebateSession, recipe: Options, graphs: Sequence[Graph], rows: Path, seed: int
+) -> dict[str, Trained]:
+    """The students of one training seed: SFT on ``rows``, attempts, T-DPO on their trees, SFT for as long, tests."""
+    arms = await s.train({"debate_reflect_sft": (s.untrained(), rows, recipe.sft)}, [seed])
+    sft = arms["debate_reflect_sft"]
+    tried = await s.attempt(graphs, sft, seed, recipe.attempts.samples, recipe.attempts.temperature)
+    trees = s.rows(f"trees-{seed}", preference_trees(tried, s.grower(recipe.trees)))
+    arms |= await s.train({"debate_reflect": (sft, trees, recipe.dpo)}, [seed])
+    as_long = {
+        "learning_rate": recipe.dpo.learning_rate,
+        "muon": recipe.dpo.muon,
+        "max_steps": s.updates(arms["debate_reflect"], seed),
+    }
+    arms |= await s.train({"sft_continued": (sft, rows, recipe.sft.model_copy(update=as_long))}, [seed])
+    await s.sit(arms)
+    return arms
 
 
 def _right(s: DebateSession, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:
@@ -98,7 +116,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
         await s.debate(s.task.problems("train")[:questions])
         if recipe.test.committee:
             await s.debate_test(s.task.problems("test")[:questions])
-        await s.sit_untrained(questions)
+        await s.sit({"student": s.untrained()}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:

@@ -80,21 +80,18 @@ class DebateSession(Session[DebateRules]):
         return f"{self.student} after SFT"
 
     async def attempt(
-        self, graphs: Sequence[Graph], students: Trained, samples: int, temperature: float
-    ) -> dict[int, Sequence[Graph]]:
-        """The graphs, by training seed, with ``samples`` more answers of that seed's student to every question.
+        self, graphs: Sequence[Graph], students: Trained, seed: int, samples: int, temperature: float
+    ) -> Sequence[Graph]:
+        """The graphs, with ``samples`` more answers to every question, of the student of a training seed.
 
         The answers stand in round 0 under a name of their own: they read nobody.
         """
         if not samples:
-            return dict.fromkeys(self.recipe.seeds, graphs)
-        seeds = self.recipe.seeds
-
-        async def one(seed: int) -> Sequence[Graph]:
-            return await self._attempted(graphs, students.of(seed)[0], seed, samples, temperature)
-
-        tried = await self.side_by_side([lambda seed=seed: one(seed) for seed in seeds])
-        return dict(zip(seeds, tried, strict=True))
+            return graphs
+        (tried,) = await self.side_by_side(
+            [lambda: self._attempted(graphs, students.of(seed)[0], seed, samples, temperature)]
+        )
+        return tried
 
     async def _attempted(
         self, graphs: Sequence[Graph], model: Path, seed: int, samples: int, temperature: float

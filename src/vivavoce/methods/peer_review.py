@@ -124,7 +124,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with ReviewSession(recipe, run, recipe.review) as s:
         await s.review(s.task.problems("train")[:questions])
-        await s.sit_untrained(questions)
+        await s.sit({"student": s.untrained()}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:

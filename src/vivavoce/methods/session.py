@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
+from vivavoce.train.gate import Gate
 from vivavoce.train.jobs import Job, Settings, Workers
 
 
@@ -42,11 +43,28 @@ class Trained:
         """The model of a seed; what was not trained has one model for every seed."""
         return self.models.get(seed) or next(iter(self.models.values()))
 
+    @classmethod
+    def merged(cls, parts: Iterable[Mapping[str, Trained]]) -> dict[str, Trained]:
+        """Arms whose seeds were trained apart, put together; in the order in which they come first."""
+        models: dict[str, dict[int, tuple[Path, str]]] = {}
+        for arms in parts:
+            for arm, trained in arms.items():
+                models.setdefault(arm, {}).update(trained.models)
+        return {arm: cls(seeds) for arm, seeds in models.items()}
+
 
 R = TypeVar("R", bound=Rules)
 T = TypeVar("T")
 Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
 """Asks whatever a stage asks; tells of each graph as it is done."""
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Do ``work`` at the same time; the results in order. Where one fails, the others are stopped."""
+    with told_once():
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    return [task.result() for task in tasks]
 
 
 class Session(Generic[R]):
@@ -78,7 +96,9 @@ class Session(Generic[R]):
                 "use backend: hf_local with model: a folder or a Hub id",
             )
         self._open = AsyncExitStack()
-        self._workers = self._open.enter_context(Workers(run, recipe.parallel))
+        self._gate = Gate(recipe.parallel)
+        """Where students wait, in training or under examination: so many at once as the recipe allows."""
+        self._workers = self._open.enter_context(Workers(run, self._gate, recipe.parallel))
         self._agents = {spec.name: self._agent(spec) for spec in recipe.agents}
         self._begun = time.monotonic()
 
@@ -196,14 +216,18 @@ class Session(Generic[R]):
         return Trained({self.recipe.seeds[0]: (self._start, self._agents[self.student].identity)})
 
     async def train(
-        self, arms: Mapping[str, tuple[Trained, Path | Mapping[int, Path], Settings | Mapping[int, Settings]]]
+        self,
+        arms: Mapping[str, tuple[Trained, Path | Mapping[int, Path], Settings | Mapping[int, Settings]]],
+        seeds: Sequence[int] | None = None,
     ) -> dict[str, Trained]:
         """Train every arm on every seed: from which model, on which rows, how (one for all seeds, or by seed).
 
-        Local models that answered are let go before, for training wants the memory; the next reply loads them again.
+        ``seeds`` are some of the recipe's, None all. Teachers, if local, are let go before, for training wants the
+        memory; the next reply loads them again.
         """
+        seeds = self.recipe.seeds if seeds is None else seeds
         jobs: dict[tuple[str, int], Job] = {}
-        for seed in self.recipe.seeds:
+        for seed in seeds:
             for arm, (start, rows, settings) in arms.items():
                 path = rows[seed] if isinstance(rows, Mapping) else rows
                 if not path.stat().st_size:
@@ -220,26 +244,24 @@ class Session(Generic[R]):
         for spec in self.recipe.agents:
             if spec.backend == "hf_local":
                 await self._agents[spec.name].aclose()
-        folders = await asyncio.to_thread(self._workers.train, list(jobs.values()))
+        folders = await self._workers.train(list(jobs.values()))
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
-        return {arm: Trained({seed: made[arm, seed] for seed in self.recipe.seeds}) for arm in arms}
+        return {arm: Trained({seed: made[arm, seed] for seed in seeds}) for arm in arms}
 
-    def updates(self, trained: Trained) -> dict[int, int]:
-        """Updates that the training of each seed took."""
-        return {
-            seed: json.loads((folder / "train_result.json").read_text("utf-8"))["steps"]
-            for seed, (folder, _) in trained.models.items()
-        }
+    def updates(self, trained: Trained, seed: int) -> int:
+        """Updates that a training took."""
+        folder, _ = trained.of(seed)
+        return json.loads((folder / "train_result.json").read_text("utf-8"))["steps"]
 
     # --- tests
 
     async def test(self, arms: Mapping[str, Trained]) -> Arms:
         """Examine every model of every arm on the test questions."""
-        return await self._sat(arms, self.task, "test", self.run.path / "evaluations")
+        return await self.sit(arms)
 
-    async def sit_untrained(self, questions: int) -> None:
-        """Examine the student as it came, on the first test questions."""
-        await self._sat({"student": self.untrained()}, self.task, "test", self.run.path / "evaluations", questions)
+    async def sit(self, arms: Mapping[str, Trained], questions: int | None = None) -> Arms:
+        """Examine models on the test questions, or the first of them; :meth:`test` reads what is kept of it."""
+        return await self._sat(arms, self.task, "test", self.run.path / "evaluations", questions)
 
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Arms]:
         """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
@@ -263,16 +285,12 @@ class Session(Generic[R]):
 
     async def side_by_side(self, work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
         """What students do, so many of them at once as are trained at once; the results in order."""
-        gate = asyncio.Semaphore(self.recipe.parallel)
 
         async def one(do: Callable[[], Awaitable[T]]) -> T:
-            async with gate:
+            async with self._gate.enter("answering"):
                 return await do()
 
-        with told_once():
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(do)) for do in work]
-        return [task.result() for task in tasks]
+        return await together(*map(one, work))
 
     @property
     def _exam_sampling(self) -> Sampling:

@@ -143,9 +143,9 @@ def sharded() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
-def check_launch(arguments: TrainingArguments) -> None:
+def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
     """Raise RecipeError where training was started in a way that it cannot go: one process that sees several GPUs,
-    DeepSpeed, the first version of FSDP."""
+    DeepSpeed, the first version of FSDP, Muon on sharded matrices."""
     if arguments.n_gpu > 1:
         what = f"one process sees {arguments.n_gpu} GPUs"
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
@@ -154,6 +154,8 @@ def check_launch(arguments: TrainingArguments) -> None:
     if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
         what = "the first version of FSDP is not supported"
         raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
+    if sharded() and settings.muon:
+        raise RecipeError("Muon needs whole matrices", "muon", "launch without FSDP, or set it to null")
 
 
 def leave_launch() -> None:

@@ -6,21 +6,24 @@ on from its last checkpoint the next time.
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import queue
 import signal
 import threading
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vivavoce.errors import told_once
 from vivavoce.progress import bar
 from vivavoce.records import Example, State, Tree, digest, from_json
 from vivavoce.run import Run
+from vivavoce.train.gate import Gate
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
@@ -59,16 +62,20 @@ class Job:
 
 
 class Workers:
-    """Trains jobs, at most ``parallel`` at once. Use it as a context manager, which ends its processes.
+    """Trains jobs in processes of its own. Use it as a context manager, which ends them.
 
-    Its processes are opened for the first jobs and serve the later ones: what they import takes each of them seconds.
-    On a GPU, where idle ones would hold memory that debates want, they end with their jobs.
+    It may be asked for several at once; ``gate`` says how many models are trained at the same time, over all that was
+    asked for and whatever else waits there. The processes are opened for the first jobs and serve the later ones: what
+    they import takes each of them seconds. On a GPU, where idle ones would hold memory that debates want, they end
+    with their jobs.
     """
 
-    def __init__(self, run: Run, parallel: int = 1) -> None:
-        self._run, self._parallel = run, parallel
+    def __init__(self, run: Run, gate: Gate, parallel: int = 1) -> None:
+        self._run, self._gate, self._parallel = run, gate, parallel
         self._pool: ProcessPoolExecutor | None = None
         self._said: Any = None
+        self._waiting: dict[str, _Bars] = {}
+        """The bars that show a job, by its name, until it and those asked for with it are done."""
 
     def __enter__(self) -> Self:
         return self
@@ -76,49 +83,61 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         self._close()
 
-    def train(self, jobs: Sequence[Job]) -> list[Path]:
+    async def train(self, jobs: Sequence[Job]) -> list[Path]:
         """Train what is not trained yet; the folders in the order of ``jobs``.
 
         With ``parallel`` 1 everything runs in this process. Raises what the first failing job raised; jobs that were
         done by then stay done.
         """
         waiting = [(job, folder) for job in jobs if (folder := self._run.folder(job.name, job.depends)) is not None]
-        if self._parallel == 1 or len(waiting) == 1:
+        if waiting and self._parallel > 1:
+            await self._train_in_processes(waiting)
+        else:
             for job, folder in waiting:
-                train_here(job, folder)
+                async with self._gate.enter("training"):
+                    await asyncio.to_thread(train_here, job, folder)
                 self._run.finished(job.name, job.depends)
-        elif waiting:
-            self._train_in_processes(waiting)
         return [self._run.path / "checkpoints" / job.name for job in jobs]
 
-    def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
-        pool = self._opened()
-        try:
-            with bar("trained models", len(waiting)) as advance, _Bars() as bars:
-                futures = {pool.submit(_work, job, folder): job for job, folder in waiting}
-                names = {job.name for job, _ in waiting}
-                open_ = set(futures)
-                while open_:
-                    finished, open_ = wait(open_, timeout=0.3, return_when=FIRST_COMPLETED)
-                    while True:
-                        try:
-                            name, *rest = self._said.get_nowait()
-                        except queue.Empty:
-                            break
-                        if name in names:  # the last word of a stage may come after it
-                            bars.show(name, *rest)
-                    for future in finished:
-                        future.result()
-                        job = futures[future]
-                        self._run.finished(job.name, job.depends)
-                        advance()
-        except BaseException:
-            self._close()
-            raise
+    async def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
+        with _Bars() as bars, told_once():
+            several = len(waiting) > 1
+            advance = bars.enter_context(bar("trained models", len(waiting))) if several else lambda: None
+            self._waiting |= dict.fromkeys((job.name for job, _ in waiting), bars)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for job, folder in waiting:
+                        group.create_task(self._train_in_process(job, folder, advance))
+            finally:
+                for job, _ in waiting:
+                    del self._waiting[job.name]
         import torch
 
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and not self._waiting:
             self._close()
+
+    async def _train_in_process(self, job: Job, folder: Path, advance: Callable[[], None]) -> None:
+        async with self._gate.enter("training"):
+            done = asyncio.wrap_future(self._opened().submit(_work, job, folder))
+            try:
+                while not (await asyncio.wait([done], timeout=0.3))[0]:
+                    self._show()
+                await done
+            finally:
+                done.cancel()
+        self._show()
+        self._run.finished(job.name, job.depends)
+        advance()
+
+    def _show(self) -> None:
+        """Show how far jobs are, by their own word."""
+        while True:
+            try:
+                name, *rest = self._said.get_nowait()
+            except queue.Empty:
+                return
+            if bars := self._waiting.get(name):  # the last word of a stage may come after it
+                bars.show(name, *rest)
 
     def _opened(self) -> ProcessPoolExecutor:
         if self._pool is None:

@@ -82,7 +82,7 @@ def train_on_policy(
 
     updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.states_per_step))
     arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
-    checkpoint.check_launch(arguments)
+    checkpoint.check_launch(arguments, settings)
     average = any(spec.own == "ema" and spec.model is None for spec in settings.scorers)
     if checkpoint.sharded() and (settings.on_policy or average):
         what = "a student whose weights are sharded neither samples nor is averaged"
@@ -252,7 +252,7 @@ class OnPolicyTrainer(UpdateTrainer):
         columns: int,
         seed: int,
     ) -> None:
-        super().__init__(model, arguments, steps, method)
+        super().__init__(model, arguments, steps, settings, method)
         self.scorers, self.settings, self.columns, self.draws = scorers, settings, columns, seed
         self._decoder, self._tokenizer = Decoder(bare(model), tokenizer), tokenizer
         self._sums: dict[str, Tensor] = {}

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (updates done, updates in all, what was logged) after every update that logs."""
@@ -37,6 +37,21 @@ class LoRASettings(BaseModel):
     )
 
 
+class MuonSettings(BaseModel):
+    """Muon for the hidden matrices and AdamW for all else (:mod:`vivavoce.train.muon`): fewer updates, each as dear."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak learning rate of the matrices; None: AdamW's, for updates are as large (arXiv:2502.16982).",
+    )
+    momentum: float = Field(
+        default=0.95, ge=0, lt=1, description="Share of the earlier gradients in the next (arXiv:2502.16982)."
+    )
+
+
 class TrainSettings(BaseModel):
     """What supervised and preference training share."""
 
@@ -56,6 +71,9 @@ class TrainSettings(BaseModel):
     adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's two decay rates (transformers).")
     adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon (transformers).")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay (transformers).")
+    muon: MuonSettings | None = Field(
+        default=None, description="Train the hidden matrices with Muon; None: everything with AdamW (transformers)."
+    )
     max_grad_norm: float = Field(
         default=1.0, ge=0, description="Gradients are clipped to this norm; 0 never (transformers)."
     )
@@ -91,6 +109,12 @@ class TrainSettings(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of torch while training; None: torch's choice."
     )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.muon and self.lora:
+            raise ValueError("muon trains whole matrices and lora leaves them as they are: set one of them to null")
+        return self
 
 
 class SupervisedSettings(TrainSettings):
@@ -222,6 +246,7 @@ def read_curve(file: Path) -> list[dict[str, float]]:
 
 __all__ = [
     "LoRASettings",
+    "MuonSettings",
     "Progress",
     "SFTSettings",
     "SupervisedSettings",

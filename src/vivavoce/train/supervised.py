@@ -102,7 +102,7 @@ def train_supervised(
     arguments = TrainingArguments(
         **checkpoint.arguments(settings, out, seed, len(planned.updates)), per_device_train_batch_size=1
     )
-    checkpoint.check_launch(arguments)
+    checkpoint.check_launch(arguments, settings)
     steps = Steps(used, planned, settings.token_budget, devices=arguments.world_size)
     if settings.lora:
         student = checkpoint.add_lora(student, settings.lora, settings.lora.dropout)
@@ -185,7 +185,7 @@ class SupervisedTrainer(UpdateTrainer):
         method: Method,
         streams: Sequence[str],
     ) -> None:
-        super().__init__(model, arguments, steps, method)
+        super().__init__(model, arguments, steps, settings, method)
         self.settings, self.streams = settings, list(streams)
         self._sums: list[Tensor] = []
 

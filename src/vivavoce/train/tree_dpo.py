@@ -73,7 +73,7 @@ def train_tree_dpo(
         **checkpoint.arguments(settings, out, seed, updates),
         per_device_train_batch_size=1,
     )
-    checkpoint.check_launch(arguments)
+    checkpoint.check_launch(arguments, settings)
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     _no_dropout(student)
     if settings.lora:
@@ -133,7 +133,7 @@ class TreeDPOTrainer(UpdateTrainer):
         settings: TreeDPOSettings,
         method: Method,
     ) -> None:
-        super().__init__(model, arguments, steps, method)
+        super().__init__(model, arguments, steps, settings, method)
         self.reference, self.settings = reference, settings
         self._sums: list[Tensor] = []
 

@@ -16,8 +16,10 @@ from transformers import Trainer, TrainingArguments
 
 from vivavoce.errors import RecipeError
 from vivavoce.train.checkpoint import sharded
+from vivavoce.train.muon import Muon
 from vivavoce.train.packing import pack
 from vivavoce.train.scoring import Method, logprobs
+from vivavoce.train.settings import TrainSettings
 from vivavoce.train.tokens import Scored
 
 
@@ -29,12 +31,22 @@ class UpdateTrainer(Trainer):
     Raises RecipeError where weights are to be sharded and ``method`` takes answers row by row.
     """
 
-    def __init__(self, model: Any, arguments: TrainingArguments, steps: Dataset[Any], method: Method) -> None:
+    def __init__(
+        self, model: Any, arguments: TrainingArguments, steps: Dataset[Any], settings: TrainSettings, method: Method
+    ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
-        self.method = method
+        self._how, self.method = settings, method
         if sharded() and method.attention == "rows":
             what = "this model cannot share prefixes, and its weights cannot be sharded then"
             raise RecipeError(what, "attention", "launch without FSDP")
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW, or Muon where the settings say so."""
+        if self.optimizer is None and self._how.muon:
+            student = cast(torch.nn.Module, self.model if model is None else model)
+            self.optimizer = Muon(student, self._how, self.get_decay_parameter_names(student))
+            return self.optimizer
+        return super().create_optimizer(model)
 
     def learn(self, model: torch.nn.Module, parts: Sequence[Mapping[str, Any]], over: float = 1.0) -> Tensor:
         """Forward and backward of every part of one update; its loss on this device, the sum divided by ``over``.
