@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,27 @@ def test_a_mistake_ends_with_code_2_and_three_lines_and_no_traceback(recipe: Pat
     assert done.stdout == ""
     assert "did you mean `max_rounds`?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_stopped_run_says_that_it_can_go_on(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\n"
+        "def one(messages, sampling, seed):\n"
+        "    pathlib.Path('asked').touch()\n"
+        "    time.sleep(1)\n"
+        "    return 'ans=4'\n"
+    )
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace('replies: ["ans=4"]', "function: slow.py:one"))
+    command = [sys.executable, "-m", "vivavoce.cli", "run", "recipe.yaml", "--out", "run"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "asked").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
 
 
 def test_a_debate_is_shown_with_who_changed_their_mind(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from io import StringIO
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,8 @@ from vivavoce.errors import DataError, RecipeError, told_once
 
 
 def test_bars_that_overlap_share_a_display_until_the_last_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "console", Console(force_terminal=True, quiet=True))
+    written = StringIO()
+    monkeypatch.setattr(progress, "console", Console(force_terminal=True, file=written, width=100))
     first, second = ExitStack(), ExitStack()
     one = first.enter_context(progress.bar("one", 2))
     two = second.enter_context(progress.bar("two", 2))
@@ -20,7 +22,8 @@ def test_bars_that_overlap_share_a_display_until_the_last_ends(monkeypatch: pyte
     one(2)
     first.close()
     two(1)
-    assert [task.completed for task in shown.tasks] == [2, 1]
+    assert [task.description for task in shown.tasks] == ["two"], "what is done leaves its place to what is not"
+    assert "one" in written.getvalue(), "and stays to be read"
     assert shown.live.is_started, "the second goes on"
     second.close()
     assert not shown.live.is_started

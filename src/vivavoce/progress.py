@@ -28,8 +28,8 @@ def bar(title: str, total: int) -> Iterator[Advance]:
     if not _open:
         _open.append(
             Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
+                TextColumn("{task.description:<31}"),  # lines that have moved up stay in columns
+                BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -49,20 +49,21 @@ def bar(title: str, total: int) -> Iterator[Advance]:
         yield advance
     finally:
         shown.stop_task(task)
-        if all(
-            one.stop_time is not None for one in shown.tasks
-        ):  # whichever ends last: those of several students overlap
+        if len(shown.tasks) > 1:  # what is done moves up, out of the display, which has room for what is under way
+            console.print(shown.make_tasks_table([one for one in shown.tasks if one.id == task]))
+            shown.remove_task(task)
+        else:
             shown.stop()
             _open.clear()
 
 
 def _lines(title: str, total: int) -> Advance:
     begun = last = time.monotonic()
-    done = 0
+    done, said = 0, ""
 
     def advance(n: int = 1, note: str | None = None) -> None:
-        nonlocal done, last
-        done += n
+        nonlocal done, last, said
+        done, said = done + n, said if note is None else note
         now = time.monotonic()
         if now - last >= _QUIET_S or done == total:
             last = now
@@ -71,7 +72,7 @@ def _lines(title: str, total: int) -> Advance:
             say(
                 f"{title}: {done}/{total}, {now - begun:.0f} s"
                 + (f", {left:.0f} s left" if known else "")
-                + (f" ({note})" if note else "")
+                + (f" ({said})" if said else "")
             )
 
     return advance

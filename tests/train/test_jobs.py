@@ -65,11 +65,11 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
     assert not alive(worker)
 
 
-def jobs(student: Path, folder: Path, stage: str, question: str = "12 + 30?") -> list[Job]:
+def jobs(student: Path, folder: Path, stage: str, question: str = "12 + 30?", steps: int = 1) -> list[Job]:
     rows = folder / f"{stage}.jsonl"
     example = Example("a", messages(question), "forty-two", ("n1",))
     rows.write_text(to_json(example) + "\n")
-    how = SFTSettings(lora=None, device="cpu", max_steps=1, max_length=64, threads=1)
+    how = SFTSettings(lora=None, device="cpu", max_steps=steps, max_length=64, threads=1)
     return [Job(f"{stage}-{seed}", student, "start", rows, how, seed) for seed in (0, 1)]
 
 
@@ -125,3 +125,18 @@ def test_a_failing_job_fails_alone(student: Path, tmp_path: Path, run: Run) -> N
 
     asyncio.run(both())
     assert set(run.manifest["stages"]) == {"checkpoints/good-0", "checkpoints/good-1"}
+
+
+def test_a_training_in_this_process_stops_when_its_run_is(student: Path, tmp_path: Path, run: Run) -> None:
+    async def stopped() -> None:
+        with Workers(run, Gate(1), parallel=1) as workers:
+            training = asyncio.create_task(workers.train(jobs(student, tmp_path, "long", steps=100_000)))
+            curve = run.path / "checkpoints" / "long-0" / "loss.jsonl"
+            while not curve.exists() or not curve.read_text():
+                await asyncio.sleep(0.05)
+            training.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await training
+
+    asyncio.run(stopped())  # which waits for its threads
+    assert "checkpoints/long-0" not in run.manifest.get("stages", {})

@@ -134,6 +134,15 @@ def test_training_reports_to_nobody():
     assert constants.HF_HUB_DISABLE_TELEMETRY
 
 
+def test_progress_is_told_after_every_update(student: Path, tmp_path: Path):
+    told: list[tuple[int, int, bool]] = []
+    how = settings(max_steps=5, log_steps=3)
+    train_sft(
+        student, ROWS, how, tmp_path, seed=1, progress=lambda *heard: told.append((*heard[:2], "loss" in heard[2]))
+    )
+    assert told == [(1, 5, True), (2, 5, False), (3, 5, True), (4, 5, False), (5, 5, True)]
+
+
 def test_the_curve_has_the_first_and_the_last_update(student: Path, tmp_path: Path):
     result = train_sft(student, ROWS, settings(max_steps=5, log_steps=3), tmp_path, seed=1)
     assert [point["step"] for point in result.history] == [1, 3, 5]

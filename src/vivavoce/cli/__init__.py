@@ -38,9 +38,10 @@ def main() -> None:
     except UserError as e:
         typer.echo(f"error: {e}", err=True)
         raise SystemExit(e.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("stopped. What was done is kept: the same command goes on from here.", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            typer.echo("stopped. What was done is kept: the same command goes on from here.", err=True)
+        raise
 
 
 def _version(wanted: bool) -> None:

@@ -201,6 +201,8 @@ class Curve(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= state.max_steps:  # the curve ends where training does
             control.should_log = True
+        if self.progress and state.is_world_process_zero and not control.should_log:
+            self.progress(state.global_step, state.max_steps, {})
 
     def on_log(
         self,

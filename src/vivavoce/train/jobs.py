@@ -74,8 +74,8 @@ class Workers:
         self._run, self._gate, self._parallel = run, gate, parallel
         self._pool: ProcessPoolExecutor | None = None
         self._said: Any = None
-        self._waiting: dict[str, _Bars] = {}
-        """The bars that show a job, by its name, until it and those asked for with it are done."""
+        self._bars: dict[str, _Bar] = {}
+        """Of the jobs that wait or are under way, by name."""
 
     def __enter__(self) -> Self:
         return self
@@ -94,38 +94,43 @@ class Workers:
             await self._train_in_processes(waiting)
         else:
             for job, folder in waiting:
+                stopped = threading.Event()
                 async with self._gate.enter("training"):
-                    await asyncio.to_thread(train_here, job, folder)
+                    try:
+                        await asyncio.to_thread(train_here, job, folder, stopped)
+                    finally:
+                        stopped.set()  # where this is cancelled: a thread cannot be, and would train on to its end
                 self._run.finished(job.name, job.depends)
         return [self._run.path / "checkpoints" / job.name for job in jobs]
 
     async def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
-        with _Bars() as bars, told_once():
+        with ExitStack() as opened, told_once():
             several = len(waiting) > 1
-            advance = bars.enter_context(bar("trained models", len(waiting))) if several else lambda: None
-            self._waiting |= dict.fromkeys((job.name for job, _ in waiting), bars)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for job, folder in waiting:
-                        group.create_task(self._train_in_process(job, folder, advance))
-            finally:
-                for job, _ in waiting:
-                    del self._waiting[job.name]
+            advance = opened.enter_context(bar("trained models", len(waiting))) if several else lambda: None
+            async with asyncio.TaskGroup() as group:
+                for job, folder in waiting:
+                    group.create_task(self._train_in_process(job, folder, advance))
         import torch
 
-        if torch.cuda.is_available() and not self._waiting:
+        if torch.cuda.is_available() and not self._bars:
             self._close()
 
     async def _train_in_process(self, job: Job, folder: Path, advance: Callable[[], None]) -> None:
-        async with self._gate.enter("training"):
-            done = asyncio.wrap_future(self._opened().submit(_work, job, folder))
+        with _Bar(job.name) as shown:
+            self._bars[job.name] = shown
             try:
-                while not (await asyncio.wait([done], timeout=0.3))[0]:
-                    self._show()
-                await done
+                async with self._gate.enter("training"):
+                    done = asyncio.wrap_future(self._opened().submit(_work, job, folder))
+                    try:
+                        while not (await asyncio.wait([done], timeout=0.3))[0]:
+                            self._show()
+                        await done
+                    finally:
+                        done.cancel()
+                self._show()
+                shown.fill()
             finally:
-                done.cancel()
-        self._show()
+                del self._bars[job.name]
         self._run.finished(job.name, job.depends)
         advance()
 
@@ -136,8 +141,8 @@ class Workers:
                 name, *rest = self._said.get_nowait()
             except queue.Empty:
                 return
-            if bars := self._waiting.get(name):  # the last word of a stage may come after it
-                bars.show(name, *rest)
+            if shown := self._bars.get(name):  # the last word of a job may come after it
+                shown.show(*rest)
 
     def _opened(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -153,10 +158,16 @@ class Workers:
             self._pool = None
 
 
-def train_here(job: Job, folder: Path) -> TrainResult:
-    """Train one job in this process, with a progress bar."""
-    with _Bars() as bars:
-        return train(job, folder, lambda step, total, logs: bars.show(job.name, step, total, logs))
+def train_here(job: Job, folder: Path, stopped: threading.Event | None = None) -> TrainResult:
+    """Train one job in this process, with a progress bar. Raises CancelledError where ``stopped`` is set on the way."""
+    with _Bar(job.name) as shown:
+
+        def show(step: int, total: int, logs: dict[str, float]) -> None:
+            if stopped is not None and stopped.is_set():
+                raise asyncio.CancelledError
+            shown.show(step, total, logs)
+
+        return train(job, folder, show)
 
 
 def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
@@ -187,17 +198,25 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
     )
 
 
-class _Bars(ExitStack):
-    """A bar for each model in training, opened when its number of updates is known."""
+class _Bar(ExitStack):
+    """The bar of a model in training, opened when its number of updates is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self._at: dict[str, tuple[Any, int]] = {}
+        self._name = name
+        self._advance: Callable[..., None] | None = None
+        self._left = 0
 
-    def show(self, name: str, step: int, total: int, logs: dict[str, float]) -> None:
-        advance, before = self._at.get(name) or (self.enter_context(bar(f"  {name}", total)), 0)
-        advance(step - before, note=f"loss {logs['loss']:.4f}" if "loss" in logs else None)
-        self._at[name] = advance, step
+    def show(self, step: int, total: int, logs: dict[str, float]) -> None:
+        if self._advance is None:
+            self._advance, self._left = self.enter_context(bar(f"  {self._name}", total)), total
+        self._advance(self._left - (total - step), note=f"loss {logs['loss']:.4f}" if "loss" in logs else None)
+        self._left = total - step
+
+    def fill(self) -> None:
+        """The training is done, whatever was heard of it last."""
+        if self._advance is not None and self._left:
+            self._advance(self._left)
 
 
 _said: Any = None

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (updates done, updates in all, what was logged) after every update that logs."""
+"""Called with (updates done, updates in all, what was logged, if anything) after every update; may raise, to stop."""
 
 
 class LoRASettings(BaseModel):
