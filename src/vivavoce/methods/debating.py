@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from vivavoce.config import Examination
 from vivavoce.data.rules import TreeRules
@@ -88,36 +87,28 @@ class DebateSession(Session[DebateRules]):
         """
         if not samples:
             return graphs
-        (tried,) = await self.side_by_side(
-            [lambda: self._attempted(graphs, students.of(seed)[0], seed, samples, temperature)]
-        )
-        return tried
-
-    async def _attempted(
-        self, graphs: Sequence[Graph], model: Path, seed: int, samples: int, temperature: float
-    ) -> Sequence[Graph]:
-        student = self._agent(self.recipe.student, model=str(model))
+        model, _ = students.of(seed)
         sampling = self.recipe.student.sampling(temperature=temperature, logprobs=False)
-        with self.run.counting(f"attempts of seed {seed}", len(graphs) * samples) as advance:
-            sat = await asyncio.gather(
-                *(
-                    examine(
-                        student,
-                        [g.problem for g in graphs],
-                        self.task,
-                        self.prompts,
-                        self.rules,
-                        self.run.journal,
-                        sampling,
-                        stage="attempts",
-                        seed=seed_of(self.recipe.seed, seed, i),
-                        in_flight=self.recipe.in_flight,
-                        done=lambda _: advance(),
+        async with self.answering(model) as student:
+            with self.run.counting(f"attempts of seed {seed}", len(graphs) * samples) as advance:
+                sat = await asyncio.gather(
+                    *(
+                        examine(
+                            student,
+                            [g.problem for g in graphs],
+                            self.task,
+                            self.prompts,
+                            self.rules,
+                            self.run.journal,
+                            sampling,
+                            stage="attempts",
+                            seed=seed_of(self.recipe.seed, seed, i),
+                            in_flight=self.recipe.in_flight,
+                            done=lambda _: advance(),
+                        )
+                        for i in range(samples)
                     )
-                    for i in range(samples)
                 )
-            )
-        await student.aclose()
         return [
             g.extended(
                 node(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -275,22 +275,21 @@ class Session(Generic[R]):
     ) -> Arms:
         problems = task.problems("test")[:questions]
         who = [(arm, seed) for arm, trained in arms.items() for seed in trained.models]
-        sat = await self.side_by_side(
-            [lambda a=a, k=k: self._sits(arms[a].models[k], problems, task, stage, (a, k), kept) for a, k in who]
+        sat = await together(
+            *(self._sits(arms[arm].models[seed], problems, task, stage, (arm, seed), kept) for arm, seed in who)
         )
         found: dict[str, dict[int, Sequence[Judged]]] = {arm: {} for arm in arms}
         for (arm, seed), rows in zip(who, sat, strict=True):
             found[arm][seed] = rows
         return found
 
-    async def side_by_side(self, work: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
-        """What students do, so many of them at once as are trained at once; the results in order."""
-
-        async def one(do: Callable[[], Awaitable[T]]) -> T:
-            async with self._gate.enter("answering"):
-                return await do()
-
-        return await together(*map(one, work))
+    @asynccontextmanager
+    async def answering(self, model: Path) -> AsyncIterator[Agent]:
+        """A trained student that answers, with a place at the gate; closed at the end."""
+        async with self._gate.enter("answering"):
+            student = self._agent(self.recipe.student, model=str(model))
+            yield student
+            await student.aclose()
 
     @property
     def _exam_sampling(self) -> Sampling:
@@ -317,11 +316,12 @@ class Session(Generic[R]):
             self.rules.word_limit,
             self._redo,
         ]
-        if (rows := self.run.kept_rows(path, depends, Judged)) is None:
-            agent = self._agent(self.recipe.student, model=str(folder))
+        if (rows := self.run.kept_rows(path, depends, Judged)) is not None:
+            return rows
+        async with self.answering(folder) as student:
             with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
                 rows = await examine(
-                    agent,
+                    student,
                     problems,
                     task,
                     self.prompts,
@@ -333,8 +333,7 @@ class Session(Generic[R]):
                     in_flight=self.recipe.in_flight,
                     done=lambda _: advance(),
                 )
-            await agent.aclose()
-            self.run.keep_rows(path, depends, rows)
+        self.run.keep_rows(path, depends, rows)
         return rows
 
     def right(self, tested: Mapping[int, Sequence[Judged]]) -> int:
