@@ -82,7 +82,7 @@ def run(student: Path, tmp_path: Path) -> Iterator[Run]:
 
 def test_workers_serve_the_next_stage_too_and_end_with_the_session(student: Path, tmp_path: Path, run: Run) -> None:
     async def stages() -> None:
-        with Workers(run, Gate(2), parallel=2) as workers:
+        with Workers(run, Gate(2)) as workers:
             assert not multiprocessing.active_children(), "none before there is something to train"
             first = await workers.train(jobs(student, tmp_path, "first"))
             served = {child.pid for child in multiprocessing.active_children()}
@@ -93,7 +93,7 @@ def test_workers_serve_the_next_stage_too_and_end_with_the_session(student: Path
             with pytest.raises(DataError, match="longer than 64"):
                 await workers.train(jobs(student, tmp_path, "third", "so long " * 60))
         assert not multiprocessing.active_children()
-        with Workers(run, Gate(2), parallel=2) as workers:
+        with Workers(run, Gate(2)) as workers:
             assert await workers.train(jobs(student, tmp_path, "first")) == first
             assert not multiprocessing.active_children(), "nothing is opened for what is kept"
 
@@ -104,7 +104,7 @@ def test_workers_serve_the_next_stage_too_and_end_with_the_session(student: Path
 @pytest.mark.parametrize("parallel", [1, 2])
 def test_several_may_ask_at_once(parallel: int, student: Path, tmp_path: Path, run: Run) -> None:
     async def both() -> list[list[Path]]:
-        with Workers(run, Gate(parallel), parallel) as workers:
+        with Workers(run, Gate(parallel)) as workers:
             stages = ("first", "second", "third")
             return await asyncio.gather(*(workers.train(jobs(student, tmp_path, stage)) for stage in stages))
 
@@ -117,7 +117,7 @@ def test_several_may_ask_at_once(parallel: int, student: Path, tmp_path: Path, r
 
 def test_a_failing_job_fails_alone(student: Path, tmp_path: Path, run: Run) -> None:
     async def both() -> None:
-        with Workers(run, Gate(2), parallel=2) as workers:
+        with Workers(run, Gate(2)) as workers:
             good = asyncio.create_task(workers.train(jobs(student, tmp_path, "good")))
             with pytest.raises(DataError, match="longer than 64"):
                 await workers.train(jobs(student, tmp_path, "bad", "so long " * 60))
@@ -129,7 +129,7 @@ def test_a_failing_job_fails_alone(student: Path, tmp_path: Path, run: Run) -> N
 
 def test_a_training_in_this_process_stops_when_its_run_is(student: Path, tmp_path: Path, run: Run) -> None:
     async def stopped() -> None:
-        with Workers(run, Gate(1), parallel=1) as workers:
+        with Workers(run, Gate(1)) as workers:
             training = asyncio.create_task(workers.train(jobs(student, tmp_path, "long", steps=100_000)))
             curve = run.path / "checkpoints" / "long-0" / "loss.jsonl"
             while not curve.exists() or not curve.read_text():

@@ -98,7 +98,7 @@ class Session(Generic[R]):
         self._open = AsyncExitStack()
         self._gate = Gate(recipe.parallel)
         """Where students wait, in training or under examination: so many at once as the recipe allows."""
-        self._workers = self._open.enter_context(Workers(run, self._gate, recipe.parallel))
+        self._workers = self._open.enter_context(Workers(run, self._gate))
         self._agents = {spec.name: self._agent(spec) for spec in recipe.agents}
         self._begun = time.monotonic()
 

@@ -15,7 +15,7 @@ class Gate:
     """
 
     def __init__(self, width: int) -> None:
-        self._width = width
+        self.width = width
         self._inside: list[str] = []
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
@@ -36,7 +36,7 @@ class Gate:
                 self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and len(self._inside) < self._width:
+        while self._waiting and len(self._inside) < self.width:
             kind, turn = first = min(self._waiting, key=lambda waits: self._inside.count(waits[0]))
             self._waiting.remove(first)
             self._inside.append(kind)

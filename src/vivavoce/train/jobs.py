@@ -70,8 +70,8 @@ class Workers:
     with their jobs.
     """
 
-    def __init__(self, run: Run, gate: Gate, parallel: int = 1) -> None:
-        self._run, self._gate, self._parallel = run, gate, parallel
+    def __init__(self, run: Run, gate: Gate) -> None:
+        self._run, self._gate = run, gate
         self._pool: ProcessPoolExecutor | None = None
         self._said: Any = None
         self._bars: dict[str, _Bar] = {}
@@ -86,11 +86,11 @@ class Workers:
     async def train(self, jobs: Sequence[Job]) -> list[Path]:
         """Train what is not trained yet; the folders in the order of ``jobs``.
 
-        With ``parallel`` 1 everything runs in this process. Raises what the first failing job raised; jobs that were
-        done by then stay done.
+        Where the gate lets one through at a time, everything runs in this process. Raises what the first failing job
+        raised; jobs that were done by then stay done.
         """
         waiting = [(job, folder) for job in jobs if (folder := self._run.folder(job.name, job.depends)) is not None]
-        if waiting and self._parallel > 1:
+        if waiting and self._gate.width > 1:
             await self._train_in_processes(waiting)
         else:
             for job, folder in waiting:
@@ -148,7 +148,7 @@ class Workers:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # torch does not survive a fork
             self._said = context.Queue()
-            self._pool = ProcessPoolExecutor(self._parallel, context, _open_worker, (self._said,))
+            self._pool = ProcessPoolExecutor(self._gate.width, context, _open_worker, (self._said,))
         return self._pool
 
     def _close(self) -> None:
