@@ -109,7 +109,7 @@ class Recipe(BaseModel):
     parallel: int = Field(
         default=1,
         ge=1,
-        description="models trained at once, each in a process of its own, and students examined at once",
+        description="students at work at once: in training, each in a process of its own, or answering",
     )
     currency: str = Field(default="USD", description="how money is called; a label")
     budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.train.students import cases, tiny_model
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from vivavoce.train import muon
@@ -19,6 +20,12 @@ from vivavoce.train.settings import LoRASettings, MuonSettings, SFTSettings
 
 def settings(**changes: object) -> SFTSettings:
     return SFTSettings.model_validate({"lora": None, "learning_rate": 1e-2, "weight_decay": 0.1, "muon": {}, **changes})
+
+
+def draw_gradients(model: nn.Module, seed: int) -> None:
+    torch.manual_seed(seed)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
 
 
 @cases
@@ -46,9 +53,7 @@ def test_an_update_is_that_of_torch_in_bfloat16_and_of_adamw():
     begun = {name: p.detach().clone() for name, p in ours.named_parameters()}
     for seed in range(3):
         for model in (ours, theirs):
-            torch.manual_seed(seed)
-            for p in model.parameters():
-                p.grad = torch.randn_like(p)
+            draw_gradients(model, seed)
         for optimizer in (both, whole, adam):
             optimizer.step()
     expected = dict(theirs.named_parameters())
@@ -80,9 +85,7 @@ def test_few_at_a_time_is_all_at_once(monkeypatch: pytest.MonkeyPatch):
         model = tiny_model()
         optimizer = Muon(model, settings(), ())
         for seed in range(2):
-            torch.manual_seed(seed)
-            for p in model.parameters():
-                p.grad = torch.randn_like(p)
+            draw_gradients(model, seed)
             optimizer.step()
         ends.append(dict(model.named_parameters()))
     for name, p in ends[0].items():
@@ -93,8 +96,7 @@ def test_an_optimiser_goes_on_from_its_state(tmp_path: Path):
     """As from a checkpoint: after a round through a file, the next update is the same bit by bit."""
     model, other = tiny_model(seed=1), tiny_model(seed=2)
     first, second = Muon(model, settings(), ()), Muon(other, settings(), ())
-    for p in model.parameters():
-        p.grad = torch.randn_like(p)
+    draw_gradients(model, 0)
     first.step()
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second.load_state_dict(torch.load(tmp_path / "state.pt"))

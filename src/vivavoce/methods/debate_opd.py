@@ -103,7 +103,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
             long = s.for_as_long(recipe.sft, pace[f"{name}.pace"], arms[str(arm.seconds_of)])
             arms |= await s.train({name: (start, plans[name][1], long)})
 
-        tested, also = await s.test(arms), await s.also_test(arms)
+        tested, also = await s.sit(arms), await s.also_test(arms)
         singles = [arm for arm in tested if arm.startswith("opd:")]
         best, pairs = s.pairs(tested, recipe.wanted, ["untrained", "student"], singles)
         facts |= {"best_single": best, "supervision": s.supervision}

@@ -23,8 +23,9 @@ from vivavoce.graph import Graph
 from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
-from vivavoce.methods.session import Trained, together
+from vivavoce.methods.session import Trained
 from vivavoce.run import Run
+from vivavoce.train.gate import together
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 
 

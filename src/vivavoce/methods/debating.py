@@ -131,7 +131,7 @@ class DebateSession(Session[DebateRules]):
 
     async def test(self, arms: Mapping[str, Trained]) -> Arms:
         """Examine every model of every arm on the test questions; after them, the committee itself."""
-        tested = await super().test(arms)
+        tested = await self.sit(arms)
         if not self.recipe.test.committee:
             return tested
         return {**tested, **self._votes(await self.debate_test(self.task.problems("test")))}

@@ -117,7 +117,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
                 students[name] = model
                 trained[name].append(model)
 
-        tested = await s.test({"student": start, **students})
+        tested = await s.sit({"student": start, **students})
         also = await s.also_test({"student": start, **students})
         singles = [arm for arm in tested if arm.startswith("opd:") and "@" not in arm]
         best, pairs = s.pairs(tested, arms, ["student"], singles)

@@ -106,7 +106,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
                 then = await s.train({name: (arms[arm], path, recipe.dpo) for name, path in s.with_rows(trees).items()})
                 arms[arm] = then.get(f"{arm}.dpo", arms[arm])
 
-        tested, also = await s.test(arms), await s.also_test(arms)
+        tested, also = await s.sit(arms), await s.also_test(arms)
         singles = [arm for arm in tested if arm.startswith("single:")]
         best = max(singles, key=lambda arm: s.right(tested[arm]), default="")
         others = [arm for arm in how if not arm.startswith("single:")]

@@ -5,10 +5,9 @@ A method reads as a list of these verbs; how each is resumed, shown and written 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member, Rules
-from vivavoce.errors import RecipeError, told_once
+from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, compared, results
 from vivavoce.graph import Graph, Stored, stored
@@ -29,7 +28,7 @@ from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
-from vivavoce.train.gate import Gate
+from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
 
 
@@ -54,17 +53,8 @@ class Trained:
 
 
 R = TypeVar("R", bound=Rules)
-T = TypeVar("T")
 Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
 """Asks whatever a stage asks; tells of each graph as it is done."""
-
-
-async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Do ``work`` at the same time; the results in order. Where one fails, the others are stopped."""
-    with told_once():
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    return [task.result() for task in tasks]
 
 
 class Session(Generic[R]):
@@ -255,12 +245,8 @@ class Session(Generic[R]):
 
     # --- tests
 
-    async def test(self, arms: Mapping[str, Trained]) -> Arms:
-        """Examine every model of every arm on the test questions."""
-        return await self.sit(arms)
-
     async def sit(self, arms: Mapping[str, Trained], questions: int | None = None) -> Arms:
-        """Examine models on the test questions, or the first of them; :meth:`test` reads what is kept of it."""
+        """Examine every model of every arm on the test questions, or the first of them. What is kept is read back."""
         return await self._sat(arms, self.task, "test", self.run.path / "evaluations", questions)
 
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Arms]:

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from vivavoce.errors import told_once
+
+T = TypeVar("T")
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Do ``work`` at the same time; the results in order. Where one fails, the others are stopped."""
+    with told_once():
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    return [task.result() for task in tasks]
 
 
 class Gate:
@@ -44,4 +57,4 @@ class Gate:
                 turn.set_result(None)
 
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "together"]

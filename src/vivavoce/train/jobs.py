@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vivavoce.errors import told_once
 from vivavoce.progress import bar
 from vivavoce.records import Example, State, Tree, digest, from_json
 from vivavoce.run import Run
-from vivavoce.train.gate import Gate
+from vivavoce.train.gate import Gate, together
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
@@ -104,12 +103,10 @@ class Workers:
         return [self._run.path / "checkpoints" / job.name for job in jobs]
 
     async def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
-        with ExitStack() as opened, told_once():
+        with ExitStack() as opened:
             several = len(waiting) > 1
             advance = opened.enter_context(bar("trained models", len(waiting))) if several else lambda: None
-            async with asyncio.TaskGroup() as group:
-                for job, folder in waiting:
-                    group.create_task(self._train_in_process(job, folder, advance))
+            await together(*(self._train_in_process(job, folder, advance) for job, folder in waiting))
         import torch
 
         if torch.cuda.is_available() and not self._bars:
