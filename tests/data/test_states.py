@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -182,7 +183,7 @@ def test_recorded_answers_are_taught_without_talk_to_the_committee() -> None:
     g = debate("q", TWO)
     (plain,), _ = states([g], Supervision(), SPEAKERS, made())
     assert plain.recorded == ()
-    (rich,), _ = states([g], Supervision(), SPEAKERS, made(), winner)
+    (rich,), _ = states([g], Supervision(), SPEAKERS, made(), partial(winner, task=TASK))
     assert len(rich.recorded) == 1
     assert "Confidence" not in rich.recorded[0].text
     assert rich.recorded[0].source in g.by_id

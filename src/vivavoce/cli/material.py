@@ -56,6 +56,7 @@ def graph_show(
 ) -> None:
     """Show one debate: who said what, and who changed their mind."""
     from vivavoce.graph import read_graphs
+    from vivavoce.report.sources import Sources
     from vivavoce.report.transcript import transcript
 
     graphs = read_graphs(graphs_in(path))
@@ -68,7 +69,7 @@ def graph_show(
         shown = next((g for g in graphs if g.problem.id == problem), None)
         if shown is None:
             raise DataError(f"no problem `{problem}`", str(path), "the ids stand in graphs/*.jsonl")
-    typer.echo(shown.to_json() if as_json else transcript(shown))
+    typer.echo(shown.to_json() if as_json else transcript(shown, Sources(path).task if path.is_dir() else None))
 
 
 def export(

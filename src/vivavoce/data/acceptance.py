@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.graph import Graph
 from vivavoce.records import Node, digest
+from vivavoce.tasks import Task
+from vivavoce.tasks.agreement import classes
 
 Verdict = Literal["accepted", "rejected", "undecided"]
 _Rescale = Callable[[Node], float]
@@ -104,16 +106,17 @@ class Decision:
     """Number of reviewers whose score could be read."""
 
 
-def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0) -> list[Decision]:
+def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0, task: Task | None = None) -> list[Decision]:
     """One decision for each rationale, in the order of the graphs. ``seed`` draws the lots: ties, ``take: random``.
 
-    All graphs of a run belong in one call, because ``standardised`` and ``random`` look at the whole run.
+    All graphs of a run belong in one call, because ``standardised`` and ``random`` look at the whole run. ``task`` says
+    which answers are the same, for ``take: majority``; without it, equal texts are.
     """
     graphs = list(graphs)
     if rules.take == "random":
         return _drawn(graphs, rules, seed)
     rescale = _standard(graphs, rules) if rules.aggregate == "standardised" else _raw
-    return [decision for graph in graphs for decision in _best(_judged(graph, rules, rescale), rules, seed)]
+    return [decision for graph in graphs for decision in _best(_judged(graph, rules, rescale, task), rules, seed)]
 
 
 def rationales(graph: Graph) -> list[Node]:
@@ -150,23 +153,27 @@ def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[Node]:
     return reviews(graph, rationale, rules.self_review, rules.reviewers)
 
 
-def _judged(graph: Graph, rules: AcceptRules, rescale: _Rescale) -> list[Decision]:
+def _judged(graph: Graph, rules: AcceptRules, rescale: _Rescale, task: Task | None) -> list[Decision]:
     """A decision about each rationale of a question, before at most so many are kept."""
     texts = rationales(graph)
-    majority = _majority(texts) if rules.take == "majority" else None
+    majority = _majority(graph, texts, task) if rules.take == "majority" else None
     return [_one(graph, n, rules, rescale, majority) for n in texts]
 
 
-def _majority(texts: Iterable[Node]) -> str | None:
-    """The answer that more texts give than any other; None where two are equally frequent, or none gives any.
+def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str]:
+    """Ids of the texts whose answer more texts give than any other; empty if two answers are equally frequent, or no
+    text gives any.
 
-    Unlike a debate's vote, a tie is not drawn: where the teachers do not agree there is nothing to accept.
+    Unlike a debate's vote, a tie is not drawn: if the teachers do not agree there is nothing to accept.
     """
-    most = Counter(n.answer for n in texts if n.answer is not None).most_common(2)
-    return most[0][0] if most and (len(most) == 1 or most[0][1] > most[1][1]) else None
+    group = classes(task, graph.problem, [n.answer for n in texts])
+    most = Counter(key for key in group if key is not None).most_common(2)
+    if not most or (len(most) == 2 and most[0][1] == most[1][1]):
+        return set()
+    return {n.id for n, key in zip(texts, group, strict=True) if key == most[0][0]}
 
 
-def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: str | None) -> Decision:
+def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None) -> Decision:
     asked = _counted(graph, rationale, rules)
     valid = [n for n in asked if readable(n)]
     value = _aggregate(valid, rules, rescale) if valid else None
@@ -189,10 +196,9 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
     if rules.take == "all":
         return is_("accepted", "taken unreviewed")
     if rules.take == "majority":
-        if majority is None:
+        if not majority:
             return is_("rejected", "no majority")
-        agrees = rationale.answer == majority
-        return is_("accepted", "majority") if agrees else is_("rejected", "outvoted")
+        return is_("accepted", "majority") if rationale.id in majority else is_("rejected", "outvoted")
     if value is None or len(valid) < _needed(len(asked), rules):
         return is_("undecided", "too few valid reviews")
     passes = value > 0.5 if rules.aggregate == "share_above" else rules.above(value)

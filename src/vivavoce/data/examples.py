@@ -42,7 +42,7 @@ def examples(
     for graph in graphs:
         prompt = tuple(plain_prompt(graph.problem, rules, prompts, task))
         sources: dict[str, list[str]] = {}
-        for i, n in enumerate(_taken(graph, take, agents)):
+        for i, n in enumerate(_taken(graph, take, agents, task)):
             text = prompts.taught(n.text)
             sources.setdefault(text if take.dedup else f"{i}\0{text}", []).append(n.id)
         kept = list(sources.items())[: take.max_per_question]
@@ -50,10 +50,10 @@ def examples(
     return rows
 
 
-def _taken(graph: Graph, take: ExampleRules, agents: Collection[str]) -> list[Node]:
+def _taken(graph: Graph, take: ExampleRules, agents: Collection[str], task: Task) -> list[Node]:
     rounds = range(graph.rounds) if take.rounds is None else [r for r in take.rounds if r < graph.rounds]
     if take.take == "right":
         return [n for r in sorted(rounds, reverse=True) for n in graph.answers(r, agents) if n.correct and n.answer]
     last = max(rounds, default=None)
-    winner = None if last is None else vote(graph.stated(last, agents), take.vote)
+    winner = None if last is None else vote(task, graph.problem, graph.stated(last, agents), take.vote)
     return [winner] if winner and (take.take == "winner" or winner.correct) else []

@@ -206,11 +206,11 @@ def _noted(weights: list[float], counts: Supervised) -> list[float]:
     return weights
 
 
-def winner(graph: Graph, seed: int = 0) -> list[Node]:
+def winner(graph: Graph, task: Task, seed: int = 0) -> list[Node]:
     """The answer that wins the vote after the last round, by probability where it is known, else as stated."""
     said = graph.stated(graph.rounds - 1)
     known = all(n.probability is not None for n in said)
-    won = vote(said, "probability" if known else "confidence", seed)
+    won = vote(task, graph.problem, said, "probability" if known else "confidence", seed)
     return [won] if won else []
 
 

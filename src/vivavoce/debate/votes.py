@@ -7,18 +7,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
-from vivavoce.records import Node, seed_of
+from vivavoce.records import Node, Problem, seed_of
+from vivavoce.tasks import Task
+from vivavoce.tasks.agreement import classes
 
 VoteBy = Literal["majority", "confidence", "probability", "most_confident"]
 
 
-def vote(answers: Sequence[Node], by: VoteBy, seed: int = 0) -> Node | None:
-    """The winning answer: its group (equal parsed answers) has the largest weight, and it weighs most in its group.
+def vote(task: Task | None, problem: Problem, answers: Sequence[Node], by: VoteBy, seed: int = 0) -> Node | None:
+    """The winning answer: its group (the same answer by the task's equality) has the largest weight, and it weighs
+    most in its group.
 
     ``majority`` counts heads; ``confidence`` sums what the agents said and ``probability`` what their own
     log-probabilities give (both as in ReConcile's weighted vote, arXiv:2309.13007, without its recalibration table);
     ``most_confident`` takes the single largest said confidence. A missing weight counts as one half. Ties fall to a
-    draw seeded by the problem, never to the order of the agents. None where nobody gave a parseable answer.
+    draw seeded by the problem, never to the order of the agents. None if nobody gave an answer that could be read.
     """
     cast = [n for n in answers if n.answer is not None]
     if not cast:
@@ -29,12 +32,12 @@ def vote(answers: Sequence[Node], by: VoteBy, seed: int = 0) -> Node | None:
         said = n.probability if by == "probability" else n.confidence
         return 0.5 if said is None else said
 
-    total: defaultdict[str, float] = defaultdict(float)
-    for n in cast:
-        key = str(n.answer)
+    group = classes(task, problem, [n.answer for n in cast])
+    total: defaultdict[int | None, float] = defaultdict(float)
+    for n, key in zip(cast, group, strict=True):
         if by == "most_confident":
             total[key] = max(total[key], weight(n))
         else:
             total[key] += 1.0 if by == "majority" else weight(n)
     winner = max(total, key=lambda k: total[k])
-    return max((n for n in cast if n.answer == winner), key=weight)
+    return max((n for n, key in zip(cast, group, strict=True) if key == winner), key=weight)

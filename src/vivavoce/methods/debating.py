@@ -15,7 +15,7 @@ from vivavoce.evaluate.examine import Judged, examine, judged
 from vivavoce.evaluate.table import Arms
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.session import Session, Trained
-from vivavoce.records import Problem, node, seed_of
+from vivavoce.records import Node, Problem, node, seed_of
 
 
 def test_rules(rules: DebateRules, test: Examination) -> DebateRules:
@@ -139,7 +139,7 @@ class DebateSession(Session[DebateRules]):
     def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
         """The committee's answers: each teacher, votes over drafts (no debate), and the vote after the last round."""
         by: VoteBy = "probability" if all(t.logprobs for t in self.recipe.teachers) else "confidence"
-        seed, first = self.recipe.seed, self.recipe.seeds[0]
+        first = self.recipe.seeds[0]
         arms = {
             f"teacher:{t}": judged(
                 graphs, lambda g, t=t: next(iter(g.stated(0, [t])), None), lambda g, t=t: g.answers(0, [t])
@@ -152,8 +152,11 @@ class DebateSession(Session[DebateRules]):
             "vote:confidence": "confidence",
         }
         arms |= {
-            name: judged(graphs, lambda g, how=how: vote(g.stated(0), how, seed), lambda g: g.answers(0))
+            name: judged(graphs, lambda g, how=how: self._vote(g, 0, how), lambda g: g.answers(0))
             for name, how in drafts.items()
         }
-        arms["vote:debate"] = judged(graphs, lambda g: vote(g.stated(g.rounds - 1), by, seed), lambda g: g.answers())
+        arms["vote:debate"] = judged(graphs, lambda g: self._vote(g, g.rounds - 1, by), lambda g: g.answers())
         return {name: {first: rows} for name, rows in arms.items()}
+
+    def _vote(self, graph: Graph, round: int, by: VoteBy) -> Node | None:
+        return vote(self.task, graph.problem, graph.stated(round), by, self.recipe.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class DistilSession(Session[StateRules]):
         """The states of an arm, written into the run, and how to train on them."""
         who = list(arm.scorers or self.scorers)
         rate = settings.on_policy if arm.on_policy is None else arm.on_policy
-        recorded = winner
+        recorded = partial(winner, task=self.task)
         if arm.sees_action:
             rate, recorded = 0.0, self._action
         made = self.made(arm.debaters, arm.sees_action)
@@ -193,7 +194,7 @@ class DistilSession(Session[StateRules]):
 
     def _learnt(self, arm: ImitationArm, graph: Graph) -> list[Node]:
         if arm.learn == "winner":
-            return winner(graph, self.recipe.seed)
+            return winner(graph, self.task, self.recipe.seed)
         teachers = list(arm.teachers or self.teachers)
         if arm.shares is not None:
             rng = random.Random(seed_of(self.recipe.seed, "shares", graph.problem.id))

@@ -91,13 +91,13 @@ class ReviewSession(Session[ReviewRules]):
         feedback = feedback_rows(written, self._lessons, seed if arm.shuffle_feedback else None)
         learnt = chosen(written, arm.items, self._lessons, seed)
         weighted = accept if arm.score_weighted else None
-        return [*feedback, *rationale_rows(learnt, decide(learnt, accept, seed), self._lessons, weighted)]
+        return [*feedback, *rationale_rows(learnt, decide(learnt, accept, seed, self.task), self._lessons, weighted)]
 
     def mistake_trees(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph], name: str) -> Path:
         """Accepted rationales against the student's wrong answers."""
         seed, written = self.recipe.seed, only(graphs, arm.teachers or self.teachers)
         learnt = chosen(written, arm.items, self._lessons, seed)
-        return self.rows(name, mistake_trees(learnt, decide(learnt, accept, seed), self._lessons))
+        return self.rows(name, mistake_trees(learnt, decide(learnt, accept, seed, self.task), self._lessons))
 
     def exam(self, graphs: Sequence[Graph]) -> dict[str, int]:
         """What came of the exam: questions, those taken up as mistakes, and wrong answers by kind."""

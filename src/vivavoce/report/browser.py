@@ -8,6 +8,7 @@ from vivavoce.graph import Graph
 from vivavoce.records import Node
 from vivavoce.report.debates import Telling
 from vivavoce.report.transcript import STOPPED, Turn, figures, mark, votes
+from vivavoce.tasks import Task
 
 _LONGEST = 6000  # characters of one text on the page; a model in a loop writes far more
 _NOTES = ("reflection", "critique", "rationale", "review", "verdict")
@@ -58,13 +59,13 @@ class Shown(NamedTuple):
     ended: str
 
 
-def show(telling: Telling) -> Shown:
+def show(telling: Telling, task: Task | None = None) -> Shown:
     """Lay a debate out. Agents who never answered have no column; their notes name them."""
     g = telling.graph
     agents = list(dict.fromkeys(n.agent for n in g.nodes if n.kind == "answer"))
     rounds = [Round(r, [_cell(g, r, agent, telling.turns) for agent in agents], _notes(g, r)) for r in range(g.rounds)]
     ends = [("Votes before anybody heard anybody", 0), (f"Votes after round {g.rounds - 1}", g.rounds - 1)][: g.rounds]
-    ballots = [(title, [(way, n.answer or "", mark(n)) for way, n in votes(g, r)]) for title, r in ends]
+    ballots = [(title, [(way, n.answer or "", mark(n)) for way, n in votes(g, r, task)]) for title, r in ends]
     return Shown(g, telling.why, agents, rounds, telling.turns, ballots, STOPPED[g.stopped])
 
 

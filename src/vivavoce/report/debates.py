@@ -11,6 +11,8 @@ from typing import NamedTuple
 from vivavoce.graph import Graph
 from vivavoce.report.transcript import Turn, minds, turns
 from vivavoce.stats import auroc
+from vivavoce.tasks import Task
+from vivavoce.tasks.agreement import classes
 
 BINS = 5
 SHOWN = 12
@@ -49,7 +51,7 @@ class Telling(NamedTuple):
 class Debated:
     """The debates of one stage, read once: counts, and the most telling debates."""
 
-    def __init__(self, graphs: Iterable[Graph], shown: int = SHOWN) -> None:
+    def __init__(self, graphs: Iterable[Graph], shown: int = SHOWN, task: Task | None = None) -> None:
         self.graphs = self.nodes = self.saw_gold = self.oracle = 0
         self.stopped: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
@@ -58,7 +60,7 @@ class Debated:
         self._moves: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
         self._said: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
         self._read: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
-        self._best = _Best(shown)
+        self._best = _Best(shown, task)
         for graph in graphs:
             self._count(graph)
 
@@ -122,12 +124,12 @@ def _auroc(said: list[tuple[float, bool]]) -> float | None:
 class _Best:
     """The highest ranked debates of each kind, of a stream of any length."""
 
-    def __init__(self, shown: int) -> None:
-        self.shown, self.seen = shown, 0
+    def __init__(self, shown: int, task: Task | None) -> None:
+        self.shown, self.task, self.seen = shown, task, 0
         self.heaps: list[list[tuple[tuple[int, ...], int, Telling]]] = [[], [], [], []]
 
     def offer(self, graph: Graph, changed: list[Turn]) -> None:
-        kind, rank, telling = _tell(graph, changed)
+        kind, rank, telling = _tell(graph, changed, self.task)
         self.seen += 1
         heap, entry = self.heaps[kind], (rank, -self.seen, telling)  # of equal rank the earlier one stays
         if len(heap) < self.shown:
@@ -145,7 +147,7 @@ class _Best:
         return [telling for kind, n in zip(ranked, taken, strict=True) for telling in kind[:n]]
 
 
-def _tell(graph: Graph, changed: list[Turn]) -> tuple[int, tuple[int, ...], Telling]:
+def _tell(graph: Graph, changed: list[Turn], task: Task | None) -> tuple[int, tuple[int, ...], Telling]:
     """What kind of debate this is, how it ranks among its kind (more agents moved, more was said to them), and why."""
     better, worse = (list(dict.fromkeys(t.agent for t in changed if t.kind == kind)) for kind in ("WR", "RW"))
     moved = {t.before.id for t in changed}
@@ -156,7 +158,8 @@ def _tell(graph: Graph, changed: list[Turn]) -> tuple[int, tuple[int, ...], Tell
     if worse:
         return 1, (len(worse), heard), Telling(graph, f"{_names(worse)} went from right to wrong", changed)
     last = graph.stated(graph.rounds - 1)
-    if len(last) > 1 and all(n.correct is False for n in last) and len({n.answer for n in last}) == 1:
+    wrong = len(last) > 1 and all(n.correct is False for n in last)
+    if wrong and len(set(classes(task, graph.problem, [n.answer for n in last]))) == 1:
         return 2, (len(last), graph.rounds), Telling(graph, "all agreed on a wrong answer", changed)
     return 3, (len(changed), graph.rounds), Telling(graph, "nobody crossed between right and wrong", changed)
 

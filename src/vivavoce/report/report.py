@@ -54,7 +54,9 @@ def write_report(run_path: Path) -> Path:
 
 def view(sources: Sources) -> dict[str, Any]:
     """Everything that the template shows."""
-    debated = {stage: Debated(sources.graphs(stage), shown) for stage, shown in (("train", 12), ("test", 0))}
+    debated = {
+        stage: Debated(sources.graphs(stage), shown, sources.task) for stage, shown in (("train", 12), ("test", 0))
+    }
     costs, no_costs = sources.costs()
     made = {
         "name": sources.name,
@@ -71,7 +73,7 @@ def view(sources: Sources) -> dict[str, Any]:
         "debated": {stage: d for stage, d in debated.items() if d.graphs},
         "stop_words": STOPPED,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
-        "debates": [show(t) for t in debated["train"].telling],
+        "debates": [show(t, sources.task) for t in debated["train"].telling],
         "costs": lines(costs, sources.recipe),
         "costs_total": total(lines(costs, sources.recipe)),
         "currency": sources.recipe.get("currency", "USD"),

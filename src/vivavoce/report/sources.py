@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from vivavoce.agents.journal import Cost, Journal
-from vivavoce.errors import DataError, RunConflict
+from vivavoce.errors import DataError, RunConflict, UserError
 from vivavoce.graph import Graph, read_graphs
 from vivavoce.records import Usage
+from vivavoce.tasks import Task, open_task
 from vivavoce.train.settings import read_curve
 
 _MARKS = ("recipe.yaml", "manifest.json", "results.json", "journal.sqlite", "graphs")
@@ -47,6 +49,19 @@ class Sources:
     @property
     def student(self) -> str | None:
         return self.recipe.get("student", {}).get("name")
+
+    @cached_property
+    def task(self) -> Task | None:
+        """The run's task, which says which answers are the same; None if it cannot be opened here any more.
+
+        A task that is a file of Python is not opened: to look at a run must not run code that came with it.
+        """
+        options = dict(self.recipe.get("task") or {})
+        name = str(options.pop("name", ""))
+        try:
+            return None if name.endswith(".py") else open_task(name, options)
+        except UserError:
+            return None
 
     def graphs(self, stage: str) -> Iterator[Graph]:
         """The debates of a stage, one by one, so that thousands need no memory."""

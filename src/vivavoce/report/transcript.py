@@ -11,6 +11,7 @@ from vivavoce.graph import Graph
 from vivavoce.graph.graph import Transition
 from vivavoce.records import Node
 from vivavoce.report.text import clean
+from vivavoce.tasks import Task
 
 WIDTH = 100
 STOPPED = {
@@ -83,12 +84,15 @@ def minds(all_turns: list[Turn]) -> list[Turn]:
     return sorted((t for t in all_turns if t.changed and t.kind in order), key=lambda t: (order.index(t.kind), t.round))
 
 
-def votes(graph: Graph, round: int, seed: int = 0) -> list[tuple[str, Node]]:
-    """Who would win a vote of all who answered in ``round``, by each weight that somebody gave. Ties fall by seed."""
+def votes(graph: Graph, round: int, task: Task | None = None, seed: int = 0) -> list[tuple[str, Node]]:
+    """Who would win a vote of all who answered in ``round``, by each weight that somebody gave. Ties fall by seed.
+
+    ``task`` says which answers are the same; without it, equal texts are.
+    """
     stated = graph.stated(round)
     sure, likely = (any(getattr(n, w) is not None for n in stated) for w in ("confidence", "probability"))
     told: dict[VoteBy, bool] = {"majority": True, "confidence": sure, "probability": likely, "most_confident": sure}
-    won = {words: vote(stated, way, seed) for way, words in VOTES.items() if told[way]}
+    won = {words: vote(task, graph.problem, stated, way, seed) for way, words in VOTES.items() if told[way]}
     return [(words, winner) for words, winner in won.items() if winner is not None]
 
 
@@ -102,12 +106,12 @@ def figures(n: Node) -> list[str]:
     return shown
 
 
-def transcript(graph: Graph) -> str:
+def transcript(graph: Graph, task: Task | None = None) -> str:
     """The debate, readable from top to bottom in a terminal of 100 columns."""
-    return "\n".join(_lines(graph))
+    return "\n".join(_lines(graph, task))
 
 
-def _lines(graph: Graph) -> Iterator[str]:
+def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
     p = graph.problem
     yield f"Question {clean(p.id)}" + (f" ({clean(p.group)})" if p.group else "")
     yield from _said(p.question, 2)
@@ -121,7 +125,7 @@ def _lines(graph: Graph) -> Iterator[str]:
     last = graph.rounds - 1
     for title, r in [("Votes over the independent answers", 0), (f"Votes after round {last}", last)][last == 0 :]:
         yield from ("", title)
-        yield from [f"  {how}: {clean(n.answer or '')}, {mark(n)}" for how, n in votes(graph, r)] or ["  none"]
+        yield from [f"  {how}: {clean(n.answer or '')}, {mark(n)}" for how, n in votes(graph, r, task)] or ["  none"]
     yield ""
     yield f"The debate ended because {STOPPED[graph.stopped]}."
     if graph.oracle_roles:

@@ -177,6 +177,10 @@ class Grader:
             return Grade(None, False, "no_answer")
         return Grade(answer, None, "ok", said) if isinstance(said, str) else Grade(answer, said)
 
+    def same(self, a: str, b: str) -> bool:
+        """Whether two answers of replies, in canonical form, are one answer. Two that cannot be compared are not."""
+        return a == b or (self.equal is not _same and (self.equal(a, b) is True or self.equal(b, a) is True))
+
     def lenient_answer(self, text: str) -> str | None:
         """The last number, letter, yes or no, or line of the reply, whether or not it is offered as the answer.
 
