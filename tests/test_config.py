@@ -135,3 +135,38 @@ def test_a_resolved_recipe_loads_again_to_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", recipes().values(), ids=str)
 def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
     assert load_recipe(path).method
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_recipes_are_read_in_utf_8_and_utf_16(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD.replace("\n", "\r\n") + "# Zoë\n", encoding, newline="")
+    assert load_recipe(path).student.name == "pupil"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("# Zoë\n".encode("latin-1"), r"not UTF-8: byte 0xeb(?s:.*)recipe\.yaml:30(?s:.*)save it as UTF-8"),
+        (b"\0", r"the character U\+0000 must not stand there(?s:.*)recipe\.yaml:30"),
+        (b"seeds: [2024-13-45]\n", "not YAML: month must be in 1..12"),
+        (b"seeds: &a [*a]\n", "not YAML: maximum recursion depth"),
+        (b"[1, 2]: 3\n", r"a key is a list or a mapping(?s:.*)recipe\.yaml:30"),
+    ],
+)
+def test_what_no_recipe_can_hold_is_an_error_of_the_recipe(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(GOOD.encode() + data)
+    with pytest.raises(RecipeError, match=message.replace(":30", f":{GOOD.count(chr(10)) + 1}")):
+        load_recipe(path)
+
+
+def test_a_folder_that_is_no_run_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="neither a recipe nor a run"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", ""])
+def test_the_name_of_a_run_leads_out_of_no_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecipeError, match="`name`"):
+        recipe(tmp_path, f"{GOOD}name: '{name}'\n")

@@ -14,7 +14,8 @@ from vivavoce import plugins
 from vivavoce.agents.budget import Budget, Caps, Ledger, Price
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Rules
-from vivavoce.errors import RecipeError
+from vivavoce.errors import DataError, RecipeError
+from vivavoce.files import text_of
 from vivavoce.records import Sampling
 
 M = TypeVar("M", bound=BaseModel)
@@ -94,7 +95,9 @@ class Recipe(BaseModel):
 
     method: str = Field(description="a file of vivavoce/methods")
     name: str = Field(
-        default="run", pattern=r"^[\w.-]+$", description="name of the run; its folder unless --out says another"
+        default="run",
+        pattern=r"^[\w.-]*[\w-][\w.-]*$",
+        description="name of the run; its folder unless --out says another",
     )
     seed: int = Field(default=0, ge=0, description="every other seed derives from it")
     in_flight: int = Field(default=512, ge=1, description="debates and test questions in flight at once")
@@ -166,10 +169,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     RecipeError that lists every mistake with its line, the nearest known key for an unknown one, and what is allowed
     for a bad value.
     """
+    if not path.is_file():
+        what = "this folder is neither a recipe nor a run" if path.is_dir() else "there is no such recipe"
+        raise RecipeError(what, str(path), "give a file, a run's folder, or a name that `viva list recipes` shows")
     try:
-        text = path.read_text("utf-8")
-    except OSError as e:
-        raise RecipeError(f"cannot read the recipe: {e.strerror}", str(path), "see `viva list recipes`") from e
+        text = text_of(path)
+    except DataError as e:
+        raise RecipeError(f"cannot read the recipe: {e.what}", e.where, e.do) from e
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _no_doubles(root, path)
@@ -177,6 +183,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
         raise RecipeError(f"not YAML: {e.problem}", f"{path}:{line}", "check indentation and quotes") from e
+    except yaml.reader.ReaderError as e:
+        line = text.count("\n", 0, e.position) + 1
+        what = f"not YAML: the character U+{ord(text[e.position]):04X} must not stand there"
+        raise RecipeError(what, f"{path}:{line}", "take it out") from e
+    except RecipeError:
+        raise
+    except (ValueError, RecursionError) as e:  # such as a date without such a day, or an alias inside itself
+        raise RecipeError(f"not YAML: {e}", str(path), "check dates and aliases; quote what is plain text") from e
     if not isinstance(values, dict):
         raise RecipeError("a recipe is a mapping of keys to values", str(path), "see `viva list recipes`")
     for change in overrides:
@@ -310,6 +324,8 @@ def _no_doubles(node: yaml.Node | None, path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError("a key is a list or a mapping", f"{path}:{key.start_mark.line + 1}", "name it")
             if key.value in seen:
                 raise RecipeError(
                     f"key `{key.value}` stands twice", f"{path}:{key.start_mark.line + 1}", "keep one of them"
@@ -338,7 +354,7 @@ def override(values: dict[str, Any], change: str, where: str) -> None:
             raise RecipeError(f"there is no `{step}` to go into", where, do)
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: a date without such a day
         raise RecipeError("the value is not YAML", where, do) from e
     if isinstance(at, list) and last.isdecimal() and int(last) < len(at):
         at[int(last)] = value

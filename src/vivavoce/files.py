@@ -1,25 +1,187 @@
-"""Opening what the user points at."""
+"""Files that the user points at and files that a run wrote: how they are opened, decoded and cut into rows.
+
+A line of JSON ends at a line feed and nowhere else. Texts may hold U+2028, U+2029 or U+0085 as they are, at which
+``str.splitlines`` would cut a row in two.
+"""
 
 from __future__ import annotations
 
+import codecs
+import csv
 import gzip
-from collections.abc import Iterator
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, TypeVar, cast
 
 from vivavoce.errors import DataError
+from vivavoce.records import from_json
+
+T = TypeVar("T")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half of a surrogate pair, or one of two halves that belong together."""
+_SAVE = "save it as UTF-8"
+_UNSAFE = re.compile(r"[^a-z0-9_=@+-]")
+_PLAIN = re.compile(r"[a-z0-9_][a-z0-9_.=@+-]{0,99}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+"""What Windows takes for a device, whatever follows a dot."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a plain or gzipped file. Raises DataError where they cannot be read, now or while they are."""
+    """The bytes of a plain or gzipped file. Raises DataError if they cannot be read, now or while they are read."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield cast(IO[bytes], file)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read the file: {reason}", str(path), "check the path in the options") from error
 
 
-__all__ = ["opened"]
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark, which is left out.
+
+    Raises DataError, with the line, if it is in neither.
+    """
+    with opened(path) as file:
+        data = file.read()
+    return decoded(data, str(path))
+
+
+def decoded(data: bytes, where: str) -> str:
+    """The text of bytes as :func:`text_of` reads them. Raises DataError with ``where`` they stand, and the line."""
+    wide = data.startswith(_UTF16)
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if wide:
+            raise DataError(f"not UTF-16, though it begins so: {error.reason}", where, _SAVE) from error
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"not UTF-8: byte 0x{data[error.start]:02x} stands for no character there"
+        raise DataError(what, f"{where}:{line}", f"{_SAVE}; an editor may call what it has now Latin-1") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a plain or gzipped file of JSON lines, and their numbers from 1. Blank lines are left out.
+
+    Raises DataError if the file cannot be read.
+    """
+    with opened(path) as file:
+        start = cast(Any, file).peek(2)[:2]
+        # UTF-16 holds the byte of a line feed inside other characters, so it is decoded before it is cut.
+        lines: Iterable[bytes] = _utf16(file.read(), path) if start in _UTF16 else file
+        for number, line in enumerate(lines, 1):
+            if text := line.removeprefix(codecs.BOM_UTF8).strip():
+                yield number, text
+
+
+def _utf16(data: bytes, path: Path) -> list[bytes]:
+    return decoded(data, str(path)).encode("utf-8", "surrogatepass").split(b"\n")
+
+
+def lines_in(data: str | bytes) -> list[str]:
+    """The lines of JSON lines that are at hand already, such as a provider's answer. Blank lines are left out."""
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    """The object that a line of JSON holds.
+
+    Raises DataError, naming ``where`` it stands, for anything else: no JSON, no UTF-8, no object, or half a surrogate
+    pair, which is no character and can be written to no file.
+    """
+    try:
+        value = json.loads(decoded(line, where))
+    except (ValueError, RecursionError) as error:  # DataError is a ValueError too
+        if isinstance(error, DataError):
+            raise DataError(error.what, where, error.do) from error
+        cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
+        what = "the line ends in the middle: was the file cut?" if cut else f"not a line of JSON: {error}"
+        raise DataError(what, where, "the file must hold one JSON object a line") from error
+    if not isinstance(value, dict):
+        raise DataError(f"a {type(value).__name__} where an object is needed", where, "write one JSON object a line")
+    if _SURROGATE.search(line):
+        need_text(value, where)
+    return value
+
+
+def need_text(value: Any, where: str) -> None:
+    """Raise DataError if ``value`` holds half a surrogate pair anywhere."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        what = f"half a surrogate pair, {half}: it is no character, and no file can hold it"
+        raise DataError(what, where, "put the whole character there, or take the row out") from error
+
+
+def read_records(path: Path, kind: type[T]) -> Iterator[T]:
+    """The records of a file that a run wrote, one a line. Raises DataError, with the line, if one is not whole."""
+    from pydantic import ValidationError  # here, so that opening a file needs no pydantic
+
+    for number, line in json_lines(path):
+        try:
+            yield from_json(kind, line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            what = f"no {kind.__name__}: " + (f"`{key}`: {first['msg']}" if key else first["msg"])
+            raise DataError(what, f"{path}, row {number}", "was the file cut or edited?") from error
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a plain or gzipped CSV file and their numbers from 1, the header among them; blank lines left out.
+
+    Fields may be of any length. Raises DataError if the file cannot be read.
+    """
+    with opened(path) as file:
+        text = decoded(file.read(), str(path))
+    csv.field_size_limit(sys.maxsize)  # one limit for the whole process; its default refuses a long document
+    number = 0
+    try:
+        for row in csv.reader(_csv_lines(text), strict=True):
+            number += 1
+            if row:
+                yield number, row
+    except csv.Error as error:
+        do = 'write a quotation mark inside a quoted field twice ("")'
+        raise DataError(f"not CSV: {error}", f"{path}, row {number + 1}", do) from error
+
+
+def _csv_lines(text: str) -> Iterator[str]:
+    """Lines with their ends: CSV keeps the breaks inside quoted fields."""
+    return (match.group() for match in re.finditer(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text))
+
+
+def file_name(name: str) -> str:
+    """The name of a file or folder for something that has ``name``: an arm, a stage, an agent.
+
+    Different names get different file names, on file systems too that do not tell capitals from small letters. Linux,
+    macOS, Windows and scp take every one of them. Plain names stay as they are, with ``+`` for a colon; all others are
+    made plain, cut short, and end in a hash: ``single:ada`` is ``single+ada``, and ``q/8B`` is ``q-8b~`` and a hash.
+    """
+    plain = name.replace(":", "+")
+    if "+" not in name and _PLAIN.fullmatch(plain) and plain[-1] != "." and not _RESERVED.fullmatch(plain):
+        return plain
+    slug = _UNSAFE.sub("-", plain.lower())[:60].strip("+-")
+    return f"{slug or 'name'}~{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+
+
+__all__ = [
+    "csv_rows",
+    "decoded",
+    "file_name",
+    "json_lines",
+    "json_object",
+    "lines_in",
+    "need_text",
+    "opened",
+    "read_records",
+    "text_of",
+]

@@ -35,8 +35,9 @@ from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe, what_decides
 from vivavoce.errors import RunConflict, told_once
+from vivavoce.files import read_records
 from vivavoce.progress import bar, say
-from vivavoce.records import digest, from_json, to_json
+from vivavoce.records import digest, to_json
 
 T = TypeVar("T")
 _REPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "aiohttp", "pydantic")
@@ -94,7 +95,7 @@ class Run:
         """The records of a file that :meth:`keep_rows` wrote for equal dependencies, or None."""
         if self.cached(path, depends) is None:
             return None
-        return [from_json(kind, line) for line in path.read_text("utf-8").splitlines()]
+        return list(read_records(path, kind))
 
     def keep_rows(self, path: Path, depends: Any, rows: Iterable[Any]) -> None:
         """Write records, one a line."""

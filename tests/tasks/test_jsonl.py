@@ -137,4 +137,5 @@ def test_the_asked_format_is_the_one_that_is_graded(opened, grader: str) -> None
     (problem,) = task.problems("train")
     assert "'Final answer: '" in task.answer_format
     assert task.grade(problem, f"Let me see.\nFinal answer: {gold}").correct is True
-    assert opened([], grader=grader, answer_format="Say it.").answer_format == "Say it."
+    again = opened([{"question": "?", "answer": gold}], grader=grader, train_share=1, answer_format="Say it.")
+    assert again.answer_format == "Say it."

@@ -22,6 +22,7 @@ from pydantic import Field
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short, trusted
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.errors import AgentError, MissingDependency
+from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Usage, digest
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class AnthropicMessages:
             return None
         # not by the address in the answer, which the key would be sent to
         said, _ = await self._endpoint.persist(lambda: self._send("get", f"{path}/results"), 0)
-        rows = [json.loads(line) for line in said.splitlines() if line]
+        rows = [json.loads(line) for line in lines_in(said)]
         return {row["custom_id"]: self._result(row["result"]) for row in rows}
 
     def _result(self, result: dict[str, Any]) -> Reply | Failed:

@@ -19,6 +19,7 @@ from vivavoce.agents.called import called, with_calls
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.errors import AgentError
+from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
 
 _log = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ class OpenAIChat:
         found = dict[str, Reply | Failed]()
         for file in (now.get("output_file_id"), now.get("error_file_id")):
             text = await self._endpoint.fetch("GET", f"/files/{file}/content") if file else b""
-            rows = [json.loads(line) for line in text.splitlines() if line]
+            rows = [json.loads(line) for line in lines_in(text)]
             found |= {row["custom_id"]: self._result(row) for row in rows}
         return found
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from vivavoce.errors import DataError
+from vivavoce.files import json_lines
 from vivavoce.records import Node, Problem, to_json
 
 StopReason = Literal[
@@ -154,9 +155,8 @@ def write_graphs(path: Path, graphs: Iterable[Graph]) -> None:
 
 def read_graphs(path: Path) -> Iterator[Graph]:
     """Read what :func:`write_graphs` wrote. Raises DataError with the line where a graph is malformed."""
-    with path.open(encoding="utf-8") as f:
-        for i, line in enumerate(f, 1):
-            yield graph_of(line, f"{path}:{i}")
+    for i, line in json_lines(path):
+        yield graph_of(line, f"{path}:{i}")
 
 
 def graph_of(line: str | bytes, where: str) -> Graph:

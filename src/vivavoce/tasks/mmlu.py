@@ -8,14 +8,13 @@ Some questions of the validation set are asked in the test too; they are left ou
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from vivavoce.files import opened
+from vivavoce.errors import DataError
+from vivavoce.files import csv_rows
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects, multiple_choice
 from vivavoce.tasks.grading import GRADERS
@@ -49,8 +48,9 @@ def _rows(path: Path) -> Iterator[Row]:
 
 def _subject(file: Path) -> Iterator[Row]:
     subject = re.sub(r"_(?:dev|val|test)$", "", file.stem)
-    with opened(file) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as text:
-        for n, (question, *choices, answer) in enumerate(csv.reader(text), 1):
-            yield Row(
-                f"{file}, row {n}", {"subject": subject, "question": question, "choices": choices, "answer": answer}
-            )
+    for n, fields in csv_rows(file):
+        if len(fields) < 4:
+            what = f"{len(fields)} fields where a question, its options and a letter are needed"
+            raise DataError(what, f"{file}, row {n}", "give the official file")
+        question, *choices, answer = fields
+        yield Row(f"{file}, row {n}", {"subject": subject, "question": question, "choices": choices, "answer": answer})

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.errors import DataError
-from vivavoce.files import opened
+from vivavoce.files import csv_rows, decoded, json_lines, json_object, need_text, opened
 
 
 class Row(NamedTuple):
@@ -21,7 +19,7 @@ class Row(NamedTuple):
     value: Mapping[str, Any]
 
     def text(self, field: str) -> str:
-        """The text in ``field``; a number or boolean as JSON writes it. DataError where it is missing or empty."""
+        """The text in ``field``; a number or boolean as JSON writes it. Raises DataError if it is missing or empty."""
         if field not in self.value:
             has = f"the row has: {', '.join(self.value)}; name the right one in the options"
             raise DataError(f"no field {field!r}", self.where, has)
@@ -39,7 +37,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     with a header (``.csv``); each plain or as ``.gz``. Of a folder, the rows of all such files below it, in the order
     of their names.
 
-    Raises DataError where a file cannot be read or a row is no object.
+    Raises DataError if a file cannot be read or holds no rows, or a row is no object.
     """
     if path.is_dir():
         files = sorted((file for file in path.rglob("*") if _kind(file) in _KINDS), key=_natural)
@@ -47,13 +45,13 @@ def read_rows(path: Path) -> Iterator[Row]:
             raise DataError(f"the folder holds no file of rows ({', '.join(_KINDS)})", str(path), "check the path")
         for file in files:
             yield from read_rows(file)
-    elif _kind(path) == ".csv":
-        yield from _csv(path)
-    elif _kind(path) == ".json":
-        yield from _json(path)
     else:
-        with opened(path) as lines:
-            yield from _lines(lines, path)
+        rows = {".csv": _csv, ".json": _json}.get(_kind(path), _lines)(path)
+        first = next(rows, None)
+        if first is None:
+            raise DataError("the file holds no rows", str(path), "check the path: was the file written to its end?")
+        yield first
+        yield from rows
 
 
 _KINDS = (".jsonl", ".json", ".csv")
@@ -68,42 +66,38 @@ def _natural(path: Path) -> list[str | int]:
     return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"([0-9]+)", str(path))]
 
 
-def _lines(lines: Iterable[bytes], path: Path) -> Iterator[Row]:
-    for n, line in enumerate(lines, 1):
-        if line.strip():
-            yield Row(f"{path}, row {n}", _object(line, f"{path}, row {n}"))
+def _lines(path: Path) -> Iterator[Row]:
+    for n, line in json_lines(path):
+        yield Row(f"{path}, row {n}", json_object(line, f"{path}, row {n}"))
 
 
 def _json(path: Path) -> Iterator[Row]:
     with opened(path) as file:
         data = file.read()
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        value = json.loads(decoded(data, str(path)))
     except (ValueError, RecursionError):  # JSON lines under another name, or nothing that can be read
-        yield from _lines(data.splitlines(), path)
+        yield from _lines(path)
         return
     for n, row in enumerate(value if isinstance(value, list) else [value], 1):
-        yield Row(f"{path}, row {n}", _checked(row, f"{path}, row {n}"))
+        where = f"{path}, row {n}"
+        if not isinstance(row, dict):
+            raise DataError(f"a {type(row).__name__} where an object is needed", where, "write a list of objects")
+        need_text(row, where)
+        yield Row(where, row)
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        for n, row in enumerate(csv.DictReader(text), 1):
-            yield Row(f"{path}, row {n}", row)
-
-
-def _object(line: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, or nested without end
-        raise DataError(f"not a line of JSON: {error}", where, "the file must hold one JSON object a line") from error
-    return _checked(value, where)
-
-
-def _checked(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"a {type(value).__name__} where an object is needed", where, "write one JSON object a line")
-    return value
+    rows = csv_rows(path)
+    _, head = next(rows, (0, list[str]()))
+    if twice := [name for i, name in enumerate(head) if name in head[:i]]:
+        raise DataError(f"two columns are called {twice[0]!r}", f"{path}, header", "rename one of them")
+    for n, fields in rows:
+        where = f"{path}, row {n - 1}"
+        if len(fields) > len(head):
+            do = "put fields that hold a comma in quotation marks"
+            raise DataError(f"{len(fields)} fields, but the header names {len(head)} columns", where, do)
+        yield Row(where, dict(zip(head, fields, strict=False)))
 
 
 __all__ = ["Row", "opened", "read_rows"]

@@ -40,6 +40,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from vivavoce.errors import DataError, RecipeError, RunConflict
+from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
 from vivavoce.train.settings import LoRASettings, Progress, TrainResult, TrainSettings
 
@@ -245,7 +246,7 @@ def finished(out: Path, key: str) -> TrainResult | None:
         return None
     stored = json.loads((out / "train_result.json").read_text())
     del stored["key"]
-    curve = [json.loads(line) for line in (out / "loss.jsonl").read_text().splitlines()]
+    curve = [json.loads(line) for _, line in json_lines(out / "loss.jsonl")]
     return TrainResult(**{**stored, "path": out, "history": tuple(curve)})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from vivavoce.files import json_lines
 from vivavoce.records import digest
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.trees import Row, Steps
@@ -46,7 +47,7 @@ def reference_logprobs(
     )
     file = folder / f"{key[:16]}.jsonl"
     if file.is_file():
-        stored = dict(json.loads(line) for line in file.read_text().splitlines())
+        stored = dict(json.loads(line) for _, line in json_lines(file))
         if stored.keys() >= set(wanted):
             logger.info("reference log-probabilities of %d answers read from %s", len(wanted), file)
             return stored

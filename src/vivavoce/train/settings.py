@@ -14,6 +14,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vivavoce.files import json_lines
+
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (updates done, updates in all, what was logged, if anything) after every update; may raise, to stop."""
 
@@ -234,7 +236,7 @@ class TrainResult:
 def read_curve(file: Path) -> list[dict[str, float]]:
     """The points of a curve; the last line of one that is being written may be half a line."""
     points = []
-    for line in file.read_text("utf-8").splitlines():
+    for _, line in json_lines(file):
         try:
             point = json.loads(line)
         except json.JSONDecodeError:

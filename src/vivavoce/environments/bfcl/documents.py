@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vivavoce.errors import DataError
-from vivavoce.files import opened
+from vivavoce.files import json_lines, json_object
 from vivavoce.records import Tool
 
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
@@ -35,16 +33,9 @@ def json_schema(schema: Any) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines. Raises DataError where it cannot be read, or a line is no object."""
-    with opened(path) as file:
-        for n, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"not a line of JSON: {error}", f"{path}, row {n}", "give the official file") from error
-            if not isinstance(row, dict):
-                raise DataError("no object", f"{path}, row {n}", "give the official file")
-            yield row
+    """The objects of a file of JSON lines. Raises DataError if it cannot be read, or a line is no object."""
+    for n, line in json_lines(path):
+        yield json_object(line, f"{path}, row {n}")
 
 
 def _without_none(parameters: dict[str, Any]) -> dict[str, Any]:
