@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Completion, State, View
@@ -402,6 +402,56 @@ def test_a_teacher_with_another_tokenizer_teaches_too(
     merged = settings(folders, ("ada", "eve"), objective=Objective(aggregate="arithmetic"))
     with pytest.raises(RecipeError, match="nothing to merge"):
         train_on_policy(folders["student"], states((0.5, 0.5)), merged, tmp_path / "merged", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (
+            "<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
+            "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}",
+            "<end_of_turn>",
+        ),
+        (
+            "<|{{ m.role }}|>\n{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}",
+            "<|user|>",
+        ),
+    ],
+    ids=["gemma", "glm4"],
+)
+def test_a_teacher_whose_turns_end_with_another_token_than_eos_teaches_to_stop(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path, template: str, end: str
+) -> None:
+    marks = ["<eos>", "<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>"]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(
+        ["The answer is 42."],
+        trainers.BpeTrainer(
+            special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        ),
+    )
+    other = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", chat_template="{% for m in messages %}" + template
+    )
+    teacher = tiny_model(5, vocab_size=len(other), pad_token_id=0, eos_token_id=0).train()
+    said = other("42", add_special_tokens=False).input_ids
+    row = torch.tensor([[*context_ids(other, messages(QUESTIONS[0])), *said, other.convert_tokens_to_ids(end)]])
+    optimiser = torch.optim.Adam(teacher.parameters(), 1e-2)
+    for _ in range(20):
+        optimiser.zero_grad()
+        teacher(input_ids=row, labels=row).loss.backward()
+        optimiser.step()
+    teacher.save_pretrained(tmp_path / "eve")
+    other.save_pretrained(tmp_path / "eve")
+
+    how = settings({**folders, "eve": tmp_path / "eve"}, ("eve",), on_policy=0.0, states_per_step=1)
+    how = how.model_copy(update={"max_steps": 30, "learning_rate": 1e-2, "warmup_ratio": 0.0})
+    train_on_policy(folders["student"], states()[:1], how, tmp_path / "run", seed=0)
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    ids = [*context_ids(words, messages(QUESTIONS[0])), *answer_ids(words, "42")]
+    assert float(student(input_ids=torch.tensor([ids[:-1]])).logits[0, -1].detach().softmax(-1)[ids[-1]]) > 0.8
 
 
 @pytest.mark.parametrize("kind", ["jsd", "reverse_kl", "forward_kl", "log_ratio"])

@@ -12,7 +12,7 @@ Models whose cache is not plain keys and values (sliding windows, state spaces) 
 leave, and others join when all have left.
 
 Sampling is what :class:`vivavoce.records.Sampling` says and nothing else: defaults in a model's generation config
-(top-k, penalties) do not apply, only its end-of-sequence ids do.
+(top-k, penalties) do not apply, only its end-of-sequence ids do. The chat template's end of turn ends a row too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from vivavoce.agents.batch import Batch, Lines, Prompt, empty_cache, fill_cache
 from vivavoce.agents.detokenise import Detokeniser
 from vivavoce.agents.prefixes import BLOCK, Known, Prefixes, chain
+from vivavoce.agents.turn_end import end_of_turn
 from vivavoce.records import Token, Usage
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Decoder:
         self.forwards = self.prefilled = self.reused = 0
         """Forward passes so far; prompt tokens that were computed, and those that were found."""
         config = getattr(model, "generation_config", None)
-        ends = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
+        ends = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id, end_of_turn(tokenizer)]
         self.eos = sorted({i for end in ends for i in (end if isinstance(end, list) else [end]) if i is not None})
         pad = tokenizer.pad_token_id
         self._pad = cast(int, pad if pad is not None else self.eos[0] if self.eos else 0)

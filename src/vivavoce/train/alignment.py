@@ -24,7 +24,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -50,20 +50,28 @@ SAMPLES = (
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-def same_tokenizer(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
+def same_tokenizer(
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+    ends: tuple[int | None, int | None] | None = None,
+) -> list[str]:
     """Why ids of the one do not mean the same to the other; empty where the two are the same tokenizer.
 
     Compared are: token to id, added tokens included; the token that ends a sequence; the merges of byte-pair
     encoding, all of them; and the ids of a few texts, which show what lies before the merges (normalisation, how
     digits, spaces and code are split). Chat templates and the sides of padding may differ.
+
+    ``ends`` are student's and teacher's ids of the end of turn; by default the tokenizers' ``eos_token_id``. Give
+    them if the chat templates end turns with other tokens.
     """
     reasons = list[str]()
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours != theirs:
         reasons.append(f"vocabulary: {_difference(ours, theirs)}")
-    ends = [(tokenizer.eos_token, tokenizer.eos_token_id) for tokenizer in (student, teacher)]
-    if ends[0] != ends[1]:
-        said, heard = (f"{token!r} (id {i})" for token, i in ends)
+    one, other = ends or cast("tuple[int | None, int | None]", (student.eos_token_id, teacher.eos_token_id))
+    named = [(None if i is None else t.convert_ids_to_tokens(i), i) for t, i in ((student, one), (teacher, other))]
+    if named[0] != named[1]:
+        said, heard = (f"{token!r} (id {i})" for token, i in named)
         reasons.append(f"end of sequence: {said} in the student, {heard} in the teacher")
     merges, other = _merges(student), _merges(teacher)
     if merges != other:

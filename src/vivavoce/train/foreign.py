@@ -39,9 +39,10 @@ class Foreign:
     """Shape (V,): where a student's id stands among the matched tokens, M for the rest bucket."""
 
     @classmethod
-    def of(cls, scorer: OpenScorer, student: PreTrainedTokenizerBase, columns: int) -> Foreign:
-        """Raises DataError where the two vocabularies share nothing."""
-        matched = VocabularyMap.of(student, scorer.tokenizer)
+    def of(cls, scorer: OpenScorer, student: PreTrainedTokenizerBase, columns: int, end: int | None) -> Foreign:
+        """Raises DataError if the two vocabularies share nothing. ``end`` is the student's end of turn."""
+        ends = None if end is None or scorer.marks.end < 0 else (end, scorer.marks.end)
+        matched = VocabularyMap.of(student, scorer.tokenizer, ends=ends)
         place = torch.full((columns,), len(matched.student_ids))
         place[matched.student_ids] = torch.arange(len(matched.student_ids))
         return cls(scorer, student, matched, place)

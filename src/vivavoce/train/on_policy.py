@@ -27,6 +27,7 @@ from transformers import TrainingArguments, set_seed
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.call_text import call_spans
 from vivavoce.agents.decode import Decoder
+from vivavoce.agents.turn_end import end_of_turn
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Sampling, State, View, digest, seed_of, to_json
 from vivavoce.train import checkpoint
@@ -147,7 +148,7 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     for state in states:
         where = f"problem {state.problem}"
         context = context_ids(tokenizer, state.prompt, where, settings.template)
-        recorded = [tuple(answer_ids(tokenizer, c.text)) for c in state.recorded]
+        recorded = [tuple(answer_ids(tokenizer, c.text, settings.template)) for c in state.recorded]
         longest = max([settings.max_new_tokens if settings.on_policy else 0, *map(len, recorded)])
         if len(context) + longest <= settings.max_length and (recorded or settings.on_policy):
             used.append(Prepared(state, context, recorded))
@@ -174,7 +175,11 @@ def _vocabularies(
     Padding rows of either side are left out, exactly. Raises RecipeError where different vocabularies are to be merged.
     """
     columns = int(bare(student).get_output_embeddings().weight.shape[0])
-    reasons = {k: same_tokenizer(tokenizer, s.tokenizer) for k, s in enumerate(scorers)}
+    end = end_of_turn(tokenizer, settings.template)
+    reasons = {
+        k: same_tokenizer(tokenizer, s.tokenizer, (end, None if s.marks.end < 0 else s.marks.end))
+        for k, s in enumerate(scorers)
+    }
     for k, scorer in enumerate(scorers):
         if not reasons[k]:
             columns = trimmed(columns, scorer.columns, tokenizer)
@@ -187,7 +192,7 @@ def _vocabularies(
         else:
             logger.warning("scorer %s has another tokenizer (%s): compared by bytes", scorer.spec.name, reasons[k][0])
     others = {k: s for k, s in enumerate(scorers) if reasons[k] and isinstance(s, OpenScorer)}
-    return columns, {k: Foreign.of(s, tokenizer, columns) for k, s in others.items()}
+    return columns, {k: Foreign.of(s, tokenizer, columns, end) for k, s in others.items()}
 
 
 def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:

@@ -14,16 +14,17 @@ stops the run instead of shifting its weight to the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vivavoce.agents.turn_end import end_of_turn
 from vivavoce.errors import DataError
 from vivavoce.records import State, View
 from vivavoce.train.divergences import silenced
@@ -74,7 +75,9 @@ class Marks:
     end: int = -1
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> Marks:
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings, template: Mapping[str, Any] | None = None
+    ) -> Marks:
         """Raises DataError where a mark is not one token of the scorer's tokenizer."""
 
         def one(text: str) -> int:
@@ -84,7 +87,7 @@ class Marks:
                 raise DataError(what, "never, as_end", "leave it out, or use scorers that spell it in one token")
             return int(ids[0])
 
-        end = cast(int | None, tokenizer.eos_token_id)
+        end = end_of_turn(tokenizer, template)
         return cls(tuple(map(one, settings.never)), tuple(map(one, settings.as_end)), -1 if end is None else end)
 
 
@@ -95,7 +98,7 @@ class OpenScorer:
         self, spec: Scorer, model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings
     ) -> None:
         self.spec, self.model, self.tokenizer, self.settings = spec, model, tokenizer, settings
-        self.marks = Marks.of(tokenizer, settings)
+        self.marks = Marks.of(tokenizer, settings, spec.chat_template_kwargs)
         self.method = Method("rows")
         self.tokens = 0
         """Tokens that went through the model so far."""

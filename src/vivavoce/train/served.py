@@ -47,7 +47,7 @@ class ServedScorer:
 
     def __init__(self, spec: Scorer, server: vllm.VLLM, tokenizer: Any, settings: OnPolicySettings) -> None:
         self.spec, self.server, self.tokenizer = spec, server, tokenizer
-        self.marks = Marks.of(tokenizer, settings)
+        self.marks = Marks.of(tokenizer, settings, spec.chat_template_kwargs)
         self.columns = max(tokenizer.get_vocab().values()) + 1
         self.limit: int | None = None
         self.tokens = 0

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from vivavoce.agents.turn_end import end_of_turn
 from vivavoce.errors import DataError
 from vivavoce.records import Message
 
@@ -103,10 +104,17 @@ def context_ids(
     return _encode(tokenizer, text)
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A whole answer as the model itself would have said it: its tokens, and the end of turn."""
-    assert tokenizer.eos_token_id is not None, "the tokenizer has no end-of-turn token"
-    return [*_encode(tokenizer, text), cast(int, tokenizer.eos_token_id)]
+def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, template: Mapping[str, Any] | None = None) -> list[int]:
+    """A whole answer as the model itself would have said it: its tokens, and the end of turn.
+
+    ``template`` holds further arguments of the chat template. Raises DataError if neither the chat template nor the
+    tokenizer names a token that ends a turn.
+    """
+    end = end_of_turn(tokenizer, template)
+    if end is None:
+        do = "set tokenizer.eos_token and save it"
+        raise DataError("no token ends a turn: the chat template shows none, and eos_token is not set", "tokenizer", do)
+    return [*_encode(tokenizer, text), end]
 
 
 def _render(
