@@ -62,7 +62,7 @@ def test_odd_files_of_rows_are_simply_read(tmp_path: Path, name: str, data: byte
 @pytest.mark.parametrize(
     ("data", "where", "what"),
     [
-        (b'{"a": 1}\n{"a": "x', "row 2", "ends in the middle|Unterminated"),
+        (b'{"a": 1}\n{"a": "x', "row 2", "the line ends in the middle: was the file cut"),
         (b'{"a": 1}\n\n{"a": ', "row 3", "the line ends in the middle: was the file cut?"),
         (b'{"a": 1}\n[1]\n', "row 2", "a list where an object is needed"),
         (b'{"a": "Zo\xeb"}\n', "row 1", "not UTF-8: byte 0xeb"),

@@ -101,7 +101,9 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # DataError is a ValueError too
         if isinstance(error, DataError):
             raise DataError(error.what, where, error.do) from error
-        cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
+        cut = isinstance(error, json.JSONDecodeError) and (
+            error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+        )
         what = "the line ends in the middle: was the file cut?" if cut else f"not a line of JSON: {error}"
         raise DataError(what, where, "the file must hold one JSON object a line") from error
     if not isinstance(value, dict):

@@ -80,7 +80,8 @@ def export(
 ) -> None:
     """Write a run's rows in a form that TRL (LLaMA-Factory, ms-swift) reads as it is."""
     from vivavoce.data.export import preference_rows, sft_rows, tree_rows, write_rows
-    from vivavoce.records import Example, Tree, from_json
+    from vivavoce.data.training_rows import training_rows
+    from vivavoce.records import Example, Tree
 
     supervised = rows in (Rows.messages, Rows.prompt_completion)
     name = arm or ("debate_reflect_sft" if supervised else "trees-0")
@@ -88,11 +89,10 @@ def export(
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in (source / "data").glob("*.jsonl")))
         raise DataError(f"the run has no rows `{name}`", str(source), f"--arm takes one of: {known or 'none yet'}")
-    lines = file.read_text("utf-8").splitlines()
     if supervised:
-        made = sft_rows((from_json(Example, x) for x in lines), "messages" if rows is Rows.messages else rows.value)
+        made = sft_rows(training_rows(file, Example), "messages" if rows is Rows.messages else rows.value)
     else:
-        trees = (from_json(Tree, x) for x in lines)
+        trees = training_rows(file, Tree)
         made = preference_rows(trees) if rows is Rows.preferences else tree_rows(trees)
     typer.echo(f"{write_rows(out, made)} rows in {out}", err=True)
 

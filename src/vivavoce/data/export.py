@@ -19,7 +19,7 @@ def sft_rows(rows: Iterable[Example], form: SFTForm = "messages") -> Iterator[di
     """Conversational SFT rows: ``{"messages"}``, or ``{"prompt", "completion"}`` to train on the completion alone."""
     for row in rows:
         said = [{"role": "assistant", "content": row.completion}]
-        rest = {"problem": row.problem, "source": list(row.source)}
+        rest = {"problem": row.problem, "source": list(row.source), "stream": row.stream, "weight": row.weight}
         if form == "messages":
             yield {"messages": [*row.prompt, *said], **rest}
         else:
@@ -50,6 +50,7 @@ def preference_rows(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
                 "problem": tree.problem,
                 "tree": tree.id,
                 "source": [chosen.source, rejected.source],
+                "weight": tree.weight,
             }
 
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from vivavoce.data.training_rows import training_rows
 from vivavoce.progress import bar
-from vivavoce.records import Example, State, Tree, digest, from_json
+from vivavoce.records import Example, State, Tree, digest
 from vivavoce.run import Run
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.objective import OnPolicySettings
@@ -169,30 +170,25 @@ def train_here(job: Job, folder: Path, stopped: threading.Event | None = None) -
 
 def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
     """Train one job into ``folder``."""
-    lines = job.rows.read_text("utf-8").splitlines()
     if isinstance(job.settings, SFTSettings):
         from vivavoce.train.sft import train_sft
 
-        return train_sft(
-            job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
-        )
+        rows = training_rows(job.rows, Example)
+        return train_sft(job.start, rows, job.settings, folder, seed=job.seed, progress=progress)
     if isinstance(job.settings, TwoTaskSettings):
         from vivavoce.train.two_task import train_two_task
 
-        return train_two_task(
-            job.start, [from_json(Example, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
-        )
+        rows = training_rows(job.rows, Example)
+        return train_two_task(job.start, rows, job.settings, folder, seed=job.seed, progress=progress)
     if isinstance(job.settings, OnPolicySettings):
         from vivavoce.train.on_policy import train_on_policy
 
-        return train_on_policy(
-            job.start, [from_json(State, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
-        )
+        states = training_rows(job.rows, State)
+        return train_on_policy(job.start, states, job.settings, folder, seed=job.seed, progress=progress)
     from vivavoce.train.tree_dpo import train_tree_dpo
 
-    return train_tree_dpo(
-        job.start, [from_json(Tree, x) for x in lines], job.settings, folder, seed=job.seed, progress=progress
-    )
+    trees = training_rows(job.rows, Tree)
+    return train_tree_dpo(job.start, trees, job.settings, folder, seed=job.seed, progress=progress)
 
 
 class _Bar(ExitStack):
