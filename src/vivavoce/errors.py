@@ -9,6 +9,7 @@
     │   ├── MissingKey       (also LookupError)  an API key is not in the environment
     │   ├── MissingDependency(also ImportError)  an optional package is not installed
     │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
+    │   ├── Diverged         (also ArithmeticError) a loss or a gradient in training is not a finite number
     │   └── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
     └── WorldError           the world failed; retried within a bound, then recorded as a node, never a crash
         └── AgentError       (also RuntimeError) a model call failed for good
@@ -68,6 +69,10 @@ class MissingDependency(UserError, ImportError):
 
 class RunConflict(UserError, ValueError):
     """The run directory was made by another recipe, or another process is writing to it."""
+
+
+class Diverged(UserError, ArithmeticError):
+    """Training met a loss, a gradient or a weight that is not a finite number. Nothing was saved as finished."""
 
 
 class BudgetReached(UserError):
