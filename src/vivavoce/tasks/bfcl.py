@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.agents.call_text import FORMAT, read_calls, write_call
+from vivavoce.agents.replies import spoken
 from vivavoce.environments.bfcl.documents import json_schema
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, ToolCall
@@ -88,6 +89,8 @@ class Calls(Benchmark):
     def grade(self, problem: Problem, text: str) -> Grade:
         """Whether the calls in the reply are those that are wanted; ``reason`` says what is wrong."""
         case = self._case(problem)
+        if not spoken(text).strip():
+            return Grade(None, False, "no_answer", "nothing is said")
         try:
             calls = read_calls(text)
         except ValueError as error:
