@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from vivavoce.errors import DataError
 from vivavoce.files import csv_rows, file_name, json_lines, json_object, lines_in, read_records, text_of
+from vivavoce.methods.opd_arms import at_table
 from vivavoce.records import Completion, Example, Node, Tree, node, to_json
 from vivavoce.tasks.rows import read_rows
 
@@ -195,3 +197,14 @@ def test_plain_names_stay_readable() -> None:
 @given(st.lists(st.text(st.sampled_from("aA:+-~/.@=,")), unique=True, max_size=50))
 def test_no_two_names_share_a_file_name(names: list[str]) -> None:
     assert len({file_name(name) for name in names}) == len(names)
+
+
+def test_every_name_becomes_part_of_a_path_by_that_one_function() -> None:
+    source = Path(__file__).parent.parent / "src" / "vivavoce"
+    made = [f for f in source.rglob("*.py") if re.search(r"""replace\(['"][:/]['"],""", f.read_text("utf-8"))]
+    assert {f.name for f in made} == {"files.py", "endpoint.py"}, "endpoint.py takes addresses apart"
+
+
+def test_committees_at_different_tables_are_different_stages() -> None:
+    tables = [None, ("q:8b",), ("q-8b",), ("a", "b-c"), ("a-b", "c"), ("a,b",), ("a", "b"), ("a:b",), ("a+b",)]
+    assert len({file_name(at_table("states", table)) for table in tables}) == len(tables)

@@ -50,6 +50,42 @@ def test_another_recipe_is_refused_with_the_keys_that_differ_unless_it_is_an_upd
         assert run.manifest["seed"] == 7
 
 
+def begun_before(path: Path, recipe: Recipe) -> None:
+    """A run as the version left it whose limits took the first questions."""
+    with open_run(path, recipe) as run:
+        del run.manifest["reads"]
+        run.note()
+
+
+@pytest.mark.parametrize(
+    ("task", "key", "then"),
+    [
+        ({"name": "gsm8k", "train_limit": 5}, "task.limit_takes", {"limit_takes": "first"}),
+        ({"name": "jsonl", "path": "x"}, "task.id_field", {"id_field": None}),
+    ],
+)
+def test_a_run_whose_questions_would_be_others_by_now_is_not_resumed_in_silence(
+    tmp_path: Path, task: dict, key: str, then: dict
+) -> None:
+    recipe = Recipe.model_validate({**RECIPE.model_dump(), "task": task})
+    begun_before(tmp_path, recipe)
+    with (
+        pytest.raises(RunConflict, match=rf"differs in {key}(?s:.*)--set {key}=\w+ goes on"),
+        open_run(tmp_path, recipe),
+    ):
+        pass
+    as_then = Recipe.model_validate({**RECIPE.model_dump(), "task": {**task, **then}})
+    for _ in range(2):
+        with open_run(tmp_path, as_then):
+            pass
+
+
+def test_a_run_without_limits_goes_on_whatever_version_began_it(tmp_path: Path) -> None:
+    begun_before(tmp_path, RECIPE)
+    with open_run(tmp_path, RECIPE):
+        pass
+
+
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     with open_run(tmp_path, RECIPE), pytest.raises(RunConflict, match="another process"), open_run(tmp_path, RECIPE):
         pass
@@ -57,3 +93,4 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
 
 def test_changed_keys_are_named_by_their_path() -> None:
     assert changed_keys({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 3], "d": 0}) == ["a.b", "c.1", "d"]
+    assert changed_keys({"a": 1}, {"a": 1, "b": None}) == ["b"], "a key that is left out is at its default, not null"

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,13 +157,16 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
         except OSError as e:
             raise RunConflict("another process is at work in this run", str(path), "wait for it, or stop it") from e
         new = recipe.model_dump(mode="json")
-        old = _begun_with(path / "recipe.yaml", recipe) or new
+        old = _begun_with(path, recipe) or new
         if changed := changed_keys(what_decides(old), what_decides(new)):
             if not update:
+                do = "choose another --out, or give --update to redo what depends on these keys"
+                if earlier := [
+                    f"--set {key}={_EARLIER[key.rpartition('.')[2]]}" for key in changed if _unsaid(key, new)
+                ]:
+                    do += f"; {' '.join(earlier)} goes on as the version did that began the run"
                 raise RunConflict(
-                    f"the run was begun with another recipe; it differs in {', '.join(changed)}",
-                    str(path),
-                    "choose another --out, or give --update to redo what depends on these keys",
+                    f"the run was begun with another recipe; it differs in {', '.join(changed)}", str(path), do
                 )
             say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
         with Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger()) as journal:
@@ -172,6 +175,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
             run.note(
                 vivavoce=vivavoce.__version__,
                 recipe=digest(new),
+                reads=_READS,
                 seed=recipe.seed,
                 python=sys.version.split()[0],
                 machine=platform.platform(),
@@ -182,22 +186,51 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
             yield run
 
 
+_READS = 2
+"""How a task's options are read. 2: a limit draws its questions, and a user's `id` is used. 1: neither was so."""
+_EARLIER = {"limit_takes": "first", "id_field": "null"}
+"""The options of tasks, new in 2, that read as 1 did."""
+
+
 def _begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The recipe that a run was begun with, keys that came with a later version at their defaults."""
-    if not path.exists():
+    """The recipe that a run was begun with, keys that came with a later version at their defaults.
+
+    Options of tasks that mean something else by now are there as they were meant, so that a run goes on with the
+    questions that it has paid for, or says that it cannot.
+    """
+    if not (path / "recipe.yaml").exists():
         return None
-    old = yaml.safe_load(path.read_text("utf-8"))
-    try:
-        return type(recipe).model_validate(old).model_dump(mode="json")
-    except ValidationError:
-        return old
+    old = yaml.safe_load((path / "recipe.yaml").read_text("utf-8"))
+    with suppress(ValidationError):
+        old = type(recipe).model_validate(old).model_dump(mode="json")
+    manifest = _read_json(path / "manifest.json")
+    if manifest is not None and manifest.get("reads", 1) < 2:
+        for task in (old.get("task", {}), *old.get("also_test", {}).values()):
+            if task.get("train_limit") or task.get("test_limit"):
+                task.setdefault("limit_takes", "first")
+            if task.get("name") == "jsonl":
+                task.setdefault("id_field", None)
+    return old
+
+
+def _unsaid(key: str, recipe: dict[str, Any]) -> bool:
+    """Whether ``key`` is an option that is read in another way by now, and ``recipe`` leaves it to its default."""
+    *path, last = key.split(".")
+    at: Any = recipe
+    for step in path:
+        at = at.get(step, {}) if isinstance(at, dict) else {}
+    return last in _EARLIER and last not in at
+
+
+_ABSENT = object()
 
 
 def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
-    """Dotted names of the keys in which two recipes differ."""
+    """Dotted names of the keys in which two recipes differ. A key that one of them lacks differs from null."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = list(dict.fromkeys([*old, *new]))
-        return [c for k in keys for c in changed_keys(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
+        pairs = [(old.get(k, _ABSENT), new.get(k, _ABSENT), f"{at}.{k}" if at else k) for k in keys]
+        return [changed for pair in pairs for changed in changed_keys(*pair)]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [c for i, (o, n) in enumerate(zip(old, new, strict=True)) for c in changed_keys(o, n, f"{at}.{i}")]
     return [] if old == new else [at]

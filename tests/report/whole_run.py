@@ -16,6 +16,7 @@ from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError
 from vivavoce.evaluate.examine import Judged
 from vivavoce.evaluate.table import results
+from vivavoce.files import file_name
 from vivavoce.graph import Graph, write_graphs
 from vivavoce.records import Node, Problem, Sampling, Usage, node
 
@@ -304,7 +305,7 @@ def write_run(path: Path, *, text: Callable[[str], str] = lambda t: t, count: in
         *(["debate_reflect", "sft_continued"] if whole else []),
     ):
         for seed in (0, 1, 2):
-            curve(path / "checkpoints" / f"{arm.replace(':', '-')}-{seed}", seed, arm == "debate_reflect")
+            curve(path / "checkpoints" / f"{file_name(arm)}-{seed}", seed, arm == "debate_reflect")
     asyncio.run(journal(path / "journal.sqlite"))
     (path / "recipe.yaml").write_text(
         yaml.safe_dump(

@@ -28,7 +28,9 @@ def test_a_conversation_is_in_one_split_in_all_its_categories(bfcl: Path) -> Non
     assert numbers[0].isdisjoint(numbers[1])
     assert not {p.question for p in train} & {p.question for p in test}
     assert [p.group for p in test[:4]] == ["base", "miss_func", "miss_param", "base"]
-    assert conversations(bfcl, train_limit=4).problems("train") == train[:4]
+    assert conversations(bfcl, train_limit=4, limit_takes="first").problems("train") == train[:4]
+    drawn = conversations(bfcl, train_limit=6).problems("train")
+    assert sorted(p.group for p in drawn) == ["base", "base", "miss_func", "miss_func", "miss_param", "miss_param"]
     assert conversations(bfcl, seed=1).problems("train") != train
     assert len(conversations(bfcl, categories=["long_context"], train_share=0).problems("test")) == 100
 

@@ -45,7 +45,7 @@ def test_the_official_form_is_read_plain_and_gzipped(tmp_path: Path, name: str) 
     rows = [ROW, ROW | {"question": "Negative?", "answer": "#### -1,000"}]
     task = open_task("gsm8k", {"train_path": write(tmp_path / name, *rows)})
     assert [problem.gold for problem in task.problems("train")] == ["24", "-1000"]
-    limited = open_task("gsm8k", {"train_path": tmp_path / name, "train_limit": 1})
+    limited = open_task("gsm8k", {"train_path": tmp_path / name, "train_limit": 1, "limit_takes": "first"})
     assert limited.problems("train") == task.problems("train")[:1]
 
 

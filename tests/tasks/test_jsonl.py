@@ -93,6 +93,35 @@ def test_ids_of_the_file_are_kept(opened) -> None:
     assert task.problems("train") == [Problem("5", "1?", "1")]
 
 
+def test_a_field_called_id_is_used_unless_it_is_turned_off(opened, tmp_path: Path) -> None:
+    rows = [{"id": i, "question": f"{i}?", "answer": 1} for i in range(2)]
+    assert [p.id for p in opened(rows, train_share=1).problems("train")] == ["0", "1"]
+    made = opened(rows, train_share=1, id_field=None).problems("train")
+    assert all(p.id.startswith("jsonl/") for p in made)
+    with pytest.raises(DataError, match="no field 'id'"):
+        opened([*rows, {"question": "3?", "answer": 1}])
+    with pytest.raises(DataError, match=r"duplicate id '1'(?s:.*)`id_field: null` makes ids"):
+        opened([*rows, {**rows[1], "question": "4?"}])
+    with pytest.raises(DataError, match="the question stands there twice"):
+        opened([*rows, {**rows[1], "id": "2"}])
+    for name in ("train", "test"):  # each file counts from 0
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": 0, "question": f"{name}?", "answer": 1}))
+    paths = {f"{name}_path": tmp_path / f"{name}.jsonl" for name in ("train", "test")}
+    with pytest.raises(DataError, match="duplicate id '0'"):
+        open_task("jsonl", {"grader": "number", **paths})
+
+
+def test_choices_that_no_model_would_see_are_asked_about(opened) -> None:
+    (doubt,) = opened([CHOICES, {**CHOICES, "question": "?"}], grader="choice").doubts
+    assert doubt.said.startswith("2 of 2 questions show no options to choose from")
+    assert "choices_field: options" in doubt.do
+    (doubt,) = opened([{"question": "Which is prime?", "answer": "C", "A": "4"}], grader="choice").doubts
+    assert "write options under the question" in doubt.do
+    for seen in ("Which?\nA. 4\nB. 6\nC. 7", "Which? (A) 4 (B) 6", "Which? A) 4 B) 6", "Which?\nA: 4\nB: 6"):
+        assert opened([{"question": seen, "answer": "B", "options": ["4", "6"]}], grader="choice").doubts == ()
+    assert opened([CHOICES], grader="choice", choices_field="options").doubts == ()
+
+
 @pytest.mark.parametrize(("answer_is", "answer"), [("letter", "C"), ("letter", "(c)"), ("index", 2), ("text", "7")])
 def test_choices_are_lettered_under_the_question(opened, answer_is: str, answer: object) -> None:
     rows = [CHOICES | {"answer": answer}]

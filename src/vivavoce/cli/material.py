@@ -76,16 +76,21 @@ def export(
     source: Annotated[Path, typer.Argument(help="Run directory.")],
     rows: Annotated[Rows, typer.Option("--as", help="Form of the rows.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
-    arm: Annotated[str, typer.Option(help="Which data set of the run: a file in data/ without .jsonl.")] = "",
+    arm: Annotated[
+        str, typer.Option(help="Which data set of the run: an arm, or a file in data/ without .jsonl.")
+    ] = "",
 ) -> None:
     """Write a run's rows in a form that TRL (LLaMA-Factory, ms-swift) reads as it is."""
     from vivavoce.data.export import preference_rows, sft_rows, tree_rows, write_rows
     from vivavoce.data.training_rows import training_rows
+    from vivavoce.files import file_name
     from vivavoce.records import Example, Tree
 
     supervised = rows in (Rows.messages, Rows.prompt_completion)
     name = arm or ("debate_reflect_sft" if supervised else "trees-0")
-    file = source / "data" / f"{name}.jsonl"
+    file = source / "data" / f"{file_name(name)}.jsonl"
+    if not file.is_file():  # named as the file is
+        file = file.with_name(f"{name}.jsonl")
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in (source / "data").glob("*.jsonl")))
         raise DataError(f"the run has no rows `{name}`", str(source), f"--arm takes one of: {known or 'none yet'}")

@@ -47,7 +47,7 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
             row = from_json(kind, line)
         except ValidationError as error:
             row = _read(kind, json_object(line, where), where, error)
-        check_weights(row, where)
+        _check_weights(row, where)
         found.append(row)
     if not found:
         raise DataError("the file holds no rows", str(path), f"write one row a line: {_FORMS[kind]}")
@@ -192,8 +192,7 @@ def _weight(values: _Values, where: str) -> float:
     return float(given)
 
 
-def check_weights(row: Example | Tree | State, where: str) -> None:
-    """Raise DataError if the weight of a row, or of one of its views, is negative, infinite or not a number."""
+def _check_weights(row: Example | Tree | State, where: str) -> None:
     weights = [("weight", row.weight)]
     if isinstance(row, State):
         weights += [(f"views.{i}.weight", view.weight) for i, view in enumerate(row.views)]
@@ -202,4 +201,4 @@ def check_weights(row: Example | Tree | State, where: str) -> None:
             raise DataError(f"`{name}` is {weight}", where, "write a number from 0 up, or leave it out")
 
 
-__all__ = ["check_weights", "several_answers", "training_rows"]
+__all__ = ["several_answers", "training_rows"]

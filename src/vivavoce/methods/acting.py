@@ -18,6 +18,7 @@ from vivavoce.environments.episodes import play, reference, shows
 from vivavoce.environments.words import for_agent, offering
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged
+from vivavoce.files import file_name
 from vivavoce.graph import Graph
 from vivavoce.methods.distilling import DistilSession
 from vivavoce.methods.opad_arms import StepArm
@@ -82,7 +83,7 @@ class ActingSession(DistilSession):
         folder, fingerprint = model
         asked = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
         depends = [*asked, self._acting(task).environment().limits.turns, self._heard(task), self._redo]
-        path = self.run.path / "episodes" / f"{stage.replace(':', '-')}-{digest(depends[:-1])[:12]}.jsonl"
+        path = self.run.path / "episodes" / f"{file_name(stage)}-{digest(depends[:-1])[:12]}.jsonl"
         if (kept := self.run.kept_rows(path, depends, Episode)) is not None:
             return kept
         agent, gate = self._agent(self.recipe.student, model=str(folder)), asyncio.Semaphore(self.recipe.in_flight)

@@ -19,7 +19,7 @@ from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.table import Arms
 from vivavoce.graph import Graph, Stored
-from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm
+from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
 from vivavoce.methods.session import Session, Trained
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
@@ -82,7 +82,7 @@ class DistilSession(Session[StateRules]):
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
         if len(members) < len(names):
             raise RecipeError(f"unknown debaters among {', '.join(names)}", "debaters", f"name some of {self.teachers}")
-        stage, rules = stage if debaters is None else f"{stage}-{'-'.join(names)}", self.rules
+        stage, rules = at_table(stage, None if debaters is None else names), self.rules
         if action is not None:
             (student, seed), spec = action, self.recipe.student
             agent = self._agent(spec, model=str(student.of(seed)[0]))

@@ -99,6 +99,8 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         yield (
             Finding("ok", "data", some) if problems else Finding("failed", "data", some, "is a limit 0, a file empty?")
         )
+    for said, do in getattr(task, "doubts", ()):
+        yield Finding("failed", "data", said, do)
     for name, problems in (("test", test), *others.items()):
         same, near = overlap(train, problems)
         if same:

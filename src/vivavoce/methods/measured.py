@@ -12,6 +12,7 @@ import yaml
 
 from vivavoce.agents.journal import Journal, Tally
 from vivavoce.debate.plan import Spend
+from vivavoce.files import file_name
 
 _ENOUGH = 5
 """Questions from which a mean is taken."""
@@ -86,6 +87,6 @@ def measured_run(path: Path) -> Measured:
     finished: dict[str, set[str] | None] = {}
     for stage, questions in begun.items():
         room, _, name = stage.partition(":")
-        if room in ("debate", "review") and f"graphs/{name}.jsonl" not in done:
+        if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in done:
             finished[stage] = set(list(questions)[: max(0, len(questions) - in_flight)])
     return Measured(tallies, finished)

@@ -11,10 +11,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.data.states import Supervision
+from vivavoce.files import file_name
 from vivavoce.methods.arms import by_name
 
 Debaters = tuple[str, ...] | None
 """Who sits at a table; None: all teachers."""
+
+
+def at_table(stage: str, debaters: Debaters | list[str]) -> str:
+    """What a stage is called in which only ``debaters`` debate. Other debaters give another name."""
+    return stage if debaters is None else f"{stage}-{','.join(map(file_name, debaters))}"
 
 
 class Scored(Supervision):
@@ -112,4 +118,4 @@ def _each(base: str, teacher: str) -> Arm:
     return OnPolicyArm(scorers=[teacher], debaters=[teacher])
 
 
-__all__ = ["PLAIN", "STANDARD", "Arm", "Debaters", "ImitationArm", "OnPolicyArm", "Scored", "wanted"]
+__all__ = ["PLAIN", "STANDARD", "Arm", "Debaters", "ImitationArm", "OnPolicyArm", "Scored", "at_table", "wanted"]

@@ -25,6 +25,7 @@ from vivavoce.debate.speaking import Member, Rules
 from vivavoce.methods.debating import test_rules
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
+from vivavoce.methods.opd_arms import at_table
 from vivavoce.methods.review_arms import Arm
 from vivavoce.methods.token_count import TokenCount
 from vivavoce.records import Message, Problem, Usage
@@ -86,7 +87,7 @@ def plan_states(
     plan = _Plan(recipe, rules, measured)
     names, rounds = [t.name for t in recipe.teachers], rules.max_rounds
     wide = recipe.student if seen else None
-    held = [(f"debate:states{'-' + '-'.join(t) if t else ''}", list(t or names), None) for t in tables]
+    held = [(at_table("debate:states", list(t) if t else None), list(t or names), None) for t in tables]
     held += [("debate:states-seen", names, wide)] * seen
     paid = set[str]()
     for stage, debaters, student in held:

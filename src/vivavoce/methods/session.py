@@ -23,6 +23,7 @@ from vivavoce.debate.speaking import Member, Rules
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, compared, results
+from vivavoce.files import file_name
 from vivavoce.graph import Graph, Stored, stored
 from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
@@ -126,7 +127,7 @@ class Session(Generic[R]):
         ]
         # What ended early at the cap of a question is asked again where that cap was changed; all else is kept.
         capped = [*depends, self.recipe.budget.question.model_dump(mode="json")]
-        path = self.run.path / "graphs" / f"{stage}.jsonl"
+        path = self.run.path / "graphs" / f"{file_name(stage)}.jsonl"
         if (graphs := self.run.cached(path, depends) or self.run.cached(path, capped)) is not None:
             return stored(graphs)
         with self.run.counting(f"{stage} questions", len(problems)) as advance:
@@ -187,7 +188,7 @@ class Session(Generic[R]):
 
     def rows(self, name: str, rows: Iterable[Example | Tree | State]) -> Path:
         """Write training rows into the run; views of the graphs, so they are simply made again each time."""
-        path = self.run.path / "data" / f"{name}.jsonl"
+        path = self.run.path / "data" / f"{file_name(name)}.jsonl"
         self.run.write(path, "".join(to_json(row) + "\n" for row in rows))
         return path
 
@@ -229,7 +230,7 @@ class Session(Generic[R]):
                 how = settings[seed] if isinstance(settings, Mapping) else settings
                 folder, fingerprint = start.of(seed)
                 jobs[arm, seed] = Job(
-                    f"{arm.replace(':', '-')}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
+                    f"{file_name(arm)}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
                 )
         for spec in self.recipe.agents:
             if spec.backend == "hf_local":
@@ -252,7 +253,7 @@ class Session(Generic[R]):
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Arms]:
         """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
         return {
-            name: await self._sat(arms, task, f"test:{name}", self.run.path / "evaluations" / name)
+            name: await self._sat(arms, task, f"test:{name}", self.run.path / "evaluations" / file_name(name))
             for name, task in self.also.items()
         }
 
@@ -293,7 +294,7 @@ class Session(Generic[R]):
     ) -> Sequence[Judged]:
         """One model on test questions; ``who`` it is, by arm and training seed, and in which folder that is kept."""
         (folder, fingerprint), (arm, seed) = model, who
-        path = kept / f"{arm.replace(':', '-')}-{seed}.jsonl"
+        path = kept / f"{file_name(arm)}-{seed}.jsonl"
         depends = [
             fingerprint,
             digest([to_json(p) for p in problems]),

@@ -12,6 +12,7 @@ import yaml
 
 from vivavoce.agents.journal import Cost, Journal
 from vivavoce.errors import DataError, RunConflict, UserError
+from vivavoce.files import file_name
 from vivavoce.graph import Graph, read_graphs
 from vivavoce.records import Usage
 from vivavoce.tasks import Task, open_task
@@ -65,7 +66,7 @@ class Sources:
 
     def graphs(self, stage: str) -> Iterator[Graph]:
         """The debates of a stage, one by one, so that thousands need no memory."""
-        file = self.path / "graphs" / f"{stage}.jsonl"
+        file = self.path / "graphs" / f"{file_name(stage)}.jsonl"
         if file.is_file():
             yield from read_graphs(file)
 
@@ -88,12 +89,12 @@ class Sources:
     def curves(self) -> list[Curve]:
         """The loss curves, in the order in which the comparison names the arms, then by name."""
         arms = [arm["name"] for arm in self.results["arms"]] if self.results else []
-        by_folder = {name.replace(":", "-"): name for name in arms}
+        by_folder = {file_name(name): name for name in arms}
         found = []
         for file in sorted((self.path / "checkpoints").glob("*/loss.jsonl")):
             folder, _, seed = file.parent.name.rpartition("-")
             folder, seed = (folder, seed) if seed.isdigit() else (file.parent.name, "")
-            arm = by_folder.get(folder, folder.replace("single-", "single:", 1))
+            arm = by_folder.get(folder, folder.replace("+", ":"))
             result = self._json(file.parent.relative_to(self.path) / "train_result.json")
             found.append(Curve(arm, seed, read_curve(file), result))
         order = {arm: i for i, arm in enumerate(arms)}

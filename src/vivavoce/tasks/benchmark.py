@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.plugins import near
@@ -20,23 +20,19 @@ from vivavoce.records import Problem
 from vivavoce.tasks.answers import LETTERS
 from vivavoce.tasks.graded import Graded
 from vivavoce.tasks.grading import Grader
+from vivavoce.tasks.limits import Limited
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.samples import Sample
 from vivavoce.tasks.splitting import key_of, known_split, question_id, refuse_overlap, split
 
 
-class Official(BaseModel):
+class Official(Limited):
     """Where a benchmark's questions come from, and how many of them: what every benchmark's ``Options`` have."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     train_path: Path | None = Field(default=None, description="official file of the split; None: the hub's")
     test_path: Path | None = None
     path: Path | None = Field(default=None, description="the whole set, cut into train and test, in place of the two")
     train_share: float = Field(default=0.5, ge=0, le=1, description="share of a whole set that is trained on")
-    seed: int = Field(default=0, description="draws which questions of a whole set are trained on")
-    train_limit: int | None = Field(default=None, ge=1, description="only the first so many questions")
-    test_limit: int | None = Field(default=None, ge=1)
     hub_id: str = ""
     hub_revision: str | None = Field(default=None, description="a commit of the hub's data set, to be repeatable")
     overlap: Literal["refuse", "leave_out"] = Field(
@@ -140,7 +136,7 @@ class Benchmark(Graded):
             every = self._every(split)
             if split == "train" and o.overlap == "leave_out":
                 every = self._apart(every)
-            self._kept[split] = every[: o.train_limit if split == "train" else o.test_limit]
+            self._kept[split] = o.within(every, split, lambda entry: entry.problem)
             if len(self._kept) == 2:
                 refuse_overlap(self.problems("train"), self.problems("test"), self.name)
         return self._kept[split]

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vivavoce.environments.bfcl.conversations import Conversation, read_conversations
 from vivavoce.environments.bfcl.several_turns import SeveralTurns
@@ -22,22 +22,18 @@ from vivavoce.environments.words import told_in_words
 from vivavoce.records import Message, Problem
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import ActingTask
+from vivavoce.tasks.limits import Limited
 from vivavoce.tasks.splitting import known_split, split
 
 Category = Literal["base", "miss_func", "miss_param", "long_context"]
 
 
-class Options(BaseModel):
+class Options(Limited):
     """Which conversations, and how long they may become."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path = Field(description="folder of the official files, with possible_answer/ and multi_turn_func_doc/")
     categories: list[Category] = Field(default=["base", "miss_func", "miss_param"], min_length=1)
     train_share: float = Field(default=0.5, ge=0, le=1, description="share of the conversations that is trained on")
-    seed: int = Field(default=0, description="draws which ones")
-    train_limit: int | None = Field(default=None, ge=1, description="only the first so many of a split")
-    test_limit: int | None = Field(default=None, ge=1)
     actions: int = Field(default=20, ge=1, description="of the agent in one turn; one more ends the episode (upstream)")
     turns: int = Field(default=60, ge=1, description="of the agent in an episode, calls and words alike")
     time_s: float = Field(
@@ -61,8 +57,8 @@ class BFCLMultiTurn(ActingTask):
         a file cannot be read.
         """
         part, options = known_split(split, self.name), self.options
-        limit = options.train_limit if part == "train" else options.test_limit
-        return [_problem(*row) for number in self._numbers[part] for row in self._by_number[number]][:limit]
+        every = [_problem(*row) for number in self._numbers[part] for row in self._by_number[number]]
+        return options.within(every, part, lambda problem: problem)
 
     def environment(self) -> Environment:
         """Fresh services."""

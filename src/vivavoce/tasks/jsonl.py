@@ -11,10 +11,11 @@ or unreadable gold answer, an id or a question that stands there twice, a questi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -44,8 +45,8 @@ class Options(BaseModel):
 
     question_field: str = "question"
     answer_field: str = "answer"
-    id_field: str | None = None
-    """Without it an id is made from the question."""
+    id_field: str | None = "id"
+    """Where no row has ``id``, and if it is null, an id is made from the question."""
     group_field: str | None = None
     choices_field: str | None = None
     """A list of options, written under the question as ``A. …``, ``B. …``; for the grader ``choice``."""
@@ -78,6 +79,13 @@ class Options(BaseModel):
         return self
 
 
+class Doubt(NamedTuple):
+    """Something about the data that is no error, but looks like a mistake."""
+
+    said: str
+    do: str
+
+
 @dataclass(slots=True)
 class Questions(Graded):
     """A checked set of questions as a :class:`~vivavoce.tasks.Task`."""
@@ -87,6 +95,8 @@ class Questions(Graded):
     grader: Grader
     train: tuple[Problem, ...]
     test: tuple[Problem, ...]
+    doubts: tuple[Doubt, ...] = ()
+    """What may be meant otherwise; `viva doctor` asks."""
 
     def problems(self, split: str) -> list[Problem]:
         """The split in file order. Raises DataError for a split other than train and test."""
@@ -101,7 +111,7 @@ def task(options: Options) -> Task:
     if o.path is not None:
         assert o.train_share is not None, o
         assert o.seed is not None, o
-        every = _problems(read_rows(o.path), o, grader, {})
+        every = _problems(o.path, o, grader, {})
         chosen, _ = split([problem.id for problem in every], o.train_share, o.seed)
         train, test = [p for p in every if p.id in chosen], [p for p in every if p.id not in chosen]
         where = str(o.path)
@@ -109,28 +119,59 @@ def task(options: Options) -> Task:
         assert o.train_path is not None, o
         assert o.test_path is not None, o
         places = dict[str, str]()  # ids are unique over both files; a question in both has its own error, below
-        train = _problems(read_rows(o.train_path), o, grader, places)
-        test = _problems(read_rows(o.test_path), o, grader, places if o.id_field else {})
+        train = _problems(o.train_path, o, grader, places)
+        test = _problems(o.test_path, o, grader, places)
         where = f"{o.train_path} and {o.test_path}"
     refuse_overlap(train, test, where)
-    return Questions(o.name, o.answer_format or grader.answer_format, grader, tuple(train), tuple(test))
+    doubts = _unseen_choices([*train, *test], o) if o.grader == "choice" and o.choices_field is None else ()
+    return Questions(o.name, o.answer_format or grader.answer_format, grader, tuple(train), tuple(test), doubts)
 
 
-def _problems(rows: Iterable[Row], o: Options, grader: Grader, places: dict[str, str]) -> list[Problem]:
-    """Read the rows; ``places`` remembers where each id stood and is added to."""
-    found = list[Problem]()
+_LETTERED = re.compile(r"(?:^|[\s(\[])([A-J])\s?[.):\]]")
+
+
+def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...]:
+    """Whether there are questions with letters for answers that show no letters to choose from."""
+    bare = [p for p in problems if not {"A", "B"} <= set(_LETTERED.findall(p.question))]
+    if not bare:
+        return ()
+    fields = dict.fromkeys(
+        name
+        for path in (o.path, o.train_path, o.test_path)
+        for row in (read_rows(path) if path else ())
+        for name, value in row.value.items()
+        if isinstance(value, list) and len(value) > 1 and name not in (o.question_field, o.answer_field)
+    )
+    some = f"{len(bare):,} of {len(problems):,} questions"
+    what = f"{some} show no options to choose from, such as {bare[0].question[:60]!r}"
+    if fields:
+        named = " or ".join(fields)
+        do = f"set task.choices_field: {named}, and answer_is if the answer is an index or a text"
+        return (Doubt(f"{what}; no model is shown the field {named}", do),)
+    return (Doubt(what, "write options under the question as `A. …`, or give them as a list in task.choices_field"),)
+
+
+def _problems(path: Path, o: Options, grader: Grader, places: dict[str, str]) -> list[Problem]:
+    """Read the rows of a file; ``places`` remembers where each of the rows' own ids stood and is added to."""
+    rows = list(read_rows(path))
+    named = o.id_field if "id_field" in o.model_fields_set or any("id" in row.value for row in rows) else None
+    found, asked = list[Problem](), dict[str, str]()
     for row in rows:
-        problem = _problem(row, o, grader)
-        if problem.id in places:
-            twice = f"the question stands there twice: {problem.question[:80]!r}"
-            what = f"duplicate id {problem.id!r}" if o.id_field else twice
-            raise DataError(what, f"{row.where}, and before it {places[problem.id]}", "take one of the two out")
-        places[problem.id] = row.where
+        problem = _problem(row, o, grader, named)
+        key = question_id(o.name, problem.question)
+        what, before = f"the question stands there twice: {problem.question[:80]!r}", asked.setdefault(key, row.where)
+        do = "take one of the two out"
+        if before == row.where and named is not None:
+            what, before = f"duplicate id {problem.id!r}", places.setdefault(problem.id, row.where)
+            do += ", or give each an id of its own; `id_field: null` makes ids from the questions"
+        if before != row.where:
+            raise DataError(what, f"{row.where}, and before it {before}", do)
         found.append(problem)
     return found
 
 
-def _problem(row: Row, o: Options, grader: Grader) -> Problem:
+def _problem(row: Row, o: Options, grader: Grader, named: str | None) -> Problem:
+    """The problem of a row whose id stands in the field ``named``, None: nowhere."""
     question, raw = row.text(o.question_field), row.text(o.answer_field)
     if o.choices_field is not None:
         choices = _choices(row, o.choices_field)
@@ -143,7 +184,7 @@ def _problem(row: Row, o: Options, grader: Grader) -> Problem:
             f"{row.where}, field {o.answer_field!r}",
             "correct the row, or choose another grader",
         )
-    id_ = row.text(o.id_field) if o.id_field else question_id(o.name, question)
+    id_ = question_id(o.name, question) if named is None else row.text(named)
     return Problem(id_, question, gold, row.text(o.group_field) if o.group_field else "")
 
 

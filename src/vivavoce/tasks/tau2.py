@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
@@ -24,18 +24,15 @@ from vivavoce.errors import DataError
 from vivavoce.records import Message, Problem, Sampling
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import ActingTask
+from vivavoce.tasks.limits import Limited
 from vivavoce.tasks.splitting import known_split
 
 
-class Options(BaseModel):
+class Options(Limited):
     """Which company, and how long a customer stays."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path = Field(description="folder of the official data, which holds retail/ and airline/")
     domain: Literal["airline", "retail"] = "retail"
-    train_limit: int | None = Field(default=None, ge=1, description="only the first so many tasks")
-    test_limit: int | None = Field(default=None, ge=1)
     turns: int = Field(default=30, ge=1, description="of the agent in an episode, calls and words alike")
     time_s: float = Field(
         default=7200, gt=0, description="of an episode; long, as local models answer many of them at once"
@@ -57,8 +54,7 @@ class Tau2Task(ActingTask):
         A problem's messages are the first ones of an episode with the scripted customer and tools told in words.
         """
         part, desk = known_split(split, self.name), self._desk
-        limit = self.options.train_limit if part == "train" else self.options.test_limit
-        ids = desk.splits.get(part, [])[:limit]
+        ids = self.options.within(desk.splits.get(part, []), part, lambda id: Problem(id, "", ""))
         if lacking := [id for id in ids if id not in desk.scenarios]:
             what = f"tasks.json lacks the {part} tasks {', '.join(lacking)}"
             raise DataError(what, str(self.options.path), "give official files that belong together")
