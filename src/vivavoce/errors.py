@@ -9,6 +9,7 @@
     │   ├── MissingKey       (also LookupError)  an API key is not in the environment
     │   ├── MissingDependency(also ImportError)  an optional package is not installed
     │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
+    │   ├── Diverged         (also ArithmeticError) a loss or a gradient in training is not a finite number
     │   └── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
     └── WorldError           the world failed; retried within a bound, then recorded as a node, never a crash
         └── AgentError       (also RuntimeError) a model call failed for good
@@ -21,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vivavoce.records import Usage
+from vivavoce.records import Usage, storable
 
 
 class VivaError(Exception):
@@ -70,6 +71,10 @@ class RunConflict(UserError, ValueError):
     """The run directory was made by another recipe, or another process is writing to it."""
 
 
+class Diverged(UserError, ArithmeticError):
+    """Training met a loss, a gradient or a weight that is not a finite number. Nothing was saved as finished."""
+
+
 class BudgetReached(UserError):
     """A cap of the recipe is reached. Nothing is lost: raised, the same command goes on."""
 
@@ -89,6 +94,7 @@ class AgentError(WorldError, RuntimeError):
     """
 
     def __init__(self, reason: str, detail: str = "", usage: Usage | None = None) -> None:
+        detail = storable(detail)  # what an endpoint says is written down too
         super().__init__(reason, detail, usage)
         self.reason, self.detail, self.usage = reason, detail, usage or Usage()
 

@@ -62,6 +62,13 @@ def trainings(models: Path, out: Path, sharded: bool) -> Iterator[tuple[str, Cal
     if not sharded:
         orthogonal = supervised.model_copy(update={"muon": MuonSettings()})
         yield "sft muon", lambda: train_sft(untied, rows, orthogonal, out / "sft muon", seed=0)
+        # Each answer in a row of its own, and more of them on one device than on the other.
+        alone = supervised.model_copy(update={"attention": "rows"})
+        recorded_alone = recorded.model_copy(update={"attention": "rows"})
+        trees_alone = preferences.model_copy(update={"attention": "rows"})
+        yield "sft rows", lambda: train_sft(student, rows, alone, out / "sft rows", seed=0)
+        yield "tree_dpo rows", lambda: train_tree_dpo(untied, trees, trees_alone, out / "tree_dpo rows", seed=0)
+        yield "recorded rows", lambda: train_on_policy(student, states, recorded_alone, out / "recorded rows", seed=0)
         yield "drawn", lambda: train_on_policy(student, states, drawn, out / "drawn", seed=0)
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.agents import weights
+from vivavoce.agents.replies import opens_thought, received
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.records import Message, Reply, Sampling, digest
 
@@ -83,6 +84,8 @@ class _Waiting:
     prompt: Prompt | None = None
     size: tuple[int, int] = (0, 0)
     """Tokens of the prompt, and the most new ones."""
+    opened: bool = False
+    """Whether the prompt opens a thought, as some chat templates do."""
 
 
 class HFLocal:
@@ -257,7 +260,8 @@ class HFLocal:
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
-            waiting.future.set_result(Reply(said.text, said.finish, said.usage, model, said.tokens, latency))
+            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency)
+            waiting.future.set_result(received(reply, waiting.opened))
 
     def _load(self) -> tuple[Decoder, int | None]:
         import torch
@@ -296,6 +300,7 @@ class HFLocal:
             )
         except TemplateError as error:  # say, a template that wants roles to alternate
             return AgentError("bad_request", f"the chat template refuses the messages: {error}")
+        waiting.opened = opens_thought(text)
         ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         if self._context is not None:
             if len(ids) >= self._context:

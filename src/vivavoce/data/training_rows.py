@@ -47,7 +47,7 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
             row = from_json(kind, line)
         except ValidationError as error:
             row = _read(kind, json_object(line, where), where, error)
-        _check_weights(row, where)
+        check_weights(row, where)
         found.append(row)
     if not found:
         raise DataError("the file holds no rows", str(path), f"write one row a line: {_FORMS[kind]}")
@@ -192,7 +192,8 @@ def _weight(values: _Values, where: str) -> float:
     return float(given)
 
 
-def _check_weights(row: Example | Tree | State, where: str) -> None:
+def check_weights(row: Example | Tree | State, where: str) -> None:
+    """Raise DataError if the weight of a row, or of one of its views, is negative, infinite or not a number."""
     weights = [("weight", row.weight)]
     if isinstance(row, State):
         weights += [(f"views.{i}.weight", view.weight) for i, view in enumerate(row.views)]
@@ -201,4 +202,4 @@ def _check_weights(row: Example | Tree | State, where: str) -> None:
             raise DataError(f"`{name}` is {weight}", where, "write a number from 0 up, or leave it out")
 
 
-__all__ = ["several_answers", "training_rows"]
+__all__ = ["check_weights", "several_answers", "training_rows"]

@@ -145,8 +145,8 @@ def sharded() -> bool:
 
 
 def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
-    """Raise RecipeError where training was started in a way that it cannot go: one process that sees several GPUs,
-    DeepSpeed, the first version of FSDP, Muon on sharded matrices."""
+    """Raise RecipeError if training was started in a way that it cannot go: one process that sees several GPUs,
+    DeepSpeed, the first version of FSDP, Muon on sharded matrices, fewer states to an update than devices."""
     if arguments.n_gpu > 1:
         what = f"one process sees {arguments.n_gpu} GPUs"
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
@@ -157,6 +157,10 @@ def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
         raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
     if sharded() and settings.muon:
         raise RecipeError("Muon needs whole matrices", "muon", "launch without FSDP, or set it to null")
+    devices, states = arguments.world_size, getattr(settings, "states_per_step", None)
+    if states is not None and states < devices:
+        what = f"{devices} devices share the {states} states of an update, and each needs one"
+        raise RecipeError(what, "states_per_step", f"set it to {devices} or more, or launch on fewer devices")
 
 
 def leave_launch() -> None:

@@ -174,12 +174,12 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
         from vivavoce.train.sft import train_sft
 
         rows = training_rows(job.rows, Example)
-        return train_sft(job.start, rows, job.settings, folder, seed=job.seed, progress=progress)
+        return train_sft(job.start, rows, job.settings, folder, seed=job.seed, progress=progress, source=job.rows)
     if isinstance(job.settings, TwoTaskSettings):
         from vivavoce.train.two_task import train_two_task
 
         rows = training_rows(job.rows, Example)
-        return train_two_task(job.start, rows, job.settings, folder, seed=job.seed, progress=progress)
+        return train_two_task(job.start, rows, job.settings, folder, seed=job.seed, progress=progress, source=job.rows)
     if isinstance(job.settings, OnPolicySettings):
         from vivavoce.train.on_policy import train_on_policy
 
@@ -188,7 +188,7 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
     from vivavoce.train.tree_dpo import train_tree_dpo
 
     trees = training_rows(job.rows, Tree)
-    return train_tree_dpo(job.start, trees, job.settings, folder, seed=job.seed, progress=progress)
+    return train_tree_dpo(job.start, trees, job.settings, folder, seed=job.seed, progress=progress, source=job.rows)
 
 
 class _Bar(ExitStack):

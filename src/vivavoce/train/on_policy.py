@@ -122,8 +122,8 @@ def train_on_policy(
         details={
             "attention": method.attention,
             "scorers": [s.name for s in settings.scorers],
-            "teacher_tokens": sum(s.tokens for s in scorers),
-            **trainer.totals,
+            "teacher_tokens": int(*trainer.over_all(sum(s.tokens for s in scorers))),
+            **trainer.counted(),
         },
     )
 
@@ -281,8 +281,12 @@ class OnPolicyTrainer(UpdateTrainer):
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss of update {self.state.global_step + 1} is {float(loss)}")
         tokens = sum(len(contexts[a.state]) + len(a.ids) for a in actions)
-        self.state.num_input_tokens_seen += tokens * self.accelerator.num_processes
+        self.count(*self.over_all(tokens))
         return loss
+
+    def counted(self) -> dict[str, int]:
+        """The counts so far, of all devices. Every device must call it."""
+        return {name: int(n) for name, n in zip(self.totals, self.over_all(*self.totals.values()), strict=True)}
 
     def _seen(self, k: int, views: Sequence[View], actions: Sequence[Action]) -> Seen:
         """What a scorer found in an update's answers."""
@@ -406,9 +410,10 @@ class OnPolicyTrainer(UpdateTrainer):
             total = float(sums[list(self._sums).index("tokens")])
             logs.update((n, float(v) / total) for n, v in zip(self._sums, sums, strict=True) if n != "tokens")
             self._sums.clear()
-            logs["coverage"] = self.totals["scored_tokens"] / max(1, self.totals["answer_tokens"])
-            logs["answer_length"] = self.totals["answer_tokens"] / max(1, self.totals["answers"])
-            logs["truncated"] = self.totals["truncated"] / max(1, self.totals["answers"])
+            counted = self.counted()
+            logs["coverage"] = counted["scored_tokens"] / max(1, counted["answer_tokens"])
+            logs["answer_length"] = counted["answer_tokens"] / max(1, counted["answers"])
+            logs["truncated"] = counted["truncated"] / max(1, counted["answers"])
         super().log(logs, start_time)
 
 

@@ -64,8 +64,19 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
 def logprobs(model: torch.nn.Module, packed: Packed, method: Method) -> Tensor:
     """log pi(answer | context) of every answer of ``packed``, shape (answers,), float32, in nats, with gradient."""
     if method.attention == "rows":
-        return torch.cat([_score(model, alone, None, method) for alone in _unpack(packed)])
+        *others, last = _unpack(packed)
+        before = [_score(_unwrapped(model), alone, None, method) for alone in others]
+        return torch.cat([*before, _score(model, last, None, method)])
     return _score(model, packed, method.attention, method)
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The model inside a data-parallel wrapper, whose forward pass the other devices wait for.
+
+    Devices have different numbers of rows, so each goes through the wrapper once for a packed row, and through the
+    model itself for all rows of it but the last.
+    """
+    return cast(torch.nn.Module, getattr(model, "module", model))
 
 
 def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, method: Method) -> Tensor:
@@ -110,7 +121,8 @@ def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: O
     def whole(states: Tensor, head: torch.nn.Module) -> Tensor:
         return of(torch.cat([*before, states]), head)
 
-    before = [_forward(model, one, None, method, one.parents[one.answers[0]], _as_they_are) for one in others]
+    inner = _unwrapped(model)
+    before = [_forward(inner, one, None, method, one.parents[one.answers[0]], _as_they_are) for one in others]
     return _forward(model, last, None, method, last.parents[last.answers[0]], whole)
 
 

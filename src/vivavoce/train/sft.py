@@ -28,15 +28,23 @@ def train_sft(
     *,
     seed: int,
     progress: Progress | None = None,
+    source: Path | None = None,
 ) -> TrainResult:
     """Fine-tune ``model`` on ``examples`` and save it in ``out``.
 
-    Rows of weight 0 are not read. Resuming, finishing and errors are those of
+    Weights, ``source``, resuming, finishing and errors are those of
     :func:`vivavoce.train.supervised.train_supervised`.
     """
-    counted = [example for example in examples if example.weight]
     return train_supervised(
-        "sft", model, counted, settings, out, lambda rows: Plain.of(rows, settings, seed), seed=seed, progress=progress
+        "sft",
+        model,
+        examples,
+        settings,
+        out,
+        lambda rows: Plain.of(rows, settings, seed),
+        seed=seed,
+        progress=progress,
+        source=source,
     )
 
 

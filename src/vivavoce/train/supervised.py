@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -24,6 +24,7 @@ from vivavoce.errors import DataError
 from vivavoce.records import Example
 from vivavoce.train import checkpoint
 from vivavoce.train.packing import Packed, pack, rows_of
+from vivavoce.train.rows import check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
 from vivavoce.train.settings import Progress, SupervisedSettings, TrainResult
 from vivavoce.train.tokens import Scored, score_rows
@@ -39,6 +40,8 @@ class Taught(NamedTuple):
     stream: str
     row: Scored
     weight: float
+    name: str = ""
+    """What errors call it."""
 
     @property
     def tokens(self) -> int:
@@ -68,6 +71,8 @@ class Part(NamedTuple):
     packed: Packed
     factors: list[float]
     streams: list[str]
+    names: list[str]
+    """What errors call each text's row."""
 
 
 def train_supervised(
@@ -80,19 +85,23 @@ def train_supervised(
     *,
     seed: int,
     progress: Progress | None = None,
+    source: Path | None = None,
 ) -> TrainResult:
     """Train ``model`` on ``examples`` as ``schedule`` plans it and save it in ``out``, which then loads like any model.
 
-    A killed run with ``save_steps`` goes on from its last checkpoint when called again with the same arguments, to the
-    same weights bit by bit on a CPU; a finished one returns its result without training. Raises DataError where the
-    model or every row is unusable, RunConflict where ``out`` belongs to another run.
+    Rows of weight 0 are not read. ``source`` is the file that the rows came from, which errors then name. A killed run
+    with ``save_steps`` goes on from its last checkpoint when called again with the same arguments, to the same weights
+    bit by bit on a CPU; a finished one returns its result without training. Raises DataError if the model, the weight
+    of a row or every row is unusable, RunConflict if ``out`` belongs to another run, Diverged if a loss or a gradient
+    is not a finite number; nothing is saved as finished then.
     """
-    if not examples:
-        raise DataError("there are no examples to train on", str(out), "check the stage that makes the rows")
     out = Path(out)
+    check_rows(examples, source)
+    if not any(example.weight for example in examples):
+        raise DataError("there are no examples to train on", str(out), "check the stage that makes the rows")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    used, dropped = _rows(tokenizer, examples, settings, out)
+    used, dropped = _rows(tokenizer, examples, settings, out, source)
     key = checkpoint.run_key(kind, model, settings, seed, [[r.problem, r.stream, r.row, r.weight] for r in used])
     if done := checkpoint.finished(out, key):
         return done
@@ -126,14 +135,15 @@ def train_supervised(
 
 
 def _rows(
-    tokenizer: Any, examples: Sequence[Example], settings: SupervisedSettings, out: Path
+    tokenizer: Any, examples: Sequence[Example], settings: SupervisedSettings, out: Path, source: Path | None
 ) -> tuple[list[Taught], int]:
-    """The examples that fit, in tokens, and how many do not."""
-    rows = [
-        Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion], where=f"problem {e.problem}")[0],
-               e.weight)
-        for e in examples
-    ]  # fmt: skip
+    """The examples that fit and count, in tokens, and how many do not fit."""
+    rows = []
+    for number, e in enumerate(examples):
+        if e.weight:
+            name = row_name(e, number, source)
+            (row,) = score_rows(tokenizer, e.prompt, [e.completion], where=name)
+            rows.append(Taught(e.problem, e.stream, row, e.weight, name))
     used = [row for row in rows if len(row.row.ids) <= settings.max_length]
     dropped = len(rows) - len(used)
     if dropped:
@@ -169,7 +179,8 @@ class Steps(Dataset[dict[str, list[Part]]]):
         for some in rows_of(scored, [len(pack(group)) for group in scored], self.budget):
             ks = [k for g in some for k in together[g]]
             packed = pack([self.rows[whole[k]].row for k in ks])
-            parts.append(Part(packed, [counted[k] for k in ks], [self.rows[whole[k]].stream for k in ks]))
+            rows = [self.rows[whole[k]] for k in ks]
+            parts.append(Part(packed, [counted[k] for k in ks], [r.stream for r in rows], [r.name for r in rows]))
         return {"parts": parts}
 
 
@@ -196,8 +207,12 @@ class SupervisedTrainer(UpdateTrainer):
         model.train()
         parts: list[Part] = inputs["parts"]
         loss = self.learn(model, [{"part": part} for part in parts])
-        self.state.num_input_tokens_seen += sum(len(p.packed) for p in parts) * self.accelerator.num_processes
+        self.count(*self.over_all(sum(self.passed(p.packed) for p in parts)))
         return loss
+
+    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
+        """A part's packed row, and what errors call the training row behind each of its answers."""
+        return part["part"].packed, part["part"].names
 
     def compute_loss(
         self,

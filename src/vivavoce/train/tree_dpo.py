@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,9 @@ from transformers import TrainingArguments, set_seed
 from vivavoce.errors import DataError
 from vivavoce.records import Tree
 from vivavoce.train import checkpoint, losses
+from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
+from vivavoce.train.rows import check_rows
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
 from vivavoce.train.trees import Branching, Row, Steps, branchings
@@ -41,22 +43,25 @@ def train_tree_dpo(
     seed: int,
     reference: str | Path | None = None,
     progress: Progress | None = None,
+    source: Path | None = None,
 ) -> TrainResult:
     """Train ``model`` to prefer right answers to wrong ones and save it in ``out``.
 
     ``reference`` is another model to stay close to; None takes ``model`` itself, so that the loss starts at exactly
-    ln 2 with all margins zero. Resuming, finishing and errors are those of
+    ln 2 with all margins zero. Trees of weight 0 are not read. ``source``, resuming, finishing and errors are those of
     :func:`vivavoce.train.supervised.train_supervised`.
     """
-    if not trees:
-        raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
     out = Path(out)
+    check_rows(trees, source)
+    counted = sum(tree.weight > 0 for tree in trees)
+    if not counted:
+        raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    used = branchings(tokenizer, trees, settings.max_length)
-    dropped = len(trees) - len(used)
+    used = branchings(tokenizer, trees, settings.max_length, source)
+    dropped = counted - len(used)
     if dropped:
-        logger.warning("dropped %d of %d trees with rows over %d tokens", dropped, len(trees), settings.max_length)
+        logger.warning("dropped %d of %d trees with rows over %d tokens", dropped, counted, settings.max_length)
     if not used:
         what = f"all {dropped} trees have rows over {settings.max_length} tokens"
         raise DataError(what, str(out), "raise max_length")
@@ -143,11 +148,16 @@ class TreeDPOTrainer(UpdateTrainer):
         """Forward and backward of every row of one update. The loss is normalised over the rows of all devices."""
         model.train()
         rows: list[Row] = inputs["rows"]
-        mine = torch.tensor(sum(self.weight(tree) for row in rows for tree in row.trees), device=self.args.device)
-        total = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
+        weight = float(sum(self.weight(tree) for row in rows for tree in row.trees))
+        total, tokens = self.over_all(weight, sum(self.passed(row.packed) for row in rows))
         loss = self.learn(model, [{"row": row} for row in rows], total)
-        self.state.num_input_tokens_seen += sum(len(row.packed) for row in rows) * self.accelerator.num_processes
+        self.count(tokens)
         return loss
+
+    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
+        """A part's packed row, and what errors call the tree behind each of its answers."""
+        row: Row = part["row"]
+        return row.packed, [tree.name for tree in row.trees for _ in tree.rows]
 
     def weight(self, tree: Branching) -> float:
         """What ``tree`` counts in the mean: its pairs, or one."""

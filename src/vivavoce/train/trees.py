@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -13,6 +14,7 @@ from vivavoce.errors import DataError
 from vivavoce.records import Tree, digest
 from vivavoce.train.checkpoint import training_order
 from vivavoce.train.packing import Packed, pack, rows_of
+from vivavoce.train.rows import row_name
 from vivavoce.train.settings import TreeDPOSettings
 from vivavoce.train.tokens import Scored, score_rows
 
@@ -26,6 +28,8 @@ class Branching:
     rows: tuple[Scored, ...]
     right: int
     weight: float
+    name: str = ""
+    """What errors call it."""
 
     @property
     def pairs(self) -> int:
@@ -47,20 +51,25 @@ class Branching:
         return [self.problem, self.names, self.right, self.weight]
 
 
-def branchings(tokenizer: PreTrainedTokenizerBase, trees: Sequence[Tree], max_length: int) -> list[Branching]:
-    """Tokenise ``trees``; those with a row over ``max_length`` are left out, never truncated.
+def branchings(
+    tokenizer: PreTrainedTokenizerBase, trees: Sequence[Tree], max_length: int, source: Path | None = None
+) -> list[Branching]:
+    """Tokenise ``trees``; those of weight 0 or with a row over ``max_length`` are left out, never truncated.
 
-    Raises DataError for a tree without right or without wrong answers, and where tokenisation does.
+    Raises DataError for a tree without right or without wrong answers, and where tokenisation does; it names the row,
+    and ``source``, the file of the trees.
     """
     result = []
-    for tree in trees:
-        where = f"tree {tree.id} of problem {tree.problem}"
+    for number, tree in enumerate(trees):
+        if not tree.weight:
+            continue
+        where = row_name(tree, number, source)
         if not tree.chosen or not tree.rejected:
             raise DataError("a tree needs right and wrong answers", where, "leave it out")
         texts = [completion.text for completion in (*tree.chosen, *tree.rejected)]
         rows = score_rows(tokenizer, tree.prompt, texts, prefix=tree.prefix, complete=tree.complete, where=where)
         if max(len(row.ids) for row in rows) <= max_length:
-            result.append(Branching(tree.id, tree.problem, tuple(rows), len(tree.chosen), tree.weight))
+            result.append(Branching(tree.id, tree.problem, tuple(rows), len(tree.chosen), tree.weight, where))
     return result
 
 

@@ -14,12 +14,13 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vivavoce.errors import DataError
 from vivavoce.records import Example, seed_of
 from vivavoce.train import checkpoint
+from vivavoce.train.rows import check_rows
 from vivavoce.train.settings import Progress, TrainResult, TwoTaskSettings
 from vivavoce.train.supervised import Taught, train_supervised
 
@@ -34,14 +35,17 @@ def train_two_task(
     *,
     seed: int,
     progress: Progress | None = None,
+    source: Path | None = None,
 ) -> TrainResult:
     """Train ``model`` on both streams of ``examples`` (``stream`` feedback or answer) and save it in ``out``.
 
-    A stream whose weight is 0 is not even read. Resuming, finishing and errors are those of
+    A stream whose share is 0 is not even read. Weights, ``source``, resuming, finishing and errors are those of
     :func:`vivavoce.train.supervised.train_supervised`.
     """
-    wanted = [e for e in examples if (settings.alpha if e.stream == FEEDBACK else 1 - settings.alpha) and e.weight]
-    if not wanted:
+    check_rows(examples, source)
+    share = {True: settings.alpha, False: 1 - settings.alpha}
+    wanted = [e if share[e.stream == FEEDBACK] else replace(e, weight=0.0) for e in examples]
+    if not any(e.weight for e in wanted):
         raise DataError("there are no rows of a task that counts", str(out), "look at alpha and at the rows' streams")
     return train_supervised(
         "two_task",
@@ -52,6 +56,7 @@ def train_two_task(
         lambda rows: TwoTasks(rows, settings, updates(rows, settings, seed)),
         seed=seed,
         progress=progress,
+        source=source,
     )
 
 

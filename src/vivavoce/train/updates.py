@@ -1,34 +1,41 @@
 """A trainer whose batch is one whole update, learnt from part by part.
 
 The public Trainer thinks in batches of equal rows. Here a part is a packed row, parts differ in size, and the loss of
-an update is one sum over all of its parts on all devices, so that how it is cut into parts changes nothing.
+an update is one sum over all of its parts on all devices, so that how it is cut into parts changes nothing. An update
+whose loss or gradient is not a finite number stops the training before it changes a weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vivavoce.errors import RecipeError
+from vivavoce.errors import Diverged, RecipeError
 from vivavoce.train.checkpoint import sharded
 from vivavoce.train.muon import Muon
-from vivavoce.train.packing import pack
-from vivavoce.train.scoring import Method, logprobs
+from vivavoce.train.packing import Packed, pack
+from vivavoce.train.scoring import Method, autocast, logprobs
 from vivavoce.train.settings import TrainSettings
 from vivavoce.train.tokens import Scored
+
+_NAMED = 3
+"""An error names so many rows at most."""
 
 
 class UpdateTrainer(Trainer):
     """transformers' Trainer over a data set whose every item is one device's share of one update.
 
-    A subclass gives ``compute_loss`` for one part, and ``training_step``, which says what the parts are.
+    A subclass gives ``compute_loss`` for one part, and ``training_step``, which says what the parts are. Training
+    raises Diverged at the first update whose loss or gradient is not a finite number.
 
-    Raises RecipeError where weights are to be sharded and ``method`` takes answers row by row.
+    Raises RecipeError if weights are to be sharded and ``method`` takes answers row by row.
     """
 
     def __init__(
@@ -36,12 +43,18 @@ class UpdateTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
         self._how, self.method = settings, method
+        self._parts: Sequence[Mapping[str, Any]] = ()
+        self._loss = torch.zeros(())
+        self._norm: Any = None
+        self._clip: Callable[..., Any] = self.accelerator.clip_grad_norm_
+        self.accelerator.clip_grad_norm_ = self._clipped
+        self.add_callback(_Stop(self))
         if sharded() and method.attention == "rows":
             what = "this model cannot share prefixes, and its weights cannot be sharded then"
             raise RecipeError(what, "attention", "launch without FSDP")
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW, or Muon where the settings say so."""
+        """AdamW, or Muon if the settings say so."""
         if self.optimizer is None and self._how.muon:
             student = cast(torch.nn.Module, self.model if model is None else model)
             self.optimizer = Muon(student, self._how, self.get_decay_parameter_names(student))
@@ -60,7 +73,90 @@ class UpdateTrainer(Trainer):
         for part in parts[:-1]:
             with self.accelerator.no_sync(model):  # devices exchange gradients once per update
                 loss = loss + self._backward(model, part, over)
-        return loss + self._backward(model, parts[-1], over)
+        self._parts, self._norm = parts, None
+        self._loss = loss + self._backward(model, parts[-1], over)
+        return self._loss
+
+    def over_all(self, *numbers: float) -> list[float]:
+        """Each of ``numbers`` summed over all devices."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        mine = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
+        return cast(Tensor, self.accelerator.reduce(mine, "sum")).tolist()
+
+    def passed(self, packed: Packed) -> int:
+        """Tokens of a packed row that go through the model: each answer's whole row if it has a row of its own."""
+        return packed.unpacked if self.method.attention == "rows" else len(packed)
+
+    def count(self, tokens: float) -> None:
+        """Count tokens that went through the model, on all devices together."""
+        self.state.num_input_tokens_seen += int(tokens)
+
+    def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]] | None:
+        """A part's packed row, and what errors call the training row behind each of its answers; None: not known."""
+        return None
+
+    def check(self) -> None:
+        """Raise Diverged if the loss or a gradient of the update that was just learnt is not a finite number.
+
+        Every device raises it together, so that none waits for another.
+        """
+        norm = self._norm
+        if norm is None:  # nobody clipped
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self._learning() if p.grad is not None])
+        loss, norm = float(self._loss), float(norm)
+        if self.over_all(not math.isfinite(loss), not math.isfinite(norm)) != [0, 0]:
+            raise self._diverged(loss, norm)
+
+    def check_weights(self) -> None:
+        """Raise Diverged if a weight that is trained is not a finite number after the update that was just made."""
+        found = all(bool(p.isfinite().all()) for p in self._learning())
+        if self.over_all(not found) != [0]:
+            what = f"weights are no finite numbers after update {self.state.global_step}"
+            raise Diverged(what, "learning_rate", "lower it; nothing was saved as finished")
+
+    def _learning(self) -> list[torch.nn.Parameter]:
+        return [p for p in cast(torch.nn.Module, self.model).parameters() if p.requires_grad]
+
+    def _clipped(self, *args: Any, **kwargs: Any) -> Any:
+        self._norm = self._clip(*args, **kwargs)
+        return self._norm
+
+    def _diverged(self, loss: float, norm: float) -> Diverged:
+        """What to tell: the update, and the rows that score as no finite number with the weights as they still are."""
+        update = self.state.global_step + 1
+        names, bad = self._suspects()
+        if self.accelerator.num_processes > 1:
+            found = gather_object([(loss, names, bad)])
+            loss = next((one for one, _, _ in found if not math.isfinite(one)), loss)
+            names, bad = ([name for part in found for name in part[k]] for k in (1, 2))
+        what = f"the loss of update {update} is {loss}"
+        if math.isfinite(loss):
+            what = f"the norm of the gradient of update {update} is {norm}, though its loss is {loss:.4g}"
+        if bad and len(bad) == len(names):
+            what, some = f"{what}: every row of it scores as no finite number, so the weights have diverged", names
+        else:
+            some = bad or names
+        more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
+        do = "lower learning_rate" if update > 1 else "look at these rows and at the model, or lower learning_rate"
+        return Diverged(what, ", ".join(some[:_NAMED]) + more, f"{do}; nothing was saved as finished")
+
+    def _suspects(self) -> tuple[list[str], list[str]]:
+        """The rows of this device's share of the update, and those that score as no finite number."""
+        names: list[str] = []
+        bad: list[str] = []
+        for part in self._parts:
+            found = self.named(part)
+            if found is None:
+                continue
+            packed, of = found
+            names += of
+            if not sharded():  # there every device would have to go through the model
+                inner = self.accelerator.unwrap_model(self.model)
+                with torch.no_grad(), autocast(self.args.device, self._how.bf16):
+                    values = logprobs(cast(torch.nn.Module, inner), packed, self.method)
+                bad += [name for name, value in zip(of, values.tolist(), strict=True) if not math.isfinite(value)]
+        return list(dict.fromkeys(names)), list(dict.fromkeys(bad))
 
     def _silent(self, parts: int) -> int:
         """How many passes that teach nothing this device adds: where each holds a part of the weights, all have to go
@@ -75,6 +171,22 @@ class UpdateTrainer(Trainer):
         loss = cast(Tensor, self.compute_loss(model, dict(part))) / over * self.accelerator.num_processes
         self.accelerator.backward(loss)
         return loss.detach()
+
+
+class _Stop(TrainerCallback):
+    """Has every update checked before it changes a weight, and the weights before they are kept."""
+
+    def __init__(self, trainer: UpdateTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.check()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save or state.global_step >= state.max_steps:
+            self.trainer.check_weights()
 
 
 _SHORTEST = pack([Scored((0, 0), 1)])

@@ -1,0 +1,28 @@
+"""What every training asks of its rows before it begins, and how errors name a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vivavoce.data.training_rows import check_weights
+from vivavoce.records import Example, State, Tree
+
+
+def row_name(row: Example | Tree | State, number: int, source: Path | None) -> str:
+    """How an error names ``row``, which is the ``number``-th (from 0) of the file ``source``.
+
+    >>> row_name(Example("gsm8k-7", (), "42", ()), 2, Path("data/sft.jsonl"))
+    'row 3 of data/sft.jsonl (problem gsm8k-7)'
+    """
+    what = f"tree {row.id} of problem {row.problem}" if isinstance(row, Tree) else f"problem {row.problem}"
+    return f"row {number + 1}{f' of {source}' if source else ''} ({what})"
+
+
+def check_rows(rows: Sequence[Example | Tree | State], source: Path | None) -> None:
+    """Raise DataError, which names the row, if the weight of one is negative, infinite or not a number."""
+    for number, row in enumerate(rows):
+        check_weights(row, row_name(row, number, source))
+
+
+__all__ = ["check_rows", "row_name"]
