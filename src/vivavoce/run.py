@@ -135,6 +135,11 @@ class Run:
         self.write(self.path / "manifest.json", json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
 
     @property
+    def day(self) -> str:
+        """The day on which the run was begun, as 2026-07-31."""
+        return str(self.manifest["started"])[:10]
+
+    @property
     def _stages(self) -> dict[str, str]:
         return self.manifest.get("stages", {})
 

@@ -22,17 +22,19 @@ TEXT = [
     "Die Antwort lautet zweiundvierzig; nobody believed it. Thence the others agreed.",
 ] * 4
 
+# The line break is before a turn and not after it, so that nothing follows the last end of turn: TRL would train it.
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}{{ '' if loop.first else '\n' }}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n<|im_start|>assistant\n' }}{% endif %}"
 )
-# The generation prompt ends in plain text and a space, as old instruction formats do: the space and the first word of
-# the answer become one token. The content is trimmed, as Llama's template trims it.
+# As old instruction formats do, it writes plain text and a space before an answer. The content is trimmed, as Llama's
+# template trims it.
 PLAIN = (
     "{{ '<s>' }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ '### Answer: ' + message['content'] | trim + '</s>' }}"
     "{% else %}{{ '### ' + message['role'] + ': ' + message['content'] | trim + ' ' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Answer: ' }}{% endif %}"
+    "{% if add_generation_prompt %}{{ '### Answer:' }}{% endif %}"
 )
 
 

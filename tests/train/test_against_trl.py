@@ -120,7 +120,7 @@ def test_an_sft_update_has_the_loss_and_gradients_of_trl_s(
     loss.backward()
 
     mine, wanted = tiny_model(seed=0), SFTSettings(lora=None, rows_per_step=len(rows), max_steps=1, device="cpu")
-    taught, _ = supervised._rows(any_tokenizer, rows, wanted, tmp_path)
+    taught, _ = supervised._rows(any_tokenizer, rows, wanted, tmp_path, None)
     steps = supervised.Steps(taught, Plain.of(taught, wanted, 1), budget)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
     method = Method("blocks")

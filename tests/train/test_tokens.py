@@ -1,17 +1,25 @@
 """The boundary between prompt and answer, for byte-level BPE and for sentencepiece-style tokenizers."""
 
-from typing import Any, cast
+import copy
+from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from tests.train.students import messages
+from tests.families import family
+from tests.train.students import messages, metaspace, tiny_model
 from transformers import PreTrainedTokenizerFast
 
+from vivavoce.agents import rendering
 from vivavoce.errors import DataError
-from vivavoce.records import Message
-from vivavoce.train.tokens import score_rows
+from vivavoce.records import Completion, Example, Message, State, View
+from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.settings import Progress, SFTSettings, TrainResult
+from vivavoce.train.sft import train_sft
+from vivavoce.train.tokens import context_ids, score_rows
 
-END = {"bpe": "<|im_end|>\n", "metaspace": "</s>"}
+END = {"bpe": "<|im_end|>", "metaspace": "</s>"}
 CHAT = (Message(role="system", content="Check each step."), *messages("Solve: what is 12 + 30?"))
 ANSWERS = ("The sum is 42.", "42", " and not", "Thence the others agreed.", "Zweiundvierzig\n\n42")
 
@@ -29,12 +37,8 @@ def decoded(tokenizer: PreTrainedTokenizerFast, ids: tuple[int, ...]) -> str:
 def test_the_scored_tokens_are_the_answer_and_the_end_of_turn(any_tokenizer: PreTrainedTokenizerFast):
     for answer in ANSWERS:
         (row,) = score_rows(any_tokenizer, CHAT, [answer])
-        said = decoded(any_tokenizer, row.completion)
-        if end_of(any_tokenizer) == "</s>":
-            # its template trims the answer, and a straddling token may bring a space or the ": " before it
-            assert said.lstrip(": ") == answer.strip() + "</s>"
-        else:
-            assert said == answer + "<|im_end|>\n"
+        # read alone, sentencepiece's first token loses its space
+        assert decoded(any_tokenizer, row.completion) in [a + end_of(any_tokenizer) for a in (answer, answer.lstrip())]
 
 
 def test_the_prompt_is_intact(any_tokenizer: PreTrainedTokenizerFast):
@@ -46,13 +50,24 @@ def test_the_prompt_is_intact(any_tokenizer: PreTrainedTokenizerFast):
         assert answer.strip() not in context
 
 
-def test_a_token_that_straddles_the_boundary_is_scored_in_every_alternative(any_tokenizer: PreTrainedTokenizerFast):
-    rows = score_rows(any_tokenizer, CHAT, ANSWERS)
-    assert len({row.start for row in rows}) == 1
+def test_no_token_joins_the_served_prompt_and_the_answer():
+    words = metaspace()
+    words.chat_template = str(words.chat_template).replace(
+        "Answer:' }}", "Answer: ' }}"
+    )  # the space joins the next word
+    served, joined = context_ids(words, CHAT), 0
+    for row in score_rows(words, CHAT, ANSWERS):
+        assert list(row.ids[: row.start]) == served
+        again = list(words(decoded(words, row.ids), add_special_tokens=False)["input_ids"])
+        joined += again[: len(served)] != served
+    assert joined, "a tokenizer that joins nothing shows nothing"
+
+
+def test_a_token_that_straddles_the_end_of_a_prefix_is_scored_in_every_alternative(tokenizer: PreTrainedTokenizerFast):
+    rows = score_rows(tokenizer, CHAT, ["rty-two", "r 42"], prefix="The sum is fo", complete=False)
     assert len({row.ids[: row.start] for row in rows}) == 1
-    prompt = any_tokenizer.apply_chat_template(cast(Any, list(CHAT)), add_generation_prompt=True, return_dict=False)
-    straddles = rows[0].start < len(prompt)
-    assert straddles == (end_of(any_tokenizer) == "</s>"), "the second tokenizer is here to straddle"
+    assert len({row.ids[row.start] for row in rows}) == 2
+    assert [decoded(tokenizer, row.completion) for row in rows] == [" forty-two", " for 42"]
 
 
 def test_an_unfinished_continuation_has_no_end_of_turn(any_tokenizer: PreTrainedTokenizerFast):
@@ -69,18 +84,18 @@ def test_a_prefix_is_context_also_where_the_answer_is_complete(any_tokenizer: Pr
     assert decoded(any_tokenizer, row.completion).strip() == "the answer is 42." + end_of(any_tokenizer).strip()
 
 
-def test_rows_are_what_the_chat_template_tokenises(any_tokenizer: PreTrainedTokenizerFast):
-    (row,) = score_rows(any_tokenizer, CHAT, ["The sum is 42."])
+def test_rows_are_what_the_chat_template_tokenises(tokenizer: PreTrainedTokenizerFast):
+    (row,) = score_rows(tokenizer, CHAT, ["The sum is 42."])
     whole = [*CHAT, {"role": "assistant", "content": "The sum is 42."}]
-    assert list(row.ids) == any_tokenizer.apply_chat_template(whole, return_dict=False)
+    assert list(row.ids) == tokenizer.apply_chat_template(whole, return_dict=False)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-def test_trl_prepares_the_same_tokens_and_labels(any_tokenizer: PreTrainedTokenizerFast, tmp_path):
+def test_trl_prepares_the_same_tokens_and_labels(tokenizer: PreTrainedTokenizerFast, tmp_path):
     from tests.train.students import tiny_model
     from trl import SFTConfig, SFTTrainer
 
-    rows = [score_rows(any_tokenizer, CHAT, [answer])[0] for answer in ANSWERS]
+    rows = [score_rows(tokenizer, CHAT, [answer])[0] for answer in ANSWERS]
     data = Dataset.from_list(
         [{"prompt": list(CHAT), "completion": [{"role": "assistant", "content": answer}]} for answer in ANSWERS]
     )
@@ -92,7 +107,7 @@ def test_trl_prepares_the_same_tokens_and_labels(any_tokenizer: PreTrainedTokeni
         use_cpu=True,
         activation_checkpointing=False,
     )
-    trainer = SFTTrainer(tiny_model(), config, train_dataset=data, processing_class=any_tokenizer)
+    trainer = SFTTrainer(tiny_model(), config, train_dataset=data, processing_class=tokenizer)
     prepared = trainer.train_dataset
     assert isinstance(prepared, Dataset)
     assert prepared["input_ids"] == [list(row.ids) for row in rows]
@@ -105,24 +120,52 @@ def test_an_empty_answer_is_refused(tokenizer: PreTrainedTokenizerFast, answers:
         score_rows(tokenizer, CHAT, answers)
 
 
-def test_a_template_that_loses_the_question_is_refused(tokenizer: PreTrainedTokenizerFast):
-    import copy
-
-    broken = copy.deepcopy(tokenizer)
-    broken.chat_template = "{{ messages[0]['content'] }}:{% if messages[-1]['role'] == 'assistant' %}x{% endif %}"
-    with pytest.raises(DataError, match="loses the user message"):
-        score_rows(broken, CHAT, ["42"])
-    broken.chat_template = None
-    with pytest.raises(DataError, match="no chat template"):
-        score_rows(broken, CHAT, ["42"])
-
-
-def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer: PreTrainedTokenizerFast):
-    import copy
-
-    broken = copy.deepcopy(tokenizer)
-    broken.chat_template = (
+def test_a_template_that_rewrites_the_prompt_in_past_turns_is_taught_the_served_prompt(
+    tokenizer: PreTrainedTokenizerFast,
+):
+    rewriting = copy.deepcopy(tokenizer)
+    rewriting.chat_template = (
         "{{ messages | length }}{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}"
     )
-    with pytest.raises(DataError, match="differently before an answer"):
-        score_rows(broken, CHAT, ["42"])
+    (row,) = score_rows(rewriting, CHAT, ["42"])
+    assert list(row.ids[: row.start]) == context_ids(rewriting, CHAT)
+    assert decoded(rewriting, row.completion) == "42<|im_end|>"
+
+
+@pytest.mark.parametrize("kind", ["sft", "on_policy"])
+def test_a_training_that_is_killed_goes_on_after_midnight(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = family("llama3_2")
+    student = tmp_path / "student"
+    tiny_model(vocab_size=len(words)).save_pretrained(student)
+    words.save_pretrained(student)
+    how = {"lora": None, "max_steps": 3, "save_steps": 1, "max_length": 400, "device": "cpu", "log_steps": 1}
+
+    def train(out: Path, progress: Progress | None = None) -> TrainResult:
+        if kind == "sft":
+            rows = [Example(q, messages(q), "It is 42.", ("n",)) for q in ("6 * 7?", "12 + 30?")]
+            return train_sft(student, rows, SFTSettings(rows_per_step=2, **how), out, seed=0, progress=progress)
+        asked = messages("6 * 7?")
+        states = [State("q", asked, (View(asked, 1.0),), (Completion("It is 42.", "n"),))]
+        scorers = (Scorer(name="ada", model=str(student)),)
+        settings = OnPolicySettings(scorers=scorers, states_per_step=1, on_policy=0.0, max_new_tokens=8, **how)
+        return train_on_policy(student, states, settings, out, seed=0, progress=progress)
+
+    class Killed(Exception):
+        pass
+
+    def die(step: int, total: int, logs: dict[str, float]) -> None:
+        if step == 2:
+            raise Killed
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", die)
+
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> date:
+            return date.today() + timedelta(days=1)
+
+    monkeypatch.setattr(rendering, "date", Tomorrow)
+    assert train(tmp_path / "killed").last_loss == whole.last_loss
+    assert train(tmp_path / "killed").last_loss == whole.last_loss, "finished, it is read back"

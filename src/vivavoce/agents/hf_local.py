@@ -25,13 +25,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vivavoce.agents import weights
-from vivavoce.agents.replies import opens_thought, received
-from vivavoce.errors import AgentError, MissingDependency
+from vivavoce.agents.rendering import DAY, day, rendering
+from vivavoce.errors import AgentError, MissingDependency, UserError
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
@@ -68,8 +68,14 @@ class Options(BaseModel):
     """CPU threads of a forward pass, for the whole process; None leaves torch's default, all cores. Small models answer
     faster with one each: so many of them then answer at the same time as there are cores."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
-    """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity."""
+    """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity. A day under
+    ``strftime_now`` is today's date to a template that asks for it; without it, the day that the run was begun."""
     trust_remote_code: bool = False
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _a_day_is_a_text(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {**given, DAY: day(given[DAY]).isoformat()} if DAY in given else given
 
 
 @dataclass(eq=False, slots=True)
@@ -84,8 +90,6 @@ class _Waiting:
     prompt: Prompt | None = None
     size: tuple[int, int] = (0, 0)
     """Tokens of the prompt, and the most new ones."""
-    opened: bool = False
-    """Whether the prompt opens a thought, as some chat templates do."""
 
 
 class HFLocal:
@@ -260,8 +264,7 @@ class HFLocal:
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
-            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency)
-            waiting.future.set_result(received(reply, waiting.opened))
+            waiting.future.set_result(Reply(said.text, said.finish, said.usage, model, said.tokens, latency))
 
     def _load(self) -> tuple[Decoder, int | None]:
         import torch
@@ -281,27 +284,16 @@ class HFLocal:
         return Decoder(model, tokenizer, self.options.prefix_memory * 2**20), context
 
     def _render(self, waiting: _Waiting, decoder: Decoder) -> AgentError | None:
-        """Messages to text by the chat template, text to ids. The template writes all special tokens itself."""
+        """Messages to the ids that the model continues; why not, if its chat template or its context takes none."""
         from dataclasses import replace
-
-        from jinja2 import TemplateError
 
         from vivavoce.agents.batch import Prompt
 
-        tokenizer, messages, sampling = decoder.tokenizer, waiting.messages, waiting.sampling
+        sampling = waiting.sampling
         try:
-            text = str(
-                tokenizer.apply_chat_template(
-                    cast("list[dict[str, str]]", [dict(message) for message in messages]),
-                    add_generation_prompt=True,
-                    tokenize=False,
-                    **self.options.chat_template_kwargs,
-                )
-            )
-        except TemplateError as error:  # say, a template that wants roles to alternate
-            return AgentError("bad_request", f"the chat template refuses the messages: {error}")
-        waiting.opened = opens_thought(text)
-        ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            ids = rendering(decoder.tokenizer, self.options.chat_template_kwargs).prompt_ids(waiting.messages)
+        except UserError as error:  # say, a template that knows no tools
+            return AgentError("bad_request", error.what)
         if self._context is not None:
             if len(ids) >= self._context:
                 return AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {self._context}")

@@ -17,11 +17,11 @@ from itertools import dropwhile, takewhile
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-_ANSWER = "Verily 7391"
-"""No template writes this text itself, and none changes it."""
+from vivavoce.agents.rendering import ChatTemplate, encode
+from vivavoce.records import Message
+
 _found = WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int | None]]()
 
 
@@ -50,7 +50,8 @@ def _look(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any]) -> in
     special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
     eos = cast("int | None", tokenizer.eos_token_id)
     openers = [i for i in (tokenizer.bos_token_id, tokenizer.pad_token_id) if i != eos]
-    last, inside = (_after(tokenizer, more, template) for more in ((), ({"role": "user", "content": "Why?"},)))
+    again: Message = {"role": "user", "content": "Why?"}
+    last, inside = (_after(tokenizer, more, template) for more in ((), (again,)))
     pairs = list(zip(last, inside, strict=False))
     common = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
     for tail in (last[:common], last, inside):
@@ -60,17 +61,9 @@ def _look(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any]) -> in
     return eos
 
 
-def _after(
-    tokenizer: PreTrainedTokenizerBase, more: Sequence[dict[str, str]], template: Mapping[str, Any]
-) -> list[int]:
+def _after(tokenizer: PreTrainedTokenizerBase, more: Sequence[Message], template: Mapping[str, Any]) -> list[int]:
     """What the template writes after an answer, in tokens; nothing if it cannot be rendered or loses the answer."""
-    messages = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": _ANSWER}, *more]
-    try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, **template))
-    except (TemplateError, TypeError, ValueError):  # whoever renders a real conversation tells what is wrong
-        return []
-    _, found, rest = text.rpartition(_ANSWER)
-    return list(tokenizer(rest, add_special_tokens=False, verbose=False)["input_ids"]) if found else []
+    return encode(tokenizer, ChatTemplate.of(tokenizer, template).after(more))
 
 
 __all__ = ["end_of_turn"]

@@ -41,7 +41,9 @@ def likelihood(
     before, after = list[float](), list[float]()
     for start in range(0, len(items), _AT_ONCE):
         some = items[start : start + _AT_ONCE]
-        actions = [Action(i, tuple(answer_ids(scorer.tokenizer, text))) for i, (_, _, text) in enumerate(some)]
+        texts = [text for _, _, text in some]
+        said = [answer_ids(scorer.tokenizer, text, spec.chat_template_kwargs) for text in texts]
+        actions = [Action(i, tuple(ids)) for i, ids in enumerate(said)]
         for found, views in ((before, [plain for plain, _, _ in some]), (after, [shown for _, shown, _ in some])):
             values = scorer.logprobs(views, actions)
             found += [-float(part.sum()) for part in values.split([len(a.ids) for a in actions])]

@@ -19,6 +19,7 @@ from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.table import Arms
 from vivavoce.graph import Graph, Stored
+from vivavoce.methods.day import told
 from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
 from vivavoce.methods.session import Session, Trained
 from vivavoce.progress import bar, say
@@ -63,7 +64,7 @@ class DistilSession(Session[StateRules]):
                     "scorers",
                     "name local models (backend: hf_local) or served ones (backend: vllm); all teachers may debate",
                 )
-        self.scorers, self.supervision = {spec.name: spec for spec in scorers}, {}
+        self.scorers, self.supervision = {spec.name: told(spec, self.run.day) for spec in scorers}, {}
 
     async def debate(
         self,
@@ -138,7 +139,6 @@ class DistilSession(Session[StateRules]):
             "objective": settings.objective.model_validate({**settings.objective.model_dump(), **objective}),
             "never": settings.never or never,
             "as_end": settings.as_end or as_end,
-            "template": self.recipe.student.options.get("chat_template_kwargs", {}),
         }
         return settings.model_copy(update=changes)
 

@@ -25,6 +25,7 @@ from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Arms, compared, results
 from vivavoce.files import file_name
 from vivavoce.graph import Graph, Stored, stored
+from vivavoce.methods.day import on_day
 from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
@@ -66,7 +67,8 @@ class Session(Generic[R]):
     """
 
     def __init__(self, recipe: Recipe, run: Run, rules: R) -> None:
-        self.recipe, self.run, self.rules = recipe, run, rules
+        self.recipe = recipe = on_day(recipe, run.day)
+        self.run, self.rules = run, rules
         self.task = open_task(recipe.task.name, recipe.task.options)
         self.also = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
@@ -228,6 +230,7 @@ class Session(Generic[R]):
                         "were there right answers (and for trees, wrong ones too)? see `viva graph show`",
                     )
                 how = settings[seed] if isinstance(settings, Mapping) else settings
+                how = how.model_copy(update={"template": self._template})
                 folder, fingerprint = start.of(seed)
                 jobs[arm, seed] = Job(
                     f"{file_name(arm)}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
@@ -238,6 +241,11 @@ class Session(Generic[R]):
         folders = await self._workers.train(list(jobs.values()))
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
         return {arm: Trained({seed: made[arm, seed] for seed in seeds}) for arm in arms}
+
+    @property
+    def _template(self) -> dict[str, Any]:
+        """Further arguments of the student's chat template, for rows as for prompts that are served."""
+        return dict(self.recipe.student.options.get("chat_template_kwargs") or {})
 
     def updates(self, trained: Trained, seed: int) -> int:
         """Updates that a training took."""

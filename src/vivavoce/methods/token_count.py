@@ -7,18 +7,16 @@ seven tokens of chat template for a call, four more for each message after the f
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
 
+from vivavoce.agents.rendering import ChatTemplate
 from vivavoce.config import AgentSpec
 from vivavoce.records import Message
 
 CHARACTERS = 4
 _FRAME, _EACH = 3, 4
-_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # a mark for training, which only transformers knows
 
 
 class TokenCount:
@@ -29,7 +27,7 @@ class TokenCount:
         folder = local_folder(spec)
         if folder is not None:
             self._encode = _tokenizer(folder)
-            self._template = _template(folder, spec.options.get("chat_template_kwargs", {}))
+            self._template = ChatTemplate.within(folder, spec.options.get("chat_template_kwargs"))
         self.exact = self._encode is not None
 
     def text(self, text: str) -> int:
@@ -39,7 +37,7 @@ class TokenCount:
     def messages(self, messages: Sequence[Message]) -> int:
         """Prompt tokens of a call."""
         if self._template and self._encode:
-            return self._encode(self._template(messages))
+            return self._encode(self._template.prompt(messages))
         return sum(self.text(m["content"]) + _EACH for m in messages) + _FRAME
 
 
@@ -77,28 +75,3 @@ def _tokenizer(folder: Path) -> Callable[[str], int] | None:
     tokenizer = Tokenizer.from_file(str(file))
     # a rehearsal, of whose texts the made-up words are counted apart, asks for the same few again and again
     return lru_cache(1 << 14)(lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids))
-
-
-def _template(folder: Path, given: dict[str, Any]) -> Callable[[Sequence[Message]], str] | None:
-    """The model's own frame around messages, rendered as transformers does it."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-    source = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
-    if not isinstance(source, str):
-        return None
-
-    def raise_exception(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    env.globals |= {"raise_exception": raise_exception, "strftime_now": lambda form: "01 Jan 2026"}
-    special = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token")}
-    try:
-        template = env.from_string(_GENERATION.sub("", source))
-        template.render(messages=[{"role": "user", "content": "x"}], add_generation_prompt=True, **special, **given)
-    except (TemplateError, TypeError, ValueError):
-        return None
-    return lambda messages: template.render(messages=list(messages), add_generation_prompt=True, **special, **given)

@@ -134,7 +134,6 @@ class OnPolicySettings(TrainSettings):
         "once, before training, and not in every epoch (ours).",
     )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
-    template: dict[str, Any] = Field(default={}, description="Further arguments of the student's chat template.")
 
 
 __all__ = ["Objective", "OnPolicySettings", "Scorer"]

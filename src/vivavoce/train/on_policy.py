@@ -41,7 +41,7 @@ from vivavoce.train.scorers import Action, Average, OpenScorer, check_budget, op
 from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, on_predictions
 from vivavoce.train.served import Scores, ServedScorer, open_served
 from vivavoce.train.settings import Progress, TrainResult
-from vivavoce.train.tokens import answer_ids, context_ids
+from vivavoce.train.tokens import answer_ids, context_ids, settled
 from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ def train_on_policy(
     out = Path(out)
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
+    settings = settled(settings, tokenizer, out)
     _check_views(states, settings, out)
     used = _prepare(tokenizer, states, settings, out)
     key = checkpoint.run_key("on_policy", model, settings, seed, [digest([to_json(p.state) for p in used])])

@@ -111,6 +111,11 @@ class TrainSettings(BaseModel):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of torch while training; None: torch's choice."
     )
+    template: dict[str, Any] = Field(
+        default={},
+        description="Further arguments of the student's chat template; a run fills in the student's "
+        "chat_template_kwargs, so that rows are what is served.",
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

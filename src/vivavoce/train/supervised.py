@@ -27,7 +27,7 @@ from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
 from vivavoce.train.settings import Progress, SupervisedSettings, TrainResult
-from vivavoce.train.tokens import Scored, score_rows
+from vivavoce.train.tokens import Scored, score_rows, settled
 from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ def train_supervised(
         raise DataError("there are no examples to train on", str(out), "check the stage that makes the rows")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
+    settings = settled(settings, tokenizer, out)
     used, dropped = _rows(tokenizer, examples, settings, out, source)
     key = checkpoint.run_key(kind, model, settings, seed, [[r.problem, r.stream, r.row, r.weight] for r in used])
     if done := checkpoint.finished(out, key):
@@ -142,7 +143,7 @@ def _rows(
     for number, e in enumerate(examples):
         if e.weight:
             name = row_name(e, number, source)
-            (row,) = score_rows(tokenizer, e.prompt, [e.completion], where=name)
+            (row,) = score_rows(tokenizer, e.prompt, [e.completion], where=name, template=settings.template)
             rows.append(Taught(e.problem, e.stream, row, e.weight, name))
     used = [row for row in rows if len(row.row.ids) <= settings.max_length]
     dropped = len(rows) - len(used)

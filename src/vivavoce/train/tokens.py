@@ -1,25 +1,57 @@
-"""From messages and answers to token ids with a boundary: the one tokenisation of SFT, T-DPO and serving.
+"""From messages and answers to token ids with a boundary, for SFT, T-DPO, two tasks and on-policy distillation.
 
 ::
 
-    rendering of the prompt      <|user|>2+2?<|assistant|>            what a server feeds before it samples
-    rendering of prompt + answer <|user|>2+2?<|assistant|>four<|end|>  what is trained on
-    scored                                                ^^^^ ^^^^^^  from the first token that differs
+    context      <|user|>2+2?<|assistant|>            exactly the tokens that are served before the model answers
+    row          <|user|>2+2?<|assistant|>four<|end|>
+    scored                                ^^^^^^^^^^^  the answer and the end of turn
+
+What the texts are is decided in :mod:`vivavoce.agents.rendering`.
 """
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from vivavoce.agents.turn_end import end_of_turn
+from vivavoce.agents.rendering import DAY, ChatTemplate, check_rendering, day, rendering
 from vivavoce.errors import DataError
 from vivavoce.records import Message
+from vivavoce.train.settings import TrainSettings
 
-logger = logging.getLogger(__name__)
+S = TypeVar("S", bound=TrainSettings)
+
+
+def settled(settings: S, tokenizer: PreTrainedTokenizerBase, out: Path) -> S:
+    """Settings that do not depend on the clock, for a training into ``out``.
+
+    If the student's chat template, or a scorer's, asks for today's date and the settings give none, it is told the day
+    on which this training was begun, kept in ``out``: a training that goes on after midnight has the same rows.
+    Raises RecipeError if the tokenizer renders otherwise than its chat template says.
+    """
+    check_rendering(tokenizer, settings.template)
+    scorers: Sequence[Any] = getattr(settings, "scorers", ())
+    asks = [(ChatTemplate.of(tokenizer), settings.template)]
+    asks += [(ChatTemplate.within(Path(s.model)), s.chat_template_kwargs) for s in scorers if s.model]
+    if not any(template and template.dated and DAY not in given for template, given in asks):
+        return settings
+    file = out / "day.txt"
+    if not file.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")  # several processes may train together
+        part.write_text(day().isoformat(), "utf-8")
+        part.replace(file)
+    told = {DAY: file.read_text("utf-8")}
+    changes: dict[str, Any] = {"template": {**told, **settings.template}}
+    if scorers:
+        changes["scorers"] = tuple(
+            s.model_copy(update={"chat_template_kwargs": {**told, **s.chat_template_kwargs}}) for s in scorers
+        )
+    return settings.model_copy(update=changes)
 
 
 class Scored(NamedTuple):
@@ -49,37 +81,34 @@ def score_rows(
     prefix: str = "",
     complete: bool = True,
     where: str = "",
+    template: Mapping[str, Any] | None = None,
 ) -> list[Scored]:
     """Tokenise the alternatives of one branching, with one boundary for all of them.
 
-    The context is the chat template's rendering of ``prompt`` with the generation prompt, then ``prefix`` where there
-    is one; each row is the rendering of the whole answer ``prefix + completion``, tokenised as one text. Where the
-    answer is ``complete``, what the template writes after it (end of turn, often a newline) belongs to it.
+    Each row is what is served before an answer to ``prompt``, then the answer ``prefix + completion``, tokenised as
+    one text, then the end of turn if the answer is ``complete``. ``template`` holds further arguments of the chat
+    template.
 
-    The boundary is where context and rows first differ in any row. A token that straddles it, as byte-pair merges and
-    sentencepiece's space markers make them, therefore belongs to the completions: every token in which two
-    alternatives differ is scored in both, and tokens scored in all of them cancel from a preference.
+    The boundary stands behind the prompt; behind ``prefix`` if there is one, or before the first token in which a row
+    differs from it. A token that straddles the end of ``prefix`` therefore belongs to the completions: every token in
+    which two alternatives differ is scored in both, and tokens scored in all of them cancel from a preference.
 
     Differs: the authors' code tokenised prompt and answer apart and without template, so that training and serving
-    saw different tokens. TRL's trainers draw the boundary as we do, pair by pair.
+    saw different tokens. TRL's trainers tokenise the whole conversation: they also train what the template writes
+    after the end of turn, and if its rendering of a past turn is not the served prompt, they train that.
 
-    Raises DataError where nothing would be scored, where the template loses or changes the prompt, or without one.
+    Raises DataError if nothing would be scored, and as :func:`context_ids`.
     """
-    if not tokenizer.chat_template:
-        raise DataError("the tokenizer has no chat template", where, "set tokenizer.chat_template and save it")
     for i, text in enumerate(completions):
         if not text.strip():
             raise DataError(f"completion {i} is empty", where, "leave it out of the training rows")
-    context = _render(tokenizer, prompt, prefix or None, whole=False)
-    texts = [_render(tokenizer, prompt, prefix + text, whole=complete) for text in completions]
-    _check_prompt(prompt, context, texts, where)
-    context_ids = _encode(tokenizer, context)
-    rows = [_encode(tokenizer, text) for text in texts]
-    start = min(shared(context_ids, row) for row in rows)
-    if start == 0:
+    form = rendering(tokenizer, template)
+    context = form.prompt_ids(prompt, where)
+    if not context:
         raise DataError("no token precedes the completion", where, "the prompt must render to at least one token")
-    if start < len(context_ids):
-        logger.debug("the boundary straddles %r", tokenizer.decode(context_ids[start:]))
+    before = [*context, *form.answer_ids(prefix, complete=False)] if prefix else context
+    rows = [[*context, *form.answer_ids(prefix + text, complete)] for text in completions]
+    start = min(shared(before, row) for row in rows)
     for i, row in enumerate(rows):
         if len(row) <= start:
             raise DataError(f"completion {i} adds no token to its context", where, "leave it out of the training rows")
@@ -92,66 +121,21 @@ def context_ids(
     where: str = "",
     template: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """What a model is given before it answers ``prompt``: the rendering that serving and :func:`score_rows` use.
+    """What a model is given before it answers ``prompt``, served or in training.
 
-    ``template`` holds further arguments of the chat template. Raises DataError without one, and where it loses a
-    message.
+    ``template`` holds further arguments of the chat template. Raises RecipeError without one, and if it takes no such
+    conversation.
     """
-    if not tokenizer.chat_template:
-        raise DataError("the tokenizer has no chat template", where, "set tokenizer.chat_template and save it")
-    text = _render(tokenizer, prompt, None, whole=False, template=template)
-    _check_prompt(prompt, text, [], where)
-    return _encode(tokenizer, text)
+    return rendering(tokenizer, template).prompt_ids(prompt, where)
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, template: Mapping[str, Any] | None = None) -> list[int]:
-    """A whole answer as the model itself would have said it: its tokens, and the end of turn.
+    """A whole answer as the model itself would have said it behind a served prompt: its tokens, and the end of turn.
 
-    ``template`` holds further arguments of the chat template. Raises DataError if neither the chat template nor the
+    ``template`` holds further arguments of the chat template. Raises RecipeError if neither the chat template nor the
     tokenizer names a token that ends a turn.
     """
-    end = end_of_turn(tokenizer, template)
-    if end is None:
-        do = "set tokenizer.eos_token and save it"
-        raise DataError("no token ends a turn: the chat template shows none, and eos_token is not set", "tokenizer", do)
-    return [*_encode(tokenizer, text), end]
+    return rendering(tokenizer, template).answer_ids(text)
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Sequence[Message],
-    answer: str | None,
-    *,
-    whole: bool,
-    template: Mapping[str, Any] | None = None,
-) -> str:
-    """The template's text: up to where an answer starts (None), after an unfinished answer, or after a whole one."""
-    messages = cast("list[dict[str, str]]", [dict(message) for message in prompt])
-    if answer is None:
-        rendered = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **(template or {})
-        )
-        return str(rendered)
-    messages.append({"role": "assistant", "content": answer})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=not whole))
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # The template writes the special tokens itself. verbose=False: a row over model_max_length is our own business.
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _check_prompt(prompt: Sequence[Message], context: str, texts: Sequence[str], where: str) -> None:
-    end = 0
-    for message in prompt:
-        content = message["content"].strip()
-        if message["role"] != "assistant":  # templates may drop the reasoning of earlier answers
-            found = context.rfind(content)
-            if found < 0:
-                raise DataError(f"the chat template loses the {message['role']} message", where, "use another template")
-            end = max(end, found + len(content))
-    if any(shared(context, text) < end for text in texts):
-        raise DataError("the chat template writes the prompt differently before an answer", where, "use another one")
-
-
-__all__ = ["Scored", "answer_ids", "context_ids", "score_rows", "shared"]
+__all__ = ["Scored", "answer_ids", "context_ids", "score_rows", "settled", "shared"]

@@ -28,6 +28,7 @@ from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.rows import check_rows
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
+from vivavoce.train.tokens import settled
 from vivavoce.train.trees import Branching, Row, Steps, branchings
 from vivavoce.train.updates import UpdateTrainer
 
@@ -58,7 +59,8 @@ def train_tree_dpo(
         raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    used = branchings(tokenizer, trees, settings.max_length, source)
+    settings = settled(settings, tokenizer, out)
+    used = branchings(tokenizer, trees, settings.max_length, source, settings.template)
     dropped = counted - len(used)
     if dropped:
         logger.warning("dropped %d of %d trees with rows over %d tokens", dropped, counted, settings.max_length)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -52,12 +53,16 @@ class Branching:
 
 
 def branchings(
-    tokenizer: PreTrainedTokenizerBase, trees: Sequence[Tree], max_length: int, source: Path | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    trees: Sequence[Tree],
+    max_length: int,
+    source: Path | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> list[Branching]:
     """Tokenise ``trees``; those of weight 0 or with a row over ``max_length`` are left out, never truncated.
 
-    Raises DataError for a tree without right or without wrong answers, and where tokenisation does; it names the row,
-    and ``source``, the file of the trees.
+    ``template`` holds further arguments of the chat template. Raises DataError for a tree without right or without
+    wrong answers, and where tokenisation does; it names the row, and ``source``, the file of the trees.
     """
     result = []
     for number, tree in enumerate(trees):
@@ -67,7 +72,15 @@ def branchings(
         if not tree.chosen or not tree.rejected:
             raise DataError("a tree needs right and wrong answers", where, "leave it out")
         texts = [completion.text for completion in (*tree.chosen, *tree.rejected)]
-        rows = score_rows(tokenizer, tree.prompt, texts, prefix=tree.prefix, complete=tree.complete, where=where)
+        rows = score_rows(
+            tokenizer,
+            tree.prompt,
+            texts,
+            prefix=tree.prefix,
+            complete=tree.complete,
+            where=where,
+            template=template,
+        )
         if max(len(row.ids) for row in rows) <= max_length:
             result.append(Branching(tree.id, tree.problem, tuple(rows), len(tree.chosen), tree.weight, where))
     return result

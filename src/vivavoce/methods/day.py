@@ -1,0 +1,46 @@
+"""The day that local models are told.
+
+Some chat templates write today's date into every prompt (Llama 3.1, Granite 3, gpt-oss). A run that goes on after
+midnight would ask and train with other prompts than it began with. All of a run's prompts therefore hold the day on
+which it was begun, which its manifest keeps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from vivavoce.agents import weights
+from vivavoce.agents.rendering import DAY, ChatTemplate
+from vivavoce.config import AgentSpec, Recipe
+
+R = TypeVar("R", bound=Recipe)
+
+
+def on_day(recipe: R, day: str) -> R:
+    """The recipe with ``day`` among the template's arguments of every local model whose template asks for it.
+
+    A day that the recipe gives stays.
+    """
+    changes: dict[str, Any] = {}
+    for key in ("student", "user"):
+        if (spec := getattr(recipe, key, None)) is not None:
+            changes[key] = told(spec, day)
+    for key in ("teachers", "scorers"):
+        if (specs := getattr(recipe, key, None)) is not None:
+            changes[key] = [told(spec, day) for spec in specs]
+    return recipe.model_copy(update=changes)
+
+
+def told(spec: AgentSpec, day: str) -> AgentSpec:
+    """One agent, told ``day`` if it is a local model whose chat template asks for it."""
+    if spec.backend != "hf_local":
+        return spec
+    given = dict(spec.options.get("chat_template_kwargs") or {})
+    folder = weights.folder(str(spec.options["model"]), spec.options.get("revision"), tokenizer_only=True)
+    template = ChatTemplate.within(folder)
+    if DAY in given or template is None or not template.dated:
+        return spec
+    return spec.model_copy(update={"chat_template_kwargs": {DAY: day, **given}})
+
+
+__all__ = ["on_day", "told"]
