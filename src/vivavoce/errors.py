@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vivavoce.records import Usage
+from vivavoce.records import Usage, storable
 
 
 class VivaError(Exception):
@@ -94,6 +94,7 @@ class AgentError(WorldError, RuntimeError):
     """
 
     def __init__(self, reason: str, detail: str = "", usage: Usage | None = None) -> None:
+        detail = storable(detail)  # what an endpoint says is written down too
         super().__init__(reason, detail, usage)
         self.reason, self.detail, self.usage = reason, detail, usage or Usage()
 

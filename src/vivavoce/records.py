@@ -109,6 +109,7 @@ class Reply:
     """What an agent answered to one call. The texts of ``tokens``, joined, are ``text``."""
 
     text: str
+    """What it said. What it only thought is in ``thought`` (:mod:`vivavoce.agents.replies`)."""
     finish: Literal["stop", "length", "filter"] = "stop"
     usage: Usage = Usage()
     model: str = ""
@@ -117,6 +118,8 @@ class Reply:
     latency_s: float = 0.0
     wasted: Usage = Usage()
     """Tokens of earlier answers to the same call that were counted but no use; paid for, and no part of the reply."""
+    thought: str = ""
+    """What it thought before it spoke. Nobody but an audit reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +252,9 @@ class State:
 def to_json(record: Any) -> str:
     """One line of JSON, keys in declaration order, text unescaped, so that equal records give equal bytes.
 
-    Records may stand anywhere in what is given: in tuples, lists and dictionaries too.
+    Records may stand anywhere in what is given: in tuples, lists and dictionaries too. Texts are :func:`storable`.
     """
-    return _line(record)
+    return storable(_line(record))
 
 
 @cache
@@ -262,6 +265,27 @@ def _names(cls: type) -> tuple[str, ...]:
 def _by_name(record: Any) -> dict[str, Any]:
     """A record as JSON's encoder asks for it: without the deep copy of `asdict`, at a third of the time."""
     return {name: getattr(record, name) for name in _names(type(record))}
+
+
+def storable(text: str) -> str:
+    """The text as it can be written to any file: halves of a surrogate pair that stand side by side become their
+    character, and a half without the other becomes U+FFFD, since it is no character. All else stays as it is."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def all_storable(value: Any) -> Any:
+    """Plain JSON content with every text in it made :func:`storable`, keys included."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(key): all_storable(one) for key, one in value.items()}
+    return [all_storable(one) for one in value] if isinstance(value, list) else value
 
 
 _line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_by_name).encode
@@ -283,7 +307,7 @@ def from_json(cls: type[T], line: str | bytes) -> T:
 
 def digest(content: Any) -> str:
     """SHA-256 in hex of the canonical JSON of ``content``."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    return hashlib.sha256(storable(canonical(content)).encode()).hexdigest()
 
 
 def seed_of(*parts: str | int) -> int:
@@ -309,10 +333,12 @@ __all__ = [
     "Tree",
     "Usage",
     "View",
+    "all_storable",
     "canonical",
     "digest",
     "from_json",
     "node",
     "seed_of",
+    "storable",
     "to_json",
 ]

@@ -194,3 +194,41 @@ def test_weights_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         weights.folder("schoolhouse:ada")
     (tmp_path / "ada").mkdir()
     assert weights.folder("schoolhouse:ada") == tmp_path / "ada"
+
+
+def with_template(model: Path, folder: Path, ending: str, special: tuple[str, ...] = ()) -> Path:
+    """The model with a template that ends a prompt so, and with further special tokens."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(list(special), special_tokens=True)
+    tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{ending}"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_reply_to_a_template_that_opens_a_thought_says_nothing_until_it_is_closed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    plain = make(with_template(tiny_model, tmp_path / "plain", "<thin>"))
+    thinks = make(with_template(tiny_model, tmp_path / "thinks", "<think>"))
+    said, thought = (asyncio.run(closing(a, a.reply(question(1), SAMPLING, 1)))[0] for a in (plain, thinks))
+    assert (bool(said.text), said.thought) == (True, "")
+    assert (thought.text, bool(thought.thought)) == ("", True)
+
+
+def test_special_tokens_that_mark_a_thought_are_not_lost(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from vivavoce.agents.decode import Decoder
+    from vivavoce.agents.replies import parted
+
+    folder = with_template(tiny_model, tmp_path / "mistral", "", ("[THINK]", "[/THINK]", "[OTHER]"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, _ = weights.load(folder, "float32", "cpu", False)
+    ids = tokenizer("[THINK]a=1[/THINK]b=2[OTHER]", add_special_tokens=False).input_ids
+    detokeniser = Decoder(model, tokenizer)._detokeniser
+    text = detokeniser.text(ids)
+    assert "".join(detokeniser.pieces(ids, text)) == text
+    assert parted(text)[:2] == ("b=2", "a=1")

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import Agent, open_agent, takes_tools
-from vivavoce.agents.call_text import read_calls, write_call
+from vivavoce.agents.call_text import call_spans, read_calls, without_calls, write_call
 from vivavoce.agents.called import called, with_calls
 from vivavoce.agents.journal import Answered, Journal, key_of
 from vivavoce.agents.scripted import Scripted
-from vivavoce.records import Message, Reply, Sampling, Tool, ToolCall
+from vivavoce.records import Message, Reply, Sampling, Tool, ToolCall, all_storable
 
 ADD = Tool("add", "Add.", {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
 OFFERED = Sampling(0.0, max_new_tokens=20, tools=(ADD,))
@@ -167,3 +169,66 @@ def test_an_agent_that_takes_no_tools_is_never_offered_any(tmp_path: Path) -> No
 
     with pytest.raises(AssertionError, match="tell it of them in words"):
         asyncio.run(run())
+
+
+# --- calls survive being text, whatever their arguments hold
+
+_texts = st.text(st.characters(exclude_categories=()), max_size=20)
+_marks = st.sampled_from(
+    ["</think>", "<think>", "</tool_call>", "<tool_call>", "[/THINK]", "<|im_end|>", '"', "\\", "\n"]
+)
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | _texts
+    | st.lists(_marks | _texts).map("".join),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.tuples(_texts, st.dictionaries(_texts, _values, max_size=3)), min_size=1, max_size=3))
+def test_what_is_written_as_calls_is_read_as_the_same_calls(said: list[tuple[str, dict[str, Any]]]) -> None:
+    calls = [ToolCall(*all_storable(list(one))) for one in said]
+    text = "\n".join(write_call(ToolCall(*one)) for one in said)
+    assert text.encode()
+    assert read_calls(text) == calls
+    assert read_calls(f"<think>Which?</think>Both.\n{text}") == calls
+    assert [text[a:b] for a, b in call_spans(text)] == [write_call(call) for call in calls]
+    assert without_calls(f"Both.\n{text}") == "Both."
+    native = [{"function": {"name": c.name, "arguments": json.dumps(c.arguments)}} for c in calls]
+    assert read_calls("\n".join(map(called, native))) == calls
+
+
+@pytest.mark.parametrize("mark", ["</think>", "<think>", "</tool_call>", "<tool_call>", "[/THINK]", "<|im_end|>"])
+def test_a_mark_in_an_argument_is_no_mark_in_the_text(mark: str) -> None:
+    call = ToolCall("add", {"n": f"a {mark} b"})
+    assert mark not in write_call(call).removeprefix("<tool_call>").removesuffix("</tool_call>")
+    assert read_calls(write_call(call)) == [call]
+    as_models_write = f'<tool_call>\n{{"name": "add", "arguments": {{"n": "a {mark} b"}}}}\n</tool_call>'
+    assert read_calls(as_models_write) == [call]
+    assert without_calls(f"I add. {as_models_write} Done.") == "I add.  Done."
+    assert call_spans(f"I add. {as_models_write}") == [(7, 7 + len(as_models_write))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n"),
+    [
+        (json.dumps(json.dumps({"n": 2})), 2),  # JSON in JSON
+        ('{"n": "two\nlines"}', "two\nlines"),  # a line feed as it is
+        ('{"n": "\\ud83d"}', "\ufffd"),
+        ('{"n": "\\ud83d\\ude00"}', "😀"),
+        ('{"n": "a </tool_call> b"}', "a </tool_call> b"),
+    ],
+)
+def test_arguments_as_endpoints_send_them_are_read(arguments: str, n: Any) -> None:
+    assert read_calls(called({"function": {"name": "add", "arguments": arguments}})) == [ToolCall("add", {"n": n})]
+
+
+@pytest.mark.parametrize("text", ["<think>{}", "<think>{}</think>No.", "{}\n</think>\nNo.", "[THINK]{}[/THINK]No."])
+def test_a_call_that_is_only_thought_of_is_none(text: str) -> None:
+    thought = text.format(write_call(CALLS[0]))
+    assert read_calls(thought) == call_spans(thought) == []
+    assert without_calls(thought) in ("", "No.")

@@ -185,6 +185,13 @@ def test_who_acts_before_the_user_has_said_enough_is_wrong(bfcl: Path) -> None:
     assert world.amiss() == []
 
 
+def test_a_thought_that_was_cut_off_does_not_say_that_something_is_missing(miss_func: SeveralTurns) -> None:
+    task = "multi_turn_miss_func_0"
+    turns = [Action("", tuple(turn)) for turn in expected(miss_func, task)]
+    after(miss_func, task, turns[0], WORDS, turns[1], WORDS, Action("<think>Which function could"))
+    assert miss_func.amiss() == ["turn 3: nothing was said"]
+
+
 def test_functions_that_are_asked_for_before_they_are_given_are_not_expected(miss_func: SeveralTurns) -> None:
     """One official row expects ``tail`` in a turn in which it withholds it."""
     talk = miss_func.conversations["multi_turn_miss_func_49"]

@@ -117,6 +117,23 @@ def test_what_was_to_be_told_counts(shop: Tau2) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("It is 8276.23.", True),
+        ("<think>How much?</think>It is 8276.23.", True),
+        ("<think>It is 8276.23, but I keep that to myself.</think>I cannot tell you.", False),
+        ("It is 8276.23, but I keep that to myself.</think>\nI cannot tell you.", False),
+        ("<think>It is 8276.23, but I keep", False),
+        ("[THINK]It is 8276.23.[/THINK]I cannot tell you.", False),
+    ],
+)
+def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, told: bool) -> None:
+    after(shop, "16", Action(words))
+    assert ("'8276.23' was not told" not in shop.amiss()) is told
+    assert "keep" not in shop.state()["talk"][1]["content"]
+
+
+@pytest.mark.parametrize(
     ("wanted", "said", "right"),
     [
         ("1628", "That is $1,628 in all.", True),
@@ -291,6 +308,29 @@ def test_a_model_may_play_the_customer_and_hang_up(tau2: Path, tmp_path: Path) -
     assert (last.messages[0]["content"], last.done) == ("Thanks!", True)
     assert asyncio.run(inside(customer)) == [first, second, last]
     assert customer.calls == 3  # the second time from the journal
+
+
+@pytest.mark.parametrize(
+    "thought", ["<think>I am upset.</think>\n\n", "I am upset.\n</think>\n", "[THINK]I am upset.[/THINK]"]
+)
+def test_an_agent_does_not_hear_what_a_played_customer_thinks(tau2: Path, tmp_path: Path, thought: str) -> None:
+    async def inside() -> Observation:
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            customer = Scripted("customer", lambda *_: f"{thought}Hi, I want to cancel.")
+            return await Tau2(RETAIL, tau2, PlayedUser(customer, journal)).reset("0", 7)
+
+    assert asyncio.run(inside()).messages[1]["content"] == "Hi, I want to cancel."
+
+
+def test_a_customer_who_thinks_and_says_nothing_has_not_hung_up(tau2: Path, tmp_path: Path) -> None:
+    async def inside() -> tuple[Observation, bool | None]:
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            customer = Scripted("customer", lambda *_: "<think>Shall I say <hangs up>")
+            desk = Tau2(RETAIL, tau2, PlayedUser(customer, journal))
+            return await desk.reset("0", 7), desk.succeeded()
+
+    seen, success = asyncio.run(inside())
+    assert (seen.done, success) == (True, None)
 
 
 def test_where_the_customers_model_fails_success_cannot_be_told(tau2: Path, tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]
 
 
 def read(answer: Any) -> Reply | Failed:
-    """A reply out of a message; raises what :meth:`Endpoint.parsed` expects where it is none. Thoughts do not count."""
+    """A reply out of a message; raises what :meth:`Endpoint.parsed` expects if it is none. Thoughts are kept apart."""
     usage, why = _usage(answer["usage"]), answer.get("stop_reason")
     text = "".join(block["text"] for block in answer["content"] if block["type"] == "text")
     if not text:
@@ -276,8 +276,8 @@ def read(answer: Any) -> Reply | Failed:
         if why in _ENDS:  # a model that thought until the end would do so again
             return Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
         return Failed("empty", f"stop_reason {why}", True, usage=usage)
-    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is JSON, but no text that can be stored
-    return Reply(text, _ENDS.get(why, "stop"), usage, str(answer.get("model") or ""))
+    thought = "\n\n".join(str(block["thinking"]) for block in answer["content"] if block["type"] == "thinking")
+    return Reply(text, _ENDS.get(why, "stop"), usage, str(answer.get("model") or ""), thought=thought)
 
 
 def _usage(usage: Any) -> Usage:

@@ -1,51 +1,76 @@
 """Calls of tools as text: one JSON object of ``name`` and ``arguments`` between ``<tool_call>`` tags, as the models of
 Hermes and Qwen write them. It is the form in which calls are said, stored and trained, whatever an endpoint makes of
 it on the way.
+
+An argument may hold any text, tags of calls and marks of thoughts too. In what is written here their first character is
+escaped, as JSON allows, so that no template and no other reader takes them for marks; in what models wrote, a call ends
+where its JSON does.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from vivavoce.records import ToolCall
+from vivavoce.agents.replies import CALL, DECODER, LITERALS, json_end, parted
+from vivavoce.records import ToolCall, all_storable
 
 FORMAT = (
     'Write each call as {"name": …, "arguments": {…}}, JSON between <tool_call> and </tool_call>. '
     "Where no function fits, call none and say why."
 )
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-_CALL = re.compile(rf"{OPEN}(.*?){CLOSE}", re.DOTALL)
-_THOUGHT = "</think>"
+OPEN, CLOSE = CALL, "</tool_call>"
+_CLOSED = re.compile(rf"\s*{CLOSE}")
+_MARKS = re.compile("|".join(map(re.escape, (*LITERALS, OPEN, CLOSE, "<tool_response>", "</tool_response>", "<|"))))
+
+
+class _Written(NamedTuple):
+    """One call in a text, tags included."""
+
+    start: int
+    end: int
+    content: str
 
 
 def write_call(call: ToolCall) -> str:
     """The call as text."""
-    said = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
-    return f"{OPEN}\n{said}\n{CLOSE}"
+    return write_json({"name": call.name, "arguments": call.arguments})
+
+
+def write_json(said: Any) -> str:
+    """What a call says, as JSON between the tags. Half a surrogate pair in it is replaced: it is no character."""
+    said = json.dumps(all_storable(said), ensure_ascii=False)
+    return f"{OPEN}\n{_MARKS.sub(_escaped, said)}\n{CLOSE}"
 
 
 def read_calls(text: str) -> list[ToolCall]:
-    """The calls in a text, in order; what was only thought of (before ``</think>``) is none.
+    """The calls in a reply, in order; what was only thought of is none.
 
-    Raises ValueError that says what is wrong where one of them cannot be read.
+    Raises ValueError that says what is wrong if one of them cannot be read.
     """
-    said = text.rpartition(_THOUGHT)[2]
-    calls = [_read(content) for content in _CALL.findall(said)]
-    if said.count(OPEN) > len(calls):
-        raise ValueError("a <tool_call> is not closed")
-    return calls
+    return [_read(call) for call in _calls(text)]
 
 
 def call_spans(text: str) -> list[tuple[int, int]]:
-    """Where the calls stand in a text, tags included: first character, and the one after the last."""
-    return [match.span() for match in _CALL.finditer(text, text.rfind(_THOUGHT) + 1)]
+    """Where the calls stand in a reply, tags included: first character, and the one after the last.
+
+    A call that is not closed is left out.
+    """
+    return [(call.start, call.end) for call in _calls(text) if call.end > 0]
 
 
 def without_calls(text: str) -> str:
-    """The words around the calls."""
-    return _CALL.sub("", text).strip()
+    """The words of a reply, without its calls and without what was only thought."""
+    pieces = list[str]()
+    for start, end in parted(text).spans:
+        for call in _within(text, start, end):
+            if call.end > 0:
+                pieces.append(text[start : call.start])
+                start = call.end
+        pieces.append(text[start:end])
+    return "".join(pieces).strip()
 
 
 def response(text: str) -> str:
@@ -53,16 +78,73 @@ def response(text: str) -> str:
     return f"<tool_response>\n{text}\n</tool_response>"
 
 
-def _read(content: str) -> ToolCall:
+def _escaped(mark: re.Match[str]) -> str:
+    return f"\\u{ord(mark[0][0]):04x}{mark[0][1:]}"
+
+
+def _calls(text: str) -> Iterator[_Written]:
+    """What stands between the tags in what is said."""
+    for start, end in parted(text).spans:
+        yield from _within(text, start, end)
+
+
+def _within(text: str, at: int, end: int) -> Iterator[_Written]:
+    """The calls of a piece of the text. One that is not closed ends at -1."""
+    while (start := text.find(OPEN, at, end)) >= 0:
+        begin = start + len(OPEN)
+        stop = json_end(text, begin)
+        closed = _CLOSED.match(text, stop, end) if stop else None
+        if closed is None:  # no JSON, or more than that: up to the next tag, for the reader to complain of
+            found = text.find(CLOSE, begin, end)
+            if found < 0:
+                yield _Written(start, -1, text[begin:end])
+                return
+            stop, at = found, found + len(CLOSE)
+        else:
+            at = closed.end()
+        yield _Written(start, at, text[begin:stop])
+
+
+def _read(call: _Written) -> ToolCall:
+    if call.end < 0:
+        raise ValueError("a <tool_call> is not closed")
     try:
-        said: Any = json.loads(content)
+        said: Any = DECODER.decode(call.content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"a call is no JSON: {error}") from None
-    if not isinstance(said, dict) or not isinstance(arguments := said.get("arguments"), dict):
+    if not isinstance(said, dict):
+        raise ValueError("a call is an object with a name and an object of arguments")
+    arguments = said.get("arguments")
+    if isinstance(arguments, str):  # JSON in JSON, as some models and servers write it
+        arguments = in_json(arguments)
+    if not isinstance(arguments, dict):
         raise ValueError("a call is an object with a name and an object of arguments")
     if not isinstance(name := said.get("name"), str):
         raise ValueError(f"the name of a call is a text, not {name!r}")
-    return ToolCall(name, arguments)
+    said = all_storable({"name": name, "arguments": arguments})
+    return ToolCall(said["name"], said["arguments"])
 
 
-__all__ = ["CLOSE", "FORMAT", "OPEN", "read_calls", "response", "without_calls", "write_call"]
+def in_json(text: str) -> Any:
+    """The value that a text holds as JSON, also as JSON in a text in JSON; the text itself if it holds none."""
+    value: Any = text
+    for _ in range(2):
+        try:
+            value = DECODER.decode(value or "{}") if isinstance(value, str) else value
+        except (ValueError, RecursionError):
+            break
+    return value
+
+
+__all__ = [
+    "CLOSE",
+    "FORMAT",
+    "OPEN",
+    "call_spans",
+    "in_json",
+    "read_calls",
+    "response",
+    "without_calls",
+    "write_call",
+    "write_json",
+]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vivavoce.agents.call_text import CLOSE, OPEN, read_calls, response, without_calls
+from vivavoce.agents.call_text import CLOSE, OPEN, in_json, read_calls, response, without_calls, write_json
 from vivavoce.records import Message, ToolCall
 
 
@@ -27,9 +27,10 @@ def with_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def called(call: Mapping[str, Any]) -> str:
     """One of an answer's ``tool_calls`` as text. Arguments that are no JSON are left for the reader to complain of."""
     name, arguments = call["function"]["name"], call["function"].get("arguments") or "{}"
-    if isinstance(arguments, str):
+    said = in_json(arguments) if isinstance(arguments, str) else arguments
+    if isinstance(said, str):
         return f'{OPEN}\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}\n{CLOSE}'
-    return f"{OPEN}\n{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}\n{CLOSE}"
+    return write_json({"name": name, "arguments": said})
 
 
 def _converted(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from vivavoce.agents.batch import Batch, Lines, Prompt, empty_cache, fill_cache
 from vivavoce.agents.detokenise import Detokeniser
 from vivavoce.agents.prefixes import BLOCK, Known, Prefixes, chain
+from vivavoce.agents.replies import kept_special
 from vivavoce.agents.turn_end import end_of_turn
 from vivavoce.records import Token, Usage
 
@@ -86,7 +87,8 @@ class Decoder:
         self.eos = sorted({i for end in ends for i in (end if isinstance(end, list) else [end]) if i is not None})
         pad = tokenizer.pad_token_id
         self._pad = cast(int, pad if pad is not None else self.eos[0] if self.eos else 0)
-        self._detokeniser = Detokeniser(tokenizer)
+        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._detokeniser = Detokeniser(tokenizer, kept_special(special))
         # the whole prompt's logits would be the largest tensor of all
         keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if keep else {}

@@ -12,18 +12,28 @@ _UNFINISHED = "\ufffd"
 
 
 class Detokeniser:
-    """Texts and pieces of texts, with a memory of what single tokens add."""
+    """Texts and pieces of texts, with a memory of what single tokens add.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    Special tokens are left out of a text, but for those in ``keep``.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, keep: frozenset[str] = frozenset()) -> None:
         self._tokenizer = tokenizer
+        self._keep = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.content in keep}
         # Tokens are read after a letter: at the start of a text, some tokenizers drop a leading space.
         self._anchor = list(tokenizer("a", add_special_tokens=False).input_ids)
         self._anchor_text = self.text(self._anchor)
         self._alone = dict[int, str]()
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of ``ids`` without special tokens."""
-        return cast(str, self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        """The text of ``ids`` without special tokens, but for those that are kept."""
+        if self._keep.keys().isdisjoint(ids):
+            return cast(str, self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        pieces, start = list[str](), 0
+        for at in [i for i, token in enumerate(ids) if token in self._keep]:
+            pieces += [self.text(ids[start:at]), self._keep[ids[at]]]
+            start = at + 1
+        return "".join([*pieces, self.text(ids[start:])])
 
     def pieces(self, ids: Sequence[int], text: str) -> list[str]:
         """What each id adds to ``text`` = ``self.text(ids)``. Joined, the pieces are ``text``.

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vivavoce.agents import weights
-from vivavoce.agents.rendering import DAY, day, rendering
+from vivavoce.agents.rendering import DAY, day, encode, rendering
+from vivavoce.agents.replies import opens_thought, received
 from vivavoce.errors import AgentError, MissingDependency, UserError
 from vivavoce.records import Message, Reply, Sampling, digest
 
@@ -90,6 +91,8 @@ class _Waiting:
     prompt: Prompt | None = None
     size: tuple[int, int] = (0, 0)
     """Tokens of the prompt, and the most new ones."""
+    opened: bool = False
+    """Whether the prompt opens a thought, as some chat templates do."""
 
 
 class HFLocal:
@@ -264,7 +267,8 @@ class HFLocal:
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
-            waiting.future.set_result(Reply(said.text, said.finish, said.usage, model, said.tokens, latency))
+            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency)
+            waiting.future.set_result(received(reply, waiting.opened))
 
     def _load(self) -> tuple[Decoder, int | None]:
         import torch
@@ -291,9 +295,11 @@ class HFLocal:
 
         sampling = waiting.sampling
         try:
-            ids = rendering(decoder.tokenizer, self.options.chat_template_kwargs).prompt_ids(waiting.messages)
+            text = rendering(decoder.tokenizer, self.options.chat_template_kwargs).template.prompt(waiting.messages)
         except UserError as error:  # say, a template that knows no tools
             return AgentError("bad_request", error.what)
+        waiting.opened = opens_thought(text)
+        ids = encode(decoder.tokenizer, text)
         if self._context is not None:
             if len(ids) >= self._context:
                 return AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {self._context}")

@@ -26,8 +26,9 @@ from pydantic import TypeAdapter
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
+from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, DataError, RunConflict
-from vivavoce.records import Message, Reply, Sampling, Tool, Usage, canonical
+from vivavoce.records import Message, Reply, Sampling, Tool, Usage, canonical, storable
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -161,7 +162,7 @@ class Tally(NamedTuple):
 
 def key_of(agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """The journal key of a call. Neither the agent's name nor a tag is part of it."""
-    return _key(agent.identity, _request(messages, sampling, seed))
+    return _key(agent.identity, storable(_request(messages, sampling, seed)))
 
 
 class Journal:
@@ -274,7 +275,9 @@ class Journal:
         :class:`AgentError` (a bug; nothing is recorded).
         """
         assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
-        request = _request(messages, sampling, seed)
+        request = storable(said := _request(messages, sampling, seed))
+        if request is not said:  # half a surrogate pair: no agent and no file takes it
+            messages = json.loads(request)["messages"]
         key = _key(agent.identity, request)
         flight = self._in_flight.get(key)
         if flight is None:
@@ -386,6 +389,7 @@ class Journal:
                 reply, error = await agent.reply(messages, sampling, seed), None
             else:
                 reply, error = await self._through(agent).reply(row[0], messages, sampling, seed), None
+            reply = received(reply)
         except AgentError as failure:
             reply, error = None, failure
         usage = reply.usage + reply.wasted if reply else error.usage if error else Usage()
@@ -469,7 +473,7 @@ def _key(identity: str, request: str) -> str:
 
 def _outcome(reply: str | None, reason: str | None, detail: str | None) -> tuple[Reply | None, AgentError | None]:
     if reply is not None:
-        return _REPLY.validate_json(reply), None
+        return received(_REPLY.validate_json(reply)), None  # an earlier version left thoughts in the text
     return None, AgentError(reason or "", detail or "")
 
 

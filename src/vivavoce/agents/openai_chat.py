@@ -18,9 +18,10 @@ from pydantic import Field, model_validator
 from vivavoce.agents.called import called, with_calls
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
+from vivavoce.agents.replies import closing_tokens, received, thought_beside
 from vivavoce.errors import AgentError
 from vivavoce.files import lines_in
-from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest
+from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest, storable
 
 _log = logging.getLogger(__name__)
 _URL = "/v1/chat/completions"  # as batches name it, wherever the endpoint is
@@ -77,6 +78,9 @@ class Options(EndpointOptions):
     native_tools: bool = True
     """Offer tools in the protocol's own form; false where the server reads no calls out of its model's replies (vLLM
     without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): they are then told of in words."""
+    opens_thought: bool = False
+    """The server's chat template opens a thought in the prompt and leaves it in the content (vLLM without
+    ``--reasoning-parser``): a reply begins inside a thought, and one that never closes it has said nothing."""
     batch: BatchOptions | None = None
     """Send calls through the provider's Batch API, where it has OpenAI's; null: each by itself."""
 
@@ -102,7 +106,8 @@ class OpenAIChat:
         self.takes_tools = options.native_tools
         self.unmetered = 0
         extra = f":{digest(options.extra_body)[:16]}" if options.extra_body else ""
-        self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}"
+        opened = ":opens_thought" if options.opens_thought else ""
+        self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}{opened}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         share = options.model if options.limits == "model" else ""
         self._endpoint = Endpoint(name, options, base_url, headers, key, share)
@@ -149,7 +154,7 @@ class OpenAIChat:
         """A reply, or None where the wish for log-probabilities was rejected."""
         body = self.body(messages, sampling, seed)
         try:
-            return await self._endpoint.ask("/chat/completions", body, read, sampling.max_new_tokens)
+            return await self._endpoint.ask("/chat/completions", body, self._read, sampling.max_new_tokens)
         except AgentError as error:
             if not ("logprobs" in body and error.reason == "bad_request" and "logprob" in error.detail):
                 raise
@@ -224,7 +229,12 @@ class OpenAIChat:
         body = json.dumps(answer["body"]).encode()
         if answer["status_code"] >= 400:
             return failed_status(answer["status_code"], body, {})
-        return self._endpoint.parsed(body, read)
+        return self._endpoint.parsed(body, self._read)
+
+    def _read(self, answer: Any) -> Reply | Failed:
+        """A reply out of a chat completion, with its thought apart."""
+        reply = read(answer)
+        return received(reply, self.options.opens_thought) if isinstance(reply, Reply) else reply
 
     def _mark_unmetered(self) -> None:
         self.unmetered += 1
@@ -259,9 +269,10 @@ def read(answer: Any) -> Reply | Failed:
         if finish == "length":  # a reasoning model that thought until the end would do so again
             return Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
         return Failed("empty", f"finish_reason {finish}", True, usage=usage)
-    text = text.encode("utf-8", "replace").decode()  # half a surrogate pair is JSON, but no text that can be stored
+    text = storable(text)
     ends: dict[Any, Literal["length", "filter"]] = {"length": "length", "content_filter": "filter"}
-    return Reply(text, ends.get(finish, "stop"), usage, str(answer.get("model") or ""), _tokens(choice, text))
+    model, tokens, thought = str(answer.get("model") or ""), _tokens(choice, text), thought_beside(message)
+    return Reply(text, ends.get(finish, "stop"), usage, model, tokens, thought=thought)
 
 
 def _usage(usage: Any) -> Usage:
@@ -276,7 +287,7 @@ def _usage(usage: Any) -> Usage:
 
 
 def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
-    """The tokens of a reply; None where the endpoint gives none, or some that do not spell the text."""
+    """The tokens of a reply; None if the endpoint gives none, or some that do not end in the text."""
     try:
         content = choice["logprobs"]["content"]
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -286,9 +297,9 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
             pieces, values = pieces[:-1], values[:-1]
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
-    if "".join(pieces) != text or not all(map(math.isfinite, values)):
+    if not all(map(math.isfinite, values)):
         return None
-    return tuple(Token(piece, value) for piece, value in zip(pieces, values, strict=True))
+    return closing_tokens([Token(piece, value) for piece, value in zip(pieces, values, strict=True)], text)
 
 
 def agent(name: str, options: Options) -> OpenAIChat:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from vivavoce.agents.replies import spoken
 from vivavoce.records import Status
 
 ScoreForm = Literal["strict", "compat"]
@@ -21,7 +22,6 @@ _LAST_LINE = re.compile(rf"{_LABEL}([0-9]{{1,9}})(?:\s*/\s*([0-9]{{1,9}}))?[\s*_
 _UNREADABLE_LINE = re.compile(rf"{_LABEL}[^\[\]]*", re.IGNORECASE)
 # The top of a scale or the end of a list: "4 out of [5]", "[4]/[5]", "[1], [2], [3], [4] or [5]".
 _JOINED = re.compile(r"[\])0-9][*_]*\s*(?:[,/–—-]|,?\s*\b(?:or|and|to|of|out\s+of)\b)\s*[*_]*$", re.IGNORECASE)
-_THOUGHT = "</think>"
 
 
 class Score(NamedTuple):
@@ -41,9 +41,10 @@ def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest
     ``compat``: the released reading. Of the last brackets, or of the whole text where there are none, the last digits;
     in brackets with a slash the whole number before it. What cannot be read is 0 there, thus ``out_of_range``.
     """
+    text = spoken(text)
     if form == "compat":
         return on_scale(_released(text), lowest, highest)
-    text = text.rpartition(_THOUGHT)[2].rstrip()
+    text = text.rstrip()
     line = text[text.rfind("\n") + 1 :]
     said = _LAST_LINE.fullmatch(line) or (None if _UNREADABLE_LINE.fullmatch(line) else _last_bracketed(text))
     if said is None or (said[2] is not None and float(said[2]) != highest):

@@ -10,9 +10,20 @@ from dataclasses import replace
 from vivavoce.agents import Agent
 from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
-from vivavoce.environments.environment import Action, Demonstrator, Ended, Environment, Episode, Guide, Step, Tool
+from vivavoce.agents.replies import received
+from vivavoce.environments.environment import (
+    Action,
+    Demonstrator,
+    Ended,
+    Environment,
+    Episode,
+    Guide,
+    Observation,
+    Step,
+    Tool,
+)
 from vivavoce.environments.words import offering
-from vivavoce.records import Message, Reply, Sampling, Status, ToolCall, digest, seed_of
+from vivavoce.records import Message, Reply, Sampling, Status, ToolCall, all_storable, digest, seed_of
 
 
 async def play(
@@ -73,7 +84,7 @@ async def _acted(
     act: Callable[[Sequence[Message], int], Awaitable[Action | Ended]],
 ) -> Episode:
     """One episode of whoever says, from what was said so far and the step, what is done next, or why nothing is."""
-    first = await environment.reset(task, seed)
+    first = _storable(await environment.reset(task, seed))
     said, steps = list(first.messages), list[Step]()
     ended: Ended = "done" if first.done else "turns"
     for index in range(0 if first.done else environment.limits.turns):
@@ -82,7 +93,7 @@ async def _acted(
         if isinstance(action, str):
             ended = action
             break
-        seen = await environment.step(action)
+        seen = _storable(await environment.step(action))
         steps.append(Step(action, seen, state, best))
         said += [{"role": "assistant", "content": action.text}, *seen.messages]
         if seen.done:
@@ -91,11 +102,18 @@ async def _acted(
     return Episode(environment.name, task, seed, who, first.messages, tuple(steps), ended, environment.succeeded())
 
 
-def read(reply: Reply, tools: Sequence[Tool]) -> Action:
-    """The action that a reply is: its calls as :mod:`vivavoce.agents.call_text` reads them.
+def _storable(seen: Observation) -> Observation:
+    """What a world shows, as text that can be stored: a tool may return half a surrogate pair."""
+    return replace(seen, messages=tuple(all_storable([dict(message) for message in seen.messages])))
 
-    Where one of the calls cannot be read or made, none is, and ``malformed`` says why.
+
+def read(reply: Reply, tools: Sequence[Tool]) -> Action:
+    """The action that a reply is: its calls as :mod:`vivavoce.agents.call_text` reads them, and its words.
+
+    What the agent only thought is no part of the action. If one of the calls cannot be read or made, none is, and
+    ``malformed`` says why.
     """
+    reply = received(reply)
     status: Status = "truncated" if reply.finish == "length" else "ok"
     known = {tool.name: tool for tool in tools}
     try:

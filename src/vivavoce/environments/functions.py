@@ -23,10 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from vivavoce.environments.environment import Action, Limits, Observation, Tool, ToolCall
-from vivavoce.records import Message
+from vivavoce.records import Message, all_storable
 
 World = TypeVar("World")
 _ARGUMENT = re.compile(r"^    (\w+):\s*(.*)$")
@@ -74,7 +74,12 @@ class Toolbox(Generic[World]):
             result = self.call(world, call)
         except (ValueError, LookupError, ArithmeticError) as error:
             return f"Error: {error}"
-        return result if isinstance(result, str) else to_json(result).decode()
+        if isinstance(result, str):
+            return result
+        try:
+            return to_json(result).decode()
+        except PydanticSerializationError:  # half a surrogate pair
+            return to_json(all_storable(to_jsonable_python(result))).decode()
 
 
 class Functions(Generic[World]):

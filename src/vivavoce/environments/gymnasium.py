@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vivavoce.agents.replies import spoken
 from vivavoce.environments.environment import Action, Limits, Observation, Tool
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.records import Message, seed_of
@@ -83,9 +84,10 @@ class Gymnasium:
     async def step(self, action: Action) -> Observation:
         """Act, once for each call, until it is over."""
         if not self._actions:
-            if not self._env.action_space.contains(action.text):
+            said = spoken(action.text)
+            if not self._env.action_space.contains(said):
                 return _said("user", f"Error: that is no action; what can be said is {self._env.action_space}")
-            return _said("user", self._acted(action.text), self._over)
+            return _said("user", self._acted(said), self._over)
         if action.malformed or not action.calls:
             return _said("tool" if action.malformed else "user", f"Error: {action.malformed or 'call act'}")
         seen = list[Message]()

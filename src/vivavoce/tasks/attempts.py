@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vivavoce.agents.replies import spoken
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem
 from vivavoce.tasks.grading import GRADERS, GraderName
@@ -117,7 +118,7 @@ def _attempt(agent: str, value: Mapping[str, Any], row: Row, fields: Fields) -> 
         raise DataError(f"the attempt of {agent!r} has no text in {fields.text!r}", row.where)
     if not (correct is None or isinstance(correct, bool)):
         raise DataError(f"the flag {fields.correct!r} of {agent!r} is {correct!r}, not true or false", row.where)
-    return Attempt(agent, text, correct)
+    return Attempt(agent, spoken(text), correct)
 
 
 class Disagreement(NamedTuple):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.agents.call_text import FORMAT, read_calls, write_call
+from vivavoce.agents.replies import spoken
 from vivavoce.environments.bfcl.documents import json_schema
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, ToolCall
@@ -88,11 +89,15 @@ class Calls(Benchmark):
     def grade(self, problem: Problem, text: str) -> Grade:
         """Whether the calls in the reply are those that are wanted; ``reason`` says what is wrong."""
         case = self._case(problem)
+        if not spoken(text).strip():
+            return Grade(None, False, "no_answer", "nothing is said")
         try:
             calls = read_calls(text)
         except ValueError as error:
             return Grade(None, False, "no_answer", str(error))
         said = "\n".join(map(write_call, calls)) or _NONE
+        if not calls and not case.wanted and (form := _other_form(spoken(text), case.functions)):
+            return Grade(None, False, "no_answer", f"a call in another form: {form}")
         if case.wanted is None:
             wrong = "" if calls else "nothing is called"
         else:
@@ -119,6 +124,21 @@ class Calls(Benchmark):
             for split in ("train", "test"):
                 self._every(split)
         return self.cases[problem.question]
+
+
+_TAGS = re.compile(r"<function[=_]|\[TOOL_CALLS\]|<\|python_tag\|>|<\|?tool_calls?(?:_begin)?\|?>|<｜tool▁call")
+
+
+def _other_form(said: str, functions: Sequence[Mapping[str, Any]]) -> str:
+    """What in a reply looks like a call in a form that was not asked for; empty if nothing does."""
+    if tag := _TAGS.search(said):
+        return tag[0]
+    for name in {spelling for f in functions for spelling in (f["name"], f["name"].replace(".", "_"))}:
+        json_call = re.search(rf'"name"\s*:\s*"{re.escape(name)}"\s*,\s*"(?:arguments|parameters)"', said)
+        python_call = re.search(rf"^[ \t`]*\[?{re.escape(name)}\(.*\)\]?[ \t`]*$", said, re.MULTILINE)
+        if found := json_call or python_call:
+            return found[0].strip()
+    return ""
 
 
 def _mutations(functions: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from vivavoce.agents.replies import spoken
 from vivavoce.records import Grade
 from vivavoce.tasks import answers, mathematics
 
@@ -45,7 +46,6 @@ _NAMED = re.compile(
 _LETTER_LABEL = re.compile(r"^[ \t*_]*A:[*_]{0,3}(?=[ \t])")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
 _LONGEST_BOX = 1000
-_THOUGHT = "</think>"
 _TAIL = 100_000
 """Characters from the end that are looked at where no marker stands."""
 
@@ -53,10 +53,10 @@ _TAIL = 100_000
 def stated(text: str) -> str | None:
     """What the reply marks as its final answer: the rest of the line after the last marker, or the inside of the box.
 
-    None where no marker stands in the reply, an empty string where nothing follows the last one. What a reasoning
-    model wrote inside ``<think>`` is not part of the reply.
+    None where no marker stands in the reply, an empty string where nothing follows the last one. What a model only
+    thought is not part of the reply (:mod:`vivavoce.agents.replies`).
     """
-    text = text.rpartition(_THOUGHT)[2]
+    text = spoken(text)
     begin, end = max(_last_label(text), _last_hashes(text))
     box = deque(_BOX.finditer(text, max(begin, 0)), maxlen=1)
     if box:
@@ -152,7 +152,7 @@ class Grader:
         said = stated(text)
         if said is not None:
             return self.canonical(said)
-        text = text.rpartition(_THOUGHT)[2]
+        text = spoken(text)
         last = _last_line(text)[-1000:]
         named = [match.end() for match in _NAMED.finditer(last)]
         if self.name == "number" and not named:  # the form of GSM8K's published model solutions

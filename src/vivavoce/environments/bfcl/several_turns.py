@@ -16,6 +16,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from vivavoce.agents.call_text import write_call
+from vivavoce.agents.replies import spoken
 from vivavoce.environments.bfcl.conversations import Conversation
 from vivavoce.environments.bfcl.service import called, judged, states_of
 from vivavoce.environments.environment import Action, Limits, Observation
@@ -79,7 +80,7 @@ class SeveralTurns:
         if action.malformed or action.calls:
             answers = [f"Error: {action.malformed}"] if action.malformed else [*map(self._answer, action.calls)]
             return Observation(tuple(map(_tool, answers)), done=self._taken >= self._most)
-        self._judge()
+        self._judge(spoken(action.text))
         return self._next()
 
     def state(self) -> Any:
@@ -129,7 +130,7 @@ class SeveralTurns:
         self._results.append(result := called(self._services, call))
         return to_json(result).decode()
 
-    def _judge(self) -> None:
+    def _judge(self, words: str) -> None:
         outcome = self.outcomes(self._talk)[self._turn]
         calls = self._talk.turns[self._turn].expected
         off = [
@@ -139,6 +140,8 @@ class SeveralTurns:
         ]
         if calls and not self._called:
             off.append("nothing was called")
+        if not calls and not words.strip():  # a thought that was cut off says of nothing that it is missing
+            off.append("nothing was said")
         left = list(self._results)
         for call, result in zip(calls, outcome.results, strict=True):
             if result in left:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.agents.call_text import write_call
+from vivavoce.agents.replies import spoken
 from vivavoce.environments.environment import Action, Limits, Observation, ToolCall
 from vivavoce.environments.functions import Toolbox
 from vivavoce.environments.tau2.domain import Domain
@@ -93,7 +94,7 @@ class Tau2:
             self._made += action.calls
             self._transferred |= any(call.name == _TRANSFER for call in action.calls)
             return Observation(answers)
-        self._talk.append({"role": "assistant", "content": action.text})
+        self._talk.append({"role": "assistant", "content": spoken(action.text)})
         if not self._transferred:
             return await self._heard()
         self._over = True

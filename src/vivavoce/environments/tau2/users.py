@@ -79,7 +79,10 @@ class PlayedUser:
         self._agent, self._journal, self._sampling = agent, journal, sampling or Sampling(temperature=0.0)
 
     async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
-        """What the model says; from :data:`_END` on it is not heard."""
+        """What the model says; from :data:`_END` on it is not heard, and neither is what it only thought.
+
+        A customer who thinks and says nothing has not hung up: that is a failed call.
+        """
         messages: list[Message] = [
             {"role": "system", "content": f"{_PLAYED}\n{_told(scenario)}"},
             {"role": "user", "content": "Hello, how can I help you?"},
@@ -98,6 +101,8 @@ class PlayedUser:
         if answered.reply is None:
             raise answered.error or AgentError("server", "no reply and no reason")
         text, end, _ = answered.reply.text.partition(_END)
+        if not text.strip() and not end and answered.reply.thought:
+            raise AgentError("empty", "the customer thought until their words were used up")
         return Said(text.strip(), bool(end))
 
 

@@ -1,0 +1,355 @@
+"""What of a model's reply is said, and what is only thought.
+
+Every reply passes :func:`received` before the journal writes it, so that one rule holds for every backend: the thought
+goes to ``Reply.thought``, and ``Reply.text`` is what follows it. Graders, peers, critics, customers, environments and
+training rows read the text alone; the thought stays in the journal. Marks that are known::
+
+    <think> … </think>      and <thinking>, <thought>, <seed:think>, ◁think▷       DeepSeek, Qwen, Gemini, Seed, Kimi
+    [THINK] … [/THINK]                                                              Mistral
+    <|channel>thought … <channel|>                                                  Gemma
+    <|channel|>analysis<|message|> … <|end|> … <|channel|>final<|message|>          GPT-OSS
+    <|START_THINKING|> … <|END_THINKING|>, <|inner_prefix|> … <|inner_suffix|>      Cohere, Apertus
+
+A mark inside a call, a fenced block or a text in quotes is part of what is said: a program may print ``</think>``.
+Everything else is read with caution: a thought that is never closed reaches to the end of the reply, and a thought that
+is closed but was never opened begins with it, because some chat templates open it in the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from vivavoce.agents.fences import blocks
+from vivavoce.records import Reply, Token, storable
+
+_PAIRS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+)
+_HINT = re.compile(r"<(?:[|｜]|/?(?:seed:)?th|/s>|end_of|eos>|turn\||channel\|)")
+"""What nearly all marks begin with: most replies hold none, and are not looked at closely."""
+_HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>")
+CALL = "<tool_call>"
+"""How a call begins, as :mod:`vivavoce.agents.call_text` writes it."""
+
+
+def _any_of(marks: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+
+
+_OPEN, _CLOSE = _any_of(pair[0] for pair in _PAIRS), _any_of(pair[1] for pair in _PAIRS)
+_MARK = re.compile(rf"(?P<open>(?:{_OPEN})(?:(?<=<\|channel>)thought\b)?)|(?P<close>{_CLOSE})")
+LITERALS = tuple(mark for pair in _PAIRS for mark in pair)
+"""All marks that open or close a thought, but for GPT-OSS's."""
+_OPENED = re.compile(rf"(?:{_OPEN}|<\|channel>thought|<\|channel\|>analysis<\|message\|>)\s*\Z")
+_HEADER = re.compile(r"(?:<\|start\|>[^<>|]*)?<\|channel\|>(?P<channel>\w+)[^|]*(?:<\|constrain\|>[^|]*)?<\|message\|>")
+_BOUNDARY = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+# GPT-OSS's channels where a server has dropped the marks around their names.
+_BARE = re.compile(r"\s*analysis(?=[A-Z])(?![A-Za-z]*\s*[=.(:\[])(?P<thought>.*?)(?:assistantfinal|\Z)", re.DOTALL)
+
+_ENDS = (
+    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end_of_turn|>", "<end_of_turn>",
+    "<|end|>", "<|return|>", "<turn|>", "<eos>", "</s>", "<|endofturn|>", "<|END_OF_TURN_TOKEN|>",
+    "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>", "<|role_end|>",
+)  # fmt: skip
+"""What chat templates end a turn with. A server that lets one through has not said it."""
+_STARTS = (
+    "<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>", "<|start|>", "<|user|>", "<｜User｜>",
+    "[INST]", "<|START_OF_TURN_TOKEN|>", "<|begin_of_text|>",
+)  # fmt: skip
+_ENDED = re.compile(rf"(?P<end>{_any_of(_ENDS)})\s*(?:\Z|(?:{_any_of(_ENDS + _STARTS)}))")
+
+_LONG = re.compile(r"(\"\"\"|''').*?\1", re.DOTALL)
+_QUOTED = re.compile(
+    r"(?P<ticks>`{1,2})(?!`).*?(?<!`)(?P=ticks)(?!`)|\"(?:\\.|[^\"\\])*\"|(?<!\w)[rbfuRBFU]{0,2}'(?:\\.|[^'\\])*'(?!\w)"
+)
+_GAP = re.compile(r"(?:[ \t]*\n)+|[ \t]+")
+_ALONE = re.compile(r"[ \t]*(?:\n|\Z)")
+
+
+class Parted(NamedTuple):
+    """A reply in two."""
+
+    text: str
+    """What is said."""
+    thought: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Where the text stands in what was parted: beginnings and ends of its pieces, in order."""
+
+
+def received(reply: Reply, opened: bool = False) -> Reply:
+    """A reply as everybody is to see it: text that can be stored, with its thought apart. Twice is the same as once.
+
+    A backend that was told the thought apart has put it into ``thought`` already. ``opened`` says that the prompt opens
+    the thought, so that a reply that never closes it is nothing but thought.
+    """
+    text, told = storable(reply.text), reply.thought
+    cut = parted(text, False if told else opened or None)
+    thought = storable("\n\n".join(filter(None, (told, cut.thought))))
+    tokens = None if reply.tokens is None else _tokens(reply.tokens, text, cut)
+    model = storable(reply.model)
+    if (cut.text, thought, tokens, model) == (reply.text, told, reply.tokens, reply.model):
+        return reply
+    return replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model)
+
+
+def spoken(text: str) -> str:
+    """What of a reply is said: the reply without what its author only thought, and without marks that end a turn."""
+    return parted(text).text
+
+
+def parted(text: str, opened: bool | None = None) -> Parted:
+    """Part a reply into what is said and what is thought.
+
+    Args:
+        text: The reply as the model wrote it.
+        opened: Whether the reply begins inside a thought because its prompt opens one. None: nobody knows, and a
+            thought that is closed but not opened is taken for one. False: it does not, and such a mark is text.
+    """
+    if not opened and not (_HINT.search(text) or "THINK]" in text or "◁" in text):
+        if text.lstrip().startswith("analysis") and (bare := _BARE.match(text)):
+            return _joined(text, [(bare.end(), len(text))], [bare.span("thought")])
+        return Parted(text, "", _all(text))
+    if opened or any(mark in text for mark in LITERALS):
+        kept, thoughts = _by_marks(text, opened)
+    elif "<|message|>" in text and _HEADER.match(text.lstrip()):
+        kept, thoughts = _by_channels(text, "final")
+    else:
+        kept, thoughts = [(0, len(text))], []
+    if opened and "<|message|>" in text:
+        kept, thoughts = _by_channels(text, "analysis")
+    kept = _ended(text, kept)
+    return _joined(text, kept, thoughts) if thoughts or kept != [(0, len(text))] else Parted(text, "", _all(text))
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends by opening a thought, so that the reply begins inside it."""
+    return _OPENED.search(prompt[-200:]) is not None
+
+
+def in_chunks(content: Sequence[Any]) -> tuple[str, str]:
+    """What is said and what is thought in content that an endpoint gives as a list of chunks.
+
+    Raises TypeError for a chunk that is neither text nor thought, LookupError for one without its text.
+    """
+    said, thought = list[str](), list[str]()
+    for chunk in content:
+        if isinstance(chunk, str):
+            said.append(chunk)
+        elif (kind := chunk["type"]) in ("text", "output_text"):
+            said.append(chunk["text"])
+        elif kind in ("thinking", "reasoning", "reasoning_text", "summary_text"):
+            inside = next((chunk[key] for key in ("thinking", "reasoning", "text", "summary") if key in chunk), "")
+            thought.append(inside if isinstance(inside, str) else "".join(in_chunks(inside or ())))
+        elif kind not in ("redacted_thinking", "reference"):
+            raise TypeError(f"a chunk of type {kind!r}")
+    return "".join(said), "".join(thought)
+
+
+def thought_beside(message: Mapping[str, Any]) -> str:
+    """The thought that an endpoint of the OpenAI protocol gives beside a message's content; empty if it gives none."""
+    for field in ("reasoning_content", "reasoning", "thinking"):
+        told = message.get(field)
+        if isinstance(told, str) and told:
+            return told
+    details = message.get("reasoning_details")
+    parts = [d.get("text") or d.get("summary") for d in details if isinstance(d, dict)] if details else []
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def closing_tokens(tokens: Sequence[Token], text: str) -> tuple[Token, ...] | None:
+    """The last of the tokens, which spell ``text``; None if they do not. What came before them was thought."""
+    whole = "".join(token.text for token in tokens)
+    if not whole.endswith(text):
+        return None
+    if whole == text:
+        return tuple(tokens)
+    return _cut(tokens, [(len(whole) - len(text), len(whole))])
+
+
+def kept_special(vocabulary: Iterable[str]) -> frozenset[str]:
+    """Those of a tokenizer's special tokens that mark thoughts, and so are to be read rather than dropped."""
+    known = frozenset(vocabulary)
+    marks = {mark for pair in _PAIRS for mark in pair}
+    return known & (marks | set(_HARMONY) if "<|channel|>" in known else marks)
+
+
+def json_end(text: str, at: int) -> int | None:
+    """Where the JSON value ends that begins at ``at``, white space before it skipped; None if none does."""
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    try:
+        return DECODER.raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+DECODER = json.JSONDecoder(strict=False)
+"""Reads JSON as models write it: a text may hold a line feed as it is."""
+
+
+def _all(text: str) -> tuple[tuple[int, int], ...]:
+    return ((0, len(text)),)
+
+
+def _joined(text: str, kept: Sequence[tuple[int, int]], thoughts: Sequence[tuple[int, int]]) -> Parted:
+    spans = tuple((a, b) for a, b in kept if b > a)
+    thought = "\n\n".join(filter(None, (text[a:b].strip() for a, b in thoughts)))
+    return Parted("".join(text[a:b] for a, b in spans), thought, spans)
+
+
+def _behind(text: str, at: int) -> int:
+    """Where what is said begins behind a thought: not at the space between, but at a line's own indentation."""
+    gap = _GAP.match(text, at)
+    return gap.end() if gap else at
+
+
+Spans = list[tuple[int, int]]
+
+
+def _by_marks(text: str, opened: bool | None) -> tuple[Spans, Spans]:
+    """What is kept and what is thought, by marks that open and close."""
+    marks = list(_MARK.finditer(text))
+    shields = _shields(text, marks)
+    kept, thoughts = Spans(), Spans()
+    start, inside = 0, bool(opened)
+    for n, mark in enumerate(marks):
+        shield = _shield(shields, mark.start())
+        if inside:
+            # the thought may hold half a block, so that its end seems to stand in one
+            if mark["close"] and (shield is None or not _closed_later(marks[n + 1 :], shields)):
+                thoughts.append((start, mark.start()))
+                start, inside = _behind(text, mark.end()), False
+        elif mark["open"]:
+            first = not text[start : mark.start()].strip() and not kept
+            line = not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip()
+            if shield is None and (first or line or _closed_later(marks[n + 1 :], shields)):
+                if not first:
+                    kept.append((start, mark.start()))
+                start, inside = mark.end(), True
+        elif opened is None and (shield is None or _ends_a_half(text, mark, marks[:n], shield)):
+            begin = kept[0][0] if kept else start
+            thoughts = [*(t for t in thoughts if t[1] <= begin), (begin, mark.start())]
+            kept, start = Spans(), _behind(text, mark.end())
+        elif not text[start : mark.start()].strip() and not kept and shield is None:
+            start = _behind(text, mark.end())  # the end of a thought that was told apart
+    if inside:
+        thoughts.append((start, len(text)))
+    else:
+        kept.append((start, len(text)))
+    return kept, thoughts
+
+
+def _closed_later(marks: Sequence[re.Match[str]], shields: Spans) -> bool:
+    return any(mark["close"] and _shield(shields, mark.start()) is None for mark in marks)
+
+
+def _ends_a_half(text: str, mark: re.Match[str], before: Sequence[re.Match[str]], shield: tuple[int, int]) -> bool:
+    """Whether a mark in a fenced block ends a thought in which the block was left open: it has a line of its own."""
+    own = not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip() and _ALONE.match(text, mark.end())
+    fenced = any(block.start == shield[0] for block in blocks(text))
+    return bool(own and fenced) and not any(m["open"] and m.start() > shield[0] for m in before)
+
+
+def _by_channels(text: str, channel: str) -> tuple[Spans, Spans]:
+    """What is kept and what is thought, by GPT-OSS's channels; ``channel`` is the one that the text begins in."""
+    kept, thoughts, at = Spans(), Spans(), 0
+    while True:
+        boundary = _BOUNDARY.search(text, at)
+        end = boundary.start() if boundary else len(text)
+        if text[at:end].strip():
+            (thoughts if channel == "analysis" else kept).append((at, end))
+        if boundary is None:
+            return kept, thoughts
+        header = _HEADER.search(text, end)
+        if header is None:
+            return kept, thoughts
+        at, channel = header.end(), header["channel"]
+
+
+def _ended(text: str, kept: Spans) -> Spans:
+    """What is kept, up to a mark that ends the turn, if nothing or another turn follows it."""
+    if not any(mark in text for mark in _ENDS):
+        return kept
+    for n, (start, end) in enumerate(kept):
+        for mark in _ENDED.finditer(text, start, end):
+            said = text[start : mark.start()].rstrip()
+            if mark["end"] == "</s>" and "<s>" in said:  # a text that is struck through
+                continue
+            if mark.end() < end and _shield(_shields(text, [mark]), mark.start()) is not None:
+                continue
+            return [*kept[:n], (start, start + len(said))]
+    return kept
+
+
+def _shield(shields: Spans, at: int) -> tuple[int, int] | None:
+    return next(((a, b) for a, b in shields if a <= at < b), None)
+
+
+def _shields(text: str, marks: Sequence[re.Match[str]]) -> Spans:
+    """Where marks are text: in calls, in fenced blocks, and in quotes on their own line or in long strings."""
+    found, at = Spans(), 0
+    while (at := text.find(CALL, at)) >= 0:
+        end = json_end(text, at + len(CALL))
+        if end is not None:
+            found.append((at, end))
+        at = end or at + len(CALL)
+    if "```" in text or "~~~" in text:
+        found += [(b.start, b.end) for b in blocks(text) if _shield(found, b.start) is None]
+    if '"""' in text or "'''" in text:
+        found += [long.span() for long in _LONG.finditer(text) if _shield(found, long.start()) is None]
+    quotes = Spans()
+    for mark in marks:
+        if _shield(found, mark.start()) is None:
+            start, end = text.rfind("\n", 0, mark.start()) + 1, text.find("\n", mark.end())
+            start = max([start, *(b for _, b in found if b <= mark.start())])
+            quotes += [q.span() for q in _QUOTED.finditer(text, start, end if end >= 0 else len(text))]
+    return found + quotes
+
+
+def _tokens(tokens: Sequence[Token], text: str, cut: Parted) -> tuple[Token, ...] | None:
+    """The tokens of what is said; None if they do not spell the reply."""
+    tokens = [t if (kept := storable(t.text)) is t.text else Token(kept, t.logprob) for t in tokens]
+    if "".join(token.text for token in tokens) != text:
+        return None
+    return tuple(tokens) if cut.spans == _all(text) else _cut(tokens, cut.spans)
+
+
+def _cut(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> tuple[Token, ...]:
+    """The tokens of these pieces of the text; one that reaches over an edge keeps what lies inside."""
+    found, at = list[Token](), 0
+    for token in tokens:
+        end = at + len(token.text)
+        inside = [token.text[max(a - at, 0) : b - at] for a, b in spans if a < max(end, at + 1) and b > at]
+        if inside:
+            found.append(Token("".join(inside), token.logprob))
+        at = end
+    return tuple(found)
+
+
+__all__ = [
+    "CALL",
+    "DECODER",
+    "LITERALS",
+    "Parted",
+    "closing_tokens",
+    "in_chunks",
+    "json_end",
+    "kept_special",
+    "opens_thought",
+    "parted",
+    "received",
+    "spoken",
+    "thought_beside",
+]
