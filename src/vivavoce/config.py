@@ -239,7 +239,10 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     where = _Lines(root, path)
     if "method" not in values:
         raise RecipeError("key `method` is missing", str(path), f"use one of {', '.join(plugins.names('methods'))}")
-    model: type[Recipe] = plugins.load("methods", str(values["method"]), where(("method",))).Options
+    model = plugins.load("methods", str(values["method"]), where(("method",))).Options
+    if not issubclass(model, Recipe):
+        do = "write `from vivavoce.config import Recipe` and `class Options(Recipe)`"
+        raise RecipeError("`Options` of a method is no Recipe", str(values["method"]), do)
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:

@@ -108,7 +108,11 @@ def told_once() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and (told := error.subgroup(UserError)):
-            error = told.exceptions[0]
-        raise error from None
+        raise the_one(group) from None
+
+
+def the_one(error: BaseException) -> BaseException:
+    """The error inside a group that the user should hear of: one that the user can mend, else the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = (error.subgroup(UserError) or error).exceptions[0]
+    return error

@@ -44,13 +44,14 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark, which is left out.
+    """The text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark, which is left out. Lines end in a
+    line feed, whatever ended them in the file.
 
     Raises DataError, with the line, if it is in neither.
     """
     with opened(path) as file:
         data = file.read()
-    return decoded(data, str(path))
+    return decoded(data, str(path)).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decoded(data: bytes, where: str) -> str:

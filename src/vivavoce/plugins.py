@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,21 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from vivavoce.errors import RecipeError
+from vivavoce.errors import RecipeError, UserError
 from vivavoce.records import digest
 
 M = TypeVar("M", bound=BaseModel)
 _MAKER = {"agents": "agent", "tasks": "task", "methods": "distill"}
 """Room to the function that its modules define."""
+_NEEDED = {
+    "agents": {"agent": "def agent(name, options)"},
+    "tasks": {"task": "def task(options)"},
+    "methods": {"distill": "async def distill(recipe, run)", "plan": "def plan(recipe, measured=None)"},
+}
+"""What a user's file has to define, as it is called; for what else a method may have, see its modules."""
+_OPTIONS = {"agents": "BaseModel", "tasks": "BaseModel", "methods": "Recipe"}
+_OWN = "vivavoce_file_"
+"""How the modules begin that are files of the user's."""
 
 
 def names(room: str) -> list[str]:
@@ -36,19 +46,12 @@ def names(room: str) -> list[str]:
 def load(room: str, name: str, where: str) -> ModuleType:
     """The module ``name`` of a room: a known name, or a path to a Python file (relative to the working directory).
 
-    A Python file is executed: open only what you trust. Raises RecipeError, naming ``where`` it was asked for, where
-    there is no such module or file, or the file lacks what the room needs.
+    A Python file is executed: open only what you trust. Raises RecipeError, naming ``where`` it was asked for, if there
+    is no such module or file; with the file and its line if it fails on import or lacks what the room needs.
     """
-    kind = _MAKER[room]
     if name.endswith(".py"):
         module = load_file(name, where)
-        options = getattr(module, "Options", None)
-        if not (isinstance(options, type) and issubclass(options, BaseModel) and callable(getattr(module, kind, None))):
-            raise RecipeError(
-                f"the file defines no pydantic model `Options` or no function `{kind}`",
-                name,
-                f"write `class Options(BaseModel)` and `def {kind}(…)`; see the modules of vivavoce",
-            )
+        _check_made(room, module, name)
         return module
     known = names(room)
     if name not in known:
@@ -60,13 +63,71 @@ def load(room: str, name: str, where: str) -> ModuleType:
     return importlib.import_module(f"vivavoce.{room}.{name}")
 
 
+def _check_made(room: str, module: ModuleType, file: str) -> None:
+    """Raise RecipeError if a user's file lacks what its room needs."""
+    options = getattr(module, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        missing = [name for name in _NEEDED[room] if not callable(getattr(module, name, None))]
+        what = "the file defines no pydantic model `Options`" + "".join(f", no function `{name}`" for name in missing)
+        do = f"write `class Options({_OPTIONS[room]})`, with a field for each key that it takes"
+        raise RecipeError(what, file, do)
+    for name, form in _NEEDED[room].items():
+        need_function(module, name, form, file)
+
+
+def need_function(module: ModuleType, name: str, form: str, file: str) -> None:
+    """Raise RecipeError if a user's file has no function ``name`` that is called as ``form`` is written."""
+    made = getattr(module, name, None)
+    if not callable(made):
+        what, room = f"the file defines no function `{name}`", "methods" if "recipe" in form else "tasks or agents"
+        raise RecipeError(what, file, f"write `{form}`; see the modules of vivavoce in {room}")
+    need_call(made, form.count(",") + 1, form, file)
+    if form.startswith("async") and not inspect.iscoroutinefunction(made):
+        raise RecipeError(f"`{name}` is not async", place_of(made, file), f"write `{form}`")
+
+
+def need_call(made: Any, count: int, form: str, file: str) -> None:
+    """Raise RecipeError if a function of a user's file does not take ``count`` arguments."""
+    try:
+        inspect.signature(made).bind(*range(count))
+    except TypeError as e:
+        what = f"`{made.__name__}` does not take what it is called with: {e}"
+        raise RecipeError(what, place_of(made, file), f"write `{form}`") from e
+
+
+def place_of(made: Any, file: str) -> str:
+    """File and line of a function of a user's file."""
+    code = getattr(inspect.unwrap(made), "__code__", None)
+    return f"{file}:{code.co_firstlineno}" if code is not None else file
+
+
+def need_members(made: Any, members: Sequence[str], function: Any, file: str) -> None:
+    """Raise RecipeError if what ``function`` of a user's file returned lacks one of ``members``."""
+    if missing := [name for name in members if not hasattr(made, name)]:
+        what = f"the {type(made).__name__} that `{function.__name__}` returned has no {', '.join(missing)}"
+        raise RecipeError(what, place_of(function, file), f"give it {', '.join(members)}")
+
+
+def replace_methods(made: object, methods: Mapping[str, Any]) -> None:
+    """Put ``methods`` before those of an object's own class, if that is a class of a user's file."""
+    kind = type(made)
+    if is_own(kind.__module__):
+        checked = type(kind.__name__, (kind,), {"__slots__": (), "__module__": kind.__module__, **methods})
+        object.__setattr__(made, "__class__", checked)  # a frozen dataclass refuses the plain form
+
+
+def is_own(module: str) -> bool:
+    """Whether a module of this name is a file of the user's."""
+    return module.startswith(_OWN)
+
+
 def load_file(path: str | Path, where: str) -> ModuleType:
     """Import the Python file at ``path``. Raises RecipeError where there is none, or it is not Python."""
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"there is no file {path}", where, f"it is looked for in {Path.cwd()}")
     # one module for one content, so that a file that was edited is not answered from the last import
-    name = f"vivavoce_file_{digest([str(path.resolve()), path.read_text('utf-8')])[:12]}"
+    name = f"{_OWN}{digest([str(path.resolve()), path.read_bytes().hex()])[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -76,13 +137,45 @@ def load_file(path: str | Path, where: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pydantic look their module up by name
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as e:
-        del sys.modules[name]
-        raise RecipeError(f"the file is not Python: {e.msg}", f"{path}:{e.lineno}", "correct it") from e
-    except BaseException:
+    except BaseException as e:
         del sys.modules[name]  # a half-made module must not be found by the next import
-        raise
+        if isinstance(e, UserError) or not isinstance(e, Exception):
+            raise
+        if isinstance(e, SyntaxError):  # of the file, or of one that it imports
+            at = _shown(Path(e.filename or path))
+            raise RecipeError(f"the file is not Python: {e.msg}", f"{at}:{e.lineno}", "correct it") from e
+        line = own_line(e)
+        raise RecipeError(f"the file cannot be imported: {_said(e)}", line or str(path), "correct it") from e
     return module
+
+
+def own_line(error: BaseException) -> str:
+    """The line of a user's file that ``error`` came out of last: ``mine.py:12, in grade``; empty if there is none."""
+    at, trace = "", error.__traceback__
+    while trace is not None:
+        if is_own(trace.tb_frame.f_globals.get("__name__", "")):
+            code = trace.tb_frame.f_code
+            where = "" if code.co_name == "<module>" else f", in {code.co_name}"
+            at = f"{_shown(Path(code.co_filename))}:{trace.tb_lineno}{where}"
+        trace = trace.tb_next
+    return at
+
+
+def _shown(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+def _said(error: BaseException) -> str:
+    """The kind of an error and what it says."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def own_error(error: BaseException) -> RecipeError | None:
+    """An error that came out of a user's own file, told like one of the recipe; None if no own file took part."""
+    line = own_line(error)
+    do = "correct it there; `viva --traceback …` shows how it was called"
+    return RecipeError(_said(error), line, do) if line else None
 
 
 def check(options: type[M], values: Mapping[str, Any], where: str) -> M:

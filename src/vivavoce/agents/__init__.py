@@ -56,7 +56,12 @@ def open_agent(name: str, backend: str, options: Mapping[str, Any]) -> Agent:
     """
     where = f"agent {name!r}"
     module = plugins.load("agents", backend, where)
-    return module.agent(name, plugins.check(module.Options, options, f"{where}, backend {backend}"))
+    made = module.agent(name, plugins.check(module.Options, options, f"{where}, backend {backend}"))
+    if plugins.is_own(module.__name__):
+        from vivavoce.agents.own import check_own
+
+        check_own(made, module, backend)
+    return made
 
 
 __all__ = ["Agent", "open_agent", "takes_tools"]

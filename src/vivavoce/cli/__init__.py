@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import traceback
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ import typer
 from vivavoce import __version__
 from vivavoce.cli import benchmarks, material, runs, training
 from vivavoce.cli.shared import PLAIN
-from vivavoce.errors import UserError
+from vivavoce.errors import DataError, UserError, the_one
 
 app = typer.Typer(
     name="viva",
@@ -32,16 +34,47 @@ app.add_typer(material.review_app, name="review")
 
 
 def main() -> None:
-    """Entry point: errors that the user can mend are told in three lines and end with code 2, a cap with code 3."""
+    """Entry point: errors that the user can mend are told in three lines and end with code 2, a cap with code 3.
+
+    So are errors in the user's own tasks, backends, methods and prompts, with file and line, and files that cannot be
+    written. ``--traceback`` shows how each came about.
+    """
     try:
         app()
-    except UserError as e:
-        typer.echo(f"error: {e}", err=True)
-        raise SystemExit(e.exit_code) from None
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             typer.echo("stopped. What was done is kept: the same command goes on from here.", err=True)
         raise
+    except Exception as e:  # noqa: BLE001 - the last place at which an error can be told
+        error = the_one(e)
+        told = _told(error)
+        if told is None:
+            raise error from None
+        if _shown["traceback"]:
+            traceback.print_exception(error)
+        typer.echo(f"error: {told}", err=True)
+        raise SystemExit(told.exit_code) from None
+
+
+def _told(error: BaseException) -> UserError | None:
+    """The error as the user is told of it; None if it is a fault of vivavoce, of which a traceback tells more."""
+    if isinstance(error, UserError):
+        return error
+    from vivavoce.plugins import own_error
+
+    if (own := own_error(error)) is not None:
+        return own
+    if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+        do = (
+            "free some room, or choose another folder"
+            if error.errno == errno.ENOSPC
+            else "check the path and its rights"
+        )
+        return DataError(error.strerror or str(error), str(error.filename or ""), do)
+    return None
+
+
+_shown = {"traceback": False}
 
 
 def _version(wanted: bool) -> None:
@@ -50,10 +83,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _traceback(wanted: bool) -> None:
+    _shown["traceback"] = wanted
+
+
 @app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", callback=_traceback, help="Show where in the code an error came about.")
     ] = False,
 ) -> None:
     pass

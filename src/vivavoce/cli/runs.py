@@ -10,7 +10,7 @@ import typer
 
 from vivavoce.cli.shared import AsJson, Overrides, RecipePath, RunPath, recipe_of
 from vivavoce.cli.tables import print_table, short, spanned
-from vivavoce.errors import BudgetReached, DataError
+from vivavoce.errors import BudgetReached, DataError, RecipeError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
@@ -49,12 +49,24 @@ def run(
             opened.note(stopped=stopped)
             _say_missing(stopped, loaded.currency, path)
             raise
+        _need_results(found, method, loaded.method)
         opened.note(stopped=None)
         found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
         opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         write_report(path)
     typer.echo(table(found))
     say(f"report: {path / 'report.html'}")
+
+
+def _need_results(found: Any, method: Any, file: str) -> None:
+    """Raise RecipeError if a user's own method returned something else than results."""
+    from vivavoce import plugins
+
+    lacks = {"task", "n", "arms", "paired"} - (found.keys() if isinstance(found, dict) else set())
+    if lacks and plugins.is_own(method.__name__):
+        what = f"`distill` returned no results: {', '.join(sorted(lacks))} are missing"
+        do = "return what `Session.results` gives, as methods/debate_reflect.py does"
+        raise RecipeError(what, plugins.place_of(method.distill, file), do)
 
 
 def _say_missing(stopped: dict[str, Any], currency: str, path: Path) -> None:
@@ -96,6 +108,7 @@ def plan(
     method = plugins.load("methods", loaded.method, "method")
     if pilot:
         from_ = out or Path("runs") / loaded.name
+        plugins.need_function(method, "pilot", "async def pilot(recipe, run, questions)", loaded.method)
         _pilot(loaded, method, pilot, from_)
     planned = method.plan(loaded, measured_run(from_) if from_ else None)
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")

@@ -18,14 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from vivavoce.debate.scores import Score, ScoreForm, read_score
-from vivavoce.errors import RecipeError
+from vivavoce.debate.template_check import VALUES, line_in_template, unknown_value
+from vivavoce.errors import DataError, RecipeError
+from vivavoce.files import text_of
+from vivavoce.plugins import mistake, near
 from vivavoce.records import Message
 
 Ask = Literal[
@@ -62,15 +65,22 @@ class _Reading(BaseModel):
     lowest: float = 0.0
     highest: float = 100.0
 
+    @field_validator("pattern")
+    @classmethod
+    def _finds_one_text(cls, pattern: str) -> str:
+        if _compiled(pattern).groups > 1:
+            raise ValueError("the pattern has several groups: write (?:…) for those that are not the number")
+        return pattern
+
     def of(self, text: str, bounded: bool = True) -> float | None:
         """The last number that the pattern finds, scaled to 0..1; None where there is none.
 
         ``bounded`` gives None for a number out of range, too.
         """
         found = re.findall(self.pattern, text)
-        if not found:
+        value = _number(found[-1]) if found else None
+        if value is None:
             return None
-        value = float(found[-1])
         if bounded and not self.lowest <= value <= self.highest:
             return None
         return (value - self.lowest) / (self.highest - self.lowest)
@@ -83,6 +93,27 @@ class _SetFile(BaseModel):
     untaught: list[str] = []
     never: list[str] = []
     as_end: list[str] = []
+
+    @field_validator("untaught")
+    @classmethod
+    def _are_patterns(cls, patterns: list[str]) -> list[str]:
+        for pattern in patterns:
+            _compiled(pattern)
+        return patterns
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as e:
+        raise ValueError(f"{pattern!r} is no regular expression: {e}") from e
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 class PromptSet:
@@ -97,24 +128,44 @@ class PromptSet:
             keep_trailing_newline=False,
             autoescape=False,
         )
+        do = f"a set holds set.yaml and {', '.join(f'{a}.md' for a in DEBATE)}"
+        self._env, at = env, folder / "set.yaml"
         try:
-            self._file = _SetFile.model_validate(yaml.safe_load((folder / "set.yaml").read_text("utf-8")) or {})
-            self._text = {p.stem: p.read_text("utf-8") for p in sorted(folder.glob("*.md"))}
-            self._templates = {
-                a: [(role, env.from_string(body)) for role, body in _parts(t)] for a, t in self._text.items()
-            }
-        except (OSError, ValidationError, yaml.YAMLError, jinja2.TemplateError) as e:
-            raise RecipeError(
-                f"prompt set cannot be read: {e}",
-                str(folder),
-                f"a set holds set.yaml and {', '.join(f'{a}.md' for a in DEBATE)}",
-            ) from e
+            self._file = _SetFile.model_validate(yaml.safe_load(text_of(at)) or {})
+            self._text = {p.stem: text_of(p) for p in sorted(folder.glob("*.md"))}
+        except DataError as e:
+            raise RecipeError(f"prompt set cannot be read: {e.what}", e.where, do) from e
+        except ValidationError as e:
+            said = "; ".join(mistake(one, list(_SetFile.model_fields)) for one in e.errors(include_url=False))
+            raise RecipeError(f"prompt set cannot be read: {said}", str(at), "see general/set.yaml") from e
+        except yaml.YAMLError as e:
+            raise RecipeError(f"prompt set cannot be read: not YAML: {e}", str(at), "quote patterns") from e
+        self._parts = {ask: _parts(text, folder / f"{ask}.md") for ask, text in self._text.items()}
+        self._templates = {
+            ask: [(part.role, self._compiled(ask, part)) for part in parts] for ask, parts in self._parts.items()
+        }
         self._untaught = [re.compile(p) for p in self._file.untaught]
 
+    def _compiled(self, ask: str, part: _Part) -> jinja2.Template:
+        try:
+            return self._env.from_string(part.text)
+        except jinja2.TemplateSyntaxError as e:
+            raise self._wrong(ask, part, e.lineno, f"no template: {e.message}", "correct it; it is Jinja") from e
+
+    def _wrong(self, ask: str, part: _Part, line: int, what: str, do: str) -> RecipeError:
+        return RecipeError(what, f"{self.folder / ask}.md:{part.line + line - 1}", do)
+
     def need(self, asks: Sequence[Ask]) -> None:
-        """Raise RecipeError where a template is missing that a method will ask for."""
+        """Raise RecipeError if a template is missing that a method will ask for, or uses a value that it is not
+        given."""
         if missing := [f"{a}.md" for a in asks if a not in self._templates]:
             raise RecipeError(f"the prompt set has no {', '.join(missing)}", str(self.folder), "write it; see general/")
+        for ask in asks:
+            for part in self._parts[ask]:
+                if (unknown := unknown_value(self._env, part.text, ask)) is not None:
+                    name, line = unknown
+                    what = f"the template uses `{name}`, which it is not given{near(name, sorted(VALUES[ask]))}"
+                    raise self._wrong(ask, part, line, what, f"it may use {', '.join(sorted(VALUES[ask]))}")
 
     @property
     def silent(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -127,8 +178,20 @@ class PromptSet:
         return [*self._text.values(), self._file.model_dump_json()]
 
     def render(self, ask: Ask, **values: Any) -> list[Message]:
-        """The messages of one call."""
-        return [{"role": role, "content": template.render(**values).strip()} for role, template in self._templates[ask]]
+        """The messages of one call. Raises RecipeError if there is no such template, or it fails on these values."""
+        if ask not in self._templates:
+            self.need([ask])
+        return [
+            {"role": role, "content": self._rendered(ask, i, values)}
+            for i, (role, _) in enumerate(self._templates[ask])
+        ]
+
+    def _rendered(self, ask: str, at: int, values: dict[str, Any]) -> str:
+        try:
+            return self._templates[ask][at][1].render(**values).strip()
+        except Exception as e:  # a template is the user's own program, and may fail in any way
+            line, what = line_in_template(e.__traceback__), f"the template fails: {e}"
+            raise self._wrong(ask, self._parts[ask][at], line, what, "correct it; it is Jinja") from e
 
     def pose(self, ask: Ask, history: Sequence[Message], **values: Any) -> list[Message]:
         """The messages of one call; after those that an agent had, where the question is what it should do next."""
@@ -163,9 +226,9 @@ class PromptSet:
             return read_score(text, form)
         reading = self._file.score
         found = re.findall(reading.pattern, text)
-        if not found:
+        value = _number(found[-1]) if found else None
+        if value is None:
             return Score(None, "no_answer")
-        value = float(found[-1])
         fits = reading.lowest <= value <= reading.highest
         return Score(value, "ok") if fits else Score(None, "out_of_range")
 
@@ -176,10 +239,31 @@ class PromptSet:
         return text.strip()
 
 
-def _parts(text: str) -> list[tuple[str, str]]:
-    """``(role, template)`` of each message; cut before rendering, so that no question can start a message."""
-    cut = re.split(r"^--- (system|user)[ \t]*\n", text, flags=re.MULTILINE)
-    return list(zip(cut[1::2], cut[2::2], strict=True))
+class _Part(NamedTuple):
+    """The template of one message, and the line of its file at which it begins."""
+
+    role: str
+    text: str
+    line: int
+
+
+def _parts(text: str, file: Path) -> list[_Part]:
+    """The templates of a file's messages; cut before rendering, so that no question can start a message.
+
+    Raises RecipeError for a file without messages, and for text before the first.
+    """
+    marks = list(re.finditer(r"^--- (system|user)[ \t]*\n", text, flags=re.MULTILINE))
+    before = re.sub(
+        r"\{#.*?#\}", "", text[: marks[0].start()] if marks else text, flags=re.DOTALL
+    )  # comments are text of nobody
+    if before.strip() or not marks:
+        what = "the template has no message" if not marks else "there is text before the first message"
+        raise RecipeError(what, f"{file}:1", "begin it with a line `--- user` or `--- system`")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [
+        _Part(mark[1], text[mark.end() : end], text.count("\n", 0, mark.end()) + 1)
+        for mark, end in zip(marks, ends, strict=True)
+    ]
 
 
 @cache

@@ -61,7 +61,12 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
     task read its input here already and found it wrong.
     """
     module = plugins.load("tasks", name, "task.name")
-    return module.task(plugins.check(module.Options, options, f"task {name}"))
+    made = module.task(plugins.check(module.Options, options, f"task {name}"))
+    if plugins.is_own(module.__name__):
+        from vivavoce.tasks.own import check_own
+
+        check_own(made, module, name)
+    return made
 
 
 __all__ = ["Task", "grade_of", "open_task"]
