@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,6 +21,14 @@ from vivavoce.records import Sampling
 M = TypeVar("M", bound=BaseModel)
 _OURS = ("hf_local", "scripted")
 """Backends that nobody sends a bill for."""
+
+
+class Misplaced(ValueError):
+    """A mistake that a validator of a whole recipe found, and the key under which it stands."""
+
+    def __init__(self, what: str, *loc: str | int) -> None:
+        super().__init__(what)
+        self.loc = loc
 
 
 class AgentSpec(BaseModel):
@@ -114,6 +122,11 @@ class Recipe(BaseModel):
         ge=1,
         description="students at work at once: in training, each in a process of its own, or answering",
     )
+    pairs: Literal["all"] | list[tuple[str, str]] = Field(
+        default=[],
+        description="arms to test against each other beside those that the method compares: pairs of names, or all; "
+        "p-values are corrected for all of them together",
+    )
     currency: str = Field(default="USD", description="how money is called; a label")
     budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
 
@@ -121,6 +134,11 @@ class Recipe(BaseModel):
     def rules(self) -> Rules:
         """The rules by which students are asked; a method has its own."""
         return DebateRules()
+
+    @property
+    def compared(self) -> list[str]:
+        """The names of all arms that sit the test."""
+        return ["student"]
 
     @property
     def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
@@ -151,6 +169,17 @@ class Recipe(BaseModel):
                     f"money is capped, but `{agent.name}` has no price: give it `price: {{prompt: …, completion: …}}` "
                     "for a million tokens; 0 for a server of your own"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_arms(self) -> Recipe:
+        known = self.compared
+        for i, (a, b) in enumerate(self.pairs if self.pairs != "all" else ()):
+            for name in (a, b):
+                if name not in known:
+                    raise Misplaced(f"no arm is called `{name}`{plugins.near(name, known)}", "pairs", i)
+            if a == b:
+                raise Misplaced(f"`{a}` cannot be tested against itself", "pairs", i)
         return self
 
     @field_validator("teachers")
@@ -246,9 +275,18 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:
-        raise _mistakes([(tuple(p["loc"]), p) for p in e.errors(include_url=False)], model, where) from None
+        raise _mistakes(_placed(e), model, where) from None
     _check_options(recipe, where)
     return recipe
+
+
+def _placed(error: ValidationError, below: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
+    """Each mistake with the place of its key, in a recipe that stands ``below`` a key."""
+    found = []
+    for problem in error.errors(include_url=False):
+        place = getattr(problem.get("ctx", {}).get("error"), "loc", ())
+        found.append(((*below, *problem["loc"], *place), problem))
+    return found
 
 
 def _check_options(recipe: Recipe, where: _Lines) -> None:

@@ -8,13 +8,15 @@ from pydantic import ValidationError
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.debate.review import ReviewRules
 from vivavoce.methods import opd_arms
-from vivavoce.methods.review_arms import STANDARD, Arm, wanted
+from vivavoce.methods.review_arms import STANDARD, ReviewArm, wanted
 
 TEACHERS = ["ada", "bob", "cyd"]
 
 
-def named(*names: str, own: dict[str, Arm] | None = None, **review: object) -> dict[str, Arm]:
-    return wanted(names, own or {}, TEACHERS, ReviewRules.model_validate(review))
+def named(*names: str, own: dict[str, ReviewArm] | None = None, **review: object) -> dict[str, ReviewArm]:
+    listed = wanted(names, own or {}, TEACHERS, ReviewRules.model_validate(review))
+    assert all(name == one.name for name, one in listed.items())
+    return {name: one.how for name, one in listed.items()}
 
 
 def test_leave_out_is_an_arm_for_each_teacher_without_its_texts_and_its_reviews() -> None:
@@ -45,11 +47,11 @@ def test_keys_of_an_arm_are_changed_after_its_name_and_nothing_else_is() -> None
 
 
 def test_a_change_to_a_pattern_is_made_to_each_of_its_arms_and_own_arms_can_be_changed_too() -> None:
-    arms = named("judge@alpha=0", "mine@exams=3", own={"mine": Arm(fresh=True)})
+    arms = named("judge@alpha=0", "mine@exams=3", own={"mine": ReviewArm(fresh=True)})
     assert {name: arm.alpha for name, arm in arms.items()} == {
         "judge:ada@alpha=0": 0, "judge:bob@alpha=0": 0, "judge:cyd@alpha=0": 0, "mine@exams=3": None,
     }  # fmt: skip
-    assert arms["mine@exams=3"] == Arm(fresh=True, exams=3)
+    assert arms["mine@exams=3"] == ReviewArm(fresh=True, exams=3)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_every_method_has_the_same_syntax() -> None:
     assert list(arms) == [
         "debate_opd@tau=0.1,rounds=2", "reverse_kl@objective.beta=0.3", "opd:ada", "opd:bob", "opd:cyd",
     ]  # fmt: skip
-    changed, kl, *_ = arms.values()
+    changed, kl, *_ = (one.how for one in arms.values())
     assert isinstance(changed, opd_arms.OnPolicyArm)
     assert isinstance(kl, opd_arms.OnPolicyArm)
     assert (changed.tau, changed.rounds) == (0.1, 2)

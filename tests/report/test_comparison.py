@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.report.whole_run import judged_rows, some_results
 
+from vivavoce.evaluate.arms import Arm
 from vivavoce.evaluate.examine import Judged
 from vivavoce.evaluate.table import results
 from vivavoce.records import Usage
@@ -31,7 +32,7 @@ def small() -> dict:
         "debate_reflect": {0: judged_rows(50, 0.7, 3), 1: judged_rows(50, 0.5, 4)},
     }
     pairs = [("student", "debate_reflect"), ("vote:majority", "debate_reflect"), ("student", "student")]
-    return results("sums", arms, pairs, 12.5)
+    return results("sums", arms, pairs, 12.5, {"vote:majority": Arm("vote:majority", "committee")})
 
 
 def test_the_table_is_as_it_was() -> None:

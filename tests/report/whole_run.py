@@ -14,6 +14,7 @@ import yaml
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError
+from vivavoce.evaluate.arms import Arm
 from vivavoce.evaluate.examine import Judged
 from vivavoce.evaluate.table import results
 from vivavoce.files import file_name
@@ -220,6 +221,18 @@ ARMS = {
     "vote:confidence": 0.73,
     "vote:debate": 0.8,
 }
+
+
+def what_it_is(name: str) -> Arm:
+    """The facts of an arm of :data:`ARMS`."""
+    kind, _, who = name.partition(":")
+    if kind == "single" or name == "multi_teacher":
+        return Arm(name, material="drafts", teacher=who or None)
+    if kind in ("teacher", "vote"):
+        return Arm(name, "debate" if who == "debate" else "committee")
+    return Arm(name, material="" if name == "student" else "debate")
+
+
 PAIRS = [
     ("single:ben", "debate_reflect_sft"),
     *((a, "debate_reflect") for a in ("student", "single:ben", "multi_teacher", "debate_reflect_sft", "sft_continued")),
@@ -245,7 +258,8 @@ def some_results(n: int = 400, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, An
         }
         for i, (arm, accuracy) in enumerate(ARMS.items())
     }
-    return results("schoolhouse", arms, PAIRS, 754.2, best_single="single:ben")
+    facts = {arm: what_it_is(arm) for arm in ARMS}
+    return results("schoolhouse", arms, PAIRS, 754.2, facts, best_single="single:ben")
 
 
 def curve(folder: Path, seed: int, dpo: bool) -> None:

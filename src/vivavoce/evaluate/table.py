@@ -6,20 +6,23 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.evaluate.examine import Judged
 from vivavoce.stats import mcnemar, mean_sd, wilson
 
-Arms = Mapping[str, Mapping[int, Sequence[Judged]]]
+Tested = Mapping[str, Mapping[int, Sequence[Judged]]]
 """Arm name to training seed to its judged test questions; an arm that was not trained has the one seed 0."""
 
 
-def results(task: str, arms: Arms, pairs: Sequence[tuple[str, str]], wall_s: float, **facts: Any) -> dict[str, Any]:
+def results(
+    task: str, tested: Tested, pairs: Sequence[Pair], wall_s: float, arms: Mapping[str, Arm] = {}, **facts: Any
+) -> dict[str, Any]:
     """What ``results.json`` holds: the comparison on the task, and facts about the run."""
-    return {**compared(task, arms, pairs), "wall_s": round(wall_s, 1), **facts}
+    return {**compared(task, tested, pairs, arms), "wall_s": round(wall_s, 1), **facts}
 
 
-def compared(task: str, arms: Arms, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Arms on one set of test questions.
+def compared(task: str, tested: Tested, pairs: Sequence[Pair], arms: Mapping[str, Arm] = {}) -> dict[str, Any]:
+    """Arms on one set of test questions. ``arms`` say what each is; one that is not there is a student.
 
     An arm's headline figures are those of its first seed, so that its interval and the paired tests are about one
     model on one set of questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a
@@ -27,17 +30,20 @@ def compared(task: str, arms: Arms, pairs: Sequence[tuple[str, str]]) -> dict[st
     against the other on the same questions: on the first seed, and on each seed that both arms have. ``repaired`` is
     the share of what the first got wrong that the second gets right, ``regressed`` the share of what the first got
     right that the second gets wrong: a student that learns from its mistakes alone may forget the rest. Each is None
-    where there is nothing to take a share of.
+    where there is nothing to take a share of. ``untested`` are those of ``pairs`` of which an arm was not tested, for
+    want of rows to learn from: p-values are corrected for them too, for they were planned.
     """
+    there = [(a, b) for a, b in pairs if a in tested and b in tested]
     return {
         "task": task,
-        "n": len(next(iter(next(iter(arms.values())).values()))),
-        "arms": [_arm(name, seeds) for name, seeds in arms.items()],
-        "paired": [_pair(a, b, arms[a], arms[b]) for a, b in pairs if a in arms and b in arms],
+        "n": len(next(iter(next(iter(tested.values())).values()))),
+        "arms": [_arm(arms.get(name) or Arm(name), seeds) for name, seeds in tested.items()],
+        "paired": [_pair(a, b, tested[a], tested[b]) for a, b in there],
+        "untested": [[a, b] for a, b in pairs if (a, b) not in there],
     }
 
 
-def _arm(name: str, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
+def _arm(arm: Arm, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
     first = next(iter(seeds.values()))
     right, n = _right(first), len(first)
     interval = wilson(right, n)
@@ -48,7 +54,7 @@ def _arm(name: str, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
     for j in first:
         groups[j.group].append(j)
     return {
-        "name": name,
+        **arm.facts(),
         "right": right,
         "n": n,
         "accuracy": right / n,

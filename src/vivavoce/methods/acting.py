@@ -20,10 +20,11 @@ from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import Judged
 from vivavoce.files import file_name
 from vivavoce.graph import Graph
+from vivavoce.methods.asking import kept_rows
 from vivavoce.methods.distilling import DistilSession
+from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opad_arms import StepArm
 from vivavoce.methods.opd_arms import Debaters
-from vivavoce.methods.session import Trained
 from vivavoce.progress import say
 from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
 from vivavoce.run import Run
@@ -39,8 +40,15 @@ _DEEPEST = 12
 class ActingSession(DistilSession):
     """A session whose student acts in the task's environment. Opened and closed as a Session is."""
 
-    def __init__(self, recipe: Recipe, run: Run, rules: ActionRules, user: AgentSpec | None = None) -> None:
-        super().__init__(recipe, run, rules)
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        rules: ActionRules,
+        user: AgentSpec | None = None,
+        start: Trained | None = None,
+    ) -> None:
+        super().__init__(recipe, run, rules, start)
         self._user, tasks = user, (self.task, *self.also.values())
         for task in tasks:
             self._acting(task)
@@ -82,26 +90,28 @@ class ActingSession(DistilSession):
         """Let a student act in every problem's environment once; kept from before where nothing changed."""
         folder, fingerprint = model
         asked = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
-        depends = [*asked, self._acting(task).environment().limits.turns, self._heard(task), self._redo]
-        path = self.run.path / "episodes" / f"{file_name(stage)}-{digest(depends[:-1])[:12]}.jsonl"
-        if (kept := self.run.kept_rows(path, depends, Episode)) is not None:
-            return kept
-        agent, gate = self._agent(self.recipe.student, model=str(folder)), asyncio.Semaphore(self.recipe.in_flight)
-        with self.run.counting(f"episodes of {stage}", len(problems)) as advance:
+        depends = [*asked, self._acting(task).environment().limits.turns, self._heard(task)]
+        path = self.run.path / "episodes" / f"{file_name(stage)}-{digest(depends)[:12]}.jsonl"
 
-            async def one(problem: Problem) -> Episode:
-                async with gate:
-                    world = for_agent(self._world(task), agent)
-                    episode = await play(world, agent, problem.id, seed, sampling, self.run.journal)
-                advance()
-                return episode
+        async def ask() -> list[Episode]:
+            agent = self._agents.another(self.recipe.student, model=str(folder))
+            gate = asyncio.Semaphore(self.recipe.in_flight)
+            with self.run.counting(f"episodes of {stage}", len(problems)) as advance:
 
-            played = list(await asyncio.gather(*map(one, problems)))
-        await agent.aclose()
-        if failed := sum(e.ended == "no_action" for e in played):
-            say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed plays on)")
-        self.run.keep_rows(path, depends, played)
-        return played
+                async def one(problem: Problem) -> Episode:
+                    async with gate:
+                        world = for_agent(self._world(task), agent)
+                        episode = await play(world, agent, problem.id, seed, sampling, self.run.journal)
+                    advance()
+                    return episode
+
+                played = list(await asyncio.gather(*map(one, problems)))
+            await agent.aclose()
+            if failed := sum(map(_cut_off, played)):
+                say(f"{failed} episodes ended because a call failed for good (viva run --retry-failed plays on)")
+            return played
+
+        return list(await kept_rows(self.run, path, depends, Episode, _cut_off, ask))
 
     async def references(self, problems: Sequence[Problem], seed: int) -> list[Episode]:
         """The environment's own episodes, as the student would read them. Raises RecipeError where it shows none."""
@@ -129,7 +139,8 @@ class ActingSession(DistilSession):
 
         As in an episode, what was cut off or has no words is no example.
         """
-        agent, gate = self._agent(self.recipe.student, model=str(model[0])), asyncio.Semaphore(self.recipe.in_flight)
+        agent = self._agents.another(self.recipe.student, model=str(model[0]))
+        gate = asyncio.Semaphore(self.recipe.in_flight)
         drawn = offering(sampling, self._acting(self.task).environment(), agent)
         with self.run.counting(f"actions of {stage}", len(seen)) as advance:
 
@@ -219,10 +230,15 @@ class ActingSession(DistilSession):
         return found
 
 
+def _cut_off(episode: Episode) -> bool:
+    """Whether a call failed for good that would have been its next action."""
+    return episode.ended == "no_action"
+
+
 def _judged(problem: Problem, episode: Episode) -> Judged:
     usage = sum((s.action.usage for s in episode.steps), Usage())
     text = "\n".join(m["content"] for m, mine in episode.masked() if mine)
-    status = "error" if episode.ended == "no_action" else "ok"
+    status = "error" if _cut_off(episode) else "ok"
     return Judged(problem.id, problem.group, text, episode.ended, episode.success, status, usage)
 
 

@@ -1,46 +1,107 @@
-"""Arms by name: what the methods share that compare several ways to learn from one set of texts."""
+"""Arms as a recipe lists them: by name, by pattern, changed after ``@``; the same way for every method."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from vivavoce.config import override
+from vivavoce.config import Misplaced, override
 from vivavoce.errors import RecipeError
+from vivavoce.evaluate.arms import Arm, Material
+from vivavoce.train.gate import together
 
 A = TypeVar("A", bound=BaseModel)
+T = TypeVar("T")
+
+
+class OfEach(NamedTuple, Generic[A]):
+    """What a pattern stands for: one arm for each teacher, called ``label:TEACHER``."""
+
+    label: str
+    arms: Mapping[str, A]
+
+
+@dataclass(frozen=True)
+class Listed(Generic[A]):
+    """An arm that a recipe lists, and ``how`` it is trained."""
+
+    name: str
+    base: str
+    teacher: str | None
+    changes: str
+    how: A
+
+    @property
+    def plain(self) -> str:
+        """What it is made of, if nothing was changed; else empty."""
+        return "" if self.changes else self.base
+
+    def arm(self, method: str, material: Material, start: str | None = None) -> Arm:
+        """What it is in a comparison."""
+        return Arm(self.name, "student", self.base, self.teacher, self.changes, material, method, start)
 
 
 def by_name(
-    names: Sequence[str], own: Mapping[str, A], standard: Mapping[str, A], each: Mapping[str, Mapping[str, A]]
-) -> dict[str, A]:
+    names: Sequence[str], own: Mapping[str, A], standard: Mapping[str, A], each: Mapping[str, OfEach[A]]
+) -> dict[str, Listed[A]]:
     """The arms that ``names`` stand for: a pattern of ``each`` for all of its arms; one of those, the user's own, or a
     standard one for itself.
 
     ``name@key=value,key=value`` changes keys of the arm, or of every arm of a pattern; ``key.sub=value`` reaches into
-    a section that the arm has. Raises ValueError for a name, or a key of an arm, that there is not.
+    a section that the arm has. Raises ValueError if there is no such name, or no such key of an arm.
     """
-    single = {name: arm for pattern in each.values() for name, arm in pattern.items()}
-    known = {name: {name: arm} for name, arm in {**standard, **own, **single}.items()} | dict(each)
-    arms: dict[str, A] = {}
-    for name in names:
+    known: dict[str, list[Listed[A]]] = {
+        name: [Listed(name, name, None, "", how)] for name, how in {**standard, **own}.items()
+    }
+    for pattern, (label, hows) in each.items():
+        made = [Listed(f"{label}:{teacher}", pattern, teacher, "", how) for teacher, how in hows.items()]
+        known |= {one.name: [one] for one in made} | {pattern: made}
+    found: dict[str, Listed[A]] = {}
+    for i, name in enumerate(names):
         base, at, changes = name.partition("@")
         if base not in known:
-            raise ValueError(f"unknown arm `{base}`; there are {', '.join([*each, *standard, *own])}")
-        arms |= {f"{n}{at}{changes}": _changed(arm, changes) if at else arm for n, arm in known[base].items()}
-    return arms
+            raise Misplaced(f"unknown arm `{base}`; there are {', '.join([*each, *standard, *own])}", "arms", i)
+        for one in known[base]:
+            how = _changed(one.how, changes, i) if at else one.how
+            found[f"{one.name}{at}{changes}"] = Listed(f"{one.name}{at}{changes}", one.base, one.teacher, changes, how)
+    return found
 
 
-def _changed(arm: A, changes: str) -> A:
+async def after_what_they_need(
+    needs: Mapping[str, Collection[str]],
+    do: Callable[[str, Mapping[str, T]], Awaitable[T]],
+    then: Callable[[str, T], Awaitable[object]],
+) -> dict[str, T]:
+    """``do`` something for every name, all at the same time, but each when what it needs is done; what came of each.
+
+    What may wait, ``then``, is done when those that need a name are done too: they are what others wait for.
+    """
+    done: dict[str, asyncio.Future[T]] = {name: asyncio.get_running_loop().create_future() for name in needs}
+
+    async def one(name: str) -> T:
+        made = await do(name, {before: await done[before] for before in needs[name]})
+        done[name].set_result(made)
+        for other, before in needs.items():
+            if name in before:
+                await done[other]
+        await then(name, made)
+        return made
+
+    return dict(zip(needs, await together(*map(one, needs)), strict=True))
+
+
+def _changed(arm: A, changes: str, place: int) -> A:
     values = arm.model_dump()
     for change in changes.split(","):
         try:
             override(values, change, f"@{changes}")
         except RecipeError as e:
-            raise ValueError(f"`@{changes}`: {e.what}") from None
+            raise Misplaced(f"`@{changes}`: {e.what}", "arms", place) from None
     return type(arm).model_validate(values)
 
 
-__all__ = ["by_name"]
+__all__ = ["Listed", "OfEach", "after_what_they_need", "by_name"]

@@ -7,16 +7,20 @@ arms, students, seeds and objectives; beside the method, from the same recipe, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import StateRules
+from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.graph import Stored
-from vivavoce.methods.distilling import DistilRecipe, DistilSession
+from vivavoce.methods.arms import Listed
+from vivavoce.methods.distilling import DistilRecipe, DistilSession, main_arm, usual_pairs
+from vivavoce.methods.learnt import Learnt
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opd_arms import Arm, ImitationArm, OnPolicyArm, wanted
+from vivavoce.methods.opd_arms import DistilArm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicySettings
@@ -53,61 +57,76 @@ class Options(DistilRecipe):
         return self.debate
 
     @property
-    def wanted(self) -> dict[str, Arm]:
+    def wanted(self) -> dict[str, Listed[DistilArm]]:
         """The arms by name."""
         return wanted(self.arms, dict(self.own_arms), [s.name for s in self.seated])
 
+    @property
+    def compared(self) -> list[str]:
+        return [*(["untrained"] if self.warm else []), "student", *self.wanted]
+
     @model_validator(mode="after")
     def _arms_exist(self) -> Options:
-        for name, arm in self.wanted.items():
+        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             if isinstance(arm, ImitationArm) and arm.seconds_of is not None and arm.seconds_of not in self.wanted:
                 raise ValueError(f"arm `{name}` takes as long as `{arm.seconds_of}`, which is not among the arms")
         return self
 
 
+async def learn(s: DistilSession, recipe: Options) -> Learnt:
+    """Debates on states, a warm start, every arm."""
+    s.seat(recipe.seated)
+    problems, start = s.task.problems("train"), s.start
+    graphs: dict[tuple[str, ...] | None, Stored] = {None: await s.debate(problems)}
+    facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
+    students, began, arms = {"student": start}, "student", {"student": Arm("student")}
+    if recipe.warm is not None:
+        rows = s.imitate("warm", recipe.warm.learn, graphs[None][: recipe.warm.questions])
+        students = {"untrained": start} | await s.train({"student": (start, rows, recipe.warm.sft)})
+        warmed = Arm("student", material=recipe.warm.learn.material, method=recipe.method)
+        start, began, arms = students["student"], "untrained", {"untrained": Arm("untrained"), "student": warmed}
+
+    ways = {name: one.how for name, one in recipe.wanted.items()}
+    plans = {}
+    for name, way in ways.items():
+        if isinstance(way, ImitationArm):
+            plans[name] = (start, s.imitate(name, way, graphs[None]), s.as_many(recipe.sft, recipe.opd))
+            continue
+        table = way.table
+        if way.sees_action:
+            seen = {seed: await s.debate(problems, table, (start, seed)) for seed in recipe.seeds}
+            made = {k: s.supervise(f"{name}-{k}", way, g, recipe.opd) for k, g in seen.items()}
+            plans[name] = (
+                start,
+                {k: path for k, (path, _) in made.items()},
+                {k: how for k, (_, how) in made.items()},
+            )
+            continue
+        if table not in graphs:
+            graphs[table] = await s.debate(problems, table)
+        plans[name] = (start, *s.supervise(name, way, graphs[table], recipe.opd))
+    timed = {n: a.seconds_of for n, a in ways.items() if isinstance(a, ImitationArm) and a.seconds_of}
+    students |= await s.train({name: plan for name, plan in plans.items() if name not in timed})
+    for name, other in timed.items():
+        pace = await s.train({f"{name}.pace": plans[name]})
+        long = s.for_as_long(recipe.sft, pace[f"{name}.pace"], students[other])
+        students |= await s.train({name: (start, plans[name][1], long)})
+
+    before = "student" if recipe.warm else None
+    arms |= {name: one.arm(recipe.method, one.how.material, before) for name, one in recipe.wanted.items()}
+    singles = [name for name, one in recipe.wanted.items() if one.base == "opd"]
+
+    def pairs(best: str | None) -> Sequence[Pair]:
+        return usual_pairs(list(ways), singles, [a for a in ("untrained", "student") if a in arms], best)
+
+    facts |= {"supervision": s.supervision}
+    return Learnt(students, arms, pairs, singles, began, main_arm(list(ways)), lambda: facts)
+
+
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
-    """Debates on states, a warm start, every arm, tests; returns what ``results.json`` holds."""
+    """Debates on states, students, tests; returns what ``results.json`` holds."""
     async with DistilSession(recipe, run, recipe.debate) as s:
-        s.seat(recipe.seated)
-        problems, start = s.task.problems("train"), s.untrained()
-        graphs: dict[tuple[str, ...] | None, Stored] = {None: await s.debate(problems)}
-        facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
-        arms = {"student": start}
-        if recipe.warm is not None:
-            rows = s.imitate("warm", recipe.warm.learn, graphs[None][: recipe.warm.questions])
-            arms = {"untrained": start} | await s.train({"student": (start, rows, recipe.warm.sft)})
-            start = arms["student"]
-
-        plans = {}
-        for name, arm in recipe.wanted.items():
-            if isinstance(arm, ImitationArm):
-                plans[name] = (start, s.imitate(name, arm, graphs[None]), s.as_many(recipe.sft, recipe.opd))
-                continue
-            table = arm.table
-            if arm.sees_action:
-                seen = {seed: await s.debate(problems, table, (start, seed)) for seed in recipe.seeds}
-                made = {k: s.supervise(f"{name}-{k}", arm, g, recipe.opd) for k, g in seen.items()}
-                plans[name] = (
-                    start,
-                    {k: path for k, (path, _) in made.items()},
-                    {k: how for k, (_, how) in made.items()},
-                )
-                continue
-            if table not in graphs:
-                graphs[table] = await s.debate(problems, table)
-            plans[name] = (start, *s.supervise(name, arm, graphs[table], recipe.opd))
-        timed = {n: a for n, a in recipe.wanted.items() if isinstance(a, ImitationArm) and a.seconds_of}
-        arms |= await s.train({name: plan for name, plan in plans.items() if name not in timed})
-        for name, arm in timed.items():
-            pace = await s.train({f"{name}.pace": plans[name]})
-            long = s.for_as_long(recipe.sft, pace[f"{name}.pace"], arms[str(arm.seconds_of)])
-            arms |= await s.train({name: (start, plans[name][1], long)})
-
-        tested, also = await s.sit(arms), await s.also_test(arms)
-        singles = [arm for arm in tested if arm.startswith("opd:")]
-        best, pairs = s.pairs(tested, recipe.wanted, ["untrained", "student"], singles)
-        facts |= {"best_single": best, "supervision": s.supervision}
-        return s.results(tested, also, pairs, **facts)
+        return await s.results(await learn(s, recipe))
 
 
 async def value(recipe: Options, run: Run) -> dict[str, Any]:
@@ -121,12 +140,12 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with DistilSession(recipe, run, recipe.debate) as s:
         await s.debate(s.task.problems("train")[:questions])
-        await s.sit({"student": s.untrained()}, questions)
+        await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    arms = recipe.wanted.values()
+    arms = [one.how for one in recipe.wanted.values()]
     tables = {None} | {a.table for a in arms if isinstance(a, OnPolicyArm)}
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
     seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)

@@ -7,11 +7,12 @@ their drafts, where the method learns from winners), and the SFT-only student tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
 from vivavoce.config import Recipe
 from vivavoce.data.examples import examples
@@ -19,24 +20,20 @@ from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import preference_trees
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import DebateRules
+from vivavoce.errors import RecipeError
+from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.graph import Graph
-from vivavoce.methods.debating import DebateSession
+from vivavoce.methods.arms import Listed, after_what_they_need
+from vivavoce.methods.debating import DEBATED, DebateSession, committee
+from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
-from vivavoce.methods.session import Trained
+from vivavoce.methods.reflect_arms import Attempts, ReflectArm, changed, check, needed, usual, wanted
+from vivavoce.progress import say
 from vivavoce.run import Run
 from vivavoce.train.gate import together
+from vivavoce.train.jobs import Settings
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
-
-
-class Attempts(BaseModel):
-    """Our extension: after SFT the student tries the training questions again, and the trees reject what it still
-    gets wrong. Mistakes that only others make, or that it no longer makes, teach it nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    samples: int = Field(default=0, ge=0, description="answers to each training question; 0: none (paper)")
-    temperature: float = Field(default=1.0, ge=0)
 
 
 class Options(Recipe):
@@ -48,67 +45,160 @@ class Options(Recipe):
     attempts: Attempts = Attempts()
     trees: TreeRules = TreeRules()
     dpo: TreeDPOSettings = TreeDPOSettings()
+    arms: list[str] = Field(
+        default_factory=lambda data: usual(data["examples"].take if "examples" in data else "right"),
+        min_length=1,
+        description="what is trained and compared: names of methods/reflect_arms.py, or of own_arms",
+    )
+    own_arms: dict[str, ReflectArm] = Field({}, description="arms of the user's own, by name")
 
     @property
     def rules(self) -> DebateRules:
         return self.debate
 
+    @property
+    def wanted(self) -> dict[str, Listed[ReflectArm]]:
+        """The arms by name."""
+        return wanted(self.arms, self.own_arms, [t.name for t in self.teachers])
+
+    @property
+    def needed(self) -> dict[str, Listed[ReflectArm]]:
+        """The arms that are trained: those that are wanted, and those that one of them starts from."""
+        return needed(self.arms, self.own_arms, [t.name for t in self.teachers])
+
+    @property
+    def compared(self) -> list[str]:
+        return ["student", *self.wanted, *(arm.name for arm in committee(self))]
+
+    @model_validator(mode="after")
+    def _arms_can_be_had(self) -> Options:
+        there = [t.name for t in self.teachers]
+        for name, one in self.needed.items():
+            if unknown := [t for t in one.how.teachers or () if t not in there]:
+                raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
+            check(name, one.how, self)
+        return self
+
+
+async def learn(s: DebateSession, recipe: Options) -> Learnt:
+    """Debate, rows, students, trees, students. They sit their tests as they are trained."""
+    school = _School(s, recipe, await s.debate(s.task.problems("train")))
+
+    async def examined() -> dict[str, Trained]:
+        await s.sit({"student": s.start})
+        return {}
+
+    # What a student goes through is one thing after another and fills no two cores: seeds are trained side by side.
+    found = Trained.merged(await together(*map(school.teach, recipe.seeds), examined()))
+    if not found:
+        do = "were there right answers (and for trees, wrong ones too)? see `viva graph show`"
+        raise RecipeError("no arm of the run has anything to learn from", str(s.run.path / "data"), do)
+    students = {"student": s.start} | {name: found[name] for name in recipe.wanted if name in found}
+    arms = {name: one.arm(recipe.method, one.how.material, one.how.start) for name, one in recipe.wanted.items()}
+    singles = [name for name, one in recipe.wanted.items() if one.plain == "single"]
+
+    def pairs(best: str | None) -> Sequence[Pair]:
+        return _pairs(list(arms), singles, best) + [(arm.name, DEBATED) for arm in s.committee() if arm.name != DEBATED]
+
+    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=_main(list(arms)))
+
+
+def _pairs(arms: Sequence[str], singles: Sequence[str], best: str | None) -> list[Pair]:
+    """SFT against the best that there is without a debate; then everything against the method, or what stands for it.
+
+    Of the single teachers' students the ``best`` alone is compared.
+    """
+    main, rivals = _main(arms), [best, *(a for a in arms if a not in singles)]
+    drafts = [a for a in (best, "multi_teacher_vote") if a in (best, *arms) and a is not None]
+    chosen = [(a, "debate_reflect_sft") for a in drafts if "debate_reflect_sft" in arms]
+    return chosen + [(a, main) for a in ("student", *rivals) if a is not None and a != main]
+
+
+def _main(arms: Sequence[str]) -> str:
+    """The arm that the run is about."""
+    return next((a for a in ("debate_reflect", "debate_reflect_sft") if a in arms), arms[-1])
+
+
+class _School:
+    """What the arms of a run learn from: rows that all seeds share, made once, and trees of each student's own."""
+
+    def __init__(self, s: DebateSession, recipe: Options, graphs: Sequence[Graph]) -> None:
+        self.s, self.recipe, self.graphs, self.arms = s, recipe, graphs, recipe.needed
+
+    @cached_property
+    def rows(self) -> dict[str, Path]:
+        """Rows of the arms that learn answers, without those that have none."""
+        made = {name: self._right(name, one.how) for name, one in self.arms.items() if one.how.learn == "answers"}
+        return self.s.with_rows(made)
+
+    def _right(self, name: str, arm: ReflectArm) -> Path:
+        s, take = self.s, changed(self.recipe.examples, arm.examples)
+        who = [a for a in arm.teachers or s.everyone if take.include_student or a != s.student]
+        return s.rows(name, examples(self.graphs, take, who, s.rules, s.prompts, s.task))
+
+    async def teach(self, seed: int) -> dict[str, Trained]:
+        """The students of one training seed, by arm: each starts when those that it needs are there."""
+        names = {name: one.how.needs for name, one in self.arms.items()}
+        wanted = self.recipe.wanted
+
+        async def train(name: str, before: Mapping[str, Trained | None]) -> Trained | None:
+            if (lesson := await self._lesson(name, self.arms[name].how, before, seed)) is None:
+                return None
+            return (await self.s.train({name: lesson}, [seed]))[name]
+
+        async def sit(name: str, student: Trained | None) -> None:
+            if student is not None and name in wanted:
+                await self.s.sit({name: student})
+
+        found = await after_what_they_need(names, train, sit)
+        return {name: student for name, student in found.items() if student is not None}
+
+    async def _lesson(
+        self, name: str, arm: ReflectArm, before: Mapping[str, Trained | None], seed: int
+    ) -> tuple[Trained, Path, Settings] | None:
+        """From which model an arm starts, on which rows, how; None if there is nothing to learn from."""
+        start = self.s.start if arm.start is None else before[arm.start]
+        if start is None:
+            if seed == self.recipe.seeds[0]:
+                say(f"left out, for it starts from {arm.start}: {name}")
+            return None
+        if arm.learn == "answers":
+            if name not in self.rows or (how := self._steps(arm, before, seed)) is None:
+                return None
+            return start, self.rows[name], how
+        trees = await self._trees_of(name, arm, start, seed)
+        if not trees.stat().st_size:
+            say(f"left out, for want of trees of right and wrong answers: {name}, seed {seed}")
+            return None
+        return start, trees, changed(self.recipe.dpo, arm.dpo)
+
+    def _steps(self, arm: ReflectArm, before: Mapping[str, Trained | None], seed: int) -> SFTSettings | None:
+        how = changed(self.recipe.sft, arm.sft)
+        if arm.updates_of is None:
+            return how
+        if (other := before[arm.updates_of]) is None:
+            return None
+        dpo = changed(self.recipe.dpo, self.arms[arm.updates_of].how.dpo)
+        as_long = {
+            "learning_rate": dpo.learning_rate,
+            "muon": dpo.muon,
+            "max_steps": other.result(seed)["steps"],
+        }
+        return how.model_copy(update=as_long)
+
+    async def _trees_of(self, name: str, arm: ReflectArm, start: Trained, seed: int) -> Path:
+        """The trees of a student. They are kept as ``trees-SEED``, but those of an arm that has its own by its name."""
+        own = arm.start != "debate_reflect_sft" or arm.trees or arm.attempts
+        attempts = changed(self.recipe.attempts, arm.attempts)
+        tried = await self.s.attempt(self.graphs, start, seed, attempts.samples, attempts.temperature)
+        grown = preference_trees(tried, self.s.grower(changed(self.recipe.trees, arm.trees)))
+        return self.s.rows(f"{name}.trees-{seed}" if own else f"trees-{seed}", grown)
+
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
-    """Debate, rows, students, trees, students, tests; returns what ``results.json`` holds."""
+    """Debate, train, test; returns what ``results.json`` holds."""
     async with DebateSession(recipe, run, recipe.debate) as s:
-        graphs = await s.debate(s.task.problems("train"))
-
-        start = s.untrained()
-        first = recipe.examples.model_copy(update={"rounds": [0]})
-        early = first.model_copy(update={"take": "right"})
-        drafts = {f"single:{t}": ([t], early) for t in s.teachers} | {"multi_teacher": (s.teachers, early)}
-        if recipe.examples.take != "right":  # choosing pays without a debate too, and must not be credited to it
-            drafts["multi_teacher_vote"] = (s.teachers, first)
-        taught = _right(s, "debate_reflect_sft", graphs, s.everyone, recipe.examples)
-
-        async def rivals() -> dict[str, Trained]:
-            rows = s.with_rows({arm: _right(s, arm, graphs, *how) for arm, how in drafts.items()})
-            trained = await s.train({arm: (start, path, recipe.sft) for arm, path in rows.items()})
-            await s.sit({"student": start, **trained})
-            return trained
-
-        # What a student goes through is one thing after another and fills no two cores: the rest is done beside it.
-        *own, others = await together(*(_student(s, recipe, graphs, taught, k) for k in recipe.seeds), rivals())
-        arms = {"student": start} | Trained.merged([others, *own])
-
-        tested, also = await s.test(arms), await s.also_test(arms)
-        singles = [arm for arm in tested if arm.startswith("single:")]
-        best = max(singles, key=lambda arm: s.right(tested[arm]), default=None)
-        pairs = [(arm, "debate_reflect_sft") for arm in (best, "multi_teacher_vote") if arm and arm in tested]
-        before = ["student", best, "multi_teacher", "multi_teacher_vote", "debate_reflect_sft", "sft_continued"]
-        pairs += [(arm, "debate_reflect") for arm in before if arm and arm in tested]
-        without = [arm for arm in tested if arm.startswith(("teacher:", "vote:")) and arm != "vote:debate"]
-        return s.results(tested, also, pairs + [(arm, "vote:debate") for arm in without], best_single=best)
-
-
-async def _student(
-    s: DebateSession, recipe: Options, graphs: Sequence[Graph], rows: Path, seed: int
-) -> dict[str, Trained]:
-    """The students of one training seed: SFT on ``rows``, attempts, T-DPO on their trees, SFT for as long, tests."""
-    arms = await s.train({"debate_reflect_sft": (s.untrained(), rows, recipe.sft)}, [seed])
-    sft = arms["debate_reflect_sft"]
-    tried = await s.attempt(graphs, sft, seed, recipe.attempts.samples, recipe.attempts.temperature)
-    trees = s.rows(f"trees-{seed}", preference_trees(tried, s.grower(recipe.trees)))
-    arms |= await s.train({"debate_reflect": (sft, trees, recipe.dpo)}, [seed])
-    as_long = {
-        "learning_rate": recipe.dpo.learning_rate,
-        "muon": recipe.dpo.muon,
-        "max_steps": s.updates(arms["debate_reflect"], seed),
-    }
-    arms |= await s.train({"sft_continued": (sft, rows, recipe.sft.model_copy(update=as_long))}, [seed])
-    await s.sit(arms)
-    return arms
-
-
-def _right(s: DebateSession, arm: str, graphs: Sequence[Graph], agents: Sequence[str], take: ExampleRules) -> Path:
-    own = [a for a in agents if take.include_student or a != s.student]
-    return s.rows(arm, examples(graphs, take, own, s.rules, s.prompts, s.task))
+        return await s.results(await learn(s, recipe))
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
@@ -117,11 +207,12 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
         await s.debate(s.task.problems("train")[:questions])
         if recipe.test.committee:
             await s.debate_test(s.task.problems("test")[:questions])
-        await s.sit({"student": s.untrained()}, questions)
+        await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    arms = len(recipe.teachers) + 4 + (recipe.examples.take != "right")  # singles, multi_teacher, SFT, continued, full
-    trained = len(recipe.seeds) * arms
-    return plan_debate(recipe, recipe.debate, recipe.attempts.samples, 1 + trained, measured)
+    grown = [one.how for one in recipe.needed.values() if one.how.learn == "trees"]
+    tried = {(arm.start, changed(recipe.attempts, arm.attempts)) for arm in grown}
+    attempts = sum(attempts.samples for _, attempts in tried)
+    return plan_debate(recipe, recipe.debate, attempts, 1 + len(recipe.seeds) * len(recipe.wanted), measured)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from vivavoce.config import Examination
+from vivavoce.config import Examination, Recipe
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.debate.votes import VoteBy, vote
+from vivavoce.evaluate.arms import Arm
 from vivavoce.evaluate.examine import Judged, examine, judged
-from vivavoce.evaluate.table import Arms
+from vivavoce.evaluate.table import Tested
 from vivavoce.graph import Graph, Stored
-from vivavoce.methods.session import Session, Trained
+from vivavoce.methods.learnt import Trained
+from vivavoce.methods.session import Session
 from vivavoce.records import Node, Problem, node, seed_of
 
 
@@ -31,6 +33,23 @@ def test_rules(rules: DebateRules, test: Examination) -> DebateRules:
         "max_rounds": test.committee_rounds,
     }
     return rules.model_copy(update=changes)
+
+
+DRAFTS: dict[str, VoteBy] = {
+    "vote:majority": "majority",
+    "vote:most_confident": "most_confident",
+    "vote:confidence": "confidence",
+}
+"""Votes over what teachers say without each other."""
+DEBATED = "vote:debate"
+
+
+def committee(recipe: Recipe) -> list[Arm]:
+    """Those of the committee who sit the test: each teacher, votes over their drafts, and the vote after a debate."""
+    if not recipe.test.committee:
+        return []
+    teachers = [Arm(f"teacher:{t.name}", "committee", "teacher", t.name) for t in recipe.teachers]
+    return [*teachers, *(Arm(name, "committee", name) for name in DRAFTS), Arm(DEBATED, "debate", DEBATED)]
 
 
 class DebateSession(Session[DebateRules]):
@@ -129,34 +148,35 @@ class DebateSession(Session[DebateRules]):
             for g, by_sample in zip(graphs, zip(*sat, strict=True), strict=True)
         ]
 
-    async def test(self, arms: Mapping[str, Trained]) -> Arms:
+    async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Examine every model of every arm on the test questions; after them, the committee itself."""
         tested = await self.sit(arms)
         if not self.recipe.test.committee:
             return tested
         return {**tested, **self._votes(await self.debate_test(self.task.problems("test")))}
 
+    def committee(self) -> list[Arm]:
+        """Those of the committee who sit the test."""
+        return committee(self.recipe)
+
     def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
-        """The committee's answers: each teacher, votes over drafts (no debate), and the vote after the last round."""
+        """The committee's answers."""
         by: VoteBy = "probability" if all(t.logprobs for t in self.recipe.teachers) else "confidence"
         first = self.recipe.seeds[0]
-        arms = {
-            f"teacher:{t}": judged(
-                graphs, lambda g, t=t: next(iter(g.stated(0, [t])), None), lambda g, t=t: g.answers(0, [t])
-            )
-            for t in self.teachers
-        }
-        drafts: dict[str, VoteBy] = {
-            "vote:majority": "majority",
-            "vote:most_confident": "most_confident",
-            "vote:confidence": "confidence",
-        }
-        arms |= {
-            name: judged(graphs, lambda g, how=how: self._vote(g, 0, how), lambda g: g.answers(0))
-            for name, how in drafts.items()
-        }
-        arms["vote:debate"] = judged(graphs, lambda g: self._vote(g, g.rounds - 1, by), lambda g: g.answers())
-        return {name: {first: rows} for name, rows in arms.items()}
+
+        def rows(arm: Arm) -> Sequence[Judged]:
+            if arm.teacher is not None:
+                t = arm.teacher
+                return judged(graphs, lambda g: next(iter(g.stated(0, [t])), None), lambda g: g.answers(0, [t]))
+            if arm.family == "committee":
+                how = DRAFTS[arm.base]
+                return judged(graphs, lambda g: self._vote(g, 0, how), lambda g: g.answers(0))
+            return judged(graphs, lambda g: self._vote(g, g.rounds - 1, by), lambda g: g.answers())
+
+        return {arm.name: {first: rows(arm)} for arm in self.committee()}
 
     def _vote(self, graph: Graph, round: int, by: VoteBy) -> Node | None:
         return vote(self.task, graph.problem, graph.stated(round), by, self.recipe.seed)
+
+
+__all__ = ["DEBATED", "DRAFTS", "DebateSession", "committee", "test_rules"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from vivavoce.data.states import Debated, Supervised, states, winner
 from vivavoce.debate.rules import StateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.table import Arms
+from vivavoce.evaluate.arms import Pair
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.day import told
+from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
-from vivavoce.methods.session import Session, Trained
+from vivavoce.methods.session import Session
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
 from vivavoce.train.objective import OnPolicySettings, Scorer
@@ -86,7 +86,7 @@ class DistilSession(Session[StateRules]):
         stage, rules = at_table(stage, None if debaters is None else names), self.rules
         if action is not None:
             (student, seed), spec = action, self.recipe.student
-            agent = self._agent(spec, model=str(student.of(seed)[0]))
+            agent = self._agents.another(spec, model=str(student.of(seed)[0]))
             members.append(Member(agent, "student", spec.sampling()))
             stage, rules = f"{stage}-seen-{seed}", self._seen
         return await self._debated(stage, problems, rules, members)
@@ -139,6 +139,7 @@ class DistilSession(Session[StateRules]):
             "objective": settings.objective.model_validate({**settings.objective.model_dump(), **objective}),
             "never": settings.never or never,
             "as_end": settings.as_end or as_end,
+            "template": self.recipe.student.options.get("chat_template_kwargs", {}),
         }
         return settings.model_copy(update=changes)
 
@@ -214,26 +215,12 @@ class DistilSession(Session[StateRules]):
 
     def for_as_long(self, sft: SFTSettings, measured: Trained, of: Trained) -> dict[int, SFTSettings]:
         """Settings by seed that make SFT take as many seconds as ``of`` took, at the pace of the run ``measured``."""
-        pace = _told(measured.of(self.recipe.seeds[0])[0])
-        return {
-            seed: sft.model_copy(
-                update={"max_steps": max(1, round(_told(of.of(seed)[0])["seconds"] * pace["steps"] / pace["seconds"]))}
-            )
-            for seed in self.recipe.seeds
-        }
+        pace = measured.result(self.recipe.seeds[0])
 
-    # --- what is compared
+        def updates(seed: int) -> int:
+            return max(1, round(of.result(seed)["seconds"] * pace["steps"] / pace["seconds"]))
 
-    def pairs(
-        self, tested: Arms, wanted: Collection[str], starts: Sequence[str], singles: Collection[str]
-    ) -> tuple[str | None, list[tuple[str, str]]]:
-        """The best of the ``singles``, and which arms are tested against each other: the student against all that are
-        ``wanted``; then ``starts``, the best single and the others against the run's main arm."""
-        best = max(singles, key=lambda arm: self.right(tested[arm]), default=None)
-        main = "debate_opd" if "debate_opd" in tested else next(iter(wanted))
-        rivals = [*starts, best, *(a for a in wanted if a != main and a not in singles)]
-        found = [("student", arm) for arm in wanted] + [(a, main) for a in rivals if a in tested and a]
-        return best, list(dict.fromkeys(found))
+        return {seed: sft.model_copy(update={"max_steps": updates(seed)}) for seed in self.recipe.seeds}
 
     # --- what a debate is worth, before anything is trained
 
@@ -262,8 +249,17 @@ class DistilSession(Session[StateRules]):
         return {"likelihood": found, "flips": flips(graphs), "confidence": stated(graphs)}
 
 
-def _told(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "train_result.json").read_text("utf-8"))
+def usual_pairs(wanted: Sequence[str], singles: Sequence[str], starts: Sequence[str], best: str | None) -> list[Pair]:
+    """The arms that a method of distillation tests against each other: the student against all that are ``wanted``;
+    then ``starts``, the ``best`` of the ``singles`` and the other arms against the run's main one."""
+    main = main_arm(wanted)
+    rivals = [*starts, best, *(a for a in wanted if a != main and a not in singles)]
+    return [("student", arm) for arm in wanted] + [(a, main) for a in rivals if a]
 
 
-__all__ = ["SCORING", "DistilRecipe", "DistilSession"]
+def main_arm(wanted: Sequence[str]) -> str:
+    """The arm that a run of distillation is about."""
+    return "debate_opd" if "debate_opd" in wanted else wanted[0]
+
+
+__all__ = ["SCORING", "DistilRecipe", "DistilSession", "main_arm", "usual_pairs"]

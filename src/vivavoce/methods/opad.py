@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -22,13 +23,15 @@ from vivavoce.data.steps import Visited, visited
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.rules import ActionRules
 from vivavoce.environments.environment import Episode
+from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.methods.acting import ActingSession
-from vivavoce.methods.distilling import DistilRecipe
+from vivavoce.methods.arms import Listed
+from vivavoce.methods.distilling import DistilRecipe, main_arm, usual_pairs
+from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opad_arms import StepArm, wanted
 from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.plan import plan_actions
-from vivavoce.methods.session import Trained
 from vivavoce.records import Problem, seed_of
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicySettings
@@ -75,62 +78,73 @@ class Options(DistilRecipe):
         return self
 
     @property
-    def wanted(self) -> dict[str, StepArm]:
+    def wanted(self) -> dict[str, Listed[StepArm]]:
         """The arms by name."""
         return wanted(self.arms, self.own_arms, [s.name for s in self.seated])
+
+    @property
+    def ways(self) -> dict[str, StepArm]:
+        """How each arm is trained, by its name."""
+        return {name: one.how for name, one in self.wanted.items()}
+
+    @property
+    def compared(self) -> list[str]:
+        return ["student", *self.wanted]
 
 
 Seen = dict[tuple[str, int], list[Visited]]
 
 
-async def distill(recipe: Options, run: Run) -> dict[str, Any]:
-    """Iterations of episodes, debates and training, then tests; returns what ``results.json`` holds."""
-    async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
-        s.seat(recipe.seated)
-        problems, start = s.task.problems("train"), s.untrained()
-        arms = recipe.wanted
-        students: dict[str, Trained] = dict.fromkeys(arms, start)
-        trained: defaultdict[str, list[Trained]] = defaultdict(list)
-        debated: set[str] = set()
-        counted = list[dict[str, int]]()
-        for i in range(recipe.iterations):
-            seen = await _visited(s, recipe, problems, students, i)
-            tables: defaultdict[Debaters, list[Problem]] = defaultdict(list)
-            for (name, _), states in seen.items():
-                if (arm := arms[name]).debates:
-                    tables[arm.table] += [one.debated(arm) for one in states]
-            graphs = await s.debate_states(i, tables)
-            new = {problem.id for asked in tables.values() for problem in asked}
-            counted.append({"visited": sum(map(len, seen.values())), "states": len(new), "new": len(new - debated)})
-            debated |= new
-            plans = {}
-            for name, arm in arms.items():
-                held = graphs.get(arm.table, {}) if arm.debates else {}
-                made = {
-                    seed: s.teach(f"{name}.{i}-{seed}", arm, seen[name, seed], held, recipe.opd)
-                    for seed in recipe.seeds
-                }
-                rows, how = ({seed: pair[at] for seed, pair in made.items()} for at in (0, 1))
-                plans[f"{name}.{i}"] = (students[name], rows, how)
-            for key, model in (await s.train(plans)).items():
-                name = key.rpartition(".")[0]
-                students[name] = model
-                trained[name].append(model)
+async def learn(s: ActingSession, recipe: Options) -> Learnt:
+    """Iterations of episodes, debates and training."""
+    s.seat(recipe.seated)
+    problems, ways = s.task.problems("train"), recipe.ways
+    students: dict[str, Trained] = dict.fromkeys(ways, s.start)
+    trained: defaultdict[str, list[Trained]] = defaultdict(list)
+    debated: set[str] = set()
+    counted = list[dict[str, int]]()
+    for i in range(recipe.iterations):
+        seen = await _visited(s, recipe, problems, students, i)
+        tables: defaultdict[Debaters, list[Problem]] = defaultdict(list)
+        for (name, _), states in seen.items():
+            if (way := ways[name]).debates:
+                tables[way.table] += [one.debated(way) for one in states]
+        graphs = await s.debate_states(i, tables)
+        new = {problem.id for asked in tables.values() for problem in asked}
+        counted.append({"visited": sum(map(len, seen.values())), "states": len(new), "new": len(new - debated)})
+        debated |= new
+        plans = {}
+        for name, way in ways.items():
+            held = graphs.get(way.table, {}) if way.debates else {}
+            made = {
+                seed: s.teach(f"{name}.{i}-{seed}", way, seen[name, seed], held, recipe.opd) for seed in recipe.seeds
+            }
+            rows, how = ({seed: pair[at] for seed, pair in made.items()} for at in (0, 1))
+            plans[f"{name}.{i}"] = (students[name], rows, how)
+        models = await s.train(plans)
+        for name in ways:
+            students[name] = models[f"{name}.{i}"]
+            trained[name].append(students[name])
 
-        tested = await s.sit({"student": start, **students})
-        also = await s.also_test({"student": start, **students})
-        singles = [arm for arm in tested if arm.startswith("opd:") and "@" not in arm]
-        best, pairs = s.pairs(tested, arms, ["student"], singles)
-        return s.results(
-            tested,
-            also,
-            pairs,
-            best_single=best,
-            supervision=s.supervision,
-            iterations=counted,
-            steps=s.depths() if s.guided else {},
-            gradient_norms=s.gradients(trained),
-        )
+    singles = [name for name, one in recipe.wanted.items() if one.plain == "opd"]
+    arms = {name: one.arm(recipe.method, one.how.material) for name, one in recipe.wanted.items()}
+
+    def pairs(best: str | None) -> Sequence[Pair]:
+        return usual_pairs(list(ways), singles, ["student"], best)
+
+    def facts() -> dict[str, Any]:
+        steps = s.depths() if s.guided else {}
+        norms = s.gradients(trained)
+        return {"supervision": s.supervision, "iterations": counted, "steps": steps, "gradient_norms": norms}
+
+    students = {"student": s.start, **students}
+    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=main_arm(list(ways)), facts=facts)
+
+
+async def distill(recipe: Options, run: Run) -> dict[str, Any]:
+    """Episodes, debates, students, tests; returns what ``results.json`` holds."""
+    async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
+        return await s.results(await learn(s, recipe))
 
 
 async def _visited(
@@ -143,9 +157,9 @@ async def _visited(
         drawn = rng.sample(problems, min(recipe.episodes, len(problems)))
         draws = [seed_of(recipe.seed, seed, i, n) for n in range(recipe.rollouts)]
         gold: list[Episode] = []
-        if any(arm.states == "gold" or arm.reference for arm in recipe.wanted.values()):
+        if any(arm.states == "gold" or arm.reference for arm in recipe.ways.values()):
             gold = await s.references(drawn, recipe.seed)
-        for name, arm in recipe.wanted.items():
+        for name, arm in recipe.ways.items():
             model, sampling, stage = students[name].of(seed), recipe.student.sampling(), f"iteration-{i}-seed-{seed}"
             given = round(arm.reference * len(drawn))
             episodes = gold[:] if arm.states == "gold" else gold[:given]
@@ -163,7 +177,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Play the first training tasks with the student as it came, and debate what it came to."""
     async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
         problems = s.task.problems("train")[:questions]
-        model, sampling = s.untrained().of(recipe.seeds[0]), recipe.student.sampling()
+        model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
         states = visited(episodes, {}, StepArm(), recipe.seed)
         await s.debate_states("pilot", {None: [one.problem for one in states]})
@@ -172,8 +186,8 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
     rounds = recipe.iterations * len(recipe.seeds) * recipe.episodes
-    acted = rounds * sum(recipe.rollouts if arm.states == "student" else 1 for arm in recipe.wanted.values())
-    held = sum(arm.debates for arm in recipe.wanted.values()) * rounds
+    acted = rounds * sum(recipe.rollouts if arm.states == "student" else 1 for arm in recipe.ways.values())
+    held = sum(arm.debates for arm in recipe.ways.values()) * rounds
     students = 1 + len(recipe.seeds) * len(recipe.wanted)
     return plan_actions(recipe, recipe.debate, acted, held, students, recipe.expected_turns, recipe.user, measured)
 

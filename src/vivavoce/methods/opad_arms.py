@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from vivavoce.data.steps import Stepwise
-from vivavoce.methods.arms import by_name
-from vivavoce.methods.opd_arms import PLAIN, Scored
+from vivavoce.methods.arms import Listed, OfEach, by_name
+from vivavoce.methods.opd_arms import PLAIN, ScoredArm
 
 
-class StepArm(Stepwise, Scored):
+class StepArm(Stepwise, ScoredArm):
     """On-policy agentic distillation from scorers under what they know of each state."""
 
     act_again: bool = Field(
@@ -43,12 +43,12 @@ STANDARD: dict[str, StepArm] = {
 _EACH = ("opd", "self_debate")
 
 
-def wanted(names: Sequence[str], own: dict[str, StepArm], teachers: Sequence[str]) -> dict[str, StepArm]:
+def wanted(names: Sequence[str], own: dict[str, StepArm], teachers: Sequence[str]) -> dict[str, Listed[StepArm]]:
     """The arms that a recipe lists; `key=value` after a name, as in `debate_opd@tau=0.1`, changes one key of it.
 
-    Raises ValueError for a name, or a key of an arm, that there is not.
+    Raises ValueError if there is no such name, or no such key of an arm.
     """
-    return by_name(names, own, STANDARD, {base: {f"{base}:{t}": _each(base, t) for t in teachers} for base in _EACH})
+    return by_name(names, own, STANDARD, {base: OfEach(base, {t: _each(base, t) for t in teachers}) for base in _EACH})
 
 
 def _each(base: str, teacher: str) -> StepArm:

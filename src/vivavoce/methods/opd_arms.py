@@ -11,8 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.data.states import Supervision
+from vivavoce.evaluate.arms import Material
 from vivavoce.files import file_name
-from vivavoce.methods.arms import by_name
+from vivavoce.methods.arms import Listed, OfEach, by_name
 
 Debaters = tuple[str, ...] | None
 """Who sits at a table; None: all teachers."""
@@ -23,7 +24,7 @@ def at_table(stage: str, debaters: Debaters | list[str]) -> str:
     return stage if debaters is None else f"{stage}-{','.join(map(file_name, debaters))}"
 
 
-class Scored(Supervision):
+class ScoredArm(Supervision):
     """Who scores and who debates, and how what they say is learnt."""
 
     scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
@@ -35,8 +36,16 @@ class Scored(Supervision):
         """Who debates, as the key of what they said."""
         return None if self.debaters is None else tuple(self.debaters)
 
+    @property
+    def material(self) -> Material:
+        """What the scorers knew."""
+        if self.context == "gold":
+            return "gold"
+        silent = self.context in ("none", "filler") and self.weights == "uniform"
+        return "drafts" if silent or self.rounds == 1 else "debate"
 
-class OnPolicyArm(Scored):
+
+class OnPolicyArm(ScoredArm):
     """On-policy distillation from scorers under what they know of the state."""
 
     sees_action: bool = Field(
@@ -67,11 +76,16 @@ class ImitationArm(BaseModel):
         default=None, description="train for as long as that arm took, instead of as many updates"
     )
 
+    @property
+    def material(self) -> Material:
+        """What is imitated."""
+        return "debate" if self.learn == "winner" else "drafts"
 
-Arm = OnPolicyArm | ImitationArm
+
+DistilArm = OnPolicyArm | ImitationArm
 
 PLAIN: dict[str, Any] = {"context": "none", "weights": "uniform"}
-STANDARD: dict[str, Arm] = {
+STANDARD: dict[str, DistilArm] = {
     "debate_opd": OnPolicyArm(),
     "debate_uniform": OnPolicyArm(weights="uniform"),
     "mt_opd": OnPolicyArm(**PLAIN),
@@ -100,15 +114,15 @@ STANDARD: dict[str, Arm] = {
 _EACH = ("opd", "seqkd", "self_debate", "shown_to")
 
 
-def wanted(names: Sequence[str], own: dict[str, Arm], teachers: Sequence[str]) -> dict[str, Arm]:
+def wanted(names: Sequence[str], own: dict[str, DistilArm], teachers: Sequence[str]) -> dict[str, Listed[DistilArm]]:
     """The arms that a recipe lists; `tau=0.1` after a name, as in `debate_opd@tau=0.1`, changes one key of it.
 
-    Raises ValueError for a name, or a key of an arm, that there is not.
+    Raises ValueError if there is no such name, or no such key of an arm.
     """
-    return by_name(names, own, STANDARD, {base: {f"{base}:{t}": _each(base, t) for t in teachers} for base in _EACH})
+    return by_name(names, own, STANDARD, {base: OfEach(base, {t: _each(base, t) for t in teachers}) for base in _EACH})
 
 
-def _each(base: str, teacher: str) -> Arm:
+def _each(base: str, teacher: str) -> DistilArm:
     if base == "seqkd":
         return ImitationArm(learn="drafts", teachers=[teacher])
     if base == "opd":
@@ -118,4 +132,4 @@ def _each(base: str, teacher: str) -> Arm:
     return OnPolicyArm(scorers=[teacher], debaters=[teacher])
 
 
-__all__ = ["PLAIN", "STANDARD", "Arm", "Debaters", "ImitationArm", "OnPolicyArm", "Scored", "at_table", "wanted"]
+__all__ = ["PLAIN", "STANDARD", "Debaters", "DistilArm", "ImitationArm", "OnPolicyArm", "ScoredArm", "at_table", "wanted"]

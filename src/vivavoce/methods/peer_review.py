@@ -6,6 +6,7 @@ see what is wrong with its own mistake and to answer as an accepted rationale do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,9 +17,12 @@ from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
 from vivavoce.debate.plan import Planned
 from vivavoce.debate.review import ROLES, ReviewRules
+from vivavoce.evaluate.arms import Arm, Material, Pair
+from vivavoce.methods.arms import Listed
+from vivavoce.methods.learnt import Learnt
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_review
-from vivavoce.methods.review_arms import Arm, wanted
+from vivavoce.methods.review_arms import ReviewArm, wanted
 from vivavoce.methods.reviewing import ReviewSession
 from vivavoce.run import Run
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
@@ -36,21 +40,25 @@ class Options(Recipe):
         min_length=1,
         description="what is trained and compared: names of methods/review_arms.py, or of own_arms",
     )
-    own_arms: dict[str, Arm] = Field({}, description="arms of the user's own, by name")
+    own_arms: dict[str, ReviewArm] = Field({}, description="arms of the user's own, by name")
 
     @property
     def rules(self) -> ReviewRules:
         return self.review
 
     @property
-    def wanted(self) -> dict[str, Arm]:
+    def wanted(self) -> dict[str, Listed[ReviewArm]]:
         """The arms by name."""
         return wanted(self.arms, self.own_arms, [t.name for t in self.teachers], self.review)
+
+    @property
+    def compared(self) -> list[str]:
+        return ["student", *self.wanted]
 
     @model_validator(mode="after")
     def _arms_can_be_had(self) -> Options:
         there = [t.name for t in self.teachers]
-        for name, arm in self.wanted.items():
+        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             named = [*(arm.teachers or ()), *(arm.accepts(self.accept).reviewers or ())]
             if unknown := [t for t in named if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
@@ -64,7 +72,7 @@ class Options(Recipe):
     @model_validator(mode="after")
     def _somebody_reviews(self) -> Options:
         authors, _, reviewers = (self.review.named(role, [t.name for t in self.teachers]) for role in ROLES)
-        for name, arm in self.wanted.items():
+        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             accept = arm.accepts(self.accept)
             if not accept.needs_reviews or self.review.scope != "others":
                 continue
@@ -80,40 +88,54 @@ class Options(Recipe):
         return self
 
 
+async def learn(s: ReviewSession, recipe: Options) -> Learnt:
+    """Exam, feedback, rationales, reviews, students."""
+    problems = s.task.problems("train")
+    graphs = await s.review(problems)
+
+    ways = {name: one.how for name, one in recipe.wanted.items()}
+    accept = {name: way.accepts(recipe.accept) for name, way in ways.items()}
+    rows = {name: s.two_task_rows(way, accept[name], [graphs], name) for name, way in ways.items()}
+    taught = {name: ways[name] for name in s.with_rows(rows)}
+    steps = {name: recipe.two_task.model_copy(update=_given(alpha=way.alpha)) for name, way in taught.items()}
+    students = await s.train({name: (s.start, rows[name], steps[name]) for name in taught})
+
+    for name, way in taught.items():
+        exams = {seed: [graphs] for seed in recipe.seeds}
+        for r in range(2, way.exams + 1):
+            for seed in recipe.seeds:
+                exams[seed].append(await s.review_again(problems, f"{name}.{r}-{seed}", students[name], seed))
+            later = {k: s.two_task_rows(way, accept[name], e, f"{name}.{r}-{k}") for k, e in exams.items()}
+            if len(s.with_rows({f"{name}.{r}-{k}": path for k, path in later.items()})) < len(later):
+                break  # fresh, and of no mistake left is there anything to learn: the students stay as they are
+            students[name] = (await s.train({f"{name}.{r}": (s.start, later, steps[name])}))[f"{name}.{r}"]
+        if way.prefer:
+            trees = {f"{name}.dpo": s.mistake_trees(way, accept[name], graphs, f"{name}.trees")}
+            then = await s.train({dpo: (students[name], path, recipe.dpo) for dpo, path in s.with_rows(trees).items()})
+            students[name] = then.get(f"{name}.dpo", students[name])
+
+    singles = [name for name, one in recipe.wanted.items() if one.base == "single"]
+    arms = {name: one.arm(recipe.method, _material(accept[name])) for name, one in recipe.wanted.items()}
+
+    def pairs(best: str | None) -> Sequence[Pair]:
+        others = [name for name in ways if name not in singles]
+        found = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
+        return found + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
+
+    facts = {"exam": s.exam(graphs), "review": asdict(calibrate(graphs))}
+    return Learnt(
+        {"student": s.start} | students, {"student": Arm("student")} | arms, pairs, singles, facts=lambda: facts
+    )
+
+
+def _material(accept: AcceptRules) -> Material:
+    return "review" if accept.needs_reviews else "drafts"
+
+
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
-    """Exam, feedback, rationales, reviews, students, tests; returns what ``results.json`` holds."""
+    """Exam, reviews, students, tests; returns what ``results.json`` holds."""
     async with ReviewSession(recipe, run, recipe.review) as s:
-        problems, start = s.task.problems("train"), s.untrained()
-        graphs = await s.review(problems)
-
-        accept = {arm: how.accepts(recipe.accept) for arm, how in recipe.wanted.items()}
-        rows = {arm: s.two_task_rows(how, accept[arm], [graphs], arm) for arm, how in recipe.wanted.items()}
-        how = {arm: recipe.wanted[arm] for arm in s.with_rows(rows)}
-        steps = {arm: recipe.two_task.model_copy(update=_given(alpha=how[arm].alpha)) for arm in how}
-        arms = {"student": start} | await s.train({arm: (start, rows[arm], steps[arm]) for arm in how})
-
-        for arm in how:
-            exams = {seed: [graphs] for seed in recipe.seeds}
-            for r in range(2, how[arm].exams + 1):
-                for seed in recipe.seeds:
-                    exams[seed].append(await s.review_again(problems, f"{arm}.{r}-{seed}", arms[arm], seed))
-                later = {k: s.two_task_rows(how[arm], accept[arm], e, f"{arm}.{r}-{k}") for k, e in exams.items()}
-                if len(s.with_rows({f"{arm}.{r}-{k}": path for k, path in later.items()})) < len(later):
-                    break  # fresh, and of no mistake left is there anything to learn: the students stay as they are
-                arms[arm] = (await s.train({f"{arm}.{r}": (start, later, steps[arm])}))[f"{arm}.{r}"]
-            if how[arm].prefer:
-                trees = {f"{arm}.dpo": s.mistake_trees(how[arm], accept[arm], graphs, f"{arm}.trees")}
-                then = await s.train({name: (arms[arm], path, recipe.dpo) for name, path in s.with_rows(trees).items()})
-                arms[arm] = then.get(f"{arm}.dpo", arms[arm])
-
-        tested, also = await s.sit(arms), await s.also_test(arms)
-        singles = [arm for arm in tested if arm.startswith("single:")]
-        best = max(singles, key=lambda arm: s.right(tested[arm]), default="")
-        others = [arm for arm in how if not arm.startswith("single:")]
-        pairs = [("student", arm) for arm in how] + [(best, arm) for arm in others]
-        pairs += [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
-        facts = {"best_single": best or None, "exam": s.exam(graphs), "review": asdict(calibrate(graphs))}
-        return s.results(tested, also, pairs, **facts)
+        return await s.results(await learn(s, recipe))
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -124,9 +146,9 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with ReviewSession(recipe, run, recipe.review) as s:
         await s.review(s.task.problems("train")[:questions])
-        await s.sit({"student": s.untrained()}, questions)
+        await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    return plan_review(recipe, recipe.review, list(recipe.wanted.values()), measured)
+    return plan_review(recipe, recipe.review, [one.how for one in recipe.wanted.values()], measured)

@@ -26,7 +26,7 @@ from vivavoce.methods.debating import test_rules
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import at_table
-from vivavoce.methods.review_arms import Arm
+from vivavoce.methods.review_arms import ReviewArm
 from vivavoce.methods.token_count import TokenCount
 from vivavoce.records import Message, Problem, Usage
 from vivavoce.tasks import Task, open_task
@@ -147,7 +147,7 @@ def plan_actions(
 
 
 def plan_review(
-    recipe: Recipe, rules: ReviewRules, arms: Sequence[Arm], measured: Measured | None = None
+    recipe: Recipe, rules: ReviewRules, arms: Sequence[ReviewArm], measured: Measured | None = None
 ) -> list[Planned]:
     """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
 

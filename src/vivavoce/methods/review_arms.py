@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.two_task import Items
 from vivavoce.debate.review import ReviewRules
-from vivavoce.methods.arms import by_name
+from vivavoce.methods.arms import Listed, OfEach, by_name
 
 
-class Arm(BaseModel):
+class ReviewArm(BaseModel):
     """One way to learn from the same texts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +45,7 @@ class Arm(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Arm:
+    def _consistent(self) -> ReviewArm:
         if self.replay and not self.fresh:
             raise ValueError("replay needs fresh: true; without it every row of the earlier exams is kept")
         return self
@@ -58,38 +58,40 @@ class Arm(BaseModel):
 
 ALL, CHECKED = AcceptRules(take="all"), AcceptRules(take="all", answer_check=True)
 STANDARD = {
-    "unreviewed": Arm(accept=ALL),
-    "reviewed": Arm(accept=AcceptRules()),
-    "checked": Arm(accept=CHECKED),
-    "checked_and_reviewed": Arm(accept=AcceptRules(answer_check=True)),
-    "random": Arm(accept=AcceptRules(take="random")),
-    "majority": Arm(accept=AcceptRules(take="majority")),
-    "all_items": Arm(items="all"),
-    "random_items": Arm(items="random"),
-    "rationale_only": Arm(alpha=0.0),
-    "feedback_only": Arm(alpha=1.0),
-    "shuffled_feedback": Arm(shuffle_feedback=True),
-    "score_weighted": Arm(score_weighted=True),
-    "preferred": Arm(prefer=True),
-    "refreshed": Arm(exams=2),
-    "refreshed_fresh": Arm(exams=2, fresh=True),
-    "refreshed_replay": Arm(exams=2, fresh=True, replay=0.5),
+    "unreviewed": ReviewArm(accept=ALL),
+    "reviewed": ReviewArm(accept=AcceptRules()),
+    "checked": ReviewArm(accept=CHECKED),
+    "checked_and_reviewed": ReviewArm(accept=AcceptRules(answer_check=True)),
+    "random": ReviewArm(accept=AcceptRules(take="random")),
+    "majority": ReviewArm(accept=AcceptRules(take="majority")),
+    "all_items": ReviewArm(items="all"),
+    "random_items": ReviewArm(items="random"),
+    "rationale_only": ReviewArm(alpha=0.0),
+    "feedback_only": ReviewArm(alpha=1.0),
+    "shuffled_feedback": ReviewArm(shuffle_feedback=True),
+    "score_weighted": ReviewArm(score_weighted=True),
+    "preferred": ReviewArm(prefer=True),
+    "refreshed": ReviewArm(exams=2),
+    "refreshed_fresh": ReviewArm(exams=2, fresh=True),
+    "refreshed_replay": ReviewArm(exams=2, fresh=True, replay=0.5),
 }
 """Baselines and ablations by name (section numbers: docs/decisions/0004)."""
 
 
-def wanted(names: Sequence[str], own: dict[str, Arm], teachers: Sequence[str], review: ReviewRules) -> dict[str, Arm]:
+def wanted(
+    names: Sequence[str], own: dict[str, ReviewArm], teachers: Sequence[str], review: ReviewRules
+) -> dict[str, Listed[ReviewArm]]:
     """The arms that a recipe lists; `single`, `single_checked`, `leave_out` and `judge` are one arm for each teacher.
 
-    `alpha=0.25` after a name, as in `reviewed@alpha=0.25`, changes one key of it. Raises ValueError for a name, or a
-    key of an arm, that there is not.
+    `alpha=0.25` after a name, as in `reviewed@alpha=0.25`, changes one key of it. Raises ValueError if there is no
+    such name, or no such key of an arm.
     """
     authors, reviewers = review.named("authors", teachers), review.named("reviewers", teachers)
     others = {t: [o for o in teachers if o != t] for t in teachers}
     each = {
-        "single": {f"single:{t}": Arm(teachers=[t], accept=ALL) for t in authors},
-        "single_checked": {f"single_checked:{t}": Arm(teachers=[t], accept=CHECKED) for t in authors},
-        "leave_out": {f"without:{t}": Arm(teachers=others[t], reviewers=others[t]) for t in teachers},
-        "judge": {f"judge:{t}": Arm(reviewers=[t]) for t in reviewers},
+        "single": OfEach("single", {t: ReviewArm(teachers=[t], accept=ALL) for t in authors}),
+        "single_checked": OfEach("single_checked", {t: ReviewArm(teachers=[t], accept=CHECKED) for t in authors}),
+        "leave_out": OfEach("without", {t: ReviewArm(teachers=others[t], reviewers=others[t]) for t in teachers}),
+        "judge": OfEach("judge", {t: ReviewArm(reviewers=[t]) for t in reviewers}),
     }
     return by_name(names, own, STANDARD, each)

@@ -21,8 +21,9 @@ from vivavoce.data.two_task import (
 from vivavoce.debate.review import ROLES, Panel, ReviewRules, mistake, mistake_class, review_all
 from vivavoce.debate.speaking import Member
 from vivavoce.graph import Graph, Stored
-from vivavoce.methods.review_arms import Arm
-from vivavoce.methods.session import Session, Trained
+from vivavoce.methods.learnt import Trained
+from vivavoce.methods.review_arms import ReviewArm
+from vivavoce.methods.session import Session
 from vivavoce.records import Example, Problem
 
 
@@ -36,7 +37,7 @@ class ReviewSession(Session[ReviewRules]):
     async def review_again(self, problems: Sequence[Problem], stage: str, student: Trained, seed: int) -> Stored:
         """Examine a taught student: only mistakes that it has not made before cost calls of teachers."""
         spec = self.recipe.student
-        agent = self._agent(spec, model=str(student.of(seed)[0]))
+        agent = self._agents.another(spec, model=str(student.of(seed)[0]))
         try:
             return await self._reviewed(problems, stage, Member(agent, "student", spec.sampling(), spec.samples))
         finally:
@@ -77,7 +78,7 @@ class ReviewSession(Session[ReviewRules]):
     def _lessons(self) -> Lessons:
         return Lessons(self.rules, self.prompts, self.task, self.student)
 
-    def two_task_rows(self, arm: Arm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], name: str) -> Path:
+    def two_task_rows(self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], name: str) -> Path:
         """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once."""
         *earlier, last = [self._both_streams(arm, accept, graphs) for graphs in exams]
         before = _once(earlier)
@@ -85,7 +86,7 @@ class ReviewSession(Session[ReviewRules]):
             before = replayed(before, solved(exams[-1], self._lessons), arm.replay, self.recipe.seed)
         return self.rows(name, _once([before, last]))
 
-    def _both_streams(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Example]:
+    def _both_streams(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Example]:
         """Feedback and accepted rationales of one exam."""
         seed, written = self.recipe.seed, only(graphs, arm.teachers or self.teachers)
         feedback = feedback_rows(written, self._lessons, seed if arm.shuffle_feedback else None)
@@ -93,7 +94,7 @@ class ReviewSession(Session[ReviewRules]):
         weighted = accept if arm.score_weighted else None
         return [*feedback, *rationale_rows(learnt, decide(learnt, accept, seed, self.task), self._lessons, weighted)]
 
-    def mistake_trees(self, arm: Arm, accept: AcceptRules, graphs: Sequence[Graph], name: str) -> Path:
+    def mistake_trees(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], name: str) -> Path:
         """Accepted rationales against the student's wrong answers."""
         seed, written = self.recipe.seed, only(graphs, arm.teachers or self.teachers)
         learnt = chosen(written, arm.items, self._lessons, seed)

@@ -1,31 +1,36 @@
 """What the methods share: the task, the agents and the prompts of a run, opened once, and the verbs over them.
 
-A method reads as a list of these verbs; how each is resumed, shown and written into the run is settled here.
+A method reads as a list of these verbs. Each is thin, and what it rests on can be used without a recipe: agents
+(:mod:`~vivavoce.methods.opening`), calls that are kept (:mod:`~vivavoce.methods.asking`), training
+(:func:`vivavoce.train.jobs.train_on`), tests (:func:`vivavoce.evaluate.examine.examine`) and the comparison
+(:func:`vivavoce.evaluate.table.results`).
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from vivavoce.agents import Agent, open_agent
+from vivavoce.agents import Agent
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member, Rules
 from vivavoce.errors import RecipeError
+from vivavoce.evaluate.arms import Arm, planned_pairs
 from vivavoce.evaluate.examine import Judged, examine
-from vivavoce.evaluate.table import Arms, compared, results
+from vivavoce.evaluate.table import Tested, compared, results
 from vivavoce.files import file_name
-from vivavoce.graph import Graph, Stored, stored
+from vivavoce.graph import Stored
+from vivavoce.methods.asking import Asking, kept_graphs, kept_rows
 from vivavoce.methods.day import on_day
+from vivavoce.methods.learnt import Learnt, Trained
+from vivavoce.methods.opening import Agents
 from vivavoce.progress import say
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
@@ -33,30 +38,7 @@ from vivavoce.tasks import Task, open_task
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
 
-
-@dataclass(frozen=True)
-class Trained:
-    """A model for each training seed: its folder and the fingerprint of all that it came from."""
-
-    models: Mapping[int, tuple[Path, str]]
-
-    def of(self, seed: int) -> tuple[Path, str]:
-        """The model of a seed; what was not trained has one model for every seed."""
-        return self.models.get(seed) or next(iter(self.models.values()))
-
-    @classmethod
-    def merged(cls, parts: Iterable[Mapping[str, Trained]]) -> dict[str, Trained]:
-        """Arms whose seeds were trained apart, put together; in the order in which they come first."""
-        models: dict[str, dict[int, tuple[Path, str]]] = {}
-        for arms in parts:
-            for arm, trained in arms.items():
-                models.setdefault(arm, {}).update(trained.models)
-        return {arm: cls(seeds) for arm, seeds in models.items()}
-
-
 R = TypeVar("R", bound=Rules)
-Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
-"""Asks whatever a stage asks; tells of each graph as it is done."""
 
 
 class Session(Generic[R]):
@@ -64,9 +46,13 @@ class Session(Generic[R]):
 
     Opening checks everything that can be checked before something is spent: options, keys, prompts, and that task
     and student can do what the rules ask. Raises RecipeError, MissingKey or MissingDependency.
+
+    Args:
+        start: The students that training begins with, one for each seed, if it is not the recipe's own. The first of
+            them is the one who is examined, or sits in a debate: there is one debate for all seeds.
     """
 
-    def __init__(self, recipe: Recipe, run: Run, rules: R) -> None:
+    def __init__(self, recipe: Recipe, run: Run, rules: R, start: Trained | None = None) -> None:
         self.recipe = recipe = on_day(recipe, run.day)
         self.run, self.rules = run, rules
         self.task = open_task(recipe.task.name, recipe.task.options)
@@ -88,11 +74,14 @@ class Session(Generic[R]):
                 "student.backend",
                 "use backend: hf_local with model: a folder or a Hub id",
             )
+        self._given = start
+        changes = {self.student: {"model": str(start.of(recipe.seeds[0])[0])}} if start else {}
         self._open = AsyncExitStack()
         self._gate = Gate(recipe.parallel)
         """Where students wait, in training or under examination: so many at once as the recipe allows."""
         self._workers = self._open.enter_context(Workers(run, self._gate))
-        self._agents = {spec.name: self._agent(spec) for spec in recipe.agents}
+        self._agents = Agents(recipe.agents, changes)
+        self._open.push_async_callback(self._agents.aclose)
         self._begun = time.monotonic()
 
     async def __aenter__(self) -> Self:
@@ -101,13 +90,21 @@ class Session(Generic[R]):
     async def __aexit__(self, *error: object) -> None:
         await self._open.aclose()
 
-    def _agent(self, spec: AgentSpec, **changes: Any) -> Agent:
-        agent = open_agent(spec.name, spec.backend, {**spec.options, **changes})
-        self._open.push_async_callback(agent.aclose)
-        return agent
+    @cached_property
+    def start(self) -> Trained:
+        """The students that training begins with: those that were given, else the recipe's, as it came."""
+        return self._given or Trained({self.recipe.seeds[0]: (self._folder, self._agents[self.student].identity)})
+
+    @cached_property
+    def _folder(self) -> Path:
+        from vivavoce.agents.weights import folder
+
+        return folder(self.recipe.student.options["model"])
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(self._agents[spec.name], role, spec.sampling(), spec.samples)
+
+    # --- what is said
 
     async def _graphs(
         self,
@@ -124,25 +121,9 @@ class Session(Generic[R]):
             rules.model_dump(mode="json"),
             self.prompts.fingerprint,
             self.recipe.seed,
-            self._redo,
             [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members],
         ]
-        # What ended early at the cap of a question is asked again where that cap was changed; all else is kept.
-        capped = [*depends, self.recipe.budget.question.model_dump(mode="json")]
-        path = self.run.path / "graphs" / f"{file_name(stage)}.jsonl"
-        if (graphs := self.run.cached(path, depends) or self.run.cached(path, capped)) is not None:
-            return stored(graphs)
-        with self.run.counting(f"{stage} questions", len(problems)) as advance:
-            made = await ask(lambda _: advance())
-        short = failed = 0
-        for g in made:
-            short, failed = short + g.cut_short, failed + len(g.failures())
-        if short:
-            say(f"{short} of {len(made)} questions ended early at the cap of a question (budget.question)")
-        if failed:
-            say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
-        self.run.keep(path, capped if short else depends, made.write)
-        return stored(path)
+        return await kept_graphs(self.run, stage, depends, problems, ask)
 
     async def _debated(
         self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
@@ -166,11 +147,6 @@ class Session(Generic[R]):
             lambda done: debate_all(problems, committee, self.recipe.in_flight, done),
         )
 
-    @property
-    def _redo(self) -> float | None:
-        """Something new each time where failed calls are to be tried again, else nothing."""
-        return time.time() if self.run.journal.retry_failed else None
-
     def _count(self, text: str) -> int:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -178,13 +154,7 @@ class Session(Generic[R]):
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self._start)
-
-    @cached_property
-    def _start(self) -> Path:
-        from vivavoce.agents.weights import folder
-
-        return folder(self.recipe.student.options["model"])
+        return AutoTokenizer.from_pretrained(self._folder)
 
     # --- rows and training
 
@@ -203,10 +173,6 @@ class Session(Generic[R]):
         if missing := ", ".join(arm for arm in arms if arm not in kept):
             say(f"left out, for want of right answers: {missing}")
         return kept
-
-    def untrained(self) -> Trained:
-        """The student as it came."""
-        return Trained({self.recipe.seeds[0]: (self._start, self._agents[self.student].identity)})
 
     async def train(
         self,
@@ -235,9 +201,7 @@ class Session(Generic[R]):
                 jobs[arm, seed] = Job(
                     f"{file_name(arm)}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
                 )
-        for spec in self.recipe.agents:
-            if spec.backend == "hf_local":
-                await self._agents[spec.name].aclose()
+        await self._agents.leave_memory()
         folders = await self._workers.train(list(jobs.values()))
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
         return {arm: Trained({seed: made[arm, seed] for seed in seeds}) for arm in arms}
@@ -247,18 +211,21 @@ class Session(Generic[R]):
         """Further arguments of the student's chat template, for rows as for prompts that are served."""
         return dict(self.recipe.student.options.get("chat_template_kwargs") or {})
 
-    def updates(self, trained: Trained, seed: int) -> int:
-        """Updates that a training took."""
-        folder, _ = trained.of(seed)
-        return json.loads((folder / "train_result.json").read_text("utf-8"))["steps"]
-
     # --- tests
 
-    async def sit(self, arms: Mapping[str, Trained], questions: int | None = None) -> Arms:
+    async def sit(self, arms: Mapping[str, Trained], questions: int | None = None) -> Tested:
         """Examine every model of every arm on the test questions, or the first of them. What is kept is read back."""
         return await self._sat(arms, self.task, "test", self.run.path / "evaluations", questions)
 
-    async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Arms]:
+    async def test(self, arms: Mapping[str, Trained]) -> Tested:
+        """Everything that sits the test: the students and, where a method has one, its committee."""
+        return await self.sit(arms)
+
+    def committee(self) -> list[Arm]:
+        """Those of the committee who sit the test too, after the students."""
+        return []
+
+    async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Tested]:
         """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
         return {
             name: await self._sat(arms, task, f"test:{name}", self.run.path / "evaluations" / file_name(name))
@@ -267,7 +234,7 @@ class Session(Generic[R]):
 
     async def _sat(
         self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
-    ) -> Arms:
+    ) -> Tested:
         problems = task.problems("test")[:questions]
         who = [(arm, seed) for arm, trained in arms.items() for seed in trained.models]
         sat = await together(
@@ -282,7 +249,7 @@ class Session(Generic[R]):
     async def answering(self, model: Path) -> AsyncIterator[Agent]:
         """A trained student that answers, with a place at the gate; closed at the end."""
         async with self._gate.enter("answering"):
-            student = self._agent(self.recipe.student, model=str(model))
+            student = self._agents.another(self.recipe.student, model=str(model))
             yield student
             await student.aclose()
 
@@ -309,36 +276,51 @@ class Session(Generic[R]):
             self.recipe.test.model_dump(mode="json"),
             self.prompts.fingerprint,
             self.rules.word_limit,
-            self._redo,
         ]
-        if (rows := self.run.kept_rows(path, depends, Judged)) is not None:
-            return rows
-        async with self.answering(folder) as student:
-            with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
-                rows = await examine(
-                    student,
-                    problems,
-                    task,
-                    self.prompts,
-                    self.rules,
-                    self.run.journal,
-                    self._exam_sampling,
-                    stage=stage,
-                    seed=self.recipe.seed,
-                    in_flight=self.recipe.in_flight,
-                    done=lambda _: advance(),
-                )
-        self.run.keep_rows(path, depends, rows)
-        return rows
 
-    def right(self, tested: Mapping[int, Sequence[Judged]]) -> int:
-        """Right answers over all seeds of an arm."""
-        return sum(bool(j.correct) for rows in tested.values() for j in rows)
+        async def ask() -> Sequence[Judged]:
+            async with self.answering(folder) as student:
+                with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
+                    return await examine(
+                        student,
+                        problems,
+                        task,
+                        self.prompts,
+                        self.rules,
+                        self.run.journal,
+                        self._exam_sampling,
+                        stage=stage,
+                        seed=self.recipe.seed,
+                        in_flight=self.recipe.in_flight,
+                        done=lambda _: advance(),
+                    )
 
-    def results(
-        self, tested: Arms, also: Mapping[str, Arms], pairs: Sequence[tuple[str, str]], **facts: Any
-    ) -> dict[str, Any]:
-        """What ``results.json`` holds; ``wall_s`` is the time that this process spent on the run."""
-        further = {name: compared(self.also[name].name, arms, pairs) for name, arms in also.items()}
+        return await kept_rows(self.run, path, depends, Judged, lambda row: row.status == "error", ask)
+
+    # --- what is compared
+
+    async def results(self, learnt: Learnt) -> dict[str, Any]:
+        """Test what a method has trained: what ``results.json`` holds. ``wall_s`` is the time that this process spent
+        on the run."""
+        tested, also = await self.test(learnt.students), await self.also_test(learnt.students)
+        best = best_of([name for name in learnt.singles if name in tested], tested)
+        arms = {**learnt.arms, **{arm.name: arm for arm in self.committee()}}
+        pairs = planned_pairs(learnt.pairs(best), self.recipe.pairs, list(arms))
+        of_students = [(a, b) for a, b in pairs if a in learnt.arms and b in learnt.arms]
+        further = {name: compared(self.also[name].name, rows, of_students, arms) for name, rows in also.items()}
+        facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
         wall_s = time.monotonic() - self._begun
-        return results(self.task.name, tested, pairs, wall_s, also=further, **facts)
+        return results(self.task.name, tested, pairs, wall_s, arms, also=further, **facts)
+
+
+def right(tested: Mapping[int, Sequence[Judged]]) -> int:
+    """Right answers over all seeds of an arm."""
+    return sum(bool(j.correct) for rows in tested.values() for j in rows)
+
+
+def best_of(names: Iterable[str], tested: Tested) -> str | None:
+    """The arm among ``names`` with the most right answers; the first of equals, None if there is none."""
+    return max(names, key=lambda name: right(tested[name]), default=None)
+
+
+__all__ = ["Session", "best_of", "right"]

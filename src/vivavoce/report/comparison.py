@@ -69,39 +69,47 @@ class Paired(NamedTuple):
         return ""
 
 
+_FAMILIES = {
+    "student": ("students", "one small model answers alone"),
+    "committee": ("committee without debate", "each teacher alone, and votes over their independent drafts"),
+    "debate": ("committee after debate", "the vote over the last round"),
+    "": ("arms", "an earlier version wrote these results, without saying what each arm is"),
+}
+
+
 def families(results: Results) -> list[Family]:
     """The arms in their families, in the order in which they were tested; empty families are left out."""
-    found = [
-        Family("students", "one small model answers alone", []),
-        Family("committee without debate", "each teacher alone, and votes over their independent drafts", []),
-        Family("committee after debate", "the vote over the last round", []),
-    ]
+    found = {key: Family(*said, []) for key, said in _FAMILIES.items()}
     for arm in results["arms"]:
-        found[_family(arm["name"])].arms.append(arm)
-    return [f for f in found if f.arms]
-
-
-def _family(name: str) -> int:
-    if name.startswith("vote:debate"):
-        return 2
-    return 1 if name.startswith(("teacher:", "vote:")) else 0
+        found[arm.get("family", "")].arms.append(arm)
+    return [f for f in found.values() if f.arms]
 
 
 def strongest_without_debate(results: Results) -> dict[str, str]:
-    """Arm name to what it is the strongest of: students taught without a debate, and committees that held none."""
-    taught = [a for a in results["arms"] if a["name"].startswith(("single:", "multi_teacher"))]
-    silent = [a for a in results["arms"] if _family(a["name"]) == 1]
+    """Arm name to what it is the strongest of: students taught without a debate (where no arm of the run has learnt
+    from one, without a review), and committees that held none."""
+    students = [a for a in results["arms"] if a.get("family") == "student"]
+    taught = [a for a in students if a["material"] == "drafts"]
+    silent = [a for a in results["arms"] if a.get("family") == "committee"]
+    learnt = {a["material"] for a in students}
+    without = "review" if "review" in learnt and "debate" not in learnt else "debate"
     marks = {}
-    for arms, what in ((taught, "strongest student without debate"), (silent, "strongest committee without debate")):
+    for arms, what in (
+        (taught, f"strongest student without {without}"),
+        (silent, "strongest committee without debate"),
+    ):
         best = max((a["right"] for a in arms), default=0)
         marks |= {a["name"]: what for a in arms if a["right"] == best and len(arms) > 1}
     return marks
 
 
 def paired_tests(results: Results) -> list[Paired]:
-    """The paired tests, with gains counted from the questions that only one of the two got right."""
+    """The paired tests, with gains counted from the questions that only one of the two got right.
+
+    They are corrected for all tests that were planned, those too that could not be made.
+    """
     pairs, n = results["paired"], results["n"]
-    corrected = holm([pair["p"] for pair in pairs])
+    corrected = holm([pair["p"] for pair in pairs], planned(results))
 
     def gain(counts: Mapping[str, Any]) -> float:
         return 100 * (counts["b_only"] - counts["a_only"]) / n
@@ -126,25 +134,36 @@ def paired_tests(results: Results) -> list[Paired]:
 def further(results: Results) -> dict[str, Results]:
     """The other tests that the students sat, by name; of the pairs there, what each student gained over the first."""
     return {
-        name: {**found, "paired": [pair for pair in found["paired"] if pair["a"] == "student"]}
+        name: {
+            **found,
+            "paired": [pair for pair in found["paired"] if pair["a"] == "student"],
+            "untested": [pair for pair in found.get("untested", ()) if pair[0] == "student"],
+        }
         for name, found in results.get("also", {}).items()
     }
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def planned(results: Results) -> int:
+    """How many paired tests were planned: those that were made, and those of which an arm could not be trained."""
+    return len(results["paired"]) + len(results.get("untested", ()))
+
+
+def holm(ps: Sequence[float], of: int | None = None) -> list[float]:
     """Holm's step-down correction: the k-th smallest of m p-values is multiplied by m - k + 1, made monotone.
 
-    By hand: .01, .04, .03 give .03, .06, .06.
+    ``of`` is m, None: as many as there are. By hand: .01, .04, .03 give .03, .06, .06.
     """
-    corrected, floor = list(ps), 0.0
+    corrected, floor, m = list(ps), 0.0, len(ps) if of is None else of
     for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        corrected[i] = floor = max(floor, min(1.0, (len(ps) - k) * ps[i]))
+        corrected[i] = floor = max(floor, min(1.0, (m - k) * ps[i]))
     return corrected
 
 
 def final_arm(results: Results, method: str | None) -> str | None:
-    """The arm that the run is about: the method's own, else the one that most tests are about."""
+    """The arm that the run is about: as the results say, else the method's own, else the one of most tests."""
     names = [arm["name"] for arm in results["arms"]]
+    if results.get("main") in names:
+        return results["main"]
     if method in names:
         return method
     about = [pair["b"] for pair in results["paired"]]
@@ -202,10 +221,10 @@ def table(results: Results) -> str:
             ),
             _tests(found),
         ]
-        if len(found) > 1:
+        if (tests := planned(results)) > 1:
             parts.append(
                 Text(
-                    f"Verdicts: 5 % level after Holm's correction for {len(found)} tests"
+                    f"Verdicts: 5 % level after Holm's correction for {tests} tests"
                     f"{', and on every seed' if several else ''}; p is uncorrected."
                 )
             )
@@ -305,6 +324,7 @@ __all__ = [
     "p_value",
     "paired_tests",
     "percent",
+    "planned",
     "signed",
     "strongest_without_debate",
     "table",

@@ -1,0 +1,67 @@
+"""What an arm is: one of those that a comparison compares, told in facts, so that nobody reads them out of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+Family = Literal["student", "committee", "debate"]
+Material = Literal["", "drafts", "debate", "review", "gold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A student, a teacher or a vote that sits the test."""
+
+    name: str
+    family: Family = "student"
+    """student: one model answers alone; committee: teachers, none of whom has read another; debate: their vote after
+    they have."""
+    base: str = ""
+    """What a recipe calls it, without teacher and changes: ``single`` of ``single:ada@alpha=0.5``."""
+    teacher: str | None = None
+    """The one teacher whom it stands for: who taught it alone, who was left out, who answers. None: no single one."""
+    changes: str = ""
+    """Keys that the recipe changed after ``@``."""
+    material: Material = ""
+    """What a student learnt from: what teachers say without each other, what they say after a debate or a review, or
+    the gold answers. Empty for an untaught student and for a committee."""
+    method: str = ""
+    """The method that made it."""
+    start: str | None = None
+    """The arm whose training went on in it; None: it started from the student as it came."""
+    stage: str = ""
+    """The stage of a chain that made it."""
+
+    def facts(self) -> dict[str, Any]:
+        """For ``results.json``."""
+        return asdict(self)
+
+
+Pair = tuple[str, str]
+"""Names of two arms that are tested against each other: what the second gains over the first."""
+Asked = Sequence[Pair] | Literal["all"]
+"""Pairs that a recipe asks for."""
+
+
+def by_names(arms: Iterable[Arm]) -> dict[str, Arm]:
+    """Arms by their names, in order."""
+    return {arm.name: arm for arm in arms}
+
+
+def planned_pairs(usual: Iterable[Pair], asked: Asked, names: Sequence[str]) -> list[Pair]:
+    """The pairs that a method tests as a rule, then those that its recipe asks for; no two arms are tested twice.
+
+    ``all`` asks for every pair of ``names``, each against all that come after it.
+    """
+    more = combinations(names, 2) if asked == "all" else asked
+    found: dict[frozenset[str], Pair] = {}
+    for a, b in (*usual, *more):
+        if a != b:
+            found.setdefault(frozenset((a, b)), (a, b))
+    return list(found.values())
+
+
+__all__ = ["Arm", "Asked", "Family", "Material", "Pair", "by_names", "planned_pairs"]

@@ -1,0 +1,64 @@
+"""What a stage of a run asks for, kept: read back if nothing that it depends on has changed, else asked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vivavoce.files import file_name
+from vivavoce.graph import Graph, Stored, stored
+from vivavoce.progress import say
+from vivavoce.records import Problem
+from vivavoce.run import Run
+
+T = TypeVar("T")
+Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
+"""Asks whatever a stage asks; tells of each graph as it is done."""
+
+
+def whole(run: Run, kept: Iterable[T], failed: Callable[[T], object]) -> bool:
+    """Whether what is kept of a stage need not be asked for again: unless failed calls are to be tried again, and it
+    holds one."""
+    return not (run.journal.retry_failed and any(map(failed, kept)))
+
+
+async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Sequence[Problem], ask: Asking) -> Stored:
+    """What was said of ``problems`` in a stage, in ``graphs/STAGE.jsonl``."""
+    # What ended early at the cap of a question is asked again if that cap was changed; all else is kept.
+    capped = [*depends, run.recipe.budget.question.model_dump(mode="json")]
+    path = run.path / "graphs" / f"{file_name(stage)}.jsonl"
+    if run.cached(path, depends) or run.cached(path, capped):
+        graphs = stored(path)
+        if whole(run, graphs, Graph.failures):
+            return graphs
+    with run.counting(f"{stage} questions", len(problems)) as advance:
+        made = await ask(lambda _: advance())
+    short = failed = 0
+    for g in made:
+        short, failed = short + g.cut_short, failed + len(g.failures())
+    if short:
+        say(f"{short} of {len(made)} questions ended early at the cap of a question (budget.question)")
+    if failed:
+        say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
+    run.keep(path, capped if short else depends, made.write)
+    return stored(path)
+
+
+async def kept_rows(
+    run: Run,
+    path: Path,
+    depends: Sequence[Any],
+    kind: type[T],
+    failed: Callable[[T], object],
+    ask: Callable[[], Awaitable[Sequence[T]]],
+) -> Sequence[T]:
+    """The records that a stage asked for, in ``path``, one a line."""
+    if (rows := run.kept_rows(path, depends, kind)) is not None and whole(run, rows, failed):
+        return rows
+    made = await ask()
+    run.keep_rows(path, depends, made)
+    return made
+
+
+__all__ = ["Asking", "kept_graphs", "kept_rows", "whole"]

@@ -1,0 +1,62 @@
+"""What comes of a method: its students, what each arm is, and which of them are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vivavoce.evaluate.arms import Arm, Pair
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model for each training seed: its folder and the fingerprint of all that it came from."""
+
+    models: Mapping[int, tuple[Path, str]]
+
+    def of(self, seed: int) -> tuple[Path, str]:
+        """The model of a seed; what was not trained has one model for every seed."""
+        return self.models.get(seed) or next(iter(self.models.values()))
+
+    def result(self, seed: int) -> dict[str, Any]:
+        """What its training of a seed told: updates, seconds, losses."""
+        return json.loads((self.of(seed)[0] / "train_result.json").read_text("utf-8"))
+
+    @classmethod
+    def merged(cls, parts: Iterable[Mapping[str, Trained]]) -> dict[str, Trained]:
+        """Arms whose seeds were trained apart, put together; in the order in which they come first."""
+        models: dict[str, dict[int, tuple[Path, str]]] = {}
+        for arms in parts:
+            for arm, trained in arms.items():
+                models.setdefault(arm, {}).update(trained.models)
+        return {arm: cls(seeds) for arm, seeds in models.items()}
+
+
+def _no_facts() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The students of a method, trained and not yet compared."""
+
+    students: Mapping[str, Trained]
+    """Those who sit the tests, by the name of their arm, in order."""
+    arms: Mapping[str, Arm]
+    """What each arm is; those too that were to be trained and had nothing to learn from."""
+    pairs: Callable[[str | None], Sequence[Pair]]
+    """The arms that the method tests against each other, given the name of the best of ``singles``."""
+    singles: Sequence[str] = ()
+    """The plain students of one teacher."""
+    began: str = "student"
+    """The arm that the method began with."""
+    main: str | None = None
+    """The arm that the method is about."""
+    facts: Callable[[], Mapping[str, Any]] = field(default=_no_facts)
+    """More for ``results.json``, asked for when all have been tested."""
+
+
+__all__ = ["Learnt", "Trained"]
