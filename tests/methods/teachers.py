@@ -1,7 +1,8 @@
 """Scripted teachers who speak the schoolhouse's language, each sure of two skills and guessing at the others.
 
 Used as ``backend: scripted, function: tests/methods/teachers.py:ada``. Where VIVA_TEST_LOG names a file, every call
-is written there before it is answered, so that a test can count what was asked.
+is written there before it is answered, so that a test can count what was asked. What bob is asked about a question
+with VIVA_TEST_FAILS in it fails for good.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vivavoce.errors import AgentError
 from vivavoce.records import Message, Sampling, digest, seed_of
 from vivavoce.schoolhouse import world
 
@@ -22,6 +24,8 @@ def teacher(name: str) -> Respond:
     known = world.known(name)
 
     def respond(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+        if (fails := os.environ.get("VIVA_TEST_FAILS")) and name == "bob" and fails in messages[1]["content"]:
+            raise AgentError("refused", "on purpose")
         if log := os.environ.get("VIVA_TEST_LOG"):
             with Path(log).open("a") as f:
                 f.write(digest([list(messages), seed]) + "\n")

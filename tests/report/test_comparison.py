@@ -147,6 +147,36 @@ def test_holm_is_as_worked_by_hand_and_never_below_the_raw_value() -> None:
     assert holm([]) == []
 
 
+def test_p_is_corrected_for_tests_that_were_planned_and_could_not_be_made() -> None:
+    rows = {name: {0: rows_of(right)} for name, right in (("a", "W" * 8 + "RR"), ("b", "R" * 10))}
+    made, planned = [("a", "b")], [("a", "b"), ("b", "c"), ("a", "c")]
+    alone, of_three = (paired_tests(results("t", rows, pairs, 1.0))[0] for pairs in (made, planned))
+    assert alone.p_holm == alone.p == of_three.p
+    assert of_three.p_holm == pytest.approx(3 * alone.p)
+    shown = table(results("t", rows, planned, 1.0))
+    assert "correction for 3 tests" in shown
+    assert "Not tested, for an arm is missing: b → c, a → c" in shown
+
+
+def test_results_that_say_nothing_of_what_arms_are_are_shown_in_one_family() -> None:
+    old = some_results(50)
+    old["arms"] = [{k: v for k, v in arm.items() if k not in ("family", "material")} for arm in old["arms"]]
+    (family,) = families(old)
+    assert len(family.arms) == len(old["arms"])
+    assert strongest_without_debate(old) == {}
+    assert "vote:debate" in table(old)
+
+
+def test_what_an_arm_is_stands_beside_its_name_and_is_not_read_from_it() -> None:
+    rows = {
+        name: {0: judged_rows(40, share, i)} for i, (name, share) in enumerate((("a", 0.3), ("b", 0.5), ("c", 0.6)))
+    }
+    facts = {"a": Arm("a", material="drafts"), "b": Arm("b", material="drafts"), "c": Arm("c", "debate")}
+    found = results("t", rows, [], 1.0, facts)
+    assert [[arm["name"] for arm in family.arms] for family in families(found)] == [["a", "b"], ["c"]]
+    assert strongest_without_debate(found) == {"b": "strongest student without debate"}
+
+
 def test_arms_fall_into_families_and_the_strongest_without_debate_are_marked() -> None:
     found = some_results()
     names = [[arm["name"] for arm in family.arms] for family in families(found)]

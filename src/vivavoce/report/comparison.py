@@ -228,6 +228,9 @@ def table(results: Results) -> str:
                     f"{', and on every seed' if several else ''}; p is uncorrected."
                 )
             )
+    if missing := results.get("untested"):
+        told = ", ".join(f"{clean(a)} → {clean(b)}" for a, b in missing)
+        parts.append(Text(f"Not tested, for an arm is missing: {told}"))
     for name, other in further(results).items():
         parts += [
             Text(f"\nAlso tested on {clean(name)} ({clean(other['task'])}): {other['n']} questions"),

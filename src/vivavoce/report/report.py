@@ -123,6 +123,7 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
         "strongest": strongest,
         "tests": tests,
         "planned": comparison.planned(results),
+        "untested": results.get("untested", []),
         "axis": Axis(arms.values()),
         "before": arms.get("student"),
         "after": arms[final] if final else None,
