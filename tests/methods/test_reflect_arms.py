@@ -11,6 +11,7 @@ from tests.methods.carry import carry_out
 
 from vivavoce.config import check_recipe, load_recipe
 from vivavoce.errors import RecipeError
+from vivavoce.files import file_name
 from vivavoce.methods.debate_reflect import Options, plan
 from vivavoce.methods.reflect_arms import ReflectArm, needed
 
@@ -49,8 +50,8 @@ def test_only_arms_that_somebody_asked_for_are_trained_and_those_that_they_start
     names = ["student", *recipe["arms"]]
     assert [a["name"] for a in found["arms"]] == names
     trained = {p.name.rpartition("-")[0] for p in (tmp_path / "checkpoints").iterdir()}
-    assert trained == {"debate_reflect_sft", *recipe["arms"]}
-    steps = [json.loads((tmp_path / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())["steps"]
+    assert trained == {file_name(arm) for arm in ("debate_reflect_sft", *recipe["arms"])}
+    steps = [json.loads((tmp_path / "checkpoints" / f"{file_name(arm)}-0" / "train_result.json").read_text())["steps"]
              for arm in recipe["arms"]]  # fmt: skip
     assert steps == [3, 1]
     facts = {a["name"]: a for a in found["arms"]}

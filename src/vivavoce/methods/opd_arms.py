@@ -132,4 +132,14 @@ def _each(base: str, teacher: str) -> DistilArm:
     return OnPolicyArm(scorers=[teacher], debaters=[teacher])
 
 
-__all__ = ["PLAIN", "STANDARD", "Debaters", "DistilArm", "ImitationArm", "OnPolicyArm", "ScoredArm", "at_table", "wanted"]
+__all__ = [
+    "PLAIN",
+    "STANDARD",
+    "Debaters",
+    "DistilArm",
+    "ImitationArm",
+    "OnPolicyArm",
+    "ScoredArm",
+    "at_table",
+    "wanted",
+]
