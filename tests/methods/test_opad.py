@@ -16,6 +16,7 @@ from vivavoce.config import load_recipe
 from vivavoce.data.steps import visited
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
+from vivavoce.files import file_name
 from vivavoce.graph import read_graphs
 from vivavoce.methods import opad
 from vivavoce.methods.opad_arms import StepArm
@@ -48,7 +49,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
 
 
 def rows(where: Path, name: str) -> list[State]:
-    return [from_json(State, line) for line in (where / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    return [
+        from_json(State, line) for line in (where / "data" / f"{file_name(name)}.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 def episodes(where: Path, stage: str) -> list[Episode]:
@@ -125,7 +128,9 @@ def test_part_of_the_episodes_may_be_references_and_calls_alone_may_count(ran: t
     own = {str(row.prompt) for row in rows(where, "debate_opd.0-0")}
     assert all(str(row.prompt) in given | own for row in mixed)
     assert {True, False} == {str(row.prompt) in own for row in mixed}
-    done = json.loads((where / "checkpoints" / "mixed@learn_from=calls.0-0" / "train_result.json").read_text())
+    done = json.loads(
+        (where / "checkpoints" / f"{file_name('mixed@learn_from=calls.0')}-0" / "train_result.json").read_text()
+    )
     assert 0 < done["details"]["learnt_tokens"] < done["details"]["answer_tokens"]
 
 

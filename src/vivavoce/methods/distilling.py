@@ -139,7 +139,6 @@ class DistilSession(Session[StateRules]):
             "objective": settings.objective.model_validate({**settings.objective.model_dump(), **objective}),
             "never": settings.never or never,
             "as_end": settings.as_end or as_end,
-            "template": self.recipe.student.options.get("chat_template_kwargs", {}),
         }
         return settings.model_copy(update=changes)
 
