@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,62 @@ def test_compat_reads_as_the_released_code_does(text: str, score: int | None) ->
 )
 def test_strict_reads_one_whole_number_that_is_plainly_given(text: str, score: Score) -> None:
     assert read_score(text) == score
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        # no score at all
+        ("x[3] = 7 is right. Excellent.", None),
+        ("See step [2]. All wrong.", None),
+        ("All wrong, see step [2].", None),
+        ("It fails at line [4]", None),
+        ("The list is [3]", None),
+        ("The final answer is [3].", None),
+        ("So x = [3].", None),
+        ("It returns a[i][3].", None),
+        ("As [2] shows, this is wrong.", None),
+        ("Sources: [1], [2], [3]", None),
+        ('The author quotes "[4]".', None),
+        ("See `x[3]`.", None),
+        ("This follows from \\[ 4 \\]", None),
+        ("[2] for clarity and [5] for style.", None),
+        ("Compare [3] and see.", None),
+        # a score, and numbers in brackets around it
+        ("x[3] = 7 is right. [5]", 5),
+        ("[4]\nHere x[3] = 7 is right.", 4),
+        ("Score: [4]\nStep [2] is a bit short.", 4),
+        ("Step [2] is short. [4]\n\nThank you!", 4),
+        ("I give it [4]. Thank you!", 4),
+        ("My score is [4], for step [2] is short.", 4),
+        ("I would rate this a [4].", 4),
+        ("Rating: [3]", 3),
+        ("**Verdict:** **[4]**", 4),
+        ("Sound throughout, so [5]", 5),
+        ("The reasoning is sound [5].", 5),
+        ("- [4]", 4),
+        ("`[4]`", 4),
+        ("([4])", 4),
+        ("[4] out of 5", 4),
+        ("[4] / 5.", 4),
+        ("[4]/10", None),
+        ("Sound. [4] points.", 4),
+        ("[4] or rather [4.5]", None),
+        ("Score: [4]\nOr rather [4.5]?", None),
+        ("<think>[5]", None),
+        ("<think>[5] or [4]?</think>", None),
+        ("[5] at first.\n</think>\n[2]", 2),
+        ("[THINK][5][/THINK][2]", 2),
+    ],
+)
+def test_a_score_is_read_only_where_it_is_one(text: str, score: int | None) -> None:
+    assert read_score(text) == (NONE if score is None else Score(score, "ok"))
+
+
+@pytest.mark.parametrize("form", ["strict", "compat"])
+def test_a_score_that_is_only_thought_of_is_none(form: Any) -> None:
+    assert read_score("<think>Surely [5]", form).value is None
+    assert read_score("<think>Surely [5]</think>[2]", form) == Score(2, "ok")
 
 
 def test_the_scale_may_be_another_one() -> None:

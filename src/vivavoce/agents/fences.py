@@ -25,15 +25,16 @@ class Block(NamedTuple):
     """Where the line of the closing fence ends; the end of the text if there is none."""
 
 
-_LEAD = r"(?P<lead>[ \t]*(?:(?:>|[-*+]|\d{1,3}[.)])[ \t]+|>)*[ \t]*)"
+_LEAD = r"(?P<lead>[ \t]*+(?:(?:>|[-*+]|\d{1,3}[.)])[ \t]++|>)*+)"
 _OPENS = re.compile(_LEAD + r"(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)\Z")
 _OPENS_BEHIND = re.compile(r"(?P<lead>[^`\n]*)(?P<fence>`{3,})(?P<info>[\w+#.-]*)[ \t]*\Z")
 _ONE_LINE = re.compile(
-    _LEAD + r"(?P<fence>`{3,})(?:(?P<info>[A-Za-z][\w+#.-]*)[ \t]+)?(?P<text>[^`]+?)(?P=fence)[ \t]*\Z"
+    _LEAD + r"(?P<fence>`{3,})(?:(?P<info>i?python\d?|py\d?)[ \t]+)?(?P<text>[^`]+?)(?P=fence)[ \t]*\Z"
 )
 _QUOTE = re.compile(r"(?:[ \t]*>[ \t]?)+")
 _LITERAL = re.compile(
-    r"(?P<comment>#[^\n]*)|(?P<triple>\"\"\"|''')|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"", re.DOTALL
+    r"(?P<comment>#[^\n]*)|(?P<triple>\"\"\"|''')|'(?:\\.|[^'\\\n]){0,2000}+'|\"(?:\\.|[^\"\\\n]){0,2000}+\"",
+    re.DOTALL,
 )
 
 

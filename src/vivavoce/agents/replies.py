@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -72,7 +74,8 @@ _ENDED = re.compile(rf"(?P<end>{_any_of(_ENDS)})\s*(?:\Z|(?:{_any_of(_ENDS + _ST
 
 _LONG = re.compile(r"(\"\"\"|''').*?\1", re.DOTALL)
 _QUOTED = re.compile(
-    r"(?P<ticks>`{1,2})(?!`).*?(?<!`)(?P=ticks)(?!`)|\"(?:\\.|[^\"\\])*\"|(?<!\w)[rbfuRBFU]{0,2}'(?:\\.|[^'\\])*'(?!\w)"
+    r"(?P<ticks>`{1,2})(?!`).{0,1000}?(?<!`)(?P=ticks)(?!`)|\"(?:\\.|[^\"\\]){0,1000}+\""
+    r"|(?<!\w)[rbfuRBFU]{0,2}'(?:\\.|[^'\\]){0,1000}+'(?!\w)"
 )
 _GAP = re.compile(r"(?:[ \t]*\n)+|[ \t]+")
 _ALONE = re.compile(r"[ \t]*(?:\n|\Z)")
@@ -136,6 +139,13 @@ def parted(text: str, opened: bool | None = None) -> Parted:
 def opens_thought(prompt: str) -> bool:
     """Whether a rendered prompt ends by opening a thought, so that the reply begins inside it."""
     return _OPENED.search(prompt[-200:]) is not None
+
+
+def without_end(text: str) -> str:
+    """The text without marks that end a turn at its end, say inside a fenced block."""
+    while (end := text.rstrip()).endswith(_ENDS):
+        text = end[: -max(len(mark) for mark in _ENDS if end.endswith(mark))]
+    return text
 
 
 def in_chunks(content: Sequence[Any]) -> tuple[str, str]:
@@ -221,26 +231,29 @@ Spans = list[tuple[int, int]]
 def _by_marks(text: str, opened: bool | None) -> tuple[Spans, Spans]:
     """What is kept and what is thought, by marks that open and close."""
     marks = list(_MARK.finditer(text))
-    shields = _shields(text, marks)
+    shields = _Shields(text, marks)
+    last = max((n for n, mark in enumerate(marks) if mark["close"] and not shields.around(mark.start())), default=-1)
     kept, thoughts = Spans(), Spans()
     start, inside = 0, bool(opened)
     for n, mark in enumerate(marks):
-        shield = _shield(shields, mark.start())
+        shield = shields.around(mark.start())
         if inside:
             # the thought may hold half a block, so that its end seems to stand in one
-            if mark["close"] and (shield is None or not _closed_later(marks[n + 1 :], shields)):
+            if mark["close"] and (shield is None or n >= last):
                 thoughts.append((start, mark.start()))
                 start, inside = _behind(text, mark.end()), False
         elif mark["open"]:
             first = not text[start : mark.start()].strip() and not kept
             line = not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip()
-            if shield is None and (first or line or _closed_later(marks[n + 1 :], shields)):
+            if shield is None and (first or line or n < last):
                 if not first:
                     kept.append((start, mark.start()))
                 start, inside = mark.end(), True
         elif opened is None and (shield is None or _ends_a_half(text, mark, marks[:n], shield)):
-            begin = kept[0][0] if kept else start
-            thoughts = [*(t for t in thoughts if t[1] <= begin), (begin, mark.start())]
+            if kept:
+                start = kept[0][0]
+                thoughts = [thought for thought in thoughts if thought[1] <= start]
+            thoughts.append((start, mark.start()))
             kept, start = Spans(), _behind(text, mark.end())
         elif not text[start : mark.start()].strip() and not kept and shield is None:
             start = _behind(text, mark.end())  # the end of a thought that was told apart
@@ -251,15 +264,12 @@ def _by_marks(text: str, opened: bool | None) -> tuple[Spans, Spans]:
     return kept, thoughts
 
 
-def _closed_later(marks: Sequence[re.Match[str]], shields: Spans) -> bool:
-    return any(mark["close"] and _shield(shields, mark.start()) is None for mark in marks)
-
-
 def _ends_a_half(text: str, mark: re.Match[str], before: Sequence[re.Match[str]], shield: tuple[int, int]) -> bool:
     """Whether a mark in a fenced block ends a thought in which the block was left open: it has a line of its own."""
-    own = not text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip() and _ALONE.match(text, mark.end())
-    fenced = any(block.start == shield[0] for block in blocks(text))
-    return bool(own and fenced) and not any(m["open"] and m.start() > shield[0] for m in before)
+    if text[text.rfind("\n", 0, mark.start()) + 1 : mark.start()].strip() or not _ALONE.match(text, mark.end()):
+        return False
+    opens = any(m["open"] and m.start() > shield[0] for m in before)
+    return not opens and text.startswith(("```", "~~~"), shield[0])
 
 
 def _by_channels(text: str, channel: str) -> tuple[Spans, Spans]:
@@ -287,35 +297,43 @@ def _ended(text: str, kept: Spans) -> Spans:
             said = text[start : mark.start()].rstrip()
             if mark["end"] == "</s>" and "<s>" in said:  # a text that is struck through
                 continue
-            if mark.end() < end and _shield(_shields(text, [mark]), mark.start()) is not None:
+            if mark.end() < end and _Shields(text, [mark]).around(mark.start()):
                 continue
             return [*kept[:n], (start, start + len(said))]
     return kept
 
 
-def _shield(shields: Spans, at: int) -> tuple[int, int] | None:
-    return next(((a, b) for a, b in shields if a <= at < b), None)
-
-
-def _shields(text: str, marks: Sequence[re.Match[str]]) -> Spans:
+class _Shields:
     """Where marks are text: in calls, in fenced blocks, and in quotes on their own line or in long strings."""
-    found, at = Spans(), 0
-    while (at := text.find(CALL, at)) >= 0:
-        end = json_end(text, at + len(CALL))
-        if end is not None:
-            found.append((at, end))
-        at = end or at + len(CALL)
-    if "```" in text or "~~~" in text:
-        found += [(b.start, b.end) for b in blocks(text) if _shield(found, b.start) is None]
-    if '"""' in text or "'''" in text:
-        found += [long.span() for long in _LONG.finditer(text) if _shield(found, long.start()) is None]
-    quotes = Spans()
-    for mark in marks:
-        if _shield(found, mark.start()) is None:
-            start, end = text.rfind("\n", 0, mark.start()) + 1, text.find("\n", mark.end())
-            start = max([start, *(b for _, b in found if b <= mark.start())])
-            quotes += [q.span() for q in _QUOTED.finditer(text, start, end if end >= 0 else len(text))]
-    return found + quotes
+
+    def __init__(self, text: str, marks: Sequence[re.Match[str]]) -> None:
+        self._spans, at = Spans(), 0
+        while (at := text.find(CALL, at)) >= 0:
+            end = json_end(text, at + len(CALL))
+            self._add([(at, end)] if end else [])
+            at = end or at + len(CALL)
+        if "```" in text or "~~~" in text:
+            self._add((block.start, block.end) for block in blocks(text))
+        if '"""' in text or "'''" in text:
+            self._add(long.span() for long in _LONG.finditer(text))
+        lines = Spans()
+        for mark in marks:
+            if self.around(mark.start()) is None and (not lines or mark.start() >= lines[-1][1]):
+                end = text.find("\n", mark.end())
+                lines.append((text.rfind("\n", 0, mark.start()) + 1, end if end >= 0 else len(text)))
+        for start, end in lines:
+            begin = max((b for _, b in self._spans if start < b <= end), default=start)
+            pieces = [(start, begin), (begin, end)] if begin > start else [(start, end)]
+            self._add(quoted.span() for piece in pieces for quoted in _QUOTED.finditer(text, *piece))
+
+    def around(self, at: int) -> tuple[int, int] | None:
+        """The span that holds this place."""
+        before = bisect_right(self._spans, (at, sys.maxsize)) - 1
+        return self._spans[before] if before >= 0 and at < self._spans[before][1] else None
+
+    def _add(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Add those that begin outside the ones before."""
+        self._spans = sorted([*self._spans, *(span for span in list(spans) if self.around(span[0]) is None)])
 
 
 def _tokens(tokens: Sequence[Token], text: str, cut: Parted) -> tuple[Token, ...] | None:
@@ -352,4 +370,5 @@ __all__ = [
     "received",
     "spoken",
     "thought_beside",
+    "without_end",
 ]

@@ -22,6 +22,27 @@ _LAST_LINE = re.compile(rf"{_LABEL}([0-9]{{1,9}})(?:\s*/\s*([0-9]{{1,9}}))?[\s*_
 _UNREADABLE_LINE = re.compile(rf"{_LABEL}[^\[\]]*", re.IGNORECASE)
 # The top of a scale or the end of a list: "4 out of [5]", "[4]/[5]", "[1], [2], [3], [4] or [5]".
 _JOINED = re.compile(r"[\])0-9][*_]*\s*(?:[,/–—-]|,?\s*\b(?:or|and|to|of|out\s+of)\b)\s*[*_]*$", re.IGNORECASE)
+_TOP = re.compile(r"[*_`]*\s*(?:/|out\s+of)\s*\[?(\d{1,9})\]?", re.IGNORECASE)
+_NOTHING_MORE = re.compile(r"[\s*_`.!)\]}]*(?:points?\b|stars?\b)?[\s*_`.!)\]}]*")
+_ALONE = re.compile(r"(?:^|[.!?:;–—>-])[\s*_#>`(\[]*$|^\W*$")
+# What stands before a number in brackets that is no score: the name of a variable, a quotation, a noun that it counts.
+_ATTACHED = re.compile(r"(?:[^\W_]|[)\]\\\"'“‘«$]|\w`|`\w*)$")
+_WRAPPED = re.compile(r"^\W*$")
+_COUNTED = re.compile(
+    r"\b(?:steps?|lines?|items?|cases?|eqs?|equations?|formulas?|refs?|references?|sources?|notes?|parts?|claims?|points?"
+    r"|options?|answers?|solutions?|problems?|questions?|examples?|lists?|arrays?|vectors?|sets?|intervals?|elements?"
+    r"|ind(?:ex|ices)|entr(?:y|ies)|rows?|columns?|positions?|values?|results?|outputs?|returns?|equals?|numbers?"
+    r"|pages?|sections?|figures?|tables?|see|cf)\b[.:]?\s*$|[=+<≤≥∈^]\s*$",
+    re.IGNORECASE,
+)
+_LED_TO = re.compile(
+    r"\b(?:is|are|was|be|in|from|by|at|of|to|than|with|use[sd]?|gives?|gets?|and|or|the|an?)\s*$", re.IGNORECASE
+)
+_SCORES = re.compile(
+    r"\b(?:scores?|scored|ratings?|rate[sd]?|grades?|graded|marks?|verdict|evaluation|assessment|judge?ment)\b"
+    r"|\b(?:I|we|I'd|I’d)\b[^.!?]{0,20}\b(?:give|award|assign)\b",
+    re.IGNORECASE,
+)
 
 
 class Score(NamedTuple):
@@ -34,19 +55,22 @@ class Score(NamedTuple):
 def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest: float = 5) -> Score:
     """The score that a review states on the scale from ``lowest`` to ``highest``. Never raises.
 
-    ``strict``: a last line ``Score: 4``, or else one whole number in the last square brackets; both may name the top
-    of the scale (``[4/5]``). Anything else (``[4.5]``, ``[3-4]``, ``4 out of 5``) is ``no_answer``; a whole number
-    off the scale is ``out_of_range``. What a reasoning model wrote inside ``<think>`` is not part of the review.
+    ``strict``: a last line ``Score: 4``, or else the last whole number in square brackets that stands where a score
+    does: at the end of the review, alone on its line or as a sentence, or in a sentence about the score. Both may name
+    the top of the scale (``[4/5]``, ``[4]/5``). An index (``x[3]``), a step or a source (``step [2]``) is no score. All
+    else (``[4.5]``, ``[3-4]``, ``4 out of 5``) is ``no_answer``; a whole number off the scale is ``out_of_range``.
 
     ``compat``: the released reading. Of the last brackets, or of the whole text where there are none, the last digits;
     in brackets with a slash the whole number before it. What cannot be read is 0 there, thus ``out_of_range``.
+
+    What the reviewer only thought is no part of the review, in either form.
     """
     text = spoken(text)
     if form == "compat":
         return on_scale(_released(text), lowest, highest)
     text = text.rstrip()
     line = text[text.rfind("\n") + 1 :]
-    said = _LAST_LINE.fullmatch(line) or (None if _UNREADABLE_LINE.fullmatch(line) else _last_bracketed(text))
+    said = _LAST_LINE.fullmatch(line) or (None if _UNREADABLE_LINE.fullmatch(line) else _bracketed(text, highest))
     if said is None or (said[2] is not None and float(said[2]) != highest):
         return Score(None, "no_answer")
     return on_scale(float(said[1]), lowest, highest)
@@ -57,13 +81,27 @@ def on_scale(value: float, lowest: float = 1, highest: float = 5) -> Score:
     return Score(float(value), "ok") if lowest <= value <= highest else Score(None, "out_of_range")
 
 
-def _last_bracketed(text: str) -> re.Match[str] | None:
-    last = None
-    for last in _BRACKETED.finditer(text):  # noqa: B007  only the last one counts
-        pass
-    if last is None or _JOINED.search(text[max(0, last.start() - 40) : last.start()]):
-        return None
-    return _WHOLE.fullmatch(last[1])
+def _bracketed(text: str, highest: float) -> re.Match[str] | None:
+    """The number in the last brackets that state a score; None if there are none, or no such number in them."""
+    for found in reversed([*_BRACKETED.finditer(text)]):
+        line = text[max(text.rfind("\n", 0, found.start()) + 1, found.start() - 200) : found.start()]
+        after = text[found.end() : found.end() + 200]
+        alone = _ALONE.search(line) is not None
+        if not _WRAPPED.search(line) and (_ATTACHED.search(line) or _COUNTED.search(line.rstrip("*_ \t"))):
+            continue
+        top = _TOP.match(after)
+        ends = _NOTHING_MORE.match(after, top.end() if top else 0)
+        assert ends is not None, "it matches nothing too"
+        rest = after[ends.end() :]
+        ends_line = not rest or "\n" in ends[0]
+        about = _SCORES.search(re.split(r"[.!?]\s", line)[-1]) is not None
+        if about or (ends_line and (alone or (not rest and not _LED_TO.search(line)))):
+            if _JOINED.search(text[max(0, found.start() - 40) : found.start()]) or (top and float(top[1]) != highest):
+                return None
+            return _WHOLE.fullmatch(found[1])
+        if re.search(r"\d", found[1]):  # perhaps it is one: to be asked for again
+            return None
+    return None
 
 
 def _released(text: str) -> int:

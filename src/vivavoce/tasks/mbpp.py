@@ -14,6 +14,7 @@ from vivavoce.errors import DataError
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Official
 from vivavoce.tasks.numpy_stand_in import without_numpy
+from vivavoce.tasks.program_text import definitions
 from vivavoce.tasks.programs import Case, programs
 from vivavoce.tasks.rows import Row
 
@@ -54,5 +55,5 @@ def _read(row: Row) -> Case:
 
 def _tested(asserts: list[str], code: str) -> str | None:
     """The function that the first assert calls, among those that the code defines."""
-    defined = set(re.findall(r"^(?:def|class)\s+(\w+)", code, re.MULTILINE))
+    defined = definitions(code)
     return next((name for line in asserts for name in _CALLED.findall(line) if name in defined), None)

@@ -1,7 +1,8 @@
-"""What the tasks of code share: the program in a reply, its tests, and a grade by running both in the sandbox.
+"""What the tasks of code share: the tests of a program, and a grade by running both in the sandbox.
 
-A benchmark's file says what a row asks (:class:`Case`); this room finds the program in what a model wrote, runs it with
-the row's tests behind it, and says why it did not pass. Nothing that a model wrote is parsed or run in this process.
+A benchmark's file says what a row asks (:class:`Case`); the program that a model wrote
+(:mod:`vivavoce.tasks.program_text`) is run here with the row's tests behind it, and the grade says why it did not pass.
+Nothing that a model wrote is parsed or run in this process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vivavoce.sandbox.running import Limits, Outcome, Program, shared
 from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
 from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.mutation import mutants
+from vivavoce.tasks.program_text import program_in
 from vivavoce.tasks.rows import Row
 from vivavoce.tasks.samples import Sample
 
@@ -27,12 +29,7 @@ takes several seconds of CPU time, and one of MBPP+ 2.2 GB."""
 _MUTANTS, _SHORT = 8, Limits(wall_s=10, cpu_s=2, memory_mb=4096)
 """So many are tried until one fails: a change may well leave a program right, or make it loop."""
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _TRAIN, _TEST = Part("train"), Part("test")
-_PYTHON = {"", "python", "python3", "py", "python2"}
-_BEGINS = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
-_GOES_ON = re.compile(r"[ \t#@)\]}\"']|def |async def |class |import |from \w|\w+ *(?::[^=\n]*)?=[^=]|$")
-"""How a line begins that may stand below a function, where no fence says where the program ends."""
 
 
 class Case(NamedTuple):
@@ -49,39 +46,6 @@ class Case(NamedTuple):
     completion: str = ""
     """The official solution as such a reply."""
     odd: str = ""
-
-
-def program_in(text: str, name: str, prefix: str = "") -> str | None:
-    """The program that defines ``name`` in a reply; None where there is none.
-
-    The last fenced block that defines it, else a fenced block or the whole reply as a completion of ``prefix``, else
-    the reply itself from its first line of code on, up to where prose begins again.
-    """
-    text = text.rpartition("</think>")[2].replace("\r\n", "\n")
-    defines = re.compile(rf"^(?:async[ \t]+)?(?:def|class)[ \t]+{re.escape(name)}\b|^{re.escape(name)}[ \t]*=", re.M)
-    blocks = [match[3] for match in _FENCE.finditer(text) if match[2].lower() in _PYTHON]
-    for block in reversed(blocks):
-        if defines.search(block):
-            return block.rstrip() + "\n"
-    if blocks:
-        body = next((b for b in blocks if b[:1] in " \t"), None)
-        return prefix + body if prefix and body else None
-    found = defines.search(text)
-    if found is None:
-        body = _until_prose(text.lstrip("\n"), 0)
-        return prefix + body if prefix and body[:1] in (" ", "\t") else None
-    begin = _BEGINS.search(text)
-    return _until_prose(text[begin.start() if begin else found.start() :], 1)
-
-
-def _until_prose(text: str, at_least: int) -> str:
-    """The lines up to one that can be no code, and ``at_least`` so many."""
-    kept = list[str]()
-    for line in text.splitlines(keepends=True):
-        if len(kept) >= at_least and not _GOES_ON.match(line):
-            break
-        kept.append(line)
-    return "".join(kept).rstrip() + "\n"
 
 
 def fenced(program: str) -> str:
