@@ -108,8 +108,8 @@ def test_official_solutions_pass_and_mutants_fail(official: Path, name: str, fil
 
 @needs_sandbox
 def test_what_an_answer_ended_on_is_its_grade_s_reason(official: Path) -> None:
-    task = open_task("humaneval", {"test_path": official / "humaneval/HumanEval_first_half.jsonl", "test_limit": 3})
-    problem = task.problems("test")[2]  # truncate_number
+    task = open_task("humaneval", {"test_path": official / "humaneval/HumanEval_first_half.jsonl"})
+    problem = next(p for p in task.problems("test") if "truncate_number" in p.question)
     head = "def truncate_number(number):\n    "
     for body, reason in [
         ("return 0", "failed: AssertionError"),
