@@ -10,7 +10,8 @@
     │   ├── MissingDependency(also ImportError)  an optional package is not installed
     │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
     │   ├── Diverged         (also ArithmeticError) a loss or a gradient in training is not a finite number
-    │   └── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
+    │   ├── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
+    │   └── AgentUnusable                        no call of an agent can be answered: all is kept, and goes on
     └── WorldError           the world failed; retried within a bound, then recorded as a node, never a crash
         └── AgentError       (also RuntimeError) a model call failed for good
 
@@ -81,6 +82,11 @@ class BudgetReached(UserError):
     exit_code = 3
 
 
+class AgentUnusable(UserError):
+    """No call of an agent can be answered: a wrong key, address or model, or nobody there. Nothing is lost: mended, the
+    same command goes on, and none of its calls is recorded as failed."""
+
+
 class WorldError(VivaError):
     """Something outside failed. Work around it and record it."""
 
@@ -89,14 +95,16 @@ class AgentError(WorldError, RuntimeError):
     """A model call failed and will not be tried again.
 
     ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
-    ``connection``, ``server``, ``bad_request``, ``overlong``, ``budget``); ``detail`` is for people and holds no
-    secret. ``usage`` is what the failed attempts cost, as far as the endpoint told.
+    ``connection``, ``server``, ``bad_request``, ``overlong``, ``budget``, and those of settings: ``auth``, ``account``,
+    ``not_found``, ``unreachable``); ``detail`` is for people and holds no secret. ``usage`` is what the failed attempts
+    cost, as far as the endpoint told. ``do``: every other call of the agent would fail as well, until the user has done
+    this; empty if the failure is the call's own.
     """
 
-    def __init__(self, reason: str, detail: str = "", usage: Usage | None = None) -> None:
+    def __init__(self, reason: str, detail: str = "", usage: Usage | None = None, do: str = "") -> None:
         detail = storable(detail)  # what an endpoint says is written down too
-        super().__init__(reason, detail, usage)
-        self.reason, self.detail, self.usage = reason, detail, usage or Usage()
+        super().__init__(reason, detail, usage, do)
+        self.reason, self.detail, self.usage, self.do = reason, detail, usage or Usage(), do
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
-def completion(text: str | None = "The answer is 4.", finish: str = "stop", **message: Any) -> dict[str, Any]:
+def completion(text: Any = "The answer is 4.", finish: str | None = "stop", **message: Any) -> dict[str, Any]:
     """A well-formed chat completion."""
     return {
         "id": "c1",

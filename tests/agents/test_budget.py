@@ -103,11 +103,11 @@ def _again(path: Path, agent: Scripted) -> None:
 
 
 def test_calls_that_wait_for_room_get_it_as_soon_as_others_cost_less_than_they_reserved(tmp_path: Path) -> None:
-    """Each call reserves 50 new tokens and takes one: ten fit one after the other where two would at once."""
+    """Each call reserves 50 new tokens and the bytes of its prompt, and takes two: all fit one after the other."""
 
     async def respond(*_: Any) -> Reply:
         await asyncio.sleep(0.001)
-        return Reply("x", usage=Usage(0, 1))
+        return Reply("x", usage=Usage(1, 1))
 
     most = 60 + len('{"messages":[{"content":"question 0 ","role":"user"}],"sampling":{}}') + 120
     with Journal(tmp_path / "journal.sqlite", ledger=Ledger(run=Caps(tokens=2 * most))) as journal:

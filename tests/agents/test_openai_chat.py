@@ -14,7 +14,7 @@ from tests.agents.faulty import FaultyServer, completion
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.openai_chat import PRESETS, OpenAIChat, Options
-from vivavoce.errors import AgentError, MissingKey, RecipeError
+from vivavoce.errors import AgentError, AgentUnusable, MissingKey, RecipeError
 from vivavoce.records import Message, Reply, Sampling, Token, Usage
 
 KEY = "sk-very-secret-0123456789"
@@ -67,6 +67,14 @@ PASSING = [
     'body={"choices": []}',
     'body={"choices": [{"message": {"content": 7}}]}',
     'body={"choices": [{"message": {"content": "x"}}], "usage": 5}',
+    'body={"error": "out of memory"}',
+    'body={"error": {"message": "slow down", "code": 429}}',
+    'body={"object": "error", "message": "overloaded", "code": 503}',
+    'body={"choices": [{"finish_reason": "error", "message": {"content": "x"}, "error": {"code": 502}}]}',
+    'body={"choices": [{"finish_reason": "abort", "message": {"content": "x"}}]}',
+    'body={"choices": [{"finish_reason": "never heard of", "message": {"content": "x"}}]}',
+    'body={"choices": [{"finish_reason": null, "message": {"content": "x"}}]}',
+    'body={"choices": [{"finish_reason": "stop", "message": {"content": [{"type": "image_url"}]}}]}',
     "body=\x00\x01",
 ]
 
@@ -142,13 +150,20 @@ def test_an_empty_answer_is_retried_and_what_it_cost_is_counted(faulty: FaultySe
         ("error=400,content_policy_violation,no", "refused"),
         ("error=400,context_length_exceeded,too long", "overlong"),
         ("error=400,,This model's maximum context length is 8 tokens", "overlong"),
-        ("error=429,insufficient_quota,pay", "rate_limit"),
+        ("error=429,insufficient_quota,pay", "account"),
+        ("error=402,,Insufficient credits", "account"),
+        ("error=400,,Your credit balance is too low to access the API", "account"),
+        ({"error": {"message": "Insufficient credits", "code": 402}}, "account"),
+        ({"error": {"message": "no such key", "code": "401"}}, "auth"),
         ("busy=7200", "rate_limit"),
         ("status=400", "bad_request"),
-        ("status=404", "bad_request"),
         ("status=422", "bad_request"),
+        ("status=404", "not_found"),
+        ("status=405", "not_found"),
+        ("redirect=301,https://elsewhere.invalid/v1", "not_found"),
+        ("body=<!doctype html><title>Welcome</title>", "not_found"),
         ("status=401", "auth"),
-        ("status=403", "auth"),
+        ("status=403", "forbidden"),
     ],
 )
 def test_what_waiting_cannot_cure_fails_at_once(faulty: FaultyServer, answer: Any, reason: str) -> None:
@@ -168,7 +183,46 @@ def test_retry_after_is_honoured_by_all_calls_of_the_agent(faulty: FaultyServer)
     assert third - first >= 0.5
 
 
-def test_missing_usage_counts_as_zero_and_is_marked(faulty: FaultyServer, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        completion("So far 3 and th", "error"),
+        completion("So far 3 and th", "of a kind that nobody knows"),
+        completion("So far 3 and th", None),
+        {**completion(), "error": {"code": 502, "message": "the provider died"}},
+        {**completion(), "choices": [{"message": None}]},
+        completion([{"type": "image_url"}]),
+    ],
+)
+def test_an_answer_that_cannot_be_read_fails_and_its_tokens_are_told(faulty: FaultyServer, answer: Any) -> None:
+    faulty.script = [answer] * 3
+    _, [error] = ask(faulty)
+    assert isinstance(error, AgentError)
+    assert error.usage == Usage(21, 15)
+    assert len(faulty.requests) == 3
+
+
+def test_the_text_of_a_reply_in_chunks_is_read_without_its_thoughts(faulty: FaultyServer) -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm, 5?"}], "closed": True}
+    chunks = [thought, {"type": "text", "text": "It is 4.\n"}, {"type": "reference", "reference_ids": [1]}]
+    faulty.script = [completion([*chunks, {"type": "text", "text": "Final answer: 4"}])]
+    _, [reply] = ask(faulty)
+    assert isinstance(reply, Reply)
+    assert (reply.text, reply.finish) == ("It is 4.\nFinal answer: 4", "stop")
+    faulty.script = [completion([thought], "length")]
+    _, [error] = ask(faulty)
+    assert isinstance(error, AgentError)
+    assert error.reason == "empty"
+
+
+def test_a_recipe_can_say_what_an_unknown_finish_reason_means(faulty: FaultyServer) -> None:
+    faulty.script = [completion("yes", None), completion("yes", "fini"), completion("yes", "coupe")]
+    means = {"missing": "stop", "fini": "stop", "coupe": "length"}
+    _, replies = ask(faulty, *[GREEDY] * 3, finish_reasons=means, max_concurrency=1)
+    assert [reply.finish for reply in replies if isinstance(reply, Reply)] == ["stop", "stop", "length"]
+
+
+def test_missing_usage_is_marked(faulty: FaultyServer, caplog: pytest.LogCaptureFixture) -> None:
     bare = completion()
     del bare["usage"]
     faulty.script = [bare, {**bare, "usage": None}]
@@ -176,6 +230,21 @@ def test_missing_usage_counts_as_zero_and_is_marked(faulty: FaultyServer, caplog
     assert [reply.usage for reply in replies if isinstance(reply, Reply)] == [Usage(), Usage()]
     assert agent.unmetered == 2
     assert sum("no usage" in record.message for record in caplog.records) == 1
+
+
+def test_a_full_address_of_a_call_is_refused_with_the_one_to_write() -> None:
+    for end in ("/chat/completions", "/chat/completions/", "/messages"):
+        with pytest.raises(RecipeError, match="is added to it") as caught:
+            open_agent("ada", "openai_chat", {"model": "m", "api_key_env": None, "base_url": f"http://host/v1{end}"})
+        assert "write `base_url: http://host/v1`" in caught.value.do
+
+
+def test_trouble_is_said_while_it_happens(faulty: FaultyServer, capsys: pytest.CaptureFixture[str]) -> None:
+    faulty.script = ["busy=0.01", "busy=0.01", "status=500"]
+    ask(faulty, *[GREEDY] * 8, max_concurrency=1)
+    said = capsys.readouterr().err
+    assert said.count("ada: ") == 1, "and not for every request"
+    assert "1 of the last 1 requests turned away (HTTP 429: slow down)" in said
 
 
 def test_cached_tokens_and_finish_reasons_are_read(faulty: FaultyServer) -> None:
@@ -319,7 +388,10 @@ def test_the_key_appears_nowhere(
 
     async def run() -> str:
         with Journal(tmp_path / "journal.sqlite") as journal:
-            answered = await journal.call(agent, ASK, GREEDY, 1)
+            try:
+                answered: object = await journal.call(agent, ASK, GREEDY, 1)
+            except AgentUnusable as unusable:
+                answered = "".join(traceback.format_exception(unusable))
         with pytest.raises(AgentError) as caught:
             await agent.reply(ASK, GREEDY, 1)
         await agent.aclose()

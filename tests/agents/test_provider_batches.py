@@ -26,7 +26,7 @@ from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.rounds import Committee, debate_all
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member
-from vivavoce.errors import AgentError, RecipeError
+from vivavoce.errors import AgentError, AgentUnusable, RecipeError
 from vivavoce.records import Problem, Sampling, Usage
 from vivavoce.tasks import open_task
 
@@ -223,11 +223,11 @@ def test_a_batch_that_never_arrived_is_submitted_again(server: Providers, backen
 def test_a_batch_that_is_turned_away_fails_its_calls(server: Providers, backend: str, tmp_path: Path) -> None:
     def refuse(what: str) -> None:
         if what == CREATE[backend]:
-            raise Refuse(401, f"no, {KEY}", "authentication_error")
+            raise Refuse(400, f"no, {KEY}", "invalid_request_error")
 
     server.before = refuse
     found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
-    assert {a.error.reason for a in found if a.error} == {"auth"}
+    assert {a.error.reason for a in found if a.error} == {"bad_request"}
     assert not any(KEY in str(a) for a in found)
     server.before = lambda what: None
     found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS, retry_failed=True)
@@ -251,7 +251,7 @@ def test_looks_that_fail_are_followed_by_others(server: Providers, backend: str,
 def test_a_batch_that_cannot_be_read_is_read_by_a_later_run(server: Providers, backend: str, tmp_path: Path) -> None:
     def refuse(what: str) -> None:
         if what.startswith(LOOK[backend]):
-            raise Refuse(401, "revoked", "authentication_error")
+            raise Refuse(400, "no such batch", "invalid_request_error")
 
     server.before = refuse
     path = tmp_path / "journal.sqlite"
@@ -262,6 +262,23 @@ def test_a_batch_that_cannot_be_read_is_read_by_a_later_run(server: Providers, b
     assert [a.reply.text for a in found if a.reply] == RIGHT
     assert len(server.created) == 1
     assert set(server.answered.values()) == {1}
+
+
+def test_a_key_that_is_revoked_while_a_batch_is_worked_on_stops_the_run_and_the_batch_is_read_later(
+    server: Providers, backend: str, tmp_path: Path
+) -> None:
+    def refuse(what: str) -> None:
+        if what.startswith(LOOK[backend]):
+            raise Refuse(401, "revoked", "authentication_error")
+
+    server.before = refuse
+    path = tmp_path / "journal.sqlite"
+    with pytest.raises(AgentUnusable, match="revoked"):
+        answers(path, backend, options(server, backend), CALLS)
+    server.before = lambda what: None
+    found = answers(path, backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in found if a.reply] == RIGHT
+    assert len(server.created) == 1
 
 
 def test_a_call_that_expired_goes_into_another_batch_and_the_others_do_not(
@@ -366,7 +383,7 @@ def test_the_key_is_neither_in_the_journal_nor_on_the_command_line_nor_in_what_i
 ) -> None:
     def refuse(what: str) -> None:
         if what.startswith(LOOK[backend]):
-            raise Refuse(401, f"no, {KEY}", "authentication_error")
+            raise Refuse(400, f"no, {KEY}", "invalid_request_error")
 
     server.before = refuse
     path = tmp_path / "journal.sqlite"

@@ -78,8 +78,8 @@ def test_a_sound_recipe_is_found_sound_and_an_offline_one_asks_nobody(
 @pytest.mark.parametrize(
     ("change", "said", "do"),
     [
-        ({"model": "nobody"}, "no model nobody", "the model's name known there?"),
-        ({"base_url": ""}, "connection", "is the server up"),
+        ({"model": "nobody"}, "no model nobody", "whether `model` is known there"),
+        ({"base_url": ""}, "unreachable", "whether the server is up"),
         ({"logprobs": True}, "gives no log-probabilities", "set logprobs: false"),
     ],
 )
@@ -117,6 +117,35 @@ def test_a_server_that_overrides_sampling_or_tells_no_tokens_is_found_out(
         if server_is == "frozen":
             values["teachers"][1]["samples"] = 2
             assert one(findings(values), "endpoint bob", said).level == "failed"
+
+
+def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, Any], tmp_path: Path) -> None:
+    values["teachers"] = [
+        {"name": "claude", "backend": "anthropic_messages", "model": "c", "api_key_env": None, "logprobs": True},
+        {"name": "older", "backend": "anthropic_messages", "model": "o", "api_key_env": None, "takes": ["temperature"]},
+        reached("gem", "http://127.0.0.1:9/v1", preset="gemini"),
+        reached("odd", "http://127.0.0.1:9/v1", omit=["top_p", "stop", "max_tokens"], stop=["\n\n"], top_p=0.9),
+        reached("all", "http://127.0.0.1:9/v1", omit=["temperature"], extra_body={"temperature": 0.3}),
+    ]
+    found = findings(values, offline=True)
+
+    def said(name: str) -> dict[str, str]:
+        return {
+            f.said.split(" is not")[0].split(" are not")[0][:14]: f.level for f in found if f.what == f"sampling {name}"
+        }
+
+    assert said("claude") == {"temperature 0.": "warning", "log-probabilit": "failed", "no seed is sen": "ok"}
+    assert said("older") == {"no seed is sen": "ok"}
+    assert said("gem") == {"no seed is sen": "ok"}
+    assert said("odd") == {"top_p 0.9": "warning", "the texts of `": "warning", "max_new_tokens": "warning"}
+    assert said("all") == {}
+    assert "takes: [temperature]" in one(found, "sampling claude", "temperature 0.3 is not sent").do
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    shown = CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml"), "--json"])
+    not_sent = json.loads(shown.stdout)["not_sent"]
+    assert not_sent["claude"] == ["temperature", "logprobs", "seed"]
+    assert not_sent["odd"] == ["top_p", "stop", "max_new_tokens"]
+    assert "claude: temperature 0.3 is not sent" in CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml")]).stderr
 
 
 def test_a_missing_key_is_named(values: dict[str, Any], server: WordServer, monkeypatch: pytest.MonkeyPatch) -> None:

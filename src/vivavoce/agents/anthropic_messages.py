@@ -12,40 +12,26 @@ import importlib.util
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short, trusted
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located, trusted
+from vivavoce.agents.faults import Failed, failed_kind, failed_status, short, told_inside
 from vivavoce.agents.provider_batches import BatchOptions, Request
+from vivavoce.agents.reading import NO_MORE, End, counted, ended
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.files import lines_in
-from vivavoce.records import Message, Reply, Sampling, Usage, digest
+from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 _HERE = "https://api.anthropic.com"
 _CONNECT_S = 20.0
-_ENDS: dict[Any, Literal["length", "filter"]] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "filter",
-}
-# what an error inside a batch would have been by itself
-_STATUS = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 _TALKATIVE = ("anthropic._base_client", "httpx2", "httpcore2.http11", "httpcore2.http2", "httpcore2.connection")
 _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
@@ -91,7 +77,7 @@ class AnthropicMessages:
 
         async def attempt() -> Reply | Failed:
             answer = await self._send("post", "/v1/messages", body)
-            return answer if isinstance(answer, Failed) else self._endpoint.parsed(answer, read)
+            return answer if isinstance(answer, Failed) else self._endpoint.parsed(answer, self._read)
 
         size = sum(len(message["content"]) for message in messages)
         reply, spent = await self._endpoint.persist(attempt, size // 4 + sampling.max_new_tokens)
@@ -105,6 +91,9 @@ class AnthropicMessages:
         if opened is not None and opened.loop is asyncio.get_running_loop():
             await opened.client.close()
         await self._endpoint.aclose()
+
+    def _read(self, answer: Any) -> Reply | Failed:
+        return read(answer, self.options.finish_reasons)
 
     # --- batches: what provider_batches.py asks for
 
@@ -157,21 +146,19 @@ class AnthropicMessages:
         if (await self._json("get", path))["processing_status"] != "ended":
             return None
         # not by the address in the answer, which the key would be sent to
-        said, _ = await self._endpoint.persist(lambda: self._send("get", f"{path}/results"), 0)
+        said, _ = await self._endpoint.persist(lambda: self._send("get", f"{path}/results"), 0, is_call=False)
         rows = [json.loads(line) for line in lines_in(said)]
         return {row["custom_id"]: self._result(row["result"]) for row in rows}
 
     def _result(self, result: dict[str, Any]) -> Reply | Failed:
         if result["type"] == "succeeded":
-            return self._endpoint.parsed(json.dumps(result["message"]).encode(), read)
+            return self._endpoint.parsed(json.dumps(result["message"]).encode(), self._read)
         if result["type"] == "errored":
-            error = json.dumps(result["error"]).encode()
-            kind = (result["error"].get("error") or result["error"]).get("type")
-            return failed_status(_STATUS.get(kind, 500), error, {})
+            return failed_kind(result["error"])
         return Failed("server", f"{result['type']} in its batch", True)
 
     async def _json(self, method: Literal["get", "post"], path: str, body: Any = None, *, once: bool = False) -> Any:
-        said, _ = await self._endpoint.persist(lambda: self._send(method, path, body), 0, once=once)
+        said, _ = await self._endpoint.persist(lambda: self._send(method, path, body), 0, once=once, is_call=False)
         try:
             return json.loads(said)
         except ValueError:
@@ -265,25 +252,36 @@ def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]
     return system, turns
 
 
-def read(answer: Any) -> Reply | Failed:
-    """A reply out of a message; raises what :meth:`Endpoint.parsed` expects if it is none. Thoughts are kept apart."""
-    usage, why = _usage(answer["usage"]), answer.get("stop_reason")
-    text = "".join(block["text"] for block in answer["content"] if block["type"] == "text")
+def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
+    """A reply out of a message; raises what :meth:`Endpoint.parsed` expects if it is none. Thoughts are kept apart.
+
+    ``means`` explains stop reasons that are not known here.
+    """
+    usage = counted(answer)
+    if (failed := told_inside(answer, usage)) is not None:
+        return failed
+    why, text = answer.get("stop_reason"), "".join(b["text"] for b in answer["content"] if b["type"] == "text")
+    end = ended(why, means)
     if not text:
-        if why == "refusal":
+        if end == "filter":
             told = (answer.get("stop_details") or {}).get("explanation") or "the model declined"
             return Failed("refused", short(str(told)), False, usage=usage)
-        if why in _ENDS:  # a model that thought until the end would do so again
+        if end == "length":  # a model that thought until the end would do so again
             return Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
         return Failed("empty", f"stop_reason {why}", True, usage=usage)
+    if isinstance(end, Failed):
+        return end._replace(usage=usage)
+    if end == "error":
+        return Failed("server", f"the reply broke off: stop_reason {why}", True, usage=usage)
     thought = "\n\n".join(str(block["thinking"]) for block in answer["content"] if block["type"] == "thinking")
-    return Reply(text, _ENDS.get(why, "stop"), usage, str(answer.get("model") or ""), thought=thought)
+    return Reply(text, end, usage, str(answer.get("model") or ""), thought=thought)
 
 
-def _usage(usage: Any) -> Usage:
-    """The API counts what its cache held apart."""
-    read_, written = (int(usage.get(f"cache_{what}_input_tokens") or 0) for what in ("read", "creation"))
-    return Usage(int(usage["input_tokens"]) + read_ + written, int(usage["output_tokens"]), read_)
+def unsent(options: Options) -> dict[str, str]:
+    """What of a sampling is not sent, as :func:`vivavoce.agents.unsent.unsent` has it."""
+    drawn = {field: f"add `takes: [{field}]` if the model takes it" for field in ("temperature", "top_p")}
+    kept = {**drawn, "logprobs": "set `logprobs: false`: the API has none", "seed": ""}
+    return {field: do for field, do in kept.items() if field not in (*options.takes, *options.extra_body)}
 
 
 def agent(name: str, options: Options) -> AnthropicMessages:

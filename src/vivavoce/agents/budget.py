@@ -3,10 +3,10 @@
 A cap stands for the run, for an agent or for one question in one stage. A call waits while what others have reserved
 leaves it no room, and is refused where nothing that is in flight can give any back. So the sum of what was spent never
 passes a cap by more than calls cost beyond their reservation, which is one token for each byte of the request, and
-``max_new_tokens``. A call that was cut off, by a kill too, counts with what it reserved, for nobody knows whether the
-endpoint charged it. Three things may cost more: an attempt that a backend repeats after the endpoint counted it, a chat
-template longer than the request's own JSON, and an endpoint that reports no usage (it counts as 0). Seconds cannot be
-reserved: after the last one no call is admitted, and those that were end in their own time.
+``max_new_tokens``. A call counts with what it reserved if nobody tells what it took: one that was cut off, by a kill
+too, and one whose endpoint reports no usage. Two things may cost more: an attempt that a backend repeats after the
+endpoint counted it, and a chat template longer than the request's own JSON. Seconds cannot be reserved: after the last
+one no call is admitted, and those that were end in their own time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.errors import BudgetReached
+from vivavoce.errors import BudgetReached, UserError
 from vivavoce.records import Usage
 
 
@@ -149,6 +149,14 @@ class Account:
                 self.leave(held, Usage(), 0.0, 0)
             raise
 
+    def close(self) -> None:
+        """Let nobody in any more, those who wait neither."""
+        self.closed = True
+        turns, self.turns = self.turns, deque()
+        for _, turn in turns:
+            if not turn.done():
+                turn.set_result(False)
+
     def _take(self, held: _Held) -> None:
         if not self.inside:
             self.since = time.time()
@@ -220,8 +228,8 @@ class Ledger:
         self.run = Account(run)
         self.agents = {name: Account(caps) for name, caps in agents.items() if caps}
         self.questions = dict[tuple[str, str], Account]()
-        self.reached: BudgetReached | None = None
-        """Why no further call is made, once a cap of the run or of an agent is reached."""
+        self.ended: UserError | None = None
+        """Why no further call is made: a cap of the run or of an agent is reached, or an agent cannot be asked."""
         caps = [run, question, *agents.values()]
         self._weighs = any(c.money is not None or c.tokens is not None for c in caps)
         self.lasting = any((c.money, c.tokens, c.calls) != (None, None, None) for c in (run, *agents.values()))
@@ -229,6 +237,8 @@ class Ledger:
         self.needs_calls = bool(question) or any(c.seconds is not None for c in caps)
         """Whether the past must be told call by call, not in sums."""
         self._in_flight = 0
+        self._end_by: float | None = None
+        """When those in flight are waited for no longer, in the event loop's seconds; None: as long as it takes."""
         self._drained: list[asyncio.Future[None]] = []
 
     def recall(self, past: Iterable[Spent]) -> None:
@@ -250,7 +260,8 @@ class Ledger:
     async def admit(self, agent: str, stage: str, question: str | None, request: str, new_tokens: int) -> Ticket | None:
         """Reserve what a call may cost, waiting for room; None where its question has reached its cap.
 
-        Raises BudgetReached where the run or the agent has, once all calls in flight are written down.
+        Raises BudgetReached if the run or the agent has, once all calls in flight are written down, and whatever
+        else ended the run.
         """
         held, most = _Held(0.0, 0), Usage()
         if self._weighs:
@@ -259,10 +270,10 @@ class Ledger:
         entered: list[Account] = []
         try:
             for account in self._accounts(agent, stage, question):
-                if self.reached is None and await account.enter(held):
+                if self.ended is None and await account.enter(held):
                     entered.append(account)
                     continue
-                if self.reached is None and account is not self.run and account is not self.agents.get(agent):
+                if self.ended is None and account is not self.run and account is not self.agents.get(agent):
                     return None
                 await self._stop(agent, account, held, entered)
         except BaseException:
@@ -277,7 +288,7 @@ class Ledger:
         money = self.cost(ticket.agent, usage)
         for account in reversed(ticket.accounts):
             account.leave(ticket.held, usage, money)
-        if self.reached is not None and not self._in_flight:
+        if self.ended is not None and not self._in_flight:
             for waiting in self._drained:
                 if not waiting.done():
                     waiting.set_result(None)
@@ -292,20 +303,48 @@ class Ledger:
             found.append(self.agents[agent])
         return [*found, self.run]
 
-    async def _stop(self, agent: str, account: Account, held: _Held, entered: list[Account]) -> None:
-        """The end: nobody is let in any more, and who is in flight is waited for."""
-        if self.reached is None:
-            self.reached = self._why(agent, account, held)
-            for other in (self.run, *self.agents.values()):
-                other.closed = True
+    def charged(self, ticket: Ticket, told: Usage) -> Usage:
+        """What an answered call counts with: what its endpoint told and, where that is nothing, what was reserved.
+
+        Without a cap nothing was reserved, and what is not told counts as 0.
+        """
+        return Usage(told.prompt or ticket.most.prompt, told.completion or ticket.most.completion, told.cached)
+
+    async def end(self, why: UserError, within_s: float) -> NoReturn:
+        """Let nobody in any more, and raise ``why`` when those in flight are written down, or after so long."""
+        if self.ended is None:
+            self._close(why)
+            self._end_by = asyncio.get_running_loop().time() + within_s
+        await self._drain()
+        raise self._again()
+
+    async def _stop(self, agent: str, account: Account, held: _Held, entered: list[Account]) -> NoReturn:
+        """The end at a cap: nobody is let in any more, and those in flight are waited for."""
+        if self.ended is None:
+            self._close(self._why(agent, account, held))
         self._give_back(entered, held)
         entered.clear()
+        await self._drain()
+        raise self._again()
+
+    def _close(self, why: UserError) -> None:
+        self.ended = why
+        for account in (self.run, *self.agents.values()):
+            account.close()
+
+    async def _drain(self) -> None:
+        """Wait until no call is in flight, or it has taken too long."""
         if self._in_flight:
-            drained = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            drained = loop.create_future()
             self._drained.append(drained)
-            await drained
-        # one for each who asked, for an exception that is raised again and again keeps every traceback
-        raise BudgetReached(*self.reached.args)
+            left_s = None if self._end_by is None else max(0.0, self._end_by - loop.time())
+            await asyncio.wait([drained], timeout=left_s)
+
+    def _again(self) -> UserError:
+        """An error for each who asks: one that is raised again and again keeps every traceback."""
+        assert self.ended is not None
+        return type(self.ended)(*self.ended.args)
 
     def _give_back(self, entered: list[Account], held: _Held) -> None:
         for account in reversed(entered):

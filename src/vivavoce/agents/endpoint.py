@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import email.utils
 import importlib.util
 import json
-import math
 import os
 import random
 import ssl
@@ -30,8 +28,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.agents.limits import Limits, limits_of
+from vivavoce.agents.faults import SETTINGS, Failed, failed_status, short
+from vivavoce.agents.limits import Limits, Turn, limits_of
+from vivavoce.agents.reading import End, counted
 from vivavoce.errors import AgentError, MissingDependency, MissingKey, RecipeError
+from vivavoce.progress import say
 from vivavoce.records import Reply, Usage, to_json
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
 _LONGEST_BACKOFF_S = 30.0
 _CONNECT_S = 20.0  # a host that is not there must not take the time that an answer may take
 _REFUSALS = 4  # being turned away is no fault of the call: it may happen to it so many times as often as faults
+_PATIENT, _LONGER = 4, 8.0  # refusals of one call after which it waits longer than it is asked to; so many times
+_NOBODY_THERE = 2  # retries of an address at which nobody has answered yet
+_SILENT = 3  # calls without an answer, and no other with one, after which an agent is given up
+_SAID_S = 10.0  # between two lines about trouble with one agent
 _PROBE_S = 30.0
-_DETAIL_LENGTH = 300
-_OVERLOADED = (503, 529)
-# OpenAI; vLLM; llama.cpp; Anthropic
-_OVERLONG = ("context_length", "maximum context length", "exceed_context_size", "prompt is too long")
-_NO_ANSWER = ("timeout", "connection", "server", "rate_limit")
+_NO_ANSWER = ("timeout", "connection", "unreachable", "server", "rate_limit")
+_OF_THE_CALL = ("overlong", "refused")  # the model was reached, and would answer another call
+_TELLING = ("bad_request", "forbidden")  # one such failure tells enough if there is nobody else to ask
 T = TypeVar("T")
 
 
@@ -77,27 +80,14 @@ class EndpointOptions(BaseModel):
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Prompt and new tokens together."""
 
+    finish_reasons: dict[str, End] = Field(default={})
+    """What finish reasons mean that are not known here, ``missing`` for none: stop, length, filter or error."""
+
     @model_validator(mode="after")
     def _one_address(self) -> Self:
         if self.base_url and self.base_url_env:
             raise ValueError("give either `base_url` or `base_url_env`")
         return self
-
-
-class Failed(NamedTuple):
-    """What went wrong with one attempt."""
-
-    reason: str
-    """As :class:`vivavoce.errors.AgentError` has them."""
-    detail: str
-    again: bool
-    """Another attempt may go better."""
-    wait_s: float | None = None
-    """What the server asked for; None where it left that to us."""
-    usage: Usage = Usage()
-    """Tokens that the endpoint counted for it all the same."""
-    refused: bool = False
-    """The endpoint was asked for too much at once: a limit of its rate, or overload."""
 
 
 class Endpoint:
@@ -132,6 +122,7 @@ class Endpoint:
         self._secrets = _spellings(key) if key else frozenset[bytes]()
         self._proxy, self._proxy_headers = _proxy(self.base_url, f"agent {name!r}")
         self._open: _Open | None = None
+        self._trouble = _Trouble()
 
     async def ask(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], Reply | Failed], max_new_tokens: int
@@ -143,8 +134,9 @@ class Endpoint:
         the latency is that of the whole.
 
         Raises AgentError with one of these reasons: ``timeout``, ``rate_limit``, ``connection``, ``server``,
-        ``malformed`` (no reply could be read), ``refused`` (also by a content filter), ``overlong``, ``auth``,
-        ``bad_request``, and those of ``read``.
+        ``malformed`` (no reply could be read), ``refused`` (also by a content filter), ``overlong``, ``bad_request``,
+        ``forbidden``, those of ``read``, and :data:`~vivavoce.agents.faults.SETTINGS`. It says what to ``do`` if no
+        other call of the agent can be answered either.
         """
         started = time.perf_counter()
         data = to_json(body).encode("utf-8", "replace")
@@ -171,7 +163,8 @@ class Endpoint:
         ``once``: for what must not be done twice, as :meth:`persist` has it.
         """
         merged = {**self._headers, **(headers or {})}
-        return (await self.persist(lambda: self._send(method, path, data, merged), 0, once=once))[0]
+        attempt = lambda: self._send(method, path, data, merged)  # noqa: E731
+        return (await self.persist(attempt, 0, once=once, is_call=False))[0]
 
     async def aclose(self) -> None:
         """Close the connections. A later call opens new ones."""
@@ -180,49 +173,82 @@ class Endpoint:
             await opened.session.close()
 
     async def persist(
-        self, attempt: Callable[[], Awaitable[T | Failed]], tokens: int, *, once: bool = False
+        self, attempt: Callable[[], Awaitable[T | Failed]], tokens: int, *, once: bool = False, is_call: bool = True
     ) -> tuple[T, Usage]:
         """Attempt it within the limits until it works; also the usage of what did not. Raises AgentError.
 
         For backends that send by themselves, through a provider's own package. ``tokens`` is what one attempt is
         expected to take. With ``once``, only what the endpoint turned away unread is attempted again: after a lost
-        answer nobody knows what was done.
+        answer nobody knows what was done. ``is_call``: what comes of it tells whether the agent can be asked at all.
         """
-        limits = self._opened().limits
+        opened = self._opened()
+        limits, hope = opened.limits, opened.hope
         spent, faults, refusals = Usage(), 0, 0
-        while True:
-            await limits.enter(self.name, tokens, first=faults + refusals > 0)
-            correction = 0
-            try:
-                outcome = await self._attempt(limits, attempt)
-                if not isinstance(outcome, Failed):
-                    if isinstance(outcome, Reply) and outcome.usage != Usage():
-                        correction = outcome.usage.prompt + outcome.usage.completion - tokens
-                    return outcome, spent
-                spent += outcome.usage
-                if outcome.refused and outcome.reason != "timeout":
-                    refusals += 1
-                else:
-                    faults += 1
-                wait_s = None if once and outcome.reason != "rate_limit" else self._wait_s(outcome, faults, refusals)
-                if wait_s is None or self._dead(limits):
-                    raise AgentError(outcome.reason, self._told(outcome, faults + refusals), spent)
-                if outcome.refused:  # its turn stays taken, or the next in the queue would be refused as well
-                    await asyncio.sleep(wait_s)
-                    wait_s = 0.0
-            finally:
-                limits.leave(self.name, correction)
-            await asyncio.sleep(wait_s)
+        hope.calls += is_call
+        try:
+            while True:
+                turn = await limits.enter(self.name, tokens, first=faults + refusals > 0)
+                correction, wait_s = 0, None
+                try:
+                    outcome = await self._attempt(opened, attempt)
+                    self._learn(limits, turn, outcome)
+                    hope.reached |= not (isinstance(outcome, Failed) and outcome.reason == "unreachable")
+                    if not isinstance(outcome, Failed):
+                        if isinstance(outcome, Reply) and outcome.usage != Usage():
+                            correction = outcome.usage.prompt + outcome.usage.completion - tokens
+                        hope.answered |= is_call
+                        return outcome, spent
+                    spent += outcome.usage
+                    hope.answered |= is_call and outcome.reason in _OF_THE_CALL
+                    if outcome.refused and outcome.reason != "timeout":
+                        refusals += 1
+                    else:
+                        faults += 1
+                    if not (once and outcome.reason != "rate_limit") and not self._dead(limits):
+                        wait_s = self._wait_s(outcome, faults, refusals, hope)
+                    if wait_s is not None:
+                        self._trouble.say(self.name, outcome, wait_s)
+                        if outcome.refused:
+                            wait_s = await limits.stay(wait_s)
+                finally:
+                    limits.leave(turn, correction)
+                if wait_s is None:
+                    break
+                await asyncio.sleep(wait_s)
+        finally:
+            hope.calls -= is_call
+            hope.decide()
+        raise await self._given_up(hope, outcome, faults + refusals, spent, is_call)
 
-    def _wait_s(self, failed: Failed, faults: int, refusals: int) -> float | None:
-        """Seconds until the next attempt, or None where there is to be none."""
+    def _wait_s(self, failed: Failed, faults: int, refusals: int, hope: _Hope) -> float | None:
+        """Seconds until the next attempt, or None if there is to be none."""
         retries = self.options.max_retries
-        if not failed.again or faults > retries or refusals > retries * _REFUSALS:
+        if failed.reason == "unreachable" and not hope.reached:
+            retries = min(retries, _NOBODY_THERE)
+        # what worked a moment ago may be no fault of the settings
+        again = failed.again or (hope.answered and failed.reason in ("auth", "not_found"))
+        if not again or faults > retries or refusals > retries * _REFUSALS:
             return None
         if failed.wait_s is not None:
-            return failed.wait_s if failed.wait_s <= self.options.max_wait_s else None
+            # a call that is turned away again and again asks ever more rarely
+            asked_s = failed.wait_s * min(_LONGER, 2.0 ** max(0, refusals - _PATIENT))
+            return asked_s if failed.wait_s <= self.options.max_wait_s else None
         # jitter, or everybody who was turned away together comes back together
-        return min(self.options.backoff_s * 2.0 ** (faults + refusals - 1), _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
+        backoff_s = self.options.backoff_s * 2.0 ** (faults + refusals - 1)
+        return min(backoff_s, _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
+
+    async def _given_up(self, hope: _Hope, failed: Failed, attempts: int, spent: Usage, is_call: bool) -> AgentError:
+        """The error that a call ends with, once it is known whether it is the call's alone."""
+        reason, lasting = failed.reason, failed.reason in SETTINGS
+        if reason == "unreachable" and hope.reached:  # it was there before, and may come back
+            reason, lasting = "connection", False
+        if hope.answered:
+            reason = "refused" if reason == "forbidden" else reason
+        elif is_call and not lasting:
+            lasting = await hope.lost(enough=1 if reason in _TELLING else _SILENT)
+        if failed.refused and failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
+            lasting = True
+        return AgentError(reason, self._told(failed, attempts), spent, self._what_to_do(failed) if lasting else "")
 
     def _told(self, failed: Failed, attempts: int) -> str:
         """For people: what was wrong, and how it was tried."""
@@ -232,22 +258,42 @@ class Endpoint:
             tried.append(f"asked to wait {failed.wait_s:.0f} s")
         return f"{failed.detail} ({', '.join(tried)})" if tried else failed.detail
 
-    async def _attempt(self, limits: Limits, attempt: Callable[[], Awaitable[T | Failed]]) -> T | Failed:
-        """One attempt, whose outcome the limits learn from."""
+    def _what_to_do(self, failed: Failed) -> str:
+        key = self.options.api_key_env
+        key = f"the key in ${key}" if key else "a key (name its environment variable in `api_key_env`)"
+        return {
+            "auth": f"check {key}",
+            "forbidden": f"check whether {key} may use this model",
+            "account": "add credit at the provider, or raise its limit there",
+            "not_found": f"check `base_url` ({self.base_url}: the part before /chat/completions or /v1/messages) and "
+            "whether `model` is known there",
+            "unreachable": f"check `base_url` ({self.base_url}) and whether the server is up",
+            "bad_request": "check `model` and what the model takes: `omit`, `takes`, `token_limit`, `extra_body`",
+            "empty": "raise `max_new_tokens`: does the model think unseen until they are used up?",
+            "rate_limit": "wait, or ask the provider for a higher limit",
+            "timeout": "check whether the server is loading or busy; raise `timeout_s` if its answers take longer",
+        }.get(failed.reason, f"look at what {self.base_url} does, or leave the agent out")
+
+    async def _attempt(self, opened: _Open, attempt: Callable[[], Awaitable[T | Failed]]) -> T | Failed:
+        """One attempt, unless the endpoint is taken for dead."""
+        limits = opened.limits
         if self._dead(limits):
-            if time.monotonic() < limits.probe_at:
+            if limits.now() < limits.probe_at:
                 return Failed("connection", f"the endpoint has answered nothing for {limits.down_s():.0f} s", False)
-            limits.probe_at = time.monotonic() + max(self.options.timeout_s, _PROBE_S)
+            limits.probe_at = limits.now() + max(self.options.timeout_s, _PROBE_S)
         self.attempts += 1
-        outcome = await attempt()
+        self._trouble.requests += 1
+        return await attempt()
+
+    def _learn(self, limits: Limits, turn: Turn, outcome: object) -> None:
+        """Tell the limits what came of a turn."""
         if not isinstance(outcome, Failed) or outcome.reason not in _NO_ANSWER:
-            limits.answered()
-            return outcome
+            limits.answered(turn)
+            return
         limits.failed()
         if outcome.refused:
             wait_s = outcome.wait_s or 0.0
-            limits.refused(wait_s if wait_s <= self.options.max_wait_s else 0.0)
-        return outcome
+            limits.refused(turn, wait_s if wait_s <= self.options.max_wait_s else 0.0, outcome.everybody)
 
     def _dead(self, limits: Limits) -> bool:
         return limits.down_s() > self.options.give_up_s
@@ -271,20 +317,31 @@ class Endpoint:
                 ) as response,
             ):
                 body = self.scrub(await response.read())
+        except aiohttp.ConnectionTimeoutError:
+            return Failed("unreachable", f"no connection within {_CONNECT_S:g} s", True)
         except TimeoutError:
             detail = f"no complete answer within {self.options.timeout_s:g} s"
             return Failed("timeout", detail, True, refused=True)
         except (aiohttp.ClientError, OSError) as error:
-            said = self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
-            return Failed("connection", short(said.decode()), True)
-        return body if response.status < 300 else failed_status(response.status, body, response.headers)
+            said = short(self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace")).decode())
+            nobody = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
+            return Failed("unreachable" if nobody else "connection", said, True)
+        if response.status < 300:
+            return body
+        headers = {name.lower(): self.scrub(value.encode()).decode() for name, value in response.headers.items()}
+        return failed_status(response.status, body, headers)
 
     def parsed(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
         """What ``read`` makes of a body, see :meth:`ask`."""
+        answer = None
         try:
-            return read(json.loads(body))
+            answer = json.loads(body)
+            return read(answer)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return Failed("malformed", short(f"{type(error).__name__} in body {body[:200]!r}"), True)
+            said = short(f"{type(error).__name__}: {error} in body {body[:200]!r}")
+            if answer is None and body.lstrip()[:1] == b"<":
+                return Failed("not_found", f"a web page and no API is at this address: {said}", False)
+            return Failed("malformed", said, True, usage=counted(answer))
 
     def _opened(self) -> _Open:
         """Connections and limits of the running event loop; neither survives its loop."""
@@ -301,7 +358,7 @@ class Endpoint:
             options = self.options
             limits = limits_of(self._share, options.max_concurrency)
             limits.narrow(options.max_concurrency, options.requests_per_minute, options.tokens_per_minute)
-            self._open = _Open(loop, session, limits)
+            self._open = _Open(loop, session, limits, _Hope())
         return self._open
 
     def scrub(self, said: bytes) -> bytes:
@@ -315,6 +372,61 @@ class _Open(NamedTuple):
     loop: asyncio.AbstractEventLoop
     session: ClientSession
     limits: Limits
+    hope: _Hope
+
+
+class _Hope:
+    """Whether an agent answers at all, as far as is known in one event loop.
+
+    A call that failed for good waits here while others of the agent are under way: if one of them is answered, the
+    failure is the call's own. If all fail, nobody should go on without the agent and call that a result.
+    """
+
+    def __init__(self) -> None:
+        self.reached = self.answered = False
+        self.calls = 0
+        """Under way."""
+        self.failed = 0
+        self._waiting = list[asyncio.Future[None]]()
+
+    async def lost(self, enough: int) -> bool:
+        """Count a failure. Whether no call of the agent can be answered: the last one under way, or the third, has
+        failed too, ``enough`` of them in all."""
+        self.failed += 1
+        self.decide()
+        if not self.answered and self.calls and self.failed < _SILENT:
+            self._waiting.append(asyncio.get_running_loop().create_future())
+            await self._waiting[-1]
+        return not self.answered and self.failed >= enough
+
+    def decide(self) -> None:
+        """Let those go on who wait, if it is known by now."""
+        if self.answered or not self.calls or self.failed >= _SILENT:
+            waiting, self._waiting = self._waiting, []
+            for one in waiting:
+                if not one.done():
+                    one.set_result(None)
+
+
+class _Trouble:
+    """Says, while it happens, that requests of an agent are turned away or fail, now and then."""
+
+    def __init__(self) -> None:
+        self.requests = self._failed = 0
+        self._said_at: float | None = None
+
+    def say(self, name: str, failed: Failed, wait_s: float) -> None:
+        """A request failed, and comes again after ``wait_s``."""
+        self._failed += 1
+        now = time.monotonic()
+        if self._said_at is not None and now - self._said_at < _SAID_S:
+            return
+        what = "turned away" if failed.refused and failed.reason != "timeout" else "failed"
+        say(
+            f"{name}: {self._failed} of the last {self.requests} requests {what} ({failed.detail}); "
+            f"they wait and are sent again, this one after {wait_s:.1f} s"
+        )
+        self._said_at, self._failed, self.requests = now, 0, 0
 
 
 def located(options: EndpointOptions, default_url: str, where: str) -> tuple[str, str | None]:
@@ -342,6 +454,10 @@ def located(options: EndpointOptions, default_url: str, where: str) -> tuple[str
         raise RecipeError("the address holds a password or a query", where, do)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise RecipeError("the address is not one of HTTP", where, "write `base_url: https://host/v1`")
+    for path in ("/chat/completions", "/completions", "/messages", "/responses"):
+        if address.path.rstrip("/").endswith(path):
+            rest = address._replace(path=address.path.rstrip("/").removesuffix(path)).geturl()
+            raise RecipeError(f"the address ends in {path}, which is added to it", where, f"write `base_url: {rest}`")
     return base_url, key
 
 
@@ -372,12 +488,6 @@ def _spellings(key: str) -> frozenset[bytes]:
     )
 
 
-def short(text: str) -> str:
-    """One line, cut where it is longer than an error should be."""
-    text = " ".join(text.split())
-    return text if len(text) <= _DETAIL_LENGTH else f"{text[:_DETAIL_LENGTH]}…"
-
-
 def trusted() -> ssl.SSLContext:
     """Whom to trust: what SSL_CERT_FILE or SSL_CERT_DIR name, else the machine's own store."""
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
@@ -385,59 +495,3 @@ def trusted() -> ssl.SSLContext:
     import truststore
 
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
-    """What an HTTP error means. ``body`` is without the key."""
-    code, said = _complaint(body)
-    detail = short(f"HTTP {status}{f' {code}' if code else ''}: {said or 'empty body'}")
-    wait_s = _retry_after(headers)
-    if status == 429:
-        # an empty account does not fill while we wait
-        return Failed("rate_limit", detail, code != "insufficient_quota", wait_s, refused=True)
-    if status == 408:
-        return Failed("timeout", detail, True, wait_s, refused=True)
-    if status == 409 or status >= 500:
-        return Failed("server", detail, True, wait_s, refused=status in _OVERLOADED)
-    if status in (401, 403):
-        return Failed("auth", detail, False)
-    if "content_filter" in code or "content_policy" in code:
-        return Failed("refused", detail, False)
-    if status == 413 or any(sign in detail for sign in _OVERLONG):
-        return Failed("overlong", detail, False)
-    return Failed("bad_request", detail, False)
-
-
-def _complaint(body: bytes) -> tuple[str, str]:
-    """Code and message out of the body of an error, in the shapes that providers give it."""
-    try:
-        said: Any = json.loads(body)
-    except ValueError:
-        return "", body.decode("utf-8", "replace")
-    if isinstance(said, list) and len(said) == 1:  # Gemini
-        said = said[0]
-    if isinstance(said, dict) and isinstance(said.get("error"), dict):
-        said = said["error"]
-    if not isinstance(said, dict):
-        return "", str(said or "")
-    code = said.get("code")
-    if not isinstance(code, str):  # some repeat the status there
-        code = said.get("type") or code
-    return str(code or ""), str(said.get("message") or said.get("detail") or said)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the server asks for them: milliseconds, seconds or a date."""
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        else:
-            seconds = float(headers["retry-after"])
-    except KeyError:
-        return None
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
-        except (KeyError, ValueError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from vivavoce.agents import Agent, takes_tools
-from vivavoce.agents.budget import Ledger, Spent
+from vivavoce.agents.budget import Ledger, Spent, Ticket
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.agents.replies import received
-from vivavoce.errors import AgentError, DataError, RunConflict
+from vivavoce.errors import AgentError, AgentUnusable, DataError, RunConflict
 from vivavoce.records import Message, Reply, Sampling, Tool, Usage, canonical, storable
 
 _VERSION = 1
@@ -91,6 +91,10 @@ SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''),
        sum(cached_tokens)
 FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
 """
+_PERHAPS_CHARGED = ("timeout", "malformed")
+"""Reasons of calls that an endpoint may have worked on without telling what it took."""
+_END_S = 10.0
+"""For so long calls that are under way are waited for when an agent turns out to be unusable."""
 _REPLY = TypeAdapter(Reply)
 _SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "tools")
 
@@ -270,7 +274,8 @@ class Journal:
         ``question`` names the problem whose cap the call is under, if any. A call for which that cap leaves no room
         comes back as an error ``budget``, which is not recorded: with a higher cap it is made.
 
-        Raises BudgetReached where the run's cap or the agent's leaves no room, once what is in flight is written down;
+        Raises AgentUnusable if no call of the agent can be answered, which is not recorded; BudgetReached where the
+        run's cap or the agent's leaves no room, once what is in flight is written down;
         RunConflict where a read-only journal does not hold the call, and whatever an agent raises that is no
         :class:`AgentError` (a bug; nothing is recorded).
         """
@@ -362,15 +367,25 @@ class Journal:
         ticket = await self.ledger.admit(agent.name, row[3], question, row[5], sampling.max_new_tokens)
         if ticket is None:
             return Answered(row[0], error=AgentError("budget", "the question has reached its cap"))
-        usage, sent = ticket.most, None  # what a call that is cut off counts as
+        usage, sent, unusable = ticket.most, None, None  # what a call that is cut off counts as
         try:
             # a batch is taken up again, and its calls with it; any other call is lost with the process
             if self.ledger.lasting and getattr(agent, "batch", None) is None:
                 most = (agent.name, usage.prompt, usage.completion)
                 sent = self._db.execute("INSERT INTO under_way VALUES (NULL, ?, ?, ?)", most).lastrowid
-            answered, usage = await self._made(agent, messages, sampling, seed, row, sent)
+            answered, usage = await self._made(agent, messages, sampling, seed, row, sent, ticket)
+        except AgentError as failure:  # not written down, so that the call is made when the cause is mended
+            answered, usage = Answered(row[0], error=failure), failure.usage
+            self._db.execute("DELETE FROM under_way WHERE id = ?", (sent,))
+            unusable = AgentUnusable(
+                f"`{agent.name}` cannot be asked: {failure}",
+                f"agent `{agent.name}`, {agent.identity}",
+                f"{failure.do}; then give the same command: it goes on from here, and pays for nothing twice",
+            )
         finally:
             self.ledger.settle(ticket, usage)
+        if unusable is not None:
+            await self.ledger.end(unusable, _END_S)
         return answered
 
     async def _made(
@@ -381,8 +396,12 @@ class Journal:
         seed: int,
         row: tuple[str, ...],
         sent: int | None,
+        ticket: Ticket,
     ) -> tuple[Answered, Usage]:
-        """The call itself, written down in place of ``sent``; and what it cost."""
+        """The call itself, written down in place of ``sent``; and what it cost.
+
+        Raises AgentError if no call of the agent can be answered.
+        """
         started = time.perf_counter()
         try:
             if getattr(agent, "batch", None) is None:
@@ -391,8 +410,14 @@ class Journal:
                 reply, error = await self._through(agent).reply(row[0], messages, sampling, seed), None
             reply = received(reply)
         except AgentError as failure:
+            if failure.do:
+                raise
             reply, error = None, failure
-        usage = reply.usage + reply.wasted if reply else error.usage if error else Usage()
+        usage = error.usage if error else Usage()
+        if reply:
+            usage = self.ledger.charged(ticket, reply.usage) + reply.wasted
+        elif usage == Usage() and error and error.reason in _PERHAPS_CHARGED:
+            usage = self.ledger.charged(ticket, usage)
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         outcome = (

@@ -10,15 +10,17 @@ import codecs
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from vivavoce.agents.called import called, with_calls
-from vivavoce.agents.endpoint import Endpoint, EndpointOptions, Failed, failed_status, located, short
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located
+from vivavoce.agents.faults import Failed, failed_status, short, told_inside
 from vivavoce.agents.provider_batches import BatchOptions, Request
-from vivavoce.agents.replies import closing_tokens, received, thought_beside
+from vivavoce.agents.reading import NO_MORE, End, counted, ended
+from vivavoce.agents.replies import closing_tokens, in_chunks, received, thought_beside
 from vivavoce.errors import AgentError
 from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest, storable
@@ -233,13 +235,13 @@ class OpenAIChat:
 
     def _read(self, answer: Any) -> Reply | Failed:
         """A reply out of a chat completion, with its thought apart."""
-        reply = read(answer)
+        reply = read(answer, self.options.finish_reasons)
         return received(reply, self.options.opens_thought) if isinstance(reply, Reply) else reply
 
     def _mark_unmetered(self) -> None:
         self.unmetered += 1
         if self.unmetered == 1:
-            _log.warning("%s reports no usage; its tokens count as 0", self.name)
+            _log.warning("%s tells no usage: caps count the most that each call may take, tables count 0", self.name)
 
 
 def _form(fields: dict[str, str], name: str, content: bytes, boundary: str) -> bytes:
@@ -252,38 +254,38 @@ def _form(fields: dict[str, str], name: str, content: bytes, boundary: str) -> b
     return f"{head}--{boundary}\r\n{file}\r\n\r\n".encode() + content + f"\r\n--{boundary}--\r\n".encode()
 
 
-def read(answer: Any) -> Reply | Failed:
-    """A reply out of a chat completion; raises what :meth:`Endpoint.ask` expects where it is none."""
+def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
+    """A reply out of a chat completion; raises what :meth:`Endpoint.ask` expects if it is none.
+
+    ``means`` explains finish reasons that are not known here.
+    """
+    usage = counted(answer)
+    if (failed := told_inside(answer, usage)) is not None:
+        return failed
     choice = answer["choices"][0]
-    message = choice["message"]
-    text, refusal, finish = message.get("content"), message.get("refusal"), choice.get("finish_reason")
-    usage = _usage(answer.get("usage"))
-    if not isinstance(text, str | None):
-        raise TypeError(type(text))
+    if (failed := told_inside(choice, usage)) is not None:
+        return failed
+    message, why = choice["message"], choice.get("finish_reason")
+    content, refusal = message.get("content"), message.get("refusal")
+    if not isinstance(content, str | list | None):
+        raise TypeError(f"content is of type {type(content).__name__}")
+    text, beside = in_chunks(content) if isinstance(content, list) else (content or "", "")
     text = "\n".join([*([text] if text else []), *map(called, message.get("tool_calls") or ())])
     if refusal and not text:
         return Failed("refused", short(str(refusal)), False, usage=usage)
+    end = ended(why, means)
     if not text:
-        if finish == "content_filter":
-            return Failed("refused", "by the endpoint's content filter", False, usage=usage)
-        if finish == "length":  # a reasoning model that thought until the end would do so again
+        if end == "filter":
+            return Failed("refused", f"by the endpoint's content filter ({why})", False, usage=usage)
+        if end == "length":  # a reasoning model that thought until the end would do so again
             return Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
-        return Failed("empty", f"finish_reason {finish}", True, usage=usage)
-    text = storable(text)
-    ends: dict[Any, Literal["length", "filter"]] = {"length": "length", "content_filter": "filter"}
-    model, tokens, thought = str(answer.get("model") or ""), _tokens(choice, text), thought_beside(message)
-    return Reply(text, ends.get(finish, "stop"), usage, model, tokens, thought=thought)
-
-
-def _usage(usage: Any) -> Usage:
-    if not usage:
-        return Usage()
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        int(usage.get("prompt_tokens") or 0),
-        int(usage.get("completion_tokens") or 0),
-        int(details.get("cached_tokens") or 0),
-    )
+        return Failed("empty", f"finish_reason {why}", True, usage=usage)
+    if isinstance(end, Failed):
+        return end._replace(usage=usage)
+    if end == "error":
+        return Failed("server", f"the reply broke off: finish_reason {why}", True, usage=usage)
+    text, thought = storable(text), beside or thought_beside(message)
+    return Reply(text, end, usage, str(answer.get("model") or ""), _tokens(choice, text), thought=thought)
 
 
 def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
@@ -300,6 +302,16 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
     if not all(map(math.isfinite, values)):
         return None
     return closing_tokens([Token(piece, value) for piece, value in zip(pieces, values, strict=True)], text)
+
+
+def unsent(options: Options) -> dict[str, str]:
+    """What of a sampling is not sent, as :func:`vivavoce.agents.unsent.unsent` has it."""
+    fields = {options.token_limit: "max_new_tokens", options.seed_field: "seed"}
+    return {
+        fields.get(field, field): f"take `{field}` out of `omit` if the endpoint takes it"
+        for field in options.omit
+        if field not in options.extra_body
+    }
 
 
 def agent(name: str, options: Options) -> OpenAIChat:

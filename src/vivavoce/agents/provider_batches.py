@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.agents.endpoint import Failed, short
+from vivavoce.agents.faults import SETTINGS, Failed, short
 from vivavoce.errors import AgentError
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
@@ -31,7 +31,8 @@ from vivavoce.records import Message, Reply, Sampling, Usage
 UNREAD = "batch"
 """Reason of a call whose batch could not be read: what became of it is still at the provider."""
 _UNSURE = ("timeout", "connection", "server", "malformed")
-_PASSING = (*_UNSURE, "rate_limit")
+_PASSING = (*_UNSURE, "rate_limit", "unreachable")
+_DO = "check the key, the account and the model"
 _TRIES = 5
 T = TypeVar("T")
 
@@ -181,10 +182,12 @@ class Batches:
             if isinstance(outcome, Reply):
                 return replace(outcome, wasted=wasted, latency_s=time.perf_counter() - started)
             wasted += outcome.usage
-            if not outcome.again or tries == self.options.max_retries:
+            settings = outcome.reason in SETTINGS  # then the call is to be in another batch, once they are mended
+            if settings or (outcome.again and tries < self.options.max_retries):
+                self.notes.settle([key])
+            if settings or not outcome.again or tries == self.options.max_retries:
                 count = f" ({tries + 1} batches)" if tries else ""
-                raise AgentError(outcome.reason, outcome.detail + count, wasted)
-            self.notes.settle([key])
+                raise AgentError(outcome.reason, outcome.detail + count, wasted, _DO if settings else "")
         raise AssertionError(key)
 
     def close(self) -> None:
@@ -299,7 +302,7 @@ class Batches:
         try:
             return await _told(self.agent.find(token, keys, since))
         except AgentError as error:
-            raise AgentError(UNREAD, f"whether it was submitted is unknown: {error}") from None
+            raise AgentError(UNREAD, f"whether it was submitted is unknown: {error}", do=error.do) from None
 
     async def _follow(self, id: str, way: _Way) -> None:
         """Look at a batch until it has ended, then tell all who wait. A look that fails is followed by another one."""
@@ -310,7 +313,7 @@ class Batches:
                 last_seen = self.loop.time()
             except AgentError as error:
                 if error.reason not in _PASSING or self.loop.time() - last_seen > self.options.give_up_h * 3600:
-                    raise AgentError(UNREAD, f"batch {id} could not be read: {error}") from None
+                    raise AgentError(UNREAD, f"batch {id} could not be read: {error}", do=error.do) from None
                 results = None
             if results is not None:
                 break
@@ -340,4 +343,4 @@ def _taken(results: dict[str, Reply | Failed] | Failed, key: str) -> Reply | Fai
 def _copied(error: BaseException | None) -> BaseException:
     """One exception for each who waits: they are raised in several tasks."""
     assert error is not None
-    return AgentError(error.reason, error.detail, error.usage) if isinstance(error, AgentError) else error
+    return AgentError(error.reason, error.detail, error.usage, error.do) if isinstance(error, AgentError) else error

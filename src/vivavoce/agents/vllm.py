@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from vivavoce.agents import openai_chat
-from vivavoce.agents.endpoint import Endpoint, located, short
+from vivavoce.agents.endpoint import Endpoint, located
+from vivavoce.agents.faults import short
 from vivavoce.agents.openai_chat import OpenAIChat
 from vivavoce.errors import AgentError
 
@@ -124,6 +125,9 @@ def _position(entry: Any) -> Position:
     if any(math.isnan(value) or value > 1e-3 for value in values):
         raise ValueError(f"{max(values)} is no log-probability")
     return Position(ids, values)
+
+
+unsent = openai_chat.unsent
 
 
 def agent(name: str, options: Options) -> VLLM:

@@ -101,6 +101,7 @@ def plan(
     from operator import add
 
     from vivavoce import plugins
+    from vivavoce.agents.unsent import unsent
     from vivavoce.methods.measured import measured_run
     from vivavoce.progress import say
 
@@ -113,9 +114,11 @@ def plan(
     planned = method.plan(loaded, measured_run(from_) if from_ else None)
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
+    kept = {a.name: found for a in loaded.agents if (found := unsent(a.name, a.backend, a.options, a.sampling()))}
     if as_json:
         shown = {kind: asdict(span) for kind, span in total.items()}
         told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
+        told["not_sent"] = {name: [one.field for one in found] for name, found in kept.items()}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     priced = [a.name for a in loaded.agents if a.price]
@@ -133,6 +136,9 @@ def plan(
         )
     if not from_:
         _say_saved(loaded, set_, recipe, total)
+    for name, found in kept.items():
+        for one in found:
+            say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
 

@@ -19,6 +19,7 @@ from typing import Literal
 from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.budget import FREE, money
+from vivavoce.agents.unsent import unsent
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
 from vivavoce.debate.plan import Planned
@@ -58,6 +59,7 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
     agents: dict[str, Agent] = {}
     for spec in recipe.agents:
         yield _opened(spec, agents)
+        yield from _unsent(spec)
     yield from _tokenizers(recipe)
     longest: dict[str, Lengths] = {}
     if all(f.level != "failed" for f in data):  # what follows is reckoned from the questions
@@ -138,6 +140,19 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
         return Finding("ok", what, f"{spec.backend}, {folder}")
     key = getattr(getattr(agent, "options", None), "api_key_env", None)
     return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}" + (f", ${key} is set" if key else ""))
+
+
+def _unsent(spec: AgentSpec) -> Iterator[Finding]:
+    """What of the recipe's sampling does not reach a model."""
+    try:
+        found = unsent(spec.name, spec.backend, spec.options, spec.sampling())
+    except UserError:  # told already
+        return
+    for one in found:
+        level: Literal["ok", "warning", "failed"] = (
+            "ok" if one.field == "seed" else "failed" if one.field == "logprobs" else "warning"
+        )
+        yield Finding(level, f"sampling {spec.name}", one.said, one.do)
 
 
 def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
@@ -318,9 +333,7 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
         if e.reason == "empty":
             do = "a model that reasons unseen? leave it room: raise max_new_tokens"
             return [Finding("warning", what, f"no text within {_NEW_TOKENS} tokens", do)]
-        return [
-            Finding("failed", what, str(e), _DO.get(e.reason, "is the address right, the model's name known there?"))
-        ]
+        return [Finding("failed", what, str(e), e.do or "is the address right, the model's name known there?")]
     found = [Finding("ok", what, f"reached; the model calls itself {first.model or 'nothing'}")]
     if spec.logprobs:
         there = first.tokens is not None
@@ -335,14 +348,6 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
         tells = getattr(agent, "context", None)
         found.append(_fits(spec, lengths, await tells() if tells else None))
     return found
-
-
-_DO = {
-    "auth": "is the key right? see api_key_env",
-    "connection": "is the server up, the address right? see base_url",
-    "rate_limit": "wait, or ask for a higher limit",
-    "timeout": "is the server busy, or loading? raise timeout_s",
-}
 
 
 def _temperature(what: str, samples: int, first: Reply, again: Reply, others: list[Reply]) -> Iterator[Finding]:
@@ -363,4 +368,4 @@ def _usage(what: str, replies: list[Reply]) -> Iterator[Finding]:
     if all(r.usage.prompt and r.usage.completion for r in replies):
         yield Finding("ok", what, "tells the tokens of every call")
     else:
-        yield Finding("warning", what, "does not tell the tokens of a call", "caps of tokens and money cannot hold it")
+        yield Finding("warning", what, "does not tell the tokens of a call", "caps count the most that each may take")

@@ -1,0 +1,200 @@
+"""What goes wrong with one attempt at an endpoint, and what each error of a provider means.
+
+::
+
+    status, body, headers ──▶ Failed: a reason, the provider's words, whether another attempt may go better, and when
+
+Some providers tell errors in an answer with status 200 (OpenRouter, one-api, LM Studio); they mean the same there.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from vivavoce.records import Usage
+
+SETTINGS = ("auth", "account", "not_found", "unreachable")
+"""Reasons that lie in the recipe, the key or the account: until that is mended, every call of the agent fails."""
+_DETAIL_LENGTH = 300
+_OVERLOADED = (503, 529)
+# OpenAI; vLLM; llama.cpp; Anthropic
+_OVERLONG = ("context_length", "maximum context length", "exceed_context_size", "prompt is too long")
+# OpenAI; Anthropic; OpenRouter, DeepSeek
+_UNPAID = ("insufficient_quota", "billing", "credit balance is too low", "insufficient credit", "insufficient balance")
+# of errors that are told by their kind alone: Anthropic
+_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class Failed(NamedTuple):
+    """What went wrong with one attempt."""
+
+    reason: str
+    """As :class:`vivavoce.errors.AgentError` has them."""
+    detail: str
+    again: bool
+    """Another attempt may go better."""
+    wait_s: float | None = None
+    """What the server asked for; None if it left that to us."""
+    usage: Usage = Usage()
+    """Tokens that the endpoint counted for it all the same."""
+    refused: bool = False
+    """The endpoint was asked for too much at once: a limit of its rate, or overload."""
+    everybody: bool = False
+    """It says that any other request would be turned away too, until ``wait_s`` is over."""
+
+
+def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
+    """What an HTTP error means. ``body`` is without the key."""
+    code, said = _complaint(body)
+    if 300 <= status < 400:
+        said = f"it points to {headers.get('location', 'nowhere')}"
+    detail = short(f"HTTP {status}{f' {code}' if code else ''}: {said or 'empty body'}")
+    wait_s, spent = _retry_after(headers), _spent(headers)
+    if status == 402 or any(sign in f"{code} {said}".lower() for sign in _UNPAID):
+        # an empty account does not fill while we wait
+        return Failed("account", detail, False)
+    if status == 429:
+        return Failed("rate_limit", detail, True, _reset(headers) if wait_s is None else wait_s, Usage(), True, spent)
+    if status == 408:
+        return Failed("timeout", detail, True, wait_s, refused=True)
+    if status == 409 or status >= 500:
+        return Failed("server", detail, True, wait_s, refused=status in _OVERLOADED)
+    if status == 401:
+        return Failed("auth", detail, False)
+    if "content_filter" in code or "content_policy" in code:
+        return Failed("refused", detail, False)
+    if status == 403:
+        return Failed("forbidden", detail, False)
+    if status in (404, 405, 410) or status < 400:
+        return Failed("not_found", detail, False)
+    if status == 413 or any(sign in detail for sign in _OVERLONG):
+        return Failed("overlong", detail, False)
+    return Failed("bad_request", detail, False)
+
+
+def told_inside(answer: Any, usage: Usage | None = None) -> Failed | None:
+    """The error that an answer with a good status tells all the same, or one of its choices does; else None.
+
+    ``usage`` is what the answer took.
+    """
+    if not isinstance(answer, dict):
+        return None
+    error = answer.get("error")
+    if not error and (answer.get("object") == "error" or answer.get("type") == "error"):
+        error = answer
+    if not error:
+        return None
+    status = _status_of(error)
+    failed = failed_status(status, json.dumps({"error": error}).encode(), {})
+    return failed._replace(detail=failed.detail.removeprefix(f"HTTP {status}").strip(": "), usage=usage or Usage())
+
+
+def failed_kind(error: Any) -> Failed:
+    """What an error means that is told by its kind alone, as inside a batch."""
+    return failed_status(_status_of(error), json.dumps(error).encode(), {})
+
+
+def _status_of(error: Any) -> int:
+    """The status that an error would have by itself; 500 if it names none."""
+    inner = error.get("error") if isinstance(error, dict) else None
+    error = inner if isinstance(inner, dict) else error
+    if not isinstance(error, dict):
+        return 500
+    for key in ("code", "status", "status_code", "http_status"):
+        told = error.get(key)
+        if isinstance(told, int | str) and str(told).isdecimal() and 300 <= int(told) < 600:
+            return int(told)
+    return next((_STATUS[kind] for kind in (error.get("type"), error.get("code")) if kind in _STATUS), 500)
+
+
+def short(text: str) -> str:
+    """One line, cut if it is longer than an error should be."""
+    text = " ".join(text.split())
+    return text if len(text) <= _DETAIL_LENGTH else f"{text[:_DETAIL_LENGTH]}…"
+
+
+def _complaint(body: bytes) -> tuple[str, str]:
+    """Code and message out of the body of an error, in the shapes that providers give it."""
+    try:
+        said: Any = json.loads(body)
+    except ValueError:
+        return "", body.decode("utf-8", "replace")
+    if isinstance(said, list) and len(said) == 1:  # Gemini
+        said = said[0]
+    if isinstance(said, dict) and isinstance(said.get("error"), dict):
+        said = said["error"]
+    if isinstance(said, dict) and isinstance(said.get("error"), str) and "message" not in said:  # Ollama, LM Studio
+        return "", said["error"]
+    if not isinstance(said, dict):
+        return "", str(said or "")
+    code = said.get("code")
+    if not isinstance(code, str):  # some repeat the status there
+        code = said.get("type") or code
+    return str(code or ""), str(said.get("message") or said.get("detail") or said)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as the server asks for them: milliseconds, seconds or a date."""
+    try:
+        if "retry-after-ms" in headers:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        else:
+            seconds = float(headers["retry-after"])
+    except KeyError:
+        return None
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
+        except (KeyError, ValueError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _spent(headers: Mapping[str, str]) -> bool:
+    """Whether an allowance of the account is used up, as OpenAI, Anthropic and others tell it."""
+    return any(_left(name) and value.strip() == "0" for name, value in headers.items())
+
+
+def _left(name: str) -> bool:
+    return "ratelimit" in name.lower() and "remaining" in name.lower()
+
+
+def _reset(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the allowance that is used up is renewed: ``6m0s``, seconds, or a date."""
+    found = []
+    for name, value in headers.items():
+        if not (_left(name) and value.strip() == "0"):
+            continue
+        told = headers.get(re.sub("remaining", "reset", name, flags=re.I), "").strip()
+        if parts := re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", told):
+            found.append(sum(float(n) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[unit] for n, unit in parts))
+        elif re.fullmatch(r"\d+(\.\d+)?", told):
+            at = float(told)
+            found.append(at if at < 1e8 else (at / 1000 if at > 1e11 else at) - time.time())
+        elif told:
+            try:
+                found.append(datetime.fromisoformat(told).timestamp() - time.time())
+            except ValueError:
+                continue
+    return max(0.0, *found) if found else None
+
+
+__all__ = ["SETTINGS", "Failed", "failed_kind", "failed_status", "short", "told_inside"]

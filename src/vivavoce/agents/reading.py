@@ -1,0 +1,82 @@
+"""What the answers of chat APIs have in common: how a reply ended, and what it took.
+
+Providers spell the same things differently, and tell some errors inside an answer that looks good. What is not known
+for certain to be a whole reply is not taken for one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from vivavoce.agents.faults import Failed
+from vivavoce.records import Usage
+
+End = Literal["stop", "length", "filter", "error"]
+_ENDS: dict[End, str] = {
+    # OpenAI and most servers; Anthropic; TGI, Together; Cohere; xAI, watsonx
+    "stop": "stop stop_sequence stop_token end end_turn eos eos_token complete completed done finished tool_calls "
+    "tool_call tool_use function_call",
+    # OpenAI; Gemini; Mistral; Anthropic; Cohere; others by way of a router
+    "length": "length max_tokens max_output_tokens max_completion_tokens max_new_tokens max_length model_length "
+    "context_length context_length_exceeded model_context_window_exceeded token_limit incomplete",
+    # OpenAI; Gemini; Anthropic; Bedrock; Zhipu
+    "filter": "content_filter content_filtered filter safety recitation blocklist prohibited_content spii image_safety "
+    "refusal sensitive guardrail_intervened guardrails moderation language",
+    # OpenRouter, Mistral, LMDeploy; vLLM and SGLang; DeepSeek; Zhipu; watsonx; Gemini; Anthropic's server tools
+    "error": "error abort aborted cancelled canceled insufficient_system_resource network_error timeout time_limit "
+    "other malformed_function_call unexpected_tool_call pause_turn load unload",
+}
+_MEANS: dict[str, End] = {word: end for end, words in _ENDS.items() for word in words.split()}
+MISSING = "missing"
+NO_MORE: Mapping[str, End] = MappingProxyType({})
+
+
+def ended(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
+    """How a reply ended, by the ``finish_reason`` or ``stop_reason`` of its API; ``means`` explains further ones.
+
+    A Failed for a reason that nobody knows, or none: the reply may be whole, or not.
+    """
+    told = str(reason).strip() if reason and str(reason).lower() not in ("null", "none") else MISSING
+    if (end := means.get(told)) is not None:
+        return end
+    # "SAFETY", "content-filter", "content_filter: RECITATION", "FinishReason.STOP", "FINISH_REASON_STOP"
+    word = re.sub(r"[\s-]+", "_", told.lower()).removeprefix("finishreason.").removeprefix("finish_reason_")
+    for one in (word, re.split(r"[:/(]", word)[0].strip("_")):
+        if one in _MEANS:
+            return _MEANS[one]
+    detail = "no finish reason" if told == MISSING else f"the unknown finish reason {told!r}"
+    return Failed(
+        "malformed",
+        f"{detail}: whether the reply is whole is not known. If this endpoint always ends whole replies so, say "
+        f"`finish_reasons: {{{told}: stop}}` of its agent",
+        True,
+    )
+
+
+def counted(answer: Any) -> Usage:
+    """The tokens that an answer says it took, however odd the rest of it is; zeros if it does not say.
+
+    Thoughts are part of the completion. Some count them in the total alone (Gemini, xAI).
+    """
+    told = answer.get("usage") if isinstance(answer, dict) else None
+    if not isinstance(told, dict):
+        return Usage()
+    if "input_tokens" in told:  # Anthropic, which counts apart what its cache held
+        read, written = _number(told, "cache_read_input_tokens"), _number(told, "cache_creation_input_tokens")
+        return Usage(_number(told, "input_tokens") + read + written, _number(told, "output_tokens"), read)
+    prompt, completion = _number(told, "prompt_tokens"), _number(told, "completion_tokens")
+    total = _number(told, "total_tokens")
+    details = told.get("prompt_tokens_details")
+    cached = _number(details, "cached_tokens") if isinstance(details, dict) else 0
+    return Usage(prompt, max(completion, total - prompt if prompt else 0), min(cached, prompt))
+
+
+def _number(told: dict[str, Any], key: str) -> int:
+    value = told.get(key)
+    return max(0, int(value)) if isinstance(value, int | float) and abs(value) < 1e15 else 0
+
+
+__all__ = ["MISSING", "NO_MORE", "End", "counted", "ended"]

@@ -1,0 +1,42 @@
+"""What of a recipe's sampling a backend does not send: nobody should take a reply for drawn as the recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vivavoce import plugins
+from vivavoce.records import Sampling
+
+
+class Unsent(NamedTuple):
+    """One setting that does not reach the model."""
+
+    field: str
+    said: str
+    """What follows from it."""
+    do: str = ""
+
+
+def unsent(name: str, backend: str, options: Mapping[str, Any], sampling: Sampling) -> list[Unsent]:
+    """The settings of ``sampling`` that the agent ``name`` is not sent, those that ask for nothing left out.
+
+    A backend tells them by a function ``unsent(options)``: names of Sampling's fields, and ``seed``, each with what to
+    do about it. One without that function sends all. Raises RecipeError as :func:`vivavoce.agents.open_agent` does.
+    """
+    where = f"agent {name!r}"
+    module = plugins.load("agents", backend, where)
+    tell = getattr(module, "unsent", None)
+    kept: Mapping[str, str] = tell(plugins.check(module.Options, options, where)) if tell else {}
+    follows = {
+        "temperature": f"temperature {sampling.temperature:g} is not sent: the model draws at its own",
+        "top_p": f"top_p {sampling.top_p:g} is not sent: the model draws at its own" if sampling.top_p != 1 else "",
+        "stop": "the texts of `stop` are not sent: nothing ends a reply early" if sampling.stop else "",
+        "logprobs": "log-probabilities are not asked for, though the recipe wants them" if sampling.logprobs else "",
+        "max_new_tokens": "max_new_tokens is not sent: replies may be longer, and cost more than caps reckon with",
+        "seed": "no seed is sent: a run begun anew draws other replies; one that goes on keeps its own",
+    }
+    return [Unsent(field, said, kept[field]) for field, said in follows.items() if said and field in kept]
+
+
+__all__ = ["Unsent", "unsent"]
