@@ -196,7 +196,7 @@ def test_each_row_predicts_the_token_in_its_place_and_the_last_one_the_end_of_tu
     opened = open_scorer(how.scorers[0], how)
     view = states()[0].views[0]
     ids = tuple(answer_ids(words, "forty-two"))
-    logits = opened.logits(opened.hidden([view], [Action(0, ids)]), len(words))
+    logits = opened.logits(opened.hidden([view], [Action(0, ids)]))
     context = context_ids(words, view.messages)
     whole = opened.model(torch.tensor([[*context, *ids]])).logits[0]
     assert logits.shape == (len(ids), len(words))

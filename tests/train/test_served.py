@@ -25,7 +25,7 @@ from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.scorers import Action, Marks, open_scorer
-from vivavoce.train.served import Scores, open_served
+from vivavoce.train.served import ServedTargets, open_served
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
@@ -128,12 +128,12 @@ def test_with_few_tokens_named_the_loss_is_that_of_those_and_one_bucket(folders:
     how, top = settings([]), 5
     near = open_scorer(local(folders, "ada"), how)
     near.prepare(300)
-    whole = near.logits(near.hidden(VIEWS, ACTIONS), near.columns).double().softmax(-1)
+    whole = near.logits(near.hidden(VIEWS, ACTIONS)).double().softmax(-1)
     torch.manual_seed(1)
     student = torch.randn(len(whole), near.columns, requires_grad=True)
     sampled = torch.tensor([i for a in ACTIONS for i in a.ids])
     with VLLMServer(folders["ada"]) as server:
-        scores = open_served(served(folders, "ada", server, top), how).read(VIEWS, ACTIONS, near.columns)
+        scores = open_served(served(folders, "ada", server, top), how).read(VIEWS, ACTIONS)
     for divergence in ("reverse_kl", "forward_kl", "jsd"):
         loss, best = scores.compared(student, np.arange(len(whole)), sampled, Objective(divergence=divergence))
         assert best.tolist() == whole.argmax(-1).tolist()
@@ -167,7 +167,7 @@ def test_what_is_told_is_a_distribution_and_never_farther_apart_than_the_whole(
     logp = p.log_softmax(-1)
     positions = [Position(tuple((t := row.topk(top)).indices.tolist()), tuple(t.values.tolist())) for row in logp]
     talk = Marks((5,), (6, 7), 2) if marks else Marks()
-    scores = Scores.of(positions, 40, talk)
+    scores = ServedTargets.of(positions, 40, talk)
     told, known = scores.teacher(np.arange(3), torch.device("cpu"))
     if not marks:
         assert told.exp().sum(-1) == pytest.approx([1, 1, 1], abs=1e-5)
@@ -187,10 +187,8 @@ def test_what_teachers_say_to_the_committee_alone_is_silenced_as_in_a_local_scor
     near.prepare(300)
     with VLLMServer(folders["ada"], max_logprobs=ALL) as server:
         far = open_served(served(folders, "ada", server, ALL), how)
-        told, known = far.read(VIEWS, ACTIONS, near.columns).teacher(
-            np.arange(sum(len(a.ids) for a in ACTIONS)), near.model.device
-        )
-    wanted = near.logits(near.hidden(VIEWS, ACTIONS), near.columns).log_softmax(-1)
+        told, known = far.read(VIEWS, ACTIONS).teacher(np.arange(sum(len(a.ids) for a in ACTIONS)), near.model.device)
+    wanted = near.logits(near.hidden(VIEWS, ACTIONS)).log_softmax(-1)
     assert known.all()
     torch.testing.assert_close(told[:, :-1].exp(), wanted.exp(), atol=1e-5, rtol=1e-4)
 
@@ -207,7 +205,7 @@ def test_the_worth_of_a_debate_can_be_told_by_a_served_scorer(folders: dict[str,
 
 def test_a_rest_that_is_lost_in_rounding_is_no_verdict() -> None:
     """What is named sums to a hair more than 1: a student with a tenth elsewhere hears of 1.1 nats, and not of 6."""
-    scores = Scores.of([Position((3, 4), (math.log(0.7), math.log(0.3000001)))], 10, Marks())
+    scores = ServedTargets.of([Position((3, 4), (math.log(0.7), math.log(0.3000001)))], 10, Marks())
     q = torch.tensor([[0.0125] * 10]).index_copy(1, torch.tensor([3, 4]), torch.tensor([[0.6, 0.3]])).log()
     loss, _ = scores.compared(q, np.arange(1), torch.tensor([3]), Objective(divergence="reverse_kl"))
     wanted = 0.6 * math.log(0.6 / 0.7) + 0.1 * math.log(0.1 / 1e-6)
@@ -293,4 +291,4 @@ def test_an_objective_that_needs_whole_distributions_is_refused(
 
 def test_probabilities_of_more_than_one_are_an_error() -> None:
     with pytest.raises(DataError, match=r"probability of 1\.4"):
-        Scores.of([Position((1, 2), (math.log(0.7), math.log(0.7)))], 10, Marks())
+        ServedTargets.of([Position((1, 2), (math.log(0.7), math.log(0.7)))], 10, Marks())

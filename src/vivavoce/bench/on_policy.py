@@ -40,7 +40,7 @@ from vivavoce.tasks import open_task
 from vivavoce.train.checkpoint import threads as torch_threads
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import OnPolicyTrainer, Prepared, Steps, train_on_policy
-from vivavoce.train.scorers import Action, OpenScorer
+from vivavoce.train.scorers import Action, LocalScorer
 from vivavoce.train.scoring import choose
 from vivavoce.train.tokens import answer_ids, context_ids
 
@@ -149,7 +149,7 @@ class _Sides:
             bf16=self.hardware.bf16,
             compile=self.hardware.bf16,
         )
-        scorer = OpenScorer(Scorer(name="teacher"), self.teacher, self.tokenizer, settings)
+        scorer = LocalScorer(Scorer(name="teacher"), self.teacher, self.tokenizer, settings)
         scorer.prepare(max(len(p.context) + len(p.recorded[0]) for p in prepared))
         trainer = OnPolicyTrainer(
             self.student,
@@ -159,7 +159,6 @@ class _Sides:
             settings,
             choose(self.student, "auto", 0, settings.compile),
             self.tokenizer,
-            self.student.config.vocab_size,
             0,
         )
         trainer.state.global_step = 2  # an update like any other: the first is logged in detail
@@ -246,7 +245,7 @@ def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: i
     tokenizer, words, device = word_tokenizer(size.vocabulary), Words(size.vocabulary, seed), hardware.device
     models = [random_model(size, device, seed + i).eval() for i in range(shape.teachers)]
     settings = OnPolicySettings(lora=None)
-    scorers = [OpenScorer(Scorer(name=f"t{i}"), m, tokenizer, settings) for i, m in enumerate(models)]
+    scorers = [LocalScorer(Scorer(name=f"t{i}"), m, tokenizer, settings) for i, m in enumerate(models)]
     views = [View(words.prompt(shape.transcript), 1.0) for _ in scorers]
     actions = [Action(0, tuple(answer_ids(tokenizer, words.answer(shape.answer)))) for _ in range(shape.rollouts)]
     for scorer in scorers:

@@ -31,12 +31,12 @@ def likelihood(
     """
     import torch
 
-    from vivavoce.train.scorers import Action, OpenScorer, open_scorer
+    from vivavoce.train.scorers import Action, LocalScorer, open_scorer
     from vivavoce.train.served import open_served
     from vivavoce.train.tokens import answer_ids
 
     scorer = open_served(spec, settings) if spec.server else open_scorer(spec, settings)
-    if isinstance(scorer, OpenScorer):
+    if isinstance(scorer, LocalScorer):
         scorer.model.to("cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu")
     before, after = list[float](), list[float]()
     for start in range(0, len(items), _AT_ONCE):

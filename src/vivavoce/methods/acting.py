@@ -30,7 +30,7 @@ from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_
 from vivavoce.run import Run
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import Acting, Peopled, was_best
-from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
 from vivavoce.train.settings import read_curve
 
 _DEEPEST = 12
@@ -176,15 +176,15 @@ class ActingSession(DistilSession):
         arm: StepArm,
         seen: Sequence[Visited],
         graphs: Mapping[str, Graph],
-        settings: OnPolicySettings,
+        options: OnPolicyOptions,
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
         who = list(arm.scorers or self.scorers)
         found, counts = step_states(seen, graphs, arm, who, self.made(arm.debaters))
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
-        self._enough(name, counts, len(seen), settings)
-        how = self._how(settings, who, arm.objective, 1.0 if arm.act_again else 0.0)
-        return self.rows(name, found), how.model_copy(update={"learn_from": arm.learn_from or how.learn_from})
+        self._enough(name, counts, len(seen), options)
+        learn_from, share = arm.learn_from or options.learn_from, 1.0 if arm.act_again else 0.0
+        return self.rows(name, found), self._how(options, who, arm.objective, learn_from=learn_from, on_policy=share)
 
     # --- tests
 

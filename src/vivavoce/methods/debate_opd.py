@@ -23,7 +23,7 @@ from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import DistilArm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
 from vivavoce.run import Run
-from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.objective import OnPolicyOptions
 from vivavoce.train.settings import SFTSettings
 
 
@@ -42,7 +42,7 @@ class Options(DistilRecipe):
 
     debate: StateRules = StateRules()
     warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
-    opd: OnPolicySettings = OnPolicySettings()
+    opd: OnPolicyOptions = OnPolicyOptions()
     sft: SFTSettings = Field(default=SFTSettings(), description="for the arms that imitate")
     arms: list[str] = Field(
         default=["opd", "mt_opd", "mt_mean", "mt_max", "debate_opd"],

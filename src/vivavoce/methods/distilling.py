@@ -24,7 +24,7 @@ from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
 from vivavoce.methods.session import Session
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
-from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer
 from vivavoce.train.settings import SFTSettings
 
 SCORING = ("hf_local", "vllm")
@@ -103,23 +103,23 @@ class DistilSession(Session[StateRules]):
     # --- supervision
 
     def supervise(
-        self, name: str, arm: OnPolicyArm, graphs: Sequence[Graph], settings: OnPolicySettings
+        self, name: str, arm: OnPolicyArm, graphs: Sequence[Graph], options: OnPolicyOptions
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
         who = list(arm.scorers or self.scorers)
-        rate = settings.on_policy if arm.on_policy is None else arm.on_policy
+        rate = options.on_policy if arm.on_policy is None else arm.on_policy
         recorded = partial(winner, task=self.task)
         if arm.sees_action:
             rate, recorded = 0.0, self._action
         made = self.made(arm.debaters, arm.sees_action)
         found, counts = states(graphs, arm, who, made, recorded if rate < 1 else lambda _: [])
         self.supervision[name] = counts.facts()
-        self._enough(name, counts, len(graphs), settings)
-        return self.rows(name, found), self._how(settings, who, arm.objective, rate)
+        self._enough(name, counts, len(graphs), options)
+        return self.rows(name, found), self._how(options, who, arm.objective, on_policy=rate)
 
-    def _enough(self, name: str, counts: Supervised, of: int, settings: OnPolicySettings) -> None:
+    def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions) -> None:
         """Raise RecipeError where too few of an arm's states can be supervised; say where some cannot."""
-        if counts.dropped > (1 - settings.min_coverage) * of:
+        if counts.dropped > (1 - options.min_coverage) * of:
             raise RecipeError(
                 f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states",
                 "debate",
@@ -129,18 +129,17 @@ class DistilSession(Session[StateRules]):
             say(f"arm {name}: {counts.dropped} states left out, for nothing was said of them")
 
     def _how(
-        self, settings: OnPolicySettings, scorers: Sequence[str], objective: dict[str, Any], on_policy: float
+        self, options: OnPolicyOptions, scorers: Sequence[str], objective: dict[str, Any], **changes: Any
     ) -> OnPolicySettings:
-        """The recipe's settings, as one arm has them."""
+        """The recipe's options with one arm's ``changes``, its scorers, and what the prompts and the student add."""
         never, as_end = self.prompts.silent
-        changes = {
+        found = {
             "scorers": tuple(self._scorer(k) for k in scorers),
-            "on_policy": on_policy,
-            "objective": settings.objective.model_validate({**settings.objective.model_dump(), **objective}),
-            "never": settings.never or never,
-            "as_end": settings.as_end or as_end,
+            "objective": options.objective.model_validate({**options.objective.model_dump(), **objective}),
+            "never": options.never or never,
+            "as_end": options.as_end or as_end,
         }
-        return settings.model_copy(update=changes)
+        return OnPolicySettings.model_validate({**dict(options), **found, **changes})
 
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
@@ -157,15 +156,9 @@ class DistilSession(Session[StateRules]):
         if spec.backend == "vllm":
             return self._served(spec)
         folder = weights.folder(spec.options["model"], spec.options.get("revision"))
-        options = {key: spec.options[key] for key in ("dtype", "trust_remote_code") if key in spec.options}
-        template = spec.options.get("chat_template_kwargs", {})
-        return Scorer(
-            name=name,
-            model=str(folder),
-            fingerprint=weights.fingerprint(folder),
-            chat_template_kwargs=template,
-            **options,
-        )
+        kept = ("trust_remote_code", "chat_template_kwargs")  # an agent's dtype is that of debates
+        options = {key: spec.options[key] for key in kept if key in spec.options}
+        return Scorer(name=name, model=str(folder), fingerprint=weights.fingerprint(folder), **options)
 
     def _served(self, spec: AgentSpec) -> Scorer:
         from vivavoce.agents import vllm, weights
@@ -202,7 +195,7 @@ class DistilSession(Session[StateRules]):
         drafts = graph.stated(0, teachers)
         return [n for n in drafts if n.correct] if arm.learn == "right" else drafts
 
-    def as_many(self, sft: SFTSettings, opd: OnPolicySettings) -> SFTSettings:
+    def as_many(self, sft: SFTSettings, opd: OnPolicyOptions) -> SFTSettings:
         """Settings that make SFT update as often, on as many answers, as the on-policy arms."""
         return sft.model_copy(
             update={

@@ -30,7 +30,7 @@ from vivavoce.methods.token_count import local_folder
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
-from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.objective import OnPolicyOptions
 
 _ASK: list[Message] = [{"role": "user", "content": "Write a random number of eight digits, and nothing else."}]
 _NEW_TOKENS, _SEEDS = 32, (1, 2, 3)
@@ -188,7 +188,7 @@ def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
     for spec in recipe.agents:
         if (context := _context(spec)) is not None and spec.name in longest:
             yield _fits(spec, longest[spec.name], context)
-    opd: OnPolicySettings | None = getattr(recipe, "opd", None)
+    opd: OnPolicyOptions | None = getattr(recipe, "opd", None)
     if opd is not None:
         lengths, new = longest[recipe.student.name], max(opd.max_new_tokens, recipe.student.max_new_tokens)
         said = f"prompts of up to {lengths.plain:,} tokens and {new:,} new ones; max_length is {opd.max_length:,}"

@@ -34,7 +34,7 @@ from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.plan import plan_actions
 from vivavoce.records import Problem, seed_of
 from vivavoce.run import Run
-from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.objective import OnPolicyOptions
 
 
 class Options(DistilRecipe):
@@ -46,7 +46,7 @@ class Options(DistilRecipe):
         "(tau2: the customer); None: the scripted one",
     )
     debate: ActionRules = ActionRules()
-    opd: OnPolicySettings = Field(default=OnPolicySettings(), description="of one iteration")
+    opd: OnPolicyOptions = Field(default=OnPolicyOptions(), description="of one iteration")
     iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
     episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")
     rollouts: int = Field(default=1, ge=1, description="episodes of one task in an iteration (paper: 1)")

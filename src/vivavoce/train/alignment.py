@@ -111,23 +111,22 @@ def _state(part: Any) -> str:
     return part.__getstate__().decode()
 
 
-def trimmed(student_rows: int, teacher_rows: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many leading rows of the vocabulary two models with one ``tokenizer`` keep: highest id + 1.
+def trimmed(rows: int, tokenizer: PreTrainedTokenizerBase, whose: str) -> int:
+    """How many leading rows of its output embedding a model keeps: the tokenizer's highest id + 1.
 
-    ``student_rows`` and ``teacher_rows`` are the widths of their logits, which hardware likes to be round; no text has
-    a token beyond the highest id, and logits of such rows are whatever training left there. Exact: nothing of the
-    real vocabulary is cut off.
+    ``rows`` is the width of its logits, which hardware likes to be round; no text has a token beyond the highest id,
+    and logits of such rows are whatever training left there. Nothing of the real vocabulary is cut off, and two
+    models with one tokenizer keep as many.
 
-    Raises DataError where a model has fewer rows than the tokenizer has ids.
+    Raises DataError, about ``whose`` model, if there are fewer rows than the tokenizer has ids.
     """
     size = max(tokenizer.get_vocab().values()) + 1
-    for rows, side in ((student_rows, "student"), (teacher_rows, "teacher")):
-        if rows < size:
-            raise DataError(
-                f"the {side} has {rows} rows of vocabulary, the tokenizer ids up to {size - 1}",
-                f"{side} model",
-                "use the tokenizer that belongs to the model, or resize its embeddings to the tokenizer",
-            )
+    if rows < size:
+        raise DataError(
+            f"the {whose} has {rows} rows of vocabulary, the tokenizer ids up to {size - 1}",
+            f"{whose} model",
+            "use the tokenizer that belongs to the model, or resize its embeddings to the tokenizer",
+        )
     return size
 
 

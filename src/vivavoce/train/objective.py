@@ -80,8 +80,8 @@ class Scorer(BaseModel):
     chat_template_kwargs: dict[str, Any] = {}
 
 
-class OnPolicySettings(TrainSettings):
-    """On-policy distillation: the student answers, scorers go over its very tokens."""
+class OnPolicyOptions(TrainSettings):
+    """What a user sets of on-policy distillation: the ``opd:`` section of a recipe."""
 
     learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (paper).")
     epochs: float = Field(default=1, gt=0, description="Passes over the states (paper); max_steps, where set, wins.")
@@ -123,7 +123,6 @@ class OnPolicySettings(TrainSettings):
         description="Share of states, and of an update's tokens, that must be scored; below it the run stops (ours).",
     )
     ema_decay: float = Field(default=0.99, ge=0, lt=1, description="Of the student's average, where it is a scorer.")
-    scorers: tuple[Scorer, ...] = Field(default=(), description="Filled in by the method.")
     token_budget: int = Field(
         default=8192, ge=8, description="Distinct tokens of one forward pass at most; answers to one state share it."
     )
@@ -136,4 +135,10 @@ class OnPolicySettings(TrainSettings):
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
 
 
-__all__ = ["Objective", "OnPolicySettings", "Scorer"]
+class OnPolicySettings(OnPolicyOptions):
+    """What one training is given: a user's options, and what a method adds to them."""
+
+    scorers: tuple[Scorer, ...] = Field(default=(), description="Who scores, in the order of a state's views.")
+
+
+__all__ = ["Objective", "OnPolicyOptions", "OnPolicySettings", "Scorer"]

@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,26 +28,35 @@ from transformers import TrainingArguments, set_seed
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.call_text import call_spans
 from vivavoce.agents.decode import Decoder
-from vivavoce.agents.turn_end import end_of_turn
+from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError, RecipeError
-from vivavoce.records import Sampling, State, View, digest, seed_of, to_json
+from vivavoce.records import Sampling, State, digest, seed_of, to_json
 from vivavoce.train import checkpoint
 from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
 from vivavoce.train.chunks import chunked_loss
 from vivavoce.train.divergences import distillation_loss
-from vivavoce.train.foreign import Foreign, Reading
+from vivavoce.train.foreign import ForeignScorer, ForeignTargets
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.packing import pack
-from vivavoce.train.scorers import Action, Average, OpenScorer, check_budget, open_scorer, packed_rows, row
+from vivavoce.train.scorers import (
+    Action,
+    Average,
+    LocalScorer,
+    LocalTargets,
+    OpenScorer,
+    Targets,
+    check_budget,
+    open_scorer,
+    packed_rows,
+    row,
+)
 from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, on_predictions
-from vivavoce.train.served import Scores, ServedScorer, open_served
+from vivavoce.train.served import ServedScorer, open_served
 from vivavoce.train.settings import Progress, TrainResult
 from vivavoce.train.tokens import answer_ids, context_ids, settled
 from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
-Seen = Tensor | Reading | Scores
-"""What a scorer found: hidden states, its opinion in its own tokens, or what a server told."""
 
 
 class Prepared(NamedTuple):
@@ -92,24 +102,17 @@ def train_on_policy(
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
-    scorers = [
-        open_served(spec, settings) if spec.server else open_scorer(spec, settings, (student, tokenizer))
-        for spec in settings.scorers
-    ]
+    scorers = _open_scorers(student, tokenizer, settings)
     longest = [check_budget(s, [p.state for p in used], k, settings.max_new_tokens) for k, s in enumerate(scorers)]
-    columns, foreign = _vocabularies(student, tokenizer, scorers, settings)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, settings.max_length, settings.compile)
         for scorer, most in zip(scorers, longest, strict=True):
-            if isinstance(scorer, OpenScorer):
-                scorer.model.to(arguments.device)
-                scorer.prepare(most + settings.max_new_tokens)
-        trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, columns, seed)
-        trainer.foreign = foreign
-        _keep({k: s for k, s in enumerate(scorers) if k not in foreign}, steps, settings)
+            scorer.prepare(most + settings.max_new_tokens, arguments.device)
+        trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed)
+        _keep(scorers, steps, settings)
         for scorer in scorers:
-            if isinstance(scorer, OpenScorer) and not scorer.frozen:
+            if isinstance(scorer, LocalScorer) and not scorer.frozen:
                 trainer.add_callback(Average(scorer, student, settings.ema_decay))
         seconds = checkpoint.train(trainer, out, key, progress)
     return checkpoint.finish(
@@ -168,32 +171,28 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     return used
 
 
-def _vocabularies(
-    student: Any, tokenizer: Any, scorers: Sequence[OpenScorer | ServedScorer], settings: OnPolicySettings
-) -> tuple[int, dict[int, Foreign]]:
-    """Columns of the vocabulary that student and scorers share, and how scorers of another tokenizer are compared.
+def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> list[OpenScorer]:
+    """The scorers at work, on the CPU as yet. One that has another tokenizer than the student is compared by bytes.
 
-    Padding rows of either side are left out, exactly. Raises RecipeError where different vocabularies are to be merged.
+    Raises RecipeError for a scorer that cannot be opened, or cannot be compared as the objective wants it.
     """
-    columns = int(bare(student).get_output_embeddings().weight.shape[0])
-    end = end_of_turn(tokenizer, settings.template)
-    reasons = {
-        k: same_tokenizer(tokenizer, s.tokenizer, (end, None if s.marks.end < 0 else s.marks.end))
-        for k, s in enumerate(scorers)
-    }
-    for k, scorer in enumerate(scorers):
-        if not reasons[k]:
-            columns = trimmed(columns, scorer.columns, tokenizer)
-        elif isinstance(scorer, ServedScorer):
-            what = f"scorer {scorer.spec.name} is behind a server and has another tokenizer ({reasons[k][0]})"
+    trimmed(int(bare(student).get_output_embeddings().weight.shape[0]), tokenizer, "student")
+    end, opened = rendering(tokenizer, settings.template).closing[-1], list[OpenScorer]()
+    for spec in settings.scorers:
+        one = open_served(spec, settings) if spec.server else open_scorer(spec, settings, (student, tokenizer))
+        reasons = same_tokenizer(tokenizer, one.tokenizer, (end, one.marks.end))
+        if not reasons:
+            opened.append(one)
+        elif isinstance(one, ServedScorer):
+            what = f"scorer {spec.name} is behind a server and has another tokenizer ({reasons[0]})"
             raise RecipeError(what, "scorers", "serve a model of the student's family, or score locally")
         elif settings.objective.aggregate != "sum":
-            what = f"scorer {scorer.spec.name} has another tokenizer ({reasons[k][0]}): there is nothing to merge with"
+            what = f"scorer {spec.name} has another tokenizer ({reasons[0]}): there is nothing to merge with"
             raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or scorers of the student's family")
         else:
-            logger.warning("scorer %s has another tokenizer (%s): compared by bytes", scorer.spec.name, reasons[k][0])
-    others = {k: s for k, s in enumerate(scorers) if reasons[k] and isinstance(s, OpenScorer)}
-    return columns, {k: Foreign.of(s, tokenizer, columns, end) for k, s in others.items()}
+            logger.warning("scorer %s has another tokenizer (%s): compared by bytes", spec.name, reasons[0])
+            opened.append(ForeignScorer(one, tokenizer, end))
+    return opened
 
 
 def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
@@ -227,13 +226,13 @@ class Steps(Dataset[dict[str, Any]]):
         return {"states": [self.states[self.order[place]] for place in mine], "places": mine}
 
 
-def _keep(scorers: Mapping[int, OpenScorer | ServedScorer], steps: Steps, settings: OnPolicySettings) -> None:
+def _keep(scorers: Sequence[OpenScorer], steps: Steps, settings: OnPolicySettings) -> None:
     """Have local scorers go over recorded answers that will come round again, where memory is enough to keep that."""
     states = steps.states
     actions = [Action(i, ids, on_policy=False) for i, p in enumerate(states) for ids in dict.fromkeys(p.recorded)]
     if len(steps.order) / steps.devices * settings.rollouts * (1 - settings.on_policy) <= len(actions):
         return
-    local = {k: s for k, s in scorers.items() if isinstance(s, OpenScorer) and s.frozen}
+    local = {k: s for k, s in enumerate(scorers) if type(s) is LocalScorer and s.frozen}
     needed = sum(len(a.ids) for a in actions) * sum(s.row_bytes for s in local.values()) / 2**20
     if needed > settings.score_memory:
         what = "teachers go over recorded answers in every epoch: score_memory is %.0f MiB, to keep all takes %.0f"
@@ -241,6 +240,18 @@ def _keep(scorers: Mapping[int, OpenScorer | ServedScorer], steps: Steps, settin
         return
     for k, scorer in local.items():
         scorer.keep([p.state.views[k] for p in states], actions)
+
+
+def _alike(states: Sequence[Prepared]) -> list[int]:
+    """For each state the first one that shows the same to the student and to every scorer."""
+    first = dict[tuple[int, ...], list[int]]()
+    found = []
+    for i, prepared in enumerate(states):
+        same = first.setdefault(tuple(prepared.context), [])
+        found.append(next((j for j in same if states[j].state.views == prepared.state.views), i))
+        if found[-1] == i:
+            same.append(i)
+    return found
 
 
 class OnPolicyTrainer(UpdateTrainer):
@@ -251,18 +262,17 @@ class OnPolicyTrainer(UpdateTrainer):
         model: Any,
         arguments: TrainingArguments,
         steps: Steps,
-        scorers: Sequence[OpenScorer | ServedScorer],
+        scorers: Sequence[OpenScorer],
         settings: OnPolicySettings,
         method: Method,
         tokenizer: Any,
-        columns: int,
         seed: int,
     ) -> None:
         super().__init__(model, arguments, steps, settings, method)
-        self.scorers, self.settings, self.columns, self.draws = scorers, settings, columns, seed
+        self.scorers, self.settings, self.draws = scorers, settings, seed
+        self.columns = max(tokenizer.get_vocab().values()) + 1
         self._decoder, self._tokenizer = Decoder(bare(model), tokenizer), tokenizer
         self._sums: dict[str, Tensor] = {}
-        self.foreign: dict[int, Foreign] = {}
         self.totals = dict.fromkeys(("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens"), 0)
 
     def training_step(
@@ -272,11 +282,18 @@ class OnPolicyTrainer(UpdateTrainer):
         states: list[Prepared] = inputs["states"]
         actions = self.actions(model, states, inputs["places"])
         model.train()
-        seen = [self._seen(k, [p.state.views[k] for p in states], actions) for k in range(len(self.scorers))]
-        factors = self._factors(states, actions)
+        found = [s.read([p.state.views[k] for p in states], actions) for k, s in enumerate(self.scorers)]
+        shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
         contexts = [p.context for p in states]
         rows = packed_rows(contexts, actions, self.settings.token_budget)
-        shared = {"states": states, "actions": actions, "seen": seen, "factors": factors}
+        shared = {
+            "contexts": contexts,
+            "alike": _alike(states),
+            "actions": actions,
+            "found": found,
+            "shares": shares,
+            "factors": self._factors(states, actions),
+        }
         with attending(model, self.method):
             loss = self.learn(model, [{**shared, "some": some} for some in rows])
         if not torch.isfinite(loss):
@@ -288,15 +305,6 @@ class OnPolicyTrainer(UpdateTrainer):
     def counted(self) -> dict[str, int]:
         """The counts so far, of all devices. Every device must call it."""
         return {name: int(n) for name, n in zip(self.totals, self.over_all(*self.totals.values()), strict=True)}
-
-    def _seen(self, k: int, views: Sequence[View], actions: Sequence[Action]) -> Seen:
-        """What a scorer found in an update's answers."""
-        scorer, other = self.scorers[k], self.foreign.get(k)
-        if other is not None:
-            return other.read(views, actions)
-        if isinstance(scorer, ServedScorer):
-            return scorer.read(views, actions, self.columns)
-        return scorer.hidden(views, actions)
 
     def actions(self, model: torch.nn.Module, states: Sequence[Prepared], places: Sequence[int]) -> list[Action]:
         """The answers of an update: the student's own, drawn now, or recorded ones; ``rollouts`` to each state.
@@ -351,33 +359,72 @@ class OnPolicyTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The share of one packed row in the update's loss."""
-        states, actions, some, factors = (inputs[key] for key in ("states", "actions", "some", "factors"))
-        packed = pack([row([p.context for p in states], actions[i]) for i in some])
+        contexts, actions, some, found = (inputs[key] for key in ("contexts", "actions", "some", "found"))
+        device, parts = self.args.device, [t for t in found if not isinstance(t, LocalTargets)]
+        packed = pack([row(contexts, actions[i]) for i in some])
         ends = np.cumsum([0, *(len(a.ids) for a in actions)])
-        where = np.concatenate([np.arange(int(ends[i]), int(ends[i + 1])) for i in some])
+        tokens = np.concatenate([np.arange(int(ends[i]), int(ends[i + 1])) for i in some])
+        owner = np.repeat(some, [len(actions[i].ids) for i in some])
         places = np.concatenate(packed.answers)
         first = again = np.arange(len(places))
-        if not self.foreign:
-            # A token that several answers to one state share is one prediction on either side; it is compared once
-            # and counts for all of them. Another tokenizer may cut it differently in each.
-            places, first, again = np.unique(places, return_index=True, return_inverse=True)
-        counted = np.bincount(again, weights=factors[where], minlength=len(places))
-        owner = np.concatenate([np.full(len(actions[i].ids), actions[i].state) for i in some])[first]
-        device = self.args.device
+        if not any(isinstance(t, ForeignTargets) for t in parts):
+            # A token that several answers share is one prediction if their states show the same to the scorers; it is
+            # compared once and counts for all of them. A foreign tokenizer may cut it differently in each.
+            shown = np.array([inputs["alike"][actions[i].state] for i in some]).repeat(np.diff(ends)[some])
+            _, first, again = np.unique(places * len(contexts) + shown, return_index=True, return_inverse=True)
+        counted = np.bincount(again, weights=inputs["factors"][tokens], minlength=len(first))
         factor = torch.from_numpy(counted).to(device, torch.float32)
-        sampled = torch.from_numpy(packed.input_ids[places]).to(device)
-        weights = torch.tensor([[v.weight for v in states[i].state.views] for i in owner], device=device)
-        mine = torch.from_numpy(first).to(device)
+        weights = torch.from_numpy(inputs["shares"][owner[first]]).to(device, torch.float32)
+        sampled = torch.from_numpy(packed.input_ids[places[first]]).to(device)
+        mine, tokens = torch.from_numpy(first).to(device), tokens[first]
 
         def loss_of(states: Tensor, top: torch.nn.Module) -> Tensor:
-            hidden = states[mine]
-            compared = _Compared(self, inputs["seen"], where[first], hidden, top, sampled, weights, factor)
-            return chunked_loss(top, hidden, chunk_rows(self.columns, device), compared)
+            hidden, size = states[mine], chunk_rows(self.columns, device)
+
+            @cache
+            @torch.no_grad()
+            def log_q() -> Tensor:
+                pairs = zip(hidden.split(size), sampled.split(size), strict=True)
+                logits = ((top(h)[:, : self.columns], y) for h, y in pairs)
+                return torch.cat([torch.log_softmax(z.float(), -1).gather(1, y[:, None])[:, 0] for z, y in logits])
+
+            for targets in parts:
+                targets.begin(tokens, log_q)
+
+            def of(logits: Tensor, part: slice) -> Tensor:
+                z = logits[:, : self.columns]
+                values = self._compared(z, found, tokens[part], sampled[part], weights[part], factor[part])
+                return (values * factor[part]).sum()
+
+            return chunked_loss(top, hidden, size, of)
 
         with autocast(device, self.settings.bf16):
             loss = on_predictions(model, packed, self.method, loss_of)
-        self.totals["scored_tokens"] += len(where)
+        self.totals["scored_tokens"] += len(owner)
         return (loss, {}) if return_outputs else loss
+
+    def _compared(
+        self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor, factor: Tensor
+    ) -> Tensor:
+        """sum_k w_k D_k at some tokens, shape (n,), from the student's logits (n, V) and the weights (n, K)."""
+        how, one = self.settings.objective, weights.new_ones(len(z), 1)
+        apart = dict[int, tuple[Tensor, Tensor | None]]()
+        # Scorers that know a whole distribution over the student's tokens are compared at once: merged, or fused.
+        whole = {k: targets.logits(tokens) for k, targets in enumerate(found) if isinstance(targets, LocalTargets)}
+        share = weights[:, list(whole)].sum(1)
+        values = z.new_zeros(len(z), dtype=torch.float32)
+        if whole:
+            mine = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
+            values = share * distillation_loss(z, list(whole.values()), mine, sampled, how)
+        for k, targets in enumerate(found):
+            if not isinstance(targets, LocalTargets):
+                apart[k] = targets.compared(z, tokens, sampled, how)
+                values = values + weights[:, k] * apart[k][0]
+        if self.measuring:
+            for k, logits in whole.items():
+                apart[k] = distillation_loss(z.detach(), [logits], one, sampled, how), logits.argmax(-1)
+            self._measure(z.detach(), apart, weights, factor)
+        return values
 
     @property
     def measuring(self) -> bool:
@@ -386,20 +433,20 @@ class OnPolicyTrainer(UpdateTrainer):
         return done % self.args.logging_steps == 0 or done in (1, self.state.max_steps)
 
     @torch.no_grad()
-    def measure(self, student: Tensor, weights: Tensor, factor: Tensor) -> None:
-        """Sums for the log: how far the weights spread and how sure the student is."""
+    def _measure(
+        self, z: Tensor, apart: Mapping[int, tuple[Tensor, Tensor | None]], weights: Tensor, factor: Tensor
+    ) -> None:
+        """Sums for the log: how far the weights spread and how sure the student is; of each scorer its divergence, its
+        weight, and how often its likeliest token is the student's."""
         self._add("tokens", factor.sum())
-        entropy = -torch.special.xlogy(weights, weights).sum(1)
-        self._add("weight_entropy", (entropy * factor).sum())
-        self._add("student_entropy", (torch.distributions.Categorical(logits=student.float()).entropy() * factor).sum())
-
-    @torch.no_grad()
-    def measure_scorer(self, k: int, apart: Tensor, agreed: Tensor, weight: Tensor, factor: Tensor) -> None:
-        """Sums for the log: one scorer's own divergence, agreement with the student's first choice, and weight."""
-        name = self.scorers[k].spec.name
-        self._add(f"divergence/{name}", (apart * factor).sum())
-        self._add(f"agreement/{name}", (agreed * factor).sum())
-        self._add(f"weight/{name}", (weight * factor).sum())
+        self._add("weight_entropy", (-torch.special.xlogy(weights, weights).sum(1) * factor).sum())
+        self._add("student_entropy", (torch.distributions.Categorical(logits=z.float()).entropy() * factor).sum())
+        for k, (loss, best) in apart.items():
+            name = self.scorers[k].spec.name
+            self._add(f"divergence/{name}", (loss.detach() * factor).sum())
+            self._add(f"weight/{name}", (weights[:, k] * factor).sum())
+            if best is not None:
+                self._add(f"agreement/{name}", ((best == z.argmax(-1)) * factor).sum())
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
@@ -416,70 +463,6 @@ class OnPolicyTrainer(UpdateTrainer):
             logs["answer_length"] = counted["answer_tokens"] / max(1, counted["answers"])
             logs["truncated"] = counted["truncated"] / max(1, counted["answers"])
         super().log(logs, start_time)
-
-
-class _Compared:
-    """The loss of one packed row's tokens, given the student's logits of a chunk of them."""
-
-    def __init__(
-        self,
-        trainer: OnPolicyTrainer,
-        seen: Sequence[Seen],
-        tokens: np.ndarray,
-        hidden: Tensor,
-        top: torch.nn.Module,
-        sampled: Tensor,
-        weights: Tensor,
-        factor: Tensor,
-    ) -> None:
-        self.trainer, self.tokens, self.sampled, self.factor = trainer, tokens, sampled, factor
-        self.weights = weights
-        chosen = torch.from_numpy(tokens).to(sampled.device)
-        self.native = [(k, found[chosen]) for k, found in enumerate(seen) if isinstance(found, Tensor)]
-        self.foreign = [(k, found) for k, found in enumerate(seen) if isinstance(found, Reading)]
-        self.served = [(k, found) for k, found in enumerate(seen) if isinstance(found, Scores)]
-        self.ratios = {}
-        if self.foreign:
-            size, columns = chunk_rows(trainer.columns, hidden.device), trainer.columns
-            with torch.no_grad():
-                parts = zip(hidden.split(size), sampled.split(size), strict=True)
-                logps = [
-                    torch.log_softmax(top(h)[:, :columns].float(), -1).gather(1, y[:, None])[:, 0] for h, y in parts
-                ]
-            self.ratios = {k: found.ratios(torch.cat(logps), tokens, size, columns) for k, found in self.foreign}
-
-    def __call__(self, logits: Tensor, part: slice) -> Tensor:
-        trainer, how = self.trainer, self.trainer.settings.objective
-        z, sampled, weights, factor = (
-            logits[:, : trainer.columns],
-            self.sampled[part],
-            self.weights[part],
-            self.factor[part],
-        )
-        values = z.new_zeros(len(z), dtype=torch.float32)
-        said = [
-            (k, cast(OpenScorer, trainer.scorers[k]).logits(hidden[part], trainer.columns)) for k, hidden in self.native
-        ]
-        if said:
-            mine = weights[:, [k for k, _ in said]]
-            share = mine.sum(1)
-            one = mine / share.clamp(min=1e-12)[:, None]
-            values = share * distillation_loss(z, [t for _, t in said], one, sampled, how)
-        for k, found in self.served:
-            loss, best = found.compared(z, self.tokens[part], sampled, how)
-            values = values + weights[:, k] * loss
-            if trainer.measuring:
-                trainer.measure_scorer(k, loss.detach(), best == z.argmax(-1), weights[:, k], factor)
-        for k, found in self.foreign:
-            ratio, length = self.ratios[k]
-            loss = found.loss(z, sampled, self.tokens[part], ratio[part], length[part], how)
-            values = values + weights[:, k] * loss
-        if trainer.measuring:
-            trainer.measure(z.detach(), weights, factor)
-            for k, teacher in said:
-                apart = distillation_loss(z.detach(), [teacher], weights.new_ones(len(z), 1), sampled, how)
-                trainer.measure_scorer(k, apart, teacher.argmax(-1) == z.argmax(-1), weights[:, k], factor)
-        return (values * factor).sum()
 
 
 __all__ = ["OnPolicyTrainer", "Steps", "of_calls", "train_on_policy"]

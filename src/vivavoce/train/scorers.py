@@ -1,4 +1,11 @@
-"""Who goes over the student's tokens: frozen models, each under its own view of the state, one row for every token.
+"""Scorers read the student's answers: frozen models, each under its own view of the state, one row for every token.
+
+::
+
+    class            model                    read(views, actions) gives
+    LocalScorer      in this process          LocalTargets      whole distributions over the student's tokens
+    ServedScorer     on a vLLM server         ServedTargets     its likeliest tokens, and one bucket for the rest
+    ForeignScorer    here, other tokenizer    ForeignTargets    groups of tokens that cover the same text
 
 ::
 
@@ -14,27 +21,27 @@ stops the run instead of shifting its weight to the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vivavoce.agents.turn_end import end_of_turn
+from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError
 from vivavoce.records import State, View
+from vivavoce.train.alignment import trimmed
 from vivavoce.train.divergences import silenced
-from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.scoring import Method, attending, bare, choose, head, predictions
 from vivavoce.train.tokens import Scored, context_ids
-
-if TYPE_CHECKING:
-    from vivavoce.train.served import ServedScorer
 
 
 class Action(NamedTuple):
@@ -66,19 +73,37 @@ def row(contexts: Sequence[Sequence[int]], action: Action) -> Scored:
     return Scored((*context, *action.ids), len(context))
 
 
+class PartTargets(Protocol):
+    """What a scorer found in the answers of one update that knows no whole distribution over the student's tokens.
+
+    Tokens are numbered over all answers, in order.
+    """
+
+    def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
+        """Told before one packed row is compared: its tokens, and the student's log-probabilities of them, in nats."""
+        ...
+
+    def compared(
+        self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective
+    ) -> tuple[Tensor, Tensor | None]:
+        """The objective at some of the row's tokens, shape (n,), with gradient to the student's ``logits`` (n, V).
+
+        ``sampled`` (n,) are the tokens' ids. Beside it the ids that the scorer finds likeliest, if it has one each.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Marks:
     """Tokens by which teachers talk to the committee and not to the student, by id."""
 
     never: tuple[int, ...] = ()
     as_end: tuple[int, ...] = ()
-    end: int = -1
+    end: int = 0
 
     @classmethod
-    def of(
-        cls, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings, template: Mapping[str, Any] | None = None
-    ) -> Marks:
-        """Raises DataError where a mark is not one token of the scorer's tokenizer."""
+    def of(cls, spec: Scorer, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> Marks:
+        """Raises DataError if a mark is not one token of the scorer's tokenizer."""
 
         def one(text: str) -> int:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -87,36 +112,61 @@ class Marks:
                 raise DataError(what, "never, as_end", "leave it out, or use scorers that spell it in one token")
             return int(ids[0])
 
-        end = end_of_turn(tokenizer, template)
-        return cls(tuple(map(one, settings.never)), tuple(map(one, settings.as_end)), -1 if end is None else end)
+        end = rendering(tokenizer, spec.chat_template_kwargs).closing[-1]
+        return cls(tuple(map(one, settings.never)), tuple(map(one, settings.as_end)), end)
 
 
-class OpenScorer:
-    """A scorer at work. Made by :func:`open_scorer`."""
+class OpenScorer(ABC):
+    """A scorer at work.
+
+    Attributes:
+        columns: Ids of its vocabulary; the rows that only pad an embedding are cut off.
+        tokens: Tokens that its model has gone over.
+        limit: Tokens that the model can take, if it says so.
+    """
+
+    def __init__(self, spec: Scorer, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> None:
+        self.spec, self.tokenizer, self.settings = spec, tokenizer, settings
+        self.marks = Marks.of(spec, tokenizer, settings)
+        self.columns = max(tokenizer.get_vocab().values()) + 1
+        self.tokens, self.limit = 0, cast("int | None", None)
+        self._contexts: dict[str, list[int]] = {}
+
+    def context(self, view: View) -> list[int]:
+        """The tokens before the student's answer, as this scorer sees the state. Each view is rendered once."""
+        key = repr(view.messages)
+        if key not in self._contexts:
+            where, template = f"scorer {self.spec.name}", self.spec.chat_template_kwargs
+            self._contexts[key] = context_ids(self.tokenizer, view.messages, where, template)
+        return self._contexts[key]
+
+    def prepare(self, longest: int, device: torch.device | None = None) -> None:  # noqa: B027
+        """Go to the ``device``, and find out how rows of up to ``longest`` tokens can be read."""
+
+    @abstractmethod
+    def read(self, views: Sequence[View], actions: Sequence[Action]) -> Targets:
+        """Go over every token of every action. ``views`` are those of the update's states."""
+
+
+class LocalScorer(OpenScorer):
+    """A scorer whose model runs in this process. Made by :func:`open_scorer`."""
 
     def __init__(
         self, spec: Scorer, model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings
     ) -> None:
-        self.spec, self.model, self.tokenizer, self.settings = spec, model, tokenizer, settings
-        self.marks = Marks.of(tokenizer, settings, spec.chat_template_kwargs)
-        self.method = Method("rows")
-        self.tokens = 0
-        """Tokens that went through the model so far."""
-        self._contexts: dict[str, list[int]] = {}
+        super().__init__(spec, tokenizer, settings)
+        self.model, self.method = model, Method("rows")
+        self.limit = getattr(bare(model).config.get_text_config(), "max_position_embeddings", None)
+        trimmed(self._rows, tokenizer, f"scorer {spec.name}")
         self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
-    def prepare(self, longest: int) -> None:
-        """Find out how the model can be packed, on its device."""
+    def prepare(self, longest: int, device: torch.device | None = None) -> None:
+        """Go to the ``device``, and find out how the model can be packed there."""
+        self.model.to(device or self.model.device)
         self.method = choose(self.model, self.settings.attention, longest, self.settings.compile)
 
     @property
-    def head(self) -> torch.nn.Module:
-        """Turns :meth:`hidden` into logits."""
-        return head(self.model, self.method)
-
-    @property
-    def columns(self) -> int:
-        """Rows of the embedding: the real vocabulary and its padding."""
+    def _rows(self) -> int:
         return int(bare(self.model).get_output_embeddings().weight.shape[0])
 
     @property
@@ -128,21 +178,12 @@ class OpenScorer:
     def row_bytes(self) -> int:
         """What :meth:`hidden` takes for a token."""
         model = bare(self.model)
-        width = model.config.get_text_config().hidden_size if self.method.chunked else self.columns
+        width = model.config.get_text_config().hidden_size if self.method.chunked else self._rows
         return int(width * model.dtype.itemsize)
 
-    @property
-    def limit(self) -> int | None:
-        """Tokens that the model can take, where it says so."""
-        return getattr(bare(self.model).config.get_text_config(), "max_position_embeddings", None)
-
-    def context(self, view: View) -> list[int]:
-        """The tokens before the student's answer, as this scorer sees the state."""
-        key = repr(view.messages)
-        if key not in self._contexts:
-            template = self.spec.chat_template_kwargs
-            self._contexts[key] = context_ids(self.tokenizer, view.messages, f"scorer {self.spec.name}", template)
-        return self._contexts[key]
+    def read(self, views: Sequence[View], actions: Sequence[Action]) -> Targets:
+        """Go over every token of every action, but for recorded answers that :meth:`keep` has gone over."""
+        return LocalTargets(self, self.hidden(views, actions))
 
     def keep(self, views: Sequence[View], actions: Sequence[Action]) -> None:
         """Go over recorded answers now, so that :meth:`hidden` finds them whenever they are asked for again.
@@ -183,18 +224,35 @@ class OpenScorer:
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
         """log p of every token of every action, action after action: shape (tokens,), in nats."""
         targets = torch.tensor([token for action in actions for token in action.ids], device=self.model.device)
-        logits = self.logits(self.hidden(views, actions), self.columns)
+        logits = self.logits(self.hidden(views, actions))
         return torch.log_softmax(logits.float(), -1).gather(1, targets[:, None])[:, 0]
 
-    def logits(self, hidden: Tensor, columns: int) -> Tensor:
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
         """Logits, or log-probabilities, (n, columns): without padding, and without talk to the committee."""
-        with torch.no_grad():
-            return silenced(self.head(hidden)[:, :columns], self.marks.never, self.marks.as_end, self.marks.end)
+        logits = head(self.model, self.method)(hidden)[:, : self.columns]
+        return silenced(logits, self.marks.never, self.marks.as_end, self.marks.end)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalTargets:
+    """What predicts each token, as a local scorer has it: hidden states, shape (tokens, H)."""
+
+    scorer: LocalScorer
+    hidden: Tensor
+
+    def logits(self, tokens: np.ndarray) -> Tensor:
+        """The scorer's logits, or log-probabilities, at some tokens, shape (n, V)."""
+        return self.scorer.logits(self.hidden[torch.from_numpy(tokens).to(self.hidden.device)])
+
+
+Targets = LocalTargets | PartTargets
+"""What a scorer found in the answers of one update."""
 
 
 def open_scorer(
     spec: Scorer, settings: OnPolicySettings, student: tuple[Any, PreTrainedTokenizerBase] | None = None
-) -> OpenScorer:
+) -> LocalScorer:
     """Load a scorer, or copy ``student`` (model and tokenizer) where it is to score itself; frozen, on the CPU as yet.
 
     Raises RecipeError where there is no such model.
@@ -207,10 +265,10 @@ def open_scorer(
 
         model, tokenizer = weights.load(weights.folder(spec.model), spec.dtype, "cpu", spec.trust_remote_code)
     model.requires_grad_(False)
-    return OpenScorer(spec, model.eval(), tokenizer, settings)
+    return LocalScorer(spec, model.eval(), tokenizer, settings)
 
 
-def check_budget(scorer: OpenScorer | ServedScorer, states: Sequence[State], k: int, most: int) -> int:
+def check_budget(scorer: OpenScorer, states: Sequence[State], k: int, most: int) -> int:
     """The longest context of a scorer. Raises DataError where a view and an answer of ``most`` tokens do not fit it.
 
     Found before the run: the release cut the student's tail, or lost the sample, in the middle of one.
@@ -230,7 +288,7 @@ def check_budget(scorer: OpenScorer | ServedScorer, states: Sequence[State], k: 
 class Average(TrainerCallback):
     """Keeps a scorer at the exponential moving average of the student's weights, over resumed runs too."""
 
-    def __init__(self, scorer: OpenScorer, student: Any, decay: float) -> None:
+    def __init__(self, scorer: LocalScorer, student: Any, decay: float) -> None:
         self.scorer, self.student, self.decay = scorer, student, decay
 
     def _pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -260,4 +318,17 @@ class Average(TrainerCallback):
         return Path(str(args.output_dir)) / f"average-{state.global_step}.safetensors"
 
 
-__all__ = ["Action", "Average", "Marks", "OpenScorer", "check_budget", "open_scorer", "packed_rows", "row"]
+__all__ = [
+    "Action",
+    "Average",
+    "LocalScorer",
+    "LocalTargets",
+    "Marks",
+    "OpenScorer",
+    "PartTargets",
+    "Targets",
+    "check_budget",
+    "open_scorer",
+    "packed_rows",
+    "row",
+]

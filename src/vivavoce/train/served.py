@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,39 +29,21 @@ from vivavoce.records import View
 from vivavoce.train.alignment import SAMPLES
 from vivavoce.train.divergences import NOTHING, distillation_loss, silenced, with_rest
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.scorers import Action, Marks
-from vivavoce.train.tokens import context_ids
+from vivavoce.train.scorers import Action, Marks, OpenScorer
 
 _ROUNDING = 1e-6
 """A smaller rest is what float32 numbers of a server leave, and no opinion of its model."""
 T = TypeVar("T")
 
 
-class ServedScorer:
-    """A scorer whose model runs elsewhere. Made by :func:`open_served`.
-
-    Attributes:
-        limit: Tokens that the model can take, where the server says so.
-        tokens: Tokens that the server has gone over.
-    """
+class ServedScorer(OpenScorer):
+    """A scorer whose model runs elsewhere. Made by :func:`open_served`."""
 
     def __init__(self, spec: Scorer, server: vllm.VLLM, tokenizer: Any, settings: OnPolicySettings) -> None:
-        self.spec, self.server, self.tokenizer = spec, server, tokenizer
-        self.marks = Marks.of(tokenizer, settings, spec.chat_template_kwargs)
-        self.columns = max(tokenizer.get_vocab().values()) + 1
-        self.limit: int | None = None
-        self.tokens = 0
-        self._contexts: dict[str, list[int]] = {}
+        super().__init__(spec, tokenizer, settings)
+        self.server = server
 
-    def context(self, view: View) -> list[int]:
-        """The tokens before the student's answer, as this scorer sees the state."""
-        key = repr(view.messages)
-        if key not in self._contexts:
-            template = self.spec.chat_template_kwargs
-            self._contexts[key] = context_ids(self.tokenizer, view.messages, f"scorer {self.spec.name}", template)
-        return self._contexts[key]
-
-    def read(self, views: Sequence[View], actions: Sequence[Action], columns: int) -> Scores:
+    def read(self, views: Sequence[View], actions: Sequence[Action]) -> ServedTargets:
         """Ask for every token of every action, all at once. Raises AgentError where the server does not answer."""
         contexts = [self.context(view) for view in views]
 
@@ -75,13 +57,16 @@ class ServedScorer:
 
         found = [position for said in _apart(ask()) for position in said]
         self.tokens += sum(len(contexts[a.state]) + len(a.ids) for a in actions)
-        return Scores.of(found, columns, self.marks)
+        return ServedTargets.of(found, self.columns, self.marks)
 
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
         """log p of every token of every action, action after action: shape (tokens,), in nats."""
         targets = torch.tensor([token for action in actions for token in action.ids])
-        scores = self.read(views, actions, self.columns)
-        return scores.teacher(np.arange(len(targets)), targets.device)[0].gather(1, targets[:, None])[:, 0]
+        return (
+            self.read(views, actions)
+            .teacher(np.arange(len(targets)), targets.device)[0]
+            .gather(1, targets[:, None])[:, 0]
+        )
 
     def check(self) -> None:
         """Raises RecipeError where the server cuts text into other tokens than ours, or gives no log-probabilities."""
@@ -109,7 +94,7 @@ class ServedScorer:
 
 
 @dataclass(slots=True, eq=False)
-class Scores:
+class ServedTargets:
     """What a served scorer said of the tokens of one update, in order. T tokens, K named ones, V ids of the student."""
 
     ids: Tensor
@@ -120,7 +105,7 @@ class Scores:
     marks: Marks
 
     @classmethod
-    def of(cls, positions: Sequence[vllm.Position], columns: int, marks: Marks) -> Scores:
+    def of(cls, positions: Sequence[vllm.Position], columns: int, marks: Marks) -> ServedTargets:
         """Raises DataError where what is named of one token sums to more than all there is."""
         width = max(len(position.ids) for position in positions)
         ids = np.full((len(positions), width), columns)
@@ -154,8 +139,11 @@ class Scores:
         log_p[:, :width] = log_p[:, :width].masked_fill(~known, NOTHING)
         return log_p.to(device, torch.float32), known.to(device)
 
+    def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
+        """Nothing is to be prepared."""
+
     def compared(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective) -> tuple[Tensor, Tensor]:
-        """The objective at some tokens, shape (n,), with gradient to ``logits`` (n, V); the likeliest ids, (n,)."""
+        """As :class:`~vivavoce.train.scorers.PartTargets` says."""
         log_p, known = self.teacher(tokens, logits.device)
         log_q = with_rest(torch.log_softmax(logits.float(), -1), known)
         same = how.model_copy(update={"top_k": None, "aggregate": "sum"})
@@ -189,4 +177,4 @@ def _apart(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-__all__ = ["Scores", "ServedScorer", "open_served"]
+__all__ = ["ServedScorer", "ServedTargets", "open_served"]
