@@ -337,6 +337,25 @@ def test_a_state_that_weighs_twice_counts_as_if_it_were_there_twice(folders: dic
     assert twice != pytest.approx(first([one, other], "once"), rel=1e-3)
 
 
+def test_states_with_one_prompt_keep_their_own_views_in_one_row(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Only views or weights differ: the student sees one prompt and gives one answer."""
+
+    def first(given: list[State], name: str, who: tuple[str, ...] = ("ada",)) -> float:
+        how = settings(folders, who, max_steps=1, states_per_step=len(given), on_policy=0.0)
+        return train_on_policy(folders["student"], given, how, tmp_path / name, seed=1).first_loss
+
+    plain, shown = states()[0], states(shown=NOTES)[0]
+    a, b = first([plain], "a"), first([shown], "b")
+    assert a != pytest.approx(b, rel=1e-3)
+    assert first([plain, shown], "both") == pytest.approx((a + b) / 2, rel=1e-5)
+    assert first([shown, plain], "swapped") == pytest.approx((a + b) / 2, rel=1e-5)
+    assert first([plain, shown, plain], "again") == pytest.approx((2 * a + b) / 3, rel=1e-5)
+
+    one, other = (replace(plain, views=tuple(View(plain.prompt, w) for w in ws)) for ws in ((1.0, 0.0), (0.0, 1.0)))
+    a, b = (first([state], name, ("ada", "bob")) for state, name in ((one, "ada alone"), (other, "bob alone")))
+    assert first([one, other], "weights", ("ada", "bob")) == pytest.approx((a + b) / 2, rel=1e-5)
+
+
 def test_states_of_one_episode_are_learnt_from_side_by_side(folders: dict[str, Path], tmp_path: Path) -> None:
     given = [replace(state, group=f"episode {i % 2}") for i, state in enumerate(states() * 4)]
     prepared = [Prepared(state, [1], []) for state in given]
