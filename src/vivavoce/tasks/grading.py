@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from vivavoce.agents.replies import spoken
 from vivavoce.records import Grade
-from vivavoce.tasks import answers, mathematics
+from vivavoce.tasks import answers, mathematics, numbers
+from vivavoce.tasks.characters import cleaned
 
 GraderName = Literal["number", "choice", "yes_no", "exact", "text", "math"]
 
@@ -32,7 +32,7 @@ _BEFORE_LABEL = re.compile(
 )
 _AFTER_LABEL = re.compile(
     r"[*_\"'`]{0,3}(?:[ \t]*\([^()\n]{0,60}\))?[*_\"'`]{0,3}[ \t]*"
-    r"(?:[:：=]|[-–—](?=[ \t])|(?:is|are|was)\b(?![ \t]+not\b)[ \t]*:?|(?=\r?\n))[*_]{0,3}",
+    r"(?:[:：=]|[-–—](?=[ \t])|(?P<verb>(?:is|are|was)\b)(?![ \t]+not\b)(?P<colon>[ \t]*:)?|(?=\r?\n))[*_]{0,3}",
     re.IGNORECASE,
 )
 # Four hashes are a markdown heading too, so a value must stand alone behind them, unless the line is the last.
@@ -46,39 +46,78 @@ _NAMED = re.compile(
 _LETTER_LABEL = re.compile(r"^[ \t*_]*A:[*_]{0,3}(?=[ \t])")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
 _LONGEST_BOX = 1000
+_LABELS, _BOXES = 50, 8
+"""So many of the last marks are looked at."""
+_NEAR = 40
+"""Characters between two boxes that belong together."""
+_LISTED = re.compile(
+    r"[\s$,;&.]*(?:\\(?:text|mbox|quad|qquad|[,;: ])\s*\{?\s*)*(?:,?\s*(?:and|or))?[\s,;$}&]*(?:\\q?quad\s*)?",
+    re.IGNORECASE,
+)
+_SCALED = r"(?:hundred|thousand|million|billion|trillion|dozen|k|mn|bn)\b"
+_CHANGED_BEFORE = re.compile(
+    r"(?:[-–−‐‑±√^]|\b(?:minus|negative)[ \t]+|[0-9]|\}\{|\\(?:sqrt(?:\[[^\]]*\])?|pm|mp)[ \t]*\{?|[0-9][ \t]*/[ \t]*)\$?\\?[(\[]?$",
+    re.IGNORECASE,
+)
+_CHANGED_AFTER = re.compile(
+    rf"[ \t]*(?:\^(?!\s*\{{?\s*\\circ)|!(?=\$)|[0-9]|\\(?:sqrt|pi|pm)(?![a-zA-Z])|\$?[ \t]*(?:\\text\{{)?[ \t]*{_SCALED}|\$?[ \t]*(?:or|to)[ \t]+[-$\\]*[0-9]"
+    r"|/[0-9])",
+    re.IGNORECASE,
+)
+_HOPED = re.compile(
+    r"(?<=[.!)$\]}])\s+(?:I hope|Hope|Let me know|Please let me know|Feel free|Thanks?|Thank you)\b[^\n]*"
+)
+_CLOSING = re.compile(
+    r"\W*(?:I hope|Hope (?:this|that|it)|(?:Please )?let me know|Feel free|Thanks?\b|Thank you|Good luck)",
+    re.IGNORECASE,
+)
+_THOUGHT = "</think>"
 _TAIL = 100_000
 """Characters from the end that are looked at where no marker stands."""
 
 
-def stated(text: str) -> str | None:
-    """What the reply marks as its final answer: the rest of the line after the last marker, or the inside of the box.
+class _Mark(NamedTuple):
+    """Where a reply marks its answer: a label, a line of hashes, or a sentence that names the final answer."""
 
-    None where no marker stands in the reply, an empty string where nothing follows the last one. What a model only
-    thought is not part of the reply (:mod:`vivavoce.agents.replies`).
+    begin: int
+    end: int
+    sentence: bool
+    """``The final answer is …``: it may give the answer, or say something about it."""
+
+
+def stated(text: str, reads: Callable[[str], bool] = lambda said: True) -> str | None:
+    """What the reply marks as its final answer: the rest of the line after the last mark, or the inside of the box.
+
+    None if no mark stands in the reply, an empty text if nothing follows the last one. A sentence (``The final answer
+    is correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it. What a
+    reasoning model wrote inside ``<think>`` is not part of the reply.
     """
-    text = spoken(text)
-    begin, end = max(_last_label(text), _last_hashes(text))
-    box = deque(_BOX.finditer(text, max(begin, 0)), maxlen=1)
-    if box:
-        return _box(text, box[0])
-    if begin >= 0:
-        return _line(text, end)
+    text = text.rpartition(_THOUGHT)[2]
+    end, passed_over = len(text), None
+    for mark in _marks(text):
+        boxed = _boxed(text, mark.begin, end)
+        said = _line(text, mark.end, end) if boxed is None else boxed
+        if boxed is not None or not mark.sentence or reads(said):
+            return said
+        passed_over = said if passed_over is None else passed_over
+        end = mark.begin
+    boxed = _boxed(text, 0, end)
+    if boxed is not None or passed_over is not None:
+        return passed_over if boxed is None else boxed
     line = _last_line(text)
     return line[4:].strip() if line.startswith("####") else None
 
 
-def _last_label(text: str) -> tuple[int, int]:
-    """Where the last "Final answer:" that stands as a label begins and ends; -1 where none does."""
-    for match in reversed(list(_LABEL.finditer(text))):
-        after = _AFTER_LABEL.match(text, match.end())
-        if after and _BEFORE_LABEL.search(text[_line_start(text, match.start()) : match.start()]):
-            return match.start(), after.end()
-    return -1, -1
-
-
-def _last_hashes(text: str) -> tuple[int, int]:
-    last = deque(_HASHES.finditer(text), maxlen=1)
-    return last[0].span() if last else (-1, -1)
+def _marks(text: str) -> Iterator[_Mark]:
+    """The marks of the reply, the last one first; no more than a reader would go back to."""
+    labels = deque((match.span() for match in _LABEL.finditer(text)), maxlen=_LABELS)
+    hashes = deque((match.span() for match in _HASHES.finditer(text)), maxlen=1)
+    found = [_Mark(begin, end, False) for begin, end in hashes]
+    for begin, end in labels:
+        after = _AFTER_LABEL.match(text, end)
+        if after and _BEFORE_LABEL.search(text[_line_start(text, begin) : begin]):
+            found.append(_Mark(begin, after.end(), bool(after["verb"]) and not after["colon"]))
+    return iter(sorted(found, reverse=True))
 
 
 def _line_start(text: str, position: int) -> int:
@@ -87,15 +126,43 @@ def _line_start(text: str, position: int) -> int:
     return max(near, text.rfind("\n", near, position) + 1)
 
 
-def _line(text: str, start: int) -> str:
-    """The rest of the line, or the next line that is not empty where a heading leaves the rest of its own empty."""
-    for _ in range(4):
-        end = text.find("\n", start)
-        line = text[start : end if end >= 0 else len(text)].strip()
-        if line.strip("*_ `$\\[(") or end < 0:
-            return re.sub(r"^(?:[-•>]|\*(?!\*))[ \t]+", "", line)
+def _line(text: str, start: int, stop: int) -> str:
+    """The rest of the line, or the next line that is not empty if a heading leaves the rest of its own empty."""
+    for further in range(4):
+        end = text.find("\n", start, stop)
+        line = _HOPED.sub("", text[start : end if end >= 0 else stop]).strip()
+        if line.strip("*_ `$\\[(~") or end < 0:
+            # a hyphen begins an item of a list only on a line of its own; behind the label it is a sign
+            return re.sub(r"^(?:[-•>]|\*(?!\*))[ \t]+" if further else r"^[•>][ \t]+", "", line)
         start = end + 1
     return ""
+
+
+def _boxed(text: str, begin: int, end: int) -> str | None:
+    """What the last box between two places says, with the boxes that are listed with it; None if there is none.
+
+    Empty if something beside it changes its value: a sign before it, a power or ``million`` behind it.
+    """
+    found = deque(_BOX.finditer(text, begin, end), maxlen=_BOXES)
+    if not found:
+        return None
+    said = [_box(text, found[-1])]
+    start = found[-1].start()
+    if _CHANGED_BEFORE.search(text[_line_start(text, start) : start]):
+        return ""
+    if _CHANGED_AFTER.match(text, _box_end(text, found[-1])):
+        return ""
+    for match in list(found)[-2::-1]:
+        between = text[_box_end(text, match) : start]
+        if len(between) > _NEAR or re.search(r"[.!?]\s|=|\n\s*\n", between):
+            break
+        inside = _box(text, match)
+        if inside not in said:
+            if not _LISTED.fullmatch(between):
+                return ""
+            said.insert(0, inside)
+        start = match.start()
+    return ", ".join(said)
 
 
 def boxes(text: str) -> list[str]:
@@ -104,20 +171,29 @@ def boxes(text: str) -> list[str]:
 
 
 def _box(text: str, match: re.Match[str]) -> str:
+    end = _box_end(text, match)
     if not match[0].endswith("{"):  # without braces, the next token alone
-        return re.match(r"\\[a-zA-Z]+|.", text[match.end() : match.end() + 40], re.DOTALL)[0]  # type: ignore[index]
+        return text[match.end() : end]
+    return text[match.end() : end - 1] if end > match.end() else ""
+
+
+def _box_end(text: str, match: re.Match[str]) -> int:
+    """Behind the box; where its inside begins, if it has no end."""
+    if not match[0].endswith("{"):
+        token = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL).match(text, match.end())
+        return token.end() if token else match.end()
     depth = 1
     for i in range(match.end(), min(len(text), match.end() + _LONGEST_BOX)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if depth == 0:
-            return text[match.end() : i]
-    return ""
+            return i + 1
+    return match.end()
 
 
 def _last_line(text: str) -> str:
-    """The last line with a letter or digit in it."""
+    """The last line with a letter or digit in it that is more than a closing phrase."""
     lines = text.rstrip()[-_TAIL:].splitlines()
-    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line)), "")
+    return next((line.strip() for line in reversed(lines) if re.search(r"\w", line) and not _CLOSING.match(line)), "")
 
 
 def _same(gold: str, answer: str) -> bool:
@@ -149,10 +225,10 @@ class Grader:
 
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None where it states none that can be read."""
-        said = stated(text)
+        text = cleaned(text.rpartition(_THOUGHT)[2])
+        said = stated(text, self._reads)
         if said is not None:
             return self.canonical(said)
-        text = spoken(text)
         last = _last_line(text)[-1000:]
         named = [match.end() for match in _NAMED.finditer(last)]
         if self.name == "number" and not named:  # the form of GSM8K's published model solutions
@@ -161,6 +237,11 @@ class Grader:
             return self.canonical(last[named[-1] :])
         text = text.strip()
         return self.canonical(text) if "\n" not in text and self.whole.match(text) else None
+
+    def _reads(self, said: str) -> bool:
+        """Whether the rest of a sentence is an answer and nothing else."""
+        bare = said.strip().rstrip(".! ")
+        return self.whole is not _ANYTHING and self.whole.match(bare) is not None and self.canonical(bare) is not None
 
     def grade(self, gold: str, text: str) -> Grade:
         """Judge a whole reply against the gold answer. Never raises.
@@ -179,7 +260,7 @@ class Grader:
 
     def same(self, a: str, b: str) -> bool:
         """Whether two answers of replies, in canonical form, are one answer. Two that cannot be compared are not."""
-        return a == b or (self.equal is not _same and (self.equal(a, b) is True or self.equal(b, a) is True))
+        return a == b or (self.name == "math" and mathematics.same(a, b))
 
     def lenient_answer(self, text: str) -> str | None:
         """The last number, letter, yes or no, or line of the reply, whether or not it is offered as the answer.
@@ -188,8 +269,8 @@ class Grader:
         """
         tail = text[-_TAIL:]
         if self.name == "number":
-            values = [answers.fraction(match) for match in answers.NUMBER.finditer(tail)]
-            return next((answers.canonical(value) for value in reversed(values) if value is not None), None)
+            values = numbers.every(tail)
+            return numbers.canonical(values[-1]) if values else None
         if self.name == "choice":
             letters = re.findall(r"(?<![\w'])(?:[B-HJ]|[AI](?!\s+[a-z0-9]))(?![\w'])", tail)
             return letters[-1] if letters else None

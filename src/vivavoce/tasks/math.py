@@ -8,6 +8,7 @@ in a folder or as lines; MATH-500 has ``answer`` and ``subject`` too. MATH-500 i
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from vivavoce.errors import DataError
@@ -48,6 +49,15 @@ def _ask(row: Row) -> Asked:
         raise DataError("the solution has no \\boxed answer", row.where, "use the official files")
     if not boxed[-1]:
         return Asked(problem, "", subject, odd="the box of its solution is empty")
-    gold = row.text("answer") if "answer" in row.value else boxed[-1]
-    several = len({"".join(one.split()) for one in boxed}) > 1
-    return Asked(problem, gold, subject, solution, odd="its solution boxes several: the last counts" if several else "")
+    gold, odd = row.text("answer") if "answer" in row.value else boxed[-1], ""
+    if len({"".join(one.split()) for one in boxed}) > 1:
+        odd = "its solution boxes several: the last counts"
+    said = GRADERS["math"].answer(solution)
+    if said is None:
+        solution, odd = "", "something beside the box of its solution changes what is boxed: the box counts"
+    elif "".join(said.split()) != "".join(boxed[-1].split()) and "answer" not in row.value and ", " in said:
+        if re.search(r"\bor\b", solution[: solution.rfind("\\boxed")][-60:]):
+            solution = ""  # either is right
+        else:
+            gold, odd = said, "its solution boxes several: all that it lists count"
+    return Asked(problem, gold, subject, solution, odd=odd)

@@ -17,10 +17,11 @@ import signal
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 from vivavoce.errors import MissingDependency
-from vivavoce.tasks import answers
+from vivavoce.tasks import latex, numbers
 
 SECONDS = 2.0
 """CPU time for one pair; ordinary ones take some thousandths of it."""
@@ -28,6 +29,7 @@ MEMORY = 2 << 30
 """Bytes of address space of a process; it holds some 150 MiB when it starts."""
 LONGEST = 500
 """Characters of an expression; the longest gold answer of MATH has 159."""
+_DECIMALS = 10
 _AT_ONCE = 2
 """Processes; each needs some seconds of CPU time to start."""
 _RENEWED_AFTER = 2000
@@ -55,15 +57,49 @@ def equal(gold: str, answer: str) -> bool | str | None:
     """
     if max(len(gold), len(answer)) > LONGEST:
         return True if gold == answer else f"longer than {LONGEST:,} characters"
-    gold, answer = _bare(gold), _bare(answer)
-    if "".join(gold.split()) == "".join(answer.split()):
+    gold, answer = latex.plain(gold), latex.plain(answer)
+    if _packed(gold) == _packed(answer):
         return True
-    numbers = [answers.NUMBER.fullmatch(answers.plain(text)) for text in (gold, answer)]
-    if all(numbers):
-        values = [answers.fraction(number) for number in numbers if number]
-        return None if None in values else values[0] == values[1]
+    if (expected := latex.words(gold)) is not None:
+        return expected == latex.words(answer, loose=True)
+    right, given = latex.measured(gold), latex.measured(answer, nouns=True)
+    if right.percent == given.percent:
+        return _compared(right.value, given.value)
+    said = _compared(right.value, given.value)  # 28 % and 28: a percentage keeps its figure
+    if said is True:
+        return True
+    if right.percent:
+        return _compared(_hundredth(right.value), given.value)  # 28 % and 0.28
+    return _compared(right.value, _hundredth(given.value))
+
+
+def same(a: str, b: str) -> bool:
+    """Whether two answers are one, whatever the gold answer is. As an answer, 50 % is 50 and not 0.5 as well."""
+    one, other = (latex.measured(latex.plain(text)) for text in (a, b))
+    if one.percent != other.percent:
+        a, b = one.value, other.value
+    return equal(a, b) is True or equal(b, a) is True
+
+
+def _packed(text: str) -> str:
+    """The expression without spaces, but for one that ends a command (``\\pi x``)."""
+    return re.sub(r"\s", "", re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", text))
+
+
+def _hundredth(text: str) -> str:
+    value = numbers.alone(text)
+    return f"\\frac{{{text}}}{{100}}" if value is None else numbers.canonical(value / 100)
+
+
+def _compared(gold: str, answer: str) -> bool | str | None:
+    """Of two expressions without units."""
+    if _packed(gold) == _packed(answer):
+        return True
+    values = [numbers.alone(latex.latex(text)) for text in (gold, answer)]
+    if values[0] is not None and values[1] is not None:
+        return _near(values[0], values[1])
     bases = [_BASE.fullmatch(text.strip()) for text in (gold, answer)]
-    if bases[0] and (bases[1] or numbers[1]):
+    if bases[0] and (bases[1] or values[1] is not None):
         return bases[0][1] == (bases[1] or [answer.strip()] * 2)[1] and (not bases[1] or bases[0][2] == bases[1][2])
     if _CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer):
         return [*map(int, gold.split(":"))] == [*map(int, answer.split(":"))]
@@ -71,36 +107,25 @@ def equal(gold: str, answer: str) -> bool | str | None:
     if right and said and "".join(left.split()) == "".join(other.split()):
         return equal(right, said)  # y = 2x and y = 3x: solving would be slow
     parts, given = _parts(gold), _parts(answer)
+    if parts and (converted := latex.interval(answer)):
+        given = _parts(converted)
+    if given and (converted := latex.interval(gold)):
+        parts = _parts(converted)
     if parts and given:
         return _each(parts, given)
-    return _pool.compare(gold, answer)
+    return _pool.compare(latex.latex(gold), latex.latex(answer))
 
 
-_UNIT = (
-    r"degrees?|dollars?|cents?|[mck]?m|ft|feet|foot|in|inch(?:es)?|miles?|mph|hours?|minutes?|seconds?|days?|weeks?|"
-    r"years?|units?|square|cubic|percent"
-)
-_DRESS = [
-    (re.compile(r",\\!|\{,\}"), ""),  # 10,\!000
-    (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|.)|\\(?:left|right)(?=\s*\\?[()\[\]{}|])"), ""),
-    (re.compile(r"\\[dt]?frac\s*(\\[a-zA-Z]+)\s*([0-9a-zA-Z])"), r"\\frac{\1}{\2}"),  # \frac\pi 2
-    (re.compile(r"^\\approx|\\approx.*|[,.]$"), ""),
-    (re.compile(r"^[^a-zA-Z=]*=(?=.*[0-9])"), ""),  # 3 + 4 = 7
-    (re.compile(r"(?<=[0-9}])\s*\^\s*(?:\\circ|\{\\circ\})$"), ""),
-    (re.compile(r"(?<=[0-9}])\s*\\(?:text|mbox|mathrm|textrm)\s*\{[^{}]*\}(?:\s*\^\{?[0-9]\}?)?$"), ""),  # \text{ cm}^2
-    (re.compile(rf"(?<=[0-9}}])(?:\s+(?:{_UNIT})\b)+$"), ""),
-]
 _CLOCK = re.compile(r"[0-9]{1,4}(?::[0-9]{1,4})+")
 _BASE = re.compile(r"(-?[0-9A-F]+)_\{?([0-9]+)\}?")
 """A number with its base; to math-verify ``11_2`` equals ``11_3``."""
 _BRACKETED = re.compile(r"(?:\\left\s*)?([(\[])(.*?)(?:\\right\s*)?([)\]])", re.DOTALL)
 
 
-def _bare(text: str) -> str:
-    """Without spacing marks, units, degrees, and what stands left of ``=`` where that is numbers alone."""
-    for pattern, bare in _DRESS:
-        text = pattern.sub(bare, text.strip()) or text
-    return text.strip()
+def _near(a: Fraction, b: Fraction) -> bool:
+    """Whether two numbers are equal; a fraction without end equals a decimal that has ten of its decimals right."""
+    endless = any(10**_DECIMALS % value.denominator for value in (a, b))
+    return a == b or (endless and abs(a - b) * 10**_DECIMALS <= max(abs(a), abs(b)))
 
 
 def _parts(text: str) -> list[str] | None:
@@ -232,4 +257,4 @@ class _Pool:
 _pool = _Pool()
 atexit.register(_pool.close)
 
-__all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturbed"]
+__all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturbed", "same"]
