@@ -117,14 +117,11 @@ async def say(
         )
     rest: dict[str, Any] = {"status": "ok" if reply.text.strip() else "empty"}
     if kind in ("answer", "rationale"):
-        grade = await grade_of(table.task, problem, reply.text)
-        status = grade.status
-        if grade.answer is None:
-            status = "empty" if not reply.text.strip() else "truncated" if reply.finish == "length" else grade.status
+        grade = await grade_of(table.task, problem, reply.text, cut=reply.finish == "length")
         rest = {
             "answer": grade.answer,
             "correct": grade.correct,
-            "status": status,
+            "status": grade.status,
             "confidence": table.prompts.confidence(reply.text),
             "probability": rounded(table.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
         }

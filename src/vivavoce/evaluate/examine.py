@@ -65,16 +65,9 @@ async def examine(
         if reply is None:
             judged = Judged(problem.id, problem.group, "", None, False, "error", Usage())
         else:
-            grade = await grade_of(task, problem, reply.text)
-            cut = grade.answer is None and reply.finish == "length"
+            grade = await grade_of(task, problem, reply.text, cut=reply.finish == "length")
             judged = Judged(
-                problem.id,
-                problem.group,
-                reply.text,
-                grade.answer,
-                grade.correct,
-                "truncated" if cut else grade.status,
-                reply.usage,
+                problem.id, problem.group, reply.text, grade.answer, grade.correct, grade.status, reply.usage
             )
         done(judged)
         return judged

@@ -44,12 +44,38 @@ class Task(Protocol):
         ...
 
 
-async def grade_of(task: Task, problem: Problem, text: str) -> Grade:
-    """``task.grade``; in a thread where the task says that its ``grade`` waits (for programs to run, say), so that as
-    many wait at once as the machine can serve, and replies go on being drawn meanwhile."""
+async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False) -> Grade:
+    """The grade of a reply: ``task.grade``, and the one rule for replies that are empty or were cut.
+
+    A reply that its token limit ``cut`` is ``truncated`` if it has no answer, or if the answer might have gone on: the
+    cut may stand inside ``18``. It has then no answer, so that nothing is taught of it, as right or as wrong. The
+    answer is complete if the reply without its last line, which is the one that was cut, gives it too; a task that
+    knows more defines ``uncut(text)``, the part of a cut reply that no continuation changes.
+
+    A task whose ``grade`` waits (for programs to run, say) is asked in a thread, so that as many wait at once as the
+    machine can serve, and replies go on being drawn meanwhile.
+    """
+    if not text.strip():
+        return Grade(None, False, "empty")
+    grade = await _asked(task, problem, text)
+    if not cut:
+        return grade
+    certain = getattr(task, "uncut", _whole_lines)(text)
+    if grade.answer is not None and certain.strip():
+        before = grade if certain == text else await _asked(task, problem, certain)
+        if before.answer == grade.answer:
+            return grade
+    return Grade(None, False, "truncated")
+
+
+async def _asked(task: Task, problem: Problem, text: str) -> Grade:
     if getattr(task, "waits", False):
         return await asyncio.to_thread(task.grade, problem, text)
     return task.grade(problem, text)
+
+
+def _whole_lines(text: str) -> str:
+    return text[: text.rfind("\n") + 1]
 
 
 def open_task(name: str, options: Mapping[str, Any]) -> Task:

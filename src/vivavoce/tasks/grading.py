@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from vivavoce.agents.replies import spoken
 from vivavoce.records import Grade
 from vivavoce.tasks import answers, mathematics, numbers
 from vivavoce.tasks.characters import cleaned
@@ -71,7 +72,6 @@ _CLOSING = re.compile(
     r"\W*(?:I hope|Hope (?:this|that|it)|(?:Please )?let me know|Feel free|Thanks?\b|Thank you|Good luck)",
     re.IGNORECASE,
 )
-_THOUGHT = "</think>"
 _TAIL = 100_000
 """Characters from the end that are looked at where no marker stands."""
 
@@ -89,10 +89,8 @@ def stated(text: str, reads: Callable[[str], bool] = lambda said: True) -> str |
     """What the reply marks as its final answer: the rest of the line after the last mark, or the inside of the box.
 
     None if no mark stands in the reply, an empty text if nothing follows the last one. A sentence (``The final answer
-    is correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it. What a
-    reasoning model wrote inside ``<think>`` is not part of the reply.
+    is correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it.
     """
-    text = text.rpartition(_THOUGHT)[2]
     end, passed_over = len(text), None
     for mark in _marks(text):
         boxed = _boxed(text, mark.begin, end)
@@ -225,7 +223,7 @@ class Grader:
 
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None where it states none that can be read."""
-        text = cleaned(text.rpartition(_THOUGHT)[2])
+        text = cleaned(spoken(text))
         said = stated(text, self._reads)
         if said is not None:
             return self.canonical(said)
