@@ -103,7 +103,9 @@ def test_an_answer_check_takes_right_answers_only_and_ungradable_ones_stay_undec
 ) -> None:
     found = decided(*scored(5, 5, **said), answer_check=True)
     assert (found.verdict, found.reason) == (verdict, reason)
-    if said.get("text") is None:
+    if said.get("status") == "truncated":
+        assert decided(*scored(5, 5, **said)).verdict == "rejected", "a text that was cut teaches to stop anywhere"
+    elif said.get("text") is None:
         assert decided(*scored(5, 5, **said)).verdict == "accepted", "the authors' code checks no answer"
 
 

@@ -75,6 +75,8 @@ def test_an_answer_that_cannot_be_parsed_is_rejected_only_on_request() -> None:
     g = graph(said("a", 4), said("b", None))
     assert grow(g) == []
     assert [c.text for c in grow(g, rejected_must_parse=False)[0].rejected] == ["I cannot say."]
+    cut = graph(said("a", 4), replace(said("b", None), status="truncated"))
+    assert grow(cut, rejected_must_parse=False) == [], "what its limit cut is nobody's mistake"
 
 
 def test_every_row_names_the_nodes_that_it_came_from() -> None:

@@ -185,12 +185,12 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
         return is_("undecided", "call failed")
     if rationale.status == "empty" or not rationale.text.strip():
         return is_("rejected", "empty")
+    if rationale.status == "truncated":
+        return is_("rejected", "truncated")
     if rules.answer_check and not rationale.correct:
         if rationale.correct is None:
             return is_("undecided", "ungradable answer")
-        return is_(
-            "rejected", {"no_answer": "no answer", "truncated": "truncated"}.get(rationale.status, "wrong answer")
-        )
+        return is_("rejected", "no answer" if rationale.status == "no_answer" else "wrong answer")
     if len(rationale.text.split()) < rules.min_words:
         return is_("rejected", f"under {rules.min_words} words")
     if rules.take == "all":

@@ -85,7 +85,9 @@ def _sides(graph: Graph, round: int, g: Grower) -> tuple[list[Node], list[Node]]
     wrong = [
         n
         for n in answers
-        if n.correct is False and n.status not in ("empty", "truncated") and (n.answer is not None or not g.rules.rejected_must_parse)
+        if n.correct is False
+        and n.status not in ("empty", "truncated")
+        and (n.answer is not None or not g.rules.rejected_must_parse)
     ]
     if g.rules.pairing == "student_rejected_only":
         wrong = [n for n in wrong if n.agent in g.own]

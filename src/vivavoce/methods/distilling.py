@@ -192,7 +192,7 @@ class DistilSession(Session[StateRules]):
         if arm.shares is not None:
             rng = random.Random(seed_of(self.recipe.seed, "shares", graph.problem.id))
             teachers = rng.choices(teachers, arm.shares)
-        drafts = graph.stated(0, teachers)
+        drafts = [n for n in graph.stated(0, teachers) if n.status != "truncated"]
         return [n for n in drafts if n.correct] if arm.learn == "right" else drafts
 
     def as_many(self, sft: SFTSettings, opd: OnPolicyOptions) -> SFTSettings:

@@ -129,18 +129,24 @@ def polar(line: str) -> list[str]:
     ]
 
 
+_PARTLY = re.compile(
+    r"\b(?:part(?:ly|ially)|half|mostly|nearly|almost|hardly|barely|sometimes|somewhat|usually|largely|mainly|often)\s+"
+    r"(?:yes|no|true|false)\b",
+    re.IGNORECASE,
+)
+
+
 def yes_no(line: str) -> str | None:
-    """``yes`` or ``no`` (true and false read the same) where the line says exactly one of them, as a word.
+    """``yes`` or ``no`` (true and false read the same) if the line says exactly one of them, as a word.
 
     "untrue" is not true, and there is no "no" in "know". A first word that is set off wins (``No, that is true of
-    others``). A negation around the word (``not true``) is left unread.
+    others``). A word that is negated or weakened (``not true``, ``partly true``) is left unread.
     """
-    line = undressed(line)
-    found = polar(line)
-    first = _POLAR.match(line.lstrip(" \"'([|"))
-    if first and found and re.match(r"\s*[,.;:!\-–—]", line.lstrip(" \"'([|")[first.end() :]):
+    line = undressed(line).lstrip(" \"'([|")
+    found, first = polar(line), _POLAR.match(line)
+    if first and found and re.match(r"\s*[,.;:!-]", line[first.end() :]):
         return found[0]
-    return found[0] if len(set(found)) == 1 and not _NEGATED.search(line) else None
+    return found[0] if len(set(found)) == 1 and not (_NEGATED.search(line) or _PARTLY.search(line)) else None
 
 
 def exact(line: str) -> str | None:
@@ -160,12 +166,8 @@ def words(line: str) -> str | None:
 
 _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _LISTED = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
-_WITH_WORDS = re.compile(
-    r"(?P<before>[-+±√<>≤≥≠]|\b(?:minus|negative|not|least|most|than|over|under|nearly|almost|half|twice)\b)\s*$|"
-    r"^\s*(?P<after>[%°!^*/×·+]|-\s?[0-9]|\b(?:hundred|thousand|million|billion|trillion|dozen|percent|degrees?|squared|cubed|k|or|times|plus)\b)",
-    re.IGNORECASE,
-)
-"""Words and signs outside the dollars that belong to the value between them."""
+_GOES_ON = re.compile(r"\s*[,;.]?\s*(?:\(|(?:because|since|as|which|where|so)\b|(?<=\.\s)[A-Z])")
+"""How it goes on behind an answer that is complete."""
 _PROSE = re.compile(r"^(?:[A-Z][a-z]*|the|so|thus|hence)(?:\s+[a-zA-Z,]+)*?\s+(?:is|are|was|equals)\s*:?\s+(?=\S)")
 
 
@@ -179,18 +181,20 @@ def expression(line: str) -> str | None:
     spans = list(_SPAN.finditer(line))
     if spans:
         between = [line[a.end() : b.start()] for a, b in itertools.pairwise(spans)]
-        inside = ["".join(filter(None, span.groups())).strip() for span in spans]
-        outside = line[: spans[0].start()], line[spans[-1].end() :]
-        if not all(map(_LISTED.fullmatch, between)) or any(
-            (match := _WITH_WORDS.search(side)) and match.lastgroup == place
-            for side, place in zip(outside, ("before", "after"), strict=True)
-        ):
-            line = line.replace("$", " ")
-        else:
-            line = ", ".join(inside)
+        before, after = line[: spans[0].start()], line[spans[-1].end() :]
+        if between and _GOES_ON.match(between[0]):
+            spans, between, after = spans[:1], [], ""
+        if not all(map(_LISTED.fullmatch, between)) or not _harmless(before, after):
+            return number(re.sub(r"(?<=[\w)}])\$(?=[\w({])", " ", line).replace("$", ""))  # -$5$, $5$ million
+        line = ", ".join("".join(filter(None, span.groups())).strip() for span in spans)
     elif "\\" not in line:
         line = _PROSE.sub("", line)
     return typed(line).strip(" $").removesuffix(".").strip() or None
+
+
+def _harmless(before: str, after: str) -> bool:
+    """Whether what stands outside the dollars leaves the value between them as it is."""
+    return not re.search(r"[0-9]\W*$", before) and number(f"{re.split('[0-9]', before)[-1]}7{after}") == "7"
 
 
 def _bare_line(line: str) -> str:

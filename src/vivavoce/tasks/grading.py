@@ -91,19 +91,26 @@ def stated(text: str, reads: Callable[[str], bool] = lambda said: True) -> str |
     None if no mark stands in the reply, an empty text if nothing follows the last one. A sentence (``The final answer
     is correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it.
     """
+    return _stated(text, reads)[0]
+
+
+def _stated(text: str, reads: Callable[[str], bool]) -> tuple[str | None, int]:
+    """What is stated, and where the sentences begin that were passed over."""
     end, passed_over = len(text), None
     for mark in _marks(text):
         boxed = _boxed(text, mark.begin, end)
         said = _line(text, mark.end, end) if boxed is None else boxed
         if boxed is not None or not mark.sentence or reads(said):
-            return said
+            return said, len(text)
         passed_over = said if passed_over is None else passed_over
         end = mark.begin
     boxed = _boxed(text, 0, end)
-    if boxed is not None or passed_over is not None:
-        return passed_over if boxed is None else boxed
+    if boxed is not None:
+        return boxed, len(text)
+    if passed_over is not None:
+        return passed_over, end
     line = _last_line(text)
-    return line[4:].strip() if line.startswith("####") else None
+    return (line[4:].strip() if line.startswith("####") else None), end
 
 
 def _marks(text: str) -> Iterator[_Mark]:
@@ -112,9 +119,11 @@ def _marks(text: str) -> Iterator[_Mark]:
     hashes = deque((match.span() for match in _HASHES.finditer(text)), maxlen=1)
     found = [_Mark(begin, end, False) for begin, end in hashes]
     for begin, end in labels:
-        after = _AFTER_LABEL.match(text, end)
-        if after and _BEFORE_LABEL.search(text[_line_start(text, begin) : begin]):
-            found.append(_Mark(begin, after.end(), bool(after["verb"]) and not after["colon"]))
+        start = _line_start(text, begin)
+        after, before = _AFTER_LABEL.match(text, end), _BEFORE_LABEL.search(text[start:begin])
+        if after and before:
+            start += before.start() + (before[0][:1] in tuple(".!?;:)]}"))
+            found.append(_Mark(start, after.end(), bool(after["verb"]) and not after["colon"]))
     return iter(sorted(found, reverse=True))
 
 
@@ -131,7 +140,7 @@ def _line(text: str, start: int, stop: int) -> str:
         line = _HOPED.sub("", text[start : end if end >= 0 else stop]).strip()
         if line.strip("*_ `$\\[(~") or end < 0:
             # a hyphen begins an item of a list only on a line of its own; behind the label it is a sign
-            return re.sub(r"^(?:[-•>]|\*(?!\*))[ \t]+" if further else r"^[•>][ \t]+", "", line)
+            return re.sub(r"^(?:[-•>]|\*(?!\*))[ \t]+" if further else r"^•[ \t]+", "", line)
         start = end + 1
     return ""
 
@@ -224,9 +233,12 @@ class Grader:
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None where it states none that can be read."""
         text = cleaned(spoken(text))
-        said = stated(text, self._reads)
+        said, end = _stated(text, self._reads)
         if said is not None:
-            return self.canonical(said)
+            answer = self.canonical(said)
+            if answer is not None or end == len(text):
+                return answer
+            text = text[:end]  # before a sentence about the answer
         last = _last_line(text)[-1000:]
         named = [match.end() for match in _NAMED.finditer(last)]
         if self.name == "number" and not named:  # the form of GSM8K's published model solutions
@@ -239,6 +251,8 @@ class Grader:
     def _reads(self, said: str) -> bool:
         """Whether the rest of a sentence is an answer and nothing else."""
         bare = said.strip().rstrip(".! ")
+        if self.name in ("number", "math") and _BEGINS.match(bare):
+            return True  # it is meant for one, whether or not it can be read
         return self.whole is not _ANYTHING and self.whole.match(bare) is not None and self.canonical(bare) is not None
 
     def grade(self, gold: str, text: str) -> Grade:
@@ -294,6 +308,7 @@ class Grader:
         return f"{gold}x"
 
 
+_BEGINS = re.compile(r"[\W_]*(?:[0-9]|\$|\\|(?:about|either|between|approximately|minus|negative)\b)", re.IGNORECASE)
 _ANYTHING = re.compile(r".")
 _NUMBER = re.compile(r"^\W*(?:US\$)?[0-9][0-9.,/ ]*+\W*(?:[^\W\d]++\W*+){0,4}$")  # and a few words of unit
 _CHOICE = re.compile(r"^[^\w\s]*(?:\\text\{)?[A-J](?:[^\w\s']|\s*$)")  # and nothing, or closed off: "C) because"

@@ -95,12 +95,16 @@ def _compared(gold: str, answer: str) -> bool | str | None:
     """Of two expressions without units."""
     if _packed(gold) == _packed(answer):
         return True
+    if bool(_RELATION.match(gold)) != bool(_RELATION.match(answer)):
+        return False  # > 7 is no 7
     values = [numbers.alone(latex.latex(text)) for text in (gold, answer)]
     if values[0] is not None and values[1] is not None:
         return _near(values[0], values[1])
     bases = [_BASE.fullmatch(text.strip()) for text in (gold, answer)]
     if bases[0] and (bases[1] or values[1] is not None):
         return bases[0][1] == (bases[1] or [answer.strip()] * 2)[1] and (not bases[1] or bases[0][2] == bases[1][2])
+    if bases[1] and values[0] is not None:
+        return "only the answer names a base"
     if _CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer):
         return [*map(int, gold.split(":"))] == [*map(int, answer.split(":"))]
     (left, _, right), (other, _, said) = gold.partition("="), answer.partition("=")
@@ -116,8 +120,9 @@ def _compared(gold: str, answer: str) -> bool | str | None:
     return _pool.compare(latex.latex(gold), latex.latex(answer))
 
 
+_RELATION = re.compile(r"[<>~]|\\(?:le|ge|neq|lt|gt|ll|gg|sim|not)(?![a-zA-Z])")
 _CLOCK = re.compile(r"[0-9]{1,4}(?::[0-9]{1,4})+")
-_BASE = re.compile(r"(-?[0-9A-F]+)_\{?([0-9]+)\}?")
+_BASE = re.compile(r"(-?[0-9A-F]+(?:\.[0-9A-F]+)?)_\{?([0-9]+)\}?")
 """A number with its base; to math-verify ``11_2`` equals ``11_3``."""
 _BRACKETED = re.compile(r"(?:\\left\s*)?([(\[])(.*?)(?:\\right\s*)?([)\]])", re.DOTALL)
 

@@ -73,7 +73,7 @@ def _plain(line: str) -> str:
         for pattern, replacement in _LATEX:
             line = pattern.sub(replacement, line)
         line = _BRACES.sub("", line)
-    return line.strip()
+    return re.sub(r"(?<=[(\[])\s+|\s+(?=[)\]])", "", line).strip()
 
 
 def _written(match: re.Match[str]) -> str:
@@ -128,7 +128,7 @@ _BEFORE = re.compile(
     rf"divided by|multiplied by|raised to|up to|within|menos|moins|meno|minus|negative|neg|negativo|unlike|"
     rf"{_COUNTED}|hundred|thousand|million|billion|dozen|point|{_MONTH}|"
     rf"(?:root|half|halves|thirds?|quarters?|fifths?|square|cube|percent|power|reciprocal|inverse|negative|opposite|"
-    rf"factorial|value|logarithm|multiples?|factors?|product|sum|difference|ratio) of)\.?|[%½⅓¼¾]\s*of|минус)[\s-]*$",
+    rf"factorial|value|logarithm|multiples?|factors?|product|sum|difference|ratio) of)\.?|[%½⅓¼¾]\s*of|минус|(?:{_COUNTED})\s+(?:in|out of|of)|[0-9]\s+in|(?<![\w'])[b-hj-z])[\s-]*$",
     re.IGNORECASE,
 )
 _MINUS = re.compile(
@@ -140,14 +140,16 @@ _SUFFIX = re.compile(
     rf"\s*%|°\s?(?:[CFK](?![\w]))?|\s?¢|\s?\$|\s?\""
     rf"|(?:{_UNITS})(?:/(?:{_UNITS}|[a-z]{{2,}}))?(?![\w^²³])|[A-Za-z]{{4,}}(?![\w^])|[{_COUNTERS}](?![^\W\d_]*[十百千万億亿兆半])|(?:[-\s]percent)",
 )
-_AFTER = re.compile(r"$|[\s)\]}\"'»’”,;:|]|[.](?![.\d])|\?|-(?=[A-Za-z]{2})|/(?=\s?[A-Za-z]{2,}|[smhdLg](?![\w]))|[≈→]")
+_AFTER = re.compile(
+    r"$|[\s)\]}\"'»’”,;:|]|[.](?=\s*$|\s+[\"'(*]?[A-Z]|[)\]}\"'»”])|\?|-(?=[A-Za-z]{2})|/(?=\s?[A-Za-z]{2,}|[smhdLg](?![\w]))|[≈→]"
+)
 _WORDS_AFTER = re.compile(
     rf"^[\s-]*(?:and\s+(?:an?\s+)?(?:(?:{_COUNTED})\b|half|quarter|third|some)|(?:an?|one)\s+(?:half|quarter|third)\b|half\b|halves\b|"
     rf"thirds?\b|quarters?\b|fourths?\b|fifths?\b|sixths?\b|sevenths?\b|eighths?\b|ninths?\b|tenths?\b|hundredths?\b|"
     rf"[a-z]*(?:thousand|million|billion|trillion)ths?\b|dozens?\b|scores?\b|gross\b|squared\b|cubed\b|factorial\b|choose\b|mod\b|modulo\b|base\b|below\b|"
     rf"plus\b|minus\b|times\s+(?:the|a|as|its|that|x|itself)?\s*$|times\s+(?:{_COUNTED}|itself)|to\s+the\b|or\s+(?:more|less|so|fewer|greater|higher|lower|above|"
     rf"below|over|under|{_COUNTED})\b|(?:more|less|fewer|greater|higher|lower|smaller|larger)\s+than\b|or\b|point\b|ish\b|odd\b|some\b|"
-    rf"and\s+(?:over|up|above|more|change|counting)\b|[ap]\.?\s?m\.?(?![a-z])|o'?\s?clock\b|(?:{_COUNTED}|hundred|thousand|million|billion|"
+    rf"and\s+(?:over|up|above|more|change|counting)\b|(?:st|nd|rd|th)\b|[十百千万萬億亿兆半多余]|[ap]\.?\s?m\.?(?![a-z])|o'?\s?clock\b|(?:{_COUNTED}|hundred|thousand|million|billion|"
     rf"mille|millones|mill?iard\w*|millionen|millione[ns]?|milioni|milh\w*|miljoen\w*|mio|mrd|tsd|tausend|hundert|mil|cien\w*|"
     rf"тысяч\w*|тыс|млн|миллион\w*|млрд)\b|(?:{_MONTH})\b|ratio\b|remainder\b|rem\b|"
     rf"[a-zA-Z](?![\w'.])(?<![msghLlNJWVACFKatTkMB]))",
@@ -179,6 +181,10 @@ _COMPARED = re.compile(r"[!<>/~≠]\s?=|=\s?[/!]\s?=|=\s?[<>]")
 _SEPARATED = re.compile(r"[,;]\s|\b(?:and|or)\b")
 _NO_VALUE_OF = re.compile(r"[0-9][A-Za-z√(]|[\^√±]|^\W*-\s?[A-Za-z]|\\[a-zA-Z]|/\s*[0-9]+\s*$|^\s*1/[A-Za-z]|\|")
 _ONLY_NUMBERS = re.compile(r"(?:[\s0-9.,$%()+×÷·*/-]|(?<=[0-9\s])x(?=\s*[0-9$]))*")
+
+
+_GLUED = re.compile(r"[0-9.][\w.]*")
+"""Digits that belong to a word, as in ``CO2``."""
 
 
 class Number(NamedTuple):
@@ -270,13 +276,13 @@ def _numbers(line: str) -> Iterator[Number]:
     line = _RAISED_UNIT.sub(lambda match: match[1] + " " * (len(match[0]) - len(match[1])), line)
     at = 0
     while match := NUMBER.search(line, at):
-        if line[match.start() - 1 : match.start()].isalpha() and not match["sign"]:
-            at = re.compile(r"[\w.]*").match(line, match.start()).end()  # type: ignore[union-attr]
+        if line[match.start() - 1 : match.start()].isalpha() and (word := _GLUED.match(line, match.start())):
+            at = word.end()
             continue
         end, value = _scaled(line, match)
         if value is not None and not _fits(line, match, end):
             value = None
-        if value is not None and _MINUS.search(line[: match.start()]):
+        if value is not None and _MINUS.search(_peeled(line[: match.start()], line[end:])[0]):
             value = None if match["sign"] or match["inner"] else -value
         yield Number(match.start(), end, value)
         at = end
@@ -297,11 +303,21 @@ def _scaled(line: str, match: re.Match[str]) -> tuple[int, Fraction | None]:
     return end, value
 
 
+def _peeled(before: str, after: str) -> tuple[str, str]:
+    """What stands before and after a number, without brackets and quotes around the number alone."""
+    while before and after and before[-1] + after[0] in ("()", "[]", "{}", '""', "''", "<>"):
+        before, after = before[:-1], after[1:]
+    return before, after
+
+
 def _fits(line: str, match: re.Match[str], end: int) -> bool:
     """Whether nothing beside a number changes its value."""
     before, after = line[: match.start()], line[end:]
-    if before.endswith("<") and after.startswith(">"):
-        before, after = before[:-1], after[1:]
+    if re.search(r"(?:\w|[)\]√^*/×÷·+±-]\s*)[(\[{]+$", before):
+        return False
+    before, after = _peeled(before, after)
+    if re.search(r"[-~±√^*/×÷·+][\s$(\[{\"']+$", before) and "→" not in before[-3:]:
+        return False
     if match["sign"] and before.strip():
         if match["sign"].endswith(" ") and not re.search(r"[:=→≈(\[\"'$]\s*$", before):
             return False  # 10 - 5
@@ -312,8 +328,6 @@ def _fits(line: str, match: re.Match[str], end: int) -> bool:
     if re.search(r"[0-9][,.:'/]$|\.\.$|…$|[A-Za-z)][,.]$|[\w)\]](?:[(\[{])$|[\w)\]]'$", before):
         return False
     if match["sign"] and match["inner"] and not match["currency"]:
-        return False
-    if re.search(r"(?:\w|[)\]√^*/×÷·+±-]\s*)[(\[{]+$", before):
         return False
     if _BOUND.search(before) and not re.search(r"(?:^|[^\w\s)])\s*#$", before):
         return False

@@ -67,6 +67,10 @@ class SchoolhouseCode:
         answer, right, reason = judge(problem.question, text)
         return Grade(answer, right, "no_answer" if answer is None else "ok", reason)
 
+    def uncut(self, text: str) -> str:
+        """All of a reply that its token limit cut: once ``return`` and its letter stand, nothing behind changes the answer."""
+        return text
+
     def steps(self, text: str) -> list[str]:
         """``b=(a*3)+2``, ``; c=(b^5)-a?``, ``; return c conf=15``: cut before every separator of steps."""
         return [piece for piece in _CUT.split(text) if piece]
