@@ -11,13 +11,31 @@ from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.numbers import canonical
 
 LABELS = st.sampled_from(
-    ["Final answer: {}", "**Final answer:** {}", "**Final Answer: {}**", "Final answer:\n\n{}", "So the final answer is {}",
-     "9 + 9 is 18, 18 * 2 is 36.\nFinal answer: {}", "\\boxed{{{}}}", "Thus $x = \\boxed{{{}}}$", "The answer is {}",
-     "First \\boxed{{7}}.\nNow I see.\nFinal answer: {}"]
-)  # fmt: skip
+    [
+        "Final answer: {}",
+        "**Final answer:** {}",
+        "**Final Answer: {}**",
+        "Final answer:\n\n{}",
+        "So the final answer is {}",
+        "9 + 9 is 18, 18 * 2 is 36.\nFinal answer: {}",
+        "\\boxed{{{}}}",
+        "Thus $x = \\boxed{{{}}}$",
+        "The answer is {}",
+        "First \\boxed{{7}}.\nNow I see.\nFinal answer: {}",
+    ]
+)
 AFTERWARDS = st.sampled_from(
-    ["", "\n", "<|im_end|>", "</s>", "\n\nI hope this helps!", "\n\nThe final answer is correct.", "\u200b", "\n\nNote: I rounded."]
-)  # fmt: skip
+    [
+        "",
+        "\n",
+        "<|im_end|>",
+        "</s>",
+        "\n\nI hope this helps!",
+        "\n\nThe final answer is correct.",
+        "\u200b",
+        "\n\nNote: I rounded.",
+    ]
+)
 # 0 and 1 are left alone by too many changes, and a text of one digit says too little
 VALUES = st.one_of(
     st.integers(2, 9999).map(Fraction),
@@ -26,32 +44,115 @@ VALUES = st.one_of(
 )
 WRITTEN = st.sampled_from(["{}", "${}$", "**{}**", "`{}`", "{}.", "\\({}\\)", "\\text{{{}}}", "({})", '"{}"'])
 UNITS = st.sampled_from(
-    ["{}", "{} dollars", "{} cm", "{}%", "${}", "{} eggs in all", "about {}", "{}\\,\\text{{cm}}", "= {}", "{} km/h", "x = {}",
-     "{} (see above)", "{}, because 4 of them are left", "a total of {}"]
-)  # fmt: skip
+    [
+        "{}",
+        "{} dollars",
+        "{} cm",
+        "{}%",
+        "${}",
+        "{} eggs in all",
+        "about {}",
+        "{}\\,\\text{{cm}}",
+        "= {}",
+        "{} km/h",
+        "x = {}",
+        "{} (see above)",
+        "{}, because 4 of them are left",
+        "a total of {}",
+    ]
+)
 
 CHANGES = st.sampled_from(
     [
-        ("minus {}", lambda v: -v), ("-{}", lambda v: -v), ("\u2013{}", lambda v: -v), ("\u2212{}", lambda v: -v),
-        ("\u2010{}", lambda v: -v), ("\uff0d{}", lambda v: -v), ("negative {}", lambda v: -v), ("-${}", lambda v: -v),
-        ("{} million", lambda v: v * 10**6), ("{} thousand", lambda v: v * 1000), ("${}k", lambda v: v * 1000),
-        ("{}k", lambda v: v * 1000), ("{} hundred", lambda v: v * 100), ("{} billion", lambda v: v * 10**9),
-        ("{} dozen", lambda v: v * 12), ("{}\u00bd", lambda v: v + Fraction(1, 2)), ("{} and a half", lambda v: v + Fraction(1, 2)),
-        ("{}\u00b2", lambda v: v * v), ("{}^2", lambda v: v * v), ("{}**2", lambda v: v * v), ("{}!", None), ("{}*3", lambda v: v * 3),
-        ("{} * 3", lambda v: v * 3), ("{}x3", lambda v: v * 3), ("{} + 3", lambda v: v + 3), ("{} - 3", lambda v: v - 3),
-        ("{}/7", lambda v: v / 7), ("{}\\sqrt{{2}}", None), ("{}\u221a2", None), ("\\sqrt{{{}}}", None), ("\u221a{}", None),
-        ("{}\u03c0", None), ("{}\\pi", None), ("{}x", None), ("{}i", None), ("{}\\mathrm{{i}}", None), ("{} e", None), ("{}th", None),
-        ("{} hours 30 minutes", None), ("{}h30", None), ("{} feet 6 inches", None), ("{}:45", None), ("{}:3", None), ("{} to 3", None),
-        ("{} or 3", None), ("3 or {}", None), ("{}, 3", None), ("{}; 3", None), ("{}-3", None), ("{}\u20133", None), ("3-{}", None),
-        ("less than {}", None), ("at least {}", None), ("over {}", None), ("not {}", None), ("half of {}", lambda v: v / 2),
-        ("twice {}", lambda v: v * 2), ("{} squared", lambda v: v * v), ("{}% of 80", None), ("{} mod 7", None), ("{}_7", None),
-        ("\u00b1{}", None), ("\\pm {}", None), ("> {}", None), ("\u2264 {}", None), ("x \u2260 {}", None), ("{} \u00d7 10^3", lambda v: v * 1000),
-        ("{}e3", lambda v: v * 1000), ("{}e-3", lambda v: v / 1000), ("{} degrees below zero", lambda v: -v), ("one in {}", None),
-        ("{} out of 9", None), ("5{}", None), ("{}5", None), ("{} (thousand)", lambda v: v * 1000), ("3({})", lambda v: v * 3),
-        ("-({})", lambda v: -v), ("|{}|", abs), ("{} < x", None), ("x{}", None), ("{} millones", None), ("{}\u4e07", lambda v: v * 10**4),
-        ("3 {}", None), ("{} 3", None), ("{} \u00bd", lambda v: v + Fraction(1, 2)), ("{}\\frac{{1}}{{2}}", lambda v: v + Fraction(1, 2)),
+        ("minus {}", lambda v: -v),
+        ("-{}", lambda v: -v),
+        ("\u2013{}", lambda v: -v),
+        ("\u2212{}", lambda v: -v),
+        ("\u2010{}", lambda v: -v),
+        ("\uff0d{}", lambda v: -v),
+        ("negative {}", lambda v: -v),
+        ("-${}", lambda v: -v),
+        ("{} million", lambda v: v * 10**6),
+        ("{} thousand", lambda v: v * 1000),
+        ("${}k", lambda v: v * 1000),
+        ("{}k", lambda v: v * 1000),
+        ("{} hundred", lambda v: v * 100),
+        ("{} billion", lambda v: v * 10**9),
+        ("{} dozen", lambda v: v * 12),
+        ("{}\u00bd", lambda v: v + Fraction(1, 2)),
+        ("{} and a half", lambda v: v + Fraction(1, 2)),
+        ("{}\u00b2", lambda v: v * v),
+        ("{}^2", lambda v: v * v),
+        ("{}**2", lambda v: v * v),
+        ("{}!", None),
+        ("{}*3", lambda v: v * 3),
+        ("{} * 3", lambda v: v * 3),
+        ("{}x3", lambda v: v * 3),
+        ("{} + 3", lambda v: v + 3),
+        ("{} - 3", lambda v: v - 3),
+        ("{}/7", lambda v: v / 7),
+        ("{}\\sqrt{{2}}", None),
+        ("{}\u221a2", None),
+        ("\\sqrt{{{}}}", None),
+        ("\u221a{}", None),
+        ("{}\u03c0", None),
+        ("{}\\pi", None),
+        ("{}x", None),
+        ("{}i", None),
+        ("{}\\mathrm{{i}}", None),
+        ("{} e", None),
+        ("{}th", None),
+        ("{} hours 30 minutes", None),
+        ("{}h30", None),
+        ("{} feet 6 inches", None),
+        ("{}:45", None),
+        ("{}:3", None),
+        ("{} to 3", None),
+        ("{} or 3", None),
+        ("3 or {}", None),
+        ("{}, 3", None),
+        ("{}; 3", None),
+        ("{}-3", None),
+        ("{}\u20133", None),
+        ("3-{}", None),
+        ("less than {}", None),
+        ("at least {}", None),
+        ("over {}", None),
+        ("not {}", None),
+        ("half of {}", lambda v: v / 2),
+        ("twice {}", lambda v: v * 2),
+        ("{} squared", lambda v: v * v),
+        ("{}% of 80", None),
+        ("{} mod 7", None),
+        ("{}_7", None),
+        ("\u00b1{}", None),
+        ("\\pm {}", None),
+        ("> {}", None),
+        ("\u2264 {}", None),
+        ("x \u2260 {}", None),
+        ("{} \u00d7 10^3", lambda v: v * 1000),
+        ("{}e3", lambda v: v * 1000),
+        ("{}e-3", lambda v: v / 1000),
+        ("{} degrees below zero", lambda v: -v),
+        ("one in {}", None),
+        ("{} out of 9", None),
+        ("5{}", None),
+        ("{}5", None),
+        ("{} (thousand)", lambda v: v * 1000),
+        ("3({})", lambda v: v * 3),
+        ("-({})", lambda v: -v),
+        ("|{}|", abs),
+        ("{} < x", None),
+        ("x{}", None),
+        ("{} millones", None),
+        ("{}\u4e07", lambda v: v * 10**4),
+        ("3 {}", None),
+        ("{} 3", None),
+        ("{} \u00bd", lambda v: v + Fraction(1, 2)),
+        ("{}\\frac{{1}}{{2}}", lambda v: v + Fraction(1, 2)),
     ]
-)  # fmt: skip
+)
+"""Forms that change a number, and what they make of it, if that is one."""
 
 
 @settings(deadline=None, max_examples=300)
@@ -88,11 +189,26 @@ def test_a_changed_number_is_never_right(value, change, written, label, afterwar
     st.sampled_from(LETTERS),
     st.sampled_from(LETTERS),
     st.sampled_from(["{}", "({})", "**{}**", "\\text{{{}}}", "${}$", "{}.", '"{}"', "option {}", "[{}]"]),
-    st.sampled_from(["", ", a net force of 5 N", ", i.e. 5 m/s", ". The sun", ": a dog", " because it is hot", " (the sun)", ", I think",
-                     ". A dog", ", not {other}", ": not enough information", " since {other} is wrong", "; it is a gas"]),
+    st.sampled_from(
+        [
+            "",
+            ", a net force of 5 N",
+            ", i.e. 5 m/s",
+            ". The sun",
+            ": a dog",
+            " because it is hot",
+            " (the sun)",
+            ", I think",
+            ". A dog",
+            ", not {other}",
+            ": not enough information",
+            " since {other} is wrong",
+            "; it is a gas",
+        ]
+    ),
     LABELS,
     AFTERWARDS,
-)  # fmt: skip
+)
 def test_a_dressed_letter_is_never_taken_for_another(letter, other, written, said, label, afterwards) -> None:
     if letter == other:
         return
@@ -105,12 +221,36 @@ def test_a_dressed_letter_is_never_taken_for_another(letter, other, written, sai
 @settings(deadline=None, max_examples=300)
 @given(
     st.permutations(LETTERS).map(lambda drawn: drawn[:2]),
-    st.sampled_from(["{} or {}", "{}; {}", "{}, {}", "{}/{}", "{} and {}", "either {} or {}", "({}) or ({})", "{} & {}", "{} {}", "{}+{}",
-                     "not {}", "It can't be {}", "{} is incorrect", "{} is wrong", "It isn't {}", "anything but {}", "vitamin {}",
-                     "{} can't be right", "I would rule out {}", "{}: incorrect", "neither {} nor {}", "{} cells", "20 {}"]),
+    st.sampled_from(
+        [
+            "{} or {}",
+            "{}; {}",
+            "{}, {}",
+            "{}/{}",
+            "{} and {}",
+            "either {} or {}",
+            "({}) or ({})",
+            "{} & {}",
+            "{} {}",
+            "{}+{}",
+            "not {}",
+            "It can't be {}",
+            "{} is incorrect",
+            "{} is wrong",
+            "It isn't {}",
+            "anything but {}",
+            "vitamin {}",
+            "{} can't be right",
+            "I would rule out {}",
+            "{}: incorrect",
+            "neither {} nor {}",
+            "{} cells",
+            "20 {}",
+        ]
+    ),
     LABELS,
     AFTERWARDS,
-)  # fmt: skip
+)
 def test_letters_that_are_not_chosen_are_never_right(letters, said, label, afterwards) -> None:
     reply = label.format(said.format(*letters)) + afterwards
     for letter in letters:

@@ -1,4 +1,4 @@
-"""Replies to mathematical questions as people and models write them: typed characters, plain text, units, words, boxes."""
+"""Replies to mathematical questions as people and models write them: characters, plain text, units, words."""
 
 import pytest
 

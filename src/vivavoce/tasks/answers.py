@@ -24,34 +24,43 @@ _NEGATED = re.compile(_NOT, re.IGNORECASE)
 
 _LETTER = re.compile(r"(?<!\w)(?<!\w')(?:[A-J]|[a-j])(?!\w|'\w)")
 _CUE = re.compile(
-    r"(?:^|\b(?:is|be|are|was|it's|that's|choos(?:e|ing)|chosen?|pick(?:ed|ing)?|select(?:ed|ing)?|(?:go|going|went|stick) with"
-    r"|(?:vote|opt|going|go) for|answer|option|choice|letter|statement|alternative|say|guess|correct|right|therefore|thus|so"
+    r"(?:^|\b(?:is|be|are|was|it's|that's|choos(?:e|ing)|chosen?|pick(?:ed|ing)?|select(?:ed|ing)?|(?:go"
+    r"|going|went|stick) with"
+    r"|(?:vote|opt|going|go) for|answer|option|choice|letter|statement|alternative|say|guess|correct|right"
+    r"|therefore|thus|so"
     r"|hence|definitely|probably|clearly|likely)\b|[:=→])[\s:=→|>-]*[(\[{\"'<$|]*$",
     re.IGNORECASE,
 )
 """What stands right before a letter that is chosen; nothing at all is enough."""
 _AGAINST = re.compile(
-    rf"{_NOT}|\b(?:except|excluding|exclud\w*|eliminat\w*|reject\w*|rul(?:e|es|ed|ing) out|other than|(?:all|anything|everything)"
+    rf"{_NOT}|\b(?:except|excluding|exclud\w*|eliminat\w*|reject\w*|rul(?:e|es|ed|ing) out|other than|(?:all"
+    rf"|anything|everything)"
     r" but|wrong|incorrect|false|invalid|unlikely|doubt\w*|if|unless|either|both|between|unsure|none)\b",
     re.IGNORECASE,
 )
 """Words before a letter that speak against it, or leave it open."""
 _CLOSED = re.compile(
-    r"[)\]}|\"'>$]*(?:\s*$|[.,;:!?](?![\w])|\s+(?:because|since|as|is|was|for|not|rather|instead|which|due|and not|but not|can|could|does|"
-    r"did|would|will|must|should|has|seems|looks|or|and|to|but|vs|versus|then)\b|\s+[^\w\s=+*^<>]|\s*[/&;|\\]|\s*\n|\s*\+\s*\(?[A-J]\b"
+    r"[)\]}|\"'>$]*(?:\s*$|[.,;:!?](?![\w])|\s+(?:because|since|as|is|was|for|not|rather|instead|which|due"
+    r"|and not|but not|can|could|does|"
+    r"did|would|will|must|should|has|seems|looks|or|and|to|but|vs|versus|then)\b|\s+[^\w\s=+*^<>]"
+    r"|\s*[/&;|\\]|\s*\n|\s*\+\s*\(?[A-J]\b"
     r"|-\(?[A-J]\b|[)\]}\"'](?=[\s(\[])|\s+\(?[A-J]\b(?!\s[a-z]))"
 )
 """How a letter ends that is no word of a sentence: at the end, before punctuation, or before what is said of it."""
 _FURTHER = re.compile(
-    r"(?:[\s)\]}\"'.,;/|&+<>\\?(\[-]|\b(?:or|and|to|then|but|vs|versus|possibly|maybe|perhaps|also|though|through)\b)*(?P<letter>[A-J])(?![\w'])",
+    r"(?:[\s)\]}\"'.,;/|&+<>\\?(\[-]|\b(?:or|and|to|then|but|vs|versus|possibly|maybe|perhaps|also|though"
+    r"|through)\b)*(?P<letter>[A-J])(?![\w'])",
     re.IGNORECASE,
 )
 """A second letter that goes with the first."""
 _IS_NOT = re.compile(
-    r"[\s)\]}\"',(]*(?:(?:is|was|seems|looks|appears|must be|would be|has been|being|it is|it's)\s+(?:clearly |also |definitely |probably |the |an? )*"
+    r"[\s)\]}\"',(]*(?:(?:is|was|seems|looks|appears|must be|would be|has been|being|it is"
+    r"|it's)\s+(?:clearly |also |definitely |probably |the |an? )*"
     r"(?:not|wrong|incorrect|false|invalid|untrue|impossible|unlikely|ruled|eliminated|excluded|rejected|out)\b"
-    r"|(?:is|was|does|did|can|could|would|will|must|should|has|ca|wo)\s?(?:n't|not)\b|(?:is|was|does|did|could|should|ca|wo)nt\b)"
-    r"|[\s)\]}\"'.,:;(-]*(?:(?:clearly |also |definitely )?(?:wrong|incorrect)\b|[❌✗✘✖🚫])|\s+\(\s*(?:false|untrue|no)\b",
+    r"|(?:is|was|does|did|can|could|would|will|must|should|has|ca|wo)\s?(?:n't|not)\b|(?:is|was|does|did"
+    r"|could|should|ca|wo)nt\b)"
+    r"|[\s)\]}\"'.,:;(-]*(?:(?:clearly |also |definitely )?(?:wrong|incorrect)\b|[❌✗✘✖🚫])|\s+\(\s*(?:false"
+    r"|untrue|no)\b",
     re.IGNORECASE,
 )
 """What is said of a letter that is not chosen. (``D: not enough information`` is an option's own text.)"""
@@ -175,7 +184,8 @@ def expression(line: str) -> str | None:
     """The mathematical expression that the line states, as LaTeX without dollars.
 
     What stands between dollars, if anything does: several such that are listed (``$1$ and $2$``) are a list. Typed
-    characters (``π``, ``√2``, ``x²``, ``≤``) become commands, and a line without LaTeX may write ``sqrt(2)`` and ``pi``.
+    characters (``π``, ``√2``, ``x²``) become commands, and a line without LaTeX may write ``sqrt(2)`` and ``pi``. None
+    if words outside the dollars change the value, unless it is a number that can be read with them.
     """
     line = _bare_line(line)
     spans = list(_SPAN.finditer(line))

@@ -10,7 +10,8 @@ import unicodedata
 
 # A mark of a chat template, which a server leaks or a model writes as text. What follows one is another turn.
 _MARK = re.compile(
-    r"<[|｜][\w▁ ]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|unk|end_of_turn|start_of_turn|end_of_utterance|EOT|EOD|eod)>|<turn\|>"
+    r"<[|｜][\w▁ ]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|unk|end_of_turn|start_of_turn|end_of_utterance|EOT|EOD"
+    r"|eod)>|<turn\|>"
     r"|\[/?INST\]|\[/?(?:EOS|PAD)\]|\[\|\w+\|\]"
 )
 # The head of the assistant's own turn, which may stand before a reply.

@@ -21,16 +21,21 @@ _TAG = re.compile(
 )
 _STRUCK = re.compile(r"~~.*?~~|<(s|del|strike)>.*?</\1>", re.I)
 _TEXT = re.compile(
-    r"\\(?:text(?:rm|bf|it|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|[mhf]box|emph|underline|operatorname\*?|bm|"
+    r"\\(?:text(?:rm|bf|it|sf|tt|normal|up|md)?|math(?:rm|bf|it|sf|tt|normal)|[mhf]box|emph|underline"
+    r"|operatorname\*?|bm|"
     r"boldsymbol|boxed)\s*\{([^{}]*)\}"
 )
+SPACE = re.compile(
+    r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|enspace|(?:thin|med|thick)?space)(?![a-zA-Z])|\\h(?:space|skip)\*?\{[^{}]*\}"
+)
+"""LaTeX's commands for space."""
 _SET = [
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|[bB]igg?[lrm]?|rm|bf|it|bfseries|mathstrut)(?![a-zA-Z])"), ""),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"(?<=[0-9]),\\[!,](?=[0-9])"), ","),
     (re.compile(r"(?<=[0-9])\\[!,](?=[0-9])"), ""),
     (re.compile(r"\\!"), ""),
-    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|enspace|(?:thin|med|thick)?space)(?![a-zA-Z])|\\h(?:space|skip)\*?\{[^{}]*\}"), " "),
+    (SPACE, " "),
     (re.compile(r"\\([$%&#_])"), r"\1"),
     (re.compile(r"\\[()\[\]]|\\\\"), " "),
 ]  # fmt: skip
@@ -56,4 +61,4 @@ def undressed(line: str) -> str:
     return line.strip()
 
 
-__all__ = ["LONGEST", "undressed"]
+__all__ = ["LONGEST", "SPACE", "undressed"]

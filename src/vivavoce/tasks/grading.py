@@ -57,11 +57,13 @@ _LISTED = re.compile(
 )
 _SCALED = r"(?:hundred|thousand|million|billion|trillion|dozen|k|mn|bn)\b"
 _CHANGED_BEFORE = re.compile(
-    r"(?:[-–−‐‑±√^]|\b(?:minus|negative)[ \t]+|[0-9]|\}\{|\\(?:sqrt(?:\[[^\]]*\])?|pm|mp)[ \t]*\{?|[0-9][ \t]*/[ \t]*)\$?\\?[(\[]?$",
+    r"(?:[-–−‐‑±√^]|\b(?:minus|negative)[ \t]+|[0-9]|\}\{|\\(?:sqrt(?:\[[^\]]*\])?|pm|mp)[ \t]*\{?"
+    r"|[0-9][ \t]*/[ \t]*)\$?\\?[(\[]?$",
     re.IGNORECASE,
 )
 _CHANGED_AFTER = re.compile(
-    rf"[ \t]*(?:\^(?!\s*\{{?\s*\\circ)|!(?=\$)|[0-9]|\\(?:sqrt|pi|pm)(?![a-zA-Z])|\$?[ \t]*(?:\\text\{{)?[ \t]*{_SCALED}|\$?[ \t]*(?:or|to)[ \t]+[-$\\]*[0-9]"
+    rf"[ \t]*(?:\^(?!\s*\{{?\s*\\circ)|!(?=\$)|[0-9]|\\(?:sqrt|pi|pm)(?![a-zA-Z])"
+    rf"|\$?[ \t]*(?:\\text\{{)?[ \t]*{_SCALED}|\$?[ \t]*(?:or|to)[ \t]+[-$\\]*[0-9]"
     r"|/[0-9])",
     re.IGNORECASE,
 )

@@ -1,4 +1,4 @@
-"""One form for the many in which people write the same mathematics: typed characters, plain text, spaces, units, words."""
+"""One form for the many in which people write the same mathematics: typed characters, plain text, units, words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from vivavoce.tasks.characters import alike
+from vivavoce.tasks.dress import SPACE
 from vivavoce.tasks.numbers import VULGAR
 
 # --- typed characters
@@ -93,7 +94,7 @@ _DRESS = [
     (re.compile(r",\\!|\{,\}"), ""),  # 10,\!000
     (re.compile(r"\\(?:boldsymbol|bm|displaystyle|textstyle|limits|mathstrut|strut)(?![a-zA-Z])"), ""),
     (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|.)|\\(?:left|right|[bB]igg?[lr]?)(?=\s*\\?[()\[\]{}|])"), ""),
-    (re.compile(r"(?<!\\)\\[,;: >]|~|\\(?:q?quad|enspace|(?:thin|med|thick)?space)(?![a-zA-Z])|\\h(?:space|skip)\*?\{[^{}]*\}"), " "),
+    (SPACE, " "),
     (re.compile(r"\\[tc]frac(?![a-zA-Z])|\\dfrac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\\[a-zA-Z]+)\s*([0-9a-zA-Z])"), r"\\frac{\1}{\2}"),  # \frac\pi 2
     (re.compile(r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])"), r"\\le "),
@@ -131,7 +132,7 @@ _WORD = re.compile(r"[a-zA-Z]{4,}(?:[ -][a-zA-Z]+)*")
 
 
 def words(text: str, loose: bool = False) -> str | None:
-    """The words that an expression of :func:`plain` is, or None if it is no mere words: ``circle``, ``⟦(C)⟧``, ``⟦H⟧, ⟦E⟧``.
+    """The words that an expression of :func:`plain` is (``circle``, ``⟦(C)⟧``, ``⟦H⟧, ⟦E⟧``); None for others.
 
     Several that are listed come in the order of the alphabet. The case of a single letter counts. ``loose`` takes any
     text for words, to compare it with some.
@@ -153,10 +154,14 @@ def words(text: str, loose: bool = False) -> str | None:
 # --- units and percent
 
 _UNIT_WORDS = (
-    r"degrees?|deg|dollars?|cents?|euros?|pounds?|USD|bucks|feet|foot|ft|inch(?:es)?|in|yards?|yds?|miles?|mi|mph|kph|kmh|hours?|hrs?|"
-    r"hr|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?|yrs?|units?|points?|(?:centi|milli|kilo|deci|micro|nano)?met(?:er|re)s?|"
-    r"[cmkdµμn]?m|(?:milli|centi|deci)?lit(?:er|re)s?|m[lL]|gallons?|quarts?|pints?|cups?|ounces?|oz|lbs?|(?:kilo|milli)?grams?|kg|mg|"
-    r"tons?|tonnes?|acres?|hectares?|newtons?|(?:kilo)?joules?|(?:kilo)?watts?|volts?|amperes?|amps?|ohms?|hertz|k?Hz|k?Pa|pascals?|"
+    r"degrees?|deg|dollars?|cents?|euros?|pounds?|USD|bucks|feet|foot|ft|inch(?:es)?|in|yards?|yds?|miles?|mi"
+    r"|mph|kph|kmh|hours?|hrs?|"
+    r"hr|minutes?|mins?|seconds?|secs?|days?|weeks?|months?|years?|yrs?|units?|points?|(?:centi|milli|kilo"
+    r"|deci|micro|nano)?met(?:er|re)s?|"
+    r"[cmkdµμn]?m|(?:milli|centi|deci)?lit(?:er|re)s?|m[lL]|gallons?|quarts?|pints?|cups?|ounces?|oz|lbs?"
+    r"|(?:kilo|milli)?grams?|kg|mg|"
+    r"tons?|tonnes?|acres?|hectares?|newtons?|(?:kilo)?joules?|(?:kilo)?watts?|volts?|amperes?|amps?|ohms?"
+    r"|hertz|k?Hz|k?Pa|pascals?|"
     r"kelvin|moles?|mol|radians?|rad|square|cubic|sq|cu|per|each|people|students|ways|pieces|boxes|sides|edges"
 )
 _UNIT_LETTERS = "msghLlNJWVAKCFT"
@@ -172,9 +177,12 @@ _BARE_TAIL = re.compile(
 _NOUN_TAIL = re.compile(r"(?<=[0-9])\s+(?P<noun>[a-zA-Z]{4,}(?:\s+[a-zA-Z]{2,}){0,3})\.?$")
 _DEGREES = re.compile(r"(?<=[0-9}a-z)])\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:⟦?\s*[CF]\s*⟧?)?$")
 _CHANGES = re.compile(
-    r"\b(?:and|or|if|for|when|where|with|such|that|is|mod|modulo|base|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|mill?i?on\w*|milliard\w*|mil|mille|mio|mrd|"
-    r"score|gross|squared|cubed|factorial|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|\w*(?:hundred|thousand|million)ths?|"
-    r"th|st|nd|rd|times|plus|minus|less|more|not|to|choose|remainder|k|below|over|under|negative|least|most|[ap]\.?m|solutions?|sin|cos|"
+    r"\b(?:and|or|if|for|when|where|with|such|that|is|mod|modulo|base|hundreds?|thousands?|millions?"
+    r"|billions?|trillions?|dozens?|mill?i?on\w*|milliard\w*|mil|mille|mio|mrd|"
+    r"score|gross|squared|cubed|factorial|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?"
+    r"|\w*(?:hundred|thousand|million)ths?|"
+    r"th|st|nd|rd|times|plus|minus|less|more|not|to|choose|remainder|k|below|over|under|negative|least|most"
+    r"|[ap]\.?m|solutions?|sin|cos|"
     r"tan|log|sqrt|percent|one|two|three|four|five|six|seven|eight|nine|ten)\b|[0-9(=<>+*,;]",
     re.IGNORECASE,
 )
@@ -229,7 +237,7 @@ _ENDS = {"<": ("(", ")"), "\\le": ("[", "]")}
 
 
 def interval(text: str) -> str | None:
-    """An inequality in one unknown as the interval of its solutions: ``-1 \\le x < 2`` is ``[-1,2)``; None for others."""
+    """An inequality in one unknown as the interval of its solutions, or None: ``-1 \\le x < 2`` is ``[-1,2)``."""
     text = re.sub(r"\\lt(?![a-z])", "<", re.sub(r"\\gt(?![a-z])", ">", text)).strip()
     pieces = re.split(r"\s*(<|>|\\le|\\ge)(?![a-zA-Z])\s*", text)
     if len(pieces) not in (3, 5):

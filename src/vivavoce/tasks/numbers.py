@@ -1,8 +1,8 @@
 """The number that a line states, or none: a sign, word or symbol that changes the value is read, or nothing is.
 
 ``2 million`` is 2000000, ``2½`` is 2.5, ``minus 5`` is -5. ``10²``, ``5 hours 30 minutes``, ``3:45``, ``12/25/2020``,
-``2 dozen``, ``5th`` and ``3x`` are no number here: they are one to somebody who knows more than the line. Nothing that is
-read is evaluated: a model's text never reaches a parser of expressions.
+``2 dozen``, ``5th`` and ``3x`` are no number here: they are one to somebody who knows more than the line. Nothing that
+is read is evaluated: a model's text never reaches a parser of expressions.
 """
 
 from __future__ import annotations
@@ -50,14 +50,17 @@ _POWER = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 _LOWERED = re.compile(r"[₀-₉]+")
 
 VULGAR = {
-    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5", "⅙": "1/6",
-    "⅚": "5/6", "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10", "↉": "0/3",
+    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
+    "⅙": "1/6", "⅚": "5/6", "⅐": "1/7", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅒": "1/10",
+    "↉": "0/3",
 }  # fmt: skip
 """Fractions in one character."""
 
 _UNITS = (
-    r"[mckdµμnhM]?m|[kcdmµμ]?[gl]|[mcdk]?L|kgs?|in|inch(?:es)?|ft|yds?|mi|lbs?|oz|qt|pt|gal|s|secs?|ms|min|mins|h|hrs?|yrs?|"
-    r"[mkMG]?Hz|[mkM]?[JWVNAC]|[kMG]?Pa|kWh|[kK]?cal|Cal|mph|kph|kmh|rpm|[kMGT]B|px|rad|mol|atm|bar|ppm|pts?|pcs?|deg|F|Ω|"
+    r"[mckdµμnhM]?m|[kcdmµμ]?[gl]|[mcdk]?L|kgs?|in|inch(?:es)?|ft|yds?|mi|lbs?|oz|qt|pt|gal|s|secs?|ms|min"
+    r"|mins|h|hrs?|yrs?|"
+    r"[mkMG]?Hz|[mkM]?[JWVNAC]|[kMG]?Pa|kWh|[kK]?cal|Cal|mph|kph|kmh|rpm|[kMGT]B|px|rad|mol|atm|bar|ppm|pts?"
+    r"|pcs?|deg|F|Ω|"
     r"[kM]Ω|USD|EUR|GBP|Rs|sq|cu|sqm|cc|ac|ha"
 )
 _COUNTERS = "元块塊圆個个只隻人名天日周年岁歲米克斤次本张張支枚头頭辆輛台家条條件円원개명"
@@ -111,7 +114,11 @@ _SCALES = {
     "tn": 10**12,
 }  # fmt: skip
 _LETTER_SCALES = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_SCALE = re.compile(rf"[\s-]{{0,3}}(?P<word>{'|'.join(sorted(_SCALES, key=len, reverse=True))})(?![\w^])(?!-)|(?P<letter>[KMBT])(?![\w^])", re.IGNORECASE)  # fmt: skip
+_SCALE = re.compile(
+    rf"[\s-]{{0,3}}(?P<word>{'|'.join(sorted(_SCALES, key=len, reverse=True))})(?![\w^])(?!-)"
+    r"|(?P<letter>[KMBT])(?![\w^])",
+    re.IGNORECASE,
+)
 
 _COUNTED = (
     r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
@@ -123,12 +130,15 @@ _MONTH = (
 )
 # Words right before a number that make it another one, or no value.
 _BEFORE = re.compile(
-    rf"(?:\b(?:or|and|plus|times|than|over|under|above|below|beyond|exceed(?:s|ing)?|nearly|almost|least|most|between|half|"
-    rf"twice|double|triple|thrice|root|log|ln|sqrt|sin|cos|tan|squared?|cubed?|per|versus|vs|except|but|mod|modulo|base|"
+    rf"(?:\b(?:or|and|plus|times|than|over|under|above|below|beyond|exceed(?:s|ing)?|nearly|almost|least|most"
+    rf"|between|half|"
+    rf"twice|double|triple|thrice|root|log|ln|sqrt|sin|cos|tan|squared?|cubed?|per|versus|vs|except|but|mod"
+    rf"|modulo|base|"
     rf"divided by|multiplied by|raised to|up to|within|menos|moins|meno|minus|negative|neg|negativo|unlike|"
     rf"{_COUNTED}|hundred|thousand|million|billion|dozen|point|{_MONTH}|"
     rf"(?:root|half|halves|thirds?|quarters?|fifths?|square|cube|percent|power|reciprocal|inverse|negative|opposite|"
-    rf"factorial|value|logarithm|multiples?|factors?|product|sum|difference|ratio) of)\.?|[%½⅓¼¾]\s*of|минус|(?:{_COUNTED})\s+(?:in|out of|of)|[0-9]\s+in|(?<![\w'])[b-hj-z])[\s-]*$",
+    rf"factorial|value|logarithm|multiples?|factors?|product|sum|difference|ratio) of)\.?|[%½⅓¼¾]\s*of|минус"
+    rf"|(?:{_COUNTED})\s+(?:in|out of|of)|[0-9]\s+in|(?<![\w'])[b-hj-z])[\s-]*$",
     re.IGNORECASE,
 )
 _MINUS = re.compile(
@@ -138,38 +148,50 @@ _BOUND = re.compile(r"[<>≠±√∛∜∈∉^_/|#@&*×÷·¬!∝∑∏∫+\\]\s
 # What may follow a number at once: an ordinary word or unit, or the end of what is said about it.
 _SUFFIX = re.compile(
     rf"\s*%|°\s?(?:[CFK](?![\w]))?|\s?¢|\s?\$|\s?\""
-    rf"|(?:{_UNITS})(?:/(?:{_UNITS}|[a-z]{{2,}}))?(?![\w^²³])|[A-Za-z]{{4,}}(?![\w^])|[{_COUNTERS}](?![^\W\d_]*[十百千万億亿兆半])|(?:[-\s]percent)",
+    rf"|(?:{_UNITS})(?:/(?:{_UNITS}|[a-z]{{2,}}))?(?![\w^²³])|[A-Za-z]{{4,}}(?![\w^])"
+    rf"|[{_COUNTERS}](?![^\W\d_]*[十百千万億亿兆半])|(?:[-\s]percent)",
 )
 _AFTER = re.compile(
-    r"$|[\s)\]}\"'»’”,;:|]|[.](?=\s*$|\s+[\"'(*]?[A-Z]|[)\]}\"'»”])|\?|-(?=[A-Za-z]{2})|/(?=\s?[A-Za-z]{2,}|[smhdLg](?![\w]))|[≈→]"
+    r"$|[\s)\]}\"'»’”,;:|]|[.](?=\s*$|\s+[\"'(*]?[A-Z]|[)\]}\"'»”])|\?|-(?=[A-Za-z]{2})|/(?=\s?[A-Za-z]{2,}"
+    r"|[smhdLg](?![\w]))|[≈→]"
 )
 _WORDS_AFTER = re.compile(
-    rf"^[\s-]*(?:and\s+(?:an?\s+)?(?:(?:{_COUNTED})\b|half|quarter|third|some)|(?:an?|one)\s+(?:half|quarter|third)\b|half\b|halves\b|"
+    rf"^[\s-]*(?:and\s+(?:an?\s+)?(?:(?:{_COUNTED})\b|half|quarter|third|some)|(?:an?|one)\s+(?:half|quarter"
+    rf"|third)\b|half\b|halves\b|"
     rf"thirds?\b|quarters?\b|fourths?\b|fifths?\b|sixths?\b|sevenths?\b|eighths?\b|ninths?\b|tenths?\b|hundredths?\b|"
-    rf"[a-z]*(?:thousand|million|billion|trillion)ths?\b|dozens?\b|scores?\b|gross\b|squared\b|cubed\b|factorial\b|choose\b|mod\b|modulo\b|base\b|below\b|"
-    rf"plus\b|minus\b|times\s+(?:the|a|as|its|that|x|itself)?\s*$|times\s+(?:{_COUNTED}|itself)|to\s+the\b|or\s+(?:more|less|so|fewer|greater|higher|lower|above|"
-    rf"below|over|under|{_COUNTED})\b|(?:more|less|fewer|greater|higher|lower|smaller|larger)\s+than\b|or\b|point\b|ish\b|odd\b|some\b|"
-    rf"and\s+(?:over|up|above|more|change|counting)\b|(?:st|nd|rd|th)\b|[十百千万萬億亿兆半多余]|[ap]\.?\s?m\.?(?![a-z])|o'?\s?clock\b|(?:{_COUNTED}|hundred|thousand|million|billion|"
-    rf"mille|millones|mill?iard\w*|millionen|millione[ns]?|milioni|milh\w*|miljoen\w*|mio|mrd|tsd|tausend|hundert|mil|cien\w*|"
+    rf"[a-z]*(?:thousand|million|billion|trillion)ths?\b|dozens?\b|scores?\b|gross\b|squared\b|cubed\b"
+    rf"|factorial\b|choose\b|mod\b|modulo\b|base\b|below\b|"
+    rf"plus\b|minus\b|times\s+(?:the|a|as|its|that|x|itself)?\s*$|times\s+(?:{_COUNTED}|itself)|to\s+the\b"
+    rf"|or\s+(?:more|less|so|fewer|greater|higher|lower|above|"
+    rf"below|over|under|{_COUNTED})\b|(?:more|less|fewer|greater|higher|lower|smaller|larger)\s+than\b|or\b"
+    rf"|point\b|ish\b|odd\b|some\b|"
+    rf"and\s+(?:over|up|above|more|change|counting)\b|(?:st|nd|rd|th)\b|[十百千万萬億亿兆半多余]|[ap]\.?\s?m\.?(?![a-z])"
+    rf"|o'?\s?clock\b|(?:{_COUNTED}|hundred|thousand|million|billion|"
+    rf"mille|millones|mill?iard\w*|millionen|millione[ns]?|milioni|milh\w*|miljoen\w*|mio|mrd|tsd|tausend"
+    rf"|hundert|mil|cien\w*|"
     rf"тысяч\w*|тыс|млн|миллион\w*|млрд)\b|(?:{_MONTH})\b|ratio\b|remainder\b|rem\b|"
     rf"[a-zA-Z](?![\w'.])(?<![msghLlNJWVACFKatTkMB]))",
     re.IGNORECASE,
 )
 _ARTICLE_ALONE = re.compile(r"^\s*[aAtT]\s*[.]?$|^\s*[A-Za-z]{1,2}[0-9]")
 _ANYWHERE_AFTER = re.compile(
-    rf"\b(?:below\s+(?:zero|freezing|sea|the\s+surface|ground)|under\s+par|and\s+(?:an?\s+|one\s+)?(?:half|quarter|third|{_COUNTED})\b"
-    rf"|or\s+(?:more|less|fewer|{_COUNTED})\b|in\s+(?:hundreds|thousands|millions|billions)\b|(?:squared|cubed)\s*$|to\s+(?:{_COUNTED})\b"
+    rf"\b(?:below\s+(?:zero|freezing|sea|the\s+surface|ground)|under\s+par|and\s+(?:an?\s+|one\s+)?(?:half"
+    rf"|quarter|third|{_COUNTED})\b"
+    rf"|or\s+(?:more|less|fewer|{_COUNTED})\b|in\s+(?:hundreds|thousands|millions|billions)\b|(?:squared"
+    rf"|cubed)\s*$|to\s+(?:{_COUNTED})\b"
     rf"|out\s+of\b|plus\b|minus\b|times\s+(?:{_COUNTED})\b|[ap]\.m\.|[AP]M\b)",
 )
 _ASIDE = re.compile(r"(?<=[\s\w%$.])\s*\(([^()]*)\)")
 _ASIDE_CHANGES = re.compile(
-    rf"^\W*(?:in\s+)?(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|lakhs?|crores?|negative|minus|k|mod|base|[×x*·]\s*[0-9]|"
-    rf"10\s*\^|in\s+1[0,]*0s)\b|\b(?:or|maybe|possibly|perhaps|alternatively)\b|^[×x*·]",
+    r"^\W*(?:in\s+)?(?:hundreds?|thousands?|millions?|billions?|trillions?|dozens?|lakhs?|crores?|negative"
+    r"|minus|k|mod|base|[×x*·]\s*[0-9]|"
+    r"10\s*\^|in\s+1[0,]*0s)\b|\b(?:or|maybe|possibly|perhaps|alternatively)\b|^[×x*·]",
     re.IGNORECASE,
 )
 # Where what is said about the number ends, and something else is said.
 _BOUNDARY = re.compile(
-    r"\s*[,;]\s+(?=(?:which|because|since|as|so|not|where|given|after|assuming|meaning|i\.e|rather|instead)\b)|[.]\s+(?=[\"'(*]?[A-Z])"
+    r"\s*[,;]\s+(?=(?:which|because|since|as|so|not|where|given|after|assuming|meaning|i\.e|rather"
+    r"|instead)\b)|[.]\s+(?=[\"'(*]?[A-Z])"
     r"|\s+(?=(?:because|since|rather than|instead of)\b)|\s+-+\s+(?=[A-Za-z])|\n",
 )
 _RETRACTED = re.compile(

@@ -68,7 +68,7 @@ class Schoolhouse:
         return Grade(answer, answer == problem.gold, "no_answer" if answer is None else "ok")
 
     def uncut(self, text: str) -> str:
-        """All of a reply that its token limit cut: once ``ans=`` and its digit stand, nothing behind changes the answer."""
+        """All of a reply that was cut: once ``ans=`` and its digit stand, nothing behind changes the answer."""
         return text
 
     def steps(self, text: str) -> list[str]:

@@ -68,7 +68,7 @@ class SchoolhouseCode:
         return Grade(answer, right, "no_answer" if answer is None else "ok", reason)
 
     def uncut(self, text: str) -> str:
-        """All of a reply that its token limit cut: once ``return`` and its letter stand, nothing behind changes the answer."""
+        """All of a reply that was cut: once ``return`` and its letter stand, nothing behind changes the answer."""
         return text
 
     def steps(self, text: str) -> list[str]:
