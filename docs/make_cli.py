@@ -23,6 +23,7 @@ COMMANDS = [
     "train tree-dpo",
     "train two-task",
     "train on-policy",
+    "train merge",
     "export",
     "report",
     "list",

@@ -11,6 +11,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from vivavoce.agents import weights as stored
 from vivavoce.records import Completion, Message, Tree
 
 cases = settings(deadline=None, max_examples=40)
@@ -119,7 +120,11 @@ def tree(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    """All weights of a student, an adapter added to its base."""
+    if (base := stored.base_folder(folder)) is None:
+        return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    whole: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return stored.merged(stored.add_adapter(whole, folder)).state_dict()
 
 
 def equal(left: Path, right: Path) -> bool:

@@ -163,7 +163,7 @@ def test_over_long_rows_are_dropped_counted_and_said(student: Path, tmp_path: Pa
 def test_an_adapter_folder_is_a_student_too(student: Path, tmp_path: Path):
     lora = {"r": 4, "alpha": 8}
     first = train_sft(student, ROWS, settings(lora=lora), tmp_path / "first", seed=1)
-    second = train_sft(first.path / "adapter", ROWS, settings(lora=lora), tmp_path / "second", seed=1)
+    second = train_sft(first.path, ROWS, settings(lora=lora), tmp_path / "second", seed=1)
     assert second.first_loss < first.first_loss
 
 

@@ -218,16 +218,16 @@ def test_a_folder_belongs_to_one_run(student: Path, trees: list[Tree], tmp_path:
 
 def test_the_result_loads_and_tells_what_was_done(student: Path, trees: list[Tree], tmp_path: Path):
     result = train_tree_dpo(student, trees, settings(lora={"r": 4, "alpha": 8}), tmp_path, seed=1)
-    merged = AutoModelForCausalLM.from_pretrained(result.path).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(result.path).eval()
     assert AutoTokenizer.from_pretrained(result.path).chat_template
     assert not equal(student, tmp_path)
     from peft import PeftModel
 
     base = AutoModelForCausalLM.from_pretrained(student).eval()
-    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    adapted = PeftModel.from_pretrained(base, tmp_path).eval()
     ids = torch.arange(10, 30)[None]
     with torch.no_grad():
-        torch.testing.assert_close(adapted(ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(adapted(ids).logits, loaded(ids).logits, rtol=1e-4, atol=1e-4)
     curve = [json.loads(line) for line in (tmp_path / "loss.jsonl").read_text().splitlines()]
     assert tuple(curve) == result.history
     assert [point["step"] for point in curve] == [1, 2, 3]

@@ -1,19 +1,29 @@
-"""Where a local model's files are, what their content hashes to, and how they are loaded."""
+"""Where a local model's files are, what their content hashes to, and how they are loaded.
+
+A trained adapter (LoRA) is a folder that names its base model. In float32 the two are added up when they are loaded; a
+base in half precision keeps its adapter beside it, in float32, because sums rounded to half precision lose most of what
+an adapter has learnt.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.records import digest
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+T = TypeVar("T")
 _SCHOOLHOUSE = "schoolhouse:"
 # What determines replies. Left out: optimizer and trainer states, README.
 _FILES = (
@@ -32,6 +42,9 @@ _FILES = (
     "adapter_config.json",
     "*.safetensors.index.json",
 )
+_ADAPTER = "adapter_config.json"
+_PLACE = ("base_model_name_or_path", "revision")
+"""What an adapter's config says of where its base lies."""
 _TENSORS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 _hashes = dict[tuple[str, int, int], str]()
 # Two models that loaded at the same time in two threads were seen to keep tensors on the meta device.
@@ -39,7 +52,9 @@ _LOADING = threading.Lock()
 
 
 def check(model: str) -> None:
-    """Raise RecipeError where ``model`` can be seen to be missing without loading or downloading anything."""
+    """Raise RecipeError if ``model``, or the base of an adapter, can be seen to be missing; downloads nothing."""
+    if base := base_name(Path(model).expanduser()):
+        _base_there(Path(model).expanduser(), lambda: check(base))
     if model.startswith(_SCHOOLHOUSE):
         folder(model)
     elif (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).expanduser().is_dir():
@@ -91,17 +106,21 @@ def fingerprint(path: Path, *, tokenizer_only: bool = False) -> str:
     """
     tensors = {file for pattern in _TENSORS for file in path.glob(pattern)} if tokenizer_only else set[Path]()
     files = sorted({file for pattern in _FILES for file in path.glob(pattern)} - tensors)
-    content = [[file.name, _hash(file)] for file in files]
-    base = _base(path)
-    return digest([content, fingerprint(folder(base))] if base else content)[:16]
+    base = base_folder(path)
+    if base is None:
+        return digest([[file.name, _hash(file)] for file in files])[:16]
+    # Where the base lies is no matter, only what it holds.
+    config = {key: value for key, value in _adapter_config(path).items() if key not in _PLACE}
+    content = [[file.name, _hash(file)] for file in files if file.name != _ADAPTER]
+    return digest([content, config, fingerprint(base, tokenizer_only=tokenizer_only)])[:16]
 
 
 def load(
     path: Path, dtype: str, device: str, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model, in evaluation mode on ``device``, and tokenizer. An adapter is merged into its base model.
+    """Model, in evaluation mode on ``device``, and tokenizer. An adapter is loaded with its base model.
 
-    Raises RecipeError where they cannot be loaded or have no chat template, MissingDependency for an adapter without
+    Raises RecipeError if they cannot be loaded or have no chat template, MissingDependency for an adapter without
     peft.
     """
     from safetensors import SafetensorError
@@ -109,17 +128,19 @@ def load(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # we show our own, and a load of a second is not worth one
-    adapter = _base(path)
-    base = folder(adapter) if adapter else path
-    own = any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    base = base_folder(path)
     try:
         with _LOADING:
-            model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code)
-            if adapter:
-                model = _adapted(model, path)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                base or path, dtype=dtype, trust_remote_code=trust_remote_code
+            )
+            if base:
+                adapted = add_adapter(model, path)
+                whole = all(p.dtype.itemsize >= 4 for p in model.parameters())
+                model = merged(adapted) if whole else adapted.get_base_model()  # which has the adapter's layers in it
             model = model.to(device).eval()
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            path if own else base, trust_remote_code=trust_remote_code, padding_side="left"
+            tokenizer_folder(path), trust_remote_code=trust_remote_code, padding_side="left"
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise RecipeError(f"cannot load the model: {error}", str(path), "check that the folder is complete") from error
@@ -128,20 +149,82 @@ def load(
     return model, tokenizer
 
 
-def _adapted(model: Any, path: Path) -> Any:
+def base_folder(path: Path) -> Path | None:
+    """The folder of the base model, if ``path`` holds an adapter. Raises RecipeError if the base is not there."""
+    base = base_name(path)
+    if base is None:
+        return None
+    return _base_there(path, lambda: folder(base, _adapter_config(path).get("revision")))
+
+
+def base_name(path: Path) -> str | None:
+    """What an adapter's folder calls its base model: a folder or a hub id; None for a whole model."""
+    return str(_adapter_config(path)["base_model_name_or_path"]) if (path / _ADAPTER).is_file() else None
+
+
+def _base_there(path: Path, found: Callable[[], T]) -> T:
     try:
-        from peft import PeftModel
+        return found()
+    except RecipeError as error:
+        do = "set base_model_name_or_path in that file to where the base lies now"
+        raise RecipeError(f"the adapter's base model is missing: {error.what}", str(path / _ADAPTER), do) from error
+
+
+def tokenizer_folder(path: Path) -> Path:
+    """The folder with a model's tokenizer: that of its base model if an adapter has none of its own."""
+    own = any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    return path if own else base_folder(path) or path
+
+
+def add_adapter(model: PreTrainedModel, path: Path, name: str = "default") -> PeftModel:
+    """``model`` with the adapter of the folder ``path`` beside its weights, in float32 and without dropout.
+
+    Raises MissingDependency without peft, RecipeError for an adapter that is no layer beside a layer (prompt tuning).
+    """
+    try:
+        from peft import PeftConfig, PeftModel
     except ImportError as error:
         raise MissingDependency("LoRA adapters need peft", str(path), 'pip install "vivavoce[train]"') from error
-    return PeftModel.from_pretrained(model, path).merge_and_unload()
+    config: Any = PeftConfig.from_pretrained(str(path))
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        what = f"an adapter of the kind {config.peft_type} cannot be loaded"
+        raise RecipeError(what, str(path), "use LoRA or another kind that adds to layers")
+    if hasattr(config, "lora_dropout"):
+        config.lora_dropout = 0.0  # what is learnt on top of it shall see it as it will be served
+    with unaware_of_ties():
+        return PeftModel.from_pretrained(model, path, adapter_name=name, config=config)
 
 
-def _base(path: Path) -> str | None:
-    """The base model of an adapter folder."""
-    config = path / "adapter_config.json"
-    if not config.is_file():
-        return None
-    return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+@contextmanager
+def unaware_of_ties() -> Iterator[None]:
+    """Keep peft from warning that an adapter on a tied layer may not survive a merge: :func:`merged` sees to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
+        yield
+
+
+def merged(adapted: PeftModel) -> PreTrainedModel:
+    """The whole model with the adapter added to its weights, which must be float32 for nothing to be lost.
+
+    If an adapter changes only one of embedding and output layer, and the two share a weight, each gets its own.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
+
+    model: Any = adapted.get_base_model()
+    ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    plain: list[Any] = [end.get_base_layer() if isinstance(end, BaseTunerLayer) else end for end in ends]
+    if any(a is not b for a, b in zip(ends, plain, strict=True)) and plain[0].weight is plain[1].weight:
+        plain[1].weight = Parameter(plain[1].weight.detach().clone())
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+    whole: Any = adapted
+    with unaware_of_ties():
+        return whole.merge_and_unload()
+
+
+def _adapter_config(path: Path) -> dict[str, Any]:
+    return json.loads((path / _ADAPTER).read_text(encoding="utf-8"))
 
 
 def _hash(file: Path) -> str:

@@ -73,6 +73,18 @@ def train_on_policy_command(
     _train(data, model, out, seed, set_, OnPolicySettings, State)
 
 
+@app.command("merge")
+def merge_command(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a model that was trained with LoRA.")],
+    out: Annotated[Path, typer.Option(help="Folder of the whole model.")],
+) -> None:
+    """Add a LoRA adapter to its base model, in float32, for programs that take whole models only."""
+    from vivavoce.train.adapters import merge
+
+    merge(adapter, out)
+    typer.echo(f"model in {out}")
+
+
 def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], settings: Any, kind: Any) -> None:
     from vivavoce.agents.weights import folder
     from vivavoce.config import checked_overrides

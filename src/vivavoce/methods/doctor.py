@@ -214,8 +214,8 @@ def _fits(spec: AgentSpec, lengths: Lengths, context: int | None) -> Finding:
 
 
 def _context(spec: AgentSpec) -> int | None:
-    """Positions of a local model."""
-    folder = local_folder(spec)
+    """Positions of a local model, of its base if it is an adapter."""
+    folder = (_folders(spec) or [None])[-1]
     if folder is None or not (folder / "config.json").is_file():
         return None
     config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -279,9 +279,19 @@ def _trained(recipe: Recipe, planned: list[Planned]) -> int:
 
 
 def _size(spec: AgentSpec) -> int:
-    """Bytes of a local model's weights; 0 where it is not here."""
+    """Bytes of a local model's weights, those of an adapter's base too; 0 if it is not here."""
+    return sum(f.stat().st_size for folder in _folders(spec) for f in folder.glob("*.safetensors"))
+
+
+def _folders(spec: AgentSpec) -> list[Path]:
+    """The folder of a local model and, if that holds an adapter, of its base, as far as they are on this machine."""
+    from vivavoce.agents import weights
+
     folder = local_folder(spec)
-    return sum(f.stat().st_size for f in folder.glob("*.safetensors")) if folder else 0
+    if folder is None:
+        return []
+    base = Path(weights.base_name(folder) or "")
+    return [folder, base] if base.is_absolute() and base.is_dir() else [folder]
 
 
 def _memory() -> tuple[float, str]:

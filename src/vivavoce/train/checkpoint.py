@@ -2,10 +2,10 @@
 
 ::
 
-    out/  model.safetensors config.json tokenizer.json …   the whole student, adapter merged
-          adapter/                                          the LoRA adapter alone, where one was trained
-          loss.jsonl  train_result.json                     the curve, and what was done
-          checkpoints/                                      only while unfinished and with save_steps
+    out/  model.safetensors config.json tokenizer.json …       the student, if all its weights were trained
+          adapter_model.safetensors adapter_config.json …      its LoRA adapter over a base that is named there, if not
+          loss.jsonl  train_result.json                        the curve, and what was done
+          checkpoints/                                         only while unfinished and with save_steps
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from huggingface_hub import constants as hub
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
@@ -39,10 +38,12 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
+from vivavoce.agents import weights
 from vivavoce.errors import DataError, RecipeError, RunConflict
 from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
-from vivavoce.train.settings import LoRASettings, Progress, TrainResult, TrainSettings
+from vivavoce.train.adapters import save, start_from
+from vivavoce.train.settings import Progress, TrainResult, TrainSettings
 
 transformers_logging.disable_progress_bar()  # its bars for loading and saving would stand amid ours
 hub.HF_HUB_DISABLE_TELEMETRY = True  # training here tells nobody
@@ -50,47 +51,43 @@ hub.HF_HUB_DISABLE_TELEMETRY = True  # training here tells nobody
 _NO_EFFECT = {"threads", "log_steps", "save_steps"}  # settings that leave the weights as they are
 
 
-def open_model(model: str | Path, settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The student and its tokenizer, on the CPU. A folder that holds an adapter is opened with the adapter merged.
+def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The student and its tokenizer, on the CPU.
 
-    Weights are float32, but for a frozen base under LoRA with ``bf16``. Raises DataError where nothing can be opened.
+    A folder that holds an adapter is opened with its base: the adapter stays beside it, frozen, if another one is to
+    be trained, and is added to its weights if all of them are. Weights are float32, but for a frozen base under LoRA
+    with ``bf16``. Raises DataError if nothing can be opened, RecipeError if no adapter can be added to that one.
     """
     dtype = torch.bfloat16 if settings.bf16 and settings.lora else torch.float32
+    folder = Path(model)
+    base = weights.base_folder(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        if (Path(model) / "adapter_config.json").is_file():
-            from peft import AutoPeftModelForCausalLM
-
-            student = AutoPeftModelForCausalLM.from_pretrained(model, dtype=dtype).merge_and_unload()
-        else:
-            student = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(weights.tokenizer_folder(folder) if base else model)
+        student = AutoModelForCausalLM.from_pretrained(base or model, dtype=dtype)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot open the model: {error}", str(model), "give a folder or a hub name") from error
+    if base and settings.lora:
+        student = start_from(student, folder)
+    elif base:
+        student = weights.merged(weights.add_adapter(student, folder)).requires_grad_(True)
     return student, tokenizer
 
 
-def add_lora(model: PreTrainedModel, lora: LoRASettings, dropout: float) -> Any:
-    """``model`` with a fresh adapter, which starts as no change at all. Raises RecipeError where no target exists."""
-    from peft import LoraConfig, get_peft_model
-
-    targets, alpha = list(lora.targets), cast(Any, lora.alpha)  # declared whole there, and only ever divided
-    config = LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise RecipeError(f"cannot add the adapter: {error}", "lora.targets", "name modules of this model") from error
-
-
 def fingerprint(model: str | Path) -> str:
-    """A hash that changes with the weights: of a folder's files, or of a hub model's name and commit."""
+    """A hash that changes with the weights: of a folder's files, or of a hub model's name and commit.
+
+    That of an adapter changes with the weights of its base too.
+    """
     folder = Path(model)
+    if base := weights.base_folder(folder):
+        return digest([weights.fingerprint(folder), fingerprint(base)])
     if not folder.is_dir():
         from transformers import AutoConfig
 
         return digest([str(model), getattr(AutoConfig.from_pretrained(model), "_commit_hash", None)])
     total = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in {".safetensors", ".bin"} or file.name in {"config.json", "adapter_config.json"}:
+        if file.suffix in {".safetensors", ".bin"} or file.name == "config.json":
             with file.open("rb") as stream:
                 total.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
@@ -299,18 +296,15 @@ def finish(
         tuple(curve),
     )
     trainer.accelerator.wait_for_everyone()
-    whole = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None  # every device takes part
+    whole: Any = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None  # every device takes part
     if trainer.is_world_process_zero():
         student: Any = trainer.accelerator.unwrap_model(trainer.model)
-        adapted = hasattr(student, "merge_and_unload")
-        if adapted:
-            student.save_pretrained(out / "adapter", state_dict=whole)
-            tokenizer.save_pretrained(out / "adapter")
-        if whole is not None:
-            student = _put_together(student, whole, out / "adapter" if adapted else None)
-        student = student.merge_and_unload() if adapted else student
-        student.config.use_cache = True
-        student.save_pretrained(out)
+        if hasattr(student, "peft_config"):
+            save(student, out, whole)
+        else:
+            student = student if whole is None else _put_together(student, whole)
+            student.config.use_cache = True
+            student.save_pretrained(out)
         tokenizer.save_pretrained(out)
         stored = asdict(replace(result, history=())) | {"path": str(out), "key": key}
         del stored["history"]
@@ -320,20 +314,15 @@ def finish(
     return result
 
 
-def _put_together(student: Any, weights: Mapping[str, Any], adapter: Path | None) -> Any:
-    """The whole student, of which this device has only a part: from all its weights, or read anew with its adapter."""
-    if adapter is not None:
-        from peft import AutoPeftModelForCausalLM
-
-        return AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=student.dtype)
+def _put_together(student: Any, whole: Mapping[str, Any]) -> Any:
+    """The whole student, of which this device has only a part, from all its weights."""
     made = AutoModelForCausalLM.from_config(student.config, dtype=student.dtype)
-    made.load_state_dict(weights)
+    made.load_state_dict(whole)
     return made
 
 
 __all__ = [
     "Curve",
-    "add_lora",
     "arguments",
     "check_launch",
     "fingerprint",

@@ -32,6 +32,7 @@ from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Sampling, State, digest, seed_of, to_json
 from vivavoce.train import checkpoint
+from vivavoce.train.adapters import add_lora
 from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
 from vivavoce.train.chunks import chunked_loss
 from vivavoce.train.divergences import distillation_loss
@@ -101,7 +102,7 @@ def train_on_policy(
         raise RecipeError(what, "on_policy", "learn from recorded answers alone (on_policy: 0), or launch without FSDP")
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
-        student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
+        student = add_lora(student, settings.lora, dropout=0.0)
     scorers = _open_scorers(student, tokenizer, settings)
     longest = [check_budget(s, [p.state for p in used], k, settings.max_new_tokens) for k, s in enumerate(scorers)]
     with checkpoint.threads(settings.threads):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def reference_logprobs(
 ) -> dict[str, float]:
     """log pi_ref of every answer that ``steps`` will train on, by the answer's name, in nats.
 
-    ``model`` is the reference, or the policy before training, whose adapter is then switched off. The file in
+    ``model`` is the reference, or the policy before training, whose fresh adapter changes nothing yet. The file in
     ``folder`` is named by a hash of the reference's ``fingerprint``, the rows and the numerics.
     """
     wanted = list(dict.fromkeys(name for i in steps.order for name in steps.trees[i].names))
@@ -66,8 +65,7 @@ def _compute(model: Any, steps: Steps, method: Method, bf16: bool, wanted: set[s
     known: dict[str, float] = {}
     training = model.training
     model.eval()
-    adapter_off = model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
-    with torch.no_grad(), adapter_off, attending(model, method):
+    with torch.no_grad(), attending(model, method):
         for item in range(device, len(steps), steps.devices):
             for row in steps.rows(item):
                 known.update(_row(model, row, method, bf16, known))

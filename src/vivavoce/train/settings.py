@@ -86,7 +86,8 @@ class TrainSettings(BaseModel):
         "nothing is ever truncated (ours: the authors' code cut the question away).",
     )
     lora: LoRASettings | None = Field(
-        default_factory=LoRASettings, description="None trains every weight. The adapter is merged into the result."
+        default_factory=LoRASettings,
+        description="None trains every weight. The result is an adapter over the model that training started from.",
     )
     bf16: bool = Field(
         default=False, description="Compute in bfloat16; weights stay float32 where all are trained (ours)."
@@ -219,7 +220,8 @@ class TrainResult:
     """What a training run did. Written next to the weights as ``train_result.json``, less the history."""
 
     path: Path
-    """A folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load."""
+    """A folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load: the model, or
+    its LoRA adapter with the name of its base."""
     steps: int
     """Updates."""
     first_loss: float

@@ -23,6 +23,7 @@ from transformers import TrainingArguments, set_seed
 from vivavoce.errors import DataError
 from vivavoce.records import Example
 from vivavoce.train import checkpoint
+from vivavoce.train.adapters import add_lora
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
@@ -115,7 +116,7 @@ def train_supervised(
     checkpoint.check_launch(arguments, settings)
     steps = Steps(used, planned, settings.token_budget, devices=arguments.world_size)
     if settings.lora:
-        student = checkpoint.add_lora(student, settings.lora, settings.lora.dropout)
+        student = add_lora(student, settings.lora, settings.lora.dropout)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, max(len(r.row.ids) for r in used), settings.compile)

@@ -23,6 +23,7 @@ from transformers import TrainingArguments, set_seed
 from vivavoce.errors import DataError
 from vivavoce.records import Tree
 from vivavoce.train import checkpoint, losses
+from vivavoce.train.adapters import add_lora
 from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.rows import check_rows
@@ -84,7 +85,7 @@ def train_tree_dpo(
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     _no_dropout(student)
     if settings.lora:
-        student = checkpoint.add_lora(student, settings.lora, dropout=0.0)
+        student = add_lora(student, settings.lora, dropout=0.0)
     longest = max(len(row.ids) for b in used for row in b.rows)
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)

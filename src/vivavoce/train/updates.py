@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vivavoce.errors import Diverged, RecipeError
+from vivavoce.train.adapters import activate
 from vivavoce.train.checkpoint import sharded
 from vivavoce.train.muon import Muon
 from vivavoce.train.packing import Packed, pack
@@ -55,6 +56,7 @@ class UpdateTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW, or Muon if the settings say so."""
+        activate(self.accelerator.unwrap_model(self.model))  # after a checkpoint was loaded, and before its use
         if self.optimizer is None and self._how.muon:
             student = cast(torch.nn.Module, self.model if model is None else model)
             self.optimizer = Muon(student, self._how, self.get_decay_parameter_names(student))
