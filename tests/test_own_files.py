@@ -225,7 +225,7 @@ def test_optional_values_and_comments_and_crlf_are_no_mistakes(tmp_path: Path) -
 def test_a_set_whose_pattern_finds_no_number_reads_none(tmp_path: Path) -> None:
     made = prompts(tmp_path / "own", set="confidence: {pattern: 'Sure: (.*)'}\nscore: {pattern: 'Score: (.*)'}\n")
     assert made.confidence("Sure: very") is None
-    assert made.review_score("Score: good", "rating").value is None
+    assert made.review_score("Score: good", "strict").value is None
 
 
 @pytest.mark.parametrize("command", ["plan", "doctor", "run"])

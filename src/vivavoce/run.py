@@ -43,6 +43,10 @@ T = TypeVar("T")
 _REPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "aiohttp", "pydantic")
 
 
+_NOTE_S = 60
+"""Seconds after which the time of a session is noted again, so that a kill loses no more of it."""
+
+
 @dataclass
 class Standing:
     """What a run is about, and how far it has come with it."""
@@ -59,6 +63,13 @@ class Run:
         self.path, self.recipe, self.journal = path, recipe, journal
         self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
         self.standing: Standing | None = None
+        self._before: float = self.manifest.get("seconds", 0.0)
+        self._begun = self._noted = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken by now, over all its sessions; of one that was killed, as far as it was noted."""
+        return self._before + time.monotonic() - self._begun
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
@@ -70,6 +81,8 @@ class Run:
 
             def count(n: int = 1) -> None:
                 at.done += n
+                if time.monotonic() - self._noted > _NOTE_S:
+                    self.note()
                 spent, note = ledger.run.money, ledger.said
                 if spent > before and 0.05 * total < at.done < total:
                     note += f", about {money(before + (spent - before) * total / at.done)} after this"
@@ -131,7 +144,8 @@ class Run:
 
     def note(self, **facts: Any) -> None:
         """Put facts into the manifest."""
-        self.manifest.update(facts)
+        self._noted = time.monotonic()
+        self.manifest.update(facts, seconds=round(self.seconds, 1))
         self.write(self.path / "manifest.json", json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
 
     @property
@@ -188,7 +202,10 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                 git=_commit(),
                 started=run.manifest.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             )
-            yield run
+            try:
+                yield run
+            finally:
+                run.note()
 
 
 _READS = 2

@@ -119,6 +119,22 @@ def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0, task: Tas
     return [decision for graph in graphs for decision in _best(_judged(graph, rules, rescale, task), rules, seed)]
 
 
+def clearness(decision: Decision, rules: AcceptRules) -> float:
+    """How clearly a text passed: 0 at the threshold or below it, 1 at the highest value that there is.
+
+    ::
+
+        (value - tau) / (5 - tau)   of scores;   (value - 1/2) / (1 - 1/2)   of the share of reviewers above tau
+
+    Where the threshold is the highest value itself (5, with ``strict: false``), what reached it passed as clearly as
+    can be: 1. A text that nobody scored: 0.
+    """
+    lowest, highest = (0.5, 1.0) if rules.aggregate == "share_above" else (rules.threshold, 5.0)
+    if decision.value is None or decision.value < lowest:
+        return 0.0
+    return min(1.0, (decision.value - lowest) / (highest - lowest)) if lowest < highest else 1.0
+
+
 def rationales(graph: Graph) -> list[Node]:
     """The rationales of a graph, failed calls among them."""
     return [n for n in graph.nodes if n.kind == "rationale"]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vivavoce.data.acceptance import AcceptRules, Decision
+from vivavoce.data.acceptance import AcceptRules, Decision, clearness
 from vivavoce.data.examples import plain_prompt
 from vivavoce.debate.prompting import PromptSet
 from vivavoce.debate.review import ReviewRules, mistake
@@ -107,8 +107,8 @@ def rationale_rows(
 ) -> Iterator[Example]:
     """One row for each accepted rationale, under the plain question as every test asks it.
 
-    With ``score_weighted``, the rules that accepted it, a row counts by how clearly it passed:
-    w = (aggregate - tau) / (5 - tau).
+    With ``score_weighted``, the rules that accepted it, a row counts by how clearly it passed (:func:`clearness`); one
+    that counts 0 is left out.
     """
     accepted = {d.rationale: d for d in decisions if d.verdict == "accepted"}
     for graph in graphs:
@@ -117,10 +117,7 @@ def rationale_rows(
             d = accepted.get(n.id)
             if d is None:
                 continue
-            weight = 1.0
-            if score_weighted is not None:
-                tau = score_weighted.threshold
-                weight = max(0.0, ((d.value if d.value is not None else tau) - tau) / (5 - tau))
+            weight = 1.0 if score_weighted is None else clearness(d, score_weighted)
             if weight:
                 yield Example(graph.problem.id, prompt, lessons.prompts.taught(n.text), (n.id,), "answer", weight)
 

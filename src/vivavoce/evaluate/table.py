@@ -27,7 +27,8 @@ def compared(task: str, tested: Tested, pairs: Sequence[Pair], arms: Mapping[str
     An arm's headline figures are those of its first seed, so that its interval and the paired tests are about one
     model on one set of questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a
     parseable answer counts as wrong and is counted apart in ``unparsed``. ``paired`` is McNemar's exact test, each arm
-    against the other on the same questions: on the first seed, and on each seed that both arms have. ``repaired`` is
+    against the other on the same questions: on the first seed, and on each seed that both arms have. ``gain`` is what
+    ``b`` has right over ``a``, as a share of the questions, and negative if ``a`` has more right. ``repaired`` is
     the share of what the first got wrong that the second gets right, ``regressed`` the share of what the first got
     right that the second gets wrong: a student that learns from its mistakes alone may forget the rest. Each is None
     where there is nothing to take a share of. ``untested`` are those of ``pairs`` of which an arm was not tested, for
@@ -95,7 +96,7 @@ def _test(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
         "p": test.p,
         "a_only": test.a_only,
         "b_only": test.b_only,
-        "gain": round((test.a_only - test.b_only) / len(a), 6),
+        "gain": round((test.b_only - test.a_only) / len(a), 6),
         "repaired": round(test.b_only / wrong, 6) if wrong else None,
         "regressed": round(test.a_only / right, 6) if right else None,
     }

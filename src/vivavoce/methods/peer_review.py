@@ -122,7 +122,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
         found = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
         return found + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
 
-    facts = {"exam": s.exam(graphs), "review": asdict(calibrate(graphs))}
+    facts = {"exam": s.exam(graphs), "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
     return Learnt(
         {"student": s.start} | students, {"student": Arm("student")} | arms, pairs, singles, facts=lambda: facts
     )

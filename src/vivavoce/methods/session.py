@@ -8,7 +8,6 @@ A method reads as a list of these verbs. Each is thin, and what it rests on can 
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
@@ -82,7 +81,6 @@ class Session(Generic[R]):
         self._workers = self._open.enter_context(Workers(run, self._gate))
         self._agents = Agents(recipe.agents, changes)
         self._open.push_async_callback(self._agents.aclose)
-        self._begun = time.monotonic()
 
     async def __aenter__(self) -> Self:
         return self
@@ -300,8 +298,8 @@ class Session(Generic[R]):
     # --- what is compared
 
     async def results(self, learnt: Learnt) -> dict[str, Any]:
-        """Test what a method has trained: what ``results.json`` holds. ``wall_s`` is the time that this process spent
-        on the run."""
+        """Test what a method has trained: what ``results.json`` holds. ``wall_s`` is the time that all sessions
+        spent on the run by now."""
         tested, also = await self.test(learnt.students), await self.also_test(learnt.students)
         best = best_of([name for name in learnt.singles if name in tested], tested)
         arms = {**learnt.arms, **{arm.name: arm for arm in self.committee()}}
@@ -309,8 +307,7 @@ class Session(Generic[R]):
         of_students = [(a, b) for a, b in pairs if a in learnt.arms and b in learnt.arms]
         further = {name: compared(self.also[name].name, rows, of_students, arms) for name, rows in also.items()}
         facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
-        wall_s = time.monotonic() - self._begun
-        return results(self.task.name, tested, pairs, wall_s, arms, also=further, **facts)
+        return results(self.task.name, tested, pairs, self.run.seconds, arms, also=further, **facts)
 
 
 def right(tested: Mapping[int, Sequence[Judged]]) -> int:
