@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vivavoce.config import load_recipe, recipes
+from vivavoce.cli.runs import run_folder
+from vivavoce.config import find_recipe, load_recipe, recipes
 from vivavoce.errors import RecipeError
 from vivavoce.methods.debate_reflect import Options
 
@@ -170,3 +171,26 @@ def test_a_folder_that_is_no_run_is_no_recipe(tmp_path: Path) -> None:
 def test_the_name_of_a_run_leads_out_of_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecipeError, match="`name`"):
         recipe(tmp_path, f"{GOOD}name: '{name}'\n")
+
+
+def test_recipes_are_found_by_short_names_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "schoolhouse/demo" in recipes()
+    for name in ("demo", "schoolhouse/demo", "demo.yaml", "gsm8k_openai"):
+        assert load_recipe(find_recipe(Path(name))).name
+    (tmp_path / "recipes" / "mine").mkdir(parents=True)
+    (tmp_path / "recipes" / "mine" / "demo.yaml").write_text(GOOD)
+    with pytest.raises(RecipeError, match=r"several recipes are called `demo`(?s:.*)mine/demo, schoolhouse/demo"):
+        find_recipe(Path("demo"))
+    with pytest.raises(RecipeError, match="there is no recipe `dmo`, did you mean `demo`"):
+        find_recipe(Path("dmo"))
+    with pytest.raises(RecipeError, match="the folder is neither a recipe nor a run"):
+        find_recipe(Path("recipes"))
+
+
+def test_a_runs_folder_stands_for_its_recipe_and_goes_on_there(tmp_path: Path) -> None:
+    assert run_folder(tmp_path / "r.yaml", recipe(tmp_path)) == Path("runs/run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(GOOD)
+    assert find_recipe(tmp_path / "run") == tmp_path / "run" / "recipe.yaml"
+    assert run_folder(tmp_path / "run", recipe(tmp_path)) == tmp_path / "run"

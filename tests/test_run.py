@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,29 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
 def test_changed_keys_are_named_by_their_path() -> None:
     assert changed_keys({"a": {"b": 1}, "c": [1, 2]}, {"a": {"b": 2}, "c": [1, 3], "d": 0}) == ["a.b", "c.1", "d"]
     assert changed_keys({"a": 1}, {"a": 1, "b": None}) == ["b"], "a key that is left out is at its default, not null"
+
+
+def test_the_time_of_a_run_is_that_of_all_its_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("vivavoce.run.time.monotonic", lambda: now[0])
+    with open_run(tmp_path, RECIPE) as run:
+        now[0] += 1620
+        assert run.seconds == 1620
+    now[0] += 99_999  # nobody is at work
+    with open_run(tmp_path, RECIPE) as run:
+        now[0] += 1
+        assert run.seconds == 1621
+
+
+def test_a_killed_session_counts_as_far_as_it_was_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("vivavoce.run.time.monotonic", lambda: now[0])
+    opened = open_run(tmp_path, RECIPE)
+    run = opened.__enter__()
+    with run.counting("questions", 3) as advance:
+        for _ in range(3):
+            now[0] += 50
+            advance()
+        kept = json.loads((tmp_path / "manifest.json").read_text())["seconds"]
+    assert kept == 100
+    opened.__exit__(None, None, None)

@@ -242,22 +242,45 @@ def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that can be named: those below ``recipes/`` here, and those that came with the package."""
+    """The recipes that can be named: those below ``recipes/`` here, and those that came with the package or stand in
+    the checkout that it runs from."""
     found: dict[str, Path] = {}
-    for folder in (Path("recipes"), Path(__file__).parent / "recipes"):
+    package = Path(__file__).parent
+    checkout = [package.parent.parent / "recipes"] if package.parent.name == "src" else []
+    for folder in (Path("recipes"), package / "recipes", *checkout):
         for path in sorted(folder.rglob("*.yaml")):
             found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
     return found
 
 
 def find_recipe(name: Path) -> Path:
-    """A path as it is; else the recipe of that name."""
-    return name if name.exists() else recipes().get(name.as_posix().removesuffix(".yaml"), name)
+    """A file as it is, and of a run's folder its recipe; else the recipe of that name, which may leave out folders
+    where it is the only one: ``demo`` for ``schoolhouse/demo``.
+
+    Raises RecipeError, with the known names, if there is none, or several are called so.
+    """
+    if name.is_file():
+        return name
+    if (name / "recipe.yaml").is_file():
+        return name / "recipe.yaml"
+    known, asked = recipes(), name.as_posix().removesuffix(".yaml").removesuffix(".yml")
+    if asked in known:
+        return known[asked]
+    alike = [one for one in known if one.rpartition("/")[2] == asked]
+    if len(alike) == 1:
+        return known[alike[0]]
+    if alike:
+        raise RecipeError(f"several recipes are called `{asked}`", str(name), f"write one of {', '.join(alike)}")
+    if name.is_dir():
+        what = "the folder is neither a recipe nor a run"
+    else:
+        what = f"there is no recipe `{name}`{plugins.near(asked, [*known, *(one.rpartition('/')[2] for one in known)])}"
+    raise RecipeError(what, str(name), "give a file, a run's folder, or a name that `viva list recipes` shows")
 
 
-def checked_overrides(model: type[M], overrides: Sequence[str]) -> M:
-    """One section alone, its defaults overridden by ``--set`` texts. Raises RecipeError."""
-    values: dict[str, Any] = {}
+def checked_overrides(model: type[M], overrides: Sequence[str], of: M | None = None) -> M:
+    """One section alone, its defaults or those of ``of`` overridden by ``--set`` texts. Raises RecipeError."""
+    values: dict[str, Any] = of.model_dump(mode="json") if of is not None else {}
     for change in overrides:
         override(values, change, f"--set {change}")
     return plugins.check(model, values, "--set")

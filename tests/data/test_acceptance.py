@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, decide, rationales
+from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, clearness, decide, rationales
 from vivavoce.data.calibration import calibrate, kappa
 from vivavoce.data.sweep import sweep, told
 from vivavoce.graph import Graph
@@ -351,3 +351,31 @@ def test_where_gold_is_no_number_the_grader_has_the_word() -> None:
 def test_the_defaults_are_the_released_rule() -> None:
     assert AcceptRules() == RELEASED
     assert (RELEASED.threshold, RELEASED.strict, RELEASED.min_valid, RELEASED.answer_check) == (3, True, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("rules", "value", "weight"),
+    [
+        ({}, 4.0, 0.5), ({}, 5.0, 1.0), ({}, 3.0, 0.0), ({}, 1.0, 0.0), ({}, None, 0.0),
+        ({"aggregate": "share_above"}, 0.5, 0.0), ({"aggregate": "share_above"}, 0.75, 0.5),
+        ({"aggregate": "share_above"}, 1.0, 1.0), ({"aggregate": "share_above", "threshold": 5}, 1.0, 1.0),
+        ({"threshold": 5, "strict": False}, 5.0, 1.0), ({"threshold": 5, "strict": False}, 4.5, 0.0),
+        ({"threshold": 4.5}, 4.75, 0.5), ({"aggregate": "standardised"}, 5.6, 1.0),
+    ],
+)  # fmt: skip
+def test_how_clearly_a_text_passed_goes_from_the_threshold_to_the_highest_value(
+    rules: dict[str, Any], value: float | None, weight: float
+) -> None:
+    decision = Decision("n", "p", "ada", "accepted", "", value, 2)
+    assert clearness(decision, AcceptRules(**rules)) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "median", "min", "max", "share_above", "standardised"])
+@pytest.mark.parametrize("threshold", [2.0, 3.0, 4.5])
+def test_what_a_strict_rule_accepts_always_counts_something(aggregate: Any, threshold: float) -> None:
+    rules, texts = AcceptRules(aggregate=aggregate, threshold=threshold), [rationale(a) for a in ("ada", "bob")]
+    scores = [review(n, k, s) for n, s in zip(texts, (5, 4), strict=True) for k in ("cyd", "dan")]
+    made = Graph(Problem("p", "2+2?", "4"), (*texts, *scores))
+    decisions = decide([made], rules)
+    assert all(0 < clearness(d, rules) <= 1 for d in decisions if d.verdict == "accepted")
+    assert any(d.verdict == "accepted" for d in decisions)

@@ -11,10 +11,14 @@ import pytest
 from tests.methods.carry import carry_out
 
 from vivavoce import plugins
-from vivavoce.config import check_recipe
+from vivavoce.cli import main
+from vivavoce.config import check_recipe, load_recipe
+from vivavoce.data.training_rows import training_rows
+from vivavoce.data.trees import preference_trees
 from vivavoce.evaluate.examine import Judged
 from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_reflect import Options, distill, plan
+from vivavoce.methods.debating import DebateSession
 from vivavoce.records import Example, Tree, from_json
 from vivavoce.report import table, write_report
 from vivavoce.run import open_run
@@ -68,6 +72,28 @@ def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe:
     (where / "results.json").write_text(json.dumps(found))
     assert "vote:debate" in write_report(where).read_text("utf-8")
     assert "debate_reflect_sft" in table(found)
+
+
+def test_trees_of_the_run_are_grown_by_its_own_rules(
+    recipe: dict[str, Any], where: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_recipe(where / "recipe.yaml")
+    graphs, seen = list(read_graphs(where / "graphs" / "train.jsonl")), tmp_path / "trees.jsonl"
+
+    def grown(*given: str) -> list[Tree]:
+        monkeypatch.setattr("sys.argv", ["viva", "trees", str(where), "--out", str(seen), *given])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        return training_rows(seen, Tree)
+
+    async def by_the_run() -> list[Tree]:
+        with open_run(where, loaded) as run:
+            async with DebateSession(loaded, run, loaded.rules) as s:  # type: ignore[arg-type]
+                return list(preference_trees(graphs, s.grower(loaded.trees)))  # type: ignore[attr-defined]
+
+    assert grown() == asyncio.run(by_the_run())
+    assert {len(t.chosen) * len(t.rejected) for t in grown("--set", "max_pairs=1")} == {1}
 
 
 def test_t_dpo_and_the_control_start_from_the_sft_student_and_take_equal_updates(where: Path) -> None:

@@ -18,6 +18,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.config import load_recipe
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import BudgetReached, RecipeError
+from vivavoce.files import file_name
 from vivavoce.graph import read_graphs
 from vivavoce.methods import debate_opd, opad
 from vivavoce.methods.doctor import examine
@@ -70,7 +71,9 @@ def episodes(where: Path, stage: str) -> list[Episode]:
 
 
 def rows(where: Path, name: str) -> list[State]:
-    return [from_json(State, line) for line in (where / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    return [
+        from_json(State, line) for line in (where / "data" / f"{file_name(name)}.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 def test_customers_are_served_debated_learnt_from_and_reported(served: tuple[Path, dict[str, Any]]) -> None:

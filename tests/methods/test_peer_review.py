@@ -11,6 +11,7 @@ from tests.methods.carry import carry_out
 
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
+from vivavoce.files import file_name
 from vivavoce.graph import read_graphs
 from vivavoce.methods.peer_review import plan
 from vivavoce.records import Example, from_json
@@ -84,7 +85,9 @@ def test_a_second_exam_asks_teachers_only_about_new_mistakes(values: dict[str, A
 
 def rows_of(where: Path, name: str, stream: str | None = None) -> list[Example]:
     """The rows of an arm, of one stream or of both."""
-    rows = [from_json(Example, x) for x in (where / "data" / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        from_json(Example, x) for x in (where / "data" / f"{file_name(name)}.jsonl").read_text("utf-8").splitlines()
+    ]
     return [row for row in rows if stream in (None, row.stream)]
 
 
@@ -162,7 +165,7 @@ def test_where_a_fresh_exam_leaves_nothing_to_learn_the_student_stays_as_it_is(
     assert [a["name"] for a in found["arms"]] == ["student", arm]
     assert rows_of(tmp_path, arm)
     assert not rows_of(tmp_path, f"{arm}.2-0")
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"{arm}-0"]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"{file_name(arm)}-0"]
 
 
 def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(

@@ -209,3 +209,20 @@ def test_p_values_and_times_are_short_and_never_zero() -> None:
         "<1e-99",
     ]
     assert [duration(s) for s in (8.2, 59.7, 250, 11100)] == ["8 s", "60 s", "4 min 10 s", "3 h 5 min"]
+
+
+def test_a_gain_has_one_sign_in_the_results_and_in_the_report() -> None:
+    found = some_results(200)
+    gains = {(p["a"], p["b"]): (p["gain"], p["b_only"] - p["a_only"]) for p in found["paired"]}
+    for test in paired_tests(found):
+        gain, more = gains[test.a, test.b]
+        assert 100 * gain == pytest.approx(test.gain, abs=1e-3)
+        assert gain * found["n"] == pytest.approx(more, abs=1e-3)
+    assert gains["student", "debate_reflect"][0] > 0, "b has more right than a"
+
+
+def test_rows_that_were_too_long_are_named_with_their_arm_and_seed() -> None:
+    kept, cut = ({"seed": s, "steps": 3, "rows_used": 10, "rows_dropped": n} for s, n in ((0, 0), (1, 2)))
+    shown = table({**some_results(100), "training": {"debate_reflect": [kept, cut]}})
+    assert "debate_reflect, seed 1: 2 of 12 rows were longer than max_length and were left out" in shown
+    assert "seed 0:" not in shown

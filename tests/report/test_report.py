@@ -13,6 +13,7 @@ from vivavoce.evaluate.table import results
 from vivavoce.graph import write_graphs
 from vivavoce.report import write_report
 from vivavoce.report.comparison import p_value, percent
+from vivavoce.report.sources import Sources
 
 _VOID = {"meta", "link", "br", "img", "line", "circle", "polyline"}
 
@@ -219,3 +220,12 @@ def test_errors_by_step_are_shown_where_students_acted(tmp_path: Path) -> None:
     (run / "results.json").write_text(json.dumps(found), "utf-8")
     text = page_of(run).text
     assert re.search(r"Errors by step .* student 0 75.0 12.5 2.5 0.020 ± 0.010", text)
+
+
+def test_what_trainings_left_out_stands_on_the_page(tmp_path: Path) -> None:
+    where = write_run(tmp_path / "run", count=12)
+    found = json.loads((where / "results.json").read_text())
+    found["training"] = Sources(where).trainings([arm["name"] for arm in found["arms"]])
+    assert found["training"]["single:ada"][0] == {"seed": 0, "steps": 200, "rows_used": 1500, "rows_dropped": 3}
+    (where / "results.json").write_text(json.dumps(found))
+    assert "debate_reflect, seed 0: 3 of 1,503 rows were longer than max_length" in page_of(where).text

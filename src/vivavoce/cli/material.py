@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vivavoce.cli.shared import PLAIN, AsJson, Overrides, RecipePath, graphs_in, recipe_of, task_of
+from vivavoce.cli.shared import PLAIN, AsJson, Overrides, RecipePath, graphs_in, recipe_of, recipe_of_run, task_of
 from vivavoce.cli.tables import cell, print_table
 from vivavoce.errors import DataError
 
@@ -238,17 +238,22 @@ def debate_value(
 def review_sweep(
     path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")], as_json: AsJson = False
 ) -> None:
-    """What other rules of acceptance would keep, and how the reviewers judge; no model is asked."""
+    """What other rules of acceptance would keep, and how the reviewers judge; no model is asked.
+
+    Of a run, the threshold is its own, and the verdicts are by its own rules.
+    """
     from dataclasses import asdict
 
+    from vivavoce.data.acceptance import RELEASED
     from vivavoce.data.calibration import calibrate
     from vivavoce.data.sweep import sweep, told
     from vivavoce.graph import read_graphs
 
-    graphs = list(read_graphs(graphs_in(path)))
+    graphs, recipe = list(read_graphs(graphs_in(path))), recipe_of_run(path)
     if not any(n.kind == "review" for g in graphs for n in g.nodes):
         raise DataError("there is no review in the graphs", str(path), "give a run of peer review")
-    rows, found = sweep(graphs), calibrate(graphs)
+    rules, seed = getattr(recipe, "accept", RELEASED), recipe.seed if recipe is not None else 0
+    rows, found = sweep(graphs, threshold=rules.threshold), calibrate(graphs, rules, seed)
     if as_json:
         shown = {"rules": [asdict(row) for row in rows], "calibration": asdict(found)}
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
@@ -258,15 +263,15 @@ def review_sweep(
 
 def trees(
     graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
-    task: Annotated[
-        str, typer.Option(help="Task, for its answer format and steps: its name, or a recipe that has it.")
-    ],
     out: Annotated[Path, typer.Option(help="File of trees to write.")],
-    prompts: Annotated[str, typer.Option(help="Prompt set of the debate.")] = "general",
-    student: Annotated[str, typer.Option(help="Name of the student in the graphs.")] = "student",
+    task: Annotated[
+        str, typer.Option(help="Task, for its answer format and steps: its name, or a recipe; default: the run's.")
+    ] = "",
+    prompts: Annotated[str, typer.Option(help="Prompt set of the debate; default: the run's, or general.")] = "",
+    student: Annotated[str, typer.Option(help="Name of the student in the graphs; default: the run's.")] = "",
     set_: Overrides = [],
 ) -> None:
-    """Grow preference trees from graphs; keys of a recipe's `trees:` by --set."""
+    """Grow preference trees from graphs; keys of a recipe's `trees:` by --set, a run's own being their defaults."""
     from vivavoce.config import checked_overrides
     from vivavoce.data.export import tree_rows, write_rows
     from vivavoce.data.rules import TreeRules
@@ -274,21 +279,25 @@ def trees(
     from vivavoce.debate.prompting import prompt_set
     from vivavoce.debate.rules import DebateRules
     from vivavoce.graph import read_graphs
+    from vivavoce.methods.regrowing import run_grower
+    from vivavoce.progress import say
 
-    kept = list(read_graphs(graphs_in(graphs)))
-    speakers = tuple(dict.fromkeys(name for g in kept for name in g.agents))
-    # No model is at hand to count its tokens: four characters stand for one where a context has to fit a budget.
-    grower = Grower(
-        checked_overrides(TreeRules, set_),
-        DebateRules(prompts=prompts),
-        prompt_set(prompts),
-        task_of(task),
-        student,
-        speakers,
-        (student,),
-        lambda text: len(text) // 4,
-    )
-    typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, grower)))} trees in {out}", err=True)
+    recipe, kept = recipe_of_run(graphs), read_graphs(graphs_in(graphs))
+    judge = task_of(task) if task else None
+    if recipe is not None:
+        how = run_grower(recipe, graphs, judge, prompts, student, set_)
+        if getattr(getattr(recipe, "attempts", None), "samples", 0):
+            say("the student's later attempts are no part of the graphs; trees with them are in data/trees-SEED.jsonl")
+    elif judge is None:
+        raise DataError("a file of graphs does not say whose task it is", str(graphs), "give --task NAME")
+    else:
+        kept = list(kept)
+        speakers, own = tuple(dict.fromkeys(name for g in kept for name in g.agents)), student or "student"
+        debate, rules = DebateRules(prompts=prompts or "general"), checked_overrides(TreeRules, set_)
+        # No model is at hand to count its tokens: four characters stand for one where a context has to fit a budget.
+        asks = prompt_set(debate.prompts)
+        how = Grower(rules, debate, asks, judge, own, speakers, (own,), lambda text: len(text) // 4)
+    typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, how)))} trees in {out}", err=True)
 
 
 __all__ = ["check_tasks_command", "debate_app", "export", "graph_app", "import_app", "list_", "review_app", "trees"]

@@ -24,7 +24,8 @@ def run(
     update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
 ) -> None:
-    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice.
+    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice. `viva run
+    runs/NAME` goes on with what that run was begun with.
 
     At a cap of the recipe's budget it stops with code 3; with the cap raised the same command goes on.
     """
@@ -35,10 +36,11 @@ def run(
     from vivavoce.progress import say
     from vivavoce.report import table, write_report
     from vivavoce.report.costs import facts
+    from vivavoce.report.sources import Sources
     from vivavoce.run import open_run
 
     loaded = recipe_of(recipe, set_)
-    path = out or Path("runs") / loaded.name
+    path = out or run_folder(recipe, loaded)
     with open_run(path, loaded, update=update, retry_failed=retry_failed) as opened:
         say(f"{loaded.method}: {loaded.name} in {path}")
         method = plugins.load("methods", loaded.method, "method")
@@ -52,6 +54,7 @@ def run(
         _need_results(found, method, loaded.method)
         opened.note(stopped=None)
         found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
+        found["training"] = Sources(path).trainings([arm["name"] for arm in found["arms"]])
         opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         write_report(path)
     typer.echo(table(found))
@@ -67,6 +70,11 @@ def _need_results(found: Any, method: Any, file: str) -> None:
         what = f"`distill` returned no results: {', '.join(sorted(lacks))} are missing"
         do = "return what `Session.results` gives, as methods/debate_reflect.py does"
         raise RecipeError(what, plugins.place_of(method.distill, file), do)
+
+
+def run_folder(recipe: Path, loaded: Recipe) -> Path:
+    """Where a recipe's run lies: in the folder that was given for the recipe, else in runs/NAME."""
+    return recipe if (recipe / "recipe.yaml").is_file() else Path("runs") / loaded.name
 
 
 def _say_missing(stopped: dict[str, Any], currency: str, path: Path) -> None:
@@ -108,7 +116,7 @@ def plan(
     loaded = recipe_of(recipe, set_)
     method = plugins.load("methods", loaded.method, "method")
     if pilot:
-        from_ = out or Path("runs") / loaded.name
+        from_ = out or run_folder(recipe, loaded)
         plugins.need_function(method, "pilot", "async def pilot(recipe, run, questions)", loaded.method)
         _pilot(loaded, method, pilot, from_)
     planned = method.plan(loaded, measured_run(from_) if from_ else None)
@@ -220,7 +228,8 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     ]
     heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
     currency = str(sources.recipe.get("currency", "money"))
-    print_table(("stage", "agent", *heads, currency, "seconds"), rows)
+    spare = ("of it cached", "hits", "failures", "seconds")
+    print_table(("stage", "agent", *heads, currency, "seconds"), rows, spare)
     cut = cut_off(sources.under_way(), sources.recipe)
     if cut["calls"]:
         say(
@@ -246,7 +255,8 @@ def doctor(
     from vivavoce.progress import say
 
     found = []
-    for finding in examine(recipe_of(recipe, set_), out, offline):
+    loaded = recipe_of(recipe, set_)
+    for finding in examine(loaded, out or run_folder(recipe, loaded), offline):
         found.append(finding)
         if not as_json:
             typer.echo(

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 # Plain help: the decorated one takes longer to import than everything else together.
 PLAIN: Any = {"no_args_is_help": True, "rich_markup_mode": None}
 
-RecipePath = Annotated[Path, typer.Argument(help="Recipe file, or the name of one that `viva list recipes` shows.")]
+RecipePath = Annotated[
+    Path, typer.Argument(help="Recipe file, the name of one that `viva list recipes` shows, or a run's folder.")
+]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set dpo.beta=0.2")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -39,6 +41,13 @@ def task_of(named: str) -> Task:
     return open_task(spec.name, spec.options)
 
 
+def recipe_of_run(path: Path) -> Recipe | None:
+    """The recipe of the run in a folder; None if there is none, as of a file."""
+    from vivavoce.config import load_recipe
+
+    return load_recipe(path / "recipe.yaml") if (path / "recipe.yaml").is_file() else None
+
+
 def graphs_in(path: Path) -> Path:
     """The file of graphs: of a run, those of its training questions. Raises DataError where there is none."""
     file = path / "graphs" / "train.jsonl" if path.is_dir() else path
@@ -47,4 +56,14 @@ def graphs_in(path: Path) -> Path:
     return file
 
 
-__all__ = ["PLAIN", "AsJson", "Overrides", "RecipePath", "RunPath", "graphs_in", "recipe_of", "task_of"]
+__all__ = [
+    "PLAIN",
+    "AsJson",
+    "Overrides",
+    "RecipePath",
+    "RunPath",
+    "graphs_in",
+    "recipe_of",
+    "recipe_of_run",
+    "task_of",
+]

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vivavoce.debate.plan import Span
 
 
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """A table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], spare: Sequence[str] = ()) -> None:
+    """A table on standard output, no wider than the terminal.
 
-    shown = Table(*head)
-    for row in rows:
-        shown.add_row(*row)
+    Numbers are never broken: where they do not fit, columns of ``spare`` are left out, the first ones first, and named
+    below the table.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
+
     # A terminal has the width that it has; what goes into a file need not be squeezed.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(shown)
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console, out = Console(file=sys.stdout, width=None if known else 160), list[str]()
+    table, unbound = _table(head, rows, out), console.options.update(max_width=10_000)
+    while spare and Measurement.get(console, unbound, table).maximum > console.width:
+        out, spare = [*out, spare[0]], spare[1:]
+        table = _table(head, rows, out)
+    console.print(table)
+    if out:
+        console.print(f"not shown at this width: {', '.join(out)}")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], out: Sequence[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    kept = [i for i, name in enumerate(head) if name not in out]
+    for i in kept:
+        number = bool(rows) and all(_NUMBER.fullmatch(row[i]) for row in rows)
+        shown.add_column(head[i], justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(row[i]) for i in kept))
+    return shown
+
+
+_NUMBER = re.compile(r"[\d,.\s–-]*[kM]?")
 
 
 def spanned(span: Span, kind: str) -> str:

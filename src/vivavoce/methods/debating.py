@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from vivavoce.config import Examination, Recipe
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
+from vivavoce.debate.context import Counter
+from vivavoce.debate.prompting import PromptSet
 from vivavoce.debate.rules import DebateRules
 from vivavoce.debate.speaking import Member
 from vivavoce.debate.votes import VoteBy, vote
@@ -18,6 +20,7 @@ from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.session import Session
 from vivavoce.records import Node, Problem, node, seed_of
+from vivavoce.tasks import Task
 
 
 def test_rules(rules: DebateRules, test: Examination) -> DebateRules:
@@ -52,13 +55,32 @@ def committee(recipe: Recipe) -> list[Arm]:
     return [*teachers, *(Arm(name, "committee", name) for name in DRAFTS), Arm(DEBATED, "debate", DEBATED)]
 
 
+def read_in_debate(recipe: Recipe, rules: DebateRules) -> tuple[str, ...]:
+    """Those whose answers are read in a debate by ``rules``."""
+    return (*(t.name for t in recipe.teachers), *((recipe.student.name,) if rules.student == "always" else ()))
+
+
+def later_name(student: str) -> str:
+    """Under which name the answers stand in graphs that a student gave after SFT."""
+    return f"{student} after SFT"
+
+
+def grower(
+    recipe: Recipe, debate: DebateRules, rules: TreeRules, prompts: PromptSet, task: Task, count: Counter
+) -> Grower:
+    """What preference trees are grown with from a debate of ``recipe``; ``count`` counts the student's tokens."""
+    student = recipe.student.name
+    own, seen = (student, later_name(student)), read_in_debate(recipe, debate)
+    return Grower(rules, debate, prompts, task, student, seen, own, count, recipe.seed)
+
+
 class DebateSession(Session[DebateRules]):
     """A session whose committee debates. Opened and closed as :class:`Session` is."""
 
     @property
     def speakers(self) -> tuple[str, ...]:
         """Those whose answers are read in the debate."""
-        return (*self.teachers, *((self.student,) if self.rules.student == "always" else ()))
+        return read_in_debate(self.recipe, self.rules)
 
     async def debate(self, problems: Sequence[Problem]) -> Stored:
         """Debate the training questions, by the recipe's rules."""
@@ -81,21 +103,11 @@ class DebateSession(Session[DebateRules]):
 
     def grower(self, rules: TreeRules) -> Grower:
         """What preference trees are grown with."""
-        return Grower(
-            rules,
-            self.rules,
-            self.prompts,
-            self.task,
-            self.student,
-            self.speakers,
-            (self.student, self._later_name),
-            self._count,
-            self.recipe.seed,
-        )
+        return grower(self.recipe, self.rules, rules, self.prompts, self.task, self._count)
 
     @property
     def _later_name(self) -> str:
-        return f"{self.student} after SFT"
+        return later_name(self.student)
 
     async def attempt(
         self, graphs: Sequence[Graph], students: Trained, seed: int, samples: int, temperature: float

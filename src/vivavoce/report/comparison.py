@@ -237,7 +237,20 @@ def table(results: Results) -> str:
             _arms(other, several, ()),
             *([_tests(tests)] if (tests := paired_tests(other)) else []),
         ]
+    if lines := left_out(results):
+        parts.append(Text("\n" + "\n".join(lines)))
     return _render(parts)
+
+
+def left_out(results: Results) -> list[str]:
+    """A line for each training that left rows out, for they were longer than it takes."""
+    return [
+        f"{clean(arm)}, seed {one['seed']}: {one['rows_dropped']:,} of {one['rows_used'] + one['rows_dropped']:,} rows "
+        "were longer than max_length and were left out of training"
+        for arm, seeds in results.get("training", {}).items()
+        for one in seeds
+        if one["rows_dropped"]
+    ]
 
 
 def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:

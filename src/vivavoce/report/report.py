@@ -68,6 +68,7 @@ def view(sources: Sources) -> dict[str, Any]:
         "seeds": sources.recipe.get("seeds", []),
         "compared": _compared(sources),
         "panels": panels(sources.curves()),
+        "left_out": comparison.left_out(sources.results or {}),
         "wide": WIDE,
         "high": HIGH,
         "debated": {stage: d for stage, d in debated.items() if d.graphs},

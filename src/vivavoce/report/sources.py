@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,9 +86,10 @@ class Sources:
         except (DataError, RunConflict):
             return []
 
-    def curves(self) -> list[Curve]:
-        """The loss curves, in the order in which the comparison names the arms, then by name."""
-        arms = [arm["name"] for arm in self.results["arms"]] if self.results else []
+    def curves(self, arms: Sequence[str] | None = None) -> list[Curve]:
+        """The loss curves, in the order of ``arms`` (None: that of the comparison), then by name."""
+        if arms is None:
+            arms = [arm["name"] for arm in self.results["arms"]] if self.results else []
         by_folder = {file_name(name): name for name in arms}
         found = []
         for file in sorted((self.path / "checkpoints").glob("*/loss.jsonl")):
@@ -99,6 +100,15 @@ class Sources:
             found.append(Curve(arm, seed, read_curve(file), result))
         order = {arm: i for i, arm in enumerate(arms)}
         return sorted(found, key=lambda c: (order.get(c.arm, len(arms)), c.arm, int(c.seed or 0)))
+
+    def trainings(self, arms: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+        """What became of the rows of each training of these arms: by arm, its seeds with rows used and left out."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for curve in self.curves(list(arms)):
+            if curve.result is not None and curve.arm.partition(".")[0] in {arm.partition(".")[0] for arm in arms}:
+                kept = {key: curve.result[key] for key in ("steps", "rows_used", "rows_dropped")}
+                found.setdefault(curve.arm, []).append({"seed": int(curve.seed or 0), **kept})
+        return found
 
     def _json(self, name: str | Path) -> Any:
         file = self.path / name

@@ -1,0 +1,50 @@
+"""Trees of a run that is over, grown again by the run's own rules, or by others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vivavoce.config import Recipe, checked_overrides
+from vivavoce.data.rules import TreeRules
+from vivavoce.data.trees import Grower
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rules import DebateRules
+from vivavoce.errors import DataError
+from vivavoce.methods.debating import grower
+from vivavoce.tasks import Task, open_task
+
+
+def run_grower(recipe: Recipe, run: Path, task: Task | None, prompts: str, student: str, set_: list[str]) -> Grower:
+    """What the run in ``run`` grew its trees with, but for what is given: a task, prompts, the student's name, and
+    keys of `trees:`.
+
+    Raises DataError if the run's method grows no trees from a debate.
+    """
+    debate, rules = recipe.rules, getattr(recipe, "trees", None)
+    if not isinstance(debate, DebateRules) or not isinstance(rules, TreeRules):
+        what = f"a run of {recipe.method} grows no trees"
+        raise DataError(what, str(run), "give a run of debate_reflect, or a file of its graphs with --task")
+    if prompts:
+        debate = debate.model_copy(update={"prompts": prompts})
+    asked = task or open_task(recipe.task.name, recipe.task.options)
+
+    def count(text: str) -> int:
+        return len(_tokenizer(recipe.student.options["model"])(text, add_special_tokens=False)["input_ids"])
+
+    how = grower(recipe, debate, checked_overrides(TreeRules, set_, rules), prompt_set(debate.prompts), asked, count)
+    return replace(how, student=student, own=(student,)) if student else how
+
+
+@cache
+def _tokenizer(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    from vivavoce.agents.weights import folder
+
+    return AutoTokenizer.from_pretrained(folder(model))
+
+
+__all__ = ["run_grower"]
