@@ -13,10 +13,9 @@ from pathlib import Path
 from vivavoce.agents import open_agent
 from vivavoce.config import load_recipe
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem
 from vivavoce.report import write_report
 from vivavoce.run import Run, open_run
@@ -28,9 +27,9 @@ async def hold(run: Run) -> None:
     agents = [open_agent(spec.name, spec.backend, spec.options) for spec in recipe.teachers]
     members = tuple(Member(a, "teacher", s.sampling()) for a, s in zip(agents, recipe.teachers, strict=True))
     task = open_task(recipe.task.name, recipe.task.options)
-    rules = DebateRules(max_rounds=2, ask_confidence=False)
-    committee = Committee(members, rules, prompt_set("general"), task, run.journal)
-    graphs = await debate_all([Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(4)], committee)
+    rules = debate_reflect.Options(max_rounds=2, ask_confidence=False)
+    setting = Setting(debate_reflect.run, members, rules, prompt_set("general"), task, run.journal)
+    graphs = await hold_all([Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(4)], setting)
     run.keep(run.path / "graphs" / "train.jsonl", "test", graphs.write)
     try:
         await agents[0].reply([{"role": "user", "content": "crash"}], recipe.teachers[0].sampling(), 0)

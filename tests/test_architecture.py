@@ -23,6 +23,7 @@ ROOMS = [
     "environments",
     "tasks",
     "debate",
+    "protocols",
     "data",
     "config",
     "run",

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from vivavoce.config import check_recipe
-from vivavoce.debate.rules import DebateRules
+from vivavoce.protocols import debate_reflect
 
 PAGE = Path(__file__).parent.parent / "docs" / "money.md"
 
@@ -23,5 +23,5 @@ def test_the_recipes_of_the_page_are_recipes() -> None:
     assert recipe.teachers[0].price is not None
     assert recipe.teachers[0].budget.money == 10
     assert recipe.budget.question.calls == 40
-    assert isinstance(recipe.rules, DebateRules)
+    assert isinstance(recipe.rules, debate_reflect.Options)
     assert recipe.rules.later_rounds == "if_drafts_disagree"

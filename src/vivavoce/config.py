@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from vivavoce import plugins
 from vivavoce.agents.budget import Budget, Caps, Ledger, Price
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Rules
+from vivavoce.debate.wording import Talk
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
+from vivavoce.protocols import open_protocol
 from vivavoce.records import Sampling
 
 M = TypeVar("M", bound=BaseModel)
+_SECTIONS = ("debate", "review")
+"""Sections of a recipe that hold a protocol's options."""
 _OURS = ("hf_local", "scripted")
 """Backends that nobody sends a bill for."""
 
@@ -131,9 +133,9 @@ class Recipe(BaseModel):
     budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
 
     @property
-    def rules(self) -> Rules:
-        """The rules by which students are asked; a method has its own."""
-        return DebateRules()
+    def rules(self) -> Talk:
+        """The options of the protocol by which the committee talks; a method names the section that holds them."""
+        return Talk()
 
     @property
     def compared(self) -> list[str]:
@@ -295,12 +297,25 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     if not issubclass(model, Recipe):
         do = "write `from vivavoce.config import Recipe` and `class Options(Recipe)`"
         raise RecipeError("`Options` of a method is no Recipe", str(values["method"]), do)
+    model = _with_protocols(model, values, where)
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:
         raise _mistakes(_placed(e), model, where) from None
     _check_options(recipe, where)
     return recipe
+
+
+def _with_protocols(model: type[Recipe], values: dict[str, Any], where: _Lines) -> type[Recipe]:
+    """The model of a recipe in which each section that names a protocol has that protocol's own keys."""
+    for section in _SECTIONS:
+        given = values.get(section)
+        if section in model.model_fields and isinstance(given, dict) and given.get("protocol"):
+            name = str(given["protocol"])
+            options = open_protocol(name, where((section, "protocol"))).Options
+            if options is not model.model_fields[section].annotation:
+                model = create_model(model.__name__, __base__=model, **{section: (options, ...)})  # type: ignore[call-overload]
+    return model
 
 
 def _placed(error: ValidationError, below: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:

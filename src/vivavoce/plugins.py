@@ -1,4 +1,4 @@
-"""A choice is a file: tasks, backends and methods are modules found by name in their room, or by a path.
+"""A choice is a file: tasks, backends, protocols and methods are modules found by name in their room, or by a path.
 
 No registry and no decorator: ``tasks/foo.py`` is the task ``foo``, and ``"exam/mine.py"`` works the same. Each module
 brings ``Options``, a pydantic model of the keys that it takes, so that plugins are checked like what is built in.
@@ -23,21 +23,22 @@ from vivavoce.errors import RecipeError, UserError
 from vivavoce.records import digest
 
 M = TypeVar("M", bound=BaseModel)
-_MAKER = {"agents": "agent", "tasks": "task", "methods": "distill"}
+_MAKER = {"agents": "agent", "tasks": "task", "methods": "distill", "protocols": "run"}
 """Room to the function that its modules define."""
 _NEEDED = {
     "agents": {"agent": "def agent(name, options)"},
     "tasks": {"task": "def task(options)"},
     "methods": {"distill": "async def distill(recipe, run)", "plan": "def plan(recipe, measured=None)"},
+    "protocols": {"run": "async def run(question, table)"},
 }
 """What a user's file has to define, as it is called; for what else a method may have, see its modules."""
-_OPTIONS = {"agents": "BaseModel", "tasks": "BaseModel", "methods": "Recipe"}
+_OPTIONS = {"agents": "BaseModel", "tasks": "BaseModel", "methods": "Recipe", "protocols": "Discussion"}
 _OWN = "vivavoce_file_"
 """How the modules begin that are files of the user's."""
 
 
 def names(room: str) -> list[str]:
-    """What comes with vivavoce in ``agents``, ``tasks`` or ``methods``: files that define the room's function."""
+    """What comes with vivavoce in a room: files that define the room's function."""
     define = re.compile(rf"^(async )?def {_MAKER[room]}\(", re.MULTILINE)
     files = (Path(__file__).parent / room).glob("*.py")
     return sorted(f.stem for f in files if define.search(f.read_text("utf-8")))
@@ -176,6 +177,12 @@ def own_error(error: BaseException) -> RecipeError | None:
     line = own_line(error)
     do = "correct it there; `viva --traceback …` shows how it was called"
     return RecipeError(_said(error), line, do) if line else None
+
+
+def fingerprint(module: ModuleType) -> str:
+    """What a stage depends on that is made by a module: its name, and of a user's own file the content."""
+    ours = module.__name__.startswith("vivavoce.")
+    return module.__name__ if ours or not module.__file__ else digest(Path(module.__file__).read_text("utf-8"))
 
 
 def check(options: type[M], values: Mapping[str, Any], where: str) -> M:

@@ -14,8 +14,11 @@ from typing import Any, Literal, TypeVar
 
 from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
-NodeKind = Literal["answer", "critique", "reflection", "rationale", "review", "verdict", "action", "observation"]
-Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "error"]
+Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "error", "over_budget"]
+"""What became of a call. ``error``: it failed for good. ``over_budget``: it was not made, because the cap of its
+question left no room. The others say how the text could be read."""
+GOLD = "gold"
+"""In place of a node's id: the right answer, where a prompt prints it."""
 T = TypeVar("T")
 
 
@@ -123,15 +126,73 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """One thing that was said. Made by :func:`node`, which derives ``id`` from the content.
+class Quote:
+    """A part of a prompt that repeats a node, or the right answer (``node`` is then :data:`GOLD`)."""
 
-    ``parents`` are the nodes that its prompt showed; ``target`` is the answer that a critique, reflection or review
-    is about. ``call`` is the journal key of the model call that produced it. Nothing is keyed by provider.
+    node: str
+    text: str
+    """As the prompt prints it: the node's text, or what a context budget left of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The messages that an agent was asked with, part by part. Made by :func:`prompt`.
+
+    The parts of a message, joined, are its content; a part is either text of the template and the question, or a
+    :class:`Quote`. ``template`` and ``reads`` say how it was made: which template, offered which nodes (a reader is
+    shown those of them that the protocol's options let it hear).
     """
 
     id: str
-    kind: NodeKind
+    template: str
+    reads: tuple[str, ...]
+    messages: tuple[tuple[str, tuple[str | Quote, ...]], ...]
+    """``(role, parts)`` of each message."""
+
+    @property
+    def chat(self) -> list[Message]:
+        """The messages as an agent reads them."""
+        return [
+            {"role": role, "content": "".join(p if isinstance(p, str) else p.text for p in parts)}
+            for role, parts in self.messages
+        ]
+
+    @property
+    def quotes(self) -> tuple[str, ...]:
+        """Ids of the nodes whose text the prompt prints, in order of first print."""
+        shown = (p.node for _, parts in self.messages for p in parts if isinstance(p, Quote) and p.node != GOLD)
+        return tuple(dict.fromkeys(shown))
+
+    @property
+    def shows_gold(self) -> bool:
+        """Whether the right answer itself is printed."""
+        return any(isinstance(p, Quote) and p.node == GOLD for _, parts in self.messages for p in parts)
+
+
+def prompt(template: str, reads: tuple[str, ...], messages: tuple[tuple[str, tuple[str | Quote, ...]], ...]) -> Prompt:
+    """A prompt with its content hash: equal prompts are stored once."""
+    found = hashlib.sha256("\0".join((template, *reads)).encode())
+    for role, parts in messages:
+        found.update(f"\0\0{role}".encode())
+        for p in parts:  # lengths keep the parts apart; canonical JSON would take ten times as long
+            node, text = ("", p) if isinstance(p, str) else (p.node, p.text)
+            found.update(f"\0{node}\0{len(text)}\0{text}".encode())
+    return Prompt(found.hexdigest()[:16], template, reads, messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One thing that was said. Made by :func:`node`, which derives ``id`` from the content.
+
+    ``parents`` are exactly the nodes whose text stands in its prompt. ``target`` is the answer that a critique,
+    reflection or review is about. ``prompt`` names the prompt in the graph (:meth:`vivavoce.graph.Graph.asked`), and
+    ``call`` is the journal key of the model call that produced the text. Nothing is keyed by provider.
+    """
+
+    id: str
+    kind: str
+    """``answer``, ``critique``, ``reflection``, ``rationale``, ``review``, ``action``, ``observation``, or a kind of a
+    protocol's own."""
     problem: str
     agent: str
     round: int
@@ -148,13 +209,20 @@ class Node:
     """Read from the model's own log-probabilities, 0 to 1; None where the backend gives none."""
     score: float | None = None
     saw_gold: bool = False
+    """Whether the prompt printed the right answer, or a text whose author saw it."""
     call: str | None = None
     usage: Usage = Usage()
     error: str | None = None
+    prompt: str | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether there is no text, because the call failed for good or was not made."""
+        return self.status in ("error", "over_budget")
 
 
 def node(
-    kind: NodeKind,
+    kind: str,
     problem: str,
     agent: str,
     round: int,
@@ -316,13 +384,15 @@ def seed_of(*parts: str | int) -> int:
 
 
 __all__ = [
+    "GOLD",
     "Completion",
     "Example",
     "Grade",
     "Message",
     "Node",
-    "NodeKind",
     "Problem",
+    "Prompt",
+    "Quote",
     "Reply",
     "Sampling",
     "State",
@@ -338,6 +408,7 @@ __all__ = [
     "digest",
     "from_json",
     "node",
+    "prompt",
     "seed_of",
     "storable",
     "to_json",

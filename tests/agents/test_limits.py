@@ -15,10 +15,9 @@ from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.limits import Limits, limits_of
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Message, Problem, Reply, Sampling
 from vivavoce.tasks import open_task
 
@@ -256,15 +255,17 @@ def test_a_dead_endpoint_fails_at_once_and_is_tried_now_and_then_until_it_answer
 
 
 def test_a_teacher_that_falls_silent_does_not_keep_the_others_waiting(tmp_path: Path) -> None:
-    rules = DebateRules(max_rounds=2, stop="cap_only", reflect=False, feedback_from="none")
+    rules = debate_reflect.Options(max_rounds=2, stop="cap_only", reflect=False, feedback_from="none")
     problems = [Problem(f"q{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(60)]
 
     async def run(good: FaultyServer, dead: FaultyServer) -> None:
         agents = [agent_at(good, "ada"), agent_at(dead, "bob", give_up_s=0.5, max_concurrency=8)]
         members = tuple(Member(agent, "teacher", Sampling()) for agent in agents)
         with Journal(tmp_path / "journal.sqlite") as journal:
-            committee = Committee(members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
-            graphs = await asyncio.wait_for(debate_all(problems, committee, in_flight=16), 60)
+            setting = Setting(
+                debate_reflect.run, members, rules, prompt_set("general"), open_task("gsm8k", {}), journal
+            )
+            graphs = await asyncio.wait_for(hold_all(problems, setting, in_flight=16), 60)
         for agent in agents:
             await agent.aclose()
         assert all(len(g.answers(None, ["ada"])) == 2 for g in graphs)

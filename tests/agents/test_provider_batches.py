@@ -23,10 +23,9 @@ from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.provider_batches import UNREAD
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError, AgentUnusable, RecipeError
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling, Usage
 from vivavoce.tasks import open_task
 
@@ -414,8 +413,15 @@ def test_a_debate_of_many_questions_is_one_batch_for_each_teacher_and_step(serve
     problems = [Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(30)]
 
     async def hold(journal: Journal) -> int:
-        committee = Committee(members, DebateRules(max_rounds=2, stop="cap_only"), prompt_set("general"), task, journal)
-        graphs = await debate_all(problems, committee)
+        setting = Setting(
+            debate_reflect.run,
+            members,
+            debate_reflect.Options(max_rounds=2, stop="cap_only"),
+            prompt_set("general"),
+            task,
+            journal,
+        )
+        graphs = await hold_all(problems, setting)
         for member in members:
             await member.agent.aclose()
         return sum(len(graph.nodes) for graph in graphs)

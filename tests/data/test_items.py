@@ -7,12 +7,13 @@ import pytest
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import Items, Lessons, chosen, feedback_rows, only, rationale_rows, replayed, solved
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.review import ReviewRules
+from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
+from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Example, Problem, node
 from vivavoce.tasks import open_task
 
-LESSONS = Lessons(ReviewRules(per_question="all"), prompt_set("general"), open_task("gsm8k", {}), "pupil")
+LESSONS = Lessons(Wording(Options(per_question="all"), prompt_set("general"), open_task("gsm8k", {})), "pupil")
 
 
 def exam(i: int, said: str | None) -> Graph:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from vivavoce.data.states import Debated, Supervised, Supervision, states, winner
+from vivavoce.data.states import Supervised, Supervision, states, winner
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rules import StateRules
+from vivavoce.debate.wording import Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
+from vivavoce.protocols.state_debate import Options
 from vivavoce.records import Node, Problem, State, node
 from vivavoce.tasks import open_task
 
@@ -44,12 +45,11 @@ def debate(problem: str, confidences: list[dict[str, float | None]]) -> Graph:
 TWO: list[dict[str, float | None]] = [{"a": 0.2, "b": 0.9, "c": 0.5}, {"a": 0.9, "b": 0.8, "c": 0.1}]
 
 
-def made(**rules: Any) -> Debated:
-    return Debated(StateRules.model_validate(rules), PROMPTS, TASK, SPEAKERS, seed=0)
+WORDING = Wording(Options(), PROMPTS, TASK)
 
 
 def view(graphs: list[Graph], scorers: tuple[str, ...] = SPEAKERS, **how: Any) -> tuple[list[State], Supervised]:
-    return states(graphs, Supervision.model_validate(how), scorers, made())
+    return states(graphs, Supervision.model_validate(how), scorers, WORDING, 0)
 
 
 def texts(state: State) -> list[str]:
@@ -181,9 +181,9 @@ def test_rounds_that_were_not_debated_cannot_be_shown() -> None:
 
 def test_recorded_answers_are_taught_without_talk_to_the_committee() -> None:
     g = debate("q", TWO)
-    (plain,), _ = states([g], Supervision(), SPEAKERS, made())
+    (plain,), _ = states([g], Supervision(), SPEAKERS, WORDING, 0)
     assert plain.recorded == ()
-    (rich,), _ = states([g], Supervision(), SPEAKERS, made(), partial(winner, task=TASK))
+    (rich,), _ = states([g], Supervision(), SPEAKERS, WORDING, 0, partial(winner, task=TASK))
     assert len(rich.recorded) == 1
     assert "Confidence" not in rich.recorded[0].text
     assert rich.recorded[0].source in g.by_id

@@ -12,16 +12,17 @@ from vivavoce.data.export import preference_rows, sft_rows
 from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import Grower, pairs, preference_trees
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.wording import Wording
 from vivavoce.errors import DataError
 from vivavoce.graph import Graph
+from vivavoce.protocols.debate_reflect import Options
 from vivavoce.records import Node, Problem, Tree, node
 from vivavoce.schoolhouse import world
 from vivavoce.tasks import open_task
 
 SUM = Problem("sum", "What is 2 + 2?", "4")
 TASK = open_task("gsm8k", {})
-RULES = DebateRules()
+WORDING = Wording(Options(), prompt_set("general"), TASK)
 
 
 def said(agent: str, answer: int | None, round: int = 0, note: str = "", **rest: Any) -> Node:
@@ -41,21 +42,21 @@ def said(agent: str, answer: int | None, round: int = 0, note: str = "", **rest:
 
 
 def graph(*nodes: Node) -> Graph:
-    return Graph(SUM, nodes)
+    """A debate in which every answer read those of the round before, with what was said about them."""
+    prompts, asked = {}, list[Node]()
+    for n in nodes:
+        if n.kind == "answer":
+            read = [m for m in nodes if m.round == n.round - 1]
+            made = WORDING.made("debate" if n.round else "answer", SUM, n.agent, read)
+            prompts[made.id] = made
+            n = replace(n, prompt=made.id, call="c")
+        asked.append(n)
+    return Graph(SUM, tuple(asked), prompts=prompts)
 
 
-def grow(g: Graph, count: int = 1, debate: DebateRules = RULES, **rules: object) -> list[Tree]:
-    grower = Grower(
-        TreeRules.model_validate(rules),
-        debate,
-        prompt_set(debate.prompts),
-        TASK,
-        "student",
-        ("a", "b", "c", "student"),
-        ("student",),
-        lambda text: len(text.split()) * count,
-    )
-    return list(preference_trees([g], grower))
+def grow(g: Graph, count: int = 1, options: Options = WORDING.options, **rules: object) -> list[Tree]:  # type: ignore[assignment]
+    wording = replace(WORDING, options=options, count=lambda text: len(text.split()) * count)
+    return list(preference_trees([g], Grower(TreeRules.model_validate(rules), wording, "student", ("student",))))
 
 
 @pytest.mark.parametrize("right", range(5))
@@ -82,7 +83,7 @@ def test_an_answer_that_cannot_be_parsed_is_rejected_only_on_request() -> None:
 def test_every_row_names_the_nodes_that_it_came_from() -> None:
     g = graph(said("a", 4), said("b", 5), said("a", 4, 1), said("b", 4, 1, note=" too"))
     known = set(g.by_id)
-    rows = examples([g], ExampleRules(), ["a", "b"], RULES, prompt_set("general"), TASK)
+    rows = examples([g], ExampleRules(), ["a", "b"], WORDING)
     assert len(rows) == 2, "a said the same twice: one row, two sources"
     assert sorted(len(r.source) for r in rows) == [1, 2]
     assert all(set(r.source) <= known for r in rows)
@@ -91,7 +92,7 @@ def test_every_row_names_the_nodes_that_it_came_from() -> None:
 
 def test_supervised_rows_hold_no_shared_information_and_no_wrong_answer() -> None:
     g = graph(said("a", 4), said("b", 5), said("b", 4, 1, note=" convinced by a"))
-    rows = examples([g], ExampleRules(), ["a", "b", "student"], RULES, prompt_set("general"), TASK)
+    rows = examples([g], ExampleRules(), ["a", "b", "student"], WORDING)
     assert {r.completion for r in rows} == {"I am a.\nFinal answer: 4", "I am b convinced by a.\nFinal answer: 4"}
     assert all("experts" not in r.prompt[-1]["content"] for r in rows)
 
@@ -99,14 +100,9 @@ def test_supervised_rows_hold_no_shared_information_and_no_wrong_answer() -> Non
 def test_the_winner_of_a_vote_is_taken_though_gold_says_otherwise() -> None:
     g = graph(said("a", 5), said("b", 5), said("c", 4))
     take = ExampleRules(take="winner", vote="majority")
-    (row,) = examples([g], take, ["a", "b", "c"], RULES, prompt_set("general"), TASK)
+    (row,) = examples([g], take, ["a", "b", "c"], WORDING)
     assert row.completion.endswith("5")
-    assert (
-        examples(
-            [g], take.model_copy(update={"take": "right_winner"}), ["a", "b", "c"], RULES, prompt_set("general"), TASK
-        )
-        == []
-    )
+    assert examples([g], take.model_copy(update={"take": "right_winner"}), ["a", "b", "c"], WORDING) == []
 
 
 def test_pairing_rules_filter_the_cross_product() -> None:
@@ -193,13 +189,9 @@ def test_checked_step_trees_reject_the_first_wrong_step_of_the_student_alone() -
     )
     grower = Grower(
         TreeRules(branch="step", pairing="student_rejected_only"),
-        replace_prompts("schoolhouse"),
-        prompt_set("schoolhouse"),
-        task,
+        Wording(Options(prompts="schoolhouse"), prompt_set("schoolhouse"), task, len),
         "student",
-        ("a", "b"),
         ("student",),
-        len,
     )
     (tree,) = preference_trees([g], grower)
     steps = task.steps(chain(problem.question))
@@ -209,17 +201,13 @@ def test_checked_step_trees_reject_the_first_wrong_step_of_the_student_alone() -
     assert not tree.complete
 
 
-def replace_prompts(name: str) -> DebateRules:
-    return RULES.model_copy(update={"prompts": name})
-
-
 def test_exports_are_conversational_rows_one_for_each_pair() -> None:
     g = graph(said("a", 4), said("b", 4), said("c", 5), said("student", 6))
     rows = list(preference_rows(grow(g)))
     assert len(rows) == 4
     assert rows[0]["prompt"][-1]["role"] == "user"
     assert rows[0]["chosen"] == [{"role": "assistant", "content": "I am a.\nFinal answer: 4"}]
-    supervised = examples([g], ExampleRules(), ["a"], RULES, prompt_set("general"), TASK)
+    supervised = examples([g], ExampleRules(), ["a"], WORDING)
     assert [m["role"] for m in next(sft_rows(supervised))["messages"]] == ["user", "assistant"]
     later = replace(grow(g)[0], prefix="shared ")
     assert next(preference_rows([later]))["chosen"][0]["content"] == "shared I am a.\nFinal answer: 4"

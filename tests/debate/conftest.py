@@ -12,10 +12,10 @@ from tests.debate.scripts import SUM, Script
 from vivavoce.agents.journal import Call, Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting
+from vivavoce.debate.table import hold as hold_one
 from vivavoce.graph import Graph
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import open_task
 
@@ -42,9 +42,10 @@ def hold(tmp_path: Path, calls: list[Call]) -> Debate:
         members = [Member(Scripted(n, s), "teacher", Sampling()) for n, s in teachers.items()]
         if pupil is not None:
             members.append(Member(Scripted("student", pupil), "student", Sampling(), samples))
-        checked = DebateRules.model_validate(rules)
+        checked = debate_reflect.Options.model_validate(rules)
         with Journal(tmp_path / f"journal-{len(calls)}.sqlite") as journal:
-            committee = Committee(
+            setting = Setting(
+                debate_reflect.run,
                 tuple(members),
                 checked,
                 prompt_set(checked.prompts),
@@ -52,7 +53,7 @@ def hold(tmp_path: Path, calls: list[Call]) -> Debate:
                 journal,
                 count=lambda text: len(text.split()),
             )
-            graph = asyncio.run(debate(problem, committee))
+            graph = asyncio.run(hold_one(problem, setting))
             calls.extend(journal)
         graph.check()
         return graph

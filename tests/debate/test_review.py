@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,12 @@ from vivavoce.agents.scripted import Scripted
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, only, rationale_rows
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.review import ROLES, Panel, ReviewRules, review_all, reviewers_of
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.reviewers import reviewers_of
+from vivavoce.debate.table import Member, Setting, Table, hold_all
+from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
+from vivavoce.protocols import peer_review
+from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Message, Problem, Sampling
 from vivavoce.tasks import open_task
 
@@ -42,12 +46,10 @@ def member(name: str, script: Script, role: str = "teacher", samples: int = 1) -
     return Member(Scripted(name, script), role, Sampling(), samples)  # type: ignore[arg-type]
 
 
-def panel(teachers: dict[str, Script], journal: Journal, student: Script, samples: int, **rules: object) -> Panel:
-    made = ReviewRules.model_validate(rules)
-    sat = {n: member(n, s) for n, s in teachers.items()}
-    authors, commenters, reviewers = (tuple(sat[n] for n in made.named(role, list(sat))) for role in ROLES)
-    exam = member("student", student, "student", samples)
-    return Panel(exam, authors, commenters, reviewers, made, prompt_set("general"), TASK, journal)
+def sitting(teachers: dict[str, Script], journal: Journal, student: Script, samples: int, **rules: object) -> Setting:
+    members = (member("student", student, "student", samples), *(member(n, s) for n, s in teachers.items()))
+    options = Options.model_validate(rules)
+    return Setting(peer_review.run, members, options, prompt_set("general"), TASK, journal)
 
 
 @pytest.fixture
@@ -56,8 +58,8 @@ def hold(tmp_path: Path):
 
     def hold(teachers: dict[str, Script], student: Script | None = None, samples: int = 1, **rules: object) -> Graph:
         with Journal(tmp_path / "journal.sqlite") as journal:
-            sat = panel(teachers, journal, student or saying(7), samples, **rules)
-            (graph,) = asyncio.run(review_all([SUM], sat))
+            sat = sitting(teachers, journal, student or saying(7), samples, **rules)
+            (graph,) = asyncio.run(hold_all([SUM], sat))
         graph.check()
         return graph
 
@@ -107,6 +109,7 @@ def test_a_wrong_rationale_is_not_sent_to_reviewers_where_the_answer_is_checked_
 
 def test_an_unreadable_score_is_asked_for_again_and_then_stays_unread(hold) -> None:
     graph = hold({"a": saying(score="4 out of 5"), "b": saying(score="[4]")}, retries=2)
+    assert [n.sample for n in graph.nodes if n.kind == "review" and n.agent == "a"] == [0, 1, 2], "every try is kept"
     by = {n.agent: n for n in graph.nodes if n.kind == "review"}
     assert (by["a"].score, by["a"].status, by["a"].sample) == (None, "no_answer", 2)
     assert (by["b"].score, by["b"].status, by["b"].sample) == (4, "ok", 0)
@@ -129,9 +132,9 @@ def test_a_student_that_fails_is_no_mistake(hold) -> None:
 def test_random_reviewers_are_never_the_author_and_have_equal_load(n: int, k: int, seed: int) -> None:
     names = [f"t{i}" for i in range(n)]
     sat = tuple(member(x, saying()) for x in names)
-    rules = ReviewRules(reviewers_each=k)
-    made = Panel(sat[0], sat, sat, sat, rules, prompt_set("general"), TASK, None, seed)  # type: ignore[arg-type]
-    chosen = {a: [m.name for m in reviewers_of(a, SUM, made)] for a in names}
+    nowhere: Any = None
+    made = Setting(peer_review.run, sat, Options(reviewers_each=k), prompt_set("general"), TASK, nowhere, seed)
+    chosen = {a: [m.name for m in reviewers_of(a, Table(SUM, made))] for a in names}
     assert all(a not in who and len(set(who)) == len(who) == min(k, n - 1) for a, who in chosen.items())
     assert len(set(Counter(x for who in chosen.values() for x in who).values())) == 1
 
@@ -141,17 +144,17 @@ def test_a_second_run_and_a_changed_acceptance_ask_nothing(tmp_path: Path) -> No
     paid: list[bool] = []
     with Journal(tmp_path / "journal.sqlite") as journal:
         journal.on_call = lambda agent, cached, usage: paid.append(not cached)
-        sat = panel({"a": saying(), "b": saying(5), "c": saying()}, journal, saying(7), 1)
-        first = asyncio.run(review_all(problems, sat))
+        sat = sitting({"a": saying(), "b": saying(5), "c": saying()}, journal, saying(7), 1)
+        first = asyncio.run(hold_all(problems, sat))
         calls = sum(paid)
         assert calls == 20 * (1 + 3 + 3 + 6)
-        assert list(asyncio.run(review_all(problems, sat))) == list(first)
+        assert list(asyncio.run(hold_all(problems, sat))) == list(first)
         assert sum(paid) == calls
 
 
 def test_rows_of_both_streams_name_what_they_come_from(hold) -> None:
     graph = hold({"a": saying(4, "[1]"), "b": saying(5, "[5]"), "c": saying(4, "[5]")})
-    lessons = Lessons(ReviewRules(), prompt_set("general"), TASK, "student")
+    lessons = Lessons(Wording(Options(), prompt_set("general"), TASK), "student")
     feedback = list(feedback_rows(only([graph], ["a", "c"]), lessons))
     assert [(r.stream, graph.by_id[r.source[0]].agent) for r in feedback] == [("feedback", "a"), ("feedback", "c")]
     assert "Final answer: 7" in feedback[0].prompt[0]["content"]
@@ -167,8 +170,8 @@ def test_rows_of_both_streams_name_what_they_come_from(hold) -> None:
 def test_shuffled_feedback_belongs_to_another_question(tmp_path: Path) -> None:
     problems = [Problem(f"p{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(7)]
     with Journal(tmp_path / "journal.sqlite") as journal:
-        graphs = asyncio.run(review_all(problems, panel({"a": saying()}, journal, saying(7), 1)))
-    lessons = Lessons(ReviewRules(), prompt_set("general"), TASK, "student")
+        graphs = asyncio.run(hold_all(problems, sitting({"a": saying()}, journal, saying(7), 1)))
+    lessons = Lessons(Wording(Options(), prompt_set("general"), TASK), "student")
     own = {n.id: g.problem.id for g in graphs for n in g.nodes}
     rows = list(feedback_rows(graphs, lessons, shuffled=3))
     assert len(rows) == 7

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -10,10 +13,14 @@ from tests.debate.conftest import Debate
 from tests.debate.scripts import SUM, always, broken
 
 from vivavoce.agents.journal import Call
-from vivavoce.debate.plan import calls_per_question
-from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rehearsal import Expected, bounds, seat
+from vivavoce.debate.table import Member, Setting
 from vivavoce.graph import Graph
+from vivavoce.protocols import debate_reflect
+from vivavoce.protocols.debate_reflect import Options
 from vivavoce.records import Message, Problem, Sampling
+from vivavoce.tasks import open_task
 
 
 def kinds(graph: Graph, round: int | None = None) -> dict[str, int]:
@@ -103,9 +110,9 @@ def test_gold_free_roles_do_not_depend_on_who_is_right(hold: Debate) -> None:
 
 def test_gold_free_roles_refuse_rules_that_look_at_gold() -> None:
     with pytest.raises(ValidationError, match="use consensus"):
-        DebateRules(roles="gold_free", stop="all_correct")
+        Options(roles="gold_free", stop="all_correct")
     with pytest.raises(ValidationError, match="contradicts"):
-        DebateRules(roles="gold_free", reflection_sees_gold=True)
+        Options(roles="gold_free", reflection_sees_gold=True)
 
 
 def test_a_student_of_the_first_round_is_criticised_but_read_by_nobody(hold: Debate, calls: list[Call]) -> None:
@@ -137,24 +144,32 @@ def test_question_and_instruction_stay_whole_whatever_the_others_say(hold: Debat
 @pytest.mark.parametrize(
     "rules",
     [
-        DebateRules(max_rounds=3, stop="cap_only"),
-        DebateRules(max_rounds=2, stop="cap_only", roles="gold_free"),
-        DebateRules(max_rounds=2, stop="cap_only", feedback_from="teachers_only"),
-        DebateRules(max_rounds=3, stop="cap_only", feedback_from="none", reflect=False),
+        Options(max_rounds=3, stop="cap_only"),
+        Options(max_rounds=4),
+        Options(max_rounds=2, stop="cap_only", roles="gold_free"),
+        Options(max_rounds=2, stop="cap_only", feedback_from="teachers_only"),
+        Options(max_rounds=3, stop="cap_only", feedback_from="none", reflect=False),
+        Options(max_rounds=3, later_rounds="if_student_wrong", feedback_to="student_only", last_round_reflect=True),
     ],
 )
-@pytest.mark.parametrize("answers", [(4, 5, 6, 4), (5, 5, 5, 5), (4, 4, 4, 4), (4, 5, 5, 4)])
+@pytest.mark.parametrize(
+    "answers", [(4, 5, 6, 4), (5, 5, 5, 5), (4, 4, 4, 4), (4, 5, 5, 4), (4, 5, 6, 7), (6, 5, 7, 4)]
+)
 def test_a_plan_bounds_what_each_agent_is_asked(
-    hold: Debate, calls: list[Call], rules: DebateRules, answers: tuple[int, ...]
+    hold: Debate, calls: list[Call], rules: Options, answers: tuple[int, ...]
 ) -> None:
     teachers = {f"t{i}": always(a) for i, a in enumerate(answers[:3])}
     hold(teachers, always(answers[3]), **rules.model_dump())
-    asked: dict[str, int] = {}
-    for call in calls:
-        asked[call.agent] = asked.get(call.agent, 0) + 1
-    for name, times in asked.items():
-        least, most = calls_per_question(rules, 3, "student" if name == "student" else "teacher", 1)
-        assert least <= times <= most
+    names = [*teachers, "student"]
+    members = tuple(Member(seat(n), "student" if n == "student" else "teacher", Sampling()) for n in names)
+    nowhere: Any = None
+    setting = Setting(debate_reflect.run, members, rules, prompt_set("general"), open_task("gsm8k", {}), nowhere)
+    expected = Expected(lambda name, kind: 10, dict.fromkeys(names, 0.5))
+    found = asyncio.run(bounds(setting, SUM, expected, lambda name, messages: 1))
+    asked = Counter(call.agent for call in calls)
+    for name in names:
+        least, most = found[name]
+        assert least.calls <= asked[name] <= most.calls
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.methods.word_server import Teacher, WordServer, write_problems
 
 from vivavoce import plugins
 from vivavoce.config import check_recipe
-from vivavoce.debate.plan import Planned
+from vivavoce.debate.rehearsal import Planned
 from vivavoce.errors import BudgetReached
 from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.measured import Measured

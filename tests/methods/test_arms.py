@@ -6,15 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from vivavoce.data.acceptance import AcceptRules
-from vivavoce.debate.review import ReviewRules
 from vivavoce.methods import opd_arms
 from vivavoce.methods.review_arms import STANDARD, ReviewArm, wanted
+from vivavoce.protocols.peer_review import Options
 
 TEACHERS = ["ada", "bob", "cyd"]
 
 
 def named(*names: str, own: dict[str, ReviewArm] | None = None, **review: object) -> dict[str, ReviewArm]:
-    listed = wanted(names, own or {}, TEACHERS, ReviewRules.model_validate(review))
+    listed = wanted(names, own or {}, TEACHERS, Options.model_validate(review))
     assert all(name == one.name for name, one in listed.items())
     return {name: one.how for name, one in listed.items()}
 

@@ -22,10 +22,9 @@ from tests.agents.faulty import FaultyServer, completion
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Call, Journal
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.graph import read_graphs
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling, Usage, digest
 from vivavoce.tasks import open_task
 
@@ -103,14 +102,14 @@ def key_in(call: Call) -> str:
 
 async def drive(address: str, run: Path, questions: int) -> None:
     """The debate, written to ``graphs.jsonl`` of the run when it is over."""
-    rules = DebateRules(max_rounds=3, stop="cap_only")
+    rules = debate_reflect.Options(max_rounds=3, stop="cap_only")
     options = {"base_url": address, "api_key_env": None, "max_concurrency": SLOTS, "timeout_s": 4, "backoff_s": 0.02}
     agents = [open_agent(name, "openai_chat", {"model": name, **options}) for name in TEACHERS]
     problems = [Problem(f"q{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(questions)]
     with Journal(run / "journal.sqlite") as journal:
         members = tuple(Member(agent, "teacher", Sampling()) for agent in agents)
-        committee = Committee(members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
-        graphs = await debate_all(problems, committee, in_flight=40)
+        setting = Setting(debate_reflect.run, members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
+        graphs = await hold_all(problems, setting, in_flight=40)
         for agent in agents:
             await agent.aclose()
     graphs.write(run / "graphs.jsonl")

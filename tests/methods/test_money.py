@@ -21,12 +21,11 @@ from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.config import check_recipe
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.errors import BudgetReached, RecipeError, RunConflict
 from vivavoce.graph import Graph, read_graphs
 from vivavoce.methods.measured import measured_run
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Sampling
 from vivavoce.report import write_report
 from vivavoce.report.costs import facts
@@ -235,7 +234,7 @@ def test_what_the_student_knows_is_not_debated_where_the_recipe_says_so(values: 
     plan = planned(values)
     recipe = check_recipe(values, Path("t"))
     rules = recipe.rules
-    assert isinstance(rules, DebateRules)
+    assert isinstance(rules, debate_reflect.Options)
     with (
         WordServer({**TEACHERS, "student": sam}) as server,
         Journal(tmp_path / "journal.sqlite", ledger=recipe.ledger()) as journal,
@@ -248,8 +247,10 @@ def test_what_the_student_knows_is_not_debated_where_the_recipe_says_so(values: 
         async def hold() -> list[Graph]:
             members = (*(member(name, "teacher", 1) for name in TEACHERS), member("student", "student", 2))
             task = open_task(recipe.task.name, recipe.task.options)
-            committee = Committee(members, rules, prompt_set("general"), task, journal, stage="debate:train")
-            graphs = list(await debate_all(task.problems("train"), committee, in_flight=40))
+            setting = Setting(
+                debate_reflect.run, members, rules, prompt_set("general"), task, journal, stage="debate:train"
+            )
+            graphs = list(await hold_all(task.problems("train"), setting, in_flight=40))
             for m in members:
                 await m.agent.aclose()
             return graphs

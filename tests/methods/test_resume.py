@@ -102,8 +102,8 @@ from tests.methods.teachers import ada, bob, cyd
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.review import Panel, ReviewRules, review_all
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.protocols import peer_review
 from vivavoce.graph import write_graphs
 from vivavoce.records import Sampling
 from vivavoce.tasks import open_task
@@ -114,10 +114,11 @@ agents = [Member(Scripted(n, f, identity=n, latency_s=0.01), "teacher", Sampling
           (("ada", ada), ("bob", bob), ("cyd", cyd))]
 student = Member(Scripted("student", bob, identity="student", latency_s=0.01), "student", Sampling())
 task = open_task("schoolhouse", {"train": 60})
-rules = ReviewRules(prompts="schoolhouse", gold_shown=False)
+options = peer_review.Options(prompts="schoolhouse", gold_shown=False)
 with Journal(run / "journal.sqlite") as journal:
-    panel = Panel(student, (*agents,), (*agents,), (*agents,), rules, prompt_set("schoolhouse"), task, journal)
-    graphs = asyncio.run(review_all(task.problems("train"), panel, 8))
+    members = (student, *agents)
+    setting = Setting(peer_review.run, members, options, prompt_set("schoolhouse"), task, journal, stage="review")
+    graphs = asyncio.run(hold_all(task.problems("train"), setting, 8))
 write_graphs(run / "graphs.jsonl", graphs)
 """
 

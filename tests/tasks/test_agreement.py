@@ -8,7 +8,7 @@ import pytest
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.debate.votes import vote
 from vivavoce.graph import Graph
-from vivavoce.records import Node, NodeKind, Problem, node
+from vivavoce.records import Node, Problem, node
 from vivavoce.tasks import open_task
 from vivavoce.tasks.agreement import classes, majority
 
@@ -49,7 +49,7 @@ def test_sameness_is_closed_and_a_task_without_its_own_compares_texts() -> None:
     assert classes(plain, PROBLEM, ["1", "1.0", "1"]) == [0, 1, 0]  # type: ignore[arg-type]
 
 
-def _said(agent: str, answer: str, kind: NodeKind = "answer") -> Node:
+def _said(agent: str, answer: str, kind: str = "answer") -> Node:
     correct = answer in HALVES
     return node(kind, "p", agent, 0, f"Final answer: ${answer}$", answer=answer, correct=correct)
 

@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from vivavoce.debate.rules import DebateRules
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rules import DebateRules
 from vivavoce.evaluate.examine import examine
 from vivavoce.graph import Graph
 from vivavoce.records import Grade, Problem, Reply, Sampling, node

@@ -19,9 +19,8 @@ from pathlib import Path
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Message, Problem, Sampling, seed_of
 from vivavoce.tasks import open_task
 
@@ -62,15 +61,16 @@ class Measured:
 
 def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teachers: int = 4) -> Measured:
     """Debate ``questions`` questions, so many at once, each to its last round."""
-    rules = DebateRules(max_rounds=rounds, stop="cap_only")
+    options = debate_reflect.Options(max_rounds=rounds, stop="cap_only")
     members = tuple(Member(Scripted(f"t{i}", _answer), "teacher", Sampling()) for i in range(teachers))
     problems = [Problem(f"q{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(questions)]
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.sqlite") as journal:
-        committee = Committee(members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
+        task = open_task("gsm8k", {})
+        setting = Setting(debate_reflect.run, members, options, prompt_set("general"), task, journal)
         ended = array("d")
         begun = time.perf_counter()
         graphs = asyncio.run(
-            debate_all(problems, committee, in_flight, lambda _: ended.append(time.perf_counter() - begun))
+            hold_all(problems, setting, in_flight, lambda _: ended.append(time.perf_counter() - begun))
         )
         seconds = time.perf_counter() - begun
         calls, tenth = len(journal), max(1, questions // 10)

@@ -31,9 +31,8 @@ from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.bench.loopback import loopback, pin, stats
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import open_task
 
@@ -172,7 +171,7 @@ def _found(work: Work, address: str, spent: dict[str, Any]) -> Found:
 
 async def _debates(work: Work, address: str, journal: Journal) -> None:
     options = {"model": "m", "base_url": address, "api_key_env": None, "max_concurrency": work.slots}
-    rules = DebateRules(
+    protocol = debate_reflect.Options(
         max_rounds=work.rounds,
         stop="cap_only",
         reflect=work.notes,
@@ -184,8 +183,9 @@ async def _debates(work: Work, address: str, journal: Journal) -> None:
         for agent in agents:
             stack.push_async_callback(agent.aclose)
         members = tuple(Member(agent, "teacher", Sampling()) for agent in agents)
-        committee = Committee(members, rules, prompt_set("general"), open_task("gsm8k", {}), journal)
-        await debate_all(problems, committee, in_flight=work.questions)
+        task = open_task("gsm8k", {})
+        setting = Setting(debate_reflect.run, members, protocol, prompt_set("general"), task, journal)
+        await hold_all(problems, setting, in_flight=work.questions)
 
 
 def _client(work: Work, address: str, core: int | None) -> dict[str, Any]:

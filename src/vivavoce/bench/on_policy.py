@@ -29,12 +29,11 @@ from vivavoce.agents import hf_local, weights
 from vivavoce.agents.journal import Journal
 from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
 from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
-from vivavoce.data.states import Debated, Supervision
+from vivavoce.data.states import Supervision
 from vivavoce.data.states import states as states_of
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import StateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.protocols import state_debate
 from vivavoce.records import Completion, Message, Sampling, State, Usage, View
 from vivavoce.tasks import open_task
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -46,7 +45,7 @@ from vivavoce.train.tokens import answer_ids, context_ids
 
 _DEFAULT = Size.narrow(256, 4, 32768)
 _TEACHERS = ("ada", "bob", "cyd")
-_TABLE: dict[str, Any] = {"prompts": "schoolhouse", "max_rounds": 2, "reads": "last_round", "shuffle": "per_agent"}
+_OPTIONS = state_debate.Options(prompts="schoolhouse", max_rounds=2, reads="last_round", shuffle="per_agent")
 _BETAS = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 
 
@@ -340,15 +339,14 @@ def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int 
 
 def _debated(folder: Path, count: int, seed: int) -> tuple[list[State], int]:
     """States of the schoolhouse's training questions after a debate of two rounds, and the tokens that it took."""
-    task, rules, prompts = open_task("schoolhouse", {"train": count}), StateRules(**_TABLE), prompt_set("schoolhouse")
+    task, options, prompts = open_task("schoolhouse", {"train": count}), _OPTIONS, prompt_set("schoolhouse")
     how = Sampling(0.3, max_new_tokens=64)
     members = tuple(Member(_teacher(name), "teacher", how) for name in _TEACHERS)
     with Journal(folder / f"journal-{seed}.sqlite") as journal:
-        committee = Committee(members, rules, prompts, task, journal, seed)
-        graphs = asyncio.run(debate_all(task.problems("train"), committee, in_flight=count))
+        setting = Setting(state_debate.run, members, options, prompts, task, journal, seed)
+        graphs = asyncio.run(hold_all(task.problems("train"), setting, in_flight=count))
         usage = sum((cost.usage for cost in journal.costs()), Usage())
-    made = Debated(rules, prompts, task, _TEACHERS, seed)
-    return states_of(graphs, Supervision(), _TEACHERS, made)[0], usage.prompt + usage.completion
+    return states_of(graphs, Supervision(), _TEACHERS, setting.wording, seed)[0], usage.prompt + usage.completion
 
 
 def _teacher(name: str) -> Any:

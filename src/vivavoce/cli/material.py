@@ -26,6 +26,7 @@ class Listed(StrEnum):
     tasks = "tasks"
     agents = "agents"
     methods = "methods"
+    protocols = "protocols"
     recipes = "recipes"
     prompts = "prompts"
 
@@ -103,7 +104,7 @@ def export(
 
 
 def list_(what: Annotated[Listed, typer.Argument()]) -> None:
-    """List tasks, agents (backends), methods, recipes or prompt sets."""
+    """List tasks, agents (backends), methods, protocols, recipes or prompt sets."""
     from vivavoce import plugins
     from vivavoce.config import recipes
     from vivavoce.debate.prompting import prompt_sets
@@ -277,7 +278,7 @@ def trees(
     from vivavoce.data.rules import TreeRules
     from vivavoce.data.trees import Grower, preference_trees
     from vivavoce.debate.prompting import prompt_set
-    from vivavoce.debate.rules import DebateRules
+    from vivavoce.debate.wording import Talk, Wording
     from vivavoce.graph import read_graphs
     from vivavoce.methods.regrowing import run_grower
     from vivavoce.progress import say
@@ -291,12 +292,10 @@ def trees(
     elif judge is None:
         raise DataError("a file of graphs does not say whose task it is", str(graphs), "give --task NAME")
     else:
-        kept = list(kept)
-        speakers, own = tuple(dict.fromkeys(name for g in kept for name in g.agents)), student or "student"
-        debate, rules = DebateRules(prompts=prompts or "general"), checked_overrides(TreeRules, set_)
-        # No model is at hand to count its tokens: four characters stand for one where a context has to fit a budget.
-        asks = prompt_set(debate.prompts)
-        how = Grower(rules, debate, asks, judge, own, speakers, (own,), lambda text: len(text) // 4)
+        own, options = student or "student", Talk(prompts=prompts or "general")
+        # No model is at hand to count its tokens: four characters stand for one if a context has to fit a budget.
+        wording = Wording(options, prompt_set(options.prompts), judge, lambda text: len(text) // 4)
+        how = Grower(checked_overrides(TreeRules, set_), wording, own, (own,))
     typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, how)))} trees in {out}", err=True)
 
 

@@ -14,7 +14,7 @@ from vivavoce.errors import BudgetReached, DataError, RecipeError
 
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
-    from vivavoce.debate.plan import Planned
+    from vivavoce.debate.rehearsal import Planned
 
 
 def run(

@@ -197,7 +197,7 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
     def is_(verdict: Verdict, reason: str) -> Decision:
         return Decision(rationale.id, graph.problem.id, rationale.agent, verdict, reason, value, len(valid))
 
-    if rationale.status == "error":
+    if rationale.absent:
         return is_("undecided", "call failed")
     if rationale.status == "empty" or not rationale.text.strip():
         return is_("rejected", "empty")

@@ -115,7 +115,7 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     ``seed`` is the run's, for rules that draw lots.
     """
     graphs = list(graphs)
-    texts = [(g, n) for g in graphs for n in rationales(g) if n.status != "error"]
+    texts = [(g, n) for g in graphs for n in rationales(g) if not n.absent]
     said = [[_Review(n.agent, r.agent, _score(r), right(n, g.problem)) for r in reviews(g, n, True)] for g, n in texts]
     peers = [[r for r in of_one if r.reviewer != r.author] for of_one in said]
     everything = [r for of_one in peers for r in of_one]

@@ -5,34 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from vivavoce.data.rules import ExampleRules
-from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Rules, asked
 from vivavoce.debate.votes import vote
+from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
-from vivavoce.records import Example, Message, Node, Problem
+from vivavoce.records import Example, Node
 from vivavoce.tasks import Task
 
 
-def plain_prompt(problem: Problem, rules: Rules, prompts: PromptSet, task: Task) -> list[Message]:
-    """The question as it is asked in round 0, in training and in every test: one function, so that they agree.
-
-    A stated confidence is part of the committee's talk, so the student's prompt never asks for it. In a state of an
-    episode it is what the agent had read.
-    """
-    if problem.history:
-        return list(problem.history)
-    return prompts.render("answer", **{**asked(problem, rules, task), "ask_confidence": False})
-
-
-def examples(
-    graphs: Iterable[Graph],
-    take: ExampleRules,
-    agents: Collection[str],
-    rules: DebateRules,
-    prompts: PromptSet,
-    task: Task,
-) -> list[Example]:
+def examples(graphs: Iterable[Graph], take: ExampleRules, agents: Collection[str], wording: Wording) -> list[Example]:
     """Rows from the answers of ``agents``, question by question, latest rounds first.
 
     L_SFT = -E log pi(y | I, x) with y any right answer and no shared information in the prompt (arXiv:2506.03541).
@@ -40,10 +20,10 @@ def examples(
     """
     rows = []
     for graph in graphs:
-        prompt = tuple(plain_prompt(graph.problem, rules, prompts, task))
+        prompt = tuple(wording.plain(graph.problem))
         sources: dict[str, list[str]] = {}
-        for i, n in enumerate(_taken(graph, take, agents, task)):
-            text = prompts.taught(n.text)
+        for i, n in enumerate(_taken(graph, take, agents, wording.task)):
+            text = wording.taught(n.text)
             sources.setdefault(text if take.dedup else f"{i}\0{text}", []).append(n.id)
         kept = list(sources.items())[: take.max_per_question]
         rows += [Example(graph.problem.id, prompt, key.rpartition("\0")[2], tuple(ids)) for key, ids in kept]

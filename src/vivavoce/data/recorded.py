@@ -26,4 +26,4 @@ def graphs_of(recorded: Iterable[Recorded], task: Task) -> Iterator[Graph]:
                     "answer", problem.id, a.agent, 0, a.text, answer=grade.answer, correct=correct, status=grade.status
                 )
             )
-        yield Graph(problem, tuple(nodes), "recorded", oracle_roles=False)
+        yield Graph(problem, tuple(nodes), "recorded")

@@ -14,15 +14,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.data.examples import plain_prompt
-from vivavoce.debate.context import Context, shared_information
-from vivavoce.debate.prompting import PromptSet, Statement
-from vivavoce.debate.rules import StateRules
-from vivavoce.debate.speaking import asked
+from vivavoce.debate.reading import statements
 from vivavoce.debate.votes import vote
+from vivavoce.debate.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
-from vivavoce.records import Completion, Message, Node, State, View, seed_of
+from vivavoce.records import GOLD, Completion, Node, Prompt, Quote, State, View, seed_of
 from vivavoce.tasks import Task
 
 
@@ -75,28 +72,19 @@ class Supervised:
         return {**asdict(self), "weight_entropy": round(self.weight_entropy / max(1, self.states), 4)}
 
 
-@dataclass(frozen=True)
-class Debated:
-    """What views are made with: the rules and prompts of the debate, its task and its speakers."""
-
-    rules: StateRules
-    prompts: PromptSet
-    task: Task
-    speakers: tuple[str, ...]
-    seed: int
-
-
 def states(
     graphs: Sequence[Graph],
     how: Supervision,
     scorers: Sequence[str],
-    made: Debated,
+    wording: Wording,
+    seed: int,
     recorded: Callable[[Graph], Sequence[Node]] = lambda _: (),
 ) -> tuple[list[State], Supervised]:
     """The states of one arm, in the order of ``graphs``, and what was counted on the way.
 
     The student's prompt is that of every test and holds nothing of the debate. ``recorded`` gives answers to learn
-    from off-policy. Raises RecipeError where more rounds are to be shown than were debated.
+    from off-policy; ``seed`` draws whose debate is shown in place of another's. Raises RecipeError if more rounds are
+    to be shown than were debated.
     """
     longest = max((g.rounds for g in graphs), default=0)
     if how.context != "none" and how.rounds is not None and how.rounds > longest:
@@ -104,58 +92,75 @@ def states(
             f"{how.rounds} rounds are to be shown and {longest} were debated", "rounds", "raise debate.max_rounds"
         )
     found, counts = [], Supervised()
-    others = _others(graphs, made.seed)
+    others = _others(graphs, seed)
     for g in graphs:
-        prompt = tuple(plain_prompt(g.problem, made.rules, made.prompts, made.task))
+        prompt = tuple(wording.plain(g.problem))
         last = min(how.rounds or g.rounds, g.rounds) - 1
         views, parents = [], list[str]()
-        weights = _weights(g, last, how, scorers, made, counts)
+        weights = _weights(g, last, how, scorers, wording, counts)
         for name, weight in zip(scorers, weights or (), strict=bool(weights)):
             messages, shown = prompt, ()
             if how.context != "none" and (how.shown_to is None or name in how.shown_to):
                 source = others[g.problem.id] if how.context == "shuffled" else g
-                context = _context(source, g, last, name, how, made)
-                if not context.statements:
+                reads = heard(source, min(last, source.rounds - 1), wording.options)
+                view = _view(source, g, reads, name, how, wording)
+                if view is None:
                     break
-                messages, shown = _scoring(g, context.statements, made), context.parents
+                messages, shown = tuple(view.chat), () if how.context == "gold" else view.quotes
             views.append(View(messages, weight))
             parents += [p for p in shown if p not in parents]
         if len(views) < len(scorers):
             counts.dropped += 1
             continue
         counts.states += 1
-        answers = tuple(Completion(made.prompts.taught(n.text), n.id) for n in recorded(g))
+        answers = tuple(Completion(wording.taught(n.text), n.id) for n in recorded(g))
         found.append(State(g.problem.id, prompt, tuple(views), answers, tuple(parents)))
     return found, counts
 
 
-def _context(source: Graph, graph: Graph, last: int, reader: str, how: Supervision, made: Debated) -> Context:
-    """What ``reader`` is shown: of ``source``, a debate on this question or on another one."""
-    rounds = min(last, source.rounds - 1)
-    context = shared_information(source, rounds, reader, made.speakers, made.rules)
+def heard(graph: Graph, round: int, options: Talk) -> list[Node]:
+    """What a speaker after ``round`` is offered: the answers of all rounds so far, or of that round alone if the
+    protocol's options say ``reads: last_round``; with what was said about them."""
+    rounds = [round] if getattr(options, "reads", "all_rounds") == "last_round" else range(round + 1)
+    said = [n for r in rounds for n in graph.stated(r)]
+    ids = {n.id for n in said}
+    others = [
+        n for n in graph.nodes if n.kind != "answer" and n.round in rounds and (n.target is None or n.target in ids)
+    ]
+    return [*said, *others]
+
+
+def _view(
+    source: Graph, graph: Graph, reads: Sequence[Node], reader: str, how: Supervision, wording: Wording
+) -> Prompt | None:
+    """What ``reader`` is shown on the state of ``graph``: of ``source``, a debate on it or on another one. None if
+    nothing was said there."""
+    shown = statements(source.problem, reads, reader, wording.options.showing)
+    if not shown:
+        return None
     if how.context == "gold":
         # in the form of the debate, as if all had said it: another form would test how teachers read that
-        worked = getattr(made.task, "worked", None)
+        worked = getattr(wording.task, "worked", None)
         text = worked(graph.problem) if worked else f"The right answer is {graph.problem.gold}."
-        right = tuple(replace(s, text=text, reflection=None, critiques=()) for s in context.statements)
-        return Context(right, (), saw_gold=True)
-    if how.context == "filler":
-        pattern = "… "
-        blank = tuple(
-            replace(s, text=(pattern * len(s.text))[: len(s.text)].strip() or pattern) for s in context.statements
-        )
-        return replace(context, statements=blank)
-    if how.hide_confidence:
-        return replace(
-            context, statements=tuple(replace(s, text=made.prompts.taught(s.text)) for s in context.statements)
-        )
-    return context
+        shown = [replace(s, text=Quote(GOLD, text), reflection=None, critiques=()) for s in shown]
+    elif how.context == "filler":
+        shown = [replace(s, text=Quote(s.text.node, _filler(s.text.text))) for s in shown]
+    elif how.hide_confidence:
+        shown = [replace(s, text=Quote(s.text.node, wording.taught(s.text.text))) for s in shown]
+    # a protocol's turn is the template by which it asks for an answer; a prompt of the debate tells it if it does not
+    turn = getattr(wording.options, "turn", None) or _turn(source)
+    return wording.made(turn, graph.problem, reader, reads, shown=shown, ask_confidence=False, scoring=True)
 
 
-def _scoring(graph: Graph, statements: Sequence[Statement], made: Debated) -> tuple[Message, ...]:
-    values = {**asked(graph.problem, made.rules, made.task), "ask_confidence": False}
-    ask, history = made.rules.turns[1], graph.problem.history
-    return tuple(made.prompts.pose(ask, history, statements=statements, scoring=True, **values))
+def _turn(graph: Graph) -> str:
+    """The template of the last answers of a debate."""
+    last = [n for n in graph.answers(graph.rounds - 1) if n.prompt is not None]
+    return graph.prompt_of(last[0]).template if last else "discuss"
+
+
+def _filler(text: str) -> str:
+    pattern = "… "
+    return (pattern * len(text))[: len(text)].strip() or pattern
 
 
 def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
@@ -166,7 +171,7 @@ def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
 
 
 def _weights(
-    graph: Graph, last: int, how: Supervision, scorers: Sequence[str], made: Debated, counts: Supervised
+    graph: Graph, last: int, how: Supervision, scorers: Sequence[str], wording: Wording, counts: Supervised
 ) -> list[float] | None:
     """Weights of the scorers, which sum to 1, or None where nobody is left.
 
@@ -175,7 +180,7 @@ def _weights(
     if how.weights == "uniform":
         return _noted([1 / len(scorers)] * len(scorers), counts)
     said = {n.agent: n for n in graph.stated(last, scorers)}
-    stated = [_stated(said.get(name), how, made, counts) for name in scorers]
+    stated = [_stated(said.get(name), how, wording, counts) for name in scorers]
     known = [c for c in stated if c is not None]
     if not known and how.missing == "drop":
         return None
@@ -190,14 +195,14 @@ def _weights(
     return _noted([w / sum(grown) for w in grown], counts)
 
 
-def _stated(said: Node | None, how: Supervision, made: Debated, counts: Supervised) -> float | None:
+def _stated(said: Node | None, how: Supervision, wording: Wording, counts: Supervised) -> float | None:
     if said is None:
         return None
     if how.weights == "probability":
         return said.probability
     if said.confidence is not None:
         counts.histogram[min(9, int(10 * said.confidence))] += 1
-        counts.beyond_scale += made.prompts.stated_confidence(said.text) != said.confidence
+        counts.beyond_scale += wording.prompts.stated_confidence(said.text) != said.confidence
     return said.confidence
 
 
@@ -214,4 +219,4 @@ def winner(graph: Graph, task: Task, seed: int = 0) -> list[Node]:
     return [won] if won else []
 
 
-__all__ = ["Debated", "Supervised", "Supervision", "states", "winner"]
+__all__ = ["Supervised", "Supervision", "heard", "states", "winner"]

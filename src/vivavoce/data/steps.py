@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from vivavoce.data.states import Debated, Supervised, Supervision, states
+from vivavoce.data.states import Supervised, Supervision, states
+from vivavoce.debate.wording import Wording
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
@@ -109,7 +110,8 @@ def step_states(
     graphs: Mapping[str, Graph],
     how: Stepwise,
     scorers: Sequence[str],
-    made: Debated,
+    wording: Wording,
+    seed: int,
 ) -> tuple[list[State], Supervised]:
     """The rows of one arm: each state with its views, the student's own actions there, and its weight.
 
@@ -118,7 +120,7 @@ def step_states(
     """
     by_id = {one.problem.id: one for one in seen}
     talked = [_debate_on(one, graphs, how) for one in by_id.values()]
-    found, counts = states(talked, how, scorers, made, lambda g: ())
+    found, counts = states(talked, how, scorers, wording, seed)
 
     def whole(state: State) -> State:
         one = by_id[state.problem]
@@ -130,7 +132,7 @@ def step_states(
 def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Graph:
     """The debate that serves a state, as a graph of that state."""
     held = graphs.get(one.debated(how).id)
-    return Graph(one.problem, held.nodes if held else (), held.stopped if held else "cap")
+    return replace(held, problem=one.problem) if held else Graph(one.problem, ())
 
 
 __all__ = ["Stepwise", "Visited", "step_states", "visited"]

@@ -13,30 +13,22 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from vivavoce.data.examples import plain_prompt
 from vivavoce.data.rules import TreeRules
-from vivavoce.debate.context import Counter, packs, shared_information
-from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import asked
+from vivavoce.debate.reading import packs, statements
+from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
-from vivavoce.records import Completion, Message, Node, Tree, digest, seed_of
-from vivavoce.tasks import Task
+from vivavoce.records import Completion, Message, Node, Prompt, Tree, digest, seed_of
 
 
 @dataclass(frozen=True)
 class Grower:
-    """What a tree is grown with. ``speakers`` are those whose answers the debate showed; ``student`` reads them."""
+    """What a tree is grown with. ``student`` is who reads the context of a tree."""
 
     rules: TreeRules
-    debate: DebateRules
-    prompts: PromptSet
-    task: Task
+    wording: Wording
     student: str
-    speakers: tuple[str, ...]
     own: Collection[str]
     """Names under which the student's own answers stand in the graphs (its later attempts have another name)."""
-    count: Counter
     seed: int = 0
 
 
@@ -101,7 +93,7 @@ def _sides(graph: Graph, round: int, g: Grower) -> tuple[list[Node], list[Node]]
 def _completions(nodes: Iterable[Node], g: Grower) -> tuple[Completion, ...]:
     first: dict[str, str] = {}
     for n in nodes:
-        first.setdefault(g.prompts.taught(n.text), n.id)
+        first.setdefault(g.wording.taught(n.text), n.id)
     return tuple(Completion(text, source) for text, source in first.items())
 
 
@@ -118,26 +110,44 @@ def _capped(
 
 
 def _prompts(graph: Graph, round: int, g: Grower) -> Iterator[list[Message]]:
-    """The context of a round: one prompt, or one for each pack. Question and instruction are always whole."""
-    if round == 0 or g.rules.context == "none":
-        yield plain_prompt(graph.problem, g.debate, g.prompts, g.task)
+    """The context of a round as the student reads it: one prompt, or one for each pack.
+
+    It is the prompt that the student was asked with. A new one is made, from what that prompt offered, only if the
+    rules of the trees want another one: without notes, within a budget, without a word about confidence; or if the
+    student did not speak in this round. Question and instruction are always whole.
+    """
+    asked = None if round == 0 or g.rules.context == "none" else _asked(graph, round, g.student)
+    if asked is None:
+        yield g.wording.plain(graph.problem)
         return
-    budget = g.rules.context_budget if g.rules.context == "full" else None
-    context = shared_information(
-        graph,
-        round - 1,
-        g.student,
-        g.speakers,
-        g.debate,
-        g.count,
-        budget,
-        reflections=g.rules.reflections,
-        feedback=g.rules.feedback,
-    )
-    values = {**asked(graph.problem, g.debate, g.task), "ask_confidence": False}
-    parts = packs(context, g.rules.context_budget, g.count) if g.rules.context == "packed" else [context]
+    reads, how = _offered(graph, asked, g.rules), g.wording.options
+    shown = statements(graph.problem, reads, g.student, how.showing)
+    if g.rules.context == "packed":
+        assert g.wording.count is not None, "packs need a token counter"
+        parts = packs(shown, g.rules.context_budget, g.wording.count, g.wording.reads(graph.problem))
+    else:
+        shown, cut = g.wording.fitted(graph.problem, shown, g.rules.context_budget)
+        own = next((n for n in graph.answers(round, [g.student]) if n.prompt == asked.id), None)
+        whole = len(reads) == len(asked.reads) and not cut and how.context_budget is None
+        if own is not None and whole and not how.wants_confidence:
+            yield asked.chat
+            return
+        parts = [shown]
     for part in parts:
-        yield g.prompts.render("debate", statements=part.statements, **values)
+        yield g.wording.made(asked.template, graph.problem, g.student, reads, shown=part, ask_confidence=False).chat
+
+
+def _asked(graph: Graph, round: int, student: str) -> Prompt | None:
+    """The prompt by which the student was asked in a round or, if it was not, one by which somebody else was."""
+    said = [n for n in graph.nodes if n.kind == "answer" and n.round == round and n.call is not None]
+    said = said or [n for n in graph.nodes if n.kind == "answer" and n.round == round]
+    return graph.prompt_of(next((n for n in said if n.agent == student), said[0])) if said else None
+
+
+def _offered(graph: Graph, asked: Prompt, rules: TreeRules) -> list[Node]:
+    """What a prompt offered, less the kinds of notes that the trees leave out."""
+    left_out = {kind for kind, kept in (("reflection", rules.reflections), ("critique", rules.feedback)) if not kept}
+    return [n for n in (graph.by_id[i] for i in asked.reads) if n.kind not in left_out]
 
 
 def _tree_id(graph: Graph, *content: object) -> str:
@@ -167,14 +177,14 @@ def _step_trees(graph: Graph, g: Grower) -> Iterator[Tree]:
     for n in graph.answers():
         if n.correct is None or n.answer is None or (g.rules.rounds is not None and n.round not in g.rules.rounds):
             continue
-        text = g.prompts.taught(n.text)
+        text = g.wording.taught(n.text)
         try:
-            first_wrong = g.task.first_wrong_step(graph.problem, text) if checked else None
+            first_wrong = g.wording.task.first_wrong_step(graph.problem, text) if checked else None
         except NotImplementedError:
             checked, first_wrong = False, None
         if checked and first_wrong is None and not n.correct:
             continue  # every step right and the end wrong: the checker cannot say where it went astray
-        at, steps = root, g.task.steps(text)
+        at, steps = root, g.wording.task.steps(text)
         for i, step in enumerate(steps):
             at = at.next[step]
             at.rest[n.id] = "".join(steps[i:])
@@ -182,7 +192,7 @@ def _step_trees(graph: Graph, g: Grower) -> Iterator[Tree]:
                 at.bad.append(n)
                 break  # what follows a wrong step says nothing
             (at.right if checked or n.correct else at.wrong).append(n)
-    prompt = tuple(plain_prompt(graph.problem, g.debate, g.prompts, g.task))
+    prompt = tuple(g.wording.plain(graph.problem))
     yield from _branchings(root, "", prompt, graph, g)
 
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vivavoce.data.acceptance import AcceptRules, Decision, clearness
-from vivavoce.data.examples import plain_prompt
-from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.review import ReviewRules, mistake
-from vivavoce.debate.speaking import asked
+from vivavoce.debate.mistakes import mistake
+from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
-from vivavoce.records import Completion, Example, Message, Tree, digest, seed_of
-from vivavoce.tasks import Task
+from vivavoce.protocols.peer_review import Options
+from vivavoce.records import Completion, Example, Message, Node, Tree, digest, seed_of
 
 Items = Literal["mistakes", "all", "random"]
 _TAUGHT = ("critique", "rationale")
@@ -27,20 +25,28 @@ _TAUGHT = ("critique", "rationale")
 
 @dataclass(frozen=True)
 class Lessons:
-    """What rows are made with: the rules by which the texts were asked for, and who the student is."""
+    """What rows are made with: in which words the texts were asked for, and who the student is."""
 
-    rules: ReviewRules
-    prompts: PromptSet
-    task: Task
+    wording: Wording
+    """With the options of a peer review (:mod:`vivavoce.protocols.peer_review`)."""
     student: str
+
+    def mistake(self, graph: Graph) -> Node | None:
+        """The student's answer that is taught about; None if the question counts as known."""
+        return mistake(graph.answers(agents=[self.student]), self._options)
 
     def correction(self, graph: Graph) -> tuple[Message, ...]:
         """The prompt of the feedback task: the student's own mistake, with the answer that its teachers saw."""
-        about = mistake(graph, self.student, self.rules)
+        about = self.mistake(graph)
         assert about is not None
-        gold = graph.problem.gold if self.rules.feedback_sees_gold else None
-        values = asked(graph.problem, self.rules, self.task)
-        return tuple(self.prompts.render("correction", text=self.prompts.taught(about.text), gold=gold, **values))
+        text, gold = self.wording.taught(about.text), self._options.feedback_sees_gold
+        made = self.wording.made("correction", graph.problem, text=text, gold=gold, after_history=False)
+        return tuple(made.chat)
+
+    @property
+    def _options(self) -> Options:
+        assert isinstance(self.wording.options, Options), self.wording.options
+        return self.wording.options
 
 
 def only(graphs: Iterable[Graph], teachers: Collection[str]) -> list[Graph]:
@@ -55,7 +61,7 @@ def chosen(graphs: Sequence[Graph], items: Items, lessons: Lessons, seed: int) -
     """The questions whose rationales are learnt from: the student's mistakes (paper), all, or as many by lot."""
     if items == "all":
         return list(graphs)
-    mistaken = [g for g in graphs if mistake(g, lessons.student, lessons.rules) is not None]
+    mistaken = [g for g in graphs if lessons.mistake(g) is not None]
     if items == "mistakes":
         return mistaken
     lots = sorted(graphs, key=lambda g: seed_of(seed, "items", g.problem.id))
@@ -68,8 +74,7 @@ def solved(graphs: Iterable[Graph], lessons: Lessons) -> set[str]:
     return {
         g.problem.id
         for g in graphs
-        if mistake(g, lessons.student, lessons.rules) is None
-        and any(n.correct for n in g.answers(agents=[lessons.student]))
+        if lessons.mistake(g) is None and any(n.correct for n in g.answers(agents=[lessons.student]))
     }
 
 
@@ -86,7 +91,7 @@ def feedback_rows(graphs: Iterable[Graph], lessons: Lessons, shuffled: int | Non
     With ``shuffled``, a seed, each mistake gets the feedback that belongs to another question: the control that tells
     whether it matters that feedback is about the student's own mistake.
     """
-    kept = [g for g in graphs if mistake(g, lessons.student, lessons.rules) is not None]
+    kept = [g for g in graphs if lessons.mistake(g) is not None]
     heard = [[n for n in g.nodes if n.kind == "critique" and n.status == "ok"] for g in kept]
     if shuffled is not None:
         order = list(range(len(kept)))
@@ -112,14 +117,14 @@ def rationale_rows(
     """
     accepted = {d.rationale: d for d in decisions if d.verdict == "accepted"}
     for graph in graphs:
-        prompt = tuple(plain_prompt(graph.problem, lessons.rules, lessons.prompts, lessons.task))
+        prompt = tuple(lessons.wording.plain(graph.problem))
         for n in graph.nodes:
             d = accepted.get(n.id)
             if d is None:
                 continue
             weight = 1.0 if score_weighted is None else clearness(d, score_weighted)
             if weight:
-                yield Example(graph.problem.id, prompt, lessons.prompts.taught(n.text), (n.id,), "answer", weight)
+                yield Example(graph.problem.id, prompt, lessons.wording.taught(n.text), (n.id,), "answer", weight)
 
 
 def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lessons: Lessons) -> Iterator[Tree]:
@@ -133,7 +138,7 @@ def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lesson
         own = [n.id for n in graph.answers(agents=[lessons.student]) if n.correct is False and n.answer is not None]
         bad = _completions(graph, own, lessons)
         if good and bad:
-            prompt = tuple(plain_prompt(graph.problem, lessons.rules, lessons.prompts, lessons.task))
+            prompt = tuple(lessons.wording.plain(graph.problem))
             texts = [[c.text for c in side] for side in (good, bad)]
             yield Tree(digest([graph.problem.id, texts])[:16], graph.problem.id, prompt, good, bad)
 
@@ -141,5 +146,5 @@ def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lesson
 def _completions(graph: Graph, ids: Sequence[str], lessons: Lessons) -> tuple[Completion, ...]:
     first: dict[str, str] = {}
     for i in ids:
-        first.setdefault(lessons.prompts.taught(graph.by_id[i].text), i)
+        first.setdefault(lessons.wording.taught(graph.by_id[i].text), i)
     return tuple(Completion(text, source) for text, source in first.items())

@@ -1,62 +1,141 @@
 """Prompt sets: how agents are asked, and how their stated confidence and score are read back.
 
-A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. ``answer``
-is always needed but for ``act``; ``debate``, ``reflection`` and ``critique`` for debates; ``discuss`` for debates over
-a student's state; ``act`` for debates over an agent's next action: what is added to the messages that the agent had (a
-message of nothing is none, and a user's goes on with the user's message before it); ``rationale``, ``feedback``,
-``review`` and ``correction`` (what the student is taught to say of its own mistake) for peer review. A template is
-Jinja; a line ``--- system`` or ``--- user`` starts a message. ``set.yaml`` names the
-regular expressions that read a reply, and those for what a student is not taught (marks and numbers that are said to
-the committee, not part of an answer). ``never`` and ``as_end`` are the same for scorers, who go over a student's answer
-token by token: tokens of such talk inside an answer, and those that begin it after one.
+A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. Which
+templates it needs depends on the protocol (``Options.templates``). A template is Jinja; a line ``--- system`` or
+``--- user`` starts a message. :meth:`vivavoce.debate.wording.Wording.made` lists what it may print. What ``act`` says
+is added to the messages that an agent had in an episode: a message that renders empty is left out, and a user's
+message goes on with the user's message before it. ``correction`` is what the student learns to answer with feedback on
+its own mistake.
+
+``set.yaml`` names the regular expressions that read a reply: ``confidence``; ``score``, and ``scores`` by kind of text;
+``untaught``, what a student does not learn to write (marks and numbers that are said to the committee and are no part
+of an answer). ``never`` and ``as_end`` are the same for scorers, which go over a student's answer token by token:
+tokens of such talk inside an answer, and those that begin it after one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from vivavoce.debate.reading import Statement
 from vivavoce.debate.scores import Score, ScoreForm, read_score
 from vivavoce.debate.template_check import VALUES, line_in_template, unknown_value
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
 from vivavoce.plugins import mistake, near
-from vivavoce.records import Message
+from vivavoce.records import Quote
 
-Ask = Literal[
-    "answer", "debate", "discuss", "act", "reflection", "critique", "rationale", "feedback", "review", "correction"
-]
-DEBATE: tuple[Ask, ...] = ("answer", "debate", "reflection", "critique")
-STATE: tuple[Ask, ...] = ("answer", "discuss")
-ACT: tuple[Ask, ...] = ("act",)
-REVIEW: tuple[Ask, ...] = ("answer", "rationale", "feedback", "review", "correction")
+Parts = tuple[str | Quote, ...]
+"""A message, part by part: text of the template, and quotes."""
+
+# A quote goes through the template between marks that name it, so that whatever the template does with the text
+# (filters, conditions, concatenation), what it printed is told by what comes out. The marks are made of characters that
+# Unicode keeps for internal use; a text that holds them itself is escaped before and restored after.
+_OPEN, _CLOSE, _END, _ESCAPE, _DIGIT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", 0xFDD4
+_MARKS = re.compile(f"({_OPEN}|{_CLOSE})([{chr(_DIGIT)}-{chr(_DIGIT + 9)}]+){_END}")
+_DIGITS = {ord("0") + d: _DIGIT + d for d in range(10)}
+_NUMBERS = {_DIGIT + d: str(d) for d in range(10)}
+_RESERVED = re.compile("[\ufdd0-\ufdef]")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """One agent's part of the shared information of a round, as another agent reads it."""
+class _Quotes:
+    """The texts of one rendering that are quotes, numbered in the order in which they were marked."""
 
-    name: str
-    """How the reader sees the speaker: ``Agent 2``, or a name where the rules are not anonymous."""
-    peer: int
-    """0 for the reader itself, else a random number among the others."""
-    text: str
-    reflection: str | None
-    critiques: tuple[tuple[str, str], ...]
-    """``(name of the critic, text)``."""
-    round: int = 0
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
 
-    @property
-    def mine(self) -> bool:
-        return self.peer == 0
+    def marked(self, value: Any) -> Any:
+        """The value as a template gets it: quotes marked, also inside lists and statements."""
+        if isinstance(value, Quote):
+            return self._marked(value)
+        if isinstance(value, str):
+            return _escaped(value)
+        if isinstance(value, Statement):
+            return self._statement(value)
+        if isinstance(value, tuple | list):
+            return [self.marked(v) for v in value]
+        if isinstance(value, dict):
+            return {k: self.marked(v) for k, v in value.items()}
+        return value
+
+    def _marked(self, quote: Quote) -> str:
+        number = str(len(self.nodes)).translate(_DIGITS)
+        self.nodes.append(quote.node)
+        return f"{_OPEN}{number}{_END}{_escaped(quote.text)}{_CLOSE}{number}{_END}"
+
+    def _statement(self, s: Statement) -> SimpleNamespace:
+        """A statement as templates use it: an object, whose attributes Jinja finds at once."""
+        return SimpleNamespace(
+            kind=s.kind,
+            name=_escaped(s.name),
+            peer=s.peer,
+            mine=s.peer == 0,
+            text=self._marked(s.text),
+            reflection=self._marked(s.reflection) if s.reflection else None,
+            critiques=[(_escaped(name), self._marked(quote)) for name, quote in s.critiques],
+            round=s.round,
+        )
+
+    def parts(self, rendered: str) -> Parts:
+        """The rendered text, cut into the template's own text and what it quotes.
+
+        If a filter cut a mark off, the quote goes to the next mark or to the end of the text.
+        """
+        # [text, mark, number, text, mark, number, …, text]
+        cut = _MARKS.split(rendered)
+        found: list[str | Quote] = []
+        open_: int | None = None
+        for at in range(0, len(cut), 3):
+            text = _restored(cut[at])
+            mark, number = (cut[at + 1], int(cut[at + 2].translate(_NUMBERS))) if at + 1 < len(cut) else ("", 0)
+            quoted = open_ if open_ is not None else number if mark == _CLOSE else None
+            if text:
+                found.append(text if quoted is None else Quote(self.nodes[quoted], text))
+            open_ = number if mark == _OPEN else None
+        return _stripped(found)
+
+
+def _escaped(text: str) -> str:
+    if text.isascii():  # nearly all are, and this is told without looking at them
+        return text
+    return _RESERVED.sub(lambda m: _ESCAPE + chr(ord(m[0]) - 0xFDD0 + 0xE000), text) if _RESERVED.search(text) else text
+
+
+def _restored(text: str) -> str:
+    return re.sub(f"{_ESCAPE}(.)", lambda m: chr(ord(m[1]) - 0xE000 + 0xFDD0), text) if _ESCAPE in text else text
+
+
+def _stripped(parts: list[str | Quote]) -> Parts:
+    """The parts without white space at the beginning and the end of the whole."""
+    for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
+        while parts:
+            edge = parts[end]
+            text = strip(edge if isinstance(edge, str) else edge.text)
+            if text:
+                parts[end] = text if isinstance(edge, str) else Quote(edge.node, text)
+                break
+            del parts[end]
+    return tuple(_joined(parts))
+
+
+def _joined(parts: Iterable[str | Quote]) -> list[str | Quote]:
+    """The parts with neighbouring texts of the template put together."""
+    found: list[str | Quote] = []
+    for part in parts:
+        if found and isinstance(part, str) and isinstance(found[-1], str):
+            found[-1] += part
+        else:
+            found.append(part)
+    return found
 
 
 class _Reading(BaseModel):
@@ -64,6 +143,8 @@ class _Reading(BaseModel):
     pattern: str
     lowest: float = 0.0
     highest: float = 100.0
+    words: dict[str, float] = {}
+    """Values of words that the pattern finds, in small letters; without them it finds numbers."""
 
     @field_validator("pattern")
     @classmethod
@@ -73,11 +154,13 @@ class _Reading(BaseModel):
         return pattern
 
     def of(self, text: str, bounded: bool = True) -> float | None:
-        """The last number that the pattern finds, scaled to 0..1; None where there is none.
+        """The last value that the pattern finds, scaled to 0..1; None if there is none.
 
         ``bounded`` gives None for a number out of range, too.
         """
         found = re.findall(self.pattern, text)
+        if found and self.words:
+            return self.words.get(" ".join(found[-1].lower().split()))
         value = _number(found[-1]) if found else None
         if value is None:
             return None
@@ -90,6 +173,7 @@ class _SetFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
     confidence: _Reading | None = None
     score: _Reading | None = None
+    scores: dict[str, _Reading] = {}
     untaught: list[str] = []
     never: list[str] = []
     as_end: list[str] = []
@@ -128,7 +212,7 @@ class PromptSet:
             keep_trailing_newline=False,
             autoescape=False,
         )
-        do = f"a set holds set.yaml and {', '.join(f'{a}.md' for a in DEBATE)}"
+        do = "a set holds set.yaml and a Markdown file for each template, such as answer.md; see general/"
         self._env, at = env, folder / "set.yaml"
         try:
             self._file = _SetFile.model_validate(yaml.safe_load(text_of(at)) or {})
@@ -155,9 +239,10 @@ class PromptSet:
     def _wrong(self, ask: str, part: _Part, line: int, what: str, do: str) -> RecipeError:
         return RecipeError(what, f"{self.folder / ask}.md:{part.line + line - 1}", do)
 
-    def need(self, asks: Sequence[Ask]) -> None:
-        """Raise RecipeError if a template is missing that a method will ask for, or uses a value that it is not
+    def need(self, asks: Iterable[str]) -> None:
+        """Raise RecipeError if a template is missing that a protocol will ask for, or uses a value that it is not
         given."""
+        asks = list(asks)
         if missing := [f"{a}.md" for a in asks if a not in self._templates]:
             raise RecipeError(f"the prompt set has no {', '.join(missing)}", str(self.folder), "write it; see general/")
         for ask in asks:
@@ -177,35 +262,27 @@ class PromptSet:
         """What a stage that used this set depends on."""
         return [*self._text.values(), self._file.model_dump_json()]
 
-    def render(self, ask: Ask, **values: Any) -> list[Message]:
-        """The messages of one call. Raises RecipeError if there is no such template, or it fails on these values."""
-        if ask not in self._templates:
-            self.need([ask])
+    def render(self, template: str, **values: Any) -> list[tuple[str, Parts]]:
+        """``(role, parts)`` of each message of one call. A value that is a :class:`Quote`, alone or inside lists,
+        dictionaries and statements, is found again in the parts wherever the template prints it.
+
+        Raises RecipeError if the set has no such template, or it fails on these values.
+        """
+        if template not in self._templates:
+            self.need([template])
+        quotes = _Quotes()
+        given = {name: quotes.marked(value) for name, value in values.items()}
         return [
-            {"role": role, "content": self._rendered(ask, i, values)}
-            for i, (role, _) in enumerate(self._templates[ask])
+            (role, quotes.parts(self._rendered(template, i, given)))
+            for i, (role, _) in enumerate(self._templates[template])
         ]
 
     def _rendered(self, ask: str, at: int, values: dict[str, Any]) -> str:
         try:
-            return self._templates[ask][at][1].render(**values).strip()
+            return self._templates[ask][at][1].render(**values)
         except Exception as e:  # a template is the user's own program, and may fail in any way
             line, what = line_in_template(e.__traceback__), f"the template fails: {e}"
             raise self._wrong(ask, self._parts[ask][at], line, what, "correct it; it is Jinja") from e
-
-    def pose(self, ask: Ask, history: Sequence[Message], **values: Any) -> list[Message]:
-        """The messages of one call; after those that an agent had, where the question is what it should do next."""
-        if not history:
-            return self.render(ask, **values)
-        messages = list(history)
-        for added in self.render(ask, **values):
-            if not added["content"]:
-                continue
-            if messages[-1]["role"] == added["role"]:
-                messages[-1] = {**added, "content": f"{messages[-1]['content']}\n{added['content']}"}
-            else:
-                messages.append(added)
-        return messages
 
     def confidence(self, text: str) -> float | None:
         """Confidence that the reply states, 0 to 1; beyond the scale it counts as the end of the scale."""
@@ -216,9 +293,11 @@ class PromptSet:
         """The same as it was said: whoever claims 1000 of 100 states 10."""
         return self._file.confidence.of(text, bounded=False) if self._file.confidence else None
 
-    def score(self, text: str) -> float | None:
-        """Score that a critique or review states, 0 to 1."""
-        return self._file.score.of(text) if self._file.score else None
+    def score(self, text: str, kind: str = "critique") -> float | None:
+        """The score, 0 to 1, that a text of that kind states: by ``scores`` of set.yaml if it names the kind, else by
+        ``score``; None if there is none."""
+        reading = self._file.scores.get(kind, self._file.score)
+        return reading.of(text) if reading else None
 
     def review_score(self, text: str, form: ScoreForm) -> Score:
         """Raw score that a review states: by the set's own pattern where it has one, else as ``form`` says."""

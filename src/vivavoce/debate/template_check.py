@@ -19,6 +19,7 @@ VALUES: dict[str, frozenset[str]] = {
     "feedback": _EVERY | {"text", "gold"},
     "review": _EVERY | {"text", "gold"},
     "correction": _EVERY | {"text", "gold"},
+    "summary": _EVERY | {"statements"},
 }
 """What each template is given; those of a set have the names of its files."""
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
-from vivavoce.data.examples import plain_prompt
-from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.speaking import Rules
+from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, Sampling, Status, Usage, seed_of
-from vivavoce.tasks import Task, grade_of
+from vivavoce.tasks import grade_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,7 @@ class Judged:
 async def examine(
     agent: Agent,
     problems: Sequence[Problem],
-    task: Task,
-    prompts: PromptSet,
-    rules: Rules,
+    wording: Wording,
     journal: Journal,
     sampling: Sampling,
     *,
@@ -50,7 +46,7 @@ async def examine(
     gate = asyncio.Semaphore(in_flight)
 
     async def one(problem: Problem) -> Judged:
-        messages = plain_prompt(problem, rules, prompts, task)
+        messages = wording.plain(problem)
         async with gate:
             answered = await journal.call(
                 agent,
@@ -65,7 +61,7 @@ async def examine(
         if reply is None:
             judged = Judged(problem.id, problem.group, "", None, False, "error", Usage())
         else:
-            grade = await grade_of(task, problem, reply.text, cut=reply.finish == "length")
+            grade = await grade_of(wording.task, problem, reply.text, cut=reply.finish == "length")
             judged = Judged(
                 problem.id, problem.group, reply.text, grade.answer, grade.correct, grade.status, reply.usage
             )

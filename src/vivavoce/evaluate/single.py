@@ -12,6 +12,7 @@ from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe
 from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.wording import Wording
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.examine import examine
 from vivavoce.evaluate.pass_at_k import told
@@ -29,8 +30,8 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     ``samples`` answers to each, the arm also has ``pass_at_k``. ``wall_s`` is the time of all sessions that were asked
     for the same. Raises RecipeError where they would all be the same.
     """
-    rules = recipe.rules
-    task, prompts, test = open_task(recipe.task.name, recipe.task.options), prompt_set(rules.prompts), recipe.test
+    task, test = open_task(recipe.task.name, recipe.task.options), recipe.test
+    wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
     if samples > 1 and not test.temperature:
         raise RecipeError(
             f"{samples} answers drawn at temperature 0 are all the same", "test.temperature", "set it, say to 0.8"
@@ -45,9 +46,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
                     examine(
                         agent,
                         problems,
-                        task,
-                        prompts,
-                        rules,
+                        wording,
                         journal,
                         sampling,
                         stage="test",

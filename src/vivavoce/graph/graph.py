@@ -1,14 +1,15 @@
-"""The interaction graph of one problem: content-addressed nodes in the order in which they were said.
+"""The interaction graph of one problem: content-addressed nodes in the order in which the protocol asked for them.
 
-A graph is never changed: :meth:`Graph.extended` gives a new one that holds more. Edges *are* ``Node.parents`` (what
-the prompt showed) and ``Node.target`` (what a critique is about); everything else here is a reading.
+A graph is never changed: :meth:`Graph.extended` gives a new one that holds more. Edges *are* ``Node.parents`` (the
+nodes whose text the prompt prints) and ``Node.target`` (what a critique is about); everything else here is a reading.
+The graph also holds every prompt, so that what somebody read is looked up and never guessed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,20 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from vivavoce.errors import DataError
 from vivavoce.files import json_lines
-from vivavoce.records import Node, Problem, to_json
+from vivavoce.records import Message, Node, Problem, Prompt, Quote, to_json
 
-StopReason = Literal[
-    "all_correct",
-    "consensus",
-    "majority_stable",
-    "drafts_agree",
-    "student_right",
-    "cap",
-    "no_answers",
-    "budget",
-    "recorded",
-]
 Transition = Literal["WW", "WR", "RW", "RR"]
+FORMAT = 2
+"""Of a line of graphs: 2 since prompts are stored."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +30,16 @@ class Graph:
     """Everything that was said about ``problem``.
 
     ``oracle_roles`` records that correctness, known from gold, decided who criticised whom or when to stop, so that
-    even texts that never saw gold were steered by it. ``stopped`` says why the debate ended.
+    even texts that never saw gold were steered by it. ``stopped`` says why the debate ended: a word of the protocol,
+    ``budget`` if the question reached its cap, or ``recorded`` for what was imported.
     """
 
     problem: Problem
     nodes: tuple[Node, ...]
-    stopped: StopReason = "cap"
+    stopped: str = "cap"
     oracle_roles: bool = False
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    """By id, every prompt that a node names."""
 
     @cached_property
     def by_id(self) -> dict[str, Node]:
@@ -52,10 +47,10 @@ class Graph:
 
     @cached_property
     def _about(self) -> dict[str, list[Node]]:
-        """What was said about each answer, by its id; failed calls are left out."""
+        """What was said about each answer, by its id; calls that gave no text are left out."""
         said = defaultdict[str, list[Node]](list)
         for n in self.nodes:
-            if n.target is not None and n.status != "error":
+            if n.target is not None and not n.absent:
                 said[n.target].append(n)
         return dict(said)
 
@@ -76,18 +71,14 @@ class Graph:
             n
             for n in self.nodes
             if n.kind == "answer"
-            and n.status != "error"
+            and not n.absent
             and (round is None or n.round == round)
             and (who is None or n.agent in who)
         ]
 
     def stated(self, round: int, agents: Iterable[str] | None = None) -> list[Node]:
         """One answer for each agent of the round: its first sample that could be parsed, else its first."""
-        first: dict[str, Node] = {}
-        for n in self.answers(round, agents):
-            if n.agent not in first or (first[n.agent].status != "ok" and n.status == "ok"):
-                first[n.agent] = n
-        return list(first.values())
+        return stated(self.answers(round, agents))
 
     def notes(self, about: Node) -> tuple[Node | None, list[Node]]:
         """The reflection on an answer, if any, and the critiques of it, in order; failed ones are left out."""
@@ -95,14 +86,29 @@ class Graph:
         reflection = next((n for n in said if n.kind == "reflection"), None)
         return reflection, [n for n in said if n.kind == "critique"]
 
+    def asked(self, n: Node) -> list[Message]:
+        """The messages that a node was asked with. Raises DataError if the graph does not hold them."""
+        return self.prompt_of(n).chat
+
+    def prompt_of(self, n: Node) -> Prompt:
+        """The prompt of a node. Raises DataError if the graph does not hold it."""
+        if n.prompt is None or n.prompt not in self.prompts:
+            raise DataError(
+                f"the graph does not hold the prompt of {n.kind} {n.id}",
+                f"problem {self.problem.id}",
+                "earlier versions and imports write none; run the recipe again in the same folder: nothing is paid "
+                "twice",
+            )
+        return self.prompts[n.prompt]
+
     def failures(self) -> list[Node]:
         """Calls that failed for good."""
-        return [n for n in self.nodes if n.status == "error" and not unaffordable(n)]
+        return [n for n in self.nodes if n.status == "error"]
 
     @property
     def cut_short(self) -> bool:
         """Whether something was left unsaid because the question had reached its cap."""
-        return any(map(unaffordable, self.nodes))
+        return any(n.status == "over_budget" for n in self.nodes)
 
     def transitions(self) -> list[tuple[str, int, Transition]]:
         """``(agent, round, from-to)`` for each agent that answered in two rounds running and was gradable in both."""
@@ -118,33 +124,120 @@ class Graph:
     def extended(self, nodes: Iterable[Node]) -> Graph:
         """The graph with more nodes; those that it already holds are not doubled."""
         new = {n.id: n for n in nodes if n.id not in self.by_id}
-        return Graph(self.problem, (*self.nodes, *new.values()), self.stopped, self.oracle_roles)
+        return Graph(self.problem, (*self.nodes, *new.values()), self.stopped, self.oracle_roles, self.prompts)
 
     def check(self) -> None:
-        """Raise AssertionError where an invariant is broken: unique ids, parents that exist, no talk past the end."""
+        """Raise AssertionError if an invariant is broken: unique ids, parents that exist, parents as printed."""
         assert len(self.by_id) == len(self.nodes), f"{self.problem.id}: doubled node ids"
         seen: set[str] = set()
         for n in self.nodes:
             assert set(n.parents) <= seen, f"{n.id} of {self.problem.id} comes before one of its parents"
             assert n.target is None or n.target in seen, f"{n.id} of {self.problem.id} is about an unknown node"
-            acted = n.kind in ("action", "observation")  # their rounds are steps of an episode
-            assert acted or n.round < max(1, self.rounds), (
-                f"{n.id} of {self.problem.id} speaks after the debate stopped"
-            )
+            if n.prompt is not None:
+                assert n.parents == self.prompt_of(n).quotes, f"{n.id} of {self.problem.id}: parents are not printed"
             seen.add(n.id)
 
     def to_json(self) -> str:
-        """One line of JSON; equal graphs give equal bytes."""
-        said = {"stopped": self.stopped, "oracle_roles": self.oracle_roles, "nodes": self.nodes}
-        return to_json({"problem": self.problem, **said})
+        """One line of JSON; equal graphs give equal bytes.
+
+        Texts of templates and questions stand once, in ``texts``. A prompt refers to them by their index, and to the
+        text of a node by -1 minus the index of the node. Of a node, what is as usual is left out: fields at their
+        defaults, the problem, and parents that its prompt tells.
+        """
+        texts: dict[str, int] = {}
+        at = {n.id: -1 - i for i, n in enumerate(self.nodes)}
+
+        def stored(part: str | Quote) -> Any:
+            if isinstance(part, str):
+                return texts.setdefault(part, len(texts))
+            place = at.get(part.node, part.node)
+            return place if isinstance(place, int) and part.text == self.nodes[-1 - place].text else [place, part.text]
+
+        prompts = [
+            [
+                p.id,
+                p.template,
+                [at[i] for i in p.reads],
+                [[role, list(map(stored, parts))] for role, parts in p.messages],
+            ]
+            for p in self.prompts.values()
+        ]
+        nodes = [_short(n, self.problem.id) for n in self.nodes]
+        said = {"stopped": self.stopped, "oracle_roles": self.oracle_roles, "nodes": nodes}
+        return to_json({"problem": self.problem, **said, "texts": list(texts), "prompts": prompts})
 
 
-def unaffordable(n: Node) -> bool:
-    """Whether a node stands for a call that was not made, for want of money: its agent is absent there."""
-    return n.status == "error" and (n.error or "").startswith("budget")
+def stated(answers: Iterable[Node]) -> list[Node]:
+    """One answer for each agent and round: its first sample that could be parsed, else its first; none for a call that
+    gave no text. In order of first word."""
+    first: dict[tuple[int, str], Node] = {}
+    for n in answers:
+        if n.absent:
+            continue
+        key = n.round, n.agent
+        if key not in first or (first[key].status != "ok" and n.status == "ok"):
+            first[key] = n
+    return list(first.values())
 
 
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(Graph)
+_USUAL = {"sample": 0, "parents": ()} | {f.name: f.default for f in fields(Node) if f.default is not MISSING}
+
+
+def _short(n: Node, problem: str) -> dict[str, Any]:
+    """A node without what is as usual."""
+    found = {}
+    for name in _NAMES:
+        value = getattr(n, name)
+        if name in _USUAL and value == _USUAL[name]:
+            continue
+        if (name == "problem" and value == problem) or (name == "parents" and n.prompt is not None):
+            continue
+        found[name] = value
+    return found
+
+
+_NAMES = [f.name for f in fields(Node)]
+_NODES: TypeAdapter[tuple[Node, ...]] = TypeAdapter(tuple[Node, ...])
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A graph as it stands in a file."""
+
+    problem: Problem
+    nodes: tuple[dict[str, Any], ...]
+    stopped: str = "cap"
+    oracle_roles: bool = False
+    texts: tuple[str, ...] = ()
+    prompts: tuple[tuple[str, str, tuple[int, ...], tuple[tuple[str, tuple[Any, ...]], ...]], ...] | None = None
+
+    def graph(self) -> Graph:
+        usual = {"problem": self.problem.id, **_USUAL}
+        nodes = _NODES.validate_python([{**usual, **n} for n in self.nodes])
+        if self.prompts is None:  # of an earlier version, which told a call that was not made by its error alone
+            capped = {"status": "over_budget"}
+            nodes = tuple(replace(n, **capped) if (n.error or "").startswith("budget") else n for n in nodes)
+
+        def part(stored: Any) -> str | Quote:
+            if isinstance(stored, int):
+                return self.texts[stored] if stored >= 0 else Quote(nodes[-1 - stored].id, nodes[-1 - stored].text)
+            place, text = stored
+            return Quote(nodes[-1 - place].id if isinstance(place, int) else place, text)
+
+        prompts = {
+            id: Prompt(
+                id,
+                template,
+                tuple(nodes[-1 - i].id for i in reads),
+                tuple((role, tuple(map(part, parts))) for role, parts in messages),
+            )
+            for id, template, reads, messages in self.prompts or ()
+        }
+        nodes = tuple(replace(n, parents=prompts[n.prompt].quotes) if n.prompt in prompts else n for n in nodes)
+        return Graph(self.problem, nodes, self.stopped, self.oracle_roles, prompts)
+
+
+_LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
 
 
 def write_graphs(path: Path, graphs: Iterable[Graph]) -> None:
@@ -154,7 +247,7 @@ def write_graphs(path: Path, graphs: Iterable[Graph]) -> None:
 
 
 def read_graphs(path: Path) -> Iterator[Graph]:
-    """Read what :func:`write_graphs` wrote. Raises DataError with the line where a graph is malformed."""
+    """Read what :func:`write_graphs` wrote. Raises DataError with the line if a graph is malformed."""
     for i, line in json_lines(path):
         yield graph_of(line, f"{path}:{i}")
 
@@ -162,6 +255,8 @@ def read_graphs(path: Path) -> Iterator[Graph]:
 def graph_of(line: str | bytes, where: str) -> Graph:
     """The graph that a line holds. Raises DataError that names ``where`` it stands."""
     try:
-        return _ADAPTER.validate_json(line)
+        return _LINE.validate_json(line).graph()
     except ValidationError as e:
         raise DataError(f"not a graph: {e.errors()[0]['msg']}", where, "was the file cut or edited?") from e
+    except (IndexError, TypeError, ValueError) as e:
+        raise DataError("not a graph: a prompt names a text that is not there", where, "was the file edited?") from e

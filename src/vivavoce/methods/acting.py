@@ -12,7 +12,7 @@ from typing import Any
 
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.steps import Visited, step_states
-from vivavoce.debate.rules import ActionRules
+from vivavoce.debate.wording import Talk
 from vivavoce.environments.environment import Environment, Episode, Guide
 from vivavoce.environments.episodes import play, reference, shows
 from vivavoce.environments.words import for_agent, offering
@@ -44,7 +44,7 @@ class ActingSession(DistilSession):
         self,
         recipe: Recipe,
         run: Run,
-        rules: ActionRules,
+        rules: Talk,
         user: AgentSpec | None = None,
         start: Trained | None = None,
     ) -> None:
@@ -180,7 +180,7 @@ class ActingSession(DistilSession):
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
         who = list(arm.scorers or self.scorers)
-        found, counts = step_states(seen, graphs, arm, who, self.made(arm.debaters))
+        found, counts = step_states(seen, graphs, arm, who, self.wording, self.recipe.seed)
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
         self._enough(name, counts, len(seen), options)
         learn_from, share = arm.learn_from or options.learn_from, 1.0 if arm.act_again else 0.0

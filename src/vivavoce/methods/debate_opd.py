@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.debate.plan import Planned
-from vivavoce.debate.rules import StateRules
+from vivavoce.debate.rehearsal import Planned
+from vivavoce.debate.wording import Talk
 from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.graph import Stored
 from vivavoce.methods.arms import Listed
@@ -22,6 +22,7 @@ from vivavoce.methods.learnt import Learnt
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import DistilArm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
+from vivavoce.protocols import state_debate
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicyOptions
 from vivavoce.train.settings import SFTSettings
@@ -40,7 +41,7 @@ class Warm(BaseModel):
 class Options(DistilRecipe):
     """A recipe of ``method: debate_opd``."""
 
-    debate: StateRules = StateRules()
+    debate: state_debate.Options = state_debate.Options()
     warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
     opd: OnPolicyOptions = OnPolicyOptions()
     sft: SFTSettings = Field(default=SFTSettings(), description="for the arms that imitate")
@@ -53,7 +54,7 @@ class Options(DistilRecipe):
     value: bool = Field(default=True, description="report what the debate is worth before anything is trained on it")
 
     @property
-    def rules(self) -> StateRules:
+    def rules(self) -> Talk:
         return self.debate
 
     @property

@@ -18,8 +18,8 @@ from vivavoce.config import Recipe
 from vivavoce.data.examples import examples
 from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import preference_trees
-from vivavoce.debate.plan import Planned
-from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.rehearsal import Planned
+from vivavoce.debate.wording import Talk
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.graph import Graph
@@ -30,6 +30,7 @@ from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
 from vivavoce.methods.reflect_arms import Attempts, ReflectArm, changed, check, needed, usual, wanted
 from vivavoce.progress import say
+from vivavoce.protocols import debate_reflect as protocol
 from vivavoce.run import Run
 from vivavoce.train.gate import together
 from vivavoce.train.jobs import Settings
@@ -39,7 +40,7 @@ from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 class Options(Recipe):
     """A recipe of ``method: debate_reflect``."""
 
-    debate: DebateRules = DebateRules()
+    debate: protocol.Options = protocol.Options()
     examples: ExampleRules = ExampleRules()
     sft: SFTSettings = SFTSettings()
     attempts: Attempts = Attempts()
@@ -53,7 +54,7 @@ class Options(Recipe):
     own_arms: dict[str, ReflectArm] = Field({}, description="arms of the user's own, by name")
 
     @property
-    def rules(self) -> DebateRules:
+    def rules(self) -> Talk:
         return self.debate
 
     @property
@@ -134,7 +135,7 @@ class _School:
     def _right(self, name: str, arm: ReflectArm) -> Path:
         s, take = self.s, changed(self.recipe.examples, arm.examples)
         who = [a for a in arm.teachers or s.everyone if take.include_student or a != s.student]
-        return s.rows(name, examples(self.graphs, take, who, s.rules, s.prompts, s.task))
+        return s.rows(name, examples(self.graphs, take, who, s.wording))
 
     async def teach(self, seed: int) -> dict[str, Trained]:
         """The students of one training seed, by arm: each starts when those that it needs are there."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from vivavoce.config import Examination, Recipe
+from vivavoce.config import Recipe
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
-from vivavoce.debate.context import Counter
-from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.table import Member
 from vivavoce.debate.votes import VoteBy, vote
+from vivavoce.debate.wording import Talk, Wording
 from vivavoce.evaluate.arms import Arm
 from vivavoce.evaluate.examine import Judged, examine, judged
 from vivavoce.evaluate.table import Tested
@@ -20,23 +18,6 @@ from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.session import Session
 from vivavoce.records import Node, Problem, node, seed_of
-from vivavoce.tasks import Task
-
-
-def test_rules(rules: DebateRules, test: Examination) -> DebateRules:
-    """The rules by which teachers debate test questions."""
-    changes = {
-        "roles": "gold_free",
-        "stop": "cap_only",
-        "later_rounds": "always" if rules.later_rounds == "if_student_wrong" else rules.later_rounds,
-        "reflect": False,
-        "feedback_from": "none",
-        "reflection_sees_gold": False,
-        "student": "never",
-        "max_rounds": test.committee_rounds,
-    }
-    return rules.model_copy(update=changes)
-
 
 DRAFTS: dict[str, VoteBy] = {
     "vote:majority": "majority",
@@ -55,38 +36,25 @@ def committee(recipe: Recipe) -> list[Arm]:
     return [*teachers, *(Arm(name, "committee", name) for name in DRAFTS), Arm(DEBATED, "debate", DEBATED)]
 
 
-def read_in_debate(recipe: Recipe, rules: DebateRules) -> tuple[str, ...]:
-    """Those whose answers are read in a debate by ``rules``."""
-    return (*(t.name for t in recipe.teachers), *((recipe.student.name,) if rules.student == "always" else ()))
-
-
 def later_name(student: str) -> str:
     """Under which name the answers stand in graphs that a student gave after SFT."""
     return f"{student} after SFT"
 
 
-def grower(
-    recipe: Recipe, debate: DebateRules, rules: TreeRules, prompts: PromptSet, task: Task, count: Counter
-) -> Grower:
-    """What preference trees are grown with from a debate of ``recipe``; ``count`` counts the student's tokens."""
+def grower(recipe: Recipe, rules: TreeRules, wording: Wording) -> Grower:
+    """What preference trees are grown with from a debate of ``recipe``, which asked by ``wording``."""
     student = recipe.student.name
-    own, seen = (student, later_name(student)), read_in_debate(recipe, debate)
-    return Grower(rules, debate, prompts, task, student, seen, own, count, recipe.seed)
+    return Grower(rules, wording, student, (student, later_name(student)), recipe.seed)
 
 
-class DebateSession(Session[DebateRules]):
+class DebateSession(Session[Talk]):
     """A session whose committee debates. Opened and closed as :class:`Session` is."""
 
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Those whose answers are read in the debate."""
-        return read_in_debate(self.recipe, self.rules)
-
     async def debate(self, problems: Sequence[Problem]) -> Stored:
-        """Debate the training questions, by the recipe's rules."""
+        """Debate the training questions, by the recipe's protocol."""
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers]
         members.append(self._member(self.recipe.student, "student"))
-        return await self._debated("train", problems, self.rules, members)
+        return await self.ask("train", "debate", members, self.rules, problems)
 
     async def debate_test(self, problems: Sequence[Problem]) -> Stored:
         """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
@@ -94,16 +62,15 @@ class DebateSession(Session[DebateRules]):
         One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
         """
         test = self.recipe.test
-        rules = test_rules(self.rules, test)
         members = [
             Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
             for t in self.recipe.teachers
         ]
-        return await self._debated("test", problems, rules, members)
+        return await self.ask("test", "debate", members, self.rules.for_tests(test.committee_rounds), problems)
 
     def grower(self, rules: TreeRules) -> Grower:
         """What preference trees are grown with."""
-        return grower(self.recipe, self.rules, rules, self.prompts, self.task, self._count)
+        return grower(self.recipe, rules, self.wording)
 
     @property
     def _later_name(self) -> str:
@@ -127,9 +94,7 @@ class DebateSession(Session[DebateRules]):
                         examine(
                             student,
                             [g.problem for g in graphs],
-                            self.task,
-                            self.prompts,
-                            self.rules,
+                            self.wording,
                             self.run.journal,
                             sampling,
                             stage="attempts",
@@ -191,4 +156,4 @@ class DebateSession(Session[DebateRules]):
         return vote(self.task, graph.problem, graph.stated(round), by, self.recipe.seed)
 
 
-__all__ = ["DEBATED", "DRAFTS", "DebateSession", "committee", "test_rules"]
+__all__ = ["DEBATED", "DRAFTS", "DebateSession", "committee"]

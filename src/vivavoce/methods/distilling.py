@@ -11,10 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.data.examples import plain_prompt
-from vivavoce.data.states import Debated, Supervised, states, winner
-from vivavoce.debate.rules import StateRules
-from vivavoce.debate.speaking import Member
+from vivavoce.data.states import Supervised, states, winner
+from vivavoce.debate.table import Member
+from vivavoce.debate.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.arms import Pair
 from vivavoce.graph import Graph, Stored
@@ -47,7 +46,7 @@ class DistilRecipe(Recipe):
         return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
 
-class DistilSession(Session[StateRules]):
+class DistilSession(Session[Talk]):
     """A session whose committee debates the states that the student is in. Opened and closed as a Session is."""
 
     scorers: Mapping[str, AgentSpec]
@@ -89,16 +88,21 @@ class DistilSession(Session[StateRules]):
             agent = self._agents.another(spec, model=str(student.of(seed)[0]))
             members.append(Member(agent, "student", spec.sampling()))
             stage, rules = f"{stage}-seen-{seed}", self._seen
-        return await self._debated(stage, problems, rules, members)
+        return await self.ask(stage, "debate", members, rules, problems)
 
     @property
-    def _seen(self) -> StateRules:
+    def _seen(self) -> Talk:
+        if "student" not in type(self.rules).model_fields:
+            raise RecipeError(
+                f"protocol `{self.rules.protocol}` cannot debate an answer of the student's",
+                "arms",
+                "leave out arms with sees_action, or use protocol: state_debate",
+            )
         return self.rules.model_copy(update={"student": "first_round"})
 
-    def made(self, debaters: Sequence[str] | None = None, sees_action: bool = False) -> Debated:
-        """What views of a debate are made with."""
-        speakers = (*(debaters or self.teachers), *((self.student,) if sees_action else ()))
-        return Debated(self._seen if sees_action else self.rules, self.prompts, self.task, speakers, self.recipe.seed)
+    def worded(self, sees_action: bool = False) -> Wording:
+        """How the debate is shown to scorers."""
+        return self._worded(self._seen if sees_action else self.rules)
 
     # --- supervision
 
@@ -111,8 +115,8 @@ class DistilSession(Session[StateRules]):
         recorded = partial(winner, task=self.task)
         if arm.sees_action:
             rate, recorded = 0.0, self._action
-        made = self.made(arm.debaters, arm.sees_action)
-        found, counts = states(graphs, arm, who, made, recorded if rate < 1 else lambda _: [])
+        worded, seed = self.worded(arm.sees_action), self.recipe.seed
+        found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [])
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options)
         return self.rows(name, found), self._how(options, who, arm.objective, on_policy=rate)
@@ -180,7 +184,7 @@ class DistilSession(Session[StateRules]):
         """Supervised rows of an arm."""
         rows = []
         for g in graphs:
-            prompt = tuple(plain_prompt(g.problem, self.rules, self.prompts, self.task))
+            prompt = tuple(self.wording.plain(g.problem))
             texts = {self.prompts.taught(n.text): n.id for n in self._learnt(arm, g) if n.text.strip()}
             rows += [Example(g.problem.id, prompt, text, (node,)) for text, node in texts.items() if text]
         return self.rows(name, rows)
@@ -221,8 +225,10 @@ class DistilSession(Session[StateRules]):
         from vivavoce.evaluate.debate_value import flips, likelihood, stated
 
         specs = {name: self._scorer(name) for name in self.scorers}
-        plain, _ = states(graphs, OnPolicyArm(context="none", weights="uniform"), list(specs), self.made())
-        shown, _ = states(graphs, OnPolicyArm(weights="uniform"), list(specs), self.made())
+        plain, _ = states(
+            graphs, OnPolicyArm(context="none", weights="uniform"), list(specs), self.wording, self.recipe.seed
+        )
+        shown, _ = states(graphs, OnPolicyArm(weights="uniform"), list(specs), self.wording, self.recipe.seed)
         by_id = {g.problem.id: g for g in graphs}
         pairs = []
         views = {s.problem: s for s in shown}

@@ -22,8 +22,8 @@ from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.unsent import unsent
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
-from vivavoce.debate.plan import Planned
 from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.rehearsal import Planned
 from vivavoce.errors import AgentError, UserError
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.token_count import local_folder
@@ -78,7 +78,7 @@ def _wrong(what: str, error: UserError) -> Finding:
 
 def _prompts(recipe: Recipe) -> Iterator[Finding]:
     try:
-        prompt_set(recipe.rules.prompts).need(recipe.rules.asks)
+        prompt_set(recipe.rules.prompts).need(recipe.rules.templates)
     except UserError as e:
         yield _wrong("prompts", e)
     else:

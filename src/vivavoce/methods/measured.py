@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 import yaml
 
 from vivavoce.agents.journal import Journal, Tally
-from vivavoce.debate.plan import Spend
+from vivavoce.debate.rehearsal import Spend
 from vivavoce.files import file_name
 
 _ENOUGH = 5

@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 
 from vivavoce.config import AgentSpec
 from vivavoce.data.steps import Visited, visited
-from vivavoce.debate.plan import Planned
-from vivavoce.debate.rules import ActionRules
+from vivavoce.debate.rehearsal import Planned
+from vivavoce.debate.wording import Talk
 from vivavoce.environments.environment import Episode
 from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.methods.acting import ActingSession
@@ -32,6 +32,7 @@ from vivavoce.methods.measured import Measured
 from vivavoce.methods.opad_arms import StepArm, wanted
 from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.plan import plan_actions
+from vivavoce.protocols import act_debate
 from vivavoce.records import Problem, seed_of
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicyOptions
@@ -45,7 +46,7 @@ class Options(DistilRecipe):
         description="a model that plays the person whom the student talks to, where the task's environment has one "
         "(tau2: the customer); None: the scripted one",
     )
-    debate: ActionRules = ActionRules()
+    debate: act_debate.Options = act_debate.Options()
     opd: OnPolicyOptions = Field(default=OnPolicyOptions(), description="of one iteration")
     iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
     episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")
@@ -64,7 +65,7 @@ class Options(DistilRecipe):
     own_arms: dict[str, StepArm] = Field(default={}, description="arms of the user's own, by name")
 
     @property
-    def rules(self) -> ActionRules:
+    def rules(self) -> Talk:
         return self.debate
 
     @property

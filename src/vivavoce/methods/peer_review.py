@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from vivavoce.config import Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
-from vivavoce.debate.plan import Planned
-from vivavoce.debate.review import ROLES, ReviewRules
+from vivavoce.debate.rehearsal import Planned
+from vivavoce.debate.reviewers import ROLES
 from vivavoce.evaluate.arms import Arm, Material, Pair
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.learnt import Learnt
@@ -24,6 +24,7 @@ from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_review
 from vivavoce.methods.review_arms import ReviewArm, wanted
 from vivavoce.methods.reviewing import ReviewSession
+from vivavoce.protocols import peer_review as protocol
 from vivavoce.run import Run
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
@@ -31,7 +32,7 @@ from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 class Options(Recipe):
     """A recipe of ``method: peer_review``."""
 
-    review: ReviewRules = ReviewRules()
+    review: protocol.Options = protocol.Options()
     accept: AcceptRules = AcceptRules(answer_check=True)
     two_task: TwoTaskSettings = TwoTaskSettings()
     dpo: TreeDPOSettings = TreeDPOSettings()
@@ -43,7 +44,7 @@ class Options(Recipe):
     own_arms: dict[str, ReviewArm] = Field({}, description="arms of the user's own, by name")
 
     @property
-    def rules(self) -> ReviewRules:
+    def rules(self) -> protocol.Options:
         return self.review
 
     @property

@@ -1,33 +1,31 @@
 """What a run will ask for, counted without asking: calls, tokens and money by stage and agent.
 
-Calls are bounded by the rules of the method. What to expect between the bounds is measured where a journal is at hand
-(of an earlier run, of a pilot, or of this run as far as it came), else it is what a rehearsal gives
-(:func:`vivavoce.debate.plan.rehearse`) by what the recipe expects of its agents.
+Bounds, and what to expect between them, come from rehearsing the protocol (:mod:`vivavoce.debate.rehearsal`). What to
+expect is measured instead if a journal is at hand: of an earlier run, of a pilot, or of this run as far as it came.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.data.examples import plain_prompt
-from vivavoce.debate.plan import Expected, Planned, Span, Spend, calls_per_question, rehearse, seat, words
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.review import ROLES, Panel, ReviewRules
-from vivavoce.debate.rounds import Committee
-from vivavoce.debate.rules import ActionRules, DebateRules, StateRules
-from vivavoce.debate.speaking import Member, Rules
-from vivavoce.methods.debating import test_rules
+from vivavoce.debate.rehearsal import Expected, Planned, Span, Spend, bounds, rehearse, seat, words
+from vivavoce.debate.table import Member, Setting
+from vivavoce.debate.wording import Talk, Wording
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import at_table
 from vivavoce.methods.review_arms import ReviewArm
 from vivavoce.methods.token_count import TokenCount
+from vivavoce.protocols import open_protocol
+from vivavoce.protocols.peer_review import Options as ReviewOptions
 from vivavoce.records import Message, Problem, Usage
 from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.acting import Acting
@@ -48,32 +46,28 @@ _LATER_EXAM = 0.5
 
 
 def plan_debate(
-    recipe: Recipe, rules: DebateRules, attempts: int, students: int, measured: Measured | None = None
+    recipe: Recipe, options: Talk, attempts: int, students: int, measured: Measured | None = None
 ) -> list[Planned]:
     """Calls of a debate on the training questions, of the student's later attempts, and of all tests.
 
     ``students`` is how many models sit the test, the untrained one first.
     """
-    plan = _Plan(recipe, rules, measured)
-    train, test, heard = plan.train, plan.test, sum(t.max_new_tokens for t in recipe.teachers)
-    usual = plan.debate(rules, recipe.student)
-    for spec, role in plan.everybody:
-        least, most = calls_per_question(rules, len(recipe.teachers), role, spec.samples)
-        plan.questions("debate:train", spec, train, (least, most), (most - spec.samples) * heard, usual)
-    plan.calls("attempts", recipe.student, attempts * train * len(recipe.seeds), taught=1)
+    plan = _Plan(recipe, options, measured)
+    rehearsed = plan.rehearsed(options, recipe.student)
+    for spec, _ in plan.everybody:
+        plan.questions("debate:train", spec, plan.train, rehearsed)
+    plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
     if recipe.test.committee:
-        final, rounds = test_rules(rules, recipe.test), recipe.test.committee_rounds
-        usual = plan.debate(final, None)
+        final = plan.rehearsed(options.for_tests(recipe.test.committee_rounds), None)
         for spec in recipe.teachers:
-            least = 1 if final.later_rounds == "if_drafts_disagree" else rounds
-            plan.questions("debate:test", spec, test, (least, rounds), (rounds - 1) * heard, usual)
+            plan.questions("debate:test", spec, plan.test, final)
     return plan.made
 
 
 def plan_states(
     recipe: Recipe,
-    rules: StateRules,
+    options: Talk,
     tables: Sequence[Sequence[str] | None],
     students: int,
     seen: int = 0,
@@ -84,32 +78,27 @@ def plan_states(
     First turns are the same at every table and are paid once. ``seen`` more debates are held by all on an answer of
     the student's. Scoring the student's tokens is no call.
     """
-    plan = _Plan(recipe, rules, measured)
-    names, rounds = [t.name for t in recipe.teachers], rules.max_rounds
-    wide = recipe.student if seen else None
+    plan = _Plan(recipe, options, measured)
+    names = [t.name for t in recipe.teachers]
     held = [(at_table("debate:states", list(t) if t else None), list(t or names), None) for t in tables]
-    held += [("debate:states-seen", names, wide)] * seen
+    held += [("debate:states-seen", names, recipe.student)] * seen
     paid = set[str]()
     for stage, debaters, student in held:
-        seated = rules.model_copy(update={"student": "first_round"}) if student else rules
-        usual = plan.debate(seated, student, debaters)
+        rehearsed = plan.rehearsed(
+            options.model_copy(update={"student": "first_round"}) if student else options, student, debaters
+        )
         for spec in (t for t in recipe.teachers if t.name in debaters):
-            first = 0 if spec.name in paid else spec.samples
+            plan.questions(stage, spec, plan.train, rehearsed, free=spec.samples if spec.name in paid else 0)
             paid.add(spec.name)
-            each = len(debaters) + (student is not None)
-            turns = sum(range(1, rounds)) if rules.reads == "all_rounds" else rounds - 1
-            least = first + (0 if rules.later_rounds == "if_drafts_disagree" else rounds - 1)
-            most, read = first + rounds - 1, turns * each * max(t.max_new_tokens for t in recipe.teachers)
-            plan.questions(stage, spec, plan.train, (least, most), read, usual, free=spec.samples - first)
         if student:
-            plan.questions(stage, student, plan.train, (1, 1), 0, usual)
+            plan.questions(stage, student, plan.train, rehearsed)
     plan.tests(students)
     return plan.made
 
 
 def plan_actions(
     recipe: Recipe,
-    rules: ActionRules,
+    options: Talk,
     episodes: int,
     debated: int,
     students: int,
@@ -124,8 +113,8 @@ def plan_actions(
     States that several students come to are paid once, so that few debates are the least, and what is expected is
     known only when it has been played: then the journal tells.
     """
-    plan = _Plan(recipe, rules, measured)
-    usual, names = plan.debate(rules, None), [t.name for t in recipe.teachers]
+    plan = _Plan(recipe, options, measured)
+    rehearsed = plan.rehearsed(options, None)
     spec, most = recipe.student, plan.task.environment().limits.turns if isinstance(plan.task, Acting) else 1
     new = plan.tokens(spec.name, "act")
     turns = min(turns or (plan.shown.turns if plan.shown else _TURNS), most)
@@ -133,52 +122,54 @@ def plan_actions(
     plan.episodes("act", spec, episodes + students * plan.test, turns, most, (seen, seen_most))
     if user:
         plan.person(user, episodes + students * plan.test, turns, most)
-    least = 1 if rules.later_rounds == "if_drafts_disagree" else rules.max_rounds
     for teacher in recipe.teachers:
-        once = usual.get(teacher.name, Spend())
+        once, (least, furthest) = rehearsed.usual.get(teacher.name, Spend()), rehearsed.bounds[teacher.name]
         grown = (turns - 1) / 2 * (new + seen)  # what was done and seen by then, on average
         each = Spend(once.calls * turns, (once.prompt + once.calls * grown) * turns, once.completion * turns)
-        plain = plan.plain + (rules.max_rounds - 1) * len(names) * teacher.max_new_tokens
-        low = Spend(least, least * plan.plain, least)
-        calls = rules.max_rounds * most
-        high = Spend(calls, calls * (plain + most * (spec.max_new_tokens + seen_most)), calls * teacher.max_new_tokens)
+        low = Spend(least.calls, least.calls * plan.plain, least.calls)
+        acted = most * (spec.max_new_tokens + seen_most)  # before the last state
+        high = Spend(
+            furthest.calls * most, (furthest.prompt + furthest.calls * acted) * most, furthest.completion * most
+        )
         plan.add("debate:states", teacher, debated, low, each, high)
     return plan.made
 
 
 def plan_review(
-    recipe: Recipe, rules: ReviewRules, arms: Sequence[ReviewArm], measured: Measured | None = None
+    recipe: Recipe, options: ReviewOptions, arms: Sequence[ReviewArm], measured: Measured | None = None
 ) -> list[Planned]:
     """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
 
     How many mistakes the student will make is what the exam is for: least, none; most, every question, with every
     unreadable score asked for again.
     """
-    plan = _Plan(recipe, rules, measured)
-    train, names = plan.train, [t.name for t in recipe.teachers]
-    authors, commenters, reviewers = (rules.named(role, names) for role in ROLES)
+    plan = _Plan(recipe, options, measured)
     later = sum(arm.exams - 1 for arm in arms) * len(recipe.seeds)
-    samples = recipe.student.samples
-    usual = plan.review(rules)
-    plan.questions("review:train", recipe.student, train, (samples, samples), 0, usual)
-    read = max(recipe.student.max_new_tokens, *(t.max_new_tokens for t in recipe.teachers))
-    for spec in recipe.teachers:
-        always = 0 if rules.per_question == "mistakes" else 1
-        write = rules.rationales * (spec.name in authors)
-        explain = int(rules.feedback and spec.name in commenters)
-        peers = [a for a in authors if {"others": a != spec.name, "self": a == spec.name, "all": True}[rules.scope]]
-        judge = rules.rationales * len(peers) * (spec.name in reviewers)
-        most = write + explain + judge * (1 + rules.retries)
-        reads = (explain + judge * (1 + rules.retries)) * read
-        plan.questions("review:train", spec, train, (always * write, most), reads, usual)
-        if later:  # rationales and reviews are there already, but for questions that were right before
-            wrong, length = 1 - recipe.student.expected_right, plan.tokens(spec.name, "critique")
-            new = Spend(explain * wrong * _LATER_EXAM)
-            new.prompt, new.completion = new.calls * (plan.plain + length), new.calls * length
-            plan.questions("review, later exams", spec, train * later, (0, most), reads, {spec.name: new})
-    plan.calls("review, later exams", recipe.student, samples * train * later, taught=1)
+    rehearsed = plan.rehearsed(options, recipe.student)
+    for spec in (recipe.student, *recipe.teachers):
+        plan.questions("review:train", spec, plan.train, rehearsed)
+    if later:  # rationales and reviews are there already, but for questions that were right before
+        wrong, commenters = (
+            1 - recipe.student.expected_right,
+            options.named("commenters", [t.name for t in recipe.teachers]),
+        )
+        for spec in recipe.teachers:
+            length, explains = plan.tokens(spec.name, "critique"), options.feedback and spec.name in commenters
+            calls = explains * wrong * _LATER_EXAM
+            new = Spend(calls, calls * (plan.plain + length), calls * length)
+            most = {spec.name: (Spend(), rehearsed.bounds[spec.name][1])}
+            plan.questions("review, later exams", spec, plan.train * later, Rehearsed({spec.name: new}, most))
+    plan.calls("review, later exams", recipe.student, recipe.student.samples * plan.train * later, taught=1)
     plan.tests(1 + len(recipe.seeds) * len(arms))
     return plan.made
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What one question takes of each agent: as expected, and least and most."""
+
+    usual: Mapping[str, Spend]
+    bounds: Mapping[str, tuple[Spend, Spend]]
 
 
 class Lengths(NamedTuple):
@@ -196,13 +187,14 @@ def longest_calls(recipe: Recipe) -> dict[str, Lengths]:
 class _Plan:
     """A plan in the making."""
 
-    def __init__(self, recipe: Recipe, rules: Rules, measured: Measured | None) -> None:
-        self.recipe, self.rules, self.measured, self.made = recipe, rules, measured or Measured([]), list[Planned]()
+    def __init__(self, recipe: Recipe, options: Talk, measured: Measured | None) -> None:
+        self.recipe, self.options, self.measured = recipe, options, measured or Measured([])
+        self.made = list[Planned]()
         self.task = open_task(recipe.task.name, recipe.task.options)
         self._problems = self.task.problems("train")
         self.train, self.test = len(self._problems), len(self.task.problems("test"))
         self._counts = {spec.name: TokenCount(spec) for spec in recipe.agents}
-        self.prompts = prompt_set(rules.prompts)
+        self.prompts = prompt_set(options.prompts)
         self.plain = self._plain(recipe.student, self.task, self._problems)
 
     @property
@@ -237,44 +229,33 @@ class _Plan:
 
     def _plain(self, spec: AgentSpec, task: Task, problems: Sequence[Problem]) -> float:
         """Prompt tokens of a plain question, on average."""
-        shown = [plain_prompt(p, self.rules, self.prompts, task) for p in problems[:_SAMPLE]]
+        wording = Wording(self.options, self.prompts, task)
+        shown = [wording.plain(p) for p in problems[:_SAMPLE]]
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
-    def debate(
-        self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None
-    ) -> dict[str, Spend]:
-        """What a debate of one question takes of each agent."""
-        return self._rehearsed(self._committee(rules, student, who))
+    def rehearsed(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Rehearsed:
+        """What a debate of one question takes of each agent; ``who`` are some of the teachers, None all."""
+        setting = self._setting(options, student, who)
+        longest = max(self._again(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
+        most = {s.name: s.max_new_tokens for s, _ in self.everybody}
+        talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
 
-    def _committee(self, rules: DebateRules, student: AgentSpec | None, who: Sequence[str] | None = None) -> Committee:
+        async def both() -> Rehearsed:
+            usual = await rehearse(setting, self._again(_REHEARSED), self._expected, self._count)
+            return Rehearsed(usual, await bounds(setting, longest, talkative, self._count))
+
+        return asyncio.run(both())
+
+    def _setting(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Setting:
         members = [self._member(t, "teacher") for t in self.recipe.teachers if who is None or t.name in who]
         members += [self._member(student, "student")] if student else []
         # what stand-ins say differs by its length alone, and is measured again and again to be cut
-        count = lru_cache(1 << 12)(self._count_text) if rules.context_tokens else None
-        return Committee(tuple(members), rules, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
-
-    def review(self, rules: ReviewRules) -> dict[str, Spend]:
-        """What exam and review of one question take of each agent."""
-        return self._rehearsed(self._panel(rules))
-
-    def _panel(self, rules: ReviewRules) -> Panel:
-        seats = {t.name: self._member(t, "teacher") for t in self.recipe.teachers}
-        roles = [tuple(seats[n] for n in rules.named(role, list(seats))) for role in ROLES]
-        student = self._member(self.recipe.student, "student")
-        return Panel(student, roles[0], roles[1], roles[2], rules, self.prompts, self.task, _NOWHERE, self.recipe.seed)
-
-    def _table(self) -> Committee | Panel:
-        """Those who talk about the training questions."""
-        if isinstance(self.rules, DebateRules):
-            return self._committee(self.rules, self.recipe.student if self.rules.student != "never" else None)
-        assert isinstance(self.rules, ReviewRules), self.rules
-        return self._panel(self.rules)
+        count = lru_cache(1 << 12)(self._count_text) if options.context_budget else None
+        page = open_protocol(options.protocol).run
+        return Setting(page, tuple(members), options, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(seat(spec.name), role, spec.sampling(), spec.samples)
-
-    def _rehearsed(self, table: Committee | Panel) -> dict[str, Spend]:
-        return asyncio.run(rehearse(table, self._again(_REHEARSED), self._expected, self._count))
 
     def _again(self, enough: int) -> list[Problem]:
         """The questions of the sample, so often that there are enough."""
@@ -299,38 +280,29 @@ class _Plan:
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
-        asyncio.run(rehearse(self._table(), self._again(_TALKED), talkative, count))
+        asyncio.run(rehearse(self._setting(self.options, self.recipe.student), self._again(_TALKED), talkative, count))
         return found
 
     def _longest_plain(self, name: str) -> int:
-        shown = (plain_prompt(p, self.rules, self.prompts, self.task) for p in self._problems)
+        wording = Wording(self.options, self.prompts, self.task)
+        shown = (wording.plain(p) for p in self._problems)
         return max((self._counts[name].messages(m) for m in shown), default=0)
 
     # --- lines of the plan
 
-    def questions(
-        self,
-        stage: str,
-        spec: AgentSpec,
-        n: int,
-        calls: tuple[int, int],
-        read: float,
-        usual: dict[str, Spend],
-        free: int = 0,
-    ) -> None:
-        """``n`` questions are put to a committee: ``calls`` of the agent for each at least and at most.
-
-        ``read`` tokens of others' texts stand in its prompts at most. Of the ``usual`` calls ``free`` are paid for in
-        another stage.
-        """
-        least, most = calls
-        once, error = self.measured.per_question(stage, spec.name) or (usual.get(spec.name, Spend()), None)
-        if error is None and free and once.calls:
-            share = max(0.0, (once.calls - free) / once.calls)
-            once = Spend(once.calls * share, once.prompt * share, once.completion * share)
+    def questions(self, stage: str, spec: AgentSpec, n: int, rehearsed: Rehearsed, free: int = 0) -> None:
+        """``n`` questions are put to a committee. Of the calls for each, ``free`` are paid for in another stage."""
+        least, most = rehearsed.bounds[spec.name]
+        once, error = self.measured.per_question(stage, spec.name) or (rehearsed.usual.get(spec.name, Spend()), None)
+        if free:
+            least, most = (
+                s.over(s.calls / max(0, s.calls - free)) if s.calls > free else Spend() for s in (least, most)
+            )
+            if error is None and once.calls:
+                once = once.over(once.calls / max(0.0, once.calls - free)) if once.calls > free else Spend()
         plain = self._plain(spec, self.task, self._problems)
-        low = Spend(least, least * plain, least)
-        high = Spend(most, max(most * plain + read, once.prompt), most * spec.max_new_tokens)
+        low = Spend(least.calls, least.calls * plain, least.calls)
+        high = Spend(most.calls, max(most.prompt, once.prompt), max(most.completion, once.completion))
         if error is not None:  # two standard errors of what was measured, within what the rules allow
             low = _edge(low, once, error, -2, max)
             high = _edge(high, once, error, 2, min)
@@ -410,6 +382,11 @@ class _Plan:
             task = open_task(other.name, other.options)
             problems = task.problems("test")
             self.calls(f"test:{name}", spec, students * len(problems), taught, new, self._plain(spec, task, problems))
+
+
+def _less(spend: Spend, calls: float) -> Spend:
+    """A spend without so many of its calls, and their share of its tokens."""
+    return spend.over(spend.calls / (spend.calls - calls)) if spend.calls > calls else Spend()
 
 
 _NOWHERE: Any = None

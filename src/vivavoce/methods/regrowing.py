@@ -11,7 +11,7 @@ from vivavoce.config import Recipe, checked_overrides
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rules import DebateRules
+from vivavoce.debate.wording import Wording
 from vivavoce.errors import DataError
 from vivavoce.methods.debating import grower
 from vivavoce.tasks import Task, open_task
@@ -24,7 +24,7 @@ def run_grower(recipe: Recipe, run: Path, task: Task | None, prompts: str, stude
     Raises DataError if the run's method grows no trees from a debate.
     """
     debate, rules = recipe.rules, getattr(recipe, "trees", None)
-    if not isinstance(debate, DebateRules) or not isinstance(rules, TreeRules):
+    if not isinstance(rules, TreeRules):
         what = f"a run of {recipe.method} grows no trees"
         raise DataError(what, str(run), "give a run of debate_reflect, or a file of its graphs with --task")
     if prompts:
@@ -34,7 +34,8 @@ def run_grower(recipe: Recipe, run: Path, task: Task | None, prompts: str, stude
     def count(text: str) -> int:
         return len(_tokenizer(recipe.student.options["model"])(text, add_special_tokens=False)["input_ids"])
 
-    how = grower(recipe, debate, checked_overrides(TreeRules, set_, rules), prompt_set(debate.prompts), asked, count)
+    wording = Wording(debate, prompt_set(debate.prompts), asked, count)
+    how = grower(recipe, checked_overrides(TreeRules, set_, rules), wording)
     return replace(how, student=student, own=(student,)) if student else how
 
 

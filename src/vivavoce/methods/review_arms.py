@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.two_task import Items
-from vivavoce.debate.review import ReviewRules
 from vivavoce.methods.arms import Listed, OfEach, by_name
+from vivavoce.protocols.peer_review import Options
 
 
 class ReviewArm(BaseModel):
@@ -79,7 +79,7 @@ STANDARD = {
 
 
 def wanted(
-    names: Sequence[str], own: dict[str, ReviewArm], teachers: Sequence[str], review: ReviewRules
+    names: Sequence[str], own: dict[str, ReviewArm], teachers: Sequence[str], review: Options
 ) -> dict[str, Listed[ReviewArm]]:
     """The arms that a recipe lists; `single`, `single_checked`, `leave_out` and `judge` are one arm for each teacher.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from vivavoce.data.acceptance import AcceptRules, decide
@@ -18,16 +17,17 @@ from vivavoce.data.two_task import (
     replayed,
     solved,
 )
-from vivavoce.debate.review import ROLES, Panel, ReviewRules, mistake, mistake_class, review_all
-from vivavoce.debate.speaking import Member
+from vivavoce.debate.mistakes import mistake_class
+from vivavoce.debate.table import Member
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.review_arms import ReviewArm
 from vivavoce.methods.session import Session
+from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Example, Problem
 
 
-class ReviewSession(Session[ReviewRules]):
+class ReviewSession(Session[Options]):
     """A session whose committee examines the student. Opened and closed as :class:`Session` is."""
 
     async def review(self, problems: Sequence[Problem]) -> Stored:
@@ -44,39 +44,14 @@ class ReviewSession(Session[ReviewRules]):
             await agent.aclose()
 
     async def _reviewed(self, problems: Sequence[Problem], stage: str, student: Member) -> Stored:
-        teachers = {spec.name: self._member(spec, "teacher") for spec in self.recipe.teachers}
-        authors, commenters, reviewers = (
-            tuple(teachers[name] for name in self.rules.named(role, self.teachers)) for role in ROLES
-        )
-        judges = tuple(
-            replace(m, sampling=replace(m.sampling, temperature=self.rules.review_temperature)) for m in reviewers
-        )
-        panel = Panel(
-            student,
-            authors,
-            commenters,
-            judges,
-            self.rules,
-            self.prompts,
-            self.task,
-            self.run.journal,
-            self.recipe.seed,
-            f"review:{stage}",
-        )
-        members = [student, *authors, *commenters, *judges]
-        return await self._graphs(
-            stage,
-            members,
-            self.rules,
-            problems,
-            lambda done: review_all(problems, panel, self.recipe.in_flight, done),
-        )
+        members = [student, *(self._member(spec, "teacher") for spec in self.recipe.teachers)]
+        return await self.ask(stage, "review", members, self.rules, problems)
 
     # --- views
 
     @property
     def _lessons(self) -> Lessons:
-        return Lessons(self.rules, self.prompts, self.task, self.student)
+        return Lessons(self.wording, self.student)
 
     def two_task_rows(self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], name: str) -> Path:
         """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once."""
@@ -104,7 +79,7 @@ class ReviewSession(Session[ReviewRules]):
         """What came of the exam: questions, those taken up as mistakes, and wrong answers by kind."""
         said = [n for g in graphs for n in g.answers(agents=[self.student])]
         kinds = Counter(mistake_class(n) for n in said if n.correct is False)
-        taken = sum(mistake(g, self.student, self.rules) is not None for g in graphs)
+        taken = sum(self._lessons.mistake(g) is not None for g in graphs)
         ungradable = sum(n.correct is None for n in said)
         return {"questions": len(graphs), "mistakes": taken, "ungradable": ungradable, **kinds}
 

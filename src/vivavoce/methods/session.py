@@ -10,34 +10,37 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
+from vivavoce import plugins
 from vivavoce.agents import Agent
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rounds import Committee, debate_all
-from vivavoce.debate.rules import DebateRules
-from vivavoce.debate.speaking import Member, Rules
+from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.debate.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.evaluate.arms import Arm, planned_pairs
 from vivavoce.evaluate.examine import Judged, examine
 from vivavoce.evaluate.table import Tested, compared, results
 from vivavoce.files import file_name
 from vivavoce.graph import Stored
-from vivavoce.methods.asking import Asking, kept_graphs, kept_rows
+from vivavoce.graph.graph import FORMAT
+from vivavoce.methods.asking import kept_graphs, kept_rows
 from vivavoce.methods.day import on_day
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.opening import Agents
 from vivavoce.progress import say
+from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
 
-R = TypeVar("R", bound=Rules)
+R = TypeVar("R", bound=Talk)
 
 
 class Session(Generic[R]):
@@ -57,7 +60,7 @@ class Session(Generic[R]):
         self.task = open_task(recipe.task.name, recipe.task.options)
         self.also = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
-        self.prompts.need(rules.asks)
+        self.prompts.need(rules.templates)
         self.teachers = [t.name for t in recipe.teachers]
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
@@ -104,46 +107,49 @@ class Session(Generic[R]):
 
     # --- what is said
 
-    async def _graphs(
+    async def ask(
         self,
         stage: str,
+        room: str,
         members: Sequence[Member],
-        rules: Rules,
+        options: Talk,
         problems: Sequence[Problem],
-        ask: Asking,
     ) -> Stored:
-        """What was said of ``problems`` in a stage: kept from before where nothing changed, else asked for and kept."""
+        """What ``members`` say of ``problems`` by the protocol that ``options`` belong to: kept from before if nothing
+        changed, else asked for and kept in ``graphs/STAGE.jsonl``. Calls stand under ``ROOM:STAGE`` in the ledger."""
+        page = open_protocol(options.protocol)
         depends = [
+            FORMAT,
             [p.id for p in problems],
             digest([to_json(p) for p in problems]),
-            rules.model_dump(mode="json"),
+            options.model_dump(mode="json"),
+            plugins.fingerprint(page),
             self.prompts.fingerprint,
             self.recipe.seed,
             [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members],
         ]
-        return await kept_graphs(self.run, stage, depends, problems, ask)
-
-    async def _debated(
-        self, stage: str, problems: Sequence[Problem], rules: DebateRules, members: Sequence[Member]
-    ) -> Stored:
-        """What ``members`` say of ``problems`` in a debate by ``rules``."""
-        committee = Committee(
+        setting = Setting(
+            page.run,
             tuple(members),
-            rules,
+            options,
             self.prompts,
             self.task,
             self.run.journal,
             self.recipe.seed,
-            f"debate:{stage}",
-            self._count if rules.context_tokens else None,
+            f"{room}:{stage}",
+            self._count if options.context_budget else None,
         )
-        return await self._graphs(
-            stage,
-            members,
-            rules,
-            problems,
-            lambda done: debate_all(problems, committee, self.recipe.in_flight, done),
+        return await kept_graphs(
+            self.run, stage, depends, problems, lambda done: hold_all(problems, setting, self.recipe.in_flight, done)
         )
+
+    @property
+    def wording(self) -> Wording:
+        """How the recipe's protocol asks."""
+        return self._worded(self.rules)
+
+    def _worded(self, options: Talk) -> Wording:
+        return Wording(options, self.prompts, self.task, self._count)
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -282,9 +288,7 @@ class Session(Generic[R]):
                     return await examine(
                         student,
                         problems,
-                        task,
-                        self.prompts,
-                        self.rules,
+                        replace(self.wording, task=task),
                         self.run.journal,
                         self._exam_sampling,
                         stage=stage,

@@ -7,11 +7,10 @@ from typing import NamedTuple
 from vivavoce.graph import Graph
 from vivavoce.records import Node
 from vivavoce.report.debates import Telling
-from vivavoce.report.transcript import STOPPED, Turn, figures, mark, votes
+from vivavoce.report.transcript import Turn, figures, kinds_of_notes, mark, votes, why_ended
 from vivavoce.tasks import Task
 
 _LONGEST = 6000  # characters of one text on the page; a model in a loop writes far more
-_NOTES = ("reflection", "critique", "rationale", "review", "verdict")
 
 
 class Said(NamedTuple):
@@ -66,7 +65,7 @@ def show(telling: Telling, task: Task | None = None) -> Shown:
     rounds = [Round(r, [_cell(g, r, agent, telling.turns) for agent in agents], _notes(g, r)) for r in range(g.rounds)]
     ends = [("Votes before anybody heard anybody", 0), (f"Votes after round {g.rounds - 1}", g.rounds - 1)][: g.rounds]
     ballots = [(title, [(way, n.answer or "", mark(n)) for way, n in votes(g, r, task)]) for title, r in ends]
-    return Shown(g, telling.why, agents, rounds, telling.turns, ballots, STOPPED[g.stopped])
+    return Shown(g, telling.why, agents, rounds, telling.turns, ballots, why_ended(g.stopped))
 
 
 def _cell(graph: Graph, round: int, agent: str, changed: list[Turn]) -> Said | None:
@@ -86,10 +85,11 @@ def _cell(graph: Graph, round: int, agent: str, changed: list[Turn]) -> Said | N
 
 
 def _notes(graph: Graph, round: int) -> list[Note]:
-    said = [n for n in graph.nodes if n.kind in _NOTES and n.round == round]
+    kinds = kinds_of_notes(graph)
+    said = [n for n in graph.nodes if n.kind in kinds and n.round == round]
     return [
-        Note(n.kind, n.agent, _about(graph, n), _text(n), n.score, n.saw_gold, n.status == "error")
-        for n in sorted(said, key=lambda n: _NOTES.index(n.kind))
+        Note(n.kind, n.agent, _about(graph, n), _text(n), n.score, n.saw_gold, n.absent)
+        for n in sorted(said, key=lambda n: kinds.index(n.kind))
     ]
 
 
@@ -99,7 +99,7 @@ def _about(graph: Graph, n: Node) -> str | None:
 
 
 def _text(n: Node) -> str:
-    if n.status == "error":
+    if n.absent:
         return n.error or "failed"
     text = n.text.strip()
     rest = len(text) - _LONGEST

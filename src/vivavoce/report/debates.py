@@ -77,8 +77,8 @@ class Debated:
             self._agents.setdefault(n.agent)
             self.saw_gold += n.saw_gold
             self.kinds[n.kind] += 1
-            if n.status == "error":
-                self.failures[n.agent] += 1
+            if n.absent:
+                self.failures[n.agent] += n.status == "error"
             elif n.kind == "answer" and n.correct is not None:
                 if n.confidence is not None:
                     self._said[n.agent].append((n.confidence, n.correct))

@@ -20,7 +20,7 @@ from vivavoce.report.costs import caps, cut_off, lines, money, total
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.sources import Sources
 from vivavoce.report.text import clean
-from vivavoce.report.transcript import STOPPED
+from vivavoce.report.transcript import why_ended
 
 _PAGE = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -72,7 +72,7 @@ def view(sources: Sources) -> dict[str, Any]:
         "wide": WIDE,
         "high": HIGH,
         "debated": {stage: d for stage, d in debated.items() if d.graphs},
-        "stop_words": STOPPED,
+        "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
         "debates": [show(t, sources.task) for t in debated["train"].telling],
         "costs": lines(costs, sources.recipe),

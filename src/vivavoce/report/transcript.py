@@ -21,16 +21,24 @@ STOPPED = {
     "drafts_agree": "the drafts agreed, and by rule only disagreement is discussed",
     "student_right": "the student was right, and by rule only its mistakes are discussed",
     "cap": "it reached its last round",
+    "moderator": "the moderator found that all agree",
     "no_answers": "nobody answered",
     "budget": "the question reached its cap",
     "recorded": "the record ends here",
 }
+_NOTES = ("reflection", "critique", "rationale", "review")
+_NOT_NOTES = ("answer", "action", "observation")
 VOTES: dict[VoteBy, str] = {
     "majority": "majority",
     "confidence": "weighted by said confidence",
     "probability": "weighted by probability",
     "most_confident": "most confident",
 }
+
+
+def why_ended(stopped: str) -> str:
+    """Why a debate ended, in words; of a protocol of the user's own, the word that it returned."""
+    return STOPPED.get(stopped, f"its protocol said `{clean(stopped)}`")
 
 
 class Turn(NamedTuple):
@@ -57,8 +65,8 @@ class Turn(NamedTuple):
 
 def mark(n: Node) -> str:
     """What became of an answer, in one word."""
-    if n.status == "error":
-        return "failed"
+    if n.absent:
+        return "failed" if n.status == "error" else "not asked"
     if n.correct is not None and n.answer is not None:
         return "right" if n.correct else "wrong"
     return {"truncated": "cut off", "empty": "empty"}.get(n.status, "unparsed" if n.answer is None else "ungradable")
@@ -127,7 +135,7 @@ def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
         yield from ("", title)
         yield from [f"  {how}: {clean(n.answer or '')}, {mark(n)}" for how, n in votes(graph, r, task)] or ["  none"]
     yield ""
-    yield f"The debate ended because {STOPPED[graph.stopped]}."
+    yield f"The debate ended because {why_ended(graph.stopped)}."
     if graph.oracle_roles:
         yield "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
     if seen := sum(n.saw_gold for n in graph.nodes):
@@ -139,7 +147,7 @@ def _answers(graph: Graph, round: int) -> Iterator[str]:
     for n in graph.nodes:
         if n.kind != "answer" or n.round != round:
             continue
-        if n.status == "error":
+        if n.absent:
             yield f"{_head(n, '')}: {clean(n.error or '')}"
         elif stated[n.agent] is n:
             yield _head(n, "")
@@ -154,7 +162,7 @@ def _head(n: Node, more: str) -> str:
 
 
 def _notes(graph: Graph, round: int) -> Iterator[str]:
-    for kind in ("reflection", "critique", "rationale", "review", "verdict"):
+    for kind in kinds_of_notes(graph):
         for n in graph.nodes:
             if n.kind != kind or n.round != round:
                 continue
@@ -162,9 +170,14 @@ def _notes(graph: Graph, round: int) -> Iterator[str]:
             who = clean(n.agent) if about in (None, n.agent) else f"{clean(n.agent)} → {clean(about or '')}"
             shown = [f"score {n.score:g}"] if n.score is not None else []
             shown += ["saw gold"] if n.saw_gold else []
-            shown += [f"failed: {clean(n.error or '')}"] if n.status == "error" else []
+            shown += [f"{mark(n)}: {clean(n.error or '')}"] if n.absent else []
             yield f"  ({kind}) {who}" + (f": {', '.join(shown)}" if shown else "")
             yield from _said(n.text, 6)
+
+
+def kinds_of_notes(graph: Graph) -> list[str]:
+    """Kinds of all that is no answer, the usual ones first, then those of a protocol's own."""
+    return list(dict.fromkeys([*_NOTES, *(n.kind for n in graph.nodes if n.kind not in _NOT_NOTES)]))
 
 
 def _turns(graph: Graph) -> Iterator[str]:
@@ -197,4 +210,4 @@ def _said(text: str, indent: int) -> Iterator[str]:
         ) or [""]
 
 
-__all__ = ["STOPPED", "Turn", "figures", "mark", "minds", "transcript", "turns", "votes"]
+__all__ = ["Turn", "figures", "kinds_of_notes", "mark", "minds", "transcript", "turns", "votes", "why_ended"]

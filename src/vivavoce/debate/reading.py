@@ -1,0 +1,249 @@
+"""What a reader is shown of what others said: names, order, notes under the answers that they are about, and what is
+left of them under a context budget.
+
+Debates, preference trees and scorers' views all come through :func:`statements`, so that what is trained is what was
+said.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from vivavoce.graph.graph import stated
+from vivavoce.records import Node, Problem, Quote, seed_of
+
+CountTokens = Callable[[str], int]
+"""Tokens of a text."""
+Reads = Callable[[str], str | None]
+"""The final answer that a text ends with, or None."""
+
+CUT = " […]"
+_TAIL = 4
+"""Lines, or sentences, at the end of an answer in which its final answer is looked for."""
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How readers are shown what others said."""
+
+    order: Literal["shared", "per_agent"] = "shared"
+    order_seed: int = 42
+    anonymous: bool = True
+    topology: Literal["all", "ring", "star"] = "all"
+    hide_gold: bool = False
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One agent's words as another agent reads them, with the notes that were made on them."""
+
+    kind: str
+    """Of the node: ``answer``, or a kind of the protocol's own."""
+    name: str
+    """How the reader sees the speaker: ``Agent 2``, or a name if names are shown."""
+    peer: int
+    """0 for the reader itself, else a random number among the others."""
+    text: Quote
+    reflection: Quote | None
+    critiques: tuple[tuple[str, Quote], ...]
+    """``(name of the critic, text)``."""
+    round: int
+    answer: str | None = None
+    """The final answer, which stays when the text is shortened."""
+
+
+def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showing) -> list[Statement]:
+    """What ``reader`` is shown of ``reads``, in an order shuffled by ``how.order_seed``.
+
+    Of each agent and round one answer is shown (:func:`vivavoce.graph.graph.stated`); a reflection or critique stands
+    under the answer that it is about, if that is read too. Nodes without text are left out. If several rounds are read,
+    names and order stay those of the first, so that the text of one round only adds to that of the round before. Who
+    does not speak in the first round read hears everybody, whatever the topology.
+    """
+    if not reads:
+        return []
+    ids = {n.id for n in reads}
+    noted = [n for n in reads if not n.absent and n.target in ids and n.kind in ("reflection", "critique")]
+    answers = stated(n for n in reads if n.kind == "answer")
+    others_said = [n for n in reads if not n.absent and n.kind != "answer" and n not in noted]
+    said = [*answers, *others_said]
+    if not said:
+        return []
+    first = min(n.round for n in answers or said)
+    table = [n for n in answers or said if n.round == first]
+    speakers = tuple(n.agent for n in table)
+    by_reader = (reader,) if how.order == "per_agent" else ()
+    rng = random.Random(seed_of(how.order_seed, problem.id, first, *by_reader))
+    rng.shuffle(table)
+    others = [n.agent for n in table if n.agent != reader]
+    numbers = dict(zip(rng.sample(others, len(others)), range(1, len(others) + 1), strict=True))
+    names = {n.agent: f"Agent {i}" if how.anonymous else n.agent for i, n in enumerate(table, 1)}
+    place = {n.agent: i for i, n in enumerate(table)}
+    said.sort(key=lambda n: (n.round, n.kind != "answer", place.get(n.agent, len(place))))
+    masked = (lambda text: hidden(text, problem.gold)) if how.hide_gold else (lambda text: text)
+    shown = []
+    for n in said:
+        if not _heard(n.agent, reader, speakers, how.topology):
+            continue
+        about = [m for m in noted if m.target == n.id]
+        reflection = next((m for m in about if m.kind == "reflection"), None)
+        shown.append(
+            Statement(
+                n.kind,
+                names.get(n.agent, "Agent" if how.anonymous else n.agent),
+                0 if n.agent == reader else numbers.get(n.agent, len(place)),
+                Quote(n.id, n.text),
+                Quote(reflection.id, masked(reflection.text)) if reflection else None,
+                tuple(
+                    (names.get(m.agent, "Agent" if how.anonymous else m.agent), Quote(m.id, masked(m.text)))
+                    for m in about
+                    if m.kind == "critique"
+                ),
+                n.round,
+                n.answer,
+            )
+        )
+    return shown
+
+
+def _heard(speaker: str, reader: str, speakers: tuple[str, ...], topology: str) -> bool:
+    """Whether ``reader`` reads ``speaker``."""
+    if topology == "all" or speaker == reader or reader not in speakers:
+        return True
+    if topology == "star":
+        return speakers[0] in (reader, speaker)
+    return speakers[(speakers.index(reader) + 1) % len(speakers)] == speaker
+
+
+def hidden(text: str, gold: str) -> str:
+    """The text with the right answer masked wherever it stands by itself: not inside a word or a longer number.
+
+    A number is found with thousands separators too. The answer in other words (a half for 0.5) is not found.
+    """
+    if not gold.strip():
+        return text
+    pattern = re.escape(gold.strip())
+    if re.fullmatch(r"\d{4,}", gold.strip()):
+        whole = gold.strip()
+        grouped = f"{int(whole):,}".replace(",", "[,\u2009\u202f\u00a0 ]?") if whole == str(int(whole)) else pattern
+        pattern = f"(?:{grouped})"
+    before = r"(?<![\w])(?<!\d[.,])" if gold.strip()[0].isalnum() else ""
+    after = r"(?![\w])(?![.,]\d)" if gold.strip()[-1].isalnum() else ""
+    return re.sub(f"{before}{pattern}{after}", "[hidden]", text)
+
+
+# --- what is left under a context budget
+
+
+def fit(
+    shown: Sequence[Statement], budget: int, count: CountTokens, reads: Reads = lambda _: None
+) -> tuple[list[Statement], int]:
+    """The statements, shortened until together they take at most ``budget`` tokens, and how many were cut.
+
+    The longest statement is cut first, to the length of the next longest or to its fair share; inside it the answer's
+    reasoning goes first, then the notes (arXiv:2506.03541's packing, without its splitting of one context over several
+    rows, which gives long debates more weight). No statement vanishes, and the end of an answer, from where its final
+    answer stands, is kept even if it alone is over the budget. ``reads`` gives the final answer of a text.
+    """
+    sizes = [_size(s, count) for s in shown]
+    if sum(sizes) <= budget:
+        return list(shown), 0
+    cap = _level(sizes, budget)
+    fitted = [s if n <= cap else _shorten(s, cap, count, reads) for s, n in zip(shown, sizes, strict=True)]
+    return fitted, sum(n > cap for n in sizes)
+
+
+def packs(
+    shown: Sequence[Statement], budget: int, count: CountTokens, reads: Reads = lambda _: None
+) -> list[list[Statement]]:
+    """The statements in several parts of at most ``budget`` tokens, as in the authors' code of arXiv:2506.03541.
+
+    Statements in order of length are packed greedily; one that alone is over the budget is shortened to it. The caller
+    gives each part the weight 1/n, so that a long debate does not count more (authors' code: weight 1 each).
+    """
+    parts: list[list[Statement]] = [[]]
+    used = 0
+    for s in sorted(shown, key=lambda s: _size(s, count)):
+        (s,), _ = fit([s], budget, count, reads)
+        if parts[-1] and used + _size(s, count) > budget:
+            parts.append([])
+            used = 0
+        parts[-1].append(s)
+        used += _size(s, count)
+    return parts
+
+
+def _level(sizes: Iterable[int], budget: int) -> int:
+    """The largest cap for which the capped sizes sum to at most ``budget``."""
+    left, open_ = budget, sorted(sizes)
+    while open_ and open_[0] * len(open_) <= left:
+        left -= open_.pop(0)
+    return left // max(1, len(open_))
+
+
+def _size(s: Statement, count: CountTokens) -> int:
+    notes = [s.reflection] if s.reflection else []
+    return sum(count(q.text) for q in (s.text, *notes, *(q for _, q in s.critiques)))
+
+
+def _shorten(s: Statement, cap: int, count: CountTokens, reads: Reads) -> Statement:
+    notes = _size(s, count) - count(s.text.text)
+    end = _end(s.text.text, s.answer, reads)
+    text = _cut(s.text.text, max(cap - notes, cap // 2), count, end)
+    left = max(0, cap - count(text))
+    parts = [s.reflection.text] if s.reflection else []
+    parts += [q.text for _, q in s.critiques]
+    if sum(count(t) for t in parts) > left:
+        share = _level([count(t) for t in parts], left)
+        parts = [t if count(t) <= share else _cut(t, share, count) for t in parts]
+    reflection = Quote(s.reflection.node, parts.pop(0)) if s.reflection else None
+    return replace(
+        s,
+        text=Quote(s.text.node, text),
+        reflection=reflection,
+        critiques=tuple((name, Quote(q.node, t)) for (name, q), t in zip(s.critiques, parts, strict=True)),
+    )
+
+
+def _end(text: str, answer: str | None, reads: Reads) -> str:
+    """The shortest end of an answer, in whole lines or else sentences, that still says its final answer; else the last
+    line."""
+    text = text.rstrip()
+    cuts = [m.end() for m in re.finditer(r"\n", text)][-_TAIL:]
+    cuts += [m.end() for m in re.finditer(r"(?<=[.!?;。！？；])\s*", text) if m.end() < len(text)][-_TAIL:]
+    for at in sorted(set(cuts), reverse=True):
+        if answer is not None and (reads(text[at:]) == answer or answer in text[at:]):
+            return text[at:]
+    return text[text.rfind("\n") + 1 :] if "\n" in text else ""
+
+
+def _cut(text: str, cap: int, count: CountTokens, end: str = "") -> str:
+    """The longest beginning of ``text`` that takes at most ``cap`` tokens with the sign that it was cut and with
+    ``end``, which stays whole. It ends between words if there is a space near."""
+    if count(text) <= cap:
+        return text
+    text = text.rstrip()
+    body = text[: len(text) - len(end)].rstrip() if end else text
+    glue = "\n" if end and text[len(body) : len(text) - len(end)].count("\n") else " " if end else ""
+
+    def made(n: int) -> str:
+        kept = body[:n]
+        if 0 < n < len(body) and not body[n].isspace() and (space := kept.rfind(" ")) > n - 40 and space > 0:
+            kept = kept[:space]
+        return (kept.rstrip() + CUT).strip() + glue + end
+
+    low, high = 0, len(body)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if count(made(middle)) <= cap:
+            low = middle
+        else:
+            high = middle - 1
+    return made(low)
+
+
+__all__ = ["CUT", "CountTokens", "Reads", "Showing", "Statement", "fit", "hidden", "packs", "statements"]

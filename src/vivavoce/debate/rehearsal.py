@@ -1,0 +1,249 @@
+"""How many calls a debate will make, before any is made: a rehearsal of the protocol itself.
+
+The rehearsal *is* the debate, by the protocol's own page and with the real prompts, in which nobody is asked: stand-ins
+give texts of the expected length that are right as often as expected. So stop rules, budgets of context and whatever a
+protocol decides count as they will. Its bounds come from the same page, played through by committees in which all are
+right, all are wrong, or one differs from the others.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Answered, Journal
+from vivavoce.debate.prompting import Parts, PromptSet
+from vivavoce.debate.scores import Score
+from vivavoce.debate.table import Setting, hold
+from vivavoce.records import Grade, Message, Problem, Prompt, Reply, Sampling, Usage
+from vivavoce.tasks import Task
+
+CountPrompt = Callable[[str, Sequence[Message]], int]
+"""Prompt tokens of an agent's call, by its name."""
+
+_WORD, _RIGHT, _WRONG = "\ue000", "\ue001", "\ue002"  # of a private area, so that no question holds one
+_PERSUADED = 0.5
+"""Share of wrong answers that turn right if a right one is read (the schoolhouse's teachers: two in three)."""
+_RANDOM = 16
+"""Random committees among those that are played through for the bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A quantity that is not known yet: at least, as expected, at most."""
+
+    least: float
+    expected: float
+    most: float
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.least + other.least, self.expected + other.expected, self.most + other.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What one agent will be asked in one stage, and what it costs in the recipe's currency."""
+
+    stage: str
+    agent: str
+    calls: Span
+    prompt_tokens: Span
+    completion_tokens: Span
+    money: Span
+    measured: bool = False
+    """The range is that of questions that were put to the committee, two standard errors about their mean; otherwise it
+    is all that the rules allow, and what to expect comes from a rehearsal or from the length of single replies."""
+
+
+@dataclass(slots=True)
+class Spend:
+    """Calls and tokens of one agent."""
+
+    calls: float = 0
+    prompt: float = 0
+    completion: float = 0
+    cached: float = 0
+
+    def __add__(self, other: Spend) -> Spend:
+        return Spend(*(getattr(self, k) + getattr(other, k) for k in ("calls", "prompt", "completion", "cached")))
+
+    def over(self, n: float) -> Spend:
+        """What it is for one of ``n``."""
+        return Spend(self.calls / n, self.prompt / n, self.completion / n, self.cached / n)
+
+
+Knows = Callable[[str, str, int], bool | None]
+"""Whether an answer is right, by agent, question and how often the agent has answered it; None: by chance."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is thought of the agents."""
+
+    tokens: Callable[[str, str], int]
+    """Tokens of a reply, by agent and kind of text."""
+    right: Mapping[str, float]
+    """Share of right first answers, by agent."""
+    knows: Knows = lambda *_: None
+    agree: bool | None = None
+    """What a score says of whether all is well (a moderator's verdict, a review's score): yes, no, or None: by lot."""
+    readable: bool = True
+    """Whether a review's score can be read."""
+
+
+@dataclass
+class Absent:
+    """An agent that only keeps a seat."""
+
+    name: str
+    identity: str = "absent"
+
+    async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        raise AssertionError(self.name)
+
+    async def aclose(self) -> None: ...
+
+
+def seat(name: str) -> Agent:
+    """An agent that only keeps a seat."""
+    return Absent(name)
+
+
+async def rehearse(
+    setting: Setting, problems: Sequence[Problem], who: Expected, count: CountPrompt
+) -> dict[str, Spend]:
+    """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
+    desk = _Desk(who, count)
+    for problem in problems:
+        await hold(problem, _played(setting, desk))
+    return {name: spend.over(max(1, len(problems))) for name, spend in desk.spent.items()}
+
+
+async def bounds(
+    setting: Setting, problem: Problem, who: Expected, count: CountPrompt
+) -> dict[str, tuple[Spend, Spend]]:
+    """Least and most that one question takes of each agent, of all committees that are played through.
+
+    ``who`` says how long replies are at most. Derived from the page, so it holds for any protocol; it is the most that
+    was found, not a proof.
+    """
+    found: dict[str, list[Spend]] = {m.name: [] for m in setting.members}
+    for expected in _committees([m.name for m in setting.members], who):
+        desk = _Desk(expected, count)
+        await hold(problem, _played(setting, desk))
+        for name, spends in found.items():
+            spends.append(desk.spent.get(name, Spend()))
+    fields = ("calls", "prompt", "completion")
+    return {
+        name: (
+            Spend(*(min(getattr(s, k) for s in all_) for k in fields)),
+            Spend(*(max(getattr(s, k) for s in all_) for k in fields)),
+        )
+        for name, all_ in found.items()
+    }
+
+
+def _committees(names: Sequence[str], who: Expected) -> Iterator[Expected]:
+    """Committees that make a protocol talk as little and as much as it may."""
+
+    def made(knows: Knows, agree: bool, readable: bool) -> Expected:
+        return replace(who, knows=knows, agree=agree, readable=readable)
+
+    for agree, readable in ((True, True), (False, False)):
+        yield made(lambda *_: True, agree, readable)
+        yield made(lambda *_: False, agree, readable)
+        for name in names:
+            yield made(lambda a, q, i, name=name: a == name, agree, readable)
+            yield made(lambda a, q, i, name=name: a != name, agree, readable)
+            yield made(lambda a, q, i, name=name: a == name and i > 0, agree, readable)
+    for k in range(_RANDOM):
+        rng = random.Random(k)
+        drawn: dict[tuple[str, int], bool] = {}
+        yield made(lambda a, q, i, rng=rng, drawn=drawn: drawn.setdefault((a, i), rng.random() < 0.5), False, False)
+
+
+def _played(setting: Setting, desk: _Desk) -> Setting:
+    return replace(
+        setting,
+        journal=cast(Journal, desk),
+        task=cast(Task, _Judge(setting.task)),
+        prompts=cast(PromptSet, _Prompts(setting.prompts, desk.who)),
+    )
+
+
+def words(text: str) -> tuple[str, int]:
+    """A text without the words that a stand-in made up, and how many those were: each counts as one token."""
+    made_up = text.count(_WORD)
+    return (text.replace(_WORD, "").replace(_RIGHT, "").replace(_WRONG, ""), made_up) if made_up else (text, 0)
+
+
+@dataclass
+class _Desk:
+    """In the place of a journal: no call is made, and each is counted."""
+
+    who: Expected
+    count: CountPrompt
+    spent: dict[str, Spend] = field(default_factory=dict)
+    _right: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _times: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    async def call(self, agent: Agent, asked: Prompt, sampling: Sampling, seed: int, **tags: Any) -> Answered:
+        name, kind, rng = agent.name, tags["kind"], random.Random(seed)
+        messages = asked.chat
+        n = min(self.who.tokens(name, kind), sampling.max_new_tokens)
+        self.spent[name] = self.spent.get(name, Spend()) + Spend(1, self.count(name, messages), n)
+        sign = ""
+        if kind in ("answer", "rationale"):
+            key = (tags["question"], name)
+            times = self._times[key] = self._times.get(key, -1) + 1
+            right = self.who.knows(name, tags["question"], times)
+            if right is None:
+                read = messages[-1]["content"]
+                if _WORD in read and key in self._right:
+                    right = self._right[key] or (_RIGHT in read and rng.random() < _PERSUADED)
+                else:
+                    right = rng.random() < self.who.right.get(name, 0.7)
+                wrong = 1 + rng.randrange(3)  # three ways to be wrong: they may agree
+            else:
+                wrong = 1 + sorted(self.who.right).index(name) if name in self.who.right else 1  # nobody agrees
+            self._right[key] = right
+            sign = _RIGHT if right else _WRONG * wrong
+        text = f"{sign}{' '.join([_WORD] * n)}"
+        return Answered(f"{name} {seed}", Reply(text, usage=Usage(0, n)))
+
+
+class _Judge:
+    """The task, as far as made-up answers go."""
+
+    def __init__(self, task: Task) -> None:
+        self.answer_format = task.answer_format
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        if text.startswith(_RIGHT):
+            return Grade(problem.gold, True)
+        return Grade(f"wrong {len(text) - len(text.lstrip(_WRONG))}", False)
+
+
+class _Prompts:
+    """The prompts; whatever a stand-in says, its score can be read, or cannot, as is expected."""
+
+    def __init__(self, prompts: PromptSet, who: Expected) -> None:
+        self._prompts, self._who, self._rng = prompts, who, random.Random(0)
+
+    def render(self, template: str, **values: Any) -> list[tuple[str, Parts]]:
+        return self._prompts.render(template, **values)
+
+    def confidence(self, text: str) -> None: ...
+
+    def score(self, text: str, kind: str) -> float:
+        agree = self._rng.random() < 0.5 if self._who.agree is None else self._who.agree
+        return 1.0 if agree else 0.0
+
+    def review_score(self, text: str, form: object) -> Score:
+        return Score(3.0, "ok") if self._who.readable else Score(None, "no_answer")
+
+
+__all__ = ["CountPrompt", "Expected", "Planned", "Span", "Spend", "bounds", "rehearse", "seat", "words"]

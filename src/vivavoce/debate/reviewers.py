@@ -1,0 +1,74 @@
+"""Who holds which role in a review, and who reviews whom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from vivavoce.debate.table import Member, Table
+from vivavoce.debate.wording import Talk
+from vivavoce.records import seed_of
+
+Role = Literal["authors", "commenters", "reviewers"]
+ROLES: tuple[Role, ...] = ("authors", "commenters", "reviewers")
+
+
+class Roles(Talk):
+    """Which teachers write, explain and review."""
+
+    authors: list[str] | None = Field(default=None, description="teachers who write rationales; None: all (paper)")
+    commenters: list[str] | None = Field(default=None, description="teachers who explain mistakes; None: all (paper)")
+    reviewers: list[str] | None = Field(default=None, description="teachers who review; None: all (paper)")
+    scope: Literal["others", "all", "self"] = Field(
+        default="others",
+        description="who reviews: every reviewer but the author (paper), the author too, or the author alone",
+    )
+    reviewers_each: int | None = Field(
+        default=None,
+        ge=1,
+        description="so many reviewers of each rationale, at random with equal load; None: all (paper)",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.scope == "self" and self.reviewers_each is not None:
+            raise ValueError("scope: self has one reviewer; leave reviewers_each out")
+        return self
+
+    def named(self, role: Role, teachers: Sequence[str]) -> list[str]:
+        """The teachers who hold a role, in the order of the recipe. Raises ValueError for a name that is no teacher."""
+        wanted: list[str] | None = getattr(self, role)
+        if unknown := [name for name in wanted or () if name not in teachers]:
+            raise ValueError(f"review.{role} names `{unknown[0]}`, who is no teacher; there are {', '.join(teachers)}")
+        return [name for name in teachers if wanted is None or name in wanted]
+
+
+def holding(role: Role, table: Table) -> list[Member]:
+    """The members at the table who hold a role, in the order of the recipe."""
+    names = table.options.named(role, [m.name for m in table.teachers])
+    return [m for m in table.teachers if m.name in names]
+
+
+def reviewers_of(author: str, table: Table) -> list[Member]:
+    """Who reviews a rationale of ``author``.
+
+    With ``reviewers_each`` k, the k at the same seeded places after the author in the cyclic order of reviewers: for
+    every question each reviewer gets equally many, and the choice for one question depends on no other.
+    """
+    o, everyone = table.options, holding("reviewers", table)
+    names = [m.name for m in everyone]
+    if o.scope == "self":
+        return [m for m in everyone if m.name == author]
+    at = names.index(author) if author in names else [m.name for m in holding("authors", table)].index(author)
+    after = [everyone[(at + i) % len(everyone)] for i in range(len(everyone))]
+    eligible = [m for m in after if o.scope == "all" or m.name != author]
+    if o.reviewers_each is None or o.reviewers_each >= len(eligible):
+        return eligible
+    rng = random.Random(seed_of(table.seed, table.question.id, "reviewers"))
+    return [eligible[i] for i in sorted(rng.sample(range(len(eligible)), o.reviewers_each))]
+
+
+__all__ = ["ROLES", "Role", "Roles", "holding", "reviewers_of"]

@@ -1,0 +1,69 @@
+"""When a debate may end: agreement among those who speak, by the task's own equality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from vivavoce.graph.graph import stated
+from vivavoce.records import Node, Problem
+from vivavoce.tasks import Task
+from vivavoce.tasks.agreement import classes, majority
+
+StopRule = Literal["consensus", "all_correct", "majority_stable", "cap_only"]
+
+
+def quorum(answers: Sequence[Node], speakers: int) -> bool:
+    """Whether enough of the ``speakers`` answered for their agreement to mean something: more than half of them.
+
+    One survivor of three agrees with nobody.
+    """
+    return 2 * len(stated(answers)) > speakers
+
+
+def agreed(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> bool:
+    """Whether all who answered gave the same answer, which could be read, and they are a quorum."""
+    said = stated(answers)
+    found = set(classes(task, problem, [n.answer for n in said]))
+    return quorum(said, speakers) and len(found) == 1 and None not in found
+
+
+def majority_of(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> str | None:
+    """The answer of more than half of those who answered, if they are a quorum."""
+    said = stated(answers)
+    return majority(task, problem, [n.answer for n in said]) if quorum(said, speakers) else None
+
+
+def same(task: Task, problem: Problem, a: str | None, b: str | None) -> bool:
+    """Whether two answers are the same answer. None is the same as nothing."""
+    found = classes(task, problem, [a, b])
+    return a is not None and found[0] == found[1]
+
+
+def why_stop(
+    rule: StopRule, task: Task, problem: Problem, answers: Sequence[Node], before: Sequence[Node], speakers: int
+) -> str | None:
+    """Why a debate ends after ``answers``, the answers of a round, or None if it goes on.
+
+    Args:
+        rule: ``consensus``: all agree; ``all_correct``: all are right (this looks at gold); ``majority_stable``: all
+            agree, or more than half give the answer that more than half gave the round before; ``cap_only``: it goes
+            on as long as anybody answers.
+        before: The answers of the round before; none in round 0.
+        speakers: How many were asked. Those who answered must be a quorum of them.
+    """
+    said = stated(answers)
+    if not said:
+        return "no_answers"
+    if rule == "all_correct" and quorum(said, speakers) and all(n.correct for n in said):
+        return "all_correct"
+    if rule in ("consensus", "majority_stable") and agreed(task, problem, said, speakers):
+        return "consensus"
+    if rule == "majority_stable" and before:
+        now, then = (majority_of(task, problem, ns, speakers) for ns in (said, before))
+        if same(task, problem, now, then):
+            return "majority_stable"
+    return None
+
+
+__all__ = ["StopRule", "agreed", "majority_of", "quorum", "same", "why_stop"]

@@ -1,0 +1,361 @@
+"""The table at which a protocol holds its debate: the one way to speak.
+
+A protocol says who is asked what, about which node, reading what; the table renders the prompt, makes the call through
+the journal, grades the reply, and records the node with its prompt and its parents::
+
+    async def run(question, table):
+        drafts = await table.all("answer")
+        return await table.all("debate", reads=drafts) and "cap"
+
+Caps, resume, batches, plans and reports work for every protocol, because all of them speak through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Journal
+from vivavoce.debate.prompting import PromptSet
+from vivavoce.debate.reading import CountTokens
+from vivavoce.debate.wording import Talk, Wording
+from vivavoce.errors import RecipeError
+from vivavoce.graph import Graph, Stored
+from vivavoce.graph.stored import gathering
+from vivavoce.records import Node, Problem, Prompt, Sampling, node, seed_of
+from vivavoce.tasks import Task, grade_of
+
+T = TypeVar("T")
+_KINDS = {
+    **dict.fromkeys(("answer", "debate", "discuss", "act"), "answer"),
+    **dict.fromkeys(("critique", "feedback"), "critique"),
+}
+"""Kind of node that a template asks for; of any other template, the template's own name."""
+_GRADED = ("answer", "rationale")
+
+
+Run = Callable[[Problem, "Table"], Awaitable[str | None]]
+"""A protocol's coroutine: it holds the debate on one question and returns why it ended (None: ``cap``)."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One who sits at the table, and how its replies are drawn. ``samples`` answers are drawn in round 0."""
+
+    agent: Agent
+    role: Literal["teacher", "student"]
+    sampling: Sampling
+    samples: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.agent.name
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Who debates by which protocol, asked in which words, judged by which task, written to which journal."""
+
+    run: Run
+    members: tuple[Member, ...]
+    options: Talk
+    prompts: PromptSet
+    task: Task
+    journal: Journal
+    seed: int = 0
+    stage: str = "debate"
+    """Label of these calls in the cost ledger."""
+    count: CountTokens | None = None
+    """Tokens of a text; needed if the options set a ``context_tokens`` budget."""
+
+    @property
+    def wording(self) -> Wording:
+        """How agents are asked here."""
+        return Wording(self.options, self.prompts, self.task, self.count)
+
+
+class Table:
+    """One question's table. Made by :func:`hold`, and handed to the protocol."""
+
+    def __init__(self, question: Problem, setting: Setting) -> None:
+        self.question, self.setting = question, setting
+        self.options: Any = setting.options
+        self.members = setting.members
+        self.task, self.seed = setting.task, setting.seed
+        self._wording = setting.wording
+        self._said: dict[tuple[int, ...], Node] = {}
+        self._prompts: dict[str, Prompt] = {}
+        self._capped = False
+
+    @property
+    def teachers(self) -> tuple[Member, ...]:
+        """The teachers, in the order of the recipe."""
+        return tuple(m for m in self.members if m.role == "teacher")
+
+    @property
+    def student(self) -> Member | None:
+        """The student, if it sits here."""
+        return next((m for m in self.members if m.role == "student"), None)
+
+    def member(self, name: str) -> Member:
+        """The member of that name. Raises RecipeError if nobody here has it."""
+        for m in self.members:
+            if m.name == name:
+                return m
+        known = ", ".join(m.name for m in self.members)
+        raise RecipeError(f"nobody called `{name}` sits at the table", self.options.protocol, f"name one of {known}")
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What was said so far, in the order in which the protocol asked for it."""
+        return tuple({n.id: n for _, n in sorted(self._said.items())}.values())
+
+    async def ask(
+        self,
+        member: Member | str,
+        template: str,
+        *,
+        reads: Sequence[Node] = (),
+        about: Node | None = None,
+        own: Node | None = None,
+        gold: bool = False,
+        kind: str | None = None,
+        round: int | None = None,
+        sample: int = 0,
+        temperature: float | None = None,
+        **values: Any,
+    ) -> Node:
+        """Ask one member one thing; the node of what came of it, whatever that is.
+
+        A call that failed for good is a node of status ``error``, one that the question's cap did not allow a node of
+        status ``over_budget``: its author is absent there, and readers are not shown it.
+
+        Args:
+            member: A member, or the name of one.
+            template: The template of the prompt set that asks.
+            reads: Nodes that the member may read; the prompt prints what the options show of them.
+            about: The node that is criticised, reflected on or reviewed.
+            own: The member's own answer, for a prompt that prints it beside ``about``.
+            gold: Print the right answer.
+            kind: Kind of the node; None: what the template is for (``debate`` asks for an ``answer``), else its name.
+                An ``answer`` and a ``rationale`` are graded; of a ``review`` the score is read.
+            round: Round of the node; None: for an answer, one more than the last round that it reads; for anything
+                else, the round of what it is about or reads.
+            sample: Number of the draw. Equal asks with equal numbers are one call.
+            temperature: In place of the member's own.
+            values: Further values for the template.
+
+        Raises RecipeError if the prompt set lacks the template, and BudgetReached at a cap of the run.
+        """
+        if self._capped:
+            raise _QuestionCapped
+        place = _BRANCH.get().take()
+        member = self.member(member) if isinstance(member, str) else member
+        kind = kind or _KINDS.get(template, template)
+        if round is None:
+            round = _round(kind, [about] if about else reads)
+        asked = self._wording.made(
+            template,
+            self.question,
+            member.name,
+            reads,
+            about=about,
+            own=own,
+            gold=gold,
+            after_history=kind == "answer",
+            **values,
+        )
+        sampling = member.sampling if temperature is None else replace(member.sampling, temperature=temperature)
+        parents = asked.quotes
+        known = {n.id: n for n in (*reads, about, own) if n is not None}
+        saw_gold = asked.shows_gold or any(known[i].saw_gold for i in parents)
+        shown = {"parents": parents, "prompt": asked.id, "saw_gold": saw_gold}
+        said = await self._call(member, sampling, kind, round, sample, asked, about, shown)
+        self._prompts[asked.id] = asked
+        self._said[place] = said
+        self._capped |= said.status == "over_budget"
+        return said
+
+    async def all(
+        self,
+        template: str,
+        members: Sequence[Member] | None = None,
+        *,
+        reads: Sequence[Node] = (),
+        round: int | None = None,
+        **how: Any,
+    ) -> list[Node]:
+        """Ask several members (None: all) the same at once; their nodes in the order of the members.
+
+        In round 0 each draws as many samples as the recipe gives it. ``how`` is passed on to :meth:`ask`.
+        """
+        first = round == 0 or (round is None and not any(n.kind == "answer" for n in reads))
+        return await self.gather(
+            *(
+                self.ask(m, template, reads=reads, round=round, sample=sample, **how)
+                for m in (self.members if members is None else members)
+                for sample in range(m.samples if first else 1)
+            )
+        )
+
+    async def gather(self, *asks: Coroutine[Any, Any, T]) -> list[T]:
+        """Run several coroutines of a protocol at once; what they return, in their order.
+
+        Use it in place of ``asyncio.gather``: the graph then lists nodes in the order in which the page asks for them,
+        whoever answers first, and replies that are paid are awaited even if a cap is reached meanwhile.
+        """
+        at = _BRANCH.get().take()
+        tasks = []
+        for i, one in enumerate(asks):
+            context = copy_context()
+            context.run(_BRANCH.set, _Branch((*at, i)))
+            tasks.append(asyncio.get_running_loop().create_task(one, context=context))
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        failed = [r for r in done if isinstance(r, BaseException)]
+        for error in sorted(failed, key=lambda e: isinstance(e, _QuestionCapped)):
+            raise error
+        return done  # type: ignore[return-value]
+
+    def graph(self, why: str) -> Graph:
+        """All that was said, as a graph that ended because of ``why``."""
+        nodes = self.nodes
+        prompts = {n.prompt: self._prompts[n.prompt] for n in nodes if n.prompt is not None}
+        return Graph(self.question, nodes, "budget" if self._capped else why, self.options.needs_gold, prompts)
+
+    async def _call(
+        self,
+        member: Member,
+        sampling: Sampling,
+        kind: str,
+        round: int,
+        sample: int,
+        asked: Prompt,
+        about: Node | None,
+        shown: dict[str, Any],
+    ) -> Node:
+        setting, problem = self.setting, self.question
+        seed = seed_of(setting.seed, problem.id, member.name, kind, about.agent if about else "", round, sample)
+        answered = await setting.journal.call(
+            member.agent, asked, sampling, seed, stage=setting.stage, question=problem.id, kind=kind
+        )
+        common: dict[str, Any] = {
+            "sample": sample,
+            "target": about.id if about else None,
+            "call": None if answered.refused else answered.key,
+            **shown,
+        }
+        reply = answered.reply
+        if reply is None:
+            status = "over_budget" if answered.refused else "error"
+            return node(kind, problem.id, member.name, round, "", status=status, error=str(answered.error), **common)
+        read: dict[str, Any] = {"status": "ok" if reply.text.strip() else "empty"}
+        if kind in _GRADED:
+            grade = await grade_of(self.task, problem, reply.text, cut=reply.finish == "length")
+            read = {
+                "answer": grade.answer,
+                "correct": grade.correct,
+                "status": grade.status,
+                "confidence": setting.prompts.confidence(reply.text),
+                "probability": rounded(self.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
+            }
+        elif kind == "review":
+            score = setting.prompts.review_score(reply.text, self.options.score_form)
+            read = {"score": score.value, "status": score.status if reply.text.strip() else "empty"}
+        else:
+            read["score"] = setting.prompts.score(reply.text, kind)
+        return node(kind, problem.id, member.name, round, reply.text, usage=reply.usage, **common, **read)
+
+
+def _round(kind: str, read: Sequence[Node]) -> int:
+    if kind == "answer":
+        return 1 + max((n.round for n in read if n.kind == "answer"), default=-1)
+    return max((n.round for n in read), default=0)
+
+
+async def hold(question: Problem, setting: Setting) -> Graph:
+    """Debate one question to its end."""
+    table = Table(question, setting)
+    token = _BRANCH.set(_Branch(()))
+    try:
+        why = await setting.run(question, table)
+    except _QuestionCapped:
+        why = "budget"
+    finally:
+        _BRANCH.reset(token)
+    return table.graph(why or "cap")
+
+
+async def hold_all(
+    questions: Sequence[Problem],
+    setting: Setting,
+    in_flight: int = 512,
+    done: Callable[[Graph], None] = lambda _: None,
+    folder: Path | None = None,
+) -> Stored:
+    """Debate many questions, at most ``in_flight`` at once, begun in their order; graphs in that order.
+
+    ``done`` is called with each graph as it is made. Only those in flight are in memory; the others lie in a temporary
+    file of ``folder`` (None: the journal's). A debate that is cut off leaves its finished calls in the journal.
+    """
+    kept, todo = gathering(len(questions), folder or setting.journal.path.parent), iter(enumerate(questions))
+
+    async def work() -> None:
+        for at, question in todo:
+            graph = await hold(question, setting)
+            kept.put(at, graph)
+            done(graph)
+
+    with _rare_collections():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(in_flight, len(questions))):
+                group.create_task(work())
+    return kept
+
+
+def rounded(probability: float) -> float:
+    """Four decimals: enough for a vote, and stable against the last bits of a sum that depend on the batch."""
+    return round(probability, 4)
+
+
+class _QuestionCapped(Exception):
+    """The question has reached its cap; nothing more is asked about it."""
+
+
+@dataclass
+class _Branch:
+    """Where in a protocol's flow an ask stands, so that nodes have the page's order and not that of the replies."""
+
+    path: tuple[int, ...]
+    taken: int = field(default=0)
+
+    def take(self) -> tuple[int, ...]:
+        self.taken += 1
+        return (*self.path, self.taken)
+
+
+_BRANCH: ContextVar[_Branch] = ContextVar("branch")
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Collect garbage less often while a block runs.
+
+    Python looks for cycles whenever 700 more objects live than before. Calls in flight are many times that, and hardly
+    any of their objects is in a cycle: the search took a tenth to a fifth of the engine's time.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+__all__ = ["Member", "Run", "Setting", "Table", "hold", "hold_all", "rounded"]

@@ -1,0 +1,221 @@
+"""How agents are asked: the options that every protocol shares, and the one place where prompts are made.
+
+The debate itself, training rows, scorers' views and tests all get their prompts from :class:`Wording`, so that they
+agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.debate.prompting import Parts, PromptSet
+from vivavoce.debate.reading import CountTokens, Showing, Statement, fit, statements
+from vivavoce.errors import RecipeError
+from vivavoce.records import GOLD, Message, Node, Problem, Prompt, Quote, prompt
+from vivavoce.tasks import Task
+
+
+class Talk(BaseModel):
+    """Options of every protocol. A protocol's own ``Options`` is a subclass with its own keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    templates: ClassVar[tuple[str, ...]] = ("answer",)
+    """Templates that the prompt set must have, checked before anything is spent."""
+
+    protocol: str = Field(
+        default="", description="who speaks when: a file of vivavoce/protocols, or a path to one; empty: the method's"
+    )
+    prompts: str = Field(default="general", description="prompt set: a folder name under debate/prompts, or a path")
+    word_limit: int = Field(
+        default=500, ge=1, description="words that prompts allow for an answer or a note (paper: 500)"
+    )
+
+    @property
+    def wants_confidence(self) -> bool:
+        """Whether prompts ask for a stated confidence."""
+        return False
+
+    @property
+    def showing(self) -> Showing:
+        """How readers are shown what others said."""
+        return Showing()
+
+    @property
+    def context_budget(self) -> int | None:
+        """Tokens that what others said may take in a prompt; None: any number."""
+        return None
+
+    @property
+    def score_form(self) -> Literal["strict", "compat"]:
+        """How a review's score is read."""
+        return "strict"
+
+    @property
+    def needs_gold(self) -> bool:
+        """Whether correctness, known from gold, decides who says what or when a debate ends."""
+        return False
+
+    def for_tests(self, rounds: int) -> Self:
+        """The options for test questions: as here, with nothing that depends on gold, and ``rounds`` answer rounds.
+
+        Raises RecipeError if the protocol cannot do without gold.
+        """
+        if self.needs_gold:
+            raise RecipeError(
+                f"protocol `{self.protocol}` looks at gold, so the committee cannot debate test questions by it",
+                "test.committee",
+                "set test.committee: false, or give its Options a method `for_tests`",
+            )
+        return self.model_copy(update={"max_rounds": rounds}) if "max_rounds" in type(self).model_fields else self
+
+
+class Discussion(Talk):
+    """Options of protocols in which agents read each other (arXiv:2506.03541; defaults are the paper's)."""
+
+    topology: Literal["all", "ring", "star"] = Field(
+        default="all",
+        description="whom a speaker reads beside itself: all (paper), the next one in the order of the recipe, or the "
+        "first one, who reads all",
+    )
+    shuffle: Literal["shared", "per_agent"] = Field(
+        default="shared",
+        description="order of the speakers in a prompt: one order for all readers (paper), or one for each",
+    )
+    order_seed: int = Field(default=42, description="seed of that order (authors' code: 42)")
+    anonymous: bool = Field(default=True, description="peers appear under numbers, not under their names")
+    hide_gold_in_context: bool = Field(
+        default=False, description="mask the gold answer if a reflection or a critique quotes it"
+    )
+    ask_confidence: bool = Field(default=False, description="prompts ask for a stated confidence, and peers read it")
+    context_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="budget for what the others said, in tokens of the student; longest blocks are "
+        "shortened first, question and instruction never (paper: none)",
+    )
+
+    @property
+    def wants_confidence(self) -> bool:
+        return self.ask_confidence
+
+    @property
+    def context_budget(self) -> int | None:
+        return self.context_tokens
+
+    @property
+    def showing(self) -> Showing:
+        return Showing(self.shuffle, self.order_seed, self.anonymous, self.topology, self.hide_gold_in_context)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Makes prompts: by which options, with which templates, for which task."""
+
+    options: Talk
+    prompts: PromptSet
+    task: Task
+    count: CountTokens | None = None
+    """Tokens of a text; needed if a context has a budget."""
+
+    def plain(self, problem: Problem) -> list[Message]:
+        """The question as every training row and every test asks it, with nothing of the committee in it.
+
+        A stated confidence is part of the committee's talk, so it is never asked for. In a state of an episode the
+        prompt is what the agent had read.
+        """
+        if problem.history:
+            return list(problem.history)
+        return self.made("answer", problem, ask_confidence=False).chat
+
+    def made(
+        self,
+        template: str,
+        problem: Problem,
+        reader: str = "",
+        reads: Sequence[Node] = (),
+        *,
+        about: Node | None = None,
+        own: Node | None = None,
+        gold: bool = False,
+        shown: Sequence[Statement] | None = None,
+        after_history: bool = True,
+        **values: Any,
+    ) -> Prompt:
+        """The prompt by which ``reader`` is asked.
+
+        Args:
+            template: A template of the prompt set. It may use ``question``, ``answer_format``, ``word_limit``,
+                ``ask_confidence``, ``statements``, ``scoring``, ``text``, ``own``, ``gold``, ``known_wrong`` and
+                whatever ``values`` adds or changes.
+            reads: Nodes that are offered; :func:`vivavoce.debate.reading.statements` tells what is shown of them.
+            about: The node that the call is about: ``text`` in the template.
+            own: The reader's own answer, if the call is about somebody else's: ``own`` in the template.
+            gold: Print the right answer: ``gold`` in the template, else None.
+            shown: Statements to show in place of those of ``reads``.
+            after_history: Put the messages behind those of the problem's history, if it has one.
+
+        Raises RecipeError if the prompt set has no such template.
+        """
+        if shown is None:
+            shown = statements(problem, reads, reader, self.options.showing)
+            if self.options.context_budget is not None:
+                shown, _ = self.fitted(problem, shown, self.options.context_budget)
+        given = {
+            "question": problem.question,
+            "answer_format": self.task.answer_format,
+            "word_limit": self.options.word_limit,
+            "ask_confidence": self.options.wants_confidence,
+            "statements": shown,
+            "scoring": False,
+            "text": None if about is None else Quote(about.id, about.text),
+            "own": None if own is None else Quote(own.id, own.text),
+            "gold": Quote(GOLD, problem.gold) if gold else None,
+            "known_wrong": False,
+            **values,
+        }
+        said = self.prompts.render(template, **given)
+        if problem.history and after_history:
+            said = _continued(problem.history, said)
+        return prompt(template, tuple(n.id for n in reads), tuple(said))
+
+    def fitted(self, problem: Problem, shown: Sequence[Statement], budget: int) -> tuple[list[Statement], int]:
+        """The statements within a budget of tokens, and how many were cut: :func:`vivavoce.debate.reading.fit`."""
+        assert self.count is not None, "a budget needs a token counter"
+        return fit(shown, budget, self.count, self.reads(problem))
+
+    def reads(self, problem: Problem):
+        """What the task reads as the final answer of a piece of text; nothing if reading means running a program."""
+        waits = getattr(self.task, "waits", False)
+        return lambda text: None if waits else self.task.grade(problem, text).answer
+
+    def taught(self, text: str) -> str:
+        """The reply as a student learns to write it: without what is said to the committee only."""
+        return self.prompts.taught(text)
+
+
+def _continued(history: Iterable[Message], said: Sequence[tuple[str, Parts]]) -> list[tuple[str, Parts]]:
+    """The messages that an agent had, then what is added. An empty message is left out; one of the role that spoke last
+    goes on with that message."""
+    messages: list[tuple[str, Parts]] = [(m["role"], (m["content"],)) for m in history]
+    for role, parts in said:
+        if not parts:
+            continue
+        if messages[-1][0] == role:
+            messages[-1] = (role, _joined(messages[-1][1], parts))
+        else:
+            messages.append((role, parts))
+    return messages
+
+
+def _joined(before: Parts, after: Parts) -> Parts:
+    first = after[0]
+    if isinstance(before[-1], str) and isinstance(first, str):
+        return (*before[:-1], f"{before[-1]}\n{first}", *after[1:])
+    return (*before, "\n", *after)
+
+
+__all__ = ["Discussion", "Talk", "Wording"]

@@ -1,0 +1,25 @@
+"""A debate over what an agent should do next: the committee has read what the agent had read, and proposes actions.
+
+Paper: arXiv:2605.01347 (OPAD). It goes as the debate over a state does; what differs is the template.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from vivavoce.debate.table import Table
+from vivavoce.protocols import state_debate
+from vivavoce.records import Problem
+
+
+class Options(state_debate.Options):
+    """Who speaks when (defaults are the paper's)."""
+
+    templates: ClassVar[tuple[str, ...]] = ("act",)
+    turn: ClassVar[str] = "act"
+    protocol: str = "act_debate"
+    student: Literal["never"] = "never"  # type: ignore[assignment]
+
+
+async def run(question: Problem, table: Table) -> str:
+    return await state_debate.run(question, table)

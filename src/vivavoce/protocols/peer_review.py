@@ -1,0 +1,91 @@
+"""Peer review: the student's exam, the committee's feedback and rationales, and their reviews of each other's.
+
+Paper: arXiv:2410.03663 (FAIR, earlier MAPD). For every training question that the student gets wrong, each teacher says
+what is wrong with the student's answer, each writes a rationale of its own without having seen it, and each scores the
+rationales of the others. Differs from the authors' code: any number of teachers and any split of the three roles;
+review texts are kept; a score that cannot be read is asked for again and then stays unread; a failed call is recorded
+and never becomes the word "None"; nothing is asked twice, in this run or in a later round of exams.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from vivavoce.debate.mistakes import MistakeClass, MistakeRule, mistake
+from vivavoce.debate.reviewers import Roles, holding, reviewers_of
+from vivavoce.debate.scores import ScoreForm
+from vivavoce.debate.table import Member, Table
+from vivavoce.records import Node, Problem
+
+
+class Options(Roles):
+    """Which calls are made (defaults: see each)."""
+
+    templates: ClassVar[tuple[str, ...]] = ("answer", "rationale", "feedback", "review", "correction")
+    protocol: str = "peer_review"
+    word_limit: int = Field(default=300, ge=1, description="words that prompts allow for a text (ours)")
+    mistake: MistakeRule = Field(
+        default="any_wrong",
+        description="which questions count as mistakes, by the exam's samples (code: its one sample)",
+    )
+    pass_rate: float = Field(
+        default=1.0, gt=0, le=1, description="mistake: pass_rate: fewer right samples than this share"
+    )
+    classes: list[MistakeClass] = Field(
+        default=["wrong"],
+        min_length=1,
+        description="kinds of mistakes that are taught; others are counted (code: all four)",
+    )
+    per_question: Literal["all", "mistakes"] = Field(
+        default="mistakes", description="questions that get rationales and reviews: only mistaken ones (paper), or all"
+    )
+    feedback: bool = Field(default=True, description="teachers explain the student's mistake (paper)")
+    feedback_sees_gold: bool = Field(default=True, description="they see the right answer (code)")
+    rationales: int = Field(default=1, ge=0, description="rationales of each author (code: 1)")
+    answer_check: Literal["before", "after"] = Field(
+        default="after",
+        description="before: a rationale with a wrong answer is never sent to reviewers, which saves their calls; "
+        "after: all are reviewed (code), and whether the answer counts is a matter of acceptance",
+    )
+    gold_shown: bool = Field(default=True, description="reviewers see the right answer (code)")
+    review_temperature: float = Field(
+        default=0.0, ge=0, description="of reviews: a score is no matter of luck (code: 0.8)"
+    )
+    score: ScoreForm = Field(default="strict", description="how a score is read; compat: as the authors' code reads it")
+    retries: int = Field(default=2, ge=0, description="times an unreadable score is asked for again (code: 0)")
+
+    @property
+    def score_form(self) -> ScoreForm:
+        return self.score
+
+
+async def run(question: Problem, table: Table) -> str:
+    o, student = table.options, table.student
+    assert student is not None, "peer review examines a student"
+    exam = await table.all("answer", [student])
+    about = mistake(exam, o)
+    if about is None and o.per_question == "mistakes":
+        return "recorded"
+    authors, commenters = holding("authors", table), holding("commenters", table)
+    feedback = [
+        table.ask(m, "feedback", about=about, gold=o.feedback_sees_gold) for m in commenters if about and o.feedback
+    ]
+    written = [table.ask(m, "rationale", sample=i) for m in authors for i in range(o.rationales)]
+    said = await table.gather(*feedback, *written)
+    rationales = [n for n in said[len(feedback) :] if not n.absent and n.status != "empty"]
+    checked = [n for n in rationales if o.answer_check == "after" or n.correct]
+    await table.gather(*(_review(n, m, table) for n in checked for m in reviewers_of(n.agent, table)))
+    return "recorded"
+
+
+async def _review(rationale: Node, reviewer: Member, table: Table) -> None:
+    """One review; a score that cannot be read is asked for again, with another seed, and every try is kept."""
+    o = table.options
+    for attempt in range(o.retries + 1):
+        said = await table.ask(
+            reviewer, "review", about=rationale, gold=o.gold_shown, sample=attempt, temperature=o.review_temperature
+        )
+        if said.status == "ok" or said.absent:
+            return
