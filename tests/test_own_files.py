@@ -219,7 +219,7 @@ def test_optional_values_and_comments_and_crlf_are_no_mistakes(tmp_path: Path) -
     text = f"{{# ours #}}\r\n--- user\r\n{body}\r\n"
     made = prompts(tmp_path / "own", answer=text)
     made.need(["answer"])
-    assert made.render("answer", question="?") == [{"role": "user", "content": "?1"}]
+    assert made.render("answer", question="?") == [("user", ("?1",))]
 
 
 def test_a_set_whose_pattern_finds_no_number_reads_none(tmp_path: Path) -> None:
