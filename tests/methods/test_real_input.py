@@ -49,6 +49,7 @@ teachers:
   - &served {{name: one, backend: openai_chat, model: {model}, base_url_env: URL, api_key_env: KEY, max_new_tokens: 24}}
   - {{<<: *served, name: two}}
   - {{name: sage, backend: scripted, function: "sage.py:sage"}}
+  - {{name: fool, backend: scripted, replies: ["Final answer: -1"]}}
 student: {{name: student, model: {model}, max_new_tokens: 16}}
 debate: {{max_rounds: 2, stop: cap_only}}
 sft: {{max_steps: 2, lora: null, max_length: 4000, rows_per_step: 2}}
@@ -56,7 +57,8 @@ trees: {{rejected_must_parse: false, context: none}}
 dpo: {{max_steps: 2, lora: null, max_length: 4000, trees_per_step: 2, token_budget: 8192}}
 test: {{max_new_tokens: 8, committee: false}}
 """
-# The random models are never right, and without right answers there is nothing to learn: one teacher has the book.
+# The random models are cut off before they say anything, and without right and wrong answers there is nothing to learn:
+# one teacher has the book, and one is always wrong.
 SAGE = """
 def sage(messages, sampling, seed):
     said = "".join(m["content"] for m in messages)
