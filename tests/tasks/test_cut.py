@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from vivavoce.debate.rules import DebateRules
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.debate.prompting import prompt_set
+from vivavoce.debate.wording import Talk, Wording
 from vivavoce.evaluate.examine import examine
 from vivavoce.graph import Graph
 from vivavoce.records import Grade, Problem, Reply, Sampling, node
@@ -65,9 +65,8 @@ def test_a_task_may_know_that_an_answer_is_complete() -> None:
 def test_an_exam_and_a_debate_say_the_same_of_it(task, tmp_path) -> None:
     agent = Scripted("ada", lambda messages, sampling, seed: Reply("Let me see.\nFinal answer: 1", finish="length"))
     with Journal(tmp_path / "journal.sqlite") as journal:
-        judged = examine(
-            agent, [PROBLEM], task, prompt_set("general"), DebateRules(), journal, Sampling(), stage="test"
-        )
+        wording = Wording(Talk(), prompt_set("general"), task)
+        judged = examine(agent, [PROBLEM], wording, journal, Sampling(), stage="test")
         (one,) = asyncio.run(judged)
     assert (one.answer, one.correct, one.status) == (None, False, "truncated")
 
