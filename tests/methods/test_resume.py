@@ -28,7 +28,7 @@ from vivavoce.run import open_run
 async def main(recipe, run):
     async with DebateSession(recipe, run, recipe.debate) as s:
         graphs = await s.debate(s.task.problems("train"))
-        s.rows("sft", examples(graphs, recipe.examples, s.everyone, s.rules, s.prompts, s.task))
+        s.rows("sft", examples(graphs, recipe.examples, s.everyone, s.wording))
         s.rows("trees", preference_trees(graphs, s.grower(recipe.trees)))
 
 recipe = check_recipe(json.loads(Path(sys.argv[1]).read_text()), Path("recipe.json"))
