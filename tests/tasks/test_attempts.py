@@ -85,3 +85,9 @@ def test_the_grader_agrees_with_every_flag_of_the_published_gsm8k_solutions(gsm8
     judged = Counter((attempt.correct, grade(problem, attempt.text).status) for problem, attempt in pairs)
     # seven replies run on to their length limit without an answer
     assert judged == {(True, "ok"): 1008, (False, "ok"): 1625, (False, "no_answer"): 7}
+
+
+def test_what_was_only_thought_is_no_part_of_a_recorded_attempt(tmp_path: Path) -> None:
+    row = ROW | {"attempts": [ATTEMPT | {"text": "<think>#### 5</think>\n#### 4"}]}
+    (record,) = read_attempts(write(tmp_path / "a.jsonl", row))
+    assert [attempt.text for attempt in record.attempts] == ["#### 4"]
