@@ -227,6 +227,11 @@ def test_arguments_as_endpoints_send_them_are_read(arguments: str, n: Any) -> No
     assert read_calls(called({"function": {"name": "add", "arguments": arguments}})) == [ToolCall("add", {"n": n})]
 
 
+def test_half_a_surrogate_pair_that_a_model_escapes_is_no_character_of_the_call() -> None:
+    said = '<tool_call>{"name": "add", "arguments": {"n": "\\ud83d", "m": "\\ud83d\\ude00"}}</tool_call>'
+    assert read_calls(said) == [ToolCall("add", {"n": "\ufffd", "m": "😀"})]
+
+
 @pytest.mark.parametrize("text", ["<think>{}", "<think>{}</think>No.", "{}\n</think>\nNo.", "[THINK]{}[/THINK]No."])
 def test_a_call_that_is_only_thought_of_is_none(text: str) -> None:
     thought = text.format(write_call(CALLS[0]))

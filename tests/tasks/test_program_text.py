@@ -124,6 +124,12 @@ DRESSED = {
         "def g(x):\n    return h(x) + 1",
         "def f(x):\n    return g(x)",
     ),
+    "helpers that call it": several(
+        "def f(x):\n    return 2 if x == 1 else g(x)", "def g(x):\n    return f(x - 1)", "g = g\nprint(f(1))\ny = 1/0"
+    ),
+    "an example whose names seem to be used": several(
+        "def f(x):\n    match [x]:\n        case [a]:\n            return a + 1", "a = f(1)\nprint(a)"
+    ),
     "a first try": several("def f(x): return 0", WHOLE),
     "its use in another block": several(WHOLE, "x = f(1)\nprint(x)\ny = 1/0"),
     "its use by an import": several(WHOLE, "from solution import f\nprint(f(1))"),

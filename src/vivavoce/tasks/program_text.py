@@ -200,7 +200,8 @@ def _trimmed(run: list[str]) -> str:
 
 def _with_what_it_uses(program: str, chunks: Sequence[str], name: str, prefix: str) -> str:
     """The program behind those chunks, and the part of ``prefix`` above the function, that define what it lacks."""
-    others = [chunk for chunk in chunks if chunk is not program and name not in _used(chunk)]
+    # a block that calls the function at once shows its use; a helper may call it when it is called itself
+    others = [chunk for chunk in chunks if chunk is not program and name not in _used(_at_once(chunk))]
     head = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", prefix, re.MULTILINE)
     if head and prefix[: head.start()].strip():
         others = [prefix[: head.start()], *others]
@@ -213,6 +214,19 @@ def _with_what_it_uses(program: str, chunks: Sequence[str], name: str, prefix: s
                 lacks = (lacks | _free(others[i])) - gives
                 news = True
     return "".join([*(others[i].rstrip() + "\n\n" for i in sorted(taken)), program.rstrip() + "\n"])
+
+
+def _at_once(code: str) -> str:
+    """The lines of code that run when the module does: those outside functions and classes."""
+    kept, inside = list[str](), None
+    for line in _logical_lines(without_literals(code)):
+        indent = len(line) - len(line.lstrip())
+        if inside is not None and indent > inside:
+            continue
+        inside = indent if _SCOPE.match(line.strip()) else None
+        if inside is None:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _used(code: str) -> set[str]:
