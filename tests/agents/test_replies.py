@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +210,8 @@ def test_a_journal_keeps_the_thought_apart_for_any_agent(tmp_path: Path) -> None
 def test_a_journal_of_before_is_read_as_one_of_today(tmp_path: Path) -> None:
     asked(tmp_path, Reply("x"))
     with Journal(tmp_path / "journal.sqlite") as journal:
-        said = json.dumps({"text": "<think>2 + 2</think>Four.", "finish": "stop"})
-        journal._db.execute("UPDATE calls SET reply = ?", (said,))
+        said = "<think>2 + 2</think>Four."
+        journal._db.execute("UPDATE texts SET text = ? WHERE id IN (SELECT said FROM calls)", (said,))
         (call,) = journal
         assert call.reply == Reply("Four.", thought="2 + 2")
 
