@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -31,6 +31,14 @@ class Misplaced(ValueError):
     def __init__(self, what: str, *loc: str | int) -> None:
         super().__init__(what)
         self.loc = loc
+
+
+class WithinPart(ValueError):
+    """Mistakes in a recipe that is part of another one, in words, each with the place of its key in the whole."""
+
+    def __init__(self, error: ValidationError, part: type[BaseModel], *below: str | int) -> None:
+        self.found = [(what, (*below, *loc)) for what, loc in _told(error, part)]
+        super().__init__("; ".join(what for what, _ in self.found))
 
 
 class AgentSpec(BaseModel):
@@ -138,9 +146,19 @@ class Recipe(BaseModel):
         return Talk()
 
     @property
+    def parts(self) -> Mapping[str, Recipe]:
+        """The recipes that this one is made of, by name; none if it is no chain."""
+        return {}
+
+    @property
+    def students(self) -> list[str]:
+        """The arms that are students and sit the test: the one that the method begins with, then those it trains."""
+        return ["student"]
+
+    @property
     def compared(self) -> list[str]:
         """The names of all arms that sit the test."""
-        return ["student"]
+        return self.students
 
     @property
     def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
@@ -297,16 +315,18 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     if not issubclass(model, Recipe):
         do = "write `from vivavoce.config import Recipe` and `class Options(Recipe)`"
         raise RecipeError("`Options` of a method is no Recipe", str(values["method"]), do)
-    model = _with_protocols(model, values, where)
+    model = with_protocols(model, values, where)
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:
-        raise _mistakes(_placed(e), model, where) from None
+        raise _mistakes(_told(e, model), where) from None
     _check_options(recipe, where)
     return recipe
 
 
-def _with_protocols(model: type[Recipe], values: dict[str, Any], where: _Lines) -> type[Recipe]:
+def with_protocols(
+    model: type[Recipe], values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
+) -> type[Recipe]:
     """The model of a recipe in which each section that names a protocol has that protocol's own keys."""
     for section in _SECTIONS:
         given = values.get(section)
@@ -318,12 +338,16 @@ def _with_protocols(model: type[Recipe], values: dict[str, Any], where: _Lines) 
     return model
 
 
-def _placed(error: ValidationError, below: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
-    """Each mistake with the place of its key, in a recipe that stands ``below`` a key."""
-    found = []
+def _told(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, tuple[str | int, ...]]]:
+    """Each mistake in words, and the place of its key."""
+    found: list[tuple[str, tuple[str | int, ...]]] = []
     for problem in error.errors(include_url=False):
-        place = getattr(problem.get("ctx", {}).get("error"), "loc", ())
-        found.append(((*below, *problem["loc"], *place), problem))
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, WithinPart):
+            found += cause.found
+            continue
+        loc = (*problem["loc"], *getattr(cause, "loc", ()))
+        found.append((plugins.mistake(problem, _known(model, loc[:-1]), loc), loc))
     return found
 
 
@@ -339,8 +363,9 @@ def _check_options(recipe: Recipe, where: _Lines) -> None:
         try:
             options.model_validate(spec.options)
         except ValidationError as e:
-            found = [((*loc, *p["loc"]), p) for p in e.errors(include_url=False)]
-            raise _mistakes(found, type(spec), where, also=list(options.model_fields)) from None
+            known = [*type(spec).model_fields, *options.model_fields]
+            problems = [(p, (*loc, *p["loc"])) for p in e.errors(include_url=False)]
+            raise _mistakes([(plugins.mistake(p, known, place), place) for p, place in problems], where) from None
 
 
 class _Lines:
@@ -363,17 +388,9 @@ class _Lines:
         return f"{self.path}:{line}"
 
 
-def _mistakes(
-    found: Sequence[tuple[tuple[str | int, ...], Mapping[str, Any]]],
-    model: type[BaseModel],
-    where: _Lines,
-    also: Sequence[str] = (),
-) -> RecipeError:
-    """One error that lists all mistakes; ``also`` are keys that are known besides the model's own."""
-    lines = [
-        (plugins.mistake(problem, [*model.model_fields, *also] if also else _known(model, loc[:-1]), loc), where(loc))
-        for loc, problem in found
-    ]
+def _mistakes(found: Sequence[tuple[str, tuple[str | int, ...]]], where: _Lines) -> RecipeError:
+    """One error that lists all mistakes, each in words with the place of its key."""
+    lines = [(what, where(loc)) for what, loc in found]
     if len(lines) == 1:
         return RecipeError(*lines[0], "correct the recipe, or the --set that put it there")
     return RecipeError(

@@ -6,6 +6,7 @@
       recipe.yaml      as resolved            manifest.json   versions, seeds, times, fingerprints of stages
       journal.sqlite   every model call       graphs/*.jsonl  data/*.jsonl  checkpoints/*/  evaluations/*.jsonl
       results.json     the table              report.html     the same for people
+      stages/*/        of a chain: each stage, as a run of its own but for the journal
 
 Every stage writes its result whole, under a fingerprint of what it depends on. Started again, a run does only what is
 missing: finished stages are read back, calls come from the journal, training goes on from its last checkpoint.
@@ -25,17 +26,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ValidationError
 
 import vivavoce
 from vivavoce.agents.budget import money
-from vivavoce.agents.journal import Journal
+from vivavoce.agents.journal import Answered, Journal
 from vivavoce.config import Recipe, what_decides
 from vivavoce.errors import RunConflict, told_once
-from vivavoce.files import read_records
+from vivavoce.files import file_name, read_records
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, to_json
 
@@ -59,8 +60,8 @@ class Standing:
 class Run:
     """An open run directory. Made by :func:`open_run`; its journal is the one choke point of all model calls."""
 
-    def __init__(self, path: Path, recipe: Recipe, journal: Journal) -> None:
-        self.path, self.recipe, self.journal = path, recipe, journal
+    def __init__(self, path: Path, recipe: Recipe, journal: Journal, whole: Run | None = None) -> None:
+        self.path, self.recipe, self.journal, self._whole = path, recipe, journal, whole or self
         self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
         self.standing: Standing | None = None
         self._before: float = self.manifest.get("seconds", 0.0)
@@ -71,10 +72,21 @@ class Run:
         """How long the run has taken by now, over all its sessions; of one that was killed, as far as it was noted."""
         return self._before + time.monotonic() - self._begun
 
+    def part(self, name: str, recipe: Recipe) -> Run:
+        """A stage of this run, as a run of its own in ``stages/NAME``, by a recipe of its own.
+
+        Its calls go to the journal of the whole, where their stages begin with ``NAME/``.
+        """
+        path = part_folder(self.path, name)
+        part = Run(path, recipe, cast(Journal, _Under(self.journal, name)), self._whole)
+        _write_recipe(part)
+        part.note(started=self.manifest["started"])
+        return part
+
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
         """A progress bar with what is spent by now, and what will be at its end; tell it how many are done."""
-        at = self.standing = Standing(title, total)
+        at = self._whole.standing = Standing(title, total)
         ledger = self.journal.ledger
         before = ledger.run.money
         with bar(title, total) as advance:
@@ -115,20 +127,21 @@ class Run:
         text = "".join(to_json(row) + "\n" for row in rows)
         self.keep(path, depends, lambda part: part.write_text(text, "utf-8"))
 
-    def folder(self, name: str, depends: Any) -> Path | None:
+    def folder(self, name: str, depends: Any, **facts: Any) -> Path | None:
         """``checkpoints/<name>`` where it still has to be made, or None where it is finished for ``depends``.
 
         A folder begun for the same dependencies is left as it is, so that training goes on from its checkpoints; one
-        of other dependencies is cleared. Call :meth:`finished` when it is done.
+        of other dependencies is cleared. Call :meth:`finished` when it is done. ``facts`` are noted in its
+        ``begun.json``.
         """
         path = self.path / "checkpoints" / name
         if path.exists() and self._stages.get(f"checkpoints/{name}") == digest(depends):
             return None
         begun = path / "begun.json"
-        if path.exists() and _read_json(begun) != {"depends": digest(depends)}:
+        if path.exists() and (_read_json(begun) or {}).get("depends") != digest(depends):
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-        self.write(begun, json.dumps({"depends": digest(depends)}))
+        self.write(begun, json.dumps({"depends": digest(depends), **facts}))
         return path
 
     def finished(self, name: str, depends: Any) -> None:
@@ -161,6 +174,29 @@ class Run:
         self.note(stages={**self._stages, name: digest(depends)})
 
 
+class _Under:
+    """A journal in which the stages of a part of a run begin with the part's name. All else is that of the whole."""
+
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal, self._name = journal, name
+
+    async def call(self, *asked: Any, stage: str = "", **tags: Any) -> Answered:
+        return await self._journal.call(*asked, stage=f"{self._name}/{stage}", **tags)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+
+def part_folder(path: Path, name: str) -> Path:
+    """The folder of a part of the run in ``path``."""
+    return path / "stages" / file_name(name)
+
+
+def _write_recipe(run: Run) -> None:
+    plain = run.recipe.model_dump(mode="json")
+    run.write(run.path / "recipe.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
 @contextmanager
 def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: bool = False) -> Iterator[Run]:
     """Open a run directory for ``recipe``, new or begun; only one process may at a time.
@@ -190,7 +226,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
             say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
         with Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger()) as journal:
             run = Run(path, recipe, journal)
-            run.write(path / "recipe.yaml", yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
+            _write_recipe(run)
             run.note(
                 vivavoce=vivavoce.__version__,
                 recipe=digest(new),

@@ -15,6 +15,7 @@ from vivavoce.errors import BudgetReached, DataError, RecipeError
 if TYPE_CHECKING:
     from vivavoce.config import Recipe
     from vivavoce.debate.rehearsal import Planned
+    from vivavoce.methods.trainings import Training
 
 
 def run(
@@ -111,6 +112,7 @@ def plan(
     from vivavoce import plugins
     from vivavoce.agents.unsent import unsent
     from vivavoce.methods.measured import measured_run
+    from vivavoce.methods.trainings import summed
     from vivavoce.progress import say
 
     loaded = recipe_of(recipe, set_)
@@ -119,7 +121,8 @@ def plan(
         from_ = out or run_folder(recipe, loaded)
         plugins.need_function(method, "pilot", "async def pilot(recipe, run, questions)", loaded.method)
         _pilot(loaded, method, pilot, from_)
-    planned = method.plan(loaded, measured_run(from_) if from_ else None)
+    measured = measured_run(from_) if from_ else None
+    planned, trained = method.plan(loaded, measured), _trainings(method, loaded, measured)
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
     kept = {a.name: found for a in loaded.agents if (found := unsent(a.name, a.backend, a.options, a.sampling()))}
@@ -127,6 +130,7 @@ def plan(
         shown = {kind: asdict(span) for kind, span in total.items()}
         told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
         told["not_sent"] = {name: [one.field for one in found] for name, found in kept.items()}
+        told["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(summed(trained))}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     priced = [a.name for a in loaded.agents if a.price]
@@ -135,6 +139,7 @@ def plan(
     rows.append(("all", "", *(spanned(total[kind], kind) for kind in shown_kinds)))
     heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
     print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
+    _show_trainings(trained, from_)
     if from_:
         _say_measured(planned, from_)
     else:
@@ -149,6 +154,32 @@ def plan(
             say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _trainings(method: Any, loaded: Recipe, measured: Any) -> list[Training]:
+    """What a run will train; nothing, if a method of the user's own does not tell."""
+    return method.trainings(loaded, measured) if hasattr(method, "trainings") else []
+
+
+def _show_trainings(trained: list[Training], run: Path | None) -> None:
+    """The models that a run will train, their updates, and how long that takes."""
+    from vivavoce.methods.trainings import summed
+    from vivavoce.progress import say
+    from vivavoce.report.comparison import duration
+
+    def cells(line: Training) -> tuple[str, ...]:
+        updates = "by its rows" if line.updates is None else f"{line.updates:,}"
+        return (f"{line.models:,}", updates, "–" if line.seconds is None else duration(line.seconds))
+
+    if not trained:
+        return
+    rows = [(line.arm, line.kind, *cells(line)) for line in trained]
+    models, updates, seconds = cells(summed(trained))
+    rows.append(("all", "", models, updates if updates == "by its rows" else f"{updates} in all", seconds))
+    print_table(("arm", "trained by", "models", "updates of each", "time"), rows)
+    if summed(trained).seconds is None:
+        where = f"in {run} too few were measured" if run else "--from RUN goes by what updates took there"
+        say(f"how long training takes is not known of all: {where}")
 
 
 def _say_measured(planned: list[Planned], run: Path) -> None:
@@ -177,7 +208,7 @@ def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any
 
     where = {"if_drafts_disagree": "drafts disagree", "if_student_wrong": "the student is wrong"}
     rule = getattr(loaded.rules, "later_rounds", "always")
-    if rule == "always":
+    if rule == "always" or loaded.parts:
         return
     held = plugins.load("methods", loaded.method, "method").plan(recipe_of(path, [*set_, "debate.later_rounds=always"]))
     calls = sum(p.calls.expected for p in held) - total["calls"].expected

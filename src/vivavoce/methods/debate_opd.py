@@ -18,10 +18,11 @@ from vivavoce.evaluate.arms import Arm, Pair
 from vivavoce.graph import Stored
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.distilling import DistilRecipe, DistilSession, main_arm, usual_pairs
-from vivavoce.methods.learnt import Learnt
+from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import DistilArm, ImitationArm, OnPolicyArm, wanted
 from vivavoce.methods.plan import plan_states
+from vivavoce.methods.trainings import Training, training
 from vivavoce.protocols import state_debate
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicyOptions
@@ -63,7 +64,7 @@ class Options(DistilRecipe):
         return wanted(self.arms, dict(self.own_arms), [s.name for s in self.seated])
 
     @property
-    def compared(self) -> list[str]:
+    def students(self) -> list[str]:
         return [*(["untrained"] if self.warm else []), "student", *self.wanted]
 
     @model_validator(mode="after")
@@ -80,12 +81,12 @@ async def learn(s: DistilSession, recipe: Options) -> Learnt:
     problems, start = s.task.problems("train"), s.start
     graphs: dict[tuple[str, ...] | None, Stored] = {None: await s.debate(problems)}
     facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
-    students, began, arms = {"student": start}, "student", {"student": Arm("student")}
+    students, arms = {"student": start}, {"student": Arm("student")}
     if recipe.warm is not None:
         rows = s.imitate("warm", recipe.warm.learn, graphs[None][: recipe.warm.questions])
         students = {"untrained": start} | await s.train({"student": (start, rows, recipe.warm.sft)})
         warmed = Arm("student", material=recipe.warm.learn.material, method=recipe.method)
-        start, began, arms = students["student"], "untrained", {"untrained": Arm("untrained"), "student": warmed}
+        start, arms = students["student"], {"untrained": Arm("untrained"), "student": warmed}
 
     ways = {name: one.how for name, one in recipe.wanted.items()}
     plans = {}
@@ -121,25 +122,30 @@ async def learn(s: DistilSession, recipe: Options) -> Learnt:
         return usual_pairs(list(ways), singles, [a for a in ("untrained", "student") if a in arms], best)
 
     facts |= {"supervision": s.supervision}
-    return Learnt(students, arms, pairs, singles, began, main_arm(list(ways)), lambda: facts)
+    return Learnt(students, arms, pairs, singles, main_arm(list(ways)), lambda: facts)
+
+
+def opened(recipe: Options, run: Run, start: Trained | None = None) -> DistilSession:
+    """The session in which :func:`learn` works; ``start`` are the students that it begins with."""
+    return DistilSession(recipe, run, recipe.debate, start)
 
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Debates on states, students, tests; returns what ``results.json`` holds."""
-    async with DistilSession(recipe, run, recipe.debate) as s:
+    async with opened(recipe, run) as s:
         return await s.results(await learn(s, recipe))
 
 
 async def value(recipe: Options, run: Run) -> dict[str, Any]:
     """What the debate is worth to the scorers; nothing is trained."""
-    async with DistilSession(recipe, run, recipe.debate) as s:
+    async with opened(recipe, run) as s:
         s.seat(recipe.seated)
         return s.value(await s.debate(s.task.problems("train")))
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
-    async with DistilSession(recipe, run, recipe.debate) as s:
+    async with opened(recipe, run) as s:
         await s.debate(s.task.problems("train")[:questions])
         await s.sit({"student": s.start}, questions)
 
@@ -152,3 +158,19 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
     ordered = [None if t is None else list(t) for t in sorted(tables, key=lambda t: t or ())]
     return plan_states(recipe, recipe.debate, ordered, students, seen, measured)
+
+
+def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
+    """What a run of this recipe will train."""
+    seeds, found = len(recipe.seeds), list[Training]()
+    if recipe.warm is not None:
+        found.append(training("student", seeds, recipe.warm.sft, measured))
+    for name, one in recipe.wanted.items():
+        if not isinstance(one.how, ImitationArm):
+            found.append(training(name, seeds, recipe.opd, measured))
+            continue
+        as_many = recipe.sft.model_copy(update={"max_steps": recipe.opd.max_steps})
+        found.append(training(name, seeds, as_many, measured, known=one.how.seconds_of is None))
+        if one.how.seconds_of is not None:  # how many updates take as long is tried out first
+            found.append(training(f"{name}.pace", seeds, as_many, measured))
+    return found

@@ -29,6 +29,7 @@ from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
 from vivavoce.methods.reflect_arms import Attempts, ReflectArm, changed, check, needed, usual, wanted
+from vivavoce.methods.trainings import Training, training
 from vivavoce.progress import say
 from vivavoce.protocols import debate_reflect as protocol
 from vivavoce.run import Run
@@ -68,8 +69,12 @@ class Options(Recipe):
         return needed(self.arms, self.own_arms, [t.name for t in self.teachers])
 
     @property
+    def students(self) -> list[str]:
+        return ["student", *self.wanted]
+
+    @property
     def compared(self) -> list[str]:
-        return ["student", *self.wanted, *(arm.name for arm in committee(self))]
+        return [*self.students, *(arm.name for arm in committee(self))]
 
     @model_validator(mode="after")
     def _arms_can_be_had(self) -> Options:
@@ -196,15 +201,20 @@ class _School:
         return self.s.rows(f"{name}.trees-{seed}" if own else f"trees-{seed}", grown)
 
 
+def opened(recipe: Options, run: Run, start: Trained | None = None) -> DebateSession:
+    """The session in which :func:`learn` works; ``start`` are the students that it begins with."""
+    return DebateSession(recipe, run, recipe.debate, start)
+
+
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Debate, train, test; returns what ``results.json`` holds."""
-    async with DebateSession(recipe, run, recipe.debate) as s:
+    async with opened(recipe, run) as s:
         return await s.results(await learn(s, recipe))
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
-    async with DebateSession(recipe, run, recipe.debate) as s:
+    async with opened(recipe, run) as s:
         await s.debate(s.task.problems("train")[:questions])
         if recipe.test.committee:
             await s.debate_test(s.task.problems("test")[:questions])
@@ -217,3 +227,15 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     tried = {(arm.start, changed(recipe.attempts, arm.attempts)) for arm in grown}
     attempts = sum(attempts.samples for _, attempts in tried)
     return plan_debate(recipe, recipe.debate, attempts, 1 + len(recipe.seeds) * len(recipe.wanted), measured)
+
+
+def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
+    """What a run of this recipe will train."""
+    found, models, arms = list[Training](), len(recipe.seeds), {k: one.how for k, one in recipe.needed.items()}
+    for name, arm in arms.items():
+        sft, dpo = changed(recipe.sft, arm.sft), changed(recipe.dpo, arm.dpo)
+        if arm.updates_of is not None:
+            updates = changed(recipe.dpo, arms[arm.updates_of].dpo).max_steps
+            sft = sft.model_copy(update={"max_steps": updates})
+        found.append(training(name, models, sft if arm.learn == "answers" else dpo, measured))
+    return found

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from vivavoce.debate.rehearsal import Planned
 from vivavoce.errors import AgentError, UserError
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.token_count import local_folder
+from vivavoce.methods.trainings import Training, summed
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
@@ -53,21 +54,30 @@ class Finding:
 
 def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> Iterator[Finding]:
     """Look at everything in turn; ``offline`` asks no model. ``out`` is where the run will lie."""
-    yield from _prompts(recipe)
+    parts = list(recipe.parts.values()) or [recipe]
+    for part in parts:
+        yield from _prompts(part)
     data = list(_data(recipe))
     yield from data
     agents: dict[str, Agent] = {}
     for spec in recipe.agents:
         yield _opened(spec, agents)
         yield from _unsent(spec)
-    yield from _tokenizers(recipe)
+    for part in parts:
+        yield from _tokenizers(part)
     longest: dict[str, Lengths] = {}
     if all(f.level != "failed" for f in data):  # what follows is reckoned from the questions
-        longest = longest_calls(recipe)
-        yield from _contexts(recipe, longest)
-        planned = plugins.load("methods", recipe.method, "method").plan(recipe)
+        for part in parts:
+            calls = longest_calls(part)
+            yield from _contexts(part, calls)
+            longest = {k: max(calls[k], longest.get(k, calls[k]), key=lambda n: n.longest) for k in calls} | {
+                k: lengths for k, lengths in longest.items() if k not in calls
+            }
+        method = plugins.load("methods", recipe.method, "method")
+        planned = method.plan(recipe)
         yield from _budget(recipe, planned)
-        yield from _room(recipe, planned, out or Path("runs") / recipe.name)
+        students = _trained(recipe, planned, getattr(method, "trainings", None))
+        yield from _room(recipe, planned, students, out or Path("runs") / recipe.name)
     if not offline:
         yield from _endpoints(recipe, agents, longest)
 
@@ -246,10 +256,10 @@ def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
     yield Finding("ok", "budget", said)
 
 
-def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding]:
+def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> Iterator[Finding]:
     """Disk for texts and students, memory for what is loaded and trained."""
     here = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    students, student = _trained(recipe, planned), _size(recipe.student)
+    student = _size(recipe.student)
     tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
     need, free = _ROW_BYTES * tokens + students * 2 * student, shutil.disk_usage(here).free
     kept = f"{students} students of {_gib(student)}, with checkpoints"
@@ -259,7 +269,9 @@ def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding
 
     local = [s for s in recipe.agents if s.backend == "hf_local"]
     loaded, absent = sum(map(_size, local)), [s.name for s in local if not _size(s)]
-    full = any(getattr(getattr(recipe, k, None), "lora", True) is None for k in ("sft", "dpo", "two_task", "opd"))
+    sections = ("sft", "dpo", "two_task", "opd")
+    parts = list(recipe.parts.values()) or [recipe]
+    full = any(getattr(getattr(part, k, None), "lora", True) is None for part in parts for k in sections)
     trained = recipe.parallel * student * (_TRAINING_BYTES / 2 if full else 1.2)
     need, (free, where) = max(loaded, trained), _memory()
     said = f"{_gib(loaded)} of models at once, about {_gib(trained)} to train, {_gib(free)} of {where} free"
@@ -269,10 +281,10 @@ def _room(recipe: Recipe, planned: list[Planned], out: Path) -> Iterator[Finding
     yield Finding("ok", "memory", said) if need < free else Finding("warning", "memory", said, do)
 
 
-def _trained(recipe: Recipe, planned: list[Planned]) -> int:
-    """Models that a run trains and keeps."""
-    if iterations := getattr(recipe, "iterations", None):  # of every arm and seed, one after each
-        return iterations * len(recipe.seeds) * len(getattr(recipe, "wanted", ()))
+def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe], list[Training]] | None) -> int:
+    """Models that a run trains and keeps; those that are tested, if its method does not tell what it trains."""
+    if trainings is not None:
+        return summed(trainings(recipe)).models
     tests = sum(p.calls.most for p in planned if p.stage == "test")
     questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
     return round(tests / max(1, questions)) - 1

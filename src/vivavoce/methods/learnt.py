@@ -51,8 +51,6 @@ class Learnt:
     """The arms that the method tests against each other, given the name of the best of ``singles``."""
     singles: Sequence[str] = ()
     """The plain students of one teacher."""
-    began: str = "student"
-    """The arm that the method began with."""
     main: str | None = None
     """The arm that the method is about."""
     facts: Callable[[], Mapping[str, Any]] = field(default=_no_facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -13,6 +13,7 @@ import yaml
 from vivavoce.agents.journal import Journal, Tally
 from vivavoce.debate.rehearsal import Spend
 from vivavoce.files import file_name
+from vivavoce.run import part_folder
 
 _ENOUGH = 5
 """Questions from which a mean is taken."""
@@ -24,14 +25,21 @@ class Measured:
     Args:
         tallies: The journal's, by question, in the order in which questions were begun.
         finished: Questions that a committee is through with, by stage; None: all that were begun.
+        trained: Updates and seconds of every model that was trained, by kind of training.
     """
 
-    def __init__(self, tallies: Iterable[Tally], finished: Mapping[str, set[str] | None] = {}) -> None:
+    def __init__(
+        self,
+        tallies: Iterable[Tally],
+        finished: Mapping[str, set[str] | None] = {},
+        trained: Iterable[tuple[str, int, float]] = (),
+    ) -> None:
+        self._tallies, self._finished, self._trained = list(tallies), dict(finished), list(trained)
         self._questions: dict[str, dict[str, dict[str, Spend]]] = defaultdict(dict)
         self._stages: dict[tuple[str, str], Spend] = defaultdict(Spend)
         self._kinds: dict[tuple[str, str], Spend] = defaultdict(Spend)
         self._models: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for t in tallies:
+        for t in self._tallies:
             by_agent = self._questions[t.stage].setdefault(t.question, {})
             for spend in (
                 by_agent.setdefault(t.agent, Spend()),
@@ -64,6 +72,18 @@ class Measured:
         n = spend.calls
         return Spend(1, spend.prompt / n, spend.completion / n, spend.cached / n)
 
+    def pace(self, kind: str) -> float | None:
+        """Seconds of one update of a kind of training, on average; None if there was none."""
+        runs = [(updates, seconds) for name, updates, seconds in self._trained if name == kind and updates]
+        return sum(s for _, s in runs) / sum(n for n, _ in runs) if runs else None
+
+    def of(self, stage: str) -> Measured:
+        """What belongs to one stage of a chain, as if that had been a run of its own."""
+        begin = f"{stage}/"
+        tallies = [t._replace(stage=t.stage.removeprefix(begin)) for t in self._tallies if t.stage.startswith(begin)]
+        finished = {k.removeprefix(begin): v for k, v in self._finished.items() if k.startswith(begin)}
+        return Measured(tallies, finished, self._trained)
+
     def length(self, agent: str, kind: str) -> int | None:
         """Tokens of a reply of that kind, on average."""
         spend = self._kinds.get((agent, kind))
@@ -78,15 +98,31 @@ def measured_run(path: Path) -> Measured:
     """
     with Journal(path / "journal.sqlite", read_only=True) as journal:
         tallies = list(journal.by_question())
-    manifest, recipe = path / "manifest.json", path / "recipe.yaml"
-    done = json.loads(manifest.read_text("utf-8")).get("stages", {}) if manifest.is_file() else {}
+    recipe = path / "recipe.yaml"
     in_flight = yaml.safe_load(recipe.read_text("utf-8"))["in_flight"] if recipe.is_file() else 0
     begun: dict[str, dict[str, None]] = defaultdict(dict)
     for t in tallies:
         begun[t.stage].setdefault(t.question)
     finished: dict[str, set[str] | None] = {}
     for stage, questions in begun.items():
-        room, _, name = stage.partition(":")
-        if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in done:
+        part, slash, own = stage.rpartition("/")  # of a chain, the stage; of any other run, nothing
+        folder = part_folder(path, part) if slash else path
+        room, _, name = own.partition(":")
+        if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in _done(folder):
             finished[stage] = set(list(questions)[: max(0, len(questions) - in_flight)])
-    return Measured(tallies, finished)
+    return Measured(tallies, finished, list(_trainings(path)))
+
+
+def _done(folder: Path) -> dict[str, str]:
+    """The stages that are finished in a run directory, or in that of a part of it."""
+    manifest = folder / "manifest.json"
+    return json.loads(manifest.read_text("utf-8")).get("stages", {}) if manifest.is_file() else {}
+
+
+def _trainings(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Kind, updates and seconds of every model that a run has trained, its parts included."""
+    for begun in sorted(path.rglob("checkpoints/*/begun.json")):
+        result = begun.with_name("train_result.json")
+        if result.is_file() and (kind := json.loads(begun.read_text("utf-8")).get("kind")):
+            done = json.loads(result.read_text("utf-8"))
+            yield kind, done["steps"], done["seconds"]

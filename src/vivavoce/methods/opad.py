@@ -32,6 +32,7 @@ from vivavoce.methods.measured import Measured
 from vivavoce.methods.opad_arms import StepArm, wanted
 from vivavoce.methods.opd_arms import Debaters
 from vivavoce.methods.plan import plan_actions
+from vivavoce.methods.trainings import Training, training
 from vivavoce.protocols import act_debate
 from vivavoce.records import Problem, seed_of
 from vivavoce.run import Run
@@ -89,7 +90,7 @@ class Options(DistilRecipe):
         return {name: one.how for name, one in self.wanted.items()}
 
     @property
-    def compared(self) -> list[str]:
+    def students(self) -> list[str]:
         return ["student", *self.wanted]
 
 
@@ -142,9 +143,14 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=main_arm(list(ways)), facts=facts)
 
 
+def opened(recipe: Options, run: Run, start: Trained | None = None) -> ActingSession:
+    """The session in which :func:`learn` works; ``start`` are the students that it begins with."""
+    return ActingSession(recipe, run, recipe.debate, recipe.user, start)
+
+
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Episodes, debates, students, tests; returns what ``results.json`` holds."""
-    async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
+    async with opened(recipe, run) as s:
         return await s.results(await learn(s, recipe))
 
 
@@ -176,7 +182,7 @@ async def _visited(
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Play the first training tasks with the student as it came, and debate what it came to."""
-    async with ActingSession(recipe, run, recipe.debate, recipe.user) as s:
+    async with opened(recipe, run) as s:
         problems = s.task.problems("train")[:questions]
         model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
@@ -193,4 +199,10 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     return plan_actions(recipe, recipe.debate, acted, held, students, recipe.expected_turns, recipe.user, measured)
 
 
-__all__ = ["Options", "distill", "pilot", "plan"]
+def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
+    """What a run of this recipe will train."""
+    models = recipe.iterations * len(recipe.seeds)
+    return [training(name, models, recipe.opd, measured) for name in recipe.wanted]
+
+
+__all__ = ["Options", "distill", "learn", "opened", "pilot", "plan", "trainings"]

@@ -19,11 +19,12 @@ from vivavoce.debate.rehearsal import Planned
 from vivavoce.debate.reviewers import ROLES
 from vivavoce.evaluate.arms import Arm, Material, Pair
 from vivavoce.methods.arms import Listed
-from vivavoce.methods.learnt import Learnt
+from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_review
 from vivavoce.methods.review_arms import ReviewArm, wanted
 from vivavoce.methods.reviewing import ReviewSession
+from vivavoce.methods.trainings import Training, training
 from vivavoce.protocols import peer_review as protocol
 from vivavoce.run import Run
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
@@ -53,7 +54,7 @@ class Options(Recipe):
         return wanted(self.arms, self.own_arms, [t.name for t in self.teachers], self.review)
 
     @property
-    def compared(self) -> list[str]:
+    def students(self) -> list[str]:
         return ["student", *self.wanted]
 
     @model_validator(mode="after")
@@ -133,9 +134,14 @@ def _material(accept: AcceptRules) -> Material:
     return "review" if accept.needs_reviews else "drafts"
 
 
+def opened(recipe: Options, run: Run, start: Trained | None = None) -> ReviewSession:
+    """The session in which :func:`learn` works; ``start`` are the students that it begins with."""
+    return ReviewSession(recipe, run, recipe.review, start)
+
+
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Exam, reviews, students, tests; returns what ``results.json`` holds."""
-    async with ReviewSession(recipe, run, recipe.review) as s:
+    async with opened(recipe, run) as s:
         return await s.results(await learn(s, recipe))
 
 
@@ -145,7 +151,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
-    async with ReviewSession(recipe, run, recipe.review) as s:
+    async with opened(recipe, run) as s:
         await s.review(s.task.problems("train")[:questions])
         await s.sit({"student": s.start}, questions)
 
@@ -153,3 +159,13 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
     return plan_review(recipe, recipe.review, [one.how for one in recipe.wanted.values()], measured)
+
+
+def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
+    """What a run of this recipe will train."""
+    found, seeds = list[Training](), len(recipe.seeds)
+    for name, one in recipe.wanted.items():
+        found.append(training(name, seeds * one.how.exams, recipe.two_task, measured))
+        if one.how.prefer:
+            found.append(training(name, seeds, recipe.dpo, measured))
+    return found

@@ -17,7 +17,7 @@ from vivavoce.report import comparison
 from vivavoce.report.browser import show
 from vivavoce.report.charts import HIGH, WIDE, Axis, panels
 from vivavoce.report.costs import caps, cut_off, lines, money, total
-from vivavoce.report.debates import BINS, Debated
+from vivavoce.report.debates import BINS, SHOWN, Debated
 from vivavoce.report.sources import Sources
 from vivavoce.report.text import clean
 from vivavoce.report.transcript import why_ended
@@ -54,8 +54,15 @@ def write_report(run_path: Path) -> Path:
 
 def view(sources: Sources) -> dict[str, Any]:
     """Everything that the template shows."""
+    parts = sources.parts or {"": sources}
+    training = {
+        name: Debated(part.graphs("train"), SHOWN // len(parts) or 1, part.task) for name, part in parts.items()
+    }
+    testing = {name: Debated(part.graphs("test"), 0, part.task) for name, part in parts.items()}
     debated = {
-        stage: Debated(sources.graphs(stage), shown, sources.task) for stage, shown in (("train", 12), ("test", 0))
+        f"Stage {name}: on the {which} questions" if name else f"On the {which} questions": found[name]
+        for name in parts
+        for which, found in (("training", training), ("test", testing))
     }
     costs, no_costs = sources.costs()
     made = {
@@ -71,10 +78,11 @@ def view(sources: Sources) -> dict[str, Any]:
         "left_out": comparison.left_out(sources.results or {}),
         "wide": WIDE,
         "high": HIGH,
-        "debated": {stage: d for stage, d in debated.items() if d.graphs},
+        "debated": {where: d for where, d in debated.items() if d.graphs},
+        "of_training": sum(d.graphs for d in training.values()),
         "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
-        "debates": [show(t, sources.task) for t in debated["train"].telling],
+        "debates": [show(t, sources.task) for d in training.values() for t in d.telling],
         "costs": lines(costs, sources.recipe),
         "costs_total": total(lines(costs, sources.recipe)),
         "currency": sources.recipe.get("currency", "USD"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +33,10 @@ class Curve(NamedTuple):
 class Sources:
     """The files of a run. Raises DataError where ``path`` is no run directory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, arms: Mapping[str, str] | None = None) -> None:
         if not any((path / name).exists() for name in _MARKS):
             raise DataError("this is no run directory", str(path), "give the folder that `viva run` made")
-        self.path = path
+        self.path, self._arms = path, arms
         self.results: dict[str, Any] | None = self._json("results.json")
         self.manifest: dict[str, Any] = self._json("manifest.json") or {}
         recipe = path / "recipe.yaml"
@@ -64,6 +64,19 @@ class Sources:
         except UserError:
             return None
 
+    @cached_property
+    def parts(self) -> dict[str, Sources]:
+        """The stages of a chain that have begun, each a run of its own, by name."""
+        found = {}
+        for stage in self.recipe.get("stages") or ():
+            name = stage.get("name") or stage["method"]
+            folder = self.path / "stages" / file_name(name)
+            if folder.is_dir():
+                begin = f"{name}."
+                arms = {n.removeprefix(begin): n for n in self._named if n.startswith(begin)}
+                found[name] = Sources(folder, arms)
+        return found
+
     def graphs(self, stage: str) -> Iterator[Graph]:
         """The debates of a stage, one by one, so that thousands need no memory."""
         file = self.path / "graphs" / f"{file_name(stage)}.jsonl"
@@ -88,10 +101,14 @@ class Sources:
 
     def curves(self, arms: Sequence[str] | None = None) -> list[Curve]:
         """The loss curves, in the order of ``arms`` (None: that of the comparison), then by name."""
-        if arms is None:
-            arms = [arm["name"] for arm in self.results["arms"]] if self.results else []
-        by_folder = {file_name(name): name for name in arms}
-        found = []
+        named = self._named if arms is None else self._own(arms)
+        arms = list(named.values())
+        by_folder = {file_name(name): said for name, said in named.items()}
+        found = [
+            curve if curve.arm in arms else curve._replace(arm=f"{name}.{curve.arm}")
+            for name, part in self.parts.items()
+            for curve in part.curves()
+        ]
         for file in sorted((self.path / "checkpoints").glob("*/loss.jsonl")):
             folder, _, seed = file.parent.name.rpartition("-")
             folder, seed = (folder, seed) if seed.isdigit() else (file.parent.name, "")
@@ -109,6 +126,18 @@ class Sources:
                 kept = {key: curve.result[key] for key in ("steps", "rows_used", "rows_dropped")}
                 found.setdefault(curve.arm, []).append({"seed": int(curve.seed or 0), **kept})
         return found
+
+    @property
+    def _named(self) -> dict[str, str]:
+        """The arms of the run, by their names in it, as the results call them."""
+        if self._arms is not None:
+            return dict(self._arms)
+        return self._own([arm["name"] for arm in self.results["arms"]] if self.results else [])
+
+    @staticmethod
+    def _own(arms: Iterable[str]) -> dict[str, str]:
+        """Arms that are called the same in the run and in the results."""
+        return {name: name for name in arms}
 
     def _json(self, name: str | Path) -> Any:
         file = self.path / name

@@ -30,6 +30,19 @@ from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, T
 Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings | OnPolicySettings
 
 
+_KINDS: dict[type, str] = {
+    SFTSettings: "SFT",
+    TreeDPOSettings: "T-DPO",
+    TwoTaskSettings: "two tasks",
+    OnPolicySettings: "on-policy",
+}
+
+
+def kind_of(settings: Settings) -> str:
+    """How a model is trained, in a word: ``SFT``, ``T-DPO``, ``two tasks`` or ``on-policy``."""
+    return _KINDS[type(settings)]
+
+
 @dataclass(frozen=True)
 class Job:
     """One model to train: where it starts, on which rows, how, and under which name it is kept."""
@@ -89,7 +102,7 @@ class Workers:
         Where the gate lets one through at a time, everything runs in this process. Raises what the first failing job
         raised; jobs that were done by then stay done.
         """
-        waiting = [(job, folder) for job in jobs if (folder := self._run.folder(job.name, job.depends)) is not None]
+        waiting = [(job, folder) for job in jobs if (folder := self._begun(job)) is not None]
         if waiting and self._gate.width > 1:
             await self._train_in_processes(waiting)
         else:
@@ -102,6 +115,9 @@ class Workers:
                         stopped.set()  # where this is cancelled: a thread cannot be, and would train on to its end
                 self._run.finished(job.name, job.depends)
         return [self._run.path / "checkpoints" / job.name for job in jobs]
+
+    def _begun(self, job: Job) -> Path | None:
+        return self._run.folder(job.name, job.depends, kind=kind_of(job.settings))
 
     async def _train_in_processes(self, waiting: Sequence[tuple[Job, Path]]) -> None:
         with ExitStack() as opened:

@@ -1,0 +1,48 @@
+"""What a run will train: models of each arm, their updates, and how long they take if an update was ever measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vivavoce.methods.measured import Measured
+from vivavoce.train.jobs import Settings, kind_of
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The models of one arm that are trained in one way."""
+
+    arm: str
+    kind: str
+    """How: ``SFT``, ``T-DPO``, ``two tasks`` or ``on-policy``."""
+    models: int
+    """One for each training seed, times what the method does again."""
+    updates: int | None
+    """Of each model; None: as many as its rows give, which do not exist yet."""
+    seconds: float | None
+    """Of all models, one after the other, as long as an update of that kind took; None: not known."""
+
+
+def training(arm: str, models: int, settings: Settings, measured: Measured | None, known: bool = True) -> Training:
+    """A line of the plan; ``known`` tells whether the updates are those of ``settings``."""
+    kind, updates = kind_of(settings), settings.max_steps if known else None
+    pace = measured.pace(kind) if measured else None
+    return Training(arm, kind, models, updates, None if pace is None or updates is None else models * updates * pace)
+
+
+def summed(found: Iterable[Training]) -> Training:
+    """All lines in one; what is not known of one of them is not known of all."""
+    lines = list(found)
+    updates = [None if line.updates is None else line.models * line.updates for line in lines]
+    seconds = [line.seconds for line in lines]
+    return Training(
+        "all",
+        "",
+        sum(line.models for line in lines),
+        None if None in updates else sum(n for n in updates if n is not None),
+        None if None in seconds else sum(s for s in seconds if s is not None),
+    )
+
+
+__all__ = ["Training", "summed", "training"]
