@@ -1,9 +1,10 @@
-"""A chain from recipe to report: peer review, then trees, then on-policy, real student and training, scripted teachers."""
+"""A chain from recipe to report: peer review, then trees, then on-policy; a real student, scripted teachers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +82,28 @@ def models(where: Path) -> dict[str, bytes]:
     return {str(p.relative_to(where)): p.read_bytes() for p in sorted(where.rglob("checkpoints/*/model.safetensors"))}
 
 
+def stopped_in(where: Path, made: chain.Options, stage: str) -> None:
+    """Run the chain until calls of a stage come back, and stop there as Ctrl-C does."""
+    asked: list[str] = []
+
+    def stop(agent: str, cached: bool, usage: object) -> None:
+        asked.extend([agent] if (where / "stages" / stage).is_dir() else [])
+        if len(asked) == 9:
+            raise KeyboardInterrupt
+
+    with open_run(where, made) as run:
+        run.journal.on_call = stop
+        asyncio.run(chain.distill(made, run))
+
+
 def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_resumes(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     made = check_recipe(values, Path("test.yaml"))
     assert isinstance(made, chain.Options)
     where = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt), open_run(where, made) as run:
-
-        def stop(agent: str, cached: bool, usage: object) -> None:
-            if (where / "stages" / "trees" / "graphs").is_dir():
-                raise KeyboardInterrupt
-
-        run.journal.on_call = stop
-        asyncio.run(chain.distill(made, run))
+    with pytest.raises(KeyboardInterrupt):
+        stopped_in(where, made, "trees")
     begun = models(where)
     assert [name.split("/")[1] for name in begun] == ["review", "review"]
 
@@ -112,10 +121,8 @@ def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_re
         ("trees", "debate_reflect", "review.unreviewed"),
         ("opd", "debate_opd", "trees.t_dpo"),
     ]
-    pairs = [(p["a"], p["b"]) for p in found["paired"]]
-    assert {("review.unreviewed", "trees.t_dpo"), ("trees.t_dpo", "opd.mt_opd"), ("student", "opd.mt_opd")} <= set(
-        pairs
-    )
+    pairs = {(p["a"], p["b"]) for p in found["paired"]}
+    assert {*pairwise(ARMS), ("student", "opd.mt_opd")} <= pairs
     first, later = (
         json.loads((where / "stages" / stage / "checkpoints" / f"{arm}-1" / "train_result.json").read_text())
         for stage, arm in (("trees", "t_dpo"), ("opd", "mt_opd"))
@@ -162,7 +169,7 @@ def where_of(values: dict[str, Any], tmp_path: Path, key: str) -> tuple[str, int
         (2, {"start": "unreviewed"}, "start: unreviewed", "no stage before `opd` trains an arm `unreviewed`"),
         (1, {"seeds": [3]}, "seeds", "`seeds` is the same in all stages"),
         (1, {"method": "debate_reflct"}, "method: debate_reflct", "unknown method `debate_reflct`"),
-        (1, {"dpo": {"bta": 1}}, "bta", "unknown key `stages.1.dpo.bta`, did you mean `beta`"),
+        (1, {"dpo": {"bta": 1}}, "bta", "unknown key `dpo.bta`, did you mean `beta`"),
         (2, {"arms": ["debate_reflect"]}, "debate_reflect", "unknown arm `debate_reflect`"),
         (2, {"name": "trees"}, "name: trees", "two stages are called `trees`"),
     ],

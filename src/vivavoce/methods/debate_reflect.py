@@ -103,26 +103,31 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
     arms = {name: one.arm(recipe.method, one.how.material, one.how.start) for name, one in recipe.wanted.items()}
     singles = [name for name, one in recipe.wanted.items() if one.plain == "single"]
 
+    main = _main(recipe.wanted)
+
     def pairs(best: str | None) -> Sequence[Pair]:
-        return _pairs(list(arms), singles, best) + [(arm.name, DEBATED) for arm in s.committee() if arm.name != DEBATED]
+        votes = [(arm.name, DEBATED) for arm in s.committee() if arm.name != DEBATED]
+        return _pairs(list(arms), main, singles, best) + votes
 
-    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=_main(list(arms)))
+    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=main)
 
 
-def _pairs(arms: Sequence[str], singles: Sequence[str], best: str | None) -> list[Pair]:
+def _pairs(arms: Sequence[str], main: str, singles: Sequence[str], best: str | None) -> list[Pair]:
     """SFT against the best that there is without a debate; then everything against the method, or what stands for it.
 
     Of the single teachers' students the ``best`` alone is compared.
     """
-    main, rivals = _main(arms), [best, *(a for a in arms if a not in singles)]
+    rivals = [best, *(a for a in arms if a not in singles)]
     drafts = [a for a in (best, "multi_teacher_vote") if a in (best, *arms) and a is not None]
     chosen = [(a, "debate_reflect_sft") for a in drafts if "debate_reflect_sft" in arms]
     return chosen + [(a, main) for a in ("student", *rivals) if a is not None and a != main]
 
 
-def _main(arms: Sequence[str]) -> str:
-    """The arm that the run is about."""
-    return next((a for a in ("debate_reflect", "debate_reflect_sft") if a in arms), arms[-1])
+def _main(wanted: Mapping[str, Listed[ReflectArm]]) -> str:
+    """The arm that the run is about: the method's own, else the last one of T-DPO, else the last one."""
+    of_trees = [name for name, one in wanted.items() if one.how.learn == "trees"]
+    usual = [name for name in ("debate_reflect", "debate_reflect_sft") if name in wanted]
+    return (usual[:1] or of_trees[-1:] or list(wanted)[-1:])[0]
 
 
 class _School:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vivavoce.methods.measured import Measured
 from vivavoce.train.jobs import Settings, kind_of
+from vivavoce.train.objective import OnPolicyOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,9 @@ class Training:
     """Of all models, one after the other, as long as an update of that kind took; None: not known."""
 
 
-def training(arm: str, models: int, settings: Settings, measured: Measured | None, known: bool = True) -> Training:
+def training(
+    arm: str, models: int, settings: Settings | OnPolicyOptions, measured: Measured | None, known: bool = True
+) -> Training:
     """A line of the plan; ``known`` tells whether the updates are those of ``settings``."""
     kind, updates = kind_of(settings), settings.max_steps if known else None
     pace = measured.pace(kind) if measured else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +33,10 @@ class Curve(NamedTuple):
 class Sources:
     """The files of a run. Raises DataError where ``path`` is no run directory."""
 
-    def __init__(self, path: Path, arms: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         if not any((path / name).exists() for name in _MARKS):
             raise DataError("this is no run directory", str(path), "give the folder that `viva run` made")
-        self.path, self._arms = path, arms
+        self.path = path
         self.results: dict[str, Any] | None = self._json("results.json")
         self.manifest: dict[str, Any] = self._json("manifest.json") or {}
         recipe = path / "recipe.yaml"
@@ -72,9 +72,7 @@ class Sources:
             name = stage.get("name") or stage["method"]
             folder = self.path / "stages" / file_name(name)
             if folder.is_dir():
-                begin = f"{name}."
-                arms = {n.removeprefix(begin): n for n in self._named if n.startswith(begin)}
-                found[name] = Sources(folder, arms)
+                found[name] = Sources(folder)
         return found
 
     def graphs(self, stage: str) -> Iterator[Graph]:
@@ -101,13 +99,18 @@ class Sources:
 
     def curves(self, arms: Sequence[str] | None = None) -> list[Curve]:
         """The loss curves, in the order of ``arms`` (None: that of the comparison), then by name."""
-        named = self._named if arms is None else self._own(arms)
+        if arms is None:
+            arms = [arm["name"] for arm in self.results["arms"]] if self.results else []
+        return self._curves({name: name for name in arms})
+
+    def _curves(self, named: Mapping[str, str]) -> list[Curve]:
+        """The loss curves; ``named`` are the arms by their names in this run, as the results call them."""
         arms = list(named.values())
         by_folder = {file_name(name): said for name, said in named.items()}
         found = [
             curve if curve.arm in arms else curve._replace(arm=f"{name}.{curve.arm}")
             for name, part in self.parts.items()
-            for curve in part.curves()
+            for curve in part._curves({n.removeprefix(f"{name}."): n for n in arms if n.startswith(f"{name}.")})
         ]
         for file in sorted((self.path / "checkpoints").glob("*/loss.jsonl")):
             folder, _, seed = file.parent.name.rpartition("-")
@@ -126,18 +129,6 @@ class Sources:
                 kept = {key: curve.result[key] for key in ("steps", "rows_used", "rows_dropped")}
                 found.setdefault(curve.arm, []).append({"seed": int(curve.seed or 0), **kept})
         return found
-
-    @property
-    def _named(self) -> dict[str, str]:
-        """The arms of the run, by their names in it, as the results call them."""
-        if self._arms is not None:
-            return dict(self._arms)
-        return self._own([arm["name"] for arm in self.results["arms"]] if self.results else [])
-
-    @staticmethod
-    def _own(arms: Iterable[str]) -> dict[str, str]:
-        """Arms that are called the same in the run and in the results."""
-        return {name: name for name in arms}
 
     def _json(self, name: str | Path) -> Any:
         file = self.path / name

@@ -24,7 +24,7 @@ from vivavoce.progress import bar
 from vivavoce.records import Example, State, Tree, digest
 from vivavoce.run import Run
 from vivavoce.train.gate import Gate, together
-from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
 from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
 Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings | OnPolicySettings
@@ -34,13 +34,13 @@ _KINDS: dict[type, str] = {
     SFTSettings: "SFT",
     TreeDPOSettings: "T-DPO",
     TwoTaskSettings: "two tasks",
-    OnPolicySettings: "on-policy",
+    OnPolicyOptions: "on-policy",
 }
 
 
-def kind_of(settings: Settings) -> str:
+def kind_of(settings: Settings | OnPolicyOptions) -> str:
     """How a model is trained, in a word: ``SFT``, ``T-DPO``, ``two tasks`` or ``on-policy``."""
-    return _KINDS[type(settings)]
+    return next(word for kind, word in _KINDS.items() if isinstance(settings, kind))
 
 
 @dataclass(frozen=True)
@@ -186,25 +186,43 @@ def train_here(job: Job, folder: Path, stopped: threading.Event | None = None) -
 
 def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
     """Train one job into ``folder``."""
-    if isinstance(job.settings, SFTSettings):
+    kind: Any = Example
+    if isinstance(job.settings, TreeDPOSettings):
+        kind = Tree
+    elif isinstance(job.settings, OnPolicySettings):
+        kind = State
+    return train_on(job.start, training_rows(job.rows, kind), job.settings, folder, job.seed, progress, job.rows)
+
+
+def train_on(
+    start: Path,
+    rows: Sequence[Any],
+    settings: Settings,
+    folder: Path,
+    seed: int = 0,
+    progress: Any = None,
+    source: Path | None = None,
+) -> TrainResult:
+    """Train the model in ``start`` on ``rows`` into ``folder``, in the way that the settings are for.
+
+    Rows are :class:`Example` for SFT and two tasks, :class:`Tree` for T-DPO, :class:`State` for on-policy. ``source``
+    is the file that they come from, for errors.
+    """
+    if isinstance(settings, SFTSettings):
         from vivavoce.train.sft import train_sft
 
-        rows = training_rows(job.rows, Example)
-        return train_sft(job.start, rows, job.settings, folder, seed=job.seed, progress=progress, source=job.rows)
-    if isinstance(job.settings, TwoTaskSettings):
+        return train_sft(start, rows, settings, folder, seed=seed, progress=progress, source=source)
+    if isinstance(settings, TwoTaskSettings):
         from vivavoce.train.two_task import train_two_task
 
-        rows = training_rows(job.rows, Example)
-        return train_two_task(job.start, rows, job.settings, folder, seed=job.seed, progress=progress, source=job.rows)
-    if isinstance(job.settings, OnPolicySettings):
+        return train_two_task(start, rows, settings, folder, seed=seed, progress=progress, source=source)
+    if isinstance(settings, OnPolicySettings):
         from vivavoce.train.on_policy import train_on_policy
 
-        states = training_rows(job.rows, State)
-        return train_on_policy(job.start, states, job.settings, folder, seed=job.seed, progress=progress)
+        return train_on_policy(start, rows, settings, folder, seed=seed, progress=progress)
     from vivavoce.train.tree_dpo import train_tree_dpo
 
-    trees = training_rows(job.rows, Tree)
-    return train_tree_dpo(job.start, trees, job.settings, folder, seed=job.seed, progress=progress, source=job.rows)
+    return train_tree_dpo(start, rows, settings, folder, seed=seed, progress=progress, source=source)
 
 
 class _Bar(ExitStack):
