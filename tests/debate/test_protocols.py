@@ -83,9 +83,7 @@ def unique(name: str) -> Callable[[Sequence[Message], Sampling, int], str]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32))
-def test_the_parents_of_a_node_are_exactly_the_nodes_whose_text_stands_in_its_prompt(
-    tmp_path: Path, seed: int
-) -> None:
+def test_the_parents_of_a_node_are_exactly_the_nodes_whose_text_stands_in_its_prompt(tmp_path: Path, seed: int) -> None:
     """Random protocols: who is asked by which template, reading what, about which node, in any order."""
     rng = random.Random(seed)
     options = Discussion(
