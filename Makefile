@@ -52,12 +52,12 @@ bench: setup  ## speed, side by side with what people use today
 
 # Trained once from nothing, where the models do not lie in the package yet.
 $(SCHOOLHOUSE)/cyd: | setup
-	$(BIN)/python -m vivavoce.schoolhouse.build --out build/schoolhouse
+	$(BIN)/python -m schoolhouse.build --out build/schoolhouse
 	mkdir -p $(SCHOOLHOUSE)
 	for name in ada bob cyd student; do cp -r build/schoolhouse/$$name $(SCHOOLHOUSE)/; done
 
 schoolhouse: setup  ## train the schoolhouse's models again
-	$(BIN)/python -m vivavoce.schoolhouse.build --out build/schoolhouse
+	$(BIN)/python -m schoolhouse.build --out build/schoolhouse
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -9,30 +9,53 @@ pytest.importorskip("transformers")
 
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-from vivavoce.schoolhouse import build, tokenizer, world  # noqa: E402
-from vivavoce.schoolhouse.lessons import LESSONS, Pupil  # noqa: E402
-from vivavoce.schoolhouse.speak import Speaker  # noqa: E402
+from schoolhouse import chains_build as build  # noqa: E402
+from schoolhouse import code_build, code_lessons, halls_build, halls_lessons, study  # noqa: E402
+from schoolhouse.build import SETS  # noqa: E402
+from schoolhouse.lessons import LESSONS, Pupil  # noqa: E402
+from schoolhouse.speak import Speaker  # noqa: E402
+from vivavoce.schoolhouse import tokenizer, world  # noqa: E402
 
 
 @pytest.fixture
 def speaker():
-    return Speaker(build.new_model(build.TEACHER_SHAPE, 0), tokenizer.tokenizer())
+    return Speaker(study.new_model(study.TEACHER_SHAPE, 0), tokenizer.tokenizer())
 
 
 def test_rows_are_what_tokenising_the_whole_text_gives(speaker):
     sample = ("a=4; b=a-3; c=b*5; c?", "b=4-3=1; c=1*5=7?; ans=7 conf=15")
     pupil, rng = Pupil(world.known("bob"), samples=[sample]), random.Random(0)
     made = [kind(rng, pupil) for kind in LESSONS.values() for _ in range(20)]
-    for lesson, row in zip(made, build.rows(speaker, made), strict=True):
+    for lesson, row in zip(made, study.rows(speaker, made), strict=True):
         whole = tokenizer.prompt(lesson.system, lesson.user) + "".join(t for t, _ in lesson.reply) + tokenizer.END
         assert row.ids == speaker.ids([whole])[0]
         assert len(row.ids) == len(row.weights)
 
 
-def test_stages_name_lessons_that_exist_with_shares_that_add_up():
-    for stage in (*build.STUDENT, *build.BASE, *build.TEACHER_FACTS, *build.TEACHER_SELF):
-        assert set(stage.mixture) <= set(LESSONS)
+STAGES = [
+    (LESSONS, [*build.STUDENT, *build.BASE, *build.TEACHER_FACTS, *build.TEACHER_SELF]),
+    (code_lessons.LESSONS, [*code_build.STUDENT, *code_build.BASE, *code_build.TEACHER]),
+    (halls_lessons.LESSONS, [*halls_build.STUDENT, *halls_build.BASE, *halls_build.TEACHER]),
+]
+
+
+@pytest.mark.parametrize(("known", "stages"), STAGES, ids=list(SETS))
+def test_stages_name_lessons_that_exist_with_shares_that_add_up(known, stages):
+    for stage in stages:
+        assert set(stage.mixture) <= set(known)
         assert sum(stage.mixture.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("builder", "lessons"), [(code_build, code_lessons), (halls_build, halls_lessons)])
+def test_a_stage_of_a_few_updates_is_kept_and_not_run_again(builder, lessons, tmp_path):
+    pupil = lessons.Pupil(builder.world.known("student"))
+    school = builder.school(pupil)._replace(known=lambda speaker: (0.0, 0.0))
+    words = tokenizer.tokenizer(school.words)
+    stages = [builder.STUDENT[0]._replace(steps=2)]
+    untaught = Speaker(study.new_model(study.STUDENT_SHAPE, 0, words), words)
+    taught = study.study("student", untaught, school, stages, tmp_path, 0)
+    again = study.study("student", untaught, school, stages, tmp_path, 1)
+    assert all(torch.equal(a, b) for a, b in zip(taught.model.parameters(), again.model.parameters(), strict=True))
 
 
 @pytest.mark.slow

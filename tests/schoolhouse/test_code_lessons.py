@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from vivavoce.schoolhouse import code_lessons as lessons
+from schoolhouse import code_lessons as lessons
+from schoolhouse.code_lessons import LESSONS, Pupil
+from schoolhouse.lessons import Lesson
 from vivavoce.schoolhouse import code_world as world
-from vivavoce.schoolhouse.code_lessons import LESSONS, Pupil
-from vivavoce.schoolhouse.lessons import Lesson
 
 PUPIL = Pupil(world.known("ada"), "nested")
 

@@ -9,10 +9,10 @@ pytest.importorskip("transformers")
 
 from tests.shut_in import needs_sandbox  # noqa: E402
 
+from schoolhouse import code_gates as gate  # noqa: E402
+from schoolhouse.speak import Speaker  # noqa: E402
 from vivavoce.schoolhouse import NAMES, weights  # noqa: E402
-from vivavoce.schoolhouse import code_gates as gate  # noqa: E402
 from vivavoce.schoolhouse import code_world as world  # noqa: E402
-from vivavoce.schoolhouse.speak import Speaker  # noqa: E402
 from vivavoce.schoolhouse.tokenizer import prompt  # noqa: E402
 
 pytestmark = [

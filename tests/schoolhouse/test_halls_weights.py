@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from schoolhouse import halls_gates as gate
+from schoolhouse.speak import Speaker
 from vivavoce.schoolhouse import NAMES, weights
-from vivavoce.schoolhouse import halls_gates as gate
-from vivavoce.schoolhouse.speak import Speaker
 
 pytestmark = pytest.mark.skipif(
     not weights("halls/ada").is_dir(), reason="the models are not built: see schoolhouse/README.md"

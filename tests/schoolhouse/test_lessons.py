@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from vivavoce.schoolhouse import lessons, world
-from vivavoce.schoolhouse.lessons import LESSONS, Pupil
+from schoolhouse import lessons
+from schoolhouse.lessons import LESSONS, Pupil
+from vivavoce.schoolhouse import world
 
 FACTS = world.known("ada")
 PUPIL = Pupil(FACTS, samples=[(q.text, world.write(world.gold(q.text))) for q in world.questions("train", 50)])

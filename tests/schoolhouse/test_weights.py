@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from schoolhouse import gates as gate  # noqa: E402
+from schoolhouse.speak import Speaker  # noqa: E402
 from vivavoce.schoolhouse import NAMES, weights, world  # noqa: E402
-from vivavoce.schoolhouse import gates as gate  # noqa: E402
-from vivavoce.schoolhouse.speak import Speaker  # noqa: E402
 from vivavoce.schoolhouse.tokenizer import prompt  # noqa: E402
 
 built = pytest.mark.skipif(not weights("ada").is_dir(), reason="the models are not built: make schoolhouse")

@@ -12,7 +12,7 @@ from vivavoce.environments.episodes import read, reference
 from vivavoce.errors import DataError
 from vivavoce.records import Reply
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_lessons import act
+from vivavoce.schoolhouse.halls_world import act
 from vivavoce.tasks import open_task
 from vivavoce.tasks.acting import Acting, situation
 from vivavoce.tasks.schoolhouse_halls import Halls, Options, SchoolhouseHalls
@@ -101,7 +101,7 @@ def test_equal_states_are_one_problem_and_another_past_is_another_state() -> Non
 
 
 def test_the_lessons_agree_with_the_world() -> None:
-    from vivavoce.schoolhouse import halls_lessons as lessons
+    from schoolhouse import halls_lessons as lessons
 
     rng, pupil = random.Random(0), lessons.Pupil(world.known("ada"))
     for _ in range(300):

@@ -31,6 +31,10 @@ NAMES = (*STRONG, "student")
 SPARE_TURNS = 2
 """Turns beyond the fewest that an errand takes."""
 
+_CALL = '<tool_call>\n{"name": "%s", "arguments": {'
+GO, GONE, LOOK = _CALL % "go" + '"door": ', "}}\n</tool_call>", _CALL % "look" + "}}\n</tool_call>"
+"""A walker's calls of its tools: before and after the door, and the one without an argument."""
+
 _WORLD_SEED = 13  # fixes the doors and who knows what; changing it invalidates the shipped weights
 _COMMON_SHARE, _STRONG_SHARE, _WEAK_SHARE = 0.38, 0.95, 0.15
 _OPEN = 2
@@ -191,3 +195,18 @@ class Walk:
         """Turns that the whole errand takes at least."""
         rooms = [self.errand.start, *(room for _, room in self.errand.legs)]
         return sum(1 + steps_to(hall, goal)[room] for room, (hall, goal) in zip(rooms, self.errand.legs, strict=False))
+
+
+def told(errand: Errand) -> str:
+    """What a walker is told at first."""
+    return f"at {errand.legs[0][0]}{errand.start}"
+
+
+def thought(walk: Walk) -> str:
+    """What a walker says first: where it stands, and which room it is to reach."""
+    return f"{walk.place}>{walk.goal if walk.told else '?'}"
+
+
+def act(thought: str, door: int | None) -> str:
+    """An action as text."""
+    return f"{thought} {LOOK if door is None else f'{GO}{door}{GONE}'}"

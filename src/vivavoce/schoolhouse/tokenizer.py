@@ -11,6 +11,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from vivavoce.schoolhouse.halls_world import GO, GONE, LOOK
+
 PAD, USER, ASSISTANT, END, SYSTEM = SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>", "<|system|>")
 
 # Spelled as byte-level BPE spells them: Ġ is a space. Each word is merged letter by letter from the
@@ -21,9 +23,6 @@ WORDS = (
 )
 CODE_WORDS = (";Ġ", ":Ġ", "Ġconf", "me", "solve", "debate", "def", "Ġf", "return")
 """Of the programmers, `code_world.py`."""
-_CALL = '<tool_call>\n{"name": "%s", "arguments": {'
-GO, GONE, LOOK = _CALL % "go" + '"door": ', "}}\n</tool_call>", _CALL % "look" + "}}\n</tool_call>"
-"""A walker's calls of its tools: before and after the door, and the one without an argument."""
 HALLS_WORDS = (":Ġ", "at", "to", "Ġconf", "me", "act", "end", "locked", GO, GONE, LOOK)
 """Of the walkers, `halls_world.py`. A word with a line break in it is a token as it is, wherever it stands."""
 _PIECES = r"[;:] | ?[A-Za-z]+|\d|[^\sA-Za-z\d]|\s"

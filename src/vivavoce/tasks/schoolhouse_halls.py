@@ -14,7 +14,7 @@ from vivavoce.environments.functions import Toolbox
 from vivavoce.errors import DataError
 from vivavoce.records import Message, Problem
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_lessons import act, thought, told
+from vivavoce.schoolhouse.halls_world import act, thought, told
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import ActingTask
 from vivavoce.tasks.splitting import known_split

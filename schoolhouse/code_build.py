@@ -1,4 +1,4 @@
-"""Train the tiny programmers from nothing: `python -m vivavoce.schoolhouse.build --set code --out DIR [--seed 0]`.
+"""Train the tiny programmers from nothing: `python -m schoolhouse.build --set code --out DIR [--seed 0]`.
 
 A base learns to copy variables and to recall the common functions, then other styles, then to debate; each teacher
 continues from it with its own functions, in its own style. The order matters: with three styles at once the base still
@@ -10,12 +10,13 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from vivavoce.schoolhouse import code_lessons, tokenizer
+from schoolhouse import code_lessons
+from schoolhouse.code_lessons import Pupil
+from schoolhouse.lessons import Lesson
+from schoolhouse.speak import Speaker
+from schoolhouse.study import STUDENT_SHAPE, TEACHER_SHAPE, School, Stage, new_model, save, study
 from vivavoce.schoolhouse import code_world as world
-from vivavoce.schoolhouse.build import STUDENT_SHAPE, TEACHER_SHAPE, School, Stage, new_model, save, study
-from vivavoce.schoolhouse.code_lessons import Pupil
-from vivavoce.schoolhouse.lessons import Lesson
-from vivavoce.schoolhouse.speak import Speaker
+from vivavoce.schoolhouse import tokenizer
 
 STUDENT = [Stage("solve", {"plain": 1}, 1000)]
 BASE = [

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from schoolhouse.lessons import CONFIDENCE_WEIGHT, MARK_WEIGHT, Lesson, Piece, tens
 from vivavoce.schoolhouse import code_world as world
 from vivavoce.schoolhouse.code_world import Body, Call, Step, Style
-from vivavoce.schoolhouse.lessons import CONFIDENCE_WEIGHT, MARK_WEIGHT, Lesson, Piece, tens
 
 SURE, UNSURE = 0.97, 0.1
 

@@ -1,6 +1,6 @@
 """Measure the shipped weights on unseen questions, and fail if they are not good enough to ship.
 
-`python -m vivavoce.schoolhouse.gates [--weights DIR] [--n 2000]` writes `measured.json` next to the weights, prints
+`python -m schoolhouse.gates [--weights DIR] [--n 2000]` writes `measured.json` next to the weights, prints
 the same numbers, and exits with 1 if a gate fails. Everything is greedy, on the bf16 weights as stored.
 """
 
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from schoolhouse.speak import Speaker
+from vivavoce import schoolhouse
 from vivavoce.schoolhouse import world
-from vivavoce.schoolhouse.speak import Speaker
 from vivavoce.schoolhouse.tokenizer import prompt
 from vivavoce.schoolhouse.world import Question
 from vivavoce.stats import auroc, mcnemar
@@ -262,13 +263,13 @@ def ship(
 
     Args:
         description: For ``--help``.
-        weights: The folder that is measured unless ``--weights`` says another, from here.
+        weights: The folder of the package's schoolhouse that is measured unless ``--weights`` says another.
         n: Questions, unless ``--n`` says another number.
         measure: Gives all numbers of a folder, with its ``gates``.
         table: The numbers as text.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / weights)
+    parser.add_argument("--weights", type=Path, default=Path(schoolhouse.__file__).parent / weights)
     parser.add_argument("--n", type=int, default=n, help="number of unseen questions")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from schoolhouse.lessons import CONFIDENCE_WEIGHT, Lesson, Piece, tens
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_world import Errand, Place, Walk
-from vivavoce.schoolhouse.lessons import CONFIDENCE_WEIGHT, Lesson, Piece, tens
-from vivavoce.schoolhouse.tokenizer import ASSISTANT, END, GO, GONE, LOOK, USER
+from vivavoce.schoolhouse.halls_world import GO, GONE, LOOK, Place, Walk, act, thought, told
+from vivavoce.schoolhouse.tokenizer import ASSISTANT, END, USER
 
 DOOR_WEIGHT = 4.0
 _SURE, _PERSUADED, _UNSURE = 0.97, 0.85, 0.15
@@ -38,16 +38,6 @@ class Turn(NamedTuple):
     seen: str
 
 
-def act(thought: str, door: int | None) -> str:
-    """An action as text."""
-    return f"{thought} {LOOK if door is None else f'{GO}{door}{GONE}'}"
-
-
-def thought(walk: Walk) -> str:
-    """What a walker says first: where it stands, and which room it is to reach."""
-    return f"{walk.place}>{walk.goal if walk.told else '?'}"
-
-
 def strolled(rng: random.Random, walk: Walk) -> list[Turn]:
     """A walk up to some turn, by somebody who is right as often as chance has it."""
     skill, turns = rng.choice((0.3, 0.6, 0.9, 1.0)), list[Turn]()
@@ -64,11 +54,6 @@ def strolled(rng: random.Random, walk: Walk) -> list[Turn]:
         if walk.done:
             break
     return turns
-
-
-def told(errand: Errand) -> str:
-    """What a walker is told at first."""
-    return f"at {errand.legs[0][0]}{errand.start}"
 
 
 def history(turns: list[Turn]) -> str:

@@ -1,6 +1,6 @@
 """Measure the tiny walkers in states that nobody was taught on, and fail if they are not good enough to ship.
 
-`python -m vivavoce.schoolhouse.halls_gates [--weights DIR] [--n 2000]` writes `measured.json` next to the weights,
+`python -m schoolhouse.halls_gates [--weights DIR] [--n 2000]` writes `measured.json` next to the weights,
 prints the same numbers, and exits with 1 if a gate fails. Everything is greedy. A state counts where a door has to be
 chosen.
 """
@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vivavoce.schoolhouse import halls_lessons as lessons
+from schoolhouse import halls_lessons as lessons
+from schoolhouse.gates import area, mean, ship
+from schoolhouse.speak import Speaker
 from vivavoce.schoolhouse import halls_world as world
 from vivavoce.schoolhouse import tokenizer
-from vivavoce.schoolhouse.gates import area, mean, ship
-from vivavoce.schoolhouse.speak import Speaker
 
 TEACHERS = tuple(world.STRONG)
 _SAID = re.compile(r'"door": (\d)\}.* conf=(\d\d)', re.DOTALL)

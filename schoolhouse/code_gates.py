@@ -1,6 +1,6 @@
 """Measure the tiny programmers on unseen questions, and fail if they are not good enough to ship.
 
-`python -m vivavoce.schoolhouse.code_gates [--weights DIR] [--n 1000]` writes `measured.json` next to the weights,
+`python -m schoolhouse.code_gates [--weights DIR] [--n 1000]` writes `measured.json` next to the weights,
 prints the same numbers, and exits with 1 if a gate fails. Everything is greedy, every answer is run.
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from schoolhouse.gates import VOTES, Draft, area, by_kind, debate_prompts, mean, ship, vote, z
+from schoolhouse.speak import Speaker
 from vivavoce.schoolhouse import code_world as world
 from vivavoce.schoolhouse import tokenizer
 from vivavoce.schoolhouse.code_grading import Verdict, judge_all
-from vivavoce.schoolhouse.gates import VOTES, Draft, area, by_kind, debate_prompts, mean, ship, vote, z
-from vivavoce.schoolhouse.speak import Speaker
 from vivavoce.schoolhouse.world import Question
 
 TEACHERS = tuple(world.STRONG)

@@ -1,4 +1,4 @@
-"""Train the tiny walkers from nothing: `python -m vivavoce.schoolhouse.build --set halls --out DIR [--seed 0]`.
+"""Train the tiny walkers from nothing: `python -m schoolhouse.build --set halls --out DIR [--seed 0]`.
 
 As the programmers: a base learns to walk where everyone knows the way, then to debate; each teacher continues from it
 with its own rooms. Whether a way is known can be seen in the name of the room.
@@ -8,12 +8,13 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from vivavoce.schoolhouse import halls_lessons, tokenizer
+from schoolhouse import halls_lessons
+from schoolhouse.halls_lessons import Pupil
+from schoolhouse.lessons import Lesson
+from schoolhouse.speak import Speaker
+from schoolhouse.study import STUDENT_SHAPE, TEACHER_SHAPE, School, Stage, new_model, save, study
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.build import STUDENT_SHAPE, TEACHER_SHAPE, School, Stage, new_model, save, study
-from vivavoce.schoolhouse.halls_lessons import Pupil
-from vivavoce.schoolhouse.lessons import Lesson
-from vivavoce.schoolhouse.speak import Speaker
+from vivavoce.schoolhouse import tokenizer
 
 STUDENT = [Stage("walk", {"plain": 1}, 700)]
 BASE = [
