@@ -85,6 +85,9 @@ CHOSEN = {
     "Final answer: C; it is the only gas": "C",
 }
 NOT_CHOSEN = [
+    "Final answer: D can be ruled out",
+    "Final answer: D could be excluded",
+    "Final answer: D→E",
     "Options:\nA: cats\nB: dogs",
     "Final answer: A; B",
     "Final answer: A, B",

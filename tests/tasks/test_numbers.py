@@ -198,6 +198,9 @@ STATED = {
 """Lines and the number that each states."""
 
 CHANGED = {
+    "5 doubled": "10",
+    "x$7": None,
+    "x$7 " * 200: None,
     "5 hours 30 minutes": None,
     "5 feet 6 inches": None,
     "5h30": None,

@@ -35,7 +35,7 @@ _CUE = re.compile(
 _AGAINST = re.compile(
     rf"{_NOT}|\b(?:except|excluding|exclud\w*|eliminat\w*|reject\w*|rul(?:e|es|ed|ing) out|other than|(?:all"
     rf"|anything|everything)"
-    r" but|wrong|incorrect|false|invalid|unlikely|doubt\w*|if|unless|either|both|between|unsure|none)\b",
+    r" but|wrong|incorrect|false|invalid|unlikely|doubt\w*|if|unless|either|both|between|unsure|none)\b|(?<!\w)[A-J]\s*→",
     re.IGNORECASE,
 )
 """Words before a letter that speak against it, or leave it open."""

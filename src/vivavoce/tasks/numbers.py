@@ -159,7 +159,7 @@ _WORDS_AFTER = re.compile(
     rf"^[\s-]*(?:and\s+(?:an?\s+)?(?:(?:{_COUNTED})\b|half|quarter|third|some)|(?:an?|one)\s+(?:half|quarter"
     rf"|third)\b|half\b|halves\b|"
     rf"thirds?\b|quarters?\b|fourths?\b|fifths?\b|sixths?\b|sevenths?\b|eighths?\b|ninths?\b|tenths?\b|hundredths?\b|"
-    rf"[a-z]*(?:thousand|million|billion|trillion)ths?\b|dozens?\b|scores?\b|gross\b|squared\b|cubed\b"
+    rf"[a-z]*(?:thousand|million|billion|trillion)ths?\b|dozens?\b|scores?\b|gross\b|(?:squar|doubl|tripl|halv)ed\b|cubed\b"
     rf"|factorial\b|choose\b|mod\b|modulo\b|base\b|below\b|"
     rf"plus\b|minus\b|times\s+(?:the|a|as|its|that|x|itself)?\s*$|times\s+(?:{_COUNTED}|itself)|to\s+the\b"
     rf"|or\s+(?:more|less|so|fewer|greater|higher|lower|above|"
