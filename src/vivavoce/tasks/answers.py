@@ -35,7 +35,8 @@ _CUE = re.compile(
 _AGAINST = re.compile(
     rf"{_NOT}|\b(?:except|excluding|exclud\w*|eliminat\w*|reject\w*|rul(?:e|es|ed|ing) out|other than|(?:all"
     rf"|anything|everything)"
-    r" but|wrong|incorrect|false|invalid|unlikely|doubt\w*|if|unless|either|both|between|unsure|none)\b|(?<!\w)[A-J]\s*→",
+    r" but|wrong|incorrect|false|invalid|unlikely|doubt\w*|if|unless|either|both|between|unsure|none)\b"
+    r"|(?<!\w)[A-J]\s*→",
     re.IGNORECASE,
 )
 """Words before a letter that speak against it, or leave it open."""
@@ -54,7 +55,7 @@ _FURTHER = re.compile(
 )
 """A second letter that goes with the first."""
 _IS_NOT = re.compile(
-    r"[\s)\]}\"',(]*(?:(?:is|was|seems|looks|appears|must be|would be|has been|being|it is"
+    r"[\s)\]}\"',(]*(?:(?:is|was|seems|looks|appears|(?:must|would|can|could|should|may) be|has been|being|it is"
     r"|it's)\s+(?:clearly |also |definitely |probably |the |an? )*"
     r"(?:not|wrong|incorrect|false|invalid|untrue|impossible|unlikely|ruled|eliminated|excluded|rejected|out)\b"
     r"|(?:is|was|does|did|can|could|would|will|must|should|has|ca|wo)\s?(?:n't|not)\b|(?:is|was|does|did"
