@@ -213,7 +213,9 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
             raise RunConflict("another process is at work in this run", str(path), "wait for it, or stop it") from e
         new = recipe.model_dump(mode="json")
         old = _begun_with(path, recipe) or new
-        if changed := changed_keys(what_decides(old), what_decides(new)):
+        both = what_decides(old), what_decides(new)
+        if changed_keys(*_unheard(path, *both)):
+            changed = changed_keys(*both)
             if not update:
                 do = "choose another --out, or give --update to redo what depends on these keys"
                 if earlier := [
@@ -281,6 +283,22 @@ def _unsaid(key: str, recipe: dict[str, Any]) -> bool:
 
 
 _ABSENT = object()
+
+
+def _unheard(path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both recipes without the teachers that have answered nothing yet, in a run that has finished nothing yet.
+
+    Whatever was wrong with the address or the model of such a teacher may be mended: nothing depends on it.
+    """
+    if (_read_json(path / "manifest.json") or {}).get("stages") or not (path / "journal.sqlite").exists():
+        return old, new
+    with Journal(path / "journal.sqlite", read_only=True) as journal:
+        heard = {cost.agent for cost in journal.costs() if cost.calls > cost.failures}
+
+    def known(recipe: dict[str, Any]) -> dict[str, Any]:
+        return {**recipe, "teachers": [t for t in recipe.get("teachers", ()) if t.get("name") in heard]}
+
+    return known(old), known(new)
 
 
 def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:

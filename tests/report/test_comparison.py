@@ -35,6 +35,21 @@ def small() -> dict:
     return results("sums", arms, pairs, 12.5, {"vote:majority": Arm("vote:majority", "committee")})
 
 
+def test_calls_that_failed_are_told_apart_from_answers_that_could_not_be_read() -> None:
+    rows = judged_rows(50, 0.7, 3)
+    unread = sum(j.answer is None for j in rows)
+    assert unread
+    lost = [Judged(j.problem, j.group, "", None, False, "error", Usage()) for j in rows[:9]]
+    found = results("sums", {"student": {0: rows}, "sft": {0: [*lost, *rows[9:]]}}, [], 1.0)
+    whole, part = found["arms"]
+    assert (whole["unparsed"], whole["failed_calls"]) == (unread, 0)
+    assert (part["unparsed"], part["failed_calls"]) == (sum(j.answer is None for j in rows[9:]), 9)
+    shown = [line.split() for line in table(found).splitlines()]
+    assert "failed" in next(line for line in shown if "unparsed" in line)
+    assert next(line for line in shown if line[:1] == ["sft"])[-4] == "9"
+    assert "failed" not in table(small())
+
+
 def test_the_table_is_as_it_was() -> None:
     assert table(small()) + "\n" == (GOLDEN / "table.txt").read_text("utf-8")
 

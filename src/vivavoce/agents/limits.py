@@ -36,7 +36,8 @@ _CERTAIN = math.log(1000)  # odds at which one explanation of refusals is believ
 _GENTLE = 3  # rounds without refusals in which the window grows slowly, before it grows faster and faster
 _ROUNDS = 2  # that refusals are watched for, at least: those of one may have one cause
 _AGAIN = 16  # rounds for which refusals count as load when a larger window was no use
-_TRYOUT = 256  # outcomes of a larger window by which that is told, at least
+_WIDER = 4.0  # times the window that is tried at once
+_TRYOUT = 256  # outcomes of a larger window by which that is told, at most
 _LEAST = 0.01  # no share is predicted to be smaller than this, or larger than 1 less this: one refusal proves little
 _SLOWEST_S = 2.0  # the smallest window still lets one request through in so long
 _SILENT = 8  # refusals in a row after which an endpoint is taken to turn everybody away
@@ -207,15 +208,16 @@ class Limits:
         if since.share > 1.25 * trial.share:  # neither: the endpoint has become stricter meanwhile
             self._trial = _Trial(self._bears(), since.share)
             return
-        wanted = since.rate * (1 + self._bears() / trial.window) / 2
-        self._tryout = _Tryout(self.window, self.chance, wanted)
+        wider = min(trial.window, _WIDER * self._bears(), float(self.max_concurrency))
+        ratio = self._bears() / wider
+        self._tryout = _Tryout(self.window, self.chance, since.rate * (1 + ratio) / 2, 64 / (1 - ratio) ** 2)
         self.chance = since.share
-        self._jump(min(trial.window, float(self.max_concurrency)))
+        self._jump(wider)
 
     def _judge(self, tryout: _Tryout, done: _Outcomes) -> None:
         """Whether the larger window answers more, as it must where chance is the cause; else go back."""
         tryout.since.join(done)
-        if tryout.since.seen < _TRYOUT:
+        if tryout.since.seen < min(_TRYOUT, tryout.enough):
             return
         self._tryout = None
         if tryout.since.rate < tryout.wanted:
@@ -332,7 +334,9 @@ class _Tryout:
     window: float
     chance: float
     wanted: float
-    """Answers a second for each request of the window: half way between what chance and what load predicts."""
+    """Answers a second for each request of the window: half way between what chance and what load predict."""
+    enough: float
+    """Outcomes that tell the two apart."""
     since: _Outcomes = field(default_factory=_Outcomes)
 
 

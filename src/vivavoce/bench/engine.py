@@ -23,15 +23,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
-from vivavoce.bench.loopback import loopback, pin, stats
+from vivavoce.bench.loopback import NO_FAULTS, Faults, loopback, pin, stats
 from vivavoce.debate.prompting import prompt_set
 from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.progress import say
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import open_task
@@ -48,12 +49,31 @@ class Work:
     rounds: int = 3
     notes: bool = True
     """Reflections and critiques between the rounds; without them, each round waits for the one before alone."""
+    faults: Faults = NO_FAULTS
+    in_flight: int | None = None
+    """Requests that the client may have in flight; None: as many as the server has slots."""
+
+    def ideal_s(self, calls: int) -> float:
+        """Seconds that so many answers take at least."""
+        pace = 60 / self.faults.per_minute if self.faults.per_minute else 0.0
+        return calls * max(self.latency_s / self.slots, pace)
 
 
 DEBATE = Work(0.2, 64, 232)
 TWO_STEPS = Work(0.2, 64, 1000, teachers=1, rounds=2, notes=False)
 NO_LATENCY = Work(0.0, 64, 232)
 MANY = Work(2.0, 1000, 400)
+CLEAN = Work(0.05, 64, 232)
+FAULTY = {
+    "clean": CLEAN,
+    "fails": replace(CLEAN, faults=Faults(fails=0.1)),
+    "resets": replace(CLEAN, faults=Faults(resets=0.1)),
+    "refuses_2": replace(CLEAN, faults=Faults(refuses=0.02)),
+    "refuses_10": replace(CLEAN, faults=Faults(refuses=0.1)),
+    "slots": replace(CLEAN, faults=Faults(turns_away=True), in_flight=256),
+    "per_minute": replace(CLEAN, questions=16, faults=Faults(per_minute=600)),
+}
+"""An endpoint of 50 ms: without faults, with those that are no fault of the load, and with two true limits."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,45 @@ def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000)
     return found
 
 
+def run_faulty(repeats: int = 3) -> dict[str, Any]:
+    """Debates at an endpoint that turns some away, fails, or has limits; about two minutes with the defaults."""
+    found: dict[str, list[Found]] = {key: [] for key in FAULTY}
+    for repeat in range(repeats):
+        for key, work in FAULTY.items():
+            if work.faults.per_minute is None or not repeat:  # its pace is the server's, and it takes half a minute
+                say(f"{TITLES[key]}: {repeat + 1} of {repeats if work.faults.per_minute is None else 1}")
+                found[key].append(_ours(work))
+    return {key: _shown(measured) for key, measured in found.items()}
+
+
+def told_faulty(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows for people: what the endpoint does, and what comes of it."""
+    clean = found["clean"]["rate"]
+    return [
+        (
+            TITLES[key],
+            f"{f['calls']:,}",
+            f"{f['seconds']:.2f}",
+            f"{f['rate']:,.0f}",
+            f"{100 * f['rate'] / clean:.0f} %" if key != "per_minute" else "–",
+            f"{100 * f['ratio']:.1f} %",
+            f"{f['retries']}",
+        )
+        for key, f in found.items()
+    ]
+
+
+TITLES = {
+    "clean": "50 ms, 64 slots, no faults",
+    "fails": "10 % end with status 500",
+    "resets": "10 % of connections break",
+    "refuses_2": "2 % are turned away (429, 0.5 s)",
+    "refuses_10": "10 % are turned away",
+    "slots": "all beyond 64 are turned away, 256 allowed",
+    "per_minute": "all beyond 600 a minute are turned away",
+}
+
+
 def told(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows for people: what was measured, whose, and the figures."""
     titles = {
@@ -135,7 +194,7 @@ def _cores() -> tuple[int | None, int | None]:
 
 def _ours(work: Work) -> Found:
     mine, servers = _cores()
-    with loopback(work.latency_s, work.slots, servers) as address:
+    with loopback(work.latency_s, work.slots, servers, work.faults) as address:
         settings = json.dumps({"work": asdict(work), "address": address, "core": mine})
         spent = _spent([sys.executable, "-m", "vivavoce.bench.engine", settings])
         return _found(work, address, spent)
@@ -162,15 +221,15 @@ def _found(work: Work, address: str, spent: dict[str, Any]) -> Found:
     return Found(
         calls,
         served["span_s"],
-        calls * work.latency_s / work.slots,
-        served["served"] - calls,
+        work.ideal_s(calls),
+        served["served"] + served["refused"] + served["failed"] - calls,
         1000 * spent["cpu_s"] / calls,
         spent["peak_mib"],
     )
 
 
 async def _debates(work: Work, address: str, journal: Journal) -> None:
-    options = {"model": "m", "base_url": address, "api_key_env": None, "max_concurrency": work.slots}
+    options = {"model": "m", "base_url": address, "api_key_env": None, "max_concurrency": work.in_flight or work.slots}
     protocol = debate_reflect.Options(
         max_rounds=work.rounds,
         stop="cap_only",
@@ -202,4 +261,5 @@ def _client(work: Work, address: str, core: int | None) -> dict[str, Any]:
 
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    print(json.dumps(_client(Work(**given["work"]), given["address"], given["core"])))  # noqa: T201
+    asked = Work(**{**given["work"], "faults": Faults(**given["work"]["faults"])})
+    print(json.dumps(_client(asked, given["address"], given["core"])))  # noqa: T201

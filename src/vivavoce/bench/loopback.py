@@ -1,4 +1,4 @@
-"""A chat endpoint on loopback for measurements: known latency, known slots, answers that depend on the request alone.
+"""A chat endpoint on loopback for measurements: known latency, slots, faults; answers that depend on the request alone.
 
 A bare protocol on asyncio, so that it is not the limit of what is measured: several thousand calls a second on one
 core. Run as a process of its own; it prints its port, and counts what it served at ``GET /stats``::
@@ -13,12 +13,14 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 _REASONING = "First we look at what is given. " * 30
@@ -34,19 +36,53 @@ def completion(body: bytes) -> bytes:
     return json.dumps({**answer, "usage": usage}).encode()
 
 
+@dataclass(frozen=True)
+class Faults:
+    """What a server does besides answering."""
+
+    refuses: float = 0.0
+    """Share of requests that it turns away, whatever the load."""
+    fails: float = 0.0
+    """Share of requests that end with status 500."""
+    resets: float = 0.0
+    """Share of requests whose connection it breaks."""
+    turns_away: bool = False
+    """Requests beyond the slots are turned away; otherwise they wait."""
+    per_minute: float | None = None
+    """Requests that it accepts in a minute, evenly, and ten at once; it turns others away."""
+    wait_s: float = 0.5
+    """After so long those whom it turns away (429) may come again."""
+
+
+NO_FAULTS = Faults()
+
+
 class Loopback:
     """``slots`` requests are worked on at once, each for ``latency_s``; the others wait in the order they came."""
 
-    def __init__(self, latency_s: float, slots: int) -> None:
-        self.latency_s, self.slots = latency_s, slots
-        self.busy = self.served = self.most_waiting = 0
+    def __init__(self, latency_s: float, slots: int, faults: Faults) -> None:
+        self.latency_s, self.slots, self.faults = latency_s, slots, faults
+        self.busy = self.served = self.refused = self.failed = self.most_waiting = 0
         self.first_at = self.last_at = 0.0
         self.waiting: deque[tuple[_Connection, bytes]] = deque()
+        self._rng = random.Random(0)
+        self._left, self._left_at = 10.0, 0.0
 
     def take(self, connection: _Connection, body: bytes) -> None:
         """A request has come."""
         self.first_at = self.first_at or time.monotonic()
-        if self.busy < self.slots:
+        drawn, faults = self._rng.random(), self.faults
+        if drawn < faults.refuses or (faults.turns_away and self.busy >= self.slots) or not self._allowed():
+            self.refused += 1
+            wait = b"Retry-After: %.3f\r\n" % faults.wait_s
+            connection.answer(b'{"error": {"message": "slow down"}}', b"429 Too Many Requests", wait)
+        elif drawn < faults.refuses + faults.fails:
+            self.failed += 1
+            connection.answer(b'{"error": {"message": "oops"}}', b"500 Internal Server Error")
+        elif drawn < faults.refuses + faults.fails + faults.resets:
+            self.failed += 1
+            connection.transport.abort()  # type: ignore[attr-defined]
+        elif self.busy < self.slots:
             self._begin(connection, body)
         else:
             self.waiting.append((connection, body))
@@ -54,7 +90,20 @@ class Loopback:
 
     def stats(self) -> dict[str, Any]:
         """What was served so far; ``span_s`` is from the first arrival to the last answer."""
-        return {"served": self.served, "span_s": self.last_at - self.first_at, "most_waiting": self.most_waiting}
+        span_s = self.last_at - self.first_at
+        done = {"served": self.served, "refused": self.refused, "failed": self.failed}
+        return {**done, "span_s": span_s, "most_waiting": self.most_waiting}
+
+    def _allowed(self) -> bool:
+        if self.faults.per_minute is None:
+            return True
+        now = time.monotonic()
+        self._left = min(10.0, self._left + (now - self._left_at) * self.faults.per_minute / 60)
+        self._left_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
     def _begin(self, connection: _Connection, body: bytes) -> None:
         self.busy += 1
@@ -98,15 +147,16 @@ class _Connection(asyncio.Protocol):
         else:
             self.server.take(self, body)
 
-    def answer(self, body: bytes) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    def answer(self, body: bytes, status: bytes = b"200 OK", headers: bytes = b"") -> None:
+        kind = b"Content-Type: application/json\r\n"
+        head = b"HTTP/1.1 %s\r\n%s%sContent-Length: %d\r\n\r\n" % (status, kind, headers, len(body))
         self.transport.write(head + body)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
-def loopback(latency_s: float, slots: int, core: int | None = None) -> Iterator[str]:
+def loopback(latency_s: float, slots: int, core: int | None = None, faults: Faults = NO_FAULTS) -> Iterator[str]:
     """Address of such a server, in a process of its own and on that core where the machine allows it."""
-    settings = json.dumps({"latency_s": latency_s, "slots": slots, "core": core})
+    settings = json.dumps({"latency_s": latency_s, "slots": slots, "core": core, "faults": asdict(faults)})
     command = [sys.executable, "-m", "vivavoce.bench.loopback", settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -128,9 +178,9 @@ def pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
-async def _serve(latency_s: float, slots: int, core: int | None) -> None:
+async def _serve(latency_s: float, slots: int, core: int | None, faults: dict[str, Any] | None = None) -> None:
     pin(core)
-    server = Loopback(latency_s, slots)
+    server = Loopback(latency_s, slots, Faults(**(faults or {})))
     loop = asyncio.get_running_loop()
     listening = await loop.create_server(lambda: _Connection(server), "127.0.0.1", 0, backlog=4096)
     print(listening.sockets[0].getsockname()[1], flush=True)  # noqa: T201

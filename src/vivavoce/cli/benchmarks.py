@@ -143,12 +143,23 @@ def bench_engine(
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each kind; the median counts.")] = 3,
     questions: Annotated[int, typer.Option(min=0, help="Debated for the memory; 0 leaves that out.")] = 2000,
+    faulty: Annotated[
+        bool, typer.Option("--faulty", help="Instead: an endpoint that turns some away, fails, or has limits.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
     from vivavoce.bench.debate import Measured
-    from vivavoce.bench.engine import run, told
+    from vivavoce.bench.engine import run, run_faulty, told, told_faulty
 
+    if faulty:
+        found = run_faulty(repeats)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            head = ("endpoint", "calls", "s", "calls/s", "of no faults", "of ideal", "sent again")
+            print_table(head, told_faulty(found))
+        return
     found = run(distilabel, repeats, questions)
     if as_json:
         typer.echo(json.dumps(found, indent=2))

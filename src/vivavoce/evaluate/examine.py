@@ -77,11 +77,12 @@ def judged(
     """What a committee answers: ``winner`` names the answer, ``spent`` the nodes that it cost to get there."""
     rows = []
     for g in graphs:
-        n, usage = winner(g), sum((n.usage for n in spent(g)), Usage())
-        p = g.problem
+        said, p = list(spent(g)), g.problem
+        n, usage = winner(g), sum((n.usage for n in said), Usage())
+        failed = bool(said) and all(n.status == "error" for n in said)  # nobody said anything: that is no wrong answer
         rows.append(
             Judged(p.id, p.group, n.text, n.answer, n.correct, n.status, usage)
             if n
-            else Judged(p.id, p.group, "", None, False, "no_answer", usage)
+            else Judged(p.id, p.group, "", None, False, "error" if failed else "no_answer", usage)
         )
     return rows

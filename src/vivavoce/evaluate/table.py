@@ -26,7 +26,8 @@ def compared(task: str, tested: Tested, pairs: Sequence[Pair], arms: Mapping[str
 
     An arm's headline figures are those of its first seed, so that its interval and the paired tests are about one
     model on one set of questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a
-    parseable answer counts as wrong and is counted apart in ``unparsed``. ``paired`` is McNemar's exact test, each arm
+    parseable answer counts as wrong and is counted apart in ``unparsed``, one whose call failed in ``failed_calls``.
+    ``paired`` is McNemar's exact test, each arm
     against the other on the same questions: on the first seed, and on each seed that both arms have. ``gain`` is what
     ``b`` has right over ``a``, as a share of the questions, and negative if ``a`` has more right. ``repaired`` is
     the share of what the first got wrong that the second gets right, ``regressed`` the share of what the first got
@@ -60,7 +61,7 @@ def _arm(arm: Arm, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
         "n": n,
         "accuracy": right / n,
         "wilson95": [interval[0], interval[1]],
-        "unparsed": sum(j.answer is None for j in first),
+        "unparsed": sum(j.answer is None and j.status != "error" for j in first),
         "ungradable": sum(j.correct is None for j in first),
         "failed_calls": sum(j.status == "error" for j in first),
         "tokens_per_problem": round(prompt + completion, 2),

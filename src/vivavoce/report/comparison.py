@@ -255,7 +255,9 @@ def left_out(results: Results) -> list[str]:
 
 def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("arm", "right", "%", "95 %", *(["mean ± sd"] if several else []), "unparsed", "tokens in + out"):
+    failed = any(arm.get("failed_calls") for arm in results["arms"])  # no answers, and not to be taken for wrong ones
+    rest = [*(["mean ± sd"] if several else []), "unparsed", *(["failed"] if failed else []), "tokens in + out"]
+    for head in ("arm", "right", "%", "95 %", *rest):
         shown.add_column(head, justify="left" if head == "arm" else "right", no_wrap=head != "arm", overflow="fold")
     for family in families(results):
         shown.add_row(Text(family.title, "dim italic"))
@@ -269,6 +271,7 @@ def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
                 f"{percent(low)}–{percent(high)}",
                 *([_spread(arm)] if several else []),
                 str(arm["unparsed"]),
+                *([str(arm.get("failed_calls", 0))] if failed else []),
                 f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}",
             )
     return shown

@@ -1,0 +1,75 @@
+"""What goes wrong in the first minute of a run is told in that minute, and mended with the same command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.agents.faulty import FaultyServer
+from tests.methods.word_server import Teacher, WordServer, write_problems
+from typer.testing import CliRunner, Result
+
+from vivavoce.agents.journal import Journal
+from vivavoce.cli import app
+from vivavoce.errors import AgentUnusable, BudgetReached, RunConflict
+
+
+def viva(folder: Path, values: dict[str, Any], *more: str) -> Result:
+    (folder / "r.yaml").write_text(yaml.safe_dump(values))
+    return CliRunner().invoke(app, ["run", str(folder / "r.yaml"), "--out", str(folder / "run"), *more])
+
+
+@pytest.fixture
+def values(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    there = {"backend": "openai_chat", "api_key_env": "TEST_KEY", "backoff_s": 0.01}
+    teachers = [{"name": name, "model": name, **there} for name in ("ada", "bob")]
+    debate = {"max_rounds": 2, "student": "never"}
+    return {**recipe, "task": write_problems(tmp_path, 12, 6), "teachers": teachers, "debate": debate}
+
+
+def test_a_model_that_is_not_there_stops_the_run_and_corrected_it_goes_on(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "k")
+    with WordServer({"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}, latency_s=0.05) as server:
+        for teacher in values["teachers"]:
+            teacher["base_url"] = server.base_url
+        values["teachers"][1]["model"] = "bop"
+        error = viva(tmp_path, values).exception
+        assert isinstance(error, AgentUnusable)
+        assert "`bob` cannot be asked: not_found: HTTP 404 model_not_found: no model bop" in error.what
+        assert "whether `model` is known there" in error.do
+        assert server.requests <= 12, "hers are the first round's at most"
+        with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
+            assert {(call.agent, call.error) for call in journal} == {("ada", None)}
+            paid = len(journal)
+        values["teachers"][0]["model"] = "else"
+        assert isinstance(viva(tmp_path, values).exception, RunConflict), "hers are answered already"
+        values["teachers"][0]["model"] = "ada"
+        values["teachers"][1]["model"] = "bob"
+        before = server.requests
+        error = viva(tmp_path, values, "--set", f"budget.run.calls={paid + 20}").exception
+        assert isinstance(error, BudgetReached), "it has gone on, as far as it may here"
+        assert server.requests - before == 20
+        assert len({asked.key for asked in server.asked}) == server.requests, "nothing was asked twice"
+
+
+def test_a_wrong_key_is_told_and_a_right_one_goes_on_without_flags(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-wrong-0123456789")
+    with FaultyServer() as server:
+        for teacher in values["teachers"]:
+            teacher["base_url"] = server.base_url
+        server.script = ["status=401"] * 1000
+        error = viva(tmp_path, values).exception
+        assert isinstance(error, AgentUnusable)
+        assert "cannot be asked: auth: HTTP 401: no, Bearer ***" in error.what
+        assert "check the key in $TEST_KEY" in error.do
+        assert len(server.requests) <= 24
+        monkeypatch.setenv("TEST_KEY", "sk-right-0123456789")
+        server.script = []
+        error = viva(tmp_path, values, "--set", "budget.run.calls=20").exception
+        assert isinstance(error, BudgetReached)
