@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,71 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_what_we_measure_against_is_no_part_of_what_we_are(path: Path) -> None:
     assert path.parent.name == "bench" or not any(name.split(".")[0] == "trl" for name in imports(path))
+
+
+def test_the_package_needs_nothing_that_lies_beside_it() -> None:
+    beside = {"tests", "schoolhouse"}
+    for path in SOURCE.rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & beside, path
+
+
+def modules(source: Path) -> dict[str, Path]:
+    """Dotted names of the modules of a package, and their files."""
+    found = {".".join([source.name, *p.relative_to(source).with_suffix("").parts]): p for p in source.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for name, path in found.items()}
+
+
+def used_modules(path: Path, known: Collection[str]) -> set[str]:
+    """Modules that a file imports anywhere, inside functions too; ``from a import b`` is ``a.b`` if that is one."""
+    used = set[str]()
+    for found in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(found, ast.Import):
+            used |= {alias.name for alias in found.names}
+        elif isinstance(found, ast.ImportFrom):
+            assert not found.level, f"{path}: write imports in full"
+            whole = {f"{found.module}.{alias.name}" for alias in found.names}
+            used |= {name if name in known else str(found.module) for name in whole}
+    return used & set(known)
+
+
+def circles(source: Path) -> list[str]:
+    """A shortest circle of imports through each module that is in one, told as ``a -> b -> a``; each circle once."""
+    known = modules(source)
+    uses = {name: sorted(used_modules(path, known) - {name}) for name, path in known.items()}
+    found = dict[frozenset[str], str]()
+    for start in sorted(uses):
+        ways, seen = deque([(start,)]), set[str]()
+        while ways:
+            way = ways.popleft()
+            if start in uses[way[-1]]:
+                found.setdefault(frozenset(way), " -> ".join((*way, start)))
+                break
+            ways.extend((*way, after) for after in uses[way[-1]] if after not in seen)
+            seen.update(uses[way[-1]])
+    return list(found.values())
+
+
+def test_no_two_modules_import_each_other_even_around_others() -> None:
+    assert not (found := circles(SOURCE)), "\n".join(found)
+
+
+def test_a_circle_is_found_inside_functions_and_around_others(tmp_path: Path) -> None:
+    package = tmp_path / "house"
+    package.mkdir()
+    files = {
+        "__init__": "",
+        "a": "from house import b",
+        "b": "import house.c",
+        "c": "def late():\n    from house.a import x",
+        "d": "from house import a, e",
+        "e": "from pathlib import Path",
+    }
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text, "utf-8")
+    assert circles(package) == ["house.a -> house.b -> house.c -> house.a"]
+    (package / "__init__.py").write_text("from house import d", "utf-8")
+    (package / "e.py").write_text("from house import unknown", "utf-8")
+    assert "house -> house.d -> house.e -> house" in circles(package)
 
 
 def test_no_file_is_called_utils() -> None:

@@ -10,8 +10,9 @@ import pytest
 from tests.families import FAMILIES, KINDS, family
 from transformers import PreTrainedTokenizerFast
 
-from vivavoce.agents import rendering as module
-from vivavoce.agents.rendering import DAY, ChatTemplate, check_rendering, formed, rendering
+from vivavoce.agents import chat_template as module
+from vivavoce.agents.chat_template import DAY, ChatTemplate, formed
+from vivavoce.agents.rendering import check_rendering, rendering
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Message
 from vivavoce.train.tokens import answer_ids, context_ids, score_rows

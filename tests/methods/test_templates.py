@@ -12,8 +12,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from vivavoce import plugins
-from vivavoce.agents import hf_local, rendering
-from vivavoce.agents.rendering import DAY
+from vivavoce.agents import chat_template, hf_local
+from vivavoce.agents.chat_template import DAY
 from vivavoce.config import check_recipe
 from vivavoce.methods.day import on_day
 from vivavoce.run import open_run
@@ -44,7 +44,7 @@ def switched(student: Path, tmp_path: Path) -> Path:
 def test_rows_begin_as_the_prompts_that_the_student_is_served(
     recipe: dict[str, Any], switched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(rendering, "date", Later)
+    monkeypatch.setattr(chat_template, "date", Later)
     recipe["student"] |= {"model": str(switched), "chat_template_kwargs": {"terse": True}}
     recipe |= {"method": method, "seeds": [0]}
     if method == "peer_review":

@@ -10,7 +10,7 @@ from tests.families import family
 from tests.train.students import messages, metaspace, tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from vivavoce.agents import rendering
+from vivavoce.agents import chat_template
 from vivavoce.errors import DataError
 from vivavoce.records import Completion, Example, Message, State, View
 from vivavoce.train.objective import OnPolicySettings, Scorer
@@ -166,6 +166,6 @@ def test_a_training_that_is_killed_goes_on_after_midnight(kind: str, tmp_path: P
         def today(cls) -> date:
             return date.today() + timedelta(days=1)
 
-    monkeypatch.setattr(rendering, "date", Tomorrow)
+    monkeypatch.setattr(chat_template, "date", Tomorrow)
     assert train(tmp_path / "killed").last_loss == whole.last_loss
     assert train(tmp_path / "killed").last_loss == whole.last_loss, "finished, it is read back"

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vivavoce.agents import weights
-from vivavoce.agents.rendering import DAY, day, encode, rendering
+from vivavoce.agents.chat_template import DAY, day, encode
+from vivavoce.agents.rendering import rendering
 from vivavoce.agents.replies import opens_thought, received
 from vivavoce.errors import AgentError, MissingDependency, UserError
 from vivavoce.records import Message, Reply, Sampling, digest

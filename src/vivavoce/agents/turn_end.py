@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
 
-from vivavoce.agents.rendering import ChatTemplate, encode
+from vivavoce.agents.chat_template import ChatTemplate, encode
 from vivavoce.records import Message
 
 _found = WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int | None]]()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from vivavoce.agents import weights
-from vivavoce.agents.rendering import DAY, ChatTemplate
+from vivavoce.agents.chat_template import DAY, ChatTemplate
 from vivavoce.config import AgentSpec, Recipe
 
 R = TypeVar("R", bound=Recipe)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from vivavoce.agents.rendering import ChatTemplate
+from vivavoce.agents.chat_template import ChatTemplate
 from vivavoce.config import AgentSpec
 from vivavoce.records import Message
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from vivavoce.agents.rendering import DAY, ChatTemplate, check_rendering, day, rendering
+from vivavoce.agents.chat_template import DAY, ChatTemplate, day
+from vivavoce.agents.rendering import check_rendering, rendering
 from vivavoce.errors import DataError
 from vivavoce.records import Message
 from vivavoce.train.settings import TrainSettings
