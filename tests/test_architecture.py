@@ -33,6 +33,7 @@ ROOMS = [
     "evaluate",
     "report",
     "methods",
+    "library",
     "bench",
     "cli",
 ]

@@ -1,1 +1,65 @@
+"""A committee of large language models debates, criticises and reviews; your small model learns from it.
+
+The names below work in scripts and notebooks, without a recipe. Each is loaded when it is first used, so that
+``import vivavoce as vv`` is instant and needs no torch::
+
+    task = vv.task("schoolhouse", train=10, test=50)
+    committee = [vv.agent(name, f"schoolhouse:{name}", max_new_tokens=64) for name in ("ada", "bob", "cyd")]
+    graphs = vv.debate(task, committee, max_rounds=2)
+    student = vv.sft("schoolhouse:student", vv.examples(graphs), lora=None)
+    print(vv.compare({"before": vv.evaluate("schoolhouse:student", task), "after": vv.evaluate(student, task)}))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vivavoce.library.judging import Comparison, Evaluation, compare, evaluate
+    from vivavoce.library.running import Run
+    from vivavoce.library.talking import Graphs, agent, debate, review, task
+    from vivavoce.library.teaching import Student, examples, on_policy, sft, states, tree_dpo, trees, two_task
+
 __version__ = "0.1.0"
+_FROM = {
+    "judging": ("Comparison", "Evaluation", "compare", "evaluate"),
+    "running": ("Run",),
+    "talking": ("Graphs", "agent", "debate", "review", "task"),
+    "teaching": ("Student", "examples", "on_policy", "sft", "states", "tree_dpo", "trees", "two_task"),
+}
+_HOME = {name: module for module, names in _FROM.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"vivavoce.library.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
+
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "Graphs",
+    "Run",
+    "Student",
+    "agent",
+    "compare",
+    "debate",
+    "evaluate",
+    "examples",
+    "on_policy",
+    "review",
+    "sft",
+    "states",
+    "task",
+    "tree_dpo",
+    "trees",
+    "two_task",
+]

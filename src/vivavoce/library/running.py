@@ -1,0 +1,111 @@
+"""Where the library's work is kept, and the event loop on which it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from vivavoce.agents.journal import Journal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Run:
+    """A folder that keeps every call and every model: what is in it is neither paid for nor trained again.
+
+    Without a path it is a temporary folder, which goes when the program ends. Safe to use from one program at a time.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory() if path is None else None
+        self.path = Path(self._temporary.name if self._temporary else path or "")
+        self._journal: Journal | None = None
+        atexit.register(self.close)
+
+    @property
+    def journal(self) -> Journal:
+        """Every call of this folder. Used on the library's own loop alone."""
+        if self._journal is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._journal = Journal(self.path / "journal.sqlite")
+        return self._journal
+
+    def costs(self) -> list[dict[str, Any]]:
+        """What was asked in this folder: calls, answers that were free, failures and tokens by agent and stage."""
+
+        async def read() -> list[dict[str, Any]]:
+            return [
+                {
+                    "agent": c.agent,
+                    "stage": c.stage,
+                    "calls": c.calls,
+                    "free": c.hits,
+                    "failures": c.failures,
+                    "prompt_tokens": c.usage.prompt,
+                    "completion_tokens": c.usage.completion,
+                }
+                for c in self.journal.costs()
+            ]
+
+        return finish(read())
+
+    def close(self) -> None:
+        """Write what is pending and close the journal; the next use opens it again."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+
+            async def close() -> None:
+                journal.close()
+
+            finish(close())
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+@functools.cache
+def here() -> Run:
+    """The run of whoever names none: a temporary folder of this program."""
+    return Run()
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The loop of the library, in a thread of its own: a notebook's loop is busy running the notebook."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="vivavoce", daemon=True).start()
+    return loop
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """What the coroutine returns, run on the library's loop. An interrupt cancels it."""
+    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def plain(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The coroutine function as an ordinary one; ``.aio`` is the same to be awaited from any loop."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return finish(function(*args, **kwargs))
+
+    async def aio(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args, **kwargs), _loop()))
+
+    call.aio = functools.wraps(function)(aio)  # type: ignore[attr-defined]
+    return call
+
+
+__all__ = ["Run", "finish", "here", "plain"]

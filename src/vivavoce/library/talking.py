@@ -1,0 +1,205 @@
+"""Tasks, agents, and debates among them, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vivavoce import plugins
+from vivavoce.agents import Agent, open_agent
+from vivavoce.agents.scripted import Respond, Scripted
+from vivavoce.debate.prompting import prompt_set, prompt_sets
+from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.debate.wording import Talk, Wording
+from vivavoce.errors import RecipeError
+from vivavoce.graph import Graph, Stored, read_graphs, write_graphs
+from vivavoce.library.running import Run, here, plain
+from vivavoce.library.tables import Table
+from vivavoce.progress import bar
+from vivavoce.protocols import open_protocol
+from vivavoce.records import Problem, Sampling
+from vivavoce.tasks import Task, open_task
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Someone who can sit at a table. Made by :func:`agent`."""
+
+    name: str
+    agent: Agent
+    backend: str
+    options: Mapping[str, Any]
+    sampling: Sampling
+    samples: int = 1
+
+    def member(self, role: Literal["teacher", "student"]) -> Member:
+        """The same at a table."""
+        return Member(self.agent, role, self.sampling, self.samples)
+
+    def __repr__(self) -> str:
+        return f"agent {self.name} ({self.agent.identity})"
+
+
+def task(name: str, **options: Any) -> Task:
+    """A task by its name (``gsm8k``) or the path to its file, with its options: questions, and who grades answers.
+
+    Raises RecipeError if there is none, or an option does not fit.
+    """
+    return open_task(name, options)
+
+
+def agent(
+    name: str,
+    model: str | None = None,
+    *,
+    backend: str = "hf_local",
+    respond: Respond | None = None,
+    temperature: float = 0.3,
+    top_p: float = 1.0,
+    max_new_tokens: int = 1000,
+    stop: Sequence[str] = (),
+    logprobs: bool = False,
+    samples: int = 1,
+    **options: Any,
+) -> Speaker:
+    """An agent for debates: a local model, one behind an endpoint, or a function.
+
+    Args:
+        name: As it is called in graphs.
+        model: A folder, a Hub id, ``schoolhouse:NAME``, or what the endpoint calls it.
+        backend: A file of ``vivavoce/agents`` (``openai_chat``), or a path to one.
+        respond: In place of a model, a function of messages, sampling and seed.
+        samples: Answers that it draws in round 0.
+        options: Further options of the backend, such as ``base_url``.
+
+    Nothing is loaded or sent before it is asked. Raises RecipeError, MissingKey or MissingDependency.
+    """
+    sampling = Sampling(temperature, top_p, max_new_tokens, tuple(stop), logprobs)
+    if respond is not None:
+        return Speaker(name, Scripted(name, respond), "scripted", {}, sampling, samples)
+    given = {**options, **({} if model is None else {"model": model})}
+    return Speaker(name, open_agent(name, backend, given), backend, given, sampling, samples)
+
+
+class Graphs(Table[Graph]):
+    """Debates, one a question, with what is needed to make training rows of them."""
+
+    def __init__(
+        self, graphs: Sequence[Graph], wording: Wording, teachers: Sequence[Speaker], student: str, seed: int
+    ) -> None:
+        super().__init__(graphs)
+        self.wording, self.teachers, self.student, self.seed = wording, list(teachers), student, seed
+
+    def records(self) -> Iterable[dict[str, Any]]:
+        """One row for each text, with its question, its prompt, and whether it was right."""
+        for g in self:
+            for n in g.nodes:
+                prompt = g.asked(n) if n.prompt in g.prompts else []
+                question = {"question": g.problem.question, "gold": g.problem.gold, "group": g.problem.group}
+                yield {**question, **asdict(n), "prompt": "\n\n".join(m["content"] for m in prompt)}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the graphs as JSON lines, one a question."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_graphs(path, self)
+        return path
+
+    def load(self, path: str | Path) -> Graphs:
+        """Graphs of a file in place of these, for the same table."""
+        return Graphs(list(read_graphs(Path(path))), self.wording, self.teachers, self.student, self.seed)
+
+
+@plain
+async def debate(
+    questions: Task | Sequence[Problem],
+    teachers: Sequence[Speaker],
+    student: Speaker | None = None,
+    *,
+    task: Task | None = None,
+    protocol: str = "debate_reflect",
+    limit: int | None = None,
+    split: str = "train",
+    run: Run | None = None,
+    seed: int = 0,
+    in_flight: int = 512,
+    **options: Any,
+) -> Graphs:
+    """Let a committee debate questions; one graph a question, in their order.
+
+    Args:
+        questions: A task, whose ``split`` is debated, or problems; then ``task`` grades them.
+        limit: At most so many questions, the first of them; None: all.
+        protocol: Who speaks when: a file of ``vivavoce/protocols``, or a path to one.
+        run: Where calls are kept; None: a temporary folder.
+        options: Keys of the protocol (``max_rounds=2``). ``prompts`` is the task's own set if there is one.
+
+    Raises RecipeError for an unknown protocol or key, before anybody is asked.
+    """
+    grader = task or (questions if not isinstance(questions, Sequence) else None)
+    if grader is None:
+        raise RecipeError("problems alone do not say who grades them", "task", "give task=vv.task(…)")
+    problems = questions if isinstance(questions, Sequence) else questions.problems(split)
+    page = open_protocol(protocol)
+    given = {"prompts": _prompts(grader), **options, "protocol": protocol}
+    talk: Talk = plugins.check(page.Options, given, f"protocol {protocol}")
+    prompts = prompt_set(talk.prompts)
+    prompts.need(talk.templates)
+    run, members = run or here(), [t.member("teacher") for t in teachers]
+    if student is not None:
+        members.append(student.member("student"))
+    wording = Wording(talk, prompts, grader, _count(student))
+    setting = Setting(page.run, tuple(members), talk, prompts, grader, run.journal, seed, "debate", wording.count)
+    problems = list(problems)[:limit]
+    with bar("questions", len(problems)) as advance:
+        held: Stored = await hold_all(problems, setting, in_flight, lambda _: advance())
+    return Graphs(held, wording, teachers, student.name if student else "student", seed)
+
+
+@plain
+async def review(
+    questions: Task | Sequence[Problem], teachers: Sequence[Speaker], student: Speaker, **how: Any
+) -> Graphs:
+    """Let the student sit an exam and the teachers explain, answer and review: :func:`debate` by ``peer_review``."""
+    return await debate.aio(questions, teachers, student, protocol="peer_review", **how)  # type: ignore[attr-defined]
+
+
+def worded(task: Task, prompts: str | None = None, word_limit: int = 500) -> Wording:
+    """How questions of a task are asked where no debate says so."""
+    name = prompts or _prompts(task)
+    return Wording(Talk(prompts=name, word_limit=word_limit), prompt_set(name), task)
+
+
+def _prompts(task: Task) -> str:
+    """The prompt set that has the task's name, else the general one."""
+    return task.name if task.name in prompt_sets() else "general"
+
+
+def _count(student: Speaker | None) -> Callable[[str], int]:
+    """Tokens of a text: the student's, if it is a local model; else four characters stand for one."""
+    model = student.options.get("model") if student is not None and student.backend == "hf_local" else None
+
+    def count(text: str) -> int:
+        if model is None:
+            return len(text) // 4
+        return len(_tokenizer(str(model))(text, add_special_tokens=False)["input_ids"])
+
+    return count
+
+
+_TOKENIZERS: dict[str, Any] = {}
+
+
+def _tokenizer(model: str) -> Any:
+    if model not in _TOKENIZERS:
+        from transformers import AutoTokenizer
+
+        from vivavoce.agents.weights import folder
+
+        _TOKENIZERS[model] = AutoTokenizer.from_pretrained(folder(model))
+    return _TOKENIZERS[model]
+
+
+__all__ = ["Graphs", "Speaker", "agent", "debate", "review", "task", "worded"]

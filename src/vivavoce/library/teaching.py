@@ -1,0 +1,172 @@
+"""Training rows from debates, and students from rows, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vivavoce import plugins
+from vivavoce.data.acceptance import AcceptRules, decide
+from vivavoce.data.examples import examples as examples_of
+from vivavoce.data.rules import ExampleRules, TreeRules
+from vivavoce.data.states import Supervision
+from vivavoce.data.states import states as states_of
+from vivavoce.data.trees import Grower, preference_trees
+from vivavoce.data.two_task import Lessons, chosen, feedback_rows, rationale_rows
+from vivavoce.errors import RecipeError
+from vivavoce.library.running import Run, here
+from vivavoce.library.tables import Table
+from vivavoce.library.talking import Graphs, Speaker
+from vivavoce.protocols.peer_review import Options as ReviewOptions
+from vivavoce.records import Example, State, Tree, digest, to_json
+from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
+
+
+class Examples(Table[Example]):
+    """Supervised rows."""
+
+
+class Trees(Table[Tree]):
+    """Preference trees."""
+
+
+class States(Table[State]):
+    """States of the student, and who scores what it does there."""
+
+    def __init__(self, rows: Sequence[State], scorers: Sequence[Speaker], silent: tuple[tuple[str, ...], ...]) -> None:
+        super().__init__(rows)
+        self.scorers, self.silent = list(scorers), silent
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained model."""
+
+    path: Path
+    """Its folder: ``vv.agent("student", model=student.path)`` answers with it."""
+    result: TrainResult
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def examples(
+    graphs: Graphs, *, agents: Sequence[str] | None = None, accept: AcceptRules | None = None, **rules: Any
+) -> Examples:
+    """Supervised rows from debates: right answers, or the winners of a vote (keys of a recipe's ``examples:``).
+
+    Of a peer review they are the two streams that :func:`two_task` learns: feedback on the student's own mistakes, and
+    the rationales that ``accept`` accepts. ``agents`` are those whose answers count, None all. Raises RecipeError for
+    an unknown key.
+    """
+    if isinstance(graphs.wording.options, ReviewOptions):
+        lessons, accepted = Lessons(graphs.wording, graphs.student), accept or AcceptRules(answer_check=True)
+        learnt = chosen(list(graphs), "mistakes", lessons, graphs.seed)
+        rationales = rationale_rows(learnt, decide(learnt, accepted, graphs.seed), lessons)
+        return Examples([*feedback_rows(graphs, lessons), *rationales])
+    take = plugins.check(ExampleRules, rules, "examples")
+    who = [t.name for t in graphs.teachers] + ([graphs.student] if take.include_student else [])
+    return Examples(examples_of(graphs, take, list(agents) if agents is not None else who, graphs.wording))
+
+
+def trees(graphs: Graphs, **rules: Any) -> Trees:
+    """Preference trees from debates (keys of a recipe's ``trees:``)."""
+    grower = Grower(
+        plugins.check(TreeRules, rules, "trees"), graphs.wording, graphs.student, (graphs.student,), graphs.seed
+    )
+    return Trees(list(preference_trees(graphs, grower)))
+
+
+def states(graphs: Graphs, scorers: Sequence[Speaker] | None = None, **rules: Any) -> States:
+    """The states of the student, and what each scorer knows there (keys of an arm of ``debate_opd``).
+
+    ``scorers`` are local models that go over the student's tokens; None: the teachers.
+    """
+    who = list(graphs.teachers if scorers is None else scorers)
+    if remote := [s.name for s in who if s.backend != "hf_local"]:
+        raise RecipeError(
+            f"`{remote[0]}` cannot score the student's tokens here", "scorers", "name local models (backend hf_local)"
+        )
+    how = plugins.check(Supervision, rules, "states")
+    found, _ = states_of(graphs, how, [s.name for s in who], graphs.wording, graphs.seed)
+    return States(found, who, graphs.wording.prompts.silent)
+
+
+def sft(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:
+    """Fine-tune a model on supervised rows (keys of ``sft:``, and ``run``, ``out``, ``seed``)."""
+    from vivavoce.train.sft import train_sft
+
+    return _trained(train_sft, model, rows, SFTSettings, how)
+
+
+def tree_dpo(model: str | Path | Student, rows: Sequence[Tree], **how: Any) -> Student:
+    """T-DPO on preference trees (keys of ``dpo:``, and ``run``, ``out``, ``seed``)."""
+    from vivavoce.train.tree_dpo import train_tree_dpo
+
+    return _trained(train_tree_dpo, model, rows, TreeDPOSettings, how)
+
+
+def two_task(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:
+    """Train on feedback and rationales at once (keys of ``two_task:``, and ``run``, ``out``, ``seed``)."""
+    from vivavoce.train.two_task import train_two_task
+
+    return _trained(train_two_task, model, rows, TwoTaskSettings, how)
+
+
+def on_policy(model: str | Path | Student, rows: States, **how: Any) -> Student:
+    """On-policy distillation from the states' scorers (keys of ``opd:``, and ``run``, ``out``, ``seed``)."""
+    from vivavoce.agents import weights
+    from vivavoce.train.on_policy import train_on_policy
+
+    def scorer(speaker: Speaker) -> Scorer:
+        folder = weights.folder(speaker.options["model"], speaker.options.get("revision"))
+        options = {k: speaker.options[k] for k in ("dtype", "trust_remote_code") if k in speaker.options}
+        template = speaker.options.get("chat_template_kwargs", {})
+        fingerprint = weights.fingerprint(folder)
+        return Scorer(
+            name=speaker.name, model=str(folder), fingerprint=fingerprint, chat_template_kwargs=template, **options
+        )
+
+    never, as_end = rows.silent
+    given = {"scorers": tuple(map(scorer, rows.scorers)), "never": never, "as_end": as_end, **how}
+    return _trained(train_on_policy, model, rows, OnPolicySettings, given)
+
+
+def _trained(
+    train: Any, model: str | Path | Student, rows: Sequence[Any], settings: Any, how: dict[str, Any]
+) -> Student:
+    """Train once: the same model on the same rows in the same way, in the same run, is read back."""
+    from vivavoce.agents.weights import folder
+
+    run: Run = how.pop("run", None) or here()
+    seed, out = how.pop("seed", 0), how.pop("out", None)
+    checked = plugins.check(settings, how, train.__name__.removeprefix("train_"))
+    if not len(rows):
+        raise RecipeError("there are no rows to learn from", train.__name__, "were there right answers?")
+    start = folder(str(model))
+    if out is None:
+        made_of = [str(start), [to_json(row) for row in rows], checked.model_dump(mode="json"), seed]
+        out = run.path / "models" / f"{train.__name__.removeprefix('train_')}-{digest(made_of)[:12]}"
+    result = train(start, list(rows), checked, Path(out), seed=seed)
+    return Student(result.path, result)
+
+
+__all__ = [
+    "Examples",
+    "States",
+    "Student",
+    "Trees",
+    "examples",
+    "on_policy",
+    "sft",
+    "states",
+    "tree_dpo",
+    "trees",
+    "two_task",
+]
