@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from vivavoce.agents import open_agent
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.config import load_recipe
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vivavoce import cli
-from vivavoce.debate.prompting import PromptSet
+from vivavoce.committee.prompting import PromptSet
 from vivavoce.errors import RecipeError
 
 HEAD = "from pydantic import BaseModel\nfrom vivavoce.records import Grade, Problem, Reply\nclass Options(BaseModel): pass\n"

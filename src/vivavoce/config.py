@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from vivavoce import plugins
 from vivavoce.agents.budget import Budget, Caps, Ledger, Price
-from vivavoce.debate.wording import Talk
+from vivavoce.committee.wording import Talk
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
 from vivavoce.protocols import open_protocol

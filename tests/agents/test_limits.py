@@ -14,8 +14,8 @@ from tests.agents.simulated import Server, asked, simulate
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.limits import Limits, limits_of
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Message, Problem, Reply, Sampling

@@ -22,8 +22,8 @@ from tests.agents.providers import Providers, Refuse
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.provider_batches import UNREAD
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError, AgentUnusable, RecipeError
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling, Usage

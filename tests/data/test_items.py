@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import Items, Lessons, chosen, feedback_rows, only, rationale_rows, replayed, solved
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Example, Problem, node

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
 from vivavoce.data.states import Supervised, Supervision, states, winner
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.wording import Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
 from vivavoce.protocols.state_debate import Options

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
 from vivavoce.data.examples import examples
 from vivavoce.data.export import preference_rows, sft_rows
 from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import Grower, pairs, preference_trees
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.wording import Wording
 from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.protocols.debate_reflect import Options

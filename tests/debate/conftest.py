@@ -11,9 +11,9 @@ from tests.debate.scripts import SUM, Script
 
 from vivavoce.agents.journal import Call, Journal
 from vivavoce.agents.scripted import Scripted
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting
-from vivavoce.debate.table import hold as hold_one
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting
+from vivavoce.committee.table import hold as hold_one
 from vivavoce.graph import Graph
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling

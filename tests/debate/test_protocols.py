@@ -18,14 +18,14 @@ from tests.debate.scripts import SUM, always, broken
 from vivavoce.agents.budget import Caps, Ledger
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
+from vivavoce.committee.prompting import PromptSet, prompt_set
+from vivavoce.committee.reading import fit, hidden, statements
+from vivavoce.committee.table import Member, Run, Setting, Table, hold, hold_all
+from vivavoce.committee.votes import vote
+from vivavoce.committee.wording import Discussion, Talk
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.states import Supervision, states
 from vivavoce.data.trees import Grower, preference_trees
-from vivavoce.debate.prompting import PromptSet, prompt_set
-from vivavoce.debate.reading import fit, hidden, statements
-from vivavoce.debate.table import Member, Run, Setting, Table, hold, hold_all
-from vivavoce.debate.votes import vote
-from vivavoce.debate.wording import Discussion, Talk
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, read_graphs, write_graphs
 from vivavoce.protocols import debate_reflect, moderated, open_protocol, peer_review, self_consistency, state_debate

@@ -15,12 +15,12 @@ from tests.debate.scripts import SUM, Script, broken
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.reviewers import reviewers_of
+from vivavoce.committee.table import Member, Setting, Table, hold_all
+from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, only, rationale_rows
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.reviewers import reviewers_of
-from vivavoce.debate.table import Member, Setting, Table, hold_all
-from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.protocols import peer_review
 from vivavoce.protocols.peer_review import Options

@@ -13,9 +13,9 @@ from tests.debate.conftest import Debate
 from tests.debate.scripts import SUM, always, broken
 
 from vivavoce.agents.journal import Call
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rehearsal import Expected, bounds, seat
-from vivavoce.debate.table import Member, Setting
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.rehearsal import Expected, bounds, seat
+from vivavoce.committee.table import Member, Setting
 from vivavoce.graph import Graph
 from vivavoce.protocols import debate_reflect
 from vivavoce.protocols.debate_reflect import Options

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.debate.scores import Score, on_scale, read_score
+from vivavoce.committee.scores import Score, on_scale, read_score
 
 OFF = Score(None, "out_of_range")
 NONE = Score(None, "no_answer")

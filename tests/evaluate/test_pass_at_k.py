@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.evaluate.examine import Judged
-from vivavoce.evaluate.pass_at_k import pass_at_k, told
+from vivavoce.exams.examine import Judged
+from vivavoce.exams.pass_at_k import pass_at_k, told
 from vivavoce.records import Usage
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe, load_recipe
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.single import evaluate_model
+from vivavoce.exams.single import evaluate_model
 from vivavoce.report import table
 
 STUDENT = "schoolhouse:student"

@@ -9,8 +9,8 @@ from typing import Any
 from tests.methods.word_server import Teacher, WordServer, write_problems
 
 from vivavoce import plugins
+from vivavoce.committee.rehearsal import Planned
 from vivavoce.config import check_recipe
-from vivavoce.debate.rehearsal import Planned
 from vivavoce.errors import BudgetReached
 from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.measured import Measured

@@ -15,7 +15,7 @@ from vivavoce.cli import main
 from vivavoce.config import check_recipe, load_recipe
 from vivavoce.data.training_rows import training_rows
 from vivavoce.data.trees import preference_trees
-from vivavoce.evaluate.examine import Judged
+from vivavoce.exams.examine import Judged
 from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_reflect import Options, distill, plan
 from vivavoce.methods.debating import DebateSession

@@ -21,8 +21,8 @@ from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Call, Journal
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.graph import read_graphs
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling, Usage, digest

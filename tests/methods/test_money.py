@@ -19,9 +19,9 @@ from tests.methods.word_server import Teacher, WordServer, write_problems
 from vivavoce import plugins
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.config import check_recipe
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.errors import BudgetReached, RecipeError, RunConflict
 from vivavoce.graph import Graph, read_graphs
 from vivavoce.methods.measured import measured_run

@@ -101,8 +101,8 @@ from pathlib import Path
 from tests.methods.teachers import ada, bob, cyd
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.protocols import peer_review
 from vivavoce.graph import write_graphs
 from vivavoce.records import Sampling

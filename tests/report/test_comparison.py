@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tests.report.whole_run import judged_rows, some_results
 
-from vivavoce.evaluate.arms import Arm
-from vivavoce.evaluate.examine import Judged
-from vivavoce.evaluate.table import results
+from vivavoce.exams.arms import Arm
+from vivavoce.exams.examine import Judged
+from vivavoce.exams.table import results
 from vivavoce.records import Usage
 from vivavoce.report import table
 from vivavoce.report.comparison import (

@@ -9,7 +9,7 @@ import pytest
 from tests.report.whole_run import ARMS, HOSTILE, PAIRS, debates, judged_rows, some_results, write_run
 
 from vivavoce.errors import DataError
-from vivavoce.evaluate.table import results
+from vivavoce.exams.table import results
 from vivavoce.graph import write_graphs
 from vivavoce.report import write_report
 from vivavoce.report.comparison import p_value, percent

@@ -14,9 +14,9 @@ import yaml
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError
-from vivavoce.evaluate.arms import Arm
-from vivavoce.evaluate.examine import Judged
-from vivavoce.evaluate.table import results
+from vivavoce.exams.arms import Arm
+from vivavoce.exams.examine import Judged
+from vivavoce.exams.table import results
 from vivavoce.files import file_name
 from vivavoce.graph import Graph, write_graphs
 from vivavoce.records import Node, Problem, Sampling, Usage, node

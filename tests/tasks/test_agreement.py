@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from vivavoce.committee.votes import vote
 from vivavoce.data.acceptance import AcceptRules, decide
-from vivavoce.debate.votes import vote
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, node
 from vivavoce.tasks import open_task

@@ -7,10 +7,10 @@ import pytest
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.data.acceptance import AcceptRules, decide
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.wording import Talk, Wording
-from vivavoce.evaluate.examine import examine
+from vivavoce.exams.examine import examine
 from vivavoce.graph import Graph
 from vivavoce.records import Grade, Problem, Reply, Sampling, node
 from vivavoce.tasks import grade_of, open_task

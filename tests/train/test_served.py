@@ -19,7 +19,7 @@ from tests.vllm_server import VLLMServer
 from vivavoce.agents import vllm
 from vivavoce.agents.vllm import Position
 from vivavoce.errors import AgentError, DataError, RecipeError
-from vivavoce.evaluate.debate_value import likelihood
+from vivavoce.exams.debate_value import likelihood
 from vivavoce.records import Completion, State, View
 from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Message, Problem, Sampling, seed_of
 from vivavoce.tasks import open_task

@@ -30,8 +30,8 @@ from typing import Any
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
 from vivavoce.bench.loopback import NO_FAULTS, Faults, loopback, pin, stats
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.progress import say
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Problem, Sampling

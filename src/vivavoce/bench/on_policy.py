@@ -29,10 +29,10 @@ from vivavoce.agents import hf_local, weights
 from vivavoce.agents.journal import Journal
 from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
 from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.data.states import Supervision
 from vivavoce.data.states import states as states_of
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
 from vivavoce.protocols import state_debate
 from vivavoce.records import Completion, Message, Sampling, State, Usage, View
 from vivavoce.tasks import open_task

@@ -106,8 +106,8 @@ def export(
 def list_(what: Annotated[Listed, typer.Argument()]) -> None:
     """List tasks, agents (backends), methods, protocols, recipes or prompt sets."""
     from vivavoce import plugins
+    from vivavoce.committee.prompting import prompt_sets
     from vivavoce.config import recipes
-    from vivavoce.debate.prompting import prompt_sets
 
     if what is Listed.recipes:
         for name in recipes():
@@ -273,12 +273,12 @@ def trees(
     set_: Overrides = [],
 ) -> None:
     """Grow preference trees from graphs; keys of a recipe's `trees:` by --set, a run's own being their defaults."""
+    from vivavoce.committee.prompting import prompt_set
+    from vivavoce.committee.wording import Talk, Wording
     from vivavoce.config import checked_overrides
     from vivavoce.data.export import tree_rows, write_rows
     from vivavoce.data.rules import TreeRules
     from vivavoce.data.trees import Grower, preference_trees
-    from vivavoce.debate.prompting import prompt_set
-    from vivavoce.debate.wording import Talk, Wording
     from vivavoce.graph import read_graphs
     from vivavoce.methods.regrowing import run_grower
     from vivavoce.progress import say

@@ -13,8 +13,8 @@ from vivavoce.cli.tables import print_table, short, spanned
 from vivavoce.errors import BudgetReached, DataError, RecipeError
 
 if TYPE_CHECKING:
+    from vivavoce.committee.rehearsal import Planned
     from vivavoce.config import Recipe
-    from vivavoce.debate.rehearsal import Planned
     from vivavoce.methods.trainings import Training
 
 
@@ -312,7 +312,7 @@ def evaluate(
     """Test a model on the test questions of a recipe, asked as the recipe's students are."""
     import asyncio
 
-    from vivavoce.evaluate.single import evaluate_model
+    from vivavoce.exams.single import evaluate_model
     from vivavoce.report import table
 
     loaded = recipe_of(recipe, set_)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vivavoce.debate.rehearsal import Span
+    from vivavoce.committee.rehearsal import Span
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], spare: Sequence[str] = ()) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from vivavoce.committee.votes import vote
+from vivavoce.committee.wording import Wording
 from vivavoce.data.rules import ExampleRules
-from vivavoce.debate.votes import vote
-from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.records import Example, Node
 from vivavoce.tasks import Task

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vivavoce.committee.scores import on_scale
 from vivavoce.data.acceptance import RELEASED, decide, rationales, readable
 from vivavoce.data.bounds import figure, figures
-from vivavoce.debate.scores import on_scale
 from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, node

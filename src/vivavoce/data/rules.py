@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.debate.votes import VoteBy
+from vivavoce.committee.votes import VoteBy
 
 
 class ExampleRules(BaseModel):

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.debate.reading import statements
-from vivavoce.debate.votes import vote
-from vivavoce.debate.wording import Talk, Wording
+from vivavoce.committee.reading import statements
+from vivavoce.committee.votes import vote
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
 from vivavoce.records import GOLD, Completion, Node, Prompt, Quote, State, View, seed_of

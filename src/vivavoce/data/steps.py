@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from vivavoce.committee.wording import Wording
 from vivavoce.data.states import Supervised, Supervision, states
-from vivavoce.debate.wording import Wording
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph

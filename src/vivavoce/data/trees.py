@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from vivavoce.committee.reading import packs, statements
+from vivavoce.committee.wording import Wording
 from vivavoce.data.rules import TreeRules
-from vivavoce.debate.reading import packs, statements
-from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.records import Completion, Message, Node, Prompt, Tree, digest, seed_of
 

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from vivavoce.committee.mistakes import mistake
+from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import AcceptRules, Decision, clearness
-from vivavoce.debate.mistakes import mistake
-from vivavoce.debate.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Completion, Example, Message, Node, Tree, digest, seed_of

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.agents import open_agent
-from vivavoce.evaluate.examine import Judged, examine
-from vivavoce.evaluate.table import compared
+from vivavoce.exams.examine import Judged, examine
+from vivavoce.exams.table import compared
 from vivavoce.library.running import Run, here, plain
 from vivavoce.library.tables import Table
 from vivavoce.library.talking import Speaker, worded

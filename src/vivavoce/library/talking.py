@@ -10,9 +10,9 @@ from typing import Any, Literal
 from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.scripted import Respond, Scripted
-from vivavoce.debate.prompting import prompt_set, prompt_sets
-from vivavoce.debate.table import Member, Setting, hold_all
-from vivavoce.debate.wording import Talk, Wording
+from vivavoce.committee.prompting import prompt_set, prompt_sets
+from vivavoce.committee.table import Member, Setting, hold_all
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored, read_graphs, write_graphs
 from vivavoce.library.running import Run, here, plain

@@ -10,14 +10,14 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.steps import Visited, step_states
-from vivavoce.debate.wording import Talk
 from vivavoce.environments.environment import Environment, Episode, Guide
 from vivavoce.environments.episodes import play, reference, shows
 from vivavoce.environments.words import for_agent, offering
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.examine import Judged
+from vivavoce.exams.examine import Judged
 from vivavoce.files import file_name
 from vivavoce.graph import Graph
 from vivavoce.methods.asking import kept_rows

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from vivavoce.config import Misplaced, override
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.arms import Arm, Material
+from vivavoce.exams.arms import Arm, Material
 from vivavoce.train.gate import together
 
 A = TypeVar("A", bound=BaseModel)

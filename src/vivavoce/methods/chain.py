@@ -18,13 +18,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vivavoce import plugins
+from vivavoce.committee.rehearsal import Planned, Span
+from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec, Misplaced, Recipe, WithinPart, with_protocols
-from vivavoce.debate.rehearsal import Planned, Span
-from vivavoce.debate.wording import Talk
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.arms import Arm, Pair, planned_pairs
-from vivavoce.evaluate.examine import Judged
-from vivavoce.evaluate.table import compared, results
+from vivavoce.exams.arms import Arm, Pair, planned_pairs
+from vivavoce.exams.examine import Judged
+from vivavoce.exams.table import compared, results
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.session import Session, best_of

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.debate.rehearsal import Planned
-from vivavoce.debate.wording import Talk
-from vivavoce.evaluate.arms import Arm, Pair
+from vivavoce.committee.rehearsal import Planned
+from vivavoce.committee.wording import Talk
+from vivavoce.exams.arms import Arm, Pair
 from vivavoce.graph import Stored
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.distilling import DistilRecipe, DistilSession, main_arm, usual_pairs

@@ -14,14 +14,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from vivavoce.committee.rehearsal import Planned
+from vivavoce.committee.wording import Talk
 from vivavoce.config import Recipe
 from vivavoce.data.examples import examples
 from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import preference_trees
-from vivavoce.debate.rehearsal import Planned
-from vivavoce.debate.wording import Talk
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.arms import Arm, Pair
+from vivavoce.exams.arms import Arm, Pair
 from vivavoce.graph import Graph
 from vivavoce.methods.arms import Listed, after_what_they_need
 from vivavoce.methods.debating import DEBATED, DebateSession, committee

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from vivavoce.committee.table import Member
+from vivavoce.committee.votes import VoteBy, vote
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import Recipe
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
-from vivavoce.debate.table import Member
-from vivavoce.debate.votes import VoteBy, vote
-from vivavoce.debate.wording import Talk, Wording
-from vivavoce.evaluate.arms import Arm
-from vivavoce.evaluate.examine import Judged, examine, judged
-from vivavoce.evaluate.table import Tested
+from vivavoce.exams.arms import Arm
+from vivavoce.exams.examine import Judged, examine, judged
+from vivavoce.exams.table import Tested
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.session import Session

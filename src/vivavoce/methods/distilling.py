@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import Field
 
+from vivavoce.committee.table import Member
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.states import Supervised, states, winner
-from vivavoce.debate.table import Member
-from vivavoce.debate.wording import Talk, Wording
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.arms import Pair
+from vivavoce.exams.arms import Pair
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.day import told
 from vivavoce.methods.learnt import Trained
@@ -221,8 +221,8 @@ class DistilSession(Session[Talk]):
     # --- what a debate is worth, before anything is trained
 
     def value(self, graphs: Sequence[Graph]) -> dict[str, Any]:
-        """Whether the debate tells scorers more: see :mod:`vivavoce.evaluate.debate_value`."""
-        from vivavoce.evaluate.debate_value import flips, likelihood, stated
+        """Whether the debate tells scorers more: see :mod:`vivavoce.exams.debate_value`."""
+        from vivavoce.exams.debate_value import flips, likelihood, stated
 
         specs = {name: self._scorer(name) for name in self.scorers}
         plain, _ = states(

@@ -20,10 +20,10 @@ from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.unsent import unsent
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.rehearsal import Planned
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rehearsal import Planned
 from vivavoce.errors import AgentError, UserError
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.token_count import local_folder

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vivavoce.evaluate.arms import Arm, Pair
+from vivavoce.exams.arms import Arm, Pair
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 import yaml
 
 from vivavoce.agents.journal import Journal, Tally
-from vivavoce.debate.rehearsal import Spend
+from vivavoce.committee.rehearsal import Spend
 from vivavoce.files import file_name
 from vivavoce.run import part_folder
 

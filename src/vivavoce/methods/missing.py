@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vivavoce.debate.rehearsal import Planned
+from vivavoce.committee.rehearsal import Planned
 from vivavoce.methods.measured import Measured, measured_run
 from vivavoce.run import Run, Standing
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from vivavoce.committee.rehearsal import Planned
+from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec
 from vivavoce.data.steps import Visited, visited
-from vivavoce.debate.rehearsal import Planned
-from vivavoce.debate.wording import Talk
 from vivavoce.environments.environment import Episode
-from vivavoce.evaluate.arms import Arm, Pair
+from vivavoce.exams.arms import Arm, Pair
 from vivavoce.methods.acting import ActingSession
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.distilling import DistilRecipe, main_arm, usual_pairs

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.data.states import Supervision
-from vivavoce.evaluate.arms import Material
+from vivavoce.exams.arms import Material
 from vivavoce.files import file_name
 from vivavoce.methods.arms import Listed, OfEach, by_name
 

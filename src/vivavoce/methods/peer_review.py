@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from vivavoce.committee.rehearsal import Planned
+from vivavoce.committee.reviewers import ROLES
 from vivavoce.config import Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
-from vivavoce.debate.rehearsal import Planned
-from vivavoce.debate.reviewers import ROLES
-from vivavoce.evaluate.arms import Arm, Material, Pair
+from vivavoce.exams.arms import Arm, Material, Pair
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured

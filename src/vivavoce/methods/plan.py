@@ -1,7 +1,7 @@
 """What a run will ask for, counted without asking: calls, tokens and money by stage and agent.
 
-Bounds, and what to expect between them, come from rehearsing the protocol (:mod:`vivavoce.debate.rehearsal`). What to
-expect is measured instead if a journal is at hand: of an earlier run, of a pilot, or of this run as far as it came.
+Bounds, and what to expect between them, come from rehearsing the protocol
+(:mod:`vivavoce.committee.rehearsal`). What to expect is measured instead if a journal is at hand: of an earlier run, of a pilot, or of this run as far as it came.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.rehearsal import Expected, Planned, Span, Spend, bounds, rehearse, seat, words
+from vivavoce.committee.table import Member, Setting
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.rehearsal import Expected, Planned, Span, Spend, bounds, rehearse, seat, words
-from vivavoce.debate.table import Member, Setting
-from vivavoce.debate.wording import Talk, Wording
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import at_table

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vivavoce import plugins
-from vivavoce.evaluate.arms import Material
+from vivavoce.exams.arms import Material
 from vivavoce.methods.arms import Listed, OfEach, by_name
 
 M = TypeVar("M", bound=BaseModel)

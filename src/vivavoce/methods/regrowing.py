@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
 from vivavoce.config import Recipe, checked_overrides
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.wording import Wording
 from vivavoce.errors import DataError
 from vivavoce.methods.debating import grower
 from vivavoce.tasks import Task, open_task

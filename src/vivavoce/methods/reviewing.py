@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vivavoce.committee.mistakes import mistake_class
+from vivavoce.committee.table import Member
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.two_task import (
     Lessons,
@@ -17,8 +19,6 @@ from vivavoce.data.two_task import (
     replayed,
     solved,
 )
-from vivavoce.debate.mistakes import mistake_class
-from vivavoce.debate.table import Member
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.review_arms import ReviewArm

@@ -2,8 +2,8 @@
 
 A method reads as a list of these verbs. Each is thin, and what it rests on can be used without a recipe: agents
 (:mod:`~vivavoce.methods.opening`), calls that are kept (:mod:`~vivavoce.methods.asking`), training
-(:func:`vivavoce.train.jobs.train_on`), tests (:func:`vivavoce.evaluate.examine.examine`) and the comparison
-(:func:`vivavoce.evaluate.table.results`).
+(:func:`vivavoce.train.jobs.train_on`), tests (:func:`vivavoce.exams.examine.examine`) and the comparison
+(:func:`vivavoce.exams.table.results`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from vivavoce import plugins
 from vivavoce.agents import Agent
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Member, Setting, hold_all
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.table import Member, Setting, hold_all
-from vivavoce.debate.wording import Talk, Wording
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.arms import Arm, planned_pairs
-from vivavoce.evaluate.examine import Judged, examine
-from vivavoce.evaluate.table import Tested, compared, results
+from vivavoce.exams.arms import Arm, planned_pairs
+from vivavoce.exams.examine import Judged, examine
+from vivavoce.exams.table import Tested, compared, results
 from vivavoce.files import file_name
 from vivavoce.graph import Stored
 from vivavoce.graph.graph import FORMAT

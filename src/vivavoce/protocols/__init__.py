@@ -1,6 +1,6 @@
 """Who speaks when: one protocol a file. ``protocols/foo.py`` defines ``Options``, a subclass of
-:class:`vivavoce.debate.wording.Talk`, and ``async def run(question, table)``, which asks and returns why it ended. The
-file name is the protocol's name; a path to a Python file works too, so adding a protocol edits nothing here.
+:class:`vivavoce.committee.wording.Talk`, and ``async def run(question, table)``, which asks and returns why it ended.
+The file name is the protocol's name; a path to a Python file works too, so adding a protocol edits nothing here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from vivavoce import plugins
-from vivavoce.debate.wording import Talk
+from vivavoce.committee.wording import Talk
 from vivavoce.errors import RecipeError
 
 
@@ -20,7 +20,7 @@ def open_protocol(name: str, where: str = "protocol") -> ModuleType:
     module = plugins.load("protocols", name, where)
     if not issubclass(module.Options, Talk):
         raise RecipeError(
-            "the Options of a protocol must be a subclass of vivavoce.debate.wording.Talk",
+            "the Options of a protocol must be a subclass of vivavoce.committee.wording.Talk",
             name,
             "write `class Options(Talk)`, or `class Options(Discussion)` if agents read each other",
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from vivavoce.debate.table import Table
+from vivavoce.committee.table import Table
 from vivavoce.protocols import state_debate
 from vivavoce.records import Problem
 

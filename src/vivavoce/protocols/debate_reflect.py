@@ -12,9 +12,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vivavoce.debate.stopping import StopRule, agreed, why_stop
-from vivavoce.debate.table import Member, Table
-from vivavoce.debate.wording import Discussion
+from vivavoce.committee.stopping import StopRule, agreed, why_stop
+from vivavoce.committee.table import Member, Table
+from vivavoce.committee.wording import Discussion
 from vivavoce.graph.graph import stated
 from vivavoce.records import Node, Problem
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vivavoce.debate.table import Table
-from vivavoce.debate.wording import Discussion
+from vivavoce.committee.table import Table
+from vivavoce.committee.wording import Discussion
 from vivavoce.records import Problem
 
 

@@ -13,10 +13,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from vivavoce.debate.mistakes import MistakeClass, MistakeRule, mistake
-from vivavoce.debate.reviewers import Roles, holding, reviewers_of
-from vivavoce.debate.scores import ScoreForm
-from vivavoce.debate.table import Member, Table
+from vivavoce.committee.mistakes import MistakeClass, MistakeRule, mistake
+from vivavoce.committee.reviewers import Roles, holding, reviewers_of
+from vivavoce.committee.scores import ScoreForm
+from vivavoce.committee.table import Member, Table
 from vivavoce.records import Node, Problem
 
 

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from vivavoce.debate.stopping import agreed
-from vivavoce.debate.table import Table
-from vivavoce.debate.wording import Discussion
+from vivavoce.committee.stopping import agreed
+from vivavoce.committee.table import Table
+from vivavoce.committee.wording import Discussion
 from vivavoce.records import Node, Problem
 
 

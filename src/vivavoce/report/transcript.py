@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vivavoce.debate.votes import VoteBy, vote
+from vivavoce.committee.votes import VoteBy, vote
 from vivavoce.graph import Graph
 from vivavoce.graph.graph import Transition
 from vivavoce.records import Node

@@ -2,8 +2,8 @@
 
 A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. Which
 templates it needs depends on the protocol (``Options.templates``). A template is Jinja; a line ``--- system`` or
-``--- user`` starts a message. :meth:`vivavoce.debate.wording.Wording.made` lists what it may print. What ``act`` says
-is added to the messages that an agent had in an episode: a message that renders empty is left out, and a user's
+``--- user`` starts a message. :meth:`vivavoce.committee.wording.Wording.made` lists what it may print. What ``act``
+says is added to the messages that an agent had in an episode: a message that renders empty is left out, and a user's
 message goes on with the user's message before it. ``correction`` is what the student learns to answer with feedback on
 its own mistake.
 
@@ -26,9 +26,9 @@ import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from vivavoce.debate.reading import Statement
-from vivavoce.debate.scores import Score, ScoreForm, read_score
-from vivavoce.debate.template_check import VALUES, line_in_template, unknown_value
+from vivavoce.committee.reading import Statement
+from vivavoce.committee.scores import Score, ScoreForm, read_score
+from vivavoce.committee.template_check import VALUES, line_in_template, unknown_value
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
 from vivavoce.plugins import mistake, near

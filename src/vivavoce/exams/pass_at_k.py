@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any
 
-from vivavoce.evaluate.examine import Judged
+from vivavoce.exams.examine import Judged
 from vivavoce.stats import mean_sd
 
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.debate.prompting import Parts, PromptSet
-from vivavoce.debate.reading import CountTokens, Showing, Statement, fit, statements
+from vivavoce.committee.prompting import Parts, PromptSet
+from vivavoce.committee.reading import CountTokens, Showing, Statement, fit, statements
 from vivavoce.errors import RecipeError
 from vivavoce.records import GOLD, Message, Node, Problem, Prompt, Quote, prompt
 from vivavoce.tasks import Task
@@ -29,7 +29,7 @@ class Talk(BaseModel):
     protocol: str = Field(
         default="", description="who speaks when: a file of vivavoce/protocols, or a path to one; empty: the method's"
     )
-    prompts: str = Field(default="general", description="prompt set: a folder name under debate/prompts, or a path")
+    prompts: str = Field(default="general", description="prompt set: a folder name under committee/prompts, or a path")
     word_limit: int = Field(
         default=500, ge=1, description="words that prompts allow for an answer or a note (paper: 500)"
     )
@@ -151,7 +151,7 @@ class Wording:
             template: A template of the prompt set. It may use ``question``, ``answer_format``, ``word_limit``,
                 ``ask_confidence``, ``statements``, ``scoring``, ``text``, ``own``, ``gold``, ``known_wrong`` and
                 whatever ``values`` adds or changes.
-            reads: Nodes that are offered; :func:`vivavoce.debate.reading.statements` tells what is shown of them.
+            reads: Nodes that are offered; :func:`vivavoce.committee.reading.statements` tells what is shown of them.
             about: The node that the call is about: ``text`` in the template.
             own: The reader's own answer, if the call is about somebody else's: ``own`` in the template.
             gold: Print the right answer: ``gold`` in the template, else None.
@@ -183,7 +183,7 @@ class Wording:
         return prompt(template, tuple(n.id for n in reads), tuple(said))
 
     def fitted(self, problem: Problem, shown: Sequence[Statement], budget: int) -> tuple[list[Statement], int]:
-        """The statements within a budget of tokens, and how many were cut: :func:`vivavoce.debate.reading.fit`."""
+        """The statements within a budget of tokens, and how many were cut: :func:`vivavoce.committee.reading.fit`."""
         assert self.count is not None, "a budget needs a token counter"
         return fit(shown, budget, self.count, self.reads(problem))
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vivavoce.evaluate.arms import Arm, Pair
-from vivavoce.evaluate.examine import Judged
+from vivavoce.exams.arms import Arm, Pair
+from vivavoce.exams.examine import Judged
 from vivavoce.stats import mcnemar, mean_sd, wilson
 
 Tested = Mapping[str, Mapping[int, Sequence[Judged]]]

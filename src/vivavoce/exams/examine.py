@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
-from vivavoce.debate.wording import Wording
+from vivavoce.committee.wording import Wording
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, Sampling, Status, Usage, seed_of
 from vivavoce.tasks import grade_of

@@ -23,9 +23,9 @@ from typing import Any, Literal, TypeVar
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
-from vivavoce.debate.prompting import PromptSet
-from vivavoce.debate.reading import CountTokens
-from vivavoce.debate.wording import Talk, Wording
+from vivavoce.committee.prompting import PromptSet
+from vivavoce.committee.reading import CountTokens
+from vivavoce.committee.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored
 from vivavoce.graph.stored import gathering

@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vivavoce.debate.table import Member, Table
-from vivavoce.debate.wording import Talk
+from vivavoce.committee.table import Member, Table
+from vivavoce.committee.wording import Talk
 from vivavoce.records import seed_of
 
 Role = Literal["authors", "commenters", "reviewers"]

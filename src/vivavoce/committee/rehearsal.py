@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Answered, Journal
-from vivavoce.debate.prompting import Parts, PromptSet
-from vivavoce.debate.scores import Score
-from vivavoce.debate.table import Setting, hold
+from vivavoce.committee.prompting import Parts, PromptSet
+from vivavoce.committee.scores import Score
+from vivavoce.committee.table import Setting, hold
 from vivavoce.records import Grade, Message, Problem, Prompt, Reply, Sampling, Usage
 from vivavoce.tasks import Task
 

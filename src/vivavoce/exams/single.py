@@ -10,13 +10,13 @@ from typing import Any
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
 from vivavoce.config import Recipe
-from vivavoce.debate.prompting import prompt_set
-from vivavoce.debate.wording import Wording
 from vivavoce.errors import RecipeError
-from vivavoce.evaluate.examine import examine
-from vivavoce.evaluate.pass_at_k import told
-from vivavoce.evaluate.table import results
+from vivavoce.exams.examine import examine
+from vivavoce.exams.pass_at_k import told
+from vivavoce.exams.table import results
 from vivavoce.progress import bar
 from vivavoce.records import Sampling, digest, seed_of
 from vivavoce.tasks import open_task

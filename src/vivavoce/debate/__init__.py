@@ -1,1 +1,0 @@
-"""Who speaks when: rounds of debate, and votes over what was said."""
