@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from vivavoce.errors import DataError, RecipeError
@@ -269,6 +270,30 @@ def test_a_student_that_scores_itself_under_its_own_prompt_has_nothing_to_learn(
     assert losses(tmp_path / "shown")[0] > 1e-4
 
 
+@pytest.mark.parametrize("lora", [None, {"r": 4, "alpha": 8, "dropout": 0.0}], ids=["full", "lora"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("stored", ["itself", "float32", "bfloat16"])
+def test_a_scorer_that_is_the_student_computes_as_it_does_in_any_precision(
+    words: PreTrainedTokenizerFast, tmp_path: Path, lora: Any, bf16: bool, stored: str
+) -> None:
+    """Sure of its tokens, as trained models are: rounding then moves log-probabilities most."""
+    model: Any = tiny_model(0, vocab_size=len(words), tie_word_embeddings=False)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(8)
+    kept = model.to(torch.bfloat16 if stored == "bfloat16" else torch.float32)
+    kept.save_pretrained(tmp_path / "scorer")
+    kept.float().save_pretrained(tmp_path / "student")
+    for name in ("student", "scorer"):
+        words.save_pretrained(tmp_path / name)
+    me = Scorer(name="me") if stored == "itself" else Scorer(name="me", model=str(tmp_path / "scorer"))
+    how = settings({}, (), max_steps=1, states_per_step=3, lora=lora, bf16=bf16, on_policy=0.0)
+    how = how.model_copy(update={"scorers": (me,), "objective": Objective(divergence="reverse_kl")})
+    train_on_policy(tmp_path / "student", states(), how, tmp_path / "run", seed=0)
+    (point,) = curve(tmp_path / "run")
+    assert point["loss"] == pytest.approx(0.0, abs=1e-9)
+    assert point["grad_norm"] == pytest.approx(0.0, abs=1e-4)
+
+
 def test_recorded_answers_are_learnt_from_in_the_share_that_was_asked_for(
     folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
@@ -308,6 +333,26 @@ def test_calls_alone_may_count_and_answers_without_any_are_refused(
     assert alone.first_loss == pytest.approx(
         train_on_policy(folders["student"], said[1:], two, tmp_path / "two", seed=0).first_loss, rel=1e-4
     )
+
+
+def test_an_update_without_anything_to_learn_from_teaches_nothing_and_is_told(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = settings(folders, learn_from="calls", max_new_tokens=4, weight_decay=0.0, max_steps=3)
+    with caplog.at_level(logging.WARNING):
+        done = train_on_policy(folders["student"], states(), how, tmp_path / "run", seed=0)
+    assert equal(folders["student"], tmp_path / "run")
+    assert done.details["empty_updates"] == 3
+    assert done.details["learnt_tokens"] == 0
+    assert "update 1 has nothing to learn from: no answer calls a tool" in caplog.text
+    assert "3 of 3 updates had nothing to learn from" in caplog.text
+
+    call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+    some = [replace(s, recorded=(Completion(call if i else "42", "n"),)) for i, s in enumerate(states())]
+    now_and_then = settings(folders, learn_from="calls", on_policy=0.0, states_per_step=1, max_steps=3)
+    done = train_on_policy(folders["student"], some, now_and_then, tmp_path / "some", seed=0)
+    assert done.details["empty_updates"] == 1
+    assert sorted("divergence/ada" in point for point in curve(tmp_path / "some")) == [False, True, True]
 
 
 def test_recorded_answers_are_gone_over_once_however_many_epochs_there_are(
@@ -471,6 +516,41 @@ def test_a_teacher_whose_turns_end_with_another_token_than_eos_teaches_to_stop(
     student = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
     ids = [*context_ids(words, messages(QUESTIONS[0])), *answer_ids(words, "42")]
     assert float(student(input_ids=torch.tensor([ids[:-1]])).logits[0, -1].detach().softmax(-1)[ids[-1]]) > 0.8
+
+
+@pytest.mark.parametrize("normaliser", ["NFC", "NFKC"])
+def test_an_answer_that_a_tokenizer_writes_otherwise_is_left_out_for_its_scorer_and_told(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path, normaliser: str, caplog: Any
+) -> None:
+    """As of Qwen 2 (NFC) and of sentencepiece (NFKC): a character and its composed form are other bytes."""
+    composing = bpe()
+    composing.backend_tokenizer.normalizer = getattr(normalizers, normaliser)()
+    tiny_model(5, vocab_size=len(composing)).save_pretrained(tmp_path / "eve")
+    composing.save_pretrained(tmp_path / "eve")
+    folders = {**folders, "eve": tmp_path / "eve"}
+    odd = "cafe\u0301, 5 \u2126" + (" \ufb01ve" if normaliser == "NFKC" else "")
+
+    def trained(texts: Sequence[str], name: str, *who: str, weights: Sequence[float] = (1.0,), **changes: Any) -> Any:
+        given = [
+            replace(s, recorded=(Completion(text, "n"),))
+            for s, text in zip(states(weights, NOTES), texts, strict=False)
+        ]
+        how = settings(folders, who, on_policy=0.0, max_steps=1, states_per_step=len(given), **changes)
+        return train_on_policy(folders["student"], given, how, tmp_path / name, seed=0)
+
+    assert trained([odd], "odd", "eve").details["left_out/eve"] == 1
+    assert equal(folders["student"], tmp_path / "odd")
+    with caplog.at_level(logging.WARNING):
+        mixed = trained(["42", odd], "mixed", "eve")
+    assert "scorer eve left out 1 of 2 answers: its tokenizer changes their text" in caplog.text
+    plain = trained(["42"], "plain", "eve")
+    assert mixed.first_loss == pytest.approx(plain.first_loss, rel=1e-5)
+    assert mixed.details["left_out/eve"] == 1
+    assert plain.details["left_out/eve"] == 0
+    assert mixed.details["scored_tokens"] < mixed.details["answer_tokens"]
+
+    both = trained([odd], "both", "ada", "eve", weights=(0.4, 0.6))
+    assert both.first_loss == pytest.approx(trained([odd], "ada", "ada").first_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["jsd", "reverse_kl", "forward_kl", "log_ratio"])

@@ -237,8 +237,7 @@ class DistilSession(Session[Talk]):
             if right and state.problem in views and len(pairs) < _VERIFIED:
                 best = max(right, key=lambda n: (n.round, n.probability or 0.0))
                 pairs.append((state, views[state.problem], self.prompts.taught(best.text)))
-        never, as_end = self.prompts.silent
-        settings = OnPolicySettings(lora=None, never=never, as_end=as_end)
+        settings = self._how(getattr(self.recipe, "opd", OnPolicyOptions()), (), {})  # scorers compute as in training
         with bar("likelihood of verified answers", len(pairs) * len(specs)) as advance:
             found = {
                 name: likelihood(spec, [(p.views[k], s.views[k], text) for p, s, text in pairs], settings, advance)

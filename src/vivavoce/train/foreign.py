@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vivavoce.agents.rendering import rendering
+from vivavoce.errors import DataError
 from vivavoce.records import View
 from vivavoce.train.alignment import VocabularyMap, groups, span_logprobs, token_bytes
 from vivavoce.train.divergences import distillation_loss, policy_gradient
@@ -46,16 +47,25 @@ class ForeignScorer(LocalScorer):
         self.place[matched] = torch.arange(len(matched))
 
     def read(self, views: Sequence[View], actions: Sequence[Action]) -> ForeignTargets:
-        """Let the scorer go over the actions' text, action after action. Raises DataError where bytes differ."""
-        closing = rendering(self.tokenizer, self.spec.chat_template_kwargs).closing
-        theirs, pair, spans = [], list[int](), list[tuple[range, range]]()
+        """Let the scorer go over the actions' text, action after action.
+
+        It leaves out answers that its tokenizer does not give back byte by byte, say since it composes characters (NFC)
+        or has none for them: what it would predict is another text.
+        """
+        theirs, pair, spans = list[Action](), list[int](), list[tuple[range, range]]()
+        left_out = set[int]()
         ours_at = theirs_at = 0
-        for action in actions:
+        for i, action in enumerate(actions):
             ours = token_bytes(self.ours, action.ids)
-            ids = list(self.tokenizer(b"".join(ours).decode(), add_special_tokens=False)["input_ids"])
-            if action.finished:
-                ids += closing
-            for group in groups(ours, token_bytes(self.tokenizer, ids)):
+            ids = self._tokens(b"".join(ours).decode(), action.finished)
+            try:
+                found = groups(ours, token_bytes(self.tokenizer, ids))
+            except DataError:
+                left_out.add(i)
+                pair += [-1] * len(action.ids)
+                ours_at += len(action.ids)
+                continue
+            for group in found:
                 mine = range(ours_at + group.student.start, ours_at + group.student.stop)
                 its = range(theirs_at + group.teacher.start, theirs_at + group.teacher.stop)
                 single = len(mine) == len(its) == 1
@@ -66,7 +76,11 @@ class ForeignScorer(LocalScorer):
             theirs.append(action._replace(ids=tuple(ids)))
         hidden = self.hidden(views, theirs)
         targets = torch.tensor([i for a in theirs for i in a.ids], device=hidden.device)
-        return ForeignTargets(self, hidden, targets, np.array(pair), spans)
+        return ForeignTargets(self, hidden, targets, np.array(pair), spans, frozenset(left_out))
+
+    def _tokens(self, text: str, finished: bool) -> list[int]:
+        ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return [*ids, *rendering(self.tokenizer, self.spec.chat_template_kwargs).closing] if finished else ids
 
 
 class ForeignTargets:
@@ -74,12 +88,20 @@ class ForeignTargets:
 
     ``hidden`` (its tokens, H) and ``targets`` are of the scorer's own tokens. ``pair`` says for each student token
     which of them it is compared with alone, or -1; ``spans`` are the other groups: student tokens, scorer tokens.
+    Tokens of answers that are left out are in neither, and are compared to 0.
     """
 
     def __init__(
-        self, scorer: ForeignScorer, hidden: Tensor, targets: Tensor, pair: np.ndarray, spans: list[tuple[range, range]]
+        self,
+        scorer: ForeignScorer,
+        hidden: Tensor,
+        targets: Tensor,
+        pair: np.ndarray,
+        spans: list[tuple[range, range]],
+        left_out: frozenset[int],
     ) -> None:
         self.scorer, self.hidden, self.targets, self.pair, self.spans = scorer, hidden, targets, pair, spans
+        self.left_out = left_out
         self._ratio = torch.zeros(len(pair), device=hidden.device)
         """Shape (student tokens,): log q - log p of the token's group, for tokens of the row that was begun."""
         self._length = torch.ones(len(pair), device=hidden.device)

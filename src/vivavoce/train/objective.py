@@ -75,7 +75,9 @@ class Scorer(BaseModel):
         default="frozen",
         description="the student as scorer: as it was at the start, or the exponential moving average of its weights",
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="type of its weights; auto: it computes as the student does, so that equals agree"
+    )
     trust_remote_code: bool = False
     chat_template_kwargs: dict[str, Any] = {}
 

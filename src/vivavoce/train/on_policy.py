@@ -58,6 +58,8 @@ from vivavoce.train.tokens import answer_ids, context_ids, settled
 from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
+_LEFT_OUT = "left_out/"
+"""Begins the names of counts: answers that a scorer could not read."""
 
 
 class Prepared(NamedTuple):
@@ -116,6 +118,13 @@ def train_on_policy(
             if isinstance(scorer, LocalScorer) and not scorer.frozen:
                 trainer.add_callback(Average(scorer, student, settings.ema_decay))
         seconds = checkpoint.train(trainer, out, key, progress)
+    counted = trainer.counted()
+    if counted["empty_updates"]:
+        logger.warning("%d of %d updates had nothing to learn from", counted["empty_updates"], updates)
+    for name, count in counted.items():
+        if count and name.startswith(_LEFT_OUT):
+            who, of = name.removeprefix(_LEFT_OUT), counted["answers"]
+            logger.warning("scorer %s left out %d of %d answers: its tokenizer changes their text", who, count, of)
     return checkpoint.finish(
         trainer,
         tokenizer,
@@ -128,7 +137,7 @@ def train_on_policy(
             "attention": method.attention,
             "scorers": [s.name for s in settings.scorers],
             "teacher_tokens": int(*trainer.over_all(sum(s.tokens for s in scorers))),
-            **trainer.counted(),
+            **counted,
         },
     )
 
@@ -274,7 +283,9 @@ class OnPolicyTrainer(UpdateTrainer):
         self.columns = max(tokenizer.get_vocab().values()) + 1
         self._decoder, self._tokenizer = Decoder(bare(model), tokenizer), tokenizer
         self._sums: dict[str, Tensor] = {}
-        self.totals = dict.fromkeys(("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens"), 0)
+        counts = ("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens", "empty_updates")
+        foreign = [_LEFT_OUT + s.spec.name for s in scorers if isinstance(s, ForeignScorer)]
+        self.totals = dict.fromkeys([*counts, *foreign], 0)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -284,7 +295,7 @@ class OnPolicyTrainer(UpdateTrainer):
         actions = self.actions(model, states, inputs["places"])
         model.train()
         found = [s.read([p.state.views[k] for p in states], actions) for k, s in enumerate(self.scorers)]
-        shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
+        shares = self._shares(states, actions, found)
         contexts = [p.context for p in states]
         rows = packed_rows(contexts, actions, self.settings.token_budget)
         shared = {
@@ -293,7 +304,7 @@ class OnPolicyTrainer(UpdateTrainer):
             "actions": actions,
             "found": found,
             "shares": shares,
-            "factors": self._factors(states, actions),
+            "factors": self._factors(states, actions, shares.sum(1) > 0),
         }
         with attending(model, self.method):
             loss = self.learn(model, [{**shared, "some": some} for some in rows])
@@ -333,14 +344,39 @@ class OnPolicyTrainer(UpdateTrainer):
                 actions[at] = Action(i, tuple(ids), finished=ids[-1] in self._decoder.eos)
         return [action for action in actions if action is not None]
 
-    def _factors(self, states: Sequence[Prepared], actions: Sequence[Action]) -> np.ndarray:
-        """What each token counts in the loss, token after token of the actions; over all devices they sum to 1."""
-        learnt = [self._learnt(a.ids) for a in actions]
+    def _shares(self, states: Sequence[Prepared], actions: Sequence[Action], found: Sequence[Targets]) -> np.ndarray:
+        """How much each scorer's opinion of each answer counts, shape (answers, scorers).
+
+        The weights of the state's views. If a scorer cannot read an answer, those who can have its weight too.
+        """
+        shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
+        for k, targets in enumerate(found):
+            if some := sorted(targets.left_out):
+                self.totals[_LEFT_OUT + self.scorers[k].spec.name] += len(some)
+                shares[some, k] = 0
+        rest = shares.sum(1, keepdims=True)
+        incomplete = sorted(set[int]().union(*(targets.left_out for targets in found)))
+        shares[incomplete] /= np.where(rest > 0, rest, 1)[incomplete]
+        return shares
+
+    def _factors(self, states: Sequence[Prepared], actions: Sequence[Action], read: np.ndarray) -> np.ndarray:
+        """What each token counts in the loss, token after token of the actions; over all devices they sum to 1.
+
+        An answer counts if a scorer has ``read`` it and if it has tokens to learn from.
+        """
+        learnt = [self._learnt(a.ids) & mine for a, mine in zip(actions, read, strict=True)]
         sizes = np.array([mask.sum() for mask in learnt])
         counted = sizes if self.settings.reduction == "token" else (sizes > 0).astype(np.int64)
         weights = np.array([states[a.state].state.weight for a in actions])
         mine = torch.tensor(float((weights * counted).sum()), device=self.args.device, dtype=torch.float64)
         whole = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
+        if not whole and self.accelerator.is_main_process:  # every device sees the same
+            if not self.totals["empty_updates"]:
+                why = (
+                    "no answer calls a tool" if self.settings.learn_from == "calls" else "no scorer can read an answer"
+                )
+                logger.warning("update %d has nothing to learn from: %s", self.state.global_step + 1, why)
+            self.totals["empty_updates"] += 1
         each = weights * counted / sizes.clip(1) / (whole or 1.0)  # an update in which nothing counts teaches nothing
         self.totals["answers"] += len(actions)
         self.totals["answer_tokens"] += sum(len(a.ids) for a in actions)
@@ -401,7 +437,7 @@ class OnPolicyTrainer(UpdateTrainer):
 
         with autocast(device, self.settings.bf16):
             loss = on_predictions(model, packed, self.method, loss_of)
-        self.totals["scored_tokens"] += len(owner)
+        self.totals["scored_tokens"] += int(inputs["shares"][owner].any(1).sum())
         return (loss, {}) if return_outputs else loss
 
     def _compared(
@@ -457,7 +493,8 @@ class OnPolicyTrainer(UpdateTrainer):
         if self._sums and "loss" in logs:
             sums = cast(Tensor, self.accelerator.reduce(torch.stack(list(self._sums.values())), "sum"))
             total = float(sums[list(self._sums).index("tokens")])
-            logs.update((n, float(v) / total) for n, v in zip(self._sums, sums, strict=True) if n != "tokens")
+            if total:  # else nothing was to be learnt from
+                logs.update((n, float(v) / total) for n, v in zip(self._sums, sums, strict=True) if n != "tokens")
             self._sums.clear()
             counted = self.counted()
             logs["coverage"] = counted["scored_tokens"] / max(1, counted["answer_tokens"])

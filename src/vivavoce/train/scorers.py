@@ -21,6 +21,7 @@ stops the run instead of shifting its weight to the others.
 from __future__ import annotations
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,10 @@ from vivavoce.train.alignment import trimmed
 from vivavoce.train.divergences import silenced
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.packing import Packed, pack, rows_of
-from vivavoce.train.scoring import Method, attending, bare, choose, head, predictions
+from vivavoce.train.scoring import Method, attending, autocast, bare, choose, head, predictions
 from vivavoce.train.tokens import Scored, context_ids
+
+logger = logging.getLogger(__name__)
 
 
 class Action(NamedTuple):
@@ -78,6 +81,9 @@ class PartTargets(Protocol):
 
     Tokens are numbered over all answers, in order.
     """
+
+    left_out: frozenset[int]
+    """Answers that the scorer cannot read, by index: nothing of them is compared."""
 
     def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
         """Told before one packed row is compared: its tokens, and the student's log-probabilities of them, in nats."""
@@ -163,7 +169,8 @@ class LocalScorer(OpenScorer):
     def prepare(self, longest: int, device: torch.device | None = None) -> None:
         """Go to the ``device``, and find out how the model can be packed there."""
         self.model.to(device or self.model.device)
-        self.method = choose(self.model, self.settings.attention, longest, self.settings.compile)
+        with autocast(self.model.device, self.settings.bf16 and self.model.dtype != torch.float32):
+            self.method = choose(self.model, self.settings.attention, longest, self.settings.compile)
 
     @property
     def _rows(self) -> int:
@@ -201,7 +208,8 @@ class LocalScorer(OpenScorer):
         kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in actions]
         missing = [action for action, part in zip(actions, kept, strict=True) if part is None]
         new = iter(self._hidden(views, missing) if missing else ())
-        return torch.cat([next(new) if part is None else part for part in kept])
+        parts = [next(new) if part is None else part for part in kept]
+        return torch.cat(parts) if parts else torch.empty(0, 0, device=self.model.device)
 
     @torch.no_grad()
     def _hidden(self, views: Sequence[View], actions: Sequence[Action]) -> list[Tensor]:
@@ -209,7 +217,7 @@ class LocalScorer(OpenScorer):
         contexts = [self.context(view) for view in views]
         parts: list[Tensor | None] = [None] * len(actions)
         self.model.eval()
-        with attending(self.model, self.method):
+        with attending(self.model, self.method), autocast(self.model.device, self.settings.bf16):
             for some in packed_rows(contexts, actions, self.settings.token_budget):
                 packed: Packed = pack([row(contexts, actions[i]) for i in some])
                 self.tokens += packed.unpacked if self.method.attention == "rows" else len(packed)
@@ -224,7 +232,8 @@ class LocalScorer(OpenScorer):
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
         """log p of every token of every action, action after action: shape (tokens,), in nats."""
         targets = torch.tensor([token for action in actions for token in action.ids], device=self.model.device)
-        logits = self.logits(self.hidden(views, actions))
+        with autocast(self.model.device, self.settings.bf16):
+            logits = self.logits(self.hidden(views, actions))
         return torch.log_softmax(logits.float(), -1).gather(1, targets[:, None])[:, 0]
 
     @torch.no_grad()
@@ -240,6 +249,7 @@ class LocalTargets:
 
     scorer: LocalScorer
     hidden: Tensor
+    left_out: frozenset[int] = frozenset()
 
     def logits(self, tokens: np.ndarray) -> Tensor:
         """The scorer's logits, or log-probabilities, at some tokens, shape (n, V)."""
@@ -253,9 +263,10 @@ Targets = LocalTargets | PartTargets
 def open_scorer(
     spec: Scorer, settings: OnPolicySettings, student: tuple[Any, PreTrainedTokenizerBase] | None = None
 ) -> LocalScorer:
-    """Load a scorer, or copy ``student`` (model and tokenizer) where it is to score itself; frozen, on the CPU as yet.
+    """Load a scorer, or copy ``student`` (model and tokenizer) if it is to score itself; frozen, on the CPU as yet.
 
-    Raises RecipeError where there is no such model.
+    It computes as the student does, unless ``spec`` names another type: else rounding would be taught. Raises
+    RecipeError if there is no such model.
     """
     if spec.model is None:
         assert student is not None, "only in training can a student score itself"
@@ -263,7 +274,15 @@ def open_scorer(
     else:
         from vivavoce.agents import weights
 
-        model, tokenizer = weights.load(weights.folder(spec.model), spec.dtype, "cpu", spec.trust_remote_code)
+        same = "float32" if not settings.bf16 else "bfloat16" if settings.lora else "auto"
+        dtype = same if spec.dtype == "auto" else spec.dtype
+        if dtype not in (same, "float32") and not settings.bf16:
+            logger.warning("scorer %s computes in %s and the student in float32: rounding is taught", spec.name, dtype)
+        model, tokenizer = weights.load(weights.folder(spec.model), dtype, "cpu", spec.trust_remote_code)
+        if settings.bf16 and not settings.lora:
+            # Layers hand on what embeddings begin with. The student's are float32, so half-precision ones are cast.
+            embedding = cast(torch.nn.Module, model.get_input_embeddings())
+            embedding.register_forward_hook(lambda module, given, found: found.float())
     model.requires_grad_(False)
     return LocalScorer(spec, model.eval(), tokenizer, settings)
 

@@ -103,6 +103,7 @@ class ServedTargets:
     """Shape (T, K), in nats."""
     columns: int
     marks: Marks
+    left_out: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, positions: Sequence[vllm.Position], columns: int, marks: Marks) -> ServedTargets:
