@@ -1,7 +1,8 @@
 """What a run will ask for, counted without asking: calls, tokens and money by stage and agent.
 
 Bounds, and what to expect between them, come from rehearsing the protocol
-(:mod:`vivavoce.committee.rehearsal`). What to expect is measured instead if a journal is at hand: of an earlier run, of a pilot, or of this run as far as it came.
+(:mod:`vivavoce.committee.rehearsal`). What to expect is measured instead if a journal is at hand: of an earlier run, of
+a pilot, or of this run as far as it came.
 """
 
 from __future__ import annotations
