@@ -107,12 +107,24 @@ def test_an_overlong_prompt_is_an_error_that_names_the_lengths(tiny_model: Path)
 
 def test_a_template_that_refuses_is_a_bad_request(tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "strict")
-    (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if 'a=1' in m.content %}{{ raise_exception('no ones') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+    )
     agent = make(folder)
     [error] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
     assert isinstance(error, AgentError)
     assert error.reason == "bad_request"
-    assert "alternate" in error.detail
+    assert "no ones" in error.detail
+
+
+def test_a_template_that_takes_no_conversation_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "strict")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    agent = make(folder)
+    [error] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
+    assert isinstance(error, RecipeError)
+    assert "takes no conversation of user: it refuses them: no" in error.what
 
 
 def test_identity_follows_the_content_of_the_folder(tiny_model: Path, tmp_path: Path) -> None:

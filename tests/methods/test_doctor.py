@@ -209,3 +209,17 @@ def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path
     found = findings(values, offline=True)
     assert one(found, "tokenizer ada", "differs").level == "warning"
     assert one(found, "tokenizer same", "equal").level == "ok"
+
+
+def test_what_a_local_model_s_template_does_is_said(values: dict[str, Any], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(values["student"]["model"], tmp_path / "own"))
+    values["student"]["model"] = str(folder)
+    assert "takes system texts as they are" in one(findings(values, offline=True), "template student", "").said
+    gemma = (Path(__file__).parent.parent / "chat_templates" / "gemma2.jinja").read_text("utf-8")
+    (folder / "chat_template.jinja").write_text(f"{gemma}{{{{ strftime_now('%Y') }}}}<think>")
+    said = one(findings(values, offline=True), "template student", "").said
+    assert "no system role" in said
+    assert "open a thought (<think>)" in said
+    assert "tell the day" in said
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    assert one(findings(values, offline=True), "template student", "takes no conversation").level == "failed"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from tests.families import family
-from tests.train.students import messages, metaspace, tiny_model
+from tests.train.students import bpe, messages, metaspace, tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from vivavoce.agents import chat_template
@@ -169,3 +169,27 @@ def test_a_training_that_is_killed_goes_on_after_midnight(kind: str, tmp_path: P
     monkeypatch.setattr(chat_template, "date", Tomorrow)
     assert train(tmp_path / "killed").last_loss == whole.last_loss
     assert train(tmp_path / "killed").last_loss == whole.last_loss, "finished, it is read back"
+
+
+def test_a_recorded_answer_longer_than_a_scorer_takes_is_found_before_training(tmp_path: Path):
+    words = bpe()
+    for name, positions in (("student", 512), ("ada", 64)):
+        tiny_model(vocab_size=len(words), max_position_embeddings=positions).save_pretrained(tmp_path / name)
+        words.save_pretrained(tmp_path / name)
+    asked = messages("6 * 7?")
+    states = [State("q", asked, (View(asked, 1.0),), (Completion("So the answer is 42. " * 12, "n"),))]
+    scorers = (Scorer(name="ada", model=str(tmp_path / "ada")),)
+    how = OnPolicySettings(scorers=scorers, on_policy=0.0, max_new_tokens=8, lora=None, device="cpu")
+    with pytest.raises(DataError, match="scorer ada takes 64 tokens, but 1 of 1 states need more"):
+        train_on_policy(tmp_path / "student", states, how, tmp_path / "out", seed=0)
+
+
+def test_rows_are_no_longer_than_the_student_takes(tmp_path: Path):
+    words = bpe()
+    tiny_model(vocab_size=len(words), max_position_embeddings=64).save_pretrained(tmp_path / "student")
+    words.save_pretrained(tmp_path / "student")
+    rows = [Example(q, messages(q), "It is 42. " * n, ("n",)) for q, n in (("6 * 7?", 1), ("12 + 30?", 40))]
+    settings = SFTSettings(lora=None, max_steps=1, device="cpu")
+    assert settings.max_length > 64
+    done = train_sft(tmp_path / "student", rows, settings, tmp_path / "out", seed=0)
+    assert (done.rows_used, done.rows_dropped) == (1, 1)

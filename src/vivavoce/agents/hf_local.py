@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vivavoce.agents import weights
 from vivavoce.agents.chat_template import DAY, day, encode
-from vivavoce.agents.rendering import rendering
+from vivavoce.agents.rendering import check_rendering, rendering
 from vivavoce.agents.replies import opens_thought, received
 from vivavoce.errors import AgentError, MissingDependency, UserError
 from vivavoce.records import Message, Reply, Sampling, digest
@@ -285,6 +285,7 @@ class HFLocal:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model, tokenizer = weights.load(self.folder, self.options.dtype, device, self.options.trust_remote_code)
+        check_rendering(tokenizer, self.options.chat_template_kwargs)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         return Decoder(model, tokenizer, self.options.prefix_memory * 2**20), context
 

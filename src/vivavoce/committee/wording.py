@@ -162,7 +162,7 @@ class Wording:
         """
         if shown is None:
             shown = statements(problem, reads, reader, self.options.showing)
-            if self.options.context_budget is not None:
+            if shown and self.options.context_budget is not None:
                 shown, _ = self.fitted(problem, shown, self.options.context_budget)
         given = {
             "question": problem.question,

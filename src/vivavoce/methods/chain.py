@@ -25,6 +25,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Pair, planned_pairs
 from vivavoce.exams.examine import Judged
 from vivavoce.exams.table import compared, results
+from vivavoce.methods.budgets import asked_of, require
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.session import Session, best_of
@@ -190,6 +191,8 @@ class _SoFar:
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Every stage in turn, each with its tests; returns what ``results.json`` holds."""
     begun, so_far = time.monotonic(), _SoFar()
+    for part in recipe.parts.values():  # before the first of them spends anything
+        require(part, *asked_of(part))
     for i, ((name, part), start) in enumerate(zip(recipe.parts.items(), recipe.starts(), strict=True)):
         method = _method(recipe.stages[i], i)
         if i and start not in so_far.students:

@@ -19,14 +19,16 @@ from typing import Literal
 from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.budget import FREE, money
+from vivavoce.agents.chat_template import ChatTemplate
 from vivavoce.agents.unsent import unsent
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.rehearsal import Planned
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
 from vivavoce.errors import AgentError, UserError
+from vivavoce.methods.budgets import asked_of, budgets, context_of
 from vivavoce.methods.plan import Lengths, longest_calls
-from vivavoce.methods.token_count import local_folder
+from vivavoce.methods.token_count import local_folder, model_folders
 from vivavoce.methods.trainings import Training, summed
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
@@ -65,8 +67,10 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
         yield from _unsent(spec)
     for part in parts:
         yield from _tokenizers(part)
+    templates = list(_templates(recipe))
+    yield from templates
     longest: dict[str, Lengths] = {}
-    if all(f.level != "failed" for f in data):  # what follows is reckoned from the questions
+    if all(f.level != "failed" for f in (*data, *templates)):  # what follows is reckoned from the questions' prompts
         for part in parts:
             calls = longest_calls(part)
             yield from _contexts(part, calls)
@@ -182,6 +186,29 @@ def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
             yield Finding("warning", what, "differs from the student's", do)
 
 
+def _templates(recipe: Recipe) -> Iterator[Finding]:
+    """How the chat templates of local models take what they are told."""
+    system: list[Message] = [{"role": "system", "content": "Be brief."}, *_ASK]
+    for spec in recipe.agents:
+        if (folder := local_folder(spec)) is None:
+            continue
+        what = f"template {spec.name}"
+        try:
+            template = ChatTemplate.within(folder, spec.options.get("chat_template_kwargs"))
+            if template is None:
+                yield Finding("failed", what, f"{folder} holds no chat template", "take an instruction-tuned model")
+                continue
+            said = [
+                "it knows no system role: system texts stand before the user's turn" if template.form(system) else "",
+                f"prompts open a thought ({template.spoken.opened.strip()})" if template.spoken.opened else "",
+                "prompts tell the day that the run was begun" if template.dated else "",
+            ]
+        except UserError as e:
+            yield _wrong(what, e)
+        else:
+            yield Finding("ok", what, "; ".join(filter(None, said)) or "it takes system texts as they are")
+
+
 def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
     folder = local_folder(spec)
     file = folder / "tokenizer.json" if folder else None
@@ -195,8 +222,12 @@ def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
 
 def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
     """Of the models that are here; endpoints are asked later."""
+    broken = list(budgets(recipe, *asked_of(recipe)))
+    yield from (Finding(fit.level, fit.what, fit.said, fit.do) for fit in broken)
+    told = {fit.what for fit in broken}
     for spec in recipe.agents:
-        if (context := _context(spec)) is not None and spec.name in longest:
+        context = context_of(spec)
+        if context is not None and spec.name in longest and f"context {spec.name}" not in told:
             yield _fits(spec, longest[spec.name], context)
     opd: OnPolicyOptions | None = getattr(recipe, "opd", None)
     if opd is not None:
@@ -221,15 +252,6 @@ def _fits(spec: AgentSpec, lengths: Lengths, context: int | None) -> Finding:
         do = "set debate.context_tokens, lower max_new_tokens or word_limit; such calls would be cut or fail"
         return Finding("warning", what, f"{said}, but the context has {context:,}", do)
     return Finding("ok", what, f"{said}, of {context:,}")
-
-
-def _context(spec: AgentSpec) -> int | None:
-    """Positions of a local model, of its base if it is an adapter."""
-    folder = (_folders(spec) or [None])[-1]
-    if folder is None or not (folder / "config.json").is_file():
-        return None
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 
 # --- money and room
@@ -292,18 +314,7 @@ def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe
 
 def _size(spec: AgentSpec) -> int:
     """Bytes of a local model's weights, those of an adapter's base too; 0 if it is not here."""
-    return sum(f.stat().st_size for folder in _folders(spec) for f in folder.glob("*.safetensors"))
-
-
-def _folders(spec: AgentSpec) -> list[Path]:
-    """The folder of a local model and, if that holds an adapter, of its base, as far as they are on this machine."""
-    from vivavoce.agents import weights
-
-    folder = local_folder(spec)
-    if folder is None:
-        return []
-    base = Path(weights.base_name(folder) or "")
-    return [folder, base] if base.is_absolute() and base.is_dir() else [folder]
+    return sum(f.stat().st_size for folder in model_folders(spec) for f in folder.glob("*.safetensors"))
 
 
 def _memory() -> tuple[float, str]:

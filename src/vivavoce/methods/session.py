@@ -29,6 +29,7 @@ from vivavoce.files import file_name
 from vivavoce.graph import Stored
 from vivavoce.graph.graph import FORMAT
 from vivavoce.methods.asking import kept_graphs, kept_rows
+from vivavoce.methods.budgets import require
 from vivavoce.methods.day import on_day
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.opening import Agents
@@ -86,6 +87,12 @@ class Session(Generic[R]):
         self._open.push_async_callback(self._agents.aclose)
 
     async def __aenter__(self) -> Self:
+        tests = {"the test": self.task.problems("test"), **{k: t.problems("test") for k, t in self.also.items()}}
+        try:
+            require(self.recipe, self.task.problems("train"), tests, self.wording.plain)
+        except BaseException:
+            await self._open.aclose()
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:

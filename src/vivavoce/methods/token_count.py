@@ -64,6 +64,17 @@ def local_folder(spec: AgentSpec) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
+def model_folders(spec: AgentSpec) -> list[Path]:
+    """The folder of a local model and, if that holds an adapter, of its base, as far as they are on this machine."""
+    from vivavoce.agents import weights
+
+    folder = local_folder(spec)
+    if folder is None:
+        return []
+    base = Path(weights.base_name(folder) or "")
+    return [folder, base] if base.is_absolute() and base.is_dir() else [folder]
+
+
 def _tokenizer(folder: Path) -> Callable[[str], int] | None:
     file = folder / "tokenizer.json"
     try:

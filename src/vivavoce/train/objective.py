@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents import vllm
 from vivavoce.train.settings import TrainSettings
@@ -103,6 +103,12 @@ class OnPolicyOptions(TrainSettings):
     )
     temperature: float = Field(default=0.7, ge=0, description="Sampling temperature of the student (scripts).")
     top_p: float = Field(default=0.8, gt=0, le=1, description="Nucleus of that sampling (scripts).")
+    max_length: int = Field(
+        default=8192,
+        ge=8,
+        description="Tokens of prompt and answer together; a longer state is left out and counted, nothing is ever cut "
+        "(ours: room for max_new_tokens).",
+    )
     max_new_tokens: int = Field(default=4096, ge=1, description="Tokens of an answer at most (paper, agents).")
     reduction: Literal["sequence", "token"] = Field(
         default="sequence", description="Mean over the answers of their means over tokens (paper), or over all tokens."
@@ -135,6 +141,15 @@ class OnPolicyOptions(TrainSettings):
         "once, before training, and not in every epoch (ours).",
     )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> Self:
+        if self.on_policy and self.max_new_tokens >= self.max_length:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens} and max_length {self.max_length}: no prompt leaves room for "
+                "such an answer, and nothing would be trained; raise max_length, or lower max_new_tokens"
+            )
+        return self
 
 
 class OnPolicySettings(OnPolicyOptions):

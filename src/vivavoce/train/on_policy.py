@@ -69,6 +69,10 @@ class Prepared(NamedTuple):
     context: list[int]
     recorded: list[tuple[int, ...]]
 
+    def longest(self, settings: OnPolicySettings) -> int:
+        """Tokens of the longest answer that may be learnt from: one that is recorded, or sampled."""
+        return max([settings.max_new_tokens if settings.on_policy else 0, *map(len, self.recorded)])
+
 
 def train_on_policy(
     model: str | Path,
@@ -87,7 +91,7 @@ def train_on_policy(
     out = Path(out)
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, tokenizer, out)
+    settings = settled(settings, student, tokenizer, out)
     _check_views(states, settings, out)
     used = _prepare(tokenizer, states, settings, out)
     key = checkpoint.run_key("on_policy", model, settings, seed, [digest([to_json(p.state) for p in used])])
@@ -106,12 +110,13 @@ def train_on_policy(
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)
     scorers = _open_scorers(student, tokenizer, settings)
-    longest = [check_budget(s, [p.state for p in used], k, settings.max_new_tokens) for k, s in enumerate(scorers)]
+    answers = [p.longest(settings) for p in used]
+    longest = [check_budget(s, [p.state for p in used], k, answers) for k, s in enumerate(scorers)]
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, settings.max_length, settings.compile)
         for scorer, most in zip(scorers, longest, strict=True):
-            scorer.prepare(most + settings.max_new_tokens, arguments.device)
+            scorer.prepare(most, arguments.device)
         trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed)
         _keep(scorers, steps, settings)
         for scorer in scorers:
@@ -158,16 +163,22 @@ def _check_views(states: Sequence[State], settings: OnPolicySettings, out: Path)
 
 def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings, out: Path) -> list[Prepared]:
     """The states that fit. Raises DataError where so few do that training would not be what the recipe says."""
-    used = []
+    used, sizes = list[Prepared](), list[tuple[int, int]]()
     for state in states:
         where = f"problem {state.problem}"
         context = context_ids(tokenizer, state.prompt, where, settings.template)
         recorded = [tuple(answer_ids(tokenizer, c.text, settings.template)) for c in state.recorded]
-        longest = max([settings.max_new_tokens if settings.on_policy else 0, *map(len, recorded)])
-        if len(context) + longest <= settings.max_length and (recorded or settings.on_policy):
-            used.append(Prepared(state, context, recorded))
+        prepared = Prepared(state, context, recorded)
+        sizes.append((len(context), prepared.longest(settings)))
+        if sum(sizes[-1]) <= settings.max_length and (recorded or settings.on_policy):
+            used.append(prepared)
     if len(used) < settings.min_coverage * len(states):
-        what = f"only {len(used)} of {len(states)} states fit {settings.max_length} tokens with their answers"
+        prompt, answer = max(sizes, key=sum)
+        what = (
+            f"only {len(used)} of {len(states)} states fit: rows have {settings.max_length} tokens (max_length, or the "
+            f"student's context), and up to {prompt} of a prompt meet {answer} of an answer (max_new_tokens is "
+            f"{settings.max_new_tokens})"
+        )
         raise DataError(what, str(out), "raise max_length, lower max_new_tokens, or lower min_coverage knowingly")
     if settings.learn_from == "calls" and not settings.on_policy:
         answers = [ids for prepared in used for ids in prepared.recorded]

@@ -287,18 +287,20 @@ def open_scorer(
     return LocalScorer(spec, model.eval(), tokenizer, settings)
 
 
-def check_budget(scorer: OpenScorer, states: Sequence[State], k: int, most: int) -> int:
-    """The longest context of a scorer. Raises DataError where a view and an answer of ``most`` tokens do not fit it.
+def check_budget(scorer: OpenScorer, states: Sequence[State], k: int, answers: Sequence[int]) -> int:
+    """The longest row of a scorer: a view and the longest answer to its state, of which ``answers`` are the tokens.
 
-    Found before the run: the release cut the student's tail, or lost the sample, in the middle of one.
+    Raises DataError if one is longer than the scorer takes. Found before the run: the release cut the student's tail,
+    or lost the sample, in the middle of one.
     """
-    sizes = [len(scorer.context(state.views[k])) for state in states if state.views[k].weight]
-    longest = max(sizes, default=0)
-    if scorer.limit is not None and longest + most > scorer.limit:
-        over = sum(size + most > scorer.limit for size in sizes)
+    views = [len(scorer.context(state.views[k])) for state in states]
+    rows = [view + n for state, view, n in zip(states, views, answers, strict=True) if state.views[k].weight]
+    longest = max(rows, default=0)
+    if scorer.limit is not None and longest > scorer.limit:
+        over = sum(row > scorer.limit for row in rows)
         what = (
-            f"scorer {scorer.spec.name} takes {scorer.limit} tokens, but {over} of {len(sizes)} views need up to "
-            f"{longest} and an answer up to {most}"
+            f"scorer {scorer.spec.name} takes {scorer.limit} tokens, but {over} of {len(rows)} states need more: views "
+            f"have up to {max(views)} and answers, recorded ones and max_new_tokens, up to {max(answers)}"
         )
         raise DataError(what, "max_new_tokens", "allow shorter answers or fewer rounds, or show the last round alone")
     return longest

@@ -102,7 +102,7 @@ def train_supervised(
         raise DataError("there are no examples to train on", str(out), "check the stage that makes the rows")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, tokenizer, out)
+    settings = settled(settings, student, tokenizer, out)
     used, dropped = _rows(tokenizer, examples, settings, out, source)
     key = checkpoint.run_key(kind, model, settings, seed, [[r.problem, r.stream, r.row, r.weight] for r in used])
     if done := checkpoint.finished(out, key):

@@ -11,6 +11,7 @@ What the texts are is decided in :mod:`vivavoce.agents.rendering`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,17 +25,23 @@ from vivavoce.errors import DataError
 from vivavoce.records import Message
 from vivavoce.train.settings import TrainSettings
 
+logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=TrainSettings)
 
 
-def settled(settings: S, tokenizer: PreTrainedTokenizerBase, out: Path) -> S:
-    """Settings that do not depend on the clock, for a training into ``out``.
+def settled(settings: S, student: Any, tokenizer: PreTrainedTokenizerBase, out: Path) -> S:
+    """Settings that fit the student and do not depend on the clock, for a training into ``out``.
 
-    If the student's chat template, or a scorer's, asks for today's date and the settings give none, it is told the day
-    on which this training was begun, kept in ``out``: a training that goes on after midnight has the same rows.
-    Raises RecipeError if the tokenizer renders otherwise than its chat template says.
+    Rows may be as long as the student's context at most, whatever ``max_length`` says. If the student's chat template,
+    or a scorer's, asks for today's date and the settings give none, it is told the day on which this training was
+    begun, kept in ``out``: a training that goes on after midnight has the same rows. Raises RecipeError if the
+    tokenizer renders otherwise than its chat template says.
     """
     check_rendering(tokenizer, settings.template)
+    context = getattr(student.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and context < settings.max_length:
+        logger.info("the student takes %d tokens, and so do rows: max_length is %d", context, settings.max_length)
+        settings = settings.model_copy(update={"max_length": context})
     scorers: Sequence[Any] = getattr(settings, "scorers", ())
     asks = [(ChatTemplate.of(tokenizer), settings.template)]
     asks += [(ChatTemplate.within(Path(s.model)), s.chat_template_kwargs) for s in scorers if s.model]

@@ -60,7 +60,7 @@ def train_tree_dpo(
         raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, tokenizer, out)
+    settings = settled(settings, student, tokenizer, out)
     used = branchings(tokenizer, trees, settings.max_length, source, settings.template)
     dropped = counted - len(used)
     if dropped:

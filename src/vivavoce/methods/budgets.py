@@ -1,0 +1,226 @@
+"""Budgets of tokens, checked before anything is spent: what prompts and answers may take, against what models take.
+
+::
+
+    a question  +  student.max_new_tokens, test.max_new_tokens     within the student's context
+    a question  +  a teacher's max_new_tokens                      within its context
+    a question  +  opd.max_new_tokens                              within opd.max_length and all contexts
+    a question  +  any answer                                      within max_length of sft, dpo, two_task
+
+Questions are known and counted by each model's own tokenizer. What a committee will say is not known: `viva doctor`
+reckons the longest calls. A run that could train nothing, or whose models take few of the questions, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.data.rules import TreeRules
+from vivavoce.errors import RecipeError
+from vivavoce.methods.opad_arms import StepArm
+from vivavoce.methods.opd_arms import OnPolicyArm
+from vivavoce.methods.token_count import TokenCount, model_folders
+from vivavoce.progress import say
+from vivavoce.records import Message, Problem
+from vivavoce.tasks import open_task
+from vivavoce.train.objective import OnPolicyOptions
+from vivavoce.train.settings import TrainSettings
+
+ENOUGH = 0.95
+"""Share of the questions that must leave room for an answer."""
+_SECTIONS = ("sft", "two_task", "dpo", "warm.sft")
+Plain = Callable[[Problem], Sequence[Message]]
+"""The prompt of a question alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One budget that is too small: ``failed`` if a run would come to little or nothing, else a ``warning``."""
+
+    level: Literal["warning", "failed"]
+    what: str
+    said: str
+    do: str
+
+
+class Limit(NamedTuple):
+    """Tokens of prompt and answer together, and the words for it."""
+
+    tokens: int
+    said: str
+
+
+class _Questions:
+    """Questions with their plain prompts, counted for one model after another."""
+
+    def __init__(self, problems: Sequence[Problem], plain: Plain) -> None:
+        self._prompts = [list(plain(problem)) for problem in problems]
+        self._bytes = [sum(len(m["content"].encode()) for m in messages) for messages in self._prompts]
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def over(self, count: TokenCount, room: int) -> list[int]:
+        """Tokens of the prompts that have more than ``room``."""
+        if not self._prompts or not count.exact:
+            return []
+        # No token spells less than a byte, so most need no tokenizer.
+        frame = count.messages([{**m, "content": "x"} for m in self._prompts[0]]) + 2
+        long = [m for m, size in zip(self._prompts, self._bytes, strict=True) if size + frame > room]
+        return [n for n in map(count.messages, long) if n > room]
+
+
+def budgets(
+    recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain
+) -> Iterator[Fit]:
+    """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task."""
+    asked, tested = _Questions(train, plain), {name: _Questions(some, plain) for name, some in tests.items()}
+    counts = {spec.name: TokenCount(spec) for spec in recipe.agents}
+    student, own = recipe.student, context_of(recipe.student)
+    for spec in recipe.agents:
+        if (limit := _takes(spec)) and spec is not getattr(recipe, "user", None):
+            key, what = f"{spec.name}.max_new_tokens", f"context {spec.name}"
+            yield from _room(asked, counts[spec.name], limit, key, spec.max_new_tokens, what)
+    if own is not None:
+        limit, new = Limit(own, f"{student.name} takes {own:,} tokens"), recipe.test.max_new_tokens
+        key = "test.max_new_tokens"
+        for name, questions in tested.items():
+            yield from _room(questions, counts[student.name], limit, key, new, key, f" of {name}")
+    said = max((t.max_new_tokens for t in recipe.teachers), default=0)
+    sections = [(name, how, said, "teachers'") for name in _SECTIONS if (how := _section(recipe, name)) is not None]
+    if (opd := _section(recipe, "opd")) is not None and (arms := _arms(recipe)):
+        assert isinstance(opd, OnPolicyOptions), opd
+        if any(_samples(arm, opd) for arm in arms):
+            yield from _on_policy(recipe, opd, asked, counts[student.name], own)
+        else:
+            sections.append(("opd", opd, student.max_new_tokens, "the student's"))
+    for name, how, longest, whose in sections:
+        limit = _shorter(Limit(how.max_length, f"{name}.max_length is {how.max_length:,}"), student, own)
+        yield from _rows(asked, counts[student.name], limit, name, longest, f"{whose} max_new_tokens")
+    trees, dpo = getattr(recipe, "trees", None), _section(recipe, "dpo")
+    if dpo and isinstance(trees, TreeRules) and trees.context != "none" and trees.context_budget >= dpo.max_length:
+        said = f"trees.context_budget is {trees.context_budget:,} and dpo.max_length {dpo.max_length:,}"
+        do = "lower the first or raise the second: longer rows are left out"
+        yield Fit("warning", "trees.context_budget", f"{said}: what the others said leaves an answer no room", do)
+    shown: int = getattr(recipe.rules, "context_tokens", None) or 0
+    for spec in recipe.agents if shown else ():
+        if (limit := _takes(spec)) and shown + spec.max_new_tokens >= limit.tokens:
+            said = f"debate.context_tokens is {shown:,} and {spec.name}.max_new_tokens {spec.max_new_tokens:,}"
+            do = "lower one of the two: such calls would fail or be cut"
+            yield Fit("warning", "debate.context_tokens", f"{said}, but {limit.said}", do)
+
+
+def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Problem]], Plain]:
+    """What :func:`budgets` reads beside a recipe: its training and test questions, and their plain prompts."""
+    task = open_task(recipe.task.name, recipe.task.options)
+    also = {name: open_task(spec.name, spec.options).problems("test") for name, spec in recipe.also_test.items()}
+    wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
+    return task.problems("train"), {"the test": task.problems("test"), **also}, wording.plain
+
+
+def require(recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain) -> None:
+    """Raise RecipeError if a budget fails, with all that do; say what breaks for some questions only."""
+    found = list(budgets(recipe, train, tests, plain))
+    for fit in found:
+        if fit.level == "warning":
+            say(f"{fit.said}: {fit.do}")
+    failed = [fit for fit in found if fit.level == "failed"]
+    if failed:
+        said = "\n".join(fit.said for fit in failed)
+        raise RecipeError(said, ", ".join(fit.what for fit in failed), "; ".join(dict.fromkeys(f.do for f in failed)))
+
+
+def context_of(spec: AgentSpec) -> int | None:
+    """Tokens that a local model, or an adapter's base, takes in all; None for other models and if it is not here."""
+    folder = (model_folders(spec) or [None])[-1]
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+
+
+def _takes(spec: AgentSpec) -> Limit | None:
+    context = context_of(spec)
+    return None if context is None else Limit(context, f"{spec.name} takes {context:,} tokens")
+
+
+def _shorter(limit: Limit, spec: AgentSpec, context: int | None) -> Limit:
+    """The limit, or the model's context if that is shorter."""
+    short = context is not None and context < limit.tokens
+    return Limit(context, f"{spec.name} takes {context:,} tokens") if short and context else limit
+
+
+def _room(
+    questions: _Questions, count: TokenCount, limit: Limit, key: str, new: int, what: str, of: str = ""
+) -> Iterator[Fit]:
+    """Whether questions leave room for answers of ``new`` tokens within a model's context."""
+    over = questions.over(count, limit.tokens - new)
+    if not over:
+        return
+    level = "failed" if len(over) > (1 - ENOUGH) * len(questions) else "warning"
+    said = f"{limit.said}, {key} is {new:,}, and {len(over):,} of {len(questions):,} questions{of} have up to"
+    do = f"lower {key}, take a model that reads more, or leave long questions out"
+    yield Fit(level, what, f"{said} {max(over):,} tokens", do)
+
+
+def _on_policy(
+    recipe: Recipe, opd: OnPolicyOptions, asked: _Questions, count: TokenCount, own: int | None
+) -> Iterator[Fit]:
+    """Whether enough states can be trained on, and scorers take them all."""
+    limit = _shorter(Limit(opd.max_length, f"opd.max_length is {opd.max_length:,}"), recipe.student, own)
+    new = f"opd.max_new_tokens is {opd.max_new_tokens:,}"
+    if over := asked.over(count, limit.tokens - opd.max_new_tokens):
+        level = "failed" if len(over) > (1 - opd.min_coverage) * len(asked) else "warning"
+        said = f"{limit.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to {max(over):,} tokens"
+        do = "raise opd.max_length, lower opd.max_new_tokens, or lower opd.min_coverage knowingly: they are left out"
+        yield Fit(level, "opd.max_new_tokens", said, do)
+    scorers: list[AgentSpec] = getattr(recipe, "seated", [])
+    for spec in scorers:
+        takes = _takes(spec)
+        if takes and (over := asked.over(TokenCount(spec), takes.tokens - opd.max_new_tokens)):
+            said = f"scorer {takes.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to"
+            do = "lower opd.max_new_tokens, or take a scorer that reads more"
+            yield Fit("failed", "opd.max_new_tokens", f"{said} {max(over):,} tokens", do)
+
+
+def _rows(asked: _Questions, count: TokenCount, limit: Limit, section: str, longest: int, whose: str) -> Iterator[Fit]:
+    """Whether questions leave room for an answer in training rows, and for the ``longest`` that may be given."""
+    key = f"{section}.max_length"
+    if over := asked.over(count, limit.tokens - 2):
+        level = "failed" if len(over) > (1 - ENOUGH) * len(asked) else "warning"
+        said = f"{limit.said}, and {len(over):,} of {len(asked):,} questions alone have up to {max(over):,} tokens"
+        yield Fit(level, key, said, f"raise {key}, or take a student that reads more: such rows are left out")
+    elif over := asked.over(count, limit.tokens - longest):
+        said = (
+            f"{limit.said}, and answers may have {longest:,} tokens ({whose}) after up to {max(over):,} of a question"
+        )
+        yield Fit("warning", key, said, f"raise {key}: longer rows are left out")
+
+
+def _section(recipe: Recipe, name: str) -> TrainSettings | None:
+    at: Any = recipe
+    for part in name.split("."):
+        at = getattr(at, part, None)
+    return at
+
+
+def _arms(recipe: Recipe) -> list[OnPolicyArm | StepArm]:
+    """The arms that learn from scorers."""
+    ways = (getattr(one, "how", None) for one in getattr(recipe, "wanted", {}).values())
+    return [how for how in ways if isinstance(how, OnPolicyArm | StepArm)]
+
+
+def _samples(arm: OnPolicyArm | StepArm, opd: OnPolicyOptions) -> bool:
+    """Whether the student answers anew in the training of an arm."""
+    if isinstance(arm, StepArm):
+        return arm.act_again
+    return bool(opd.on_policy if arm.on_policy is None else arm.on_policy) and not arm.sees_action
+
+
+__all__ = ["Fit", "asked_of", "budgets", "context_of", "require"]
