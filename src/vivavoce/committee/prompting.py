@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from vivavoce.committee.reading import Statement
 from vivavoce.committee.scores import Score, ScoreForm, read_score
-from vivavoce.committee.template_check import VALUES, line_in_template, unknown_value
+from vivavoce.committee.template_check import line_in_template, unknown_value, values_of
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
 from vivavoce.plugins import mistake, near
@@ -239,18 +239,19 @@ class PromptSet:
     def _wrong(self, ask: str, part: _Part, line: int, what: str, do: str) -> RecipeError:
         return RecipeError(what, f"{self.folder / ask}.md:{part.line + line - 1}", do)
 
-    def need(self, asks: Iterable[str]) -> None:
+    def need(self, asks: Iterable[str], more: Iterable[str] = ()) -> None:
         """Raise RecipeError if a template is missing that a protocol will ask for, or uses a value that it is not
-        given."""
+        given. ``more`` are values that the protocol gives beside the usual ones."""
         asks = list(asks)
         if missing := [f"{a}.md" for a in asks if a not in self._templates]:
             raise RecipeError(f"the prompt set has no {', '.join(missing)}", str(self.folder), "write it; see general/")
         for ask in asks:
+            known = values_of(ask, more)
             for part in self._parts[ask]:
-                if (unknown := unknown_value(self._env, part.text, ask)) is not None:
+                if (unknown := unknown_value(self._env, part.text, known)) is not None:
                     name, line = unknown
-                    what = f"the template uses `{name}`, which it is not given{near(name, sorted(VALUES[ask]))}"
-                    raise self._wrong(ask, part, line, what, f"it may use {', '.join(sorted(VALUES[ask]))}")
+                    what = f"the template uses `{name}`, which it is not given{near(name, known)}"
+                    raise self._wrong(ask, part, line, what, f"it may use {', '.join(known)}")
 
     @property
     def silent(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -117,8 +117,9 @@ async def rehearse(
 ) -> dict[str, Spend]:
     """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
     desk = _Desk(who, count)
+    played = _played(setting, desk)  # once, so that what is drawn by lot differs from question to question
     for problem in problems:
-        await hold(problem, _played(setting, desk))
+        await hold(problem, played)
     return {name: spend.over(max(1, len(problems))) for name, spend in desk.spent.items()}
 
 

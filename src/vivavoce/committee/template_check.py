@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from types import TracebackType
 
 import jinja2
@@ -22,10 +23,19 @@ VALUES: dict[str, frozenset[str]] = {
     "summary": _EVERY | {"statements"},
 }
 """What each template is given; those of a set have the names of its files."""
+_OWN = frozenset().union(*VALUES.values())
 
 
-def unknown_value(env: jinja2.Environment, template: str, ask: str) -> tuple[str, int] | None:
-    """The first name that a template uses and is not given, and its line from 1; None if there is none.
+def values_of(ask: str, more: Iterable[str] = ()) -> list[str]:
+    """What a template may use, sorted: a template of a protocol's own may use all that any template is given.
+
+    ``more`` is what the protocol itself gives to its templates.
+    """
+    return sorted({*VALUES.get(ask, _OWN), *more})
+
+
+def unknown_value(env: jinja2.Environment, template: str, known: Collection[str]) -> tuple[str, int] | None:
+    """The first name that a template uses and that is not ``known``, and its line from 1; None if there is none.
 
     A name that the template asks about (``is defined``) may be missing.
     """
@@ -35,7 +45,7 @@ def unknown_value(env: jinja2.Environment, template: str, ask: str) -> tuple[str
         for test in parsed.find_all(nodes.Test)
         if test.name in ("defined", "undefined") and isinstance(test.node, nodes.Name)
     }
-    unknown = meta.find_undeclared_variables(parsed) - VALUES.get(ask, _EVERY) - asked_about
+    unknown = meta.find_undeclared_variables(parsed) - set(known) - asked_about
     used = [(n.lineno, n.name) for n in parsed.find_all(nodes.Name) if n.name in unknown and n.ctx == "load"]
     return (min(used)[1], min(used)[0]) if used else None
 
@@ -50,4 +60,4 @@ def line_in_template(trace: TracebackType | None) -> int:
     return line
 
 
-__all__ = ["VALUES", "line_in_template", "unknown_value"]
+__all__ = ["line_in_template", "unknown_value", "values_of"]

@@ -25,6 +25,8 @@ class Talk(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     templates: ClassVar[tuple[str, ...]] = ("answer",)
     """Templates that the prompt set must have, checked before anything is spent."""
+    values: ClassVar[tuple[str, ...]] = ()
+    """Values that the protocol gives to templates beside the usual ones: ``table.ask(..., name=value)``."""
 
     protocol: str = Field(
         default="", description="who speaks when: a file of vivavoce/protocols, or a path to one; empty: the method's"

@@ -92,7 +92,7 @@ def _wrong(what: str, error: UserError) -> Finding:
 
 def _prompts(recipe: Recipe) -> Iterator[Finding]:
     try:
-        prompt_set(recipe.rules.prompts).need(recipe.rules.templates)
+        prompt_set(recipe.rules.prompts).need(recipe.rules.templates, recipe.rules.values)
     except UserError as e:
         yield _wrong("prompts", e)
     else:

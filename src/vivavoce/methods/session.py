@@ -61,7 +61,7 @@ class Session(Generic[R]):
         self.task = open_task(recipe.task.name, recipe.task.options)
         self.also = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
-        self.prompts.need(rules.templates)
+        self.prompts.need(rules.templates, rules.values)
         self.teachers = [t.name for t in recipe.teachers]
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
