@@ -97,6 +97,23 @@ def test_supervised_rows_hold_no_shared_information_and_no_wrong_answer() -> Non
     assert all("experts" not in r.prompt[-1]["content"] for r in rows)
 
 
+def test_the_student_learns_from_its_own_right_answers_only_if_it_may() -> None:
+    g = graph(said("a", 4), said("student", 4))
+
+    def taken(include: bool) -> list[str]:
+        rows = examples([g], ExampleRules(include_student=include), ["a", "student"], WORDING, "student")
+        return [g.by_id[r.source[0]].agent for r in rows]
+
+    assert (taken(True), taken(False)) == (["a", "student"], ["a"])
+
+
+def test_at_most_so_many_rows_of_a_question_are_kept_the_latest_rounds_first() -> None:
+    g = graph(said("a", 4), said("b", 4), said("a", 4, 1, note=" again"), said("b", 4, 1, note=" again"))
+    rows = examples([g], ExampleRules(max_per_question=3), ["a", "b"], WORDING)
+    assert [g.by_id[r.source[0]].round for r in rows] == [1, 1, 0]
+    assert len(examples([g], ExampleRules(), ["a", "b"], WORDING)) == 4
+
+
 def test_the_winner_of_a_vote_is_taken_though_gold_says_otherwise() -> None:
     g = graph(said("a", 5), said("b", 5), said("c", 4))
     take = ExampleRules(take="winner", vote="majority")

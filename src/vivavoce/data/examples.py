@@ -12,13 +12,17 @@ from vivavoce.records import Example, Node
 from vivavoce.tasks import Task
 
 
-def examples(graphs: Iterable[Graph], take: ExampleRules, agents: Collection[str], wording: Wording) -> list[Example]:
+def examples(
+    graphs: Iterable[Graph], take: ExampleRules, agents: Collection[str], wording: Wording, student: str | None = None
+) -> list[Example]:
     """Rows from the answers of ``agents``, question by question, latest rounds first.
 
     L_SFT = -E log pi(y | I, x) with y any right answer and no shared information in the prompt (arXiv:2506.03541).
-    An answer without a parseable final answer is never taken.
+    An answer without a parseable final answer is never taken. ``student`` is who learns: its own answers count only if
+    ``take.include_student`` says so.
     """
     rows = []
+    agents = [a for a in agents if take.include_student or a != student]
     for graph in graphs:
         prompt = tuple(wording.plain(graph.problem))
         sources: dict[str, list[str]] = {}

@@ -71,8 +71,8 @@ def examples(
         rationales = rationale_rows(learnt, decide(learnt, accepted, graphs.seed), lessons)
         return Examples([*feedback_rows(graphs, lessons), *rationales])
     take = plugins.check(ExampleRules, rules, "examples")
-    who = [t.name for t in graphs.teachers] + ([graphs.student] if take.include_student else [])
-    return Examples(examples_of(graphs, take, list(agents) if agents is not None else who, graphs.wording))
+    who = [*(t.name for t in graphs.teachers), graphs.student] if agents is None else list(agents)
+    return Examples(examples_of(graphs, take, who, graphs.wording, graphs.student))
 
 
 def trees(graphs: Graphs, **rules: Any) -> Trees:

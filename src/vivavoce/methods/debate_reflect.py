@@ -144,8 +144,8 @@ class _School:
 
     def _right(self, name: str, arm: ReflectArm) -> Path:
         s, take = self.s, changed(self.recipe.examples, arm.examples)
-        who = [a for a in arm.teachers or s.everyone if take.include_student or a != s.student]
-        return s.rows(name, examples(self.graphs, take, who, s.wording))
+        who = arm.teachers or s.everyone
+        return s.rows(name, examples(self.graphs, take, who, s.wording, s.student))
 
     async def teach(self, seed: int) -> dict[str, Trained]:
         """The students of one training seed, by arm: each starts when those that it needs are there."""
