@@ -11,10 +11,11 @@ from tests.train.students import tiny_model
 
 from vivavoce.records import Completion, Message, State, Tree, View
 from vivavoce.train import TreeDPOSettings
+from vivavoce.train.choosing import choose
 from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.packing import Packed, pack
-from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
+from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.tokens import Scored
 from vivavoce.train.tree_dpo import train_tree_dpo
 

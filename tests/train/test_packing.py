@@ -101,7 +101,7 @@ def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(
     packed = pack(given_rows)
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_SHORT", short)
+        patch.setattr(attention, "SHORT", short)
         patch.setattr(attention, "blocks", lambda ends: blocks(ends, overhead))
         for method in (Method("blocks"), Method("rows", chunked=False)):
             model.zero_grad()

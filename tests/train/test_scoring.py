@@ -17,9 +17,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from vivavoce.errors import RecipeError
 from vivavoce.train import scoring
+from vivavoce.train.choosing import choose
 from vivavoce.train.packing import pack
-from vivavoce.train.scoring import Method, attending, choose, compiled, logprobs
+from vivavoce.train.scoring import Method, attending, compiled, logprobs
 from vivavoce.train.tokens import Scored
 
 PACKED = pack([Scored((*range(20), i, *range(i, i + 30)), 20) for i in range(40, 45)])
@@ -98,7 +100,7 @@ def made(config: Any) -> PreTrainedModel:
 
 @pytest.mark.parametrize("model", [tiny_model(), made(LlamaConfig(**SMALL))], ids=["qwen3", "llama"])
 def test_ordinary_models_are_packed(model: PreTrainedModel, caplog: pytest.LogCaptureFixture):
-    assert choose(model, "auto", 10_000) == Method("blocks")
+    assert choose(model, "auto", 300) == Method("blocks")
     assert not caplog.records
 
 
@@ -153,3 +155,68 @@ def test_positions_that_the_model_cannot_be_given_are_found_out():
     inner = model.transformer.forward
     model.transformer.forward = lambda *args, position_ids=None, **kwargs: inner(*args, **kwargs)
     assert choose(model, "auto", 100).attention == "rows"
+
+
+def test_a_cap_on_logits_is_found_out_though_logits_are_small_yet():
+    from transformers import Gemma2Config
+
+    small = {**SMALL, "initializer_range": 0.001, "head_dim": 8, "query_pre_attn_scalar": 8}
+    capped = made(Gemma2Config(**small, attn_logit_softcapping=None, final_logit_softcapping=30.0))
+    assert choose(capped, "auto", 0) == Method("blocks", chunked=False)
+    free = made(Gemma2Config(**small, attn_logit_softcapping=None, final_logit_softcapping=None))
+    assert choose(free, "auto", 0) == Method("blocks")
+
+
+def test_attention_that_asks_for_more_than_we_do_is_not_packed(caplog: pytest.LogCaptureFixture):
+    from transformers import Gemma2Config
+
+    small = {**SMALL, "initializer_range": 0.001, "head_dim": 8, "query_pre_attn_scalar": 8}
+    model = made(Gemma2Config(**small, attn_logit_softcapping=50.0))
+    assert choose(model, "auto", 0).attention == "rows", "a cap changes nothing yet in a model that was not trained"
+    assert "its attention wants softcap" in caplog.text
+
+
+def test_a_state_along_the_row_is_found_out_though_it_does_little_yet(caplog: pytest.LogCaptureFixture):
+    from transformers import Lfm2Config
+
+    model = made(Lfm2Config(**{**SMALL, "initializer_range": 0.02}, layer_types=["conv", "full_attention"]))
+    assert choose(model, "auto", 0).attention == "rows"
+    assert "its layers of the kind conv carry" in caplog.text
+
+
+def test_weights_in_half_precision_are_tried_in_float32_and_given_back_bit_by_bit():
+    model: Any = tiny_model()
+    model.to(torch.bfloat16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    seen: set[torch.dtype] = set()
+    model.model.embed_tokens.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    drawn = torch.random.get_rng_state()
+    assert choose(model, "auto", 60) == Method("blocks")
+    assert seen == {torch.float32}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.dtype == torch.bfloat16
+    assert torch.equal(drawn, torch.random.get_rng_state()), "what training draws later does not depend on the trial"
+
+
+def test_noise_without_a_name_that_cannot_be_switched_off_is_refused():
+    model: Any = tiny_model()
+    plain = model.model.layers[0].mlp.forward
+    model.model.layers[0].mlp.forward = lambda x: plain(x) + 0.1 * torch.randn_like(x)
+    with pytest.raises(RecipeError, match="adds noise in training that cannot be switched off"):
+        choose(model, "auto", 60)
+
+
+def test_every_module_is_given_back_in_the_mode_that_it_was_in():
+    model: Any = tiny_model()
+    model.model.layers[1].train()
+    modes = [module.training for module in model.modules()]
+    choose(model, "auto", 60)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_positions_that_depend_on_the_longest_row_so_far_are_refused():
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    model = made(LlamaConfig(**SMALL, max_position_embeddings=32, rope_parameters=rope))
+    with pytest.raises(RecipeError, match=r"dynamic RoPE[\s\S]*set it to 32 or less"):
+        choose(model, "auto", 41)
+    assert choose(model, "auto", 32).attention == "blocks"

@@ -37,10 +37,10 @@ from vivavoce.protocols import state_debate
 from vivavoce.records import Completion, Message, Sampling, State, Usage, View
 from vivavoce.tasks import open_task
 from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.choosing import choose
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import OnPolicyTrainer, Prepared, Steps, train_on_policy
 from vivavoce.train.scorers import Action, LocalScorer
-from vivavoce.train.scoring import choose
 from vivavoce.train.tokens import answer_ids, context_ids
 
 _DEFAULT = Size.narrow(256, 4, 32768)

@@ -25,8 +25,9 @@ from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apa
 from vivavoce.records import Example
 from vivavoce.train import SFTSettings
 from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed
-from vivavoce.train.scoring import attending, choose
+from vivavoce.train.scoring import attending
 from vivavoce.train.sft import Plain
 from vivavoce.train.supervised import Steps, SupervisedTrainer, Taught
 from vivavoce.train.tokens import score_rows

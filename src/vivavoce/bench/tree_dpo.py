@@ -23,9 +23,10 @@ from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apa
 from vivavoce.records import Completion, Tree
 from vivavoce.train import TreeDPOSettings
 from vivavoce.train.checkpoint import threads as torch_threads
+from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
-from vivavoce.train.scoring import attending, choose
+from vivavoce.train.scoring import attending
 from vivavoce.train.tree_dpo import TreeDPOTrainer
 from vivavoce.train.trees import Steps, branchings
 

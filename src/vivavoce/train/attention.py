@@ -26,9 +26,29 @@ from vivavoce.train.packing import Block, Packed, blocks
 BLOCKS = "vivavoce_blocks"
 _FLEX_BLOCK = 128
 # Multiplications of a run (queries x keys x width of all heads) that is short: a call of its own takes longer.
-_SHORT = 2**20
+SHORT = 2**20
 # Scores of a batch, of one head: what lies between its products has to stay in a processor's cache.
 _BATCH = 2**18
+
+
+# What models hand to an attention function and what changes nothing here: all is seen that precedes, windows are longer
+# than the rows (:mod:`vivavoce.train.choosing` sees to it), and positions are in queries and keys already.
+_IDLE = {
+    "cache",
+    "cache_position",
+    "cu_seq_lens_k",
+    "cu_seq_lens_q",
+    "is_causal",
+    "max_length_k",
+    "max_length_q",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "position_ids",
+    "return_dict",
+    "sliding_window",
+    "use_cache",
+}
 
 
 def trie_mask(ends: Tensor) -> Tensor:
@@ -74,7 +94,7 @@ class Plan:
 def plan(packed: Packed, dtype: torch.dtype, device: torch.device, width: int) -> Plan:
     """The block plan of ``packed`` for a model whose heads have ``width`` numbers together; masks in its ``dtype``."""
     runs = [_Run(block, np.concatenate([np.arange(a, b) for a, b in block.keys])) for block in blocks(packed.ends)]
-    short = [run for run in runs if run.scores * width <= _SHORT] if len(runs) > 1 else []
+    short = [run for run in runs if run.scores * width <= SHORT] if len(runs) > 1 else []
     batched = {run.block.start for run in short}
     alone = [run for run in runs if run.block.start not in batched]
 
@@ -170,10 +190,15 @@ def block_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     trie: Plan | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a packed row, run by run. Query (1, H, T, D), key and value (1, G, T, D); result (1, T, H, D)."""
+    """Attention of a packed row, run by run. Query and key (1, H or G, T, D), value (1, G, T, E); result (1, T, H, E).
+
+    Raises NotImplementedError if the model asks for more than that, say for capped scores or for sinks.
+    """
     assert trie is not None, "the model does not pass keyword arguments on to its attention"
+    if wanted := [name for name, value in others.items() if value is not None and name not in _IDLE]:
+        raise NotImplementedError(f"its attention wants {', '.join(wanted)}")
     outputs = _long(query, key, value, dropout, scaling, trie) if any(trie.keys) else []
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs += [_together(q, k, v, batch, dropout, scaling) for batch in trie.batches]
@@ -204,26 +229,26 @@ def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: fl
 
 
 def _together(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, scaling: float | None) -> Tensor:
-    """A batch of short runs, from tokens (T, H, D), (T, G, D) and (T, G, D); shape (runs x most queries, H, D).
+    """A batch of short runs, from tokens (T, H, D), (T, G, D) and (T, G, E); shape (runs x most queries, H, E).
 
     Written out, for in products this small a fused kernel is all overhead. Heads that share their keys are rows of
     one product.
     """
     (runs, count), most = batch.queries.shape, batch.keys.shape[1]
-    (heads, size), groups = query.shape[1:], key.shape[1]
+    (heads, size), groups, width = query.shape[1:], key.shape[1], value.shape[-1]
     queries = query.index_select(0, batch.queries.flatten()) * (size**-0.5 if scaling is None else scaling)
     queries = queries.view(runs, count, groups, -1, size).transpose(1, 2).reshape(runs * groups, -1, size)
     keys, values = (
         x.index_select(0, batch.keys.flatten())
-        .view(runs, most, groups, size)
+        .view(runs, most, groups, -1)
         .transpose(1, 2)
-        .reshape(runs * groups, most, size)
+        .reshape(runs * groups, most, x.shape[-1])
         for x in (key, value)
     )
     scores = torch.bmm(queries, keys.transpose(1, 2)).view(runs, groups, count, -1, most)
     weights = drop(torch.softmax(scores + batch.mask[:, None, :, None], -1), dropout)
     found = torch.bmm(weights.view(runs * groups, -1, most).to(values.dtype), values)
-    return found.view(runs, groups, count, -1, size).transpose(1, 2).reshape(runs * count, heads, size)
+    return found.view(runs, groups, count, -1, width).transpose(1, 2).reshape(runs * count, heads, width)
 
 
 AttentionInterface.register(BLOCKS, block_attention)

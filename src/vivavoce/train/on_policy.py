@@ -34,6 +34,7 @@ from vivavoce.records import Sampling, State, digest, seed_of, to_json
 from vivavoce.train import checkpoint
 from vivavoce.train.adapters import add_lora
 from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
+from vivavoce.train.choosing import choose
 from vivavoce.train.chunks import chunked_loss
 from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.foreign import ForeignScorer, ForeignTargets
@@ -51,7 +52,7 @@ from vivavoce.train.scorers import (
     packed_rows,
     row,
 )
-from vivavoce.train.scoring import Method, attending, autocast, bare, choose, chunk_rows, on_predictions
+from vivavoce.train.scoring import Method, attending, autocast, bare, chunk_rows, on_predictions
 from vivavoce.train.served import ServedScorer, open_served
 from vivavoce.train.settings import Progress, TrainResult
 from vivavoce.train.tokens import answer_ids, context_ids, settled
@@ -114,7 +115,9 @@ def train_on_policy(
     longest = [check_budget(s, [p.state for p in used], k, answers) for k, s in enumerate(scorers)]
     with checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
-        method = choose(student, settings.attention, settings.max_length, settings.compile)
+        drawn = settings.max_new_tokens if settings.on_policy else 0
+        most = max(len(p.context) + max([drawn, *map(len, p.recorded)]) for p in used)
+        method = choose(student, settings.attention, most, settings.compile)
         for scorer, most in zip(scorers, longest, strict=True):
             scorer.prepare(most, arguments.device)
         trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed)
@@ -304,7 +307,7 @@ class OnPolicyTrainer(UpdateTrainer):
         """Rollouts, scores, then forward and backward of every packed row of one update."""
         states: list[Prepared] = inputs["states"]
         actions = self.actions(model, states, inputs["places"])
-        model.train()
+        self.learning(model)
         found = [s.read([p.state.views[k] for p in states], actions) for k, s in enumerate(self.scorers)]
         shares = self._shares(states, actions, found)
         contexts = [p.context for p in states]

@@ -38,10 +38,11 @@ from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError
 from vivavoce.records import State, View
 from vivavoce.train.alignment import trimmed
+from vivavoce.train.choosing import choose
 from vivavoce.train.divergences import silenced
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.packing import Packed, pack, rows_of
-from vivavoce.train.scoring import Method, attending, autocast, bare, choose, head, predictions
+from vivavoce.train.scoring import Method, attending, autocast, bare, head, predictions
 from vivavoce.train.tokens import Scored, context_ids
 
 logger = logging.getLogger(__name__)

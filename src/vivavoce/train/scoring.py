@@ -7,9 +7,9 @@ pass where they are many.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, cast
 from weakref import WeakKeyDictionary
@@ -41,13 +41,15 @@ OnStates = Callable[[Tensor, torch.nn.Module], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How a model's answers are scored; found by :func:`choose`."""
+    """How a model's answers are scored; found by :func:`vivavoce.train.choosing.choose`."""
 
     attention: Attention
     chunked: bool = True
     """Project hidden states with the output embedding, chunk by chunk; False asks the model for its own logits."""
     compiled: bool = False
     """Compile the decoder layers: with FlexAttention on a GPU, half of the time is else spent between small kernels."""
+    quiet: bool = False
+    """The model has dropout or noise of its own, which training keeps switched off: see :func:`learning`."""
 
 
 def bare(model: torch.nn.Module) -> Any:
@@ -161,12 +163,13 @@ def _forward(
     inputs["logits_to_keep"] = torch.from_numpy(at).to(device)
     if not method.chunked:
         return of(model(**inputs).logits[0], torch.nn.Identity())
-    with _in_place_of_head(inner, of):
+    with in_place_of_head(inner, of):
         return model(**inputs).logits[0]
 
 
 @contextmanager
-def _in_place_of_head(inner: PreTrainedModel, of: OnStates) -> Iterator[None]:
+def in_place_of_head(inner: PreTrainedModel, of: OnStates) -> Iterator[None]:
+    """Have ``of`` stand in the place of the output embedding, given hidden states (N, H) and that embedding."""
     head = cast(torch.nn.Module, inner.get_output_embeddings())
     own, plain = vars(head).get("forward"), _Plain(head)
     head.forward = lambda hidden: of(hidden[0], plain)[None]
@@ -224,6 +227,20 @@ def _unpack(packed: Packed) -> Iterator[Packed]:
         yield pack([Scored(tuple(ids.tolist()), len(ids) - len(answer))])
 
 
+def learning(model: torch.nn.Module, method: Method) -> None:
+    """Put ``model`` into training mode, but without dropout or noise of its own if it has any.
+
+    It is in evaluation mode then, but for an adapter's dropout, which is a setting of ours, and for layers that compute
+    their activations again in the backward pass, which they do in training mode only.
+    """
+    model.train(not method.quiet)
+    for name, module in model.named_modules() if method.quiet else ():
+        if ".lora_dropout" in name or (
+            isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        ):
+            module.training = True
+
+
 @contextmanager
 def attending(model: torch.nn.Module, method: Method) -> Iterator[None]:
     """Switch ``model`` to the attention that ``method`` needs, and back."""
@@ -266,77 +283,6 @@ def compiled(inner: PreTrainedModel) -> Iterator[None]:
 _COMPILED: WeakKeyDictionary[PreTrainedModel, list[Any]] = WeakKeyDictionary()
 
 
-def choose(model: torch.nn.Module, wanted: str, longest: int, compile: bool = True) -> Method:
-    """The first way to score that gives this model's own log-probabilities on a toy trie.
-
-    Measured and not looked up, because what rules packing out (states that run along the row, positions that the model
-    counts itself, scaled or capped logits) has many names. Two things a toy cannot show are looked up: a window shorter
-    than ``longest``, and FlexAttention, which is tried on CUDA only. A model that cannot be packed is announced and
-    scored row by row. ``compile`` has the layers compiled where FlexAttention is used.
-    """
-    inner: PreTrainedModel = bare(model)
-    training = inner.training
-    inner.eval()
-    try:
-        with torch.no_grad():
-            # half-precision weights round each way differently
-            method = _choose(inner, wanted, longest, 1e-3 if inner.dtype == torch.float32 else 2e-2)
-            return replace(method, compiled=compile and method.attention == "flex")
-    finally:
-        inner.train(training)
-
-
-def _choose(inner: PreTrainedModel, wanted: str, longest: int, tolerance: float) -> Method:
-    toy = _toy(inner.config.get_text_config().vocab_size)
-    truth = logprobs(inner, toy, Method("rows", chunked=False))
-    chunked = torch.allclose(logprobs(inner, toy, Method("rows")), truth, rtol=tolerance, atol=tolerance)
-    candidates: list[Attention] = ["flex", "blocks"] if inner.device.type == "cuda" else ["blocks"]
-    if wanted != "auto":
-        candidates = [] if wanted == "rows" else ["flex" if wanted == "flex" else "blocks"]
-    reasons = []
-    window = _window(inner)
-    if window and window < longest:
-        reasons.append(f"its attention window of {window} tokens is shorter than the longest row, {longest}")
-        candidates = []
-    for attention in candidates:
-        method = Method(attention, chunked)
-        try:
-            with attending(inner, method):
-                packed = logprobs(inner, toy, method)
-        except (AssertionError, ImportError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            reasons.append(f"{attention}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-            continue
-        if torch.allclose(packed, truth, rtol=tolerance, atol=tolerance):
-            return method
-        reasons.append(f"{attention}: a packed toy tree scores differently by {(packed - truth).abs().max():.2g} nats")
-    if wanted != "rows":
-        name = type(inner).__name__
-        logger.warning("%s cannot share prefixes, so every answer gets a row of its own (%s)", name, "; ".join(reasons))
-    return Method("rows", chunked)
-
-
-def _toy(vocabulary: int) -> Packed:
-    """A trie that branches twice and whose branches differ in length."""
-
-    def token(i: int) -> int:
-        return (i * 7919 + 13) % vocabulary
-
-    stem = tuple(token(i) for i in range(9))
-    left = (*stem, *(token(20 + i) for i in range(4)))
-    rows = [(*left, token(31), token(32)), (*left, token(41)), (*stem, *(token(50 + i) for i in range(7)))]
-    return pack([Scored(row, len(stem)) for row in rows])
-
-
-def _window(inner: PreTrainedModel) -> int | None:
-    """Tokens that a windowed or chunked layer of this model sees, None where every layer sees all."""
-    config = inner.config.get_text_config()
-    kinds: Sequence[str] | None = getattr(config, "layer_types", None)
-    if kinds is not None and all(kind == "full_attention" for kind in kinds):
-        return None
-    sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    return min((size for size in sizes if size), default=None)
-
-
 __all__ = [
     "CHUNK",
     "Attention",
@@ -344,10 +290,11 @@ __all__ = [
     "attending",
     "autocast",
     "bare",
-    "choose",
     "chunk_rows",
     "compiled",
     "head",
+    "in_place_of_head",
+    "learning",
     "logprobs",
     "on_predictions",
     "predictions",

@@ -188,7 +188,7 @@ class TreeDPOSettings(TrainSettings):
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(
         default="auto",
         description="How trees attend. flex: FlexAttention (CUDA); blocks: SDPA block by block; rows: no sharing, one "
-        "row per answer; auto: the first of these that the model can take, measured on a toy tree (ours).",
+        "row per answer; auto: the first of these that the model can take, found by trying (ours).",
     )
 
 

@@ -24,9 +24,10 @@ from vivavoce.errors import DataError
 from vivavoce.records import Example
 from vivavoce.train import checkpoint
 from vivavoce.train.adapters import add_lora
+from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import check_rows, row_name
-from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
+from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.settings import Progress, SupervisedSettings, TrainResult
 from vivavoce.train.tokens import Scored, score_rows, settled
 from vivavoce.train.updates import UpdateTrainer
@@ -206,7 +207,7 @@ class SupervisedTrainer(UpdateTrainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of every packed row of one update."""
-        model.train()
+        self.learning(model)
         parts: list[Part] = inputs["parts"]
         loss = self.learn(model, [{"part": part} for part in parts])
         self.count(*self.over_all(sum(self.passed(p.packed) for p in parts)))

@@ -24,10 +24,11 @@ from vivavoce.errors import DataError
 from vivavoce.records import Tree
 from vivavoce.train import checkpoint, losses
 from vivavoce.train.adapters import add_lora
+from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.rows import check_rows
-from vivavoce.train.scoring import Method, attending, autocast, choose, logprobs
+from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
 from vivavoce.train.tokens import settled
 from vivavoce.train.trees import Branching, Row, Steps, branchings
@@ -83,7 +84,6 @@ def train_tree_dpo(
     )
     checkpoint.check_launch(arguments, settings)
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
-    _no_dropout(student)
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)
     longest = max(len(row.ids) for b in used for row in b.rows)
@@ -149,7 +149,7 @@ class TreeDPOTrainer(UpdateTrainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward of every row of one update. The loss is normalised over the rows of all devices."""
-        model.train()
+        self.learning(model)
         rows: list[Row] = inputs["rows"]
         weight = float(sum(self.weight(tree) for row in rows for tree in row.trees))
         total, tokens = self.over_all(weight, sum(self.passed(row.packed) for row in rows))
@@ -218,15 +218,6 @@ class TreeDPOTrainer(UpdateTrainer):
             logs.update(zip(names, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
             self._sums.clear()
         super().log(logs, start_time)
-
-
-def _no_dropout(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        # attention layers of transformers keep their probability as a number
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            cast(Any, module).attention_dropout = 0.0
 
 
 __all__ = ["TreeDPOTrainer", "train_tree_dpo", "tree_loss"]

@@ -22,7 +22,7 @@ from vivavoce.train.adapters import activate
 from vivavoce.train.checkpoint import sharded
 from vivavoce.train.muon import Muon
 from vivavoce.train.packing import Packed, pack
-from vivavoce.train.scoring import Method, autocast, logprobs
+from vivavoce.train.scoring import Method, autocast, learning, logprobs
 from vivavoce.train.settings import TrainSettings
 from vivavoce.train.tokens import Scored
 
@@ -78,6 +78,10 @@ class UpdateTrainer(Trainer):
         self._parts, self._norm = parts, None
         self._loss = loss + self._backward(model, parts[-1], over)
         return self._loss
+
+    def learning(self, model: torch.nn.Module) -> None:
+        """Put ``model`` into training mode, with noise of its own switched off."""
+        learning(model, self.method)
 
     def over_all(self, *numbers: float) -> list[float]:
         """Each of ``numbers`` summed over all devices."""
