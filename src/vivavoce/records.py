@@ -123,6 +123,9 @@ class Reply:
     """Tokens of earlier answers to the same call that were counted but no use; paid for, and no part of the reply."""
     thought: str = ""
     """What it thought before it spoke. Nobody but an audit reads it."""
+    ids: tuple[int, ...] = ()
+    """The tokens that it drew, end of turn included, if ``text`` would be cut into others. A model in this process
+    tells them, for training on its own answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +255,8 @@ class Completion:
 
     text: str
     source: str
+    ids: tuple[int, ...] = ()
+    """The tokens that the student drew for it, as in ``Reply.ids``."""
 
 
 @dataclass(frozen=True, slots=True)

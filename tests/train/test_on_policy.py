@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
@@ -15,8 +16,14 @@ from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_mode
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from vivavoce.agents import hf_local
+from vivavoce.agents.batch import Prompt
+from vivavoce.agents.decode import Decoder
+from vivavoce.agents.journal import Journal
+from vivavoce.environments.environment import Action as EnvironmentAction
+from vivavoce.environments.episodes import read
 from vivavoce.errors import DataError, RecipeError
-from vivavoce.records import Completion, State, View
+from vivavoce.records import Completion, Sampling, State, View, from_json, to_json
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import Prepared, Steps, of_calls, train_on_policy
 from vivavoce.train.scorers import Action, open_scorer
@@ -307,6 +314,49 @@ def test_recorded_answers_are_learnt_from_in_the_share_that_was_asked_for(
     bare = [State(s.problem, s.prompt, s.views) for s in states()]
     with pytest.raises(DataError, match="no recorded answers"):
         train_on_policy(folders["student"], bare, none, tmp_path / "bare", seed=0)
+
+
+def test_an_answer_is_learnt_from_in_the_tokens_that_were_drawn(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """From the agent's reply over the journal and an episode's rows to the loss, nothing is cut into tokens again."""
+    agent: Any = hf_local.agent("me", hf_local.Options(model=str(folders["student"]), dtype="float32", device="cpu"))
+    prompts = [messages(f"{i}: {q}") for i in range(8) for q in QUESTIONS]
+    sampling = Sampling(1.5, 1.0, 200)
+
+    async def asked(journal: Journal) -> list[Any]:
+        try:
+            return await asyncio.gather(*(journal.call(agent, p, sampling, 0) for p in prompts))
+        finally:
+            await agent.aclose()
+
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        first = asyncio.run(asked(journal))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        replies = [answered.reply for answered in asyncio.run(asked(journal))]
+    assert replies == [answered.reply for answered in first]
+
+    decoder = Decoder(AutoModelForCausalLM.from_pretrained(folders["student"]).eval(), words)
+    seeds = {tuple(context_ids(words, p)): p for p in prompts}
+    drawn = decoder.draw([Prompt(ids, sampling, 0) for ids in seeds])
+    finished = [
+        (p, reply, tuple(ids)) for p, reply, ids in zip(prompts, replies, drawn, strict=True) if ids[-1] in decoder.eos
+    ]
+    again = [tuple(answer_ids(words, reply.text)) == ids for _, reply, ids in finished]
+    assert not all(again), "a random model hardly ever draws what a tokenizer would"
+    given, wanted = [], list[tuple[int, ...]]()
+    for p, reply, ids in finished:
+        action = from_json(EnvironmentAction, to_json(read(reply, ())))
+        if action.text.strip():
+            given.append(State(p[0]["content"], p, (View(p, 1.0),), (Completion(action.text, "n", action.ids),)))
+            wanted.append(ids)
+    how = settings(folders, on_policy=0.0, max_steps=1, states_per_step=len(given), max_length=400)
+    given = [from_json(State, to_json(state)) for state in given]
+    assert {a.ids for a, _ in _recorded_actions(how, folders, given, tmp_path)} == set(wanted)
+
+    other = [replace(s, recorded=(replace(s.recorded[0], text="42"),)) for s in given]  # ids of another text
+    learnt = {a.ids for a, _ in _recorded_actions(how, folders, other, tmp_path / "other")}
+    assert learnt == {tuple(answer_ids(words, "42"))}
 
 
 def test_calls_alone_may_count_and_answers_without_any_are_refused(

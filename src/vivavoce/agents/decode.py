@@ -64,6 +64,8 @@ class Decoded:
     """Completion tokens count the end-of-sequence token, as servers do."""
     tokens: tuple[Token, ...] | None = None
     """Without the end-of-sequence token; None unless ``sampling.logprobs``."""
+    ids: tuple[int, ...] = ()
+    """What was drawn, the end-of-sequence token included; nothing if the text was cut at a limit or a stop string."""
 
 
 class Decoder:
@@ -314,7 +316,8 @@ class Decoder:
         if sampling.logprobs and pieces is not None:
             # zip stops at the last kept piece
             tokens = tuple(Token(piece, logprob) for piece, logprob in zip(pieces, logprobs, strict=False))
-        return Decoded(text, "stop" if ended else "length", Usage(len(prompt.ids), count), tokens)
+        exact = tuple(ids) if ended and not stops else ()
+        return Decoded(text, "stop" if ended else "length", Usage(len(prompt.ids), count), tokens, exact)
 
 
 def _cut(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:

@@ -22,7 +22,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -212,7 +212,11 @@ class HFLocal:
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
             waiting = self._under_way.pop(id(prompt.tag))
-            self._tell(loop, waiting, decoder.read(prompt, ids, logprobs))
+            said = decoder.read(prompt, ids, logprobs)
+            form = rendering(decoder.tokenizer, self.options.chat_template_kwargs)
+            if said.ids and said.ids == tuple(form.answer_ids(said.text)):
+                said = replace(said, ids=())  # the text says it all
+            self._tell(loop, waiting, said)
 
         try:
             decoder.stream(lambda under_way: self._joining(decoder, loop, under_way), finished, stop.is_set)
@@ -268,7 +272,7 @@ class HFLocal:
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
-            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency)
+            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency, ids=said.ids)
             waiting.future.set_result(received(reply, waiting.opened))
 
     def _load(self) -> tuple[Decoder, int | None]:

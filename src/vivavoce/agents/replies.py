@@ -104,7 +104,8 @@ def received(reply: Reply, opened: bool = False) -> Reply:
     model = storable(reply.model)
     if (cut.text, thought, tokens, model) == (reply.text, told, reply.tokens, reply.model):
         return reply
-    return replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model)
+    ids = reply.ids if cut.text == reply.text else ()
+    return replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model, ids=ids)
 
 
 def spoken(text: str) -> str:

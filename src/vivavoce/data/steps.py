@@ -88,7 +88,7 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
             one = found.setdefault(problem.id, Visited(problem, start, f"{episode.task} {i}"))
             one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
             if how.states == "student":  # of gold states, what it would do there is yet to be asked
-                one.actions.append(Completion(action.text, nodes[step]))
+                one.actions.append(Completion(action.text, nodes[step], action.ids))
     return list(found.values())
 
 

@@ -28,6 +28,8 @@ class Action:
     """Journal key of the model call."""
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     """Tokens of that call."""
+    ids: tuple[int, ...] = ()
+    """As in ``Reply.ids``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,8 +121,8 @@ def read(reply: Reply, tools: Sequence[Tool]) -> Action:
         for call in calls:
             _check(call, known)
     except ValueError as error:
-        return Action(reply.text, malformed=str(error), status=status)
-    return Action(reply.text, tuple(calls), status=status)
+        return Action(reply.text, malformed=str(error), status=status, ids=reply.ids)
+    return Action(reply.text, tuple(calls), status=status, ids=reply.ids)
 
 
 def _check(call: ToolCall, known: dict[str, Tool]) -> None:

@@ -151,7 +151,7 @@ class ActingSession(DistilSession):
                     reply = (answered := await call).reply
                 advance()
                 if reply is not None and reply.finish != "length" and reply.text.strip():
-                    state.actions.append(Completion(reply.text, answered.key))
+                    state.actions.append(Completion(reply.text, answered.key, reply.ids))
 
             await asyncio.gather(*map(one, seen))
         await agent.aclose()

@@ -30,7 +30,7 @@ from vivavoce.agents.call_text import call_spans
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError, RecipeError
-from vivavoce.records import Sampling, State, digest, seed_of, to_json
+from vivavoce.records import Completion, Sampling, State, digest, seed_of, to_json
 from vivavoce.train import checkpoint
 from vivavoce.train.adapters import add_lora
 from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
@@ -170,7 +170,7 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     for state in states:
         where = f"problem {state.problem}"
         context = context_ids(tokenizer, state.prompt, where, settings.template)
-        recorded = [tuple(answer_ids(tokenizer, c.text, settings.template)) for c in state.recorded]
+        recorded = [_said(tokenizer, c, settings) for c in state.recorded]
         prepared = Prepared(state, context, recorded)
         sizes.append((len(context), prepared.longest(settings)))
         if sum(sizes[-1]) <= settings.max_length and (recorded or settings.on_policy):
@@ -193,6 +193,13 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
             "dropped %d of %d states over %d tokens", len(states) - len(used), len(states), settings.max_length
         )
     return used
+
+
+def _said(tokenizer: Any, answer: Completion, settings: OnPolicySettings) -> tuple[int, ...]:
+    """A recorded answer in tokens: those that were drawn, if they are known and spell its text."""
+    if answer.ids and b"".join(token_bytes(tokenizer, answer.ids)) == answer.text.encode():
+        return answer.ids
+    return tuple(answer_ids(tokenizer, answer.text, settings.template))
 
 
 def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> list[OpenScorer]:
