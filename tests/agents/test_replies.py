@@ -269,7 +269,9 @@ def test_a_journal_gives_back_what_it_was_given(
     first, again = asked(tmp_path_factory.mktemp("j"), given_, [Message(role="user", content=asking)])
     assert first == again == received(given_)
     assert first is not None
-    assert first.text == storable(said)
+    assert first.text == storable(first.text)
+    if received(given_) == given_:  # nothing in it is a mark of thoughts or of an end
+        assert first.text == storable(said)
 
 
 def test_what_an_endpoint_complains_of_can_be_written_down(tmp_path: Path) -> None:
