@@ -50,7 +50,8 @@ def models(tau2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def customers(tau2: Path, models: list[str], *changes: str) -> opad.Options:
     user = next(change.replace("student.model", "user.model") for change in models if "student.model" in change)
-    few = ["task.limit_takes=first", "task.train_limit=3", "task.test_limit=2", "task.turns=3", "episodes=2", "iterations=2"]
+    few = ["task.limit_takes=first", "task.train_limit=3", "task.test_limit=2", "task.turns=3"]
+    few += ["episodes=2", "iterations=2"]
     arms = "arms=[debate_opd, gold_states]"
     own = [user, "user.dtype=float32", "user.max_new_tokens=32", f"task.path={tau2}", arms, *few, *changes]
     made = load_recipe(RECIPES / "opad_tau2_qwen3.yaml", [*models, *own])
