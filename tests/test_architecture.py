@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOMS = [
+    "version",
     "records",
     "errors",
     "files",

@@ -15,13 +15,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vivavoce.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vivavoce.library.judging import Comparison, Evaluation, compare, evaluate
     from vivavoce.library.running import Run
     from vivavoce.library.talking import Graphs, agent, debate, review, task
     from vivavoce.library.teaching import Student, examples, on_policy, sft, states, tree_dpo, trees, two_task
 
-__version__ = "0.1.0"
 _FROM = {
     "judging": ("Comparison", "Evaluation", "compare", "evaluate"),
     "running": ("Run",),

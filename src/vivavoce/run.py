@@ -31,7 +31,6 @@ from typing import Any, TypeVar, cast
 import yaml
 from pydantic import ValidationError
 
-import vivavoce
 from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Answered, Journal
 from vivavoce.config import Recipe, what_decides
@@ -39,6 +38,7 @@ from vivavoce.errors import RunConflict, told_once
 from vivavoce.files import file_name, read_records
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, to_json
+from vivavoce.version import __version__
 
 T = TypeVar("T")
 _REPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "aiohttp", "pydantic")
@@ -230,7 +230,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
             run = Run(path, recipe, journal)
             _write_recipe(run)
             run.note(
-                vivavoce=vivavoce.__version__,
+                vivavoce=__version__,
                 recipe=digest(new),
                 reads=_READS,
                 seed=recipe.seed,

@@ -117,7 +117,7 @@ def test_every_row_of_the_run_names_nodes_of_its_graphs(where: Path) -> None:
 
 def test_no_test_question_was_trained_on_and_none_of_its_prompts_held_a_debate(where: Path) -> None:
     trained = {
-        json.loads(line)["problem"] for line in (where / "data" / "multi_teacher.jsonl").read_text().splitlines()
+        json.loads(line)["problem"] for line in (where / "data" / "debate_reflect_sft.jsonl").read_text().splitlines()
     }
     tested = [from_json(Judged, x) for x in (where / "evaluations" / "student-0.jsonl").read_text().splitlines()]
     assert len(tested) == 20

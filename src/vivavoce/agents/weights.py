@@ -176,6 +176,23 @@ def tokenizer_folder(path: Path) -> Path:
     return path if own else base_folder(path) or path
 
 
+def token_counter(model: str | Path) -> Callable[[str], int]:
+    """Counts the tokens of a text for a model: a folder, a Hub id or ``schoolhouse:NAME``.
+
+    The tokenizer is loaded when the first text is counted.
+    """
+    loaded: list[Any] = []
+
+    def count(text: str) -> int:
+        if not loaded:
+            from transformers import AutoTokenizer
+
+            loaded.append(AutoTokenizer.from_pretrained(folder(str(model))))
+        return len(loaded[0](text, add_special_tokens=False)["input_ids"])
+
+    return count
+
+
 def add_adapter(model: PreTrainedModel, path: Path, name: str = "default") -> PeftModel:
     """``model`` with the adapter of the folder ``path`` beside its weights, in float32 and without dropout.
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from vivavoce import __version__
 from vivavoce.cli import benchmarks, material, runs, training
 from vivavoce.cli.shared import PLAIN
 from vivavoce.errors import DataError, UserError, the_one
+from vivavoce.version import __version__
 
 app = typer.Typer(
     name="viva",

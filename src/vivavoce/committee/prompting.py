@@ -124,10 +124,10 @@ def _stripped(parts: list[str | Quote]) -> Parts:
                 parts[end] = text if isinstance(edge, str) else Quote(edge.node, text)
                 break
             del parts[end]
-    return tuple(_joined(parts))
+    return joined(parts)
 
 
-def _joined(parts: Iterable[str | Quote]) -> list[str | Quote]:
+def joined(parts: Iterable[str | Quote]) -> Parts:
     """The parts with neighbouring texts of the template put together."""
     found: list[str | Quote] = []
     for part in parts:
@@ -135,7 +135,7 @@ def _joined(parts: Iterable[str | Quote]) -> list[str | Quote]:
             found[-1] += part
         else:
             found.append(part)
-    return found
+    return tuple(found)
 
 
 class _Reading(BaseModel):

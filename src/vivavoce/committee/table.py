@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vivavoce.agents import Agent
@@ -297,14 +296,13 @@ async def hold_all(
     setting: Setting,
     in_flight: int = 512,
     done: Callable[[Graph], None] = lambda _: None,
-    folder: Path | None = None,
 ) -> Stored:
     """Debate many questions, at most ``in_flight`` at once, begun in their order; graphs in that order.
 
     ``done`` is called with each graph as it is made. Only those in flight are in memory; the others lie in a temporary
-    file of ``folder`` (None: the journal's). A debate that is cut off leaves its finished calls in the journal.
+    file beside the journal. A debate that is cut off leaves its finished calls in the journal.
     """
-    kept, todo = gathering(len(questions), folder or setting.journal.path.parent), iter(enumerate(questions))
+    kept, todo = gathering(len(questions), setting.journal.path.parent), iter(enumerate(questions))
 
     async def work() -> None:
         for at, question in todo:

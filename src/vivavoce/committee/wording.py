@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.committee.prompting import Parts, PromptSet
+from vivavoce.committee.prompting import Parts, PromptSet, joined
 from vivavoce.committee.reading import CountTokens, Showing, Statement, fit, statements
 from vivavoce.errors import RecipeError
 from vivavoce.records import GOLD, Message, Node, Problem, Prompt, Quote, prompt
@@ -207,17 +207,10 @@ def _continued(history: Iterable[Message], said: Sequence[tuple[str, Parts]]) ->
         if not parts:
             continue
         if messages[-1][0] == role:
-            messages[-1] = (role, _joined(messages[-1][1], parts))
+            messages[-1] = (role, joined((*messages[-1][1], "\n", *parts)))
         else:
             messages.append((role, parts))
     return messages
-
-
-def _joined(before: Parts, after: Parts) -> Parts:
-    first = after[0]
-    if isinstance(before[-1], str) and isinstance(first, str):
-        return (*before[:-1], f"{before[-1]}\n{first}", *after[1:])
-    return (*before, "\n", *after)
 
 
 __all__ = ["Discussion", "Talk", "Wording"]

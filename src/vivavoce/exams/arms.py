@@ -46,11 +46,6 @@ Asked = Sequence[Pair] | Literal["all"]
 """Pairs that a recipe asks for."""
 
 
-def by_names(arms: Iterable[Arm]) -> dict[str, Arm]:
-    """Arms by their names, in order."""
-    return {arm.name: arm for arm in arms}
-
-
 def planned_pairs(usual: Iterable[Pair], asked: Asked, names: Sequence[str]) -> list[Pair]:
     """The pairs that a method tests as a rule, then those that its recipe asks for; no two arms are tested twice.
 
@@ -64,4 +59,4 @@ def planned_pairs(usual: Iterable[Pair], asked: Asked, names: Sequence[str]) -> 
     return list(found.values())
 
 
-__all__ = ["Arm", "Asked", "Family", "Material", "Pair", "by_names", "planned_pairs"]
+__all__ = ["Arm", "Asked", "Family", "Material", "Pair", "planned_pairs"]

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from vivavoce.agents.journal import Journal
 
@@ -94,7 +94,15 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def plain(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+class Both(Protocol[P, T]):
+    """A function that waits for its result, with ``aio``, the same to be awaited."""
+
+    aio: Callable[P, Coroutine[Any, Any, T]]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def plain(function: Callable[P, Coroutine[Any, Any, T]]) -> Both[P, T]:
     """The coroutine function as an ordinary one; ``.aio`` is the same to be awaited from any loop."""
 
     @functools.wraps(function)
@@ -104,8 +112,9 @@ def plain(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     async def aio(*args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*args, **kwargs), _loop()))
 
-    call.aio = functools.wraps(function)(aio)  # type: ignore[attr-defined]
-    return call
+    both = cast("Both[P, T]", call)
+    both.aio = functools.wraps(function)(aio)
+    return both
 
 
-__all__ = ["Run", "finish", "here", "plain"]
+__all__ = ["Both", "Run", "finish", "here", "plain"]

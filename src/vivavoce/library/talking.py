@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,9 @@ from typing import Any, Literal
 from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.scripted import Respond, Scripted
+from vivavoce.agents.weights import token_counter
 from vivavoce.committee.prompting import prompt_set, prompt_sets
+from vivavoce.committee.reading import CountTokens
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.errors import RecipeError
@@ -163,7 +165,7 @@ async def review(
     questions: Task | Sequence[Problem], teachers: Sequence[Speaker], student: Speaker, **how: Any
 ) -> Graphs:
     """Let the student sit an exam and the teachers explain, answer and review: :func:`debate` by ``peer_review``."""
-    return await debate.aio(questions, teachers, student, protocol="peer_review", **how)  # type: ignore[attr-defined]
+    return await debate.aio(questions, teachers, student, protocol="peer_review", **how)
 
 
 def worded(task: Task, prompts: str | None = None, word_limit: int = 500) -> Wording:
@@ -177,29 +179,11 @@ def _prompts(task: Task) -> str:
     return task.name if task.name in prompt_sets() else "general"
 
 
-def _count(student: Speaker | None) -> Callable[[str], int]:
+def _count(student: Speaker | None) -> CountTokens:
     """Tokens of a text: the student's, if it is a local model; else four characters stand for one."""
-    model = student.options.get("model") if student is not None and student.backend == "hf_local" else None
-
-    def count(text: str) -> int:
-        if model is None:
-            return len(text) // 4
-        return len(_tokenizer(str(model))(text, add_special_tokens=False)["input_ids"])
-
-    return count
-
-
-_TOKENIZERS: dict[str, Any] = {}
-
-
-def _tokenizer(model: str) -> Any:
-    if model not in _TOKENIZERS:
-        from transformers import AutoTokenizer
-
-        from vivavoce.agents.weights import folder
-
-        _TOKENIZERS[model] = AutoTokenizer.from_pretrained(folder(model))
-    return _TOKENIZERS[model]
+    if student is not None and student.backend == "hf_local" and "model" in student.options:
+        return token_counter(str(student.options["model"]))
+    return lambda text: len(text) // 4
 
 
 __all__ = ["Graphs", "Speaker", "agent", "debate", "review", "task", "worded"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce import plugins
+from vivavoce.agents.weights import folder
 from vivavoce.data.acceptance import AcceptRules, decide
 from vivavoce.data.examples import examples as examples_of
 from vivavoce.data.rules import ExampleRules, TreeRules
@@ -21,7 +22,8 @@ from vivavoce.library.tables import Table
 from vivavoce.library.talking import Graphs, Speaker
 from vivavoce.protocols.peer_review import Options as ReviewOptions
 from vivavoce.records import Example, State, Tree, digest, to_json
-from vivavoce.train.objective import OnPolicySettings, Scorer
+from vivavoce.train.jobs import Settings, train_on
+from vivavoce.train.objective import OnPolicySettings, local_scorer
 from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
 
@@ -100,60 +102,46 @@ def states(graphs: Graphs, scorers: Sequence[Speaker] | None = None, **rules: An
 
 def sft(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:
     """Fine-tune a model on supervised rows (keys of ``sft:``, and ``run``, ``out``, ``seed``)."""
-    from vivavoce.train.sft import train_sft
-
-    return _trained(train_sft, model, rows, SFTSettings, how)
+    return _trained("sft", SFTSettings, model, rows, **how)
 
 
 def tree_dpo(model: str | Path | Student, rows: Sequence[Tree], **how: Any) -> Student:
     """T-DPO on preference trees (keys of ``dpo:``, and ``run``, ``out``, ``seed``)."""
-    from vivavoce.train.tree_dpo import train_tree_dpo
-
-    return _trained(train_tree_dpo, model, rows, TreeDPOSettings, how)
+    return _trained("tree_dpo", TreeDPOSettings, model, rows, **how)
 
 
 def two_task(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:
     """Train on feedback and rationales at once (keys of ``two_task:``, and ``run``, ``out``, ``seed``)."""
-    from vivavoce.train.two_task import train_two_task
-
-    return _trained(train_two_task, model, rows, TwoTaskSettings, how)
+    return _trained("two_task", TwoTaskSettings, model, rows, **how)
 
 
 def on_policy(model: str | Path | Student, rows: States, **how: Any) -> Student:
     """On-policy distillation from the states' scorers (keys of ``opd:``, and ``run``, ``out``, ``seed``)."""
-    from vivavoce.agents import weights
-    from vivavoce.train.on_policy import train_on_policy
-
-    def scorer(speaker: Speaker) -> Scorer:
-        folder = weights.folder(speaker.options["model"], speaker.options.get("revision"))
-        options = {k: speaker.options[k] for k in ("dtype", "trust_remote_code") if k in speaker.options}
-        template = speaker.options.get("chat_template_kwargs", {})
-        fingerprint = weights.fingerprint(folder)
-        return Scorer(
-            name=speaker.name, model=str(folder), fingerprint=fingerprint, chat_template_kwargs=template, **options
-        )
-
+    scorers = tuple(local_scorer(speaker.name, speaker.options) for speaker in rows.scorers)
     never, as_end = rows.silent
-    given = {"scorers": tuple(map(scorer, rows.scorers)), "never": never, "as_end": as_end, **how}
-    return _trained(train_on_policy, model, rows, OnPolicySettings, given)
+    given = {"scorers": scorers, "never": never, "as_end": as_end, **how}
+    return _trained("on_policy", OnPolicySettings, model, rows, **given)
 
 
 def _trained(
-    train: Any, model: str | Path | Student, rows: Sequence[Any], settings: Any, how: dict[str, Any]
+    name: str,
+    settings: type[Settings],
+    model: str | Path | Student,
+    rows: Sequence[Any],
+    run: Run | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    **how: Any,
 ) -> Student:
     """Train once: the same model on the same rows in the same way, in the same run, is read back."""
-    from vivavoce.agents.weights import folder
-
-    run: Run = how.pop("run", None) or here()
-    seed, out = how.pop("seed", 0), how.pop("out", None)
-    checked = plugins.check(settings, how, train.__name__.removeprefix("train_"))
+    checked = plugins.check(settings, how, name)
     if not len(rows):
-        raise RecipeError("there are no rows to learn from", train.__name__, "were there right answers?")
+        raise RecipeError("there are no rows to learn from", name, "were there right answers?")
     start = folder(str(model))
     if out is None:
         made_of = [str(start), [to_json(row) for row in rows], checked.model_dump(mode="json"), seed]
-        out = run.path / "models" / f"{train.__name__.removeprefix('train_')}-{digest(made_of)[:12]}"
-    result = train(start, list(rows), checked, Path(out), seed=seed)
+        out = (run or here()).path / "models" / f"{name}-{digest(made_of)[:12]}"
+    result = train_on(start, list(rows), checked, Path(out), seed)
     return Student(result.path, result)
 
 

@@ -23,7 +23,7 @@ from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
 from vivavoce.methods.session import Session
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
-from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer
+from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, local_scorer
 from vivavoce.train.settings import SFTSettings
 
 SCORING = ("hf_local", "vllm")
@@ -155,14 +155,7 @@ class DistilSession(Session[Talk]):
         if spec is None:
             known = ", ".join([*self.scorers, self.student])
             raise RecipeError(f"nobody called `{name}` scores", "scorers", f"name some of {known}")
-        from vivavoce.agents import weights
-
-        if spec.backend == "vllm":
-            return self._served(spec)
-        folder = weights.folder(spec.options["model"], spec.options.get("revision"))
-        kept = ("trust_remote_code", "chat_template_kwargs")  # an agent's dtype is that of debates
-        options = {key: spec.options[key] for key in kept if key in spec.options}
-        return Scorer(name=name, model=str(folder), fingerprint=weights.fingerprint(folder), **options)
+        return self._served(spec) if spec.backend == "vllm" else local_scorer(name, spec.options)
 
     def _served(self, spec: AgentSpec) -> Scorer:
         from vivavoce.agents import vllm, weights

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
+from vivavoce.agents.weights import token_counter
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
 from vivavoce.config import Recipe, checked_overrides
@@ -31,21 +30,9 @@ def run_grower(recipe: Recipe, run: Path, task: Task | None, prompts: str, stude
         debate = debate.model_copy(update={"prompts": prompts})
     asked = task or open_task(recipe.task.name, recipe.task.options)
 
-    def count(text: str) -> int:
-        return len(_tokenizer(recipe.student.options["model"])(text, add_special_tokens=False)["input_ids"])
-
-    wording = Wording(debate, prompt_set(debate.prompts), asked, count)
+    wording = Wording(debate, prompt_set(debate.prompts), asked, token_counter(recipe.student.options["model"]))
     how = grower(recipe, checked_overrides(TreeRules, set_, rules), wording)
     return replace(how, student=student, own=(student,)) if student else how
-
-
-@cache
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    from vivavoce.agents.weights import folder
-
-    return AutoTokenizer.from_pretrained(folder(model))
 
 
 __all__ = ["run_grower"]

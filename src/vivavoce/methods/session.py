@@ -17,7 +17,9 @@ from typing import Any, Generic, Literal, Self, TypeVar
 
 from vivavoce import plugins
 from vivavoce.agents import Agent
+from vivavoce.agents.weights import token_counter
 from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.reading import CountTokens
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
@@ -158,14 +160,9 @@ class Session(Generic[R]):
     def _worded(self, options: Talk) -> Wording:
         return Wording(options, self.prompts, self.task, self._count)
 
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
     @cached_property
-    def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self._folder)
+    def _count(self) -> CountTokens:
+        return token_counter(self.recipe.student.options["model"])
 
     # --- rows and training
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import vivavoce
 from vivavoce.report import comparison
 from vivavoce.report.browser import show
 from vivavoce.report.charts import HIGH, WIDE, Axis, panels
@@ -21,6 +20,7 @@ from vivavoce.report.debates import BINS, SHOWN, Debated
 from vivavoce.report.sources import Sources
 from vivavoce.report.text import clean
 from vivavoce.report.transcript import why_ended
+from vivavoce.version import __version__
 
 _PAGE = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -71,7 +71,7 @@ def view(sources: Sources) -> dict[str, Any]:
         "recipe_text": sources.recipe_text,
         "manifest": sources.manifest,
         "student": sources.student,
-        "version": vivavoce.__version__,
+        "version": __version__,
         "seeds": sources.recipe.get("seeds", []),
         "compared": _compared(sources),
         "panels": panels(sources.curves()),

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vivavoce.agents import vllm
+from vivavoce.agents import vllm, weights
 from vivavoce.train.settings import TrainSettings
 
 
@@ -80,6 +81,16 @@ class Scorer(BaseModel):
     )
     trust_remote_code: bool = False
     chat_template_kwargs: dict[str, Any] = {}
+
+
+def local_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
+    """A local model as a scorer, by the options of its agent. Its ``dtype`` is that of debates, and not taken over.
+
+    Raises RecipeError if the model is not there.
+    """
+    folder = weights.folder(options["model"], options.get("revision"))
+    kept = {key: options[key] for key in ("trust_remote_code", "chat_template_kwargs") if key in options}
+    return Scorer(name=name, model=str(folder), fingerprint=weights.fingerprint(folder), **kept)
 
 
 class OnPolicyOptions(TrainSettings):
@@ -158,4 +169,4 @@ class OnPolicySettings(OnPolicyOptions):
     scorers: tuple[Scorer, ...] = Field(default=(), description="Who scores, in the order of a state's views.")
 
 
-__all__ = ["Objective", "OnPolicyOptions", "OnPolicySettings", "Scorer"]
+__all__ = ["Objective", "OnPolicyOptions", "OnPolicySettings", "Scorer", "local_scorer"]
