@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tests.train.students import bpe, metaspace, tiny_model, tree
 from transformers import PreTrainedTokenizerFast
 
 from vivavoce.records import Tree
+from vivavoce.train.tree_dpo import TreeDPOTrainer
 
 
 @pytest.fixture(scope="session", params=["bpe", "metaspace"])
@@ -56,3 +58,18 @@ def trees() -> list[Tree]:
         tree((" then 7 = 42",), (" then 7 = 48", " and not"), prefix="Check each step, 6 *", complete=False, id="step"),
         tree(("forty-two",), ("forty",), "Die Antwort lautet?"),
     ]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The students as trainers have them at the end."""
+    found: list[Any] = []
+    plain = TreeDPOTrainer.train
+
+    def train(self: TreeDPOTrainer, *args: Any, **kwargs: Any) -> Any:
+        done = plain(self, *args, **kwargs)
+        found.append(self.model)
+        return done
+
+    monkeypatch.setattr(TreeDPOTrainer, "train", train)
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.gains import gain, scores
 from tests.train.students import Killed, die_at, equal, messages, tiny_model, tree
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -18,9 +19,8 @@ from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Example, Tree
 from vivavoce.train import SFTSettings, TreeDPOSettings
 from vivavoce.train.packing import Packed, pack
-from vivavoce.train.scoring import Method, logprobs
 from vivavoce.train.sft import train_sft
-from vivavoce.train.tree_dpo import TreeDPOTrainer, train_tree_dpo
+from vivavoce.train.tree_dpo import train_tree_dpo
 from vivavoce.train.trees import branchings
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -54,35 +54,6 @@ def dpo(start: Path, out: Path, **changes: Any) -> Any:
 
 def packed(tokenizer: Any, trees: list[Tree] = TREES) -> list[Packed]:
     return [pack(branch.rows) for branch in branchings(tokenizer, trees, 500)]
-
-
-@torch.no_grad()
-def scores(model: Any, rows: list[Packed], bf16: bool = False) -> torch.Tensor:
-    """log p of right and wrong answer of every tree, shape (trees, 2)."""
-    model.eval()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return torch.stack([logprobs(model, row, Method("rows")) for row in rows])
-
-
-def gain(after: torch.Tensor, before: torch.Tensor) -> float:
-    """How much likelier right answers became than wrong ones, in nats."""
-    change = after - before
-    return float((change[:, 0] - change[:, 1]).mean())
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The students as trainers have them at the end."""
-    found: list[Any] = []
-    plain = TreeDPOTrainer.train
-
-    def train(self: TreeDPOTrainer, *args: Any, **kwargs: Any) -> Any:
-        done = plain(self, *args, **kwargs)
-        found.append(self.model)
-        return done
-
-    monkeypatch.setattr(TreeDPOTrainer, "train", train)
-    return found
 
 
 def test_what_t_dpo_gained_in_bfloat16_is_there_when_the_student_is_loaded(

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.gains import gain, scores
 from tests.train.students import tree
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vivavoce.agents import weights
 from vivavoce.train import TreeDPOSettings
-from vivavoce.train.packing import Packed, pack
-from vivavoce.train.scoring import Method, logprobs
-from vivavoce.train.tree_dpo import TreeDPOTrainer, train_tree_dpo
+from vivavoce.train.packing import pack
+from vivavoce.train.tree_dpo import train_tree_dpo
 from vivavoce.train.trees import branchings
 
 logger = logging.getLogger(__name__)
@@ -41,32 +41,10 @@ def smollm2() -> Path:
     return folder
 
 
-@torch.no_grad()
-def scores(model: Any, rows: list[Packed], bf16: bool) -> torch.Tensor:
-    """log p of right and wrong answer of every tree, shape (trees, 2)."""
-    model.eval()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        return torch.stack([logprobs(model, row, Method("rows")) for row in rows])
-
-
-def gain(after: torch.Tensor, before: torch.Tensor) -> float:
-    change = after - before
-    return float((change[:, 0] - change[:, 1]).mean())
-
-
 def test_what_lora_in_bfloat16_gained_survives_saving_and_loading(
-    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    smollm2: Path, tmp_path: Path, trained: list[Any]
 ) -> None:
     """T-DPO at its default settings, a few updates."""
-    trained: list[Any] = []
-    plain = TreeDPOTrainer.train
-
-    def train(self: TreeDPOTrainer, *args: Any, **kwargs: Any) -> Any:
-        done = plain(self, *args, **kwargs)
-        trained.append(self.model)
-        return done
-
-    monkeypatch.setattr(TreeDPOTrainer, "train", train)
     how = TreeDPOSettings(bf16=True, max_steps=20, max_length=200, device="cpu", log_steps=5, warmup_ratio=0)
     train_tree_dpo(smollm2, TREES, how, tmp_path, seed=0)
     rows = [pack(branch.rows) for branch in branchings(AutoTokenizer.from_pretrained(smollm2), TREES, 200)]
