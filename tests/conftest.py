@@ -42,6 +42,34 @@ def tau2() -> Path:
     return _data("tau2")
 
 
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Folder of SmolLM2-135M-Instruct, which `make weights` fetches; the test is skipped without it."""
+    return _weights("SmolLM2-135M-Instruct")
+
+
+@pytest.fixture(scope="session")
+def gemma3() -> Path:
+    """Folder of Gemma 3 270M, a base model with another tokenizer and a sliding window."""
+    return _weights("gemma-3-270m")
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """Python of an environment with vLLM, which `make vllm` makes; the test is skipped without one."""
+    python = os.environ.get("VIVA_VLLM_PYTHON", "")
+    if not Path(python).is_file():
+        pytest.skip("no Python with vLLM: `make vllm`, and VIVA_VLLM_PYTHON=.venv-vllm/bin/python")
+    return str(Path(python).absolute())
+
+
+def _weights(name: str) -> Path:
+    folder = Path(os.environ.get("VIVA_REAL_WEIGHTS", "")) / name
+    if not folder.is_dir():
+        pytest.skip(f"no {name}: `make weights`, and VIVA_REAL_WEIGHTS=build/weights")
+    return folder.absolute()
+
+
 def _data(name: str) -> Path:
     for folder in (ROOT / "shared", ROOT.parent / "shared"):
         if (folder / "data" / name).is_dir():

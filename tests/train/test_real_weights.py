@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from vivavoce.train.tree_dpo import train_tree_dpo
 from vivavoce.train.trees import branchings
 
 logger = logging.getLogger(__name__)
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 SUMS = [(17, 25), (48, 31), (6, 88), (73, 19), (54, 27), (39, 44), (82, 15), (66, 28)]
 TREES = [
@@ -31,14 +30,6 @@ TREES = [
     )
     for a, b in SUMS
 ]
-
-
-@pytest.fixture
-def smollm2() -> Path:
-    folder = Path(os.environ.get("VIVA_REAL_WEIGHTS", "")) / "SmolLM2-135M-Instruct"
-    if not folder.is_dir():
-        pytest.skip("no SmolLM2-135M-Instruct in the folder that VIVA_REAL_WEIGHTS names")
-    return folder
 
 
 def test_what_lora_in_bfloat16_gained_survives_saving_and_loading(
