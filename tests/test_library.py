@@ -152,3 +152,12 @@ def test_the_notebook_runs() -> None:
     shown = [o for cell in book.cells if cell.cell_type == "code" for o in cell.outputs]
     assert any("SFT" in str(o.get("data", {}).get("text/plain", "")) for o in shown)
     assert any("image/png" in o.get("data", {}) for o in shown)
+
+
+def test_models_without_room_for_answers_are_refused_before_anything_is_generated() -> None:
+    task = vv.task("schoolhouse", train=4, test=4)
+    with pytest.raises(RecipeError, match="takes 1,024 tokens"):
+        vv.evaluate("schoolhouse:student", task, max_new_tokens=1020)
+    ada = vv.agent("ada", "schoolhouse:ada", max_new_tokens=1020)
+    with pytest.raises(RecipeError, match="ada: max_new_tokens is 1,020"):
+        vv.debate(task, [ada])

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from vivavoce.agents.journal import Journal
 from vivavoce.config import Recipe, load_recipe
 from vivavoce.errors import RecipeError
-from vivavoce.exams.single import evaluate_model
+from vivavoce.methods.single import evaluate_model
 from vivavoce.report import table
 
 STUDENT = "schoolhouse:student"
@@ -50,4 +50,11 @@ def test_several_answers_give_pass_at_k_and_the_first_ones_are_what_one_gives(tm
 def test_several_answers_at_temperature_0_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="all the same"):
         evaluated(tmp_path, 4)
+    assert not (tmp_path / "journal.sqlite").exists()
+
+
+def test_a_model_without_room_for_the_answers_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"takes 1,024 tokens, test\.max_new_tokens is 1,020") as caught:
+        evaluated(tmp_path, 1, "test.max_new_tokens=1020")
+    assert caught.value.where == "test.max_new_tokens"
     assert not (tmp_path / "journal.sqlite").exists()

@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vivavoce.agents import weights
-from vivavoce.agents.chat_template import DAY, day, encode
+from vivavoce.agents.chat_template import DAY, day
 from vivavoce.agents.rendering import check_rendering, rendering
 from vivavoce.agents.replies import opens_thought, received
-from vivavoce.errors import AgentError, MissingDependency, UserError
+from vivavoce.errors import AgentError, DataError, MissingDependency, UserError
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
@@ -214,8 +214,9 @@ class HFLocal:
             waiting = self._under_way.pop(id(prompt.tag))
             said = decoder.read(prompt, ids, logprobs)
             form = rendering(decoder.tokenizer, self.options.chat_template_kwargs)
-            if said.ids and said.ids == tuple(form.answer_ids(said.text)):
-                said = replace(said, ids=())  # the text says it all
+            with suppress(DataError):  # a quote that cannot be read as text is kept in its ids
+                if said.ids and said.ids == tuple(form.answer_ids(said.text)):
+                    said = replace(said, ids=())  # the text says it all
             self._tell(loop, waiting, said)
 
         try:
@@ -301,11 +302,10 @@ class HFLocal:
 
         sampling = waiting.sampling
         try:
-            text = rendering(decoder.tokenizer, self.options.chat_template_kwargs).template.prompt(waiting.messages)
+            text, ids = rendering(decoder.tokenizer, self.options.chat_template_kwargs).prompt(waiting.messages)
         except UserError as error:  # say, a template that knows no tools
             return AgentError("bad_request", error.what)
         waiting.opened = opens_thought(text)
-        ids = encode(decoder.tokenizer, text)
         if self._context is not None:
             if len(ids) >= self._context:
                 return AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {self._context}")

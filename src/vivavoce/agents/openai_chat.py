@@ -20,7 +20,7 @@ from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located
 from vivavoce.agents.faults import Failed, failed_status, short, told_inside
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, counted, ended
-from vivavoce.agents.replies import closing_tokens, in_chunks, received, thought_beside
+from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, received, thought_beside
 from vivavoce.errors import AgentError
 from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest, storable
@@ -113,7 +113,7 @@ class OpenAIChat:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         share = options.model if options.limits == "model" else ""
         self._endpoint = Endpoint(name, options, base_url, headers, key, share)
-        self._logprobs_refused = False
+        self._logprobs_refused = self._warned = False
 
     def __repr__(self) -> str:
         return f"OpenAIChat({self.name!r}, {self.identity!r})"
@@ -154,6 +154,7 @@ class OpenAIChat:
 
     async def _ask(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply | None:
         """A reply, or None where the wish for log-probabilities was rejected."""
+        self._warn_of_quotes(messages)
         body = self.body(messages, sampling, seed)
         try:
             return await self._endpoint.ask("/chat/completions", body, self._read, sampling.max_new_tokens)
@@ -237,6 +238,20 @@ class OpenAIChat:
         """A reply out of a chat completion, with its thought apart."""
         reply = read(answer, self.options.finish_reasons)
         return received(reply, self.options.opens_thought) if isinstance(reply, Reply) else reply
+
+    def _warn_of_quotes(self, messages: Sequence[Message]) -> None:
+        """Say once that a message quotes the mark of a turn, if the server is one that renders templates itself."""
+        if self._warned or self.options.limits == "model":
+            return
+        quote = next((found for m in messages if (found := QUOTES.search(m["content"]))), None)
+        if quote is not None:
+            self._warned = True
+            _log.warning(
+                "%s: a message quotes %s. Servers that render chat templates to text (vLLM, SGLang, Ollama) take it "
+                "for the mark of a turn; local models (hf_local) and training read it as text",
+                self.name,
+                quote[0],
+            )
 
     def _mark_unmetered(self) -> None:
         self.unmetered += 1

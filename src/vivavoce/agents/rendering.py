@@ -11,18 +11,22 @@ Serving, training rows and counts of tokens all render here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from vivavoce.agents.chat_template import ASKED, DAY, SAID, ChatTemplate, encode, formed
+from vivavoce.agents.control_tokens import ControlTokens
 from vivavoce.errors import RecipeError
 from vivavoce.records import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_log = logging.getLogger(__name__)
 _ONE_DAY = "{%- macro strftime_now(form) -%}2026-07-31{%- endmacro -%}"
 
 
@@ -38,21 +42,42 @@ class Rendering:
         """The tokens after an answer: the end of turn, and before it what else the template closes an answer with."""
         return self._shape.closing
 
+    @property
+    def controls(self) -> ControlTokens:
+        """The control tokens, which messages may quote."""
+        return self._shape.controls
+
     def prompt_ids(self, messages: Sequence[Message], where: str = "") -> list[int]:
-        """What the model is given before it answers. Raises as :meth:`ChatTemplate.prompt`."""
-        return encode(self.tokenizer, self.template.prompt(messages, where))
+        """What the model is given before it answers. Raises as :meth:`prompt`."""
+        return self.prompt(messages, where)[1]
+
+    def prompt(self, messages: Sequence[Message], where: str = "") -> tuple[str, list[int]]:
+        """What the model is given before it answers, as text and as tokens.
+
+        Control tokens that a message quotes are text. Raises as :meth:`ChatTemplate.prompt` and
+        :meth:`ControlTokens.encode`.
+        """
+        quoted = self.controls.quoted(messages)
+        if quoted is None:
+            text = self.template.prompt(messages, where)
+            return text, encode(self.tokenizer, text)
+        text = self.template.prompt(quoted, where)
+        return self.controls.plain(text), self.controls.encode(text, where)
 
     def answer_ids(self, text: str, complete: bool = True) -> list[int]:
         """The tokens that follow a served prompt if the model answers ``text``; with the end of turn if ``complete``.
 
         They are those that read on from the prompt. No token joins the two: the prompt's last token was served.
+        Control tokens that the answer quotes are text, but for those of thoughts and calls, which models say.
         """
-        said = self.template.spoken.answer(text, complete)
+        quoted = self.controls.quoted_answer(text)
+        read = self.controls.encode if quoted is not None else partial(encode, self.tokenizer)
+        said = self.template.spoken.answer(text if quoted is None else quoted, complete)
         for before, given in self._shape.before:
-            ids = encode(self.tokenizer, before + said)
+            ids = read(before + said)
             if ids[: len(given)] == list(given):
                 return [*ids[len(given) :], *(self.closing if complete else ())]
-        return [*encode(self.tokenizer, said), *(self.closing if complete else ())]
+        return [*read(said), *(self.closing if complete else ())]
 
 
 class _Shape(NamedTuple):
@@ -62,6 +87,7 @@ class _Shape(NamedTuple):
     closing: tuple[int, ...]
     before: tuple[tuple[str, tuple[int, ...]], ...]
     """Texts that may stand before an answer, with their tokens: a prompt, and a line break, which joins nothing."""
+    controls: ControlTokens
 
 
 _shapes: WeakKeyDictionary[Any, dict[str, _Shape]] = WeakKeyDictionary()
@@ -93,13 +119,14 @@ def _shape(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> _Shape
             closing = ids[: ids.index(end) + 1]
             break
     before = [(text, tuple(encode(tokenizer, text))) for text in (template.anchor, "\n")]
-    return _Shape(template, tuple(closing), tuple(before))
+    return _Shape(template, tuple(closing), tuple(before), ControlTokens(tokenizer, template))
 
 
 def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None) -> None:
     """Raise RecipeError if the tokenizer itself renders a conversation to other tokens than are rendered here.
 
-    Other servers ask the tokenizer; it may come with code of its own, which does not read its chat template.
+    Other servers ask the tokenizer; it may come with code of its own, which does not read its chat template. If its
+    control tokens cannot be read as text, that is said: messages that quote them are then refused.
     """
     given = {key: value for key, value in (arguments or {}).items() if key != DAY}
     template = ChatTemplate.of(tokenizer, given)
@@ -120,6 +147,10 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
         what = f"the tokenizer of {template.model} does not render by its chat template"
         told = f"{what}: from token {at} on it writes {texts[0]!r}, the template {texts[1]!r}"
         raise RecipeError(told, "chat_template", "use a tokenizer without code of its own, or correct its template")
+    controls = ControlTokens(tokenizer, template)
+    if not controls.readable():
+        _log.warning("%s: messages that quote its control tokens are refused, as if they were turns", template.model)
+    controls.release()
 
 
 __all__ = ["Rendering", "check_rendering", "rendering"]

@@ -70,6 +70,8 @@ _STARTS = (
     "<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>", "<|start|>", "<|user|>", "<｜User｜>",
     "[INST]", "<|START_OF_TURN_TOKEN|>", "<|begin_of_text|>",
 )  # fmt: skip
+QUOTES = re.compile(_any_of(_ENDS + _STARTS))
+"""Marks of turns, which a message may quote."""
 _ENDED = re.compile(rf"(?P<end>{_any_of(_ENDS)})\s*(?:\Z|(?:{_any_of(_ENDS + _STARTS)}))")
 
 _LONG = re.compile(r"(\"\"\"|''').*?\1", re.DOTALL)
@@ -361,6 +363,7 @@ __all__ = [
     "CALL",
     "DECODER",
     "LITERALS",
+    "QUOTES",
     "Parted",
     "closing_tokens",
     "in_chunks",

@@ -312,7 +312,7 @@ def evaluate(
     """Test a model on the test questions of a recipe, asked as the recipe's students are."""
     import asyncio
 
-    from vivavoce.exams.single import evaluate_model
+    from vivavoce.methods.single import evaluate_model
     from vivavoce.report import table
 
     loaded = recipe_of(recipe, set_)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.agents import open_agent
+from vivavoce.config import AgentSpec
 from vivavoce.exams.examine import Judged, examine
 from vivavoce.exams.table import compared
 from vivavoce.library.running import Run, here, plain
 from vivavoce.library.tables import Table
 from vivavoce.library.talking import Speaker, worded
 from vivavoce.library.teaching import Student
+from vivavoce.methods.budgets import require_room
 from vivavoce.progress import bar
 from vivavoce.records import Problem, Sampling
 from vivavoce.stats import wilson
@@ -88,20 +90,27 @@ async def evaluate(
     """Test a model, or an agent, on the questions of a task; each is asked once, plainly.
 
     ``limit`` takes the first questions, None all. ``options`` are those of the local backend (``dtype="float32"``).
-    ``prompts`` is the task's own set if there is one.
+    ``prompts`` is the task's own set if there is one. Raises RecipeError if a local model's context has no room for
+    questions and answers of ``max_new_tokens``.
     """
     run, problems = run or here(), task.problems(split)[:limit]
+    wording = worded(task, prompts, word_limit)
+    backend, given = (
+        (model.backend, model.options) if isinstance(model, Speaker) else ("hf_local", {**options, "model": str(model)})
+    )
+    spec = AgentSpec.model_validate({"name": str(given.get("model", "model")), "backend": backend, **given})
+    require_room(spec, {split: problems}, wording.plain, "max_new_tokens", max_new_tokens)
     if isinstance(model, Speaker):
         tested, owned = model.agent, False
     else:
-        tested, owned = open_agent(Path(str(model)).name or "model", "hf_local", {**options, "model": str(model)}), True
+        tested, owned = open_agent(Path(str(model)).name or "model", backend, given), True
     sampling = Sampling(temperature, 1.0, max_new_tokens)
     try:
         with bar(f"test {tested.name}", len(problems)) as advance:
             rows = await examine(
                 tested,
                 problems,
-                worded(task, prompts, word_limit),
+                wording,
                 run.journal,
                 sampling,
                 stage="test",

@@ -15,10 +15,12 @@ from vivavoce.committee.prompting import prompt_set, prompt_sets
 from vivavoce.committee.reading import CountTokens
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.committee.wording import Talk, Wording
+from vivavoce.config import AgentSpec
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored, read_graphs, write_graphs
 from vivavoce.library.running import Run, here, plain
 from vivavoce.library.tables import Table
+from vivavoce.methods.budgets import require_room
 from vivavoce.progress import bar
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Problem, Sampling
@@ -138,7 +140,8 @@ async def debate(
         run: Where calls are kept; None: a temporary folder.
         options: Keys of the protocol (``max_rounds=2``). ``prompts`` is the task's own set if there is one.
 
-    Raises RecipeError for an unknown protocol or key, before anybody is asked.
+    Raises RecipeError for an unknown protocol or key, and if a local model's context has no room for questions and
+    answers, before anybody is asked.
     """
     grader = task or (questions if not isinstance(questions, Sequence) else None)
     if grader is None:
@@ -155,6 +158,11 @@ async def debate(
     wording = Wording(talk, prompts, grader, _count(student))
     setting = Setting(page.run, tuple(members), talk, prompts, grader, run.journal, seed, "debate", wording.count)
     problems = list(problems)[:limit]
+    for speaker in [*teachers, *([] if student is None else [student])]:
+        spec = AgentSpec.model_validate({"name": speaker.name, "backend": speaker.backend, **speaker.options})
+        require_room(
+            spec, {"": problems}, wording.plain, f"{speaker.name}: max_new_tokens", speaker.sampling.max_new_tokens
+        )
     with bar("questions", len(problems)) as advance:
         held: Stored = await hold_all(problems, setting, in_flight, lambda _: advance())
     return Graphs(held, wording, teachers, student.name if student else "student", seed)

@@ -126,7 +126,23 @@ def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Prob
 
 def require(recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain) -> None:
     """Raise RecipeError if a budget fails, with all that do; say what breaks for some questions only."""
-    found = list(budgets(recipe, train, tests, plain))
+    _settle(list(budgets(recipe, train, tests, plain)))
+
+
+def require_room(spec: AgentSpec, asked: Mapping[str, Sequence[Problem]], plain: Plain, key: str, new: int) -> None:
+    """Raise RecipeError if few of the questions leave a model room for answers of ``new`` tokens, which ``key`` says.
+
+    For commands that ask one model plain questions; ``asked`` holds them by a name, such as ``the test``.
+    """
+    if (limit := _takes(spec)) is None:
+        return
+    count = TokenCount(spec)
+    parts = [(f" of {name}" if name else "", _Questions(some, plain)) for name, some in asked.items()]
+    _settle([fit for of, some in parts for fit in _room(some, count, limit, key, new, key, of)])
+
+
+def _settle(found: Sequence[Fit]) -> None:
+    """Say what breaks for some questions; raise RecipeError with all that fails."""
     for fit in found:
         if fit.level == "warning":
             say(f"{fit.said}: {fit.do}")
@@ -223,4 +239,4 @@ def _samples(arm: OnPolicyArm | StepArm, opd: OnPolicyOptions) -> bool:
     return bool(opd.on_policy if arm.on_policy is None else arm.on_policy) and not arm.sees_action
 
 
-__all__ = ["Fit", "asked_of", "budgets", "context_of", "require"]
+__all__ = ["Fit", "asked_of", "budgets", "context_of", "require", "require_room"]

@@ -17,6 +17,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.examine import examine
 from vivavoce.exams.pass_at_k import told
 from vivavoce.exams.table import results
+from vivavoce.methods.budgets import require_room
 from vivavoce.progress import bar
 from vivavoce.records import Sampling, digest, seed_of
 from vivavoce.tasks import open_task
@@ -28,7 +29,8 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     Calls are kept in ``out/journal.sqlite``: asked again, nothing is generated twice. Returns the shape of
     ``results.json`` with one arm, named after the model; its figures are of the first answer to each question. With
     ``samples`` answers to each, the arm also has ``pass_at_k``. ``wall_s`` is the time of all sessions that were asked
-    for the same. Raises RecipeError where they would all be the same.
+    for the same. Raises RecipeError if they would all be the same, or if the model's context has no room for questions
+    and answers.
     """
     task, test = open_task(recipe.task.name, recipe.task.options), recipe.test
     wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
@@ -36,6 +38,8 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
         raise RecipeError(
             f"{samples} answers drawn at temperature 0 are all the same", "test.temperature", "set it, say to 0.8"
         )
+    spec = recipe.student.model_copy(update={"name": model, "model": model})
+    require_room(spec, {"the test": task.problems("test")}, wording.plain, "test.max_new_tokens", test.max_new_tokens)
     problems, begun = task.problems("test"), time.monotonic()
     sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(recipe.student.stop))
     agent = open_agent(model, recipe.student.backend, {**recipe.student.options, "model": model})
