@@ -16,7 +16,8 @@ from vivavoce.committee.wording import Talk
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
 from vivavoce.protocols import open_protocol
-from vivavoce.records import Sampling
+from vivavoce.records import Problem, Sampling
+from vivavoce.tasks import Task
 
 M = TypeVar("M", bound=BaseModel)
 _SECTIONS = ("debate", "review")
@@ -144,6 +145,10 @@ class Recipe(BaseModel):
     def rules(self) -> Talk:
         """The options of the protocol by which the committee talks; a method names the section that holds them."""
         return Talk()
+
+    def questions(self, task: Task) -> list[Problem]:
+        """The questions that students learn from: the task's, unless a method takes others."""
+        return task.problems("train")
 
     @property
     def parts(self) -> Mapping[str, Recipe]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vivavoce.cli.shared import PLAIN, Overrides
+from vivavoce.cli.shared import PLAIN, Overrides, task_of
 from vivavoce.errors import DataError
 from vivavoce.records import Example, State, Tree
 
@@ -15,48 +15,70 @@ app = typer.Typer(**PLAIN, help="Train a model on rows or trees that were export
 
 Model = Annotated[str, typer.Option(help="Model folder, Hub id, or schoolhouse:NAME.")]
 Out = Annotated[Path, typer.Option(help="Folder of the trained model.")]
+Arm = Annotated[
+    str,
+    typer.Option(
+        help="Graphs of a peer review: what of them is learnt, by the name of an arm of such recipes, as "
+        "checked_and_reviewed, or reviewed@accept.threshold=4."
+    ),
+]
+OfTask = Annotated[str, typer.Option(help="Graphs: task of the questions; default: as their ids begin.")]
 
 
 @app.command("sft")
 def train_sft_command(
-    data: Annotated[Path, typer.Argument(help="Rows as a run keeps them in data/, or as TRL reads them.")],
+    data: Annotated[
+        Path, typer.Argument(help="Rows as a run keeps them in data/, or as TRL reads them; or graphs of peer review.")
+    ],
     model: Model,
     out: Out,
     seed: int = 0,
+    arm: Arm = "reviewed",
+    task: OfTask = "",
     set_: Overrides = [],
 ) -> None:
-    """Supervised fine-tuning (keys of `sft:` by --set)."""
+    """Supervised fine-tuning (keys of `sft:` by --set). Of graphs, the accepted rationales are learnt."""
     from vivavoce.train.settings import SFTSettings
 
-    _train(data, model, out, seed, set_, SFTSettings, Example)
+    _train(data, model, out, seed, set_, SFTSettings, Example, arm, task)
 
 
 @app.command("tree-dpo")
 def train_tree_dpo_command(
-    data: Annotated[Path, typer.Argument(help="Trees as a run keeps them in data/, or pairs as TRL reads them.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Trees as a run keeps them in data/, pairs as TRL reads them, or graphs of peer review."),
+    ],
     model: Model,
     out: Out,
     seed: int = 0,
+    arm: Arm = "reviewed",
+    task: OfTask = "",
     set_: Overrides = [],
 ) -> None:
-    """T-DPO on preference trees (keys of `dpo:` by --set)."""
+    """T-DPO on preference trees (keys of `dpo:` by --set). Of graphs: accepted rationales against the mistakes."""
     from vivavoce.train.settings import TreeDPOSettings
 
-    _train(data, model, out, seed, set_, TreeDPOSettings, Tree)
+    _train(data, model, out, seed, set_, TreeDPOSettings, Tree, arm, task)
 
 
 @app.command("two-task")
 def train_two_task_command(
-    data: Annotated[Path, typer.Argument(help="Rows of both streams, as a run of peer_review keeps them in data/.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Rows of both streams, as a run of peer_review keeps them in data/; or its graphs."),
+    ],
     model: Model,
     out: Out,
     seed: int = 0,
+    arm: Arm = "reviewed",
+    task: OfTask = "",
     set_: Overrides = [],
 ) -> None:
     """Joint training on feedback and rationales (keys of `two_task:` by --set)."""
     from vivavoce.train.settings import TwoTaskSettings
 
-    _train(data, model, out, seed, set_, TwoTaskSettings, Example)
+    _train(data, model, out, seed, set_, TwoTaskSettings, Example, arm, task)
 
 
 @app.command("on-policy")
@@ -85,9 +107,20 @@ def merge_command(
     typer.echo(f"model in {out}")
 
 
-def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], settings: Any, kind: Any) -> None:
+def _train(
+    data: Path,
+    model: str,
+    out: Path,
+    seed: int,
+    overrides: list[str],
+    settings: Any,
+    kind: Any,
+    arm: str = "",
+    task: str = "",
+) -> None:
     from vivavoce.agents.weights import folder
     from vivavoce.config import checked_overrides
+    from vivavoce.data.imported import holds_graphs
     from vivavoce.data.training_rows import several_answers, training_rows
     from vivavoce.progress import say
     from vivavoce.train.checkpoint import leave_launch
@@ -96,6 +129,8 @@ def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], s
     if not data.is_file():
         raise DataError("no such file of rows", str(data), "see data/ in a run, or `viva trees`")
     how = checked_overrides(settings, overrides)
+    if arm and holds_graphs(data):
+        data = _rows_of_graphs(data, out, how, kind, arm, task, seed)
     rows = training_rows(data, kind)  # before a model is looked for or downloaded
     if several := several_answers(rows):
         say(f"{several:,} of {len(rows):,} rows hold several answers: the last of each is learnt, the others are read")
@@ -109,6 +144,24 @@ def _train(data: Path, model: str, out: Path, seed: int, overrides: list[str], s
         f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
         f"model in {done.path}"
     )
+
+
+def _rows_of_graphs(graphs: Path, out: Path, how: Any, kind: Any, arm: str, task: str, seed: int) -> Path:
+    """The rows that an arm makes of graphs, written beside the model that will learn from them."""
+    from vivavoce.files import file_name
+    from vivavoce.methods.review_rows import rows_of_graphs
+    from vivavoce.progress import say
+    from vivavoce.records import Tree, to_json
+    from vivavoce.train.settings import TwoTaskSettings
+
+    alpha = how.alpha if isinstance(how, TwoTaskSettings) else 0.0
+    made = rows_of_graphs(graphs, arm, task_of(task) if task else None, seed, alpha)
+    rows: list[Any] = list(made.trees) if kind is Tree else list(made.examples)
+    say(f"{made.told}; {len(rows):,} rows for the arm {arm}")
+    path = out.with_name(f"{out.name}.{file_name(arm)}.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(to_json(row) + "\n" for row in rows), "utf-8")
+    return path
 
 
 __all__ = ["app"]

@@ -6,7 +6,8 @@ Three lists of records, one file each, with ``_false_``, ``_feedback_`` and ``_r
     … and for every teacher T    "T_feedback": "…"          "T_rationale": ["…", 5, 1],   "correct_rationale": ["…"]
 
 The first record names the teachers. Behind a rationale stand the scores of the others, in the order of the teachers.
-What a reviewer wrote is lost, so that a review's text is its raw score; which texts were accepted is kept as verdicts
+Of every text only what was said is kept, and not what its author thought before it (``<think>``). What a reviewer wrote
+is lost, so that a review's text is its raw score; which texts were accepted is kept as verdicts
 of ``RELEASE``, to be held against what our own rules make of the scores.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vivavoce.agents.replies import spoken
 from vivavoce.committee.scores import on_scale
 from vivavoce.data.acceptance import RELEASED, decide, rationales, readable
 from vivavoce.data.bounds import figure, figures
@@ -171,6 +173,7 @@ def _scored(row: Row, teacher: str, teachers: Sequence[str]) -> tuple[str | None
     text, *scores = entry
     if not (text is None or isinstance(text, str)):
         raise DataError(f"the text of {field!r} is {text!r}", row.where)
+    text = None if text is None else spoken(text)
     for score in scores:
         if not isinstance(score, int) or isinstance(score, bool):
             raise DataError(f"a score of {field!r} is {score!r}, not a whole number", row.where)
@@ -182,7 +185,7 @@ def _verdicts(row: Row, problem: str, written: Iterable[Node]) -> Iterator[Node]
     accepted = row.value.get("correct_rationale")
     if not isinstance(accepted, list):
         raise DataError("no list of accepted texts in field 'correct_rationale'", row.where)
-    texts = ["" if text is None else text for text in accepted]
+    texts = ["" if text is None else spoken(text) for text in accepted]
     written = list(written)
     if unknown := [text for text in texts if text not in [n.text for n in written]]:
         raise DataError(f"nobody wrote the accepted text {unknown[0]!r:.80}", row.where, "was the file edited?")
@@ -205,7 +208,7 @@ def _spoken(row: Row, field: str) -> str | None:
     value = row.value[field]
     if not (value is None or isinstance(value, str)):
         raise DataError(f"field {field!r} is a {type(value).__name__}, not text", row.where)
-    return value
+    return None if value is None else spoken(value)
 
 
 @dataclass(frozen=True)

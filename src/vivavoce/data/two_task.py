@@ -17,6 +17,7 @@ from vivavoce.data.acceptance import AcceptRules, Decision, clearness
 from vivavoce.graph import Graph
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Completion, Example, Message, Node, Tree, digest, seed_of
+from vivavoce.tasks.grading import Grader, stated
 
 Items = Literal["mistakes", "all", "random"]
 _TAUGHT = ("critique", "rationale")
@@ -30,6 +31,9 @@ class Lessons:
     wording: Wording
     """With the options of a peer review (:mod:`vivavoce.protocols.peer_review`)."""
     student: str
+    marks: bool = False
+    """Texts that mark no answer are taught with the one that was read from them (:mod:`vivavoce.data.imported`) as
+    their last line, in the form that tests ask for: else the student would learn answers that no test reads."""
 
     def mistake(self, graph: Graph) -> Node | None:
         """The student's answer that is taught about; None if the question counts as known."""
@@ -42,6 +46,13 @@ class Lessons:
         text, gold = self.wording.taught(about.text), self._options.feedback_sees_gold
         made = self.wording.made("correction", graph.problem, text=text, gold=gold, after_history=False)
         return tuple(made.chat)
+
+    def taught(self, said: Node) -> str:
+        """A rationale or an answer as the student learns to write it."""
+        text, grader = self.wording.taught(said.text), getattr(self.wording.task, "grader", None)
+        if not self.marks or said.answer is None or not isinstance(grader, Grader) or stated(text) is not None:
+            return text
+        return f"{text}\n{grader.written(said.answer)}"
 
     @property
     def _options(self) -> Options:
@@ -124,7 +135,7 @@ def rationale_rows(
                 continue
             weight = 1.0 if score_weighted is None else clearness(d, score_weighted)
             if weight:
-                yield Example(graph.problem.id, prompt, lessons.wording.taught(n.text), (n.id,), "answer", weight)
+                yield Example(graph.problem.id, prompt, lessons.taught(n), (n.id,), "answer", weight)
 
 
 def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lessons: Lessons) -> Iterator[Tree]:
@@ -146,5 +157,5 @@ def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lesson
 def _completions(graph: Graph, ids: Sequence[str], lessons: Lessons) -> tuple[Completion, ...]:
     first: dict[str, str] = {}
     for i in ids:
-        first.setdefault(lessons.wording.taught(graph.by_id[i].text), i)
+        first.setdefault(lessons.taught(graph.by_id[i]), i)
     return tuple(Completion(text, source) for text, source in first.items())

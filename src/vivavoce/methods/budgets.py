@@ -121,7 +121,7 @@ def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Prob
     task = open_task(recipe.task.name, recipe.task.options)
     also = {name: open_task(spec.name, spec.options).problems("test") for name, spec in recipe.also_test.items()}
     wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
-    return task.problems("train"), {"the test": task.problems("test"), **also}, wording.plain
+    return recipe.questions(task), {"the test": task.problems("test"), **also}, wording.plain
 
 
 def require(recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain) -> None:

@@ -105,7 +105,7 @@ def _prompts(recipe: Recipe) -> Iterator[Finding]:
 def _data(recipe: Recipe) -> Iterator[Finding]:
     try:
         task = open_task(recipe.task.name, recipe.task.options)
-        train, test = task.problems("train"), task.problems("test")
+        train, test = recipe.questions(task), task.problems("test")
         others = {k: open_task(s.name, s.options).problems("test") for k, s in recipe.also_test.items()}
     except UserError as e:
         yield _wrong("data", e)

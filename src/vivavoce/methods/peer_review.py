@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 
 from vivavoce.committee.rehearsal import Planned
 from vivavoce.committee.reviewers import ROLES
-from vivavoce.config import Recipe
+from vivavoce.config import AgentSpec, Misplaced, Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
+from vivavoce.data.imported import Imported, imported
 from vivavoce.exams.arms import Arm, Material, Pair
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.learnt import Learnt, Trained
@@ -26,7 +27,9 @@ from vivavoce.methods.review_arms import ReviewArm, wanted
 from vivavoce.methods.reviewing import ReviewSession
 from vivavoce.methods.trainings import Training, training
 from vivavoce.protocols import peer_review as protocol
+from vivavoce.records import Problem
 from vivavoce.run import Run
+from vivavoce.tasks import Task
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
 
@@ -37,6 +40,10 @@ class Options(Recipe):
     accept: AcceptRules = AcceptRules(answer_check=True)
     two_task: TwoTaskSettings = TwoTaskSettings()
     dpo: TreeDPOSettings = TreeDPOSettings()
+    teachers: list[AgentSpec] = Field([], description="who explain, answer and review; none if texts are imported")
+    imported: Imported | None = Field(
+        None, description="texts that others recorded, in place of the exam and of all that teachers say"
+    )
     arms: list[str] = Field(
         ["single", "unreviewed", "reviewed", "checked", "checked_and_reviewed"],
         min_length=1,
@@ -51,20 +58,42 @@ class Options(Recipe):
     @property
     def wanted(self) -> dict[str, Listed[ReviewArm]]:
         """The arms by name."""
-        return wanted(self.arms, self.own_arms, [t.name for t in self.teachers], self.review)
+        return wanted(self.arms, self.own_arms, self.writers, self.review)
+
+    @property
+    def writers(self) -> list[str]:
+        """Those whose texts there are or will be: the teachers, or who wrote what is imported."""
+        return self.imported.teachers if self.imported else [t.name for t in self.teachers]
+
+    def questions(self, task: Task) -> list[Problem]:
+        if self.imported is None:
+            return super().questions(task)
+        return [g.problem for g in imported(self.imported, task)]
 
     @property
     def students(self) -> list[str]:
         return ["student", *self.wanted]
 
     @model_validator(mode="after")
+    def _somebody_teaches(self) -> Options:
+        if not self.writers:
+            raise Misplaced("there are no teachers: name some, or give `imported:` texts to learn from", "teachers")
+        if self.imported is None:
+            return self
+        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+            if arm.exams > 1:
+                what = f"arm `{name}` sits {arm.exams} exams, but the texts are imported: nobody explains new mistakes"
+                raise ValueError(what)
+        return self
+
+    @model_validator(mode="after")
     def _arms_can_be_had(self) -> Options:
-        there = [t.name for t in self.teachers]
+        there = self.writers
         for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             named = [*(arm.teachers or ()), *(arm.accepts(self.accept).reviewers or ())]
             if unknown := [t for t in named if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
-            if arm.items != "mistakes" and self.review.per_question == "mistakes":
+            if arm.items != "mistakes" and not self.imported and self.review.per_question == "mistakes":
                 raise ValueError(
                     f"arm `{name}` learns from questions that the student may have got right (items: {arm.items}), but "
                     "rationales are asked for its mistakes alone: set review.per_question: all"
@@ -73,7 +102,7 @@ class Options(Recipe):
 
     @model_validator(mode="after")
     def _somebody_reviews(self) -> Options:
-        authors, _, reviewers = (self.review.named(role, [t.name for t in self.teachers]) for role in ROLES)
+        authors, _, reviewers = (self.review.named(role, self.writers) for role in ROLES)
         for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             accept = arm.accepts(self.accept)
             if not accept.needs_reviews or self.review.scope != "others":
@@ -92,12 +121,12 @@ class Options(Recipe):
 
 async def learn(s: ReviewSession, recipe: Options) -> Learnt:
     """Exam, feedback, rationales, reviews, students."""
-    problems = s.task.problems("train")
+    problems = recipe.questions(s.task)
     graphs = await s.review(problems)
 
-    ways = {name: one.how for name, one in recipe.wanted.items()}
+    ways, alpha = {name: one.how for name, one in recipe.wanted.items()}, recipe.two_task.alpha
     accept = {name: way.accepts(recipe.accept) for name, way in ways.items()}
-    rows = {name: s.two_task_rows(way, accept[name], [graphs], name) for name, way in ways.items()}
+    rows = {name: s.two_task_rows(way, accept[name], [graphs], name, alpha) for name, way in ways.items()}
     taught = {name: ways[name] for name in s.with_rows(rows)}
     steps = {name: recipe.two_task.model_copy(update=_given(alpha=way.alpha)) for name, way in taught.items()}
     students = await s.train({name: (s.start, rows[name], steps[name]) for name in taught})
@@ -107,7 +136,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
         for r in range(2, way.exams + 1):
             for seed in recipe.seeds:
                 exams[seed].append(await s.review_again(problems, f"{name}.{r}-{seed}", students[name], seed))
-            later = {k: s.two_task_rows(way, accept[name], e, f"{name}.{r}-{k}") for k, e in exams.items()}
+            later = {k: s.two_task_rows(way, accept[name], e, f"{name}.{r}-{k}", alpha) for k, e in exams.items()}
             if len(s.with_rows({f"{name}.{r}-{k}": path for k, path in later.items()})) < len(later):
                 break  # fresh, and of no mistake left is there anything to learn: the students stay as they are
             students[name] = (await s.train({f"{name}.{r}": (s.start, later, steps[name])}))[f"{name}.{r}"]
@@ -136,7 +165,7 @@ def _material(accept: AcceptRules) -> Material:
 
 def opened(recipe: Options, run: Run, start: Trained | None = None) -> ReviewSession:
     """The session in which :func:`learn` works; ``start`` are the students that it begins with."""
-    return ReviewSession(recipe, run, recipe.review, start)
+    return ReviewSession(recipe, run, recipe.review, start, recipe.imported)
 
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
@@ -152,13 +181,14 @@ def _given(**values: Any) -> dict[str, Any]:
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with opened(recipe, run) as s:
-        await s.review(s.task.problems("train")[:questions])
+        await s.review(recipe.questions(s.task)[:questions])
         await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """What a run of this recipe will ask for."""
-    return plan_review(recipe, recipe.review, [one.how for one in recipe.wanted.values()], measured)
+    ways = [one.how for one in recipe.wanted.values()]
+    return plan_review(recipe, recipe.review, ways, measured, recipe.imported is not None)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:

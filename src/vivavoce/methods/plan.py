@@ -137,14 +137,21 @@ def plan_actions(
 
 
 def plan_review(
-    recipe: Recipe, options: ReviewOptions, arms: Sequence[ReviewArm], measured: Measured | None = None
+    recipe: Recipe,
+    options: ReviewOptions,
+    arms: Sequence[ReviewArm],
+    measured: Measured | None = None,
+    recorded: bool = False,
 ) -> list[Planned]:
     """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
 
     How many mistakes the student will make is what the exam is for: least, none; most, every question, with every
-    unreadable score asked for again.
+    unreadable score asked for again. If all that is ``recorded``, only the tests are asked.
     """
     plan = _Plan(recipe, options, measured)
+    if recorded:
+        plan.tests(1 + len(recipe.seeds) * len(arms))
+        return plan.made
     later = sum(arm.exams - 1 for arm in arms) * len(recipe.seeds)
     rehearsed = plan.rehearsed(options, recipe.student)
     for spec in (recipe.student, *recipe.teachers):
@@ -192,7 +199,7 @@ class _Plan:
         self.recipe, self.options, self.measured = recipe, options, measured or Measured([])
         self.made = list[Planned]()
         self.task = open_task(recipe.task.name, recipe.task.options)
-        self._problems = self.task.problems("train")
+        self._problems = recipe.questions(self.task)
         self.train, self.test = len(self._problems), len(self.task.problems("test"))
         self._counts = {spec.name: TokenCount(spec) for spec in recipe.agents}
         self.prompts = prompt_set(options.prompts)
@@ -213,7 +220,8 @@ class _Plan:
 
     def _taught(self) -> int:
         """Tokens of an answer of a student that has learnt from the teachers: it writes as they do."""
-        return round(fmean(self.tokens(t.name, "answer") for t in self.recipe.teachers))
+        writers = self.recipe.teachers or [self.recipe.student]
+        return round(fmean(self.tokens(t.name, "answer") for t in writers))
 
     @property
     def _expected(self) -> Expected:

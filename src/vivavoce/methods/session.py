@@ -91,7 +91,7 @@ class Session(Generic[R]):
     async def __aenter__(self) -> Self:
         tests = {"the test": self.task.problems("test"), **{k: t.problems("test") for k, t in self.also.items()}}
         try:
-            require(self.recipe, self.task.problems("train"), tests, self.wording.plain)
+            require(self.recipe, self.recipe.questions(self.task), tests, self.wording.plain)
         except BaseException:
             await self._open.aclose()
             raise

@@ -38,6 +38,11 @@ class Official(Limited):
     overlap: Literal["refuse", "leave_out"] = Field(
         default="refuse", description="what becomes of a question of train that stands in test, too"
     )
+    leave_out: Path | None = Field(
+        default=None,
+        description="questions of this file or folder are asked in neither split: rows with a field `question`, or "
+        "graphs; such as texts that a run imports, beside which the rest is a fair test",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Official:
@@ -144,8 +149,19 @@ class Benchmark(Graded):
     def _every(self, split: str) -> list[Entry]:
         """A split without limits."""
         if split not in self._all:
-            self._all[split] = self._cut[split] if self._whole else self._read(split)
+            self._all[split] = self._not_left_out(self._cut[split] if self._whole else self._read(split))
         return self._all[split]
+
+    def _not_left_out(self, found: list[Entry]) -> list[Entry]:
+        """Without the questions that the options leave out."""
+        path = self.options.leave_out
+        if path is None:
+            return found
+        if not path.exists():
+            raise DataError("no such file or folder", str(path), "correct task.leave_out")
+        keys = {key_of(_question(row)) for row in read_rows(path)}
+        self.left_out += [f"{e.where}: stands in {path}" for e in found if key_of(e.problem.question) in keys]
+        return [e for e in found if key_of(e.problem.question) not in keys]
 
     @property
     def _whole(self) -> bool:
@@ -207,6 +223,12 @@ class Benchmark(Graded):
         if not o.hub_id:
             raise DataError(f"no file of the {split} split is given", self.name, f"set path, or {split}_path")
         return _hub_rows(self.name, o, self.train if split == "train" else self.test, split)
+
+
+def _question(row: Row) -> str:
+    """The question of a row, or of a graph."""
+    problem = row.value.get("problem")
+    return Row(f"{row.where}, problem", problem).text("question") if isinstance(problem, dict) else row.text("question")
 
 
 def _plain(subject: str) -> str:

@@ -1,0 +1,128 @@
+"""The rows of an arm, from graphs of peer reviews: what a run writes into ``data/``, and a command without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
+from vivavoce.data.acceptance import RELEASED, AcceptRules, decide
+from vivavoce.data.imported import Imported, imported, writers
+from vivavoce.data.two_task import (
+    Lessons,
+    chosen,
+    feedback_rows,
+    mistake_trees,
+    only,
+    rationale_rows,
+    replayed,
+    solved,
+)
+from vivavoce.errors import DataError, RecipeError
+from vivavoce.graph import Graph, read_graphs
+from vivavoce.methods.review_arms import ReviewArm, wanted
+from vivavoce.plugins import names
+from vivavoce.protocols.peer_review import Options
+from vivavoce.records import Example, Tree
+from vivavoce.tasks import Task, open_task
+
+
+@dataclass(frozen=True)
+class ReviewRows:
+    """Makes rows: with whose lessons, by which teachers; ``seed`` draws lots."""
+
+    lessons: Lessons
+    teachers: Sequence[str]
+    seed: int = 0
+
+    def examples(
+        self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], alpha: float
+    ) -> list[Example]:
+        """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once.
+
+        ``alpha`` weighs the streams (of arms that do not say it themselves); one that weighs nothing is left out.
+        """
+        alpha = alpha if arm.alpha is None else arm.alpha
+        both = self._of_exams(arm, accept, exams)
+        return [row for row in both if (alpha if row.stream == "feedback" else 1 - alpha)]
+
+    def _of_exams(self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]]) -> list[Example]:
+        *earlier, last = [self._both_streams(arm, accept, graphs) for graphs in exams]
+        before = _once(earlier)
+        if arm.fresh:
+            before = replayed(before, solved(exams[-1], self.lessons), arm.replay, self.seed)
+        return _once([before, last])
+
+    def _both_streams(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Example]:
+        """Feedback and accepted rationales of one exam."""
+        written = only(graphs, arm.teachers or self.teachers)
+        feedback = feedback_rows(written, self.lessons, self.seed if arm.shuffle_feedback else None)
+        learnt = chosen(written, arm.items, self.lessons, self.seed)
+        decided = decide(learnt, accept, self.seed, self.lessons.wording.task)
+        return [*feedback, *rationale_rows(learnt, decided, self.lessons, accept if arm.score_weighted else None)]
+
+    def trees(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> Iterator[Tree]:
+        """Accepted rationales against the student's wrong answers."""
+        written = only(graphs, arm.teachers or self.teachers)
+        learnt = chosen(written, arm.items, self.lessons, self.seed)
+        return mistake_trees(learnt, decide(learnt, accept, self.seed, self.lessons.wording.task), self.lessons)
+
+
+def _once(exams: Iterable[Iterable[Example]]) -> list[Example]:
+    """The rows of several exams, each text once."""
+    return list({(row.stream, row.source): row for rows in exams for row in rows}.values())
+
+
+class Made(NamedTuple):
+    """What an arm makes of graphs that lie in a file."""
+
+    examples: list[Example]
+    trees: list[Tree]
+    told: str
+    """What was accepted, in words."""
+
+
+def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0, alpha: float = 0.5) -> Made:
+    """The rows of an arm (``reviewed``, ``checked@accept.threshold=4``) from a file of graphs of a peer review.
+
+    The questions are those of ``task``, None: of the task whose name their ids begin with. Every kind of mistake that
+    the file has is learnt from; ``alpha`` weighs feedback against rationales. Raises DataError if the file is none of a
+    peer review or its task is not known, RecipeError if there is no such arm, or it is several or needs more than the
+    file has.
+    """
+    graphs = list(read_graphs(path))
+    name = graphs[0].problem.id.partition("/")[0] if graphs else ""
+    if task is None and name not in names("tasks"):
+        raise DataError(f"nobody tells whose task the questions are: `{name}` is none", str(path), "give --task NAME")
+    task = task or open_task(name, {})
+    authors = writers(graphs)
+    if not authors:
+        raise DataError("there are no rationales in the graphs", str(path), "give graphs of a peer review")
+    students = list(dict.fromkeys(n.agent for g in graphs for n in g.answers(0)))
+    if len(students) != 1:
+        what = f"the exam of the graphs was sat by {', '.join(students) or 'nobody'}"
+        raise DataError(what, str(path), "give graphs with the exam of one student")
+    options = Options(classes=["wrong", "no_answer", "empty", "truncated"], per_question="all")
+    try:
+        found = wanted([arm], {}, authors, options)
+    except ValueError as e:
+        raise RecipeError(str(e), f"--arm {arm}", "name one arm, as recipes of peer_review do") from e
+    if len(found) != 1:
+        raise RecipeError(f"`{arm}` is {len(found)} arms", f"--arm {arm}", f"name one: {', '.join(found)}")
+    (listed,) = found.values()
+    if listed.how.exams > 1:
+        raise RecipeError(f"`{arm}` sits several exams, and the graphs are of one", f"--arm {arm}", "run a recipe")
+    texts = imported(Imported(path=path, teachers=authors, student=students[0]), task)
+    accept = listed.how.accepts(RELEASED)
+    lessons = Lessons(Wording(options, prompt_set(options.prompts), task), students[0], marks=True)
+    made = ReviewRows(lessons, authors, seed)
+    decided = decide(only(texts, listed.how.teachers or authors), accept, seed, task)
+    taken = sum(d.verdict == "accepted" for d in decided)
+    told = f"{taken:,} of {len(decided):,} rationales accepted"
+    return Made(made.examples(listed.how, accept, [texts], alpha), list(made.trees(listed.how, accept, texts)), told)
+
+
+__all__ = ["Made", "ReviewRows", "rows_of_graphs"]
