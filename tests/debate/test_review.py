@@ -24,7 +24,7 @@ from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, only, 
 from vivavoce.graph import Graph
 from vivavoce.protocols import peer_review
 from vivavoce.protocols.peer_review import Options
-from vivavoce.records import Message, Problem, Sampling
+from vivavoce.records import Message, Problem, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
 
 TASK = open_task("gsm8k", {})
@@ -177,3 +177,43 @@ def test_shuffled_feedback_belongs_to_another_question(tmp_path: Path) -> None:
     assert len(rows) == 7
     assert len({own[r.source[0]] for r in rows}) == 7
     assert all(own[r.source[0]] != r.problem for r in rows)
+
+
+def cutting(script: Script, what: str) -> Any:
+    """The same agent, whose token limit ends what it says if that begins so."""
+
+    def cut(messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        said = script(messages, sampling, seed)
+        return Reply(said, "length" if said.startswith(what) else "stop", Usage(9, 9))
+
+    return cut
+
+
+def test_a_score_that_a_token_limit_cut_is_asked_for_again_and_counts_for_nothing(hold) -> None:
+    cut = cutting(saying(4), "I checked")
+    graph = hold({"a": cut, "b": saying(4)}, retries=2, answer_check="before")
+    (of_a,) = {n.agent for n in graph.nodes if n.kind == "review" and n.status == "truncated"}
+    assert of_a == "a"
+    assert [n.score for n in graph.nodes if n.kind == "review" and n.agent == "a"] == [None] * 3
+
+
+def test_a_score_above_the_line_that_was_cut_counts(hold) -> None:
+    cut = cutting(saying(4, "[5]\nTo say more, the"), "I checked")
+    graph = hold({"a": cut, "b": saying(4)}, answer_check="before")
+    assert {n.score for n in graph.nodes if n.kind == "review"} == {5.0}
+
+
+def test_cut_feedback_is_no_row(hold) -> None:
+    cut = cutting(saying(4), "You forgot")
+    graph = hold({"a": cut, "b": saying(4)})
+    assert sorted(n.status for n in graph.nodes if n.kind == "critique") == ["ok", "truncated"]
+    lessons = Lessons(Wording(Options(), prompt_set("general"), TASK), "student")
+    assert len(list(feedback_rows([graph], lessons))) == 1
+
+
+def test_cut_rationales_cost_no_reviews(hold) -> None:
+    graph = hold({"a": cutting(saying(4), "I add"), "b": saying(4)})
+    assert [n.status for n in graph.nodes if n.kind == "rationale"] == ["truncated", "ok"]
+    assert {n.target for n in graph.nodes if n.kind == "review"} == {
+        n.id for n in graph.nodes if n.kind == "rationale" and n.status == "ok"
+    }

@@ -19,7 +19,7 @@ from vivavoce.committee.table import Member, Setting
 from vivavoce.graph import Graph
 from vivavoce.protocols import debate_reflect
 from vivavoce.protocols.debate_reflect import Options
-from vivavoce.records import Message, Problem, Sampling
+from vivavoce.records import Message, Problem, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
 
 
@@ -190,3 +190,19 @@ def test_who_reads_whom_is_what_the_topology_says(
         read = [graph.by_id[p] for p in n.parents if graph.by_id[p].kind == "answer"]
         assert {p.agent for p in read} == set(reads[n.agent])
         assert {p.round for p in read} == ({0, 1} if whole == "all_rounds" else {1})
+
+
+def test_notes_that_a_token_limit_cut_are_truncated_read_as_far_as_they_go_and_counted(
+    hold: Debate, calls: list[Call]
+) -> None:
+    from vivavoce.report.debates import Debated
+
+    def short(messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        said = always(4)(messages, sampling, seed)
+        return Reply(said, "length" if said.startswith("Mind") else "stop", Usage(9, 9))
+
+    graph = hold({"right": short, "wrong": always(5)}, stop="cap_only", max_rounds=2)  # type: ignore[dict-item]
+    notes = {n.agent: n.status for n in graph.nodes if n.kind in ("critique", "reflection")}
+    assert notes == {"right": "truncated", "wrong": "ok"}
+    assert sum("Mind the carry." in str(call.messages) for call in calls) == 2
+    assert Debated([graph]).cut == {"right": 1, "wrong": 0}

@@ -24,12 +24,13 @@ from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
 from vivavoce.committee.prompting import PromptSet
 from vivavoce.committee.reading import CountTokens
+from vivavoce.committee.scores import Score
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored
 from vivavoce.graph.stored import gathering
 from vivavoce.records import Node, Problem, Prompt, Sampling, node, seed_of
-from vivavoce.tasks import Task, grade_of
+from vivavoce.tasks import Task, grade_of, whole_lines
 
 T = TypeVar("T")
 _KINDS = {
@@ -254,9 +255,10 @@ class Table:
         if reply is None:
             status = "over_budget" if answered.refused else "error"
             return node(kind, problem.id, member.name, round, "", status=status, error=str(answered.error), **common)
-        read: dict[str, Any] = {"status": "ok" if reply.text.strip() else "empty"}
+        cut = reply.finish == "length"
+        read: dict[str, Any] = {"status": "empty" if not reply.text.strip() else "truncated" if cut else "ok"}
         if kind in _GRADED:
-            grade = await grade_of(self.task, problem, reply.text, cut=reply.finish == "length")
+            grade = await grade_of(self.task, problem, reply.text, cut=cut)
             read = {
                 "answer": grade.answer,
                 "correct": grade.correct,
@@ -265,10 +267,15 @@ class Table:
                 "probability": rounded(self.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
             }
         elif kind == "review":
-            score = setting.prompts.review_score(reply.text, self.options.score_form)
+            form = self.options.score_form
+            score = setting.prompts.review_score(reply.text, form)
+            if cut and (score.value is None or score != setting.prompts.review_score(whole_lines(reply.text), form)):
+                score = Score(None, "truncated")  # a 1 may have become 10
             read = {"score": score.value, "status": score.status if reply.text.strip() else "empty"}
         else:
-            read["score"] = setting.prompts.score(reply.text, kind)
+            score = setting.prompts.score(reply.text, kind)
+            certain = not cut or score == setting.prompts.score(whole_lines(reply.text), kind)
+            read["score"] = score if certain else None
         return node(kind, problem.id, member.name, round, reply.text, usage=reply.usage, **common, **read)
 
 

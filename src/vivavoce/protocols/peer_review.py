@@ -74,7 +74,7 @@ async def run(question: Problem, table: Table) -> str:
     ]
     written = [table.ask(m, "rationale", sample=i) for m in authors for i in range(o.rationales)]
     said = await table.gather(*feedback, *written)
-    rationales = [n for n in said[len(feedback) :] if not n.absent and n.status != "empty"]
+    rationales = [n for n in said[len(feedback) :] if not n.absent and n.status not in ("empty", "truncated")]
     checked = [n for n in rationales if o.answer_check == "after" or n.correct]
     await table.gather(*(_review(n, m, table) for n in checked for m in reviewers_of(n.agent, table)))
     return "recorded"

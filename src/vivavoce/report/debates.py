@@ -55,6 +55,8 @@ class Debated:
         self.graphs = self.nodes = self.saw_gold = self.oracle = 0
         self.stopped: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()
+        """Replies that their token limit cut before their answer or their end, by agent."""
         self.kinds: Counter[str] = Counter()
         self._agents: dict[str, None] = {}
         self._moves: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
@@ -77,6 +79,7 @@ class Debated:
             self._agents.setdefault(n.agent)
             self.saw_gold += n.saw_gold
             self.kinds[n.kind] += 1
+            self.cut[n.agent] += n.status == "truncated"
             if n.absent:
                 self.failures[n.agent] += n.status == "error"
             elif n.kind == "answer" and n.correct is not None:

@@ -60,7 +60,7 @@ async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False) -
     grade = await _asked(task, problem, text)
     if not cut:
         return grade
-    certain = getattr(task, "uncut", _whole_lines)(text)
+    certain = getattr(task, "uncut", whole_lines)(text)
     if grade.answer is not None and certain.strip():
         before = grade if certain == text else await _asked(task, problem, certain)
         if before.answer == grade.answer:
@@ -74,7 +74,8 @@ async def _asked(task: Task, problem: Problem, text: str) -> Grade:
     return task.grade(problem, text)
 
 
-def _whole_lines(text: str) -> str:
+def whole_lines(text: str) -> str:
+    """The text without its last line, which is the one that a token limit cuts."""
     return text[: text.rfind("\n") + 1]
 
 
@@ -95,4 +96,4 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
     return made
 
 
-__all__ = ["Task", "grade_of", "open_task"]
+__all__ = ["Task", "grade_of", "open_task", "whole_lines"]
