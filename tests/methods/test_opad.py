@@ -23,6 +23,8 @@ from vivavoce.methods.opad_arms import StepArm
 from vivavoce.records import State, from_json
 from vivavoce.run import open_run
 from vivavoce.schoolhouse import weights
+from vivavoce.tasks import open_task
+from vivavoce.tasks.limits import sample
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "opad.yaml"
 SMALL = ["seeds=[0]", "parallel=1", "task.train=60", "task.test=12", "episodes=12", "iterations=2", "opd.max_steps=2"]
@@ -166,7 +168,9 @@ def test_a_pilot_plays_a_few_episodes_and_debates_what_they_came_to(tmp_path: Pa
         asyncio.run(opad.pilot(made, run, 3))
     played = episodes(tmp_path / "run", "pilot")
     graphs = list(read_graphs(tmp_path / "run" / "graphs" / "states-pilot.jsonl"))
-    assert len(played) == 3
+    train = open_task(made.task.name, made.task.options).problems("train")
+    assert [e.task for e in played] == [p.id for p in sample(train, 3, made.seed)], "of every group its share"
+    assert [e.task for e in played] != [p.id for p in train[:3]]
     assert len(graphs) == len({str(e.before(m)) for e in played for m in range(len(e.steps))})
 
 

@@ -98,7 +98,10 @@ def plan(
         typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say."),
     ] = None,
     pilot: Annotated[
-        int, typer.Option(min=0, help="First ask so many questions, which is paid for, and go by that.")
+        int,
+        typer.Option(
+            min=0, help="First ask so many questions, drawn by seed and group, which is paid for, and go by that."
+        ),
     ] = 0,
     out: Annotated[Path | None, typer.Option(help="Run directory of the pilot; default runs/NAME.")] = None,
     set_: Overrides = [],

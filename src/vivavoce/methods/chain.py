@@ -210,7 +210,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of the first questions what the first stage asks of all: what later ones ask depends on what it trains."""
+    """Ask of some questions what the first stage asks of all: what later ones ask depends on what it trains."""
     name, part = next(iter(recipe.parts.items()))
     await _method(recipe.stages[0], 0).pilot(part, run.part(name, part), questions)
 

@@ -218,11 +218,11 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    """Ask of some questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with opened(recipe, run) as s:
-        await s.debate(s.task.problems("train")[:questions])
+        await s.debate(s.drawn("train", questions))
         if recipe.test.committee:
-            await s.debate_test(s.task.problems("test")[:questions])
+            await s.debate_test(s.drawn("test", questions))
         await s.sit({"student": s.start}, questions)
 
 

@@ -181,9 +181,9 @@ async def _visited(
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Play the first training tasks with the student as it came, and debate what it came to."""
+    """Play some training tasks with the student as it came, and debate what it came to."""
     async with opened(recipe, run) as s:
-        problems = s.task.problems("train")[:questions]
+        problems = s.drawn("train", questions)
         model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
         states = visited(episodes, {}, StepArm(), recipe.seed)

@@ -179,9 +179,9 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of the first questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    """Ask of some questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with opened(recipe, run) as s:
-        await s.review(recipe.questions(s.task)[:questions])
+        await s.review(s.drawn("train", questions))
         await s.sit({"student": s.start}, questions)
 
 

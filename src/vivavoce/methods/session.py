@@ -40,6 +40,7 @@ from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
+from vivavoce.tasks.limits import sample
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
 
@@ -221,8 +222,13 @@ class Session(Generic[R]):
 
     # --- tests
 
+    def drawn(self, split: str, questions: int) -> list[Problem]:
+        """So many questions of a split, drawn by the recipe's seed, of every group its share: what a pilot asks."""
+        of = self.recipe.questions(self.task) if split == "train" else self.task.problems(split)
+        return sample(of, questions, self.recipe.seed)
+
     async def sit(self, arms: Mapping[str, Trained], questions: int | None = None) -> Tested:
-        """Examine every model of every arm on the test questions, or the first of them. What is kept is read back."""
+        """Examine every model of every arm on the test questions, or on so many. What is kept is read back."""
         return await self._sat(arms, self.task, "test", self.run.path / "evaluations", questions)
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
@@ -243,7 +249,7 @@ class Session(Generic[R]):
     async def _sat(
         self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
     ) -> Tested:
-        problems = task.problems("test")[:questions]
+        problems = sample(task.problems("test"), questions, self.recipe.seed)
         who = [(arm, seed) for arm, trained in arms.items() for seed in trained.models]
         sat = await together(
             *(self._sits(arms[arm].models[seed], problems, task, stage, (arm, seed), kept) for arm, seed in who)
