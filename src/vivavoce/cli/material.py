@@ -121,8 +121,10 @@ def list_(what: Annotated[Listed, typer.Argument()]) -> None:
 
 
 def check_tasks_command(
-    data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")],
-    task: Annotated[list[str], typer.Option(help="This task alone (can be given again); default: all.")] = [],
+    data: Annotated[Path, typer.Option(help="Folder of official data: gsm8k/, math/, mmlu/, …")] = Path("data"),
+    task: Annotated[
+        list[str], typer.Option(help="This task alone (can be given again); default: all that have official files.")
+    ] = [],
     as_json: AsJson = False,
 ) -> None:
     """Grade official data: every gold answer must be accepted, every wrong one beside it rejected."""
@@ -146,7 +148,8 @@ def check_tasks_command(
             f"{c.task:14} {c.rows:6,} rows  {c.accepted:6,} gold accepted  {c.rejected:6,} wrong rejected  "
             + (f"{c.apart:6,} wrong ones counted apart  " if c.apart else "")
             + (f"{c.solutions_accepted:6,} of {c.solutions:,} solutions accepted  " if c.solutions else "")
-            + f"({', '.join(c.files)})"
+            + (f"{c.unknown:6,} without a known answer  " if c.unknown else "")
+            + (f"({', '.join(c.files)})" if c.files else "")
         )
         for mark, said in (("off", c.off), ("odd", c.odd)):
             for one in said:

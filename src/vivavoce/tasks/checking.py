@@ -1,7 +1,7 @@
 """Whether the tasks grade official data right: every gold answer accepted, every wrong one beside it rejected.
 
-A task takes part where its module names the files that it is checked on: ``OFFICIAL``, a list of options whose paths
-are patterns below the data folder, and where the task has ``samples(split)`` (:class:`~vivavoce.tasks.samples.Sample`).
+A task takes part where its module names what it is checked on: ``OFFICIAL``, a list of options whose paths
+are patterns below the data folder (a task that makes its questions has none), and where the task has ``samples(split)`` (:class:`~vivavoce.tasks.samples.Sample`).
 A :class:`~vivavoce.tasks.benchmark.Benchmark` has it; a task that runs code says itself what it accepts.
 """
 
@@ -37,6 +37,8 @@ class Checked:
     rows: int = 0
     accepted: int = 0
     """Rows whose gold answer, written as the task asks for it, is graded right."""
+    unknown: int = 0
+    """Rows of which nobody knows an answer that is right; ``odd`` says which."""
     rejected: int = 0
     """Rows of whose wrong answers every one is graded wrong."""
     apart: int = 0
@@ -53,18 +55,28 @@ class Checked:
 def check_tasks(data: Path, names: Sequence[str] = ()) -> Iterator[Checked]:
     """Check the tasks (all of them, or those of these names or paths) on the files below ``data``.
 
-    Files that are not there are passed over. Raises DataError where none of any task is.
+    Files that are not there are passed over; so are tasks that make their questions, unless they are named. Raises
+    DataError where none of any task is.
     """
-    if not data.is_dir():
+    patterns = [
+        (name, pattern)
+        for name in names or plugins.names("tasks")
+        for pattern in getattr(plugins.load("tasks", name, "--task"), "OFFICIAL", ())
+        if names or _has_files(pattern)
+    ]
+    if not data.is_dir() and any(_has_files(pattern) for _, pattern in patterns):
         raise DataError("there is no such folder", str(data), "give the folder that holds gsm8k/, math/, …")
     found = False
-    for name in names or plugins.names("tasks"):
-        for pattern in getattr(plugins.load("tasks", name, "--task"), "OFFICIAL", ()):
-            if (options := _files(data, pattern)) is not None:
-                found = True
-                yield _check(open_task(name, options), options)
+    for name, pattern in patterns:
+        if (options := _files(data, pattern)) is not None:
+            found = True
+            yield _check(open_task(name, options), options)
     if not found:
         raise DataError("no official file of any task is there", str(data), "see OFFICIAL in vivavoce/tasks/*.py")
+
+
+def _has_files(pattern: dict[str, Any]) -> bool:
+    return any(key.endswith("path") for key in pattern)
 
 
 def _files(data: Path, pattern: dict[str, Any]) -> dict[str, Any] | None:
@@ -83,7 +95,7 @@ def _check(task: Task, options: dict[str, Any]) -> Checked:
     paths = {key: path for key, path in options.items() if key.endswith("path")}
     checked = Checked(task.name, [path.name for path in paths.values()])
     assert isinstance(task, Checkable), f"{task.name} has no samples"
-    splits = [split for split in ("train", "test") if "path" in paths or f"{split}_path" in paths]
+    splits = [split for split in ("train", "test") if not paths or "path" in paths or f"{split}_path" in paths]
     # in threads, because a grader may wait for another process
     with ThreadPoolExecutor(4) as pool:
         for split in splits:
@@ -95,8 +107,9 @@ def _check(task: Task, options: dict[str, Any]) -> Checked:
 def _count(judged: Iterable[tuple[Sample, list[bool], list[bool]]], checked: Checked) -> None:
     for sample, right, wrong in judged:
         checked.rows += 1
-        checked.accepted += right[0]
-        checked.solutions += len(right) - 1
+        checked.unknown += not right
+        checked.accepted += all(right[:1]) and bool(right)
+        checked.solutions += len(right[1:])
         checked.solutions_accepted += sum(right[1:])
         checked.rejected += all(wrong)
         texts = [*zip(sample.right, right, strict=True), *zip(sample.wrong, wrong, strict=True)]

@@ -1,0 +1,295 @@
+"""The data sets of reasoning-gym (arXiv:2505.24760): questions made by program, answers scored by the package itself.
+
+::
+
+    task: {name: reasoning_gym, datasets: [chain_sum, leg_counting], train: 1000, test: 200}
+
+Nothing is downloaded. A question is made from data set, configuration, seed and number alone, so that a recipe makes
+the same ones again with the same version of the package. The package runs in a process of its own
+(:mod:`vivavoce.tasks.reasoning_worker`), because some of its scorers evaluate a reply as Python.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vivavoce.agents.replies import spoken
+from vivavoce.errors import DataError, MissingDependency
+from vivavoce.plugins import near
+from vivavoce.records import Grade, Problem, Token, seed_of
+from vivavoce.tasks import Task
+from vivavoce.tasks.confidence import geometric_mean
+from vivavoce.tasks.grading import stated
+from vivavoce.tasks.samples import Sample
+from vivavoce.tasks.splitting import key_of, known_split, lines_and_sentences, question_id
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_MEMORY = 1 << 30
+"""Bytes that scoring one reply may take."""
+_SECONDS = 5.0
+_AT_ONCE = 2
+"""Processes. Each loads the package, which takes some seconds."""
+_TRIES = 50
+"""Questions that stand there already are passed over so often in a row; then the data set has no more."""
+_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
+OFFICIAL: list[dict[str, Any]] = [{"datasets": "all", "train": 0, "test": 212}]
+"""Two questions of each data set."""
+
+
+class Options(BaseModel):
+    """Which data sets, how many questions of them all together, and how they are made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    datasets: list[str] | Literal["all"] = Field(
+        min_length=1, description="data sets by their names in reasoning-gym, each with an equal share; or all of them"
+    )
+    train: int = Field(default=1000, ge=0, description="training questions of all data sets together")
+    test: int = Field(default=200, ge=0, description="test questions of all data sets together")
+    seed: int = Field(default=0, ge=0, description="makes the questions; train and test never share one")
+    config: dict[str, dict[str, Any]] = Field(
+        default={}, description="configuration by data set, as reasoning-gym's create_dataset takes it: sizes, ranges"
+    )
+    right_from: float = Field(
+        default=1.0, gt=0, le=1, description="score from which an answer counts as right; some scorers give parts of 1"
+    )
+
+
+class _Place(NamedTuple):
+    """Where a question comes from: data set, configuration, seed and number, and an answer that is known to be right."""
+
+    name: str
+    config: dict[str, Any]
+    seed: int
+    index: int
+    example: str
+
+
+@dataclass
+class ReasoningGym:
+    """Questions of reasoning-gym as a :class:`~vivavoce.tasks.Task`. A problem's group is its data set.
+
+    ``grade`` waits for another process. The gold answer is empty for data sets that name none, because several answers
+    are right.
+    """
+
+    options: Options
+    name: str = "reasoning_gym"
+    answer_format: str = "End with the final answer between <answer> and </answer>, and put nothing else there."
+    waits: bool = True
+    left_out: list[str] = field(default_factory=list)
+    _made: dict[str, list[Problem]] = field(default_factory=dict)
+    _places: dict[str, _Place] = field(default_factory=dict)
+
+    def problems(self, split: str) -> list[Problem]:
+        """The questions of a split, one data set after the other.
+
+        Raises MissingDependency without the package, DataError if a data set or its configuration is not as the
+        package wants it, or has fewer different questions than are asked for.
+        """
+        known_split(split, self.name)
+        if not self._made:
+            seen = set[str]()
+            for part in ("test", "train"):  # what is tested is not trained on, so it goes first
+                self._made[part] = list(self._drawn(part, seen))
+        return self._made[split]
+
+    def grade(self, problem: Problem, text: str) -> Grade:
+        """The package's score of what stands between the last ``<answer>`` tags, else behind ``Final answer:``.
+
+        A reply that its scorer cannot take is wrong, with the reason.
+        """
+        answer = _answer(text)
+        if not answer:
+            return Grade(None, False, "no_answer")
+        place = self._place(problem)
+        said = _pool.ask({"score": [place.name, place.config, place.seed, place.index, answer]})
+        if isinstance(said, str):
+            return Grade(answer, False, reason=said)
+        return Grade(answer, said >= self.options.right_from)
+
+    def same(self, problem: Problem, a: str, b: str) -> bool:
+        """Whether two answers are equal but for spaces and case."""
+        return key_of(a) == key_of(b)
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """For each question an answer that the package says is right, and the answer to another question of the data
+        set (else words that answer nothing)."""
+        problems = self.problems(split)
+        for i, problem in enumerate(problems):
+            place = self._place(problem)
+            right = problem.gold or place.example
+            others = (p.gold for p in problems[i + 1 :] + problems[:i] if p.group == problem.group)
+            other = next((gold for gold in others if gold and key_of(gold) != key_of(right)), "")
+            wrong = tuple(_written(text) for text in (other, "none of these") if text)
+            odd = "" if right else "the package gives no answer that is right"
+            where = f"reasoning_gym, {place.name}, question {place.index}"
+            yield Sample(problem, (_written(right),) if right else (), wrong, where, odd)
+
+    def steps(self, text: str) -> list[str]:
+        """Lines and sentences."""
+        return lines_and_sentences(text)
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Raises NotImplementedError: scorers read the answer alone."""
+        raise NotImplementedError("reasoning_gym has no checker of steps")
+
+    def probability(self, text: str, tokens: Sequence[Token]) -> float:
+        """Geometric mean probability of a token of the reply."""
+        return geometric_mean(tokens)
+
+    def _drawn(self, split: str, seen: set[str]) -> Iterator[Problem]:
+        o = self.options
+        known: list[str] = _pool.ask({"names": True})
+        names = known if o.datasets == "all" else o.datasets
+        for name in (*names, *o.config):
+            if name not in known:
+                raise DataError(f"reasoning-gym has no data set {name!r}{near(name, known)}", "task.datasets")
+        total = o.train if split == "train" else o.test
+        for i, name in enumerate(names):
+            share = total // len(names) + (i < total % len(names))
+            yield from self._of(name, share, split, seen)
+
+    def _of(self, name: str, share: int, split: str, seen: set[str]) -> Iterator[Problem]:
+        o = self.options
+        config = o.config.get(name, _COMPOSITE if name == "composite" else {})
+        seed, index, found, again = seed_of(o.seed, split, name), 0, 0, 0
+        while found < share:
+            made = _pool.ask({"make": [name, config, seed, index, share - found]})
+            if isinstance(made, dict):
+                do = "correct task.config; the package's documentation has the keys of each data set"
+                raise DataError(f"reasoning-gym cannot make it: {made['failed']}", f"data set {name}", do)
+            for question, gold, example in made:
+                key = key_of(question)
+                if key in seen:
+                    again += 1
+                    if again == _TRIES:
+                        what = f"only {found} of {share} questions are different"
+                        do = "ask for fewer, or make the data set larger in task.config"
+                        raise DataError(what, f"data set {name}, {split}", do)
+                else:
+                    again, found = 0, found + 1
+                    seen.add(key)
+                    problem = Problem(question_id(self.name, f"{name}\n{question}"), question, gold, name)
+                    self._places[problem.id] = _Place(name, config, seed, index, example)
+                    yield problem
+                index += 1
+
+    def _place(self, problem: Problem) -> _Place:
+        if problem.id not in self._places:
+            self.problems("test")
+        if problem.id not in self._places:
+            do = "grade with the task's own options and the version of reasoning-gym that made the question"
+            raise DataError("the question is not among those of the task", problem.id, do)
+        return self._places[problem.id]
+
+
+_COMPOSITE: dict[str, Any] = {"datasets": [{"name": "chain_sum"}, {"name": "leg_counting"}]}
+"""For a ``composite`` without a configuration, which the package does not make."""
+
+
+def _answer(text: str) -> str:
+    """What a reply gives for its answer; empty if it gives none."""
+    said = spoken(text)
+    if tagged := _ANSWER.findall(said):
+        return tagged[-1].strip()
+    return (stated(said) or "").strip()
+
+
+def _written(answer: str) -> str:
+    return f"<answer>{answer}</answer>"
+
+
+class _Process:
+    """One process of the package."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-B", "-m", "vivavoce.tasks.reasoning_worker", str(_MEMORY), str(_SECONDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # equal seeds make equal questions only if sets have one order
+            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ} | {"PYTHONHASHSEED": "0"},
+            encoding="utf-8",
+        )
+        if self._line() != "ready":
+            self.close()
+            do = f"see what `{sys.executable} -c 'import reasoning_gym'` says; pip install 'vivavoce[reasoning-gym]'"
+            raise MissingDependency("reasoning-gym cannot be started", "task", do)
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            return self._line()
+        except BrokenPipeError:
+            return None
+
+    def _line(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class _Pool:
+    """At most so many processes; each is used by one thread at a time and kept for the next."""
+
+    def __init__(self) -> None:
+        self.slots, self.lock = threading.BoundedSemaphore(_AT_ONCE), threading.Lock()
+        self.idle, self.owner = list[_Process](), os.getpid()
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """The answer to a request. Raises MissingDependency without the package."""
+        if importlib.util.find_spec("reasoning_gym") is None:
+            do = "pip install 'vivavoce[reasoning-gym]'"
+            raise MissingDependency("reasoning-gym is not installed", "task", do)
+        if self.owner != os.getpid():  # a fork does not share its parent's pipes
+            self.__init__()
+        with self.slots:
+            with self.lock:
+                process = self.idle.pop() if self.idle else None
+            process = process or _Process()
+            said = process.ask(request)
+            if said is None:
+                process.close()
+                return "the process that scores ended" if "score" in request else {"failed": "the process ended"}
+            with self.lock:
+                self.idle.append(process)
+            return said
+
+    def close(self) -> None:
+        while self.owner == os.getpid() and self.idle:
+            self.idle.pop().close()
+
+
+_pool = _Pool()
+atexit.register(_pool.close)
+
+
+def task(options: Options) -> Task:
+    """Open the data sets; nothing is made before the task is asked for problems."""
+    return ReasoningGym(options)
+
+
+__all__ = ["OFFICIAL", "Options", "ReasoningGym", "task"]

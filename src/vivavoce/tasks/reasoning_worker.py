@@ -1,0 +1,161 @@
+"""Makes and scores questions of reasoning-gym: a program that :mod:`vivavoce.tasks.reasoning_gym` runs.
+
+Several of the package's scorers evaluate the reply as Python. So each reply is scored in a fork of this process that
+may compute and nothing else: it opens no file, socket or process, and a limit on time and memory ends it. One JSON line
+with a request comes in, one line goes out::
+
+    {"names": true}                                  ["ab", "acre", …]
+    {"make": [name, config, seed, start, count]}     [[question, gold, example], …]
+    {"score": [name, config, seed, index, reply]}    0.0 … 1.0, or a text that says why there is no score
+
+An error of the package is ``{"failed": text}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import warnings
+from functools import lru_cache
+from typing import Any
+
+from vivavoce.sandbox import kernel
+
+_SPARE = 1 << 20
+"""Questions that a data set is told to have. Those of one index are made from it alone, so that nothing is made in
+vain."""
+_EXAMPLES = ("possible_answer", "example_answer", "example_correct_answer")
+"""Where an entry has an answer that is right, if others are as well and it names none as gold."""
+
+
+def main(memory: int, seconds: float) -> None:
+    """Answer requests until the input ends. A score may take ``seconds``, and ``memory`` bytes more than there are."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the package prints is no answer
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    import reasoning_gym  # noqa: F401  registers the data sets
+
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        ((what, given),) = json.loads(line).items()
+        try:
+            said = _score(*given, memory, seconds) if what == "score" else _make(*given) if what == "make" else _names()
+        except Exception as error:  # noqa: BLE001  whatever the package raises on a configuration is told
+            said = {"failed": f"{type(error).__name__}: {error}"}
+        print(json.dumps(said), file=answers, flush=True)
+
+
+def _names() -> list[str]:
+    from reasoning_gym.factory import DATASETS
+
+    return sorted(DATASETS)
+
+
+def _make(name: str, config: dict[str, Any], seed: int, start: int, count: int) -> list[tuple[str, str, str]]:
+    found, made = [], _data_set(name, json.dumps(config, sort_keys=True), seed)
+    for index in range(start, start + count):
+        entry = made[index]
+        facts = entry["metadata"]
+        example = next((facts[key] for key in _EXAMPLES if facts.get(key) is not None), "")
+        gold = "" if entry["answer"] is None else str(entry["answer"])
+        found.append((entry["question"], gold, example if isinstance(example, str) else json.dumps(example)))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _data_set(name: str, config: str, seed: int) -> Any:
+    from reasoning_gym import create_dataset
+
+    options = json.loads(config)
+    if name == "composite":
+        from reasoning_gym.composite import DatasetSpec
+
+        options["datasets"] = [DatasetSpec(**{"config": {}, "weight": 1.0, **one}) for one in options["datasets"]]
+    return create_dataset(name, **{"size": _SPARE, **options, "seed": seed})
+
+
+@lru_cache(maxsize=4096)
+def _entry(name: str, config: str, seed: int, index: int) -> Any:
+    """An entry, for a score. The package's own answer is scored first: that loads whatever a scorer loads late."""
+    made = _data_set(name, config, seed)
+    entry = made[index]
+    with contextlib.suppress(Exception):
+        made.score_answer(entry["answer"], entry)
+    return entry
+
+
+def _score(
+    name: str, config: dict[str, Any], seed: int, index: int, reply: str, memory: int, seconds: float
+) -> float | str:
+    plain = json.dumps(config, sort_keys=True)
+    made, entry = _data_set(name, plain, seed), _entry(name, plain, seed, index)
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _in_fork(made, entry, reply, writes, memory, seconds)
+    os.close(writes)
+    said, part, deadline = b"", b" ", time.monotonic() + seconds
+    while part and select.select([reads], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        said += (part := os.read(reads, 1 << 16))
+    os.close(reads)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if part:
+        return f"the scorer gave no score within {seconds:g} s"
+    with contextlib.suppress(ValueError):
+        return json.loads(said)
+    return "the scorer broke down"
+
+
+def _in_fork(made: Any, entry: Any, reply: str, writes: int, memory: int, seconds: float) -> None:
+    """Score in a process that can do nothing else; never returns."""
+    try:
+        kernel.die_with_parent()
+        os.dup2(writes, 3)
+        os.closerange(4, 1 << 12)
+        used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115, PTH123
+        for limit, most in (
+            (resource.RLIMIT_AS, used + memory),
+            (resource.RLIMIT_CPU, int(seconds) + 1),
+            (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            resource.setrlimit(limit, (most, most))
+        kernel.filter_calls(files=False)
+    except BaseException:  # noqa: BLE001  no reply may be scored outside
+        os._exit(70)
+    try:
+        said: float | str = float(_own(made, entry, reply))
+    except BaseException as error:  # noqa: BLE001  whatever a scorer raises on a reply is the outcome
+        said = f"the scorer raised {type(error).__name__}"
+    os.write(3, json.dumps(said).encode())
+    os._exit(0)
+
+
+def _own(made: Any, entry: Any, reply: str) -> float:
+    """The package's score, and 0 for what two of its scorers take though it is wrong (reasoning-gym 0.1.25).
+
+    ``game_of_life_halting`` compares ``bool(reply)``, which is true of any text, the word False included;
+    ``puzzle24`` takes any four numbers that make 24, not those of the question.
+    """
+    name = entry["metadata"].get("source_dataset")
+    if name == "game_of_life_halting" and reply.strip().casefold() != str(entry["answer"]).casefold():
+        return 0.0
+    if name == "puzzle24":
+        import re
+
+        if sorted(map(int, re.findall(r"[0-9]+", reply))) != sorted(entry["metadata"]["numbers"]):
+            return 0.0
+    return made.score_answer(reply, entry)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]))
