@@ -237,7 +237,7 @@ def _plain(subject: str) -> str:
 
 def _hub_rows(name: str, o: Official, part: Part, split: str) -> Iterator[Row]:
     try:
-        from datasets import load_dataset  # heavy, and needed only where no file is given
+        from datasets import load_dataset, load_from_disk  # heavy, and needed only where no file is given
     except ImportError as error:
         raise MissingDependency(
             f"{name} without a path is downloaded with the package datasets, which is not installed",
@@ -247,8 +247,12 @@ def _hub_rows(name: str, o: Official, part: Part, split: str) -> Iterator[Row]:
     hub_id, revision = (part.hub_id, None) if part.hub_id else (o.hub_id, o.hub_revision)
     for config in part.configs:
         try:
-            rows: Any = load_dataset(hub_id, config, split=part.split, revision=revision)
-        except (OSError, ValueError, RuntimeError) as error:  # offline, unknown data set, split or revision
+            if any((Path(hub_id) / name).is_file() for name in ("dataset_dict.json", "state.json")):
+                saved: Any = load_from_disk(hub_id)  # what `save_to_disk` wrote
+                rows: Any = saved[part.split] if isinstance(saved, dict) else saved
+            else:
+                rows = load_dataset(hub_id, config, split=part.split, revision=revision)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:  # offline, unknown data set, split or revision
             raise DataError(
                 f"cannot load {hub_id} from the hub: {error}",
                 f"{name}, {split}",

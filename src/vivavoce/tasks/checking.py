@@ -1,7 +1,8 @@
 """Whether the tasks grade official data right: every gold answer accepted, every wrong one beside it rejected.
 
-A task takes part where its module names what it is checked on: ``OFFICIAL``, a list of options whose paths
-are patterns below the data folder (a task that makes its questions has none), and where the task has ``samples(split)`` (:class:`~vivavoce.tasks.samples.Sample`).
+A task takes part if its module names what it is checked on: ``OFFICIAL``, a list of options whose paths are patterns
+below the data folder (a task that makes its questions has none), and if the task has ``samples(split)``
+(:class:`~vivavoce.tasks.samples.Sample`).
 A :class:`~vivavoce.tasks.benchmark.Benchmark` has it; a task that runs code says itself what it accepts.
 """
 

@@ -1,4 +1,4 @@
-"""Your own questions, from JSON lines.
+"""Your own questions, from JSON lines, JSON, CSV or Parquet.
 
 ::
 
@@ -11,53 +11,40 @@ or unreadable gold answer, an id or a question that stands there twice, a questi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from vivavoce.errors import DataError
 from vivavoce.records import Problem
 from vivavoce.tasks import Task
-from vivavoce.tasks.answers import LETTERS
-from vivavoce.tasks.benchmark import lettered
+from vivavoce.tasks.columns import LETTERED, Columns, grader_of, read
 from vivavoce.tasks.graded import Graded
-from vivavoce.tasks.grading import GRADERS, Grader, GraderName
-from vivavoce.tasks.mathematics import need_math_verify
+from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.splitting import known_split, question_id, refuse_overlap, split
 
 
-class Options(BaseModel):
+class Options(Columns):
     """Where the questions are, how a row is read and how answers are compared."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path | None = None
-    """One file, cut into train and test by ``train_share`` and ``seed``. Or give ``train_path`` and ``test_path``."""
-    train_path: Path | None = None
-    test_path: Path | None = None
-    train_share: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = None
-
-    question_field: str = "question"
-    answer_field: str = "answer"
-    id_field: str | None = "id"
-    """Where no row has ``id``, and if it is null, an id is made from the question."""
-    group_field: str | None = None
-    choices_field: str | None = None
-    """A list of options, written under the question as ``A. …``, ``B. …``; for the grader ``choice``."""
-    answer_is: Literal["letter", "index", "text"] = "letter"
-    """How the gold answer names its choice: by letter, by its index counted from 0, or by its text."""
-
-    grader: GraderName
-    answer_format: str = ""
-    """One sentence for prompts; the default asks for a last line ``Final answer: …``, which the grader reads."""
-    name: str = Field(default="jsonl", min_length=1)
-    """What results and ids call this set of questions."""
+    path: Path | None = Field(
+        default=None,
+        description="one file (JSON lines, JSON, CSV or Parquet) or a folder of them, cut into train and test by "
+        "train_share and seed; or give train_path and test_path",
+    )
+    train_path: Path | None = Field(default=None, description="file of the training questions")
+    test_path: Path | None = Field(default=None, description="file of the test questions")
+    train_share: float | None = Field(default=None, ge=0, le=1, description="share of `path` that is trained on")
+    seed: int | None = Field(default=None, description="draws which questions of `path` are trained on")
+    id_field: str | None = Field(
+        default="id",
+        description="field of the id; if no row has `id`, and if this is null, an id is made from the question",
+    )
+    name: str = Field(default="jsonl", min_length=1, description="what results and ids call this set of questions")
 
     @model_validator(mode="after")
     def _one_source(self) -> Options:
@@ -72,10 +59,6 @@ class Options(BaseModel):
             raise ValueError("path needs train_share and seed, so that the split can be made again")
         if self.path is None and cut:
             raise ValueError("train_share and seed belong to path; two files are a split already")
-        if self.choices_field is not None and self.grader != "choice":
-            raise ValueError("choices_field needs grader: choice")
-        if self.answer_is != "letter" and self.choices_field is None:
-            raise ValueError("answer_is needs choices_field")
         return self
 
 
@@ -105,13 +88,11 @@ class Questions(Graded):
 
 def task(options: Options) -> Task:
     """Read and check the questions. Raises DataError, naming file and row, where a row or the split is wrong."""
-    o, grader = options, GRADERS[options.grader]
-    if o.grader == "math":
-        need_math_verify()
+    o, grader = options, grader_of(options)
     if o.path is not None:
         assert o.train_share is not None, o
         assert o.seed is not None, o
-        every = _problems(o.path, o, grader, {})
+        every = _problems(o.path, o, {})
         chosen, _ = split([problem.id for problem in every], o.train_share, o.seed)
         train, test = [p for p in every if p.id in chosen], [p for p in every if p.id not in chosen]
         where = str(o.path)
@@ -119,20 +100,17 @@ def task(options: Options) -> Task:
         assert o.train_path is not None, o
         assert o.test_path is not None, o
         places = dict[str, str]()  # ids are unique over both files; a question in both has its own error, below
-        train = _problems(o.train_path, o, grader, places)
-        test = _problems(o.test_path, o, grader, places)
+        train = _problems(o.train_path, o, places)
+        test = _problems(o.test_path, o, places)
         where = f"{o.train_path} and {o.test_path}"
     refuse_overlap(train, test, where)
     doubts = _unseen_choices([*train, *test], o) if o.grader == "choice" and o.choices_field is None else ()
     return Questions(o.name, o.answer_format or grader.answer_format, grader, tuple(train), tuple(test), doubts)
 
 
-_LETTERED = re.compile(r"(?:^|[\s(\[])([A-J])\s?[.):\]]")
-
-
 def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...]:
     """Whether there are questions with letters for answers that show no letters to choose from."""
-    bare = [p for p in problems if not {"A", "B"} <= set(_LETTERED.findall(p.question))]
+    bare = [p for p in problems if not {"A", "B"} <= set(LETTERED.findall(p.question))]
     if not bare:
         return ()
     fields = dict.fromkeys(
@@ -151,13 +129,13 @@ def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...
     return (Doubt(what, "write options under the question as `A. …`, or give them as a list in task.choices_field"),)
 
 
-def _problems(path: Path, o: Options, grader: Grader, places: dict[str, str]) -> list[Problem]:
+def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
     """Read the rows of a file; ``places`` remembers where each of the rows' own ids stood and is added to."""
     rows = list(read_rows(path))
     named = o.id_field if "id_field" in o.model_fields_set or any("id" in row.value for row in rows) else None
     found, asked = list[Problem](), dict[str, str]()
     for row in rows:
-        problem = _problem(row, o, grader, named)
+        problem = _problem(row, o, named)
         key = question_id(o.name, problem.question)
         what, before = f"the question stands there twice: {problem.question[:80]!r}", asked.setdefault(key, row.where)
         do = "take one of the two out"
@@ -170,55 +148,8 @@ def _problems(path: Path, o: Options, grader: Grader, places: dict[str, str]) ->
     return found
 
 
-def _problem(row: Row, o: Options, grader: Grader, named: str | None) -> Problem:
+def _problem(row: Row, o: Options, named: str | None) -> Problem:
     """The problem of a row whose id stands in the field ``named``, None: nowhere."""
-    question, raw = row.text(o.question_field), row.text(o.answer_field)
-    if o.choices_field is not None:
-        choices = _choices(row, o.choices_field)
-        raw = _letter(row, o, raw, choices)
-        question = lettered(question, choices)
-    gold = grader.read_gold(raw)
-    if gold is None or not _told_apart(grader, gold):
-        raise DataError(
-            f"the grader {grader.name!r} cannot read the gold answer {raw[:80]!r}",
-            f"{row.where}, field {o.answer_field!r}",
-            "correct the row, or choose another grader",
-        )
-    id_ = question_id(o.name, question) if named is None else row.text(named)
-    return Problem(id_, question, gold, row.text(o.group_field) if o.group_field else "")
-
-
-def _told_apart(grader: Grader, gold: str) -> bool:
-    """Whether a reply with the gold answer is graded right and one beside it wrong."""
-    right = grader.grade(gold, grader.written(gold)).correct
-    wrong = grader.grade(gold, grader.written(grader.perturbed(gold))).correct
-    return right is True and wrong is False
-
-
-def _choices(row: Row, field: str) -> list[str]:
-    value = row.value.get(field)
-    if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
-        raise DataError(f"no list of 2 to {len(LETTERS)} choices in field {field!r}", row.where)
-    choices = [str(choice).strip() for choice in value]
-    if "" in choices or len(set(choices)) < len(choices):
-        raise DataError(f"a choice is empty or stands there twice: {choices}", row.where)
-    return choices
-
-
-def _letter(row: Row, o: Options, raw: str, choices: list[str]) -> str:
-    """The letter of the gold choice, by the one reading that the options name; never guessed from the value."""
-    letters = LETTERS[: len(choices)]
-    if o.answer_is == "index":
-        found = letters[int(raw)] if raw.strip().isdecimal() and int(raw) < len(letters) else None
-    elif o.answer_is == "text":
-        found = letters[choices.index(raw.strip())] if raw.strip() in choices else None
-    else:
-        found = GRADERS["choice"].read_gold(raw)
-        found = found if found is not None and found in letters else None
-    if found is None:
-        raise DataError(
-            f"the gold answer {raw[:80]!r} is no {o.answer_is} of {len(choices)} choices",
-            f"{row.where}, field {o.answer_field!r}",
-            "correct the row, or set answer_is to letter, index (from 0) or text",
-        )
-    return found
+    asked = read(row, o)
+    id_ = question_id(o.name, asked.question) if named is None else row.text(named)
+    return Problem(id_, asked.question, asked.gold, asked.group)

@@ -68,12 +68,12 @@ class Options(BaseModel):
 
 
 class _Place(NamedTuple):
-    """Where a question comes from: data set, configuration, seed and number, and an answer that is known to be right."""
+    """Where a question comes from: data set, configuration, seed and number; and an answer that is right."""
 
     name: str
     config: dict[str, Any]
     seed: int
-    index: int
+    number: int
     example: str
 
 
@@ -115,7 +115,7 @@ class ReasoningGym:
         if not answer:
             return Grade(None, False, "no_answer")
         place = self._place(problem)
-        said = _pool.ask({"score": [place.name, place.config, place.seed, place.index, answer]})
+        said = _pool.ask({"score": [place.name, place.config, place.seed, place.number, answer]})
         if isinstance(said, str):
             return Grade(answer, False, reason=said)
         return Grade(answer, said >= self.options.right_from)
@@ -135,7 +135,7 @@ class ReasoningGym:
             other = next((gold for gold in others if gold and key_of(gold) != key_of(right)), "")
             wrong = tuple(_written(text) for text in (other, "none of these") if text)
             odd = "" if right else "the package gives no answer that is right"
-            where = f"reasoning_gym, {place.name}, question {place.index}"
+            where = f"reasoning_gym, {place.name}, question {place.number}"
             yield Sample(problem, (_written(right),) if right else (), wrong, where, odd)
 
     def steps(self, text: str) -> list[str]:

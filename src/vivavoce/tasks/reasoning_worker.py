@@ -47,7 +47,10 @@ def main(memory: int, seconds: float) -> None:
     for line in sys.stdin:
         ((what, given),) = json.loads(line).items()
         try:
-            said = _score(*given, memory, seconds) if what == "score" else _make(*given) if what == "make" else _names()
+            if what == "score":
+                said: Any = _score(given, memory, seconds)
+            else:
+                said = _make(*given) if what == "make" else _names()
         except Exception as error:  # noqa: BLE001  whatever the package raises on a configuration is told
             said = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps(said), file=answers, flush=True)
@@ -92,9 +95,8 @@ def _entry(name: str, config: str, seed: int, index: int) -> Any:
     return entry
 
 
-def _score(
-    name: str, config: dict[str, Any], seed: int, index: int, reply: str, memory: int, seconds: float
-) -> float | str:
+def _score(given: list[Any], memory: int, seconds: float) -> float | str:
+    name, config, seed, index, reply = given
     plain = json.dumps(config, sort_keys=True)
     made, entry = _data_set(name, plain, seed), _entry(name, plain, seed, index)
     reads, writes = os.pipe()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vivavoce.errors import DataError
+from vivavoce.errors import DataError, MissingDependency
 from vivavoce.files import csv_rows, decoded, json_lines, json_object, need_text, opened
 
 
@@ -19,11 +19,11 @@ class Row(NamedTuple):
     value: Mapping[str, Any]
 
     def text(self, field: str) -> str:
-        """The text in ``field``; a number or boolean as JSON writes it. Raises DataError if it is missing or empty."""
-        if field not in self.value:
-            has = f"the row has: {', '.join(self.value)}; name the right one in the options"
-            raise DataError(f"no field {field!r}", self.where, has)
-        value = self.value[field]
+        """The text in ``field``; a number or boolean as JSON writes it. Raises DataError if it is missing or empty.
+
+        ``a.b`` is field ``b`` of the object in field ``a``, unless a field has that very name.
+        """
+        value = self.get(field)
         if isinstance(value, bool | int | float):
             return json.dumps(value)
         if not isinstance(value, str) or not value.strip():
@@ -31,11 +31,23 @@ class Row(NamedTuple):
             raise DataError(f"field {field!r} is {what}", self.where, "give it a value or take the row out")
         return value
 
+    def get(self, field: str) -> Any:
+        """What stands in ``field``, or for ``a.b`` in ``b`` of the object in ``a``. Raises DataError without it."""
+        if field in self.value:
+            return self.value[field]
+        at: Any = self.value
+        for step in field.split("."):
+            if not isinstance(at, Mapping) or step not in at:
+                has = f"the row has: {', '.join(self.value)}; name the right one in the options"
+                raise DataError(f"no field {field!r}", self.where, has)
+            at = at[step]
+        return at
+
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, told by its name: JSON lines (``.jsonl``), a JSON array, object or lines (``.json``), or CSV
-    with a header (``.csv``); each plain or as ``.gz``. Of a folder, the rows of all such files below it, in the order
-    of their names.
+    """The rows of a file, told by its name: JSON lines (``.jsonl``), a JSON array, object or lines (``.json``), CSV
+    with a header (``.csv``), each plain or as ``.gz``, or Parquet (``.parquet``). Of a folder, the rows of all such
+    files below it, in the order of their names.
 
     Raises DataError if a file cannot be read or holds no rows, or a row is no object.
     """
@@ -46,7 +58,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for file in files:
             yield from read_rows(file)
     else:
-        rows = {".csv": _csv, ".json": _json}.get(_kind(path), _lines)(path)
+        rows = {".csv": _csv, ".json": _json, ".parquet": _parquet}.get(_kind(path), _lines)(path)
         first = next(rows, None)
         if first is None:
             raise DataError("the file holds no rows", str(path), "check the path: was the file written to its end?")
@@ -54,7 +66,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from rows
 
 
-_KINDS = (".jsonl", ".json", ".csv")
+_KINDS = (".jsonl", ".json", ".csv", ".parquet")
 
 
 def _kind(path: Path) -> str:
@@ -98,6 +110,24 @@ def _csv(path: Path) -> Iterator[Row]:
             do = "put fields that hold a comma in quotation marks"
             raise DataError(f"{len(fields)} fields, but the header names {len(head)} columns", where, do)
         yield Row(where, dict(zip(head, fields, strict=False)))
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        do = "pip install 'vivavoce[train]', which brings it, or write the rows as JSON lines"
+        raise MissingDependency("Parquet files are read by pyarrow, which is not installed", str(path), do) from error
+    n = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                for row in batch.to_pylist():
+                    n += 1
+                    yield Row(f"{path}, row {n}", row)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"cannot read it as Parquet: {error}", str(path), "was it written to its end?") from error
 
 
 __all__ = ["Row", "opened", "read_rows"]

@@ -1,0 +1,135 @@
+"""Questions by columns: which fields of a row are question, gold answer, choices, id and group, and who grades.
+
+What the tasks share that read rows of any form: a user's own files (:mod:`vivavoce.tasks.jsonl`) and data sets of the
+Hub (:mod:`vivavoce.tasks.hub`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vivavoce.errors import DataError
+from vivavoce.tasks.answers import LETTERS
+from vivavoce.tasks.benchmark import lettered
+from vivavoce.tasks.grading import GRADERS, Grader, GraderName
+from vivavoce.tasks.mathematics import need_math_verify
+from vivavoce.tasks.rows import Row
+
+
+class Columns(BaseModel):
+    """How a row is read and how answers are compared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question_field: str = Field(
+        default="question", description="field of the question; `a.b` is field b of the object in field a"
+    )
+    answer_field: str = Field(default="answer", description="field of the gold answer")
+    group_field: str | None = Field(default=None, description="field of the subject or kind, for tables by group")
+    choices_field: str | None = Field(
+        default=None,
+        description="field of a list of options, written under the question as `A. …`; for the grader `choice`",
+    )
+    answer_is: Literal["letter", "index", "text"] = Field(
+        default="letter",
+        description="how the gold answer names its choice: by letter, by its index counted from 0, or by its text",
+    )
+    grader: GraderName = Field(description="how answers are compared with the gold answer")
+    answer_format: str = Field(
+        default="",
+        description="one sentence for prompts; empty asks for a last line `Final answer: …`, which the grader reads",
+    )
+
+    @model_validator(mode="after")
+    def _choices_have_letters(self) -> Columns:
+        if self.choices_field is not None and self.grader != "choice":
+            raise ValueError("choices_field needs grader: choice")
+        if self.answer_is != "letter" and self.choices_field is None:
+            raise ValueError("answer_is needs choices_field")
+        return self
+
+
+class Read(NamedTuple):
+    """What a row asks."""
+
+    question: str
+    gold: str
+    """In the grader's canonical form."""
+    group: str
+    others: tuple[str, ...] = ()
+    """The other letters on offer."""
+
+
+def grader_of(columns: Columns) -> Grader:
+    """The grader. Raises MissingDependency if it needs a package that is not installed."""
+    if columns.grader == "math":
+        need_math_verify()
+    return GRADERS[columns.grader]
+
+
+def read(row: Row, columns: Columns) -> Read:
+    """What a row asks, by its columns. Raises DataError, naming row and field, if it cannot be read.
+
+    A gold answer is readable if its grader accepts it and rejects another one beside it.
+    """
+    o, grader = columns, GRADERS[columns.grader]
+    question, raw = row.text(o.question_field), row.text(o.answer_field)
+    others: tuple[str, ...] = ()
+    if o.choices_field is not None:
+        choices = _choices(row, o.choices_field)
+        raw = _letter(row, o, raw, choices)
+        others = tuple(letter for letter in LETTERS[: len(choices)] if letter != raw)
+        question = lettered(question, choices)
+    gold = grader.read_gold(raw)
+    if gold is None or not _told_apart(grader, gold):
+        raise DataError(
+            f"the grader {grader.name!r} cannot read the gold answer {raw[:80]!r}",
+            f"{row.where}, field {o.answer_field!r}",
+            "correct the row, or choose another grader",
+        )
+    return Read(question, gold, row.text(o.group_field) if o.group_field else "", others)
+
+
+def _told_apart(grader: Grader, gold: str) -> bool:
+    """Whether a reply with the gold answer is graded right and one beside it wrong."""
+    right = grader.grade(gold, grader.written(gold)).correct
+    wrong = grader.grade(gold, grader.written(grader.perturbed(gold))).correct
+    return right is True and wrong is False
+
+
+def _choices(row: Row, field: str) -> list[str]:
+    value = row.get(field)
+    if not isinstance(value, list) or not 2 <= len(value) <= len(LETTERS):
+        raise DataError(f"no list of 2 to {len(LETTERS)} choices in field {field!r}", row.where)
+    choices = [str(choice).strip() for choice in value]
+    if "" in choices or len(set(choices)) < len(choices):
+        raise DataError(f"a choice is empty or stands there twice: {choices}", row.where)
+    return choices
+
+
+def _letter(row: Row, o: Columns, raw: str, choices: list[str]) -> str:
+    """The letter of the gold choice, by the one reading that the options name; never guessed from the value."""
+    letters = LETTERS[: len(choices)]
+    if o.answer_is == "index":
+        found = letters[int(raw)] if raw.strip().isdecimal() and int(raw) < len(letters) else None
+    elif o.answer_is == "text":
+        found = letters[choices.index(raw.strip())] if raw.strip() in choices else None
+    else:
+        found = GRADERS["choice"].read_gold(raw)
+        found = found if found is not None and found in letters else None
+    if found is None:
+        raise DataError(
+            f"the gold answer {raw[:80]!r} is no {o.answer_is} of {len(choices)} choices",
+            f"{row.where}, field {o.answer_field!r}",
+            "correct the row, or set answer_is to letter, index (from 0) or text",
+        )
+    return found
+
+
+LETTERED = re.compile(r"(?:^|[\s(\[])([A-J])\s?[.):\]]")
+"""An option's letter in a question."""
+
+__all__ = ["LETTERED", "Columns", "Read", "grader_of", "read"]
