@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -412,3 +413,70 @@ def test_identity_tells_endpoints_and_settings_apart() -> None:
 
     assert identity() == "openai:https://host:8000/v1:m"
     assert identity(extra_body={"top_k": 1}) != identity(extra_body={"top_k": 2}) != identity()
+
+
+SYSTEM: list[Message] = [{"role": "system", "content": "Be short."}, *ASK, {"role": "user", "content": "Quickly."}]
+
+
+class Strict(FaultyServer):
+    """A server whose chat template refuses some conversations."""
+
+    def __init__(self, says: dict[str, str], status: int) -> None:
+        super().__init__()
+        self.says, self.status = says, status
+
+    def step(self, body: dict[str, Any]) -> str | dict[str, Any]:
+        roles = [m["role"] for m in body["messages"]]
+        if "system" in roles and "system" in self.says:
+            return f"error={self.status},,{self.says['system']}"
+        if any(a == b for a, b in pairwise(roles)):
+            return f"error={self.status},,{self.says['turns']}"
+        return completion()
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize(
+    ("says", "form"),
+    [
+        ({"system": "System role not supported", "turns": "Conversation roles must alternate user/assistant"}, 2),
+        ({"system": "Developer instruction is not enabled for models/gemma-3-27b-it", "turns": "alternate"}, 2),
+        ({"turns": "After the optional system message, conversation roles must alternate user and assistant"}, 1),
+        ({"turns": "Only user and assistant roles are supported! consecutive user messages"}, 1),
+    ],
+)
+def test_a_server_that_refuses_roles_is_asked_in_the_form_that_it_takes(
+    says: dict[str, str], form: int, status: int
+) -> None:
+    with Strict(says, status) as server:
+        options = {"model": "m", "base_url": server.base_url, "api_key_env": "TEST_KEY", "backoff_s": 0.01}
+        agent = open_agent("ada", "openai_chat", options)
+
+        async def run() -> list[Reply]:
+            first = [await agent.reply(SYSTEM, GREEDY, seed) for seed in (1, 2)]
+            await agent.aclose()
+            return first
+
+        assert [reply.text for reply in asyncio.run(run())] == ["The answer is 4."] * 2
+    sent = server.requests[-1]["messages"]
+    assert len(server.requests) == form + 2, "the second call knows"
+    question = "What is 2 + 2?\n\nQuickly."
+    assert sent[-1]["content"] == (question if form == 1 else f"Be short.\n\n{question}")
+
+
+def test_a_form_of_messages_can_be_said_and_is_part_of_the_identity() -> None:
+    with FaultyServer() as server:
+        plain, _ = ask(server)
+        folded, _ = ask(server, turns="no_system")
+    assert plain.identity != folded.identity
+    assert folded.body(SYSTEM, GREEDY, 1)["messages"] == [
+        {"role": "user", "content": "Be short.\n\nWhat is 2 + 2?\n\nQuickly."}
+    ]
+
+
+def test_a_refusal_for_another_reason_is_told_as_it_is() -> None:
+    with FaultyServer() as server:
+        server.script = ["error=400,,`temperature` must be at most 1"]
+        _, (failed,) = ask(server)
+    assert isinstance(failed, AgentError)
+    assert failed.reason == "bad_request"
+    assert len(server.requests) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,34 @@ def test_of_half_a_usage_the_missing_half_is_charged_as_reserved() -> None:
         assert Ledger().charged(free, Usage()) == Usage()
 
     asyncio.run(run())
+
+
+def test_an_endpoint_that_has_never_answered_is_given_up_before_every_call_was_tried_to_the_end(tmp_path: Path) -> None:
+    class Down(FaultyServer):
+        def step(self, body: dict[str, Any]) -> str | dict[str, Any]:
+            return "status=500"
+
+    with Down() as server, Journal(tmp_path / "journal.sqlite") as journal:
+        error = unusable(asyncio.run(asked(journal, at(server.base_url, max_retries=9), range(12))))
+        assert len(server.requests) <= 12 * 4, "not ten of each"
+    assert "HTTP 500" in error.what
+
+
+def test_a_call_that_fails_at_first_contact_is_tried_to_the_end_once_others_are_answered(tmp_path: Path) -> None:
+    class Odd(FaultyServer):
+        """Fails with one question eight times, and takes its time with the others."""
+
+        failed = 0
+
+        def step(self, body: dict[str, Any]) -> str | dict[str, Any]:
+            if "question 0" not in str(body):
+                time.sleep(0.05)  # one at a time asks: the others are not answered before it has failed a few times
+            elif self.failed < 8:
+                self.failed += 1
+                return "status=500"
+            return completion()
+
+    with Odd() as server, Journal(tmp_path / "journal.sqlite") as journal:
+        done = asyncio.run(asked(journal, at(server.base_url, max_retries=9, backoff_s=0.001), range(6)))
+    assert all(isinstance(one, Answered) and one.reply is not None for one in done), done
+    assert server.failed == 8

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.families import FOLDER
 from transformers import AutoTokenizer
 
 from vivavoce import plugins
@@ -100,3 +101,23 @@ def test_only_local_models_whose_template_asks_for_the_day_are_told(
         "dan": {DAY: "2026-07-31"},
         "eve": {DAY: "2020-02-29"},
     }
+
+
+def test_a_server_is_told_the_day_if_its_template_lies_here_and_takes_one(
+    recipe: dict[str, Any], switched: Path, student: Path, tmp_path: Path
+) -> None:
+    llama = tmp_path / "llama"
+    shutil.copytree(student, llama)
+    (llama / "chat_template.jinja").write_bytes((FOLDER / "llama3_2.jinja").read_bytes())
+    served = {"backend": "vllm", "base_url": "http://127.0.0.1:1/v1"}
+    recipe["teachers"] += [
+        {"name": "dan", "model": "meta/llama", "tokenizer": str(llama), **served},
+        {"name": "eve", "model": str(llama), "chat_template_kwargs": {"date_string": "1 May 2020"}, **served},
+        {"name": "fay", "model": str(switched), **served},
+        {"name": "gus", "model": "nobody/has-it", **served},
+    ]
+    checked = on_day(check_recipe(recipe, tmp_path / "recipe.yaml"), "2026-07-31")
+    given = {spec.name: spec.options.get("chat_template_kwargs") for spec in checked.agents}
+    assert given["dan"] == {"date_string": "31 Jul 2026"}
+    assert given["eve"] == {"date_string": "1 May 2020"}
+    assert given["fay"] is given["gus"] is None, "no argument of theirs says the day"

@@ -249,7 +249,7 @@ def formed(messages: Sequence[Message], form: int) -> list[Message]:
     made = list[Message]()
     for message in messages:
         role = "user" if form == 2 and message["role"] == "system" else message["role"]
-        if made and made[-1]["role"] == role:
+        if made and made[-1]["role"] == role and role != "tool":
             made[-1] = {"role": role, "content": f"{made[-1]['content']}\n\n{message['content']}"}
         else:
             made.append({"role": role, "content": message["content"]})

@@ -204,6 +204,7 @@ class Endpoint:
                         refusals += 1
                     else:
                         faults += 1
+                    early = is_call and self._looks_lasting(hope, outcome, faults)
                     if not (once and outcome.reason != "rate_limit") and not self._dead(limits):
                         wait_s = self._wait_s(outcome, faults, refusals, hope)
                     if wait_s is not None:
@@ -212,13 +213,18 @@ class Endpoint:
                             wait_s = await limits.stay(wait_s)
                 finally:
                     limits.leave(turn, correction)
-                if wait_s is None:
+                if wait_s is None or (early and await hope.lost_already()):
                     break
                 await asyncio.sleep(wait_s)
         finally:
             hope.calls -= is_call
             hope.decide()
         raise await self._given_up(hope, outcome, faults + refusals, spent, is_call)
+
+    def _looks_lasting(self, hope: _Hope, failed: Failed, faults: int) -> bool:
+        """Whether a call that may be sent again had better hear first how others fare: nobody has been answered yet,
+        and it has failed a few times, though it was not turned away."""
+        return not hope.answered and not failed.refused and failed.reason == "server" and faults > _NOBODY_THERE
 
     def _wait_s(self, failed: Failed, faults: int, refusals: int, hope: _Hope) -> float | None:
         """Seconds until the next attempt, or None if there is to be none."""
@@ -386,7 +392,9 @@ class _Hope:
         self.reached = self.answered = False
         self.calls = 0
         """Under way."""
-        self.failed = 0
+        self.failed = self._doubtful = 0
+        self.gone = False
+        """Whether the agent was given up before its calls had been tried as often as they may."""
         self._waiting = list[asyncio.Future[None]]()
 
     async def lost(self, enough: int) -> bool:
@@ -397,11 +405,29 @@ class _Hope:
         if not self.answered and self.calls and self.failed < _SILENT:
             self._waiting.append(asyncio.get_running_loop().create_future())
             await self._waiting[-1]
-        return not self.answered and self.failed >= enough
+        return not self.answered and (self.gone or self.failed >= enough)
+
+    async def lost_already(self) -> bool:
+        """Whether no call of the agent can be answered, for one that has failed a few times and may be sent again.
+
+        It waits until another is answered, or until as many have failed so as are still under way, three at least.
+        """
+        self.calls -= 1
+        self._doubtful += 1
+        try:
+            self.decide()
+            if not self.answered and self.calls and not self.gone:
+                self._waiting.append(asyncio.get_running_loop().create_future())
+                await self._waiting[-1]
+            return self.gone and not self.answered
+        finally:
+            self.calls += 1
+            self._doubtful -= 1
 
     def decide(self) -> None:
         """Let those go on who wait, if it is known by now."""
-        if self.answered or not self.calls or self.failed >= _SILENT:
+        self.gone |= not self.answered and self._doubtful + self.failed >= max(_SILENT, self.calls)
+        if self.answered or self.gone or not self.calls or self.failed >= _SILENT:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
                 if not one.done():

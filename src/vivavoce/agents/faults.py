@@ -28,6 +28,12 @@ _OVERLOADED = (503, 529)
 _OVERLONG = ("context_length", "maximum context length", "exceed_context_size", "prompt is too long")
 # OpenAI; Anthropic; OpenRouter, DeepSeek
 _UNPAID = ("insufficient_quota", "billing", "credit balance is too low", "insufficient credit", "insufficient balance")
+_TURNS = re.compile(
+    r"system (?:role|message|prompt|instruction)|developer instruction|\broles? must\b|\balternat(?:e|ing|ion)\b"
+    r"|(?:unexpected|unknown|invalid|unsupported) (?:message )?role|\broles? (?:is|are) (?:not )?supported"
+    r"|consecutive (?:user|assistant|messages|turns)",
+    re.IGNORECASE,
+)
 # of errors that are told by their kind alone: Anthropic
 _STATUS = {
     "invalid_request_error": 400,
@@ -75,6 +81,8 @@ def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Faile
         return Failed("rate_limit", detail, True, _reset(headers) if wait_s is None else wait_s, Usage(), True, spent)
     if status == 408:
         return Failed("timeout", detail, True, wait_s, refused=True)
+    if status == 500 and refuses_turns(said):  # llama.cpp tells so that a chat template has refused
+        return Failed("bad_request", detail, False)
     if status == 409 or status >= 500:
         return Failed("server", detail, True, wait_s, refused=status in _OVERLOADED)
     if status == 401:
@@ -88,6 +96,11 @@ def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Faile
     if status == 413 or any(sign in detail for sign in _OVERLONG):
         return Failed("overlong", detail, False)
     return Failed("bad_request", detail, False)
+
+
+def refuses_turns(said: str) -> bool:
+    """Whether an error is about the roles of messages: no system text is taken, or turns have to alternate."""
+    return _TURNS.search(said) is not None
 
 
 def told_inside(answer: Any, usage: Usage | None = None) -> Failed | None:
@@ -197,4 +210,4 @@ def _reset(headers: Mapping[str, str]) -> float | None:
     return max(0.0, *found) if found else None
 
 
-__all__ = ["SETTINGS", "Failed", "failed_kind", "failed_status", "short", "told_inside"]
+__all__ = ["SETTINGS", "Failed", "failed_kind", "failed_status", "refuses_turns", "short", "told_inside"]

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vivavoce.agents.called import called, with_calls
+from vivavoce.agents.chat_template import formed
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located
-from vivavoce.agents.faults import Failed, failed_status, short, told_inside
+from vivavoce.agents.faults import Failed, failed_status, refuses_turns, short, told_inside
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, counted, ended
 from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, received, thought_beside
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 _URL = "/v1/chat/completions"  # as batches name it, wherever the endpoint is
 _MARK = "vivavoce"
 _CONTEXT = ("max_model_len", "context_length", "max_context_length", "n_ctx", "n_ctx_train")
+_FORMS = ("as_asked", "alternate", "no_system")
 _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
 Preset = Literal["openai", "gemini", "mistral", "openrouter", "ollama", "vllm", "sglang", "llama_cpp"]
@@ -80,6 +82,11 @@ class Options(EndpointOptions):
     native_tools: bool = True
     """Offer tools in the protocol's own form; false where the server reads no calls out of its model's replies (vLLM
     without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): they are then told of in words."""
+    turns: Literal["as_asked", "alternate", "no_system"] = "as_asked"
+    """How messages are sent, for models whose chat template takes no system text or wants turns to alternate.
+    ``alternate``: turns of one role that follow each other are put together. ``no_system``: system texts go into the
+    user's turn too. After a first refusal because of roles the agent goes on in the next form that is taken; batches
+    need it said."""
     opens_thought: bool = False
     """The server's chat template opens a thought in the prompt and leaves it in the content (vLLM without
     ``--reasoning-parser``): a reply begins inside a thought, and one that never closes it has said nothing."""
@@ -109,11 +116,13 @@ class OpenAIChat:
         self.unmetered = 0
         extra = f":{digest(options.extra_body)[:16]}" if options.extra_body else ""
         opened = ":opens_thought" if options.opens_thought else ""
-        self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}{opened}"
+        turns = "" if options.turns == "as_asked" else f":{options.turns}"
+        self.identity = f"openai:{base_url.rstrip('/')}:{options.model}{extra}{opened}{turns}"
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         share = options.model if options.limits == "model" else ""
         self._endpoint = Endpoint(name, options, base_url, headers, key, share)
         self._logprobs_refused = self._warned = False
+        self._form = _FORMS.index(options.turns)
 
     def __repr__(self) -> str:
         return f"OpenAIChat({self.name!r}, {self.identity!r})"
@@ -155,16 +164,28 @@ class OpenAIChat:
     async def _ask(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply | None:
         """A reply, or None where the wish for log-probabilities was rejected."""
         self._warn_of_quotes(messages)
-        body = self.body(messages, sampling, seed)
-        try:
-            return await self._endpoint.ask("/chat/completions", body, self._read, sampling.max_new_tokens)
-        except AgentError as error:
-            if not ("logprobs" in body and error.reason == "bad_request" and "logprob" in error.detail):
-                raise
-            return None
+        for form in range(self._form, len(_FORMS)):
+            form = max(form, self._form)  # another call may have found out meanwhile
+            body = self.body(messages, sampling, seed, form)
+            try:
+                reply = await self._endpoint.ask("/chat/completions", body, self._read, sampling.max_new_tokens)
+            except AgentError as error:
+                if error.reason == "bad_request" and "logprobs" in body and "logprob" in error.detail:
+                    return None
+                if error.reason != "bad_request" or not refuses_turns(error.detail) or form == len(_FORMS) - 1:
+                    raise
+            else:
+                if form > self._form:
+                    self._form = form
+                    _log.warning("%s takes no other form of messages than %s: see `turns`", self.name, _FORMS[form])
+                return reply
+        raise AssertionError("the last form returns or raises")
 
-    def body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
-        """A call as the endpoint takes it, alone or in a batch."""
+    def body(
+        self, messages: Sequence[Message], sampling: Sampling, seed: int, form: int | None = None
+    ) -> dict[str, Any]:
+        """A call as the endpoint takes it, alone or in a batch. ``form`` is as in :func:`formed`; None: the agent's."""
+        messages = formed(messages, self._form if form is None else form)
         wish: dict[str, Any] = {
             "model": self.options.model,
             "messages": with_calls(messages) if sampling.tools else list(messages),

@@ -7,12 +7,17 @@ which it was begun, which its manifest keeps.
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Any, TypeVar
 
 from vivavoce.agents import weights
 from vivavoce.agents.chat_template import DAY, ChatTemplate
 from vivavoce.config import AgentSpec, Recipe
+from vivavoce.methods.token_count import local_folder
 
+_STRING = "date_string"
+_WRITTEN = re.compile(rf"""{_STRING}\s*=\s*strftime_now\(["']([^"']+)["']\)""")
 R = TypeVar("R", bound=Recipe)
 
 
@@ -32,7 +37,13 @@ def on_day(recipe: R, day: str) -> R:
 
 
 def told(spec: AgentSpec, day: str) -> AgentSpec:
-    """One agent, told ``day`` if it is a local model whose chat template asks for it."""
+    """One agent, told ``day`` if it is a local model whose chat template asks for it.
+
+    A vLLM server renders by itself. It is told the day if its model's template lies on this machine and takes one as
+    ``date_string`` (Llama 3.2).
+    """
+    if spec.backend == "vllm":
+        return _served(spec, day)
     if spec.backend != "hf_local":
         return spec
     given = dict(spec.options.get("chat_template_kwargs") or {})
@@ -41,6 +52,18 @@ def told(spec: AgentSpec, day: str) -> AgentSpec:
     if DAY in given or template is None or not template.dated:
         return spec
     return spec.model_copy(update={"chat_template_kwargs": {DAY: day, **given}})
+
+
+def _served(spec: AgentSpec, day: str) -> AgentSpec:
+    name = str(spec.options.get("tokenizer") or spec.options.get("model") or "")
+    given = dict(spec.options.get("chat_template_kwargs") or {})
+    folder = local_folder(spec.model_copy(update={"backend": "hf_local", "model": name}))
+    template = ChatTemplate.within(folder) if folder else None
+    written = _WRITTEN.search(template.source) if template else None
+    if written is None or _STRING in given or DAY in given:
+        return spec
+    told = date.fromisoformat(day).strftime(written[1])
+    return spec.model_copy(update={"chat_template_kwargs": {_STRING: told, **given}})
 
 
 __all__ = ["on_day", "told"]
