@@ -22,6 +22,7 @@ COMMANDS = [
     "train sft",
     "train tree-dpo",
     "train two-task",
+    "train magdi",
     "train on-policy",
     "train merge",
     "export",

@@ -103,6 +103,10 @@ class Examination(BaseModel):
     temperature: float = Field(default=0.0, ge=0, description="0: greedy (authors' code: 0.3 with top_p 0.9)")
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: int = Field(default=700, ge=1, description="tokens of one answer at most (authors' code: 700)")
+    draws: int = Field(
+        default=0, ge=0, description="answers that each student draws to every question for pass@k; 0: none"
+    )
+    draws_temperature: float = Field(default=0.8, gt=0, description="sampling temperature of these answers")
     committee: bool = Field(default=True, description="debate the test questions too, gold-free, and count its votes")
     committee_rounds: int = Field(default=2, ge=1, description="answer rounds of that debate")
 

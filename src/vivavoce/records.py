@@ -322,6 +322,30 @@ class State:
     """States of one group stay together in training: those of an episode begin alike, and are computed as one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where one agent stood in one round of a discussion: what it wrote, and whether that was right."""
+
+    text: str
+    """Empty if it gave no answer that could be read."""
+    label: Literal["right", "wrong", "missing"]
+    source: str = ""
+    """Id of the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """A discussion as a graph to learn from (MAGDi): one stand for each agent and round, and who read whom."""
+
+    problem: str
+    prompt: tuple[Message, ...]
+    """The plain question, as the student is asked."""
+    stands: tuple[Stand, ...]
+    edges: tuple[tuple[int, int], ...]
+    """``(from, to)``, indices of ``stands``: the author of ``to`` had read ``from``."""
+    weight: float = 1.0
+
+
 def to_json(record: Any) -> str:
     """One line of JSON, keys in declaration order, text unescaped, so that equal records give equal bytes.
 
@@ -393,6 +417,7 @@ __all__ = [
     "Completion",
     "Example",
     "Grade",
+    "Interaction",
     "Message",
     "Node",
     "Problem",
@@ -400,6 +425,7 @@ __all__ = [
     "Quote",
     "Reply",
     "Sampling",
+    "Stand",
     "State",
     "Status",
     "Token",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -124,15 +125,18 @@ def test_the_parents_of_a_node_are_exactly_the_nodes_whose_text_stands_in_its_pr
 
 
 def test_a_text_that_the_template_does_not_print_is_no_parent(tmp_path: Path) -> None:
-    """The schoolhouse's debate template prints answers alone: notes were paid for and read by nobody."""
+    """A debate template that prints answers alone: notes were paid for and read by nobody."""
+    answers = "--- user\n{{ question }}\n{% for s in statements %}\n{{ s.text }}\n{% endfor %}\n"
+    shutil.copytree(prompt_set("schoolhouse").folder, tmp_path / "blind")
+    (tmp_path / "blind" / "debate.md").write_text(answers)
     scripts = {"a": always(4), "b": always(5)}
     general = held(tmp_path, debate_reflect.run, debate_reflect.Options(max_rounds=2, stop="cap_only"), scripts)
     blind = held(
         tmp_path,
         debate_reflect.run,
-        debate_reflect.Options(max_rounds=2, stop="cap_only", prompts="schoolhouse"),
+        debate_reflect.Options(max_rounds=2, stop="cap_only", prompts=str(tmp_path / "blind")),
         scripts,
-        prompts=prompt_set("schoolhouse"),
+        prompts=prompt_set(str(tmp_path / "blind")),
     )
     read = {
         k: Counter(g.by_id[p].kind for n in g.answers(1) for p in n.parents) for k, g in (("g", general), ("b", blind))

@@ -35,7 +35,8 @@ def teacher(name: str) -> Respond:
         for step in world.gold(question):
             left, right = _operands(question, step.name, at)
             fact = (step.op, left, right)
-            heard = rng.random() < 0.8 and role == "debate"
+            noted = "\n>" in messages[1]["content"]
+            heard = rng.random() < (0.95 if noted else 0.8) and role == "debate"
             knows = fact in known or heard
             value = world.apply(*fact) if knows else rng.randrange(10)
             at[step.name] = value

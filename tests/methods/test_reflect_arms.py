@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.methods.carry import carry_out
 from vivavoce.config import check_recipe, load_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
+from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_reflect import Options, plan
 from vivavoce.methods.reflect_arms import ReflectArm, needed
 
@@ -86,6 +88,14 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
         ({"arms": ["mine"], "own_arms": {"mine": {"teachers": ["eve"]}}}, "`mine` names `eve`, who is no teacher"),
         ({"arms": ["debate_reflect@dpo.bta=1"]}, "dpo: unknown key `bta`, did you mean `beta`"),
         ({"arms": ["debate_reflect@updates_of=sft_continued"]}, "T-DPO has dpo.max_steps"),
+        ({"arms": ["magdi@seconds_of=debate_reflect"]}, "MAGDi has magdi.max_steps"),
+        ({"arms": ["sft_continued@updates_of=multi_teacher"]}, "as long as `multi_teacher`, which is no arm of T-DPO"),
+        ({"arms": ["mine"], "own_arms": {"mine": {"seconds_of": "debate_reflect"}}}, "seconds_of needs a start"),
+        ({"arms": ["no_notes@debate.feedback_from=nobody"]}, "arm `no_notes@.*`, debate: `feedback_from`"),
+        ({"arms": ["rounds:5"]}, "unknown arm `rounds:5`"),
+        ({"looks": {"arms": ["debate"]}}, "looks: no student is called `debate`"),
+        ({"looks": {"arms": ["student"], "modes": ["gold"]}}, "looks.modes"),
+        ({"test": {"draws": 4, "draws_temperature": 0}}, "draws_temperature"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_spent(recipe: dict[str, Any], change: dict[str, Any], said: str) -> None:
@@ -115,3 +125,153 @@ def test_a_pair_of_an_arm_that_there_is_not_is_told_with_its_line(recipe: dict[s
     with pytest.raises(RecipeError, match="no arm is called `multi_techer`, did you mean `multi_teacher`") as told:
         load_recipe(path)
     assert told.value.where == f"{path}:4"
+
+
+# --- arms that have debates of their own, other objectives, second looks, several draws
+
+
+def test_patterns_stand_for_one_arm_of_each_round_and_share_and_need_their_own_sft(recipe: dict[str, Any]) -> None:
+    found = checked({**recipe, "arms": ["rounds", "debates", "teachers_only"]})
+    assert list(found.wanted) == [
+        "rounds:1", "rounds:2", "debates:10%", "debates:30%", "debates:60%", "debates:100%", "teachers_only",
+    ]  # fmt: skip
+    assert "rounds_sft:2" in found.needed
+    assert found.wanted["rounds:2"].teacher is None
+    assert list(found.held) == ["train", "train:max_rounds=1", "train:student=never"], "equal debates are held once"
+
+
+def test_debates_without_notes_are_held_beside_the_others_and_first_answers_are_paid_once(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
+    _, paid = carry_out({**recipe, "arms": ["debate_reflect"]}, tmp_path / "usual")
+    recipe["arms"] = ["debate_reflect", "no_reflection", "no_feedback", "no_notes"]
+    found, paid_all = carry_out(recipe, tmp_path / "all")
+    assert [a["name"] for a in found["arms"]] == ["student", *recipe["arms"]]
+    graphs = {p.name: list(read_graphs(p)) for p in (tmp_path / "all" / "graphs").iterdir()}
+    assert len(graphs) == 4
+
+    def kinds(name: str) -> set[str]:
+        return {n.kind for file, some in graphs.items() if name in file for g in some for n in g.nodes}
+
+    assert kinds("train.jsonl") == {"answer", "critique", "reflection"}
+    silent = {frozenset(n.kind for g in some for n in g.nodes) for some in graphs.values()}
+    assert silent == {
+        frozenset({"answer"}),
+        frozenset({"answer", "critique"}),
+        frozenset({"answer", "reflection"}),
+        frozenset({"answer", "critique", "reflection"}),
+    }
+    drafts = [[[n.id for n in g.answers(0)] for g in some] for some in graphs.values()]
+    assert drafts[0] == drafts[1] == drafts[2] == drafts[3], "the same drafts, drawn once"
+    lines = {p.stage: p.calls for p in plan(checked(recipe))}
+    assert sum(k.startswith("debate:train") for k in lines) == 4
+    assert paid_all > paid > 0
+
+
+def test_what_notes_change_is_told_from_the_same_turns_without_them(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
+    found, _ = carry_out({**recipe, "arms": ["debate_reflect_sft", "no_notes_sft"]}, tmp_path)
+    told = found["notes"]
+    full, bare = (
+        {(g.problem.id, n.agent): n for g in read_graphs(p) for n in g.answers(1)}
+        for p in sorted((tmp_path / "graphs").iterdir(), key=lambda p: len(p.name))
+    )
+    both = [k for k in full if k in bare]
+    assert 0 < told["turns"] <= len(both)
+    noted = [k for k in both if k[0] in {p for p, _ in both}]
+    changed = sum(full[k].answer != bare[k].answer for k in noted)
+    assert round(told["answers_changed"] * told["turns"]) == changed > 0
+    assert told["interval95"][0] <= told["answers_changed"] <= told["interval95"][1]
+    assert {"right", "right_without", "gain", "p"} <= told.keys()
+    without, _ = carry_out({**recipe, "arms": ["debate_reflect_sft"]}, tmp_path / "other")
+    assert without["notes"] is None
+
+
+@pytest.mark.parametrize(
+    ("arm", "kind"),
+    [
+        ("magdi", "stands"), ("magdi_answers", "stands"), ("magdi_detached", "stands"), ("rpo", "chosen"),
+        ("answer_trees", "chosen"), ("answer_trees_no_context", "chosen"), ("t_dpo_only", "chosen"),
+    ],
+)  # fmt: skip
+def test_every_objective_trains_a_student_from_the_debates(
+    recipe: dict[str, Any], tmp_path: Path, arm: str, kind: str
+) -> None:
+    recipe |= {"seeds": [0], "arms": [arm], "test": {"max_new_tokens": 40, "committee": False}}
+    recipe |= {"debate": {**recipe["debate"], "student": "always"}}
+    recipe["magdi"] = {**recipe["sft"], "graphs_per_step": 4, "hidden": 8}
+    del recipe["magdi"]["rows_per_step"]
+    found, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in found["arms"]] == ["student", arm]
+    assert not found["untested"]
+    done = json.loads((tmp_path / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())
+    assert done["steps"] == 3
+    rows = [json.loads(line) for p in (tmp_path / "data").iterdir() for line in p.read_text().splitlines()]
+    rows = [row for row in rows if kind in row]
+    assert rows
+    if arm.startswith("answer_trees"):
+        later = [row for row in rows if row["round"] == 1]
+        assert later
+        read = [len(row["prompt"][-1]["content"].splitlines()) > 1 for row in later]
+        assert all(read) if arm == "answer_trees" else not any(read)
+        by_problem = Counter(row["problem"] for row in rows)
+        assert all(row["weight"] == pytest.approx(1 / by_problem[row["problem"]]) for row in rows)
+    if arm == "magdi":
+        assert {len(row["stands"]) for row in rows} <= {3, 6}
+        assert all(len(row["edges"]) == 9 for row in rows if len(row["stands"]) == 6)
+
+
+def test_sft_goes_on_for_as_many_seconds_as_t_dpo_took(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe |= {"seeds": [0], "arms": ["sft_continued_seconds"], "test": {"max_new_tokens": 40, "committee": False}}
+    found, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in found["arms"]] == ["student", "sft_continued_seconds"]
+    done = {
+        arm: json.loads((tmp_path / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())
+        for arm in ("debate_reflect_sft", "debate_reflect", "sft_continued_seconds")
+    }
+    pace = done["debate_reflect_sft"]["steps"] / done["debate_reflect_sft"]["seconds"]
+    assert done["sft_continued_seconds"]["steps"] == max(1, round(done["debate_reflect"]["seconds"] * pace))
+
+
+def test_a_second_look_is_an_arm_that_pays_for_all_its_calls(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe |= {"seeds": [0], "arms": ["multi_teacher"], "test": {"max_new_tokens": 40, "committee": False}}
+    recipe["looks"] = {"arms": ["multi_teacher"]}
+    found, _ = carry_out(recipe, tmp_path)
+    arms = {a["name"]: a for a in found["arms"]}
+    modes = [f"multi_teacher+{mode}" for mode in ("reflection", "feedback", "both")]
+    assert list(arms) == ["student", "multi_teacher", *modes]
+    alone = arms["multi_teacher"]["tokens_per_problem"]
+    cost = [arms[name]["tokens_per_problem"] for name in modes]
+    assert alone < cost[0] < cost[2]
+    assert cost[1] < cost[2]
+    assert ["multi_teacher", "multi_teacher+both"] in [[p["a"], p["b"]] for p in found["paired"]]
+    assert arms["multi_teacher+both"]["material"] == "drafts"
+    g = next(read_graphs(tmp_path / "graphs" / f"{file_name('multi_teacher+both-0')}.jsonl"))
+    assert [n.kind for n in g.nodes] == ["answer", "reflection", "critique", "critique", "critique", "answer"]
+    assert not any(n.saw_gold for n in g.nodes)
+    planned = {p.stage: 0.0 for p in plan(checked(recipe))}
+    for p in plan(checked(recipe)):
+        planned[p.stage] += p.calls.most
+    assert planned["look:multi_teacher+both"] == 6 * 20
+    again, paid = carry_out(recipe, tmp_path)
+    assert paid == 0
+    assert again["arms"] == found["arms"]
+
+
+def test_several_draws_give_every_student_pass_at_k(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe |= {"arms": ["multi_teacher"], "test": {"max_new_tokens": 40, "committee": False, "draws": 3}}
+    found, _ = carry_out(recipe, tmp_path)
+    for arm in found["arms"]:
+        assert arm["pass_at_k"]["drawn"] == 3
+        assert list(arm["pass_at_k"]["k"]) == ["1", "2", "3"]
+    lines = {p.stage: p.calls.most for p in plan(checked(recipe))}
+    assert lines["draws"] == 2 * 3 * 20
+    _, paid = carry_out(recipe, tmp_path)
+    assert paid == 0
+
+
+def test_a_vote_of_drafts_goes_by_the_same_weights_as_the_vote_after_the_debate(recipe: dict[str, Any]) -> None:
+    assert "vote:probability" not in checked(recipe).compared, "no teacher gives probabilities"
+    teachers = [{**t, "logprobs": True} for t in recipe["teachers"]]
+    assert checked({**recipe, "teachers": teachers}).compared[-2:] == ["vote:probability", "vote:debate"]

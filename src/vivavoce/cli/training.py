@@ -9,7 +9,7 @@ import typer
 
 from vivavoce.cli.shared import PLAIN, Overrides, task_of
 from vivavoce.errors import DataError
-from vivavoce.records import Example, State, Tree
+from vivavoce.records import Example, Interaction, State, Tree
 
 app = typer.Typer(**PLAIN, help="Train a model on rows or trees that were exported.")
 
@@ -79,6 +79,20 @@ def train_two_task_command(
     from vivavoce.train.settings import TwoTaskSettings
 
     _train(data, model, out, seed, set_, TwoTaskSettings, Example, arm, task)
+
+
+@app.command("magdi")
+def train_magdi_command(
+    data: Annotated[Path, typer.Argument(help="Discussions, as a run of debate_reflect keeps them in data/.")],
+    model: Model,
+    out: Out,
+    seed: int = 0,
+    set_: Overrides = [],
+) -> None:
+    """MAGDi on discussions as graphs (keys of `magdi:` by --set)."""
+    from vivavoce.train.settings import MAGDiSettings
+
+    _train(data, model, out, seed, set_, MAGDiSettings, Interaction)
 
 
 @app.command("on-policy")

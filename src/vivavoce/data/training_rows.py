@@ -15,18 +15,20 @@ from pydantic import ValidationError
 
 from vivavoce.errors import DataError
 from vivavoce.files import json_lines, json_object
-from vivavoce.records import Completion, Example, Message, State, Tree, digest, from_json
+from vivavoce.records import Completion, Example, Interaction, Message, State, Tree, digest, from_json
 
-R = TypeVar("R", Example, Tree, State)
+R = TypeVar("R", Example, Tree, State, Interaction)
 _Values = Mapping[str, Any]
 
 _FORMS: dict[type, str] = {
     Example: '{"prompt": …, "completion": …} or {"messages": […]} as for SFTTrainer of TRL, or rows of data/ in a run',
     Tree: '{"prompt": …, "chosen": …, "rejected": …} as for DPOTrainer of TRL, or trees of data/ in a run',
     State: '{"problem", "prompt", "views": [{"messages", "weight"}, …]}, as debate_opd and opad keep them in data/',
+    Interaction: '{"problem", "prompt", "stands", "edges"}, as debate_reflect keeps them in data/ for arm magdi',
 }
 _COMMANDS: list[tuple[set[str], type, str]] = [
     ({"views"}, State, "viva train on-policy"),
+    ({"stands"}, Interaction, "viva train magdi"),
     ({"chosen", "rejected"}, Tree, "viva train tree-dpo"),
     ({"completion"}, Example, "viva train sft"),
     ({"messages"}, Example, "viva train sft"),
@@ -56,7 +58,7 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
     return found
 
 
-def several_answers(rows: Sequence[Example | Tree | State]) -> int:
+def several_answers(rows: Sequence[Example | Tree | State | Interaction]) -> int:
     """How many rows have answers of the assistant in their prompt too, which are read and not learnt."""
     return sum(any(m["role"] == "assistant" for m in row.prompt) for row in rows)
 
@@ -192,7 +194,7 @@ def _weight(values: _Values, where: str) -> float:
     return float(given)
 
 
-def check_weights(row: Example | Tree | State, where: str) -> None:
+def check_weights(row: Example | Tree | State | Interaction, where: str) -> None:
     """Raise DataError if the weight of a row, or of one of its views, is negative, infinite or not a number."""
     weights = [("weight", row.weight)]
     if isinstance(row, State):

@@ -17,8 +17,8 @@ class Arm:
 
     name: str
     family: Family = "student"
-    """student: one model answers alone; committee: teachers, none of whom has read another; debate: their vote after
-    they have."""
+    """student: one model answers, alone or after a second look at its answer; committee: teachers, none of whom has
+    read another; debate: their vote after they have."""
     base: str = ""
     """What a recipe calls it, without teacher and changes: ``single`` of ``single:ada@alpha=0.5``."""
     teacher: str | None = None

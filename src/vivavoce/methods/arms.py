@@ -19,10 +19,12 @@ T = TypeVar("T")
 
 
 class OfEach(NamedTuple, Generic[A]):
-    """What a pattern stands for: one arm for each teacher, called ``label:TEACHER``."""
+    """What a pattern stands for: one arm for each teacher, or whatever ``arms`` are of, called ``label:TEACHER``."""
 
     label: str
     arms: Mapping[str, A]
+    teachers: bool = True
+    """Whether they are of teachers."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def by_name(
     known: dict[str, list[Listed[A]]] = {
         name: [Listed(name, name, None, "", how)] for name, how in {**standard, **own}.items()
     }
-    for pattern, (label, hows) in each.items():
-        made = [Listed(f"{label}:{teacher}", pattern, teacher, "", how) for teacher, how in hows.items()]
+    for pattern, (label, hows, teachers) in each.items():
+        made = [Listed(f"{label}:{of}", pattern, of if teachers else None, "", how) for of, how in hows.items()]
         known |= {one.name: [one] for one in made} | {pattern: made}
     found: dict[str, Listed[A]] = {}
     for i, name in enumerate(names):

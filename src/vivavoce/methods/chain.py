@@ -28,7 +28,7 @@ from vivavoce.exams.table import compared, results
 from vivavoce.methods.budgets import asked_of, require
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.session import Session, best_of
+from vivavoce.methods.session import Session, best_of, with_draws
 from vivavoce.methods.trainings import Training
 from vivavoce.run import Run
 from vivavoce.tasks import open_task
@@ -160,6 +160,7 @@ class _SoFar:
     also: dict[str, dict[str, Mapping[int, Sequence[Judged]]]] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    drawn: dict[str, Any] = field(default_factory=dict)
     main: str | None = None
 
     async def add(self, stage: str, start: str, s: Session[Any], part: Recipe, learnt: Learnt) -> None:
@@ -171,8 +172,9 @@ class _SoFar:
 
         new = {name: t for name, t in learnt.students.items() if called(name) not in self.tested}
         tested, also = await s.test(new), await s.also_test(new)
+        self.drawn |= {called(name): drawn for name, drawn in (await s.draw(new)).items()}
         best = best_of([name for name in learnt.singles if name in tested], tested)
-        for name, arm in {**learnt.arms, **{arm.name: arm for arm in s.committee()}}.items():
+        for name, arm in {**learnt.arms, **{arm.name: arm for arm in s.beside(learnt.arms)}}.items():
             before = start if arm.start is None else called(arm.start)
             if called(name) not in self.arms:
                 of = replace(arm, name=called(name), stage=stage if name != began else "")
@@ -206,7 +208,8 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     further = {name: compared(tasks[name], arms, of_students, so_far.arms) for name, arms in so_far.also.items()}
     facts = {"also": further, "main": so_far.main, "stages": so_far.facts}
     task = open_task(recipe.task.name, recipe.task.options).name
-    return results(task, so_far.tested, pairs, time.monotonic() - begun, so_far.arms, **facts)
+    found = results(task, so_far.tested, pairs, time.monotonic() - begun, so_far.arms, **facts)
+    return with_draws(found, so_far.drawn)
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:

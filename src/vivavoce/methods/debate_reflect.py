@@ -18,24 +18,31 @@ from vivavoce.committee.rehearsal import Planned
 from vivavoce.committee.wording import Talk
 from vivavoce.config import Recipe
 from vivavoce.data.examples import examples
+from vivavoce.data.interactions import interactions
 from vivavoce.data.rules import ExampleRules, TreeRules
 from vivavoce.data.trees import preference_trees
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Pair
+from vivavoce.exams.notes import effect
 from vivavoce.graph import Graph
 from vivavoce.methods.arms import Listed, after_what_they_need
 from vivavoce.methods.debating import DEBATED, DebateSession, committee
 from vivavoce.methods.learnt import Learnt, Trained
+from vivavoce.methods.looking import Looks
+from vivavoce.methods.looking import check as check_looks
+from vivavoce.methods.looking import rules as look
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
-from vivavoce.methods.reflect_arms import Attempts, ReflectArm, changed, check, needed, usual, wanted
+from vivavoce.methods.reflect_arms import SILENT, Attempts, ReflectArm, changed, check, needed, usual, wanted
 from vivavoce.methods.trainings import Training, training
 from vivavoce.progress import say
 from vivavoce.protocols import debate_reflect as protocol
 from vivavoce.run import Run
 from vivavoce.train.gate import together
 from vivavoce.train.jobs import Settings
-from vivavoce.train.settings import SFTSettings, TreeDPOSettings
+from vivavoce.train.settings import MAGDiSettings, SFTSettings, TreeDPOSettings
+
+_TRAIN = "train"
 
 
 class Options(Recipe):
@@ -47,11 +54,13 @@ class Options(Recipe):
     attempts: Attempts = Attempts()
     trees: TreeRules = TreeRules()
     dpo: TreeDPOSettings = TreeDPOSettings()
+    magdi: MAGDiSettings = MAGDiSettings()
     arms: list[str] = Field(
         default_factory=lambda data: usual(data["examples"].take if "examples" in data else "right"),
         min_length=1,
         description="what is trained and compared: names of methods/reflect_arms.py, or of own_arms",
     )
+    looks: Looks = Field(Looks(), description="students who look at their test answers again, as further arms")
     own_arms: dict[str, ReflectArm] = Field({}, description="arms of the user's own, by name")
 
     @property
@@ -61,12 +70,29 @@ class Options(Recipe):
     @property
     def wanted(self) -> dict[str, Listed[ReflectArm]]:
         """The arms by name."""
-        return wanted(self.arms, self.own_arms, [t.name for t in self.teachers])
+        return wanted(self.arms, self.own_arms, [t.name for t in self.teachers], self._rounds)
 
     @property
     def needed(self) -> dict[str, Listed[ReflectArm]]:
         """The arms that are trained: those that are wanted, and those that one of them starts from."""
-        return needed(self.arms, self.own_arms, [t.name for t in self.teachers])
+        return needed(self.arms, self.own_arms, [t.name for t in self.teachers], self._rounds)
+
+    @property
+    def _rounds(self) -> int:
+        return getattr(self.debate, "max_rounds", 1)
+
+    def debate_of(self, arm: ReflectArm) -> Talk:
+        """The rules of the debates that an arm learns from."""
+        return changed(self.debate, arm.debate)
+
+    @property
+    def held(self) -> dict[str, Talk]:
+        """The debates that are held for the arms, by the name of their stage; the recipe's own are the first."""
+        found: dict[str, Talk] = {_TRAIN: self.debate}
+        for one in self.needed.values():
+            if (rules := self.debate_of(one.how)) not in found.values():
+                found[f"{_TRAIN}:{','.join(f'{k}={v}' for k, v in one.how.debate.items())}"] = rules
+        return found
 
     @property
     def students(self) -> list[str]:
@@ -74,21 +100,31 @@ class Options(Recipe):
 
     @property
     def compared(self) -> list[str]:
-        return [*self.students, *(arm.name for arm in committee(self))]
+        looked = [name for _, _, name in self.looks.looked]
+        return [*self.students, *looked, *(arm.name for arm in committee(self))]
 
     @model_validator(mode="after")
     def _arms_can_be_had(self) -> Options:
         there = [t.name for t in self.teachers]
+        check_looks(self.looks, self.students)
         for name, one in self.needed.items():
             if unknown := [t for t in one.how.teachers or () if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
             check(name, one.how, self)
+            if (other := one.how.seconds_of) is not None and self.needed[str(one.how.start)].how.learn != "answers":
+                raise ValueError(
+                    f"arm `{name}` takes as long as `{other}` by the pace of `{one.how.start}`, which is no SFT"
+                )
+            if (other := one.how.as_long_as) is not None and self.needed[other].how.learn != "trees":
+                raise ValueError(f"arm `{name}` takes as long as `{other}`, which is no arm of T-DPO")
         return self
 
 
 async def learn(s: DebateSession, recipe: Options) -> Learnt:
     """Debate, rows, students, trees, students. They sit their tests as they are trained."""
-    school = _School(s, recipe, await s.debate(s.task.problems("train")))
+    problems = s.task.problems("train")
+    held = [(rules, await s.debate(problems, stage, rules)) for stage, rules in recipe.held.items()]
+    school = _School(s, recipe, held)
 
     async def examined() -> dict[str, Trained]:
         await s.sit({"student": s.start})
@@ -107,9 +143,10 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
 
     def pairs(best: str | None) -> Sequence[Pair]:
         votes = [(arm.name, DEBATED) for arm in s.committee() if arm.name != DEBATED]
-        return _pairs(list(arms), main, singles, best) + votes
+        return _pairs(list(arms), main, singles, best) + s.looks.pairs + votes
 
-    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=main)
+    told = {"notes": school.notes()}
+    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main, lambda: told)
 
 
 def _pairs(arms: Sequence[str], main: str, singles: Sequence[str], best: str | None) -> list[Pair]:
@@ -133,19 +170,43 @@ def _main(wanted: Mapping[str, Listed[ReflectArm]]) -> str:
 class _School:
     """What the arms of a run learn from: rows that all seeds share, made once, and trees of each student's own."""
 
-    def __init__(self, s: DebateSession, recipe: Options, graphs: Sequence[Graph]) -> None:
-        self.s, self.recipe, self.graphs, self.arms = s, recipe, graphs, recipe.needed
+    def __init__(self, s: DebateSession, recipe: Options, held: Sequence[tuple[Talk, Sequence[Graph]]]) -> None:
+        self.s, self.recipe, self.held, self.arms = s, recipe, held, recipe.needed
+
+    def graphs(self, arm: ReflectArm) -> Sequence[Graph]:
+        """What an arm learns from: its debates, or the first of them."""
+        found = next(graphs for rules, graphs in self.held if rules == self.recipe.debate_of(arm))
+        return found if arm.share == 1 else found[: max(1, round(arm.share * len(found)))]
+
+    def notes(self) -> dict[str, Any] | None:
+        """What notes change in the answers of those who read them: all notes, and each kind of them, if debates
+        without them are held. None if there is nothing to compare."""
+        debate, full = self.recipe.debate, self.held[0][1]
+        found = dict[str, dict[str, Any] | None]()
+        for kind, silent in SILENT.items():
+            try:
+                rules = changed(debate, silent)
+            except ValueError:  # of a protocol without such notes
+                continue
+            bare = next((graphs for other, graphs in self.held[1:] if other == rules), None)
+            found[kind] = None if bare is None else effect(self.s.task, full, bare)
+        told = {kind: one for kind, one in found.items() if one and kind}
+        return {**(found.get("") or {}), **({"without": told} if told else {})} or None
 
     @cached_property
     def rows(self) -> dict[str, Path]:
-        """Rows of the arms that learn answers, without those that have none."""
-        made = {name: self._right(name, one.how) for name, one in self.arms.items() if one.how.learn == "answers"}
+        """Rows of the arms that learn answers or graphs, without those that have none."""
+        make = {"answers": self._right, "graphs": self._discussed}
+        made = {name: make[one.how.learn](name, one.how) for name, one in self.arms.items() if one.how.learn in make}
         return self.s.with_rows(made)
 
     def _right(self, name: str, arm: ReflectArm) -> Path:
         s, take = self.s, changed(self.recipe.examples, arm.examples)
         who = arm.teachers or s.everyone
-        return s.rows(name, examples(self.graphs, take, who, s.wording, s.student))
+        return s.rows(name, examples(self.graphs(arm), take, who, s.wording, s.student))
+
+    def _discussed(self, name: str, arm: ReflectArm) -> Path:
+        return self.s.rows(name, interactions(self.graphs(arm), arm.teachers or self.s.teachers, self.s.wording))
 
     async def teach(self, seed: int) -> dict[str, Trained]:
         """The students of one training seed, by arm: each starts when those that it needs are there."""
@@ -173,10 +234,9 @@ class _School:
             if seed == self.recipe.seeds[0]:
                 say(f"left out, for it starts from {arm.start}: {name}")
             return None
-        if arm.learn == "answers":
-            if name not in self.rows or (how := self._steps(arm, before, seed)) is None:
-                return None
-            return start, self.rows[name], how
+        if arm.learn != "trees":
+            how = self._steps(arm, before, seed) if arm.learn == "answers" else changed(self.recipe.magdi, arm.magdi)
+            return None if name not in self.rows or how is None else (start, self.rows[name], how)
         trees = await self._trees_of(name, arm, start, seed)
         if not trees.stat().st_size:
             say(f"left out, for want of trees of right and wrong answers: {name}, seed {seed}")
@@ -185,23 +245,23 @@ class _School:
 
     def _steps(self, arm: ReflectArm, before: Mapping[str, Trained | None], seed: int) -> SFTSettings | None:
         how = changed(self.recipe.sft, arm.sft)
-        if arm.updates_of is None:
+        if arm.as_long_as is None:
             return how
-        if (other := before[arm.updates_of]) is None:
+        if (other := before[arm.as_long_as]) is None:
             return None
-        dpo = changed(self.recipe.dpo, self.arms[arm.updates_of].how.dpo)
-        as_long = {
-            "learning_rate": dpo.learning_rate,
-            "muon": dpo.muon,
-            "max_steps": other.result(seed)["steps"],
-        }
-        return how.model_copy(update=as_long)
+        dpo = changed(self.recipe.dpo, self.arms[arm.as_long_as].how.dpo)
+        updates = other.result(seed)["steps"]
+        if arm.seconds_of is not None and (start := before[str(arm.start)]) is not None:
+            pace = start.result(seed)
+            updates = max(1, round(other.result(seed)["seconds"] * pace["steps"] / pace["seconds"]))
+        return how.model_copy(update={"learning_rate": dpo.learning_rate, "muon": dpo.muon, "max_steps": updates})
 
     async def _trees_of(self, name: str, arm: ReflectArm, start: Trained, seed: int) -> Path:
         """The trees of a student. They are kept as ``trees-SEED``, but those of an arm that has its own by its name."""
-        own = arm.start != "debate_reflect_sft" or arm.trees or arm.attempts
+        other = arm.start != "debate_reflect_sft" or arm.debate or arm.share != 1
+        own = other or arm.trees or arm.attempts
         attempts = changed(self.recipe.attempts, arm.attempts)
-        tried = await self.s.attempt(self.graphs, start, seed, attempts.samples, attempts.temperature)
+        tried = await self.s.attempt(self.graphs(arm), start, seed, attempts.samples, attempts.temperature)
         grown = preference_trees(tried, self.s.grower(changed(self.recipe.trees, arm.trees)))
         return self.s.rows(f"{name}.trees-{seed}" if own else f"trees-{seed}", grown)
 
@@ -220,7 +280,8 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask of some questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
     async with opened(recipe, run) as s:
-        await s.debate(s.drawn("train", questions))
+        for stage, rules in recipe.held.items():
+            await s.debate(s.drawn("train", questions), stage, rules)
         if recipe.test.committee:
             await s.debate_test(s.drawn("test", questions))
         await s.sit({"student": s.start}, questions)
@@ -231,16 +292,18 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     grown = [one.how for one in recipe.needed.values() if one.how.learn == "trees"]
     tried = {(arm.start, changed(recipe.attempts, arm.attempts)) for arm in grown}
     attempts = sum(attempts.samples for _, attempts in tried)
-    return plan_debate(recipe, recipe.debate, attempts, 1 + len(recipe.seeds) * len(recipe.wanted), measured)
+    looked = {name: look(recipe.debate, mode) for _, mode, name in recipe.looks.looked}
+    students = 1 + len(recipe.seeds) * len(recipe.wanted)
+    return plan_debate(recipe, recipe.held, attempts, students, looked, measured)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """What a run of this recipe will train."""
     found, models, arms = list[Training](), len(recipe.seeds), {k: one.how for k, one in recipe.needed.items()}
     for name, arm in arms.items():
-        sft, dpo = changed(recipe.sft, arm.sft), changed(recipe.dpo, arm.dpo)
-        if arm.updates_of is not None:
-            updates = changed(recipe.dpo, arms[arm.updates_of].dpo).max_steps
-            sft = sft.model_copy(update={"max_steps": updates})
-        found.append(training(name, models, sft if arm.learn == "answers" else dpo, measured))
+        sft = changed(recipe.sft, arm.sft)
+        if arm.as_long_as is not None:
+            sft = sft.model_copy(update={"max_steps": changed(recipe.dpo, arms[arm.as_long_as].dpo).max_steps})
+        how = {"answers": sft, "trees": changed(recipe.dpo, arm.dpo), "graphs": changed(recipe.magdi, arm.magdi)}
+        found.append(training(name, models, how[arm.learn], measured, known=arm.seconds_of is None))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from vivavoce.committee.table import Member
 from vivavoce.committee.votes import VoteBy, vote
@@ -16,24 +17,36 @@ from vivavoce.exams.examine import Judged, examine, judged
 from vivavoce.exams.table import Tested
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
+from vivavoce.methods.looking import Looks, Mode, rules
 from vivavoce.methods.session import Session
 from vivavoce.records import Node, Problem, node, seed_of
+from vivavoce.train.gate import together
 
 DRAFTS: dict[str, VoteBy] = {
     "vote:majority": "majority",
     "vote:most_confident": "most_confident",
     "vote:confidence": "confidence",
+    "vote:probability": "probability",
 }
 """Votes over what teachers say without each other."""
 DEBATED = "vote:debate"
 
 
+def weighs(recipe: Recipe) -> VoteBy:
+    """What the vote after a debate goes by: probabilities if every teacher gives them, else stated confidences."""
+    return "probability" if all(t.logprobs for t in recipe.teachers) else "confidence"
+
+
 def committee(recipe: Recipe) -> list[Arm]:
-    """Those of the committee who sit the test: each teacher, votes over their drafts, and the vote after a debate."""
+    """Those of the committee who sit the test: each teacher, votes over their drafts, and the vote after a debate.
+
+    One of the votes over drafts goes by the same weights as the vote after the debate.
+    """
     if not recipe.test.committee:
         return []
     teachers = [Arm(f"teacher:{t.name}", "committee", "teacher", t.name) for t in recipe.teachers]
-    return [*teachers, *(Arm(name, "committee", name) for name in DRAFTS), Arm(DEBATED, "debate", DEBATED)]
+    drafts = [name for name, by in DRAFTS.items() if by != "probability" or weighs(recipe) == by]
+    return [*teachers, *(Arm(name, "committee", name) for name in drafts), Arm(DEBATED, "debate", DEBATED)]
 
 
 def later_name(student: str) -> str:
@@ -50,11 +63,11 @@ def grower(recipe: Recipe, rules: TreeRules, wording: Wording) -> Grower:
 class DebateSession(Session[Talk]):
     """A session whose committee debates. Opened and closed as :class:`Session` is."""
 
-    async def debate(self, problems: Sequence[Problem]) -> Stored:
-        """Debate the training questions, by the recipe's protocol."""
+    async def debate(self, problems: Sequence[Problem], stage: str = "train", rules: Talk | None = None) -> Stored:
+        """Debate the training questions, by the recipe's protocol; by other ``rules`` of it in another stage."""
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers]
         members.append(self._member(self.recipe.student, "student"))
-        return await self.ask("train", "debate", members, self.rules, problems)
+        return await self.ask(stage, "debate", members, rules or self.rules, problems)
 
     async def debate_test(self, problems: Sequence[Problem]) -> Stored:
         """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
@@ -127,19 +140,50 @@ class DebateSession(Session[Talk]):
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Examine every model of every arm on the test questions; after them, the committee itself."""
-        tested = await self.sit(arms)
+        tested = {**await self.sit(arms), **await self.look_again(arms)}
         if not self.recipe.test.committee:
             return tested
         return {**tested, **self._votes(await self.debate_test(self.task.problems("test")))}
+
+    @property
+    def looks(self) -> Looks:
+        """Who looks at its answers again."""
+        return getattr(self.recipe, "looks", Looks())
+
+    async def look_again(self, arms: Mapping[str, Trained]) -> Tested:
+        """Students who answer the test questions, read notes on their answers, and answer again."""
+        found = dict[str, dict[int, Sequence[Judged]]]()
+        for arm, mode, name in self.looks.looked:
+            if arm in arms:
+                models = arms[arm].models
+                sat = await together(*(self._looks(name, mode, seed, model) for seed, model in models.items()))
+                found[name] = dict(zip(models, sat, strict=True))
+        return found
+
+    async def _looks(self, name: str, mode: Mode, seed: int, model: tuple[Path, str]) -> Sequence[Judged]:
+        sampling = self._exam_sampling
+        async with self.answering(model[0]) as student:
+            members = [
+                Member(self._agents[t.name], "teacher", t.sampling(temperature=sampling.temperature, logprobs=False))
+                for t in self.recipe.teachers
+            ]
+            members.append(Member(student, "student", sampling))
+            asked = self.task.problems("test")
+            label = f"look:{name}"
+            graphs = await self.ask(f"{name}-{seed}", "look", members, rules(self.rules, mode), asked, label)
+            return judged(graphs, lambda g: next(iter(g.stated(g.rounds - 1, [self.student])), None), lambda g: g.nodes)
 
     def committee(self) -> list[Arm]:
         """Those of the committee who sit the test."""
         return committee(self.recipe)
 
+    def beside(self, arms: Mapping[str, Arm]) -> list[Arm]:
+        """Students after a second look, and the committee."""
+        return [*self.looks.arms_of(arms), *self.committee()]
+
     def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
         """The committee's answers."""
-        by: VoteBy = "probability" if all(t.logprobs for t in self.recipe.teachers) else "confidence"
-        first = self.recipe.seeds[0]
+        by, first = weighs(self.recipe), self.recipe.seeds[0]
 
         def rows(arm: Arm) -> Sequence[Judged]:
             if arm.teacher is not None:
@@ -156,4 +200,4 @@ class DebateSession(Session[Talk]):
         return vote(self.task, graph.problem, graph.stated(round), by, self.recipe.seed)
 
 
-__all__ = ["DEBATED", "DRAFTS", "DebateSession", "committee"]
+__all__ = ["DEBATED", "DRAFTS", "DebateSession", "committee", "weighs"]

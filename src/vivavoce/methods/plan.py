@@ -47,18 +47,31 @@ _LATER_EXAM = 0.5
 
 
 def plan_debate(
-    recipe: Recipe, options: Talk, attempts: int, students: int, measured: Measured | None = None
+    recipe: Recipe,
+    held: Mapping[str, Talk],
+    attempts: int,
+    students: int,
+    looked: Mapping[str, Talk] = {},
+    measured: Measured | None = None,
 ) -> list[Planned]:
-    """Calls of a debate on the training questions, of the student's later attempts, and of all tests.
+    """Calls of debates on the training questions, of the student's later attempts, and of all tests.
 
-    ``students`` is how many models sit the test, the untrained one first.
+    ``held`` are the rules of the debates by stage: first answers are the same in all of them and are paid once.
+    ``students`` is how many models sit the test, the untrained one first. ``looked`` are the rules of second looks, by
+    the name of the arm that they make.
     """
+    options = recipe.rules
     plan = _Plan(recipe, options, measured)
-    rehearsed = plan.rehearsed(options, recipe.student)
-    for spec, _ in plan.everybody:
-        plan.questions("debate:train", spec, plan.train, rehearsed)
+    for i, (stage, rules) in enumerate(held.items()):
+        rehearsed = plan.rehearsed(rules, recipe.student)
+        for spec, _ in plan.everybody:
+            plan.questions(f"debate:{stage}", spec, plan.train, rehearsed, free=spec.samples if i else 0)
     plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
+    for name, rules in looked.items():
+        rehearsed = plan.rehearsed(rules, recipe.student)
+        for spec, _ in plan.everybody:
+            plan.questions(f"look:{name}", spec, plan.test * len(recipe.seeds), rehearsed)
     if recipe.test.committee:
         final = plan.rehearsed(options.for_tests(recipe.test.committee_rounds), None)
         for spec in recipe.teachers:
@@ -387,6 +400,8 @@ class _Plan:
         """``students`` models sit the test, and those of the other tasks; all but the first were taught."""
         spec, new, taught = self.recipe.student, self.recipe.test.max_new_tokens, 1 - 1 / students
         self.calls("test", spec, students * self.test, taught, new)
+        arms = 1 + (students - 1) // len(self.recipe.seeds)  # of each, the model of the first seed draws
+        self.calls("draws", spec, self.recipe.test.draws * arms * self.test, taught, new)
         for name, other in self.recipe.also_test.items():
             task = open_task(other.name, other.options)
             problems = task.problems("test")

@@ -26,6 +26,7 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, planned_pairs
 from vivavoce.exams.examine import Judged, examine
+from vivavoce.exams.pass_at_k import told
 from vivavoce.exams.table import Tested, compared, results
 from vivavoce.files import file_name
 from vivavoce.graph import Stored
@@ -37,7 +38,7 @@ from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.opening import Agents
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
-from vivavoce.records import Example, Problem, Sampling, State, Tree, digest, seed_of, to_json
+from vivavoce.records import Example, Interaction, Problem, Sampling, State, Tree, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.limits import sample
@@ -45,6 +46,8 @@ from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
 
 R = TypeVar("R", bound=Talk)
+_OF_DRAWS = {"draws", "draws_temperature"}
+"""Keys of ``test:`` on which the answers that are compared do not depend."""
 
 
 class Session(Generic[R]):
@@ -124,9 +127,11 @@ class Session(Generic[R]):
         members: Sequence[Member],
         options: Talk,
         problems: Sequence[Problem],
+        label: str | None = None,
     ) -> Stored:
         """What ``members`` say of ``problems`` by the protocol that ``options`` belong to: kept from before if nothing
-        changed, else asked for and kept in ``graphs/STAGE.jsonl``. Calls stand under ``ROOM:STAGE`` in the ledger."""
+        changed, else asked for and kept in ``graphs/STAGE.jsonl``. Calls stand under ``label`` in the ledger, by
+        default ``ROOM:STAGE``."""
         page = open_protocol(options.protocol)
         depends = [
             FORMAT,
@@ -146,7 +151,7 @@ class Session(Generic[R]):
             self.task,
             self.run.journal,
             self.recipe.seed,
-            f"{room}:{stage}",
+            label or f"{room}:{stage}",
             self._count if options.context_budget else None,
         )
         return await kept_graphs(
@@ -167,7 +172,7 @@ class Session(Generic[R]):
 
     # --- rows and training
 
-    def rows(self, name: str, rows: Iterable[Example | Tree | State]) -> Path:
+    def rows(self, name: str, rows: Iterable[Example | Tree | State | Interaction]) -> Path:
         """Write training rows into the run; views of the graphs, so they are simply made again each time."""
         path = self.run.path / "data" / f"{file_name(name)}.jsonl"
         self.run.write(path, "".join(to_json(row) + "\n" for row in rows))
@@ -235,8 +240,8 @@ class Session(Generic[R]):
         """Everything that sits the test: the students and, where a method has one, its committee."""
         return await self.sit(arms)
 
-    def committee(self) -> list[Arm]:
-        """Those of the committee who sit the test too, after the students."""
+    def beside(self, arms: Mapping[str, Arm]) -> list[Arm]:
+        """Those who sit the test too, after the students, who are ``arms``."""
         return []
 
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Tested]:
@@ -259,6 +264,19 @@ class Session(Generic[R]):
             found[arm][seed] = rows
         return found
 
+    async def draw(self, arms: Mapping[str, Trained]) -> dict[str, Any]:
+        """What ``results.json`` says of ``test.draws`` answers of each student, of its first seed: pass@k."""
+        draws, seed, problems = self.recipe.test.draws, self.recipe.seeds[0], self.task.problems("test")
+        kept, models = self.run.path / "evaluations" / "draws", {arm: trained.of(seed) for arm, trained in arms.items()}
+        asked = [(arm, i) for arm in models for i in range(draws)]
+        sat = await together(
+            *(self._sits(models[arm], problems, self.task, "draws", (arm, seed), kept, i) for arm, i in asked)
+        )
+        by_arm: dict[str, list[Sequence[Judged]]] = {}
+        for (arm, _), rows in zip(asked, sat, strict=True):
+            by_arm.setdefault(arm, []).append(rows)
+        return {arm: told(drawn) for arm, drawn in by_arm.items()}
+
     @asynccontextmanager
     async def answering(self, model: Path) -> AsyncIterator[Agent]:
         """A trained student that answers, with a place at the gate; closed at the end."""
@@ -280,14 +298,20 @@ class Session(Generic[R]):
         stage: str,
         who: tuple[str, int],
         kept: Path,
+        draw: int | None = None,
     ) -> Sequence[Judged]:
-        """One model on test questions; ``who`` it is, by arm and training seed, and in which folder that is kept."""
+        """One model on test questions; ``who`` it is, by arm and training seed, and in which folder that is kept.
+        ``draw`` is the number of a drawn answer."""
         (folder, fingerprint), (arm, seed) = model, who
-        path = kept / f"{file_name(arm)}-{seed}.jsonl"
+        path = kept / f"{file_name(arm)}-{seed}{'' if draw is None else f'-{draw}'}.jsonl"
+        sampling, asked = self._exam_sampling, self.recipe.test.model_dump(mode="json", exclude=_OF_DRAWS)
+        if draw is not None:
+            sampling = replace(sampling, temperature=self.recipe.test.draws_temperature)
+            asked |= {"temperature": sampling.temperature, "draw": draw}
         depends = [
             fingerprint,
             digest([to_json(p) for p in problems]),
-            self.recipe.test.model_dump(mode="json"),
+            asked,
             self.prompts.fingerprint,
             self.rules.word_limit,
         ]
@@ -300,9 +324,9 @@ class Session(Generic[R]):
                         problems,
                         replace(self.wording, task=task),
                         self.run.journal,
-                        self._exam_sampling,
+                        sampling,
                         stage=stage,
-                        seed=self.recipe.seed,
+                        seed=self.recipe.seed if draw is None else seed_of(self.recipe.seed, "draw", draw),
                         in_flight=self.recipe.in_flight,
                         done=lambda _: advance(),
                     )
@@ -315,13 +339,21 @@ class Session(Generic[R]):
         """Test what a method has trained: what ``results.json`` holds. ``wall_s`` is the time that all sessions
         spent on the run by now."""
         tested, also = await self.test(learnt.students), await self.also_test(learnt.students)
+        drawn = await self.draw(learnt.students)
         best = best_of([name for name in learnt.singles if name in tested], tested)
-        arms = {**learnt.arms, **{arm.name: arm for arm in self.committee()}}
+        arms = {**learnt.arms, **{arm.name: arm for arm in self.beside(learnt.arms)}}
         pairs = planned_pairs(learnt.pairs(best), self.recipe.pairs, list(arms))
         of_students = [(a, b) for a, b in pairs if a in learnt.arms and b in learnt.arms]
         further = {name: compared(self.also[name].name, rows, of_students, arms) for name, rows in also.items()}
         facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
-        return results(self.task.name, tested, pairs, self.run.seconds, arms, also=further, **facts)
+        found = results(self.task.name, tested, pairs, self.run.seconds, arms, also=further, **facts)
+        return with_draws(found, drawn)
+
+
+def with_draws(found: dict[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Results whose arms say what came of several draws, too."""
+    arms = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in found["arms"]]
+    return {**found, "arms": arms}
 
 
 def right(tested: Mapping[int, Sequence[Judged]]) -> int:
@@ -334,4 +366,4 @@ def best_of(names: Iterable[str], tested: Tested) -> str | None:
     return max(names, key=lambda name: right(tested[name]), default=None)
 
 
-__all__ = ["Session", "best_of", "right"]
+__all__ = ["Session", "best_of", "right", "with_draws"]

@@ -16,7 +16,7 @@ class Training:
 
     arm: str
     kind: str
-    """How: ``SFT``, ``T-DPO``, ``two tasks`` or ``on-policy``."""
+    """How: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
     models: int
     """One for each training seed, times what the method does again."""
     updates: int | None

@@ -21,25 +21,26 @@ from typing import Any, Self
 
 from vivavoce.data.training_rows import training_rows
 from vivavoce.progress import bar
-from vivavoce.records import Example, State, Tree, digest
+from vivavoce.records import Example, Interaction, State, Tree, digest
 from vivavoce.run import Run
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
-from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
+from vivavoce.train.settings import MAGDiSettings, SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
-Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings | OnPolicySettings
+Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings | MAGDiSettings | OnPolicySettings
 
 
 _KINDS: dict[type, str] = {
     SFTSettings: "SFT",
     TreeDPOSettings: "T-DPO",
     TwoTaskSettings: "two tasks",
+    MAGDiSettings: "MAGDi",
     OnPolicyOptions: "on-policy",
 }
 
 
 def kind_of(settings: Settings | OnPolicyOptions) -> str:
-    """How a model is trained, in a word: ``SFT``, ``T-DPO``, ``two tasks`` or ``on-policy``."""
+    """How a model is trained, in a word: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
     return next(word for kind, word in _KINDS.items() if isinstance(settings, kind))
 
 
@@ -53,7 +54,8 @@ class Job:
     started_from: str
     """Fingerprint of that model."""
     rows: Path
-    """JSON lines of :class:`Example` (SFT, two-task), :class:`Tree` (T-DPO) or :class:`State` (on-policy)."""
+    """JSON lines of :class:`Example` (SFT, two-task), :class:`Tree` (T-DPO), :class:`Interaction` (MAGDi) or
+    :class:`State` (on-policy)."""
     settings: Settings
     seed: int
 
@@ -191,6 +193,8 @@ def train(job: Job, folder: Path, progress: Any = None) -> TrainResult:
         kind = Tree
     elif isinstance(job.settings, OnPolicySettings):
         kind = State
+    elif isinstance(job.settings, MAGDiSettings):
+        kind = Interaction
     return train_on(job.start, training_rows(job.rows, kind), job.settings, folder, job.seed, progress, job.rows)
 
 
@@ -205,8 +209,8 @@ def train_on(
 ) -> TrainResult:
     """Train the model in ``start`` on ``rows`` into ``folder``, in the way that the settings are for.
 
-    Rows are :class:`Example` for SFT and two tasks, :class:`Tree` for T-DPO, :class:`State` for on-policy. ``source``
-    is the file that they come from, for errors.
+    Rows are :class:`Example` for SFT and two tasks, :class:`Tree` for T-DPO, :class:`Interaction` for MAGDi,
+    :class:`State` for on-policy. ``source`` is the file that they come from, for errors.
     """
     if isinstance(settings, SFTSettings):
         from vivavoce.train.sft import train_sft
@@ -216,6 +220,10 @@ def train_on(
         from vivavoce.train.two_task import train_two_task
 
         return train_two_task(start, rows, settings, folder, seed=seed, progress=progress, source=source)
+    if isinstance(settings, MAGDiSettings):
+        from vivavoce.train.magdi import train_magdi
+
+        return train_magdi(start, rows, settings, folder, seed=seed, progress=progress, source=source)
     if isinstance(settings, OnPolicySettings):
         from vivavoce.train.on_policy import train_on_policy
 

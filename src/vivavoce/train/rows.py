@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vivavoce.data.training_rows import check_weights
-from vivavoce.records import Example, State, Tree
+from vivavoce.records import Example, Interaction, State, Tree
 
 
-def row_name(row: Example | Tree | State, number: int, source: Path | None) -> str:
+def row_name(row: Example | Tree | State | Interaction, number: int, source: Path | None) -> str:
     """How an error names ``row``, which is the ``number``-th (from 0) of the file ``source``.
 
     >>> row_name(Example("gsm8k-7", (), "42", ()), 2, Path("data/sft.jsonl"))
@@ -19,7 +19,7 @@ def row_name(row: Example | Tree | State, number: int, source: Path | None) -> s
     return f"row {number + 1}{f' of {source}' if source else ''} ({what})"
 
 
-def check_rows(rows: Sequence[Example | Tree | State], source: Path | None) -> None:
+def check_rows(rows: Sequence[Example | Tree | State | Interaction], source: Path | None) -> None:
     """Raise DataError, which names the row, if the weight of one is negative, infinite or not a number."""
     for number, row in enumerate(rows):
         check_weights(row, row_name(row, number, source))

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from vivavoce.errors import RecipeError
 from vivavoce.train.attention import BLOCKS, flex_mask, plan
 from vivavoce.train.packing import Packed, pack
 from vivavoce.train.tokens import Scored
@@ -128,6 +129,35 @@ def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: O
     return _forward(model, last, None, method, last.parents[last.answers[0]], whole)
 
 
+OnTexts = Callable[[Tensor, torch.nn.Module, list[np.ndarray]], Tensor]
+"""What is made of hidden states (N, H), of the output embedding, and of where each text's tokens lie in the states."""
+
+
+def on_texts(model: torch.nn.Module, packed: Packed, method: Method, of: OnTexts) -> Tensor:
+    """``of`` the hidden states of whole texts, context and answer, of every answer of ``packed``; inside the forward
+    pass as :func:`on_predictions`.
+
+    Raises RecipeError if only the model itself can turn its hidden states into logits.
+    """
+    if not method.chunked:
+        what = "this model does not give its hidden states: its logits are more than their product with an embedding"
+        raise RecipeError(what, "student.model", "take another student for arms that read its hidden states")
+    if method.attention != "rows":
+        where = [_path(packed, answer) for answer in packed.answers]
+        every = np.arange(len(packed))
+        return _forward(model, packed, method.attention, method, every, lambda states, head: of(states, head, where))
+    *others, last = _unpack(packed)
+    inner = _unwrapped(model)
+    before = [_forward(inner, one, None, method, np.arange(len(one)), _as_they_are) for one in others]
+    ends = np.cumsum([len(states) for states in before] + [len(last)])
+    where = [np.arange(end - n, end) for end, n in zip(ends, [*map(len, before), len(last)], strict=True)]
+
+    def whole(states: Tensor, head: torch.nn.Module) -> Tensor:
+        return of(torch.cat([*before, states]), head, where)
+
+    return _forward(model, last, None, method, np.arange(len(last)), whole)
+
+
 def _as_they_are(states: Tensor, head: torch.nn.Module) -> Tensor:
     return states
 
@@ -220,11 +250,24 @@ def _project(
 def _unpack(packed: Packed) -> Iterator[Packed]:
     """Every answer as a trie of its own."""
     for answer in packed.answers:
-        path = [int(answer[-1])]
-        while packed.parents[path[-1]] >= 0:
-            path.append(int(packed.parents[path[-1]]))
-        ids = packed.input_ids[path[::-1]]
+        ids = packed.input_ids[_path(packed, answer)]
         yield pack([Scored(tuple(ids.tolist()), len(ids) - len(answer))])
+
+
+def _path(packed: Packed, answer: np.ndarray) -> np.ndarray:
+    """Where the tokens of an answer's whole text lie, from its first one on."""
+    path = [int(answer[-1])]
+    while packed.parents[path[-1]] >= 0:
+        path.append(int(packed.parents[path[-1]]))
+    return np.array(path[::-1])
+
+
+def token_logprobs(head: torch.nn.Module, states: Tensor, targets: Tensor) -> Tensor:
+    """log p of each of ``targets`` (N,), float32, predicted by ``states`` (N, H) through the output embedding."""
+    top: Any = head
+    top = getattr(top, "head", top)
+    size = chunk_rows(int(getattr(top, "out_features", 0) or cast(Tensor, top.weight).shape[0]), states.device)
+    return _project(head, states, targets, size, _pick)
 
 
 def learning(model: torch.nn.Module, method: Method) -> None:
@@ -297,5 +340,7 @@ __all__ = [
     "learning",
     "logprobs",
     "on_predictions",
+    "on_texts",
     "predictions",
+    "token_logprobs",
 ]

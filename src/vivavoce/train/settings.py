@@ -215,6 +215,38 @@ class TwoTaskSettings(SupervisedSettings):
     )
 
 
+class MAGDiSettings(TrainSettings):
+    """Learning from discussions as graphs (MAGDi, arXiv:2402.01620): see :mod:`vivavoce.train.magdi`.
+
+    *authors* is that paper's release here.
+    """
+
+    learning_rate: float = Field(default=5e-6, gt=0, description="Peak learning rate (authors).")
+    epochs: float = Field(default=10, gt=0, description="Passes over the graphs (authors); max_steps, if set, wins.")
+    graphs_per_step: int = Field(default=16, ge=1, description="Graphs of one update, over all devices (authors: 16).")
+    answer_weight: float = Field(
+        default=1.0, ge=0, description="alpha: of -log p of right answers, a mean over their tokens (authors)."
+    )
+    node_weight: float = Field(
+        default=1.0, ge=0, description="beta: of telling right, wrong and missing stands apart in the graph (authors)."
+    )
+    margin_weight: float = Field(
+        default=0.1, ge=0, description="gamma: of scoring right answers above wrong ones (authors)."
+    )
+    margin: float = Field(default=1.0, gt=0, description="By how much a right answer is to score higher (authors).")
+    hidden: int = Field(default=512, ge=1, description="Width of the graph encoder and of the scorer (authors: 512).")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="Between the graph encoder's two layers (authors).")
+    detached: bool = Field(
+        default=False,
+        description="Keep the gradient of telling stands apart from the student, which then learns nothing from it "
+        "(authors' code, which computes what the encoder reads once, before training).",
+    )
+    token_budget: int = Field(
+        default=4096, ge=8, description="Distinct tokens of one forward pass at most; graphs share passes up to it."
+    )
+    attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+
+
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a training run did. Written next to the weights as ``train_result.json``, less the history."""
@@ -255,6 +287,7 @@ def read_curve(file: Path) -> list[dict[str, float]]:
 
 __all__ = [
     "LoRASettings",
+    "MAGDiSettings",
     "MuonSettings",
     "Progress",
     "SFTSettings",
