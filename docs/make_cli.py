@@ -16,6 +16,7 @@ COMMANDS = [
     "doctor",
     "costs",
     "evaluate",
+    "view",
     "graph show",
     "debate value",
     "trees",

@@ -33,6 +33,7 @@ ROOMS = [
     "train",
     "exams",
     "report",
+    "view",
     "methods",
     "library",
     "bench",
@@ -53,6 +54,8 @@ HEAVY = {
     "gymnasium",
     "numpy",
     "tokenizers",
+    "starlette",
+    "uvicorn",
 }
 
 
@@ -158,6 +161,7 @@ def test_no_file_is_called_utils() -> None:
         "vivavoce.cli",
         "vivavoce.methods.debate_reflect",
         "vivavoce.report",
+        "vivavoce.view.index",
         "vivavoce.agents.journal",
         "vivavoce.agents.scripted",
         "vivavoce.agents.hf_local",

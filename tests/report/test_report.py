@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.report.whole_run import ARMS, HOSTILE, PAIRS, debates, judged_rows, some_results, write_run
@@ -11,7 +14,7 @@ from tests.report.whole_run import ARMS, HOSTILE, PAIRS, debates, judged_rows, s
 from vivavoce.errors import DataError
 from vivavoce.exams.table import results
 from vivavoce.graph import write_graphs
-from vivavoce.report import write_report
+from vivavoce.report import embedded, write_report
 from vivavoce.report.comparison import p_value, percent
 from vivavoce.report.sources import Sources
 
@@ -26,6 +29,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.texts: list[str] = []
+        self.scripts: list[str] = []
         self.feed(html)
         self.close()
         assert not self.open, self.open
@@ -43,12 +47,19 @@ class Page(HTMLParser):
             assert self.open.pop() == tag, f"</{tag}> closes something else at {self.getpos()}"
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif self.open and self.open[-1] != "style":
             self.texts.append(data)
 
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.texts).split())
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """What the browser of questions shows."""
+        return json.loads(self.scripts[0])
 
 
 def page_of(run: Path) -> Page:
@@ -61,13 +72,13 @@ def page(run: Path) -> Page:
     return page_of(run)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(run: Path) -> None:
     html = write_report(run).read_text("utf-8")
-    assert not re.search(r"https?://|//[a-z0-9.-]+\.[a-z]{2,}/", html)
+    assert not re.search(r"https?://(?!www.w3.org/2000/svg\b)|[\"'=(]//[a-z0-9.-]+\.[a-z]{2,}/", html)
     assert "@import" not in html
     assert "url(" not in html
     page = Page(html)
-    assert not {tag for tag, _ in page.tags} & {"script", "img", "iframe", "object", "embed", "form", "base"}
+    assert not {tag for tag, _ in page.tags} & {"img", "iframe", "object", "embed", "form", "base"}
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
         assert "src" not in attributes
@@ -75,6 +86,10 @@ def test_the_page_loads_nothing_and_runs_nothing(run: Path) -> None:
     (policy,) = [a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None
     assert policy.startswith("default-src 'none'")
+    kinds = [a.get("type") for tag, a in page.tags if tag == "script"]
+    assert kinds == ["application/json", None]
+    found = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert policy.partition("script-src ")[2] == f"'sha256-{found}'", "no other script may run"
 
 
 def test_every_arm_seed_and_p_value_is_on_the_page(page: Page) -> None:
@@ -95,7 +110,7 @@ def test_other_tests_are_on_the_page_beside_what_was_repaired_and_what_regressed
     (tmp_path / "results.json").write_text(json.dumps({**some_results(), "also": {"far": other}}))
     page = page_of(tmp_path)
     assert "far: schoolhouse, 100 questions" in page.text
-    far = page.text[page.text.index("far: schoolhouse") : page.text.index("Tokens per question")]
+    far = page.text[page.text.index("far: schoolhouse") : page.text.rindex("Accuracy and cost")]
     (pair,) = [p for p in other["paired"] if (p["a"], p["b"]) == ("student", "debate_reflect")]
     row = far[far.index("debate_reflect ") :].split("sft_continued")[0]
     assert f"{percent(pair['repaired'])} {percent(pair['regressed'])} {p_value(pair['p'])}" in row
@@ -132,23 +147,39 @@ def test_what_models_wrote_never_becomes_markup(tmp_path: Path) -> None:
     (run / "results.json").write_text(json.dumps(found))
     html = write_report(run).read_text("utf-8")
     page = Page(html)
-    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 2, "the questions, and what shows them"
     assert "<!-- http" not in html
+    nodes = [n for one in page.held["sets"] for q in one["questions"] for d in q["debates"] for n in d["nodes"]]
+    assert any(HOSTILE in n["text"] for n in nodes), "nothing of it is lost"
     assert "<script>alert(1)</script> </script><img src=x onerror=alert(2)> {{ 7*7 }} {% raw %}" in page.text
-    assert not {c for c in html if not c.isprintable() and c != "\n"} - {"\t"}
+    assert not {c for c in " ".join(page.texts) if not c.isprintable() and c != "\n"} - {"\t"}
 
 
-def test_the_debates_to_read_begin_with_a_change_to_right_and_each_has_a_round_and_a_column(page: Page) -> None:
-    shown = [a for tag, a in page.tags if tag == "details" and a.get("class") == "debate"]
-    assert len(shown) == 12
-    assert ["open" in a for a in shown] == [True] + [False] * 11
-    reasons = re.findall(r"went from (wrong to right|right to wrong)|(all agreed on a wrong answer)", page.text)
-    assert reasons[0][0] == "wrong to right"
-    ranks = [("wrong to right", "right to wrong", "").index(r[0]) for r in reasons]
-    assert ranks == sorted(ranks)
-    assert "✓ right" in page.text
-    assert "✗ wrong" in page.text
-    assert "ben → " in page.text
+def test_all_questions_are_in_the_page_if_they_fit(page: Page) -> None:
+    of = {one["set"]["of"]: one for one in page.held["sets"]}
+    assert {name: len(one["questions"]) for name, one in of.items()} == {"train": 60, "test": 30}
+    assert "All are here" in page.text
+    (column,) = [c for c in of["train"]["set"]["columns"] if (c["label"]["agent"], c["label"]["round"]) == ("ben", 0)]
+    first = [next(n for n in q["debates"][0]["nodes"] if n["agent"] == "ben") for q in of["train"]["questions"]]
+    known = {"right": "R", "wrong": "W", "unparsed": "U", "failed": "E"}
+    assert column["letters"] == "".join(known[n["mark"]] for n in first)
+
+
+def test_questions_that_tell_the_story_are_in_the_page_if_not_all_fit(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = page_of(run).held["sets"]
+    monkeypatch.setattr(embedded, "BYTES", 120_000)
+    page = page_of(run)
+    assert "A sample that tells the story" in page.text
+    held = {one["set"]["of"]: one["questions"] for one in page.held["sets"]}
+    assert 0 < len(held["train"]) < len(whole[0]["questions"])
+    assert sum(len(json.dumps(q)) for several in held.values() for q in several) < 120_000
+
+    turned = {n["turn"]["kind"] for q in held["train"] for n in q["debates"][0]["nodes"] if "turn" in n}
+    assert {"WR", "RW"} <= turned, "somebody was brought to a right answer, somebody talked out of one"
+    page_of(run)
 
 
 def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
@@ -156,7 +187,7 @@ def test_a_run_without_results_still_has_a_page(tmp_path: Path) -> None:
     assert "has not come to its tests yet" in page.text
     assert "single:ada" in page.text
     assert "Cost ledger" in page.text
-    assert "went from wrong to right" in page.text
+    assert len(page.held["sets"][0]["questions"]) == 12
 
 
 def test_a_run_that_has_just_begun_has_a_page_and_another_folder_has_none(tmp_path: Path) -> None:
@@ -202,7 +233,6 @@ def test_a_debate_without_any_change_is_shown_too(tmp_path: Path) -> None:
     quiet = [g for g in debates(60) if g.rounds == 1]
     write_graphs(tmp_path / "graphs" / "train.jsonl", quiet)
     text = page_of(tmp_path).text
-    assert "nobody crossed between right and wrong" in text
     assert "Nobody answered in two rounds running" in text
 
 

@@ -172,6 +172,16 @@ class Tally(NamedTuple):
     usage: Usage
 
 
+class Written(NamedTuple):
+    """A call as :meth:`Journal.since` tells of it: its row, who was asked, in which stage, about which question."""
+
+    row: int
+    agent: str
+    stage: str
+    problem: str
+    failed: bool
+
+
 def key_of(agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """The journal key of a call. Neither the agent's name nor a tag is part of it."""
     return _key(agent.identity, storable(_request(list(messages), sampling, seed)))
@@ -213,6 +223,8 @@ class Journal:
         self._texts = _Texts(self._db)
         self._notes = None if read_only else Notes(self._db)
         self.ledger = ledger or Ledger()
+        if read_only and ledger is None:
+            return  # nobody is asked, so nobody has to know what was spent
         self.ledger.recall(
             Spent(agent, stage, question, Usage(prompt, completion, cached), calls, begun, ended)
             for past in (_PAST if self.ledger.needs_calls else _SUMS, *([] if read_only else [_UNDER_WAY]))
@@ -341,6 +353,25 @@ class Journal:
     def __iter__(self) -> Iterator[Call]:
         """All recorded calls in the order in which they were first written."""
         return map(self._read, self._db.execute(f"SELECT {_COLUMNS} FROM calls ORDER BY rowid"))
+
+    def since(self, row: int) -> Iterator[Written]:
+        """Calls that were first written after ``row``, in that order; 0: all."""
+        asked = (
+            "SELECT rowid, agent, stage, coalesce(json_extract(tags, '$.problem'), ''), reply IS NULL FROM calls "
+            "WHERE rowid > ? ORDER BY rowid"
+        )
+        for at, agent, stage, problem, failed in self._db.execute(asked, (row,)):
+            yield Written(at, agent, stage, str(problem), bool(failed))
+
+    def rows(self, rows: Sequence[int]) -> list[Call]:
+        """The calls of these rows that are still there."""
+        asked = f"SELECT {_COLUMNS} FROM calls WHERE rowid IN ({', '.join('?' * len(rows))}) ORDER BY rowid"
+        return [self._read(row) for row in self._db.execute(asked, tuple(rows))]
+
+    def about(self, problem: str, stage: str) -> list[Call]:
+        """The calls about one question in one stage. It reads the whole stage."""
+        asked = f"SELECT {_COLUMNS} FROM calls WHERE stage = ? AND json_extract(tags, '$.problem') = ? ORDER BY rowid"
+        return [self._read(row) for row in self._db.execute(asked, (stage, problem))]
 
     def __len__(self) -> int:
         return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]

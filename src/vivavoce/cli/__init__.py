@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vivavoce.cli import benchmarks, material, runs, training
+from vivavoce.cli import benchmarks, looking, material, runs, training
 from vivavoce.cli.shared import PLAIN
 from vivavoce.errors import DataError, UserError, the_one
 from vivavoce.version import __version__
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for command in (runs.run, runs.plan, runs.costs, runs.doctor, runs.evaluate, material.export, runs.report):
     app.command()(command)
+app.command()(looking.view)
 app.command("list")(material.list_)
 app.command("check-tasks")(material.check_tasks_command)
 app.command()(material.trees)

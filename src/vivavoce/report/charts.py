@@ -38,6 +38,57 @@ def _seeds(arm: Mapping[str, Any]) -> list[float]:
     return [s["accuracy"] for s in arm["seeds"]]
 
 
+class Dot(NamedTuple):
+    """An arm in the chart of accuracy against cost, in pixels."""
+
+    name: str
+    family: str
+    x: float
+    y: float
+    right: bool
+    """Whether its name stands to the right of it."""
+
+
+class Scatter:
+    """Accuracy against the tokens of an answer, on a logarithmic scale, in pixels of :attr:`wide` by :attr:`high`."""
+
+    wide, high = 640, 300
+
+    def __init__(self, arms: Iterable[Mapping[str, Any]]) -> None:
+        arms = [a for a in arms if a["tokens_per_problem"] > 0]
+        costs = [math.log10(a["tokens_per_problem"]) for a in arms] or [0.0, 1.0]
+        low, high = min(costs) - 0.08, max(costs) + 0.08
+        axis = Axis(arms) if arms else None
+        left, right, top, bottom = 44, 150, 12, 34
+
+        def x(cost: float) -> float:
+            return round(left + (self.wide - left - right) * (cost - low) / ((high - low) or 1), 1)
+
+        def y(share: float) -> float:
+            place = axis(share) if axis else 0
+            return round(top + (self.high - top - bottom) * (1 - place / 100), 1)
+
+        self.dots = [
+            Dot(a["name"], a.get("family", ""), x(c), y(a["accuracy"]), True)
+            for a, c in sorted(zip(arms, costs, strict=False), key=lambda one: -one[0]["accuracy"])
+        ]
+        marks = [m * 10**e for e in range(7) for m in (1, 2, 5)]
+        self.x_ticks = [Tick(x(math.log10(m)), f"{m:,}") for m in marks if low <= math.log10(m) <= high]
+        self.y_ticks = [Tick(y(float(t.label) / 100), t.label) for t in axis.ticks] if axis else []
+        self.left, self.bottom = left, self.high - bottom
+        self.end = self.wide - right
+        self.labels = _apart(self.dots)
+
+
+def _apart(dots: Sequence[Dot], least: float = 12.0) -> list[tuple[Dot, float]]:
+    """The height of each dot's name, so that no two names overlap."""
+    placed: list[tuple[Dot, float]] = []
+    for dot in sorted(dots, key=lambda d: d.y):
+        near = [at for other, at in placed if abs(other.x - dot.x) < 150]
+        placed.append((dot, max([dot.y, *(at + least for at in near)])))
+    return placed
+
+
 class Line(NamedTuple):
     """One curve: its seed and its points as SVG wants them."""
 
@@ -124,4 +175,4 @@ def _facts(curves: Sequence[Curve]) -> str:
     )
 
 
-__all__ = ["HIGH", "WIDE", "Axis", "Line", "Panel", "Tick", "panels"]
+__all__ = ["HIGH", "WIDE", "Axis", "Dot", "Line", "Panel", "Scatter", "Tick", "panels"]

@@ -1,8 +1,7 @@
-"""What the debates of a stage did, counted graph by graph, and the few that tell most about them."""
+"""What the debates of a stage did, counted graph by graph, and which of them tell most."""
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cached_property
@@ -15,7 +14,6 @@ from vivavoce.tasks import Task
 from vivavoce.tasks.agreement import classes
 
 BINS = 5
-SHOWN = 12
 _WAYS = ("WW", "WR", "RW", "RR")
 
 
@@ -40,18 +38,10 @@ class Calibration(NamedTuple):
     probability_auroc: float | None
 
 
-class Telling(NamedTuple):
-    """A debate worth reading, and why."""
-
-    graph: Graph
-    why: str
-    turns: list[Turn]
-
-
 class Debated:
-    """The debates of one stage, read once: counts, and the most telling debates."""
+    """The debates of one stage, read once: counts, and which of them tell most."""
 
-    def __init__(self, graphs: Iterable[Graph], shown: int = SHOWN, task: Task | None = None) -> None:
+    def __init__(self, graphs: Iterable[Graph], task: Task | None = None) -> None:
         self.graphs = self.nodes = self.saw_gold = self.oracle = 0
         self.stopped: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
@@ -62,13 +52,14 @@ class Debated:
         self._moves: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
         self._said: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
         self._read: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
-        self._best = _Best(shown, task)
+        self._stories: list[tuple[int, tuple[int, ...]]] = []
+        self._task = task
         for graph in graphs:
             self._count(graph)
 
     def _count(self, graph: Graph) -> None:
         moves = turns(graph)
-        self._best.offer(graph, minds(moves))
+        self._stories.append(_story(graph, minds(moves), self._task))
         self.graphs += 1
         self.nodes += len(graph.nodes)
         self.oracle += graph.oracle_roles
@@ -106,10 +97,12 @@ class Debated:
             if (said := self._said[agent])
         ]
 
-    @cached_property
-    def telling(self) -> list[Telling]:
-        """First those that made someone right, then those that made someone wrong, then agreement on a mistake."""
-        return self._best.chosen()
+    @property
+    def kinds_of_stories(self) -> dict[int, int]:
+        """The kind of every debate by its place, those that tell most of their kind first. 0: somebody came from wrong
+        to right; 1: from right to wrong; 2: all agreed on a mistake; 3: nobody crossed between right and wrong."""
+        order = sorted(range(len(self._stories)), key=lambda at: self._stories[at][1], reverse=True)
+        return {at: self._stories[at][0] for at in order}
 
 
 def _bins(said: list[tuple[float, bool]]) -> list[tuple[int, int]]:
@@ -124,51 +117,20 @@ def _auroc(said: list[tuple[float, bool]]) -> float | None:
     return auroc([s for s, _ in said], [right for _, right in said]) if said else None
 
 
-class _Best:
-    """The highest ranked debates of each kind, of a stream of any length."""
-
-    def __init__(self, shown: int, task: Task | None) -> None:
-        self.shown, self.task, self.seen = shown, task, 0
-        self.heaps: list[list[tuple[tuple[int, ...], int, Telling]]] = [[], [], [], []]
-
-    def offer(self, graph: Graph, changed: list[Turn]) -> None:
-        kind, rank, telling = _tell(graph, changed, self.task)
-        self.seen += 1
-        heap, entry = self.heaps[kind], (rank, -self.seen, telling)  # of equal rank the earlier one stays
-        if len(heap) < self.shown:
-            heapq.heappush(heap, entry)
-        else:
-            heapq.heappushpop(heap, entry)
-
-    def chosen(self) -> list[Telling]:
-        """Half of them of the first kind, a quarter each of the next two; a kind that has too few leaves its places."""
-        ranked = [[entry[2] for entry in sorted(heap, reverse=True)] for heap in self.heaps]
-        wanted = [self.shown // 2, self.shown // 4, self.shown - self.shown // 2 - self.shown // 4, 0]
-        taken = [min(n, len(kind)) for n, kind in zip(wanted, ranked, strict=True)]
-        for i, kind in enumerate(ranked):
-            taken[i] += min(len(kind) - taken[i], self.shown - sum(taken))
-        return [telling for kind, n in zip(ranked, taken, strict=True) for telling in kind[:n]]
-
-
-def _tell(graph: Graph, changed: list[Turn], task: Task | None) -> tuple[int, tuple[int, ...], Telling]:
-    """What kind of debate this is, how it ranks among its kind (more agents moved, more was said to them), and why."""
-    better, worse = (list(dict.fromkeys(t.agent for t in changed if t.kind == kind)) for kind in ("WR", "RW"))
+def _story(graph: Graph, changed: list[Turn], task: Task | None) -> tuple[int, tuple[int, ...]]:
+    """What kind of debate this is, and how it ranks among its kind: more agents moved, more was said to them."""
+    better, worse = ({t.agent for t in changed if t.kind == kind} for kind in ("WR", "RW"))
     moved = {t.before.id for t in changed}
     heard = sum(n.target in moved for n in graph.nodes)
     if better:
-        why = f"{_names(better)} went from wrong to right"
-        return 0, (len(better) - len(worse), heard), Telling(graph, why, changed)
+        return 0, (len(better) - len(worse), heard)
     if worse:
-        return 1, (len(worse), heard), Telling(graph, f"{_names(worse)} went from right to wrong", changed)
+        return 1, (len(worse), heard)
     last = graph.stated(graph.rounds - 1)
     wrong = len(last) > 1 and all(n.correct is False for n in last)
     if wrong and len(set(classes(task, graph.problem, [n.answer for n in last]))) == 1:
-        return 2, (len(last), graph.rounds), Telling(graph, "all agreed on a wrong answer", changed)
-    return 3, (len(changed), graph.rounds), Telling(graph, "nobody crossed between right and wrong", changed)
+        return 2, (len(last), graph.rounds)
+    return 3, (len(changed), graph.rounds)
 
 
-def _names(agents: list[str]) -> str:
-    return agents[0] if len(agents) == 1 else f"{', '.join(agents[:-1])} and {agents[-1]}"
-
-
-__all__ = ["BINS", "Calibration", "Debated", "Telling", "Transitions"]
+__all__ = ["BINS", "Calibration", "Debated", "Transitions"]

@@ -1,25 +1,35 @@
 """The page: one HTML file that needs nothing else, made of what a run directory holds by now.
 
-No script runs in it and nothing is loaded: a policy in its head forbids both, so that even a text which slipped
-through the escaping could do nothing. What models wrote enters through Jinja's autoescape and :func:`clean` alone.
+Its overview needs no script. Its browser of questions runs one, which is in the page; a policy in its head lets no
+other run and nothing be loaded, so that even a text which slipped through the escaping could do nothing. What models
+wrote enters through Jinja's autoescape and :func:`clean`, or as JSON that becomes text nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from vivavoce.graph import Stored, stored
+from vivavoce.records import storable
 from vivavoce.report import comparison
-from vivavoce.report.browser import show
-from vivavoce.report.charts import HIGH, WIDE, Axis, panels
+from vivavoce.report.arms_told import what_it_is
+from vivavoce.report.assets import allowed, report_script, style
+from vivavoce.report.charts import HIGH, WIDE, Axis, Scatter, panels
 from vivavoce.report.costs import caps, cut_off, lines, money, total
-from vivavoce.report.debates import BINS, SHOWN, Debated
+from vivavoce.report.debates import BINS, Debated
+from vivavoce.report.differences import differences
+from vivavoce.report.embedded import embedded
+from vivavoce.report.headline import headline
 from vivavoce.report.sources import Sources
+from vivavoce.report.story import story
 from vivavoce.report.text import clean
-from vivavoce.report.transcript import why_ended
+from vivavoce.report.transcript import mark, why_ended
 from vivavoce.version import __version__
 
 _PAGE = Environment(
@@ -36,6 +46,7 @@ _PAGE.filters |= {
     "signed": comparison.signed,
     "duration": comparison.duration,
     "money": money,
+    "cut": lambda text, most=600: text if len(text) <= most else f"{text[:most]} …",
 }
 
 
@@ -44,7 +55,17 @@ def write_report(run_path: Path) -> Path:
 
     Raises DataError where ``run_path`` is no run directory, or where one of its files cannot be read.
     """
-    page = _PAGE.get_template("report.html.j2").render(view(Sources(run_path)))
+    sources = Sources(run_path)
+    debated = _debated(sources)
+    held, script = embedded(sources, debated), report_script()
+    page = _PAGE.get_template("report.html.j2").render(
+        _view(sources, debated),
+        style=Markup(style("page.css", "view.css")),
+        script=Markup(script),
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed(script)}",
+        held=None if held is None else Markup(_in_script(held)),
+        of_all=_of_all(held) if held else "",
+    )
     out = run_path / "report.html"
     part = out.with_name(out.name + ".part")
     part.write_text(page, "utf-8")
@@ -52,19 +73,45 @@ def write_report(run_path: Path) -> Path:
     return out
 
 
-def view(sources: Sources) -> dict[str, Any]:
-    """Everything that the template shows."""
-    parts = sources.parts or {"": sources}
-    training = {
-        name: Debated(part.graphs("train"), SHOWN // len(parts) or 1, part.task) for name, part in parts.items()
-    }
-    testing = {name: Debated(part.graphs("test"), 0, part.task) for name, part in parts.items()}
-    debated = {
-        f"Stage {name}: on the {which} questions" if name else f"On the {which} questions": found[name]
-        for name in parts
-        for which, found in (("training", training), ("test", testing))
-    }
+def overview(sources: Sources) -> str:
+    """The overview of a run as a piece of HTML, without its browser of questions: what the viewer shows."""
+    return _PAGE.get_template("overview.html.j2").render(_view(sources, _debated(sources)))
+
+
+def _in_script(held: Any) -> str:
+    """JSON that stands inside a script element: no text in it can end the element."""
+    text = storable(json.dumps(held, ensure_ascii=False, separators=(",", ":")))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _of_all(held: Mapping[str, Any]) -> str:
+    """How many questions of each set are in the page."""
+    of = held["about"]["of"]
+    parts = [f"{one['n']:,} of {of[one['key']]:,} of {one['key']}" for one in held["about"]["sets"]]
+    whole = all(one["n"] == of[one["key"]] for one in held["about"]["sets"])
+    return "All are here." if whole else f"A sample that tells the story: {', '.join(parts)}."
+
+
+def _debated(sources: Sources) -> dict[str, tuple[Stored, Debated]]:
+    """The debates of every stage that has held some, by their sets."""
+    found = {}
+    for name, part in (sources.parts or {"": sources}).items():
+        for file in sorted((part.path / "graphs").glob("*.jsonl")):
+            of = file.name.removesuffix(".jsonl")
+            graphs = stored(file)
+            found["test" if of == "test" else f"{name}/{of}" if name else of] = graphs, Debated(graphs, part.task)
+    return found
+
+
+_NAMES = {"train": "On the training questions", "test": "On the test questions", "states": "On the student's states"}
+
+
+def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> dict[str, Any]:
+    """Everything that the templates show."""
     costs, no_costs = sources.costs()
+    found = headline(sources)
+    compared = _compared(sources)
+    over = ["student", *([compared["best_other"]] if compared and compared["best_other"] else [])]
     made = {
         "name": sources.name,
         "recipe": sources.recipe,
@@ -73,16 +120,20 @@ def view(sources: Sources) -> dict[str, Any]:
         "student": sources.student,
         "version": __version__,
         "seeds": sources.recipe.get("seeds", []),
-        "compared": _compared(sources),
+        "headline": found,
+        "path": None if found.student is None else told_path(found.student),
+        "story": story(sources),
+        "mark": mark,
+        "compared": compared,
+        "differences": differences(sources, over),
+        "spread_of_costs": Scatter(compared["arms"]) if compared else None,
         "panels": panels(sources.curves()),
         "left_out": comparison.left_out(sources.results or {}),
         "wide": WIDE,
         "high": HIGH,
-        "debated": {where: d for where, d in debated.items() if d.graphs},
-        "of_training": sum(d.graphs for d in training.values()),
+        "debated": {_NAMES.get(of, f"Stage {of}"): d for of, (_, d) in debated.items() if d.graphs},
         "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
-        "debates": [show(t, sources.task) for d in training.values() for t in d.telling],
         "costs": lines(costs, sources.recipe),
         "costs_total": total(lines(costs, sources.recipe)),
         "currency": sources.recipe.get("currency", "USD"),
@@ -97,17 +148,18 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Anchor and title of the parts that the page will have."""
     compared, debated = made["compared"] or {}, made["debated"]
     parts = [
+        ("story", "Before and after", made["story"]),
         ("comparison", "Comparison", compared),
+        ("differences", "Differences", made["differences"]),
         ("seeds", "Training seeds", compared),
         ("tests", "Paired tests", compared.get("tests")),
         ("groups", "By group", len(compared.get("groups", ())) > 1),
         ("steps", "Errors by step", compared.get("steps")),
         ("further", "Other tests", compared.get("further")),
-        ("tokens", "Tokens", compared),
+        ("tokens", "Accuracy and cost", compared),
         ("training", "Training curves", made["panels"]),
         ("debated", "What the debate did", debated),
         ("calibration", "Confidence", any(d.calibration for d in debated.values())),
-        ("browser", "Debates to read", made["debates"]),
         ("ledger", "Cost ledger", True),
         ("provenance", "Provenance", True),
     ]
@@ -141,6 +193,8 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
             for name, other in comparison.further(results).items()
         ],
         "of_final": [t for t in tests if t.b == final],
+        "best_other": _best_other(tests, final, arms),
+        "told": {name: what_it_is(arm) for name, arm in arms.items()},
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and arms[t.b].get("family") == "debate" and t.a in strongest],
         "groups": {g: c["n"] for g, c in results["arms"][0]["groups"].items()},
@@ -156,4 +210,19 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
     }
 
 
-__all__ = ["view", "write_report"]
+def _best_other(tests: Sequence[comparison.Paired], final: str | None, arms: Mapping[str, Any]) -> str | None:
+    """The best of the other students that the run's main arm is tested against."""
+    rivals = [t.a for t in tests if t.b == final and t.a not in ("student", final) and t.a in arms]
+    students = [a for a in rivals if arms[a].get("family", "student") in ("student", "")]
+    return max(students, key=lambda a: arms[a]["right"], default=None)
+
+
+def told_path(path: Path) -> str:
+    """A path as the user would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path.resolve())
+
+
+__all__ = ["overview", "told_path", "write_report"]

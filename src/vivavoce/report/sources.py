@@ -12,9 +12,10 @@ import yaml
 
 from vivavoce.agents.journal import Cost, Journal
 from vivavoce.errors import DataError, RunConflict, UserError
-from vivavoce.files import file_name
+from vivavoce.exams.examine import Judged
+from vivavoce.files import file_name, read_records
 from vivavoce.graph import Graph, read_graphs
-from vivavoce.records import Usage
+from vivavoce.records import Problem, Usage
 from vivavoce.tasks import Task, open_task
 from vivavoce.train.settings import read_curve
 
@@ -57,12 +58,20 @@ class Sources:
 
         A task that is a file of Python is not opened: to look at a run must not run code that came with it.
         """
-        options = dict(self.recipe.get("task") or {})
-        name = str(options.pop("name", ""))
+        return _task(dict(self.recipe.get("task") or {}))
+
+    def problems(self, of: str) -> dict[str, Problem]:
+        """The questions of the run's task that a set of them names, by id: ``train`` or ``test``, or ``test NAME`` of
+        another task that the run tests on. Empty if the task cannot be opened here."""
+        split, _, also = of.rpartition("/")[2].partition(" ")
+        if split not in ("train", "test"):
+            return {}
+        options = dict((self.recipe.get("also_test") or {}).get(also) or {}) if also else {}
+        task = _task(options) if also else self.task
         try:
-            return None if name.endswith(".py") else open_task(name, options)
+            return {p.id: p for p in task.problems(split)} if task else {}
         except UserError:
-            return None
+            return {}
 
     @cached_property
     def parts(self) -> dict[str, Sources]:
@@ -74,6 +83,48 @@ class Sources:
             if folder.is_dir():
                 found[name] = Sources(folder)
         return found
+
+    def _of_arm(self, arm: str) -> tuple[Sources, str]:
+        """The run or stage that made an arm, and what the arm is called there."""
+        stage, dot, own = arm.partition(".")
+        return (self.parts[stage], own) if dot and stage in self.parts else (self, arm)
+
+    def answers(self, arm: str) -> list[Judged]:
+        """What an arm's student of the first seed answered to the test questions; empty if that is in no file."""
+        files = (self.exam(arm, seed) for seed in self.recipe.get("seeds") or [0])
+        file = next((file for file in files if file is not None), None)
+        return [] if file is None else list(read_records(file, Judged))
+
+    def exam(self, arm: str, seed: int) -> Path | None:
+        """The file of an arm's answers to the test questions; None if there is none."""
+        if arm == "student" and self.parts:
+            return next(iter(self.parts.values())).exam(arm, seed)
+        whole, own = self._of_arm(arm)
+        file = whole.path / "evaluations" / f"{file_name(own)}-{seed}.jsonl"
+        return file if file.is_file() else None
+
+    def asked(self, problems: Collection[str]) -> dict[str, tuple[str, str]]:
+        """Question and right answer of test questions, by id: from the committee's debates, else from the task."""
+        found, wanted = {}, set(problems)
+        for graph in self.graphs("test"):
+            if graph.problem.id in wanted:
+                found[graph.problem.id] = (graph.problem.question, graph.problem.gold)
+                if len(found) == len(wanted):
+                    return found
+        known = self.problems("test")
+        return found | {id: (known[id].question, known[id].gold) for id in wanted - set(found) if id in known}
+
+    def checkpoint(self, arm: str) -> Path | None:
+        """The folder of an arm's student of the first seed; of several trainings, the last one. None if there is
+        none."""
+        for seed, folder in ((self.results or {}).get("students", {}).get(arm) or {}).items():
+            if (self.path / folder).is_dir() and int(seed) == (self.recipe.get("seeds") or [int(seed)])[0]:
+                return self.path / folder
+        whole, own = self._of_arm(arm)
+        seed = (self.recipe.get("seeds") or [0])[0]
+        one = whole.path / "checkpoints" / f"{file_name(own)}-{seed}"
+        several = [whole.path / "checkpoints" / f"{file_name(f'{own}.{i}')}-{seed}" for i in range(64)]
+        return next((folder for folder in (*reversed(several), one) if (folder / "train_result.json").is_file()), None)
 
     def graphs(self, stage: str) -> Iterator[Graph]:
         """The debates of a stage, one by one, so that thousands need no memory."""
@@ -136,6 +187,14 @@ class Sources:
             return json.loads(file.read_text("utf-8")) if file.is_file() else None
         except json.JSONDecodeError as error:
             raise DataError(f"not JSON: {error.msg}", f"{file}:{error.lineno}", "was the file cut?") from error
+
+
+def _task(options: dict[str, Any]) -> Task | None:
+    name = str(options.pop("name", ""))
+    try:
+        return None if name.endswith(".py") else open_task(name, options)
+    except UserError:
+        return None
 
 
 __all__ = ["Curve", "Sources"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from vivavoce.committee.votes import VoteBy, vote
+from vivavoce.exams.examine import Judged
 from vivavoce.graph import Graph
 from vivavoce.graph.graph import Transition
 from vivavoce.records import Node
@@ -63,9 +64,9 @@ class Turn(NamedTuple):
         return f"{mark(self.before)} → {mark(self.after)}"
 
 
-def mark(n: Node) -> str:
+def mark(n: Node | Judged) -> str:
     """What became of an answer, in one word."""
-    if n.absent:
+    if n.status in ("error", "over_budget"):
         return "failed" if n.status == "error" else "not asked"
     if n.correct is not None and n.answer is not None:
         return "right" if n.correct else "wrong"

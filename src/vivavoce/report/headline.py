@@ -1,0 +1,160 @@
+"""What came of a run, in a plain sentence, and what a reader must know before believing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vivavoce.report import costs
+from vivavoce.report.comparison import Paired, duration, final_arm, p_value, paired_tests, percent
+from vivavoce.report.sources import Sources
+
+_FEW = 100
+"""Below so many questions a test tells only large differences."""
+_DECIDES = 6
+"""So many questions must differ, all in one direction, before McNemar's test at the 5 % level sees a difference."""
+_FAILED = 0.05
+"""Share of a teacher's calls that failed, from which it is told first of all."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What came of a run."""
+
+    sentence: str
+    """What the student can now, by whom it was taught, what that took."""
+    against: str
+    """How it compares with the best baseline; empty if there is none."""
+    certain: str
+    """Whether a test shows the gain."""
+    student: Path | None
+    """The folder of the student that the run is about."""
+    banners: tuple[tuple[str, str], ...]
+    """``(kind, text)`` of each warning; kinds are ``worse``, ``few``, ``failed``, ``stopped``."""
+
+
+def headline(sources: Sources) -> Headline:
+    """The headline of a run, finished or not."""
+    results = sources.results
+    found, _ = sources.costs()
+    lines = costs.lines(found, sources.recipe)
+    banners = [*_stopped(sources), *_failing(lines, sources)]
+    if results is None or not results["arms"]:
+        return Headline("This run has not come to its tests yet.", "", "", None, tuple(banners))
+    arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
+    main = arms.get(final_arm(results, sources.recipe.get("method")) or "") or results["arms"][-1]
+    tests = [t for t in paired_tests(results) if t.b == main["name"]]
+    gain = next((t for t in tests if t.a == "student"), None)
+    best = _best(tests, arms)
+    student = sources.checkpoint(main["name"])
+    sentence = _sentence(sources, results, arms.get("student"), main, costs.total(lines).money)
+    return Headline(
+        sentence,
+        _against(best),
+        _certain(gain, results["n"]),
+        student,
+        (*_worse(tests), *_few(gain, results["n"]), *banners),
+    )
+
+
+def teachers(sources: Sources) -> list[str]:
+    """The teachers by the names of their models."""
+    return list(dict.fromkeys(_model(t) for t in sources.recipe.get("teachers") or ()))
+
+
+def _model(spec: Mapping[str, Any]) -> str:
+    model = str(spec.get("model") or "")
+    if not model or spec.get("backend") == "scripted":
+        return str(spec.get("name", "?"))
+    return Path(model).name if model.startswith(("/", ".", "~")) else model
+
+
+def _sentence(
+    sources: Sources,
+    results: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    main: Mapping[str, Any],
+    spent: float,
+) -> str:
+    student = _model(sources.recipe.get("student") or {"name": "the student"})
+    by = teachers(sources)
+    several = f"{', '.join(by[:-1])} and {by[-1]}" if len(by) > 1 else (by or ["nobody"])[0]
+    was = f", {percent(before['accuracy'])} % before" if before is not None and before is not main else ""
+    took = [duration(results["wall_s"])] if results.get("wall_s") is not None else []
+    took += [f"{costs.money(spent)} {sources.recipe.get('currency', 'USD')}"] if spent else []
+    end = f"; that took {' and '.join(took)}" if took else ""
+    taught = f", taught by {several}," if by else ""
+    return (
+        f"{student}{taught} now answers {percent(main['accuracy'])} % of {results['n']:,} unseen "
+        f"{results['task']} questions right{was}{end}."
+    )
+
+
+def _best(tests: list[Paired], arms: Mapping[str, Mapping[str, Any]]) -> Paired | None:
+    """The test against the best of the students that were taught in another way, one without a debate if there is."""
+    rivals = [t for t in tests if t.a != "student" and t.a in arms]
+    plain = [t for t in rivals if arms[t.a].get("material") == "drafts"]
+    return max(plain or rivals, key=lambda t: arms[t.a]["right"], default=None)
+
+
+def _against(best: Paired | None) -> str:
+    if best is None:
+        return ""
+    points = f"{abs(best.gain):.1f} points"
+    if best.winner == best.b:
+        return f"That is {points} more than the best other way to teach it ({best.a})."
+    if best.winner:
+        return f"The best other way to teach it ({best.a}) gives {points} more."
+    more = "more" if best.gain > 0 else "less"
+    return f"That is {points} {more} than the best other way to teach it ({best.a}), which may be chance."
+
+
+def _certain(gain: Paired | None, n: int) -> str:
+    if gain is None:
+        return f"No test against the student as it came was made on these {n:,} questions."
+    if gain.winner == gain.b:
+        return f"The gain is no chance: p {p_value(gain.p)} on {n:,} questions."
+    if gain.winner:
+        return f"It is certain that the student is worse than before: p {p_value(gain.p)} on {n:,} questions."
+    return f"It is not certain that the student gained: {gain.doubt}, p {p_value(gain.p)} on {n:,} questions."
+
+
+def _worse(tests: list[Paired]) -> list[tuple[str, str]]:
+    found = []
+    for t in tests:
+        if t.winner == t.a:
+            what = "before it was taught" if t.a == "student" else f"{t.a}"
+            found.append(("worse", f"Worse: {t.b} is {abs(t.gain):.1f} points below {what} (p {p_value(t.p)})."))
+    return found
+
+
+def _few(gain: Paired | None, n: int) -> list[tuple[str, str]]:
+    if n >= _FEW or (gain is not None and gain.winner):
+        return []
+    least = min(100.0, 100 * _DECIDES / n)
+    return [("few", f"Too few questions to tell (n = {n}): a difference below {least:.0f} points cannot be shown.")]
+
+
+def _failing(lines: list[costs.Line], sources: Sources) -> list[tuple[str, str]]:
+    names = [str(t.get("name")) for t in sources.recipe.get("teachers") or ()]
+    found = []
+    for name in names:
+        mine = [line for line in lines if line.agent == name]
+        calls, failures = sum(line.calls for line in mine), sum(line.failures for line in mine)
+        if failures and failures >= _FAILED * calls:
+            what = "none was answered" if failures == calls else f"{failures:,} of {calls:,} calls got no answer"
+            found.append(("failed", f"Teacher {name} failed: {what}."))
+    return found
+
+
+def _stopped(sources: Sources) -> list[tuple[str, str]]:
+    stopped = sources.manifest.get("stopped")
+    if not isinstance(stopped, Mapping) or "stage" not in stopped:
+        return []
+    done, of = stopped.get("done", 0), stopped.get("of", 0)
+    return [("stopped", f"The run stopped at a cap, in {stopped['stage']}: {done:,} of {of:,} were done.")]
+
+
+__all__ = ["Headline", "headline", "teachers"]

@@ -1,0 +1,236 @@
+"""What the pages ask for, as plain values: the server sends it, and an export writes it to files.
+
+A thing is asked for by a path: ``runs``, or ``run``, the key of a run, what of it, and further words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vivavoce.agents.journal import Call, Journal
+from vivavoce.environments.environment import Episode
+from vivavoce.errors import DataError, UserError
+from vivavoce.exams.examine import Judged
+from vivavoce.graph.graph import graph_of
+from vivavoce.records import from_json
+from vivavoce.report import costs
+from vivavoce.report.question import answered, told
+from vivavoce.report.report import overview
+from vivavoce.report.sources import Sources
+from vivavoce.report.tables import about, table_of
+from vivavoce.tasks import Task
+from vivavoce.view.index import Index
+from vivavoce.view.state import state
+
+HEADS = 200
+"""Questions whose beginnings are asked for at once."""
+
+
+class Pages:
+    """The pages of one run.
+
+    Args:
+        key: How addresses call it.
+    """
+
+    def __init__(self, key: str, run: Path, index: Index) -> None:
+        self.key, self.run, self.index = key, run, index
+        self._task: tuple[str, Task | None] | None = None
+
+    def get(self, what: Sequence[str], query: Mapping[str, str] = {}) -> Any:
+        """What a page asks for. Raises KeyError if there is no such thing, DataError if it cannot be read."""
+        match what:
+            case ["state"]:
+                return self.state()
+            case ["overview"]:
+                return {"html": overview(Sources(self.run))}
+            case ["sets"]:
+                return self.sets()
+            case ["set", of]:
+                return self.set(of)
+            case ["heads", of, block]:
+                return self.index.heads(of, HEADS * int(block), HEADS * (int(block) + 1))
+            case ["question", of, at]:
+                return self.question(of, int(at))
+            case ["find", of, problem]:
+                return {"at": self.index.find(of, problem)}
+            case ["search", of]:
+                return self.index.search(of, query.get("q", ""))
+            case ["training"]:
+                return self.training()
+            case ["costs"]:
+                return self.costs()
+            case ["failures"]:
+                return self.failures()
+        raise KeyError("/".join(what))
+
+    def state(self) -> dict[str, Any]:
+        """How far the run has come, and how far the index."""
+        unread = [{"file": file, "why": why} for file, why in sorted(self.index.unread.items())]
+        return {
+            "key": self.key,
+            **state(Sources(self.run)),
+            "version": self.index.version,
+            "reading": self.index.doing,
+            "unread": unread,
+        }
+
+    def sets(self) -> dict[str, Any]:
+        """The sets of questions, and what is known of the arms."""
+        return about(Sources(self.run), self.index.sets())
+
+    def set(self, of: str) -> dict[str, Any]:
+        """A whole set: ids, groups and the letters of its columns."""
+        ids, groups = self.index.names(of)
+        if not ids:
+            raise KeyError(of)
+        return table_of(of, ids, groups, self.index.columns(of), self.index.tokens(of))
+
+    def question(self, of: str, at: int) -> dict[str, Any]:
+        """Everything about one question."""
+        problem = self.index.question(of, at)
+        if problem is None:
+            raise KeyError(f"{of}/{at}")
+        found: dict[str, Any] = {
+            "at": at,
+            "problem": {"id": problem.id, "question": problem.question, "gold": problem.gold, "group": problem.group},
+            "debates": [],
+            "answers": [],
+            "episodes": [],
+            "rows": [],
+            "calls": [],
+        }
+        rows: dict[bytes, dict[str, Any]] = {}
+        for place in self.index.places(of, at):
+            line = self.index.line(place)
+            match place.kind:
+                case "graph":
+                    debate = told(graph_of(line, place.path), self.task)
+                    found["debates"].append({**place.label, **debate})
+                    found["problem"] = debate["problem"]
+                case "exam":
+                    found["answers"].append({**place.label, **answered(from_json(Judged, line))})
+                case "episode":
+                    found["episodes"].append({**place.label, **_episode(from_json(Episode, line))})
+                case _:
+                    row = rows.setdefault(line, {"in": [], "row": json.loads(line)})
+                    row["in"].append(place.label["data"])
+        found["rows"] = list(rows.values())
+        if calls := self.index.calls(of, at):
+            with Journal(self.run / "journal.sqlite", read_only=True) as journal:
+                found["calls"] = [_call(call) for call in journal.rows(calls)]
+        return found
+
+    @property
+    def task(self) -> Task | None:
+        """The task of the run, opened once for each recipe."""
+        recipe = self.run / "recipe.yaml"
+        made = str(recipe.stat().st_mtime_ns) if recipe.is_file() else ""
+        if self._task is None or self._task[0] != made:
+            self._task = made, Sources(self.run).task
+        return self._task[1]
+
+    def training(self) -> dict[str, Any]:
+        """Curves of all trainings, and what became of their rows."""
+        sources = Sources(self.run)
+        return {
+            "curves": [
+                {"arm": c.arm, "seed": c.seed, "points": _thinned(c.points), "result": c.result}
+                for c in sources.curves()
+            ]
+        }
+
+    def costs(self) -> dict[str, Any]:
+        """The ledger by stage and agent."""
+        sources = Sources(self.run)
+        found, none = sources.costs()
+        return {
+            **costs.facts(found, sources.recipe),
+            "none": none,
+            "caps": costs.caps(sources.recipe),
+            "under_way": costs.cut_off(sources.under_way(), sources.recipe),
+        }
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Calls that failed for good, the last ones first, with where their question stands."""
+        with suppress(UserError), Journal(self.run / "journal.sqlite", read_only=True) as journal:
+            last = journal.rows(self.index.failures()[-500:])
+            return [_call(call) for call in reversed(last) if call.reply is None]
+        return []
+
+
+def _thinned(points: Sequence[Mapping[str, float]], most: int = 400) -> list[Mapping[str, float]]:
+    every = -(-len(points) // most) or 1
+    return [*points[:-1:every], *points[-1:]]
+
+
+def _call(call: Call) -> dict[str, Any]:
+    """A call of the journal."""
+    return {
+        "agent": call.agent,
+        "stage": call.stage,
+        "kind": str(call.tags.get("kind", "")),
+        "problem": str(call.tags.get("problem", "")),
+        "text": call.reply.text if call.reply else "",
+        "error": str(call.error) if call.error else None,
+        "messages": [[m["role"], m["content"]] for m in call.messages],
+        "seconds": round(call.latency_s, 2),
+        "at": call.created_at,
+    }
+
+
+def _episode(e: Episode) -> dict[str, Any]:
+    return {
+        "agent": e.agent,
+        "ended": e.ended,
+        "success": e.success,
+        "prompt": [[m["role"], m["content"]] for m in e.prompt],
+        "steps": [
+            {
+                "text": s.action.text,
+                "calls": [[c.name, c.arguments] for c in s.action.calls],
+                "malformed": s.action.malformed,
+                "status": s.action.status,
+                "tokens": [s.action.usage.prompt, s.action.usage.completion],
+                "seen": [[m["role"], m["content"]] for m in s.observation.messages],
+                "best": list(s.best),
+            }
+            for s in e.steps
+        ],
+    }
+
+
+def keys_of(runs: Sequence[Path]) -> dict[str, Path]:
+    """A short key for each run: its folder's name, with more of the path if two are called alike."""
+    found: dict[str, Path] = {}
+    for run in runs:
+        resolved, key = run.resolve(), run.resolve().name
+        for parent in resolved.parents:
+            if found.get(key, resolved) == resolved:
+                break
+            key = f"{parent.name}-{key}"
+        found[key] = resolved
+    return found
+
+
+def runs_in(paths: Sequence[Path]) -> list[Path]:
+    """The run directories among ``paths`` and right inside them. Raises DataError for a path that has none."""
+    found: list[Path] = []
+    for path in paths:
+        if (path / "recipe.yaml").is_file() or (path / "manifest.json").is_file() or (path / "results.json").is_file():
+            found.append(path)
+            continue
+        inside = [p.parent for p in sorted(path.glob("*/manifest.json"))] if path.is_dir() else []
+        if not inside:
+            raise DataError(
+                "there is no run", str(path), "give the folder that `viva run` made, or one that holds such"
+            )
+        found += inside
+    return list({p.resolve(): p for p in found}.values())
+
+
+__all__ = ["HEADS", "Pages", "keys_of", "runs_in"]
