@@ -27,7 +27,7 @@ _CUE = re.compile(
     r"(?:^|\b(?:is|be|are|was|it's|that's|choos(?:e|ing)|chosen?|pick(?:ed|ing)?|select(?:ed|ing)?|(?:go"
     r"|going|went|stick) with"
     r"|(?:vote|opt|going|go) for|answer|option|choice|letter|statement|alternative|say|guess|correct|right"
-    r"|therefore|thus|so"
+    r"|therefore|thus|so|think|believe"
     r"|hence|definitely|probably|clearly|likely)\b|[:=→])[\s:=→|>-]*[(\[{\"'<$|]*$",
     re.IGNORECASE,
 )
@@ -43,7 +43,7 @@ _AGAINST = re.compile(
 _CLOSED = re.compile(
     r"[)\]}|\"'>$]*(?:\s*$|[.,;:!?](?![\w])|\s+(?:because|since|as|is|was|for|not|rather|instead|which|due"
     r"|and not|but not|can|could|does|"
-    r"did|would|will|must|should|has|seems|looks|or|and|to|but|vs|versus|then)\b|\s+[^\w\s=+*^<>]"
+    r"only|alone|exactly|itself|did|would|will|must|should|has|seems|looks|or|and|to|but|vs|versus|then)\b|\s+[^\w\s=+*^<>]"
     r"|\s*[/&;|\\]|\s*\n|\s*\+\s*\(?[A-J]\b"
     r"|-\(?[A-J]\b|[)\]}\"'](?=[\s(\[])|\s+\(?[A-J]\b(?!\s[a-z]))"
 )
@@ -65,7 +65,9 @@ _IS_NOT = re.compile(
     re.IGNORECASE,
 )
 """What is said of a letter that is not chosen. (``D: not enough information`` is an option's own text.)"""
-_OPEN = re.compile(r"\s+(?:or|and|to|but|then|vs|versus)\b(?!\s+not\b)", re.IGNORECASE)
+_OPEN = re.compile(r"[\s)\]}\"']*\?\W*\w|\s+(?:or|and|to|but|then|vs|versus)\b(?!\s+not\b)", re.IGNORECASE)
+_OWN_TEXT = re.compile(r"(?:[)\]]\.?|\.)\s+(?:only\s+)?\(?[A-J]\)?(?:,\s*\(?[A-J]\)?)*,?\s+(?:and|or|&)\s+\(?[A-J]\b")
+"""Behind ``D)`` or ``D.``: an option that names others (``D) A and B only``)."""
 _STRONG_CUE = re.compile(r"\b(?:answer|choice|option)\s+(?:is|would be|must be)[\s:(\[\"'*]*$", re.IGNORECASE)
 _ONE_OF = re.compile(r"(?:^|\s)\(([A-J])\)")
 
@@ -83,7 +85,7 @@ def choice(line: str) -> str | None:
     chosen = None
     for match in _LETTER.finditer(line):
         before, after = line[: match.start()], line[match.end() :]
-        if not _CUE.search(before.lstrip(" \t.,;!?>|#*-")) or not _CLOSED.match(after) or _article(line, match):
+        if not _CUE.search(before.lstrip(" \t.,;!?>|#*-✅✓✔☑")) or not _CLOSED.match(after) or _article(line, match):
             continue
         letter = match[0].upper()
         if chosen is None:
@@ -105,10 +107,12 @@ def _more(line: str, match: re.Match[str]) -> bool:
     if re.match(r"\s*:\s*\(?[A-J]\)?\W*$", after):
         return True  # A: B
     further = _FURTHER.match(after)
-    if further is None:
+    if further is None or _OWN_TEXT.match(after):
         return False
     second = _LETTER.match(line, match.end() + further.start("letter"))
-    if second is None or _article(line, second) or re.match(r"\s*[=^_+*]", line[second.end() :]):
+    if second is None or _article(line, second) or _IS_NOT.match(line, second.end()):
+        return False
+    if re.match(r"\s*[=^_+*]", line[second.end() :]):
         return False
     return second[0].isupper() or re.match(r"\W*$", line[second.end() :]) is not None
 
@@ -140,7 +144,7 @@ def polar(line: str) -> list[str]:
 
 
 _PARTLY = re.compile(
-    r"\b(?:part(?:ly|ially)|half|mostly|nearly|almost|hardly|barely|sometimes|somewhat|usually|largely|mainly|often)\s+"
+    r"\b(?:doubt\w*|den(?:y|ies|ied)|unclear|unsure)\b|\b(?:part(?:ly|ially)|half|mostly|nearly|almost|hardly|barely|sometimes|somewhat|usually|largely|mainly|often)\s+"
     r"(?:yes|no|true|false)\b",
     re.IGNORECASE,
 )
@@ -170,7 +174,7 @@ def exact(line: str) -> str | None:
 
 def words(line: str) -> str | None:
     """The line's words: case, spacing, outer punctuation and a leading article do not count."""
-    line = " ".join(undressed(line).casefold().split()).strip(" .,;:!?\"'()[]$")
+    line = " ".join(undressed(line).casefold().split()).strip(" .,;:!?\"'()[]$«»‹›„“”‘’「」『』")
     return re.sub(r"^(?:the|an|a)\s+", "", line) or None
 
 

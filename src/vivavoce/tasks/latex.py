@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 from vivavoce.tasks.characters import alike
@@ -88,7 +89,14 @@ def _fraction(match: re.Match[str]) -> str:
 
 _UPRIGHT = re.compile(
     r"\\(?:text(?:rm|bf|it|sf|normal|up)?|math(?:rm|bf|it|sf|normal)|[mhf]box|operatorname\*?|emph|unit|si)\s*"
-    r"\{((?:[^{}]|\{[^{}]*\})*)\}|\{\\(?:rm|bf)\s+([^{}]*)\}"
+    r"\{((?:[^{}]|\{[^{}]*\})*)\}|\{\\(?:rm|bf|it|sf)\s+([^{}]*)\}|\\(?:rm|bf|it|sf)\s*\{([^{}]*)\}"
+    r"|\\(?:text|math)(?:rm|bf|it|sf|normal)\s+([a-zA-Z0-9])(?![a-zA-Z0-9])|\\(?:rm|bf)\s+([a-zA-Z]+)$"
+)
+_UPRIGHT_VALUE = re.compile(r"⟦\s*(\\[a-zA-Z]+|-?[0-9][0-9.,]*)\s*⟧")
+"""A command or a number is what it is, in upright type too."""
+_UPRIGHT_MEASURE = re.compile(r"^⟦\s*(-?[0-9][0-9.,]*)\s+([^0-9⟦⟧]+)⟧$")
+_REPEATED = re.compile(
+    r"(?<![0-9.])([0-9]+)\.([0-9]*)(?:\\(?:overline|bar|dot|overbar)\s*(?:\{([0-9]+)\}|([0-9]))|\(([0-9]+)\))(?![0-9\\(])"
 )
 _DRESS = [
     (re.compile(r",\\!|\{,\}"), ""),  # 10,\!000
@@ -97,6 +105,7 @@ _DRESS = [
     (SPACE, " "),
     (re.compile(r"\\[tc]frac(?![a-zA-Z])|\\dfrac(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\frac\s*(\\[a-zA-Z]+)\s*([0-9a-zA-Z])"), r"\\frac{\1}{\2}"),  # \frac\pi 2
+    (re.compile(r"\\[td]?binom\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])"), r"\\le "),
     (re.compile(r"\\(?:geq|geqslant|geqq)(?![a-zA-Z])"), r"\\ge "),
     (re.compile(r"\\varnothing(?![a-zA-Z])|\\\{\s*\\\}"), r"\\emptyset "),
@@ -115,10 +124,20 @@ def plain(text: str) -> str:
     """The expression without spacing commands, with upright text between ``⟦`` and ``⟧``."""
     text = text.strip()
     for _ in range(2):
-        text = _UPRIGHT.sub(lambda match: f"⟦{match[1] if match[1] is not None else match[2]}⟧", text)
+        text = _UPRIGHT.sub(lambda match: f"⟦{match[match.lastindex or 1]}⟧", text)
+    text = _REPEATED.sub(_endless, _UPRIGHT_VALUE.sub(r"\1 ", text))
+    if (one := _UPRIGHT_MEASURE.match(text)) and _is_unit(one[2]):
+        text = f"{one[1]} ⟦{one[2]}⟧"
     for pattern, replacement in _DRESS:
         text = pattern.sub(replacement, text.strip()) or text
     return _LETTER.sub(r"\1", text).strip()
+
+
+def _endless(match: re.Match[str]) -> str:
+    """A decimal whose last digits repeat without end, as the fraction that it is."""
+    whole, first, again = match[1], match[2], match[3] or match[4] or match[5]
+    value = Fraction(int(whole + first + again) - int(whole + first), 10 ** len(first) * (10 ** len(again) - 1))
+    return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def latex(text: str) -> str:

@@ -95,6 +95,8 @@ def _compared(gold: str, answer: str) -> bool | str | None:
     """Of two expressions without units."""
     if _packed(gold) == _packed(answer):
         return True
+    if _CUT_OFF.search(answer) and not _CUT_OFF.search(gold):
+        return None  # 0.333… is no 0.333
     if bool(_RELATION.match(gold)) != bool(_RELATION.match(answer)):
         return False  # > 7 is no 7
     values = [numbers.alone(latex.latex(text)) for text in (gold, answer)]
@@ -121,6 +123,8 @@ def _compared(gold: str, answer: str) -> bool | str | None:
 
 
 _RELATION = re.compile(r"[<>~]|\\(?:le|ge|neq|lt|gt|ll|gg|sim|not)(?![a-zA-Z])")
+_CUT_OFF = re.compile(r"^[^,;]*[0-9]\s*(?:\\[lc]?dots[cbmio]?|\.\.\.+)\s*$")
+"""A number whose decimals go on."""
 _CLOCK = re.compile(r"[0-9]{1,4}(?::[0-9]{1,4})+")
 _BASE = re.compile(r"(-?[0-9A-F]+(?:\.[0-9A-F]+)?)_\{?([0-9]+)\}?")
 """A number with its base; to math-verify ``11_2`` equals ``11_3``."""

@@ -149,7 +149,7 @@ _BOUND = re.compile(r"[<>≠±√∛∜∈∉^_/|#@&*×÷·¬!∝∑∏∫+\\]\s
 _SUFFIX = re.compile(
     rf"\s*%|°\s?(?:[CFK](?![\w]))?|\s?¢|\s?\$|\s?\""
     rf"|(?:{_UNITS})(?:/(?:{_UNITS}|[a-z]{{2,}}))?(?![\w^²³])|[A-Za-z]{{4,}}(?![\w^])"
-    rf"|[{_COUNTERS}](?![^\W\d_]*[十百千万億亿兆半])|(?:[-\s]percent)",
+    rf"|[{_COUNTERS}](?![^\W\d_]*[十百千万億亿兆半])|[-\s]?percent(?:age points?)?",
 )
 _AFTER = re.compile(
     r"$|[\s)\]}\"'»’”,;:|]|[.](?=\s*$|\s+[\"'(*]?[A-Z]|[)\]}\"'»”])|\?|-(?=[A-Za-z]{2})|/(?=\s?[A-Za-z]{2,}"
@@ -162,7 +162,7 @@ _WORDS_AFTER = re.compile(
     rf"[a-z]*(?:thousand|million|billion|trillion)ths?\b|dozens?\b|scores?\b|gross\b|(?:squar|doubl|tripl|halv)ed\b|cubed\b"
     rf"|factorial\b|choose\b|mod\b|modulo\b|base\b|below\b|"
     rf"plus\b|minus\b|times\s+(?:the|a|as|its|that|x|itself)?\s*$|times\s+(?:{_COUNTED}|itself)|to\s+the\b"
-    rf"|or\s+(?:more|less|so|fewer|greater|higher|lower|above|"
+    rf"|pi\b|‰|per\s?mill?e\b|permille\b|or\s+(?:more|less|so|fewer|greater|higher|lower|above|"
     rf"below|over|under|{_COUNTED})\b|(?:more|less|fewer|greater|higher|lower|smaller|larger)\s+than\b|or\b"
     rf"|point\b|ish\b|odd\b|some\b|"
     rf"and\s+(?:over|up|above|more|change|counting)\b|(?:st|nd|rd|th)\b|[十百千万萬億亿兆半多余]|[ap]\.?\s?m\.?(?![a-z])"
