@@ -111,6 +111,25 @@ class Examination(BaseModel):
     committee_rounds: int = Field(default=2, ge=1, description="answer rounds of that debate")
 
 
+class Statistics(BaseModel):
+    """How arms are compared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cluster: Literal["question", "group"] = Field(
+        default="question",
+        description="what is drawn by itself and counts as one observation, over all training seeds: a question, "
+        "with those that its task says belong to it (about the same passage, say), or a whole group (subject, skill)",
+    )
+    matters: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="gain from which on a difference is of interest, as a share of the questions; a comparison that "
+        "shows none is told from one that has too few questions to tell",
+    )
+
+
 class Recipe(BaseModel):
     """What every method's recipe has. A method's ``Options`` is a subclass with its own sections."""
 
@@ -142,6 +161,7 @@ class Recipe(BaseModel):
         description="arms to test against each other beside those that the method compares: pairs of names, or all; "
         "p-values are corrected for all of them together",
     )
+    statistics: Statistics = Field(default=Statistics(), description="how arms are compared")
     currency: str = Field(default="USD", description="how money is called; a label")
     budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
 

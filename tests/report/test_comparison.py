@@ -18,6 +18,7 @@ from vivavoce.report.comparison import (
     holm,
     p_value,
     paired_tests,
+    signed,
     strongest_without_debate,
 )
 
@@ -65,8 +66,11 @@ def test_the_table_names_every_arm_and_p_and_fits_100_columns() -> None:
         ), arm["name"]
     for pair in found["paired"]:
         line = next(x for x in shown.splitlines() if f" {pair['a']} → {pair['b']} " in x)
-        assert p_value(pair["p"]) in line
-        assert f"{pair['a_only']} / {pair['b_only']}" in line
+        of = pair["pooled"]
+        assert p_value(of["p"]) in line
+        assert f"{of['a_only']} / {of['b_only']}" in line
+        low, high = (signed(100 * end) for end in of["interval95"])
+        assert f"{signed(100 * of['gain'])} ({low}, {high})" in line
 
 
 def test_names_that_are_long_or_look_like_markup_neither_break_the_width_nor_colour_the_text() -> None:
@@ -85,7 +89,7 @@ def test_one_arm_without_tests_makes_a_table() -> None:
 
 def test_a_gain_is_what_the_second_has_more_than_the_first() -> None:
     found = small()
-    accuracy = {arm["name"]: arm["accuracy"] for arm in found["arms"]}
+    accuracy = {arm["name"]: arm["mean"] for arm in found["arms"]}
     for test in paired_tests(found):
         assert test.gain == pytest.approx(100 * (accuracy[test.b] - accuracy[test.a]))
 
@@ -101,7 +105,8 @@ def test_repaired_and_regressed_are_as_worked_by_hand() -> None:
     (pair,) = results("t", arms, [("student", "new")], 1.0)["paired"]
     assert (pair["repaired"], pair["regressed"]) == (pytest.approx(2 / 3, abs=1e-6), 0.2)
     assert [(s["repaired"], s["regressed"]) for s in pair["seeds"]] == [(pair["repaired"], 0.2), (0, 1)]
-    assert "repaired 66.7 %, regressed 20.0 %" in table(results("t", arms, [("student", "new")], 1.0))
+    assert (pair["pooled"]["repaired"], pair["pooled"]["regressed"]) == (pytest.approx(1 / 3, abs=1e-6), 0.6)
+    assert "repaired 33.3 %, regressed 60.0 %" in table(results("t", arms, [("student", "new")], 1.0))
 
 
 @pytest.mark.parametrize(("first", "shares"), [("RRRR", (None, 0.5)), ("WWWW", (0.5, None))])
@@ -109,7 +114,7 @@ def test_there_is_no_share_of_nothing(first: str, shares: tuple[float | None, fl
     arms = {"student": {0: rows_of(first)}, "new": {0: rows_of("RRWW")}}
     found = results("t", arms, [("student", "new")], 1.0)
     assert (found["paired"][0]["repaired"], found["paired"][0]["regressed"]) == shares
-    assert "–" in next(line for line in table(found).splitlines() if "regressed" in line and "share" not in line)
+    assert "–" in next(line for line in table(found).splitlines() if "%, regressed" in line)
 
 
 def test_other_tests_have_tables_of_their_own_and_pairs_with_the_student_alone() -> None:
@@ -125,8 +130,9 @@ def test_other_tests_have_tables_of_their_own_and_pairs_with_the_student_alone()
 def test_results_of_before_have_neither_shares_nor_other_tests_and_are_shown_all_the_same() -> None:
     old = small()
     for pair in old["paired"]:
-        for key in ("repaired", "regressed"):
+        for key in ("repaired", "regressed", "pooled", "p_holm"):
             del pair[key]
+    del old["matters"]
     assert "repaired – %, regressed – %" in table(old)
 
 
@@ -134,19 +140,25 @@ def test_no_difference_is_called_better_unless_it_stays_significant_after_correc
     found = some_results()
     by_pair = {(t.a, t.b): t for t in paired_tests(found)}
     clear, none = by_pair["student", "debate_reflect"], by_pair["sft_continued", "debate_reflect"]
-    marginal = by_pair["debate_reflect_sft", "debate_reflect"]
-    assert (clear.winner, clear.doubt) == ("debate_reflect", "")
-    assert (none.winner, none.doubt) == (None, "not significant")
+    assert (clear.winner, clear.doubt, clear.verdict) == ("debate_reflect", "", "second is better")
+    assert none.winner is None
+    assert none.doubt == "not significant: too few questions to tell less than 3.2 points"
+    assert none.verdict == "too few to tell"
+    rows = {name: {0: rows_of(right)} for name, right in (("a", "W" * 8 + "RR"), ("b", "R" * 10))}
+    marginal, *_ = paired_tests(results("t", rows, [("a", "b"), *[("b", str(i)) for i in range(9)]], 1.0))
     assert marginal.p < 0.05 < marginal.p_holm
-    assert (marginal.winner, marginal.doubt) == (None, "not significant (Holm)")
+    assert marginal.winner is None
+    assert marginal.doubt.startswith("not significant (Holm): too few questions to tell less than")
+    assert marginal.verdict == "not shown (Holm)"
     assert paired_tests(small())[2].doubt == "the same on every question"
 
 
-def test_nobody_is_better_who_is_better_on_one_training_seed_alone() -> None:
-    lucky = paired_tests(small())[1]
+def test_nobody_is_better_whom_one_training_seed_speaks_against() -> None:
+    arms = {"old": {0: rows_of("W" * 20 + "R" * 20)}, "new": {0: rows_of("R" * 40), 1: rows_of("W" * 22 + "R" * 18)}}
+    (lucky,) = paired_tests(results("t", arms, [("old", "new")], 1.0))
     assert lucky.p_holm < 0.05
-    assert [seed for seed, _, p in lucky.seeds if p < 0.05] == [0]
-    assert (lucky.winner, lucky.doubt) == (None, "not significant on every seed")
+    assert [gain > 0 for _, gain, _ in lucky.seeds] == [True, False]
+    assert (lucky.winner, lucky.doubt, lucky.verdict) == (None, "seeds disagree", "seeds disagree")
 
 
 def test_the_loser_may_be_the_second() -> None:
@@ -228,12 +240,15 @@ def test_p_values_and_times_are_short_and_never_zero() -> None:
 
 def test_a_gain_has_one_sign_in_the_results_and_in_the_report() -> None:
     found = some_results(200)
-    gains = {(p["a"], p["b"]): (p["gain"], p["b_only"] - p["a_only"]) for p in found["paired"]}
+    mean = {arm["name"]: arm["mean"] for arm in found["arms"]}
+    by_pair = {(p["a"], p["b"]): p for p in found["paired"]}
     for test in paired_tests(found):
-        gain, more = gains[test.a, test.b]
-        assert 100 * gain == pytest.approx(test.gain, abs=1e-3)
-        assert gain * found["n"] == pytest.approx(more, abs=1e-3)
-    assert gains["student", "debate_reflect"][0] > 0, "b has more right than a"
+        pair = by_pair[test.a, test.b]
+        for of in (pair, pair["pooled"], *pair.get("seeds", ())):
+            assert of["gain"] * (of["b_only"] - of["a_only"]) >= 0, "never the other way"
+        assert 100 * pair["pooled"]["gain"] == pytest.approx(test.gain, abs=1e-3)
+        assert test.gain == pytest.approx(100 * (mean[test.b] - mean[test.a]), abs=1e-3)
+    assert by_pair["student", "debate_reflect"]["gain"] > 0, "b has more right than a"
 
 
 def test_rows_that_were_too_long_are_named_with_their_arm_and_seed() -> None:

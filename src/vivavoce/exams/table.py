@@ -1,51 +1,120 @@
-"""The comparison table: counts and intervals for every arm, paired tests between them."""
+"""The comparison table: counts and intervals for every arm, paired comparisons between them, means over tasks."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vivavoce.config import Statistics
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.examine import Judged
-from vivavoce.stats import mcnemar, mean_sd, wilson
+from vivavoce.exams.pairs import BySeed, paired
+from vivavoce.stats import mean_sd, wilson
 
-Tested = Mapping[str, Mapping[int, Sequence[Judged]]]
+Tested = Mapping[str, BySeed]
 """Arm name to training seed to its judged test questions; an arm that was not trained has the one seed 0."""
+_USUAL = Statistics()
+OUTCOMES = "outcomes.json"
+"""File of a run that holds :func:`outcomes`."""
 
 
 def results(
     task: str, tested: Tested, pairs: Sequence[Pair], wall_s: float, arms: Mapping[str, Arm] = {}, **facts: Any
 ) -> dict[str, Any]:
-    """What ``results.json`` holds: the comparison on the task, and facts about the run."""
-    return {**compared(task, tested, pairs, arms), "wall_s": round(wall_s, 1), **facts}
+    """What ``results.json`` holds: the comparison on the task, and facts about the run.
+
+    ``how`` and ``clusters`` among the facts are those of :func:`compared`. If there are further tasks (``also``),
+    ``macro`` is the mean over all tasks, each counting the same.
+    """
+    given = {key: facts.pop(key) for key in ("how", "clusters") if key in facts}
+    found = {**compared(task, tested, pairs, arms, **given), "wall_s": round(wall_s, 1), **facts}
+    return {**found, "macro": macro(found, found["also"])} if found.get("also") else found
 
 
-def compared(task: str, tested: Tested, pairs: Sequence[Pair], arms: Mapping[str, Arm] = {}) -> dict[str, Any]:
+def compared(
+    task: str,
+    tested: Tested,
+    pairs: Sequence[Pair],
+    arms: Mapping[str, Arm] = {},
+    how: Statistics = _USUAL,
+    clusters: Mapping[str, str] = {},
+) -> dict[str, Any]:
     """Arms on one set of test questions. ``arms`` say what each is; one that is not there is a student.
 
-    An arm's headline figures are those of its first seed, so that its interval and the paired tests are about one
-    model on one set of questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a
-    parseable answer counts as wrong and is counted apart in ``unparsed``, one whose call failed in ``failed_calls``.
-    ``paired`` is McNemar's exact test, each arm
-    against the other on the same questions: on the first seed, and on each seed that both arms have. ``gain`` is what
-    ``b`` has right over ``a``, as a share of the questions, and negative if ``a`` has more right. ``repaired`` is
-    the share of what the first got wrong that the second gets right, ``regressed`` the share of what the first got
-    right that the second gets wrong: a student that learns from its mistakes alone may forget the rest. Each is None
-    where there is nothing to take a share of. ``untested`` are those of ``pairs`` of which an arm was not tested, for
-    want of rows to learn from: p-values are corrected for them too, for they were planned.
+    An arm's headline figures are those of its first seed, so that its interval is about one model on one set of
+    questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a parseable answer
+    counts as wrong and is counted apart in ``unparsed``, one whose call failed in ``failed_calls``. ``paired`` is
+    :func:`vivavoce.exams.pairs.paired`: its ``repaired`` is the share of what the first got wrong that the second gets
+    right, ``regressed`` the share of what the first got right that the second gets wrong: a student that learns from
+    its mistakes alone may forget the rest. ``untested`` are those of ``pairs`` of which an arm was not tested, for
+    want of rows to learn from: p-values are corrected for them too, for they were planned. ``matters`` is the gain
+    below which a difference is of no interest.
     """
-    there = [(a, b) for a, b in pairs if a in tested and b in tested]
     return {
         "task": task,
         "n": len(next(iter(next(iter(tested.values())).values()))),
         "arms": [_arm(arms.get(name) or Arm(name), seeds) for name, seeds in tested.items()],
-        "paired": [_pair(a, b, tested[a], tested[b]) for a, b in there],
-        "untested": [[a, b] for a, b in pairs if (a, b) not in there],
+        "paired": paired(tested, pairs, clusters),
+        "untested": [[a, b] for a, b in pairs if a not in tested or b not in tested],
+        "matters": how.matters,
     }
 
 
-def _arm(arm: Arm, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
+def outcomes(task: str, tested: Tested, clusters: Mapping[str, str] = {}) -> dict[str, Any]:
+    """Every answer of every arm as one letter, by which runs are compared later: right ``1``, wrong ``0``, no readable
+    answer ``.``, failed call ``!``."""
+    first = next(iter(next(iter(tested.values())).values()))
+
+    def letter(j: Judged) -> str:
+        return "1" if j.correct else "!" if j.status == "error" else "." if j.answer is None else "0"
+
+    letters = {a: {str(s): "".join(map(letter, rows)) for s, rows in seeds.items()} for a, seeds in tested.items()}
+    return {
+        "task": task,
+        "questions": [j.problem for j in first],
+        "clusters": [clusters.get(j.problem, j.problem) for j in first],
+        "arms": letters,
+    }
+
+
+def macro(main: Mapping[str, Any], also: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over tasks, each counting the same whatever its number of questions: accuracies and paired gains.
+
+    ::
+
+        mean = sum x_t / T        interval = mean ± 1.96 sqrt(sum se_t²) / T
+
+    x_t is the accuracy over all seeds on task t, or the gain there; se_t comes from its own interval. Only arms and
+    pairs that are on every task take part.
+    """
+    parts = [main, *also.values()]
+    names = [a["name"] for a in main["arms"] if all(a["name"] in {b["name"] for b in p["arms"]} for p in parts)]
+    keys = [(p["a"], p["b"]) for p in main["paired"]]
+    pairs = [key for key in keys if all(key in {(p["a"], p["b"]) for p in part["paired"]} for part in parts)]
+    arms = [[next(a for a in part["arms"] if a["name"] == name) for part in parts] for name in names]
+    gains = [[next(p["pooled"] for p in part["paired"] if (p["a"], p["b"]) == key) for part in parts] for key in pairs]
+    return {
+        "tasks": [part["task"] for part in parts],
+        "arms": [
+            {"name": name, **_mean([(a["mean"], a["wilson95"]) for a in each])}
+            for name, each in zip(names, arms, strict=True)
+        ],
+        "paired": [
+            {"a": a, "b": b, **_mean([(p["gain"], p["interval95"]) for p in each])}
+            for (a, b), each in zip(pairs, gains, strict=True)
+        ],
+    }
+
+
+def _mean(values: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
+    mean = math.fsum(value for value, _ in values) / len(values)
+    half = math.hypot(*((high - low) / 2 for _, (low, high) in values)) / len(values)
+    return {"mean": round(mean, 6), "interval95": [round(mean - half, 6), round(mean + half, 6)]}
+
+
+def _arm(arm: Arm, seeds: BySeed) -> dict[str, Any]:
     first = next(iter(seeds.values()))
     right, n = _right(first), len(first)
     interval = wilson(right, n)
@@ -77,31 +146,8 @@ def _arm(arm: Arm, seeds: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
     }
 
 
-def _pair(a: str, b: str, of_a: Mapping[int, Sequence[Judged]], of_b: Mapping[int, Sequence[Judged]]) -> dict[str, Any]:
-    """McNemar on the first seeds, then on each seed of either: an arm with one model meets every seed of the other."""
-    seeds = list(dict.fromkeys([*of_a, *of_b]))
-
-    def rows(of: Mapping[int, Sequence[Judged]], seed: int) -> Sequence[Judged]:
-        return of.get(seed) or next(iter(of.values()))
-
-    tests = [{"seed": s, **_test(rows(of_a, s), rows(of_b, s))} for s in seeds]
-    first = {k: v for k, v in tests[0].items() if k != "seed"}
-    return {"a": a, "b": b, **first, **({"seeds": tests} if len(tests) > 1 else {})}
-
-
-def _test(a: Sequence[Judged], b: Sequence[Judged]) -> dict[str, Any]:
-    assert [j.problem for j in a] == [j.problem for j in b], "paired tests need the same questions in the same order"
-    test, right = mcnemar([bool(j.correct) for j in a], [bool(j.correct) for j in b]), _right(a)
-    wrong = len(a) - right
-    return {
-        "p": test.p,
-        "a_only": test.a_only,
-        "b_only": test.b_only,
-        "gain": round((test.b_only - test.a_only) / len(a), 6),
-        "repaired": round(test.b_only / wrong, 6) if wrong else None,
-        "regressed": round(test.a_only / right, 6) if right else None,
-    }
-
-
 def _right(rows: Sequence[Judged]) -> int:
     return sum(bool(j.correct) for j in rows)
+
+
+__all__ = ["OUTCOMES", "Tested", "compared", "macro", "outcomes", "results"]

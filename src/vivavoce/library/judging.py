@@ -129,7 +129,8 @@ def compare(evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, st
     names = list(evaluations)
     asked = [(names[0], name) for name in names[1:]] if pairs is None else list(pairs)
     tested = {name: {0: list(rows)} for name, rows in evaluations.items()}
-    return Comparison(compared(next(iter(evaluations.values())).task, tested, asked))
+    first = next(iter(evaluations.values()))
+    return Comparison(compared(first.task, tested, asked))
 
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]

@@ -24,11 +24,11 @@ from vivavoce.config import AgentSpec, Misplaced, Recipe, WithinPart, with_proto
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Pair, planned_pairs
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.table import compared, results
 from vivavoce.methods.budgets import asked_of, require
+from vivavoce.methods.comparing import comparison
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.session import Session, best_of, with_draws
+from vivavoce.methods.session import Session, best_of
 from vivavoce.methods.trainings import Training
 from vivavoce.run import Run
 from vivavoce.tasks import open_task
@@ -203,13 +203,20 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         async with method.opened(part, run.part(name, part), so_far.students.get(start)) as s:
             await so_far.add(name, start, s, part, await method.learn(s, part))
     pairs = planned_pairs(so_far.pairs, recipe.pairs, list(so_far.arms))
-    tasks = {name: open_task(spec.name, spec.options).name for name, spec in recipe.also_test.items()}
-    of_students = [(a, b) for a, b in pairs if a in so_far.students and b in so_far.students]
-    further = {name: compared(tasks[name], arms, of_students, so_far.arms) for name, arms in so_far.also.items()}
-    facts = {"also": further, "main": so_far.main, "stages": so_far.facts}
-    task = open_task(recipe.task.name, recipe.task.options).name
-    found = results(task, so_far.tested, pairs, time.monotonic() - begun, so_far.arms, **facts)
-    return with_draws(found, so_far.drawn)
+    task = open_task(recipe.task.name, recipe.task.options)
+    others = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
+    return comparison(
+        recipe,
+        run,
+        (task, others),
+        (so_far.tested, so_far.also),
+        pairs,
+        so_far.arms,
+        so_far.students,
+        so_far.drawn,
+        time.monotonic() - begun,
+        {"main": so_far.main, "stages": so_far.facts},
+    )
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:

@@ -27,12 +27,13 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, planned_pairs
 from vivavoce.exams.examine import Judged, examine
 from vivavoce.exams.pass_at_k import told
-from vivavoce.exams.table import Tested, compared, results
+from vivavoce.exams.table import Tested
 from vivavoce.files import file_name
 from vivavoce.graph import Stored
 from vivavoce.graph.graph import FORMAT
 from vivavoce.methods.asking import kept_graphs, kept_rows
 from vivavoce.methods.budgets import require
+from vivavoce.methods.comparing import comparison
 from vivavoce.methods.day import on_day
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.opening import Agents
@@ -343,17 +344,19 @@ class Session(Generic[R]):
         best = best_of([name for name in learnt.singles if name in tested], tested)
         arms = {**learnt.arms, **{arm.name: arm for arm in self.beside(learnt.arms)}}
         pairs = planned_pairs(learnt.pairs(best), self.recipe.pairs, list(arms))
-        of_students = [(a, b) for a, b in pairs if a in learnt.arms and b in learnt.arms]
-        further = {name: compared(self.also[name].name, rows, of_students, arms) for name, rows in also.items()}
         facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
-        found = results(self.task.name, tested, pairs, self.run.seconds, arms, also=further, **facts)
-        return with_draws(found, drawn)
-
-
-def with_draws(found: dict[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """Results whose arms say what came of several draws, too."""
-    arms = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in found["arms"]]
-    return {**found, "arms": arms}
+        return comparison(
+            self.recipe,
+            self.run,
+            (self.task, self.also),
+            (tested, also),
+            pairs,
+            arms,
+            learnt.arms,
+            drawn,
+            self.run.seconds,
+            facts,
+        )
 
 
 def right(tested: Mapping[int, Sequence[Judged]]) -> int:
@@ -366,4 +369,4 @@ def best_of(names: Iterable[str], tested: Tested) -> str | None:
     return max(names, key=lambda name: right(tested[name]), default=None)
 
 
-__all__ = ["Session", "best_of", "right", "with_draws"]
+__all__ = ["Session", "best_of", "right"]

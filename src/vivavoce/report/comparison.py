@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from vivavoce.report.text import clean
+from vivavoce.stats import LEVEL, holm
 
 Results = Mapping[str, Any]
 WIDTH = 100
-LEVEL = 0.05
 
 
 class Family(NamedTuple):
@@ -34,18 +34,27 @@ class Paired(NamedTuple):
     a: str
     b: str
     gain: float
-    """Accuracy of ``b`` less that of ``a``, in points."""
+    """Accuracy of ``b`` less that of ``a``, in points, over all training seeds."""
     a_only: int
+    """Answers that only the first got right, over all seeds."""
     b_only: int
     p: float
+    """Of one test over all seeds and questions."""
     p_holm: float
-    """Corrected for the number of tests in the table (Holm 1979, Scand. J. Stat. 6:65)."""
+    """Corrected for the family of tests that was planned (Holm)."""
     repaired: float | None
     """Share of what ``a`` got wrong that ``b`` gets right; None where there is nothing to take a share of."""
     regressed: float | None
     """Share of what ``a`` got right that ``b`` gets wrong."""
     seeds: list[tuple[int, float, float]]
     """Training seed, gain in points and p, where there are several."""
+    low: float | None = None
+    """Ends of the 95 % interval of the gain, in points; None: an earlier version wrote these results."""
+    high: float | None = None
+    detectable: float | None = None
+    """The smallest gain that so many questions could have shown, in points."""
+    matters: float | None = None
+    """The gain from which on a difference is of interest, in points."""
 
     @property
     def winner(self) -> str | None:
@@ -53,20 +62,41 @@ class Paired(NamedTuple):
         return None if self.doubt else self.b if self.gain > 0 else self.a
 
     @property
+    def verdict(self) -> str:
+        """The verdict in a few words, for a table whose caption explains them."""
+        if self.winner:
+            return f"{'second' if self.gain > 0 else 'first'} is better"
+        if self.a_only + self.b_only == 0:
+            return "same answers"
+        if self.p_holm < LEVEL or self.low is None:
+            return self.doubt
+        if self.p < LEVEL:
+            return "not shown (Holm)"
+        return "alike" if self.alike else "too few to tell"
+
+    @property
+    def alike(self) -> bool:
+        """Whether the whole interval is too small to matter."""
+        if self.low is None or self.high is None or self.matters is None:
+            return False
+        return -self.matters < self.low and self.high < self.matters
+
+    @property
     def doubt(self) -> str:
         """In words, why nobody wins; empty where somebody does.
 
-        Where there are several training seeds, each has to show the same, so that no verdict hangs on a lucky one.
+        A verdict rests on one test over all training seeds, after Holm's correction, and no seed may point the other
+        way. If there is none, either the interval shows that no difference matters, or there are too few questions.
         """
         if self.a_only + self.b_only == 0:
             return "the same on every question"
-        if self.p >= LEVEL:
-            return "not significant"
-        if self.p_holm >= LEVEL:
-            return "not significant (Holm)"
-        if any(p >= LEVEL or (gain > 0) != (self.gain > 0) for _, gain, p in self.seeds):
-            return "not significant on every seed"
-        return ""
+        if self.p_holm < LEVEL:
+            return "seeds disagree" if any((gain > 0) != (self.gain > 0) for _, gain, _ in self.seeds) else ""
+        said = "not significant (Holm)" if self.p < LEVEL else "not significant"
+        if self.alike:
+            return f"no difference of {self.matters:g} points or more"
+        few = "" if self.detectable is None else f": too few questions to tell less than {self.detectable:.1f} points"
+        return said + few
 
 
 _FAMILIES = {
@@ -109,7 +139,8 @@ def paired_tests(results: Results) -> list[Paired]:
     They are corrected for all tests that were planned, those too that could not be made.
     """
     pairs, n = results["paired"], results["n"]
-    corrected = holm([pair["p"] for pair in pairs], planned(results))
+    ofs = [pair.get("pooled", {}) for pair in pairs]  # an earlier version compared the first seeds alone
+    corrected = holm([of.get("p", pair["p"]) for pair, of in zip(pairs, ofs, strict=True)], planned(results))
 
     def gain(counts: Mapping[str, Any]) -> float:
         return 100 * (counts["b_only"] - counts["a_only"]) / n
@@ -118,16 +149,20 @@ def paired_tests(results: Results) -> list[Paired]:
         Paired(
             pair["a"],
             pair["b"],
-            gain(pair),
-            pair["a_only"],
-            pair["b_only"],
-            pair["p"],
+            100 * of["gain"] if of else gain(pair),
+            of.get("a_only", pair["a_only"]),
+            of.get("b_only", pair["b_only"]),
+            of.get("p", pair["p"]),
             p_holm,
-            pair.get("repaired"),
-            pair.get("regressed"),
+            of.get("repaired", pair.get("repaired")),
+            of.get("regressed", pair.get("regressed")),
             [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())],
+            low=100 * of["interval95"][0] if of else None,
+            high=100 * of["interval95"][1] if of else None,
+            detectable=100 * of["detectable"] if of else None,
+            matters=100 * results["matters"] if "matters" in results else None,
         )
-        for pair, p_holm in zip(pairs, corrected, strict=True)
+        for pair, of, p_holm in zip(pairs, ofs, corrected, strict=True)
     ]
 
 
@@ -146,17 +181,6 @@ def further(results: Results) -> dict[str, Results]:
 def planned(results: Results) -> int:
     """How many paired tests were planned: those that were made, and those of which an arm could not be trained."""
     return len(results["paired"]) + len(results.get("untested", ()))
-
-
-def holm(ps: Sequence[float], of: int | None = None) -> list[float]:
-    """Holm's step-down correction: the k-th smallest of m p-values is multiplied by m - k + 1, made monotone.
-
-    ``of`` is m, None: as many as there are. By hand: .01, .04, .03 give .03, .06, .06.
-    """
-    corrected, floor, m = list(ps), 0.0, len(ps) if of is None else of
-    for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        corrected[i] = floor = max(floor, min(1.0, (m - k) * ps[i]))
-    return corrected
 
 
 def final_arm(results: Results, method: str | None) -> str | None:
@@ -215,17 +239,19 @@ def table(results: Results) -> str:
     if found := paired_tests(results):
         parts += [
             Text(
-                "\nPaired tests on the same questions (McNemar, exact, two-sided):\n"
-                "points that the second gains, and questions that only the first / only the second got right;\n"
-                "repaired is a share of the student's wrong answers, regressed one of its right ones"
+                f"\nPaired on the same questions{', all training seeds together' if several else ''}:\n"
+                "points that the second gains, with the 95 % interval; answers that only the first / only the\n"
+                "second got right; p of one exact two-sided test; repaired is a share of the student's wrong\n"
+                "answers, regressed one of its right ones"
             ),
             _tests(found),
         ]
+        parts += _explained(found)
         if (tests := planned(results)) > 1:
             parts.append(
                 Text(
                     f"Verdicts: 5 % level after Holm's correction for {tests} tests"
-                    f"{', and on every seed' if several else ''}; p is uncorrected."
+                    f"{', and no seed the other way' if several else ''}; p is uncorrected."
                 )
             )
     if missing := results.get("untested"):
@@ -237,9 +263,26 @@ def table(results: Results) -> str:
             _arms(other, several, ()),
             *([_tests(tests)] if (tests := paired_tests(other)) else []),
         ]
+    if mean := results.get("macro"):
+        parts += [
+            Text(f"\nMean over {len(mean['tasks'])} tasks, each counting the same, with 95 % intervals"),
+            _means(mean),
+        ]
     if lines := left_out(results):
         parts.append(Text("\n" + "\n".join(lines)))
     return _render(parts)
+
+
+def _explained(found: Sequence[Paired]) -> list[Text]:
+    """What the short verdicts of a table mean, if it has them."""
+    said = list[Text]()
+    few = [t.detectable for t in found if t.verdict == "too few to tell" and t.detectable is not None]
+    if few:
+        least = f"{min(few):.1f}" if round(min(few), 1) == round(max(few), 1) else f"{min(few):.1f} to {max(few):.1f}"
+        said.append(Text(f"Too few to tell: so many questions show gains of {least} points four times in five."))
+    if alike := [t for t in found if t.verdict == "alike"]:
+        said.append(Text(f"Alike: the whole interval is less than {alike[0].matters:g} points (statistics.matters)."))
+    return said
 
 
 def left_out(results: Results) -> list[str]:
@@ -277,6 +320,19 @@ def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
     return shown
 
 
+def _means(mean: Mapping[str, Any]) -> Table:
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("arm, or first → second", "mean, or gain", "95 %"):
+        shown.add_column(head, justify="left" if "arm" in head else "right", no_wrap="arm" not in head, overflow="fold")
+    for arm in mean["arms"]:
+        low, high = arm["interval95"]
+        shown.add_row(Text(clean(arm["name"])), percent(arm["mean"]), f"{percent(low)}–{percent(high)}")
+    for pair in mean["paired"]:
+        low, high = (signed(100 * end) for end in pair["interval95"])
+        shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), signed(100 * pair["mean"]), f"{low} to {high}")
+    return shown
+
+
 def _pass_at_k(told: Mapping[str, Any]) -> str:
     each = [
         f"pass@{k} {percent(e['mean'])} ({percent(e['interval95'][0])}–{percent(e['interval95'][1])})"
@@ -291,23 +347,23 @@ def _spread(arm: Mapping[str, Any]) -> str:
 
 def _tests(found: Sequence[Paired]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("first → second", "gain", "1st / 2nd", "p", "verdict"):
+    for head in ("first → second", "gain (95 %)", "1st / 2nd", "p", "verdict"):
         text = head in ("first → second", "verdict")
         shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for test in found:
-        verdict = test.doubt or f"{'second' if test.gain > 0 else 'first'} is better"
         shown.add_row(
             Text(f"{clean(test.a)} → {clean(test.b)}"),
-            signed(test.gain),
+            signed(test.gain) + ("" if test.low is None else f" ({signed(test.low)}, {signed(test.high or 0)})"),
             f"{test.a_only} / {test.b_only}",
             p_value(test.p),
-            Text(verdict, "bold" if test.winner else "dim"),
+            Text(test.verdict, "bold" if test.winner else "dim"),
         )
         if test.a == "student":
             shares = f"repaired {percent(test.repaired)} %, regressed {percent(test.regressed)} %"
             shown.add_row(Text(f"  {shares}", "dim"), "", "", "", "")
-        for seed, gain, p in test.seeds[1:]:
-            shown.add_row(Text(f"  seed {seed}", "dim"), signed(gain), "", p_value(p))
+        if test.seeds:
+            gains = ", ".join(signed(gain) for _, gain, _ in test.seeds)
+            shown.add_row(Text(f"  by seed {gains}", "dim"), "", "", "", "")
     return shown
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.plugins import near
-from vivavoce.records import Problem
+from vivavoce.records import Problem, digest
 from vivavoce.tasks.answers import LETTERS
 from vivavoce.tasks.graded import Graded
 from vivavoce.tasks.grading import Grader
@@ -70,6 +70,8 @@ class Asked(NamedTuple):
     """Every other answer on offer, each of them wrong."""
     odd: str = ""
     """What is wrong with the row itself, and what was done about it."""
+    belongs: str = ""
+    """What several questions share that are no independent observations: a passage, say. Empty: nothing."""
 
     def and_odd(self, odd: str) -> Asked:
         """The same with one more thing to say of the row."""
@@ -125,6 +127,14 @@ class Benchmark(Graded):
         splits (``overlap: leave_out`` takes it out of train).
         """
         return [entry.problem for entry in self.entries(split)]
+
+    def cluster(self, problem: Problem) -> str:
+        """What the problem of a test belongs to: it stands for itself, or with others about the same passage."""
+        return self._belongs.get(problem.id) or problem.id
+
+    @cached_property
+    def _belongs(self) -> dict[str, str]:
+        return {e.problem.id: digest(e.asked.belongs)[:12] for e in self.entries("test") if e.asked.belongs}
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Answers that must be graded right and wrong, for every problem of the split."""

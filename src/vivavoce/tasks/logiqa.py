@@ -50,7 +50,8 @@ def _ask(row: Row) -> Asked:
     passage = row.text("context" if "context" in has else "text")
     question = row.text("query" if "query" in has else "question")
     gold = has.get("answer", has.get("correct_option"))
-    asked = multiple_choice(row, f"{passage.strip()}\n{question.strip()}", has.get("options") or (), gold)
+    shown = multiple_choice(row, f"{passage.strip()}\n{question.strip()}", has.get("options") or (), gold)
+    asked = shown._replace(belongs=" ".join(passage.split()).casefold())
     return asked.and_odd(has["odd"]) if has.get("odd") else asked
 
 

@@ -1,0 +1,52 @@
+"""What ``results.json`` holds, from what every arm answered: the same for a method alone and for a chain of methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from vivavoce.config import Recipe
+from vivavoce.exams.arms import Arm, Pair
+from vivavoce.exams.pairs import clusters_of
+from vivavoce.exams.table import OUTCOMES, Tested, compared, outcomes, results
+from vivavoce.run import Run
+from vivavoce.tasks import Task
+
+
+def comparison(
+    recipe: Recipe,
+    run: Run,
+    tasks: tuple[Task, Mapping[str, Task]],
+    tested: tuple[Tested, Mapping[str, Tested]],
+    pairs: Sequence[Pair],
+    arms: Mapping[str, Arm],
+    students: Collection[str],
+    drawn: Mapping[str, Any],
+    seconds: float,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The comparison, and every outcome in the run's ``outcomes.json``.
+
+    ``tasks`` and ``tested`` are of the task and of further ones by name; on those only ``students`` are compared.
+    ``drawn`` tells of several answers to each question, by arm.
+    """
+    (task, others), (main, also), how = tasks, tested, recipe.statistics
+
+    def clusters(one: Task) -> dict[str, str]:
+        return clusters_of(one, one.problems("test"), how)
+
+    of_students = [(a, b) for a, b in pairs if a in students and b in students]
+    further = {
+        name: compared(others[name].name, rows, of_students, arms, how, clusters(others[name]))
+        for name, rows in also.items()
+    }
+    belongs = clusters(task)
+    run.write(run.path / OUTCOMES, json.dumps(outcomes(task.name, main, belongs)) + "\n")
+    given = {"also": further, "how": how, "clusters": belongs, **facts}
+    found = results(task.name, main, pairs, seconds, arms, **given)
+    told = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in found["arms"]]
+    return {**found, "arms": told}
+
+
+__all__ = ["comparison"]
