@@ -16,6 +16,7 @@ COMMANDS = [
     "doctor",
     "costs",
     "evaluate",
+    "compare",
     "view",
     "graph show",
     "debate value",

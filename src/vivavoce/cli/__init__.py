@@ -20,7 +20,16 @@ app = typer.Typer(
     add_completion=False,
     help="A committee of large language models debates, criticises and reviews; your small model learns from it.",
 )
-for command in (runs.run, runs.plan, runs.costs, runs.doctor, runs.evaluate, material.export, runs.report):
+for command in (
+    runs.run,
+    runs.plan,
+    runs.costs,
+    runs.doctor,
+    runs.evaluate,
+    runs.compare,
+    material.export,
+    runs.report,
+):
     app.command()(command)
 app.command()(looking.view)
 app.command("list")(material.list_)

@@ -323,6 +323,50 @@ def evaluate(
     typer.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories: the first, and those that are held against it.")],
+    arm: Annotated[
+        list[str], typer.Option(help="This arm alone (can be given again); default: all that they share.")
+    ] = [],
+    as_json: AsJson = False,
+) -> None:
+    """Compare arms of different runs, paired on the questions that all of them were asked.
+
+    A gain is what a later run has over the first. Says too in what the recipes differ.
+    """
+    import yaml
+
+    from vivavoce.config import what_decides
+    from vivavoce.exams.across import across, kept_tests
+    from vivavoce.progress import say
+    from vivavoce.report.comparison import runs_table
+    from vivavoce.run import changed_keys
+
+    if len(runs) < 2:
+        raise DataError("there is nothing to compare a run with", str(runs[0]), "give two run directories or more")
+    names = [path.resolve().name for path in runs]
+    shown = names if len(set(names)) == len(names) else [str(path) for path in runs]
+    if len(set(shown)) < len(shown):
+        raise DataError("a run is given twice", ", ".join(shown), "give each once")
+    kept = [kept_tests(path, name) for path, name in zip(runs, shown, strict=True)]
+    found = across(kept, arm)
+    recipes = [what_decides(yaml.safe_load((path / "recipe.yaml").read_text("utf-8"))) for path in runs]
+    found["differ"] = {
+        name: [key for key in changed_keys(recipes[0], recipe) if key != "name"]
+        for name, recipe in zip(shown[1:], recipes[1:], strict=True)
+    }
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    typer.echo(runs_table(found))
+    for name, keys in found["differ"].items():
+        say(
+            f"{name} differs from {shown[0]} in {', '.join(keys[:12])}{', …' if len(keys) > 12 else ''}"
+            if keys
+            else f"{name} has the recipe of {shown[0]}"
+        )
+
+
 def report(run_path: RunPath) -> None:
     """Write report.html of a run again."""
     from vivavoce.report import write_report
@@ -330,4 +374,4 @@ def report(run_path: RunPath) -> None:
     typer.echo(write_report(run_path))
 
 
-__all__ = ["costs", "doctor", "evaluate", "plan", "report", "run"]
+__all__ = ["compare", "costs", "doctor", "evaluate", "plan", "report", "run"]

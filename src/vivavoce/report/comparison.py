@@ -273,6 +273,21 @@ def table(results: Results) -> str:
     return _render(parts)
 
 
+def runs_table(found: Results) -> str:
+    """Arms of several runs as plain text: :func:`vivavoce.exams.across.across`."""
+    asked = ", ".join(f"{clean(name)} {n:,}" for name, n in found["questions"].items())
+    if not found["apart"]:
+        return f"{table(found)}\n\nOn the {found['n']:,} questions that all runs were asked, of: {asked}."
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("first → second", "gain (95 %)"):
+        shown.add_column(head, justify="left" if "→" in head else "right", overflow="fold")
+    for pair in found["apart"]:
+        low, high = (signed(100 * end) for end in pair["interval95"])
+        shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), f"{signed(100 * pair['gain'])} ({low}, {high})")
+    title = Text(f"\nThe runs share no question ({asked}), so that nothing is paired: first seeds, Newcombe's interval")
+    return f"{_render([_arms(found, any(len(a['seeds']) > 1 for a in found['arms']), ())])}\n{_render([title, shown])}"
+
+
 def _explained(found: Sequence[Paired]) -> list[Text]:
     """What the short verdicts of a table mean, if it has them."""
     said = list[Text]()
@@ -400,6 +415,7 @@ __all__ = [
     "paired_tests",
     "percent",
     "planned",
+    "runs_table",
     "signed",
     "strongest_without_debate",
     "table",

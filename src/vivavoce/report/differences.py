@@ -1,22 +1,16 @@
 """How much each student gains, question by question, over the student as it came and over the best other one.
 
-For a pair of arms with ``b`` questions that only the first got right and ``c`` that only the second did, of ``n``::
-
-    gain = (c - b) / n        interval: g ± 1.96 · sqrt(c' + b' - n' g²) / n',   b' = b + 1/2, c' = c + 1/2, n' = n + 2,
-                              g = (c' - b') / n'
-
-Source: Agresti and Min 2005, Statistics in Medicine 24:729: half a question added to each of the four cells keeps the
-coverage of Wald's interval where few questions differ.
+The interval is the one of the paired comparisons (:func:`vivavoce.stats.difference`), of the first training seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import Any, NamedTuple
 
 from vivavoce.report.charts import Tick
 from vivavoce.report.sources import Sources
+from vivavoce.stats import difference
 
 
 class Gain(NamedTuple):
@@ -46,11 +40,8 @@ class Compared(NamedTuple):
 
 def gain(arm: str, b: int, c: int, n: int) -> Gain:
     """The gain of an arm that alone is right on ``c`` questions, over one that alone is right on ``b``."""
-    b1, c1, n1 = b + 0.5, c + 0.5, n + 2
-    middle = (c1 - b1) / n1
-    half = 1.96 * sqrt(max(0.0, c1 + b1 - n1 * middle * middle)) / n1
-    low, high = 100 * (middle - half), 100 * (middle + half)
-    return Gain(arm, 100 * (c - b) / n, max(-100.0, low), min(100.0, high), b, c)
+    found = difference([(-1, 1)] * b + [(1, 1)] * c + [(0, 1)] * (n - b - c))
+    return Gain(arm, 100 * found.gain, 100 * found.interval.low, 100 * found.interval.high, b, c)
 
 
 def differences(sources: Sources, over: Sequence[str]) -> list[Compared]:
