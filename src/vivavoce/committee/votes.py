@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from vivavoce.records import Node, Problem, seed_of
@@ -12,6 +12,13 @@ from vivavoce.tasks import Task
 from vivavoce.tasks.agreement import classes
 
 VoteBy = Literal["majority", "confidence", "probability", "most_confident"]
+
+
+def weighed(answers: Iterable[Node], by: VoteBy) -> bool:
+    """Whether anybody gave what a vote weighs answers by; without it, each would count one half, as in a majority."""
+    if by == "majority":
+        return True
+    return any((n.probability if by == "probability" else n.confidence) is not None for n in answers)
 
 
 def vote(task: Task | None, problem: Problem, answers: Sequence[Node], by: VoteBy, seed: int = 0) -> Node | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vivavoce.committee.table import Member
-from vivavoce.committee.votes import VoteBy, vote
+from vivavoce.committee.votes import VoteBy, vote, weighed
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import Recipe
 from vivavoce.data.rules import TreeRules
@@ -19,6 +19,7 @@ from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.looking import Looks, Mode, rules
 from vivavoce.methods.session import Session
+from vivavoce.progress import say
 from vivavoce.records import Node, Problem, node, seed_of
 from vivavoce.train.gate import together
 
@@ -182,8 +183,15 @@ class DebateSession(Session[Talk]):
         return [*self.looks.arms_of(arms), *self.committee()]
 
     def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
-        """The committee's answers."""
+        """The committee's answers. A vote by weights that nobody gave is left out; after a debate it is a majority."""
         by, first = weighs(self.recipe), self.recipe.seeds[0]
+        if not weighed((n for g in graphs for n in g.stated(g.rounds - 1)), by):
+            say(f"{DEBATED} counts heads, for nobody gave a {'probability' if by == 'probability' else 'confidence'}")
+            by = "majority"
+        drafts = [n for g in graphs for n in g.stated(0)]
+        arms = [a for a in self.committee() if a.base not in DRAFTS or weighed(drafts, DRAFTS[a.base])]
+        if missing := [arm.name for arm in self.committee() if arm not in arms]:
+            say(f"left out, for nobody gave the weights: {', '.join(missing)}")
 
         def rows(arm: Arm) -> Sequence[Judged]:
             if arm.teacher is not None:
@@ -194,7 +202,7 @@ class DebateSession(Session[Talk]):
                 return judged(graphs, lambda g: self._vote(g, 0, how), lambda g: g.answers(0))
             return judged(graphs, lambda g: self._vote(g, g.rounds - 1, by), lambda g: g.answers())
 
-        return {arm.name: {first: rows(arm)} for arm in self.committee()}
+        return {arm.name: {first: rows(arm)} for arm in arms}
 
     def _vote(self, graph: Graph, round: int, by: VoteBy) -> Node | None:
         return vote(self.task, graph.problem, graph.stated(round), by, self.recipe.seed)
