@@ -44,13 +44,13 @@ check: lint types test  ## what a change must pass
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python docs/make_cli.py --check
+	$(BIN)/python docs/make_pages.py --check
 
 types: setup
 	$(BIN)/pyright
 
-docs: setup  ## docs/cli.md from --help
-	$(BIN)/python docs/make_cli.py
+docs: setup  ## the pages that are read off the code
+	$(BIN)/python docs/make_pages.py
 
 bench: setup  ## speed, side by side with what people use today
 	$(BIN)/viva bench debate

@@ -35,6 +35,7 @@ ROOMS = [
     "report",
     "view",
     "methods",
+    "authoring",
     "library",
     "bench",
     "cli",

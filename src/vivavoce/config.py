@@ -20,7 +20,7 @@ from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import Task
 
 M = TypeVar("M", bound=BaseModel)
-_SECTIONS = ("debate", "review")
+SECTIONS = ("debate", "review")
 """Sections of a recipe that hold a protocol's options."""
 _OURS = ("hf_local", "scripted")
 """Backends that nobody sends a bill for."""
@@ -50,7 +50,9 @@ class AgentSpec(BaseModel):
     name: str = Field(min_length=1, description="any text; it appears in graphs and reports, not in anonymous prompts")
     backend: str = Field(default="hf_local", description="a file of vivavoce/agents, or a path to one")
     temperature: float = Field(default=0.3, ge=0, description="sampling temperature of debates (paper: 0.3)")
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="sample only from the likeliest tokens that together have this probability"
+    )
     max_new_tokens: int = Field(default=1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
     stop: list[str] = Field(default=[], description="texts that end a reply")
     samples: int = Field(default=1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
@@ -101,7 +103,9 @@ class Examination(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(default=0.0, ge=0, description="0: greedy (authors' code: 0.3 with top_p 0.9)")
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="sample only from the likeliest tokens that together have this probability"
+    )
     max_new_tokens: int = Field(default=700, ge=1, description="tokens of one answer at most (authors' code: 700)")
     draws: int = Field(
         default=0, ge=0, description="answers that each student draws to every question for pass@k; 0: none"
@@ -143,10 +147,12 @@ class Recipe(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="every other seed derives from it")
     in_flight: int = Field(default=512, ge=1, description="debates and test questions in flight at once")
-    task: TaskSpec
-    teachers: list[AgentSpec] = Field(min_length=1)
-    student: AgentSpec
-    test: Examination = Examination()
+    task: TaskSpec = Field(description="what is asked: the name of a task, and its options")
+    teachers: list[AgentSpec] = Field(min_length=1, description="the committee, one entry for each teacher")
+    student: AgentSpec = Field(description="the model that learns; a local one")
+    test: Examination = Field(
+        default=Examination(), description="how students, and the committee beside them, are tested"
+    )
     also_test: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], TaskSpec] = Field(
         default={}, description="further tests by name, each a task whose test questions every student sits as well"
     )
@@ -320,6 +326,9 @@ def find_recipe(name: Path) -> Path:
         return known[alike[0]]
     if alike:
         raise RecipeError(f"several recipes are called `{asked}`", str(name), f"write one of {', '.join(alike)}")
+    if name == Path("recipe.yaml"):
+        do = "`viva init` writes one; or give a file, a run's folder, or a name that `viva list recipes` shows"
+        raise RecipeError("there is no recipe.yaml in this folder", str(Path.cwd()), do)
     if name.is_dir():
         what = "the folder is neither a recipe nor a run"
     else:
@@ -357,7 +366,7 @@ def with_protocols(
     model: type[Recipe], values: Mapping[str, Any], where: Callable[[tuple[str | int, ...]], str]
 ) -> type[Recipe]:
     """The model of a recipe in which each section that names a protocol has that protocol's own keys."""
-    for section in _SECTIONS:
+    for section in SECTIONS:
         given = values.get(section)
         if section in model.model_fields and isinstance(given, dict) and given.get("protocol"):
             name = str(given["protocol"])

@@ -23,7 +23,7 @@ from vivavoce.errors import RecipeError, UserError
 from vivavoce.records import digest
 
 M = TypeVar("M", bound=BaseModel)
-_MAKER = {"agents": "agent", "tasks": "task", "methods": "distill", "protocols": "run"}
+MAKER = {"agents": "agent", "tasks": "task", "methods": "distill", "protocols": "run"}
 """Room to the function that its modules define."""
 _NEEDED = {
     "agents": {"agent": "def agent(name, options)"},
@@ -39,7 +39,7 @@ _OWN = "vivavoce_file_"
 
 def names(room: str) -> list[str]:
     """What comes with vivavoce in a room: files that define the room's function."""
-    define = re.compile(rf"^(async )?def {_MAKER[room]}\(", re.MULTILINE)
+    define = re.compile(rf"^(async )?def {MAKER[room]}\(", re.MULTILINE)
     files = (Path(__file__).parent / room).glob("*.py")
     return sorted(f.stem for f in files if define.search(f.read_text("utf-8")))
 

@@ -40,7 +40,9 @@ class Options(EndpointOptions):
     """Which model, and how patient to be."""
 
     model: str
+    """Name of the model, as the provider calls it."""
     api_key_env: str | None = "ANTHROPIC_API_KEY"
+    """Name of the environment variable with the key."""
     takes: tuple[Literal["temperature", "top_p"], ...] = ()
     """Sampling fields that are sent. Newer models draw as they do and reject both; older ones take one of the two."""
     extra_body: dict[str, Any] = Field(default={})

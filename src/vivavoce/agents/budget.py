@@ -29,8 +29,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: float = Field(ge=0)
-    completion: float = Field(ge=0)
+    prompt: float = Field(ge=0, description="price of a million prompt tokens")
+    completion: float = Field(ge=0, description="price of a million tokens that the model writes")
     cached: float | None = Field(default=None, ge=0, description="of prompt tokens read from a cache; None: as others")
 
     def of(self, usage: Usage) -> float:

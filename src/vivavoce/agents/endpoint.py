@@ -55,7 +55,7 @@ T = TypeVar("T")
 class EndpointOptions(BaseModel):
     """Where an endpoint is, and how patient to be with it. A backend's ``Options`` is a subclass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     base_url: str = ""
     """Empty: what ``base_url_env`` names, otherwise the backend's own."""
@@ -77,8 +77,9 @@ class EndpointOptions(BaseModel):
     max_concurrency: int = Field(default=64, ge=1)
     """Requests in flight at most; fewer while the endpoint turns some away."""
     requests_per_minute: float | None = Field(default=None, gt=0)
+    """Calls that are begun in a minute at most; null: no such limit."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Prompt and new tokens together."""
+    """Prompt and new tokens of the calls begun in a minute, at most; null: no such limit."""
 
     finish_reasons: dict[str, End] = Field(default={})
     """What finish reasons mean that are not known here, ``missing`` for none: stop, length, filter or error."""

@@ -50,7 +50,7 @@ _GATHER_S = 0.005
 class Options(BaseModel):
     """Which model, and how much of it at a time."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: str
     """A folder, a hub id, or ``schoolhouse:NAME`` for a model that comes with the package. A LoRA adapter loads too."""
@@ -61,6 +61,7 @@ class Options(BaseModel):
     device: str = "auto"
     """``auto`` is cuda where there is a device, otherwise cpu; or ``cuda:1``."""
     max_batch: int = Field(default=256, ge=1)
+    """Most replies that are computed side by side."""
     max_batch_tokens: int = Field(default=131072, ge=1)
     """Bound of rows times (longest prompt + most new tokens) of a batch; what the cache's memory grows with."""
     prefix_memory: int = Field(default=0, ge=0)
@@ -73,6 +74,7 @@ class Options(BaseModel):
     """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity. A day under
     ``strftime_now`` is today's date to a template that asks for it; without it, the day that the run was begun."""
     trust_remote_code: bool = False
+    """Run Python code that comes with the model. It may do anything: only for a model that you trust."""
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -67,14 +67,17 @@ class Options(EndpointOptions):
     """Which endpoint and model, and how patient to be."""
 
     model: str
+    """Name of the model, as the endpoint calls it."""
     preset: Preset | None = None
     """A provider or server whose address, key variable and peculiarities are known."""
     api_key_env: str | None = "OPENAI_API_KEY"
+    """Name of the environment variable with the key; null for a server that wants none."""
     limits: Literal["model", "endpoint"] = "endpoint"
     """Whether agents of different models at one address, with one key, share its limits."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the endpoint calls the bound of new tokens; OpenAI's reasoning models want the second."""
     seed_field: Literal["seed", "random_seed"] = "seed"
+    """How the endpoint calls the seed of a reply."""
     omit: tuple[str, ...] = ()
     """Request fields that the endpoint rejects, say ``temperature`` or ``seed``."""
     extra_body: dict[str, Any] = Field(default={})

@@ -32,13 +32,14 @@ Respond = Callable[[Sequence[Message], Sampling, int], str | Reply | Awaitable[s
 class Options(BaseModel):
     """Where the replies come from: exactly one of ``replies`` and ``function``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     replies: list[str] = Field(default=[])
     """One is picked by stable hash of messages and seed, not by order of arrival, so that a resumed run agrees."""
     function: str = ""
     """``path/to/file.py:name`` of a function of messages, sampling and seed."""
     latency_s: float = Field(default=0.0, ge=0)
+    """Seconds that every reply takes."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

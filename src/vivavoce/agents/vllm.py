@@ -31,6 +31,7 @@ class Options(openai_chat.Options):
     """Which server and model, and how it scores."""
 
     api_key_env: str | None = None
+    """Name of the environment variable with the key; null for a server that wants none."""
     tokenizer: str = ""
     """Folder or hub id of the model's tokenizer and chat template; empty: what ``model`` names. Scoring needs it."""
     revision: str | None = None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vivavoce.cli import benchmarks, looking, material, runs, training
+from vivavoce.cli import authoring, benchmarks, looking, material, runs, training
 from vivavoce.cli.shared import PLAIN
 from vivavoce.errors import DataError, UserError, the_one
 from vivavoce.version import __version__
@@ -32,7 +32,9 @@ for command in (
 ):
     app.command()(command)
 app.command()(looking.view)
-app.command("list")(material.list_)
+app.command("list")(authoring.list_)
+for command in (authoring.init, authoring.keys, authoring.prompt):
+    app.command()(command)
 app.command("check-tasks")(material.check_tasks_command)
 app.command()(material.trees)
 app.add_typer(material.graph_app, name="graph")

@@ -20,17 +20,6 @@ review_app = typer.Typer(**PLAIN, help="Look at reviews, and at what they accept
 debate_app = typer.Typer(**PLAIN, help="Hold a debate, and see what it is worth.")
 
 
-class Listed(StrEnum):
-    """What `viva list` knows."""
-
-    tasks = "tasks"
-    agents = "agents"
-    methods = "methods"
-    protocols = "protocols"
-    recipes = "recipes"
-    prompts = "prompts"
-
-
 class Rows(StrEnum):
     """What `viva export` writes."""
 
@@ -101,23 +90,6 @@ def export(
         trees = training_rows(file, Tree)
         made = preference_rows(trees) if rows is Rows.preferences else tree_rows(trees)
     typer.echo(f"{write_rows(out, made)} rows in {out}", err=True)
-
-
-def list_(what: Annotated[Listed, typer.Argument()]) -> None:
-    """List tasks, agents (backends), methods, protocols, recipes or prompt sets."""
-    from vivavoce import plugins
-    from vivavoce.committee.prompting import prompt_sets
-    from vivavoce.config import recipes
-
-    if what is Listed.recipes:
-        for name in recipes():
-            typer.echo(name)
-    elif what is Listed.prompts:
-        for name in prompt_sets():
-            typer.echo(name)
-    else:
-        for name in plugins.names(what.value):
-            typer.echo(name)
 
 
 def check_tasks_command(
@@ -302,4 +274,4 @@ def trees(
     typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, how)))} trees in {out}", err=True)
 
 
-__all__ = ["check_tasks_command", "debate_app", "export", "graph_app", "import_app", "list_", "review_app", "trees"]
+__all__ = ["check_tasks_command", "debate_app", "export", "graph_app", "import_app", "review_app", "trees"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivavoce.cli.shared import AsJson, Overrides, RecipePath, RunPath, recipe_of
+from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, RunPath, recipe_of
 from vivavoce.cli.tables import print_table, short, spanned
 from vivavoce.errors import BudgetReached, DataError, RecipeError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: RecipePath,
+    recipe: RecipePath = HERE,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     set_: Overrides = [],
     update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
@@ -92,7 +92,7 @@ def _say_missing(stopped: dict[str, Any], currency: str, path: Path) -> None:
 
 
 def plan(
-    recipe: RecipePath,
+    recipe: RecipePath = HERE,
     from_: Annotated[
         Path | None,
         typer.Option("--from", help="Go by what was measured in this run directory: an earlier run's, say."),
@@ -273,7 +273,7 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
 
 
 def doctor(
-    recipe: RecipePath,
+    recipe: RecipePath = HERE,
     offline: Annotated[bool, typer.Option(help="Ask no model: nothing is spent.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run directory that is meant; default runs/NAME.")] = None,
     set_: Overrides = [],
@@ -305,8 +305,8 @@ def doctor(
 
 
 def evaluate(
-    recipe: RecipePath,
     model: Annotated[str, typer.Option(help="Model folder, or schoolhouse:NAME.")],
+    recipe: RecipePath = HERE,
     out: Annotated[Path | None, typer.Option(help="Folder for the journal and the answers.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers drawn to each question; several give pass@k.")] = 1,
     set_: Overrides = [],

@@ -19,6 +19,8 @@ PLAIN: Any = {"no_args_is_help": True, "rich_markup_mode": None}
 RecipePath = Annotated[
     Path, typer.Argument(help="Recipe file, the name of one that `viva list recipes` shows, or a run's folder.")
 ]
+HERE = Path("recipe.yaml")
+"""The recipe of the folder that one is in, if none is named: `viva init` writes it."""
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set dpo.beta=0.2")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -57,6 +59,7 @@ def graphs_in(path: Path) -> Path:
 
 
 __all__ = [
+    "HERE",
     "PLAIN",
     "AsJson",
     "Overrides",

@@ -18,6 +18,7 @@ from vivavoce.agents.journal import Answered, Journal
 from vivavoce.committee.prompting import Parts, PromptSet
 from vivavoce.committee.scores import Score
 from vivavoce.committee.table import Setting, hold
+from vivavoce.graph import Graph
 from vivavoce.records import Grade, Message, Problem, Prompt, Reply, Sampling, Usage
 from vivavoce.tasks import Task
 
@@ -147,6 +148,17 @@ async def bounds(
     }
 
 
+async def sketch(setting: Setting, problem: Problem, count: CountPrompt) -> Graph:
+    """One debate in which nobody is asked: the first who speaks is right, all others are wrong, and texts are empty.
+
+    Its prompts are those of a run, up to what the others will say.
+    """
+    first = setting.members[0].name
+    who = Expected(lambda name, kind: 1, dict.fromkeys((m.name for m in setting.members), 0.5), agree=False)
+    desk = _Desk(replace(who, knows=lambda agent, question, times: agent == first), count)
+    return await hold(problem, _played(setting, desk))
+
+
 def _committees(names: Sequence[str], who: Expected) -> Iterator[Expected]:
     """Committees that make a protocol talk as little and as much as it may."""
 
@@ -247,4 +259,4 @@ class _Prompts:
         return Score(3.0, "ok") if self._who.readable else Score(None, "no_answer")
 
 
-__all__ = ["CountPrompt", "Expected", "Planned", "Span", "Spend", "bounds", "rehearse", "seat", "words"]
+__all__ = ["CountPrompt", "Expected", "Planned", "Span", "Spend", "bounds", "rehearse", "seat", "sketch", "words"]

@@ -35,16 +35,18 @@ class Warm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     questions: int | None = Field(default=None, ge=1, description="first training questions to use; None: all")
-    learn: ImitationArm = ImitationArm()
-    sft: SFTSettings = SFTSettings()
+    learn: ImitationArm = Field(default=ImitationArm(), description="which recorded answers it learns from")
+    sft: SFTSettings = Field(default=SFTSettings(), description="how it is trained on them")
 
 
 class Options(DistilRecipe):
     """A recipe of ``method: debate_opd``."""
 
-    debate: state_debate.Options = state_debate.Options()
+    debate: state_debate.Options = Field(
+        default=state_debate.Options(), description="how teachers debate the state that the student is in"
+    )
     warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
-    opd: OnPolicyOptions = OnPolicyOptions()
+    opd: OnPolicyOptions = Field(default=OnPolicyOptions(), description="on-policy distillation of every such arm")
     sft: SFTSettings = Field(default=SFTSettings(), description="for the arms that imitate")
     arms: list[str] = Field(
         default=["opd", "mt_opd", "mt_mean", "mt_max", "debate_opd"],

@@ -48,13 +48,13 @@ _TRAIN = "train"
 class Options(Recipe):
     """A recipe of ``method: debate_reflect``."""
 
-    debate: protocol.Options = protocol.Options()
-    examples: ExampleRules = ExampleRules()
-    sft: SFTSettings = SFTSettings()
-    attempts: Attempts = Attempts()
-    trees: TreeRules = TreeRules()
-    dpo: TreeDPOSettings = TreeDPOSettings()
-    magdi: MAGDiSettings = MAGDiSettings()
+    debate: protocol.Options = Field(default=protocol.Options(), description="how teachers and student debate")
+    examples: ExampleRules = Field(default=ExampleRules(), description="which answers become rows of SFT")
+    sft: SFTSettings = Field(default=SFTSettings(), description="supervised fine-tuning on those rows")
+    attempts: Attempts = Field(default=Attempts(), description="answers of the student between SFT and T-DPO")
+    trees: TreeRules = Field(default=TreeRules(), description="how preference trees are grown from the debates")
+    dpo: TreeDPOSettings = Field(default=TreeDPOSettings(), description="T-DPO on those trees, after SFT")
+    magdi: MAGDiSettings = Field(default=MAGDiSettings(), description="MAGDi: learning from whole graphs of debates")
     arms: list[str] = Field(
         default_factory=lambda data: usual(data["examples"].take if "examples" in data else "right"),
         min_length=1,

@@ -47,7 +47,9 @@ class Options(DistilRecipe):
         description="a model that plays the person whom the student talks to, where the task's environment has one "
         "(tau2: the customer); None: the scripted one",
     )
-    debate: act_debate.Options = act_debate.Options()
+    debate: act_debate.Options = Field(
+        default=act_debate.Options(), description="how teachers debate each state of an episode"
+    )
     opd: OnPolicyOptions = Field(default=OnPolicyOptions(), description="of one iteration")
     iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
     episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")

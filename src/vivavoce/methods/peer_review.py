@@ -36,10 +36,16 @@ from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 class Options(Recipe):
     """A recipe of ``method: peer_review``."""
 
-    review: protocol.Options = protocol.Options()
-    accept: AcceptRules = AcceptRules(answer_check=True)
-    two_task: TwoTaskSettings = TwoTaskSettings()
-    dpo: TreeDPOSettings = TreeDPOSettings()
+    review: protocol.Options = Field(
+        default=protocol.Options(), description="the exam, feedback, rationales, and how teachers review them"
+    )
+    accept: AcceptRules = Field(
+        default=AcceptRules(answer_check=True), description="which rationales are learnt from, by their reviews"
+    )
+    two_task: TwoTaskSettings = Field(
+        default=TwoTaskSettings(), description="training on feedback and rationales at once"
+    )
+    dpo: TreeDPOSettings = Field(default=TreeDPOSettings(), description="T-DPO, for arms with `prefer`")
     teachers: list[AgentSpec] = Field([], description="who explain, answer and review; none if texts are imported")
     imported: Imported | None = Field(
         None, description="texts that others recorded, in place of the exam and of all that teachers say"

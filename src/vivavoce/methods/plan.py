@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
 from vivavoce.committee.prompting import prompt_set
-from vivavoce.committee.rehearsal import Expected, Planned, Span, Spend, bounds, rehearse, seat, words
+from vivavoce.committee.rehearsal import Expected, Planned, Span, Spend, bounds, rehearse, seat, sketch, words
 from vivavoce.committee.table import Member, Setting
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
+from vivavoce.errors import DataError
+from vivavoce.graph import Graph
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import at_table
@@ -205,6 +207,27 @@ def longest_calls(recipe: Recipe) -> dict[str, Lengths]:
     return {name: Lengths(*found) for name, found in _Plan(recipe, recipe.rules, None).longest().items()}
 
 
+def sketched(recipe: Recipe, question: str = "", split: str = "train") -> tuple[Graph, list[Message]]:
+    """One question's debate with nobody asked, by the recipe's protocol, and how tests ask the question.
+
+    ``question`` is an id, or the number of a question counted from 1; the first one if it is empty. If agents act in an
+    environment, the state is the first of an episode, if the environment shows one. Raises DataError if there is no
+    such question.
+    """
+    plan = _Plan(recipe, recipe.rules, None)
+    problems = plan.task.problems(split)
+    found = [p for i, p in enumerate(problems, 1) if question in (p.id, str(i))] if question else problems[:1]
+    if not found:
+        do = f"give an id, or a number from 1 to {len(problems)}; the first id is {problems[0].id}" if problems else ""
+        raise DataError(f"no {split} question `{question}`", plan.task.name, do)
+    problem = found[0]
+    if plan.shown and not problem.history:
+        first = plan.shown.longest[:2]
+        problem = replace(problem, question=first[-1]["content"], history=tuple(first))
+    graph = asyncio.run(sketch(plan.setting(plan.options, recipe.student), problem, lambda *_: 0))
+    return graph, Wording(plan.options, plan.prompts, plan.task).plain(problem)
+
+
 class _Plan:
     """A plan in the making."""
 
@@ -257,7 +280,7 @@ class _Plan:
 
     def rehearsed(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Rehearsed:
         """What a debate of one question takes of each agent; ``who`` are some of the teachers, None all."""
-        setting = self._setting(options, student, who)
+        setting = self.setting(options, student, who)
         longest = max(self._again(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
         most = {s.name: s.max_new_tokens for s, _ in self.everybody}
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
@@ -268,7 +291,7 @@ class _Plan:
 
         return asyncio.run(both())
 
-    def _setting(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Setting:
+    def setting(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Setting:
         members = [self._member(t, "teacher") for t in self.recipe.teachers if who is None or t.name in who]
         members += [self._member(student, "student")] if student else []
         # what stand-ins say differs by its length alone, and is measured again and again to be cut
@@ -302,7 +325,7 @@ class _Plan:
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
-        asyncio.run(rehearse(self._setting(self.options, self.recipe.student), self._again(_TALKED), talkative, count))
+        asyncio.run(rehearse(self.setting(self.options, self.recipe.student), self._again(_TALKED), talkative, count))
         return found
 
     def _longest_plain(self, name: str) -> int:

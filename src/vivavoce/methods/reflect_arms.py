@@ -26,7 +26,7 @@ class Attempts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: int = Field(default=0, ge=0, description="answers to each training question; 0: none (paper)")
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, description="sampling temperature of these answers")
 
 
 class ReflectArm(BaseModel):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from vivavoce.committee.table import Table
 from vivavoce.protocols import state_debate
 from vivavoce.records import Problem
@@ -18,7 +20,9 @@ class Options(state_debate.Options):
     templates: ClassVar[tuple[str, ...]] = ("act",)
     turn: ClassVar[str] = "act"
     protocol: str = "act_debate"
-    student: Literal["never"] = "never"  # type: ignore[assignment]
+    student: Literal["never"] = Field(  # type: ignore[assignment]
+        default="never", description="the student acts and takes no part in debates"
+    )
 
 
 async def run(question: Problem, table: Table) -> str:

@@ -29,11 +29,13 @@ from vivavoce.tasks.splitting import key_of, known_split, question_id, refuse_ov
 class Official(Limited):
     """Where a benchmark's questions come from, and how many of them: what every benchmark's ``Options`` have."""
 
-    train_path: Path | None = Field(default=None, description="official file of the split; None: the hub's")
-    test_path: Path | None = None
+    train_path: Path | None = Field(
+        default=None, description="official file of the training questions; None: from the Hub"
+    )
+    test_path: Path | None = Field(default=None, description="official file of the test questions; None: from the Hub")
     path: Path | None = Field(default=None, description="the whole set, cut into train and test, in place of the two")
     train_share: float = Field(default=0.5, ge=0, le=1, description="share of a whole set that is trained on")
-    hub_id: str = ""
+    hub_id: str = Field(default="", description="data set of the Hub, read if no file is given")
     hub_revision: str | None = Field(default=None, description="a commit of the hub's data set, to be repeatable")
     overlap: Literal["refuse", "leave_out"] = Field(
         default="refuse", description="what becomes of a question of train that stands in test, too"

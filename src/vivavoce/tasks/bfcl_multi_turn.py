@@ -32,7 +32,9 @@ class Options(Limited):
     """Which conversations, and how long they may become."""
 
     path: Path = Field(description="folder of the official files, with possible_answer/ and multi_turn_func_doc/")
-    categories: list[Category] = Field(default=["base", "miss_func", "miss_param"], min_length=1)
+    categories: list[Category] = Field(
+        default=["base", "miss_func", "miss_param"], min_length=1, description="kinds of conversations"
+    )
     train_share: float = Field(default=0.5, ge=0, le=1, description="share of the conversations that is trained on")
     actions: int = Field(default=20, ge=1, description="of the agent in one turn; one more ends the episode (upstream)")
     turns: int = Field(default=60, ge=1, description="of the agent in an episode, calls and words alike")

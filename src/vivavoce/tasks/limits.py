@@ -18,8 +18,8 @@ class Limited(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train_limit: int | None = Field(default=None, ge=1, description="so many training questions at most")
-    test_limit: int | None = Field(default=None, ge=1, description="so many test questions at most")
+    train_limit: int | None = Field(default=None, ge=1, description="most questions to train on; None: all")
+    test_limit: int | None = Field(default=None, ge=1, description="most questions to test on; None: all")
     limit_takes: Literal["sample", "first"] = Field(
         default="sample",
         description="which questions a limit keeps. sample: drawn by `seed`, of every group (subject, category) its "

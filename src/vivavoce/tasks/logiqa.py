@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from vivavoce.errors import DataError
 from vivavoce.files import opened
 from vivavoce.tasks import Task
@@ -31,7 +33,7 @@ _LABEL = re.compile(r"\s*([A-D])\s*[.,、：:]\s*")
 class Options(Official):
     """Which version, where the questions come from, and how many of them."""
 
-    version: Literal[1, 2] = 1
+    version: Literal[1, 2] = Field(default=1, description="LogiQA (2020) or LogiQA 2.0")
     overlap: Literal["refuse", "leave_out"] = "leave_out"
 
 

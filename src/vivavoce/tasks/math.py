@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from pydantic import Field
+
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects
@@ -31,7 +33,9 @@ _SUBJECTS = (
 class Options(Subjects):
     """Which test and subjects, where the problems come from, and how many of them."""
 
-    test: Literal["math", "math500"] = "math"
+    test: Literal["math", "math500"] = Field(
+        default="math", description="the test questions: all 5,000 of MATH, or the 500 of MATH-500"
+    )
     hub_id: str = "EleutherAI/hendrycks_math"
 
 

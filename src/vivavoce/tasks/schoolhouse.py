@@ -32,9 +32,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train: int = Field(default=1500, ge=0)
-    test: int = Field(default=1000, ge=0)
-    seed: int = 0
+    train: int = Field(default=1500, ge=0, description="questions to train on")
+    test: int = Field(default=1000, ge=0, description="questions to test on")
+    seed: int = Field(default=0, description="decides which questions are drawn")
     kinds: list[Literal["sum", "mul", "bit", "div", "mix"]] | None = Field(
         default=None,
         min_length=1,

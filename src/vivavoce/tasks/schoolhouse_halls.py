@@ -25,9 +25,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    train: int = Field(default=600, ge=0)
-    test: int = Field(default=500, ge=0)
-    seed: int = 0
+    train: int = Field(default=600, ge=0, description="errands to train on")
+    test: int = Field(default=500, ge=0, description="errands to test on")
+    seed: int = Field(default=0, description="decides which errands are drawn")
 
 
 def look(walk: world.Walk) -> str:

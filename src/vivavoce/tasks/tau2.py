@@ -32,7 +32,7 @@ class Options(Limited):
     """Which company, and how long a customer stays."""
 
     path: Path = Field(description="folder of the official data, which holds retail/ and airline/")
-    domain: Literal["airline", "retail"] = "retail"
+    domain: Literal["airline", "retail"] = Field(default="retail", description="which company is served")
     turns: int = Field(default=30, ge=1, description="of the agent in an episode, calls and words alike")
     time_s: float = Field(
         default=7200, gt=0, description="of an episode; long, as local models answer many of them at once"

@@ -103,7 +103,7 @@ class OnPolicyOptions(TrainSettings):
         default="cosine", description="Decay after the warm-up (paper)."
     )
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled decay (paper).")
-    objective: Objective = Objective()
+    objective: Objective = Field(default=Objective(), description="What is minimised at every token.")
     states_per_step: int = Field(default=128, ge=1, description="States of one update, over all devices (paper: 128).")
     rollouts: int = Field(default=1, ge=1, description="Answers of the student to each state of an update (paper: 1).")
     on_policy: float = Field(

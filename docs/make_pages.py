@@ -1,0 +1,116 @@
+"""Write what is read off the code: docs/cli.md, docs/recipe.md, the schema of recipes, the table of recipes.
+
+With --check, write nothing, and fail if one of them is out of date.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+RECIPES = DOCS.parent / "recipes"
+HEAD = "# The command line\n\nMade from `--help` by `make docs`; do not edit.\n"
+COMMANDS = [
+    "",
+    "init",
+    "run",
+    "plan",
+    "doctor",
+    "costs",
+    "evaluate",
+    "view",
+    "graph show",
+    "debate value",
+    "trees",
+    "train sft",
+    "train tree-dpo",
+    "train two-task",
+    "train magdi",
+    "train on-policy",
+    "train merge",
+    "export",
+    "report",
+    "keys",
+    "prompt",
+    "list",
+    "check-tasks",
+    "import attempts",
+    "import fair",
+    "review sweep",
+    "bench debate",
+    "bench engine",
+    "bench generate",
+    "bench sft",
+    "bench tree-dpo",
+    "bench on-policy",
+    "bench scaling",
+    "bench gpu",
+    "bench sandbox",
+]
+
+
+def command_line() -> str:
+    """docs/cli.md."""
+    return HEAD + "".join(f"\n## viva {c}\n\n```\n{help_of(c)}\n```\n".replace("viva \n", "viva\n") for c in COMMANDS)
+
+
+def help_of(command: str) -> str:
+    """``viva COMMAND --help`` as it looks in 100 columns."""
+    # TERM=dumb and a fixed width, so that every machine writes the same page
+    shown = subprocess.run(
+        [sys.executable, "-m", "vivavoce.cli", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"},
+    )
+    return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines()).replace(
+        "python -m vivavoce.cli", "viva"
+    )
+
+
+def table_of_recipes() -> str:
+    """recipes/README.md with its table made from what every recipe says of itself in its first comment."""
+    from vivavoce.authoring.listing import headed
+
+    rows = ["| recipe | what it does | needs | takes |", "| --- | --- | --- | --- |"]
+    for path in sorted(RECIPES.rglob("*.yaml"), key=lambda p: (p.parent.name != "schoolhouse", p.as_posix())):
+        name = path.relative_to(RECIPES).with_suffix("").as_posix()
+        rows.append(f"| `{name}` | {' | '.join(headed(path))} |")
+    text = (RECIPES / "README.md").read_text("utf-8")
+    return re.sub(r"(?m)(^\|.*\n)+", lambda _: "\n".join(rows) + "\n", text, count=1)
+
+
+def pages() -> dict[Path, str]:
+    """Every file that is made, and what it must hold."""
+    from vivavoce.authoring.page import page
+    from vivavoce.authoring.schema import schema_text
+
+    return {
+        DOCS / "cli.md": command_line(),
+        DOCS / "recipe.md": page(),
+        RECIPES / "recipe.schema.json": schema_text(),
+        RECIPES / "README.md": table_of_recipes(),
+    }
+
+
+def main() -> int:
+    """Write the pages, or compare them."""
+    stale = 0
+    for path, text in pages().items():
+        if path.exists() and path.read_text("utf-8") == text:
+            continue
+        if "--check" in sys.argv:
+            sys.stderr.write(f"{path.relative_to(DOCS.parent)} is out of date: run make docs\n")
+            stale = 1
+        else:
+            path.write_text(text, "utf-8")
+    return stale
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,289 @@
+"""The keys of recipes, read off the models that check them: name, type, limits, default and description of each.
+
+A *section* is a place in a recipe that takes keys: the recipe itself, ``sft``, ``sft.lora``, an entry of ``teachers``,
+or the options of a backend, a task or a protocol.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from vivavoce import plugins
+from vivavoce.config import Recipe
+from vivavoce.errors import RecipeError
+
+Room = Literal["methods", "protocols", "agents", "tasks"]
+ROOMS: tuple[Room, ...] = ("methods", "protocols", "agents", "tasks")
+WORDS: dict[Room, str] = {"methods": "method", "protocols": "protocol", "agents": "backend", "tasks": "task"}
+_PLAIN = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", type(None): "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section."""
+
+    name: str
+    kind: str
+    """What values it takes, in words, limits included."""
+    default: str | None
+    """As YAML; None: it must be given; empty: the defaults of the section that it is."""
+    description: str
+    own: bool
+    """Whether the section's own model declares it, not one that it extends."""
+    models: tuple[type[BaseModel], ...] = ()
+    """The models of the sections below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One place of a recipe that takes keys."""
+
+    room: Room
+    of: str
+    """The method, protocol, backend or task whose keys these are; empty if every recipe has the section."""
+    path: str
+    """Where it stands below that, such as ``sft.lora``; empty for its own keys."""
+    model: type[BaseModel]
+    default: BaseModel | None = None
+    """What the recipe has there if it says nothing; None: nothing, or as the model's own defaults are."""
+
+    @property
+    def title(self) -> str:
+        """The section as people call it."""
+        if not self.of:
+            return self.path or "every recipe"
+        plural = "s" if ", " in self.of else ""
+        of = f"{WORDS[self.room]}{plural} {self.of}"
+        return f"{self.path} of {of}" if self.path else of
+
+
+def first_line(text: str | None) -> str:
+    """The first sentence or line of a docstring."""
+    line = " ".join((text or "").strip().split("\n\n")[0].split())
+    return line.replace("``", "`")
+
+
+def description(model: type[BaseModel], name: str) -> str:
+    """What a key means: as the model says it, or the nearest one that it extends."""
+    for kind in model.__mro__:
+        field = getattr(kind, "model_fields", {}).get(name)
+        if field is not None and field.description:
+            said = " ".join(field.description.replace("``", "`").split())
+            return re.sub(r"\bNone\b", "null", said)  # as YAML writes it
+    return ""
+
+
+def keys(model: type[BaseModel], default: BaseModel | None = None) -> list[Key]:
+    """The keys that a model takes, in its order. ``default`` is an instance that the place has, if it is not the
+    model's own."""
+    found, declared = [], inspect.get_annotations(model)
+    for name, field in model.model_fields.items():
+        below = tuple(dict.fromkeys(_models(field.annotation)))
+        value = getattr(default, name) if default is not None else _default(field)
+        shown = None if value is PydanticUndefined else _yaml(value)
+        own = name in declared
+        found.append(Key(name, _kind(field, below), shown, description(model, name), own, below))
+    return found
+
+
+def below(model: type[BaseModel], default: BaseModel | None = None, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The sections below a model: dotted path, model, and the default that stands there. ``NAME`` in a path is a name
+    of the user's choice, ``N`` the place in a list."""
+    for name, field in model.model_fields.items():
+        value = getattr(default, name) if default is not None else _default(field)
+        step = {list: ".N", dict: ".NAME"}.get(_container(field.annotation), "")
+        for inner in dict.fromkeys(_models(field.annotation)):
+            at = f"{path}{name}{step}"
+            kept = value if type(value) is inner else None
+            yield at, inner, kept
+            yield from below(inner, kept, f"{at}.")
+
+
+@cache
+def sections() -> tuple[Section, ...]:
+    """Every section there is, of all that comes with the package."""
+    found = [Section("methods", "", "", Recipe)]
+    found += [Section("methods", "", path, model, kept) for path, model, kept in below(Recipe)]
+    common = set(Recipe.model_fields)
+    for room in ROOMS:
+        for name in plugins.names(room):
+            model = plugins.load(room, name, room).Options
+            found += _sections(room, name, model, common if room == "methods" else set())
+    return tuple(found)
+
+
+def _sections(room: Room, name: str, model: type[BaseModel], common: set[str]) -> Iterator[Section]:
+    yield Section(room, name, "", model)
+    for path, inner, kept in below(model):
+        if path.partition(".")[0] not in common:
+            yield Section(room, name, path, inner, kept)
+
+
+def find(name: str) -> list[tuple[Section, list[Key]]]:
+    """The sections, or single keys, that ``name`` stands for: a section (``sft.lora``), a method, protocol, backend or
+    task, a ``.py`` file of the user's with ``Options``, or a key wherever it stands (``beta``, ``dpo.beta``).
+
+    Raises RecipeError, with what is near, if there is none.
+    """
+    if name.endswith(".py"):
+        module = plugins.load_file(name, "viva keys")
+        options = getattr(module, "Options", None)
+        if not (isinstance(options, type) and issubclass(options, BaseModel)):
+            raise RecipeError("the file defines no pydantic model `Options`", name, "write `class Options(BaseModel)`")
+        room = next((r for r in ROOMS if hasattr(module, plugins.MAKER[r])), "methods")
+        return [(s, _shown(s)) for s in _sections(room, name, options, set())]
+    asked = ".".join(step for step in re.split(r"[.\[\]]+", name) if step and not step.isdecimal())
+    every = sections()
+    whole = [s for s in every if asked in (s.of, _bare(s.path)) and (s.path == "" or _bare(s.path) == asked)]
+    if whole:
+        return [(s, _shown(s)) for s in _once(whole)]
+    path, _, last = asked.rpartition(".")
+    found = []
+    for s in _once([s for s in every if not path or path in (_bare(s.path), s.of)]):
+        if hit := [key for key in _shown(s) if key.name == last]:
+            found.append((s, hit))
+    if not found:
+        known = [*(_bare(s.path) or s.of for s in every), *(k.name for s in every for k in keys(s.model))]
+        near = plugins.near(asked, list(dict.fromkeys(filter(None, known))))
+        said = near if near.startswith(", did you mean") else ""
+        raise RecipeError(f"no section or key is called `{name}`{said}", "viva keys", "`viva keys` lists the sections")
+    return found
+
+
+def _shown(section: Section) -> list[Key]:
+    """The keys of a section; of a method, those that not every recipe has."""
+    found = keys(section.model, section.default)
+    if section.room == "methods" and section.of and not section.path:
+        return [key for key in found if key.name not in Recipe.model_fields]
+    return found
+
+
+def _bare(path: str) -> str:
+    """A path without the places that stand for names and numbers of the user's."""
+    return ".".join(step for step in path.split(".") if step not in ("N", "NAME"))
+
+
+def _once(found: Sequence[Section]) -> list[Section]:
+    """Sections, those that look the same told as one of several methods: one model, one default, one path."""
+    kept: dict[Any, list[Section]] = {}
+    for s in found:
+        look = (s.room, s.model, s.path, s.default.model_dump_json() if s.default else "")
+        kept.setdefault(look, []).append(s)
+    return [replace(of[0], of=", ".join(s.of for s in of)) for of in kept.values()]
+
+
+# --- values in words
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True, validated_data={})
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
+
+
+def _container(annotation: Any) -> type | None:
+    """The list or mapping in which a field holds its models."""
+    origin = typing.get_origin(annotation)
+    if origin in (list, tuple):
+        return list
+    if origin is dict:
+        return dict
+    inner = [kind for arg in typing.get_args(annotation) if (kind := _container(arg))]
+    return inner[0] if inner else None
+
+
+def _yaml(value: Any) -> str:
+    """A default as YAML writes it on one line; empty for a section."""
+    if isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, tuple | list | dict) and not value:
+        return "{}" if isinstance(value, dict) else "[]"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    if isinstance(value, float) and (value >= 1e6 or 0 < abs(value) < 1e-3):
+        return f"{value:g}"
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, str):
+        return value if value and value not in ("true", "false", "null") else json.dumps(value)
+    return json.dumps(value, default=str)
+
+
+def _kind(field: FieldInfo, below: Sequence[type[BaseModel]]) -> str:
+    """What a field takes: ``whole number >= 1, or null``."""
+    bounds = _bounds(field.metadata)
+    options = list(dict.fromkeys(_words(part) for part in _parts(field.annotation)))
+    null = "null" in options
+    options = [o for o in options if o != "null"]
+    said = " or ".join(options) + (f" {bounds}" if bounds else "")
+    return f"{said}, or null" if null else said
+
+
+def _parts(annotation: Any) -> Sequence[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _words(annotation: Any) -> str:
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    if origin is typing.Annotated:
+        bounds = _bounds(inner[1:])
+        return _words(inner[0]) + (f" {bounds}" if bounds else "")
+    if origin is Literal:
+        return " | ".join(_yaml(value) for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(one) for one in inner)
+    if origin in (list, tuple):
+        if origin is tuple and len(inner) == 2 and inner[1] is not ...:
+            return f"two of {_words(inner[0])}"
+        return f"list of {_words(inner[0])}"
+    if origin is dict:
+        return f"mapping of names to {_words(inner[1])}" if inner[1] is not Any else "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
+    return "any value"
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    """Limits of a number or a length, such as ``> 0, <= 1``."""
+    said = []
+    for one in metadata:
+        for kind, attribute, sign in _SIGNS:
+            if isinstance(one, kind):
+                said.append(f"{sign} {getattr(one, attribute)}")
+        if isinstance(one, annotated_types.MinLen) and one.min_length:
+            said.append("(not empty)")
+    return ", ".join(said)
+
+
+_SIGNS = (
+    (annotated_types.Gt, "gt", ">"),
+    (annotated_types.Ge, "ge", ">="),
+    (annotated_types.Lt, "lt", "<"),
+    (annotated_types.Le, "le", "<="),
+)
+
+
+__all__ = ["ROOMS", "WORDS", "Key", "Section", "below", "description", "find", "first_line", "keys", "sections"]

@@ -1,0 +1,180 @@
+"""Commands for those who write recipes: keys, a first recipe, what there is to name, prompts before paying."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, recipe_of
+
+
+class Room(StrEnum):
+    """What `viva list` knows."""
+
+    tasks = "tasks"
+    agents = "agents"
+    methods = "methods"
+    protocols = "protocols"
+    recipes = "recipes"
+    prompts = "prompts"
+
+
+def list_(what: Annotated[Room, typer.Argument()], as_json: AsJson = False) -> None:
+    """List tasks, agents (backends), methods, protocols, recipes or prompt sets, with what each needs."""
+    from vivavoce.authoring.listing import listed, told
+
+    found = listed(what.value)
+    if as_json:
+        typer.echo(json.dumps([one._asdict() for one in found], indent=2, ensure_ascii=False))
+        return
+    for line in told(found):
+        typer.echo(line)
+
+
+def keys(
+    section: Annotated[
+        str,
+        typer.Argument(
+            help="Section (sft, opd.objective), method, protocol, backend, task, .py file, or key; none: all."
+        ),
+    ] = "",
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")] = False,
+) -> None:
+    """Explain the keys of a recipe: what each takes, its default, what it does."""
+    from vivavoce.authoring.keys import find
+    from vivavoce.authoring.page import overview, told
+    from vivavoce.authoring.schema import schema_text
+
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    if schema:
+        typer.echo(schema_text(), nl=False)
+    elif section:
+        typer.echo("\n\n".join(told(*one, width) for one in find(section)))
+    else:
+        for path, of, about in overview():
+            typer.echo(f"{path}  ({of})\n    {about}")
+        typer.echo("\n`viva keys SECTION` explains one; methods, protocols, agents and tasks too: see `viva list`")
+
+
+def prompt(
+    recipe: RecipePath = HERE,
+    question: Annotated[str, typer.Option(help="Id or number of a question; default: the first.")] = "",
+    agent: Annotated[str, typer.Option(help="What this agent is asked, alone.")] = "",
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    set_: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Show the prompts of one question as agents will read them; no model is asked. What others will have said stands
+    as ⟨answer of NAME⟩."""
+    from dataclasses import asdict
+
+    from vivavoce.authoring.prompts import prompts, told
+    from vivavoce.errors import DataError
+
+    found = list(prompts(recipe_of(recipe, set_), question, agent, split))
+    if not found:
+        raise DataError(f"`{agent}` is asked nothing about this question", str(recipe), "is the name right?")
+    typer.echo(
+        json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(told(iter(found)))
+    )
+
+
+def init(
+    questions: Annotated[
+        Path | None, typer.Option(help="Your questions: JSON lines, JSON, CSV or Parquet, with right answers.")
+    ] = None,
+    teacher: Annotated[
+        list[str],
+        typer.Option(
+            help="MODEL@URL, PRESET:MODEL, anthropic:MODEL, or a local model; once for each. NAME=… names it."
+        ),
+    ] = [],
+    student: Annotated[str, typer.Option(help="Model folder or Hub id of the model that learns.")] = "",
+    method: Annotated[str, typer.Option(help="debate_reflect, peer_review or debate_opd.")] = "debate_reflect",
+    test_questions: Annotated[
+        Path | None, typer.Option(help="Questions to test on; default: 30 % of yours are kept for it.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="A known task in place of questions: see `viva list tasks`.")] = "",
+    key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key of the endpoints; default: TEACHER_KEY.")
+    ] = None,
+    question_field: Annotated[str, typer.Option(help="Column of the question, if it cannot be guessed.")] = "",
+    answer_field: Annotated[str, typer.Option(help="Column of the right answer.")] = "",
+    choices_field: Annotated[str, typer.Option(help="Column with a list of choices.")] = "",
+    group_field: Annotated[str, typer.Option(help="Column with a subject or kind, for tables.")] = "",
+    grader: Annotated[str, typer.Option(help="How answers are compared; default: by the look of yours.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run; default: that of the questions.")] = "",
+    out: Annotated[Path, typer.Option(help="Recipe to write.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Write over a recipe that is there.")] = False,
+) -> None:
+    """Write a first recipe for your questions, teachers and student, and look whether it can run; no model is asked.
+
+    In a terminal it asks for what is not given.
+    """
+    import re
+
+    from vivavoce import plugins
+    from vivavoce.authoring.questions import reading
+    from vivavoce.authoring.scaffold import SCHEMA, first_recipe, methods
+    from vivavoce.authoring.schema import schema_text
+    from vivavoce.errors import RecipeError
+    from vivavoce.progress import say
+
+    if out.exists() and not force:
+        raise RecipeError("there is a recipe already", str(out), "give --force to write over it, or another --out")
+    if method not in methods():
+        known = methods()
+        raise RecipeError(f"unknown method `{method}`{plugins.near(method, known)}", "--method", ", ".join(known))
+    if questions is None and not task:
+        questions = Path(_asked("--questions", "File with your questions and their right answers"))
+    teachers = teacher or [one.strip() for one in _asked("--teacher", _TEACHERS).split(",")]
+    student = student or _asked("--student", "Model that learns: a folder or Hub id")
+    fields = {"question_field": question_field, "answer_field": answer_field, "choices_field": choices_field}
+    given = {key: value for key, value in {**fields, "group_field": group_field, "grader": grader}.items() if value}
+    read = {"name": task} if questions is None else {"name": "jsonl", **reading(questions, test_questions, **given)}
+    called = name or re.sub(r"[^\w.-]+", "-", questions.name.partition(".")[0] if questions else task).strip("-.")
+    made = first_recipe(read, teachers, student, method, called or "run", key_env)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(made.text, "utf-8")
+    (out.parent / SCHEMA).write_text(schema_text(), "utf-8")
+    told = ", ".join(f"{key} {value}" for key, value in read.items() if key not in ("name", "path", "seed"))
+    say(f"{out}: {method}; task {read['name']}{': ' + told if told else ''}")
+    for note in made.notes:
+        say(note)
+    _examined(out)
+
+
+_TEACHERS = "Teachers, with commas between them: MODEL@URL, PRESET:MODEL, anthropic:MODEL, or local models"
+
+
+def _asked(option: str, question: str) -> str:
+    """What the user types; an error that names the option if nobody is there to be asked."""
+    import sys
+
+    from vivavoce.errors import RecipeError
+
+    if not sys.stdin.isatty():
+        raise RecipeError(f"`{option}` is missing", "viva init", "give it, or run it in a terminal, where it asks")
+    return typer.prompt(question, err=True)
+
+
+def _examined(recipe: Path) -> None:
+    """Say what the doctor finds wrong, or worth a look, without asking a model."""
+    from vivavoce.methods.doctor import examine
+    from vivavoce.progress import say
+
+    found = [f for f in examine(recipe_of(recipe, []), offline=True) if f.level != "ok"]
+    for one in found:
+        typer.echo(f"{one.level:7} {one.what}: {one.said}" + (f"\n{'':8}{one.do}" if one.do else ""), err=True)
+    wrong = sum(one.level == "failed" for one in found)
+    say("next: viva doctor, which asks your endpoints too" if not wrong else f"{wrong} to mend before it can run")
+
+
+__all__ = ["init", "keys", "list_", "prompt"]
