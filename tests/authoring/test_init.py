@@ -21,7 +21,6 @@ from vivavoce.errors import DataError, RecipeError
 from vivavoce.methods.doctor import examine
 from vivavoce.schoolhouse import weights
 
-
 SHORT = ("--set", "student.max_new_tokens=24", "--set", "test.max_new_tokens=24")
 
 
