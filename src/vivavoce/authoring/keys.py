@@ -144,7 +144,7 @@ def find(name: str) -> list[tuple[Section, list[Key]]]:
         options = getattr(module, "Options", None)
         if not (isinstance(options, type) and issubclass(options, BaseModel)):
             raise RecipeError("the file defines no pydantic model `Options`", name, "write `class Options(BaseModel)`")
-        room = next((r for r in ROOMS if hasattr(module, plugins.MAKER[r])), "methods")
+        room: Room = next((r for r in ROOMS if hasattr(module, plugins.MAKER[r])), "methods")
         return [(s, _shown(s)) for s in _sections(room, name, options, set())]
     asked = ".".join(step for step in re.split(r"[.\[\]]+", name) if step and not step.isdecimal())
     every = sections()
