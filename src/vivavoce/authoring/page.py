@@ -66,44 +66,34 @@ def page() -> str:
 def _every_recipe() -> Iterator[str]:
     yield "## Every recipe\n"
     yield from _table(keys(Recipe))
-    for s in sections():
-        if not s.of and s.path and s.room == "methods" and s.path in _FIRST:
-            yield from _section(f"`{_FIRST[s.path]}`", s.model)
+    yield from _grouped([s for s in sections() if not s.of and s.path])
 
 
-_FIRST = {
-    "task": "task",
-    "teachers.N": "teachers, student",
-    "teachers.N.price": "price",
-    "teachers.N.budget": "budget of an agent, budget.run, budget.question",
-    "test": "test",
-    "budget": "budget",
-}
-"""Sections that every recipe has, as headings; the others are these again in other places."""
+def _grouped(found: Iterable[Section], of: str = "") -> Iterator[str]:
+    """The models of sections, each once, under the names of all its places; ``of`` says whose they are."""
+    places: dict[type[BaseModel], list[Section]] = {}
+    for s in found:
+        places.setdefault(s.model, []).append(s)
+    for model, all_ in places.items():
+        title = ", ".join(f"`{path}`" for path in dict.fromkeys(_plain(s.path) for s in all_))
+        methods = dict.fromkeys(s.of for s in all_ if s.of and s.room == "methods")
+        yield from _section(title + (of or (f" of {', '.join(methods)}" if methods else "")), model)
 
 
 def _methods() -> Iterator[str]:
     yield f"## {_TITLES['methods']}\n\n{_INTRO['methods']}\n"
-    later: dict[type[BaseModel], list[str]] = {}
     common = set(Recipe.model_fields)
+    shown = {s.model for s in sections() if not s.of}
+    shown |= {plugins.load("protocols", name, "").Options for name in plugins.names("protocols")}
+    later = list[Section]()
     for name in plugins.names("methods"):
         of = [s for s in sections() if s.room == "methods" and s.of == name]
         yield f"### method: {name}\n\n{_doc(of[0].model)}\n"
         yield from _table([key for key in keys(of[0].model) if key.name not in common])
-        for s in of[1:]:
-            if _plain(s.path).partition(".")[0] not in ("teachers", "student", "scorers", "user"):
-                later.setdefault(s.model, []).append(_plain(s.path))
-    protocols = {plugins.load("protocols", name, "").Options for name in plugins.names("protocols")}
-    parents = _parents(model for model in later if model not in protocols)
+        later += [s for s in of[1:] if s.model not in shown]
     yield "## Sections of methods\n"
-    for model, paths in later.items():
-        if model in protocols:
-            continue
-        if model.__name__ in ("AgentSpec", "Price", "Caps"):
-            continue
-        title = ", ".join(f"`{path}`" for path in dict.fromkeys(paths))
-        yield from _section(title, model)
-    for parent in parents:
+    yield from _grouped(later)
+    for parent in _parents(s.model for s in later):
         yield from _section(f"Shared: {parent.__name__}", parent)
 
 
@@ -117,9 +107,7 @@ def _rooms() -> Iterator[str]:
         for parent in _parents(models.values()):
             if parent not in models.values():
                 yield from _section(f"Shared: {parent.__name__}", parent)
-        if room == "agents":
-            batch = next(s for s in sections() if s.room == "agents" and s.path == "batch")
-            yield from _section("`batch` of a backend", batch.model)
+        yield from _grouped([s for s in sections() if s.room == room and s.path], f" of a {WORDS[room]}")
 
 
 def _parents(models: Iterable[type[BaseModel]]) -> list[type[BaseModel]]:
