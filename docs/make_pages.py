@@ -23,6 +23,7 @@ COMMANDS = [
     "costs",
     "evaluate",
     "view",
+    "compare",
     "graph show",
     "debate value",
     "trees",
