@@ -247,3 +247,44 @@ def test_a_hostile_text_does_not_hold_up_the_grading(piece: str) -> None:
     """A text as long as the longest replies takes a moment; looked through again and again, it would take minutes."""
     program_in(piece * (40_000 // len(piece)), "f", HEAD)
     program_in(" " * 40_000 + piece, "f", HEAD)
+
+
+FURTHER = {
+    "attributes behind the fence": f'{F}python title="a.py"\n{WHOLE}{F}',
+    "attributes in braces": f"{F}{{.python .numberLines}}\n{WHOLE}{F}",
+    "a version": f"{F}python3.11\n{WHOLE}{F}",
+    "a quotation": "> " + f"{F}python\n{WHOLE}{F}".replace("\n", "\n> "),
+    "ends of lines of an old Mac": fenced(WHOLE).replace("\n", "\r"),
+    "a deeper list": indented(fenced(WHOLE), " " * 8).join(["1. a\n    - b\n\n", "\n"]),
+    "a page's code": f"<pre><code class='python'>{WHOLE}</code></pre>",
+    "a page's escapes": "<code>def f(x):\n    return x + 1 if x &gt; 0 &amp;&amp; 0 else x + 1\n</code>".replace(
+        "&amp;&amp;", "and not"
+    ),
+    "tags of an answer": f"<answer>\n{WHOLE}</answer>",
+    "a listing": f"\\begin{{lstlisting}}\n{WHOLE}\\end{{lstlisting}}",
+    "a stub behind it that is not implemented": several(WHOLE, "def f(x):\n    raise NotImplementedError('yours')\n"),
+    "a stub with a docstring behind it": several(WHOLE, 'def f(x):\n    """Add one."""\n    pass\n'),
+    "a helper before an import of what is to come": several(
+        "def g(x):\n    return x + 1\n", "from __future__ import annotations\ndef f(x: int) -> int:\n    return g(x)\n"
+    ),
+    "lines of a notebook": fenced(f"!pip install numpy\n%matplotlib inline\n{WHOLE}%timeit f(1)\n"),
+    "a remainder at the first column": fenced("def f(x):\n    return (x + 1 + 5\n% 1)\n"),
+    "a def under while": fenced("while True:\n    def f(x):\n        return x + 1\n    break\n"),
+    "a built-in under another name": fenced(
+        "f = int.__add__ if 0 else (lambda x: x + 1)\n"
+    ),
+    "an alias": fenced("def add(x):\n    return x + 1\nf = add\n"),
+    "two names at once": fenced("f, g = lambda x: x + 1, max\n"),
+}
+
+
+@pytest.mark.parametrize("dress", FURTHER)
+def test_a_program_is_found_in_further_dresses(dress: str) -> None:
+    assert given_one(program_in(FURTHER[dress], "f", HEAD)) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Call f.", fenced("print(f(1))\n"), f"{F}javascript\nfunction f(x) {{ return x + 1 }}\n{F}"]
+)
+def test_what_defines_nothing_is_no_program(text: str) -> None:
+    assert program_in(text, "f", HEAD) is None

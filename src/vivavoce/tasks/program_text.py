@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,15 @@ _PYTHON = {"python", "python3", "python2", "py", "py3", "ipython", "jupyter", "s
 _BLANKS = {**dict.fromkeys("\ufeff\u200b\u200c\u200d\u2060", ""), **dict.fromkeys("\xa0\u2002\u2003\u2007\u202f", " ")}
 """Characters that models write where they mean a blank or nothing."""
 _INDENTATION = re.compile(f"^[ \\t]*[{''.join(_BLANKS)}][ \\t{''.join(_BLANKS)}]*", re.MULTILINE)
+_HTML = re.compile(
+    r"<pre\b[^>\n]*>\s*(?:<code\b[^>\n]*>)?(.+?)(?:</code>\s*)?</pre>|<code\b[^>\n]*>(.+?)</code>", re.DOTALL
+)
+_NOTEBOOK = re.compile(
+    r"^(?:![a-zA-Z].*|%%?(?:timeit|time|matplotlib|pip|conda|load_ext|config|run|capture|bash|reset|writefile)\b.*)$",
+    re.M,
+)
+"""Lines that only a notebook understands."""
+_FUTURE = re.compile(r"^from __future__ import .*\n?", re.MULTILINE)
 _HEADER = re.compile(r"(?:if|elif|else|try|except|finally|for|while|with|async\s+for|async\s+with|match|case)\b[^:]*:")
 _SCOPE = re.compile(r"(?:async\s+)?(?:def|class)\s+(\w+)")
 _TARGET = r"\(?\*?[A-Za-z_][\w.]*(?:\[[^\]\n]*\])?(?:\s*,\s*\*?[A-Za-z_][\w.]*(?:\[[^\]\n]*\])?)*\s*,?\)?"
@@ -113,6 +123,8 @@ def _logical_lines(code: str) -> Iterator[str]:
 def _cleaned(text: str) -> str:
     """The text with ordinary ends of lines and indentation, which some models write in characters that look like it."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "```" not in text and "~~~" not in text:
+        text = _HTML.sub(lambda found: f"\n```\n{html.unescape(found[1] or found[2])}\n```\n", text)
     return _INDENTATION.sub(lambda found: "".join(_BLANKS.get(c, c) for c in found[0]), text)
 
 
@@ -123,7 +135,7 @@ def _in_fences(fenced: Sequence[Block]) -> Iterator[str]:
         if inner and not (block.info in _PYTHON and not any(one.info in _PYTHON for one in inner)):
             yield from _in_fences(inner)
         elif block.text.strip():
-            yield without_end(_typed_in(block.text)).rstrip() + "\n"
+            yield _NOTEBOOK.sub("", without_end(_typed_in(block.text))).rstrip() + "\n"
 
 
 def _typed_in(code: str) -> str:
@@ -144,7 +156,8 @@ def _defining(chunks: Sequence[str], name: str) -> str | None:
 def _is_stub(chunk: str, name: str) -> bool:
     """Whether a chunk ends with the head of the function."""
     heads = [*re.finditer(rf"\bdef\s+{re.escape(name)}\b[^\n]{{0,2000}}:", bare := without_literals(chunk))]
-    return bool(heads) and bare[heads[-1].end() :].strip() in ("", "...", "pass")
+    body = bare[heads[-1].end() :].strip() if heads else None
+    return body in ("", "...", "pass") or bool(body and re.fullmatch(r"raise NotImplementedError\b.*", body))
 
 
 def _without(text: str, fenced: Sequence[Block]) -> str:
@@ -213,7 +226,10 @@ def _with_what_it_uses(program: str, chunks: Sequence[str], name: str, prefix: s
                 taken.add(i)
                 lacks = (lacks | _free(others[i])) - gives
                 news = True
-    return "".join([*(others[i].rstrip() + "\n\n" for i in sorted(taken)), program.rstrip() + "\n"])
+    before = "".join(others[i].rstrip() + "\n\n" for i in sorted(taken))
+    if before and (future := _FUTURE.findall(program)):  # Python wants them first
+        return "".join([*(line.rstrip() + "\n" for line in future), before, _FUTURE.sub("", program).rstrip() + "\n"])
+    return before + program.rstrip() + "\n"
 
 
 def _at_once(code: str) -> str:
