@@ -13,6 +13,7 @@ import pytest
 from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import open_agent
+from vivavoce.agents.faults import failed_status
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.openai_chat import PRESETS, OpenAIChat, Options
 from vivavoce.errors import AgentError, AgentUnusable, MissingKey, RecipeError
@@ -480,3 +481,70 @@ def test_a_refusal_for_another_reason_is_told_as_it_is() -> None:
     assert isinstance(failed, AgentError)
     assert failed.reason == "bad_request"
     assert len(server.requests) == 1
+
+
+ODD_BODIES = {
+    "nested without end": "[" * 100_000,
+    "nested within": '{"choices": ' + "[" * 20_000 + "]" * 20_000 + "}",
+    "nothing": "",
+    "null": "null",
+    "a number": "3",
+    "a list": "[]",
+    "no choices": '{"choices": null}',
+    "a choice that is none": '{"choices": [null]}',
+    "a message that is none": '{"choices": [{"message": null, "finish_reason": "stop"}]}',
+    "content that is an object": '{"choices": [{"message": {"content": {"text": "hi"}}, "finish_reason": "stop"}]}',
+    "content with a picture": '{"choices": [{"message": {"content": [{"type": "image_url"}]}}]}',
+    "content with nothing": '{"choices": [{"message": {"content": [null]}, "finish_reason": "stop"}]}',
+    "calls that are text": '{"choices": [{"message": {"content": "4", "tool_calls": "x"}, "finish_reason": "stop"}]}',
+    "an end that is a list": '{"choices": [{"message": {"content": "4"}, "finish_reason": ["stop"]}]}',
+    "an error of a choice": '{"choices": [{"message": {"content": "4"}, "finish_reason": "stop", "error": "boom"}]}',
+    "an error without words": '{"error": {"code": 429}}',
+    "a stream": "data: {}\n\ndata: [DONE]\n\n",
+    "two answers": '{"choices": []}{"choices": []}',
+}
+
+
+@pytest.mark.parametrize("name", ODD_BODIES)
+def test_no_body_ends_a_run_and_the_call_is_made_again(name: str) -> None:
+    with FaultyServer() as server:
+        server.script = [f"body={ODD_BODIES[name]}"]
+        _, (reply,) = ask(server)
+    assert isinstance(reply, Reply), reply
+    assert reply.text == "The answer is 4."
+    assert len(server.requests) == 2
+
+
+def test_the_body_of_an_error_may_be_anything() -> None:
+    with FaultyServer() as server:
+        server.script = ["error=400,," + "x" * 10_000]
+        _, (failed,) = ask(server)
+        assert isinstance(failed, AgentError)
+    assert failed_status(400, b"[" * 100_000, {}).reason == "bad_request"
+
+
+@pytest.mark.parametrize("status", [409, 424, 425, 499, 502, 520, 524])
+def test_what_a_proxy_or_a_worker_says_in_passing_is_tried_again(status: int) -> None:
+    with FaultyServer() as server:
+        server.script = [f"status={status}"]
+        _, (reply,) = ask(server)
+    assert isinstance(reply, Reply)
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        ({"prompt_tokens": "7", "completion_tokens": "5"}, Usage(7, 5)),
+        ({"prompt_tokens": 7.0, "completion_tokens": 5}, Usage(7, 5)),
+        ({"prompt_tokens": True, "completion_tokens": True}, Usage()),
+        ({"prompt_tokens": -7, "completion_tokens": float("inf")}, Usage()),
+        ({"input_tokens": 7, "output_tokens": 5}, Usage(7, 5)),
+        ("x", Usage()),
+    ],
+)
+def test_tokens_are_read_however_they_are_told(told: Any, usage: Usage) -> None:
+    with FaultyServer() as server:
+        server.script = [{**completion(), "usage": told}]
+        _, (reply,) = ask(server)
+    assert isinstance(reply, Reply)
+    assert reply.usage == usage

@@ -237,3 +237,16 @@ def test_a_call_that_is_only_thought_of_is_none(text: str) -> None:
     thought = text.format(write_call(CALLS[0]))
     assert read_calls(thought) == call_spans(thought) == []
     assert without_calls(thought) in ("", "No.")
+
+
+def test_what_equals_nothing_is_no_argument() -> None:
+    with pytest.raises(ValueError, match="NaN is no value"):
+        read_calls('<tool_call>\n{"name": "f", "arguments": {"a": NaN}}\n</tool_call>')
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [('"name": "f"', {}), ('"name": "f", "arguments": null', {}), ('"name": "f", "parameters": {"a": 1}', {"a": 1})],
+)
+def test_a_call_may_have_no_arguments_or_call_them_parameters(said: str, arguments: dict[str, Any]) -> None:
+    assert read_calls(f"<tool_call>{{{said}}}</tool_call>") == [ToolCall("f", arguments)]

@@ -270,9 +270,7 @@ FURTHER = {
     "lines of a notebook": fenced(f"!pip install numpy\n%matplotlib inline\n{WHOLE}%timeit f(1)\n"),
     "a remainder at the first column": fenced("def f(x):\n    return (x + 1 + 5\n% 1)\n"),
     "a def under while": fenced("while True:\n    def f(x):\n        return x + 1\n    break\n"),
-    "a built-in under another name": fenced(
-        "f = int.__add__ if 0 else (lambda x: x + 1)\n"
-    ),
+    "a built-in under another name": fenced("f = int.__add__ if 0 else (lambda x: x + 1)\n"),
     "an alias": fenced("def add(x):\n    return x + 1\nf = add\n"),
     "two names at once": fenced("f, g = lambda x: x + 1, max\n"),
 }

@@ -163,7 +163,7 @@ class AnthropicMessages:
         said, _ = await self._endpoint.persist(lambda: self._send(method, path, body), 0, once=once, is_call=False)
         try:
             return json.loads(said)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise AgentError("malformed", short(f"no JSON: {said[:200]!r}")) from None
 
     # --- one request

@@ -114,7 +114,9 @@ def _read(call: _Written) -> ToolCall:
         raise ValueError(f"a call is no JSON: {error}") from None
     if not isinstance(said, dict):
         raise ValueError("a call is an object with a name and an object of arguments")
-    arguments = said.get("arguments")
+    arguments = said.get("arguments", said.get("parameters"))  # as Llama calls them
+    if arguments is None and said.keys() <= {"name", "arguments"}:
+        arguments = {}
     if isinstance(arguments, str):  # JSON in JSON, as some models and servers write it
         arguments = in_json(arguments)
     if not isinstance(arguments, dict):

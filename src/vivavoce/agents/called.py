@@ -57,7 +57,7 @@ def _converted(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
 def _calls(text: str) -> list[ToolCall]:
     try:
         return read_calls(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
 
 

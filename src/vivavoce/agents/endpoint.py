@@ -344,7 +344,7 @@ class Endpoint:
         try:
             answer = json.loads(body)
             return read(answer)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             said = short(f"{type(error).__name__}: {error} in body {body[:200]!r}")
             if answer is None and body.lstrip()[:1] == b"<":
                 return Failed("not_found", f"a web page and no API is at this address: {said}", False)

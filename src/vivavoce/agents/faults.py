@@ -24,6 +24,7 @@ SETTINGS = ("auth", "account", "not_found", "unreachable")
 """Reasons that lie in the recipe, the key or the account: until that is mended, every call of the agent fails."""
 _DETAIL_LENGTH = 300
 _OVERLOADED = (503, 529)
+_PASSING = (409, 424, 425, 499)  # a conflict; TGI's failed generation; too early; a proxy that gave up
 # OpenAI; vLLM; llama.cpp; Anthropic
 _OVERLONG = ("context_length", "maximum context length", "exceed_context_size", "prompt is too long")
 # OpenAI; Anthropic; OpenRouter, DeepSeek
@@ -83,7 +84,7 @@ def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Faile
         return Failed("timeout", detail, True, wait_s, refused=True)
     if status == 500 and refuses_turns(said):  # llama.cpp tells so that a chat template has refused
         return Failed("bad_request", detail, False)
-    if status == 409 or status >= 500:
+    if status in _PASSING or status >= 500:
         return Failed("server", detail, True, wait_s, refused=status in _OVERLOADED)
     if status == 401:
         return Failed("auth", detail, False)
@@ -148,7 +149,7 @@ def _complaint(body: bytes) -> tuple[str, str]:
     """Code and message out of the body of an error, in the shapes that providers give it."""
     try:
         said: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", body.decode("utf-8", "replace")
     if isinstance(said, list) and len(said) == 1:  # Gemini
         said = said[0]

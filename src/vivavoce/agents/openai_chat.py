@@ -155,7 +155,7 @@ class OpenAIChat:
             listed = json.loads(await self._endpoint.fetch("GET", "/models"))["data"]
             (mine,) = [m for m in listed if m["id"] == self.options.model]
             told = {**(mine.get("meta") or {}), **mine}
-        except (AgentError, ValueError, LookupError, TypeError, AttributeError):
+        except (AgentError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
         found = [told.get(name) for name in _CONTEXT]
         return next((n for n in found if isinstance(n, int) and n > 0), None)

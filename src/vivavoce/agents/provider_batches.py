@@ -329,7 +329,7 @@ async def _told(asked: Awaitable[T]) -> T:
     """What a provider says. Raises AgentError ``malformed`` where that cannot be read."""
     try:
         return await asked
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise AgentError("malformed", short(f"{type(error).__name__}: {error}")) from None
 
 

@@ -76,7 +76,10 @@ def counted(answer: Any) -> Usage:
 
 def _number(told: dict[str, Any], key: str) -> int:
     value = told.get(key)
-    return max(0, int(value)) if isinstance(value, int | float) and abs(value) < 1e15 else 0
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 16:
+        value = int(value)
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    return max(0, int(value)) if known and value is not None else 0
 
 
 __all__ = ["MISSING", "NO_MORE", "End", "counted", "ended"]

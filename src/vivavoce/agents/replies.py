@@ -208,8 +208,14 @@ def json_end(text: str, at: int) -> int | None:
         return None
 
 
-DECODER = json.JSONDecoder(strict=False)
-"""Reads JSON as models write it: a text may hold a line feed as it is."""
+def _constant(text: str) -> float:
+    if text == "NaN":
+        raise ValueError("NaN is no value")
+    return float(text)
+
+
+DECODER = json.JSONDecoder(strict=False, parse_constant=_constant)
+"""Reads JSON as models write it: a text may hold a line feed as it is. NaN, which equals nothing, is refused."""
 
 
 def _all(text: str) -> tuple[tuple[int, int], ...]:

@@ -115,7 +115,7 @@ class VLLM(OpenAIChat):
         said = await endpoint.fetch("POST", path, data)
         try:
             return json.loads(said)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise AgentError("malformed", short(f"no JSON: {said[:200]!r}")) from None
 
 

@@ -31,6 +31,7 @@ from vivavoce.graph import Graph, Stored
 from vivavoce.graph.stored import gathering
 from vivavoce.records import Node, Problem, Prompt, Sampling, node, seed_of
 from vivavoce.tasks import Task, grade_of, whole_lines
+from vivavoce.tasks.characters import blank
 
 T = TypeVar("T")
 _KINDS = {
@@ -256,7 +257,7 @@ class Table:
             status = "over_budget" if answered.refused else "error"
             return node(kind, problem.id, member.name, round, "", status=status, error=str(answered.error), **common)
         cut = reply.finish == "length"
-        read: dict[str, Any] = {"status": "empty" if not reply.text.strip() else "truncated" if cut else "ok"}
+        read: dict[str, Any] = {"status": "empty" if blank(reply.text) else "truncated" if cut else "ok"}
         if kind in _GRADED:
             grade = await grade_of(self.task, problem, reply.text, cut=cut)
             read = {
@@ -271,7 +272,7 @@ class Table:
             score = setting.prompts.review_score(reply.text, form)
             if cut and (score.value is None or score != setting.prompts.review_score(whole_lines(reply.text), form)):
                 score = Score(None, "truncated")  # a 1 may have become 10
-            read = {"score": score.value, "status": score.status if reply.text.strip() else "empty"}
+            read = {"score": score.value, "status": "empty" if blank(reply.text) else score.status}
         else:
             score = setting.prompts.score(reply.text, kind)
             certain = not cut or score == setting.prompts.score(whole_lines(reply.text), kind)

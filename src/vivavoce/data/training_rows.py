@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from vivavoce.errors import DataError
 from vivavoce.files import json_lines, json_object
 from vivavoce.records import Completion, Example, Interaction, Message, State, Tree, digest, from_json
+from vivavoce.tasks.characters import blank
 
 R = TypeVar("R", Example, Tree, State, Interaction)
 _Values = Mapping[str, Any]
@@ -172,7 +173,7 @@ def _message(value: Any, where: str, name: str) -> Message:
 def _need(prompt: Sequence[Message], text: str, where: str) -> None:
     if not any(m["content"].strip() for m in prompt):
         raise DataError("there is nothing in the prompt", where, "give the question before the answer")
-    if not text.strip():
+    if blank(text):
         raise DataError("the answer is empty", where, "take the row out, or give it a text")
 
 

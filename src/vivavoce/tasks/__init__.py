@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from vivavoce import plugins
 from vivavoce.records import Grade, Problem, Token
+from vivavoce.tasks.characters import blank
 
 
 class Task(Protocol):
@@ -55,7 +56,7 @@ async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False) -
     A task whose ``grade`` waits (for programs to run, say) is asked in a thread, so that as many wait at once as the
     machine can serve, and replies go on being drawn meanwhile.
     """
-    if not text.strip():
+    if blank(text):
         return Grade(None, False, "empty")
     grade = await _asked(task, problem, text)
     if not cut:

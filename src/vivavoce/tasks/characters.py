@@ -46,6 +46,11 @@ _ALIKE = {
 }
 
 
+def blank(text: str) -> bool:
+    """Whether a text shows nothing: it is empty, or has only spaces and invisible characters."""
+    return not text.strip() or (len(text) < 1000 and not text.translate(_UNSEEN).strip())
+
+
 def cleaned(text: str) -> str:
     """The reply without invisible characters, without what leaked after its end of turn, and in Unicode's form NFC."""
     if "<" in text or "[" in text:
@@ -78,4 +83,4 @@ def _ascii(character: str) -> str:
     return character
 
 
-__all__ = ["DASHES", "alike", "cleaned"]
+__all__ = ["DASHES", "alike", "blank", "cleaned"]
