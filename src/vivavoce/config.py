@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from vivavoce import plugins
 from vivavoce.agents.budget import Budget, Caps, Ledger, Price
+from vivavoce.committee.judges import Judging
 from vivavoce.committee.wording import Talk
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
@@ -134,6 +135,19 @@ class Statistics(BaseModel):
     )
 
 
+class Judge(Judging):
+    """Who judges answers, and how."""
+
+    agents: list[AgentSpec] = Field(
+        min_length=1, description="models that judge; each is an agent like a teacher, and each call is paid"
+    )
+
+    @property
+    def how(self) -> Judging:
+        """The rules without the judges."""
+        return Judging(**self.model_dump(include=set(Judging.model_fields)))
+
+
 class Recipe(BaseModel):
     """What every method's recipe has. A method's ``Options`` is a subclass with its own sections."""
 
@@ -155,6 +169,10 @@ class Recipe(BaseModel):
     )
     also_test: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*$")], TaskSpec] = Field(
         default={}, description="further tests by name, each a task whose test questions every student sits as well"
+    )
+    judge: Judge | None = Field(
+        default=None,
+        description="models that grade answers, in debates and tests; needed if the task's grader is `judge`",
     )
     seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
     parallel: int = Field(
@@ -198,7 +216,8 @@ class Recipe(BaseModel):
     @property
     def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
         """All who are asked, by where they stand in the recipe."""
-        return {**{("teachers", i): t for i, t in enumerate(self.teachers)}, ("student",): self.student}
+        judges = {("judge", "agents", i): spec for i, spec in enumerate(self.judge.agents if self.judge else ())}
+        return {**{("teachers", i): t for i, t in enumerate(self.teachers)}, ("student",): self.student, **judges}
 
     @property
     def agents(self) -> list[AgentSpec]:
@@ -224,6 +243,25 @@ class Recipe(BaseModel):
                     f"money is capped, but `{agent.name}` has no price: give it `price: {{prompt: …, completion: …}}` "
                     "for a million tokens; 0 for a server of your own"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_are_there(self) -> Recipe:
+        tasks = {("task",): self.task, **{("also_test", name): spec for name, spec in self.also_test.items()}}
+        for loc, spec in tasks.items():
+            if spec.options.get("grader") == "judge" and (self.judge is None or not self.judge.decides):
+                raise Misplaced(
+                    "the grader `judge` leaves it to models: name them as `judge: {agents: [{name: …, …}], rubric: …}`"
+                    + ("" if self.judge is None else ", with decides: true"),
+                    *loc,
+                    "grader",
+                )
+        others = [self.student.name, *(t.name for t in self.teachers)]
+        names = [spec.name for spec in self.judge.agents] if self.judge else []
+        for i, name in enumerate(names):
+            if name in others + names[:i]:
+                what = f"a judge is called `{name}`, like somebody else: give each agent a name of its own"
+                raise Misplaced(what, "judge", "agents", i, "name")
         return self
 
     @model_validator(mode="after")
@@ -293,6 +331,8 @@ def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
         kept |= {key: [agent(values) for values in kept[key]]} if kept.get(key) else {}
     for key in ("student", "user"):
         kept |= {key: agent(kept[key])} if kept.get(key) else {}
+    if kept.get("judge"):
+        kept["judge"] = {**kept["judge"], "agents": [agent(values) for values in kept["judge"]["agents"]]}
     return kept
 
 

@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeVar
 
 from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
-Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "error", "over_budget"]
+Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "unjudged", "error", "over_budget"]
 """What became of a call. ``error``: it failed for good. ``over_budget``: it was not made, because the cap of its
-question left no room. The others say how the text could be read."""
+question left no room. ``unjudged``: an answer of which no judge gave a verdict that can be read, so that it is neither
+right nor wrong. The others say how the text could be read."""
 GOLD = "gold"
 """In place of a node's id: the right answer, where a prompt prints it."""
 T = TypeVar("T")

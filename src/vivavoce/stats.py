@@ -83,6 +83,20 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
     return McNemar(a_only, b_only, _flipped([(1, a_only + b_only)], abs(a_only - b_only)))
 
 
+def kappa(a: Sequence[bool], b: Sequence[bool]) -> float | None:
+    """Cohen's kappa of two judges of the same things: 1 if they always agree, 0 if as often as by chance.
+
+    ``(p - e) / (1 - e)``, p the share on which they agree and e what two judges with their shares of True would agree
+    on by chance. None if there is nothing to judge, or if chance alone would make them agree on everything.
+    """
+    if not a:
+        return None
+    n = len(a)
+    agree = sum(x == y for x, y in zip(a, b, strict=True)) / n
+    by_chance = (sum(a) * sum(b) + (n - sum(a)) * (n - sum(b))) / n**2
+    return None if by_chance == 1 else (agree - by_chance) / (1 - by_chance)
+
+
 def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     """Chance that a random right answer scores above a random wrong one; ties count half.
 
@@ -334,6 +348,7 @@ __all__ = [
     "difference",
     "flip_test",
     "holm",
+    "kappa",
     "mcnemar",
     "mean_sd",
     "t_quantile",

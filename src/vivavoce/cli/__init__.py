@@ -24,6 +24,7 @@ for command in (
     runs.run,
     runs.plan,
     runs.costs,
+    runs.judges,
     runs.doctor,
     runs.evaluate,
     runs.compare,

@@ -272,6 +272,41 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
         )
 
 
+def judges(run_path: RunPath, as_json: AsJson = False) -> None:
+    """How a run's judges judged: verdicts that could not be read, agreement with each other and with gold."""
+    from vivavoce.agents.journal import Journal
+    from vivavoce.config import load_recipe
+    from vivavoce.exams.judging import judging
+
+    recipe = load_recipe(run_path / "recipe.yaml")
+    if recipe.judge is None:
+        raise DataError("nobody judges in this run", str(run_path), "see docs/judges.md for recipes with judges")
+    with Journal(run_path / "journal.sqlite", read_only=True) as journal:
+        found = judging(journal, recipe.judge.how)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.1f} %"
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    typer.echo(f"{found['answers']:,} answers judged ({found['form']}), {found['unjudged']:,} without a verdict")
+    rows = [
+        (name, f"{one['verdicts']:,}", f"{one['unreadable']:,}", f"{one['failed']:,}", number(one["mean"]),
+         share(one["right"]), share(one.get("same_in_both_orders")))
+        for name, one in found["judges"].items()
+    ]  # fmt: skip
+    print_table(("judge", "verdicts", "unreadable", "failed", "mean", "found right", "same in both orders"), rows)
+    pairs = [(one["a"], one["b"], one) for one in found["between"]]
+    pairs += [(name, "gold", one) for name, one in found.get("gold", {}).items()]
+    if pairs:
+        lines = [(a, b, f"{one['n']:,}", share(one["agree"]), number(one["kappa"])) for a, b, one in pairs]
+        print_table(("", "with", "answers", "agree", "kappa"), lines)
+
+
 def doctor(
     recipe: RecipePath = HERE,
     offline: Annotated[bool, typer.Option(help="Ask no model: nothing is spent.")] = False,
@@ -374,4 +409,4 @@ def report(run_path: RunPath) -> None:
     typer.echo(write_report(run_path))
 
 
-__all__ = ["compare", "costs", "doctor", "evaluate", "plan", "report", "run"]
+__all__ = ["compare", "costs", "doctor", "evaluate", "judges", "plan", "report", "run"]

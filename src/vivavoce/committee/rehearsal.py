@@ -25,6 +25,8 @@ from vivavoce.tasks import Task
 CountPrompt = Callable[[str, Sequence[Message]], int]
 """Prompt tokens of an agent's call, by its name."""
 
+JUDGED = ""
+"""In place of an agent's name: the answers that judges would be asked about, as calls, and their tokens."""
 _WORD, _RIGHT, _WRONG = "\ue000", "\ue001", "\ue002"  # of a private area, so that no question holds one
 _PERSUADED = 0.5
 """Share of wrong answers that turn right if a right one is read (the schoolhouse's teachers: two in three)."""
@@ -132,7 +134,7 @@ async def bounds(
     ``who`` says how long replies are at most. Derived from the page, so it holds for any protocol; it is the most that
     was found, not a proof.
     """
-    found: dict[str, list[Spend]] = {m.name: [] for m in setting.members}
+    found: dict[str, list[Spend]] = {**{m.name: [] for m in setting.members}, JUDGED: []}
     for expected in _committees([m.name for m in setting.members], who):
         desk = _Desk(expected, count)
         await hold(problem, _played(setting, desk))
@@ -210,6 +212,7 @@ class _Desk:
         self.spent[name] = self.spent.get(name, Spend()) + Spend(1, self.count(name, messages), n)
         sign = ""
         if kind in ("answer", "rationale"):
+            self.spent[JUDGED] = self.spent.get(JUDGED, Spend()) + Spend(1, 0, n)
             key = (tags["question"], name)
             times = self._times[key] = self._times.get(key, -1) + 1
             right = self.who.knows(name, tags["question"], times)
@@ -259,4 +262,16 @@ class _Prompts:
         return Score(3.0, "ok") if self._who.readable else Score(None, "no_answer")
 
 
-__all__ = ["CountPrompt", "Expected", "Planned", "Span", "Spend", "bounds", "rehearse", "seat", "sketch", "words"]
+__all__ = [
+    "JUDGED",
+    "CountPrompt",
+    "Expected",
+    "Planned",
+    "Span",
+    "Spend",
+    "bounds",
+    "rehearse",
+    "seat",
+    "sketch",
+    "words",
+]

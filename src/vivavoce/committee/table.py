@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
+from vivavoce.committee.judges import CAPPED
 from vivavoce.committee.prompting import PromptSet
 from vivavoce.committee.reading import CountTokens
 from vivavoce.committee.scores import Score
@@ -259,7 +260,8 @@ class Table:
         cut = reply.finish == "length"
         read: dict[str, Any] = {"status": "empty" if blank(reply.text) else "truncated" if cut else "ok"}
         if kind in _GRADED:
-            grade = await grade_of(self.task, problem, reply.text, cut=cut)
+            grade = await grade_of(self.task, problem, reply.text, cut, setting.stage)
+            self._capped |= grade.status == "unjudged" and grade.reason == CAPPED
             read = {
                 "answer": grade.answer,
                 "correct": grade.correct,

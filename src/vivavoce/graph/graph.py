@@ -105,10 +105,14 @@ class Graph:
         """Calls that failed for good."""
         return [n for n in self.nodes if n.status == "error"]
 
+    def unjudged(self) -> list[Node]:
+        """Answers of which no judge gave a verdict that can be read."""
+        return [n for n in self.nodes if n.status == "unjudged"]
+
     @property
     def cut_short(self) -> bool:
         """Whether something was left unsaid because the question had reached its cap."""
-        return any(n.status == "over_budget" for n in self.nodes)
+        return self.stopped == "budget" or any(n.status == "over_budget" for n in self.nodes)
 
     def transitions(self) -> list[tuple[str, int, Transition]]:
         """``(agent, round, from-to)`` for each agent that answered in two rounds running and was gradable in both."""

@@ -30,17 +30,19 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
     path = run.path / "graphs" / f"{file_name(stage)}.jsonl"
     if run.cached(path, depends) or run.cached(path, capped):
         graphs = stored(path)
-        if whole(run, graphs, Graph.failures):
+        if whole(run, graphs, lambda g: g.failures() or g.unjudged()):
             return graphs
     with run.counting(f"{stage} questions", len(problems)) as advance:
         made = await ask(lambda _: advance())
-    short = failed = 0
+    short = failed = unjudged = 0
     for g in made:
-        short, failed = short + g.cut_short, failed + len(g.failures())
+        short, failed, unjudged = short + g.cut_short, failed + len(g.failures()), unjudged + len(g.unjudged())
     if short:
         say(f"{short} of {len(made)} questions ended early at the cap of a question (budget.question)")
     if failed:
         say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
+    if unjudged:
+        say(f"{unjudged} answers have no verdict that can be read, and teach nothing (viva judges RUN tells more)")
     run.keep(path, capped if short else depends, made.write)
     return stored(path)
 

@@ -15,8 +15,20 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
+from vivavoce.committee.judges import KIND, asked_of, open_prompts
 from vivavoce.committee.prompting import prompt_set
-from vivavoce.committee.rehearsal import Expected, Planned, Span, Spend, bounds, rehearse, seat, sketch, words
+from vivavoce.committee.rehearsal import (
+    JUDGED,
+    Expected,
+    Planned,
+    Span,
+    Spend,
+    bounds,
+    rehearse,
+    seat,
+    sketch,
+    words,
+)
 from vivavoce.committee.table import Member, Setting
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
@@ -68,16 +80,19 @@ def plan_debate(
         rehearsed = plan.rehearsed(rules, recipe.student)
         for spec, _ in plan.everybody:
             plan.questions(f"debate:{stage}", spec, plan.train, rehearsed, free=spec.samples if i else 0)
+        plan.judged(f"debate:{stage}", plan.train, rehearsed)
     plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
     for name, rules in looked.items():
         rehearsed = plan.rehearsed(rules, recipe.student)
         for spec, _ in plan.everybody:
             plan.questions(f"look:{name}", spec, plan.test * len(recipe.seeds), rehearsed)
+        plan.judged(f"look:{name}", plan.test * len(recipe.seeds), rehearsed)
     if recipe.test.committee:
         final = plan.rehearsed(options.for_tests(recipe.test.committee_rounds), None)
         for spec in recipe.teachers:
             plan.questions("debate:test", spec, plan.test, final)
+        plan.judged("debate:test", plan.test, final)
     return plan.made
 
 
@@ -108,6 +123,7 @@ def plan_states(
             paid.add(spec.name)
         if student:
             plan.questions(stage, student, plan.train, rehearsed)
+        plan.judged(stage, plan.train, rehearsed)
     plan.tests(students)
     return plan.made
 
@@ -171,6 +187,7 @@ def plan_review(
     rehearsed = plan.rehearsed(options, recipe.student)
     for spec in (recipe.student, *recipe.teachers):
         plan.questions("review:train", spec, plan.train, rehearsed)
+    plan.judged("review:train", plan.train, rehearsed)
     if later:  # rationales and reviews are there already, but for questions that were right before
         wrong, commenters = (
             1 - recipe.student.expected_right,
@@ -372,6 +389,35 @@ class _Plan:
             own = Spend(1, alone.prompt if alone else prompt, (1 - taught) * length + taught * self._taught())
         own.completion = min(own.completion, new)
         self.add(stage, spec, n, Spend(1, own.prompt, 1), own, Spend(1, own.prompt, new))
+        once = {JUDGED: Spend(1, 0, own.completion)}
+        self.judged(stage, n, Rehearsed(once, {JUDGED: (Spend(1, 0, 1), Spend(1, 0, new))}))
+
+    def judged(self, stage: str, n: int, rehearsed: Rehearsed) -> None:
+        """Verdicts on the answers that are given to ``n`` questions. A failed call and an empty answer have none."""
+        judge = self.recipe.judge
+        if judge is None:
+            return
+        each = len(judge.orders)
+        usual, (least, most) = rehearsed.usual.get(JUDGED, Spend()), rehearsed.bounds[JUDGED]
+        for spec in judge.agents:
+            frame = self._verdict_prompt(spec)
+            tries, new = judge.tries if spec.temperature else 1, self.tokens(spec.name, KIND)
+
+            def verdicts(answers: Spend, tries: int, new: float, frame: float = frame) -> Spend:
+                calls = answers.calls * each * tries
+                return Spend(calls, calls * frame + answers.completion * each * tries, calls * new)
+
+            once, error = self.measured.per_question(f"judge:{stage}", spec.name) or (verdicts(usual, 1, new), None)
+            high = verdicts(most, tries, spec.max_new_tokens)
+            self.add(f"judge:{stage}", spec, n, verdicts(least, 1, 1), once, high, measured=error is not None)
+
+    def _verdict_prompt(self, spec: AgentSpec) -> float:
+        """Prompt tokens of a verdict on an empty answer, on average."""
+        judge = self.recipe.judge
+        assert judge is not None, "nobody judges"
+        prompts, order = open_prompts(judge.how), judge.orders[0]
+        shown = [asked_of(prompts, judge.how, p, "", order).chat for p in self._problems[:_SAMPLE]]
+        return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
     @cached_property
     def shown(self) -> EpisodeLengths | None:

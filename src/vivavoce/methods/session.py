@@ -26,6 +26,7 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, planned_pairs
 from vivavoce.exams.examine import Judged, examine
+from vivavoce.exams.judging import judging
 from vivavoce.exams.pass_at_k import told
 from vivavoce.exams.table import Tested
 from vivavoce.files import file_name
@@ -35,6 +36,7 @@ from vivavoce.methods.asking import kept_graphs, kept_rows
 from vivavoce.methods.budgets import require
 from vivavoce.methods.comparing import comparison
 from vivavoce.methods.day import on_day
+from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.opening import Agents
 from vivavoce.progress import say
@@ -65,8 +67,8 @@ class Session(Generic[R]):
     def __init__(self, recipe: Recipe, run: Run, rules: R, start: Trained | None = None) -> None:
         self.recipe = recipe = on_day(recipe, run.day)
         self.run, self.rules = run, rules
-        self.task = open_task(recipe.task.name, recipe.task.options)
-        self.also = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
+        self.task: Task = open_task(recipe.task.name, recipe.task.options)
+        self.also: dict[str, Task] = {k: open_task(spec.name, spec.options) for k, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
         self.prompts.need(rules.templates, rules.values)
         self.teachers = [t.name for t in recipe.teachers]
@@ -92,6 +94,10 @@ class Session(Generic[R]):
         self._workers = self._open.enter_context(Workers(run, self._gate))
         self._agents = Agents(recipe.agents, changes)
         self._open.push_async_callback(self._agents.aclose)
+        self._jury = jury_of(recipe, self._agents, run.journal)
+        if self._jury is not None:
+            self.task = judged(self.task, self._jury)
+            self.also = {name: judged(task, self._jury) for name, task in self.also.items()}
 
     async def __aenter__(self) -> Self:
         tests = {"the test": self.task.problems("test"), **{k: t.problems("test") for k, t in self.also.items()}}
@@ -143,6 +149,7 @@ class Session(Generic[R]):
             self.prompts.fingerprint,
             self.recipe.seed,
             [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members],
+            *self._judged_by,
         ]
         setting = Setting(
             page.run,
@@ -158,6 +165,11 @@ class Session(Generic[R]):
         return await kept_graphs(
             self.run, stage, depends, problems, lambda done: hold_all(problems, setting, self.recipe.in_flight, done)
         )
+
+    @property
+    def _judged_by(self) -> list[Any]:
+        """What grades depend on beside the task: nothing, unless models judge."""
+        return [] if self._jury is None else [self._jury.depends]
 
     @property
     def wording(self) -> Wording:
@@ -315,6 +327,7 @@ class Session(Generic[R]):
             asked,
             self.prompts.fingerprint,
             self.rules.word_limit,
+            *self._judged_by,
         ]
 
         async def ask() -> Sequence[Judged]:
@@ -332,7 +345,7 @@ class Session(Generic[R]):
                         done=lambda _: advance(),
                     )
 
-        return await kept_rows(self.run, path, depends, Judged, lambda row: row.status == "error", ask)
+        return await kept_rows(self.run, path, depends, Judged, lambda row: row.status in ("error", "unjudged"), ask)
 
     # --- what is compared
 
@@ -345,6 +358,8 @@ class Session(Generic[R]):
         arms = {**learnt.arms, **{arm.name: arm for arm in self.beside(learnt.arms)}}
         pairs = planned_pairs(learnt.pairs(best), self.recipe.pairs, list(arms))
         facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
+        if self._jury is not None:
+            facts["judging"] = judging(self.run.journal, self._jury.how)
         return comparison(
             self.recipe,
             self.run,

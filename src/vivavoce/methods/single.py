@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from vivavoce.committee.wording import Wording
 from vivavoce.config import Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.exams.examine import examine
+from vivavoce.exams.judging import judging
 from vivavoce.exams.pass_at_k import told
 from vivavoce.exams.table import results
 from vivavoce.methods.budgets import require_room
+from vivavoce.methods.juries import judged, jury_of
+from vivavoce.methods.opening import Agents
 from vivavoce.progress import bar
 from vivavoce.records import Sampling, digest, seed_of
 from vivavoce.tasks import open_task
@@ -43,7 +47,10 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     problems, begun = task.problems("test"), time.monotonic()
     sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(recipe.student.stop))
     agent = open_agent(model, recipe.student.backend, {**recipe.student.options, "model": model})
+    judges = Agents(recipe.judge.agents if recipe.judge else ())
     with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems) * samples) as advance:
+        if (jury := jury_of(recipe, judges, journal)) is not None:
+            wording = replace(wording, task=judged(task, jury))
         try:
             drawn = await asyncio.gather(
                 *(
@@ -63,8 +70,12 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
             )
         finally:
             await agent.aclose()
+            await judges.aclose()
+        found_by = None if jury is None else judging(journal, jury.how)
     seconds = _took(out, digest([model, recipe.model_dump(mode="json"), samples])[:16], time.monotonic() - begun)
     found = results(task.name, {model: {recipe.seed: drawn[0]}}, [], seconds)
+    if found_by is not None:
+        found["judging"] = found_by
     if samples > 1:
         found["arms"][0]["pass_at_k"] = told(drawn)
     return found

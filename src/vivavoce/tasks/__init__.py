@@ -45,7 +45,7 @@ class Task(Protocol):
         ...
 
 
-async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False) -> Grade:
+async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False, stage: str = "") -> Grade:
     """The grade of a reply: ``task.grade``, and the one rule for replies that are empty or were cut.
 
     A reply that its token limit ``cut`` is ``truncated`` if it has no answer, or if the answer might have gone on: the
@@ -55,9 +55,14 @@ async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False) -
 
     A task whose ``grade`` waits (for programs to run, say) is asked in a thread, so that as many wait at once as the
     machine can serve, and replies go on being drawn meanwhile.
+
+    A task with judges (:class:`vivavoce.committee.judges.JudgedTask`) asks them; ``stage`` names the work that the
+    reply belongs to, for the ledger.
     """
     if blank(text):
         return Grade(None, False, "empty")
+    if (ruled := getattr(task, "ruled", None)) is not None:
+        return await ruled(problem, text, cut, stage)
     grade = await _asked(task, problem, text)
     if not cut:
         return grade

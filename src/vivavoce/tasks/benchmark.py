@@ -202,7 +202,7 @@ class Benchmark(Graded):
         found, seen = list[Entry](), dict[str, int]()
         for row in self._rows(split):
             asked = self.ask(row)
-            if not asked.gold:
+            if not asked.gold and self.grader.name != "judge":
                 self.left_out.append(f"{row.where}: {asked.odd}")
                 continue
             gold = self.grader.canonical(asked.gold)

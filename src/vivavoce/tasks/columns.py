@@ -37,7 +37,10 @@ class Columns(BaseModel):
         default="letter",
         description="how the gold answer names its choice: by letter, by its index counted from 0, or by its text",
     )
-    grader: GraderName = Field(description="how answers are compared with the gold answer")
+    grader: GraderName = Field(
+        description="how answers are compared with the gold answer; judge: by the models that the recipe names under "
+        "`judge`, and the gold answer may be missing"
+    )
     answer_format: str = Field(
         default="",
         description="one sentence for prompts; empty asks for a last line `Final answer: …`, which the grader reads",
@@ -76,7 +79,11 @@ def read(row: Row, columns: Columns) -> Read:
     A gold answer is readable if its grader accepts it and rejects another one beside it.
     """
     o, grader = columns, GRADERS[columns.grader]
-    question, raw = row.text(o.question_field), row.text(o.answer_field)
+    question, group = row.text(o.question_field), row.text(o.group_field) if o.group_field else ""
+    if grader.name == "judge":
+        given = o.answer_field in row.value or "answer_field" in o.model_fields_set
+        return Read(question, row.text(o.answer_field).strip() if given else "", group)
+    raw = row.text(o.answer_field)
     others: tuple[str, ...] = ()
     if o.choices_field is not None:
         choices = _choices(row, o.choices_field)
@@ -90,7 +97,7 @@ def read(row: Row, columns: Columns) -> Read:
             f"{row.where}, field {o.answer_field!r}",
             "correct the row, or choose another grader",
         )
-    return Read(question, gold, row.text(o.group_field) if o.group_field else "", others)
+    return Read(question, gold, group, others)
 
 
 def _told_apart(grader: Grader, gold: str) -> bool:

@@ -22,7 +22,7 @@ from vivavoce.records import Grade
 from vivavoce.tasks import answers, mathematics, numbers
 from vivavoce.tasks.characters import cleaned
 
-GraderName = Literal["number", "choice", "yes_no", "exact", "text", "math"]
+GraderName = Literal["number", "choice", "yes_no", "exact", "text", "math", "judge"]
 
 _LABEL = re.compile(r"final[ \t]{1,3}answer", re.IGNORECASE)
 # What may stand between the beginning of the line, or of a sentence, and the label.
@@ -310,6 +310,31 @@ class Grader:
         return f"{gold}x"
 
 
+class Open(Grader):
+    """For questions that judges decide (:mod:`vivavoce.committee.judges`): it reads no answer and compares none.
+
+    A gold answer is whatever the data has, or none: it is what judges are shown for comparison.
+    """
+
+    @property
+    def answer_format(self) -> str:
+        return "Write the answer itself, as you would give it to whoever asked."
+
+    def written(self, answer: str) -> str:
+        return answer
+
+    def answer(self, text: str) -> None: ...
+
+    def grade(self, gold: str, text: str) -> Grade:
+        """No verdict: that is for judges."""
+        return Grade(None, None, "unjudged", "the question is for judges, and nobody was asked")
+
+    def lenient_answer(self, text: str) -> None: ...
+
+    def read_gold(self, text: str) -> str:
+        return text.strip()
+
+
 _BEGINS = re.compile(r"[\W_]*(?:[0-9]|\$|\\|(?:about|either|between|approximately|minus|negative)\b)", re.IGNORECASE)
 _ANYTHING = re.compile(r".")
 _NUMBER = re.compile(r"^\W*(?:US\$)?[0-9][0-9.,/ ]*+\W*(?:[^\W\d]++\W*+){0,4}$")  # and a few words of unit
@@ -323,8 +348,10 @@ _GRADERS = [
     Grader("exact", "the answer alone", answers.exact, _ANYTHING),
     Grader("text", "the answer alone, in as few words as possible", answers.words, _ANYTHING),
     Grader("math", "the answer alone, in LaTeX between dollar signs", answers.expression, _MATH, mathematics.equal),
+    Open("judge", "the answer", str.strip, _ANYTHING),
 ]
 GRADERS: dict[GraderName, Grader] = {grader.name: grader for grader in _GRADERS}
-"""The graders by name. A question of free text has ``text``; ``exact`` keeps case and inner punctuation."""
+"""The graders by name. A question of free text has ``text``; ``exact`` keeps case and inner punctuation;
+``judge`` leaves it to models."""
 
 __all__ = ["GRADERS", "Grader", "GraderName", "boxes", "stated"]

@@ -28,9 +28,9 @@ from typing import Any
 
 from vivavoce.sandbox import kernel
 
-_SPARE = 1 << 20
-"""Questions that a data set is told to have. Those of one index are made from it alone, so that nothing is made in
-vain."""
+_SIZES = (1 << 20, 50_000, 5_000, 500, 50)
+"""Questions that a data set is told to have: the first size that it takes. A question is made from its index alone, so
+that nothing is made in vain; a few data sets bound their size by what they can make."""
 _EXAMPLES = ("possible_answer", "example_answer", "example_correct_answer")
 """Where an entry has an answer that is right, if others are as well and it names none as gold."""
 
@@ -82,7 +82,13 @@ def _data_set(name: str, config: str, seed: int) -> Any:
         from reasoning_gym.composite import DatasetSpec
 
         options["datasets"] = [DatasetSpec(**{"config": {}, "weight": 1.0, **one}) for one in options["datasets"]]
-    return create_dataset(name, **{"size": _SPARE, **options, "seed": seed})
+    for size in _SIZES:
+        try:
+            return create_dataset(name, **{"size": size, **options, "seed": seed})
+        except (AssertionError, ValueError):
+            if "size" in options or size == _SIZES[-1]:
+                raise
+    raise AssertionError("the last size raises")
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,286 @@
+"""Judges: models that say whether an answer is good, where no program can.
+
+A :class:`JudgedTask` is a task whose answers a :class:`Jury` grades: in debates, tests and attempts alike, because all
+of them grade through :func:`vivavoce.tasks.grade_of`. Each verdict is a call through the journal, under the stage
+``judge:STAGE``, so that it is planned, capped, billed and resumed like any other::
+
+    answer ──▶ each judge, (pairwise) in both orders ──▶ verdicts ──▶ mean or majority ──▶ Grade
+
+A verdict that cannot be read decides nothing. If half of the judges or more have none, the answer is ``unjudged``:
+it is neither right nor wrong, and nothing is learnt from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Journal
+from vivavoce.agents.replies import spoken
+from vivavoce.committee.prompting import PromptSet, prompt_set
+from vivavoce.committee.scores import read_score
+from vivavoce.errors import RecipeError
+from vivavoce.records import GOLD, Grade, Problem, Prompt, Quote, Reply, Sampling, Status, digest, prompt, seed_of
+from vivavoce.tasks import Task, grade_of
+
+Order = Literal["", "first", "second"]
+"""Where the judged answer stands in a pair; empty if it is judged alone."""
+KIND = "verdict"
+"""Tag of these calls in the journal."""
+_PREFERRED = re.compile(r"\[\s*(A|B|tie)\s*\][\s*_`.!]*$", re.IGNORECASE)
+CAPPED = "the cap of the question left no room for a verdict"
+
+
+class Judging(BaseModel):
+    """How answers are judged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    form: Literal["pointwise", "pairwise"] = Field(
+        default="pointwise",
+        description="pointwise: each judge scores the answer from 1 to `highest`; pairwise: each compares it with the "
+        "gold answer (1: better, 1/2: as good, 0: worse), in both orders",
+    )
+    rubric: str = Field(default="", description="what a good answer is, in the words that judges are shown")
+    highest: int = Field(default=10, ge=2, le=100, description="top of the scale of pointwise scores")
+    right_from: float | None = Field(
+        default=None,
+        description="score from which an answer counts as right; None: 7 tenths of the scale, or as good as the gold "
+        "answer",
+    )
+    decide: Literal["mean", "majority", "all"] = Field(
+        default="mean", description="of several judges: their mean score, most of them, or all must find it right"
+    )
+    swap: bool = Field(default=True, description="pairwise: ask in both orders; a judge who changes its mind says tie")
+    reference: bool = Field(default=True, description="pointwise: show judges the gold answer, if there is one")
+    tries: int = Field(
+        default=2,
+        ge=1,
+        le=5,
+        description="calls for one verdict at most, if none can be read and temperature is not 0",
+    )
+    decides: bool = Field(
+        default=True, description="false: the task's own grader decides, and judges are only measured against it"
+    )
+    prompts: str = Field(
+        default="judge", description="folder with pointwise.md and pairwise.md, under committee/prompts or a path"
+    )
+
+    @model_validator(mode="after")
+    def _on_the_scale(self) -> Self:
+        low, high = (1, self.highest) if self.form == "pointwise" else (0, 1)
+        if self.right_from is not None and not low < self.right_from <= high:
+            raise ValueError(f"right_from must lie above {low} and not above {high}, for {self.form} verdicts")
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """The score from which an answer is right."""
+        if self.right_from is not None:
+            return self.right_from
+        return 0.7 * self.highest if self.form == "pointwise" else 0.5
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """In which orders each judge is asked."""
+        if self.form == "pointwise":
+            return ("",)
+        return ("first", "second") if self.swap else ("first",)
+
+    def read(self, reply: Reply, order: Order) -> tuple[float | None, Status]:
+        """What a reply says: a score, or (pairwise) 1, 1/2 or 0 for the judged answer; None unless the status is ok."""
+        if not reply.text.strip():
+            return None, "empty"
+        if self.form == "pointwise":
+            score = read_score(reply.text, "strict", 1, self.highest)
+            value, status = score.value, score.status
+        else:
+            said = _PREFERRED.search(spoken(reply.text).rstrip())
+            first = {"a": 1.0, "b": 0.0, "tie": 0.5}[said[1].lower()] if said else None
+            value = first if first is None or order == "first" else 1 - first
+            status = "no_answer" if value is None else "ok"
+        return (None, "truncated") if value is None and reply.finish == "length" else (value, status)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one judge said of one answer in one order. ``value`` is None unless ``status`` is ok."""
+
+    judge: str
+    order: Order
+    value: float | None
+    status: Status
+    reason: str = ""
+
+
+def values(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
+    """Each judge's opinion: the mean over the orders; None if one of them cannot be read.
+
+    A judge who prefers what stands first in both orders, or what stands second, says tie.
+    """
+    found: dict[str, float | None] = {}
+    for name in dict.fromkeys(v.judge for v in verdicts):
+        said = [v.value for v in verdicts if v.judge == name]
+        known = [value for value in said if value is not None]
+        found[name] = fmean(known) if len(known) == len(said) else None
+    return found
+
+
+def decided(verdicts: Sequence[Verdict], how: Judging) -> bool | None:
+    """Whether the answer is right; None if half of the judges or more have no verdict that can be read."""
+    said = values(verdicts)
+    known = [value for value in said.values() if value is not None]
+    if 2 * len(known) <= len(said):
+        return None
+    if how.decide == "mean":
+        return fmean(known) >= how.threshold
+    right = sum(value >= how.threshold for value in known)
+    return right == len(known) if how.decide == "all" else 2 * right > len(known)
+
+
+class Jury:
+    """Judges who have been opened. Raises RecipeError if the prompts lack a template.
+
+    Args:
+        judges: Who judges, and how their replies are drawn.
+        how: The rules.
+        journal: Where every call goes.
+        seed: Other calls' seeds derive from it.
+    """
+
+    def __init__(
+        self, judges: Sequence[tuple[Agent, Sampling]], how: Judging, journal: Journal | None, seed: int = 0
+    ) -> None:
+        assert judges, "a jury needs somebody"
+        self.judges, self.how, self.journal, self.seed = tuple(judges), how, journal, seed
+        self.prompts = open_prompts(how)
+
+    @property
+    def depends(self) -> list[Any]:
+        """What verdicts depend on, beside the answers."""
+        who = [[agent.identity, agent.name, repr(sampling)] for agent, sampling in self.judges]
+        return [who, self.how.model_dump(mode="json"), self.prompts.fingerprint, self.seed]
+
+    async def verdicts(self, problem: Problem, text: str, stage: str, gold: bool | None = None) -> list[Verdict]:
+        """What the judges say of an answer. ``gold``: whether it is right, if a program knows; for the audit alone."""
+        return list(
+            await asyncio.gather(
+                *(
+                    self._asked(agent, sampling, problem, text, order, stage, gold)
+                    for agent, sampling in self.judges
+                    for order in self.how.orders
+                )
+            )
+        )
+
+    async def _asked(
+        self,
+        agent: Agent,
+        sampling: Sampling,
+        problem: Problem,
+        text: str,
+        order: Order,
+        stage: str,
+        gold: bool | None,
+    ) -> Verdict:
+        assert self.journal is not None, "this jury only plans"
+        asked = asked_of(self.prompts, self.how, problem, text, order)
+        target = digest([problem.id, text])[:12]
+        value, status, reason = None, "no_answer", ""
+        for again in range(self.how.tries if sampling.temperature else 1):
+            seed = seed_of(self.seed, problem.id, target, agent.name, KIND, order, again)
+            tags: dict[str, Any] = {"kind": KIND, "target": target, "order": order, "again": again}
+            if gold is not None:
+                tags["gold"] = int(gold)
+            answered = await self.journal.call(
+                agent, asked, sampling, seed, stage=f"judge:{stage}", question=problem.id, **tags
+            )
+            if answered.reply is None:
+                if answered.refused:
+                    return Verdict(agent.name, order, None, "over_budget", CAPPED)
+                return Verdict(agent.name, order, None, "error", str(answered.error))
+            value, status = self.how.read(answered.reply, order)
+            if status == "ok":
+                break
+            reason = f"{agent.name}: no verdict can be read"
+        return Verdict(agent.name, order, value, status, reason)
+
+
+def open_prompts(how: Judging) -> PromptSet:
+    """The templates by which judges are asked. Raises RecipeError if one is missing or uses what it is not given."""
+    found = prompt_set(how.prompts)
+    found.need([how.form], ("reference", "rubric", "highest", "other"))
+    return found
+
+
+def asked_of(prompts: PromptSet, how: Judging, problem: Problem, text: str, order: Order) -> Prompt:
+    """The prompt by which a judge is asked about an answer."""
+    said, gold = Quote(digest(text)[:16], spoken(text)), Quote(GOLD, problem.gold)
+    given: dict[str, Any] = {"question": problem.question, "rubric": how.rubric, "highest": how.highest}
+    if how.form == "pairwise":
+        given |= {"text": said, "other": gold} if order == "first" else {"text": gold, "other": said}
+    else:
+        given |= {"text": said, "reference": gold if how.reference and problem.gold else None}
+    return prompt(how.form, (), tuple(prompts.render(how.form, **given)))
+
+
+class JudgedTask:
+    """A task whose answers a jury grades; all else is the task's own."""
+
+    def __init__(self, task: Task, jury: Jury) -> None:
+        self._task, self.jury = task, jury
+        self.ruled: Callable[[Problem, str, bool, str], Any] = self._ruled
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    async def _ruled(self, problem: Problem, text: str, cut: bool, stage: str) -> Grade:
+        """The grade of a whole reply, which is not empty.
+
+        A reply that was cut is ``truncated`` and costs no verdict. The answer is what the task reads as one; of a task
+        that reads none, all that was said.
+        """
+        by_task = await grade_of(self._task, problem, text, cut)
+        if cut:
+            return by_task if not self.jury.how.decides else Grade(None, False, "truncated")
+        known = by_task.correct if by_task.status != "unjudged" else None
+        verdicts = await self.jury.verdicts(problem, text, stage, known)
+        if not self.jury.how.decides:
+            return by_task
+        answer = by_task.answer if by_task.answer is not None else spoken(text).strip()
+        right = decided(verdicts, self.jury.how)
+        if right is None:
+            why = [v.reason for v in verdicts if v.value is None]
+            return Grade(answer, None, "unjudged", CAPPED if CAPPED in why else why[0])
+        return Grade(answer, right)
+
+
+def need_references(problems: Sequence[Problem], how: Judging) -> None:
+    """Raise RecipeError if answers are to be compared with gold answers that are not there."""
+    bare = [p for p in problems if not p.gold] if how.form == "pairwise" else []
+    if bare:
+        what = f"judges compare with the gold answer, and {len(bare):,} of {len(problems):,} questions have none"
+        raise RecipeError(what, "judge.form", "take form: pointwise, or give every question an answer to compare with")
+
+
+__all__ = [
+    "CAPPED",
+    "KIND",
+    "JudgedTask",
+    "Judging",
+    "Jury",
+    "Order",
+    "Verdict",
+    "asked_of",
+    "decided",
+    "need_references",
+    "open_prompts",
+    "values",
+]

@@ -1,0 +1,34 @@
+"""Judges of a recipe: opened, and whether they can judge its tasks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from vivavoce.agents.journal import Journal
+from vivavoce.committee.judges import JudgedTask, Jury, need_references
+from vivavoce.config import Recipe
+from vivavoce.errors import RecipeError
+from vivavoce.methods.opening import Agents
+from vivavoce.tasks import Task
+from vivavoce.tasks.acting import Acting
+
+
+def jury_of(recipe: Recipe, agents: Agents, journal: Journal) -> Jury | None:
+    """The jury of a recipe that names judges, who are among ``agents``."""
+    if recipe.judge is None:
+        return None
+    judges = [(agents[spec.name], spec.sampling()) for spec in recipe.judge.agents]
+    return Jury(judges, recipe.judge.how, journal, recipe.seed)
+
+
+def judged(task: Task, jury: Jury) -> Task:
+    """The task with a jury that grades. Raises RecipeError if answers to it cannot be judged by the jury's rules."""
+    if isinstance(task, Acting):
+        what = f"{task.name} is a task of episodes, which the environment judges by the state that they leave"
+        raise RecipeError(what, "judge", "take `judge` out")
+    for split in ("train", "test"):
+        need_references(task.problems(split), jury.how)
+    return cast(Task, JudgedTask(task, jury))
+
+
+__all__ = ["judged", "jury_of"]
