@@ -91,7 +91,7 @@ def test_a_whole_surrogate_pair_is_a_character() -> None:
 def test_a_list_of_json_is_checked_like_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[{"a": 1}, 2]')
-    with pytest.raises(DataError, match="a int where an object is needed"):
+    with pytest.raises(DataError, match="a number where an object is needed"):
         list(read_rows(path))
     path.write_text('[{"a": "\\ud800"}]')
     with pytest.raises(DataError, match="half a surrogate pair"):
@@ -208,3 +208,46 @@ def test_every_name_becomes_part_of_a_path_by_that_one_function() -> None:
 def test_committees_at_different_tables_are_different_stages() -> None:
     tables = [None, ("q:8b",), ("q-8b",), ("a", "b-c"), ("a-b", "c"), ("a,b",), ("a", "b"), ("a:b",), ("a+b",)]
     assert len({file_name(at_table("states", table)) for table in tables}) == len(tables)
+
+
+ROWS = [{"question": "Is it – really?", "answer": "3"}, {"question": "Q2", "answer": "4"}]
+LINES = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in ROWS).encode()
+ODD_FILES = {
+    "array.jsonl": json.dumps(ROWS).encode(),
+    "pretty.jsonl": json.dumps(ROWS, indent=2).encode(),
+    "wide.jsonl": json.dumps(ROWS).encode("utf-16"),
+    "packed.jsonl": gzip.compress(LINES),
+    "plain.jsonl.gz": LINES,
+    "loud.JSONL": LINES,
+    "semicolons.csv": "question;answer\nIs it – really?;3\nQ2;4\n".encode(),
+    "tabs.csv": "question\tanswer\nIs it – really?\t3\nQ2\t4\n".encode(),
+    "tabs.tsv": "question\tanswer\r\nIs it – really?\t3\r\nQ2\t4\r\n".encode(),
+    "spaces.csv": "question , answer\nIs it – really?,3\nQ2,4\n".encode(),
+    "loud.CSV": "question,answer\nIs it – really?,3\nQ2,4\n".encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_rows_are_read_whatever_form_and_name_people_gave_them(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(ODD_FILES[name])
+    assert [dict(row.value) for row in read_rows(path)] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.jsonl", LINES.decode().encode("utf-16-le"), "looks like UTF-16"),
+        ("a.jsonl", LINES.decode().encode("utf-32"), "looks like UTF-16 or UTF-32"),
+        ("a.jsonl.zst", b"\x28\xb5\x2f\xfd0000", "packed by zstd"),
+        ("a.csv", b"PK\x03\x04000", "a ZIP archive or a table of Excel"),
+        ("a.jsonl.gz", gzip.compress(LINES * 99)[:40] + b"\0" * 40, "cannot read the file"),
+        ("a.jsonl", b"[1, 2]", "a number where an object is needed"),
+        ("a.jsonl", '{"question": "\u200b", "answer": "3"}'.encode(), "field 'question' is empty"),
+        ("a.jsonl", b'{"question": ["a"], "answer": "3"}', "field 'question' is a list, not text"),
+    ],
+)
+def test_files_that_cannot_be_read_say_what_they_are(name: str, data: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=re.escape(says)):
+        [row.text("question") for row in read_rows(tmp_path / name)]

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,16 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """Half of a surrogate pair, or one of two halves that belong together."""
 _SAVE = "save it as UTF-8"
+_GZIP = b"\x1f\x8b"
+_PACKED = {
+    b"PK\x03\x04": "a ZIP archive or a table of Excel",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zX": "packed by xz",
+    b"PAR1": "Parquet",
+}
+_NAMES = {"int": "number", "float": "number", "str": "text", "bool": "true or false", "NoneType": "null"}
+"""What JSON calls Python's types."""
 _UNSAFE = re.compile(r"[^a-z0-9_=@+-]")
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_.=@+-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
@@ -34,11 +45,19 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a plain or gzipped file. Raises DataError if they cannot be read, now or while they are read."""
+    """The bytes of a plain or gzipped file, whatever its name says.
+
+    Raises DataError if they cannot be read, now or while they are read, and for other forms of packed files.
+    """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as file:
+            head = file.read(4)
+        for mark, form in _PACKED.items():
+            if head.startswith(mark):
+                raise DataError(f"the file is {form}, and no text", str(path), "unpack it, or save it as text")
+        with gzip.open(path, "rb") if head.startswith(_GZIP) else path.open("rb") as file:
             yield cast(IO[bytes], file)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"cannot read the file: {reason}", str(path), "check the path in the options") from error
 
@@ -106,12 +125,21 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
             error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
         )
         what = "the line ends in the middle: was the file cut?" if cut else f"not a line of JSON: {error}"
-        raise DataError(what, where, "the file must hold one JSON object a line") from error
+        do = "the file must hold one JSON object a line"
+        if b"\0" in line[:200]:
+            what, do = "not UTF-8: it looks like UTF-16 or UTF-32 without a byte order mark", _SAVE
+        raise DataError(what, where, do) from error
     if not isinstance(value, dict):
-        raise DataError(f"a {type(value).__name__} where an object is needed", where, "write one JSON object a line")
+        raise DataError(f"{kind_of(value)} where an object is needed", where, "write one JSON object a line")
     if _SURROGATE.search(line):
         need_text(value, where)
     return value
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, for errors: ``a list``, ``a number``, ``null``."""
+    name = _NAMES.get(type(value).__name__, type(value).__name__)
+    return name if name in ("null", "true or false") else f"a {name}"
 
 
 def need_text(value: Any, where: str) -> None:
@@ -141,20 +169,27 @@ def read_records(path: Path, kind: type[T]) -> Iterator[T]:
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a plain or gzipped CSV file and their numbers from 1, the header among them; blank lines left out.
 
-    Fields may be of any length. Raises DataError if the file cannot be read.
+    Fields may be of any length. They end at commas, unless the first line has none but semicolons or tabs. Raises
+    DataError if the file cannot be read.
     """
     with opened(path) as file:
         text = decoded(file.read(), str(path))
     csv.field_size_limit(sys.maxsize)  # one limit for the whole process; its default refuses a long document
     number = 0
     try:
-        for row in csv.reader(_csv_lines(text), strict=True):
+        for row in csv.reader(_csv_lines(text), strict=True, delimiter=_delimiter(text)):
             number += 1
             if row:
                 yield number, row
     except csv.Error as error:
         do = 'write a quotation mark inside a quoted field twice ("")'
         raise DataError(f"not CSV: {error}", f"{path}, row {number + 1}", do) from error
+
+
+def _delimiter(text: str) -> str:
+    """What ends a field: tables of Excel have semicolons where a comma is a decimal point."""
+    head = text.lstrip().partition("\n")[0]
+    return "," if "," in head else next((mark for mark in ";\t" if mark in head), ",")
 
 
 def _csv_lines(text: str) -> Iterator[str]:
@@ -182,6 +217,7 @@ __all__ = [
     "file_name",
     "json_lines",
     "json_object",
+    "kind_of",
     "lines_in",
     "need_text",
     "opened",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.errors import DataError, MissingDependency
-from vivavoce.files import csv_rows, decoded, json_lines, json_object, need_text, opened
+from vivavoce.files import csv_rows, decoded, json_lines, json_object, kind_of, need_text, opened
+from vivavoce.tasks.characters import blank
 
 
 class Row(NamedTuple):
@@ -26,8 +28,8 @@ class Row(NamedTuple):
         value = self.get(field)
         if isinstance(value, bool | int | float):
             return json.dumps(value)
-        if not isinstance(value, str) or not value.strip():
-            what = "empty" if value in ("", None) or isinstance(value, str) else f"a {type(value).__name__}, not text"
+        if not isinstance(value, str) or blank(value):
+            what = "empty" if value is None or isinstance(value, str) else f"{kind_of(value)}, not text"
             raise DataError(f"field {field!r} is {what}", self.where, "give it a value or take the row out")
         return value
 
@@ -46,8 +48,8 @@ class Row(NamedTuple):
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, told by its name: JSON lines (``.jsonl``), a JSON array, object or lines (``.json``), CSV
-    with a header (``.csv``), each plain or as ``.gz``, or Parquet (``.parquet``). Of a folder, the rows of all such
-    files below it, in the order of their names.
+    with a header (``.csv``, ``.tsv``), each plain or as ``.gz``, or Parquet (``.parquet``). Of a folder, the rows of
+    all such files below it, in the order of their names. An array under the name of JSON lines is read too.
 
     Raises DataError if a file cannot be read or holds no rows, or a row is no object.
     """
@@ -58,7 +60,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for file in files:
             yield from read_rows(file)
     else:
-        rows = {".csv": _csv, ".json": _json, ".parquet": _parquet}.get(_kind(path), _lines)(path)
+        rows = {".csv": _csv, ".tsv": _csv, ".json": _json, ".parquet": _parquet}.get(_kind(path), _lines)(path)
         first = next(rows, None)
         if first is None:
             raise DataError("the file holds no rows", str(path), "check the path: was the file written to its end?")
@@ -66,11 +68,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from rows
 
 
-_KINDS = (".jsonl", ".json", ".csv", ".parquet")
+_KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def _kind(path: Path) -> str:
-    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
 def _natural(path: Path) -> list[str | int]:
@@ -79,29 +81,43 @@ def _natural(path: Path) -> list[str | int]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
+    """Of JSON lines, or of an array that stands in a file with their name."""
+    with opened(path) as file:
+        head = file.read(64).removeprefix(codecs.BOM_UTF8).replace(b"\0", b"")  # of UTF-16 too
+        array = head.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff").lstrip().startswith(b"[")
+    if array and (rows := _array(path)) is not None:
+        yield from rows
+        return
     for n, line in json_lines(path):
         yield Row(f"{path}, row {n}", json_object(line, f"{path}, row {n}"))
 
 
 def _json(path: Path) -> Iterator[Row]:
+    yield from _array(path) or _lines(path)  # JSON lines under another name, or nothing that can be read
+
+
+def _array(path: Path) -> Iterator[Row] | None:
+    """The rows of a file that is one array or one object; None if it is no JSON as a whole."""
     with opened(path) as file:
         data = file.read()
     try:
-        value = json.loads(decoded(data, str(path)))
-    except (ValueError, RecursionError):  # JSON lines under another name, or nothing that can be read
-        yield from _lines(path)
-        return
+        return _objects(path, json.loads(decoded(data, str(path))))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _objects(path: Path, value: Any) -> Iterator[Row]:
     for n, row in enumerate(value if isinstance(value, list) else [value], 1):
         where = f"{path}, row {n}"
         if not isinstance(row, dict):
-            raise DataError(f"a {type(row).__name__} where an object is needed", where, "write a list of objects")
+            raise DataError(f"{kind_of(row)} where an object is needed", where, "write a list of objects")
         need_text(row, where)
         yield Row(where, row)
 
 
 def _csv(path: Path) -> Iterator[Row]:
     rows = csv_rows(path)
-    _, head = next(rows, (0, list[str]()))
+    head = [name.strip() for name in next(rows, (0, list[str]()))[1]]
     if twice := [name for i, name in enumerate(head) if name in head[:i]]:
         raise DataError(f"two columns are called {twice[0]!r}", f"{path}, header", "rename one of them")
     for n, fields in rows:
