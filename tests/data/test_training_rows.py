@@ -12,6 +12,7 @@ from vivavoce.errors import DataError
 from vivavoce.records import Completion, Example, Message, State, Tree, View, to_json
 
 ASKED: Message = {"role": "user", "content": "2+2?"}
+IN_PARTS: Any = {"role": "user", "content": [{"type": "text", "text": "2+"}, {"type": "text", "text": "2?"}]}
 SAID: Message = {"role": "assistant", "content": "4"}
 WRONG: Message = {"role": "assistant", "content": "5"}
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
@@ -49,6 +50,8 @@ def test_supervised_rows_of_trl_are_read(tmp_path: Path, row: Any, prompt: tuple
         ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, (ASKED,)),
         ({"prompt": [SYSTEM, ASKED], "chosen": "4", "rejected": [WRONG]}, (SYSTEM, ASKED)),
         ({"chosen": [ASKED, SAID], "rejected": [ASKED, WRONG]}, (ASKED,)),
+        ({"prompt": "2+2?", "chosen": [ASKED, SAID], "rejected": [ASKED, WRONG], "score_chosen": 8.0}, (ASKED,)),
+        ({"prompt": [IN_PARTS], "chosen": [SAID], "rejected": [WRONG]}, (ASKED,)),
         ({"chosen": [SYSTEM, ASKED, SAID], "rejected": [SYSTEM, ASKED, WRONG]}, (SYSTEM, ASKED)),
     ],
 )
@@ -123,6 +126,9 @@ STATE = {"problem": "p", "prompt": [ASKED], "views": [{"messages": [ASKED], "wei
         (Tree, {"messages": [ASKED, SAID]}, "`viva train sft` learns from such rows"),
         (State, {"prompt": [ASKED]}, "the row has 'prompt'"),
         (State, {**STATE, "views": 3}, "`views`: Input should be a valid array"),
+        (Example, {"messages": [{"role": "human", "content": "2+2?"}, SAID]}, "the role 'human'"),
+        (Example, {**OWN, "prompt": [{"role": "User", "content": "2+2?"}]}, "the role 'User'"),
+        (Tree, {**PAIR, "chosen": [SYSTEM, SAID], "rejected": [ASKED, WRONG]}, "holds messages of system, assistant"),
         (Example, {"messages": [ASKED]}, "ends with a message of 'user'"),
         (Example, {"messages": []}, "`messages` is no list of messages"),
         (Example, {"messages": "2+2?"}, "`messages` is no list of messages"),

@@ -51,6 +51,7 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
         except ValidationError as error:
             row = _read(kind, json_object(line, where), where, error)
         check_weights(row, where)
+        _check_roles(row.prompt, where)
         found.append(row)
     if not found:
         raise DataError("the file holds no rows", str(path), f"write one row a line: {_FORMS[kind]}")
@@ -108,6 +109,7 @@ def _tree(values: _Values, where: str) -> Tree:
     sides: list[Any] = [values["chosen"], values["rejected"]]
     if "prompt" in values:
         prompt = _prompt(values["prompt"], where)
+        sides = [_behind(prompt, side) for side in sides]
         chosen, rejected = (_answer(side, where, name) for side, name in zip(sides, _SIDES, strict=True))
     elif all(isinstance(side, list) for side in sides):  # both hold the whole conversation
         talks = [_messages(side, where, name) for side, name in zip(sides, _SIDES, strict=True)]
@@ -125,6 +127,16 @@ def _tree(values: _Values, where: str) -> Tree:
 
 
 _SIDES = ("chosen", "rejected")
+
+
+def _behind(prompt: Sequence[Message], side: Any) -> Any:
+    """A side without the prompt, which some data sets repeat in it."""
+    begins = isinstance(side, list) and len(side) == len(prompt) + 1
+    return side[-1:] if begins and all(map(_says, side[:-1], prompt)) else side
+
+
+def _says(value: Any, message: Message) -> bool:
+    return isinstance(value, dict) and all(value.get(key) == message[key] for key in ("role", "content"))
 
 
 def _parted(a: list[Message], b: list[Message], where: str) -> tuple[tuple[Message, ...], str, str]:
@@ -160,6 +172,9 @@ def _message(value: Any, where: str, name: str) -> Message:
     do = 'write {"role": "user", "content": "…"}, the content a text'
     if not isinstance(value, dict):
         raise DataError(f"`{name}` is a {type(value).__name__}, not a message", where, do)
+    parts = value.get("content")
+    if isinstance(parts, list) and parts and all(map(_is_text_part, parts)):
+        value = {**value, "content": "".join(part["text"] for part in parts)}
     for key in ("role", "content"):
         if not isinstance(value.get(key), str):
             raise DataError(f"`{name}.{key}` is {value.get(key)!r}, not a text", where, do)
@@ -168,6 +183,25 @@ def _message(value: Any, where: str, name: str) -> Message:
             f"`{name}` has `{other[0]}`, which nobody would learn or read", where, "write it into the content"
         )
     return {"role": value["role"], "content": value["content"]}
+
+
+def _is_text_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("human", "prompter", "instruction", "question"), "user"),
+    **dict.fromkeys(("gpt", "bot", "ai", "chatgpt", "model", "answer"), "assistant"),
+}
+
+
+def _check_roles(prompt: Sequence[Message], where: str) -> None:
+    """Raise DataError for a role that chat templates know by another name."""
+    for message in prompt:
+        role = message["role"]
+        meant = _OTHER_NAMES.get(role.lower(), role.lower())
+        if meant != role and meant in ("system", "user", "assistant", "tool"):
+            raise DataError(f"a message has the role {role!r}", where, f"write {meant!r}, as chat templates know it")
 
 
 def _need(prompt: Sequence[Message], text: str, where: str) -> None:
