@@ -175,13 +175,12 @@ class Prompt:
 
 def prompt(template: str, reads: tuple[str, ...], messages: tuple[tuple[str, tuple[str | Quote, ...]], ...]) -> Prompt:
     """A prompt with its content hash: equal prompts are stored once."""
-    found = hashlib.sha256("\0".join((template, *reads)).encode())
+    content = [template, *reads]
     for role, parts in messages:
-        found.update(f"\0\0{role}".encode())
+        content += ("", role)
         for p in parts:  # lengths keep the parts apart; canonical JSON would take ten times as long
-            node, text = ("", p) if isinstance(p, str) else (p.node, p.text)
-            found.update(f"\0{node}\0{len(text)}\0{text}".encode())
-    return Prompt(found.hexdigest()[:16], template, reads, messages)
+            content += ("", str(len(p)), p) if isinstance(p, str) else (p.node, str(len(p.text)), p.text)
+    return Prompt(hashlib.sha256("\0".join(content).encode()).hexdigest()[:16], template, reads, messages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,13 +38,14 @@ Parts = tuple[str | Quote, ...]
 """A message, part by part: text of the template, and quotes."""
 
 # A quote goes through the template between marks that name it, so that whatever the template does with the text
-# (filters, conditions, concatenation), what it printed is told by what comes out. The marks are made of characters that
-# Unicode keeps for internal use; a text that holds them itself is escaped before and restored after.
-_OPEN, _CLOSE, _END, _ESCAPE, _DIGIT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", 0xFDD4
-_MARKS = re.compile(f"({_OPEN}|{_CLOSE})([{chr(_DIGIT)}-{chr(_DIGIT + 9)}]+){_END}")
+# (filters, conditions, concatenation), what it printed is told by what comes out. The marks are made of control
+# characters that no text filter takes for white space or letters; a text that holds them itself is escaped before and
+# restored after. They are ASCII, so that the text of a prompt stays one byte a character while it is made.
+_OPEN, _CLOSE, _END, _ESCAPE, _DIGIT = "\1", "\2", "\3", "\4", 0x10
 _DIGITS = {ord("0") + d: _DIGIT + d for d in range(10)}
-_NUMBERS = {_DIGIT + d: str(d) for d in range(10)}
-_RESERVED = re.compile("[\ufdd0-\ufdef]")
+_RESERVED = re.compile(f"[{_OPEN}{_CLOSE}{_ESCAPE}]")
+_SHIFT = 0xE000
+"""What is added to a reserved character behind an escape: the sum is for private use, and no filter changes it."""
 
 
 class _Quotes:
@@ -52,6 +53,8 @@ class _Quotes:
 
     def __init__(self) -> None:
         self.nodes: list[str] = []
+        self._numbers: dict[str, int] = {}
+        """Of each quote, as the number stands in its marks."""
 
     def marked(self, value: Any) -> Any:
         """The value as a template gets it: quotes marked, also inside lists and statements."""
@@ -68,7 +71,8 @@ class _Quotes:
         return value
 
     def _marked(self, quote: Quote) -> str:
-        number = str(len(self.nodes)).translate(_DIGITS)
+        number = _in_marks(len(self.nodes))
+        self._numbers[number] = len(self.nodes)
         self.nodes.append(quote.node)
         return f"{_OPEN}{number}{_END}{_escaped(quote.text)}{_CLOSE}{number}{_END}"
 
@@ -90,28 +94,39 @@ class _Quotes:
 
         If a filter cut a mark off, the quote goes to the next mark or to the end of the text.
         """
-        # [text, mark, number, text, mark, number, …, text]
-        cut = _MARKS.split(rendered)
         found: list[str | Quote] = []
-        open_: int | None = None
-        for at in range(0, len(cut), 3):
-            text = _restored(cut[at])
-            mark, number = (cut[at + 1], int(cut[at + 2].translate(_NUMBERS))) if at + 1 < len(cut) else ("", 0)
-            quoted = open_ if open_ is not None else number if mark == _CLOSE else None
+        quoted: int | None = None  # whose text stands here: of the mark before, if it opens, or of the one after
+        text, *pieces = rendered.replace(_CLOSE, _OPEN + _CLOSE).split(_OPEN)
+        for piece in pieces:
+            closes = piece.startswith(_CLOSE)
+            number, end, rest = piece[closes:].partition(_END)
+            if not end or number not in self._numbers:  # a filter cut the mark itself: it is text
+                text += _CLOSE + piece[1:] if closes else _OPEN + piece
+                continue
+            if quoted is None and closes:
+                quoted = self._numbers[number]
             if text:
-                found.append(text if quoted is None else Quote(self.nodes[quoted], text))
-            open_ = number if mark == _OPEN else None
+                found.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
+            quoted, text = None if closes else self._numbers[number], rest
+        if text:
+            found.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
         return _stripped(found)
 
 
+@cache
+def _in_marks(number: int) -> str:
+    """The number in digits that no filter changes."""
+    return str(number).translate(_DIGITS)
+
+
 def _escaped(text: str) -> str:
-    if text.isascii():  # nearly all are, and this is told without looking at them
+    if _OPEN not in text and _CLOSE not in text and _ESCAPE not in text:
         return text
-    return _RESERVED.sub(lambda m: _ESCAPE + chr(ord(m[0]) - 0xFDD0 + 0xE000), text) if _RESERVED.search(text) else text
+    return _RESERVED.sub(lambda m: _ESCAPE + chr(ord(m[0]) + _SHIFT), text)
 
 
 def _restored(text: str) -> str:
-    return re.sub(f"{_ESCAPE}(.)", lambda m: chr(ord(m[1]) - 0xE000 + 0xFDD0), text) if _ESCAPE in text else text
+    return re.sub(f"{_ESCAPE}(.)", lambda m: chr(ord(m[1]) - _SHIFT), text) if _ESCAPE in text else text
 
 
 def _stripped(parts: list[str | Quote]) -> Parts:
@@ -232,9 +247,11 @@ class PromptSet:
 
     def _compiled(self, ask: str, part: _Part) -> jinja2.Template:
         try:
-            return self._env.from_string(part.text)
+            template = self._env.from_string(part.text)
         except jinja2.TemplateSyntaxError as e:
             raise self._wrong(ask, part, e.lineno, f"no template: {e.message}", "correct it; it is Jinja") from e
+        template.globals = dict(template.globals)  # Jinja's own chain of maps is copied for every rendering, slowly
+        return template
 
     def _wrong(self, ask: str, part: _Part, line: int, what: str, do: str) -> RecipeError:
         return RecipeError(what, f"{self.folder / ask}.md:{part.line + line - 1}", do)

@@ -67,9 +67,16 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
     if not reads:
         return []
     ids = {n.id for n in reads}
-    noted = [n for n in reads if not n.absent and n.target in ids and n.kind in ("reflection", "critique")]
+    notes: dict[str | None, list[Node]] = {}
+    others_said = []
+    for n in reads:
+        if n.kind == "answer" or n.absent:
+            continue
+        if n.target in ids and n.kind in ("reflection", "critique"):
+            notes.setdefault(n.target, []).append(n)
+        else:
+            others_said.append(n)
     answers = stated(n for n in reads if n.kind == "answer")
-    others_said = [n for n in reads if not n.absent and n.kind != "answer" and n not in noted]
     said = [*answers, *others_said]
     if not said:
         return []
@@ -89,7 +96,7 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
     for n in said:
         if not _heard(n.agent, reader, speakers, how.topology):
             continue
-        about = [m for m in noted if m.target == n.id]
+        about = notes.get(n.id, ())
         reflection = next((m for m in about if m.kind == "reflection"), None)
         shown.append(
             Statement(
