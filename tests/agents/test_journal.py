@@ -19,6 +19,7 @@ from tests.agents.drive import CALLS, IN_FLIGHT
 
 from vivavoce.agents.journal import Answered, Journal, key_of
 from vivavoce.agents.scripted import Scripted
+from vivavoce.agents.stored_calls import unpacked
 from vivavoce.errors import AgentError, DataError, RunConflict
 from vivavoce.records import Message, Reply, Sampling, Token, Usage
 
@@ -225,7 +226,7 @@ def test_a_full_disk_is_an_error_for_the_caller(path: Path) -> None:
     with Journal(path) as journal:
         journal._db.execute("PRAGMA max_page_count = 8")
         with pytest.raises(sqlite3.OperationalError, match="full"):
-            ask(journal, Scripted("ada", lambda *_: "x" * 100_000))
+            ask(journal, Scripted("ada", lambda *_: random.Random(0).randbytes(100_000).hex()))
 
 
 def test_the_ledger_adds_up_by_agent_and_stage(path: Path) -> None:
@@ -300,3 +301,23 @@ def test_two_writers_do_not_corrupt_the_file(path: Path) -> None:
             assert one._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
     asyncio.run(run())
+
+
+def test_long_texts_are_stored_compressed_and_a_journal_from_before_is_read_as_it_is(path: Path) -> None:
+    def long(_: Sequence[Message], __: Sampling, seed: int) -> str:
+        return f" \n{seed}: " + "Three apples and four pears are seven pieces of fruit, né? " * 40 + "\n"
+
+    with Journal(path) as journal:
+        answered = [ask(journal, Scripted("ada", long), seed=seed) for seed in range(3)]
+        stored = journal._db.execute("SELECT text FROM texts WHERE typeof(text) = 'blob'").fetchall()
+        assert len(stored) == 3
+        assert all(len(text) < 400 for (text,) in stored)
+        for (text,) in stored:  # as the format before kept it
+            journal._db.execute("UPDATE texts SET text = ? WHERE text = ?", (unpacked(text), text))
+        journal._db.execute("PRAGMA user_version = 2")
+    with Journal(path) as journal:
+        again = [ask(journal, Scripted("ada", parrot), seed=seed) for seed in range(4)]
+        assert [a.reply for a in again[:3]] == [a.reply for a in answered]
+        assert [a.cached for a in again] == [True, True, True, False]
+        assert [c.reply for c in journal][:3] == [a.reply for a in answered]
+        assert journal._db.execute("PRAGMA user_version").fetchone() == (3,)

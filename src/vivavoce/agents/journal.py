@@ -6,58 +6,46 @@ identity, messages, sampling, seed); asked again, in this run or after a crash, 
     call ──▶ in the file? ──▶ in flight? ──▶ agent.reply ──▶ group commit ──▶ the caller sees it
                hit, free       share it       paid            WAL, one transaction for all that came back together
 
-Every text is stored once, by its content: a prompt that quotes five replies is a list of references to them, to the
-question and to the texts of its template. So the file grows with what is said, not with how often it is read.
+How calls lie in the file is in :mod:`vivavoce.agents.stored_calls`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from pydantic import TypeAdapter
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent, Ticket
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.agents.replies import received
-from vivavoce.errors import AgentError, AgentUnusable, DataError, RunConflict
-from vivavoce.records import Message, Prompt, Quote, Reply, Sampling, Tool, Usage, canonical, storable
-
-_VERSION = 2
-_CALLS = """
-CREATE TABLE IF NOT EXISTS calls (
-    key TEXT PRIMARY KEY, agent TEXT NOT NULL, identity TEXT NOT NULL, stage TEXT NOT NULL, tags TEXT NOT NULL,
-    request TEXT NOT NULL, reply TEXT, said INTEGER, reason TEXT, detail TEXT,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    latency_s REAL NOT NULL, attempts INTEGER NOT NULL, created_at REAL NOT NULL);
-"""
-# `calls.request` and `calls.said` (the text of the reply) refer to `texts`; see `_Texts`.
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL);
-{_CALLS}
-CREATE TABLE IF NOT EXISTS hits (
-    agent TEXT NOT NULL, stage TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, stage)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS under_way (
-    id INTEGER PRIMARY KEY, agent TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL);
-PRAGMA user_version = {_VERSION};
-"""
-_COLUMNS = (
-    "key, agent, identity, stage, tags, request, reply, said, reason, detail, prompt_tokens, completion_tokens, "
-    "cached_tokens, latency_s, attempts, created_at"
+from vivavoce.agents.stored_calls import (
+    COLUMNS,
+    FORMAT,
+    SCHEMA,
+    Arrived,
+    Parts,
+    Texts,
+    asked_of,
+    key_from,
+    outcome_of,
+    parts_of,
+    request_of,
+    upgrade,
 )
+from vivavoce.errors import AgentError, AgentUnusable, DataError, RunConflict
+from vivavoce.records import Message, Prompt, Reply, Sampling, Usage, canonical, storable
+
 # A success is never overwritten; a failure that is tried again keeps count of attempts, tokens and time spent.
 _WRITE = f"""
-INSERT INTO calls ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
+INSERT INTO calls ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
 ON CONFLICT (key) DO UPDATE SET
     reply = excluded.reply, said = excluded.said, reason = excluded.reason, detail = excluded.detail,
     tags = excluded.tags,
@@ -103,8 +91,6 @@ _PERHAPS_CHARGED = ("timeout", "malformed")
 """Reasons of calls that an endpoint may have worked on without telling what it took."""
 _END_S = 10.0
 """For so long calls that are under way are waited for when an agent turns out to be unusable."""
-_REPLY = TypeAdapter(Reply)
-_SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "tools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +170,7 @@ class Written(NamedTuple):
 
 def key_of(agent: Agent, messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """The journal key of a call. Neither the agent's name nor a tag is part of it."""
-    return _key(agent.identity, storable(_request(list(messages), sampling, seed)))
+    return key_from(agent.identity, storable(request_of(list(messages), sampling, seed)))
 
 
 class Journal:
@@ -216,11 +202,11 @@ class Journal:
     ) -> None:
         self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
         self._in_flight: dict[str, _Flight] = {}
-        self._pending: list[tuple[_Pending, int | None, asyncio.Future[None]]] = []
+        self._pending: list[tuple[Arrived, int | None, asyncio.Future[None]]] = []
         self._hits: Counter[tuple[str, str]] = Counter()
         self._batches: dict[str, Batches] = {}
         self._db = self._open()
-        self._texts = _Texts(self._db)
+        self._texts = Texts(self._db)
         self._notes = None if read_only else Notes(self._db)
         self.ledger = ledger or Ledger()
         if read_only and ledger is None:
@@ -248,14 +234,14 @@ class Journal:
             if self.read_only and version == 1:
                 do = "`viva run` with its recipe and folder brings it up to date; no call that was paid is made again"
                 raise RunConflict("the journal was written by an earlier version", where, do)
-            if version not in (0, 1, _VERSION) or (self.read_only and version == 0):
-                raise RunConflict(f"journal has format {version}, not {_VERSION}", where, "open it with what made it")
+            if version not in (0, 1, 2, FORMAT) or (self.read_only and version == 0):
+                raise RunConflict(f"journal has format {version}, not {FORMAT}", where, "open it with what made it")
             if not self.read_only:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
                 if version == 1:
-                    _upgrade(db)
-                db.executescript(_SCHEMA)
+                    upgrade(db)
+                db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             db.close()
             raise DataError(f"cannot open the journal: {error}", where, "move the file away") from error
@@ -309,12 +295,12 @@ class Journal:
         :class:`AgentError` (a bug; nothing is recorded).
         """
         assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
-        messages, parts = _parts(asked)
-        request = storable(said := _request(messages, sampling, seed))
+        messages, parts = parts_of(asked)
+        request = storable(said := request_of(messages, sampling, seed))
         if request is not said:  # half a surrogate pair: no agent and no file takes it
             messages = json.loads(request)["messages"]
             parts = [(role, [storable(part) for part in texts]) for role, texts in parts]
-        key = _key(agent.identity, request)
+        key = key_from(agent.identity, request)
         flight = self._in_flight.get(key)
         if flight is None:
             answered = self._recorded(key)
@@ -345,14 +331,14 @@ class Journal:
 
     def __getitem__(self, key: str) -> Call:
         """The recorded call with this key (a node's ``call``). Raises KeyError where there is none."""
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM calls WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute(f"SELECT {COLUMNS} FROM calls WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise KeyError(key)
         return self._read(row)
 
     def __iter__(self) -> Iterator[Call]:
         """All recorded calls in the order in which they were first written."""
-        return map(self._read, self._db.execute(f"SELECT {_COLUMNS} FROM calls ORDER BY rowid"))
+        return map(self._read, self._db.execute(f"SELECT {COLUMNS} FROM calls ORDER BY rowid"))
 
     def since(self, row: int) -> Iterator[Written]:
         """Calls that were first written after ``row``, in that order; 0: all."""
@@ -404,13 +390,13 @@ class Journal:
         row = self._db.execute(found, (key,)).fetchone()
         if row is None or (row[0] is None and self.retry_failed and not self.read_only):
             return None
-        return Answered(key, *_outcome(*row), cached=True)
+        return Answered(key, *outcome_of(*row), cached=True)
 
     async def _ask(
         self,
         agent: Agent,
         messages: list[Message],
-        parts: _Parts,
+        parts: Parts,
         sampling: Sampling,
         seed: int,
         row: tuple[str, ...],
@@ -444,7 +430,7 @@ class Journal:
         self,
         agent: Agent,
         messages: list[Message],
-        parts: _Parts,
+        parts: Parts,
         sampling: Sampling,
         seed: int,
         row: tuple[str, ...],
@@ -475,7 +461,7 @@ class Journal:
         written = loop.create_future()
         failed = (error.reason if error else None, error.detail if error else None)
         numbers = (usage.prompt, usage.completion, usage.cached, time.perf_counter() - started, time.time())
-        call = _Pending(row[:-1], parts, sampling, seed, reply, (*failed, *numbers))
+        call = Arrived(row[:-1], parts, sampling, seed, reply, (*failed, *numbers))
         self._pending.append((call, sent, written))
         # Group commit: the flush runs after everything that is ready now, so replies that came together share one
         # transaction. One flush is scheduled for each row; those after the first find nothing left to do.
@@ -522,20 +508,14 @@ class Journal:
 
     def _read(self, row: tuple[Any, ...]) -> Call:
         key, agent, identity, stage, tags, request, reply, said, reason, detail, _, _, _, latency_s, attempts, at = row
-        asked = json.loads(request)
-        messages: list[Message] = [
-            {"role": role, "content": "".join(self._texts[part] for part in parts)} for role, parts in asked["messages"]
-        ]
         return Call(
             key,
             agent,
             identity,
             stage,
             json.loads(tags),
-            messages,
-            _sampling_of(self._texts[asked["sampling"]]),
-            asked["seed"],
-            *_outcome(reply, None if said is None else self._texts[said], reason, detail),
+            *asked_of(request, self._texts),
+            *outcome_of(reply, None if said is None else self._texts[said], reason, detail),
             latency_s,
             attempts,
             at,
@@ -555,184 +535,3 @@ class _Flight:
 
     task: asyncio.Task[Answered]
     waiters: int = 0
-
-
-_Parts = list[tuple[str, list[str]]]
-"""``(role, parts)`` of each message of a prompt."""
-
-
-def _parts(asked: Sequence[Message] | Prompt) -> tuple[list[Message], _Parts]:
-    """The messages of a call, and the same in parts."""
-    if isinstance(asked, Prompt):
-        parts = [(role, [p.text if isinstance(p, Quote) else p for p in ps]) for role, ps in asked.messages]
-        return [{"role": role, "content": "".join(ps)} for role, ps in parts], parts
-    return list(asked), [(m["role"], [m["content"]]) for m in asked]
-
-
-class _Texts:
-    """The table of texts: each is stored once, without the white space around it, and found by its hash.
-
-    A reference to a text is the number of its row or, if there is white space around it, ``[before, row, after]``.
-    """
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._known: dict[bytes | str, int] = {}
-        self._samplings: dict[int, tuple[Sampling, Any]] = {}
-
-    def at(self, text: str) -> Any:
-        """A reference to the text, which is stored if it is new. Call it inside a transaction."""
-        core = text.strip()
-        row = self._row(core)
-        if len(core) == len(text):
-            return row
-        start = text.find(core)
-        return [text[:start], row, text[start + len(core) :]]
-
-    def sampling(self, sampling: Sampling) -> Any:
-        """A reference to a sampling, as JSON. The same few objects are asked for again and again."""
-        known = self._samplings.get(id(sampling))
-        if known is None:
-            if len(self._samplings) >= _REMEMBERED:
-                self._samplings.clear()
-            known = self._samplings[id(sampling)] = (sampling, self.at(canonical(_drawn(sampling))))
-        return known[1]
-
-    def _row(self, core: str) -> int:
-        # a short text, of which templates have many, is remembered by itself: that is quicker than its hash
-        if (row := self._known.get(core)) is not None:
-            return row
-        row = self._stored(core)
-        if len(core) <= _SHORT:
-            self._known[core] = row
-        return row
-
-    def _stored(self, core: str) -> int:
-        key = hashlib.blake2b(core.encode(), digest_size=16).digest()
-        row = self._known.get(key)
-        if row is None:
-            found = self._db.execute("SELECT id FROM texts WHERE hash = ?", (key,)).fetchone()
-            row = (
-                found[0] if found else self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, core)).lastrowid
-            )
-            assert row is not None
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = row
-        return row
-
-    def forget(self) -> None:
-        """Forget which texts are stored: those of a transaction that failed are not."""
-        self._known.clear()
-        self._samplings.clear()
-
-    def __getitem__(self, reference: Any) -> str:
-        """The text that a reference names."""
-        before, row, after = reference if isinstance(reference, list) else ("", reference, "")
-        (core,) = self._db.execute("SELECT text FROM texts WHERE id = ?", (row,)).fetchone()
-        return f"{before}{core}{after}"
-
-
-_SHORT = 200
-"""Characters of a text that is remembered by itself."""
-_REMEMBERED = 50_000
-"""Texts whose rows are remembered, so that a template is not looked up for every call."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A call that came back and is not written yet."""
-
-    head: tuple[str, ...]
-    parts: _Parts
-    sampling: Sampling
-    seed: int
-    reply: Reply | None
-    tail: tuple[Any, ...]
-    """Reason, detail and numbers."""
-
-    @property
-    def key(self) -> str:
-        return self.head[0]
-
-    @property
-    def reason(self) -> str | None:
-        return self.tail[0]
-
-    def row(self, texts: _Texts) -> tuple[Any, ...]:
-        """The row of the table; its texts are stored."""
-        messages = [[role, [texts.at(part) for part in parts]] for role, parts in self.parts]
-        request = _as_stored(messages, texts.sampling(self.sampling), self.seed)
-        return (*self.head, request, *_written(self.reply, texts), *self.tail)
-
-
-def _as_stored(messages: list[Any], sampling: Any, seed: int) -> str:
-    return _LINE({"messages": messages, "sampling": sampling, "seed": seed})
-
-
-_LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-
-
-def _written(reply: Reply | None, texts: _Texts) -> tuple[str | None, int | None]:
-    """A reply without its text, and the row of that."""
-    if reply is None:
-        return None, None
-    rest = _REPLY.dump_json(replace(reply, text=""), exclude_defaults=True).decode()
-    reference = texts.at(reply.text)
-    if isinstance(reference, list):
-        around = _LINE([reference[0], reference[2]])
-        rest, reference = f'{{"around":{around},{rest[1:]}', reference[1]
-    return rest, reference
-
-
-def _drawn(sampling: Sampling) -> dict[str, Any]:
-    drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
-    if sampling.tools:  # named only if there are any, so that older journals are found again
-        drawn["tools"] = [tool.schema()["function"] for tool in sampling.tools]
-    return drawn
-
-
-def _request(messages: list[Message], sampling: Sampling, seed: int) -> str:
-    return canonical({"messages": messages, "sampling": _drawn(sampling), "seed": seed})
-
-
-def _key(identity: str, request: str) -> str:
-    return hashlib.sha256(f"{identity}\n{request}".encode()).hexdigest()
-
-
-def _outcome(
-    reply: str | None, said: str | None, reason: str | None, detail: str | None
-) -> tuple[Reply | None, AgentError | None]:
-    if reply is None:
-        return None, AgentError(reason or "", detail or "")
-    values = json.loads(reply)
-    before, after = values.pop("around", ("", ""))
-    kept = _REPLY.validate_python({**values, "text": f"{before}{said or ''}{after}"})
-    return received(kept), None  # an earlier version left thoughts in the text
-
-
-def _sampling_of(text: str) -> Sampling:
-    drawn = json.loads(text)
-    tools = tuple(Tool(**tool) for tool in drawn.get("tools", ()))
-    return Sampling(**{**drawn, "stop": tuple(drawn["stop"]), "tools": tools})
-
-
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Bring a journal of format 1, which held every request and reply in full, to format 2. Keys stay."""
-    db.execute("BEGIN IMMEDIATE")
-    with db:
-        db.execute("ALTER TABLE calls RENAME TO calls_1")
-        db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL)")
-        db.execute(_CALLS)
-        texts, insert = _Texts(db), f"INSERT INTO calls ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
-        for *head, request, reply, reason, detail, a, b, c, d, e, f in db.execute(
-            "SELECT key, agent, identity, stage, tags, request, reply, reason, detail, prompt_tokens, "
-            "completion_tokens, cached_tokens, latency_s, attempts, created_at FROM calls_1 ORDER BY rowid"
-        ).fetchall():
-            asked = json.loads(request)
-            messages = [[m["role"], [texts.at(m["content"])]] for m in asked["messages"]]
-            stored = _as_stored(messages, texts.at(canonical(asked["sampling"])), asked["seed"])
-            answered = _REPLY.validate_json(reply) if reply is not None else None
-            db.execute(insert, (*head, stored, *_written(answered, texts), reason, detail, a, b, c, d, e, f))
-        db.execute("DROP TABLE calls_1")
-        db.execute(f"PRAGMA user_version = {_VERSION}")

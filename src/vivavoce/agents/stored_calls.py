@@ -1,0 +1,265 @@
+"""How calls lie in the journal's file: the tables, the texts that are stored once, and files of earlier versions.
+
+A prompt that quotes five replies is a list of references to them, to the question and to the texts of its template. So
+the file grows with what is said, not with how often it is read. A long text is stored compressed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from vivavoce.agents.replies import received
+from vivavoce.errors import AgentError
+from vivavoce.records import Message, Prompt, Quote, Reply, Sampling, Tool, canonical
+
+FORMAT = 3
+"""Of a journal: 2 since each text is stored once, 3 since long ones are compressed."""
+_CALLS = """
+CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, agent TEXT NOT NULL, identity TEXT NOT NULL, stage TEXT NOT NULL, tags TEXT NOT NULL,
+    request TEXT NOT NULL, reply TEXT, said INTEGER, reason TEXT, detail TEXT,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    latency_s REAL NOT NULL, attempts INTEGER NOT NULL, created_at REAL NOT NULL);
+"""
+# `calls.request` and `calls.said` (the text of the reply) refer to `texts`; see `Texts`.
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL);
+{_CALLS}
+CREATE TABLE IF NOT EXISTS hits (
+    agent TEXT NOT NULL, stage TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, stage)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS under_way (
+    id INTEGER PRIMARY KEY, agent TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL);
+PRAGMA user_version = {FORMAT};
+"""
+COLUMNS = (
+    "key, agent, identity, stage, tags, request, reply, said, reason, detail, prompt_tokens, completion_tokens, "
+    "cached_tokens, latency_s, attempts, created_at"
+)
+Parts = list[tuple[str, list[str]]]
+"""``(role, parts)`` of each message of a prompt."""
+_REPLY = TypeAdapter(Reply)
+_SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "tools")
+_LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_SHORT = 200
+"""Characters of a text that is stored as it is, and remembered by itself."""
+_REMEMBERED = 50_000
+"""Texts whose rows are remembered, so that a template is not looked up for every call."""
+
+
+def parts_of(asked: Sequence[Message] | Prompt) -> tuple[list[Message], Parts]:
+    """The messages of a call, and the same in parts."""
+    if isinstance(asked, Prompt):
+        parts = [(role, [p.text if isinstance(p, Quote) else p for p in ps]) for role, ps in asked.messages]
+        return [{"role": role, "content": "".join(ps)} for role, ps in parts], parts
+    return list(asked), [(m["role"], [m["content"]]) for m in asked]
+
+
+def request_of(messages: list[Message], sampling: Sampling, seed: int) -> str:
+    """What determines a reply beside the agent, as canonical JSON. Journal keys are made of it."""
+    return canonical({"messages": messages, "sampling": _drawn(sampling), "seed": seed})
+
+
+def key_from(identity: str, request: str) -> str:
+    """The journal key of a request to the agent of that identity."""
+    return hashlib.sha256(f"{identity}\n{request}".encode()).hexdigest()
+
+
+def _drawn(sampling: Sampling) -> dict[str, Any]:
+    drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
+    if sampling.tools:  # named only if there are any, so that older journals are found again
+        drawn["tools"] = [tool.schema()["function"] for tool in sampling.tools]
+    return drawn
+
+
+def sampling_of(text: str) -> Sampling:
+    """The sampling that a stored text holds."""
+    drawn = json.loads(text)
+    tools = tuple(Tool(**tool) for tool in drawn.get("tools", ()))
+    return Sampling(**{**drawn, "stop": tuple(drawn["stop"]), "tools": tools})
+
+
+class Texts:
+    """The table of texts: each is stored once and found by its hash; a long one without the white space around it.
+
+    A reference to a text is the number of its row or, if there is white space around it, ``[before, row, after]``.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._known: dict[bytes | str, int] = {}
+        self._samplings: dict[int, tuple[Sampling, Any]] = {}
+
+    def at(self, text: str) -> Any:
+        """A reference to the text, which is stored if it is new. Call it inside a transaction."""
+        if len(text) <= _SHORT:  # a text of a template, of which there are many: quicker remembered than hashed
+            if (row := self._known.get(text)) is None:
+                row = self._known[text] = self._stored(text)
+            return row
+        core = text.strip()
+        row = self._stored(core)
+        if len(core) == len(text):
+            return row
+        start = text.find(core)
+        return [text[:start], row, text[start + len(core) :]]
+
+    def sampling(self, sampling: Sampling) -> Any:
+        """A reference to a sampling, as JSON. The same few objects are asked for again and again."""
+        known = self._samplings.get(id(sampling))
+        if known is None:
+            if len(self._samplings) >= _REMEMBERED:
+                self._samplings.clear()
+            known = self._samplings[id(sampling)] = (sampling, self.at(canonical(_drawn(sampling))))
+        return known[1]
+
+    def _stored(self, core: str) -> int:
+        data = core.encode()
+        key = hashlib.blake2b(data, digest_size=16).digest()
+        row = self._known.get(key)
+        if row is None:
+            found = self._db.execute("SELECT id FROM texts WHERE hash = ?", (key,)).fetchone()
+            if found:
+                row = found[0]
+            else:
+                row = self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, _packed(core, data))).lastrowid
+            assert row is not None
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[key] = row
+        return row
+
+    def forget(self) -> None:
+        """Forget which texts are stored: those of a transaction that failed are not."""
+        self._known.clear()
+        self._samplings.clear()
+
+    def __getitem__(self, reference: Any) -> str:
+        """The text that a reference names."""
+        before, row, after = reference if isinstance(reference, list) else ("", reference, "")
+        (core,) = self._db.execute("SELECT text FROM texts WHERE id = ?", (row,)).fetchone()
+        return f"{before}{unpacked(core)}{after}"
+
+
+def _packed(text: str, data: bytes) -> str | bytes:
+    """The text as the column holds it: compressed if it is long and gets shorter. ``data`` is the text in UTF-8."""
+    if len(data) <= _SHORT:
+        return text
+    packer = zlib.compressobj(6, zlib.DEFLATED, -15, 6)  # raw and with a small table: a text is not much longer than it
+    packed = packer.compress(data) + packer.flush()
+    return packed if len(packed) < len(data) else text
+
+
+def unpacked(column: str | bytes) -> str:
+    """The text of a value of the column ``texts.text``."""
+    return column if isinstance(column, str) else zlib.decompress(column, -15).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A call that came back and is not written yet."""
+
+    head: tuple[str, ...]
+    """Key, agent, identity, stage and tags."""
+    parts: Parts
+    sampling: Sampling
+    seed: int
+    reply: Reply | None
+    tail: tuple[Any, ...]
+    """Reason, detail and numbers."""
+
+    @property
+    def key(self) -> str:
+        return self.head[0]
+
+    @property
+    def reason(self) -> str | None:
+        return self.tail[0]
+
+    def row(self, texts: Texts) -> tuple[Any, ...]:
+        """The row of the table; its texts are stored."""
+        messages = [[role, [texts.at(part) for part in parts]] for role, parts in self.parts]
+        request = _as_stored(messages, texts.sampling(self.sampling), self.seed)
+        return (*self.head, request, *_written(self.reply, texts), *self.tail)
+
+
+def _as_stored(messages: list[Any], sampling: Any, seed: int) -> str:
+    return _LINE({"messages": messages, "sampling": sampling, "seed": seed})
+
+
+def asked_of(request: str, texts: Texts) -> tuple[list[Message], Sampling, int]:
+    """Messages, sampling and seed of a stored request."""
+    asked = json.loads(request)
+    messages: list[Message] = [
+        {"role": role, "content": "".join(texts[part] for part in parts)} for role, parts in asked["messages"]
+    ]
+    return messages, sampling_of(texts[asked["sampling"]]), asked["seed"]
+
+
+def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]:
+    """A reply without its text, and the row of that."""
+    if reply is None:
+        return None, None
+    rest = _REPLY.dump_json(replace(reply, text=""), exclude_defaults=True).decode()
+    reference = texts.at(reply.text)
+    if isinstance(reference, list):
+        around = _LINE([reference[0], reference[2]])
+        rest, reference = f'{{"around":{around},{rest[1:]}', reference[1]
+    return rest, reference
+
+
+def outcome_of(
+    reply: str | None, said: str | bytes | None, reason: str | None, detail: str | None
+) -> tuple[Reply | None, AgentError | None]:
+    """What became of a stored call; ``said`` is the value of the column ``texts.text``."""
+    if reply is None:
+        return None, AgentError(reason or "", detail or "")
+    values = json.loads(reply)
+    before, after = values.pop("around", ("", ""))
+    text = "" if said is None else unpacked(said)
+    kept = _REPLY.validate_python({**values, "text": f"{before}{text}{after}"})
+    return received(kept), None  # an earlier version left thoughts in the text
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a journal of format 1, which held every request and reply in full, to today's. Keys stay."""
+    db.execute("BEGIN IMMEDIATE")
+    with db:
+        db.execute("ALTER TABLE calls RENAME TO calls_1")
+        db.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, text TEXT NOT NULL)")
+        db.execute(_CALLS)
+        texts, insert = Texts(db), f"INSERT INTO calls ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
+        for *head, request, reply, reason, detail, a, b, c, d, e, f in db.execute(
+            "SELECT key, agent, identity, stage, tags, request, reply, reason, detail, prompt_tokens, "
+            "completion_tokens, cached_tokens, latency_s, attempts, created_at FROM calls_1 ORDER BY rowid"
+        ).fetchall():
+            asked = json.loads(request)
+            messages = [[m["role"], [texts.at(m["content"])]] for m in asked["messages"]]
+            stored = _as_stored(messages, texts.at(canonical(asked["sampling"])), asked["seed"])
+            answered = _REPLY.validate_json(reply) if reply is not None else None
+            db.execute(insert, (*head, stored, *_written(answered, texts), reason, detail, a, b, c, d, e, f))
+        db.execute("DROP TABLE calls_1")
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+__all__ = [
+    "COLUMNS",
+    "FORMAT",
+    "SCHEMA",
+    "Arrived",
+    "Parts",
+    "Texts",
+    "asked_of",
+    "key_from",
+    "outcome_of",
+    "parts_of",
+    "request_of",
+    "unpacked",
+    "upgrade",
+]
