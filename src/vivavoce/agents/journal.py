@@ -351,12 +351,12 @@ class Journal:
 
     def rows(self, rows: Sequence[int]) -> list[Call]:
         """The calls of these rows that are still there."""
-        asked = f"SELECT {_COLUMNS} FROM calls WHERE rowid IN ({', '.join('?' * len(rows))}) ORDER BY rowid"
+        asked = f"SELECT {COLUMNS} FROM calls WHERE rowid IN ({', '.join('?' * len(rows))}) ORDER BY rowid"
         return [self._read(row) for row in self._db.execute(asked, tuple(rows))]
 
     def about(self, problem: str, stage: str) -> list[Call]:
         """The calls about one question in one stage. It reads the whole stage."""
-        asked = f"SELECT {_COLUMNS} FROM calls WHERE stage = ? AND json_extract(tags, '$.problem') = ? ORDER BY rowid"
+        asked = f"SELECT {COLUMNS} FROM calls WHERE stage = ? AND json_extract(tags, '$.problem') = ? ORDER BY rowid"
         return [self._read(row) for row in self._db.execute(asked, (stage, problem))]
 
     def __len__(self) -> int:
