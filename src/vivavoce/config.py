@@ -56,6 +56,11 @@ class AgentSpec(BaseModel):
     )
     max_new_tokens: int = Field(default=1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
     stop: list[str] = Field(default=[], description="texts that end a reply")
+    system: str = Field(
+        default="",
+        description="of a teacher: text that stands before all that it is asked, beside the prompt set's own "
+        "(FAIR's code gives one teacher such a text)",
+    )
     samples: int = Field(default=1, ge=1, description="answers drawn in round 0 (authors' code: 5 for the student)")
     logprobs: bool = Field(default=False, description="ask for token log-probabilities: needed to vote by probability")
     price: Price | None = Field(
@@ -273,6 +278,13 @@ class Recipe(BaseModel):
                     raise Misplaced(f"no arm is called `{name}`{plugins.near(name, known)}", "pairs", i)
             if a == b:
                 raise Misplaced(f"`{a}` cannot be tested against itself", "pairs", i)
+        return self
+
+    @model_validator(mode="after")
+    def _student_is_asked_plainly(self) -> Recipe:
+        if self.student.system:
+            what = "a student is asked by the prompt set alone, in tests as in training: write this into its answer.md"
+            raise Misplaced(what, "student", "system")
         return self
 
     @field_validator("teachers")

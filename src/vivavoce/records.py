@@ -183,6 +183,15 @@ def prompt(template: str, reads: tuple[str, ...], messages: tuple[tuple[str, tup
     return Prompt(hashlib.sha256("\0".join(content).encode()).hexdigest()[:16], template, reads, messages)
 
 
+def after_system(asked: Prompt, text: str) -> Prompt:
+    """The prompt with ``text`` before it, as a system message or at the beginning of the one that it has."""
+    if not text:
+        return asked
+    (role, parts), *rest = asked.messages
+    system = [("system", (f"{text}\n\n", *parts))] if role == "system" else [("system", (text,)), (role, parts)]
+    return prompt(asked.template, asked.reads, (*system, *rest))
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One thing that was said. Made by :func:`node`, which derives ``id`` from the content.
@@ -434,6 +443,7 @@ __all__ = [
     "Tree",
     "Usage",
     "View",
+    "after_system",
     "all_storable",
     "canonical",
     "digest",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, clearness, decide, rationales
+from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, clearness, decide, rationales, reliability
 from vivavoce.data.calibration import calibrate, kappa
 from vivavoce.data.sweep import sweep, told
 from vivavoce.graph import Graph
@@ -379,3 +379,29 @@ def test_what_a_strict_rule_accepts_always_counts_something(aggregate: Any, thre
     decisions = decide([made], rules)
     assert all(0 < clearness(d, rules) <= 1 for d in decisions if d.verdict == "accepted")
     assert any(d.verdict == "accepted" for d in decisions)
+
+
+def test_reviewers_count_by_how_well_they_tell_right_from_wrong_or_by_how_they_agree() -> None:
+    """ada tells right from wrong, bob praises everything, cyd errs always; each judges the same texts."""
+    given = {"ada": (5, 1), "bob": (5, 5), "cyd": (1, 5)}
+    graphs = []
+    for q in range(6):
+        said, nodes = [], []
+        for author in ("x", "y"):
+            good = (q + (author == "y")) % 2 == 0
+            text = node("rationale", f"q{q}", author, 0, f"{author} {q}", answer="1", correct=good)
+            said.append(text)
+            nodes += [
+                node("review", f"q{q}", who, 0, "", target=text.id, score=float(scores[0 if good else 1]))
+                for who, scores in given.items()
+            ]
+        graphs.append(Graph(Problem(f"q{q}", "?", "1"), (*said, *nodes)))
+    reliable = AcceptRules(aggregate="reliable")
+    assert reliability(graphs, reliable) == {"ada": 1.0, "bob": 0.0, "cyd": 0.0}
+    verdicts = {(d.verdict, graphs[int(d.problem[1:])].by_id[d.rationale].correct) for d in decide(graphs, reliable)}
+    assert verdicts == {("accepted", True), ("rejected", False)}
+    assert {d.verdict for d in decide(graphs, AcceptRules())} == {"accepted"}, "a plain mean takes all of them"
+    agreeing = reliability(graphs, AcceptRules(aggregate="agreeing"))
+    assert agreeing["ada"] == agreeing["cyd"] == 0.0, "they contradict each other"
+    two = AcceptRules(aggregate="agreeing", reviewers=["bob"])
+    assert {d.value for d in decide(graphs, two)} == {5.0}, "of whom nothing can be told, the word counts"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,52 @@ def test_a_wrong_rationale_is_not_sent_to_reviewers_where_the_answer_is_checked_
     teachers = {"a": saying(4), "b": saying(5)}
     assert kinds(hold(teachers))["review"] == 2
     assert kinds(hold(teachers, answer_check="before"))["review"] == 1
+
+
+def test_authors_who_see_the_right_answer_are_told_it_and_their_texts_say_so(hold) -> None:
+    graph = hold({"a": saying(), "b": saying()}, rationale_sees_gold=True)
+    said = [n for n in graph.nodes if n.kind == "rationale"]
+    assert all(n.saw_gold for n in said)
+    assert all("The right answer is 4." in graph.asked(n)[-1]["content"] for n in said)
+    plain = hold({"a": saying(), "b": saying()})
+    assert not any("right answer" in plain.asked(n)[-1]["content"] for n in plain.nodes if n.kind == "rationale")
+
+
+def test_several_reviews_of_a_pair_are_several_draws_and_count_as_one_reviewer(hold) -> None:
+    def scores(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+        if "in square brackets" not in messages[-1]["content"]:
+            return saying()(messages, sampling, seed)
+        return f"It is fine. {['[5]', '[1]', 'no score'][seed % 3]}"
+
+    graph = hold({"a": saying(), "b": scores}, reviews_each=12, review_temperature=0.7, retries=1)
+    of_a = [n for n in graph.nodes if n.kind == "review" and n.agent == "b"]
+    assert len({n.sample for n in of_a}) == len(of_a) >= 12
+    read = [n.score for n in of_a if n.score is not None]
+    assert set(read) == {1, 5}
+    (decision,) = [d for d in decide([graph], AcceptRules(min_valid="all")) if d.author == "a"]
+    assert (decision.value, decision.valid) == (pytest.approx(sum(read) / len(read)), 1)
+    with pytest.raises(ValueError, match="are all the same"):
+        Options(reviews_each=2)
+
+
+def test_a_teachers_own_system_text_stands_before_all_that_it_is_asked(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        sat = sitting({"a": saying(), "b": saying()}, journal, saying(7), 1)
+        told = replace(sat, members=tuple(replace(m, system="Be terse.") if m.name == "a" else m for m in sat.members))
+        (graph,) = asyncio.run(hold_all([SUM], told))
+    first = {(n.agent, n.kind): graph.asked(n)[0] for n in graph.nodes}
+    terse = {"role": "system", "content": "Be terse."}
+    assert [who for who, message in first.items() if message == terse] == [
+        ("a", "critique"), ("a", "rationale"), ("a", "review"),
+    ]  # fmt: skip
+
+
+def test_feedback_stays_if_the_answer_check_leaves_no_rationale_to_review(hold) -> None:
+    graph = hold({"a": saying(6), "b": saying(5)}, answer_check="before")
+    assert kinds(graph) == Counter(answer=1, critique=2, rationale=2)
+    lessons = Lessons(Wording(Options(answer_check="before"), prompt_set("general"), TASK), "student")
+    assert len(list(feedback_rows([graph], lessons))) == 2
+    assert not list(rationale_rows([graph], decide([graph], AcceptRules(answer_check=True)), lessons))
 
 
 def test_an_unreadable_score_is_asked_for_again_and_then_stays_unread(hold) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from vivavoce.cli import app
 from vivavoce.config import check_recipe
+from vivavoce.data.acceptance import Decision
 from vivavoce.data.fair import read_fair
 from vivavoce.data.imported import Imported, imported
 from vivavoce.errors import DataError, RecipeError, UserError
@@ -109,6 +110,11 @@ def test_a_run_that_imports_its_texts_asks_no_teacher_and_trains_every_arm(
     assert answers["reviewed"] == [*answers["checked"][:1], *answers["single:bob"][:1], *answers["checked"][1:]]
     assert found["exam"] == {"questions": 4, "mistakes": 4, "ungradable": 0, "wrong": 4}
     assert found["review"]["verdicts"]["right"]["accepted"] == 4
+    decided = [from_json(Decision, x) for x in (where / "data/accepted/reviewed.jsonl").read_text("utf-8").splitlines()]
+    assert [(d.author, d.verdict, d.value) for d in decided[:4]] == [
+        ("ada", "accepted", 5), ("bob", "accepted", 4), ("ada", "accepted", 5), ("bob", "rejected", 1),
+    ]  # fmt: skip
+    assert found["feedback"] == {who: {"texts": 4, "gold": 0, "other": 0} for who in ("ada", "bob")}
     again, nothing = carry_out(values, where)
     assert (nothing, again["arms"]) == (0, found["arms"])
     assert "checked" in table(found)
@@ -230,6 +236,8 @@ def test_left_out_teachers_and_thresholds_change_what_is_learnt_from_graphs(rele
     write_graphs(tmp_path / "g.jsonl", read_fair(released))
     many = {arm: len(rows_of_graphs(tmp_path / "g.jsonl", arm).examples) for arm in ("single:ada", "unreviewed")}
     assert many == {"single:ada": 4 + 4, "unreviewed": 8 + 8}
+    bare = rows_of_graphs(tmp_path / "g.jsonl", "answer_only").examples
+    assert [row.completion for row in bare] == [f"Final answer: {gold}" for _, gold in ASKED]
     assert rows_of_graphs(tmp_path / "g.jsonl", "reviewed@accept={threshold: 4.5}").told == "4 of 8 rationales accepted"
 
 

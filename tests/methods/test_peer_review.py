@@ -208,6 +208,11 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
         ({"arms": ["all_items"]}, "`all_items` learns from .* set review.per_question: all"),
         ({"arms": ["random_items"]}, "set review.per_question: all"),
         ({"arms": ["refreshed@replay=0.5"]}, "replay needs fresh"),
+        ({"review": {"answer_check": "before"}, "arms": ["reviewed"]}, "`reviewed` goes by reviews of right and wrong"),
+        (
+            {"student": {"name": "student", "model": "schoolhouse:student", "system": "x"}},
+            "asked by the prompt set alone",
+        ),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(values: dict[str, Any], change: dict[str, Any], said: str) -> None:

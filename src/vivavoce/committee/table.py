@@ -30,7 +30,7 @@ from vivavoce.committee.wording import Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored
 from vivavoce.graph.stored import gathering
-from vivavoce.records import Node, Problem, Prompt, Sampling, node, seed_of
+from vivavoce.records import Node, Problem, Prompt, Sampling, after_system, node, seed_of
 from vivavoce.tasks import Task, grade_of, whole_lines
 from vivavoce.tasks.characters import blank
 
@@ -55,6 +55,8 @@ class Member:
     role: Literal["teacher", "student"]
     sampling: Sampling
     samples: int = 1
+    system: str = ""
+    """What stands before all that it is asked."""
 
     @property
     def name(self) -> str:
@@ -174,6 +176,7 @@ class Table:
             after_history=kind == "answer",
             **values,
         )
+        asked = after_system(asked, member.system)
         sampling = member.sampling if temperature is None else replace(member.sampling, temperature=temperature)
         parents = asked.quotes
         known = {n.id: n for n in (*reads, about, own) if n is not None}

@@ -16,7 +16,7 @@ VALUES: dict[str, frozenset[str]] = {
     "act": _EVERY | {"statements", "scoring"},
     "reflection": _EVERY | {"text", "gold", "known_wrong"},
     "critique": _EVERY | {"text", "own", "known_wrong"},
-    "rationale": _EVERY,
+    "rationale": _EVERY | {"gold"},
     "feedback": _EVERY | {"text", "gold"},
     "review": _EVERY | {"text", "gold"},
     "correction": _EVERY | {"text", "gold"},

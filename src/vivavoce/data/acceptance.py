@@ -14,19 +14,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median, pstdev
-from typing import Annotated, Literal
+from statistics import correlation, fmean, median, pstdev
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.graph import Graph
 from vivavoce.records import Node, digest
+from vivavoce.stats import auroc
 from vivavoce.tasks import Task
 from vivavoce.tasks.agreement import classes
 
 Verdict = Literal["accepted", "rejected", "undecided"]
-_Rescale = Callable[[Node], float]
-"""The score of a valid review, as it enters the aggregate."""
+_Rescale = Callable[["Scored"], tuple[float, float]]
+"""The score of a reviewer as it enters the aggregate, and its weight there."""
 
 _SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": fmean,
@@ -54,11 +55,13 @@ class AcceptRules(BaseModel):
     answer_check: bool = Field(
         default=False, description="only rationales whose answer is right (code: false; ours: true)"
     )
-    aggregate: Literal["mean", "median", "min", "max", "share_above", "standardised"] = Field(
+    aggregate: Literal["mean", "median", "min", "max", "share_above", "standardised", "reliable", "agreeing"] = Field(
         default="mean",
         description="mean (paper) or another summary of the reviewers' scores; share_above: the share of reviewers "
         "above the threshold, accepted over 1/2; standardised: the mean after every reviewer's scores were given "
-        "the mean and spread of all scores, so that a lenient reviewer counts no more than a severe one",
+        "the mean and spread of all scores, so that a lenient reviewer counts no more than a severe one; reliable: a "
+        "mean in which a reviewer counts by how well its scores of this run tell right answers from wrong ones, gold "
+        "being used; agreeing: by how its scores go with those of the others, gold not being used",
     )
     threshold: float = Field(default=3.0, description="the aggregate to exceed (code; the paper does not tell its own)")
     strict: bool = Field(default=True, description="above the threshold (paper, code); false: at it or above")
@@ -115,7 +118,12 @@ def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0, task: Tas
     graphs = list(graphs)
     if rules.take == "random":
         return _drawn(graphs, rules, seed)
-    rescale = _standard(graphs, rules) if rules.aggregate == "standardised" else _raw
+    if rules.aggregate == "standardised":
+        rescale = _standard(graphs, rules)
+    elif rules.aggregate in ("reliable", "agreeing"):
+        rescale = _weighted(reliability(graphs, rules))
+    else:
+        rescale = _raw
     return [decision for graph in graphs for decision in _best(_judged(graph, rules, rescale, task), rules, seed)]
 
 
@@ -140,18 +148,29 @@ def rationales(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.kind == "rationale"]
 
 
-def reviews(graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None) -> list[Node]:
-    """One review of the rationale for each reviewer of ``by`` (None: all): its last with a readable score, else its
-    last."""
-    latest: dict[str, Node] = {}
+class Scored(NamedTuple):
+    """What one reviewer made of a rationale."""
+
+    reviewer: str
+    score: float | None
+    """Mean of its readable scores; None if it has none."""
+    reviews: tuple[Node, ...]
+    """All that it said, tries whose score could not be read among them."""
+
+
+def scores(graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None) -> list[Scored]:
+    """What each reviewer of ``by`` (None: all) made of the rationale, in the order of their first reviews."""
+    said: dict[str, list[Node]] = {}
     for n in graph.nodes:
         if n.kind != "review" or n.target != rationale.id or (n.agent == rationale.agent and not self_review):
             continue
-        if by is not None and n.agent not in by:
-            continue
-        if n.agent not in latest or readable(n) or not readable(latest[n.agent]):
-            latest[n.agent] = n
-    return list(latest.values())
+        if by is None or n.agent in by:
+            said.setdefault(n.agent, []).append(n)
+    found = []
+    for reviewer, nodes in said.items():
+        given = [n.score for n in nodes if readable(n) and n.score is not None]
+        found.append(Scored(reviewer, fmean(given) if given else None, tuple(nodes)))
+    return found
 
 
 def readable(review: Node) -> bool:
@@ -159,14 +178,14 @@ def readable(review: Node) -> bool:
     return review.status == "ok" and review.score is not None
 
 
-def _raw(review: Node) -> float:
-    assert review.score is not None, review
-    return review.score
+def _raw(said: Scored) -> tuple[float, float]:
+    assert said.score is not None, said
+    return said.score, 1.0
 
 
-def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[Node]:
-    """The reviews that count."""
-    return reviews(graph, rationale, rules.self_review, rules.reviewers)
+def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[Scored]:
+    """The reviewers whose word counts."""
+    return scores(graph, rationale, rules.self_review, rules.reviewers)
 
 
 def _judged(graph: Graph, rules: AcceptRules, rescale: _Rescale, task: Task | None) -> list[Decision]:
@@ -191,7 +210,7 @@ def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str
 
 def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None) -> Decision:
     asked = _counted(graph, rationale, rules)
-    valid = [n for n in asked if readable(n)]
+    valid = [said for said in asked if said.score is not None]
     value = _aggregate(valid, rules, rescale) if valid else None
 
     def is_(verdict: Verdict, reason: str) -> Decision:
@@ -232,11 +251,15 @@ def _needed(asked: int, rules: AcceptRules) -> int:
     return max(1, asked if rules.min_valid == "all" else asked - 1)
 
 
-def _aggregate(valid: Sequence[Node], rules: AcceptRules, rescale: _Rescale) -> float:
-    scores = [rescale(n) for n in valid]
+def _aggregate(valid: Sequence[Scored], rules: AcceptRules, rescale: _Rescale) -> float:
+    given = [rescale(said) for said in valid]
     if rules.aggregate == "share_above":
-        return sum(map(rules.above, scores)) / len(scores)
-    return round(_SUMMARIES[rules.aggregate](scores), 9)  # so that the rounding of a mean never decides
+        return sum(rules.above(score) for score, _ in given) / len(given)
+    if rules.aggregate in ("reliable", "agreeing"):
+        whole = sum(weight for _, weight in given)  # whom nobody can rely on counts if nobody else spoke
+        weighed = given if whole else [(score, 1.0) for score, _ in given]
+        return round(sum(s * w for s, w in weighed) / sum(w for _, w in weighed), 9)
+    return round(_SUMMARIES[rules.aggregate]([score for score, _ in given]), 9)  # so that rounding never decides
 
 
 def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
@@ -247,18 +270,57 @@ def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
     given: dict[str, list[float]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
-            for n in _counted(graph, rationale, rules):
-                if readable(n):
-                    given.setdefault(n.agent, []).append(_raw(n))
+            for said in _counted(graph, rationale, rules):
+                if said.score is not None:
+                    given.setdefault(said.reviewer, []).append(said.score)
     everything = [score for scores in given.values() for score in scores]
     overall = _spread(everything) if everything else (0.0, 0.0)
     own: Mapping[str, tuple[float, float]] = {agent: _spread(scores) for agent, scores in given.items()}
 
-    def rescale(review: Node) -> float:
-        mean, deviation = own[review.agent]
-        return overall[0] + (overall[1] * (_raw(review) - mean) / deviation if deviation else 0.0)
+    def rescale(said: Scored) -> tuple[float, float]:
+        mean, deviation = own[said.reviewer]
+        return overall[0] + (overall[1] * (_raw(said)[0] - mean) / deviation if deviation else 0.0), 1.0
 
     return rescale
+
+
+def reliability(graphs: Iterable[Graph], rules: AcceptRules) -> dict[str, float]:
+    """How much each reviewer's word counts, 0 to 1, by its scores of this run.
+
+    ``reliable``: 2 AUROC - 1 of its scores against whether the answers are right, at least 0; 0 for one whose scores
+    tell nothing. ``agreeing``: the correlation of its scores with the mean of the others' on the same texts, at least
+    0. A reviewer of whom nothing can be told counts as the average one.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for graph in graphs:
+        for rationale in rationales(graph):
+            said = [(one.reviewer, one.score) for one in _counted(graph, rationale, rules) if one.score is not None]
+            for reviewer, score in said:
+                others = [other for name, other in said if name != reviewer]
+                if rules.aggregate == "agreeing" and others:
+                    pairs.setdefault(reviewer, []).append((score, fmean(others)))
+                elif rules.aggregate == "reliable" and rationale.correct is not None:
+                    pairs.setdefault(reviewer, []).append((score, float(rationale.correct)))
+                else:
+                    pairs.setdefault(reviewer, [])
+    known = {name: _told(both, rules.aggregate == "reliable") for name, both in pairs.items()}
+    there = [weight for weight in known.values() if weight is not None]
+    usual = fmean(there) if there else 1.0
+    return {name: usual if weight is None else weight for name, weight in known.items()}
+
+
+def _told(pairs: Sequence[tuple[float, float]], against_answers: bool) -> float | None:
+    given, truth = [score for score, _ in pairs], [other for _, other in pairs]
+    if against_answers:
+        area = auroc(given, [bool(x) for x in truth]) if pairs else None
+        return None if area is None else max(0.0, 2 * area - 1)
+    if len(pairs) < 2 or not pstdev(given) or not pstdev(truth):
+        return None
+    return max(0.0, correlation(given, truth))
+
+
+def _weighted(weights: Mapping[str, float]) -> _Rescale:
+    return lambda said: (_raw(said)[0], weights[said.reviewer])
 
 
 def _spread(scores: Sequence[float]) -> tuple[float, float]:
@@ -307,4 +369,15 @@ def _lot(decision: Decision, seed: int) -> str:
     return digest([seed, decision.problem, decision.rationale])
 
 
-__all__ = ["RELEASED", "AcceptRules", "Decision", "Verdict", "decide", "rationales", "readable", "reviews"]
+__all__ = [
+    "RELEASED",
+    "AcceptRules",
+    "Decision",
+    "Scored",
+    "Verdict",
+    "decide",
+    "rationales",
+    "readable",
+    "reliability",
+    "scores",
+]

@@ -14,7 +14,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import NamedTuple
 
-from vivavoce.data.acceptance import RELEASED, AcceptRules, Verdict, decide, rationales, readable, reviews
+from vivavoce.data.acceptance import RELEASED, AcceptRules, Verdict, decide, rationales, scores
 from vivavoce.data.bounds import right, surely_wrong
 from vivavoce.graph import Graph
 from vivavoce.records import Node
@@ -116,7 +116,9 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     """
     graphs = list(graphs)
     texts = [(g, n) for g in graphs for n in rationales(g) if not n.absent]
-    said = [[_Review(n.agent, r.agent, _score(r), right(n, g.problem)) for r in reviews(g, n, True)] for g, n in texts]
+    said = [
+        [_Review(n.agent, one.reviewer, one.score, right(n, g.problem)) for one in scores(g, n, True)] for g, n in texts
+    ]
     peers = [[r for r in of_one if r.reviewer != r.author] for of_one in said]
     everything = [r for of_one in peers for r in of_one]
     authors = list(dict.fromkeys(n.agent for _, n in texts))
@@ -155,10 +157,6 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
     same, p, q = (fmean(x) for x in zip(*((a == b, a, b) for a, b in pairs), strict=True))
     chance = p * q + (1 - p) * (1 - q)
     return None if chance == 1 else (same - chance) / (1 - chance)
-
-
-def _score(review: Node) -> float | None:
-    return review.score if readable(review) else None
 
 
 def _given(said: Iterable[_Review], reviewer: str, author: str | None, rules: AcceptRules) -> Given:

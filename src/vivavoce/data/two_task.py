@@ -14,9 +14,13 @@ from typing import Literal
 from vivavoce.committee.mistakes import mistake
 from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import AcceptRules, Decision, clearness
+from vivavoce.data.feedback import FeedbackRule
+from vivavoce.data.feedback import kept as worth
+from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.protocols.peer_review import Options
-from vivavoce.records import Completion, Example, Message, Node, Tree, digest, seed_of
+from vivavoce.records import GOLD, Completion, Example, Message, Node, Problem, Tree, digest, seed_of
+from vivavoce.tasks import Task
 from vivavoce.tasks.grading import Grader, stated
 
 Items = Literal["mistakes", "all", "random"]
@@ -96,14 +100,20 @@ def replayed(rows: Iterable[Example], known: Collection[str], share: float, seed
     return lots[: round(share * len(kept))]
 
 
-def feedback_rows(graphs: Iterable[Graph], lessons: Lessons, shuffled: int | None = None) -> Iterator[Example]:
-    """One row for each feedback on a mistake: the student learns to say what was wrong.
+def feedback_rows(
+    graphs: Iterable[Graph], lessons: Lessons, shuffled: int | None = None, rule: FeedbackRule = "all"
+) -> Iterator[Example]:
+    """One row for each feedback on a mistake that ``rule`` keeps: the student learns to say what was wrong.
 
     With ``shuffled``, a seed, each mistake gets the feedback that belongs to another question: the control that tells
     whether it matters that feedback is about the student's own mistake.
     """
     kept = [g for g in graphs if lessons.mistake(g) is not None]
-    heard = [[n for n in g.nodes if n.kind == "critique" and n.status == "ok"] for g in kept]
+    task = lessons.wording.task
+    heard = [
+        [n for n in g.nodes if n.kind == "critique" and n.status == "ok" and worth(n, g.problem, task, rule)]
+        for g in kept
+    ]
     if shuffled is not None:
         order = list(range(len(kept)))
         random.Random(seed_of(shuffled, "feedback")).shuffle(order)
@@ -136,6 +146,26 @@ def rationale_rows(
             weight = 1.0 if score_weighted is None else clearness(d, score_weighted)
             if weight:
                 yield Example(graph.problem.id, prompt, lessons.taught(n), (n.id,), "answer", weight)
+
+
+def gold_rows(graphs: Iterable[Graph], lessons: Lessons) -> Iterator[Example]:
+    """One row for each question: the gold answer alone, as tests ask for it."""
+    for graph in graphs:
+        written = answer_line(lessons.wording.task, graph.problem)
+        yield Example(graph.problem.id, tuple(lessons.wording.plain(graph.problem)), written, (GOLD,))
+
+
+def answer_line(task: Task, problem: Problem) -> str:
+    """The gold answer as tests read it, with nothing before it.
+
+    Raises DataError if the task does not read the answer alone.
+    """
+    written = getattr(task, "written", None)
+    line = written(problem) if written else ""
+    if not line or not task.grade(problem, line).correct:
+        what = f"the task {task.name} has no form for an answer that stands alone"
+        raise DataError(what, "answers: gold", "leave that arm out, or give the task a function written(problem)")
+    return line
 
 
 def mistake_trees(graphs: Iterable[Graph], decisions: Iterable[Decision], lessons: Lessons) -> Iterator[Tree]:

@@ -17,6 +17,7 @@ from vivavoce.committee.reviewers import ROLES
 from vivavoce.config import AgentSpec, Misplaced, Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
+from vivavoce.data.feedback import counts
 from vivavoce.data.imported import Imported, imported
 from vivavoce.exams.arms import Arm, Material, Pair
 from vivavoce.methods.arms import Listed
@@ -99,6 +100,12 @@ class Options(Recipe):
             named = [*(arm.teachers or ()), *(arm.accepts(self.accept).reviewers or ())]
             if unknown := [t for t in named if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
+            unseen = self.review.answer_check == "before" and arm.accepts(self.accept).needs_reviews
+            if unseen and not arm.accepts(self.accept).answer_check and not self.imported:
+                raise ValueError(
+                    f"arm `{name}` goes by reviews of right and wrong texts, but review.answer_check: before leaves "
+                    f"wrong ones unreviewed: set it to after, or take {name}@accept.answer_check=true"
+                )
             if arm.items != "mistakes" and not self.imported and self.review.per_question == "mistakes":
                 raise ValueError(
                     f"arm `{name}` learns from questions that the student may have got right (items: {arm.items}), but "
@@ -159,7 +166,8 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
         found = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
         return found + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
 
-    facts = {"exam": s.exam(graphs), "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
+    told = counts(graphs, s.task)
+    facts = {"exam": s.exam(graphs), "feedback": told, "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
     return Learnt(
         {"student": s.start} | students, {"student": Arm("student")} | arms, pairs, singles, facts=lambda: facts
     )

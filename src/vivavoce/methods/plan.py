@@ -317,7 +317,7 @@ class _Plan:
         return Setting(page, tuple(members), options, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
-        return Member(seat(spec.name), role, spec.sampling(), spec.samples)
+        return Member(seat(spec.name), role, spec.sampling(), spec.samples, spec.system)
 
     def _again(self, enough: int) -> list[Problem]:
         """The questions of the sample, so often that there are enough."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.data.acceptance import AcceptRules
+from vivavoce.data.feedback import FeedbackRule
 from vivavoce.data.two_task import Items
 from vivavoce.methods.arms import Listed, OfEach, by_name
 from vivavoce.protocols.peer_review import Options
@@ -29,6 +31,16 @@ class ReviewArm(BaseModel):
     )
     alpha: float | None = Field(default=None, ge=0, le=1, description="weight of the feedback task; None: the recipe's")
     score_weighted: bool = Field(default=False, description="a rationale counts by how clearly it passed (ours)")
+    feedback: FeedbackRule = Field(
+        default="all",
+        description="which feedback is learnt: all (paper); consistent: none that offers a wrong answer as the right "
+        "one; silent: none that offers any, so that a mistake is explained and not corrected (ours)",
+    )
+    answers: Literal["rationales", "gold"] = Field(
+        default="rationales",
+        description="what is learnt under the plain question: rationales (paper), or the gold answer alone, as tests "
+        "ask for it (a baseline: what the labels teach without a teacher's word)",
+    )
     shuffle_feedback: bool = Field(
         default=False, description="every mistake gets the feedback of another one: a control"
     )
@@ -68,6 +80,11 @@ STANDARD = {
     "random_items": ReviewArm(items="random"),
     "rationale_only": ReviewArm(alpha=0.0),
     "feedback_only": ReviewArm(alpha=1.0),
+    "answer_only": ReviewArm(answers="gold", alpha=0.0),
+    "consistent_feedback": ReviewArm(feedback="consistent"),
+    "silent_feedback": ReviewArm(feedback="silent"),
+    "reliable": ReviewArm(accept=AcceptRules(aggregate="reliable")),
+    "agreeing": ReviewArm(accept=AcceptRules(aggregate="agreeing")),
     "shuffled_feedback": ReviewArm(shuffle_feedback=True),
     "score_weighted": ReviewArm(score_weighted=True),
     "preferred": ReviewArm(prefer=True),

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
-from vivavoce.data.acceptance import RELEASED, AcceptRules, decide
+from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, decide
 from vivavoce.data.imported import Imported, imported, writers
 from vivavoce.data.two_task import (
     Lessons,
     chosen,
     feedback_rows,
+    gold_rows,
     mistake_trees,
     only,
     rationale_rows,
@@ -59,10 +60,18 @@ class ReviewRows:
     def _both_streams(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Example]:
         """Feedback and accepted rationales of one exam."""
         written = only(graphs, arm.teachers or self.teachers)
-        feedback = feedback_rows(written, self.lessons, self.seed if arm.shuffle_feedback else None)
+        shuffled = self.seed if arm.shuffle_feedback else None
+        feedback = feedback_rows(written, self.lessons, shuffled, arm.feedback)
         learnt = chosen(written, arm.items, self.lessons, self.seed)
+        if arm.answers == "gold":
+            return [*feedback, *gold_rows(learnt, self.lessons)]
         decided = decide(learnt, accept, self.seed, self.lessons.wording.task)
         return [*feedback, *rationale_rows(learnt, decided, self.lessons, accept if arm.score_weighted else None)]
+
+    def decisions(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Decision]:
+        """What became of every rationale that the arm could learn from."""
+        learnt = chosen(only(graphs, arm.teachers or self.teachers), arm.items, self.lessons, self.seed)
+        return decide(learnt, accept, self.seed, self.lessons.wording.task)
 
     def trees(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> Iterator[Tree]:
         """Accepted rationales against the student's wrong answers."""
@@ -73,7 +82,7 @@ class ReviewRows:
 
 def _once(exams: Iterable[Iterable[Example]]) -> list[Example]:
     """The rows of several exams, each text once."""
-    return list({(row.stream, row.source): row for rows in exams for row in rows}.values())
+    return list({(row.stream, row.problem, row.source): row for rows in exams for row in rows}.values())
 
 
 class Made(NamedTuple):

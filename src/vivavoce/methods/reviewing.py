@@ -12,6 +12,7 @@ from vivavoce.config import Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.imported import Imported, imported
 from vivavoce.data.two_task import Lessons
+from vivavoce.files import file_name
 from vivavoce.graph import Graph, Stored
 from vivavoce.graph.stored import gathering
 from vivavoce.methods.asking import kept_graphs
@@ -21,7 +22,7 @@ from vivavoce.methods.review_rows import ReviewRows
 from vivavoce.methods.session import Session
 from vivavoce.progress import say
 from vivavoce.protocols.peer_review import Options
-from vivavoce.records import Problem
+from vivavoce.records import Problem, to_json
 from vivavoce.run import Run
 
 
@@ -84,7 +85,13 @@ class ReviewSession(Session[Options]):
     def two_task_rows(
         self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], name: str, alpha: float
     ) -> Path:
-        """Both streams of an arm, from the graphs of every exam so far: :meth:`ReviewRows.examples`."""
+        """Both streams of an arm, from the graphs of every exam so far: :meth:`ReviewRows.examples`.
+
+        What became of every rationale, and why, is written to ``data/accepted``.
+        """
+        decided = {d.rationale: d for graphs in exams for d in self._rows.decisions(arm, accept, graphs)}
+        path = self.run.path / "data" / "accepted" / f"{file_name(name)}.jsonl"
+        self.run.write(path, "".join(to_json(d) + "\n" for d in decided.values()))
         return self.rows(name, self._rows.examples(arm, accept, exams, alpha))
 
     def mistake_trees(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], name: str) -> Path:

@@ -123,7 +123,7 @@ class Session(Generic[R]):
         return folder(self.recipe.student.options["model"])
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
-        return Member(self._agents[spec.name], role, spec.sampling(), spec.samples)
+        return Member(self._agents[spec.name], role, spec.sampling(), spec.samples, spec.system)
 
     # --- what is said
 
@@ -148,7 +148,7 @@ class Session(Generic[R]):
             plugins.fingerprint(page),
             self.prompts.fingerprint,
             self.recipe.seed,
-            [(m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples) for m in members],
+            [_told(m) for m in members],
             *self._judged_by,
         ]
         setting = Setting(
@@ -372,6 +372,12 @@ class Session(Generic[R]):
             self.run.seconds,
             facts,
         )
+
+
+def _told(m: Member) -> tuple[Any, ...]:
+    """What of a member decides what it says."""
+    said = (m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples)
+    return (*said, m.system) if m.system else said
 
 
 def right(tested: Mapping[int, Sequence[Judged]]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vivavoce.committee.mistakes import MistakeClass, MistakeRule, mistake
 from vivavoce.committee.reviewers import Roles, holding, reviewers_of
@@ -44,6 +44,15 @@ class Options(Roles):
     feedback: bool = Field(default=True, description="teachers explain the student's mistake (paper)")
     feedback_sees_gold: bool = Field(default=True, description="they see the right answer (code)")
     rationales: int = Field(default=1, ge=0, description="rationales of each author (code: 1)")
+    rationale_sees_gold: bool = Field(
+        default=False, description="authors see the right answer, and need only explain it (paper, code: false)"
+    )
+    reviews_each: int = Field(
+        default=1,
+        ge=1,
+        description="reviews that a reviewer gives one rationale; its score is the mean of those that can be read "
+        "(code: 1). Several need review_temperature above 0",
+    )
     answer_check: Literal["before", "after"] = Field(
         default="after",
         description="before: a rationale with a wrong answer is never sent to reviewers, which saves their calls; "
@@ -55,6 +64,12 @@ class Options(Roles):
     )
     score: ScoreForm = Field(default="strict", description="how a score is read; compat: as the authors' code reads it")
     retries: int = Field(default=2, ge=0, description="times an unreadable score is asked for again (code: 0)")
+
+    @model_validator(mode="after")
+    def _several_reviews_differ(self) -> Options:
+        if self.reviews_each > 1 and not self.review_temperature:
+            raise ValueError("reviews_each: several reviews drawn at review_temperature 0 are all the same")
+        return self
 
     @property
     def score_form(self) -> ScoreForm:
@@ -72,20 +87,29 @@ async def run(question: Problem, table: Table) -> str:
     feedback = [
         table.ask(m, "feedback", about=about, gold=o.feedback_sees_gold) for m in commenters if about and o.feedback
     ]
-    written = [table.ask(m, "rationale", sample=i) for m in authors for i in range(o.rationales)]
+    written = [
+        table.ask(m, "rationale", sample=i, gold=o.rationale_sees_gold) for m in authors for i in range(o.rationales)
+    ]
     said = await table.gather(*feedback, *written)
     rationales = [n for n in said[len(feedback) :] if not n.absent and n.status not in ("empty", "truncated")]
     checked = [n for n in rationales if o.answer_check == "after" or n.correct]
-    await table.gather(*(_review(n, m, table) for n in checked for m in reviewers_of(n.agent, table)))
+    each = range(o.reviews_each)
+    await table.gather(*(_review(n, m, table, i) for n in checked for m in reviewers_of(n.agent, table) for i in each))
     return "recorded"
 
 
-async def _review(rationale: Node, reviewer: Member, table: Table) -> None:
-    """One review; a score that cannot be read is asked for again, with another seed, and every try is kept."""
+async def _review(rationale: Node, reviewer: Member, table: Table, which: int) -> None:
+    """One review, the ``which``-th of its reviewer; a score that cannot be read is asked for again, with another seed,
+    and every try is kept."""
     o = table.options
     for attempt in range(o.retries + 1):
         said = await table.ask(
-            reviewer, "review", about=rationale, gold=o.gold_shown, sample=attempt, temperature=o.review_temperature
+            reviewer,
+            "review",
+            about=rationale,
+            gold=o.gold_shown,
+            sample=which * (o.retries + 1) + attempt,
+            temperature=o.review_temperature,
         )
         if said.status == "ok" or said.absent:
             return

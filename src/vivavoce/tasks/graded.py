@@ -21,6 +21,10 @@ class Graded:
         """The stated answer against the gold one, by the task's grader."""
         return self.grader.grade(problem.gold, text)
 
+    def written(self, problem: Problem) -> str:
+        """The gold answer as ``answer_format`` asks for it, with nothing before it."""
+        return self.grader.written(problem.gold)
+
     def same(self, problem: Problem, a: str, b: str) -> bool:
         """Whether two answers that ``grade`` read are one answer, whatever the gold answer is."""
         return self.grader.same(a, b)

@@ -97,6 +97,10 @@ class Schoolhouse:
         chain = [f"{s.name}={s.left}{s.op}{s.right}={s.value}" for s in world.gold(problem.question)]
         return "; ".join([*chain, f"ans={problem.gold}"])
 
+    def written(self, problem: Problem) -> str:
+        """The gold answer as a student would end, with nothing before it."""
+        return f"ans={problem.gold}"
+
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
         """Product of ``p^4`` over the result digits, the one after the second ``=`` of every step; 0 without any.
 

@@ -1,0 +1,91 @@
+"""What feedback on a mistake says about the right answer: whether it gives it away, or gives another one.
+
+Teachers see the right answer and are asked what is wrong. Some tell it, and some, who follow their own sums, tell
+another: a student that learns such a text learns a mistake. Only what is offered as the answer counts (``the correct
+answer is 18``, a marked final answer), not every number of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from vivavoce.data.bounds import figures
+from vivavoce.graph import Graph
+from vivavoce.records import Node, Problem
+from vivavoce.tasks import Task
+from vivavoce.tasks.answers import polar
+from vivavoce.tasks.grading import Grader
+
+FeedbackRule = Literal["all", "consistent", "silent"]
+_OFFERED = re.compile(
+    r"\b(?:correct|right|actual|true|final)\s+(?:final\s+)?(?:answer|solution|result|option|choice|conclusion)\b"
+    r"(?:[^.\n:=]{0,60}?)\b(?:is|was|are|be|being)\b\s*:?|"
+    r"\b(?:correct|right|actual|final)\s+(?:answer|solution|result|option|choice)\s*[:=]|"
+    r"\banswer\s+(?:should|must|would)\s+(?:be|have\s+been)\b|"
+    r"\bshould\s+(?:be|have\s+been)\s+answered\s+(?:with|by|as)?\b",
+    re.IGNORECASE,
+)
+_REACH = 150
+"""Characters behind such words in which the answer stands."""
+
+
+class Claims(NamedTuple):
+    """What a text offers as the right answer."""
+
+    gold: bool
+    """It offers the right one."""
+    other: bool
+    """It offers another one, and never the right one."""
+
+
+def claims(note: Node, problem: Problem, task: Task) -> Claims:
+    """What feedback offers as the right answer; nothing, if that cannot be read."""
+    grader = getattr(task, "grader", None)
+    if not isinstance(grader, Grader):
+        grade = task.grade(problem, note.text)
+        return Claims(bool(grade.correct), grade.answer is not None and grade.correct is False)
+    offered = [answer for answer in (grader.answer(note.text), *_offered(note.text, grader)) if answer is not None]
+    right = [bool(grader.same(problem.gold, answer)) for answer in offered]
+    return Claims(any(right), bool(right) and not any(right))
+
+
+def _offered(text: str, grader: Grader) -> Iterable[str | None]:
+    for match in _OFFERED.finditer(text):
+        said = text[match.end() : match.end() + _REACH]
+        said = re.split(r"[\n;]|\.(?:\s|$)", said)[0]
+        if re.match(r"\s*(?:not|wrong|incorrect|different|the\s+same)\b", said, re.IGNORECASE):
+            continue
+        if grader.name in ("number", "math"):
+            found = figures(re.split(r"=|\bequals?\b", said)[-1])  # of 13 + 8 = 21, the 21
+            yield grader.canonical(f"{found[0]:f}") if found else None
+        elif grader.name == "yes_no":
+            found = polar(said)
+            yield found[0] if found else None
+        else:
+            yield grader.canonical(said.strip(" \"'*_`"))
+
+
+def kept(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
+    """Whether feedback is learnt: ``consistent`` leaves out what offers a wrong answer, ``silent`` what offers any."""
+    if rule == "all":
+        return True
+    found = claims(note, problem, task)
+    return not found.other and not (rule == "silent" and found.gold)
+
+
+def counts(graphs: Iterable[Graph], task: Task) -> dict[str, dict[str, int]]:
+    """By author: feedback texts, those that offer the right answer, and those that offer another one."""
+    found: dict[str, dict[str, int]] = {}
+    for g in graphs:
+        for n in g.nodes:
+            if n.kind == "critique" and n.status == "ok":
+                said, of = claims(n, g.problem, task), found.setdefault(n.agent, {"texts": 0, "gold": 0, "other": 0})
+                of["texts"] += 1
+                of["gold"] += said.gold
+                of["other"] += said.other
+    return found
+
+
+__all__ = ["Claims", "FeedbackRule", "claims", "counts", "kept"]
