@@ -54,6 +54,15 @@ CALL = '<tool_call>\n{"name": "write", "arguments": {"text": "a </think> b"}}\n<
         ("One moment.\n<think>a</think>\nFour.", "One moment.\nFour.", "a"),
         ("<think>a</think>b</think>Four.", "Four.", "a\n\nb"),
         ("<think>I write <think> first</think>Four.", "Four.", "I write <think> first"),
+        ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>Four.<|END_RESPONSE|>", "Four.", "a"),
+        # ends of turns of further families, which a server let through
+        *(
+            (f"Four.{mark}", "Four.", "")
+            for mark in (
+                *("<|eot|>", "<|eos|>", "<|end_of_sentence|>", "<seed:eos>", "[|endofturn|]", "[e~[", "[EOS]"),
+                *("<|im_end|>[EOS]", "<|end|><|endoftext|>", "<|im_end|>\n<|im_start|>user\nFive?"),
+            )
+        ),
         # marks that are said
         (CODE, CODE, ""),
         (CALL, CALL, ""),

@@ -39,7 +39,7 @@ _PAIRS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
 )
-_HINT = re.compile(r"<(?:[|｜]|/?(?:seed:)?th|/s>|end_of|eos>|turn\||channel\|)")
+_HINT = re.compile(r"<(?:[|｜]|/?(?:seed:|th)|/s>|end_of|eos>|turn\||channel\|)|\[(?:\||e~|EOS\])")
 """What nearly all marks begin with: most replies hold none, and are not looked at closely."""
 _HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>")
 CALL = "<tool_call>"
@@ -63,13 +63,16 @@ _BARE = re.compile(r"\s*analysis(?=[A-Z])(?![A-Za-z]*\s*[=.(:\[])(?P<thought>.*?
 _ENDS = (
     "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end_of_turn|>", "<end_of_turn>",
     "<|end|>", "<|return|>", "<turn|>", "<eos>", "</s>", "<|endofturn|>", "<|END_OF_TURN_TOKEN|>",
-    "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>", "<|role_end|>",
+    "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>", "<|role_end|>", "<|eot|>", "<|eos|>", "<|END_RESPONSE|>",
+    "<|end_of_sentence|>", "<seed:eos>", "[|endofturn|]", "[e~[", "[EOS]",
 )  # fmt: skip
 """What chat templates end a turn with. A server that lets one through has not said it."""
 _STARTS = (
     "<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>", "<|start|>", "<|user|>", "<｜User｜>",
     "[INST]", "<|START_OF_TURN_TOKEN|>", "<|begin_of_text|>",
 )  # fmt: skip
+_BEGINS = "<|START_RESPONSE|>"
+"""Command A's beginning of an answer, behind its thought."""
 QUOTES = re.compile(_any_of(_ENDS + _STARTS))
 """Marks of turns, which a message may quote."""
 _ENDED = re.compile(rf"(?P<end>{_any_of(_ENDS)})\s*(?:\Z|(?:{_any_of(_ENDS + _STARTS)}))")
@@ -135,7 +138,7 @@ def parted(text: str, opened: bool | None = None) -> Parted:
         kept, thoughts = [(0, len(text))], []
     if opened and "<|message|>" in text:
         kept, thoughts = _by_channels(text, "analysis")
-    kept = _ended(text, kept)
+    kept = _ended(text, _begun(text, kept))
     return _joined(text, kept, thoughts) if thoughts or kept != [(0, len(text))] else Parted(text, "", _all(text))
 
 
@@ -295,6 +298,14 @@ def _by_channels(text: str, channel: str) -> tuple[Spans, Spans]:
         if header is None:
             return kept, thoughts
         at, channel = header.end(), header["channel"]
+
+
+def _begun(text: str, kept: Spans) -> Spans:
+    """What is kept, behind a mark that only says that the answer begins."""
+    if not kept or not text.startswith(_BEGINS, kept[0][0]):
+        return kept
+    (start, end), *others = kept
+    return [(_behind(text, start + len(_BEGINS)), end), *others]
 
 
 def _ended(text: str, kept: Spans) -> Spans:
