@@ -194,3 +194,22 @@ def test_a_runs_folder_stands_for_its_recipe_and_goes_on_there(tmp_path: Path) -
     (tmp_path / "run" / "recipe.yaml").write_text(GOOD)
     assert find_recipe(tmp_path / "run") == tmp_path / "run" / "recipe.yaml"
     assert run_folder(tmp_path / "run", recipe(tmp_path)) == tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("sft.learning_rate=.inf", "`sft.learning_rate`: Input should be a finite number"),
+        ("dpo.beta=.nan", "`dpo.beta`: Input should be a finite number"),
+        ("student.temperature=.inf", "`student.temperature`: Input should be a finite number"),
+        ("seeds=[1, 1]", "a seed stands there twice"),
+        ("seeds=[-1]", "seeds are whole numbers from 0 up"),
+        ("seed=99999999999999999999", "`seed`: Input should be less than"),
+        (f"name={'x' * 300}", "`name`: String should have at most 100 characters"),
+    ],
+)
+def test_numbers_and_names_that_would_fail_later_are_refused_and_nothing_else_is_said(change: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(Path(__file__).parent.parent / "recipes" / "schoolhouse" / "demo.yaml", [change])
+    assert says in caught.value.what
+    assert "\n" not in caught.value.what, "one mistake is told once"

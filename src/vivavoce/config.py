@@ -46,7 +46,7 @@ class WithinPart(ValueError):
 class AgentSpec(BaseModel):
     """One agent: a name of the user's choice, a backend, how it is sampled; other keys are the backend's options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str = Field(min_length=1, description="any text; it appears in graphs and reports, not in anonymous prompts")
     backend: str = Field(default="hf_local", description="a file of vivavoce/agents, or a path to one")
@@ -94,7 +94,7 @@ class AgentSpec(BaseModel):
 class TaskSpec(BaseModel):
     """The task's name; other keys are its options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     name: str = Field(description="a file of vivavoce/tasks, or a path to one")
 
@@ -106,7 +106,7 @@ class TaskSpec(BaseModel):
 class Examination(BaseModel):
     """How students, and the committee beside them, are tested."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     temperature: float = Field(default=0.0, ge=0, description="0: greedy (authors' code: 0.3 with top_p 0.9)")
     top_p: float = Field(
@@ -124,7 +124,7 @@ class Examination(BaseModel):
 class Statistics(BaseModel):
     """How arms are compared."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     cluster: Literal["question", "group"] = Field(
         default="question",
@@ -156,15 +156,16 @@ class Judge(Judging):
 class Recipe(BaseModel):
     """What every method's recipe has. A method's ``Options`` is a subclass with its own sections."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: str = Field(description="a file of vivavoce/methods")
     name: str = Field(
         default="run",
         pattern=r"^[\w.-]*[\w-][\w.-]*$",
+        max_length=100,
         description="name of the run; its folder unless --out says another",
     )
-    seed: int = Field(default=0, ge=0, description="every other seed derives from it")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="every other seed derives from it")
     in_flight: int = Field(default=512, ge=1, description="debates and test questions in flight at once")
     task: TaskSpec = Field(description="what is asked: the name of a task, and its options")
     teachers: list[AgentSpec] = Field(min_length=1, description="the committee, one entry for each teacher")
@@ -294,6 +295,17 @@ class Recipe(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError(f"two teachers share a name: {', '.join(names)}")
         return teachers
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(
+                f"a seed stands there twice, and would make one student twice: {', '.join(map(str, seeds))}"
+            )
+        if not all(0 <= seed < 2**63 for seed in seeds):
+            raise ValueError("seeds are whole numbers from 0 up")
+        return seeds
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -435,6 +447,8 @@ def _told(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, tup
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, WithinPart):
             found += cause.found
+            continue
+        if problem["type"] == "default_factory_not_called":  # for another mistake, which is told
             continue
         loc = (*problem["loc"], *getattr(cause, "loc", ()))
         found.append((plugins.mistake(problem, _known(model, loc[:-1]), loc), loc))

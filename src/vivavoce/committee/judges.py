@@ -41,7 +41,7 @@ CAPPED = "the cap of the question left no room for a verdict"
 class Judging(BaseModel):
     """How answers are judged."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     form: Literal["pointwise", "pairwise"] = Field(
         default="pointwise",

@@ -22,7 +22,7 @@ from vivavoce.tasks import Task
 class Talk(BaseModel):
     """Options of every protocol. A protocol's own ``Options`` is a subclass with its own keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     templates: ClassVar[tuple[str, ...]] = ("answer",)
     """Templates that the prompt set must have, checked before anything is spent."""
     values: ClassVar[tuple[str, ...]] = ()

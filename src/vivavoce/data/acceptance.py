@@ -41,7 +41,7 @@ _SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
 class AcceptRules(BaseModel):
     """How reviews decide about a rationale. The defaults are the authors' code (arXiv:2410.03663)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     take: Literal["reviewed", "all", "random", "majority"] = Field(
         default="reviewed",

@@ -12,7 +12,7 @@ from vivavoce.committee.votes import VoteBy
 class ExampleRules(BaseModel):
     """Which answers become supervised rows (arXiv:2506.03541, SFT stage: any right answer of the graph)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     take: Literal["right", "winner", "right_winner"] = Field(
         default="right",
@@ -31,7 +31,7 @@ class ExampleRules(BaseModel):
 class TreeRules(BaseModel):
     """How preference trees are grown from the graphs (arXiv:2506.03541, T-DPO stage)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     branch: Literal["answer", "step"] = Field(
         default="answer",

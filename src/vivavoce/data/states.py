@@ -26,7 +26,7 @@ from vivavoce.tasks import Task
 class Supervision(BaseModel):
     """What scorers know of a state, and how their opinions are weighed (arXiv:2605.01347 and its controls)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     context: Literal["transcript", "none", "shuffled", "filler", "gold"] = Field(
         default="transcript",

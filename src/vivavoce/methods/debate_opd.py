@@ -32,7 +32,7 @@ from vivavoce.train.settings import SFTSettings
 class Warm(BaseModel):
     """Our extension: where the student starts. A student that is mostly wrong shows its teachers few useful states."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     questions: int | None = Field(default=None, ge=1, description="first training questions to use; None: all")
     learn: ImitationArm = Field(default=ImitationArm(), description="which recorded answers it learns from")

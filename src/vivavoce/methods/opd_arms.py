@@ -61,7 +61,7 @@ class OnPolicyArm(ScoredArm):
 class ImitationArm(BaseModel):
     """Supervised fine-tuning on recorded answers, for as many updates, or for as long, as an on-policy arm."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     learn: Literal["winner", "drafts", "right"] = Field(
         default="winner",

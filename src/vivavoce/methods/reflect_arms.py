@@ -23,7 +23,7 @@ class Attempts(BaseModel):
     """Our extension: after SFT the student tries the training questions again, and the trees reject what it still
     gets wrong. Mistakes that only others make, or that it no longer makes, teach it nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     samples: int = Field(default=0, ge=0, description="answers to each training question; 0: none (paper)")
     temperature: float = Field(default=1.0, ge=0, description="sampling temperature of these answers")
@@ -32,7 +32,7 @@ class Attempts(BaseModel):
 class ReflectArm(BaseModel):
     """One way to learn from the same debates."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     learn: Literal["answers", "trees", "graphs"] = Field(
         default="answers",

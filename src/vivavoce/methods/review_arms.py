@@ -17,7 +17,7 @@ from vivavoce.protocols.peer_review import Options
 class ReviewArm(BaseModel):
     """One way to learn from the same texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     teachers: list[str] | None = Field(default=None, description="whose rationales and feedback; None: all")
     accept: AcceptRules | None = Field(default=None, description="which rationales; None: the recipe's `accept:`")

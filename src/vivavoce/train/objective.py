@@ -17,7 +17,7 @@ from vivavoce.train.settings import TrainSettings
 class Objective(BaseModel):
     """What is minimised at every token."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "clipped_reverse_kl", "log_ratio"] = Field(
         default="jsd", description="direction and form (paper: jsd for agents, reverse_kl for code)"
@@ -62,7 +62,7 @@ class Objective(BaseModel):
 class Scorer(BaseModel):
     """A model that scores the student's tokens: a folder, a server, or the student as it was or has been of late."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
     model: str | None = Field(

@@ -23,7 +23,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 class LoRASettings(BaseModel):
     """A low-rank adapter (arXiv:2106.09685) instead of training every weight."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     r: int = Field(default=16, ge=1, description="Rank (paper).")
     alpha: float = Field(default=32, gt=0, description="The update is scaled by alpha / r (paper).")
@@ -42,7 +42,7 @@ class LoRASettings(BaseModel):
 class MuonSettings(BaseModel):
     """Muon for the hidden matrices and AdamW for all else (:mod:`vivavoce.train.muon`): fewer updates, each as dear."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     learning_rate: float | None = Field(
         default=None,
@@ -57,7 +57,7 @@ class MuonSettings(BaseModel):
 class TrainSettings(BaseModel):
     """What supervised and preference training share."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     epochs: float = Field(gt=0, description="Passes over the data; max_steps, where set, wins.")
