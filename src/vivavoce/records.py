@@ -128,6 +128,11 @@ class Reply:
     """The tokens that it drew, end of turn included, if ``text`` would be cut into others. A model in this process
     tells them, for training on its own answers."""
 
+    @property
+    def cut(self) -> bool:
+        """Whether something ended it before it was whole: its token limit, or the endpoint's filter."""
+        return self.finish != "stop"
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:

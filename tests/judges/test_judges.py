@@ -72,6 +72,10 @@ def test_a_preference_is_read_or_it_is_no_verdict(reply: str, order: Any, read: 
 
 def test_a_verdict_that_was_cut_is_truncated() -> None:
     assert Judging().read(Reply("It is well argued, but", finish="length"), "") == (None, "truncated")
+    assert Judging(highest=10).read(Reply("Good.\nScore: 1", finish="length"), "") == (None, "truncated"), (
+        "of 10, perhaps"
+    )
+    assert Judging().read(Reply("[4]\n\nIt argues", finish="filter"), "") == (4.0, "ok")
 
 
 def test_judges_decide_together_and_half_without_a_verdict_decide_nothing() -> None:

@@ -76,3 +76,12 @@ def test_a_rationale_that_was_cut_is_not_learnt_even_if_no_answer_is_asked_for()
     rules = AcceptRules(take="all", answer_check=False)
     (decision,) = decide([Graph(PROBLEM, (cut,))], rules)
     assert (decision.verdict, decision.reason) == ("rejected", "truncated")
+
+
+@pytest.mark.parametrize("finish", ["length", "filter"])
+def test_what_a_filter_ended_is_cut_as_what_a_limit_ended_is(task, tmp_path, finish) -> None:
+    script = Scripted("a", lambda *_: Reply("So it is.\nFinal answer: 1", finish))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        wording = Wording(Talk(), prompt_set("general"), task)
+        (judged,) = asyncio.run(examine(script, [PROBLEM], wording, journal, Sampling(), stage="test", seed=0))
+    assert (judged.answer, judged.correct, judged.status) == (None, False, "truncated")

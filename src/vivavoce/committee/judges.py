@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal, Self
 
@@ -28,12 +28,13 @@ from vivavoce.committee.prompting import PromptSet, prompt_set
 from vivavoce.committee.scores import read_score
 from vivavoce.errors import RecipeError
 from vivavoce.records import GOLD, Grade, Problem, Prompt, Quote, Reply, Sampling, Status, digest, prompt, seed_of
-from vivavoce.tasks import Task, grade_of
+from vivavoce.tasks import Task, grade_of, whole_lines
 
 Order = Literal["", "first", "second"]
 """Where the judged answer stands in a pair; empty if it is judged alone."""
 KIND = "verdict"
 """Tag of these calls in the journal."""
+_CUT: tuple[None, Status] = (None, "truncated")
 _PREFERRED = re.compile(r"\[\s*(A|B|tie)\s*\][\s*_`.!]*$", re.IGNORECASE)
 CAPPED = "the cap of the question left no room for a verdict"
 
@@ -106,7 +107,10 @@ class Judging(BaseModel):
             first = {"a": 1.0, "b": 0.0, "tie": 0.5}[said[1].lower()] if said else None
             value = first if first is None or order == "first" else 1 - first
             status = "no_answer" if value is None else "ok"
-        return (None, "truncated") if value is None and reply.finish == "length" else (value, status)
+        if reply.cut:  # a 1 may have become 10
+            before = replace(reply, text=whole_lines(reply.text), finish="stop")
+            return (value, status) if value is not None and self.read(before, order) == (value, status) else _CUT
+        return value, status
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ class Table:
         if reply is None:
             status = "over_budget" if answered.refused else "error"
             return node(kind, problem.id, member.name, round, "", status=status, error=str(answered.error), **common)
-        cut = reply.finish == "length"
+        cut = reply.cut
         read: dict[str, Any] = {"status": "empty" if blank(reply.text) else "truncated" if cut else "ok"}
         if kind in _GRADED:
             grade = await grade_of(self.task, problem, reply.text, cut, setting.stage)

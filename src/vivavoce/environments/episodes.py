@@ -114,7 +114,7 @@ def read(reply: Reply, tools: Sequence[Tool]) -> Action:
     ``malformed`` says why.
     """
     reply = received(reply)
-    status: Status = "truncated" if reply.finish == "length" else "ok"
+    status: Status = "truncated" if reply.cut else "ok"
     known = {tool.name: tool for tool in tools}
     try:
         calls = read_calls(reply.text)

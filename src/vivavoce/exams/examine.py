@@ -61,7 +61,7 @@ async def examine(
         if reply is None:
             judged = Judged(problem.id, problem.group, "", None, False, "error", Usage())
         else:
-            grade = await grade_of(wording.task, problem, reply.text, reply.finish == "length", stage)
+            grade = await grade_of(wording.task, problem, reply.text, reply.cut, stage)
             judged = Judged(
                 problem.id, problem.group, reply.text, grade.answer, grade.correct, grade.status, reply.usage
             )

@@ -150,7 +150,7 @@ class ActingSession(DistilSession):
                     call = self.run.journal.call(agent, said, drawn, seed_of(seed, id), stage="act", problem=id)
                     reply = (answered := await call).reply
                 advance()
-                if reply is not None and reply.finish != "length" and reply.text.strip():
+                if reply is not None and not reply.cut and reply.text.strip():
                     state.actions.append(Completion(reply.text, answered.key, reply.ids))
 
             await asyncio.gather(*map(one, seen))
