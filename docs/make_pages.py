@@ -21,6 +21,7 @@ COMMANDS = [
     "plan",
     "doctor",
     "costs",
+    "judges",
     "evaluate",
     "view",
     "compare",

@@ -28,6 +28,7 @@ ROOMS = [
     "committee",
     "protocols",
     "data",
+    "trackers",
     "config",
     "run",
     "train",

@@ -19,6 +19,7 @@ from vivavoce.files import text_of
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import Task
+from vivavoce.trackers import TrackerName
 
 M = TypeVar("M", bound=BaseModel)
 SECTIONS = ("debate", "review")
@@ -192,6 +193,11 @@ class Recipe(BaseModel):
         "p-values are corrected for all of them together",
     )
     statistics: Statistics = Field(default=Statistics(), description="how arms are compared")
+    track: list[TrackerName] = Field(
+        default=[],
+        description="trackers that show spend, agreement, loss and accuracy: trackio, wandb, mlflow, tensorboard; all "
+        "of them stay on this machine unless your environment says otherwise",
+    )
     currency: str = Field(default="USD", description="how money is called; a label")
     budget: Budget = Field(default=Budget(), description="caps; at one of them the run stops, and goes on when raised")
 
@@ -346,7 +352,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe's values without those that change what a run costs, or is thought to cost, but not what comes of it."""
-    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency")}
+    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track")}
 
     def agent(values: dict[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}

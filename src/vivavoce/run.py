@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from vivavoce.errors import RunConflict, told_once
 from vivavoce.files import file_name, read_records
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, to_json
+from vivavoce.trackers import Told, Trackers, open_trackers
 from vivavoce.version import __version__
 
 T = TypeVar("T")
@@ -60,7 +61,15 @@ class Standing:
 class Run:
     """An open run directory. Made by :func:`open_run`; its journal is the one choke point of all model calls."""
 
-    def __init__(self, path: Path, recipe: Recipe, journal: Journal, whole: Run | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        journal: Journal,
+        whole: Run | None = None,
+        trackers: Trackers = Trackers(),  # noqa: B008 (empty)
+    ) -> None:
+        self._trackers = trackers
         self.path, self.recipe, self.journal, self._whole = path, recipe, journal, whole or self
         self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
         self.standing: Standing | None = None
@@ -83,6 +92,12 @@ class Run:
         part.note(started=self.manifest["started"])
         return part
 
+    def track(self, series: str, figures: Mapping[str, Any], step: int) -> None:
+        """Tell the recipe's trackers figures of one step of a series. A stage's series begin with its name."""
+        whole = self._whole
+        within = "" if whole is self else f"{self.path.name}/"
+        whole._trackers.log(f"{within}{series}", figures, step)
+
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
         """A progress bar with what is spent by now, and what will be at its end; tell it how many are done."""
@@ -99,6 +114,8 @@ class Run:
                 if spent > before and 0.05 * total < at.done < total:
                     note += f", about {money(before + (spent - before) * total / at.done)} after this"
                 advance(n, note)
+                if at.done % max(1, total // 50) == 0 or at.done == total:
+                    self.track("spend", {"money": spent, "tokens": ledger.run.tokens}, ledger.run.calls)
 
             with told_once():
                 yield count
@@ -226,8 +243,9 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                     f"the run was begun with another recipe; it differs in {', '.join(changed)}", str(path), do
                 )
             say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
+        trackers = open_trackers(recipe.track, Told(path, new))
         with Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger()) as journal:
-            run = Run(path, recipe, journal)
+            run = Run(path, recipe, journal, trackers=trackers)
             _write_recipe(run)
             run.note(
                 vivavoce=__version__,
@@ -243,6 +261,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
             try:
                 yield run
             finally:
+                trackers.close()
                 run.note()
 
 

@@ -33,6 +33,7 @@ def run(
     import asyncio
 
     from vivavoce import plugins
+    from vivavoce.exams.table import accuracies
     from vivavoce.methods.missing import missing
     from vivavoce.progress import say
     from vivavoce.report import table, write_report
@@ -57,6 +58,8 @@ def run(
         found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
         found["training"] = Sources(path).trainings([arm["name"] for arm in found["arms"]])
         opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        for step, figures in enumerate(accuracies(found)):
+            opened.track("test", figures, step)
         write_report(path)
     typer.echo(table(found))
     say(f"report: {path / 'report.html'}")

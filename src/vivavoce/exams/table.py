@@ -114,6 +114,20 @@ def _mean(values: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
     return {"mean": round(mean, 6), "interval95": [round(mean - half, 6), round(mean + half, 6)]}
 
 
+def accuracies(found: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Figures of a comparison for trackers, one step for each training seed: every arm's accuracy, and of the first
+    seed the ends of its 95 % interval. Further tests have their name before that of the figure."""
+    steps: list[dict[str, float]] = []
+    for name, one in [("", found), *((f"{name}/", one) for name, one in found.get("also", {}).items())]:
+        for arm in one["arms"]:
+            for step, seed in enumerate(arm["seeds"]):
+                steps += [{}] * (step + 1 - len(steps))
+                steps[step] = {**steps[step], f"{name}accuracy/{arm['name']}": seed["accuracy"]}
+            low, high = arm["wilson95"]
+            steps[0] |= {f"{name}low95/{arm['name']}": low, f"{name}high95/{arm['name']}": high}
+    return steps
+
+
 def _arm(arm: Arm, seeds: BySeed) -> dict[str, Any]:
     first = next(iter(seeds.values()))
     right, n = _right(first), len(first)

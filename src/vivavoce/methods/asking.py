@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 from vivavoce.files import file_name
@@ -43,8 +44,26 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
         say(f"{failed} calls failed for good; their agents are absent there (viva run --retry-failed asks again)")
     if unjudged:
         say(f"{unjudged} answers have no verdict that can be read, and teach nothing (viva judges RUN tells more)")
+    run.track(f"debate/{stage}", {"questions": len(made), "failed_calls": failed, "unjudged": unjudged}, 0)
+    for n, figures in enumerate(by_round(made)):
+        run.track(f"debate/{stage}", figures, n)
     run.keep(path, capped if short else depends, made.write)
     return stored(path)
+
+
+def by_round(graphs: Iterable[Graph]) -> list[dict[str, float]]:
+    """Figures of every round of debates, for trackers: ``right``, the share of answers that are, of those that can be
+    graded; ``agree``, the share of debates in which all who gave an answer gave the same one."""
+    right, agree = dict[int, list[bool]](), dict[int, list[bool]]()
+    for g in graphs:
+        for n in range(g.rounds):
+            said = g.stated(n)
+            right.setdefault(n, []).extend(a.correct for a in said if a.correct is not None)
+            if len(said) > 1:
+                agree.setdefault(n, []).append(len({a.answer for a in said}) == 1)
+    shares = {"right": right, "agree": agree}
+    last = max((*right, *agree), default=-1)
+    return [{k: fmean(of[n]) for k, of in shares.items() if of.get(n)} for n in range(last + 1)]
 
 
 async def kept_rows(

@@ -27,12 +27,14 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
 from vivavoce.errors import AgentError, UserError
 from vivavoce.methods.budgets import asked_of, budgets, context_of
+from vivavoce.methods.juries import need_judgeable
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.token_count import local_folder, model_folders
 from vivavoce.methods.trainings import Training, summed
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
+from vivavoce.trackers import need_trackers
 from vivavoce.train.objective import OnPolicyOptions
 
 _ASK: list[Message] = [{"role": "user", "content": "Write a random number of eight digits, and nothing else."}]
@@ -59,8 +61,12 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
     parts = list(recipe.parts.values()) or [recipe]
     for part in parts:
         yield from _prompts(part)
+    yield from _trackers(recipe)
     data = list(_data(recipe))
     yield from data
+    if all(f.level != "failed" for f in data):
+        yield from (judges := list(_judges(recipe)))
+        data += judges
     agents: dict[str, Agent] = {}
     for spec in recipe.agents:
         yield _opened(spec, agents)
@@ -97,6 +103,30 @@ def _prompts(recipe: Recipe) -> Iterator[Finding]:
         yield _wrong("prompts", e)
     else:
         yield Finding("ok", "prompts", f"the set {recipe.rules.prompts} has every template")
+
+
+def _trackers(recipe: Recipe) -> Iterator[Finding]:
+    if not recipe.track:
+        return
+    try:
+        need_trackers(recipe.track)
+    except UserError as e:
+        yield _wrong("track", e)
+    else:
+        yield Finding("ok", "track", f"figures go to {', '.join(recipe.track)}")
+
+
+def _judges(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.judge is None:
+        return
+    try:
+        for spec in (recipe.task, *recipe.also_test.values()):
+            need_judgeable(open_task(spec.name, spec.options), recipe.judge.how)
+    except UserError as e:
+        yield _wrong("judge", e)
+    else:
+        names = ", ".join(spec.name for spec in recipe.judge.agents)
+        yield Finding("ok", "judge", f"{names}: {recipe.judge.form}, right from {recipe.judge.threshold:g}")
 
 
 # --- data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from vivavoce.agents.journal import Journal
-from vivavoce.committee.judges import JudgedTask, Jury, need_references
+from vivavoce.committee.judges import JudgedTask, Judging, Jury, need_references, open_prompts
 from vivavoce.config import Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.methods.opening import Agents
@@ -22,13 +22,19 @@ def jury_of(recipe: Recipe, agents: Agents, journal: Journal) -> Jury | None:
 
 
 def judged(task: Task, jury: Jury) -> Task:
-    """The task with a jury that grades. Raises RecipeError if answers to it cannot be judged by the jury's rules."""
+    """The task with a jury that grades. Raises RecipeError as :func:`need_judgeable` does."""
+    need_judgeable(task, jury.how)
+    return cast(Task, JudgedTask(task, jury))
+
+
+def need_judgeable(task: Task, how: Judging) -> None:
+    """Raise RecipeError if answers to the task cannot be judged by these rules."""
+    open_prompts(how)
     if isinstance(task, Acting):
         what = f"{task.name} is a task of episodes, which the environment judges by the state that they leave"
         raise RecipeError(what, "judge", "take `judge` out")
     for split in ("train", "test"):
-        need_references(task.problems(split), jury.how)
-    return cast(Task, JudgedTask(task, jury))
+        need_references(task.problems(split), how)
 
 
-__all__ = ["judged", "jury_of"]
+__all__ = ["judged", "jury_of", "need_judgeable"]

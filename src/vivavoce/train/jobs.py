@@ -12,7 +12,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ from vivavoce.train.gate import Gate, together
 from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
 from vivavoce.train.settings import MAGDiSettings, SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
+Track = Callable[[str, Mapping[str, Any], int], None]
+"""Takes the figures of one update: series, figures by name, step."""
 Settings = SFTSettings | TreeDPOSettings | TwoTaskSettings | MAGDiSettings | OnPolicySettings
 
 
@@ -112,7 +114,7 @@ class Workers:
                 stopped = threading.Event()
                 async with self._gate.enter("training"):
                     try:
-                        await asyncio.to_thread(train_here, job, folder, stopped)
+                        await asyncio.to_thread(train_here, job, folder, stopped, self._run.track)
                     finally:
                         stopped.set()  # where this is cancelled: a thread cannot be, and would train on to its end
                 self._run.finished(job.name, job.depends)
@@ -132,7 +134,7 @@ class Workers:
             self._close()
 
     async def _train_in_process(self, job: Job, folder: Path, advance: Callable[[], None]) -> None:
-        with _Bar(job.name) as shown:
+        with _Bar(job.name, self._run.track) as shown:
             self._bars[job.name] = shown
             try:
                 async with self._gate.enter("training"):
@@ -174,9 +176,11 @@ class Workers:
             self._pool = None
 
 
-def train_here(job: Job, folder: Path, stopped: threading.Event | None = None) -> TrainResult:
+def train_here(
+    job: Job, folder: Path, stopped: threading.Event | None = None, track: Track | None = None
+) -> TrainResult:
     """Train one job in this process, with a progress bar. Raises CancelledError where ``stopped`` is set on the way."""
-    with _Bar(job.name) as shown:
+    with _Bar(job.name, track) as shown:
 
         def show(step: int, total: int, logs: dict[str, float]) -> None:
             if stopped is not None and stopped.is_set():
@@ -236,15 +240,17 @@ def train_on(
 class _Bar(ExitStack):
     """The bar of a model in training, opened when its number of updates is known."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, track: Track | None = None) -> None:
         super().__init__()
-        self._name = name
+        self._name, self._track = name, track
         self._advance: Callable[..., None] | None = None
         self._left = 0
 
     def show(self, step: int, total: int, logs: dict[str, float]) -> None:
         if self._advance is None:
             self._advance, self._left = self.enter_context(bar(f"  {self._name}", total)), total
+        if self._track is not None:
+            self._track(f"train/{self._name}", logs, step)
         self._advance(self._left - (total - step), note=f"loss {logs['loss']:.4f}" if "loss" in logs else None)
         self._left = total - step
 

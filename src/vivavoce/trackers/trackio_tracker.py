@@ -1,0 +1,48 @@
+"""Trackio: a run for each series, in the project ``vivavoce`` and the group of the run's folder. ``trackio show``.
+
+It keeps its own database, where ``TRACKIO_DIR`` says. A series that is begun again goes on in its run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from typing import Any
+
+from vivavoce.trackers import PROJECT, Told, Tracker
+
+
+class Trackio:
+    """Several runs at once, each of its own."""
+
+    def __init__(self, told: Told) -> None:
+        self._told, self._runs = told, dict[str, Any]()
+
+    def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
+        import trackio
+
+        if series not in self._runs:
+            with redirect_stdout(sys.stderr):  # standard output is for results
+                self._runs[series] = trackio.init(
+                    project=PROJECT,
+                    name=f"{self._told.group}/{series}",
+                    group=self._told.group,
+                    config=dict(self._told.config),
+                    resume="allow",
+                    embed=False,
+                    auto_log_gpu=False,
+                    auto_log_cpu=False,
+                )
+        self._runs[series].log(dict(figures), step=step)
+
+    def close(self) -> None:
+        with redirect_stdout(sys.stderr):
+            for run in self._runs.values():
+                run.finish()
+        self._runs.clear()
+
+
+def open_tracker(told: Told) -> Tracker:
+    """Nothing is written before the first figure."""
+    return Trackio(told)
