@@ -14,6 +14,7 @@ from tests.debate.scripts import SUM, always, broken
 
 from vivavoce.agents.journal import Call
 from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.reading import hidden
 from vivavoce.committee.rehearsal import Expected, bounds, seat
 from vivavoce.committee.table import Member, Setting
 from vivavoce.graph import Graph
@@ -206,3 +207,17 @@ def test_notes_that_a_token_limit_cut_are_truncated_read_as_far_as_they_go_and_c
     assert notes == {"right": "truncated", "wrong": "ok"}
     assert sum("Mind the carry." in str(call.messages) for call in calls) == 2
     assert Debated([graph]).cut == {"right": 1, "wrong": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "left"),
+    [
+        ("But Bob said B.", "B", "But Bob said [hidden]."),
+        ("Yes, yesterday: YES", "yes", "[hidden], yesterday: [hidden]"),
+        ("18 of 180, not 18.5 or 3.18", "18", "[hidden] of 180, not 18.5 or 3.18"),
+        ("1,800 and 1800", "1800", "[hidden] and [hidden]"),
+        ("b is a variable, B is not", "B", "b is a variable, [hidden] is not"),
+    ],
+)
+def test_gold_is_hidden_where_it_stands_by_itself(text: str, gold: str, left: str) -> None:
+    assert hidden(text, gold) == left

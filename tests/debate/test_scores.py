@@ -100,6 +100,8 @@ def test_strict_reads_one_whole_number_that_is_plainly_given(text: str, score: S
         ("This follows from \\[ 4 \\]", None),
         ("[2] for clarity and [5] for style.", None),
         ("Compare [3] and see.", None),
+        ("The score is [4] because of [2] errors", None),
+        ("[5] [4]", None),
         # a score, and numbers in brackets around it
         ("x[3] = 7 is right. [5]", 5),
         ("[4]\nHere x[3] = 7 is right.", 4),

@@ -129,7 +129,8 @@ def _heard(speaker: str, reader: str, speakers: tuple[str, ...], topology: str) 
 def hidden(text: str, gold: str) -> str:
     """The text with the right answer masked wherever it stands by itself: not inside a word or a longer number.
 
-    A number is found with thousands separators too. The answer in other words (a half for 0.5) is not found.
+    A number is found with thousands separators too, and a word in capitals or small letters. The answer in other words
+    (a half for 0.5) is not found.
     """
     if not gold.strip():
         return text
@@ -140,7 +141,8 @@ def hidden(text: str, gold: str) -> str:
         pattern = f"(?:{grouped})"
     before = r"(?<![\w])(?<!\d[.,])" if gold.strip()[0].isalnum() else ""
     after = r"(?![\w])(?![.,]\d)" if gold.strip()[-1].isalnum() else ""
-    return re.sub(f"{before}{pattern}{after}", "[hidden]", text)
+    # a letter in capitals is a choice, in small ones it may be a word or a variable
+    return re.sub(f"{before}{pattern}{after}", "[hidden]", text, flags=re.IGNORECASE if len(gold.strip()) > 1 else 0)
 
 
 # --- what is left under a context budget

@@ -21,7 +21,7 @@ _LABEL = r"[\W_]*(?:(?:final|overall)\s+)?score[*_]*\s*:[*_\s]*"
 _LAST_LINE = re.compile(rf"{_LABEL}([0-9]{{1,9}})(?:\s*/\s*([0-9]{{1,9}}))?[\s*_.]*", re.IGNORECASE)
 _UNREADABLE_LINE = re.compile(rf"{_LABEL}[^\[\]]*", re.IGNORECASE)
 # The top of a scale or the end of a list: "4 out of [5]", "[4]/[5]", "[1], [2], [3], [4] or [5]".
-_JOINED = re.compile(r"[\])0-9][*_]*\s*(?:[,/–—-]|,?\s*\b(?:or|and|to|of|out\s+of)\b)\s*[*_]*$", re.IGNORECASE)
+_JOINED = re.compile(r"\]\s*$|[\])0-9][*_]*\s*(?:[,/–—-]|,?\s*\b(?:or|and|to|of|out\s+of)\b)\s*[*_]*$", re.IGNORECASE)
 _TOP = re.compile(r"[*_`]*\s*(?:/|out\s+of)\s*\[?(\d{1,9})\]?", re.IGNORECASE)
 _NOTHING_MORE = re.compile(r"[\s*_`.!)\]}]*(?:points?\b|stars?\b)?[\s*_`.!)\]}]*")
 _ALONE = re.compile(r"(?:^|[.!?:;–—>-])[\s*_#>`(\[]*$|^\W*$")
@@ -98,6 +98,8 @@ def _bracketed(text: str, highest: float) -> re.Match[str] | None:
         if about or (ends_line and (alone or (not rest and not _LED_TO.search(line)))):
             if _JOINED.search(text[max(0, found.start() - 40) : found.start()]) or (top and float(top[1]) != highest):
                 return None
+            if rest and not ends_line and re.search(r"\[\s*[0-9]", re.split(r"[.!?]\s", line)[-1]):
+                return None  # the score is [4] because of [2] errors
             return _WHOLE.fullmatch(found[1])
         if re.search(r"\d", found[1]):  # perhaps it is one: to be asked for again
             return None
