@@ -24,6 +24,7 @@ COMMANDS = [
     "judges",
     "evaluate",
     "view",
+    "chat",
     "compare",
     "graph show",
     "debate value",

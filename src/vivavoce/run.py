@@ -6,6 +6,7 @@
       recipe.yaml      as resolved            manifest.json   versions, seeds, times, fingerprints of stages
       journal.sqlite   every model call       graphs/*.jsonl  data/*.jsonl  checkpoints/*/  evaluations/*.jsonl
       results.json     the table              report.html     the same for people
+      progress.json    what is counted now    view.sqlite     the index of `viva view`, made when it is looked at
       stages/*/        of a chain: each stage, as a run of its own but for the journal
 
 Every stage writes its result whole, under a fingerprint of what it depends on. Started again, a run does only what is
@@ -47,6 +48,8 @@ _REPORTED = ("torch", "transformers", "peft", "accelerate", "datasets", "aiohttp
 
 _NOTE_S = 60
 """Seconds after which the time of a session is noted again, so that a kill loses no more of it."""
+_SHOWN_S = 1.0
+"""Seconds between two notes of how far a count has come."""
 
 
 @dataclass
@@ -73,6 +76,8 @@ class Run:
         self.path, self.recipe, self.journal, self._whole = path, recipe, journal, whole or self
         self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
         self.standing: Standing | None = None
+        self._counted: dict[str, Standing] = {}
+        self._shown = 0.0
         self._before: float = self.manifest.get("seconds", 0.0)
         self._begun = self._noted = time.monotonic()
 
@@ -102,12 +107,15 @@ class Run:
     def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
         """A progress bar with what is spent by now, and what will be at its end; tell it how many are done."""
         at = self._whole.standing = Standing(title, total)
+        self._whole._counted[title] = at
+        self._whole._show(force=True)
         ledger = self.journal.ledger
         before = ledger.run.money
         with bar(title, total) as advance:
 
             def count(n: int = 1) -> None:
                 at.done += n
+                self._whole._show()
                 if time.monotonic() - self._noted > _NOTE_S:
                     self.note()
                 spent, note = ledger.run.money, ledger.said
@@ -117,8 +125,20 @@ class Run:
                 if at.done % max(1, total // 50) == 0 or at.done == total:
                     self.track("spend", {"money": spent, "tokens": ledger.run.tokens}, ledger.run.calls)
 
-            with told_once():
-                yield count
+            try:
+                with told_once():
+                    yield count
+            finally:
+                self._whole._counted.pop(title, None)
+                self._whole._show(force=True)
+
+    def _show(self, force: bool = False) -> None:
+        """Write down what is counted now, for whoever looks at the run from outside, once a second at most."""
+        if not force and time.monotonic() - self._shown < _SHOWN_S:
+            return
+        self._shown = time.monotonic()
+        now = [{"title": one.title, "total": one.total, "done": one.done} for one in self._counted.values()]
+        self.write(self.path / "progress.json", json.dumps(now, ensure_ascii=False) + "\n")
 
     def cached(self, path: Path, depends: Any) -> Path | None:
         """``path``, a file of this run, if it is there and was made from equal dependencies."""

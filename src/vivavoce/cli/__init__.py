@@ -32,7 +32,8 @@ for command in (
     runs.report,
 ):
     app.command()(command)
-app.command()(looking.view)
+for command in (looking.view, looking.chat):
+    app.command()(command)
 app.command("list")(authoring.list_)
 for command in (authoring.init, authoring.keys, authoring.prompt):
     app.command()(command)

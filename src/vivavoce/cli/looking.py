@@ -35,4 +35,74 @@ def view(
     serve(paths, port, not no_browser, say)
 
 
-__all__ = ["view"]
+def chat(
+    student: Annotated[str, typer.Argument(help="Folder of a student, a run's folder, Hub id, or schoolhouse:NAME.")],
+    system: Annotated[str | None, typer.Option(help="System text in place of the run's.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Put questions as typed, not as the run put them.")] = False,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Every question stands alone; /new does it once.")
+    ] = False,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Default as in the run's tests, else 0.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a reply at most.")] = None,
+) -> None:
+    """Talk with a student. Questions that are piped in are answered one a line.
+
+    /new begins anew, /quit or Ctrl-D ends.
+    """
+    import asyncio
+    import sys
+
+    from vivavoce.errors import AgentError
+    from vivavoce.methods.chatting import Chat
+    from vivavoce.progress import say
+    from vivavoce.report.text import clean
+
+    drawn = {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    talk = Chat(student, system=system, plain=plain, **drawn)
+    typed = sys.stdin.isatty()
+    how = (
+        "questions are put as in its run's tests (--plain: as typed)" if talk.as_asked else "questions are put as typed"
+    )
+    say(f"loading {talk.model} …")
+    if typed:
+        say(f"{how}; /new begins anew, /quit ends")
+
+    async def go() -> None:
+        try:
+            while (text := await asyncio.to_thread(_line, typed)) is not None:
+                if text == "/new":
+                    talk.anew()
+                    say("begun anew")
+                    continue
+                if no_history:
+                    talk.anew()
+                try:
+                    reply = await talk.ask(text)
+                except AgentError as error:
+                    say(f"no reply: {error}; /new begins anew")
+                    continue
+                typer.echo(clean(reply.text))
+                if reply.finish == "length":
+                    say(f"(cut off after {reply.usage.completion:,} tokens; --max-new-tokens allows more)")
+        finally:
+            await talk.aclose()
+
+    asyncio.run(go())
+
+
+def _line(typed: bool) -> str | None:
+    """The next line that holds something; None at the end."""
+    import sys
+
+    while True:
+        if typed:
+            sys.stderr.write("> ")
+            sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line or line.strip() == "/quit":
+            return None
+        if line.strip():
+            return line.strip()
+
+
+__all__ = ["chat", "view"]

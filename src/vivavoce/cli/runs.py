@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, RunPath, recipe_of
-from vivavoce.cli.tables import print_table, short, spanned
+from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, RunPath, commands, recipe_of
+from vivavoce.cli.tables import print_table, short, spanned, width
 from vivavoce.errors import BudgetReached, DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     recipe: RecipePath = HERE,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     set_: Overrides = [],
     update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
+    details: Annotated[bool, typer.Option("--details", help="At the end, print every arm and every test.")] = False,
 ) -> None:
     """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice. `viva run
     runs/NAME` goes on with what that run was begun with.
@@ -38,6 +40,7 @@ def run(
     from vivavoce.progress import say
     from vivavoce.report import table, write_report
     from vivavoce.report.costs import facts
+    from vivavoce.report.ending import ending
     from vivavoce.report.sources import Sources
     from vivavoce.run import open_run
 
@@ -61,8 +64,9 @@ def run(
         for step, figures in enumerate(accuracies(found)):
             opened.track("test", figures, step)
         write_report(path)
-    typer.echo(table(found))
-    say(f"report: {path / 'report.html'}")
+    if details:
+        typer.echo(table(found) + "\n")
+    typer.echo(ending(path, commands(context), width()))
 
 
 def _need_results(found: Any, method: Any, file: str) -> None:
@@ -405,11 +409,22 @@ def compare(
         )
 
 
-def report(run_path: RunPath) -> None:
+def report(
+    run_path: RunPath,
+    details: Annotated[bool, typer.Option("--details", help="Print every arm and every test too.")] = False,
+) -> None:
     """Write report.html of a run again."""
-    from vivavoce.report import write_report
+    from vivavoce.report import table, write_report
+    from vivavoce.report.sources import Sources
 
-    typer.echo(write_report(run_path))
+    written = write_report(run_path)
+    if details:
+        if (results := Sources(run_path).results) is None:
+            raise DataError(
+                "this run has not come to its tests yet", str(run_path), "`viva run` with its folder goes on"
+            )
+        typer.echo(table(results) + "\n")
+    typer.echo(written)
 
 
 __all__ = ["compare", "costs", "doctor", "evaluate", "judges", "plan", "report", "run"]

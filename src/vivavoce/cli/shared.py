@@ -50,6 +50,12 @@ def recipe_of_run(path: Path) -> Recipe | None:
     return load_recipe(path / "recipe.yaml") if (path / "recipe.yaml").is_file() else None
 
 
+def commands(context: typer.Context) -> set[str]:
+    """Names of the commands that there are."""
+    root: Any = context.find_root().command
+    return set(root.commands)
+
+
 def graphs_in(path: Path) -> Path:
     """The file of graphs: of a run, those of its training questions. Raises DataError where there is none."""
     file = path / "graphs" / "train.jsonl" if path.is_dir() else path
@@ -65,6 +71,7 @@ __all__ = [
     "Overrides",
     "RecipePath",
     "RunPath",
+    "commands",
     "graphs_in",
     "recipe_of",
     "recipe_of_run",

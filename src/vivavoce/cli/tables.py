@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -53,6 +54,11 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], out: Sequence[str
 _NUMBER = re.compile(r"[\d,.\s–-]*[kM]?")
 
 
+def width() -> int:
+    """Columns for text: those of the terminal, 80 elsewhere and 100 at most."""
+    return min(100, max(40, shutil.get_terminal_size((80, 24)).columns))
+
+
 def spanned(span: Span, kind: str) -> str:
     """As expected, and in brackets at least and at most where they differ. ``kind``: money, calls, or tokens."""
     from vivavoce.agents.budget import money
@@ -72,4 +78,4 @@ def cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-__all__ = ["cell", "print_table", "short", "spanned"]
+__all__ = ["cell", "print_table", "short", "spanned", "width"]

@@ -8,7 +8,6 @@ first training seed: one debate serves all seeds.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +25,7 @@ from vivavoce.exams.arms import Arm, Pair, planned_pairs
 from vivavoce.exams.examine import Judged
 from vivavoce.methods.budgets import asked_of, require
 from vivavoce.methods.comparing import comparison
-from vivavoce.methods.learnt import Learnt, Trained
+from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.session import Session, best_of
 from vivavoce.methods.trainings import Training
@@ -192,7 +191,7 @@ class _SoFar:
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Every stage in turn, each with its tests; returns what ``results.json`` holds."""
-    begun, so_far = time.monotonic(), _SoFar()
+    so_far = _SoFar()
     for part in recipe.parts.values():  # before the first of them spends anything
         require(part, *asked_of(part))
     for i, ((name, part), start) in enumerate(zip(recipe.parts.items(), recipe.starts(), strict=True)):
@@ -203,6 +202,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         async with method.opened(part, run.part(name, part), so_far.students.get(start)) as s:
             await so_far.add(name, start, s, part, await method.learn(s, part))
     pairs = planned_pairs(so_far.pairs, recipe.pairs, list(so_far.arms))
+    facts = {"main": so_far.main, "stages": so_far.facts, "students": folders(so_far.students, run.path)}
     task = open_task(recipe.task.name, recipe.task.options)
     others = {name: open_task(spec.name, spec.options) for name, spec in recipe.also_test.items()}
     return comparison(
@@ -214,8 +214,8 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
         so_far.arms,
         so_far.students,
         so_far.drawn,
-        time.monotonic() - begun,
-        {"main": so_far.main, "stages": so_far.facts},
+        run.seconds,
+        facts,
     )
 
 

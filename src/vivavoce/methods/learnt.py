@@ -35,6 +35,19 @@ class Trained:
         return {arm: cls(seeds) for arm, seeds in models.items()}
 
 
+def folders(students: Mapping[str, Trained], run: Path) -> dict[str, dict[str, str]]:
+    """Where the students of a run lie, for ``results.json``: by arm and training seed, as paths within the run."""
+    found = {
+        arm: {
+            str(seed): folder.relative_to(run).as_posix()
+            for seed, (folder, _) in one.models.items()
+            if run in folder.parents
+        }
+        for arm, one in students.items()
+    }
+    return {arm: seeds for arm, seeds in found.items() if seeds}
+
+
 def _no_facts() -> dict[str, Any]:
     return {}
 
@@ -57,4 +70,4 @@ class Learnt:
     """More for ``results.json``, asked for when all have been tested."""
 
 
-__all__ = ["Learnt", "Trained"]
+__all__ = ["Learnt", "Trained", "folders"]

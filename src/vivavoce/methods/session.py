@@ -37,7 +37,7 @@ from vivavoce.methods.budgets import require
 from vivavoce.methods.comparing import comparison
 from vivavoce.methods.day import on_day
 from vivavoce.methods.juries import judged, jury_of
-from vivavoce.methods.learnt import Learnt, Trained
+from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.opening import Agents
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
@@ -360,6 +360,7 @@ class Session(Generic[R]):
         facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
         if self._jury is not None:
             facts["judging"] = judging(self.run.journal, self._jury.how)
+        facts["students"] = folders(learnt.students, self.run.path)
         return comparison(
             self.recipe,
             self.run,

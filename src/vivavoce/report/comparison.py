@@ -312,9 +312,11 @@ def left_out(results: Results) -> list[str]:
 
 
 def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    narrow = _width() < WIDTH  # names are not broken: rather the tokens are left out, which the report has
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0) if narrow else (0, 1))
     failed = any(arm.get("failed_calls") for arm in results["arms"])  # no answers, and not to be taken for wrong ones
-    rest = [*(["mean ± sd"] if several else []), "unparsed", *(["failed"] if failed else []), "tokens in + out"]
+    rest = [*(["mean ± sd"] if several else []), "unparsed", *(["failed"] if failed else [])]
+    rest += [] if narrow else ["tokens in + out"]
     for head in ("arm", "right", "%", "95 %", *rest):
         shown.add_column(head, justify="left" if head == "arm" else "right", no_wrap=head != "arm", overflow="fold")
     for family in families(results):
@@ -330,7 +332,7 @@ def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
                 *([_spread(arm)] if several else []),
                 str(arm["unparsed"]),
                 *([str(arm.get("failed_calls", 0))] if failed else []),
-                f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}",
+                *([] if narrow else [_tokens(arm)]),
             )
     return shown
 
@@ -346,6 +348,10 @@ def _means(mean: Mapping[str, Any]) -> Table:
         low, high = (signed(100 * end) for end in pair["interval95"])
         shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), signed(100 * pair["mean"]), f"{low} to {high}")
     return shown
+
+
+def _tokens(arm: Mapping[str, Any]) -> str:
+    return f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}"
 
 
 def _pass_at_k(told: Mapping[str, Any]) -> str:
@@ -382,14 +388,18 @@ def _tests(found: Sequence[Paired]) -> Table:
     return shown
 
 
+def _width() -> int:
+    """Columns of the terminal, at most 100 and at least 60; 100 elsewhere."""
+    return max(60, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)) if sys.stdout.isatty() else WIDTH
+
+
 def _render(parts: Sequence[RenderableType]) -> str:
     """Rich output as text: colours only where standard output is a terminal, and no blanks at the ends of lines."""
     terminal = sys.stdout.isatty()
-    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) if terminal else WIDTH
     out = io.StringIO()
     console = Console(
         file=out,
-        width=max(60, width),
+        width=_width(),
         force_terminal=terminal,
         force_jupyter=False,
         highlight=False,

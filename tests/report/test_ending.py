@@ -1,0 +1,127 @@
+"""What the terminal says at the end of a run, and the headline that the report begins with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from tests.report.whole_run import judged_rows, some_results, write_run
+
+from vivavoce.cli import app
+from vivavoce.exams.examine import Judged
+from vivavoce.exams.table import results
+from vivavoce.records import Usage
+from vivavoce.report.arms_told import what_it_is
+from vivavoce.report.differences import gain
+from vivavoce.report.ending import ending
+from vivavoce.report.headline import headline
+from vivavoce.report.sources import Sources
+
+COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The directory of a whole run."""
+    return write_run(tmp_path / "demo", count=12)
+
+
+def with_results(run: Path, **changes: object) -> Sources:
+    found = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**found, **changes}))
+    return Sources(run)
+
+
+def rows(right: str) -> list[Judged]:
+    return [Judged(f"t-{i}", "", "", "1", c == "R", "ok", Usage()) for i, c in enumerate(right)]
+
+
+def two(before: str, after: str) -> dict:
+    return results("sums", {"student": {0: rows(before)}, "taught": {0: rows(after)}}, [("student", "taught")], 5.0)
+
+
+def test_the_end_says_what_the_student_can_against_what_and_how_certain_in_80_columns(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    told = ending(Path("demo"), COMMANDS)
+    said, _, steps = told.partition("\n\n")
+    whole = " ".join(said.split())
+    assert "schoolhouse:student, taught by schoolhouse:ada, schoolhouse:ben and schoolhouse:cyd, now answers" in whole
+    assert re.search(r"now answers [78]\d\.\d % of 400 unseen schoolhouse questions right, \d\d?\.\d % before;", whole)
+    assert "that took 12 min 34 s" in whole
+    assert "the best other way to teach it (multi_teacher)" in whole
+    assert "The gain is no chance: p" in whole
+    assert all(len(line) <= 80 for line in told.splitlines())
+    assert "your student  demo/checkpoints/debate_reflect-0\n" in steps
+
+
+def test_the_end_names_only_commands_that_there_are(run: Path) -> None:
+    named = set(re.findall(r"viva (\S+)", ending(run, COMMANDS)))
+    assert {"view", "chat", "report", "export"} <= named <= COMMANDS
+    assert "publish" in re.findall(r"viva (\S+)", ending(run, {*COMMANDS, "publish"}))
+
+
+def test_a_run_without_results_ends_without_a_student(tmp_path: Path) -> None:
+    told = ending(write_run(tmp_path / "demo", whole=False, count=4), COMMANDS)
+    assert told.startswith("This run has not come to its tests yet.")
+    assert "chat" not in told
+
+
+def test_the_headline_has_all_money_and_the_time_of_all_sessions(run: Path) -> None:
+    recipe = (run / "recipe.yaml").read_text()
+    priced = "currency: EUR\nstudent:\n  price: {prompt: 1000000, completion: 1000000}\n"
+    (run / "recipe.yaml").write_text(recipe.replace("student:\n", priced))
+    assert re.search(r"that took 12 min 34 s and [\d.,]+ EUR\.", headline(Sources(run)).sentence)
+
+
+def test_a_student_that_is_worse_is_said_to_be_worse(run: Path) -> None:
+    worse = headline(with_results(run, **two("R" * 40 + "W" * 80, "W" * 20 + "R" * 20 + "W" * 80), main="taught"))
+    assert ("worse", "Worse: taught is 16.7 points below before it was taught (p 2e-6).") in worse.banners
+    assert "certain that the student is worse" in worse.certain
+
+
+def test_few_questions_are_said_to_be_too_few_with_the_least_difference_that_they_can_show(run: Path) -> None:
+    few = headline(with_results(run, **two("RRWWWWWWWW", "RRRRWWWWWW"), main="taught"))
+    said = "Too few questions to tell (n = 10): a difference below 60 points cannot be shown."
+    assert ("few", said) in few.banners
+    assert "not certain" in few.certain
+    six = headline(with_results(run, **two("W" * 10, "R" * 6 + "W" * 4), main="taught"))
+    assert not [text for kind, text in six.banners if kind == "few"], "six of ten are enough"
+    assert "no chance" in six.certain
+
+
+def test_a_teacher_whose_calls_fail_is_told_first_of_all(run: Path) -> None:
+    failed = [text for kind, text in headline(Sources(run)).banners if kind == "failed"]
+    assert failed == [f"Teacher {t} failed: 1 of 3 calls got no answer." for t in ("ada", "ben", "cyd")]
+
+
+def test_every_arm_of_a_run_is_explained_and_a_chain_names_where_an_arm_starts() -> None:
+    assert "ada alone" in what_it_is({"name": "single:ada", "base": "single", "teacher": "ada"})
+    assert what_it_is({"name": "mine", "base": "mine", "material": "debate"}) == "learnt from what was said in debates"
+    later = {
+        "name": "trees.t_dpo",
+        "base": "t_dpo",
+        "material": "debate",
+        "start": "review.checked",
+        "changes": "dpo.beta=1",
+    }
+    assert what_it_is(later) == "learnt from what was said in debates; starts from review.checked; with dpo.beta=1"
+    assert what_it_is({"name": "unknown"}) == ""
+
+
+def test_the_interval_of_a_gain_by_hand() -> None:
+    found = gain("taught", 5, 15, 100)
+    # b' = 5.5, c' = 15.5, n' = 102: g = 10 / 102, sqrt(21 - 102 g^2) / 102 = 0.04387
+    assert found.points == pytest.approx(10.0)
+    assert found.low == pytest.approx(100 * (10 / 102 - 1.96 * 0.043871), abs=0.02)
+    assert found.high == pytest.approx(100 * (10 / 102 + 1.96 * 0.043871), abs=0.02)
+
+
+def test_results_of_an_earlier_version_have_a_headline_too(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results("t", {"m": {0: judged_rows(4, 2.0, 1)}}, [], 1.0)))
+    assert "now answers 100 % of 4 unseen t questions right" in headline(Sources(tmp_path)).sentence
+    assert some_results()["arms"][0]["name"] == "student"
