@@ -103,7 +103,14 @@ def _debated(sources: Sources) -> dict[str, tuple[Stored, Debated]]:
     return found
 
 
-_NAMES = {"train": "On the training questions", "test": "On the test questions", "states": "On the student's states"}
+_NAMES = {"train": "on the training questions", "test": "on the test questions", "states": "on the student's states"}
+
+
+def _where(of: str) -> str:
+    """What a set of debates was about, for a title."""
+    stage, slash, own = of.rpartition("/")
+    said = _NAMES.get(own, f"stage {own}")
+    return f"Stage {stage}: {said}" if slash else said[0].upper() + said[1:]
 
 
 def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> dict[str, Any]:
@@ -131,7 +138,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "left_out": comparison.left_out(sources.results or {}),
         "wide": WIDE,
         "high": HIGH,
-        "debated": {_NAMES.get(of, f"Stage {of}"): d for of, (_, d) in debated.items() if d.graphs},
+        "debated": {_where(of): d for of, (_, d) in debated.items() if d.graphs},
         "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
         "costs": lines(costs, sources.recipe),
