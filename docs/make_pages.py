@@ -5,75 +5,45 @@ With --check, write nothing, and fail if one of them is out of date.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parent
 RECIPES = DOCS.parent / "recipes"
 HEAD = "# The command line\n\nMade from `--help` by `make docs`; do not edit.\n"
-COMMANDS = [
-    "",
-    "init",
-    "run",
-    "plan",
-    "doctor",
-    "costs",
-    "judges",
-    "evaluate",
-    "view",
-    "chat",
-    "compare",
-    "graph show",
-    "debate value",
-    "trees",
-    "train sft",
-    "train tree-dpo",
-    "train two-task",
-    "train magdi",
-    "train on-policy",
-    "train merge",
-    "export",
-    "report",
-    "keys",
-    "prompt",
-    "list",
-    "check-tasks",
-    "import attempts",
-    "import fair",
-    "review sweep",
-    "bench debate",
-    "bench engine",
-    "bench generate",
-    "bench sft",
-    "bench tree-dpo",
-    "bench on-policy",
-    "bench scaling",
-    "bench gpu",
-    "bench sandbox",
-]
+
+
+def commands() -> list[str]:
+    """Every command, in the order of `viva --help`: ``run``, ``graph show``."""
+    import typer
+
+    from vivavoce.cli import app
+
+    def below(group: Any, *path: str) -> list[str]:
+        inner = getattr(group, "commands", None)
+        return [" ".join(path)] if inner is None else [c for k, v in inner.items() for c in below(v, *path, k)]
+
+    return below(typer.main.get_command(app))
 
 
 def command_line() -> str:
     """docs/cli.md."""
-    return HEAD + "".join(f"\n## viva {c}\n\n```\n{help_of(c)}\n```\n".replace("viva \n", "viva\n") for c in COMMANDS)
+    shown = ["", *commands()]
+    return HEAD + "".join(f"\n## viva {c}\n\n```\n{help_of(c)}\n```\n".replace("viva \n", "viva\n") for c in shown)
 
 
 def help_of(command: str) -> str:
     """``viva COMMAND --help`` as it looks in 100 columns."""
+    from typer.testing import CliRunner
+
+    from vivavoce.cli import app
+
     # TERM=dumb and a fixed width, so that every machine writes the same page
-    shown = subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", *command.split(), "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"},
-    )
-    return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines()).replace(
-        "python -m vivavoce.cli", "viva"
-    )
+    plain = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
+    shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="viva", env=plain, catch_exceptions=False)
+    return "\n".join(line.rstrip() for line in shown.stdout.strip().splitlines())
 
 
 def table_of_recipes() -> str:

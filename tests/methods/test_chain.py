@@ -20,6 +20,7 @@ from vivavoce.methods import chain
 from vivavoce.methods.measured import measured_run
 from vivavoce.methods.trainings import summed
 from vivavoce.report import table, write_report
+from vivavoce.report.answers import answers
 from vivavoce.run import open_run
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "chain.yaml"
@@ -132,6 +133,9 @@ def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_re
 
     again, nothing = carry_out(values, where)
     assert (nothing, {**again, "wall_s": 0}) == (0, {**found, "wall_s": 0})
+
+    rights = {name: sum(bool(row["correct"]) for row in answers(where) if row["arm"] == name) for name in ARMS}
+    assert rights == {arm["name"]: sum(s["right"] for s in arm["seeds"]) for arm in found["arms"]}
 
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         stages = {cost.stage.partition("/")[0] for cost in journal.costs()}

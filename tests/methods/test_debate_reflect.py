@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from vivavoce.methods.debate_reflect import Options, distill, plan
 from vivavoce.methods.debating import DebateSession
 from vivavoce.records import Example, Tree, from_json
 from vivavoce.report import table, write_report
+from vivavoce.report.answers import answers, as_csv
 from vivavoce.run import open_run
+from vivavoce.tasks import open_task
 
 STUDENTS = [
     "student",
@@ -72,6 +76,40 @@ def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe:
     (where / "results.json").write_text(json.dumps(found))
     assert "vote:debate" in write_report(where).read_text("utf-8")
     assert "debate_reflect_sft" in table(found)
+
+
+def test_every_answer_to_a_test_question_is_a_row_that_needs_no_join(recipe: dict[str, Any], where: Path) -> None:
+    made, results = check_recipe(recipe, Path("test.yaml")), json.loads((where / "results.json").read_text("utf-8"))
+    problems = {p.id: p for p in open_task(made.task.name, made.task.options).problems("test")}
+    rows = list(csv.DictReader(StringIO("".join(as_csv(answers(where))))))
+    assert rows == [{k: v if isinstance(v, str) else cell(v) for k, v in row.items()} for row in answers(where)]
+    for arm in results["arms"]:
+        mine = [row for row in rows if (row["test"], row["arm"]) == ("test", arm["name"])]
+        assert {int(row["seed"]) for row in mine} == {s["seed"] for s in arm["seeds"]}
+        assert sum(row["correct"] == "True" for row in mine) == sum(s["right"] for s in arm["seeds"]), arm["name"]
+    for row in rows:
+        asked = problems[row["problem"]]
+        assert (row["question"], row["gold"], row["group"]) == (asked.question, asked.gold, asked.group)
+        assert asked.question in json.loads(row["prompt"])[-1]["content"]
+        assert row["text"] or row["status"] != "ok"
+    assert {row["arm"] for row in rows} == {*STUDENTS, *COMMITTEE}
+    (file,) = (where / "evaluations").glob("debate_reflect-1.jsonl")
+    kept = file.read_text("utf-8")
+    new = ("question", "gold", "arm", "seed", "prompt")
+    old = [{k: v for k, v in json.loads(line).items() if k not in new} for line in kept.splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in old), "utf-8")
+    assert all(
+        (row["seed"], row["question"], row["gold"])
+        == (1, problems[row["problem"]].question, problems[row["problem"]].gold)
+        for row in answers(where)
+        if (row["arm"], row["seed"]) == ("debate_reflect", 1)
+    ), "files of an earlier version tell it by their names and the task"
+    file.write_text(kept, "utf-8")
+
+
+def cell(value: Any) -> str:
+    """A value as CSV has it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def test_trees_of_the_run_are_grown_by_its_own_rules(

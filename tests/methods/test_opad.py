@@ -21,6 +21,7 @@ from vivavoce.graph import read_graphs
 from vivavoce.methods import opad
 from vivavoce.methods.opad_arms import StepArm
 from vivavoce.records import State, from_json
+from vivavoce.report.answers import answers
 from vivavoce.run import open_run
 from vivavoce.schoolhouse import weights
 from vivavoce.tasks import open_task
@@ -76,6 +77,9 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(ran: tuple[Path, di
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         assert sum(c.calls for c in journal.costs()) == before
     assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+    said = list(answers(where))
+    assert {(row["arm"], row["seed"]) for row in said} == {(name, 0) for name in names}
+    assert all(row["prompt"] and row["question"] and row["text"] for row in said)
 
 
 def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debate(ran: tuple[Path, Any]) -> None:

@@ -78,6 +78,9 @@ def _grouped(found: Iterable[Section], of: str = "") -> Iterator[str]:
         title = ", ".join(f"`{path}`" for path in dict.fromkeys(_plain(s.path) for s in all_))
         methods = dict.fromkeys(s.of for s in all_ if s.of and s.room == "methods")
         yield from _section(title + (of or (f" of {', '.join(methods)}" if methods else "")), model)
+    for parent in _parents(places):
+        if parent not in places:
+            yield from _section(f"Shared: {parent.__name__}", parent)
 
 
 def _methods() -> Iterator[str]:
@@ -93,8 +96,6 @@ def _methods() -> Iterator[str]:
         later += [s for s in of[1:] if s.model not in shown]
     yield "## Sections of methods\n"
     yield from _grouped(later)
-    for parent in _parents(s.model for s in later):
-        yield from _section(f"Shared: {parent.__name__}", parent)
 
 
 def _rooms() -> Iterator[str]:

@@ -32,6 +32,7 @@ for command in (
     runs.report,
 ):
     app.command()(command)
+app.command()(runs.results)
 for command in (looking.view, looking.chat):
     app.command()(command)
 app.command("list")(authoring.list_)

@@ -409,6 +409,34 @@ def compare(
         )
 
 
+def results(
+    run_path: RunPath,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Every answer to a test question, a row each, as CSV.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the table of a run; or every answer to its test questions, with question, right answer, arm, seed, prompt
+    and text: --csv, or --json for JSON lines."""
+    from vivavoce.report import table
+    from vivavoce.report.answers import answers
+    from vivavoce.report.answers import as_csv as in_csv
+    from vivavoce.report.sources import Sources
+
+    if as_csv or as_json:
+        found = answers(run_path)
+        lines = in_csv(found) if as_csv else (json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        empty = True
+        for line in lines:
+            empty = False
+            typer.echo(line, nl=False)
+        if empty:
+            raise DataError("the run has answered no test questions yet", str(run_path), "`viva run` goes on with it")
+        return
+    found = Sources(run_path).results
+    if found is None:
+        raise DataError("the run has no results yet", str(run_path), "`viva run` goes on with it")
+    typer.echo(table(found))
+
+
 def report(
     run_path: RunPath,
     details: Annotated[bool, typer.Option("--details", help="Print every arm and every test too.")] = False,
@@ -427,4 +455,4 @@ def report(
     typer.echo(written)
 
 
-__all__ = ["compare", "costs", "doctor", "evaluate", "judges", "plan", "report", "run"]
+__all__ = ["compare", "costs", "doctor", "evaluate", "judges", "plan", "report", "results", "run"]

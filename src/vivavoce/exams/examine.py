@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
 from vivavoce.committee.wording import Wording
 from vivavoce.graph import Graph
-from vivavoce.records import Node, Problem, Sampling, Status, Usage, seed_of
+from vivavoce.records import Message, Node, Problem, Sampling, Status, Usage, seed_of
 from vivavoce.tasks import grade_of
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One test question: what was answered, whether it was right, and what it cost in tokens."""
+    """One test question: who answered what to it, whether that was right, and what it cost in tokens.
+
+    A row says all that a table needs, so that none has to be joined to another file.
+    """
 
     problem: str
     group: str
@@ -25,6 +29,27 @@ class Judged:
     correct: bool | None
     status: Status
     usage: Usage
+    question: str = ""
+    gold: str = ""
+    """The right answer."""
+    arm: str = ""
+    """Who answered, as the run calls it; empty outside of a run."""
+    seed: int = 0
+    """The training seed of who answered."""
+    prompt: tuple[Message, ...] = ()
+    """The messages that were answered; of a committee's vote, those that the winner answered."""
+
+
+def of_arm(rows: Sequence[Judged], arm: str, seed: int, problems: Sequence[Problem] = ()) -> list[Judged]:
+    """The rows, saying whose they are; rows of an earlier version, which do not tell, with their ``problems``."""
+    asked = {p.id: p for p in problems}
+    found = [row if row.arm else replace(row, arm=arm, seed=seed) for row in rows]
+    return [
+        row
+        if row.question or row.problem not in asked
+        else replace(row, question=asked[row.problem].question, gold=asked[row.problem].gold)
+        for row in found
+    ]
 
 
 async def examine(
@@ -59,16 +84,27 @@ async def examine(
             )
         reply = answered.reply
         if reply is None:
-            judged = Judged(problem.id, problem.group, "", None, False, "error", Usage())
+            judged = Judged(problem.id, problem.group, "", None, False, "error", Usage(), **_asked(problem, messages))
         else:
             grade = await grade_of(wording.task, problem, reply.text, reply.cut, stage)
             judged = Judged(
-                problem.id, problem.group, reply.text, grade.answer, grade.correct, grade.status, reply.usage
+                problem.id,
+                problem.group,
+                reply.text,
+                grade.answer,
+                grade.correct,
+                grade.status,
+                reply.usage,
+                **_asked(problem, messages),
             )
         done(judged)
         return judged
 
     return list(await asyncio.gather(*map(one, problems)))
+
+
+def _asked(problem: Problem, messages: Sequence[Message]) -> dict[str, Any]:
+    return {"question": problem.question, "gold": problem.gold, "prompt": tuple(messages)}
 
 
 def judged(
@@ -81,8 +117,17 @@ def judged(
         n, usage = winner(g), sum((n.usage for n in said), Usage())
         failed = bool(said) and all(n.status == "error" for n in said)  # nobody said anything: that is no wrong answer
         rows.append(
-            Judged(p.id, p.group, n.text, n.answer, n.correct, n.status, usage)
+            Judged(
+                p.id,
+                p.group,
+                n.text,
+                n.answer,
+                n.correct,
+                n.status,
+                usage,
+                **_asked(p, g.asked(n) if n.prompt in g.prompts else ()),
+            )
             if n
-            else Judged(p.id, p.group, "", None, False, "error" if failed else "no_answer", usage)
+            else Judged(p.id, p.group, "", None, False, "error" if failed else "no_answer", usage, **_asked(p, ()))
         )
     return rows

@@ -43,7 +43,7 @@ class Evaluation(Table[Judged]):
     def records(self) -> Iterable[dict[str, Any]]:
         """One row for each question: the question, its gold answer, what was answered."""
         for p, j in zip(self.problems, self, strict=True):
-            yield {"question": p.question, "gold": p.gold, **asdict(j)}
+            yield {**asdict(j), "question": p.question, "gold": p.gold}
 
     def __repr__(self) -> str:
         low, high = wilson(self.right, len(self))

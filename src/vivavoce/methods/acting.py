@@ -239,7 +239,18 @@ def _judged(problem: Problem, episode: Episode) -> Judged:
     usage = sum((s.action.usage for s in episode.steps), Usage())
     text = "\n".join(m["content"] for m, mine in episode.masked() if mine)
     status = "error" if _cut_off(episode) else "ok"
-    return Judged(problem.id, problem.group, text, episode.ended, episode.success, status, usage)
+    return Judged(
+        problem.id,
+        problem.group,
+        text,
+        episode.ended,
+        episode.success,
+        status,
+        usage,
+        question=problem.question,
+        gold=problem.gold,
+        prompt=episode.prompt,
+    )
 
 
 def _depths(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class _SoFar:
             return start if arm == began else f"{stage}.{arm}"
 
         new = {name: t for name, t in learnt.students.items() if called(name) not in self.tested}
-        tested, also = await s.test(new), await s.also_test(new)
+        tested, also = await s.tests(new)
         self.drawn |= {called(name): drawn for name, drawn in (await s.draw(new)).items()}
         best = best_of([name for name in learnt.singles if name in tested], tested)
         for name, arm in {**learnt.arms, **{arm.name: arm for arm in s.beside(learnt.arms)}}.items():

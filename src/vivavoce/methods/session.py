@@ -25,7 +25,7 @@ from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, planned_pairs
-from vivavoce.exams.examine import Judged, examine
+from vivavoce.exams.examine import Judged, examine, of_arm
 from vivavoce.exams.judging import judging
 from vivavoce.exams.pass_at_k import told
 from vivavoce.exams.table import Tested
@@ -87,6 +87,7 @@ class Session(Generic[R]):
                 "use backend: hf_local with model: a folder or a Hub id",
             )
         self._given = start
+        self._written = set[Path]()
         changes = {self.student: {"model": str(start.of(recipe.seeds[0])[0])}} if start else {}
         self._open = AsyncExitStack()
         self._gate = Gate(recipe.parallel)
@@ -333,7 +334,7 @@ class Session(Generic[R]):
         async def ask() -> Sequence[Judged]:
             async with self.answering(folder) as student:
                 with self.run.counting(f"{stage} {arm}, seed {seed}", len(problems)) as advance:
-                    return await examine(
+                    rows = await examine(
                         student,
                         problems,
                         replace(self.wording, task=task),
@@ -344,15 +345,39 @@ class Session(Generic[R]):
                         in_flight=self.recipe.in_flight,
                         done=lambda _: advance(),
                     )
+                    return of_arm(rows, arm, seed)
 
-        return await kept_rows(self.run, path, depends, Judged, lambda row: row.status in ("error", "unjudged"), ask)
+        self._written.add(path)
+        rows = await kept_rows(self.run, path, depends, Judged, lambda row: row.status in ("error", "unjudged"), ask)
+        return of_arm(rows, arm, seed, problems)
+
+    async def tests(self, arms: Mapping[str, Trained]) -> tuple[Tested, dict[str, Tested]]:
+        """Every test of these arms, and of who sits beside them: the recipe's, and the further ones by name. All
+        answers are in ``evaluations/`` then."""
+        tested, also = await self.test(arms), await self.also_test(arms)
+        kept = self.run.path / "evaluations"
+        self._keep_answers(tested, kept)
+        for name, rows in also.items():
+            self._keep_answers(rows, kept / file_name(name))
+        return tested, also
+
+    def _keep_answers(self, tested: Tested, folder: Path) -> None:
+        """Write the answers that are in no file of ``folder`` yet: those of committees and of episodes."""
+        for arm, seeds in tested.items():
+            for seed, rows in seeds.items():
+                path = folder / f"{file_name(arm)}-{seed}.jsonl"
+                if path not in self._written:
+                    said = of_arm(rows, arm, seed)
+                    depends = digest([to_json(row) for row in said])
+                    if self.run.cached(path, depends) is None:
+                        self.run.keep_rows(path, depends, said)
 
     # --- what is compared
 
     async def results(self, learnt: Learnt) -> dict[str, Any]:
         """Test what a method has trained: what ``results.json`` holds. ``wall_s`` is the time that all sessions
         spent on the run by now."""
-        tested, also = await self.test(learnt.students), await self.also_test(learnt.students)
+        tested, also = await self.tests(learnt.students)
         drawn = await self.draw(learnt.students)
         best = best_of([name for name in learnt.singles if name in tested], tested)
         arms = {**learnt.arms, **{arm.name: arm for arm in self.beside(learnt.arms)}}
