@@ -168,6 +168,77 @@ def test_any_number_of_teachers_is_read_from_the_first_record(tmp_path: Path) ->
     assert read_fair(sorted(tmp_path.glob("*.json"))) == [graph]
 
 
+def other_release(folder: Path, name: str, record: dict[str, Any], texts: dict[str, str]) -> Graph:
+    """A release of one record of another data set: what each teacher wrote; everything scored 5."""
+    others = {f"{who}_feedback": "Look again." for who in texts}
+    rationale = {f"{who}_rationale": [text, *[5] * (len(texts) - 1)] for who, text in texts.items()}
+    files = {"false": record, "feedback": {**record, **others}}
+    files["rationale"] = {**record, **rationale, "correct_rationale": list(texts.values())}
+    for kind, one in files.items():
+        (folder / f"tiny_{name}_{kind}_round0.json").write_text(json.dumps([one]), "utf-8")
+    (graph,) = read_fair(folder)
+    return graph
+
+
+def test_true_and_false_are_read_with_facts_behind_the_gold_answer(tmp_path: Path) -> None:
+    record = {
+        "id": 3,
+        "question": "Do whales lay eggs?",
+        "gold_answer": "False.\tWhales are mammals. True whales are cetaceans.",
+        "student_wrong_pred": "True, for they live in the sea.",
+        "student_wrong_final_answer": "true",
+    }
+    texts = {"ada": "Whales are mammals. The answer is False.", "bob": "They do.", "cyd": "True"}
+    graph = other_release(tmp_path, "strategyqa", record, texts)
+    assert (graph.problem.id, graph.problem.gold) == ("strategyqa/3", "no")
+    assert [(n.agent, n.answer, n.correct) for n in graph.nodes if n.kind in ("answer", "rationale")] == [
+        (STUDENT, "yes", False), ("ada", "no", True), ("bob", None, False), ("cyd", "yes", False),
+    ]  # fmt: skip
+    assert summary([graph]).mismatches == []
+    sentinel = other_release(tmp_path, "strategyqa", {**record, "student_wrong_final_answer": "none"}, texts)
+    assert sentinel.nodes[0].status == "no_answer"
+
+
+LOGIC = {
+    "id": 8,
+    "context": "All cats sleep.\nTom is a cat.",
+    "question": "What follows?",
+    "options": ["Tom is awake", "Tom sleeps", "All sleep", "Cats are rare"],
+    "student_wrong_pred": "Answer: Tom is awake Rationale: it is day",
+    "student_wrong_final_answer": "Tom is awake",
+}
+
+
+@pytest.mark.parametrize("gold", ["1", "Tom sleeps", "B", "b"])
+def test_options_are_lettered_as_our_task_asks_them_and_read_by_letter_or_text(tmp_path: Path, gold: str) -> None:
+    texts = {
+        "ada": "Answer: Tom sleeps\nRationale: all cats sleep, so not Tom is awake.",
+        "bob": "The correct answer is (C).",
+        "cyd": "Tom sleeps or Tom is awake, who knows.",
+        "dan": "Being a cat, TOM  SLEEPS.",
+    }
+    graph = other_release(tmp_path, "logiqa", {**LOGIC, "gold_answer": gold}, texts)
+    lettered = "A. Tom is awake\nB. Tom sleeps\nC. All sleep\nD. Cats are rare"
+    assert graph.problem == Problem("logiqa/8", f"All cats sleep.\nTom is a cat.\nWhat follows?\n{lettered}", "B")
+    assert [(n.agent, n.answer, n.correct) for n in graph.nodes if n.kind in ("answer", "rationale")] == [
+        (STUDENT, "A", False), ("ada", "B", True), ("bob", "C", False), ("cyd", None, False), ("dan", "B", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"options": "four"}, "'options' is no list"),
+        ({"options": ["a", ""]}, "'options' is no list"),
+        ({"gold_answer": "7"}, "none of 4 options"),
+        ({"gold_answer": "nothing follows"}, "none of 4 options"),
+    ],
+)
+def test_options_that_cannot_be_read_are_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        other_release(tmp_path, "logiqa", {**LOGIC, "gold_answer": "1", **change}, {"ada": "x", "bob": "y"})
+
+
 def test_a_failed_call_of_the_release_is_a_failed_call_here(tmp_path: Path) -> None:
     def edit(files: Files) -> None:
         files["feedback"][0]["ada_feedback"] = None
@@ -197,7 +268,11 @@ def changed(kind: str, **values: Any) -> Callable[[Files], object]:
         (lambda f: f["false"].append(MISTAKE), "id 7 stands there twice", "false_round0.json, record 2"),
         (changed("false", id="7"), "the id is '7'", "record 1"),
         (changed("feedback", question="2 + 3?"), "'question' differs", "feedback_round0.json, record 1"),
-        (lambda f: [r[0].update(gold_answer="many") for r in f.values()], "no number", "false_round0.json, record 1"),
+        (
+            lambda f: [r[0].update(gold_answer="many") for r in f.values()],
+            "'many' is no number",
+            "false_round0.json, record 1",
+        ),
         (lambda f: f["feedback"][0].pop("bob_feedback"), "no field 'bob_feedback'", "record 1"),
         (changed("feedback", bob_feedback=3), "'bob_feedback' is a int", "record 1"),
         (changed("rationale", bob_rationale=["5"]), "text and 1 scores", "record 1"),

@@ -14,11 +14,12 @@ of ``RELEASE``, to be held against what our own rules make of the scores.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vivavoce.agents.replies import spoken
 from vivavoce.committee.scores import on_scale
@@ -26,14 +27,16 @@ from vivavoce.data.acceptance import RELEASED, decide, rationales, readable
 from vivavoce.data.bounds import figure, figures
 from vivavoce.errors import DataError
 from vivavoce.graph import Graph
-from vivavoce.records import Node, Problem, node
-from vivavoce.tasks.grading import GRADERS
+from vivavoce.records import Grade, Node, Problem, node
+from vivavoce.tasks.answers import LETTERS
+from vivavoce.tasks.benchmark import multiple_choice
+from vivavoce.tasks.grading import GRADERS, Grader
 from vivavoce.tasks.rows import Row
 
 RELEASE = "release"
 STUDENT = "student"
 _KINDS = ("false", "feedback", "rationale")
-_SHARED = ("question", "gold_answer", "student_wrong_pred", "student_wrong_final_answer")
+_SHARED = ("question", "gold_answer", "student_wrong_pred", "student_wrong_final_answer", "context", "options")
 
 
 def read_fair(source: Path | Sequence[Path]) -> list[Graph]:
@@ -43,7 +46,7 @@ def read_fair(source: Path | Sequence[Path]) -> list[Graph]:
     the final answer that the release read (its stored text may be cut short); rationales are graded as they stand.
 
     Raises DataError, with file and record, where a file, record or field is missing or ill-typed, the files tell
-    different things, a gold answer is no number, or a text was accepted that nobody wrote.
+    different things, a gold answer is of no kind that is known, or a text was accepted that nobody wrote.
     """
     paths = _files(source)
     records = {kind: _records(path) for kind, path in paths.items()}
@@ -116,14 +119,62 @@ def _teachers(row: Row) -> list[str]:
     return found
 
 
+class _Asked(NamedTuple):
+    """What a record asks, and how answers to it are read."""
+
+    question: str
+    gold: str
+    grader: Grader
+    options: tuple[str, ...] = ()
+    """The texts of lettered options, in order."""
+
+    def grade(self, text: str) -> Grade:
+        """A text by the task's grader; of a choice that names no letter, by the option whose text it gives, as the
+        release reads it: between the words Answer and Rationale, or anywhere if only one option stands there."""
+        found = self.grader.grade(self.gold, text)
+        if found.answer is not None or not self.options:
+            return found
+        part = re.search(r"answer\s*:(.*?)(?:rationale\s*:|\Z)", text, re.IGNORECASE | re.DOTALL)
+        letter = self.letter(part[1].strip() if part else text, part is None)
+        return found if letter is None else self.grader.grade(self.gold, letter)
+
+    def letter(self, text: str, alone: bool = False) -> str | None:
+        """The answer line of the option whose text stands in ``text``: the first of them, or the one that is alone."""
+        said = " ".join(text.split()).casefold()
+        there = [i for i, option in enumerate(self.options) if " ".join(option.split()).casefold() in said]
+        return self.grader.written(LETTERS[there[0]]) if there and (len(there) == 1 or not alone) else None
+
+
+_TRUTH = re.compile(r"\s*(true|false|yes|no)\b", re.IGNORECASE)
+
+
+def _asked(row: Row) -> _Asked:
+    """The question of a record: a number (GSM8K, SVAMP), true or false (StrategyQA: ``True.`` and facts behind it), or
+    one of several options (LogiQA: the gold answer is an option's text, its letter, or its index from 0)."""
+    question, told = row.text("question"), row.text("gold_answer").strip()
+    if "options" in row.value:
+        options = row.value["options"]
+        if not isinstance(options, list) or not all(isinstance(one, str) and one.strip() for one in options):
+            raise DataError("field 'options' is no list of texts", row.where)
+        same = [i for i, one in enumerate(options) if one.strip().casefold() == told.casefold()]
+        gold: int | str = same[0] if same else int(told) if told.isdecimal() else told
+        made = multiple_choice(row, f"{row.text('context').strip()}\n{question.strip()}", options, gold)
+        shown = tuple(dict.fromkeys(one.strip() for one in options))
+        return _Asked(made.question, made.gold, GRADERS["choice"], shown)
+    if truth := _TRUTH.match(told):
+        return _Asked(question, "yes" if truth[1].lower() in ("true", "yes") else "no", GRADERS["yes_no"])
+    number = GRADERS["number"].read_gold(told)
+    if number is None:
+        what = f"the gold answer {told[:60]!r} is no number, not true or false, and there are no options"
+        raise DataError(what, row.where, "files of GSM8K, SVAMP, StrategyQA and LogiQA are read")
+    return _Asked(question, number, GRADERS["number"])
+
+
 def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequence[str]) -> Graph:
-    number = GRADERS["number"]
-    gold = number.read_gold(mistake.text("gold_answer"))
-    if gold is None:
-        raise DataError("the gold answer is no number", mistake.where, "only number tasks (SVAMP, GSM8K) are read")
-    problem = Problem(id_, mistake.text("question"), gold)
+    asked = _asked(mistake)
+    problem = Problem(id_, asked.question, asked.gold)
     said, stored = (_string(mistake, field) for field in ("student_wrong_pred", "student_wrong_final_answer"))
-    grade = number.grade(gold, stored)
+    grade = asked.grade(asked.letter(stored) or stored)
     exam = node(
         "answer",
         id_,
@@ -140,7 +191,7 @@ def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequ
         nodes.append(_node("critique", id_, teacher, text, saw_gold=True, parents=(exam.id,), target=exam.id))
     scored = {teacher: _scored(rationale, teacher, teachers) for teacher in teachers}
     for teacher, (text, _) in scored.items():
-        grade = number.grade(gold, text or "")
+        grade = asked.grade(text or "")
         rest = {} if not text else {"answer": grade.answer, "correct": grade.correct, "status": grade.status}
         nodes.append(_node("rationale", id_, teacher, text, **rest))
     written = {n.agent: n for n in nodes if n.kind == "rationale"}
