@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.train.students import cases
 
-from vivavoce.train.losses import dpo, listwise, margins, nll, rewards
+from vivavoce.train.losses import dpo, kto, listwise, margins, nll, orpo, rewards, simpo
 
 reward = st.floats(-20, 20, width=32)
 side = st.lists(reward, min_size=1, max_size=5)
@@ -86,3 +86,40 @@ def test_gradients_are_those_of_the_equation():
 def test_nll_is_a_mean_over_tokens_or_a_sum():
     assert nll(torch.tensor([-6.0, -2.0]), torch.tensor([3, 1]), "token").tolist() == [2.0, 2.0]
     assert nll(torch.tensor([-6.0, -2.0]), torch.tensor([3, 1]), "answer").tolist() == [6.0, 2.0]
+
+
+def test_the_odds_ratio_is_of_the_probabilities_and_not_of_their_logarithms() -> None:
+    """P = .6 and .5 against .2: odds 1.5 and 1 against .25, ratios 6 and 4."""
+    loss = orpo(tensor([0.6, 0.5]).log(), tensor([0.2]).log())
+    assert loss[:, 0].tolist() == pytest.approx([math.log1p(1 / 6), math.log1p(1 / 4)])
+    assert orpo(tensor([0.0]), tensor([-1.0])).isfinite().all(), "an answer that is certain has odds all the same"
+
+
+@cases
+@given(side, side, st.floats(0.1, 5), st.floats(0, 3))
+def test_simpo_is_dpo_without_a_reference_and_with_a_margin(
+    chosen: list[float], rejected: list[float], beta: float, gamma: float
+) -> None:
+    found = simpo(tensor(chosen), tensor(rejected), beta, gamma)
+    shifted = dpo(beta * tensor(chosen) - gamma, beta * tensor(rejected))
+    torch.testing.assert_close(found, shifted, rtol=1e-5, atol=1e-5)
+
+
+def test_kto_by_hand() -> None:
+    """Log-ratios 2 and 1 against 0: z = 1, so 1 - s(.1), 1 - s(0), 1 - s(.1) with beta .1; below 0, z is 0."""
+    s = 1 - 1 / (1 + math.exp(-0.1))
+    assert kto(tensor([2, 1]), tensor([0]), 0.1).tolist() == pytest.approx([s, 0.5, s])
+    low = kto(tensor([-1]), tensor([-3]), 1.0).tolist()
+    assert low == pytest.approx([1 - 1 / (1 + math.exp(1)), 1 - 1 / (1 + math.exp(-3))])
+
+
+def test_every_preference_term_raises_right_answers_against_wrong_ones() -> None:
+    for loss in (
+        lambda c, r: orpo(c, r).mean(),
+        lambda c, r: simpo(c, r, 2.0, 0.5).mean(),
+        lambda c, r: kto(c, r, 0.5).mean(),
+    ):
+        c, r = tensor([-1.0, -1.2]).requires_grad_(), tensor([-1.1]).requires_grad_()
+        loss(c, r).backward()
+        assert (c.grad < 0).all()  # type: ignore[operator]
+        assert (r.grad > 0).all()  # type: ignore[operator]

@@ -161,6 +161,13 @@ def test_weights_count(student: Path, tokenizer: PreTrainedTokenizerFast, trees:
     assert tree_loss(policy, before, one_by_three, settings())[1] == 3
     assert tree_loss(policy, before, two_by_two, settings(pair_weight="tree"))[1] == 1
     assert tree_loss(policy, before, two_by_two, settings(objective="listwise"))[1] == 1
+    assert tree_loss(policy, before, two_by_two, settings(objective="kto"))[1] == 4
+    losses = {
+        o: float(tree_loss(policy, before, two_by_two, settings(objective=o))[0]) for o in ("pairs", "orpo", "kto")
+    }
+    assert len(set(losses.values())) == 3
+    wide, narrow = (settings(objective="simpo", beta=2.0, gamma=gamma) for gamma in (2.0, 0.0))
+    assert tree_loss(policy, before, two_by_two, wide)[0] > tree_loss(policy, before, two_by_two, narrow)[0]
     heavy = branchings(tokenizer, [tree(("42",), ("41",), weight=0.5)], 500)[0]
     assert tree_loss(policy[:2], before[:2], heavy, settings())[1] == 0.5
 

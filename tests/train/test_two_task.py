@@ -18,7 +18,7 @@ from vivavoce.train.settings import SFTSettings, TwoTaskSettings
 from vivavoce.train.sft import train_sft
 from vivavoce.train.supervised import Steps, Taught
 from vivavoce.train.tokens import Scored, score_rows
-from vivavoce.train.two_task import TwoTasks, train_two_task, updates
+from vivavoce.train.two_task import TwoTasks, padded, train_two_task, updates
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -73,6 +73,31 @@ def test_one_update_is_the_formula_however_it_is_packed(
     for name, parameter in model.state_dict().items():
         if name in after:
             assert torch.allclose(after[name], parameter, rtol=1e-4, atol=1e-6), name
+
+
+def row(problem: str, stream: str, tokens: int, weight: float = 1.0) -> Taught:
+    return Taught(problem, stream, Scored(tuple(range(tokens + 2)), 2), weight)
+
+
+def test_micro_batches_count_the_same_whatever_their_tokens() -> None:
+    """Two feedbacks of 1 and 3 tokens, then one of 8: means over 4 and over 8 tokens, half of the stream each."""
+    rows = [row("a", "feedback", 1), row("a", "answer", 5), row("b", "feedback", 3), row("c", "feedback", 8)]
+    how = settings(alpha=0.4, normalisation="micro_batch", micro_batch=2)
+    factors = TwoTasks(rows, how, [[0, 1, 2, 3]]).factors([0, 1, 2, 3])
+    assert factors == pytest.approx([0.4 / 2 / 4, 0.6 / 5, 0.4 / 2 / 4, 0.4 / 2 / 8])
+    one = TwoTasks(rows, settings(alpha=0.4, normalisation="micro_batch", micro_batch=3), [[0, 1, 2, 3]])
+    whole = TwoTasks(rows, settings(alpha=0.4), [[0, 1, 2, 3]])
+    assert one.factors([0, 1, 2, 3]) == pytest.approx(whole.factors([0, 1, 2, 3])), "one micro-batch is the update"
+
+
+def test_learnt_padding_is_the_released_defect_and_changes_what_is_learnt(student: Path, tmp_path: Path) -> None:
+    filled = padded(12)(Scored((5, 6, 7, 2), 2))
+    assert filled == Scored((5, 6, 7, *(2,) * 9), 2)
+    how = {"max_steps": 1, "max_length": 120}
+    plain = train_two_task(student, ROWS, settings(**how), tmp_path / "plain", seed=1)
+    learnt = train_two_task(student, ROWS, settings(**how, padding="learnt"), tmp_path / "padded", seed=1)
+    assert learnt.tokens_seen > plain.tokens_seen
+    assert learnt.first_loss != plain.first_loss
 
 
 @pytest.mark.parametrize(("alpha", "stream"), [(0.0, "answer"), (1.0, "feedback")])

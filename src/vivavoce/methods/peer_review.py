@@ -141,7 +141,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
     accept = {name: way.accepts(recipe.accept) for name, way in ways.items()}
     rows = {name: s.two_task_rows(way, accept[name], [graphs], name, alpha) for name, way in ways.items()}
     taught = {name: ways[name] for name in s.with_rows(rows)}
-    steps = {name: recipe.two_task.model_copy(update=_given(alpha=way.alpha)) for name, way in taught.items()}
+    steps = {name: way.two_task(recipe.two_task) for name, way in taught.items()}
     students = await s.train({name: (s.start, rows[name], steps[name]) for name in taught})
 
     for name, way in taught.items():
@@ -155,7 +155,9 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
             students[name] = (await s.train({f"{name}.{r}": (s.start, later, steps[name])}))[f"{name}.{r}"]
         if way.prefer:
             trees = {f"{name}.dpo": s.mistake_trees(way, accept[name], graphs, f"{name}.trees")}
-            then = await s.train({dpo: (students[name], path, recipe.dpo) for dpo, path in s.with_rows(trees).items()})
+            then = await s.train(
+                {dpo: (students[name], path, way.preference(recipe.dpo)) for dpo, path in s.with_rows(trees).items()}
+            )
             students[name] = then.get(f"{name}.dpo", students[name])
 
     singles = [name for name, one in recipe.wanted.items() if one.base == "single"]
@@ -186,10 +188,6 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Exam, reviews, students, tests; returns what ``results.json`` holds."""
     async with opened(recipe, run) as s:
         return await s.results(await learn(s, recipe))
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:

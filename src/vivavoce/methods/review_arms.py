@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,6 +12,7 @@ from vivavoce.data.feedback import FeedbackRule
 from vivavoce.data.two_task import Items
 from vivavoce.methods.arms import Listed, OfEach, by_name
 from vivavoce.protocols.peer_review import Options
+from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
 
 class ReviewArm(BaseModel):
@@ -44,8 +45,15 @@ class ReviewArm(BaseModel):
     shuffle_feedback: bool = Field(
         default=False, description="every mistake gets the feedback of another one: a control"
     )
-    prefer: bool = Field(
-        default=False, description="then T-DPO: accepted rationales over the student's wrong answers (ours)"
+    loss: Literal["own", "released", "released_unpadded"] = Field(
+        default="own",
+        description="own: as `two_task:` says. released: means over micro-batches, and padding is learnt, as in the "
+        "authors' code; released_unpadded: the same without that defect",
+    )
+    prefer: bool | Literal["orpo", "simpo", "kto"] = Field(
+        default=False,
+        description="then accepted rationales over the student's wrong answers (ours): true: T-DPO, by the recipe's "
+        "`dpo:`; or another preference term in its place",
     )
     exams: int = Field(default=1, ge=1, description="after each, the student so far sits the next one (ours; paper: 1)")
     fresh: bool = Field(default=False, description="learn from the last exam alone, not from all exams so far")
@@ -61,6 +69,22 @@ class ReviewArm(BaseModel):
         if self.replay and not self.fresh:
             raise ValueError("replay needs fresh: true; without it every row of the earlier exams is kept")
         return self
+
+    def two_task(self, recipe: TwoTaskSettings) -> TwoTaskSettings:
+        """How both streams are learnt, ``recipe`` being the recipe's way."""
+        changes: dict[str, Any] = {} if self.alpha is None else {"alpha": self.alpha}
+        if self.loss != "own":
+            changes |= {"normalisation": "micro_batch", "padding": "learnt" if self.loss == "released" else "none"}
+        return recipe.model_copy(update=changes)
+
+    def preference(self, recipe: TreeDPOSettings) -> TreeDPOSettings:
+        """How preferences are learnt, ``recipe`` being the recipe's way; beta of a term that has another scale."""
+        changes: dict[str, dict[str, Any]] = {
+            "orpo": {"objective": "orpo", "nll_weight": 1.0},
+            "simpo": {"objective": "simpo", "beta": max(2.0, recipe.beta)},
+            "kto": {"objective": "kto"},
+        }
+        return recipe.model_copy(update=changes.get(str(self.prefer), {}))
 
     def accepts(self, recipe: AcceptRules) -> AcceptRules:
         """The rules of acceptance, ``recipe`` being the recipe's."""
@@ -88,6 +112,11 @@ STANDARD = {
     "shuffled_feedback": ReviewArm(shuffle_feedback=True),
     "score_weighted": ReviewArm(score_weighted=True),
     "preferred": ReviewArm(prefer=True),
+    "orpo": ReviewArm(prefer="orpo"),
+    "simpo": ReviewArm(prefer="simpo"),
+    "kto": ReviewArm(prefer="kto"),
+    "released_loss": ReviewArm(loss="released"),
+    "released_unpadded": ReviewArm(loss="released_unpadded"),
     "refreshed": ReviewArm(exams=2),
     "refreshed_fresh": ReviewArm(exams=2, fresh=True),
     "refreshed_replay": ReviewArm(exams=2, fresh=True, replay=0.5),

@@ -58,6 +58,49 @@ def listwise(chosen: Tensor, rejected: Tensor) -> Tensor:
     return torch.logsumexp(torch.cat([chosen, rejected]), 0) - torch.logsumexp(chosen, 0)
 
 
+def orpo(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """The odds-ratio loss of every pair, shape (C, R), from *mean* log-probabilities of shapes (C,) and (R,).
+
+        L(y_w, y_l) = -log sigmoid( log odds(y_w) - log odds(y_l) ),   odds(y) = P / (1 - P),  P = exp(mean log pi)
+
+    Paper: arXiv:2403.07691, Eq. 7; the whole loss adds the NLL of the right answer and weighs this term by lambda, here
+    ``beta``. No reference takes part. By hand: P of 1/2 and 1/3 have odds 1 and 1/2, so -log sigmoid(ln 2) = ln 1.5.
+
+    >>> round(orpo(torch.tensor([0.5]).log(), torch.tensor([1 / 3]).log()).item(), 4)
+    0.4055
+    """
+    odds = [mean - torch.log1p(-mean.exp().clamp(max=1 - 1e-7)) for mean in (chosen, rejected)]
+    return -logsigmoid(margins(*odds))
+
+
+def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor:
+    """The reference-free loss of every pair, shape (C, R), from *mean* log-probabilities of shapes (C,) and (R,).
+
+        L(y_w, y_l) = -log sigmoid( beta (mean log pi(y_w) - mean log pi(y_l)) - gamma )
+
+    Paper: arXiv:2405.14734, Eq. 6. By hand: means -1 and -2 with beta 2, gamma 1 give -log sigmoid(1) = 0.3133.
+
+    >>> round(simpo(torch.tensor([-1.0]), torch.tensor([-2.0]), 2.0, 1.0).item(), 4)
+    0.3133
+    """
+    return -logsigmoid(beta * margins(chosen, rejected) - gamma)
+
+
+def kto(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """The value of each answer alone lost, shape (C + R,), from log-ratios to the reference of shapes (C,) and (R,).
+
+        L(y_w) = 1 - sigmoid(beta (r - z)),   L(y_l) = 1 - sigmoid(beta (z - r)),   r = log(pi(y|x) / pi_ref(y|x))
+
+    Paper: arXiv:2402.01306, Eq. 8 with lambda 1. z is the paper's KL estimate, at least 0 and without gradient.
+    Differs: it is the mean of the answers at hand, where the paper takes answers to other questions.
+
+    >>> kto(torch.tensor([0.0]), torch.tensor([0.0]), 0.1).tolist()
+    [0.5, 0.5]
+    """
+    z = torch.cat([chosen, rejected]).mean().clamp(min=0).detach()
+    return torch.cat([1 - torch.sigmoid(beta * (chosen - z)), 1 - torch.sigmoid(beta * (z - rejected))])
+
+
 def nll(policy: Tensor, tokens: Tensor, average: str) -> Tensor:
     """-log pi(y_w|x) of right answers, shape (C,): divided by the number of its tokens (``token``) or not (``answer``).
 
@@ -70,4 +113,4 @@ def nll(policy: Tensor, tokens: Tensor, average: str) -> Tensor:
     return -policy / tokens if average == "token" else -policy
 
 
-__all__ = ["dpo", "listwise", "margins", "nll", "rewards"]
+__all__ = ["dpo", "kto", "listwise", "margins", "nll", "orpo", "rewards", "simpo"]

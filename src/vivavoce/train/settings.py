@@ -159,11 +159,13 @@ class TreeDPOSettings(TrainSettings):
         "the authors' update holds 32 pairs if their four GPU placeholders are meant.",
     )
     beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference (authors).")
-    objective: Literal["pairs", "listwise"] = Field(
+    objective: Literal["pairs", "listwise", "orpo", "simpo", "kto"] = Field(
         default="pairs",
         description="pairs: every right answer against every wrong one (paper). listwise: a softmax over all answers "
-        "of the branching (ours).",
+        "of the branching (ours). orpo (arXiv:2403.07691; beta is its lambda, and it wants nll_weight 1), simpo "
+        "(2405.14734; its beta is 2 or more) and kto (2402.01306; every answer for itself) in place of DPO.",
     )
+    gamma: float = Field(default=0.5, ge=0, description="simpo: the margin that a right answer should have (paper).")
     pair_weight: Literal["pair", "tree"] = Field(
         default="pair",
         description="What counts one in the mean: each pair (authors), or each tree, its pairs sharing (ours).",
@@ -209,9 +211,16 @@ class TwoTaskSettings(SupervisedSettings):
     rows_per_step: int = Field(
         default=16, ge=1, description="Rows of each stream in an update, or of the mix (authors: 16)."
     )
-    normalisation: Literal["step_tokens", "sequence_mean"] = Field(
+    normalisation: Literal["step_tokens", "sequence_mean", "micro_batch"] = Field(
         default="step_tokens",
-        description="Each task's loss: mean over the update's target tokens (ours), or over its rows.",
+        description="Each task's loss: mean over the update's target tokens (ours), over its rows, or over "
+        "micro-batches of the means over their tokens, so that the split changes the loss (authors).",
+    )
+    micro_batch: int = Field(default=8, ge=1, description="Rows of each stream in a micro-batch (authors: 8).")
+    padding: Literal["none", "learnt"] = Field(
+        default="none",
+        description="learnt: every row is filled up to max_length with end-of-turn tokens, which are learnt. A defect "
+        "of the authors' code, to explain a gap in reproduction; most of what is learnt is padding then.",
     )
 
 

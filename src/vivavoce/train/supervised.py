@@ -88,14 +88,16 @@ def train_supervised(
     seed: int,
     progress: Progress | None = None,
     source: Path | None = None,
+    shape: Callable[[Scored], Scored] | None = None,
 ) -> TrainResult:
     """Train ``model`` on ``examples`` as ``schedule`` plans it and save it in ``out``, which then loads like any model.
 
-    Rows of weight 0 are not read. ``source`` is the file that the rows came from, which errors then name. A killed run
-    with ``save_steps`` goes on from its last checkpoint when called again with the same arguments, to the same weights
-    bit by bit on a CPU; a finished one returns its result without training. Raises DataError if the model, the weight
-    of a row or every row is unusable, RunConflict if ``out`` belongs to another run, Diverged if a loss or a gradient
-    is not a finite number; nothing is saved as finished then.
+    ``shape`` changes a row after its length was checked. Rows of weight 0 are not read. ``source`` is the file that the
+    rows came from, which errors then name. A killed run with ``save_steps`` goes on from its last checkpoint when
+    called again with the same arguments, to the same weights bit by bit on a CPU; a finished one returns its result
+    without training. Raises DataError if the model, the weight of a row or every row is unusable, RunConflict if
+    ``out`` belongs to another run, Diverged if a loss or a gradient is not a finite number; nothing is saved as
+    finished then.
     """
     out = Path(out)
     check_rows(examples, source)
@@ -105,6 +107,8 @@ def train_supervised(
     student, tokenizer = checkpoint.open_model(model, settings)
     settings = settled(settings, student, tokenizer, out)
     used, dropped = _rows(tokenizer, examples, settings, out, source)
+    if shape is not None:
+        used = [taught._replace(row=shape(taught.row)) for taught in used]
     key = checkpoint.run_key(kind, model, settings, seed, [[r.problem, r.stream, r.row, r.weight] for r in used])
     if done := checkpoint.finished(out, key):
         return done

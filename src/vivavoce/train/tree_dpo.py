@@ -117,16 +117,30 @@ def tree_loss(policy: Tensor, reference: Tensor, tree: Branching, settings: Tree
     """One tree's loss, a scalar, and its weight in the mean. Log-probabilities (answers,), right answers first."""
     reward = losses.rewards(policy, reference, settings.beta)
     chosen, rejected = reward[: tree.right], reward[tree.right :]
-    weight = tree.weight
+    lengths = torch.tensor([len(row.completion) for row in tree.rows], device=policy.device)
+    means = policy / lengths
     if settings.objective == "listwise":
         loss = losses.listwise(chosen, rejected)
+    elif settings.objective == "orpo":
+        loss = settings.beta * losses.orpo(means[: tree.right], means[tree.right :]).mean()
+    elif settings.objective == "simpo":
+        loss = losses.simpo(means[: tree.right], means[tree.right :], settings.beta, settings.gamma).mean()
+    elif settings.objective == "kto":
+        ratios = policy - reference
+        loss = losses.kto(ratios[: tree.right], ratios[tree.right :], settings.beta).mean()
     else:
         loss = losses.dpo(chosen, rejected).mean()
-        weight *= tree.pairs if settings.pair_weight == "pair" else 1
     if settings.nll_weight:
-        lengths = torch.tensor([len(row.completion) for row in tree.rows[: tree.right]], device=policy.device)
-        loss = loss + settings.nll_weight * losses.nll(policy[: tree.right], lengths, settings.nll_average).mean()
-    return loss, weight
+        right = policy[: tree.right]
+        loss = loss + settings.nll_weight * losses.nll(right, lengths[: tree.right], settings.nll_average).mean()
+    return loss, tree_weight(tree, settings)
+
+
+def tree_weight(tree: Branching, settings: TreeDPOSettings) -> float:
+    """What a tree counts in the mean: what its loss is a mean over, its pairs or (KTO) its answers; or one."""
+    if settings.pair_weight != "pair" or settings.objective == "listwise":
+        return tree.weight
+    return tree.weight * (len(tree.rows) if settings.objective == "kto" else tree.pairs)
 
 
 class TreeDPOTrainer(UpdateTrainer):
@@ -163,9 +177,8 @@ class TreeDPOTrainer(UpdateTrainer):
         return row.packed, [tree.name for tree in row.trees for _ in tree.rows]
 
     def weight(self, tree: Branching) -> float:
-        """What ``tree`` counts in the mean: its pairs, or one."""
-        pairs = self.settings.objective == "pairs" and self.settings.pair_weight == "pair"
-        return tree.weight * (tree.pairs if pairs else 1)
+        """What ``tree`` counts in the mean."""
+        return tree_weight(tree, self.settings)
 
     def compute_loss(
         self,

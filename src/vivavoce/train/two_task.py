@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from vivavoce.train import checkpoint
 from vivavoce.train.rows import check_rows
 from vivavoce.train.settings import Progress, TrainResult, TwoTaskSettings
 from vivavoce.train.supervised import Taught, train_supervised
+from vivavoce.train.tokens import Scored
 
 FEEDBACK = "feedback"
 
@@ -57,7 +58,20 @@ def train_two_task(
         seed=seed,
         progress=progress,
         source=source,
+        shape=padded(settings.max_length) if settings.padding == "learnt" else None,
     )
+
+
+def padded(length: int) -> Callable[[Scored], Scored]:
+    """Fills a row up to ``length`` tokens with its last one, the end of turn, as targets.
+
+    The released code pads with that token, gives the padding the label of that token, and masks none of it.
+    """
+
+    def fill(row: Scored) -> Scored:
+        return row._replace(ids=row.ids + row.ids[-1:] * (length - len(row.ids)))
+
+    return fill
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,8 @@ class TwoTasks:
         alpha, mean = self.settings.alpha, self.settings.normalisation == "sequence_mean"
         share = {True: alpha, False: 1 - alpha}
         flat = self.settings.pairing == "flat-weighted"
+        if self.settings.normalisation == "micro_batch":
+            return self._by_micro_batch(update, share)
         mass = dict.fromkeys(share, 0.0)
         for i in range(len(self.rows)) if flat else update:
             row = self.rows[i]
@@ -82,6 +98,19 @@ class TwoTasks:
             scale * share[r.stream == FEEDBACK] * r.weight / mass[r.stream == FEEDBACK] / (r.tokens if mean else 1)
             for r in (self.rows[i] for i in update)
         ]
+
+    def _by_micro_batch(self, update: Sequence[int], share: dict[bool, float]) -> list[float]:
+        """Each stream's rows in micro-batches, in their order; all of these count the same, whatever their tokens."""
+        rows, size = [self.rows[i] for i in update], self.settings.micro_batch
+        found = [0.0] * len(update)
+        for kind in share:
+            places = [k for k, row in enumerate(rows) if (row.stream == FEEDBACK) == kind]
+            batches = [places[i : i + size] for i in range(0, len(places), size)]
+            for batch in batches:
+                mass = sum(rows[k].weight * rows[k].tokens for k in batch)
+                for k in batch:
+                    found[k] = share[kind] * rows[k].weight / mass / len(batches)
+        return found
 
     def facts(self) -> dict[str, int]:
         """Counts for the report; a row of a paired problem that was never drawn is unused."""
