@@ -6,8 +6,9 @@ see what is wrong with its own mistake and to answer as an accepted rationale do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -20,6 +21,7 @@ from vivavoce.data.calibration import calibrate
 from vivavoce.data.feedback import counts
 from vivavoce.data.imported import Imported, imported
 from vivavoce.exams.arms import Arm, Material, Pair
+from vivavoce.graph import Graph
 from vivavoce.methods.arms import Listed
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
@@ -139,20 +141,33 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
 
     ways, alpha = {name: one.how for name, one in recipe.wanted.items()}, recipe.two_task.alpha
     accept = {name: way.accepts(recipe.accept) for name, way in ways.items()}
-    rows = {name: s.two_task_rows(way, accept[name], [graphs], name, alpha) for name, way in ways.items()}
-    taught = {name: ways[name] for name in s.with_rows(rows)}
+    limits = s.limits({name: (way, accept[name]) for name, way in ways.items()}, graphs, alpha)
+    rows = {n: s.two_task_rows(way, accept[n], [graphs], n, alpha, limits[n]) for n, way in ways.items()}
+    there = s.with_rows(rows)
+    for name in (n for n in there if ways[n].shots):
+        s.show(name, there[name], ways[name].shots)
+    taught = {name: ways[name] for name in there if not ways[name].shots}
     steps = {name: way.two_task(recipe.two_task) for name, way in taught.items()}
     students = await s.train({name: (s.start, rows[name], steps[name]) for name in taught})
 
+    history = dict[str, list[dict[str, Any]]]()
     for name, way in taught.items():
         exams = {seed: [graphs] for seed in recipe.seeds}
         for r in range(2, way.exams + 1):
             for seed in recipe.seeds:
                 exams[seed].append(await s.review_again(problems, f"{name}.{r}-{seed}", students[name], seed))
-            later = {k: s.two_task_rows(way, accept[name], e, f"{name}.{r}-{k}", alpha) for k, e in exams.items()}
+            if way.until and _fell(s, exams.values()) < way.until:
+                break
+            later = {
+                k: s.two_task_rows(way, accept[name], e, f"{name}.{r}-{k}", alpha, limits[name])
+                for k, e in exams.items()
+            }
             if len(s.with_rows({f"{name}.{r}-{k}": path for k, path in later.items()})) < len(later):
                 break  # fresh, and of no mistake left is there anything to learn: the students stay as they are
-            students[name] = (await s.train({f"{name}.{r}": (s.start, later, steps[name])}))[f"{name}.{r}"]
+            start = students[name] if way.training == "continue" else s.start
+            students[name] = (await s.train({f"{name}.{r}": (start, later, steps[name])}))[f"{name}.{r}"]
+        if way.exams > 1:
+            history[name] = s.history(name, exams)
         if way.prefer:
             trees = {f"{name}.dpo": s.mistake_trees(way, accept[name], graphs, f"{name}.trees")}
             then = await s.train(
@@ -170,8 +185,17 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
 
     told = counts(graphs, s.task)
     facts = {"exam": s.exam(graphs), "feedback": told, "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
+    facts |= {"exams": history} if history else {}
     return Learnt(
         {"student": s.start} | students, {"student": Arm("student")} | arms, pairs, singles, facts=lambda: facts
+    )
+
+
+def _fell(s: ReviewSession, exams: Iterable[Sequence[Sequence[Graph]]]) -> float:
+    """By how much the share of mistakes fell from the exam before the last to the last, on average over seeds."""
+    before, after = zip(*((s.exam(sat[-2]), s.exam(sat[-1])) for sat in exams), strict=True)
+    return fmean(
+        b["mistakes"] / b["questions"] - a["mistakes"] / a["questions"] for b, a in zip(before, after, strict=True)
     )
 
 
@@ -206,8 +230,8 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """What a run of this recipe will train."""
     found, seeds = list[Training](), len(recipe.seeds)
-    for name, one in recipe.wanted.items():
-        found.append(training(name, seeds * one.how.exams, recipe.two_task, measured))
+    for name, one in ((name, one) for name, one in recipe.wanted.items() if not one.how.shots):
+        found.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))
         if one.how.prefer:
-            found.append(training(name, seeds, recipe.dpo, measured))
+            found.append(training(name, seeds, one.how.preference(recipe.dpo), measured))
     return found

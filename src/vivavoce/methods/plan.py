@@ -180,8 +180,9 @@ def plan_review(
     unreadable score asked for again. If all that is ``recorded``, only the tests are asked.
     """
     plan = _Plan(recipe, options, measured)
+    students = 1 + sum(1 if arm.shots else len(recipe.seeds) for arm in arms)
     if recorded:
-        plan.tests(1 + len(recipe.seeds) * len(arms))
+        plan.tests(students)
         return plan.made
     later = sum(arm.exams - 1 for arm in arms) * len(recipe.seeds)
     rehearsed = plan.rehearsed(options, recipe.student)
@@ -200,7 +201,7 @@ def plan_review(
             most = {spec.name: (Spend(), rehearsed.bounds[spec.name][1])}
             plan.questions("review, later exams", spec, plan.train * later, Rehearsed({spec.name: new}, most))
     plan.calls("review, later exams", recipe.student, recipe.student.samples * plan.train * later, taught=1)
-    plan.tests(1 + len(recipe.seeds) * len(arms))
+    plan.tests(students)
     return plan.made
 
 

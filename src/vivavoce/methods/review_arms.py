@@ -55,7 +55,36 @@ class ReviewArm(BaseModel):
         description="then accepted rationales over the student's wrong answers (ours): true: T-DPO, by the recipe's "
         "`dpo:`; or another preference term in its place",
     )
-    exams: int = Field(default=1, ge=1, description="after each, the student so far sits the next one (ours; paper: 1)")
+    exams: int = Field(
+        default=1, ge=1, description="at most; after each, the student so far sits the next one (ours; paper: 1)"
+    )
+    training: Literal["restart", "continue"] = Field(
+        default="restart",
+        description="after a later exam. restart: from the beginning, on the rows of all exams; continue: with the "
+        "student that sat it (ours)",
+    )
+    spread: bool = Field(
+        default=False,
+        description="training: continue: the updates, or epochs, of one training are spread over all exams, so that "
+        "the exam is refreshed within it, as each epoch, and no arm makes more updates (ours)",
+    )
+    until: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="stop rule: no further exam once the share of mistakes falls by less than this (ours)",
+    )
+    volume: int | Literal["smallest", "spend"] | None = Field(
+        default=None,
+        description="so many rationales at most, by lot; smallest: as many as the arm of the recipe that has the "
+        "fewest; spend: of so many questions, by lot, as cost no more tokens of teachers than the cheapest arm (ours)",
+    )
+    shots: int = Field(
+        default=0,
+        ge=0,
+        description="nothing is trained: the student as it came is tested with so many of the arm's rationales before "
+        "every question, each with its own question (a baseline)",
+    )
     fresh: bool = Field(default=False, description="learn from the last exam alone, not from all exams so far")
     replay: float = Field(
         default=0.0,
@@ -68,6 +97,12 @@ class ReviewArm(BaseModel):
     def _consistent(self) -> ReviewArm:
         if self.replay and not self.fresh:
             raise ValueError("replay needs fresh: true; without it every row of the earlier exams is kept")
+        if self.spread and self.training == "restart":
+            raise ValueError("spread needs training: continue; a training that restarts makes all of its updates")
+        if self.shots and (self.exams > 1 or self.prefer):
+            raise ValueError("shots: nothing is trained, so that there are no later exams and no preferences")
+        if isinstance(self.volume, int) and self.volume < 1:
+            raise ValueError("volume: an arm learns from one rationale at least")
         return self
 
     def two_task(self, recipe: TwoTaskSettings) -> TwoTaskSettings:
@@ -75,6 +110,9 @@ class ReviewArm(BaseModel):
         changes: dict[str, Any] = {} if self.alpha is None else {"alpha": self.alpha}
         if self.loss != "own":
             changes |= {"normalisation": "micro_batch", "padding": "learnt" if self.loss == "released" else "none"}
+        if self.spread:
+            steps = recipe.max_steps and max(1, round(recipe.max_steps / self.exams))
+            changes |= {"max_steps": steps, "epochs": recipe.epochs / self.exams}
         return recipe.model_copy(update=changes)
 
     def preference(self, recipe: TreeDPOSettings) -> TreeDPOSettings:
@@ -105,6 +143,7 @@ STANDARD = {
     "rationale_only": ReviewArm(alpha=0.0),
     "feedback_only": ReviewArm(alpha=1.0),
     "answer_only": ReviewArm(answers="gold", alpha=0.0),
+    "few_shot": ReviewArm(shots=4),
     "consistent_feedback": ReviewArm(feedback="consistent"),
     "silent_feedback": ReviewArm(feedback="silent"),
     "reliable": ReviewArm(accept=AcceptRules(aggregate="reliable")),
@@ -120,6 +159,9 @@ STANDARD = {
     "refreshed": ReviewArm(exams=2),
     "refreshed_fresh": ReviewArm(exams=2, fresh=True),
     "refreshed_replay": ReviewArm(exams=2, fresh=True, replay=0.5),
+    "continued": ReviewArm(exams=2, training="continue", fresh=True),
+    "each_epoch": ReviewArm(exams=3, training="continue", spread=True),
+    "until_no_gain": ReviewArm(exams=5, until=0.01),
 }
 """Baselines and ablations by name (section numbers: docs/decisions/0004)."""
 

@@ -27,8 +27,19 @@ from vivavoce.graph import Graph, read_graphs
 from vivavoce.methods.review_arms import ReviewArm, wanted
 from vivavoce.plugins import names
 from vivavoce.protocols.peer_review import Options
-from vivavoce.records import Example, Tree
+from vivavoce.records import Example, Node, Tree, seed_of
 from vivavoce.tasks import Task, open_task
+
+
+class Limit(NamedTuple):
+    """How much an arm may learn from; None: all."""
+
+    rationales: int | None = None
+    tokens: int | None = None
+    """Of teachers, for the questions that are learnt from."""
+
+
+NO_LIMIT = Limit()
 
 
 @dataclass(frozen=True)
@@ -40,15 +51,49 @@ class ReviewRows:
     seed: int = 0
 
     def examples(
-        self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], alpha: float
+        self,
+        arm: ReviewArm,
+        accept: AcceptRules,
+        exams: Sequence[Sequence[Graph]],
+        alpha: float,
+        limit: Limit = NO_LIMIT,
     ) -> list[Example]:
         """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once.
 
-        ``alpha`` weighs the streams (of arms that do not say it themselves); one that weighs nothing is left out.
+        ``alpha`` weighs the streams (of arms that do not say it themselves); one that weighs nothing is left out. What
+        ``limit`` leaves is drawn by lot.
         """
         alpha = alpha if arm.alpha is None else arm.alpha
-        both = self._of_exams(arm, accept, exams)
-        return [row for row in both if (alpha if row.stream == "feedback" else 1 - alpha)]
+        if limit.tokens is not None:
+            exams = [self._within(limit.tokens, arm, accept, graphs, alpha) for graphs in exams]
+        both = [r for r in self._of_exams(arm, accept, exams) if (alpha if r.stream == "feedback" else 1 - alpha)]
+        if limit.rationales is None:
+            return both
+        answers = sorted((r for r in both if r.stream == "answer"), key=lambda r: seed_of(self.seed, *r.source))
+        left = {id(r) for r in answers[: limit.rationales]}
+        return [r for r in both if r.stream != "answer" or id(r) in left]
+
+    def spend(self, arm: ReviewArm, accept: AcceptRules, graph: Graph, alpha: float) -> int:
+        """Tokens of teachers behind what an arm could learn from one question: texts, and reviews if it needs them."""
+        (written,) = only([graph], arm.teachers or self.teachers)
+        texts = {n.id for n in written.nodes if n.kind == "rationale" and alpha < 1}
+
+        def counts(n: Node) -> bool:
+            about_them = n.kind == "review" and accept.needs_reviews and n.target in texts
+            return n.id in texts or about_them or (n.kind == "critique" and alpha > 0)
+
+        return sum(n.usage.prompt + n.usage.completion for n in written.nodes if counts(n))
+
+    def _within(
+        self, tokens: int, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], alpha: float
+    ) -> list[Graph]:
+        """As many questions, by lot, as cost no more; in their order."""
+        left, kept = tokens, set[str]()
+        for g in sorted(graphs, key=lambda g: seed_of(self.seed, "spend", g.problem.id)):
+            if (cost := self.spend(arm, accept, g, alpha)) <= left:
+                left -= cost
+                kept.add(g.problem.id)
+        return [g for g in graphs if g.problem.id in kept]
 
     def _of_exams(self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]]) -> list[Example]:
         *earlier, last = [self._both_streams(arm, accept, graphs) for graphs in exams]
@@ -134,4 +179,4 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
     return Made(made.examples(listed.how, accept, [texts], alpha), list(made.trees(listed.how, accept, texts)), told)
 
 
-__all__ = ["Made", "ReviewRows", "rows_of_graphs"]
+__all__ = ["NO_LIMIT", "Limit", "Made", "ReviewRows", "rows_of_graphs"]
