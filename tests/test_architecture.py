@@ -31,6 +31,7 @@ ROOMS = [
     "trackers",
     "config",
     "run",
+    "merging",
     "train",
     "exams",
     "report",

@@ -23,8 +23,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -34,8 +34,9 @@ from pydantic import ValidationError
 
 from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Answered, Journal
+from vivavoce.agents.store import Store
 from vivavoce.config import Recipe, what_decides
-from vivavoce.errors import RunConflict, told_once
+from vivavoce.errors import RecipeError, RunConflict, told_once
 from vivavoce.files import file_name, read_records
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, to_json
@@ -50,6 +51,36 @@ _NOTE_S = 60
 """Seconds after which the time of a session is noted again, so that a kill loses no more of it."""
 _SHOWN_S = 1.0
 """Seconds between two notes of how far a count has come."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of several equal parts of a run's questions, asked in a run directory of its own: part ``number`` of ``of``.
+
+    Question k, counted from 0, belongs to part k mod ``of`` + 1, so that all parts get alike questions.
+    """
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def take(self, questions: Sequence[T]) -> list[T]:
+        """The questions of this part, in their order."""
+        return list(questions[self.number - 1 :: self.of])
+
+
+def share_of(text: str) -> Share:
+    """The part that a text such as ``2/8`` names. Raises RecipeError if it names none."""
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise RecipeError(f"`{text}` names no part", "--part", "write I/N with I from 1 to N, such as 2/8")
+    return Share(int(number), int(of))
+
+
+class PartDone(Exception):
+    """A part of a run has asked all that can be asked before the parts are merged."""
 
 
 @dataclass
@@ -71,8 +102,9 @@ class Run:
         journal: Journal,
         whole: Run | None = None,
         trackers: Trackers = Trackers(),  # noqa: B008 (empty)
+        share: Share | None = None,
     ) -> None:
-        self._trackers = trackers
+        self._trackers, self.share = trackers, share
         self.path, self.recipe, self.journal, self._whole = path, recipe, journal, whole or self
         self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
         self.standing: Standing | None = None
@@ -92,7 +124,7 @@ class Run:
         Its calls go to the journal of the whole, where their stages begin with ``NAME/``.
         """
         path = part_folder(self.path, name)
-        part = Run(path, recipe, cast(Journal, _Under(self.journal, name)), self._whole)
+        part = Run(path, recipe, cast(Journal, _Under(self.journal, name)), self._whole, share=self.share)
         _write_recipe(part)
         part.note(started=self.manifest["started"])
         return part
@@ -235,8 +267,19 @@ def _write_recipe(run: Run) -> None:
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: bool = False) -> Iterator[Run]:
+def open_run(
+    path: Path,
+    recipe: Recipe,
+    *,
+    update: bool = False,
+    retry_failed: bool = False,
+    store: Path | None = None,
+    share: Share | None = None,
+) -> Iterator[Run]:
     """Open a run directory for ``recipe``, new or begun; only one process may at a time.
+
+    ``store`` is a file of replies that all runs of a workspace share (:class:`vivavoce.agents.store.Store`). With
+    ``share`` the run asks only this part of its questions.
 
     Raises RunConflict where another process has it open, or where it was begun with another recipe and ``update``
     is false: the error names the keys that differ. With ``update``, what depends on them is done again and the rest
@@ -249,7 +292,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
         except OSError as e:
             raise RunConflict("another process is at work in this run", str(path), "wait for it, or stop it") from e
         new = recipe.model_dump(mode="json")
-        old = _begun_with(path, recipe) or new
+        old = begun_with(path, recipe) or new
         both = what_decides(old), what_decides(new)
         if changed_keys(*_unheard(path, *both)):
             changed = changed_keys(*both)
@@ -263,9 +306,13 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                     f"the run was begun with another recipe; it differs in {', '.join(changed)}", str(path), do
                 )
             say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
+        _need_share(path, share)
         trackers = open_trackers(recipe.track, Told(path, new))
-        with Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger()) as journal:
-            run = Run(path, recipe, journal, trackers=trackers)
+        with (
+            closing(Store(store, failed=say)) if store else nullcontext() as below,
+            Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger(), store=below) as journal,
+        ):
+            run = Run(path, recipe, journal, trackers=trackers, share=share)
             _write_recipe(run)
             run.note(
                 vivavoce=__version__,
@@ -276,6 +323,7 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                 machine=platform.platform(),
                 packages=_versions(),
                 git=_commit(),
+                **({"part": [share.number, share.of], "part_done": False} if share else {}),
                 started=run.manifest.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             )
             try:
@@ -285,13 +333,24 @@ def open_run(path: Path, recipe: Recipe, *, update: bool = False, retry_failed: 
                 run.note()
 
 
+def _need_share(path: Path, share: Share | None) -> None:
+    """Raise RunConflict if the directory was begun as a whole run and is to be a part now, or as another part."""
+    manifest = _read_json(path / "manifest.json")
+    begun = Share(*manifest["part"]) if manifest and "part" in manifest else None
+    if manifest is None or begun == share:
+        return
+    holds, wanted = (f"part {one}" if one else "a whole run" for one in (begun, share))
+    do = f"give --part {begun}, or choose another --out" if begun else "choose another --out for the part"
+    raise RunConflict(f"the directory holds {holds}, not {wanted}", str(path), do)
+
+
 _READS = 2
 """How a task's options are read. 2: a limit draws its questions, and a user's `id` is used. 1: neither was so."""
 _EARLIER = {"limit_takes": "first", "id_field": "null"}
 """The options of tasks, new in 2, that read as 1 did."""
 
 
-def _begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+def begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The recipe that a run was begun with, keys that came with a later version at their defaults.
 
     Options of tasks that mean something else by now are there as they were meant, so that a run goes on with the

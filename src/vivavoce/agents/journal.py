@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent, Ticket
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.agents.replies import received
+from vivavoce.agents.store import Store
 from vivavoce.agents.stored_calls import (
     COLUMNS,
     FORMAT,
@@ -35,6 +36,7 @@ from vivavoce.agents.stored_calls import (
     Texts,
     asked_of,
     key_from,
+    merge,
     outcome_of,
     parts_of,
     request_of,
@@ -45,23 +47,24 @@ from vivavoce.records import Message, Prompt, Reply, Sampling, Usage, canonical,
 
 # A success is never overwritten; a failure that is tried again keeps count of attempts, tokens and time spent.
 _WRITE = f"""
-INSERT INTO calls ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)
+INSERT INTO calls ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
     reply = excluded.reply, said = excluded.said, reason = excluded.reason, detail = excluded.detail,
     tags = excluded.tags,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
     cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s,
-    attempts = attempts + 1, created_at = excluded.created_at
+    attempts = attempts + excluded.attempts, created_at = excluded.created_at
 WHERE reply IS NULL
 """
 _COUNT_HITS = """
 INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (agent, stage) DO UPDATE SET count = count + excluded.count
 """
-# One row for every (agent, stage) that made calls or only hits.
+# One row for every (agent, stage) that made calls or only hits. What came out of the store was asked 0 times, so it is
+# no call; it is among the hits.
 _COSTS = """
 SELECT agent, stage, sum(calls), sum(hits), sum(failures), sum(prompt), sum(completion), sum(cached), sum(seconds)
-FROM (SELECT agent, stage, 1 AS calls, 0 AS hits, reply IS NULL AS failures, prompt_tokens AS prompt,
+FROM (SELECT agent, stage, attempts > 0 AS calls, 0 AS hits, reply IS NULL AS failures, prompt_tokens AS prompt,
              completion_tokens AS completion, cached_tokens AS cached, latency_s AS seconds FROM calls
       UNION ALL SELECT agent, stage, 0, count, 0, 0, 0, 0, 0.0 FROM hits)
 GROUP BY agent, stage ORDER BY agent, stage
@@ -184,6 +187,7 @@ class Journal:
         path: The database; made, with its parents, where it does not exist.
         retry_failed: Ask again for calls that are recorded as failed. Otherwise a recorded failure stays one.
         read_only: Open an existing file for reports; recorded calls are answered, any other raises RunConflict.
+        store: Replies of other runs, which are free, and where this one's go too.
         on_call: Told after each call the agent's name, whether it was free, and the tokens of its reply.
         ledger: Prices and caps; what earlier sessions spent is read into it. None: nothing is capped.
 
@@ -199,8 +203,10 @@ class Journal:
         read_only: bool = False,
         on_call: Callable[[str, bool, Usage], None] | None = None,
         ledger: Ledger | None = None,
+        store: Store | None = None,
     ) -> None:
         self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
+        self.store = store
         self._in_flight: dict[str, _Flight] = {}
         self._pending: list[tuple[Arrived, int | None, asyncio.Future[None]]] = []
         self._hits: Counter[tuple[str, str]] = Counter()
@@ -326,7 +332,7 @@ class Journal:
             if not flight.waiters:
                 flight.task.cancel()  # does nothing to a task that is done
         if cached and not answered.refused:
-            answered = Answered(key, answered.reply, answered.error, cached=True)
+            answered = replace(answered, cached=True)
         return self._tell(agent.name, stage, answered)
 
     def __getitem__(self, key: str) -> Call:
@@ -358,6 +364,12 @@ class Journal:
         """The calls about one question in one stage. It reads the whole stage."""
         asked = f"SELECT {COLUMNS} FROM calls WHERE stage = ? AND json_extract(tags, '$.problem') = ? ORDER BY rowid"
         return [self._read(row) for row in self._db.execute(asked, (stage, problem))]
+
+    def merge(self, other: Journal) -> int:
+        """Take over the calls of another journal that this one lacks; how many they were. They are not paid for again,
+        and the costs of the run count what they took."""
+        self._flush()
+        return merge(self._db, other._db)
 
     def __len__(self) -> int:
         return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
@@ -402,6 +414,10 @@ class Journal:
         row: tuple[str, ...],
         question: str | None,
     ) -> Answered:
+        if self.store is not None and (paid := self.store.get(row[0])) is not None:
+            free = (None, None, 0, 0, 0, 0.0, 0, time.time())
+            await self._write(Arrived(row[:-1], parts, sampling, seed, paid, free), None)
+            return Answered(row[0], paid, cached=True)
         ticket = await self.ledger.admit(agent.name, row[3], question, row[5], sampling.max_new_tokens)
         if ticket is None:
             return Answered(row[0], error=AgentError("budget", "the question has reached its cap"))
@@ -457,17 +473,20 @@ class Journal:
             usage = self.ledger.charged(ticket, reply.usage) + reply.wasted
         elif usage == Usage() and error and error.reason in _PERHAPS_CHARGED:
             usage = self.ledger.charged(ticket, usage)
+        failed = (error.reason if error else None, error.detail if error else None)
+        numbers = (usage.prompt, usage.completion, usage.cached, time.perf_counter() - started, 1, time.time())
+        await self._write(Arrived(row[:-1], parts, sampling, seed, reply, (*failed, *numbers)), sent)
+        return Answered(row[0], reply, error), usage
+
+    async def _write(self, call: Arrived, sent: int | None) -> None:
+        """Put a call down in place of ``sent``, with all that came back together; it is in the file when this ends."""
         loop = asyncio.get_running_loop()
         written = loop.create_future()
-        failed = (error.reason if error else None, error.detail if error else None)
-        numbers = (usage.prompt, usage.completion, usage.cached, time.perf_counter() - started, time.time())
-        call = Arrived(row[:-1], parts, sampling, seed, reply, (*failed, *numbers))
         self._pending.append((call, sent, written))
         # Group commit: the flush runs after everything that is ready now, so replies that came together share one
         # transaction. One flush is scheduled for each row; those after the first find nothing left to do.
         loop.call_soon(self._flush)
         await written
-        return Answered(row[0], reply, error), usage
 
     def _through(self, agent: Any) -> Batches:
         """The batches of an agent in the running event loop."""
@@ -497,6 +516,8 @@ class Journal:
         except sqlite3.Error as error:  # the disk is full, or the file was taken away: every caller hears of it
             failure = error
             self._texts.forget()
+        if failure is None and self.store is not None:
+            self.store.put((call.key, call.reply) for call, *_ in pending if call.paid and call.reply is not None)
         waiting = [written for *_, written in pending if not written.done()]  # one whose caller was cancelled is done
         for written in waiting:
             if failure is None:

@@ -120,15 +120,14 @@ class Texts:
         return known[1]
 
     def _stored(self, core: str) -> int:
-        data = core.encode()
-        key = hashlib.blake2b(data, digest_size=16).digest()
+        key = hashlib.blake2b(core.encode(), digest_size=16).digest()
         row = self._known.get(key)
         if row is None:
             found = self._db.execute("SELECT id FROM texts WHERE hash = ?", (key,)).fetchone()
             if found:
                 row = found[0]
             else:
-                row = self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, _packed(core, data))).lastrowid
+                row = self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, packed(core))).lastrowid
             assert row is not None
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
@@ -147,13 +146,14 @@ class Texts:
         return f"{before}{unpacked(core)}{after}"
 
 
-def _packed(text: str, data: bytes) -> str | bytes:
-    """The text as the column holds it: compressed if it is long and gets shorter. ``data`` is the text in UTF-8."""
-    if len(data) <= _SHORT:
+def packed(text: str) -> str | bytes:
+    """The text as a column holds it: compressed if it is long and gets shorter."""
+    if len(text) <= _SHORT:
         return text
+    data = text.encode()
     packer = zlib.compressobj(6, zlib.DEFLATED, -15, 6)  # raw and with a small table: a text is not much longer than it
-    packed = packer.compress(data) + packer.flush()
-    return packed if len(packed) < len(data) else text
+    small = packer.compress(data) + packer.flush()
+    return small if len(small) < len(data) else text
 
 
 def unpacked(column: str | bytes) -> str:
@@ -182,6 +182,11 @@ class Arrived:
     def reason(self) -> str | None:
         return self.tail[0]
 
+    @property
+    def paid(self) -> bool:
+        """Whether the agent was asked, and the reply did not come out of a store."""
+        return self.tail[-2] > 0
+
     def row(self, texts: Texts) -> tuple[Any, ...]:
         """The row of the table; its texts are stored."""
         messages = [[role, [texts.at(part) for part in parts]] for role, parts in self.parts]
@@ -202,12 +207,17 @@ def asked_of(request: str, texts: Texts) -> tuple[list[Message], Sampling, int]:
     return messages, sampling_of(texts[asked["sampling"]]), asked["seed"]
 
 
+def reply_row(reply: Reply) -> tuple[str, str]:
+    """A reply as JSON without its text, and the text."""
+    return _REPLY.dump_json(replace(reply, text=""), exclude_defaults=True).decode(), reply.text
+
+
 def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]:
     """A reply without its text, and the row of that."""
     if reply is None:
         return None, None
-    rest = _REPLY.dump_json(replace(reply, text=""), exclude_defaults=True).decode()
-    reference = texts.at(reply.text)
+    rest, said = reply_row(reply)
+    reference = texts.at(said)
     if isinstance(reference, list):
         around = _LINE([reference[0], reference[2]])
         rest, reference = f'{{"around":{around},{rest[1:]}', reference[1]
@@ -225,6 +235,45 @@ def outcome_of(
     text = "" if said is None else unpacked(said)
     kept = _REPLY.validate_python({**values, "text": f"{before}{text}{after}"})
     return received(kept), None  # an earlier version left thoughts in the text
+
+
+def merge(db: sqlite3.Connection, other: sqlite3.Connection) -> int:
+    """Copy the calls of another journal that ``db`` lacks, with their texts; how many they were.
+
+    A call that failed here and was answered there is taken over as answered. Both must be of today's format.
+    """
+    known = dict[int, int]()
+    db.execute("BEGIN IMMEDIATE")
+    with db:
+        for at, hashed, text in other.execute("SELECT id, hash, text FROM texts ORDER BY id"):
+            db.execute("INSERT OR IGNORE INTO texts VALUES (NULL, ?, ?)", (hashed, text))
+            (known[at],) = db.execute("SELECT id FROM texts WHERE hash = ?", (hashed,)).fetchone()
+        before = db.total_changes
+        insert = f"""INSERT INTO calls ({COLUMNS}) VALUES ({", ".join("?" * 16)})
+            ON CONFLICT (key) DO UPDATE SET reply = excluded.reply, said = excluded.said, reason = NULL, detail = NULL,
+            prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+            completion_tokens = completion_tokens + excluded.completion_tokens,
+            cached_tokens = cached_tokens + excluded.cached_tokens, latency_s = latency_s + excluded.latency_s,
+            attempts = attempts + excluded.attempts
+            WHERE reply IS NULL AND excluded.reply IS NOT NULL"""
+        calls = other.execute(f"SELECT {COLUMNS} FROM calls ORDER BY rowid")
+        db.executemany(insert, (_moved(row, known) for row in calls))
+        return db.total_changes - before
+
+
+def _moved(row: Sequence[Any], known: dict[int, int]) -> tuple[Any, ...]:
+    """A row of calls with its references to texts as ``known`` tells them."""
+    *head, request, reply, said = row[:8]
+    asked = json.loads(request)
+
+    def moved(reference: Any) -> Any:
+        if isinstance(reference, list):
+            return [reference[0], known[reference[1]], reference[2]]
+        return known[reference]
+
+    messages = [[role, [moved(part) for part in parts]] for role, parts in asked["messages"]]
+    request = _as_stored(messages, moved(asked["sampling"]), asked["seed"])
+    return (*head, request, reply, None if said is None else known[said], *row[8:])
 
 
 def upgrade(db: sqlite3.Connection) -> None:
@@ -257,8 +306,11 @@ __all__ = [
     "Texts",
     "asked_of",
     "key_from",
+    "merge",
     "outcome_of",
+    "packed",
     "parts_of",
+    "reply_row",
     "request_of",
     "unpacked",
     "upgrade",

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for command in (
     runs.run,
+    runs.merge,
     runs.plan,
     runs.costs,
     runs.judges,

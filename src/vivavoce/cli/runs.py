@@ -26,6 +26,14 @@ def run(
     update: Annotated[bool, typer.Option(help="The recipe changed: redo what depends on it, keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Ask again for calls that failed for good.")] = False,
     details: Annotated[bool, typer.Option("--details", help="At the end, print every arm and every test.")] = False,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="File of replies below all runs of a workspace: what another run has paid for is free."),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Ask only part I/N of the questions, such as 2/8, and train nothing; then `viva merge`."),
+    ] = None,
 ) -> None:
     """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice. `viva run
     runs/NAME` goes on with what that run was begun with.
@@ -42,11 +50,14 @@ def run(
     from vivavoce.report.costs import facts
     from vivavoce.report.ending import ending
     from vivavoce.report.sources import Sources
-    from vivavoce.run import open_run
+    from vivavoce.run import PartDone, open_run, share_of
 
     loaded = recipe_of(recipe, set_)
+    share = share_of(part) if part else None
     path = out or run_folder(recipe, loaded)
-    with open_run(path, loaded, update=update, retry_failed=retry_failed) as opened:
+    if share and not out:
+        path = path.with_name(f"{path.name}-part-{share.number}-of-{share.of}")
+    with open_run(path, loaded, update=update, retry_failed=retry_failed, store=store, share=share) as opened:
         say(f"{loaded.method}: {loaded.name} in {path}")
         method = plugins.load("methods", loaded.method, "method")
         try:
@@ -56,6 +67,10 @@ def run(
             opened.note(stopped=stopped)
             _say_missing(stopped, loaded.currency, path)
             raise
+        except PartDone:
+            opened.note(stopped=None, part_done=True)
+            say(f"part {share} is done, in {path}; when all are: viva merge RUN PART…, then viva run as usual")
+            return
         _need_results(found, method, loaded.method)
         opened.note(stopped=None)
         found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
@@ -78,6 +93,25 @@ def _need_results(found: Any, method: Any, file: str) -> None:
         what = f"`distill` returned no results: {', '.join(sorted(lacks))} are missing"
         do = "return what `Session.results` gives, as methods/debate_reflect.py does"
         raise RecipeError(what, plugins.place_of(method.distill, file), do)
+
+
+def merge(
+    run_path: Annotated[Path, typer.Argument(help="Run directory that the parts go to, new or begun.")],
+    parts: Annotated[list[Path], typer.Argument(help="Directories of all parts, made by `viva run --part I/N`.")],
+) -> None:
+    """Bring the parts of a run together. `viva run` with the recipe and that directory then goes on to the report; no
+    call of a part is made again."""
+    from vivavoce.cli.shared import recipe_of_run
+    from vivavoce.merging import merge_parts
+    from vivavoce.progress import say
+    from vivavoce.run import open_run
+
+    loaded = recipe_of_run(parts[0])
+    if loaded is None:
+        raise DataError("this is no part of a run", str(parts[0]), "make one with `viva run RECIPE --part I/N`")
+    with open_run(run_path, loaded) as opened:
+        taken = merge_parts(opened, parts)
+    say(f"{taken:,} calls of {len(parts)} parts are in {run_path}; now: viva run {run_path}")
 
 
 def run_folder(recipe: Path, loaded: Recipe) -> Path:

@@ -42,7 +42,7 @@ from vivavoce.methods.opening import Agents
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Interaction, Problem, Sampling, State, Tree, digest, seed_of, to_json
-from vivavoce.run import Run
+from vivavoce.run import PartDone, Run
 from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.limits import sample
 from vivavoce.train.gate import Gate, together
@@ -140,6 +140,8 @@ class Session(Generic[R]):
         """What ``members`` say of ``problems`` by the protocol that ``options`` belong to: kept from before if nothing
         changed, else asked for and kept in ``graphs/STAGE.jsonl``. Calls stand under ``label`` in the ledger, by
         default ``ROOM:STAGE``."""
+        if self.run.share is not None:
+            problems = self.run.share.take(problems)
         page = open_protocol(options.protocol)
         depends = [
             FORMAT,
@@ -187,7 +189,12 @@ class Session(Generic[R]):
     # --- rows and training
 
     def rows(self, name: str, rows: Iterable[Example | Tree | State | Interaction]) -> Path:
-        """Write training rows into the run; views of the graphs, so they are simply made again each time."""
+        """Write training rows into the run; views of the graphs, so they are simply made again each time.
+
+        Raises PartDone in a part of a run: it has asked what can be asked before anything is trained.
+        """
+        if self.run.share is not None:
+            raise PartDone
         path = self.run.path / "data" / f"{file_name(name)}.jsonl"
         self.run.write(path, "".join(to_json(row) + "\n" for row in rows))
         return path
