@@ -355,7 +355,10 @@ def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track")}
 
     def agent(values: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}
+        left = {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}
+        if isinstance(served := left.get("serve"), dict):  # where and on what an engine runs is no matter
+            left["serve"] = {"engine": served.get("engine", "vllm")}
+        return left
 
     for key in ("teachers", "scorers"):
         kept |= {key: [agent(values) for values in kept[key]]} if kept.get(key) else {}

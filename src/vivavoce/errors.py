@@ -10,6 +10,7 @@
     │   ├── MissingDependency(also ImportError)  an optional package is not installed
     │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
     │   ├── Diverged         (also ArithmeticError) a loss or a gradient in training is not a finite number
+    │   ├── Mismatched       (also ArithmeticError) an engine and the trainer disagree about the student's weights
     │   ├── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
     │   └── AgentUnusable                        no call of an agent can be answered: all is kept, and goes on
     └── WorldError           the world failed; retried within a bound, then recorded as a node, never a crash
@@ -74,6 +75,11 @@ class RunConflict(UserError, ValueError):
 
 class Diverged(UserError, ArithmeticError):
     """Training met a loss, a gradient or a weight that is not a finite number. Nothing was saved as finished."""
+
+
+class Mismatched(UserError, ArithmeticError):
+    """The engine that serves the student gives other log-probabilities than the trainer: it serves other weights, or
+    computes otherwise. Nothing was learnt from its answers."""
 
 
 class BudgetReached(UserError):

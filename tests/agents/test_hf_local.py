@@ -240,7 +240,7 @@ def test_special_tokens_that_mark_a_thought_are_not_lost(tiny_model: Path, tmp_p
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model, _ = weights.load(folder, "float32", "cpu", False)
     ids = tokenizer("[THINK]a=1[/THINK]b=2[OTHER]", add_special_tokens=False).input_ids
-    detokeniser = Decoder(model, tokenizer)._detokeniser
+    detokeniser = Decoder(model, tokenizer).reader._detokeniser
     text = detokeniser.text(ids)
     assert "".join(detokeniser.pieces(ids, text)) == text
     assert parted(text)[:2] == ("b=2", "a=1")

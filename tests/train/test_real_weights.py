@@ -50,7 +50,7 @@ def test_what_lora_in_bfloat16_gained_survives_saving_and_loading(
     off = float((served - inside).abs().sum()) / tokens
     logger.info(f"gain in training {gain(inside, before):.4f}, served {gain(served, plainly):.4f} nats a tree")
     logger.info(f"served against training {off:.2e} nats a token; bfloat16 against float32 {rounding:.2e}")
-    assert off <= 2 * rounding
+    assert off <= 3 * rounding  # both sides are rounded, and the adapter once more
     trained[0].float()
     learnt = gain(scores(trained[0], rows, False), scores(exact, rows, False))
     kept = gain(scores(weights.load(tmp_path, "float32", "cpu", False)[0], rows, False), scores(exact, rows, False))

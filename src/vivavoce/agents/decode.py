@@ -21,19 +21,16 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from vivavoce.agents.batch import Batch, Lines, Prompt, empty_cache, fill_cache
-from vivavoce.agents.detokenise import Detokeniser
+from vivavoce.agents.drawn import Decoded, Reader
 from vivavoce.agents.prefixes import BLOCK, Known, Prefixes, chain
-from vivavoce.agents.replies import kept_special
-from vivavoce.agents.turn_end import end_of_turn
-from vivavoce.records import Token, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +51,6 @@ class Interrupted(Exception):
     """Decoding was stopped from outside."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What one row said."""
-
-    text: str
-    finish: Literal["stop", "length"]
-    usage: Usage
-    """Completion tokens count the end-of-sequence token, as servers do."""
-    tokens: tuple[Token, ...] | None = None
-    """Without the end-of-sequence token; None unless ``sampling.logprobs``."""
-    ids: tuple[int, ...] = ()
-    """What was drawn, the end-of-sequence token included; nothing if the text was cut at a limit or a stop string."""
-
-
 class Decoder:
     """Decodes with one model. Not thread-safe.
 
@@ -84,13 +67,10 @@ class Decoder:
         self.prefixes = Prefixes(remember)
         self.forwards = self.prefilled = self.reused = 0
         """Forward passes so far; prompt tokens that were computed, and those that were found."""
-        config = getattr(model, "generation_config", None)
-        ends = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id, end_of_turn(tokenizer)]
-        self.eos = sorted({i for end in ends for i in (end if isinstance(end, list) else [end]) if i is not None})
+        self.reader = Reader(tokenizer, getattr(model, "generation_config", None))
+        self.eos = self.reader.eos
         pad = tokenizer.pad_token_id
         self._pad = cast(int, pad if pad is not None else self.eos[0] if self.eos else 0)
-        special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        self._detokeniser = Detokeniser(tokenizer, kept_special(special))
         # the whole prompt's logits would be the largest tensor of all
         keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if keep else {}
@@ -106,7 +86,7 @@ class Decoder:
         found = dict[int, Decoded]()
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
-            found[cast(int, prompt.tag)] = self.read(prompt, ids, logprobs)
+            found[cast(int, prompt.tag)] = self.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
 
         self._together(prompts, finished, interrupted)
         return [found[i] for i in range(len(prompts))]
@@ -138,7 +118,7 @@ class Decoder:
         Args:
             newcomers: Given those that are under way, who joins them now; asked again and again.
             finished: Told of each prompt the ids that were drawn, an end-of-sequence token included, and their
-                log-probabilities (rubbish unless ``sampling.logprobs``). Ids may run past a stop string: :meth:`read`.
+                log-probabilities (rubbish unless ``sampling.logprobs``). Ids may run past a stop string.
             interrupted: Asked before each step; says yes, and :class:`Interrupted` is raised.
         """
         eos = torch.tensor(self.eos, device=self.device)
@@ -293,40 +273,7 @@ class Decoder:
         """Whether a row holds one of its stop strings."""
         # a character takes at most four tokens, so an older stop string was seen when we looked before
         tail = drawn[-(2 * _LOOK_EVERY + 4 * max(map(len, stops))) :].tolist()
-        if not any(stop in self._detokeniser.text(tail) for stop in stops):
+        if not any(stop in self.reader.text(tail) for stop in stops):
             return False
-        whole = self._detokeniser.text(drawn.tolist())
+        whole = self.reader.text(drawn.tolist())
         return any(stop in whole for stop in stops)
-
-    def read(self, prompt: Prompt, ids: list[int], logprobs: list[float]) -> Decoded:
-        """Turn what was drawn into text, cut at a stop string."""
-        sampling = prompt.sampling
-        ended = bool(ids) and ids[-1] in self.eos
-        said, count = ids[:-1] if ended else ids, len(ids)
-        text = self._detokeniser.text(said)
-        pieces = None
-        stops = [(text.find(stop), len(stop)) for stop in sampling.stop if stop in text]
-        if sampling.logprobs or stops:
-            pieces = self._detokeniser.pieces(said, text)
-        if stops and pieces is not None:
-            start, length = min(stops)
-            text, ended = text[:start], True
-            pieces, count = _cut(pieces, start, start + length)
-        tokens = None
-        if sampling.logprobs and pieces is not None:
-            # zip stops at the last kept piece
-            tokens = tuple(Token(piece, logprob) for piece, logprob in zip(pieces, logprobs, strict=False))
-        exact = tuple(ids) if ended and not stops else ()
-        return Decoded(text, "stop" if ended else "length", Usage(len(prompt.ids), count), tokens, exact)
-
-
-def _cut(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:
-    """The pieces of the first ``start`` characters, and how many pieces it took to reach ``end``."""
-    kept, length = list[str](), 0
-    for count, piece in enumerate(pieces, 1):
-        if length < start:
-            kept.append(piece[: start - length])
-        length += len(piece)
-        if length >= end:
-            return kept, count
-    return kept, len(pieces)

@@ -31,16 +31,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vivavoce.agents import weights
 from vivavoce.agents.chat_template import DAY, day
-from vivavoce.agents.rendering import check_rendering, rendering
-from vivavoce.agents.replies import opens_thought, received
-from vivavoce.errors import AgentError, DataError, MissingDependency, UserError
+from vivavoce.agents.engines import Serve
+from vivavoce.agents.rendering import asked, check_rendering, rendering
+from vivavoce.agents.replies import received
+from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
     import torch
 
     from vivavoce.agents.batch import Prompt
-    from vivavoce.agents.decode import Decoded, Decoder
+    from vivavoce.agents.decode import Decoder
+    from vivavoce.agents.drawn import Decoded
+    from vivavoce.agents.served import Served
 
 # How long nothing new must arrive before the worker starts. A reply passes a few turns of the event loop (journal,
 # debate) before the next question of the same debate arrives; starting at once would run many small batches.
@@ -75,6 +78,8 @@ class Options(BaseModel):
     ``strftime_now`` is today's date to a template that asks for it; without it, the day that the run was begun."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. It may do anything: only for a model that you trust."""
+    serve: Serve | None = None
+    """Have an engine serve the model (vLLM), in place of this process; null: this process runs it."""
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -214,11 +219,9 @@ class HFLocal:
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
             waiting = self._under_way.pop(id(prompt.tag))
-            said = decoder.read(prompt, ids, logprobs)
-            form = rendering(decoder.tokenizer, self.options.chat_template_kwargs)
-            with suppress(DataError):  # a quote that cannot be read as text is kept in its ids
-                if said.ids and said.ids == tuple(form.answer_ids(said.text)):
-                    said = replace(said, ids=())  # the text says it all
+            said = decoder.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
+            if said.ids and rendering(decoder.tokenizer, self.options.chat_template_kwargs).says(said.ids, said.text):
+                said = replace(said, ids=())  # the text says it all
             self._tell(loop, waiting, said)
 
         try:
@@ -298,21 +301,13 @@ class HFLocal:
 
     def _render(self, waiting: _Waiting, decoder: Decoder) -> AgentError | None:
         """Messages to the ids that the model continues; why not, if its chat template or its context takes none."""
-        from dataclasses import replace
-
         from vivavoce.agents.batch import Prompt
 
-        sampling = waiting.sampling
+        form = rendering(decoder.tokenizer, self.options.chat_template_kwargs)
         try:
-            text, ids = rendering(decoder.tokenizer, self.options.chat_template_kwargs).prompt(waiting.messages)
-        except UserError as error:  # say, a template that knows no tools
-            return AgentError("bad_request", error.what)
-        waiting.opened = opens_thought(text)
-        if self._context is not None:
-            if len(ids) >= self._context:
-                return AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {self._context}")
-            most = min(sampling.max_new_tokens, self._context - len(ids))
-            sampling = replace(sampling, max_new_tokens=most)
+            ids, sampling, waiting.opened = asked(form, waiting.messages, waiting.sampling, self._context)
+        except AgentError as error:
+            return error
         waiting.prompt, waiting.size = Prompt(ids, sampling, waiting.seed, waiting), (len(ids), sampling.max_new_tokens)
         return None
 
@@ -379,10 +374,14 @@ def _at_once(device: torch.device) -> int:
     return max(1, cores // torch.get_num_threads())
 
 
-def agent(name: str, options: Options) -> HFLocal:
+def agent(name: str, options: Options) -> HFLocal | Served:
     """Make the agent. Raises MissingDependency without torch or transformers, RecipeError for a missing folder."""
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(f"local models need {package}", f"agent {name!r}", 'pip install "vivavoce[train]"')
     weights.check(options.model)
+    if options.serve is not None:
+        from vivavoce.agents.served import Served
+
+        return Served(name, options, options.serve)
     return HFLocal(name, options)

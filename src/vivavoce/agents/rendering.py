@@ -20,8 +20,9 @@ from weakref import WeakKeyDictionary
 
 from vivavoce.agents.chat_template import ASKED, DAY, SAID, ChatTemplate, encode, formed
 from vivavoce.agents.control_tokens import ControlTokens
-from vivavoce.errors import RecipeError
-from vivavoce.records import Message
+from vivavoce.agents.replies import opens_thought
+from vivavoce.errors import AgentError, DataError, RecipeError, UserError
+from vivavoce.records import Message, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,6 +65,13 @@ class Rendering:
         text = self.template.prompt(quoted, where)
         return self.controls.plain(text), self.controls.encode(text, where)
 
+    def says(self, ids: Sequence[int], text: str) -> bool:
+        """Whether an answer's text would be cut into just these tokens, so that they need not be kept beside it."""
+        try:
+            return list(ids) == self.answer_ids(text)
+        except DataError:  # a quote that cannot be read as text
+            return False
+
     def answer_ids(self, text: str, complete: bool = True) -> list[int]:
         """The tokens that follow a served prompt if the model answers ``text``; with the end of turn if ``complete``.
 
@@ -78,6 +86,33 @@ class Rendering:
             if ids[: len(given)] == list(given):
                 return [*ids[len(given) :], *(self.closing if complete else ())]
         return [*read(said), *(self.closing if complete else ())]
+
+
+class Asked(NamedTuple):
+    """A call in tokens."""
+
+    ids: list[int]
+    sampling: Sampling
+    """As it was wished for, with as many new tokens as the context has room for at most."""
+    opened: bool
+    """Whether the prompt opens a thought, as some chat templates do."""
+
+
+def asked(form: Rendering, messages: Sequence[Message], sampling: Sampling, context: int | None) -> Asked:
+    """What a model whose ``context`` takes so many tokens is given for a call.
+
+    Raises AgentError ``bad_request`` if the chat template takes no such messages, ``overlong`` if the prompt leaves no
+    room for an answer: a prompt is never cut.
+    """
+    try:
+        text, ids = form.prompt(messages)
+    except UserError as error:  # say, a template that knows no tools
+        raise AgentError("bad_request", error.what) from None
+    if context is not None:
+        if len(ids) >= context:
+            raise AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {context}")
+        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, context - len(ids)))
+    return Asked(ids, sampling, opens_thought(text))
 
 
 class _Shape(NamedTuple):
@@ -153,4 +188,4 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
     controls.release()
 
 
-__all__ = ["Rendering", "check_rendering", "rendering"]
+__all__ = ["Asked", "Rendering", "asked", "check_rendering", "rendering"]

@@ -162,6 +162,12 @@ def base_name(path: Path) -> str | None:
     return str(_adapter_config(path)["base_model_name_or_path"]) if (path / _ADAPTER).is_file() else None
 
 
+def adapter_rank(path: Path) -> int:
+    """The rank of the adapter in the folder ``path``."""
+    config = _adapter_config(path)
+    return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+
+
 def _base_there(path: Path, found: Callable[[], T]) -> T:
     try:
         return found()

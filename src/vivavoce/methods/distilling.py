@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from vivavoce.agents import engines
 from vivavoce.committee.table import Member
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
@@ -23,7 +24,7 @@ from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
 from vivavoce.methods.session import Session
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
-from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, local_scorer
+from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, ServedStudent, local_scorer
 from vivavoce.train.settings import SFTSettings
 
 SCORING = ("hf_local", "vllm")
@@ -142,8 +143,17 @@ class DistilSession(Session[Talk]):
             "objective": options.objective.model_validate({**options.objective.model_dump(), **objective}),
             "never": options.never or never,
             "as_end": options.as_end or as_end,
+            **self._sampled(),
         }
         return OnPolicySettings.model_validate({**dict(options), **found, **changes})
+
+    def _sampled(self) -> dict[str, Any]:
+        """Who samples the student's answers while it learns: the trainer, unless the recipe has the student served."""
+        serve = self._serves
+        if serve is None:
+            return {}
+        state = None if serve.url else engines.state_file(self.student, serve)
+        return {"served": ServedStudent(name=self.student, serve=serve, state=state), "sampler": serve.engine}
 
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]

@@ -2,23 +2,79 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from vivavoce.agents import Agent, open_agent
-from vivavoce.config import AgentSpec
+from pydantic import BaseModel
+
+from vivavoce.agents import Agent, engines, open_agent
+from vivavoce.agents.engines import Serve
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the engines of a run log, and what the student's must be able to serve."""
+
+    logs: Path
+    student: str
+    rank: int | None
+    """Largest rank of the adapters that the recipe trains; None if it trains none."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, path: Path) -> Serving:
+        """For a run of ``recipe`` in the folder ``path``."""
+        return cls(path / "engines", recipe.student.name, trained_rank(recipe))
+
+    def told(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of an agent, its engine told where to log and how large its adapters may be."""
+        serve = options.get("serve")
+        if not isinstance(serve, dict) or serve.get("url") is not None:
+            return options
+        known = {"logs": str(self.logs)} | ({"lora_rank": self.rank} if name == self.student and self.rank else {})
+        return {**options, "serve": {**known, **{k: v for k, v in serve.items() if v is not None}}}
+
+    def serve(self, spec: AgentSpec) -> Serve | None:
+        """How an agent is served, if it is."""
+        serve = self.told(spec.name, spec.options).get("serve")
+        return None if serve is None else Serve.model_validate(serve)
+
+
+def trained_rank(recipe: Recipe) -> int | None:
+    """The largest rank of an adapter that the recipe's student may have in the end; None if all weights are trained.
+
+    Adapters that are trained one after the other add up to one whose rank is the sum.
+    """
+    parts = list(recipe.parts.values()) or [recipe]
+    ranks = [[s.lora.r for s in _trainings(part) if s.lora is not None] for part in parts]
+    return sum(sum(some) for some in ranks) or None
+
+
+def _trainings(recipe: Recipe) -> list[TrainSettings]:
+    found = [getattr(recipe, name) for name in type(recipe).model_fields]
+    inner = [getattr(one, name) for one in found if isinstance(one, BaseModel) for name in type(one).model_fields]
+    return [one for one in (*found, *inner) if isinstance(one, TrainSettings)]
 
 
 class Agents:
-    """Agents by name. Close them with :meth:`aclose`.
+    """Agents by name. Close them with :meth:`aclose`. ``serving`` says where engines of a run log.
 
     Opening checks options and keys, and loads no weights: a local model is loaded for its first reply. Raises
     RecipeError, MissingKey or MissingDependency.
     """
 
-    def __init__(self, specs: Iterable[AgentSpec], changes: Mapping[str, Mapping[str, Any]] = {}) -> None:
-        self._open = AsyncExitStack()
+    def __init__(
+        self,
+        specs: Iterable[AgentSpec],
+        changes: Mapping[str, Mapping[str, Any]] = {},
+        serving: Serving | None = None,
+    ) -> None:
+        self._open, self._serving = AsyncExitStack(), serving
         self._specs = {spec.name: spec for spec in specs}
         self._agents = {name: self.another(spec, **changes.get(name, {})) for name, spec in self._specs.items()}
 
@@ -27,7 +83,10 @@ class Agents:
 
     def another(self, spec: AgentSpec, **changes: Any) -> Agent:
         """One more agent as ``spec`` says, with other options, such as a ``model`` of its own."""
-        agent = open_agent(spec.name, spec.backend, {**spec.options, **changes})
+        options = {**spec.options, **changes}
+        if self._serving is not None:
+            options = self._serving.told(spec.name, options)
+        agent = open_agent(spec.name, spec.backend, options)
         self._open.push_async_callback(agent.aclose)
         return agent
 
@@ -38,8 +97,10 @@ class Agents:
                 await self._agents[name].aclose()
 
     async def aclose(self) -> None:
-        """Close all that were opened."""
+        """Close all that were opened, and end the engines that were started for them."""
         await self._open.aclose()
+        if self._serving is not None:
+            await asyncio.to_thread(engines.close_all, self._serving.logs)
 
 
-__all__ = ["Agents"]
+__all__ = ["Agents", "Serving", "trained_rank"]

@@ -8,6 +8,7 @@ A method reads as a list of these verbs. Each is thin, and what it rests on can 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from vivavoce import plugins
-from vivavoce.agents import Agent
+from vivavoce.agents import Agent, engines
 from vivavoce.agents.weights import token_counter
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.reading import CountTokens
@@ -38,7 +39,7 @@ from vivavoce.methods.comparing import comparison
 from vivavoce.methods.day import on_day
 from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.learnt import Learnt, Trained, folders
-from vivavoce.methods.opening import Agents
+from vivavoce.methods.opening import Agents, Serving
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Interaction, Problem, Sampling, State, Tree, digest, seed_of, to_json
@@ -47,6 +48,7 @@ from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.limits import sample
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
+from vivavoce.train.objective import ServedStudent
 
 R = TypeVar("R", bound=Talk)
 _OF_DRAWS = {"draws", "draws_temperature"}
@@ -92,8 +94,10 @@ class Session(Generic[R]):
         self._open = AsyncExitStack()
         self._gate = Gate(recipe.parallel)
         """Where students wait, in training or under examination: so many at once as the recipe allows."""
-        self._workers = self._open.enter_context(Workers(run, self._gate))
-        self._agents = Agents(recipe.agents, changes)
+        self._workers = self._open.enter_context(Workers(run, self._gate, self._engine_for))
+        self._serving = Serving.of(recipe, run.path)
+        self._serves = self._serving.serve(recipe.student)
+        self._agents = Agents(recipe.agents, changes, self._serving)
         self._open.push_async_callback(self._agents.aclose)
         self._jury = jury_of(recipe, self._agents, run.journal)
         if self._jury is not None:
@@ -240,6 +244,33 @@ class Session(Generic[R]):
         folders = await self._workers.train(list(jobs.values()))
         made = {key: (folder, job.fingerprint) for (key, job), folder in zip(jobs.items(), folders, strict=True)}
         return {arm: Trained({seed: made[arm, seed] for seed in seeds}) for arm in arms}
+
+    @asynccontextmanager
+    async def _engine_for(self, job: Job) -> AsyncIterator[None]:
+        """The engine that serves the student of a job while it learns, if one is to be started for that."""
+        served: ServedStudent | None = getattr(job.settings, "served", None)
+        if served is None or served.state is None:
+            yield
+            return
+        from vivavoce.agents.hf_local import Options
+        from vivavoce.agents.served import start
+
+        alone = job.settings.lora is None
+        if alone:
+            if self._gate.width > 1:
+                what = "an engine serves one student at a time if all its weights are trained, and several are at work"
+                raise RecipeError(what, "parallel", "set parallel: 1, or train adapters (lora)")
+            engines.close(served.name, served.state.parent)  # it may hold the weights of another student
+        await asyncio.to_thread(start, served.name, Options(**self._student_options), served.serve, job.start)
+        try:
+            yield
+        finally:
+            if alone:
+                await asyncio.to_thread(engines.close, served.name, served.state.parent)
+
+    @property
+    def _student_options(self) -> dict[str, Any]:
+        return self._serving.told(self.student, self.recipe.student.options)
 
     @property
     def _template(self) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -78,6 +78,15 @@ class Job:
         return digest(self.depends)
 
 
+Around = Callable[[Job], AbstractAsyncContextManager[None]]
+"""What is to be there while a job is trained, say the engine that serves its student."""
+
+
+@asynccontextmanager
+async def _nothing(job: Job) -> AsyncIterator[None]:
+    yield
+
+
 class Workers:
     """Trains jobs in processes of its own. Use it as a context manager, which ends them.
 
@@ -87,8 +96,8 @@ class Workers:
     with their jobs.
     """
 
-    def __init__(self, run: Run, gate: Gate) -> None:
-        self._run, self._gate = run, gate
+    def __init__(self, run: Run, gate: Gate, around: Around | None = None) -> None:
+        self._run, self._gate, self._around = run, gate, around or _nothing
         self._pool: ProcessPoolExecutor | None = None
         self._said: Any = None
         self._bars: dict[str, _Bar] = {}
@@ -112,7 +121,7 @@ class Workers:
         else:
             for job, folder in waiting:
                 stopped = threading.Event()
-                async with self._gate.enter("training"):
+                async with self._gate.enter("training"), self._around(job):
                     try:
                         await asyncio.to_thread(train_here, job, folder, stopped, self._run.track)
                     finally:
@@ -137,7 +146,7 @@ class Workers:
         with _Bar(job.name, self._run.track) as shown:
             self._bars[job.name] = shown
             try:
-                async with self._gate.enter("training"):
+                async with self._gate.enter("training"), self._around(job):
                     done = asyncio.wrap_future(self._opened().submit(_work, job, folder))
                     try:
                         while not (await asyncio.wait([done], timeout=0.3))[0]:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents import vllm, weights
+from vivavoce.agents.engines import Serve
 from vivavoce.train.settings import TrainSettings
 
 
@@ -152,6 +154,12 @@ class OnPolicyOptions(TrainSettings):
         "once, before training, and not in every epoch (ours).",
     )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
+    staleness: int = Field(
+        default=0,
+        ge=0,
+        description="Of a student that an engine serves: updates by which the weights that answer may lag behind those "
+        "that learn. 0: answers and updates take turns; n: the engine draws for the next n updates meanwhile (ours).",
+    )
 
     @model_validator(mode="after")
     def _answers_fit(self) -> Self:
@@ -163,10 +171,24 @@ class OnPolicyOptions(TrainSettings):
         return self
 
 
+class ServedStudent(BaseModel):
+    """The engine that serves the student while it learns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="of the agent")
+    serve: Serve
+    state: Path | None = Field(description="where the run says how its engine is; None: one that runs already")
+
+
 class OnPolicySettings(OnPolicyOptions):
     """What one training is given: a user's options, and what a method adds to them."""
 
+    served: ServedStudent | None = Field(
+        default=None, exclude=True, description="Who samples the student's answers; None: the trainer itself."
+    )
+    sampler: str = Field(default="trainer", description="The same in a word, for what a trained model depends on.")
     scorers: tuple[Scorer, ...] = Field(default=(), description="Who scores, in the order of a state's views.")
 
 
-__all__ = ["Objective", "OnPolicyOptions", "OnPolicySettings", "Scorer", "local_scorer"]
+__all__ = ["Objective", "OnPolicyOptions", "OnPolicySettings", "Scorer", "ServedStudent", "local_scorer"]

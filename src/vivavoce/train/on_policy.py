@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,7 +28,7 @@ from transformers import TrainingArguments, set_seed
 
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.call_text import call_spans
-from vivavoce.agents.decode import Decoder
+from vivavoce.agents.drawn import Reader
 from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Completion, Sampling, State, digest, seed_of, to_json
@@ -40,6 +41,7 @@ from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.foreign import ForeignScorer, ForeignTargets
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.packing import pack
+from vivavoce.train.rollouts import Agreement, OwnRollouts, Rollouts, ServedRollouts, rollouts
 from vivavoce.train.scorers import (
     Action,
     Average,
@@ -107,20 +109,25 @@ def train_on_policy(
     if checkpoint.sharded() and (settings.on_policy or average):
         what = "a student whose weights are sharded neither samples nor is averaged"
         raise RecipeError(what, "on_policy", "learn from recorded answers alone (on_policy: 0), or launch without FSDP")
+    if settings.served and settings.on_policy and arguments.world_size > 1:
+        what = "a student that an engine serves learns in one process"
+        raise RecipeError(what, "student.serve", "launch one process, or leave out `serve` so that each samples itself")
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)
     scorers = _open_scorers(student, tokenizer, settings)
     answers = [p.longest(settings) for p in used]
     longest = [check_budget(s, [p.state for p in used], k, answers) for k, s in enumerate(scorers)]
-    with checkpoint.threads(settings.threads):
+    with ExitStack() as open_until_trained, checkpoint.threads(settings.threads):
         cast(torch.nn.Module, student).to(arguments.device)
         drawn = settings.max_new_tokens if settings.on_policy else 0
         most = max(len(p.context) + max([drawn, *map(len, p.recorded)]) for p in used)
         method = choose(student, settings.attention, most, settings.compile)
         for scorer, most in zip(scorers, longest, strict=True):
             scorer.prepare(most, arguments.device)
-        trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed)
+        sampler = rollouts(student, tokenizer, settings, out, updates)
+        open_until_trained.callback(sampler.close)
+        trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed, sampler)
         _keep(scorers, steps, settings)
         for scorer in scorers:
             if isinstance(scorer, LocalScorer) and not scorer.frozen:
@@ -298,11 +305,15 @@ class OnPolicyTrainer(UpdateTrainer):
         method: Method,
         tokenizer: Any,
         seed: int,
+        sampler: Rollouts | None = None,
     ) -> None:
         super().__init__(model, arguments, steps, settings, method)
         self.scorers, self.settings, self.draws = scorers, settings, seed
         self.columns = max(tokenizer.get_vocab().values()) + 1
-        self._decoder, self._tokenizer = Decoder(bare(model), tokenizer), tokenizer
+        self._tokenizer = tokenizer
+        self.sampler = sampler or OwnRollouts(model, tokenizer, settings.bf16)
+        self._eos = frozenset(Reader(tokenizer, getattr(bare(model), "generation_config", None)).eos)
+        self._steps, self.agreement = steps, Agreement(settings.served)
         self._sums: dict[str, Tensor] = {}
         counts = ("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens", "empty_updates")
         foreign = [_LEFT_OUT + s.spec.name for s in scorers if isinstance(s, ForeignScorer)]
@@ -327,10 +338,12 @@ class OnPolicyTrainer(UpdateTrainer):
             "shares": shares,
             "factors": self._factors(states, actions, shares.sum(1) > 0),
         }
+        self.agreement.begin([a.logprobs or [math.nan] * len(a.ids) for a in actions])
         with attending(model, self.method):
             loss = self.learn(model, [{**shared, "some": some} for some in rows])
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss of update {self.state.global_step + 1} is {float(loss)}")
+        self.agreement.check(self.state.global_step + 1)
         tokens = sum(len(contexts[a.state]) + len(a.ids) for a in actions)
         self.count(*self.over_all(tokens))
         return loss
@@ -344,26 +357,43 @@ class OnPolicyTrainer(UpdateTrainer):
 
         What is drawn depends on the run's seed and the place in it alone, so that a resumed run draws the same.
         """
+        update = self.state.global_step
+        actions, wanted = self._wanted(states, places)
+
+        def prompts(of: int) -> list[Prompt]:
+            if of == update:
+                return [prompt for _, prompt in wanted]
+            later = self._steps[of]
+            return [prompt for _, prompt in self._wanted(later["states"], later["places"])[1]]
+
+        drawn = self.sampler.draw(model, update, prompts)
+        for (at, _), one in zip(wanted, drawn, strict=True):
+            state, ids = actions[at].state, tuple(one.ids)
+            actions[at] = Action(state, ids, finished=ids[-1] in self._eos, logprobs=tuple(one.logprobs))
+        if isinstance(self.sampler, ServedRollouts) and drawn and not drawn[0].logprobs:
+            asked = [(at, prompt.ids, actions[at].ids) for at, prompt in wanted]
+            found = self.sampler.probe(update, [p for _, p, _ in asked], [ids for _, _, ids in asked])
+            for (at, _, _), one in zip(asked, found, strict=False):
+                actions[at] = actions[at]._replace(logprobs=tuple(one.logprobs))
+        return actions
+
+    def _wanted(
+        self, states: Sequence[Prepared], places: Sequence[int]
+    ) -> tuple[list[Action], list[tuple[int, Prompt]]]:
+        """The answers of an update, empty if they have yet to be drawn; and those, by index, as prompts."""
         how = self.settings
-        actions: list[Action | None] = []
-        wanted: list[tuple[int, int, int]] = []
+        sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens)
+        actions, wanted = list[Action](), list[tuple[int, Prompt]]()
         for i, (prepared, place) in enumerate(zip(states, places, strict=True)):
             for sample in range(how.rollouts):
                 rng = random.Random(seed_of("mix", self.draws, place, sample))
                 if prepared.recorded and rng.random() >= how.on_policy:
                     actions.append(Action(i, rng.choice(prepared.recorded), on_policy=False))
                 else:
-                    wanted.append((len(actions), i, seed_of("rollout", self.draws, place, sample)))
-                    actions.append(None)
-        if wanted:
-            sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens)
-            model.eval()
-            prompts = [Prompt(states[i].context, sampling, seed) for _, i, seed in wanted]
-            with autocast(self.args.device, how.bf16):
-                drawn = self._decoder.draw(prompts)
-            for (at, i, _), ids in zip(wanted, drawn, strict=True):
-                actions[at] = Action(i, tuple(ids), finished=ids[-1] in self._decoder.eos)
-        return [action for action in actions if action is not None]
+                    seed = seed_of("rollout", self.draws, place, sample)
+                    wanted.append((len(actions), Prompt(prepared.context, sampling, seed)))
+                    actions.append(Action(i, ()))
+        return actions, wanted
 
     def _shares(self, states: Sequence[Prepared], actions: Sequence[Action], found: Sequence[Targets]) -> np.ndarray:
         """How much each scorer's opinion of each answer counts, shape (answers, scorers).
@@ -465,6 +495,7 @@ class OnPolicyTrainer(UpdateTrainer):
         self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor, factor: Tensor
     ) -> Tensor:
         """sum_k w_k D_k at some tokens, shape (n,), from the student's logits (n, V) and the weights (n, K)."""
+        self.agreement.add(z, tokens, sampled)
         how, one = self.settings.objective, weights.new_ones(len(z), 1)
         apart = dict[int, tuple[Tensor, Tensor | None]]()
         # Scorers that know a whole distribution over the student's tokens are compared at once: merged, or fused.
@@ -521,6 +552,8 @@ class OnPolicyTrainer(UpdateTrainer):
             logs["coverage"] = counted["scored_tokens"] / max(1, counted["answer_tokens"])
             logs["answer_length"] = counted["answer_tokens"] / max(1, counted["answers"])
             logs["truncated"] = counted["truncated"] / max(1, counted["answers"])
+            if self.agreement.apart is not None:
+                logs["served_mismatch"] = self.agreement.apart
         super().log(logs, start_time)
 
 

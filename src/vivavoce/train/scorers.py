@@ -55,6 +55,8 @@ class Action(NamedTuple):
     ids: tuple[int, ...]
     on_policy: bool = True
     finished: bool = True
+    logprobs: tuple[float, ...] = ()
+    """What the engine that drew it gave its tokens, in nats; nothing if the trainer drew it."""
 
 
 def packed_rows(contexts: Sequence[Sequence[int]], actions: Sequence[Action], budget: int) -> Iterator[list[int]]:

@@ -1,0 +1,342 @@
+"""Asks an engine that serves a model, and asks again what was lost when it died.
+
+::
+
+    async with Attached(name, serve, state) as engine:
+        drawn = await engine.ask(lambda server: server.draw(ids, sampling, seed, ends, model))
+
+A server is one life of an engine. What is asked of it here is in tokens: ids in, ids out, with log-probabilities, so
+that nothing is lost between what a model says and what it learns from. vLLM and SGLang have dialects of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions
+from vivavoce.agents.engines import Running, Serve, healthy
+from vivavoce.agents.faults import short
+from vivavoce.errors import AgentError, AgentUnusable, MissingKey
+from vivavoce.progress import say
+from vivavoce.records import Sampling
+
+_POLL_S = 0.2
+_NOTICED_S = 20.0
+"""Within this time of a lost answer it is known whether the engine has died."""
+_LOST = ("connection", "unreachable", "server", "timeout", "malformed")
+"""Reasons for which an answer may be missing because the engine died."""
+_ALONE, _DEADLY = 2, 4
+"""Deaths of an engine after which a call that saw them all is asked by itself, and after which it fails."""
+T = TypeVar("T")
+
+
+class Drawn(NamedTuple):
+    """What a model was continued with: token ids, the end of turn included, and the model's own log-probabilities."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+class Server:
+    """One life of an engine, as one event loop asks it."""
+
+    def __init__(self, name: str, serve: Serve, running: Running, key: str | None) -> None:
+        self.generation, self.url, self.model = running
+        self.key, self._serve = key, serve
+        options = EndpointOptions(
+            timeout_s=serve.timeout_s,
+            max_retries=1,
+            backoff_s=0.2,
+            give_up_s=1e9,  # whether it is dead is known otherwise
+            max_concurrency=serve.max_concurrency,
+        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._endpoint = Endpoint(name, options, self.url, headers, key)
+
+    async def draw(
+        self, prompt: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int], model: str | None = None
+    ) -> Drawn:
+        """Continue ``prompt`` until a token of ``ends``, a stop string or the limit. Raises AgentError.
+
+        ``model`` is an adapter's name; None is the engine's own model.
+        """
+        if self._serve.engine == "sglang":
+            return await self._draw_sglang(prompt, sampling, seed, ends, model)
+        answer = await self._post(
+            "/v1/completions",
+            {
+                "model": model or await self.named(),
+                "prompt": list(prompt),
+                "add_special_tokens": False,
+                "max_tokens": sampling.max_new_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": 0,
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+                "seed": seed % 2**63,
+                "stop": list(sampling.stop),
+                "stop_token_ids": list(ends),
+                "logprobs": 0,
+                "return_token_ids": True,
+                "skip_special_tokens": False,
+            },
+        )
+        with _read_in("completions"):
+            choice = answer["choices"][0]
+            if choice.get("finish_reason") not in ("stop", "length"):
+                raise AgentError("server", f"the engine ended an answer for the reason {choice.get('finish_reason')}")
+            return _drawn(choice["token_ids"], choice["logprobs"]["token_logprobs"])
+
+    async def _draw_sglang(
+        self, prompt: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int], model: str | None
+    ) -> Drawn:
+        how: dict[str, Any] = {
+            "max_new_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "sampling_seed": seed % 2**31,
+            "stop": list(sampling.stop),
+            "stop_token_ids": list(ends),
+            "skip_special_tokens": False,
+            "no_stop_trim": True,
+        }
+        body = {"input_ids": list(prompt), "sampling_params": how, "return_logprob": True}
+        answer = await self._post("/generate", body | ({"lora_path": model} if model else {}))
+        with _read_in("generate"):
+            meta = answer["meta_info"]
+            if (why := meta["finish_reason"]["type"]) not in ("stop", "length"):
+                raise AgentError("server", f"the engine ended an answer for the reason {why}")
+            told = meta["output_token_logprobs"]
+            return _drawn([token for _, token, *_ in told], [value for value, *_ in told])
+
+    async def load(self, adapter: str, folder: Path) -> None:
+        """Have the engine serve the adapter in ``folder`` under the name ``adapter``. Raises AgentError."""
+        path = "/load_lora_adapter" if self._serve.engine == "sglang" else "/v1/load_lora_adapter"
+        try:
+            await self._post(path, {"lora_name": adapter, "lora_path": str(folder.resolve())})
+        except AgentError as error:
+            if "already" not in error.detail:  # a name stands for one content, so that this is as good
+                raise
+
+    async def unload(self, adapter: str) -> None:
+        """Have the engine forget an adapter; that it does not know it is no error."""
+        path = "/unload_lora_adapter" if self._serve.engine == "sglang" else "/v1/unload_lora_adapter"
+        try:
+            await self._post(path, {"lora_name": adapter})
+        except AgentError as error:
+            if error.reason not in ("not_found", "bad_request"):
+                raise
+
+    async def replace(self, folder: Path) -> None:
+        """Have the engine serve the weights in ``folder`` from now on, and forget what it knows of prompts."""
+        path = str(folder.resolve())
+        if self._serve.engine == "sglang":
+            answer = await self._post("/update_weights_from_disk", {"model_path": path})
+            if not answer.get("success"):
+                raise AgentError("bad_request", short(f"the engine did not take new weights: {answer.get('message')}"))
+            return
+        await self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
+        await self._post("/reset_prefix_cache", {})
+
+    async def named(self) -> str:
+        """What the engine calls its own model."""
+        if not self.model:
+            listed = await self._get("/v1/models")
+            with _read_in("models"):
+                self.model = str(listed["data"][0]["id"])
+        return self.model
+
+    async def context(self) -> int | None:
+        """Tokens that prompt and answer may have together, if the engine tells."""
+        if self._serve.engine == "sglang":
+            found = (await self._get("/get_model_info")).get("context_length")
+        else:
+            listed = await self._get("/v1/models")
+            found = next((one.get("max_model_len") for one in listed.get("data", ()) if one.get("max_model_len")), None)
+        return found if isinstance(found, int) else None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._endpoint.aclose()
+
+    async def _post(self, path: str, body: Any) -> Any:
+        said = await self._endpoint.fetch("POST", path, json.dumps(body).encode())
+        return _json(said)
+
+    async def _get(self, path: str) -> Any:
+        return _json(await self._endpoint.fetch("GET", path))
+
+
+class Attached:
+    """An engine, as those ask it who need answers. Use it in one event loop at a time.
+
+    Args:
+        name: Of the agent.
+        serve: How its model is served.
+        state: The file in which the process that started the engine says where it is; None for one at a ``url``.
+    """
+
+    def __init__(self, name: str, serve: Serve, state: Path | None) -> None:
+        self.name, self.serve, self.state = name, serve, state
+        self.asked_again = 0
+        """Calls that were asked once more because the engine had died."""
+        self._server: Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._alone = asyncio.Lock()
+        self._generation = 0
+        self._key = _key(name, serve)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def ask(self, attempt: Callable[[Server], Awaitable[T]]) -> T:
+        """What ``attempt`` gets from the engine; asked again of the next one if the engine dies over it.
+
+        A call that saw an engine die twice is asked by itself, so that the one that kills it is found; after four
+        deaths it fails with AgentError ``server``. Raises AgentUnusable if there is no engine any more.
+        """
+        deaths, seen = 0, -1
+        while True:
+            server = await self.server(after=seen)
+            try:
+                if deaths < _ALONE:
+                    return await attempt(server)
+                async with self._alone:
+                    server = await self.server(after=seen)
+                    return await attempt(server)
+            except AgentError as error:
+                if error.reason not in _LOST or await self._lives(server):
+                    raise
+                seen, deaths = server.generation, deaths + 1
+                self.asked_again += 1
+                if deaths >= _DEADLY:
+                    told = f"the engine died {deaths} times over this call; at last: {error.detail}"
+                    raise AgentError("server", short(told)) from None
+
+    async def server(self, after: int = -1) -> Server:
+        """The engine's life that is ready, and later than ``after``; it is waited for."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._server, self._alone = loop, None, asyncio.Lock()
+        running = await self._running(after)
+        if self._server is None or self._server.generation != running.generation or self._server.url != running.url:
+            old, self._server = self._server, Server(self.name, self.serve, running, self._key)
+            if old is not None:
+                await old.aclose()
+        return self._server
+
+    async def aclose(self) -> None:
+        """Close the connections; the engine goes on."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.aclose()
+
+    async def _running(self, after: int) -> Running:
+        if self.state is None:
+            return await self._remote(after)
+        while True:
+            told = _state(self.state)
+            if told.get("failed"):
+                do = f"look into {told.get('log', 'its log')}; `serve.args` and `serve.env` reach the engine"
+                raise AgentUnusable(str(told["failed"]), f"agent {self.name!r}, `serve`", do)
+            if told.get("ready") and told["generation"] > after:
+                return Running(told["generation"], told["url"], told["model"])
+            await asyncio.sleep(_POLL_S)
+
+    async def _remote(self, after: int) -> Running:
+        """An engine at an address: nobody here can start it, so it is waited for."""
+        url, begun = self.serve.root, time.monotonic()
+        if after >= self._generation:  # the first to notice says so; the others wait with it
+            self._generation = after + 1
+            told = f"{self.serve.start_s:g} s"
+            say(f"engine {self.name} at {url} does not answer: it is waited for, {told} at most, and then asked again")
+        while not await asyncio.to_thread(healthy, url, 10.0):
+            if time.monotonic() - begun > self.serve.start_s:
+                do = "start it again: the same command then goes on"
+                raise AgentUnusable(f"the engine at {url} has not answered for {self.serve.start_s:g} s", self.name, do)
+            await asyncio.sleep(1.0)
+        return Running(self._generation, url, self.serve.served_name or "")
+
+    async def _lives(self, server: Server) -> bool:
+        """Whether the engine is the same as before and well, after an answer of it was lost."""
+        until = time.monotonic() + _NOTICED_S
+        while time.monotonic() < until:
+            if self.state is not None:
+                told = _state(self.state)
+                if told.get("generation") != server.generation or not told.get("ready"):
+                    return False
+            if await asyncio.to_thread(healthy, server.url, 5.0):
+                return True
+            if self.state is None:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return False
+
+
+class _Reading:
+    """Turns what a strange answer raises into AgentError ``malformed``."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, LookupError | TypeError | ValueError | AttributeError):
+            told = short(f"{type(error).__name__}: {error} in the engine's answer ({self._what})")
+            raise AgentError("malformed", told) from None
+
+
+_read_in = _Reading
+
+
+def _drawn(ids: Sequence[Any], logprobs: Sequence[Any]) -> Drawn:
+    if len(ids) != len(logprobs) or not ids:
+        raise ValueError(f"{len(logprobs)} log-probabilities for {len(ids)} tokens")
+    values = [float(value) for value in logprobs]
+    if any(math.isnan(value) or value > 1e-3 for value in values):
+        raise ValueError(f"{max(values)} is no log-probability")
+    return Drawn([int(token) for token in ids], values)
+
+
+def _json(said: bytes) -> Any:
+    try:
+        return json.loads(said) if said.strip() else {}
+    except ValueError:
+        return {"said": said.decode("utf-8", "replace")}  # vLLM answers some requests with a sentence
+
+
+def _state(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _key(name: str, serve: Serve) -> str | None:
+    if serve.api_key_env is None:
+        return None
+    key = os.environ.get(serve.api_key_env, "").strip()
+    if not key:
+        raise MissingKey(
+            f"no API key: ${serve.api_key_env} is empty", f"agent {name!r}", f"export {serve.api_key_env}=…"
+        )
+    return key
+
+
+__all__ = ["Attached", "Drawn", "Server"]

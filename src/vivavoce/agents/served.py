@@ -1,0 +1,167 @@
+"""An agent whose local model is served by an engine: it answers as :class:`~vivavoce.agents.hf_local.HFLocal` does.
+
+Prompts are rendered and cut into tokens here, by the model's own chat template, and answers come back in tokens, so
+that what is served, learnt from and trained is the same to the token, whoever runs the model. A trained adapter is
+served by the engine of its base model, under a name that is the hash of its content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vivavoce.agents import engines, weights
+from vivavoce.agents.attached import Attached, Drawn, Server
+from vivavoce.agents.endpoint import EndpointOptions, located
+from vivavoce.agents.engines import Serve
+from vivavoce.agents.rendering import Rendering, asked, check_rendering, rendering
+from vivavoce.agents.replies import received
+from vivavoce.errors import AgentError, RecipeError
+from vivavoce.records import Message, Reply, Sampling, digest
+
+if TYPE_CHECKING:
+    from vivavoce.agents.drawn import Reader
+
+
+class LocalModel(Protocol):
+    """What an entry of a recipe says of a local model: options of :mod:`~vivavoce.agents.hf_local`."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def chat_template_kwargs(self) -> dict[str, Any]: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
+
+
+class Served:
+    """An agent behind an engine. Nothing is started before its first reply.
+
+    Attributes:
+        attached: How its engine is asked; None before the first reply.
+    """
+
+    def __init__(self, name: str, options: LocalModel, serve: Serve) -> None:
+        located(EndpointOptions(base_url=serve.root if serve.url else "http://127.0.0.1"), "", f"agent {name!r}")
+        self.name, self.options, self.serve = name, options, serve
+        self.attached: Attached | None = None
+        self._form: tuple[Rendering, Reader] | None = None
+        self._context: int | None = None
+        self._opening = asyncio.Lock()
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder with the model's files, an adapter's maybe. Raises RecipeError if there is none."""
+        return weights.folder(self.options.model, self.options.revision)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of weights, tokenizer and config, the type that they run in, and what serves them."""
+        rendered = self.options.chat_template_kwargs
+        extra = f":{digest(rendered)[:16]}" if rendered else ""
+        return f"{self.serve.engine}:{weights.fingerprint(self.folder)}:{self.options.dtype}{extra}"
+
+    @cached_property
+    def adapter(self) -> str | None:
+        """The name under which the engine serves this agent's adapter; None for a whole model."""
+        return adapter_name(self.folder) if weights.base_folder(self.folder) else None
+
+    async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
+        """Answer. Raises AgentError as HFLocal does, and ``server`` for a call over which engines die.
+
+        Raises AgentUnusable if the engine cannot be started, or is not there any more.
+        """
+        begun = time.perf_counter()
+        attached, form, reader = await self._opened()
+        call = asked(form, messages, sampling, self._context)
+        ids, logprobs = await attached.ask(lambda server: self._draw(server, call.ids, call.sampling, seed, reader.eos))
+        said = reader.read(call.sampling, len(call.ids), ids, logprobs)
+        exact = () if form.says(said.ids, said.text) else said.ids
+        latency = time.perf_counter() - begun
+        reply = Reply(said.text, said.finish, said.usage, self.folder.name, said.tokens, latency, ids=exact)
+        return received(reply, call.opened)
+
+    async def aclose(self) -> None:
+        """Close the connections. The engine goes on until the run ends, or its agent serves another model."""
+        attached, self.attached = self.attached, None
+        if attached is not None:
+            await attached.aclose()
+
+    async def _opened(self) -> tuple[Attached, Rendering, Reader]:
+        if self.attached is None or self._form is None:
+            async with self._opening:
+                if self.attached is None or self._form is None:
+                    attached = Attached(self.name, self.serve, await asyncio.to_thread(self._engine))
+                    self._form = self._form or await asyncio.to_thread(self._read)
+                    self._context = await attached.ask(lambda server: server.context())
+                    self.attached = attached
+        return self.attached, *self._form
+
+    def _engine(self) -> Path | None:
+        """Have the engine started; where it says how it is. None for one that runs already."""
+        if self.serve.url is not None:
+            return None
+        return start(self.name, self.options, self.serve, self.folder).state
+
+    def _read(self) -> tuple[Rendering, Reader]:
+        from transformers import AutoTokenizer, GenerationConfig
+
+        from vivavoce.agents.drawn import Reader
+
+        whole = weights.base_folder(self.folder) or self.folder
+        folder = weights.tokenizer_folder(self.folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self.options.trust_remote_code)
+        if not tokenizer.chat_template:
+            raise RecipeError("the model has no chat template", str(folder), "use an instruction-tuned model")
+        check_rendering(tokenizer, self.options.chat_template_kwargs)
+        there = (whole / "generation_config.json").is_file()
+        config = GenerationConfig.from_pretrained(whole) if there else None
+        return rendering(tokenizer, self.options.chat_template_kwargs), Reader(tokenizer, config)
+
+    async def _draw(
+        self, server: Server, ids: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int]
+    ) -> Drawn:
+        return await with_adapter(server, self.adapter, self.folder, ids, sampling, seed, ends)
+
+
+def start(name: str, options: LocalModel, serve: Serve, folder: Path, rank: int | None = None) -> engines.Engine:
+    """Have the engine of an agent started that serves the model in ``folder``, or the base of the adapter there."""
+    base = weights.base_folder(folder)
+    if base is not None:
+        rank = max(rank or 0, weights.adapter_rank(folder)) or None
+    return engines.engine(name, serve, base or folder, dtype=options.dtype, rank=rank, trust=options.trust_remote_code)
+
+
+def adapter_name(folder: Path) -> str:
+    """What an engine calls the adapter in ``folder``: another name for other content, so that none is mistaken."""
+    return f"viva-{weights.fingerprint(folder)}"
+
+
+async def with_adapter(
+    server: Server,
+    adapter: str | None,
+    folder: Path,
+    ids: Sequence[int],
+    sampling: Sampling,
+    seed: int,
+    ends: Sequence[int],
+) -> Drawn:
+    """Continue ``ids`` with the adapter in ``folder``, which the engine is told of if it does not know it."""
+    try:
+        return await server.draw(ids, sampling, seed, ends, adapter)
+    except AgentError as error:
+        if adapter is None or error.reason not in ("not_found", "bad_request"):
+            raise
+        await server.load(adapter, folder)
+        return await server.draw(ids, sampling, seed, ends, adapter)
+
+
+__all__ = ["Served", "adapter_name", "start", "with_adapter"]

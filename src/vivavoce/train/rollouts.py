@@ -1,0 +1,290 @@
+"""Who samples the student's answers in on-policy training: the trainer itself, or the engine that serves the student.
+
+::
+
+    update u     weights after u updates ──▶ engine (an adapter of its own name, or all weights)
+                 it draws for the updates u … u + n, whoever has not drawn yet           n: `staleness`
+                 the trainer learns from what was drawn for u                             with weights of u - n
+
+With ``staleness`` 0 every answer is that of the weights that learn from it. An engine that dies is started again by
+the run that owns it; it is given the weights again, and the answers that were lost are drawn again from their seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from vivavoce.agents import vllm
+from vivavoce.agents.attached import Attached, Drawn, Server
+from vivavoce.agents.batch import Prompt
+from vivavoce.agents.decode import Decoder
+from vivavoce.agents.served import adapter_name
+from vivavoce.errors import AgentError, Mismatched, RecipeError
+from vivavoce.train import adapters
+from vivavoce.train.objective import OnPolicySettings, ServedStudent
+from vivavoce.train.scoring import autocast, bare
+
+_PROBED = 4
+"""Answers of an update whose log-probabilities are asked for again if they were drawn with earlier weights."""
+T = TypeVar("T")
+Wanted = Callable[[int], Sequence[Prompt]]
+"""The prompts of an update, by its number."""
+
+
+class Rollouts(Protocol):
+    """Samples the answers of an update."""
+
+    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+        """What the student answers to the prompts of ``update``, in their order."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held."""
+        ...
+
+
+class OwnRollouts:
+    """The trainer's own model samples, in this process."""
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, bf16: bool) -> None:
+        self._decoder, self._bf16 = Decoder(bare(model), tokenizer), bf16
+
+    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+        """As :class:`Rollouts` says; no log-probabilities are told."""
+        prompts = wanted(update)
+        if not prompts:
+            return []
+        model.eval()
+        with autocast(self._decoder.device, self._bf16):
+            return [Drawn(ids, []) for ids in self._decoder.draw(prompts)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Version(NamedTuple):
+    """The student's weights after some updates, as an engine can be given them."""
+
+    folder: Path
+    adapter: str | None
+    """Its name; None for whole weights."""
+
+
+class ServedRollouts:
+    """The engine that serves the student samples; its weights follow the trainer's.
+
+    Attributes:
+        asked_again: Answers that were drawn once more because the engine had died.
+    """
+
+    def __init__(
+        self, served: ServedStudent, ends: Sequence[int], settings: OnPolicySettings, out: Path, updates: int
+    ) -> None:
+        self._served, self._ends, self._settings = served, list(ends), settings
+        self._out, self._updates = out / "served", updates
+        self._attached = Attached(served.name, served.serve, served.state)
+        self._versions: dict[int, _Version] = {}
+        self._drawing: dict[int, tuple[int, Future[list[Drawn]]]] = {}
+        """By update: the version that draws for it, and what it draws."""
+        self._given = set[tuple[int, int]]()
+        """Engines, by generation, and versions that they serve. Of whole weights an engine serves one."""
+        self._giving = asyncio.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vivavoce-rollouts", daemon=True)
+        self._thread.start()
+
+    @property
+    def asked_again(self) -> int:
+        """Calls that were asked once more because the engine had died."""
+        return self._attached.asked_again
+
+    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+        """As :class:`Rollouts` says, with the log-probabilities that the engine gave.
+
+        Raises RecipeError if the engine does not take the weights, AgentError if an answer cannot be had.
+        """
+        if not self._settings.lora:  # an engine has one set of whole weights: what it draws must be done before
+            for _, drawing in self._drawing.values():
+                drawing.exception()
+        self._versions[update] = self._write(model, update)
+        last = min(update + self._settings.staleness, self._updates - 1)
+        for later in range(update, last + 1):
+            if later not in self._drawing:
+                self._drawing[later] = update, self._start(self._draw(update, wanted(later)))
+        version, drawing = self._drawing[update]
+        drawn = drawing.result()
+        del self._drawing[update]
+        needed = {update, *(v for v, _ in self._drawing.values())}
+        for old in sorted(set(self._versions) - needed):
+            self._forget(self._versions.pop(old))
+        return drawn if version == update else [Drawn(one.ids, []) for one in drawn]
+
+    def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
+        """Log-probabilities of the first few answers by the newest weights, for answers that earlier ones drew."""
+        some = list(zip(prompts, answers, strict=True))[:_PROBED]
+        return self._start(self._score(update, some)).result()
+
+    def close(self) -> None:
+        """Let go of the engine, and delete what was written for it."""
+        for version in self._versions.values():
+            self._forget(version)
+        self._start(self._attached.aclose()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        shutil.rmtree(self._out, ignore_errors=True)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _write(self, model: Any, update: int) -> _Version:
+        """Write the student's weights as they are, under a path that no other update has."""
+        folder = self._out / str(update)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._settings.lora:
+            adapters.save(getattr(model, "module", model), folder)
+            return _Version(folder, adapter_name(folder))
+        inner = cast(Any, bare(model))
+        dtype = torch.bfloat16 if self._settings.bf16 else torch.float32
+        state = {name: value.detach().to("cpu", dtype) for name, value in inner.state_dict().items()}
+        inner.save_pretrained(folder, state_dict=state)
+        return _Version(folder, None)
+
+    async def _draw(self, update: int, prompts: Sequence[Prompt]) -> list[Drawn]:
+        version = self._versions[update]
+
+        async def one(prompt: Prompt) -> Drawn:
+            async def attempt(server: Server) -> Drawn:
+                await self._give(server, update, version)
+                return await server.draw(prompt.ids, prompt.sampling, prompt.seed, self._ends, version.adapter)
+
+            return await self._attached.ask(attempt)
+
+        with _Refusals():
+            return list(await asyncio.gather(*map(one, prompts)))
+
+    async def _give(self, server: Server, update: int, version: _Version) -> None:
+        """Have the engine serve a version, unless it does already."""
+        async with self._giving:
+            if version.adapter is None and self._given != {(server.generation, update)}:
+                await server.replace(version.folder)
+                self._given = {(server.generation, update)}
+            elif version.adapter is not None and (server.generation, update) not in self._given:
+                await server.load(version.adapter, version.folder)
+                self._given.add((server.generation, update))
+
+    async def _score(self, update: int, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Drawn]:
+        version = self._versions[update]
+
+        async def one(prompt: Sequence[int], ids: Sequence[int]) -> Drawn:
+            async def attempt(server: Server) -> Drawn:
+                await self._give(server, update, version)
+                options = vllm.Options(model=version.adapter or await server.named(), base_url=f"{server.url}/v1")
+                scorer = vllm.VLLM(self._served.name, options, f"{server.url}/v1", server.key)
+                try:
+                    found = await scorer.score([*prompt, *ids], len(prompt))
+                finally:
+                    await scorer.aclose()
+                told = (dict(zip(at.ids, at.logprobs, strict=True)) for at in found)
+                return Drawn(list(ids), [at[token] for at, token in zip(told, ids, strict=True)])
+
+            return await self._attached.ask(attempt)
+
+        with _Refusals():
+            return list(await asyncio.gather(*(one(prompt, ids) for prompt, ids in answers)))
+
+    def _forget(self, version: _Version) -> None:
+        """Delete what was written for the engine, and have it forget an adapter."""
+
+        async def unload(name: str) -> None:
+            await (await self._attached.server()).unload(name)
+
+        if version.adapter is not None:
+            self._start(unload(version.adapter)).exception()  # nothing depends on it
+        shutil.rmtree(version.folder, ignore_errors=True)
+
+
+class Agreement:
+    """Whether the student's engine gives its answers the log-probabilities that the trainer gives them.
+
+    Attributes:
+        apart: Nats a token between the two in the last update that was compared, absolute and on average.
+    """
+
+    def __init__(self, served: ServedStudent | None) -> None:
+        self._served, self.apart = served, cast("float | None", None)
+        self._told, self._sum, self._tokens = np.zeros(0), 0.0, 0
+
+    def begin(self, told: Sequence[Sequence[float]]) -> None:
+        """Begin an update: what the engine gave each token of each answer, NaN if it gave nothing."""
+        self._told, self._sum, self._tokens = np.array([v for one in told for v in one]), 0.0, 0
+
+    @torch.no_grad()
+    def add(self, z: Tensor, tokens: np.ndarray, sampled: Tensor) -> None:
+        """Compare some ``tokens``, numbered over all answers, with the trainer's logits ``z`` (n, V) of ``sampled``."""
+        if self._served is None:
+            return
+        known = np.flatnonzero(~np.isnan(self._told[tokens]))
+        if not len(known):
+            return
+        at = torch.from_numpy(known).to(z.device)
+        mine = torch.log_softmax(z[at].float(), -1).gather(1, sampled[at, None])[:, 0]
+        theirs = torch.from_numpy(self._told[tokens[known]]).to(z.device, torch.float32)
+        self._sum += float((mine - theirs).abs().sum())
+        self._tokens += len(known)
+
+    def check(self, update: int) -> None:
+        """Raise Mismatched if the two are too far apart; called before anything is learnt."""
+        if self._served is None or not self._tokens:
+            return
+        self.apart, most = self._sum / self._tokens, self._served.serve.max_mismatch
+        if self.apart <= most:
+            return
+        what = (
+            f"the student's engine and the trainer are {self.apart:.3f} nats a token apart in update {update} "
+            f"(mean over {self._tokens:,} tokens); {most:g} is allowed"
+        )
+        do = (
+            "serve the student's own weights, in the type that it trains in (bf16: true goes with dtype: bfloat16); if "
+            "the two only round differently, raise it"
+        )
+        raise Mismatched(what, "student.serve.max_mismatch", do)
+
+
+class _Refusals:
+    """Turns an engine's refusal of weights or of a call into an error that the user can mend."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, AgentError) and error.reason in ("not_found", "bad_request", "forbidden", "auth"):
+            do = (
+                "does it take adapters of this rank on these modules (--enable-lora, --max-lora-rank), and updates "
+                "(VLLM_ALLOW_RUNTIME_LORA_UPDATING, VLLM_SERVER_DEV_MODE)? An engine that the run starts does"
+            )
+            raise RecipeError(f"the student's engine refuses: {error.detail}", "student.serve", do) from None
+
+
+def rollouts(
+    model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings, out: Path, updates: int
+) -> OwnRollouts | ServedRollouts:
+    """Who samples, as the settings say."""
+    if settings.served is None:
+        return OwnRollouts(model, tokenizer, settings.bf16)
+    ends = Decoder(bare(model), tokenizer).eos
+    return ServedRollouts(settings.served, ends, settings, out, updates)
+
+
+__all__ = ["Agreement", "OwnRollouts", "Rollouts", "ServedRollouts", "Wanted", "rollouts"]

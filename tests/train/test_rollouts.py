@@ -1,0 +1,156 @@
+"""A student that an engine serves while it learns: the engine follows its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.serving import save_tiny_model
+
+from vivavoce.agents import engines
+from vivavoce.agents.engines import Serve
+from vivavoce.errors import Mismatched
+from vivavoce.records import State, View
+from vivavoce.train.objective import OnPolicySettings, Scorer, ServedStudent
+from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.settings import LoRASettings
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's and transformers' own
+STAND_IN = Path(__file__).parent.parent / "engine_server.py"
+STATES = [
+    State(
+        f"q{i}",
+        ({"role": "user", "content": f"What is {i} plus 7?"},),
+        (View(({"role": "user", "content": f"{i}"},), 1.0),),
+    )
+    for i in range(8)
+]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("student") / "tiny", 256, 0.3)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("teacher") / "tiny", 256, 0.1)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, student: Path) -> Iterator[ServedStudent]:
+    """One engine for the tests that do not harm it; it takes adapters, and new weights too."""
+    logs = tmp_path_factory.mktemp("engines")
+    yield started(student, logs)
+    engines.close_all(logs)
+
+
+def started(student: Path, logs: Path, rank: int | None = 16, **env: str) -> ServedStudent:
+    command = (sys.executable, str(STAND_IN))
+    serve = Serve(command=command, logs=str(logs), device="cpu", env=env, max_mismatch=0.01)
+    return ServedStudent(name="student", serve=serve, state=engines.engine("student", serve, student, rank=rank).state)
+
+
+def settings(teacher: Path, served: ServedStudent | None, **changes: Any) -> OnPolicySettings:
+    values: dict[str, Any] = {
+        "scorers": (Scorer(name="ada", model=str(teacher), fingerprint="ada"),),
+        "served": served,
+        "lora": LoRASettings(r=4),
+        "learning_rate": 0.03,
+        "warmup_ratio": 0,
+        "lr_scheduler": "constant",
+        "max_steps": 4,
+        "states_per_step": 2,
+        "rollouts": 2,
+        "max_new_tokens": 10,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_length": 200,
+        "log_steps": 1,
+        "threads": 1,
+        "device": "cpu",
+    }
+    return OnPolicySettings(**{**values, **changes})
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])
+def test_a_served_student_learns_what_one_that_samples_itself_learns(
+    student: Path, teacher: Path, tmp_path: Path, lora: bool
+) -> None:
+    served = started(student, tmp_path / "engines", 16 if lora else None)
+    how = {} if lora else {"lora": None, "learning_rate": 0.003}
+    try:
+        for name, engine in (("own", None), ("served", served)):
+            train_on_policy(student, STATES, settings(teacher, engine, **how), tmp_path / name, seed=0)
+    finally:
+        engines.close_all(tmp_path / "engines")
+    own, there = curve(tmp_path / "own"), curve(tmp_path / "served")
+    assert [p["loss"] for p in there] == pytest.approx([p["loss"] for p in own], abs=1e-4)
+    assert len({round(p["loss"], 4) for p in own}) == 4
+    assert all(p["served_mismatch"] < 1e-4 for p in there)
+    assert not (tmp_path / "served" / "served").exists(), "what was written for the engine is gone"
+
+
+def test_with_staleness_the_engine_draws_ahead_with_earlier_weights(
+    student: Path, teacher: Path, tmp_path: Path, shared: ServedStudent
+) -> None:
+    train_on_policy(student, STATES, settings(teacher, shared), tmp_path / "now", seed=0)
+    train_on_policy(student, STATES, settings(teacher, shared, staleness=1), tmp_path / "late", seed=0)
+    now, late = curve(tmp_path / "now"), curve(tmp_path / "late")
+    assert late[0]["loss"] == pytest.approx(now[0]["loss"], abs=1e-4), "drawn with the same weights"
+    assert late[1]["loss"] != pytest.approx(now[1]["loss"], abs=1e-4), "drawn with the weights before the update"
+    assert all(p["served_mismatch"] < 1e-4 for p in late), "asked of the newest weights all the same"
+
+
+def test_an_engine_that_keeps_old_weights_stops_training_before_it_learns_from_them(
+    student: Path, teacher: Path, tmp_path: Path
+) -> None:
+    served = started(student, tmp_path / "engines", STANDIN_STALE="1")
+    try:
+        with pytest.raises(Mismatched, match="apart in update 2"):
+            train_on_policy(student, STATES, settings(teacher, served), tmp_path / "out", seed=0)
+    finally:
+        engines.close_all(tmp_path / "engines")
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_an_engine_killed_in_the_middle_of_a_round_is_given_the_weights_again_and_draws_the_same(
+    student: Path, teacher: Path, tmp_path: Path, shared: ServedStudent
+) -> None:
+    train_on_policy(student, STATES, settings(teacher, shared), tmp_path / "whole", seed=0)
+    served = started(student, tmp_path / "engines", STANDIN_SLOW_S="0.1")
+    assert served.state is not None
+    file, killed = served.state, list[int]()
+
+    def kill() -> None:
+        until = time.monotonic() + 300
+        while not (tmp_path / "out" / "served" / "2").exists() and time.monotonic() < until:
+            time.sleep(0.005)
+        time.sleep(0.15)
+        keeper = json.loads(file.read_text())["pid"]
+        killed.append(int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        train_on_policy(student, STATES, settings(teacher, served), tmp_path / "out", seed=0)
+    finally:
+        thread.join()
+        engines.close_all(tmp_path / "engines")
+    assert killed
+    assert [p["loss"] for p in curve(tmp_path / "out")] == pytest.approx(
+        [p["loss"] for p in curve(tmp_path / "whole")], abs=1e-4
+    )
