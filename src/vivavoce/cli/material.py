@@ -6,13 +6,16 @@ import json
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vivavoce.cli.shared import PLAIN, AsJson, Overrides, RecipePath, graphs_in, recipe_of, recipe_of_run, task_of
 from vivavoce.cli.tables import cell, print_table
 from vivavoce.errors import DataError
+
+if TYPE_CHECKING:
+    from vivavoce.records import Problem
 
 graph_app = typer.Typer(**PLAIN, help="Look at what was said.")
 import_app = typer.Typer(**PLAIN, help="Bring recorded material into a graph.")
@@ -26,7 +29,12 @@ class Rows(StrEnum):
     messages = "messages"
     prompt_completion = "prompt-completion"
     preferences = "preferences"
+    kto = "kto"
     trees = "trees"
+    llama_factory = "llama-factory"
+    ms_swift = "ms-swift"
+    verl = "verl"
+    openai = "openai"
 
 
 class AttemptsForm(StrEnum):
@@ -63,33 +71,75 @@ def graph_show(
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="Run directory.")],
+    source: Annotated[Path, typer.Argument(help="Run directory, or a file of rows or trees.")],
     rows: Annotated[Rows, typer.Option("--as", help="Form of the rows.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     arm: Annotated[
         str, typer.Option(help="Which data set of the run: an arm, or a file in data/ without .jsonl.")
     ] = "",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Expand trees of single steps to whole answers, from the run's graphs.")
+    ] = False,
 ) -> None:
-    """Write a run's rows in a form that TRL (LLaMA-Factory, ms-swift) reads as it is."""
-    from vivavoce.data.export import preference_rows, sft_rows, tree_rows, write_rows
+    """Write rows in a form that another trainer reads as it is: TRL (messages, prompt-completion, preferences, kto),
+    LLaMA-Factory, ms-swift, verl, OpenAI's fine-tuning; or whole trees."""
+    from vivavoce.data.export import form_rows, takes, whole_answers, write_form
     from vivavoce.data.training_rows import training_rows
-    from vivavoce.files import file_name
     from vivavoce.records import Example, Tree
 
-    supervised = rows in (Rows.messages, Rows.prompt_completion)
-    name = arm or ("debate_reflect_sft" if supervised else "trees-0")
-    file = source / "data" / f"{file_name(name)}.jsonl"
-    if not file.is_file():  # named as the file is
-        file = file.with_name(f"{name}.jsonl")
-    if not file.is_file():
-        known = ", ".join(sorted(p.stem for p in (source / "data").glob("*.jsonl")))
-        raise DataError(f"the run has no rows `{name}`", str(source), f"--arm takes one of: {known or 'none yet'}")
-    if supervised:
-        made = sft_rows(training_rows(file, Example), "messages" if rows is Rows.messages else rows.value)
-    else:
-        trees = training_rows(file, Tree)
-        made = preference_rows(trees) if rows is Rows.preferences else tree_rows(trees)
-    typer.echo(f"{write_rows(out, made)} rows in {out}", err=True)
+    usual = "trees-0" if rows in (Rows.preferences, Rows.trees, Rows.kto) else "debate_reflect_sft"
+    file = source if source.is_file() else _rows_of(source, arm or usual)
+    kind = Tree if _holds_trees(file) else Example
+    if not takes(rows.value, kind):
+        has = "trees" if kind is Tree else "answers to learn"
+        do = "give another --arm, or --as preferences" if kind is Tree else "give an --arm with trees, or --as messages"
+        raise DataError(f"the file holds {has}, which the form {rows.value} does not take", str(file), do)
+    found: list[Example] | list[Tree] = training_rows(file, Tree) if kind is Tree else training_rows(file, Example)
+    problems = {}
+    if source.is_dir() and (whole or rows is Rows.verl):
+        texts, problems = _said(source)
+        found = list(whole_answers(training_rows(file, Tree), texts)) if whole and kind is Tree else found
+    elif whole:
+        raise DataError(
+            "a file alone does not hold whole answers", str(source), "give the run that it is of, and --arm"
+        )
+    n, files = write_form(out, rows.value, form_rows(rows.value, found, problems), kind)
+    typer.echo(f"{n} rows in {', '.join(map(str, files))}", err=True)
+
+
+def _rows_of(run: Path, name: str) -> Path:
+    """A file of rows of a run, by the name of an arm or of the file."""
+    from vivavoce.files import file_name
+
+    for file in (run / "data" / f"{file_name(name)}.jsonl", run / "data" / f"{name}.jsonl"):
+        if file.is_file():
+            return file
+    known = ", ".join(sorted(p.stem for p in (run / "data").glob("*.jsonl")))
+    raise DataError(f"the run has no rows `{name}`", str(run), f"--arm takes one of: {known or 'none yet'}")
+
+
+def _holds_trees(file: Path) -> bool:
+    """Whether a file holds trees or pairs, by its first row."""
+    from vivavoce.files import json_lines, json_object
+
+    first = next(json_lines(file), None)
+    return first is not None and "chosen" in json_object(first[1], f"{file}, row {first[0]}")
+
+
+def _said(run: Path) -> tuple[dict[str, str], dict[str, Problem]]:
+    """The answers of a run by their nodes, as a student is taught to write them, and its questions by id."""
+    from vivavoce.committee.prompting import prompt_set
+    from vivavoce.graph import read_graphs
+
+    recipe = recipe_of_run(run)
+    taught = prompt_set(recipe.rules.prompts).taught if recipe else str
+    texts: dict[str, str] = {}
+    problems: dict[str, Problem] = {}
+    for file in sorted((run / "graphs").glob("*.jsonl")):
+        for graph in read_graphs(file):
+            problems[graph.problem.id] = graph.problem
+            texts |= {node.id: taught(node.text) for node in graph.nodes}
+    return texts, problems
 
 
 def check_tasks_command(
