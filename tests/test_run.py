@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,35 @@ def test_a_begun_folder_is_kept_for_the_same_dependencies_and_cleared_for_others
         assert not (folder / "checkpoint").exists()
         run.finished("model", [2])
         assert run.folder("model", [2]) is None
+
+
+def test_the_forecast_goes_by_what_finished_questions_cost_and_not_by_what_others_have_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+
+    @contextmanager
+    def shown(title: str, total: int) -> Iterator[Callable[..., None]]:
+        yield lambda n, note: notes.append(note)
+
+    monkeypatch.setattr("vivavoce.run.bar", shown)
+    with open_run(tmp_path, RECIPE) as run:
+        account = run.journal.ledger.run
+        account.money = 3.0  # of an earlier stage
+        with run.counting("questions", 100) as count:
+            account.money += 10.0  # forty have begun, and ten of them are done for 0.2 each
+            count(10, cost=2.0)
+            assert notes[-1].endswith(", about 23.00 after this")
+            account.money = 3.0  # all that is done was paid for before
+            count(10, cost=2.0)
+            assert notes[-1].endswith(", about 19.00 after this")
+        assert json.loads((tmp_path / "progress.json").read_text()) == []
+
+
+def test_how_far_a_count_has_come_is_noted_for_whoever_looks_from_outside(tmp_path: Path) -> None:
+    with open_run(tmp_path, RECIPE) as run, run.counting("questions", 9):
+        now = json.loads((tmp_path / "progress.json").read_text())
+    assert now == [{"title": "questions", "total": 9, "done": 0}]
 
 
 def test_another_recipe_is_refused_with_the_keys_that_differ_unless_it_is_an_update(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from vivavoce.agents.store import Store
 from vivavoce.config import Recipe, what_decides
 from vivavoce.errors import RecipeError, RunConflict, told_once
 from vivavoce.files import file_name, read_records
+from vivavoce.graph import Graph
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, to_json
 from vivavoce.trackers import Told, Trackers, open_trackers
@@ -137,22 +138,31 @@ class Run:
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
-        """A progress bar with what is spent by now, and what will be at its end; tell it how many are done."""
+        """A progress bar with what is spent by now, and what will be at its end; tell it how many are done.
+
+        The forecast goes by what the finished ones cost, if it is told that (``cost``): many are under way at once, and
+        what is spent on those by now says little.
+        """
         at = self._whole.standing = Standing(title, total)
         self._whole._counted[title] = at
         self._whole._show(force=True)
         ledger = self.journal.ledger
         before = ledger.run.money
         with bar(title, total) as advance:
+            finished = 0.0
 
-            def count(n: int = 1) -> None:
+            def count(n: int = 1, cost: float | None = None) -> None:
+                nonlocal finished
                 at.done += n
+                finished += cost or 0.0
                 self._whole._show()
                 if time.monotonic() - self._noted > _NOTE_S:
                     self.note()
                 spent, note = ledger.run.money, ledger.said
-                if spent > before and 0.05 * total < at.done < total:
-                    note += f", about {money(before + (spent - before) * total / at.done)} after this"
+                if (each := finished / at.done or (spent - before) / at.done) and 0.05 * total < at.done < total:
+                    left = each * (total - at.done)
+                    begun = max(0.0, spent - before - (finished or spent - before))  # on those that are under way
+                    note += f", about {money(spent + left - min(begun, left))} after this"
                 advance(n, note)
                 if at.done % max(1, total // 50) == 0 or at.done == total:
                     self.track("spend", {"money": spent, "tokens": ledger.run.tokens}, ledger.run.calls)
@@ -163,6 +173,10 @@ class Run:
             finally:
                 self._whole._counted.pop(title, None)
                 self._whole._show(force=True)
+
+    def cost(self, graph: Graph) -> float:
+        """What the calls of a graph cost, at the prices of the recipe."""
+        return sum(self.journal.ledger.cost(n.agent, n.usage) for n in graph.nodes)
 
     def _show(self, force: bool = False) -> None:
         """Write down what is counted now, for whoever looks at the run from outside, once a second at most."""

@@ -321,3 +321,16 @@ def test_long_texts_are_stored_compressed_and_a_journal_from_before_is_read_as_i
         assert [a.cached for a in again] == [True, True, True, False]
         assert [c.reply for c in journal][:3] == [a.reply for a in answered]
         assert journal._db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_seconds_in_which_nobody_was_asked_are_no_time_of_a_stage(path: Path) -> None:
+    with Journal(path) as journal:
+        for seed in (1, 2, 3):
+            ask(journal, Scripted("ada", parrot), seed, stage="test")
+    begun_and_ended = [(100.0, 110.0), (105.0, 112.0), (5000.0, 5003.0)]  # the third after a night's pause
+    with sqlite3.connect(path) as db:
+        for row, (begun, ended) in enumerate(begun_and_ended, 1):
+            db.execute("UPDATE calls SET latency_s = ?, created_at = ? WHERE rowid = ?", (ended - begun, ended, row))
+    db.close()
+    with Journal(path, read_only=True) as journal:
+        assert journal.busy() == {"test": (3, pytest.approx(15.0))}

@@ -321,6 +321,8 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     said = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
     assert "of debate:train: by what was measured in run, give or take two standard errors" in said
     assert "of test, debate:test: by the length of replies there" in said
+    assert "time: about" in said
+    assert "not known of test" in said
 
 
 def test_a_plan_by_a_run_that_hardly_began_does_not_claim_to_be_measured(

@@ -397,6 +397,17 @@ class Journal:
             stage, agent, identity, question, kind, calls, *tokens = row
             yield Tally(stage, agent, identity, question, kind, calls, Usage(*tokens))
 
+    def busy(self) -> dict[str, tuple[int, float]]:
+        """By stage, its calls, and the seconds during which at least one of them was under way."""
+        found, until = dict[str, tuple[int, float]](), ("", 0.0)
+        asked = "SELECT stage, created_at - latency_s AS begun, created_at FROM calls ORDER BY stage, begun"
+        for stage, begun, ended in self._db.execute(asked):
+            calls, seconds = found.get(stage, (0, 0.0))
+            free = max(begun, until[1]) if until[0] == stage else begun
+            found[stage] = calls + 1, seconds + max(0.0, ended - free)
+            until = stage, max(ended, free)
+        return found
+
     def _recorded(self, key: str) -> Answered | None:
         found = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
         row = self._db.execute(found, (key,)).fetchone()

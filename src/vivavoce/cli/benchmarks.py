@@ -170,6 +170,20 @@ def bench_engine(
         typer.echo(Measured(**found["memory"]))
 
 
+@app.command("view")
+def bench_view(
+    questions: Annotated[int, typer.Option(min=100, help="Training questions, and as many test questions.")] = 100_000,
+    as_json: AsJson = False,
+) -> None:
+    """The viewer on a made-up run: time to index, search and show, and the server's memory."""
+    from dataclasses import asdict
+
+    from vivavoce.bench.view import run
+
+    found = run(questions)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+
+
 @app.command("sandbox")
 def bench_sandbox(
     hostile: Annotated[int, typer.Option(min=1, help="Hostile programs, each kind in turn.")] = 1000,

@@ -15,6 +15,7 @@ from vivavoce.errors import BudgetReached, DataError, RecipeError
 if TYPE_CHECKING:
     from vivavoce.committee.rehearsal import Planned
     from vivavoce.config import Recipe
+    from vivavoce.methods.measured import Measured
     from vivavoce.methods.trainings import Training
 
 
@@ -184,12 +185,14 @@ def plan(
     heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
     print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
     _show_trainings(trained, from_)
+    if measured is not None:
+        _say_time(planned, trained, measured)
     if from_:
         _say_measured(planned, from_)
     else:
         say(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
-            "rules allow. --pilot 20 asks 20 questions first and comes closer"
+            "rules allow. --pilot 20 asks 20 questions first, comes closer, and tells the time"
         )
     if not from_:
         _say_saved(loaded, set_, recipe, total)
@@ -224,6 +227,25 @@ def _show_trainings(trained: list[Training], run: Path | None) -> None:
     if summed(trained).seconds is None:
         where = f"in {run} too few were measured" if run else "--from RUN goes by what updates took there"
         say(f"how long training takes is not known of all: {where}")
+
+
+def _say_time(planned: list[Planned], trained: list[Training], measured: Measured) -> None:
+    """How long a run takes, by what calls and updates took in an earlier one."""
+    from vivavoce.methods.trainings import summed
+    from vivavoce.progress import say
+    from vivavoce.report.comparison import duration
+
+    calls: dict[str, float] = {}
+    for line in planned:
+        calls[line.stage] = calls.get(line.stage, 0.0) + line.calls.expected
+    times = {stage: measured.seconds(stage, n) for stage, n in calls.items()}
+    training = summed(trained).seconds if trained else 0.0
+    known = {stage: s for stage, s in times.items() if s is not None} | ({"training": training} if training else {})
+    unknown = [stage for stage, s in times.items() if s is None] + (["training"] if training is None else [])
+    if known:
+        said = ", ".join(f"{stage} {duration(s)}" for stage, s in known.items())
+        rest = f"; not known of {', '.join(unknown)}" if unknown else ""
+        say(f"time: about {duration(sum(known.values()))} if nothing runs side by side ({said}){rest}")
 
 
 def _say_measured(planned: list[Planned], run: Path) -> None:

@@ -34,7 +34,7 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
         if whole(run, graphs, lambda g: g.failures() or g.unjudged()):
             return graphs
     with run.counting(f"{stage} questions", len(problems)) as advance:
-        made = await ask(lambda _: advance())
+        made = await ask(lambda graph: advance(cost=run.cost(graph)))
     short = failed = unjudged = 0
     for g in made:
         short, failed, unjudged = short + g.cut_short, failed + len(g.failures()), unjudged + len(g.unjudged())

@@ -26,6 +26,7 @@ class Measured:
         tallies: The journal's, by question, in the order in which questions were begun.
         finished: Questions that a committee is through with, by stage; None: all that were begun.
         trained: Updates and seconds of every model that was trained, by kind of training.
+        busy: Calls of each stage, and the seconds during which at least one was under way.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class Measured:
         tallies: Iterable[Tally],
         finished: Mapping[str, set[str] | None] = {},
         trained: Iterable[tuple[str, int, float]] = (),
+        busy: Mapping[str, tuple[int, float]] = {},
     ) -> None:
+        self._busy = dict(busy)
         self._tallies, self._finished, self._trained = list(tallies), dict(finished), list(trained)
         self._questions: dict[str, dict[str, dict[str, Spend]]] = defaultdict(dict)
         self._stages: dict[tuple[str, str], Spend] = defaultdict(Spend)
@@ -72,6 +75,11 @@ class Measured:
         n = spend.calls
         return Spend(1, spend.prompt / n, spend.completion / n, spend.cached / n)
 
+    def seconds(self, stage: str, calls: float) -> float | None:
+        """How long so many calls of a stage take, as many side by side as then; None if it made too few."""
+        made, seconds = self._busy.get(stage, (0, 0.0))
+        return None if made < _ENOUGH else seconds / made * calls
+
     def pace(self, kind: str) -> float | None:
         """Seconds of one update of a kind of training, on average; None if there was none."""
         runs = [(updates, seconds) for name, updates, seconds in self._trained if name == kind and updates]
@@ -82,7 +90,8 @@ class Measured:
         begin = f"{stage}/"
         tallies = [t._replace(stage=t.stage.removeprefix(begin)) for t in self._tallies if t.stage.startswith(begin)]
         finished = {k.removeprefix(begin): v for k, v in self._finished.items() if k.startswith(begin)}
-        return Measured(tallies, finished, self._trained)
+        busy = {k.removeprefix(begin): v for k, v in self._busy.items() if k.startswith(begin)}
+        return Measured(tallies, finished, self._trained, busy)
 
     def length(self, agent: str, kind: str) -> int | None:
         """Tokens of a reply of that kind, on average."""
@@ -97,7 +106,7 @@ def measured_run(path: Path) -> Measured:
     Raises DataError where there is no journal.
     """
     with Journal(path / "journal.sqlite", read_only=True) as journal:
-        tallies = list(journal.by_question())
+        tallies, busy = list(journal.by_question()), journal.busy()
     recipe = path / "recipe.yaml"
     in_flight = yaml.safe_load(recipe.read_text("utf-8"))["in_flight"] if recipe.is_file() else 0
     begun: dict[str, dict[str, None]] = defaultdict(dict)
@@ -110,7 +119,7 @@ def measured_run(path: Path) -> Measured:
         room, _, name = own.partition(":")
         if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in _done(folder):
             finished[stage] = set(list(questions)[: max(0, len(questions) - in_flight)])
-    return Measured(tallies, finished, list(_trainings(path)))
+    return Measured(tallies, finished, list(_trainings(path)), busy)
 
 
 def _done(folder: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def headline(sources: Sources) -> Headline:
     main = arms.get(final_arm(results, sources.recipe.get("method")) or "") or results["arms"][-1]
     tests = [t for t in paired_tests(results) if t.b == main["name"]]
     gain = next((t for t in tests if t.a == "student"), None)
-    best = _best(tests, arms)
+    best = best_other(tests, arms)
     student = sources.checkpoint(main["name"])
     sentence = _sentence(sources, results, arms.get("student"), main, costs.total(lines).money)
     return Headline(
@@ -92,7 +92,7 @@ def _sentence(
     )
 
 
-def _best(tests: list[Paired], arms: Mapping[str, Mapping[str, Any]]) -> Paired | None:
+def best_other(tests: Sequence[Paired], arms: Mapping[str, Mapping[str, Any]]) -> Paired | None:
     """The test against the best of the students that were taught in another way, one without a debate if there is."""
     rivals = [t for t in tests if t.a != "student" and t.a in arms]
     plain = [t for t in rivals if arms[t.a].get("material") == "drafts"]
@@ -157,4 +157,4 @@ def _stopped(sources: Sources) -> list[tuple[str, str]]:
     return [("stopped", f"The run stopped at a cap, in {stopped['stage']}: {done:,} of {of:,} were done.")]
 
 
-__all__ = ["Headline", "headline", "teachers"]
+__all__ = ["Headline", "best_other", "headline", "teachers"]

@@ -8,7 +8,8 @@ wrote enters through Jinja's autoescape and :func:`clean`, or as JSON that becom
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from vivavoce.report.costs import caps, cut_off, lines, money, total
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.differences import differences
 from vivavoce.report.embedded import embedded
-from vivavoce.report.headline import headline
+from vivavoce.report.headline import best_other, headline
 from vivavoce.report.sources import Sources
 from vivavoce.report.story import story
 from vivavoce.report.text import clean
@@ -56,7 +57,7 @@ def write_report(run_path: Path) -> Path:
     Raises DataError where ``run_path`` is no run directory, or where one of its files cannot be read.
     """
     sources = Sources(run_path)
-    debated = _debated(sources)
+    debated = Debates().of(sources)
     held, script = embedded(sources, debated), report_script()
     page = _PAGE.get_template("report.html.j2").render(
         _view(sources, debated),
@@ -73,9 +74,44 @@ def write_report(run_path: Path) -> Path:
     return out
 
 
-def overview(sources: Sources) -> str:
-    """The overview of a run as a piece of HTML, without its browser of questions: what the viewer shows."""
-    return _PAGE.get_template("overview.html.j2").render(_view(sources, _debated(sources)))
+def overview(sources: Sources, debates: Debates, whole: bool = True) -> str:
+    """The overview of a run as a piece of HTML, without its browser of questions: what the viewer shows. Not
+    ``whole``: without what the debates did, which takes long to read the first time."""
+    found = debates.of(sources) if whole else {}
+    return _PAGE.get_template("overview.html.j2").render(_view(sources, found))
+
+
+class Debates:
+    """The debates of a run, which are read again only if their file has changed. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, Stored, Debated]] = {}
+        self._reading = threading.Lock()
+
+    def of(self, sources: Sources) -> dict[str, tuple[Stored, Debated]]:
+        """The debates of every stage that has held some, by their sets."""
+        with self._reading:
+            found = {}
+            for of, file, part in _graph_files(sources):
+                known = self._known.get(file)
+                if known is None or known[0] != file.stat().st_mtime_ns:
+                    made, graphs = file.stat().st_mtime_ns, stored(file)
+                    known = self._known[file] = made, graphs, Debated(graphs, part.task)
+                found[of] = known[1:]
+            return found
+
+    def ready(self, sources: Sources) -> bool:
+        """Whether all of them have been read."""
+        files = [file for _, file, _ in _graph_files(sources)]
+        return all(file in self._known and self._known[file][0] == file.stat().st_mtime_ns for file in files)
+
+
+def _graph_files(sources: Sources) -> Iterator[tuple[str, Path, Sources]]:
+    """Set, file and run, or stage of a chain, of all debates."""
+    for name, part in (sources.parts or {"": sources}).items():
+        for file in sorted((part.path / "graphs").glob("*.jsonl")):
+            of = file.name.removesuffix(".jsonl")
+            yield "test" if of == "test" else f"{name}/{of}" if name else of, file, part
 
 
 def _in_script(held: Any) -> str:
@@ -90,17 +126,6 @@ def _of_all(held: Mapping[str, Any]) -> str:
     parts = [f"{one['n']:,} of {of[one['key']]:,} of {one['key']}" for one in held["about"]["sets"]]
     whole = all(one["n"] == of[one["key"]] for one in held["about"]["sets"])
     return "All are here." if whole else f"A sample that tells the story: {', '.join(parts)}."
-
-
-def _debated(sources: Sources) -> dict[str, tuple[Stored, Debated]]:
-    """The debates of every stage that has held some, by their sets."""
-    found = {}
-    for name, part in (sources.parts or {"": sources}).items():
-        for file in sorted((part.path / "graphs").glob("*.jsonl")):
-            of = file.name.removesuffix(".jsonl")
-            graphs = stored(file)
-            found["test" if of == "test" else f"{name}/{of}" if name else of] = graphs, Debated(graphs, part.task)
-    return found
 
 
 _NAMES = {"train": "on the training questions", "test": "on the test questions", "states": "on the student's states"}
@@ -200,7 +225,7 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
             for name, other in comparison.further(results).items()
         ],
         "of_final": [t for t in tests if t.b == final],
-        "best_other": _best_other(tests, final, arms),
+        "best_other": other.a if (other := best_other([t for t in tests if t.b == final], arms)) else None,
         "told": {name: what_it_is(arm) for name, arm in arms.items()},
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and arms[t.b].get("family") == "debate" and t.a in strongest],
@@ -217,13 +242,6 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
     }
 
 
-def _best_other(tests: Sequence[comparison.Paired], final: str | None, arms: Mapping[str, Any]) -> str | None:
-    """The best of the other students that the run's main arm is tested against."""
-    rivals = [t.a for t in tests if t.b == final and t.a not in ("student", final) and t.a in arms]
-    students = [a for a in rivals if arms[a].get("family", "student") in ("student", "")]
-    return max(students, key=lambda a: arms[a]["right"], default=None)
-
-
 def told_path(path: Path) -> str:
     """A path as the user would type it from here."""
     try:
@@ -232,4 +250,4 @@ def told_path(path: Path) -> str:
         return str(path.resolve())
 
 
-__all__ = ["overview", "told_path", "write_report"]
+__all__ = ["Debates", "overview", "told_path", "write_report"]

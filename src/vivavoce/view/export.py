@@ -17,6 +17,8 @@ from vivavoce.errors import DataError
 from vivavoce.progress import bar
 from vivavoce.records import storable
 from vivavoce.report.assets import STATIC
+from vivavoce.report.report import Debates, overview
+from vivavoce.report.sources import Sources
 from vivavoce.view.index import Index
 from vivavoce.view.page import page
 from vivavoce.view.pages import HEADS, Pages, keys_of, runs_in
@@ -64,7 +66,9 @@ _FILES = '"use strict";\n/* The pages read files beside them. */\nwindow.vivaFil
 
 
 def _export_run(pages: Pages, out: Path, folder: str) -> None:
-    for what in ("state", "overview", "sets", "training", "costs", "failures"):
+    whole = overview(Sources(pages.run), Debates())
+    _give(out, f"{folder}/overview", {"html": whole, "whole": True})
+    for what in ("state", "sets", "training", "costs", "failures"):
         _give(out, f"{folder}/{what}", pages.get([what]))
     for i, (of, n) in enumerate(pages.index.sets().items()):
         place = f"{folder}/{i}"

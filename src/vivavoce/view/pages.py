@@ -6,6 +6,7 @@ A thing is asked for by a path: ``runs``, or ``run``, the key of a run, what of 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from vivavoce.graph.graph import graph_of
 from vivavoce.records import from_json
 from vivavoce.report import costs
 from vivavoce.report.question import answered, told
-from vivavoce.report.report import overview
+from vivavoce.report.report import Debates, overview
 from vivavoce.report.sources import Sources
 from vivavoce.report.tables import about, table_of
 from vivavoce.tasks import Task
@@ -40,6 +41,8 @@ class Pages:
     def __init__(self, key: str, run: Path, index: Index) -> None:
         self.key, self.run, self.index = key, run, index
         self._task: tuple[str, Task | None] | None = None
+        self._debates = Debates()
+        self._reader: threading.Thread | None = None
 
     def get(self, what: Sequence[str], query: Mapping[str, str] = {}) -> Any:
         """What a page asks for. Raises KeyError if there is no such thing, DataError if it cannot be read."""
@@ -47,7 +50,7 @@ class Pages:
             case ["state"]:
                 return self.state()
             case ["overview"]:
-                return {"html": overview(Sources(self.run))}
+                return self.overview()
             case ["sets"]:
                 return self.sets()
             case ["set", of]:
@@ -78,6 +81,21 @@ class Pages:
             "reading": self.index.doing,
             "unread": unread,
         }
+
+    def overview(self) -> dict[str, Any]:
+        """The overview; until the debates have been read, without what they did."""
+        sources = Sources(self.run)
+        whole = self._debates.ready(sources)
+        if not whole and (self._reader is None or not self._reader.is_alive()):
+            self._reader = threading.Thread(target=self._read_debates, args=(sources,), daemon=True)
+            self._reader.start()
+        return {"html": overview(sources, self._debates, whole), "whole": whole}
+
+    def _read_debates(self, sources: Sources) -> None:
+        try:
+            self._debates.of(sources)
+        except (UserError, OSError) as error:
+            self.index.unread["graphs"] = str(error)
 
     def sets(self) -> dict[str, Any]:
         """The sets of questions, and what is known of the arms."""

@@ -50,6 +50,7 @@ def _bound(port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", tried))
+            listening.listen(128)  # now, so that a browser that comes before the server waits for it
         except OSError as error:
             listening.close()
             if port is not None:

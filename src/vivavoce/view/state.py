@@ -11,6 +11,7 @@ from typing import Any
 
 from vivavoce.report import costs
 from vivavoce.report.headline import headline
+from vivavoce.report.report import told_path
 from vivavoce.report.sources import Sources
 
 _FRESH_S = 90
@@ -42,7 +43,7 @@ def state(sources: Sources) -> dict[str, Any]:
     total = costs.total(costs.lines(lines, sources.recipe))
     return {
         "name": sources.name,
-        "path": str(path),
+        "path": told_path(path),
         "method": sources.recipe.get("method", ""),
         "task": (sources.recipe.get("task") or {}).get("name", ""),
         "started": manifest.get("started"),

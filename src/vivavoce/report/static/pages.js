@@ -97,13 +97,17 @@ viva.setTheme = function (theme) {
 };
 
 viva.pageOverview = async function (key, state) {
-  const { html } = await viva.ask(["run", key, "overview"]);
-  const box = viva.el("div", { class: "overview" });
-  box.innerHTML = html; /* made by the report's templates, which escape every text; scripts in it would not run */
-  for (const link of box.querySelectorAll("a[href^='#']")) {
-    if (link.getAttribute("href").startsWith("#/")) link.setAttribute("href", link.getAttribute("href").replace("#/", `#/run/${viva.safe(key)}/`));
-    else link.addEventListener("click", (event) => { event.preventDefault(); box.querySelector(link.getAttribute("href"))?.scrollIntoView(); });
-  }
+  const box = viva.el("div", { class: "overview" }), rest = viva.el("p", { class: "soft small" }, "reading the debates …");
+  const fill = async () => {
+    const { html, whole } = await viva.ask(["run", key, "overview"]);
+    box.innerHTML = html; /* made by the report's templates, which escape every text; scripts in it would not run */
+    for (const link of box.querySelectorAll("a[href^='#']"))
+      link.addEventListener("click", (event) => { event.preventDefault(); box.querySelector(link.getAttribute("href"))?.scrollIntoView(); });
+    if (whole) return;
+    box.append(rest);
+    setTimeout(() => box.isConnected && fill().catch(() => {}), 700);
+  };
+  await fill();
   return viva.frame(key, "", state, box);
 };
 

@@ -41,8 +41,8 @@ viva.Table = class {
     this.head.replaceChildren();
     viva.add(this.head, viva.el("div", { class: "c-q" }, "question"), groups, viva.el("div", { class: "c-gold" }, "gold"), blocks);
     const columns = this.cells.map((b) => b.cells.reduce((sum, c) => sum + width(c), 0) + 14);
-    this.width = (this.groups ? 90 : 0) + 90 + columns.reduce((a, b) => a + b, 0);
-    this.box.style.setProperty("--more", `${this.width}px`);
+    this.box.style.setProperty("--facts", `${(this.groups ? 90 : 0) + 90}px`);
+    this.box.style.setProperty("--cells", `${columns.reduce((a, b) => a + b, 0)}px`);
   }
 
   show(rows, at = -1) {
