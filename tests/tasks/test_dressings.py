@@ -149,10 +149,58 @@ CHANGES = st.sampled_from(
         ("3 {}", None),
         ("{} 3", None),
         ("{} \u00bd", lambda v: v + Fraction(1, 2)),
+        *(
+            (form, None)
+            for form in (
+                *("{} pi", "{} \u2030", "{}\u2026", "{}...", "{}\\ldots", "{} per mille", "{} R 3", "{} remainder 3"),
+                *(
+                    "{}\u00b030'",
+                    "{} lb 4 oz",
+                    "{} years and 3 months",
+                    "{}m 30s",
+                    "1/{}",
+                    "{}\u207b\u00b9",
+                    "{}^{{-1}}",
+                ),
+                *(
+                    "({})^2",
+                    "({})(3)",
+                    "\\log {}",
+                    "ln {}",
+                    "\\ln({})",
+                    "{} less than 7",
+                    "{} divided by 3",
+                    "{} base 7",
+                ),
+                *("{} lakh", "{} crore", "{} gross", "a dozen and {}", "{} (in thousands)", "between {} and 30000"),
+                *(
+                    "{} +/- 3",
+                    "{}+",
+                    "up to {}",
+                    "nearly {}",
+                    "May {}",
+                    "{} a.m.",
+                    "{}C2",
+                    "{} choose 2",
+                    "{}\\pmod{{7}}",
+                ),
+                *(
+                    "{}\\mathrm{{M}}",
+                    "{} M",
+                    "{}\\text{{ million}}",
+                    "not \\boxed{{{}}}",
+                    "-\\boxed{{{}}}",
+                    "\\binom{{{}}}{{2}}",
+                ),
+            )
+        ),
         ("{}\\frac{{1}}{{2}}", lambda v: v + Fraction(1, 2)),
     ]
 )
 """Forms that change a number, and what they make of it, if that is one."""
+
+BARE = ("{} M", "{} R 3", "{}\\mathrm{{M}}", "{}\u2026", "{}...")
+"""Of these, the forms that say nothing of a number behind its full stop or bracket."""
 
 
 @settings(deadline=None, max_examples=300)
@@ -175,6 +223,8 @@ def never_right(grader: str, gold: str, reply: str) -> None:
 @given(VALUES.filter(lambda value: value > 0), CHANGES, WRITTEN, LABELS, AFTERWARDS)
 def test_a_changed_number_is_never_right(value, change, written, label, afterwards) -> None:
     form, true = change
+    if form in BARE and written != "{}":
+        return
     if form in ("{}5", "5{}", "{}\u00bd", "{}e3", "{}e-3") and value.denominator > 1:
         return
     if form == "> {}" and "\n\n" in label:

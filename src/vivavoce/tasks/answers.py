@@ -179,6 +179,7 @@ def words(line: str) -> str | None:
 
 
 _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_DOTS = re.compile(r"(?<=[0-9])\s*\.{3,}")
 _LISTED = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
 _GOES_ON = re.compile(r"\s*[,;.]?\s*(?:\(|(?:because|since|as|which|where|so)\b|(?<=\.\s)[A-Z])")
 """How it goes on behind an answer that is complete."""
@@ -192,7 +193,7 @@ def expression(line: str) -> str | None:
     characters (``π``, ``√2``, ``x²``) become commands, and a line without LaTeX may write ``sqrt(2)`` and ``pi``. None
     if words outside the dollars change the value, unless it is a number that can be read with them.
     """
-    line = _bare_line(line)
+    line = _DOTS.sub(r"\\ldots ", _bare_line(line))
     spans = list(_SPAN.finditer(line))
     if spans:
         between = [line[a.end() : b.start()] for a, b in itertools.pairwise(spans)]

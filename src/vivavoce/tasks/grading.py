@@ -57,7 +57,8 @@ _LISTED = re.compile(
 )
 _SCALED = r"(?:hundred|thousand|million|billion|trillion|dozen|k|mn|bn)\b"
 _CHANGED_BEFORE = re.compile(
-    r"(?:[-–−‐‑±√^]|\b(?:minus|negative)[ \t]+|[0-9]|\}\{|\\(?:sqrt(?:\[[^\]]*\])?|pm|mp)[ \t]*\{?"
+    r"(?:[-–−‐‑±√^]|(?:\bnot|n't|n’t)[ \t]+|\b(?:minus|negative)[ \t]+"
+    r"|[0-9]|\}\{|\\(?:sqrt(?:\[[^\]]*\])?|pm|mp)[ \t]*\{?"
     r"|[0-9][ \t]*/[ \t]*)\$?\\?[(\[]?$",
     re.IGNORECASE,
 )

@@ -197,7 +197,7 @@ _NOUN_TAIL = re.compile(r"(?<=[0-9])\s+(?P<noun>[a-zA-Z]{4,}(?:\s+[a-zA-Z]{2,}){
 _DEGREES = re.compile(r"(?<=[0-9}a-z)])\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:⟦?\s*[CF]\s*⟧?)?$")
 _CHANGES = re.compile(
     r"\b(?:and|or|if|for|when|where|with|such|that|is|mod|modulo|base|hundreds?|thousands?|millions?"
-    r"|billions?|trillions?|dozens?|mill?i?on\w*|milliard\w*|mil|mille|mio|mrd|"
+    r"|billions?|trillions?|lakhs?|crores?|dozens?|mill?i?on\w*|milliard\w*|mil|mille|mio|mrd|"
     r"score|gross|squared|cubed|factorial|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?"
     r"|\w*(?:hundred|thousand|million)ths?|"
     r"th|st|nd|rd|times|plus|minus|less|more|not|to|choose|remainder|k|below|over|under|negative|least|most"

@@ -64,7 +64,9 @@ _UNITS = (
     r"[kM]Ω|USD|EUR|GBP|Rs|sq|cu|sqm|cc|ac|ha"
 )
 _COUNTERS = "元块塊圆個个只隻人名天日周年岁歲米克斤次本张張支枚头頭辆輛台家条條件円원개명"
-_RAISED_UNIT = re.compile(rf"(?<![A-Za-z])({_UNITS}|[a-z]{{4,}})(?:\s?(?:\^|\*\*)\s?)?-?[234](?![\w.,/])")
+_RAISED_UNIT = re.compile(
+    rf"(?<![A-Za-z])(?![A-Z]-?[0-9])({_UNITS}|[a-z]{{4,}})(?:\s?(?:\^|\*\*)\s?)?-?[234](?![\w.,/])"
+)
 
 
 def _plain(line: str) -> str:
@@ -166,11 +168,11 @@ _WORDS_AFTER = re.compile(
     rf"below|over|under|{_COUNTED})\b|(?:more|less|fewer|greater|higher|lower|smaller|larger)\s+than\b|or\b"
     rf"|point\b|ish\b|odd\b|some\b|"
     rf"and\s+(?:over|up|above|more|change|counting)\b|(?:st|nd|rd|th)\b|[十百千万萬億亿兆半多余]|[ap]\.?\s?m\.?(?![a-z])"
-    rf"|o'?\s?clock\b|(?:{_COUNTED}|hundred|thousand|million|billion|"
+    rf"|o'?\s?clock\b|(?:{_COUNTED}|hundred|thousand|million|billion|trillion|lakhs?|crores?|mn|mln|bn|bln|tn|(?-i:k)|"
     rf"mille|millones|mill?iard\w*|millionen|millione[ns]?|milioni|milh\w*|miljoen\w*|mio|mrd|tsd|tausend"
     rf"|hundert|mil|cien\w*|"
     rf"тысяч\w*|тыс|млн|миллион\w*|млрд)\b|(?:{_MONTH})\b|ratio\b|remainder\b|rem\b|"
-    rf"[a-zA-Z](?![\w'.])(?<![msghLlNJWVACFKatTkMB]))",
+    rf"[a-zA-Z](?![\w'.])(?-i:(?<![msghLlNJWVACFKatTk])))",
     re.IGNORECASE,
 )
 _ARTICLE_ALONE = re.compile(r"^\s*[aAtT]\s*[.]?$|^\s*[A-Za-z]{1,2}[0-9]")
