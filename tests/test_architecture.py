@@ -35,6 +35,7 @@ ROOMS = [
     "train",
     "exams",
     "report",
+    "publish",
     "view",
     "methods",
     "authoring",

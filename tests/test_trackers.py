@@ -56,7 +56,7 @@ def test_tensorboard_reads_what_was_written(told: Told) -> None:
 
 def test_mlflow_reads_what_was_written(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
-    from mlflow.tracking import MlflowClient
+    from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     write("mlflow", told)
@@ -76,7 +76,7 @@ def test_mlflow_reads_what_was_written(told: Told, monkeypatch: pytest.MonkeyPat
 def test_trackio_reads_what_was_written(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio", reason="trackio is not installed")
-    from trackio.sqlite_storage import SQLiteStorage
+    from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio", raising=False)
     write("trackio", told)

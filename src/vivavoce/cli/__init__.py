@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vivavoce.cli import authoring, benchmarks, looking, material, runs, training
+from vivavoce.cli import authoring, benchmarks, looking, material, publishing, runs, training
 from vivavoce.cli.shared import PLAIN
 from vivavoce.errors import DataError, UserError, the_one
 from vivavoce.version import __version__
@@ -30,6 +30,7 @@ for command in (
     runs.evaluate,
     runs.compare,
     material.export,
+    publishing.publish,
     runs.report,
 ):
     app.command()(command)

@@ -22,7 +22,7 @@ class MLflow:
     def __init__(self, told: Told) -> None:
         # MLflow 3 wants to be asked for its file store, which needs no database package
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        from mlflow.tracking import MlflowClient
+        from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
         place = os.environ.get("MLFLOW_TRACKING_URI") or (told.folder.resolve().parent / "mlruns").as_uri()
         self._told, self._client, self._runs = told, MlflowClient(place), dict[str, str]()
@@ -30,7 +30,7 @@ class MLflow:
         self._experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         now = int(1000 * time.time())
         # a name may hold letters, digits, _, -, ., space, : and /

@@ -16,8 +16,8 @@ class TensorBoard:
         self._folder, self._writers = told.folder / "tracking" / "tensorboard", dict[str, Any]()
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if series not in self._writers:

@@ -20,7 +20,7 @@ class Trackio:
         self._told, self._runs = told, dict[str, Any]()
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         if series not in self._runs:
             with redirect_stdout(sys.stderr):  # standard output is for results

@@ -22,7 +22,7 @@ class Wandb:
         (told.folder / "tracking").mkdir(parents=True, exist_ok=True)
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         if series not in self._runs:
             self._runs[series] = wandb.init(

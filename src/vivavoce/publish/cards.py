@@ -1,0 +1,247 @@
+"""Cards: what a model and a data set are, who taught, how, on what, with which result, and what nobody has checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.errors import UserError
+from vivavoce.publish.facts import Facts
+from vivavoce.report.sources import Sources
+
+_METHODS = {
+    "debate_reflect": "Debate & Reflect (arXiv:2506.03541)",
+    "peer_review": "peer review of rationales, FAIR (arXiv:2410.03663)",
+    "debate_opd": "debate-conditioned on-policy distillation, MAD-OPD (arXiv:2605.01347)",
+    "opad": "debate-conditioned on-policy distillation of an agent, OPAD (arXiv:2605.01347)",
+    "chain": "several methods, one after the other",
+}
+UNKNOWN = "nobody has said"
+
+
+def model_card(facts: Facts) -> str:
+    """README.md of the model."""
+    results, recipe, arm = facts.results, facts.recipe, _arm(facts)
+    low, high = arm["wilson95"]
+    head: dict[str, Any] = {
+        "library_name": "peft" if facts.adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["vivavoce", "distillation", str(recipe["method"])],
+    }
+    if facts.base:
+        head["base_model"] = facts.base
+    if facts.wanted.licence:
+        head["license"] = facts.wanted.licence
+    if facts.wanted.data:
+        head["datasets"] = [f"{facts.wanted.to}-data"]
+    metric = {
+        "type": "accuracy",
+        "value": round(arm["accuracy"], 4),
+        "name": f"accuracy (95 % {low:.3f} to {high:.3f})",
+    }
+    name = facts.wanted.to.partition("/")[2]
+    task = {
+        "task": {"type": "text-generation"},
+        "dataset": {"name": str(results["task"]), "type": str(results["task"])},
+    }
+    head["model-index"] = [{"name": name, "results": [{**task, "metrics": [metric]}]}]
+    return "\n".join(
+        [
+            _front(head),
+            f"# {name}",
+            "",
+            f"{'An adapter for' if facts.adapter else 'A student that started from'} "
+            f"`{facts.base or recipe['student'].get('model')}`, taught by a committee of language models with "
+            f"[vivavoce](https://pypi.org/project/vivavoce): {_method(recipe)}. It is the arm `{facts.arm}` of the run "
+            f"`{facts.sources.name}`, training seed {facts.seed}.",
+            "",
+            *_people(facts),
+            *_trained_on(facts),
+            *_figures(facts),
+            *_prompt(facts),
+            "## Use",
+            "",
+            "```python",
+            *_use(facts),
+            "```",
+            "",
+            *_licence(facts),
+            *_made(facts.sources),
+        ]
+    )
+
+
+def data_card(facts: Facts, configs: Mapping[str, str], counts: Mapping[str, int]) -> str:
+    """README.md of the data set; ``configs`` are its configurations and the file of each, ``counts`` their rows."""
+    head: dict[str, Any] = {
+        "tags": ["vivavoce", "distillation", "synthetic"],
+        "configs": [
+            {
+                "config_name": name,
+                "data_files": [{"split": place.rpartition("/")[2].removesuffix(".jsonl"), "path": place}],
+            }
+            for name, place in configs.items()
+        ],
+    }
+    if facts.wanted.licence:
+        head["license"] = facts.wanted.licence
+    lines = [
+        _front(head),
+        f"# {facts.wanted.to.partition('/')[2]}-data",
+        "",
+        f"What a committee of language models said for teaching, by {_method(facts.recipe)}, and what students "
+        f"answered to the test. Made by models: it holds their mistakes.",
+        "",
+        "| configuration | split | rows |",
+        "| --- | --- | --- |",
+        *(
+            f"| `{name}` | {place.rpartition('/')[2].removesuffix('.jsonl')} | {counts[name]:,} |"
+            for name, place in configs.items()
+        ),
+        "",
+        "Rows of training have `prompt` and `completion` (or `chosen` and `rejected`, or a state's `views`), the",
+        "question's id as `problem`, and as `source` the nodes of the run's graphs that they came from. Configurations",
+        "that end in `__answers` hold the answers of one model to the test questions, graded.",
+        "",
+        *_people(facts),
+        *_prompt(facts),
+        *_licence(facts),
+        *_made(facts.sources),
+    ]
+    return "\n".join(lines)
+
+
+def questions(facts: Facts) -> list[str]:
+    """What its user has to know before anything is published."""
+    teachers = ", ".join(_who(t) for t in facts.recipe.get("teachers", ()))
+    asked = [
+        f"Do the terms of the teachers ({teachers}) allow another model to be trained on what they said, and "
+        "that to be published?",
+        f"Under which licence does the task ({facts.results['task']}) come, and may what is made from it be passed on?",
+    ]
+    if facts.wanted.model:
+        base = facts.base or facts.recipe["student"].get("model")
+        asked.append(
+            f"Under which licence does the student's base ({base}) come, and what does it ask of models made from it?"
+        )
+    return asked
+
+
+def _front(head: Mapping[str, Any]) -> str:
+    return f"---\n{yaml.safe_dump(dict(head), sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _method(recipe: Mapping[str, Any]) -> str:
+    method = str(recipe["method"])
+    return _METHODS.get(method, f"the method `{method}`")
+
+
+def _arm(facts: Facts) -> dict[str, Any]:
+    return next(arm for arm in facts.results["arms"] if arm["name"] == facts.arm)
+
+
+def _who(spec: Mapping[str, Any]) -> str:
+    where = spec.get("provider") or spec.get("backend", "hf_local")
+    model = spec.get("model") or spec.get("function") or ""
+    return f"{spec['name']}: {model} ({where})" if model else f"{spec['name']} ({where})"
+
+
+def _people(facts: Facts) -> list[str]:
+    found = ["## Who taught", ""]
+    found += [f"- {_who(t)}" for t in facts.recipe.get("teachers", ())]
+    judges = (facts.recipe.get("judge") or {}).get("agents") or ()
+    found += [f"- judge {_who(j)}" for j in judges]
+    return [*found, ""]
+
+
+def _trained_on(facts: Facts) -> list[str]:
+    training = (facts.results.get("training") or {}).get(facts.arm) or []
+    mine: dict[str, Any] = next((one for one in training if int(one.get("seed", -1)) == facts.seed), {})
+    said = f"{mine.get('rows_used', 0):,} rows, {mine.get('steps', 0):,} updates" if mine else "see `recipe.yaml`"
+    task = facts.recipe.get("task", {})
+    return ["## What it learnt from", "", f"Training questions of `{task.get('name')}`; {said}.", ""]
+
+
+def _figures(facts: Facts) -> list[str]:
+    results = facts.results
+    lines = [
+        "## Figures",
+        "",
+        f"On {results['n']:,} test questions of `{results['task']}`, none of which was trained on; first training "
+        "seed, greedy unless the recipe says otherwise.",
+        "",
+        "| arm | right | % (95 % interval) | over seeds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for arm in results["arms"]:
+        low, high = (100 * end for end in arm["wilson95"])
+        name = f"**{arm['name']}**" if arm["name"] == facts.arm else arm["name"]
+        seeds = f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}" if arm.get("sd") is not None else ""
+        share = f"{100 * arm['accuracy']:.1f} ({low:.1f}–{high:.1f})"
+        lines.append(f"| {name} | {arm['right']:,} of {arm['n']:,} | {share} | {seeds} |")
+    mine = [p for p in results.get("paired", ()) if facts.arm in (p["a"], p["b"])]
+    if mine:
+        lines += ["", "On the same questions:", ""]
+        lines += [
+            f"- `{p['b']}` gains {100 * p['gain']:+.1f} points over `{p['a']}` (p = {p['p']:.2g})"
+            for p in mine
+            if "p" in p
+        ]
+    judged = results.get("judging")
+    if judged:
+        lines += [
+            "",
+            f"Right is what judges call so ({judged['form']}, from {judged['right_from']:g}); see `report.html`.",
+        ]
+    return [*lines, ""]
+
+
+def _prompt(facts: Facts) -> list[str]:
+    section = facts.sources.recipe.get("debate") or facts.sources.recipe.get("review") or {}
+    try:
+        shown = prompt_set(str(section.get("prompts") or "general")).folder / "answer.md"
+        text = shown.read_text("utf-8").strip()
+    except (UserError, OSError):
+        return []
+    return ["## Prompt", "", "Ask it as it was taught (a Jinja template):", "", "````", text, "````", ""]
+
+
+def _use(facts: Facts) -> list[str]:
+    to = facts.wanted.to
+    if facts.adapter:
+        return [
+            "from peft import AutoPeftModelForCausalLM",
+            "from transformers import AutoTokenizer",
+            "",
+            f'model = AutoPeftModelForCausalLM.from_pretrained("{to}")',
+            f'tokenizer = AutoTokenizer.from_pretrained("{to}")',
+        ]
+    return [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{to}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{to}")',
+    ]
+
+
+def _licence(facts: Facts) -> list[str]:
+    answer = "The publisher says that this was looked into." if facts.wanted.terms_checked else f"Of this {UNKNOWN}."
+    return ["## Licence", "", *(f"- {asked}" for asked in questions(facts)), "", answer, ""]
+
+
+def _made(sources: Sources) -> list[str]:
+    m = sources.manifest
+    packages = ", ".join(f"{name} {version}" for name, version in (m.get("packages") or {}).items())
+    return [
+        "## How it was made",
+        "",
+        f"vivavoce {m.get('vivavoce', '?')}; Python {m.get('python', '?')}; {packages}. `recipe.yaml` is the whole "
+        "recipe, `report.html` the run's report.",
+        "",
+    ]
+
+
+__all__ = ["data_card", "model_card", "questions"]

@@ -1,0 +1,108 @@
+"""What must not be published: keys, and what looks like somebody's personal data.
+
+Patterns find what has a form: an address for mail, a telephone number in international form, a bank account or a card
+with a right check digit, a folder of somebody's home. A name or an address in prose has none: a person has to look.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Kind = Literal["key", "email", "phone", "iban", "card", "path"]
+PERSONAL: tuple[Kind, ...] = ("email", "phone", "iban", "card", "path")
+_READ = (".jsonl", ".json", ".md", ".yaml", ".yml", ".html", ".txt", ".jinja", ".csv")
+_VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
+"""Files of a tokenizer: they hold words of the whole web, and nothing of the run."""
+_KEY_LIKE = re.compile(
+    r"\bsk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{20,}|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{30,}|\bAIza[0-9A-Za-z_-]{30,}|\bxox[abprs]-[0-9A-Za-z-]{10,}|\bgsk_[A-Za-z0-9]{30,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
+)
+_NAMED_KEY = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)S?$")
+_EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24})\b")
+_MADE_UP = re.compile(r"(?:^|\.)(?:example(?:\.[a-z]+)?|test|invalid|localhost)$", re.IGNORECASE)
+_PHONE = re.compile(r"(?<![\w.+*/=-])\+[1-9][0-9]{0,2}[ \-/.]\(?[0-9]{1,5}\)?(?:[ \-/.][0-9]{2,6}){1,5}(?![\w*/=])")
+_IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
+_CARD = re.compile(r"(?<![\w.])(?:[3-6][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}|[3-6][0-9]{15})(?![\w.])")
+_HOME = re.compile(r"(?:/home/|/Users/|[A-Z]:\\+Users\\+)([A-Za-z0-9._-]+)")
+_NOBODY = ("user", "username", "you", "me", "USER", "runner", "ubuntu")
+
+
+class Found(NamedTuple):
+    """Something that must not be published."""
+
+    kind: Kind
+    file: str
+    line: int
+    shown: str
+    """A part of it, enough to find it by."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.file}, line {self.line}: {self.shown}"
+
+
+def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Found]:
+    """What stands in the text files below a folder, file by file."""
+    secrets = {value for name, value in environment.items() if _NAMED_KEY.search(name) and len(value) >= 12}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix not in _READ or file.name in _VOCABULARY:
+            continue
+        name = file.relative_to(folder).as_posix()
+        for number, line in enumerate(file.read_text("utf-8", "replace").split("\n"), 1):
+            for kind, text in in_text(line, secrets):
+                yield Found(kind, name, number, _shown(kind, text))
+
+
+def in_text(text: str, secrets: set[str] = frozenset()) -> Iterator[tuple[Kind, str]]:  # type: ignore[assignment]
+    """Keys and personal data in a text, each by its kind."""
+    for secret in secrets:
+        if secret in text:
+            yield "key", secret
+    for match in _KEY_LIKE.finditer(text):
+        yield "key", match[0]
+    for match in _EMAIL.finditer(text):
+        if not _MADE_UP.search(match[1]):
+            yield "email", match[0]
+    for kind, pattern, right in _CHECKED:
+        for match in pattern.finditer(text):
+            if right(match[0]):
+                yield kind, match[0]
+    for match in _HOME.finditer(text):
+        if match[1] not in _NOBODY:
+            yield "path", match[0]
+
+
+def _phone(text: str) -> bool:
+    return 8 <= sum(c.isdigit() for c in text) <= 15
+
+
+def _iban(text: str) -> bool:
+    plain = text.replace(" ", "")
+    if not 15 <= len(plain) <= 34:
+        return False
+    return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
+
+
+def _luhn(text: str) -> bool:
+    digits = [int(c) for c in reversed(text) if c.isdigit()]
+    doubled = [sum(divmod(2 * d, 10)) if i % 2 else d for i, d in enumerate(digits)]
+    return sum(doubled) % 10 == 0
+
+
+_CHECKED: tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("phone", _PHONE, _phone),
+    ("iban", _IBAN, _iban),
+    ("card", _CARD, _luhn),
+)
+
+
+def _shown(kind: Kind, text: str) -> str:
+    """Enough to find it by; of a key no more than its beginning."""
+    return f"{text[:6]}…" if kind in ("key", "card", "iban") else text[:60]
+
+
+__all__ = ["PERSONAL", "Found", "Kind", "found_in", "in_text"]
