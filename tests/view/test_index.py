@@ -20,8 +20,9 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError, DataError
 from vivavoce.graph import Graph, write_graphs
-from vivavoce.records import Problem, Sampling, node
+from vivavoce.records import Message, Problem, Sampling, node
 from vivavoce.report.verdicts import seats
+from vivavoce.tasks import open_task
 from vivavoce.view.export import export_runs
 from vivavoce.view.index import Index
 from vivavoce.view.pages import Pages, keys_of
@@ -149,6 +150,24 @@ def test_calls_of_a_debate_that_is_under_way_are_shown_until_its_graph_is_there(
     index.refresh()
     assert pages.get(["question", "train", "0"])["calls"] == []
     assert [c.letters for c in index.columns("train")] == ["RRR"]
+
+
+def test_questions_that_no_file_holds_have_the_text_of_the_runs_task_as_they_come(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("task: {name: schoolhouse, train: 6, test: 2}\n")
+    known = open_task("schoolhouse", {"train": 6, "test": 2}).problems("train")
+    asked: list[Message] = [{"role": "user", "content": "?"}]
+
+    async def ask(i: int) -> None:
+        agent = Scripted("ada", lambda *_: "ans=1")
+        with Journal(tmp_path / "journal.sqlite") as calls:
+            await calls.call(agent, asked, Sampling(), i, stage="debate:train", question=known[i].id)
+
+    index = Index(tmp_path, tmp_path / "view.sqlite")
+    for i in (0, 1):
+        asyncio.run(ask(i))
+        index.refresh()
+    assert index.heads("train", 0, 9) == [(p.question, p.gold) for p in known[:2]]
+    assert index.search("train", known[1].question.split(";")[0].replace("=", " ")) != []
 
 
 def test_runs_of_one_name_have_keys_of_their_own(tmp_path: Path) -> None:

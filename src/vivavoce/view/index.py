@@ -91,7 +91,8 @@ class Index:
         """What is being read now, for people; empty if nothing is."""
         self.unread: dict[str, str] = {}
         """Files that could not be read in whole, and why."""
-        self._filled: set[str] = set()
+        self._of_task: dict[str, dict[str, Problem]] = {}
+        """Questions of the run's task by set, read once."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._open()) as db:
             known = db.execute("PRAGMA user_version").fetchone()[0]
@@ -315,14 +316,13 @@ class Index:
         """Give questions of which no file has the text the one that the run's task has."""
         if db.execute("SELECT 1 FROM sources WHERE stat LIKE 'unfinished%'").fetchone():
             return
-        lacking = {of for (of,) in db.execute("SELECT DISTINCT of FROM questions WHERE head = ''")} - self._filled
-        for of in lacking:
-            self._filled.add(of)
-            known = Sources(self.run).problems(of)
-            if not known:
-                continue
-            lacking_here = db.execute("SELECT problem FROM questions WHERE of = ? AND head = ''", (of,)).fetchall()
-            _Writer(db, self).fill(of, [known[problem] for (problem,) in lacking_here if problem in known])
+        rows = db.execute("SELECT of, problem FROM questions WHERE head = ''").fetchall()
+        for of in {of for of, _ in rows}:
+            if of not in self._of_task:
+                self._of_task[of] = Sources(self.run).problems(of)
+            known = self._of_task[of]
+            if found := [known[problem] for where, problem in rows if where == of and problem in known]:
+                _Writer(db, self).fill(of, found)
 
 
 def _order(of: str) -> tuple[bool, bool, str]:
@@ -487,13 +487,15 @@ class _Writer:
     def fill(self, of: str, problems: Iterable[Problem]) -> None:
         """Write down questions that the run's task has, and no file of the run."""
         path = _TASK + of
-        if (old := self.db.execute("SELECT id FROM sources WHERE path = ?", (path,)).fetchone()) is not None:
-            self.drop(old[0])
+        old = self.db.execute("SELECT id FROM sources WHERE path = ?", (path,)).fetchone()
         self.db.execute("BEGIN")
         with self.db:
-            row = (path, "", "task", of, "{}", True)
-            self.source = self.db.execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, ?)", row).lastrowid
-            self._table_of_words()
+            if old is None:
+                row = (path, "", "task", of, "{}", True)
+                self.source = self.db.execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, ?)", row).lastrowid
+                self._table_of_words()
+            else:
+                self.source = old[0]
             for p in problems:
                 self._words(self.question(of, p), (p.group, p.question, p.gold))
             self.grown()
