@@ -26,46 +26,6 @@ def commands() -> list[str]:
         return [" ".join(path)] if inner is None else [c for k, v in inner.items() for c in below(v, *path, k)]
 
     return below(typer.main.get_command(app))
-COMMANDS = [
-    "",
-    "init",
-    "run",
-    "plan",
-    "doctor",
-    "costs",
-    "judges",
-    "evaluate",
-    "view",
-    "compare",
-    "graph show",
-    "debate value",
-    "trees",
-    "train sft",
-    "train tree-dpo",
-    "train two-task",
-    "train magdi",
-    "train on-policy",
-    "train merge",
-    "export",
-    "publish",
-    "report",
-    "keys",
-    "prompt",
-    "list",
-    "check-tasks",
-    "import attempts",
-    "import fair",
-    "review sweep",
-    "bench debate",
-    "bench engine",
-    "bench generate",
-    "bench sft",
-    "bench tree-dpo",
-    "bench on-policy",
-    "bench scaling",
-    "bench gpu",
-    "bench sandbox",
-]
 
 
 def command_line() -> str:
