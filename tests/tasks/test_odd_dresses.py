@@ -624,3 +624,20 @@ def test_a_right_answer_in_an_odd_dress_is_right(grader: GraderName, gold: str, 
 @pytest.mark.parametrize(("grader", "gold", "reply"), NOT_RIGHT)
 def test_another_answer_is_not_right_because_a_part_of_it_would_be(grader: GraderName, gold: str, reply: str) -> None:
     assert GRADERS[grader].grade(gold, reply).correct is False
+
+
+UNSEEN = "\u200b\u200d\u2060\ufeff\u00ad\u200e\u202a\u2069\u061c\u180e\ufe0f\ufe00\u034f\u115f\u3164\uffa0\u2061\u2800\U000e0041"
+
+
+@pytest.mark.parametrize("character", UNSEEN, ids=[f"{ord(c):04X}" for c in UNSEEN])
+@pytest.mark.parametrize(
+    ("grader", "gold"), [("number", "18"), ("choice", "B"), ("text", "paris"), ("yes_no", "yes"), ("math", "18")]
+)
+def test_characters_that_nobody_sees_change_no_answer(grader: GraderName, gold: str, character: str) -> None:
+    for said in (f"{character}{gold}", f"{gold}{character}", f"{gold[0]}{character}{gold[1:]}"):
+        assert GRADERS[grader].grade(gold, f"Final{character} answer: {said}").correct is True
+
+
+@pytest.mark.parametrize("colon", ":\uff1a\ufe55\u2236\ua789")
+def test_every_colon_is_one(colon: str) -> None:
+    assert GRADERS["number"].grade("18", f"Final answer{colon} 18").correct is True

@@ -33,7 +33,7 @@ _BEFORE_LABEL = re.compile(
 )
 _AFTER_LABEL = re.compile(
     r"[*_\"'`]{0,3}(?:[ \t]*\([^()\n]{0,60}\))?[*_\"'`]{0,3}[ \t]*"
-    r"(?:[:：=]|[-–—](?=[ \t])|(?P<verb>(?:is|are|was)\b)(?![ \t]+not\b)(?P<colon>[ \t]*:)?|(?=\r?\n))[*_]{0,3}",
+    r"(?:[:：﹕∶꞉=]|[-–—](?=[ \t])|(?P<verb>(?:is|are|was)\b)(?![ \t]+not\b)(?P<colon>[ \t]*:)?|(?=\r?\n))[*_]{0,3}",
     re.IGNORECASE,
 )
 # Four hashes are a markdown heading too, so a value must stand alone behind them, unless the line is the last.
