@@ -24,7 +24,7 @@ from vivavoce.methods.doctor import examine
 from vivavoce.methods.peer_review import plan, trainings
 from vivavoce.methods.review_rows import rows_of_graphs
 from vivavoce.records import Example, Tree, from_json
-from vivavoce.report import table
+from vivavoce.report import table, write_report
 from vivavoce.tasks import open_task
 from vivavoce.tasks.grading import stated
 
@@ -118,6 +118,13 @@ def test_a_run_that_imports_its_texts_asks_no_teacher_and_trains_every_arm(
     again, nothing = carry_out(values, where)
     assert (nothing, again["arms"]) == (0, found["arms"])
     assert "checked" in table(found)
+    by_mean = [(at["mean"], at["texts"], at["right"], at["accepted"]) for at in found["review"]["by_mean"]]
+    assert by_mean == [(1.0, 3, 0, 0), (4.0, 1, 0, 0), (5.0, 4, 4, 4)], "the recipe's rule checks answers too"
+    (where / "results.json").write_text(json.dumps(found), "utf-8")
+    page = write_report(where).read_text("utf-8")
+    assert '<h2 id="reviews">Reviews</h2>' in page
+    assert "bob gave 5.0" in page
+    assert "ada: right, accepted (mean 5.0)" in page
 
 
 def test_texts_are_learnt_as_they_stand_if_no_last_answer_is_read(values: dict[str, Any], tmp_path: Path) -> None:

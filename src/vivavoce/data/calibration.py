@@ -87,6 +87,17 @@ class Author:
 
 
 @dataclass(frozen=True)
+class AtMean:
+    """The texts whose peers' scores have one mean: how many are right, and what the rule made of them."""
+
+    mean: float
+    texts: int
+    right: int
+    wrong: int
+    accepted: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The whole report. ``reviewers`` and ``reviewers_of`` (by author and reviewer) leave self-reviews out."""
 
@@ -100,6 +111,8 @@ class Calibration:
     authors: list[Author]
     verdicts: dict[str, dict[str, int]]
     """``right``, ``wrong``, ``unknown`` by ``accepted``, ``rejected``, ``undecided``."""
+    by_mean: list[AtMean]
+    """From the lowest mean score to the highest. A mean is worth what its texts' answers are."""
 
 
 class _Review(NamedTuple):
@@ -121,6 +134,7 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     ]
     peers = [[r for r in of_one if r.reviewer != r.author] for of_one in said]
     everything = [r for of_one in peers for r in of_one]
+    verdicts = {d.rationale: d.verdict for d in decide(graphs, rules, seed)}
     authors = list(dict.fromkeys(n.agent for _, n in texts))
     reviewers = list(dict.fromkeys(r.reviewer for r in everything))
     return Calibration(
@@ -135,8 +149,26 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
         _agreements(peers, rules),
         _score_pairs(peers),
         [found for k in dict.fromkeys(r.reviewer for rs in said for r in rs) if (found := _self_preference(said, k))],
-        *_outcomes(texts, {d.rationale: d.verdict for d in decide(graphs, rules, seed)}),
+        *_outcomes(texts, verdicts),
+        _by_mean(texts, verdicts),
     )
+
+
+def _by_mean(texts: Iterable[tuple[Graph, Node]], verdicts: Mapping[str, Verdict]) -> list[AtMean]:
+    counts: dict[float, Counter[str]] = {}
+    for graph, n in texts:
+        given = [one.score for one in scores(graph, n) if one.score is not None]
+        if given:
+            is_right = right(n, graph.problem)
+            counts.setdefault(round(fmean(given), 2), Counter()).update(
+                texts=1,
+                right=is_right is True,
+                wrong=is_right is False,
+                accepted=verdicts[n.id] == "accepted",
+            )
+    return [
+        AtMean(mean, *(of[k] for k in ("texts", "right", "wrong", "accepted"))) for mean, of in sorted(counts.items())
+    ]
 
 
 def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
@@ -237,4 +269,4 @@ def _outcomes(
     return [Author(author, **of_one) for author, of_one in counts.items()], table
 
 
-__all__ = ["FAR", "Agreement", "Author", "Calibration", "Given", "SelfPreference", "calibrate", "kappa"]
+__all__ = ["FAR", "Agreement", "AtMean", "Author", "Calibration", "Given", "SelfPreference", "calibrate", "kappa"]

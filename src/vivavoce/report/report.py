@@ -27,6 +27,7 @@ from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.differences import differences
 from vivavoce.report.embedded import embedded
 from vivavoce.report.headline import best_other, headline
+from vivavoce.report.reviews import reviewed
 from vivavoce.report.sources import Sources
 from vivavoce.report.story import story
 from vivavoce.report.text import clean
@@ -166,6 +167,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "debated": {_where(of): d for of, (_, d) in debated.items() if d.graphs},
         "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
+        "reviews": reviewed(sources),
         "costs": lines(costs, sources.recipe),
         "costs_total": total(lines(costs, sources.recipe)),
         "currency": sources.recipe.get("currency", "USD"),
@@ -192,6 +194,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", "Training curves", made["panels"]),
         ("debated", "What the debate did", debated),
         ("calibration", "Confidence", any(d.calibration for d in debated.values())),
+        ("reviews", "Reviews", made["reviews"]),
         ("ledger", "Cost ledger", True),
         ("provenance", "Provenance", True),
     ]
