@@ -76,7 +76,10 @@ def test_another_recipe_is_refused_with_the_keys_that_differ_unless_it_is_an_upd
     other = RECIPE.model_copy(update={"seed": 7, "teachers": [RECIPE.teachers[0].model_copy(update={"top_p": 0.5})]})
     with open_run(tmp_path, RECIPE):
         pass
-    with pytest.raises(RunConflict, match=r"differs in seed, teachers\.0\.top_p"), open_run(tmp_path, other):
+    with (
+        pytest.raises(RunConflict, match=r"differs in seed \(0, now 7\), teachers\.0\.top_p \(1\.0, now 0\.5\)"),
+        open_run(tmp_path, other),
+    ):
         pass
     with open_run(tmp_path, other, update=True) as run:
         assert run.manifest["seed"] == 7

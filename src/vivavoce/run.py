@@ -317,9 +317,9 @@ def open_run(
                 ]:
                     do += f"; {' '.join(earlier)} goes on as the version did that began the run"
                 raise RunConflict(
-                    f"the run was begun with another recipe; it differs in {', '.join(changed)}", str(path), do
+                    f"the run was begun with another recipe; it differs in {told_changes(*both)}", str(path), do
                 )
-            say(f"recipe changed in {', '.join(changed)}: what depends on it is done again")
+            say(f"recipe changed in {told_changes(*both)}: what depends on it is done again")
         _need_share(path, share)
         trackers = open_trackers(recipe.track, Told(path, new))
         with (
@@ -422,6 +422,25 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [c for i, (o, n) in enumerate(zip(old, new, strict=True)) for c in changed_keys(o, n, f"{at}.{i}")]
     return [] if old == new else [at]
+
+
+def told_changes(old: Any, new: Any) -> str:
+    """The keys in which two recipes differ, each with the value that it had and the one that it has: ``seed (0, now
+    1)``."""
+
+    def value(of: Any, key: str) -> str:
+        for step in key.split("."):
+            if isinstance(of, dict) and step in of:
+                of = of[step]
+            elif isinstance(of, list) and step.isdecimal() and int(step) < len(of):
+                of = of[int(step)]
+            else:
+                return "not set"
+        said = yaml.safe_dump(of, default_flow_style=True, width=10_000, allow_unicode=True)
+        said = said.removesuffix("...\n").strip()
+        return said if len(said) <= 60 else f"{said[:57]}…"
+
+    return ", ".join(f"{key} ({value(old, key)}, now {value(new, key)})" for key in changed_keys(old, new))
 
 
 def _versions() -> dict[str, str]:

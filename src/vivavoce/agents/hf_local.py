@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from vivavoce.agents import weights
 from vivavoce.agents.chat_template import DAY, day
 from vivavoce.agents.engines import Serve
+from vivavoce.agents.given_template import source
 from vivavoce.agents.rendering import asked, check_rendering, rendering
 from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, MissingDependency
@@ -73,6 +74,9 @@ class Options(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of a forward pass, for the whole process; None leaves torch's default, all cores. Small models answer
     faster with one each: so many of them then answer at the same time as there are cores."""
+    chat_template: str | None = None
+    """For a base model, which has none: ``plain`` (it ends answers with its own end of text), ``chatml``, or a .jinja
+    file. The student is then trained, tested and saved with it. null: the model's own."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
     """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity. A day under
     ``strftime_now`` is today's date to a template that asks for it; without it, the day that the run was begun."""
@@ -128,7 +132,7 @@ class HFLocal:
     @cached_property
     def folder(self) -> Path:
         """The folder with the model's files. Downloads a hub id. Raises RecipeError where there is none."""
-        return weights.folder(self.options.model, self.options.revision)
+        return weights.folder(self.options.model, self.options.revision, template=self.options.chat_template)
 
     @cached_property
     def identity(self) -> str:
@@ -380,6 +384,8 @@ def agent(name: str, options: Options) -> HFLocal | Served:
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(f"local models need {package}", f"agent {name!r}", 'pip install "vivavoce[train]"')
     weights.check(options.model)
+    if options.chat_template:
+        source(options.chat_template)
     if options.serve is not None:
         from vivavoce.agents.served import Served
 

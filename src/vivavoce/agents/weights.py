@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vivavoce.agents.given_template import known, with_template
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.records import digest
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SCHOOLHOUSE = "schoolhouse:"
+GIVE_TEMPLATE = f"take an instruction-tuned model, or set chat_template: {' or '.join(known())}, or a .jinja file"
+"""What to do about a model without a chat template."""
 # What determines replies. Left out: optimizer and trainer states, README.
 _FILES = (
     "*.safetensors",
@@ -61,11 +64,17 @@ def check(model: str) -> None:
         raise RecipeError(f"there is no folder {model}", "`model`", "give a folder, a hub id or schoolhouse:NAME")
 
 
-def folder(model: str, revision: str | None = None, *, tokenizer_only: bool = False) -> Path:
+def folder(
+    model: str, revision: str | None = None, *, tokenizer_only: bool = False, template: str | None = None
+) -> Path:
     """The folder with the files of a folder, a hub id (downloaded if need be) or ``schoolhouse:NAME``.
 
-    With ``tokenizer_only`` no tensors are downloaded: the model runs elsewhere. Raises RecipeError where there is none.
+    With ``tokenizer_only`` no tensors are downloaded: the model runs elsewhere. A ``template`` is given to a model that
+    has another chat template or none: :func:`vivavoce.agents.given_template.with_template`. Raises RecipeError if there
+    is no such model or template.
     """
+    if template:
+        return with_template(folder(model, revision, tokenizer_only=tokenizer_only), template)
     do = "give a folder, a hub id or schoolhouse:NAME"
     if model.startswith(_SCHOOLHOUSE):
         from vivavoce import schoolhouse
@@ -145,7 +154,7 @@ def load(
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise RecipeError(f"cannot load the model: {error}", str(path), "check that the folder is complete") from error
     if not tokenizer.chat_template:
-        raise RecipeError("the model has no chat template", str(path), "use an instruction-tuned model")
+        raise RecipeError("the model has no chat template", str(path), GIVE_TEMPLATE)
     return model, tokenizer
 
 

@@ -47,7 +47,8 @@ def told(spec: AgentSpec, day: str) -> AgentSpec:
     if spec.backend != "hf_local":
         return spec
     given = dict(spec.options.get("chat_template_kwargs") or {})
-    folder = weights.folder(str(spec.options["model"]), spec.options.get("revision"), tokenizer_only=True)
+    options, own = spec.options, spec.options.get("chat_template")
+    folder = weights.folder(str(options["model"]), options.get("revision"), tokenizer_only=True, template=own)
     template = ChatTemplate.within(folder)
     if DAY in given or template is None or not template.dated:
         return spec

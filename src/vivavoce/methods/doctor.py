@@ -21,6 +21,7 @@ from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.chat_template import ChatTemplate
 from vivavoce.agents.unsent import unsent
+from vivavoce.agents.weights import GIVE_TEMPLATE
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.rehearsal import Planned
 from vivavoce.config import AgentSpec, Recipe
@@ -174,16 +175,33 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
         return _wrong(what, e)
     agents[spec.name] = agent
     if spec.backend == "hf_local":
-        folder = local_folder(spec)
+        try:
+            folder = local_folder(spec)
+        except UserError as e:
+            return _wrong(what, e)
         if folder is None:
             return Finding(
                 "warning", what, f"{spec.options['model']} is not on this machine", "it is downloaded at first use"
             )
         if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-            return Finding("failed", what, f"{folder} holds no weights", "give the folder of a whole model")
+            do = "give the folder of a whole model"
+            if any(folder.glob("*.gguf")):
+                do = "GGUF files are neither run nor trained here: give the original model, or serve it (llama_cpp)"
+            return Finding("failed", what, f"{folder} holds no weights", do)
+        if missing := _missing(spec, folder):
+            return Finding("failed", what, f"{folder} holds no {missing}", "save it there, as the model came with it")
         return Finding("ok", what, f"{spec.backend}, {folder}")
     key = getattr(getattr(agent, "options", None), "api_key_env", None)
     return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}" + (f", ${key} is set" if key else ""))
+
+
+def _missing(spec: AgentSpec, folder: Path) -> str:
+    """What a model's folder, with that of an adapter's base, lacks beside weights; empty if it is whole."""
+    folders = model_folders(spec)
+    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+    if not any((one / name).is_file() for one in folders for name in tokenizers):
+        return "tokenizer"
+    return "" if any((one / "config.json").is_file() for one in folders) else "config.json"
 
 
 def _unsent(spec: AgentSpec) -> Iterator[Finding]:
@@ -226,7 +244,7 @@ def _templates(recipe: Recipe) -> Iterator[Finding]:
         try:
             template = ChatTemplate.within(folder, spec.options.get("chat_template_kwargs"))
             if template is None:
-                yield Finding("failed", what, f"{folder} holds no chat template", "take an instruction-tuned model")
+                yield Finding("failed", what, f"{folder} holds no chat template", GIVE_TEMPLATE)
                 continue
             said = [
                 "it knows no system role: system texts stand before the user's turn" if template.form(system) else "",

@@ -125,7 +125,8 @@ class Session(Generic[R]):
     def _folder(self) -> Path:
         from vivavoce.agents.weights import folder
 
-        return folder(self.recipe.student.options["model"])
+        options = self.recipe.student.options
+        return folder(options["model"], options.get("revision"), template=options.get("chat_template"))
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(self._agents[spec.name], role, spec.sampling(), spec.samples, spec.system)

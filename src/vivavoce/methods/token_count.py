@@ -42,7 +42,19 @@ class TokenCount:
 
 
 def local_folder(spec: AgentSpec) -> Path | None:
-    """The folder of an agent's model, as far as it is on this machine; nothing is downloaded."""
+    """The folder of an agent's model, as far as it is on this machine; nothing is downloaded.
+
+    Raises RecipeError if the recipe gives the model a chat template that is none.
+    """
+    folder = _local_folder(spec)
+    if folder is None or not spec.options.get("chat_template"):
+        return folder
+    from vivavoce.agents.given_template import with_template
+
+    return with_template(folder, spec.options["chat_template"])
+
+
+def _local_folder(spec: AgentSpec) -> Path | None:
     model = str(spec.options.get("model", ""))
     if spec.backend != "hf_local" or not model:
         return None

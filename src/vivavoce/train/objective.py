@@ -90,7 +90,7 @@ def local_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
 
     Raises RecipeError if the model is not there.
     """
-    folder = weights.folder(options["model"], options.get("revision"))
+    folder = weights.folder(options["model"], options.get("revision"), template=options.get("chat_template"))
     kept = {key: options[key] for key in ("trust_remote_code", "chat_template_kwargs") if key in options}
     return Scorer(name=name, model=str(folder), fingerprint=weights.fingerprint(folder), **kept)
 

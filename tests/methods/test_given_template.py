@@ -1,0 +1,123 @@
+"""Models that have no chat template, or lack other parts: what a recipe gives them, and what is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.methods.carry import carry_out
+from tests.serving import save_tiny_model
+
+from vivavoce.agents import open_agent
+from vivavoce.agents.chat_template import ChatTemplate
+from vivavoce.agents.given_template import known, source, with_template
+from vivavoce.config import check_recipe
+from vivavoce.errors import RecipeError
+from vivavoce.methods.doctor import examine
+from vivavoce.records import Sampling
+
+ASKED: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a=4; b=a-5; b?"}]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without a chat template, as a base model is."""
+    folder = save_tiny_model(tmp_path_factory.mktemp("base"), context=512)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer_config.json"
+    settings = {k: v for k, v in json.loads(file.read_text()).items() if k != "chat_template"}
+    file.write_text(json.dumps(settings))
+    assert ChatTemplate.within(folder) is None
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def failed(recipe: dict[str, Any]) -> list[str]:
+    found = examine(check_recipe(recipe, Path("test.yaml")), offline=True)
+    return [f"{f.what}: {f.said}; {f.do}" for f in found if f.level == "failed"]
+
+
+def small(recipe: dict[str, Any], folder: Path, **student: Any) -> dict[str, Any]:
+    return {**recipe, "student": {**recipe["student"], "model": str(folder), **student}}
+
+
+def test_a_base_model_answers_trains_and_is_saved_with_the_template_that_it_is_given(
+    recipe: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    told = failed(small(recipe, base))
+    assert len(told) == 1
+    assert "holds no chat template" in told[0]
+    assert "chat_template: chatml or plain" in told[0]
+    given = small(recipe, base, chat_template="plain")
+    assert not failed(given)
+    found, _ = carry_out(given, tmp_path / "run")
+    assert {"student", "debate_reflect"} <= {arm["name"] for arm in found["arms"]}
+    trained = ChatTemplate.within(next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*")))
+    assert trained is not None
+    assert trained.source == source("plain")
+    assert ChatTemplate.within(base) is None, "the model itself stays as it was"
+
+
+def test_the_template_stands_in_prompts_and_ends_an_answer_with_the_models_own_end(base: Path) -> None:
+    folder = with_template(base, "plain")
+    template = ChatTemplate.within(folder)
+    assert template is not None
+    end = template.special["eos_token"]
+    assert template.prompt(ASKED) == "Be brief.\n\nUser:\na=4; b=a-5; b?\n\nAssistant:\n"
+    assert template.prompt([*ASKED, {"role": "assistant", "content": "ans=3"}, ASKED[1]]).count(f"ans=3{end}") == 1
+    assert with_template(folder, "plain") == folder
+    assert with_template(base, "plain") == folder
+
+    async def reply() -> str:
+        agent = open_agent("a", "hf_local", {"model": str(base), "chat_template": "plain", "dtype": "float32"})
+        said = await agent.reply(ASKED, Sampling(0.0, max_new_tokens=4), 1)
+        await agent.aclose()
+        return said.text
+
+    assert isinstance(asyncio.run(reply()), str)
+
+
+def test_what_is_no_template_is_refused_before_a_model_is_loaded(base: Path, tmp_path: Path) -> None:
+    assert known() == ["chatml", "plain"]
+    with pytest.raises(RecipeError, match="did you mean `plain`"):
+        open_agent("a", "hf_local", {"model": str(base), "chat_template": "plane"})
+    with pytest.raises(RecipeError, match=r"no token <\|im_end\|>") as told:
+        with_template(base, "chatml")
+    assert "chat_template: plain" in told.value.do
+    mine = tmp_path / "mine.jinja"
+    mine.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "utf-8")
+    made = ChatTemplate.within(with_template(base, str(mine)))
+    assert made is not None
+    assert made.source == mine.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [("tokenizer.json", "no tokenizer"), ("config.json", "no config.json"), ("model.safetensors", "no weights")],
+)
+def test_the_doctor_refuses_a_student_that_a_run_could_not_load(
+    recipe: dict[str, Any], base: Path, tmp_path: Path, lacks: str, says: str
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(base, folder)
+    (folder / lacks).unlink()
+    told = failed(small(recipe, folder, chat_template="plain"))
+    assert any(says in one for one in told), told
+
+
+def test_a_folder_of_gguf_is_told_what_can_be_done_with_it(recipe: dict[str, Any], base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gguf"
+    shutil.copytree(base, folder)
+    (folder / "model.safetensors").rename(folder / "model-q4.gguf")
+    assert any("GGUF files are neither run nor trained here" in one for one in failed(small(recipe, folder)))
