@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ Advance = Callable[..., None]
 
 console = Console(stderr=True, highlight=False)
 _QUIET_S = 10.0
+_SLOW_S = 1.0
 _open: list[Progress] = []
 
 
@@ -84,3 +86,15 @@ def say(text: str) -> None:
         console.print(text)
     else:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def awaited(what: str) -> Iterator[None]:
+    """Say ``what`` is being done, if it takes more than a second; what is quick says nothing."""
+    timer = threading.Timer(_SLOW_S, say, (f"{what} …",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

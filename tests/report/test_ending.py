@@ -59,10 +59,15 @@ def test_the_end_says_what_the_student_can_against_what_and_how_certain_in_80_co
     assert "your student  demo/checkpoints/debate_reflect-0\n" in steps
 
 
-def test_the_end_names_only_commands_that_there_are(run: Path) -> None:
+def test_the_end_names_only_commands_and_rows_that_there_are(run: Path) -> None:
+    assert "export" not in ending(run, COMMANDS)
+    (run / "data").mkdir()
+    for name, row in {"debate_reflect.trees-0": '{"chosen":[]}', "multi_teacher": '{"completion":"4"}'}.items():
+        (run / "data" / f"{name}.jsonl").write_text(row + "\n")
+    assert "--as messages --arm multi_teacher --out" in ending(run, COMMANDS)
     named = set(re.findall(r"viva (\S+)", ending(run, COMMANDS)))
     assert {"view", "chat", "report", "export"} <= named <= COMMANDS
-    assert "publish" in re.findall(r"viva (\S+)", ending(run, {*COMMANDS, "publish"}))
+    assert "publish" not in re.findall(r"viva (\S+)", ending(run, COMMANDS - {"publish"}))
 
 
 def test_a_run_without_results_ends_without_a_student(tmp_path: Path) -> None:

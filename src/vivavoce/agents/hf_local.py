@@ -36,6 +36,7 @@ from vivavoce.agents.given_template import source
 from vivavoce.agents.rendering import asked, check_rendering, rendering
 from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, MissingDependency
+from vivavoce.progress import awaited
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
@@ -206,7 +207,8 @@ class HFLocal:
     def _work(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
         """In the worker thread: answer whoever waits, and whoever comes meanwhile."""
         if self._decoder is None:
-            self._decoder, self._context = self._load()
+            with awaited(f"loading {self.options.model} for {self.name}"):
+                self._decoder, self._context = self._load()
         turns = _TURNS[str(self._decoder.device)]
         while not turns.take(_at_once(self._decoder.device), timeout=0.05):
             if stop.is_set():  # closing must not wait for another agent's batch

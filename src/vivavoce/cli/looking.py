@@ -63,7 +63,6 @@ def chat(
     how = (
         "questions are put as in its run's tests (--plain: as typed)" if talk.as_asked else "questions are put as typed"
     )
-    say(f"loading {talk.model} …")
     if typed:
         say(f"{how}; /new begins anew, /quit ends")
 

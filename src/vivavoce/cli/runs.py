@@ -46,7 +46,7 @@ def run(
     from vivavoce import plugins
     from vivavoce.exams.table import accuracies
     from vivavoce.methods.missing import missing
-    from vivavoce.progress import say
+    from vivavoce.progress import awaited, say
     from vivavoce.report import table, write_report
     from vivavoce.report.costs import facts
     from vivavoce.report.ending import ending
@@ -79,7 +79,8 @@ def run(
         opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         for step, figures in enumerate(accuracies(found)):
             opened.track("test", figures, step)
-        write_report(path)
+        with awaited("writing the report"):
+            write_report(path)
     if details:
         typer.echo(table(found) + "\n")
     typer.echo(ending(path, commands(context), width()))
@@ -158,7 +159,7 @@ def plan(
     from vivavoce.agents.unsent import unsent
     from vivavoce.methods.measured import measured_run
     from vivavoce.methods.trainings import summed
-    from vivavoce.progress import say
+    from vivavoce.progress import awaited, say
 
     loaded = recipe_of(recipe, set_)
     method = plugins.load("methods", loaded.method, "method")
@@ -166,8 +167,9 @@ def plan(
         from_ = out or run_folder(recipe, loaded)
         plugins.need_function(method, "pilot", "async def pilot(recipe, run, questions)", loaded.method)
         _pilot(loaded, method, pilot, from_)
-    measured = measured_run(from_) if from_ else None
-    planned, trained = method.plan(loaded, measured), _trainings(method, loaded, measured)
+    with awaited("rehearsing the questions"):
+        measured = measured_run(from_) if from_ else None
+        planned, trained = method.plan(loaded, measured), _trainings(method, loaded, measured)
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
     kept = {a.name: found for a in loaded.agents if (found := unsent(a.name, a.backend, a.options, a.sampling()))}
@@ -498,10 +500,12 @@ def report(
     details: Annotated[bool, typer.Option("--details", help="Print every arm and every test too.")] = False,
 ) -> None:
     """Write report.html of a run again."""
+    from vivavoce.progress import awaited
     from vivavoce.report import table, write_report
     from vivavoce.report.sources import Sources
 
-    written = write_report(run_path)
+    with awaited("writing the report"):
+        written = write_report(run_path)
     if details:
         if (results := Sources(run_path).results) is None:
             raise DataError(

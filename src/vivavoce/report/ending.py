@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Collection
 from pathlib import Path
 
+from vivavoce.files import file_name
 from vivavoce.report.headline import headline
 from vivavoce.report.report import told_path
 from vivavoce.report.sources import Sources
@@ -25,11 +26,23 @@ def ending(run: Path, commands: Collection[str], width: int = _WIDTH) -> str:
         student = told_path(found.student)
         steps = [("your student", student), ("try", f"viva chat {student}"), *steps]
     steps.append(("all tests", f"viva report {where} --details"))
-    steps.append(("its rows", f"viva export {where} --as messages --out rows.jsonl"))
-    if "publish" in commands:
-        steps.append(("publish", f"viva publish {where}"))
+    if (arm := _rows(run, found.arm)) is not None:
+        steps.append(("its rows", f"viva export {where} --as messages --arm {arm} --out rows.jsonl"))
+    if "publish" in commands and found.student is not None:
+        steps.append(("publish", f"viva publish {where} --to USER/NAME --dry-run"))
     wide = max(len(what) for what, _ in steps) + 2
     return "\n".join([*lines, "", *(f"{what:<{wide}}{do}" for what, do in steps)])
+
+
+def _rows(run: Path, main: str) -> str | None:
+    """The arm whose rows of answers can be exported: the run's own, else the first; None if there is none."""
+    files = sorted((run / "data").glob("*.jsonl"))
+    own = run / "data" / f"{file_name(main)}.jsonl"
+    for file in [own, *files] if own in files else files:
+        with file.open("rb") as lines:
+            if b'"completion":' in lines.readline():
+                return main if file == own else file.name.removesuffix(".jsonl")
+    return None
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -31,6 +31,8 @@ class Headline:
     """Whether a test shows the gain."""
     student: Path | None
     """The folder of the student that the run is about."""
+    arm: str
+    """The arm that the run is about; empty if it has not come to its tests."""
     banners: tuple[tuple[str, str], ...]
     """``(kind, text)`` of each warning; kinds are ``worse``, ``few``, ``failed``, ``stopped``."""
 
@@ -42,7 +44,7 @@ def headline(sources: Sources) -> Headline:
     lines = costs.lines(found, sources.recipe)
     banners = [*_stopped(sources), *_failing(lines, sources)]
     if results is None or not results["arms"]:
-        return Headline("This run has not come to its tests yet.", "", "", None, tuple(banners))
+        return Headline("This run has not come to its tests yet.", "", "", None, "", tuple(banners))
     arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
     main = arms.get(final_arm(results, sources.recipe.get("method")) or "") or results["arms"][-1]
     tests = [t for t in paired_tests(results) if t.b == main["name"]]
@@ -55,6 +57,7 @@ def headline(sources: Sources) -> Headline:
         _against(best),
         _certain(gain, results["n"]),
         student,
+        main["name"],
         (*_worse(tests), *_few(gain, results["n"]), *banners),
     )
 
