@@ -23,7 +23,7 @@ from vivavoce.committee.prompting import PromptSet, prompt_set
 from vivavoce.committee.reading import fit, hidden, statements
 from vivavoce.committee.table import Member, Run, Setting, Table, hold, hold_all
 from vivavoce.committee.votes import vote
-from vivavoce.committee.wording import Discussion, Talk
+from vivavoce.committee.wording import Discussion, Talk, Wording
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.states import Supervision, states
 from vivavoce.data.trees import Grower, preference_trees
@@ -433,3 +433,29 @@ def test_seeds_of_calls_do_not_depend_on_the_protocol(tmp_path: Path) -> None:
             asyncio.run(hold(SUM, setting))
         assert len(journal) == 2
         assert {c.seed for c in journal} == {seed_of(0, "sum", n, "answer", "", 0, 0) for n in "ab"}
+
+
+def test_in_the_schoolhouse_a_criticised_draft_is_read_as_its_first_critic_who_found_a_mistake_corrected_it() -> None:
+    question = Problem("q", "a=4; b=a-3; c=b*5; c?", "9")
+    draft = "b=4-3=1; c=1*5=7?; ans=7 conf=15"
+    notes = {
+        "own": ("reflection", "b=4-3=1 got 1 ok; c=1*5=8 got 7 wrong; ans=8; score=2"),
+        "blind": ("critique", "b=4-3=1 got 1 ok; c=1*5=7 got 7 ok; ans=7; score=3"),
+        "sees": ("critique", "b=4-3=1 got 1 ok; c=1*5=9 got 7 wrong; ans=9; score=2"),
+        "late": ("critique", "b=4-3=2 got 1 wrong; c=2*5=0; ans=0; score=1"),
+    }
+    wording = Wording(
+        debate_reflect.Options(prompts="schoolhouse"), prompt_set("schoolhouse"), open_task("schoolhouse", {})
+    )
+    about = node("answer", "q", "ada", 0, draft)
+    made = {k: node(kind, "q", k, 0, text, target=about.id) for k, (kind, text) in notes.items()}
+
+    def read(*who: str) -> tuple[str, tuple[str, ...]]:
+        asked = wording.made("debate", question, "ada", [about, *(made[k] for k in who)])
+        return asked.chat[1]["content"], asked.quotes
+
+    assert read() == (f"{question.question}\nme: {draft}", (about.id,))
+    assert read("blind") == (f"{question.question}\nme: {draft}", (about.id,)), "a critic who agrees adds nothing"
+    seen = f"{question.question}\nme: b=4-3=1; c=1*5=9; ans=9 conf=95"
+    assert read("own", "blind", "sees", "late") == (seen, (made["sees"].id,))
+    assert read("own", "blind")[0].endswith("me: b=4-3=1; c=1*5=8; ans=8 conf=95")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tests.methods.carry import carry_out
 
+from vivavoce.committee.prompting import prompt_set
 from vivavoce.config import check_recipe, load_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
@@ -130,6 +132,19 @@ def test_a_pair_of_an_arm_that_there_is_not_is_told_with_its_line(recipe: dict[s
 # --- arms that have debates of their own, other objectives, second looks, several draws
 
 
+@pytest.fixture
+def noted(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A recipe whose prompts print every note, for teachers who answer otherwise if they see one."""
+    prompts = tmp_path / "prompts"
+    shutil.copytree(prompt_set("schoolhouse").folder, prompts)
+    (prompts / "debate.md").write_text(
+        "--- system\ndebate\n--- user\n{{ question }}\n{% for s in statements %}\n{{ s.text }}\n"
+        "{% if s.reflection %}\n~ {{ s.reflection }}\n{% endif %}\n"
+        "{% for critic, text in s.critiques %}\n> {{ text }}\n{% endfor %}\n{% endfor %}\n"
+    )
+    return {**recipe, "debate": {**recipe["debate"], "prompts": str(prompts)}}
+
+
 def test_patterns_stand_for_one_arm_of_each_round_and_share_and_need_their_own_sft(recipe: dict[str, Any]) -> None:
     found = checked({**recipe, "arms": ["rounds", "debates", "teachers_only"]})
     assert list(found.wanted) == [
@@ -137,12 +152,13 @@ def test_patterns_stand_for_one_arm_of_each_round_and_share_and_need_their_own_s
     ]  # fmt: skip
     assert "rounds_sft:2" in found.needed
     assert found.wanted["rounds:2"].teacher is None
-    assert list(found.held) == ["train", "train:max_rounds=1", "train:student=never"], "equal debates are held once"
+    assert list(found.held) == ["train", "train:rounds_sft:1", "train:teachers_only_sft"], "equal debates are held once"
 
 
 def test_debates_without_notes_are_held_beside_the_others_and_first_answers_are_paid_once(
-    recipe: dict[str, Any], tmp_path: Path
+    noted: dict[str, Any], tmp_path: Path
 ) -> None:
+    recipe = noted
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
     _, paid = carry_out({**recipe, "arms": ["debate_reflect"]}, tmp_path / "usual")
     recipe["arms"] = ["debate_reflect", "no_reflection", "no_feedback", "no_notes"]
@@ -169,7 +185,8 @@ def test_debates_without_notes_are_held_beside_the_others_and_first_answers_are_
     assert paid_all > paid > 0
 
 
-def test_what_notes_change_is_told_from_the_same_turns_without_them(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_what_notes_change_is_told_from_the_same_turns_without_them(noted: dict[str, Any], tmp_path: Path) -> None:
+    recipe = noted
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
     found, _ = carry_out({**recipe, "arms": ["debate_reflect_sft", "no_notes_sft"]}, tmp_path)
     told = found["notes"]

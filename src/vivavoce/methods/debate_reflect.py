@@ -87,11 +87,12 @@ class Options(Recipe):
 
     @property
     def held(self) -> dict[str, Talk]:
-        """The debates that are held for the arms, by the name of their stage; the recipe's own are the first."""
+        """The debates that are held for the arms, by the name of their stage: the recipe's own, then the others by the
+        first arm that learns from them."""
         found: dict[str, Talk] = {_TRAIN: self.debate}
-        for one in self.needed.values():
+        for name, one in self.needed.items():
             if (rules := self.debate_of(one.how)) not in found.values():
-                found[f"{_TRAIN}:{','.join(f'{k}={v}' for k, v in one.how.debate.items())}"] = rules
+                found[f"{_TRAIN}:{name}"] = rules
         return found
 
     @property

@@ -1,0 +1,73 @@
+"""The recipes of Debate & Reflect's tables: planned and examined with their own models, without weights or network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vivavoce.config import load_recipe
+from vivavoce.methods.debate_reflect import Options, plan, trainings
+from vivavoce.methods.doctor import examine
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "debate_reflect"
+SHARES = {"computer_science": 0.5, "physics": 0.75, "biology": 2 / 3}
+TABLE_1 = ["student", "single:gpt", "single:claude", "single:gemini", "magdi", "debate_reflect_sft", "debate_reflect"]
+
+
+@pytest.fixture
+def found(request: pytest.FixtureRequest, official: Path) -> Options:
+    name = request.param
+    if name == "math":
+        pytest.importorskip("math_verify")
+        data = [f"task.train_path={official / 'math' / 'train.jsonl.gz'}"]
+        data += [f"task.test_path={official / 'math' / 'math500_first_half.jsonl'}"]
+        data += ["task.test=math500", "task.overlap=leave_out"]
+    else:
+        data = [f"task.path={official / 'mmlu_pro'}"]
+    made = load_recipe(RECIPES / f"{name}.yaml", data)
+    assert isinstance(made, Options)
+    return made
+
+
+EVERY = pytest.mark.parametrize("found", [p.stem for p in sorted(RECIPES.glob("*.yaml"))], indirect=True)
+
+
+def test_each_of_the_papers_four_tasks_has_a_recipe() -> None:
+    assert {p.stem for p in RECIPES.glob("*.yaml")} == {"math", *(f"mmlu_pro_{subject}" for subject in SHARES)}
+
+
+@EVERY
+def test_it_is_planned_with_what_it_costs_and_trains_without_weights(found: Options) -> None:
+    assert found.students[: len(TABLE_1)] == TABLE_1
+    assert "rpo" in found.students
+    lines = plan(found)
+    asked = {(p.stage, p.agent): p for p in lines}
+    assert asked["debate:train", "claude"].money.expected > 0
+    assert asked["debate:train", "student"].calls.least > 0
+    assert {line.kind for line in trainings(found)} == {"SFT", "T-DPO", "MAGDi"}
+
+
+@EVERY
+def test_its_debates_and_training_are_the_papers(found: Options) -> None:
+    assert (found.debate.max_rounds, found.debate.stop, found.debate.roles) == (4, "consensus", "oracle")
+    assert [t.temperature for t in found.teachers] == [0.3] * 3
+    assert found.student.samples == 5
+    sft, dpo, trees = found.sft, found.dpo, found.trees
+    assert (sft.learning_rate, sft.epochs, dpo.learning_rate, dpo.epochs, dpo.beta) == (2e-4, 2, 5e-6, 3, 0.1)
+    assert sft.lora is not None
+    assert (sft.lora.r, sft.lora.alpha, trees.branch, trees.pairing) == (16, 32, "answer", "cross_product")
+    assert (found.test.temperature, found.test.top_p, found.test.max_new_tokens) == (0.3, 0.9, 700)
+    if found.task.name == "mmlu_pro":
+        (subject,) = found.task.options["subjects"]
+        assert found.task.options["train_share"] == pytest.approx(SHARES[subject.replace(" ", "_")], abs=1e-6)
+
+
+@EVERY
+def test_the_doctor_finds_nothing_wrong_with_it_but_what_is_not_here(
+    found: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(key, "a key")
+    failed = [f for f in examine(found, tmp_path / "run", offline=True) if f.level == "failed"]
+    assert all("student" in f.what or "weights" in f.said or "not here" in f.said for f in failed), failed
