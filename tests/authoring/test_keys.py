@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_every_key_of_every_section_has_a_description() -> None:
     bare = {f"{s.title}: {key.name}" for s in sections() for key in keys(s.model) if len(key.description) < 4}
-    assert not bare, "write Field(description=...), or a docstring below it and use_attribute_docstrings=True"
+    assert not bare, "write Field(description=...), or a docstring below it"
 
 
 def test_the_pages_are_in_step_with_the_code() -> None:
@@ -78,10 +78,9 @@ def test_an_unknown_key_is_told_with_the_nearest_one() -> None:
 
 def test_keys_of_a_file_of_the_users_are_explained_too(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from pydantic import BaseModel, ConfigDict\n"
+        "from pydantic import BaseModel\n"
         "class Options(BaseModel):\n"
         "    '''How many.'''\n"
-        "    model_config = ConfigDict(use_attribute_docstrings=True)\n"
         "    legs: int = 8\n"
         "    '''Legs of one.'''\n"
         "def task(options): ...\n",

@@ -55,7 +55,7 @@ T = TypeVar("T")
 class EndpointOptions(BaseModel):
     """Where an endpoint is, and how patient to be with it. A backend's ``Options`` is a subclass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str = ""
     """Empty: what ``base_url_env`` names, otherwise the backend's own."""

@@ -55,7 +55,7 @@ _GATHER_S = 0.005
 class Options(BaseModel):
     """Which model, and how much of it at a time."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     """A folder, a hub id, or ``schoolhouse:NAME`` for a model that comes with the package. A LoRA adapter loads too."""

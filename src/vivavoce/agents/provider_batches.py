@@ -40,7 +40,7 @@ T = TypeVar("T")
 class BatchOptions(BaseModel):
     """How calls become batches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gather_s: float = Field(default=5.0, gt=0)
     """A batch is closed when no further call has come for so long."""

@@ -32,7 +32,7 @@ Respond = Callable[[Sequence[Message], Sampling, int], str | Reply | Awaitable[s
 class Options(BaseModel):
     """Where the replies come from: exactly one of ``replies`` and ``function``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     replies: list[str] = Field(default=[])
     """One is picked by stable hash of messages and seed, not by order of arrival, so that a resumed run agrees."""

@@ -6,14 +6,17 @@ or the options of a backend, a task or a protocol.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,13 +81,29 @@ def first_line(text: str | None) -> str:
 
 
 def description(model: type[BaseModel], name: str) -> str:
-    """What a key means: as the model says it, or the nearest one that it extends."""
+    """What a key means: as the model says it, in ``Field(description=...)`` or in a docstring below the key, or as the
+    nearest model says it that it extends."""
     for kind in model.__mro__:
         field = getattr(kind, "model_fields", {}).get(name)
-        if field is not None and field.description:
-            said = " ".join(field.description.replace("``", "`").split())
-            return re.sub(r"\bNone\b", "null", said)  # as YAML writes it
+        if field is not None and (said := field.description or _docstrings(kind).get(name)):
+            return re.sub(r"\bNone\b", "null", " ".join(said.replace("``", "`").split()))  # as YAML writes it
     return ""
+
+
+@cache
+def _docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstrings below the keys of a class."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    except (OSError, TypeError):  # made while the program runs, so without a source
+        return {}
+    assert isinstance(tree, ast.ClassDef), model
+    found = {}
+    for key, below in pairwise(tree.body):
+        said = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(said, str):
+            found[key.target.id] = said
+    return found
 
 
 def keys(model: type[BaseModel], default: BaseModel | None = None) -> list[Key]:
