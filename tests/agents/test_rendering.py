@@ -335,3 +335,14 @@ def test_a_tokenizer_that_has_no_other_tokens_for_a_quote_refuses_it() -> None:
         with pytest.raises(DataError, match="takes it for the end or beginning of a turn") as caught:
             form.prompt_ids([quote], "rows.jsonl: row 3")
     assert caught.value.where == "rows.jsonl: row 3"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_scorer_of_another_family_reads_no_end_where_an_answer_only_quotes_one(name: str) -> None:
+    words, end = family(name), FAMILIES[name].end
+    ends = words(end, add_special_tokens=False)["input_ids"]
+    form = rendering(words)
+    read = form.text_ids(f"Four.{end} Five.")
+    assert not set(ends) & set(read)
+    assert text(words, read) == f"Four.{end} Five."
+    assert form.text_ids("Four. Five.") == words("Four. Five.", add_special_tokens=False)["input_ids"]

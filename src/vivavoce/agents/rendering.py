@@ -72,6 +72,11 @@ class Rendering:
         except DataError:  # a quote that cannot be read as text
             return False
 
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of an answer's text by itself; control tokens that it quotes are text, as :meth:`answer_ids` has it."""
+        quoted = self.controls.quoted_answer(text)
+        return encode(self.tokenizer, text) if quoted is None else self.controls.encode(quoted)
+
     def answer_ids(self, text: str, complete: bool = True) -> list[int]:
         """The tokens that follow a served prompt if the model answers ``text``; with the end of turn if ``complete``.
 

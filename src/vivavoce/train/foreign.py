@@ -57,8 +57,8 @@ class ForeignScorer(LocalScorer):
         ours_at = theirs_at = 0
         for i, action in enumerate(actions):
             ours = token_bytes(self.ours, action.ids)
-            ids = self._tokens(b"".join(ours).decode(), action.finished)
             try:
+                ids = self._tokens(b"".join(ours).decode(), action.finished)
                 found = groups(ours, token_bytes(self.tokenizer, ids))
             except DataError:
                 left_out.add(i)
@@ -79,8 +79,8 @@ class ForeignScorer(LocalScorer):
         return ForeignTargets(self, hidden, targets, np.array(pair), spans, frozenset(left_out))
 
     def _tokens(self, text: str, finished: bool) -> list[int]:
-        ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        return [*ids, *rendering(self.tokenizer, self.spec.chat_template_kwargs).closing] if finished else ids
+        form = rendering(self.tokenizer, self.spec.chat_template_kwargs)
+        return [*form.text_ids(text), *(form.closing if finished else ())]
 
 
 class ForeignTargets:
