@@ -73,7 +73,7 @@ class Rendering:
             return False
 
     def text_ids(self, text: str) -> list[int]:
-        """The tokens of an answer's text by itself; control tokens that it quotes are text, as :meth:`answer_ids` has it."""
+        """The tokens of an answer by itself; control tokens that it quotes are text, as in :meth:`answer_ids`."""
         quoted = self.controls.quoted_answer(text)
         return encode(self.tokenizer, text) if quoted is None else self.controls.encode(quoted)
 
