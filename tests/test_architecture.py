@@ -38,6 +38,7 @@ ROOMS = [
     "publish",
     "view",
     "methods",
+    "scale",
     "authoring",
     "library",
     "bench",

@@ -154,6 +154,24 @@ class Judge(Judging):
         return Judging(**self.model_dump(include=set(Judging.model_fields)))
 
 
+class Scale(BaseModel):
+    """The engine that spreads a run's questions over machines. It changes where calls are made, not what comes out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    engine: Literal["ray"] = Field(description="ray: parts of the run are tasks of a Ray cluster")
+    parts: int = Field(
+        default=8,
+        ge=1,
+        description="parts that the training questions are cut into; several for each node, so that a node that dies "
+        "takes little with it",
+    )
+    address: str | None = Field(
+        default=None, description="of the cluster; None: that of RAY_ADDRESS, or a cluster of this machine alone"
+    )
+    cpus: float = Field(default=1.0, gt=0, description="cores that a part takes on its node")
+
+
 class Recipe(BaseModel):
     """What every method's recipe has. A method's ``Options`` is a subclass with its own sections."""
 
@@ -180,6 +198,9 @@ class Recipe(BaseModel):
     judge: Judge | None = Field(
         default=None,
         description="models that grade answers, in debates and tests; needed if the task's grader is `judge`",
+    )
+    scale: Scale | None = Field(
+        default=None, description="the engine that spreads the questions over machines; None: this process asks"
     )
     seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
     parallel: int = Field(
@@ -236,12 +257,12 @@ class Recipe(BaseModel):
         """All who are asked: teachers, student, and whom a method adds."""
         return list(self.places.values())
 
-    def ledger(self) -> Ledger:
-        """Prices and caps, for a journal."""
+    def ledger(self, parts: int = 1) -> Ledger:
+        """Prices and caps, for a journal; of one of several parts of a run, its share of the caps."""
         return Ledger(
             {a.name: a.price for a in self.agents if a.price},
-            run=self.budget.run,
-            agents={a.name: a.budget for a in self.agents},
+            run=self.budget.run.share(parts),
+            agents={a.name: a.budget.share(parts) for a in self.agents},
             question=self.budget.question,
             currency=self.currency,
         )
@@ -352,7 +373,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe's values without those that change what a run costs, or is thought to cost, but not what comes of it."""
-    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track")}
+    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track", "scale")}
 
     def agent(values: dict[str, Any]) -> dict[str, Any]:
         left = {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}

@@ -8,7 +8,8 @@
     │   ├── DataError        (also ValueError)   an input file or row is wrong
     │   ├── MissingKey       (also LookupError)  an API key is not in the environment
     │   ├── MissingDependency(also ImportError)  an optional package is not installed
-    │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe or to another process
+    │   ├── RunConflict      (also ValueError)   the run directory belongs to another recipe
+    │   │   └── RunBusy                          another process is at work in it
     │   ├── Diverged         (also ArithmeticError) a loss or a gradient in training is not a finite number
     │   ├── Mismatched       (also ArithmeticError) an engine and the trainer disagree about the student's weights
     │   ├── BudgetReached                        a cap is reached: all is kept, and goes on when it is raised (code 3)
@@ -70,7 +71,11 @@ class MissingDependency(UserError, ImportError):
 
 
 class RunConflict(UserError, ValueError):
-    """The run directory was made by another recipe, or another process is writing to it."""
+    """The run directory was made by another recipe, or in another way than is asked for now."""
+
+
+class RunBusy(RunConflict):
+    """Another process is at work in the run directory."""
 
 
 class Diverged(UserError, ArithmeticError):

@@ -19,7 +19,7 @@ from typing import Any
 
 from vivavoce.agents.journal import Journal
 from vivavoce.config import what_decides
-from vivavoce.errors import DataError, RunConflict
+from vivavoce.errors import DataError, RunBusy, RunConflict
 from vivavoce.run import Run, Share, begun_with, changed_keys
 from vivavoce.version import __version__
 
@@ -82,7 +82,7 @@ def _held(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
-            raise RunConflict("another process is at work in this part", str(path), "wait for it, or stop it") from e
+            raise RunBusy("another process is at work in this part", str(path), "wait for it, or stop it") from e
         yield
 
 

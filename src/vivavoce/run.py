@@ -36,7 +36,7 @@ from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Answered, Journal
 from vivavoce.agents.store import Store
 from vivavoce.config import Recipe, what_decides
-from vivavoce.errors import RecipeError, RunConflict, told_once
+from vivavoce.errors import RecipeError, RunBusy, RunConflict, told_once
 from vivavoce.files import file_name, read_records
 from vivavoce.graph import Graph
 from vivavoce.progress import bar, say
@@ -304,7 +304,7 @@ def open_run(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
-            raise RunConflict("another process is at work in this run", str(path), "wait for it, or stop it") from e
+            raise RunBusy("another process is at work in this run", str(path), "wait for it, or stop it") from e
         new = recipe.model_dump(mode="json")
         old = begun_with(path, recipe) or new
         both = what_decides(old), what_decides(new)
@@ -321,10 +321,11 @@ def open_run(
                 )
             say(f"recipe changed in {told_changes(*both)}: what depends on it is done again")
         _need_share(path, share)
+        ledger = recipe.ledger(share.of if share else 1)
         trackers = open_trackers(recipe.track, Told(path, new))
         with (
             closing(Store(store, failed=say)) if store else nullcontext() as below,
-            Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=recipe.ledger(), store=below) as journal,
+            Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=ledger, store=below) as journal,
         ):
             run = Run(path, recipe, journal, trackers=trackers, share=share)
             _write_recipe(run)

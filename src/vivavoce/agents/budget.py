@@ -58,6 +58,16 @@ class Caps(BaseModel):
     def __bool__(self) -> bool:
         return any(cap is not None for cap in (self.money, self.tokens, self.calls, self.seconds))
 
+    def share(self, parts: int) -> Caps:
+        """The caps of one of so many parts, so that together they keep to these. They run side by side, so each has
+        all of the time."""
+        if parts == 1:
+            return self
+        whole = {"tokens": self.tokens, "calls": self.calls}
+        shared = {name: None if cap is None else cap // parts for name, cap in whole.items()}
+        money = None if self.money is None else self.money / parts
+        return self.model_copy(update={**shared, "money": money})
+
 
 UNCAPPED = Caps()
 

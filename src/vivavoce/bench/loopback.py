@@ -62,7 +62,8 @@ class Loopback:
 
     def __init__(self, latency_s: float, slots: int, faults: Faults) -> None:
         self.latency_s, self.slots, self.faults = latency_s, slots, faults
-        self.busy = self.served = self.refused = self.failed = self.most_waiting = 0
+        self.busy = self.served = self.refused = self.failed = self.most_waiting = self.repeated = 0
+        self._answered: set[bytes] = set()
         self.first_at = self.last_at = 0.0
         self.waiting: deque[tuple[_Connection, bytes]] = deque()
         self._rng = random.Random(0)
@@ -91,7 +92,7 @@ class Loopback:
     def stats(self) -> dict[str, Any]:
         """What was served so far; ``span_s`` is from the first arrival to the last answer."""
         span_s = self.last_at - self.first_at
-        done = {"served": self.served, "refused": self.refused, "failed": self.failed}
+        done = {"served": self.served, "refused": self.refused, "failed": self.failed, "repeated": self.repeated}
         return {**done, "span_s": span_s, "most_waiting": self.most_waiting}
 
     def _allowed(self) -> bool:
@@ -113,6 +114,9 @@ class Loopback:
             self._end(connection, body)
 
     def _end(self, connection: _Connection, body: bytes) -> None:
+        asked = hashlib.sha256(body).digest()
+        self.repeated += asked in self._answered  # requests that had been answered before
+        self._answered.add(asked)
         connection.answer(completion(body))
         self.busy -= 1
         self.served += 1

@@ -1,0 +1,88 @@
+"""Runs on a Ray cluster: the parts come out as one process would have asked them, though a node dies half-way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.methods.conftest import recipe as recipe
+from tests.methods.conftest import student as student
+
+from vivavoce.agents.budget import Caps
+from vivavoce.config import check_recipe, what_decides
+from vivavoce.errors import MissingDependency, RecipeError
+from vivavoce.scale.ray_parts import ask_in_parts
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_parts_share_the_caps_of_their_run_and_each_has_all_of_its_time() -> None:
+    caps = Caps(money=8, tokens=1000, calls=10, seconds=60)
+    assert caps.share(1) == caps
+    assert caps.share(4) == Caps(money=2, tokens=250, calls=2, seconds=60)
+    assert not Caps().share(4)
+
+
+def test_where_a_run_is_asked_does_not_decide_what_comes_of_it(recipe: dict[str, Any]) -> None:
+    plain, spread = (
+        what_decides(check_recipe({**recipe, **more}, Path("t")).model_dump(mode="json"))
+        for more in ({}, {"scale": {"engine": "ray", "parts": 3}})
+    )
+    assert plain == spread
+    with pytest.raises(RecipeError, match=r"scale\.engine"):
+        check_recipe({**recipe, "scale": {"engine": "spark"}}, Path("t"))
+
+
+def test_without_ray_the_extra_is_named(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    made = check_recipe({**recipe, "scale": {"engine": "ray"}}, Path("t"))
+    with pytest.raises(MissingDependency, match="needs the package ray"):
+        ask_in_parts(made, tmp_path / "run")
+
+
+def ran(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.real
+def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    recipe |= {"seeds": [0], "attempts": {"samples": 0}, "arms": ["debate_reflect"]}
+    recipe["debate"]["student"] = "never"
+    recipe["test"]["committee"] = False
+    made = {}
+    for name, more in {"whole": {}, "spread": {"scale": {"engine": "ray", "parts": 2}}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({**recipe, **more}))
+        log, out = tmp_path / f"{name}.log", tmp_path / name
+        for _ in range(2):  # the second command finds all done
+            command = ("-m", "vivavoce.cli", "run", tmp_path / f"{name}.json", "--out", out)
+            ran(*command, VIVA_TEST_LOG=str(log))
+        results = json.loads((out / "results.json").read_text())
+        made[name] = ((out / "graphs" / "train.jsonl").read_bytes(), results["arms"], sorted(log.read_text().split()))
+    assert made["whole"] == made["spread"]
+
+
+@pytest.mark.real
+def test_a_node_that_dies_half_way_loses_no_completed_call() -> None:
+    pytest.importorskip("ray")
+    said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed")
+    found = json.loads(said.stdout.splitlines()[-1])
+    assert found["calls_repeated"] == 0
+    assert found["graphs_equal"]
+    assert found["calls_asked"] >= found["calls"] > 200
