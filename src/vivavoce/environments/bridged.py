@@ -1,0 +1,162 @@
+"""Environments of packages that cannot live beside us: played in another process, under another Python if need be.
+
+One process serves any number of episodes. One JSON line goes in, one comes out::
+
+    {"begin": {…}}                       {"ready": true}
+    {"reset": [episode, task, seed]}     {"messages": [{"role": …, "content": …}], "done": false, "score": null}
+    {"step": [episode, text]}            the same; ``score`` once it is done
+    {"close": episode}                   {"closed": true}
+
+An error is ``{"failed": text}``. The programs are in :mod:`vivavoce.environments.bridges`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vivavoce.agents.replies import spoken
+from vivavoce.environments.environment import Action, Limits, Observation, Tool
+from vivavoce.errors import DataError, MissingDependency
+
+_FOLDER = Path(__file__).with_name("bridges")
+_KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NLTK_DATA", "HF_HUB_OFFLINE", "PYTHONPATH")
+"""Of the environment; keys stay here."""
+
+
+class Bridge:
+    """The process of one package with one configuration. It is started by the first request.
+
+    Args:
+        script: A program of ``bridges``, by its name without ``.py``.
+        given: What it is told at the beginning.
+        python: Another Python, in whose environment the package is installed; empty: this one.
+        install: How to get the package, for errors.
+    """
+
+    def __init__(self, script: str, given: Mapping[str, Any], python: str = "", install: str = "") -> None:
+        self.script, self._given, self._python, self._install = script, dict(given), python or sys.executable, install
+        self._process: subprocess.Popen[str] | None = None
+        self._lock, self._numbers = threading.Lock(), itertools.count()
+
+    def episode(self) -> str:
+        """A name for one more episode."""
+        return f"e{next(self._numbers)}"
+
+    def ask(self, what: str, given: Any) -> dict[str, Any]:
+        """The answer to one request.
+
+        Raises MissingDependency if the program cannot start, DataError with what it says if the package fails.
+        """
+        with self._lock:
+            if self._process is None:
+                self._process = self._start()
+            return self._asked(self._process, what, given)
+
+    async def answer(self, what: str, given: Any) -> dict[str, Any]:
+        """The same without blocking others."""
+        return await asyncio.to_thread(self.ask, what, given)
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+    def _start(self) -> subprocess.Popen[str]:
+        if not Path(self._python).is_file():
+            raise MissingDependency(f"there is no Python {self._python}", "task.python", "name the one of the package")
+        process = subprocess.Popen(
+            [self._python, "-B", str(_FOLDER / f"{self.script}.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={key: os.environ[key] for key in _KEPT if key in os.environ} | {"PYTHONHASHSEED": "0"},
+            encoding="utf-8",
+        )
+        atexit.register(self.close)
+        said = self._said(process, "begin", self._given)
+        if "ready" not in said:
+            self._process = process
+            self.close()
+            do = f"{self._install}, and name its Python as task.python if that is another environment"
+            raise MissingDependency(f"{self.script} cannot start: {said.get('failed', 'it ended')}", "task", do)
+        return process
+
+    def _asked(self, process: subprocess.Popen[str], what: str, given: Any) -> dict[str, Any]:
+        said = self._said(process, what, given)
+        if not said:
+            self.close()
+            raise DataError(
+                f"the process of {self.script} ended", f"{what} {given}", "run its script by hand to see why"
+            )
+        if "failed" in said:
+            raise DataError(said["failed"], f"{self.script}, {what}", "see the package's documentation")
+        return said
+
+    def _said(self, process: subprocess.Popen[str], what: str, given: Any) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({what: given}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        return json.loads(line) if line else {}
+
+
+class Bridged:
+    """An episode at a time of a bridged package, as an :class:`~vivavoce.environments.environment.Environment`.
+
+    What the agent says, without its thoughts, is its action. Success is a score from ``right_from`` on.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    tells_tools = True  # there are none
+
+    def __init__(self, name: str, bridge: Bridge, limits: Limits, right_from: float = 1.0) -> None:
+        self.name, self.limits = name, limits
+        self._bridge, self._right_from = bridge, right_from
+        self._episode = bridge.episode()
+        self._done: list[Any] = []
+        self._score: float | None = None
+
+    async def reset(self, task: str, seed: int) -> Observation:
+        """Begin. Raises DataError if there is no such task, MissingDependency without the package."""
+        self._done, self._score = [task, seed], None
+        return self._seen(await self._bridge.answer("reset", [self._episode, task, seed]))
+
+    async def step(self, action: Action) -> Observation:
+        """Say it to the environment."""
+        said = spoken(action.text).strip()
+        self._done.append(said)
+        return self._seen(await self._bridge.answer("step", [self._episode, said]))
+
+    def state(self) -> Any:
+        """The task and all that was done: a package does not tell its state."""
+        return list(self._done)
+
+    def succeeded(self) -> bool | None:
+        """Whether the score is high enough; None before the end, and if the package gives none."""
+        return None if self._score is None else self._score >= self._right_from
+
+    def _seen(self, said: Mapping[str, Any]) -> Observation:
+        self._score = said.get("score")
+        return Observation(tuple(said["messages"]), bool(said["done"]))
+
+
+__all__ = ["Bridge", "Bridged"]

@@ -1,0 +1,92 @@
+"""Plays games of textarena for one player: a program that a bridge runs, under the Python that has the package.
+
+Games draw from Python's global random numbers. Each episode has its own: they are put in place around each move, so
+that episodes side by side do not disturb each other, and equal tasks and actions give equal games.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import sys
+import zlib
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the package prints is no answer
+    episodes: dict[str, Game] = {}
+    for line in sys.stdin:
+        ((what, given),) = json.loads(line).items()
+        try:
+            said = answer(what, given, episodes)
+        except Exception as error:  # noqa: BLE001  whatever the package raises is told
+            said = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        print(json.dumps(said), file=answers, flush=True)
+
+
+def answer(what, given, episodes):
+    if what == "begin":
+        with contextlib.redirect_stdout(io.StringIO()):
+            import textarena  # noqa: F401
+        return {"ready": True}
+    if what == "reset":
+        episode, task, _ = given
+        episodes[episode] = game = Game(task)
+        return game.told()
+    if what == "step":
+        episode, text = given
+        return episodes[episode].moved(text)
+    episodes.pop(given, None)
+    return {"closed": True}
+
+
+class Game:
+    """One episode. A task is ``GAME#NUMBER``: the number decides how the game is dealt."""
+
+    def __init__(self, task):
+        import textarena
+
+        name, _, _ = task.rpartition("#")
+        self.env = textarena.make(
+            env_id=f"{name}-raw" if f"{name}-raw" in textarena.envs.registration.ENV_REGISTRY else name
+        )
+        self.random = random.Random(zlib.crc32(task.encode())).getstate()
+        self.score = None
+        with self.own_random():
+            self.env.reset(num_players=1, seed=zlib.crc32(f"{task} deal".encode()))
+        self.done = False
+
+    @contextlib.contextmanager
+    def own_random(self):
+        before = random.getstate()
+        random.setstate(self.random)
+        try:
+            yield
+        finally:
+            self.random = random.getstate()
+            random.setstate(before)
+
+    def moved(self, text):
+        with self.own_random():
+            self.done, _ = self.env.step(text)
+            if self.done:
+                rewards, _ = self.env.close()
+                self.score = float(rewards.get(0, 0)) if rewards else 0.0
+        return self.told()
+
+    def told(self):
+        """What the player has not seen yet, less what it said itself."""
+        with self.own_random():
+            _, seen = self.env.get_observation() if not self.done else (0, self.env.state.observations.get(0, []))
+        if isinstance(seen, str):
+            text = seen
+        else:
+            text = "\n".join(message for sender, message, kind in seen if kind.name != "PLAYER_ACTION")
+        said = [{"role": "user", "content": text}] if text.strip() else []
+        return {"messages": said, "done": self.done, "score": self.score}
+
+
+if __name__ == "__main__":
+    main()

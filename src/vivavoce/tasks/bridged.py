@@ -1,0 +1,55 @@
+"""What tasks share whose environment is a package in another process."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from vivavoce.environments.bridged import Bridge
+from vivavoce.errors import DataError
+from vivavoce.records import Problem
+from vivavoce.tasks.acting import ActingTask
+from vivavoce.tasks.splitting import key_of, known_split
+
+
+class BridgedTask(ActingTask):
+    """A task of episodes but for :meth:`ids` and ``environment``."""
+
+    name: str
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self._kept: dict[str, list[Problem]] = {}
+
+    def ids(self, split: str) -> list[tuple[str, str]]:
+        """The environment's tasks of a split, and the group of each."""
+        raise NotImplementedError
+
+    def problems(self, split: str) -> list[Problem]:
+        """The tasks of a split, each with what it tells at first. A task of train that begins like one of test is left
+        out, unless all tasks of its group begin alike: then the beginning does not say which task it is.
+
+        Raises MissingDependency without the package, DataError if it has no such task, or nothing is left.
+        """
+        known_split(split, self.name)
+        if not self._kept:
+            test = [self._begun(*one) for one in self.ids("test")]
+            train = [self._begun(*one) for one in self.ids("train")]
+            begins = defaultdict[str, set[str]](set)
+            for problem in (*train, *test):
+                begins[problem.group].add(key_of(problem.question))
+            tested = {key_of(problem.question) for problem in test if len(begins[problem.group]) > 1}
+            left = [problem for problem in train if key_of(problem.question) not in tested]
+            if train and not left:
+                do = "name other tasks, or set train: 0 to test alone"
+                raise DataError("every task of train begins like one of test", f"task {self.name}", do)
+            self._kept = {"train": left, "test": test}
+        return self._kept[split]
+
+    def _begun(self, id_: str, group: str) -> Problem:
+        episode = self.bridge.episode()
+        seen = self.bridge.ask("reset", [episode, id_, 0])["messages"]
+        self.bridge.ask("close", episode)
+        return Problem(id_, seen[-1]["content"], "", group, tuple(seen))
+
+
+__all__ = ["BridgedTask"]
