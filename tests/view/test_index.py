@@ -152,6 +152,21 @@ def test_calls_of_a_debate_that_is_under_way_are_shown_until_its_graph_is_there(
     assert [c.letters for c in index.columns("train")] == ["RRR"]
 
 
+def test_the_exact_prompt_of_a_test_answer_is_found_in_the_journal(tmp_path: Path) -> None:
+    run = shown_run(tmp_path / "demo", count=4)
+    asked: list[Message] = [{"role": "system", "content": "solve"}, {"role": "user", "content": "What is it?"}]
+
+    async def ask(stage: str) -> None:
+        with Journal(run / "journal.sqlite") as calls:
+            agent = Scripted("stu", lambda *_: "4")
+            await calls.call(agent, asked, Sampling(), 5, stage=stage, problem="q-0001", kind="test")
+
+    asyncio.run(ask("part/test"))
+    pages = Pages("demo", run, indexed(run))
+    assert pages.get(["asked", "test", "1"]) == [["system", "solve"], ["user", "What is it?"]]
+    assert pages.get(["asked", "test", "0"]) is None
+
+
 def test_questions_that_no_file_holds_have_the_text_of_the_runs_task_as_they_come(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("task: {name: schoolhouse, train: 6, test: 2}\n")
     known = open_task("schoolhouse", {"train": 6, "test": 2}).problems("train")

@@ -360,10 +360,15 @@ class Journal:
         asked = f"SELECT {COLUMNS} FROM calls WHERE rowid IN ({', '.join('?' * len(rows))}) ORDER BY rowid"
         return [self._read(row) for row in self._db.execute(asked, tuple(rows))]
 
-    def about(self, problem: str, stage: str) -> list[Call]:
-        """The calls about one question in one stage. It reads the whole stage."""
-        asked = f"SELECT {COLUMNS} FROM calls WHERE stage = ? AND json_extract(tags, '$.problem') = ? ORDER BY rowid"
-        return [self._read(row) for row in self._db.execute(asked, (stage, problem))]
+    def first_about(self, problem: str, stage: str) -> Call | None:
+        """The first call about a question in a stage, or in the stage of that name of any part of the run. It reads
+        the whole stage."""
+        asked = (
+            f"SELECT {COLUMNS} FROM calls WHERE (stage = ? OR stage LIKE '%/' || ?) "
+            "AND json_extract(tags, '$.problem') = ? ORDER BY rowid LIMIT 1"
+        )
+        row = self._db.execute(asked, (stage, stage, problem)).fetchone()
+        return None if row is None else self._read(row)
 
     def merge(self, other: Journal) -> int:
         """Take over the calls of another journal that this one lacks; how many they were. They are not paid for again,

@@ -59,6 +59,8 @@ class Pages:
                 return self.index.heads(of, HEADS * int(block), HEADS * (int(block) + 1))
             case ["question", of, at]:
                 return self.question(of, int(at))
+            case ["asked", of, at]:
+                return self.asked(of, int(at))
             case ["find", of, problem]:
                 return {"at": self.index.find(of, problem)}
             case ["search", of]:
@@ -142,6 +144,16 @@ class Pages:
             with Journal(self.run / "journal.sqlite", read_only=True) as journal:
                 found["calls"] = [_call(call) for call in journal.rows(calls)]
         return found
+
+    def asked(self, of: str, at: int) -> list[list[str]] | None:
+        """The messages that students were asked a test question with, from the journal; None if it has none."""
+        problem = self.index.question(of, at)
+        if problem is None:
+            raise KeyError(f"{of}/{at}")
+        with suppress(UserError), Journal(self.run / "journal.sqlite", read_only=True) as journal:
+            call = journal.first_about(problem.id, of.replace(" ", ":", 1))
+            return None if call is None else [[m["role"], m["content"]] for m in call.messages]
+        return None
 
     @property
     def task(self) -> Task | None:

@@ -200,10 +200,24 @@ viva.pageQuestion = async function (key, state, of, id, query, bare = false) {
       viva.el("a", { href: after, class: "button" + (after ? "" : " off"), title: "J" }, "next"),
       viva.el("span", { class: "soft" }, where, why.length ? ` · ${why.join(", ")}` : "", query.q ? [" · “", viva.word(query.q), "”"] : "")),
     viva.el("h1", { class: "qtitle" }, viva.word(q.problem.id), q.problem.group ? viva.el("span", { class: "soft" }, " ", viva.word(q.problem.group)) : null),
-    viva.showQuestion(q, layout, layout.agent),
+    viva.showQuestion(q, layout, layout.agent, viva.source.live ? viva.howAsked(key, set.of, at) : null),
     viva.also(key, set.of, id, others, base, query));
   scrollTo(0, 0);
   return bare ? page : viva.frame(key, "questions", state, page);
+};
+
+/* The exact messages that the students were asked with: from the journal, when somebody wants to see them. */
+viva.howAsked = function (key, of, at) {
+  const box = viva.el("details", null, viva.el("summary", { class: "soft" }, "the exact prompt"));
+  box.addEventListener("toggle", async () => {
+    if (box.childElementCount > 1) return;
+    const wait = viva.el("p", { class: "soft small" }, "loading …");
+    box.append(wait);
+    const asked = await viva.ask(["run", key, "asked", of, at]).catch(() => null);
+    wait.remove();
+    viva.add(box, asked ? viva.messages(asked) : viva.el("p", { class: "soft small" }, "the journal has no such call"));
+  });
+  return box;
 };
 
 /* Where else the run has the same question. */

@@ -12,13 +12,25 @@ viva.figures = function (n) {
   return found.flatMap((one, i) => (i ? [" · ", one] : [one]));
 };
 
-viva.debate = function (debate, student) {
+/* What was learnt from each node, by its id: which arms took it, and as what. */
+viva.taken = function (rows) {
+  const found = new Map();
+  const add = (id, how, arms) => found.set(id, [...(found.get(id) || []), ...arms.map((arm) => `${how} ${arm}`)]);
+  for (const { row, in: arms } of rows) {
+    for (const c of row.chosen || []) add(c.source, "chosen in", arms);
+    for (const c of row.rejected || []) add(c.source, "rejected in", arms);
+    if (row.completion !== undefined) for (const id of row.source || []) add(id, "learnt by", arms);
+  }
+  return found;
+};
+
+viva.debate = function (debate, student, taken = new Map()) {
   const nodes = debate.nodes, byId = new Map(nodes.map((n) => [n.id, n])), about = new Map();
   for (const n of nodes) if (n.target && byId.has(n.target)) about.set(n.target, [...(about.get(n.target) || []), n]);
   const top = nodes.filter((n) => !(n.target && byId.has(n.target)));
   const rounds = [...new Set(top.map((n) => n.round))].sort((a, b) => a - b);
   const agents = [...new Set(top.map((n) => n.agent))];
-  const context = { debate, byId, about, student };
+  const context = { debate, byId, about, student, taken };
   const grid = rounds.map((round) => {
     const there = agents.filter((agent) => top.some((n) => n.round === round && n.agent === agent));
     const columns = there.map((agent) => viva.el("div", { class: "column" },
@@ -70,6 +82,7 @@ viva.node = function (n, context, inside = false) {
     viva.el("div", { class: "foot" },
       n.tokens[0] + n.tokens[1] ? viva.el("span", { class: "soft" }, `${viva.count(n.tokens[0])} + ${viva.count(n.tokens[1])} tokens`) : null,
       read.length ? viva.el("span", { class: "soft" }, `read ${read.length} text${read.length > 1 ? "s" : ""}`) : null, prompt?.button),
+    context.taken.has(n.id) ? viva.el("div", { class: "taken" }, [...new Set(context.taken.get(n.id))].map((how) => viva.el("span", { class: `tag ${how.split(" ")[0]}` }, viva.word(how)))) : null,
     prompt?.box,
     verdicts,
     said.length ? viva.el("div", { class: "notes" }, said.map((one) => viva.node(one, context, true))) : null);
@@ -150,15 +163,16 @@ viva.learnt = function (one) {
 };
 
 /* The whole page of a question. */
-viva.showQuestion = function (q, layout, student) {
+viva.showQuestion = function (q, layout, student, asked = null) {
   const p = q.problem, part = (title, hint, body) => viva.el("section", { class: "part" }, viva.el("h3", null, title, hint ? viva.el("span", { class: "soft" }, ` ${hint}`) : null), body);
   const history = (p.history || []).length ? viva.el("details", null, viva.el("summary", { class: "soft" }, `what was said before (${p.history.length} messages)`), viva.messages(p.history.map((m) => [m.role, m.content]))) : null;
+  const taken = viva.taken(q.rows);
   return viva.el("div", { class: "whole-question" },
     viva.el("div", { class: "asked" }, viva.said(p.question || "(its text is in no file of the run)", { long: 4000 }), history,
       p.gold ? viva.el("div", { class: "small" }, viva.el("span", { class: "soft" }, "right answer "), viva.word(p.gold, { class: "gold" })) : null),
-    q.answers.length ? part("Test answers", `${q.answers.length}, by arm and seed`, viva.answers(q.answers, layout)) : null,
+    q.answers.length ? part("Test answers", `${q.answers.length}, by arm and seed`, [viva.answers(q.answers, layout), asked]) : null,
     q.episodes.length ? part("Episodes", "", q.episodes.map(viva.episode)) : null,
-    q.debates.map((debate) => part("Debate", debate.stage, viva.debate(debate, student))),
+    q.debates.map((debate) => part("Debate", debate.stage, viva.debate(debate, student, taken))),
     q.calls.length ? part("Calls so far", "the debate is under way; nothing is judged yet", q.calls.map((call) => viva.el("article", { class: `node ${call.error ? "failed" : "plain"}` },
       viva.el("div", { class: "nhead" }, viva.word(call.agent, { class: "who" }), viva.el("span", { class: "tag kind" }, viva.word(call.kind)), viva.el("span", { class: "soft" }, `${call.seconds} s`)),
       call.error ? viva.el("div", { class: "said error", dir: "auto" }, viva.clean(call.error)) : viva.said(call.text),
