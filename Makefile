@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, every process compiles all that it imports anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-real weights vllm check lint types docs bench schoolhouse clean
+.PHONY: setup demo test test-slow test-real weights vllm check lint types docs release bench schoolhouse clean
 
 setup: $(VENV)/ready
 
@@ -52,8 +52,13 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
-docs: setup  ## the pages that are read off the code
+docs: setup  ## the pages that are read off the code, then all pages as a site in build/site, links and code checked
 	$(BIN)/python docs/make_pages.py
+	$(BIN)/python -m pytest tests/test_docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+release: setup  ## wheel and source distribution in dist/, each tried in an empty environment and folder
+	$(BIN)/python tools/release.py
 
 bench: setup  ## speed, side by side with what people use today
 	$(BIN)/viva bench debate
