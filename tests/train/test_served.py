@@ -25,7 +25,7 @@ from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.scorers import Action, Marks, open_scorer
-from vivavoce.train.served import ServedTargets, open_served
+from vivavoce.train.served import ServedTargets, merged_loss, open_served
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
@@ -121,6 +121,64 @@ def test_with_the_whole_vocabulary_training_is_that_with_a_local_scorer(
         for name in ("divergence/ada", "agreement/ada", "weight/ada", "divergence/bob"):
             assert b[name] == pytest.approx(a[name], abs=1e-4)
     assert (near.steps, far.steps) == (3, 3)
+
+
+MERGED = [
+    {"aggregate": "arithmetic"},
+    {"aggregate": "geometric", "divergence": "reverse_kl"},
+    *(
+        {"aggregate": "max", "max_by": by, "divergence": "forward_kl"}
+        for by in ("probability", "entropy", "elementwise")
+    ),
+    {"aggregate": "arithmetic", "divergence": "log_ratio"},
+]
+
+
+@pytest.mark.parametrize("how", MERGED, ids=lambda how: "-".join(how.values()))
+@pytest.mark.parametrize("bob_too", [False, True], ids=["one served", "both served"])
+def test_served_scorers_are_merged_as_local_ones_are(
+    folders: dict[str, Path], tmp_path: Path, how: Any, bob_too: bool
+) -> None:
+    objective, given = Objective(**how), states(0.7, 0.3)
+    one, two = (local(folders, name) for name in ("ada", "bob"))
+    train_on_policy(
+        folders["student"], given, settings([one, two], objective=objective, max_steps=2), tmp_path / "near", seed=0
+    )
+    with VLLMServer(folders["ada"], max_logprobs=ALL) as ada, VLLMServer(folders["bob"], max_logprobs=ALL) as bob:
+        other = served(folders, "bob", bob, ALL) if bob_too else two
+        scorers = [served(folders, "ada", ada, ALL), other]
+        train_on_policy(
+            folders["student"], given, settings(scorers, objective=objective, max_steps=2), tmp_path / "far", seed=0
+        )
+    for a, b in zip(curve(tmp_path / "near"), curve(tmp_path / "far"), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
+        assert b["divergence/bob"] == pytest.approx(a["divergence/bob"], abs=1e-4)
+
+
+@cases
+@given(st.integers(1, 40), st.integers(0, 2**20), st.sampled_from(["reverse_kl", "forward_kl", "jsd"]))
+def test_of_merged_scorers_who_name_a_part_nobody_seems_farther_away_than_by_the_whole(
+    top: int, seed: int, divergence: Any
+) -> None:
+    """Two that name their likeliest tokens, and one who knows all: a mean of what they share is a coarser mean."""
+    generator = torch.Generator().manual_seed(seed)
+    ps = [3 * torch.randn(3, 40, generator=generator, dtype=torch.float64) for _ in range(3)]
+    q = torch.randn(3, 40, generator=generator, requires_grad=True)
+    how, weights = Objective(divergence=divergence, aggregate="arithmetic"), torch.tensor([[0.5, 0.3, 0.2]] * 3)
+    sampled = torch.tensor([1, 2, 3])
+    told: list[Any] = [ps[0].float()]
+    for p in ps[1:]:
+        named = [sorted({*row.topk(top).indices.tolist(), int(y)}) for row, y in zip(p, sampled, strict=True)]
+        logp = p.log_softmax(-1)
+        at = [Position(tuple(ids), tuple(row[ids].tolist())) for ids, row in zip(named, logp, strict=True)]
+        told.append(ServedTargets.of(at, 40, Marks()).teacher(np.arange(3), torch.device("cpu")))
+    loss = merged_loss(q, told, weights, sampled, how)
+    exact = distillation_loss(q, [p.float() for p in ps], weights, sampled, how)
+    assert (loss <= exact + 1e-4).all()
+    if top == 40:
+        torch.testing.assert_close(loss, exact, atol=1e-4, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(loss.sum(), q)
+    assert gradient.isfinite().all()
 
 
 def test_with_few_tokens_named_the_loss_is_that_of_those_and_one_bucket(folders: dict[str, Path]) -> None:
@@ -277,7 +335,7 @@ def test_another_tokenizer_on_the_server_or_of_the_student_is_said_before_the_ru
             train_on_policy(folders["student"], states(1.0), how, tmp_path, seed=0)
 
 
-@pytest.mark.parametrize("changed", [{"temperature": 2.0}, {"aggregate": "arithmetic"}])
+@pytest.mark.parametrize("changed", [{"temperature": 2.0}])
 def test_an_objective_that_needs_whole_distributions_is_refused(
     folders: dict[str, Path], changed: dict[str, Any]
 ) -> None:

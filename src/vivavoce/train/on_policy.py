@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -55,7 +56,7 @@ from vivavoce.train.scorers import (
     row,
 )
 from vivavoce.train.scoring import Method, attending, autocast, bare, chunk_rows, on_predictions
-from vivavoce.train.served import ServedScorer, open_served
+from vivavoce.train.served import ServedScorer, ServedTargets, merged_loss, open_served
 from vivavoce.train.settings import Progress, TrainResult
 from vivavoce.train.tokens import answer_ids, context_ids, settled
 from vivavoce.train.updates import UpdateTrainer
@@ -326,7 +327,7 @@ class OnPolicyTrainer(UpdateTrainer):
         states: list[Prepared] = inputs["states"]
         actions = self.actions(model, states, inputs["places"])
         self.learning(model)
-        found = [s.read([p.state.views[k] for p in states], actions) for k, s in enumerate(self.scorers)]
+        found = self._read(states, actions)
         shares = self._shares(states, actions, found)
         contexts = [p.context for p in states]
         rows = packed_rows(contexts, actions, self.settings.token_budget)
@@ -347,6 +348,18 @@ class OnPolicyTrainer(UpdateTrainer):
         tokens = sum(len(contexts[a.state]) + len(a.ids) for a in actions)
         self.count(*self.over_all(tokens))
         return loss
+
+    def _read(self, states: Sequence[Prepared], actions: Sequence[Action]) -> list[Targets]:
+        """What each scorer finds in the answers of an update; servers are asked while local ones compute."""
+        views = [[p.state.views[k] for p in states] for k in range(len(self.scorers))]
+        with ThreadPoolExecutor(max(1, len(self.scorers)), "vivavoce-scorers") as pool:
+            asked = {
+                k: pool.submit(s.read, views[k], actions)
+                for k, s in enumerate(self.scorers)
+                if isinstance(s, ServedScorer)
+            }
+            mine = {k: s.read(views[k], actions) for k, s in enumerate(self.scorers) if k not in asked}
+            return [asked[k].result() if k in asked else mine[k] for k in range(len(self.scorers))]
 
     def counted(self) -> dict[str, int]:
         """The counts so far, of all devices. Every device must call it."""
@@ -500,15 +513,22 @@ class OnPolicyTrainer(UpdateTrainer):
         apart = dict[int, tuple[Tensor, Tensor | None]]()
         # Scorers that know a whole distribution over the student's tokens are compared at once: merged, or fused.
         whole = {k: targets.logits(tokens) for k, targets in enumerate(found) if isinstance(targets, LocalTargets)}
+        merged = how.aggregate != "sum" and any(isinstance(t, ServedTargets) for t in found)
         share = weights[:, list(whole)].sum(1)
         values = z.new_zeros(len(z), dtype=torch.float32)
-        if whole:
+        if merged:
+            told = [
+                t.teacher(tokens, z.device) if isinstance(t, ServedTargets) else whole[k] for k, t in enumerate(found)
+            ]
+            share = weights.sum(1)
+            values = share * merged_loss(z, told, weights / share.clamp(min=1e-12)[:, None], sampled, how)
+        elif whole:
             mine = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
             values = share * distillation_loss(z, list(whole.values()), mine, sampled, how)
         for k, targets in enumerate(found):
-            if not isinstance(targets, LocalTargets):
-                apart[k] = targets.compared(z, tokens, sampled, how)
-                values = values + weights[:, k] * apart[k][0]
+            if not isinstance(targets, LocalTargets) and (self.measuring or not merged):
+                apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, how)
+                values = values if merged else values + weights[:, k] * apart[k][0]
         if self.measuring:
             for k, logits in whole.items():
                 apart[k] = distillation_loss(z.detach(), [logits], one, sampled, how), logits.argmax(-1)

@@ -152,19 +152,45 @@ class ServedTargets:
         return loss, log_p[:, :-1].argmax(1)
 
 
+def merged_loss(
+    z: Tensor, found: Sequence[Tensor | tuple[Tensor, Tensor]], weights: Tensor, sampled: Tensor, how: Objective
+) -> Tensor:
+    """The objective of scorers that are merged, some of whom name a part of their distribution only; shape (n,).
+
+    ``z`` are the student's logits (n, V), with gradient; of a local scorer ``found`` holds logits (n, V), of a served
+    one what :meth:`ServedTargets.teacher` gives; ``weights`` (n, K) sum to 1. Everybody is compared on the tokens that
+    all of them named, with one bucket for the rest: so all are distributions over the same events, and with whole
+    vocabularies named the loss is that of local scorers. The student's token is always named.
+    """
+    common = torch.ones_like(z, dtype=torch.bool)
+    for k, one in enumerate(found):
+        if isinstance(one, tuple):
+            common &= one[1] | (weights[:, k] == 0)[:, None]
+    cut = [_cut(one, common) for one in found]
+    log_q = with_rest(torch.log_softmax(z.float(), -1), common)
+    return distillation_loss(log_q, cut, weights, sampled, how.model_copy(update={"top_k": None}))
+
+
+def _cut(one: Tensor | tuple[Tensor, Tensor], common: Tensor) -> Tensor:
+    """A scorer's log-probabilities of the tokens in ``common``, and of all others together: shape (n, V + 1)."""
+    if not isinstance(one, tuple):
+        return with_rest(torch.log_softmax(one.float(), -1), common)
+    log_p, width = one[0], common.shape[1]
+    others = log_p[:, :width].masked_fill(common, NOTHING)
+    rest = torch.cat([others, log_p[:, width:]], 1).logsumexp(1, keepdim=True)
+    return torch.cat([log_p[:, :width].masked_fill(~common, NOTHING), rest], 1)
+
+
 def open_served(spec: Scorer, settings: OnPolicySettings) -> ServedScorer:
     """Open a scorer by HTTP, and find out that it scores.
 
-    Raises RecipeError for an objective that needs whole distributions, and as :meth:`ServedScorer.check`.
+    Raises RecipeError for another temperature than 1, and as :meth:`ServedScorer.check`.
     """
     assert spec.server is not None, spec.name
     assert spec.model is not None, spec.name
     if settings.objective.temperature != 1:
         what = f"scorer {spec.name} is behind a server, which tells log-probabilities at temperature 1 alone"
         raise RecipeError(what, "objective.temperature", "use temperature: 1, or a local scorer")
-    if settings.objective.aggregate != "sum" and len(settings.scorers) > 1:
-        what = f"scorer {spec.name} is behind a server, which tells no whole distribution to merge with others"
-        raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or local scorers")
     folder = weights.folder(spec.model, tokenizer_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
     opened = ServedScorer(spec, vllm.agent(spec.name, spec.server), tokenizer, settings)
@@ -178,4 +204,4 @@ def _apart(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-__all__ = ["ServedScorer", "ServedTargets", "open_served"]
+__all__ = ["ServedScorer", "ServedTargets", "merged_loss", "open_served"]
