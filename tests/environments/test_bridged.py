@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +131,65 @@ def test_a_student_learns_from_two_games_by_a_recipe(games: Any, tmp_path: Path)
     found = opad(tmp_path, {"name": "textarena", "games": names, "train": 2, "test": 2, "turns": 2, "python": python})
     assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
     assert {*found["arms"][0]["groups"]} == set(names)
+
+
+# --- openenv
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[str, Any]]:
+    python = python_of("openenv")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(__file__).with_name("openenv_server.py")
+    process = subprocess.Popen([python or sys.executable, str(program), str(port)], stderr=subprocess.PIPE)
+    options = {
+        "url": f"http://127.0.0.1:{port}",
+        "action_field": "guess",
+        "observation_field": "hint",
+        "python": python,
+    }
+    try:
+        for _ in range(300):
+            assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        yield {"name": "openenv", "label": "numbers", **options}
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def opened(server: dict[str, Any], **more: Any) -> Any:
+    return open_task("openenv", {**{k: v for k, v in server.items() if k != "name"}, **more})
+
+
+def test_a_server_is_acted_in_to_its_reward(server: dict[str, Any]) -> None:
+    task = opened(server, train=2, test=3)
+    assert [p.question for p in task.problems("test")] == [f"Seed {n}. Guess a number from 1 to 9." for n in range(3)]
+    assert [p.id for p in task.problems("train")] == ["numbers#3", "numbers#4"]
+    seen, world = played(task, "numbers#1", *(f"I say {n}" for n in range(1, 10)))
+    assert seen[-1] == "Right."
+    assert set(seen[1:-1]) <= {"higher"}
+    assert world.succeeded() is True
+    _, world = played(task, "numbers#1", "none")
+    assert world.succeeded() is None
+    with pytest.raises(DataError, match="no field 'text'; it has"):
+        opened(server, train=1, test=1, observation_field="text").problems("test")
+
+
+def test_a_student_learns_from_a_server_by_a_recipe(server: dict[str, Any], tmp_path: Path) -> None:
+    found = opad(tmp_path, {**server, "train": 2, "test": 2, "turns": 2})
+    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
+
+
+def test_a_server_that_is_not_there_is_told(server: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="openenv_bridge, reset"):
+        opened(server, url="http://127.0.0.1:9", train=1, test=1).problems("test")
 
 
 # --- whatever the package

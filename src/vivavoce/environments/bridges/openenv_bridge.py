@@ -1,0 +1,79 @@
+"""Acts in an OpenEnv server: a program that a bridge runs, under the Python that has the package openenv.
+
+Each episode is a session of its own over the server's WebSocket, so the server has to allow as many as there are
+episodes at once (the recipe's ``in_flight``). A task is ``NAME#SEED``, and the seed goes into the server's reset.
+"""
+
+import json
+import os
+import sys
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the package prints is no answer
+    server = Server()
+    for line in sys.stdin:
+        ((what, given),) = json.loads(line).items()
+        try:
+            said = server.answer(what, given)
+        except Exception as error:  # noqa: BLE001  whatever the package raises is told
+            said = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        print(json.dumps(said), file=answers, flush=True)
+
+
+class Server:
+    def __init__(self):
+        self.options, self.episodes, self.totals = {}, {}, {}
+
+    def answer(self, what, given):
+        if what == "begin":
+            import openenv.core  # noqa: F401
+
+            self.options = given
+            return {"ready": True}
+        if what == "reset":
+            episode, task, _ = given
+            self.end(episode)
+            self.episodes[episode] = self.opened()
+            self.totals[episode] = 0.0
+            return self.told(episode, self.episodes[episode].reset(seed=int(task.rpartition("#")[2])))
+        if what == "step":
+            episode, text = given
+            action = {**self.options["action"], self.options["action_field"]: text}
+            return self.told(episode, self.episodes[episode].step(action))
+        self.end(given)
+        return {"closed": True}
+
+    def opened(self):
+        from openenv.core import GenericEnvClient
+
+        client = GenericEnvClient(base_url=self.options["url"]).sync()
+        client.__enter__()
+        return client
+
+    def end(self, episode):
+        client = self.episodes.pop(episode, None)
+        if client is not None:
+            client.__exit__(None, None, None)
+
+    def told(self, episode, result):
+        self.totals[episode] += float(result.reward or 0.0)
+        seen, field = result.observation, self.options["observation_field"]
+        if field and field not in seen:
+            raise KeyError(f"the observation has no field {field!r}; it has {', '.join(seen)}")
+        shown = seen[field] if field else {k: v for k, v in seen.items() if k not in ("done", "reward", "metadata")}
+        text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+        score = None
+        if self.options["score"] == "last":
+            score = float(result.reward or 0.0)
+        elif result.done or self.options["score"] == "sum":
+            score = self.totals[episode]
+        if result.done:
+            self.end(episode)
+        said = [{"role": "user", "content": text}] if text.strip() else []
+        return {"messages": said, "done": bool(result.done), "score": score}
+
+
+if __name__ == "__main__":
+    main()
