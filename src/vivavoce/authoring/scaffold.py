@@ -167,7 +167,7 @@ _OUTLINE: dict[str, str] = {
 debate:                       # viva keys debate
   max_rounds: 2               # answer rounds, the independent first one included; paper: 4
   word_limit: {words}
-  context_tokens: {heard}      # of what the others said, in a prompt; null: all of it
+  context_tokens: {heard}        # of what the others said, in a prompt; null: all of it
 sft: {{epochs: 2, max_length: {length}}}    # fine-tuning on right answers; `lora: null` trains every weight
 trees: {{context_budget: {trees}}}   # tokens of what the others said, in the prompts of trees
 dpo: {{epochs: 3, max_length: {length}}}    # then right against wrong, in trees (T-DPO)
@@ -181,7 +181,7 @@ two_task: {{epochs: 3, max_length: {length}}}   # paper: 10 epochs
     "debate_opd": """\
 debate:                       # viva keys debate
   word_limit: {words}
-  context_tokens: {heard}      # of what the others said, in a prompt; null: all of it
+  context_tokens: {heard}        # of what the others said, in a prompt; null: all of it
 opd: {{states_per_step: 8, max_new_tokens: {room}, max_length: {length}}}   # viva keys opd, viva keys opd.objective
 """,
 }

@@ -43,7 +43,7 @@ class Supervision(BaseModel):
         description="softmax of what each teacher said after the last round shown (paper), of its own probability of "
         "that answer (ours), or equal",
     )
-    tau: float = Field(default=1.0, gt=0, description="temperature of that softmax (paper: 1)")
+    tau: float = Field(default=1.0, gt=0, description="τ: temperature of that softmax (paper: 1)")
     missing: Literal["uniform", "mean", "zero", "drop"] = Field(
         default="uniform",
         description="where a teacher stated none: equal weights for all (authors' code), the others' mean, 0, or that "

@@ -25,7 +25,10 @@ class Objective(BaseModel):
         default="jsd", description="direction and form (paper: jsd for agents, reverse_kl for code)"
     )
     beta: float = Field(
-        default=0.5, ge=0, le=1, description="jsd: weight of the teacher in the mixture; 0 is forward, 1 reverse KL"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="jsd: β, the weight of the teacher in the mixture; 0 is forward, 1 reverse KL",
     )
     form: Literal["gkd", "continuous"] = Field(
         default="gkd",

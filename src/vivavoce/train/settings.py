@@ -158,7 +158,7 @@ class TreeDPOSettings(TrainSettings):
         description="Trees of one update, over all devices (ours). Eight trees of four answers hold 24 to 32 pairs; "
         "the authors' update holds 32 pairs if their four GPU placeholders are meant.",
     )
-    beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference (authors).")
+    beta: float = Field(default=0.1, gt=0, description="β: strength of the pull towards the reference (authors).")
     objective: Literal["pairs", "listwise", "orpo", "simpo", "kto"] = Field(
         default="pairs",
         description="pairs: every right answer against every wrong one (paper). listwise: a softmax over all answers "
@@ -200,7 +200,7 @@ class TwoTaskSettings(SupervisedSettings):
     learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (authors).")
     epochs: float = Field(default=10, gt=0, description="Passes over the longer stream (authors: 10); max_steps wins.")
     alpha: float = Field(
-        default=0.5, ge=0, le=1, description="Weight of the feedback task, 1 - alpha of rationales (authors)."
+        default=0.5, ge=0, le=1, description="α: weight of the feedback task, 1 - α of rationales (authors)."
     )
     pairing: Literal["independent", "paired-fixed", "paired-resampled", "flat-weighted"] = Field(
         default="independent",
