@@ -49,9 +49,12 @@ class Seen:
     peak_mib: float
     paint_s: float | None
     """From opening the page of questions to its first rows in Chromium; None if there is none here."""
+    found_s: float | None
+    """From typing a rare word there to the one question that has it."""
 
     def __str__(self) -> str:
-        painted = "" if self.paint_s is None else f", first rows after {self.paint_s:.2f} s in Chromium"
+        painted = "" if self.paint_s is None else f"; in Chromium first rows after {self.paint_s:.2f} s"
+        painted += "" if self.found_s is None else f", a typed word found after {self.found_s:.2f} s"
         return (
             f"{self.questions:,} questions ({self.graphs_mib:,.0f} MiB of graphs): indexed in {self.index_s:.1f} s "
             f"({self.index_cpu_s:.1f} s of processor) to {self.index_mib:,.0f} MiB; table {self.table_s:.2f} s, a rare "
@@ -74,7 +77,7 @@ def run(questions: int) -> Seen:
             rare = _timed(address, f"search/train?q=rareword{questions // 2}")
             common = _timed(address, "search/train?q=step")
             question = _timed(address, f"question/train/{questions // 3}")
-            painted = _painted(address)
+            painted, found = _in_browser(address, questions)
             return Seen(
                 questions,
                 round(graphs / 2**20, 1),
@@ -87,6 +90,7 @@ def run(questions: int) -> Seen:
                 round(question, 4),
                 round(_peak(process.pid), 1),
                 painted,
+                found,
             )
 
 
@@ -180,14 +184,15 @@ def _cpu(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _painted(address: str) -> float | None:
+def _in_browser(address: str, n: int) -> tuple[float | None, float | None]:
+    """Seconds to the first rows of the page of questions, and from a typed word to the question that has it."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        return None
+        return None, None
     if chromium is None:
-        return None
+        return None, None
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
@@ -197,7 +202,12 @@ def _painted(address: str) -> float | None:
         start = time.perf_counter()
         page.goto(f"{address}#/run/many/questions/train")
         page.wait_for_selector(".rows .trow a")
-        return round(time.perf_counter() - start, 3)
+        painted = round(time.perf_counter() - start, 3)
+        start = time.perf_counter()
+        page.fill(".search", f"rareword{n - 1}")
+        while not page.inner_text(".count").startswith("1 of"):
+            page.wait_for_timeout(10)
+        return painted, round(time.perf_counter() - start, 3)
 
 
 __all__ = ["Seen", "run"]

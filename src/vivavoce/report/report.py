@@ -8,6 +8,7 @@ wrote enters through Jinja's autoescape and :func:`clean`, or as JSON that becom
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -115,10 +116,13 @@ def _graph_files(sources: Sources) -> Iterator[tuple[str, Path, Sources]]:
             yield "test" if of == "test" else f"{name}/{of}" if name else of, file, part
 
 
+_UNSEEN = re.compile("[<\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
 def _in_script(held: Any) -> str:
-    """JSON that stands inside a script element: no text in it can end the element."""
+    """JSON that stands inside a script element: no text in it can end the element, or turn the source around it."""
     text = storable(json.dumps(held, ensure_ascii=False, separators=(",", ":")))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _of_all(held: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ viva.embedded = function (held) {
 /* Answers that do not change are kept for a while. */
 viva.kept = new Map();
 viva.ask = async function (words, query) {
-  const stays = ["set", "question", "heads", "search"].includes(words[2]);
+  const stays = ["sets", "set", "question", "heads", "search"].includes(words[2]);
   const key = JSON.stringify([words, query, viva.version || 0]);
   if (stays && viva.kept.has(key)) return viva.kept.get(key);
   const found = viva.source.get(words, query);

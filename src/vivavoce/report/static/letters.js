@@ -64,14 +64,31 @@ viva.filters = function (set, layout, first, second) {
   return found;
 };
 
+/* The filters of a set for two arms, and how many questions pass each: made once, for a search draws the page anew. */
+viva.filtersOf = function (set, layout, first, second) {
+  const key = `${first} ${second}`;
+  set.filters ||= new Map();
+  if (!set.filters.has(key)) set.filters.set(key, viva.filters(set, layout, first, second));
+  return set.filters.get(key);
+};
+viva.counted = function (set, filters) {
+  filters.counts ||= new Map(filters.map((f) => {
+    let n = 0;
+    for (let i = 0; i < set.ids.length; i++) if (f.test(i)) n++;
+    return [f.key, n];
+  }));
+  return filters.counts;
+};
+
 viva.SORTS = { "": "as asked", id: "id", group: "group", fewest: "fewest right first", most: "most right first", tokens: "most tokens first", unsure: "least agreement first" };
 
 /* Places of the questions that pass, in the order that is asked for. */
 viva.chosen = function (set, tests, options, hits) {
   const letters = set.columns.map((c) => c.letters), n = set.ids.length, found = [];
   const only = options.group === undefined || options.group === "" ? -1 : set.groups.indexOf(options.group);
-  for (let i = 0; i < n; i++) {
-    if (hits && !hits.has(i)) continue;
+  const among = hits ? [...hits].sort((a, b) => a - b) : { length: n };
+  for (let k = 0; k < among.length; k++) {
+    const i = hits ? among[k] : k;
     if (options.group !== undefined && options.group !== "" && set.group[i] !== only) continue;
     if (tests.every((test) => test(i))) found.push(i);
   }

@@ -124,7 +124,7 @@ viva.loaded = async function (key, of) {
 /* Which questions pass what the address asks for. */
 viva.passing = async function (key, loaded, query) {
   const { set, layout } = loaded, first = query.a || layout.student, second = query.b || layout.main;
-  const filters = viva.filters(set, layout, first, second), wanted = (query.f || "").split(",").filter(Boolean);
+  const filters = viva.filtersOf(set, layout, first, second), wanted = (query.f || "").split(",").filter(Boolean);
   viva.sought = viva.words(query.q || "");
   const hits = viva.sought.length ? new Set(await viva.ask(["run", key, "search", set.of], { q: query.q })) : null;
   const tests = wanted.map((f) => filters.find((one) => one.key === f)?.test).filter(Boolean);
@@ -150,9 +150,9 @@ viva.pageQuestions = async function (key, state, of, query, bare = false) {
     return viva.el("label", null, viva.el("span", { class: "soft" }, label), box);
   };
   const names = layout.arms.map((a) => [a.name, a.name]);
+  const counts = viva.counted(set, filters);
   const chips = filters.map((f) => {
-    let n = 0;
-    for (let i = 0; i < set.ids.length; i++) if (f.test(i)) n++;
+    const n = counts.get(f.key);
     const on = wanted.includes(f.key);
     return viva.el("button", { type: "button", class: "filter" + (on ? " on" : ""), "aria-pressed": String(on), title: f.hint, disabled: !n && !on,
       onclick: () => go({ f: (on ? wanted.filter((w) => w !== f.key) : [...wanted, f.key]).join(",") }) }, f.title, viva.el("span", { class: "n" }, viva.count(n)));

@@ -27,8 +27,9 @@ viva.route = async function (words, query) {
   const [first, key, what = "", of, id] = words;
   if (first === "compare") return viva.pageCompare(query);
   if (first !== "run" || !key) return viva.pageRuns();
-  const state = viva.state = await viva.ask(["run", key, "state"]);
-  viva.version = state.version;
+  const same = viva.shown === words.join("/") && viva.state && viva.source.live; /* only the query is another one */
+  const state = same ? viva.state : await viva.ask(["run", key, "state"]);
+  Object.assign(viva, { state, version: state.version, shown: words.join("/") });
   if (what === "questions") return viva.pageQuestions(key, state, of, query);
   if (what === "question") return viva.pageQuestion(key, state, of, id, query);
   if (what === "training") return viva.pageTraining(key, state);
@@ -60,7 +61,8 @@ viva.lookAgain = async function () {
     const { words } = viva.address();
     if (words[0] === "run" && words[1]) {
       const state = await viva.ask(["run", words[1], "state"]), before = viva.state;
-      if (viva.seen(state) !== viva.seen(before || {})) await viva.again(state);
+      viva.state = state;
+      if (viva.seen(state) !== viva.seen(before || {})) await viva.again();
     } else if (!words.length) {
       const now = JSON.stringify(await viva.ask(["runs"]));
       if (viva.lastRuns !== undefined && viva.lastRuns !== now && !document.querySelector(".run input:checked")) await viva.render(true);
