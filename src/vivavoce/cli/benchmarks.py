@@ -80,9 +80,23 @@ def bench_generate(
     answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
     hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 128,
     layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    model: Annotated[str, typer.Option(help="Folder of a real model, or smollm2; none: random weights.")] = "",
+    vllm: Annotated[str, typer.Option(help="Python of an environment with vLLM, to measure it too.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Local generation for many debates at once against `generate` in padded batches, on the same weights."""
+    """Local generation for many debates at once against `generate` in padded batches, on the same weights.
+
+    With --model, a real model answers questions at once, against `generate`, llama.cpp's server and vLLM, and beside
+    two busy processes.
+    """
+    if model:
+        from vivavoce.bench import pretrained
+
+        folder = Path("build/weights/SmolLM2-135M-Instruct" if model == "smollm2" else model)
+        made = Path(".venv-vllm/bin/python")
+        python = vllm or (str(made) if made.is_file() else None)
+        typer.echo(json.dumps(pretrained.run(folder, vllm_python=python), indent=2))
+        return
     from vivavoce.bench.generate import Shape, run
     from vivavoce.bench.models import Size
 
