@@ -9,6 +9,7 @@ from vivavoce.data.acceptance import AcceptRules
 from vivavoce.methods import opd_arms
 from vivavoce.methods.review_arms import STANDARD, ReviewArm, wanted
 from vivavoce.protocols.peer_review import Options
+from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
 TEACHERS = ["ada", "bob", "cyd"]
 
@@ -31,6 +32,27 @@ def test_judge_is_an_arm_for_each_reviewer_and_keeps_the_recipes_rules_otherwise
     rules = AcceptRules(threshold=4, answer_check=True)
     assert arms["judge:bob"].accepts(rules) == rules.model_copy(update={"reviewers": ["bob"]})
     assert arms["judge:bob"].teachers is None
+
+
+def test_arms_of_other_losses_change_how_is_trained_and_nothing_else() -> None:
+    arms, dpo, two = named("orpo", "simpo", "kto", "preferred", "reviewed"), TreeDPOSettings(), TwoTaskSettings()
+    changed = {name: arm.preference(dpo) for name, arm in arms.items()}
+    assert {name: how.objective for name, how in changed.items()} == {
+        "orpo": "orpo", "simpo": "simpo", "kto": "kto", "preferred": "pairs", "reviewed": "pairs",
+    }  # fmt: skip
+    assert (changed["orpo"].nll_weight, changed["simpo"].beta) == (1.0, 2.0)
+    assert changed["preferred"] == dpo
+    released = {
+        name: arm.two_task(two) for name, arm in named("released_loss", "released_unpadded", "reviewed").items()
+    }
+    assert {name: (how.normalisation, how.padding) for name, how in released.items()} == {
+        "released_loss": ("micro_batch", "learnt"),
+        "released_unpadded": ("micro_batch", "none"),
+        "reviewed": ("step_tokens", "none"),
+    }
+    (spread,) = named("each_epoch@exams=4").values()
+    assert spread.two_task(TwoTaskSettings(max_steps=20)).max_steps == 5
+    assert spread.two_task(TwoTaskSettings(epochs=10)).epochs == 2.5
 
 
 def test_single_is_an_arm_for_each_author() -> None:

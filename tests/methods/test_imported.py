@@ -47,7 +47,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ada, bob = f"<think>{gold + 2}? No.</think>{sum_} makes {gold} things.", f"It is {gold + 1}."
         scores = (5, 4 if i == 0 else 1)
         files["false"].append(mistake)
-        files["feedback"].append({**mistake, "ada_feedback": "Count again.", "bob_feedback": f"Not {gold + 5}."})
+        bob_says = "The correct answer is 99." if i == 0 else f"Not {gold + 5}."
+        files["feedback"].append({**mistake, "ada_feedback": "Count again.", "bob_feedback": bob_says})
         accepted = [ada, bob] if i == 0 else [ada]
         files["rationale"].append(
             {
@@ -114,7 +115,7 @@ def test_a_run_that_imports_its_texts_asks_no_teacher_and_trains_every_arm(
     assert [(d.author, d.verdict, d.value) for d in decided[:4]] == [
         ("ada", "accepted", 5), ("bob", "accepted", 4), ("ada", "accepted", 5), ("bob", "rejected", 1),
     ]  # fmt: skip
-    assert found["feedback"] == {who: {"texts": 4, "gold": 0, "other": 0} for who in ("ada", "bob")}
+    assert found["feedback"] == {who: {"texts": 4, "gold": 0, "other": n} for who, n in (("ada", 0), ("bob", 1))}
     again, nothing = carry_out(values, where)
     assert (nothing, again["arms"]) == (0, found["arms"])
     assert "checked" in table(found)
@@ -243,6 +244,9 @@ def test_left_out_teachers_and_thresholds_change_what_is_learnt_from_graphs(rele
     write_graphs(tmp_path / "g.jsonl", read_fair(released))
     many = {arm: len(rows_of_graphs(tmp_path / "g.jsonl", arm).examples) for arm in ("single:ada", "unreviewed")}
     assert many == {"single:ada": 4 + 4, "unreviewed": 8 + 8}
+    consistent = rows_of_graphs(tmp_path / "g.jsonl", "consistent_feedback").examples
+    assert "The correct answer is 99." not in {row.completion for row in consistent}
+    assert sum(row.stream == "feedback" for row in consistent) == 7
     bare = rows_of_graphs(tmp_path / "g.jsonl", "answer_only").examples
     assert [row.completion for row in bare] == [f"Final answer: {gold}" for _, gold in ASKED]
     assert rows_of_graphs(tmp_path / "g.jsonl", "reviewed@accept={threshold: 4.5}").told == "4 of 8 rationales accepted"

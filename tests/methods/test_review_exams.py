@@ -41,12 +41,12 @@ def test_exams_go_on_stop_and_are_told_and_volumes_are_equal(recipe_of_many: dic
     names = [arm["name"] for arm in found["arms"]]
     assert set(names) == {"student", *ARMS}
 
-    steps = {
-        p.name: json.loads((p / "train_result.json").read_text("utf-8"))["steps"]
-        for p in tmp_path.glob("checkpoints/*")
-    }
+    done = {p.parent.name: json.loads(p.read_text("utf-8")) for p in tmp_path.glob("checkpoints/*/train_result.json")}
+    steps = {name: result["steps"] for name, result in done.items()}
     assert [steps[n] for n in ("each_epoch-0", "each_epoch.2-0", "each_epoch.3-0")] == [2, 2, 2], "of 6 in all"
     assert not any(name.startswith(file_name("until_no_gain@until=0.99.2")) for name in steps), "it stopped"
+    first_losses = [done[n]["first_loss"] for n in ("each_epoch-0", "each_epoch.2-0", "each_epoch.3-0")]
+    assert first_losses[1] < 0.95 * first_losses[0], f"the student that sat the exam goes on {first_losses}"
     told = found["exams"]
     assert [(e["exam"], e["seed"]) for e in told["each_epoch"]] == [(2, 0), (3, 0)]
     assert [e["exam"] for e in told["until_no_gain@until=0.99"]] == [2]
