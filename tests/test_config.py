@@ -62,7 +62,7 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
         (
             "beta: 0.2",
             "objective: triples",
-            r"`dpo\.objective`: Input should be 'pairs' or 'listwise'(?s:.*)recipe\.yaml:13",
+            r"`dpo\.objective`: Input should be 'pairs', 'listwise', 'orpo', 'simpo' or 'kto'(?s:.*)recipe\.yaml:13",
         ),
         ("scripted", "scripted_", r"unknown agent `scripted_`, did you mean `scripted`(?s:.*)recipe\.yaml:5"),
         (

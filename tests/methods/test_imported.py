@@ -41,14 +41,16 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "id": i,
             "question": f"Think. What is {sum_}?",
             "gold_answer": str(gold),
-            "student_wrong_pred": f"I say {gold + 5}",
+            "student_wrong_pred": f"<think>{gold}?</think>I say {gold + 5}",
             "student_wrong_final_answer": str(gold + 5),
         }
         ada, bob = f"<think>{gold + 2}? No.</think>{sum_} makes {gold} things.", f"It is {gold + 1}."
         scores = (5, 4 if i == 0 else 1)
         files["false"].append(mistake)
         bob_says = "The correct answer is 99." if i == 0 else f"Not {gold + 5}."
-        files["feedback"].append({**mistake, "ada_feedback": "Count again.", "bob_feedback": bob_says})
+        files["feedback"].append(
+            {**mistake, "ada_feedback": "<think>Hm.</think>Count again.", "bob_feedback": bob_says}
+        )
         accepted = [ada, bob] if i == 0 else [ada]
         files["rationale"].append(
             {

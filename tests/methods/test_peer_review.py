@@ -175,9 +175,9 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
     far = {"name": "schoolhouse", "test": 7, "seed": 3, "kinds": ["mix"]}
     recipe = {**values, "also_test": {"far": far, "sum": {**far, "test": 5, "kinds": ["sum"]}}}
     found, paid = carry_out(recipe, where, update=True)
-    assert {k: v for k, v in found.items() if k not in ("wall_s", "also")} == {
-        k: v for k, v in before.items() if k not in ("wall_s", "also")
-    }
+    others = ("wall_s", "also", "macro")
+    assert {k: v for k, v in found.items() if k not in others} == {k: v for k, v in before.items() if k not in others}
+    assert found["macro"]["tasks"] == ["schoolhouse"] * 3
     models = sum(len(a["seeds"]) for a in found["arms"])
     assert 0 < paid <= models * 12, "what was taught and tested before is kept"
     assert list(found["also"]) == ["far", "sum"]

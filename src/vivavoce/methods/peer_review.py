@@ -35,6 +35,9 @@ from vivavoce.run import Run
 from vivavoce.tasks import Task
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
+_MAIN = ("reviewed", "checked_and_reviewed")
+"""Arms that are the method itself: the paper's, and ours; the first that was trained is what a run is about."""
+
 
 class Options(Recipe):
     """A recipe of ``method: peer_review``."""
@@ -183,11 +186,17 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
         found = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
         return found + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
 
+    of_method = [name for base in _MAIN for name, one in recipe.wanted.items() if one.base == base and name in students]
     told = counts(graphs, s.task)
     facts = {"exam": s.exam(graphs), "feedback": told, "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
     facts |= {"exams": history} if history else {}
     return Learnt(
-        {"student": s.start} | students, {"student": Arm("student")} | arms, pairs, singles, facts=lambda: facts
+        {"student": s.start} | students,
+        {"student": Arm("student")} | arms,
+        pairs,
+        singles,
+        main=of_method[0] if of_method else None,
+        facts=lambda: facts,
     )
 
 
