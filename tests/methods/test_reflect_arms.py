@@ -185,11 +185,14 @@ def test_debates_without_notes_are_held_beside_the_others_and_first_answers_are_
     assert paid_all > paid > 0
 
 
-def test_what_notes_change_is_told_from_the_same_turns_without_them(noted: dict[str, Any], tmp_path: Path) -> None:
+def test_what_notes_change_is_told_from_the_same_turns_without_them(
+    noted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = noted
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
     found, _ = carry_out({**recipe, "arms": ["debate_reflect_sft", "no_notes_sft"]}, tmp_path)
     told = found["notes"]
+    assert f"of the {told['turns']} answers that read them" in capsys.readouterr().err
     full, bare = (
         {(g.problem.id, n.agent): n for g in read_graphs(p) for n in g.answers(1)}
         for p in sorted((tmp_path / "graphs").iterdir(), key=lambda p: len(p.name))

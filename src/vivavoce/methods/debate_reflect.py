@@ -146,7 +146,10 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
         votes = [(arm.name, DEBATED) for arm in s.committee() if arm.name != DEBATED]
         return _pairs(list(arms), main, singles, best) + s.looks.pairs + votes
 
-    told = {"notes": school.notes()}
+    told = {"notes": (notes := school.notes())}
+    if notes and "turns" in notes:
+        said = f"notes changed {notes['answers_changed']:.1%} of the {notes['turns']:,} answers that read them"
+        say(f"{said}: {notes['right']:,} are right, {notes['right_without']:,} of the same turns without notes")
     return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main, lambda: told)
 
 
