@@ -72,7 +72,7 @@ def test_an_interval_does_not_collapse_if_no_answer_differs() -> None:
 )
 def test_intervals_hold_the_truth_in_19_of_20_worlds(n: int, a_only: float, b_only: float, alike: float) -> None:
     """``alike`` is how often another seed answers as the first did."""
-    drawn, held, worlds = random.Random(n), 0, 400
+    drawn, held, worlds = random.Random(n), 0, 200
     for _ in range(worlds):
         clusters = []
         for _ in range(n):
