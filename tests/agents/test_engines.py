@@ -19,7 +19,9 @@ from tests.serving import save_tiny_model
 from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.attached import Attached
 from vivavoce.agents.engines import Serve
+from vivavoce.config import check_recipe
 from vivavoce.errors import AgentError, AgentUnusable, RecipeError
+from vivavoce.methods.opening import Agents, Serving
 from vivavoce.records import Message, Reply, Sampling
 
 STAND_IN = Path(__file__).parent.parent / "engine_server.py"
@@ -204,3 +206,16 @@ def test_flags_of_the_recipe_win_over_ours(model: Path, logs: Path) -> None:
     assert flags[flags.index("--max-model-len") + 1] == "99"
     assert flags[flags.index("--max-lora-rank") + 1] == "32"
     assert "--no-enable-chunked-prefill" in flags
+
+
+def test_a_run_looks_for_vllm_before_it_asks_anything(model: Path, tmp_path: Path) -> None:
+    values = {
+        "method": "debate_reflect",
+        "task": {"name": "schoolhouse", "train": 4, "test": 4},
+        "teachers": [{"name": "ada", "model": "schoolhouse:ada", "dtype": "float32"}],
+        "student": {"name": "student", "model": str(model), "serve": {"python": "/no/such/python"}},
+    }
+    recipe = check_recipe(values, Path("recipe.yaml"))
+    with pytest.raises(RecipeError, match="cannot run /no/such/python"):
+        Agents(recipe.agents, serving=Serving.of(recipe, tmp_path))
+    assert (Serving.of(recipe, tmp_path).rank or 0) >= 32, "the adapter of SFT, and that of T-DPO on top of it"

@@ -357,8 +357,7 @@ def engine(
     It is started if there is none, or none that takes adapters of that ``rank``; it is not waited for. An engine of the
     same agent that serves another model is closed. Raises RecipeError if its program is not there.
     """
-    if serve.command is None:
-        _check_python(name, serve)
+    check(name, serve)
     wanted = serve.lora_rank or rank
     with _lock:
         key = name, str(state_file(name, serve).parent)
@@ -397,8 +396,10 @@ def close_all(logs: Path | None = None) -> None:
 atexit.register(close_all)
 
 
-def _check_python(name: str, serve: Serve) -> None:
+def check(name: str, serve: Serve) -> None:
     """Raise RecipeError if the program that is to run vLLM is not there, or has no vLLM."""
+    if serve.url is not None or serve.command is not None:
+        return
     python = serve.python or sys.executable
     do = "make an environment with vLLM in it, and name its Python with `serve: {python: …}`, or give the `url` of one"
     looked = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
@@ -466,4 +467,4 @@ def _told_last(log: Path, lines: int = 12) -> list[str]:
         return []
 
 
-__all__ = ["Engine", "Running", "Serve", "close", "close_all", "engine", "free_port", "healthy", "state_file"]
+__all__ = ["Engine", "Running", "Serve", "check", "close", "close_all", "engine", "free_port", "healthy", "state_file"]

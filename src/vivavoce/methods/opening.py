@@ -76,6 +76,11 @@ class Agents:
     ) -> None:
         self._open, self._serving = AsyncExitStack(), serving
         self._specs = {spec.name: spec for spec in specs}
+        if serving is not None:
+            for spec in self._specs.values():
+                serve = serving.serve(spec) if spec.backend == "hf_local" else None
+                if serve is not None:
+                    engines.check(spec.name, serve)
         self._agents = {name: self.another(spec, **changes.get(name, {})) for name, spec in self._specs.items()}
 
     def __getitem__(self, name: str) -> Agent:
