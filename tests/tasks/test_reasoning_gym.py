@@ -6,7 +6,7 @@ import pytest
 
 from vivavoce.errors import DataError
 from vivavoce.records import Grade
-from vivavoce.tasks import Task, open_task
+from vivavoce.tasks import Task, open_task, reasoning_gym
 from vivavoce.tasks.checking import check_tasks
 
 pytest.importorskip("reasoning_gym")
@@ -60,6 +60,14 @@ def test_a_reply_that_its_scorer_evaluates_reaches_nothing(task: Task, tmp_path:
     assert grade.correct is False
     assert not (tmp_path / "left").exists()
     assert task.grade(queens, f"<answer>{queens.gold}</answer>").correct is True
+
+
+def test_a_process_that_was_ended_from_outside_is_replaced(task: Task) -> None:
+    problem = task.problems("test")[0]
+    for process in reasoning_gym._pool.idle:
+        process.process.kill()
+        process.process.wait()
+    assert task.grade(problem, f"<answer>{problem.gold}</answer>").correct is True
 
 
 def test_what_cannot_be_made_is_told_by_data_set() -> None:

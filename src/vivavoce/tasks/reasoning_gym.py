@@ -267,9 +267,7 @@ class _Pool:
         if self.owner != os.getpid():  # a fork does not share its parent's pipes
             self.__init__()
         with self.slots:
-            with self.lock:
-                process = self.idle.pop() if self.idle else None
-            process = process or _Process()
+            process = self._next()
             said = process.ask(request)
             if said is None:
                 process.close()
@@ -277,6 +275,14 @@ class _Pool:
             with self.lock:
                 self.idle.append(process)
             return said
+
+    def _next(self) -> _Process:
+        with self.lock:
+            while self.idle:
+                if (process := self.idle.pop()).process.poll() is None:
+                    return process
+                process.close()  # it was ended from outside while it waited
+        return _Process()
 
     def close(self) -> None:
         while self.owner == os.getpid() and self.idle:

@@ -21,6 +21,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 import warnings
 from functools import lru_cache
@@ -39,6 +40,7 @@ def main(memory: int, seconds: float) -> None:
     """Answer requests until the input ends. A score may take ``seconds``, and ``memory`` bytes more than there are."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the package prints is no answer
+    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     import reasoning_gym  # noqa: F401  registers the data sets
@@ -54,6 +56,13 @@ def main(memory: int, seconds: float) -> None:
         except Exception as error:  # noqa: BLE001  whatever the package raises on a configuration is told
             said = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps(said), file=answers, flush=True)
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process when its parent has, though it is at work: some data sets take minutes to make."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _names() -> list[str]:
