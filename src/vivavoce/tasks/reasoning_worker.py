@@ -82,7 +82,7 @@ def _make(name: str, config: dict[str, Any], seed: int, start: int, count: int) 
     return found
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4)  # some hold gigabytes, and questions come data set by data set
 def _data_set(name: str, config: str, seed: int) -> Any:
     from reasoning_gym import create_dataset
 
