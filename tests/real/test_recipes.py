@@ -73,7 +73,7 @@ def test_a_recipe_of_real_models_runs_to_its_results(
         curve = next(tmp_path.glob("checkpoints/debate_opd-0/loss.jsonl")).read_text().splitlines()
         told = [json.loads(line)["served_mismatch"] for line in curve if "served_mismatch" in line]
         assert len(told) == 2
-        assert max(told) <= 2e-2
+        assert max(told) <= 5e-2  # here the trainer's logits are rounded to bfloat16, too
         assert (tmp_path / "engines" / "student.log").is_file()
 
 
