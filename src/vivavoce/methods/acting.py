@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -196,13 +197,20 @@ class ActingSession(DistilSession):
         stage: str,
         who: tuple[str, int],
         kept: Path,
+        draw: int | None = None,
     ) -> Sequence[Judged]:
-        """One model in the environments of test tasks; the episodes are kept, and what they come to is counted anew."""
+        """One model in the environments of test tasks; the episodes are kept, and what they come to is counted anew.
+        ``draw`` is the number of a drawn episode, for pass@k."""
         arm, seed = who
-        of_arm = self.tested.setdefault(arm, {}) if task is self.task else {}  # arms in the order in which they sit
-        of_arm[seed] = episodes = await self.play(
-            f"{stage} {arm}-{seed}", model, problems, self._exam_sampling, self.recipe.seed, task
-        )
+        if draw is not None:
+            sampling = replace(self._exam_sampling, temperature=self.recipe.test.draws_temperature)
+            own = seed_of(self.recipe.seed, "draw", draw)
+            episodes = await self.play(f"{stage} {arm}-{seed}-{draw}", model, problems, sampling, own, task)
+        else:
+            of_arm = self.tested.setdefault(arm, {}) if task is self.task else {}  # arms in the order of their sitting
+            of_arm[seed] = episodes = await self.play(
+                f"{stage} {arm}-{seed}", model, problems, self._exam_sampling, self.recipe.seed, task
+            )
         return [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
 
     def depths(self) -> dict[str, dict[str, Any]]:
