@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,7 +177,8 @@ def test_what_a_model_wrote_is_text_in_the_report(watched: tuple[Path, str, set[
     assert page.count("<script") == 2, "the questions, and what shows them"
     for bad in ("<img src=x", "\x1b", "\u202e", "<!-- http"):
         assert bad not in page
-    assert "49" not in page.split("My key is", 1)[1][:400], "no template runs"
+    near = page.split("My key is", 1)[1][:400]
+    assert not re.search(r"(?<![0-9a-f])49(?![0-9a-f])", near), "no template runs; an id may hold these digits"
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,8 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
     whole = drawn(own, theirs.state, PROMPTS)
     serve = Serve(url=json.loads(theirs.state.read_text())["url"], engine=dialect, start_s=60)
     assert drawn(serve, None, PROMPTS, kill=theirs.state) == whole
-    assert capsys.readouterr().err.count("does not answer: it is waited for") == 1
+    # said once; not at all, if it was back before the call was made again
+    assert capsys.readouterr().err.count("does not answer: it is waited for") <= 1
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,7 @@ def _child(request: dict[str, Any], token: str, report: int, output: int, level:
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), "utf-8", "replace", line_buffering=True)  # type: ignore[arg-type]
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), "utf-8", "replace", line_buffering=True)  # type: ignore[arg-type]
         sys.argv = ["program"]
+        os.environ.pop("GOMP_SPINCOUNT", None)  # the package sets it when it is imported; a program sees nothing of us
         kernel.drop_capabilities()
         kernel.filter_calls(files)
     except BaseException as error:  # noqa: BLE001  whatever it is, no program may run outside
