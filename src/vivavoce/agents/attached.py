@@ -32,6 +32,8 @@ _NOTICED_S = 20.0
 """Within this time of a lost answer it is known whether the engine has died."""
 _LOST = ("connection", "unreachable", "server", "timeout", "malformed")
 """Reasons for which an answer may be missing because the engine died."""
+_BROKEN = ("connection", "unreachable")
+"""Those of them that an engine gives only while it is away."""
 _ALONE, _DEADLY = 2, 4
 """Deaths of an engine after which a call that saw them all is asked by itself, and after which it fails."""
 T = TypeVar("T")
@@ -192,6 +194,7 @@ class Attached:
         self.asked_again = 0
         """Calls that were asked once more because the engine had died."""
         self._server: Server | None = None
+        self._before: list[Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alone = asyncio.Lock()
         self._generation = 0
@@ -219,9 +222,13 @@ class Attached:
                     server = await self.server(after=seen)
                     return await attempt(server)
             except AgentError as error:
-                if error.reason not in _LOST or await self._lives(server):
+                if error.reason not in _LOST:
                     raise
-                seen, deaths = server.generation, deaths + 1
+                lives = await self._lives(server)
+                # an engine at an address may be back by now, and nobody tells its lives apart
+                if lives and (self.state is not None or error.reason not in _BROKEN):
+                    raise
+                seen, deaths = seen if lives else server.generation, deaths + 1
                 self.asked_again += 1
                 if deaths >= _DEADLY:
                     told = f"the engine died {deaths} times over this call; at last: {error.detail}"
@@ -231,19 +238,21 @@ class Attached:
         """The engine's life that is ready, and later than ``after``; it is waited for."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._server, self._alone = loop, None, asyncio.Lock()
+            self._loop, self._server, self._before, self._alone = loop, None, [], asyncio.Lock()
         running = await self._running(after)
         if self._server is None or self._server.generation != running.generation or self._server.url != running.url:
             old, self._server = self._server, Server(self.name, self.serve, running, self._key)
-            if old is not None:
+            if old is not None:  # a call that still holds it would open it again, so it is closed at the end too
+                self._before.append(old)
                 await old.aclose()
         return self._server
 
     async def aclose(self) -> None:
         """Close the connections; the engine goes on."""
         server, self._server = self._server, None
-        if server is not None:
-            await server.aclose()
+        before, self._before = self._before, []
+        for one in (*before, *([] if server is None else [server])):
+            await one.aclose()
 
     async def _running(self, after: int) -> Running:
         if self.state is None:
