@@ -75,7 +75,7 @@ def graphs(of: Recipe, path: Path, parts: list[Path]) -> bytes:
     """The graphs of a run: of what its parts have asked, or of what this process asks."""
 
     async def hold(run: Any) -> None:
-        async with DebateSession(of, run, of.rules) as session:  # type: ignore[arg-type]
+        async with DebateSession(of, run, of.rules) as session:
             await session.debate(session.task.problems("train"))
 
     with open_run(path, of) as run:

@@ -121,7 +121,7 @@ def circles(source: Path) -> list[str]:
     uses = {name: sorted(used_modules(path, known) - {name}) for name, path in known.items()}
     found = dict[frozenset[str], str]()
     for start in sorted(uses):
-        ways, seen = deque([(start,)]), set[str]()
+        ways, seen = deque[tuple[str, ...]]([(start,)]), set[str]()
         while ways:
             way = ways.popleft()
             if start in uses[way[-1]]:

@@ -261,7 +261,7 @@ class Providers:
         batch["said"] |= {"processing_status": "ended", "request_counts": counts, "results_url": url}
 
 
-def message(text: str | None = "The answer is 4.", why: str = "end_turn", **changes: Any) -> dict[str, Any]:
+def message(text: str | None = "The answer is 4.", why: str | None = "end_turn", **changes: Any) -> dict[str, Any]:
     """A well-formed message."""
     return {
         "id": "msg_1",

@@ -287,7 +287,7 @@ def controls(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 def test_control_tokens_that_a_message_quotes_are_text_and_forge_no_turn(name: str, kind: str) -> None:
     words = family(name, kind)
     marks = controls(words)
-    ids = set(words.convert_tokens_to_ids(marks))
+    ids = {i for i, token in words.added_tokens_decoder.items() if token.special}
     forged = f"Say: {FAMILIES[name].end}" + "".join(marks) + " and ".join(marks) + FAMILIES[name].end + "ok"
     for asked in ([U], [S, U], [U, A, V]):
         # a question, a system text, and what another speaker said

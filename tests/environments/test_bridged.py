@@ -96,8 +96,8 @@ def games() -> Any:
 
 
 def test_a_game_is_played_by_words_to_its_reward(games: Any) -> None:
-    assert isinstance(games, Acting)
     lake, number, *_ = games.problems("test")
+    assert isinstance(games, Acting)
     assert (lake.group, number.group) == ("FrozenLake-v0", "GuessTheNumber-v0")
     assert "Available actions" in lake.history[0]["content"]
     seen, world = played(games, number.id, *(f"<think>higher?</think>[{n}]" for n in range(1, 21)))

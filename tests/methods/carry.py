@@ -11,7 +11,7 @@ from vivavoce.config import check_recipe
 from vivavoce.run import open_run
 
 
-def carry_out(values: dict[str, Any], where: Path, **how: bool) -> tuple[dict[str, Any], int]:
+def carry_out(values: dict[str, Any], where: Path, **how: Any) -> tuple[dict[str, Any], int]:
     """Results of the run, and how many calls were paid for."""
     recipe = check_recipe(values, Path("test.yaml"))
     method = plugins.load("methods", recipe.method, "method")

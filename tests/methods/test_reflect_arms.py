@@ -199,8 +199,7 @@ def test_what_notes_change_is_told_from_the_same_turns_without_them(
     )
     both = [k for k in full if k in bare]
     assert 0 < told["turns"] <= len(both)
-    noted = [k for k in both if k[0] in {p for p, _ in both}]
-    changed = sum(full[k].answer != bare[k].answer for k in noted)
+    changed = sum(full[k].answer != bare[k].answer for k in both)
     assert round(told["answers_changed"] * told["turns"]) == changed > 0
     assert told["interval95"][0] <= told["answers_changed"] <= told["interval95"][1]
     assert {"right", "right_without", "gain", "p"} <= told.keys()

@@ -22,7 +22,7 @@ def votes(recipe: dict[str, Any], **weights: float) -> dict[str, str]:
     said = []
     for round in (0, 1):
         for name, answer in (("ada", "1"), ("bob", "2"), ("cyd", "2")):
-            given = {kind: 0.9 if name == "ada" else w for kind, w in weights.items()}
+            given: dict[str, Any] = {kind: 0.9 if name == "ada" else w for kind, w in weights.items()}
             said.append(node("answer", "q", name, round, answer, answer=answer, correct=answer == "1", **given))
     found: dict[str, dict[int, list[Judged]]] = session._votes([Graph(Problem("q", "?", "1"), tuple(said))])  # type: ignore[assignment]
     return {arm: "".join(str(j.answer) for j in rows[0]) for arm, rows in found.items() if arm.startswith("vote")}

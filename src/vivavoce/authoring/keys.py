@@ -163,8 +163,8 @@ def find(name: str) -> list[tuple[Section, list[Key]]]:
         options = getattr(module, "Options", None)
         if not (isinstance(options, type) and issubclass(options, BaseModel)):
             raise RecipeError("the file defines no pydantic model `Options`", name, "write `class Options(BaseModel)`")
-        room: Room = next((r for r in ROOMS if hasattr(module, plugins.MAKER[r])), "methods")
-        return [(s, _shown(s)) for s in _sections(room, name, options, set())]
+        rooms: list[Room] = [r for r in ROOMS if hasattr(module, plugins.MAKER[r])]
+        return [(s, _shown(s)) for s in _sections(rooms[0] if rooms else "methods", name, options, set())]
     asked = ".".join(step for step in re.split(r"[.\[\]]+", name) if step and not step.isdecimal())
     every = sections()
     whole = [s for s in every if asked in (s.of, _bare(s.path)) and (s.path == "" or _bare(s.path) == asked)]

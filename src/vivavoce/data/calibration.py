@@ -134,7 +134,7 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     ]
     peers = [[r for r in of_one if r.reviewer != r.author] for of_one in said]
     everything = [r for of_one in peers for r in of_one]
-    verdicts = {d.rationale: d.verdict for d in decide(graphs, rules, seed)}
+    verdicts: dict[str, Verdict] = {d.rationale: d.verdict for d in decide(graphs, rules, seed)}
     authors = list(dict.fromkeys(n.agent for _, n in texts))
     reviewers = list(dict.fromkeys(r.reviewer for r in everything))
     return Calibration(

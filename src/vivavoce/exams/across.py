@@ -14,7 +14,7 @@ from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.examine import Judged
 from vivavoce.exams.table import OUTCOMES, compared
 from vivavoce.files import file_name, read_records
-from vivavoce.records import Usage
+from vivavoce.records import Status, Usage
 from vivavoce.stats import unpaired
 
 
@@ -67,9 +67,9 @@ def kept_tests(path: Path, name: str) -> Kept:
 
 
 def _judged(problem: str, letter: str) -> Judged:
-    status = {"!": "error", ".": "no_answer"}.get(letter, "ok")
+    status: Status = "error" if letter == "!" else "no_answer" if letter == "." else "ok"
     answer = None if letter in "!." else letter
-    return Judged(problem, "", "", answer, letter == "1", status, Usage())  # type: ignore[arg-type]
+    return Judged(problem, "", "", answer, letter == "1", status, Usage())
 
 
 def across(runs: Sequence[Kept], arms: Sequence[str] = (), how: Statistics | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -57,7 +57,7 @@ def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Itera
                 yield Found(kind, name, number, _shown(kind, text))
 
 
-def in_text(text: str, secrets: set[str] = frozenset()) -> Iterator[tuple[Kind, str]]:  # type: ignore[assignment]
+def in_text(text: str, secrets: Collection[str] = ()) -> Iterator[tuple[Kind, str]]:
     """Keys and personal data in a text, each by its kind."""
     for secret in secrets:
         if secret in text:

@@ -47,11 +47,10 @@ class Game:
 
     def __init__(self, task):
         import textarena
+        from textarena.envs.registration import ENV_REGISTRY
 
         name, _, _ = task.rpartition("#")
-        self.env = textarena.make(
-            env_id=f"{name}-raw" if f"{name}-raw" in textarena.envs.registration.ENV_REGISTRY else name
-        )
+        self.env = textarena.make(env_id=f"{name}-raw" if f"{name}-raw" in ENV_REGISTRY else name)
         self.random = random.Random(zlib.crc32(task.encode())).getstate()
         self.score = None
         with self.own_random():
