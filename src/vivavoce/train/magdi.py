@@ -15,8 +15,6 @@ stand is read as the question alone, not as a stale answer; only answers are lea
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,13 +33,11 @@ from vivavoce.train import interaction_losses as losses
 from vivavoce.train.adapters import add_lora
 from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed, pack, rows_of
-from vivavoce.train.rows import check_rows, row_name
+from vivavoce.train.rows import check_fit, check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, bare, on_texts, token_logprobs
 from vivavoce.train.settings import MAGDiSettings, Progress, TrainResult
 from vivavoce.train.tokens import Scored, score_rows, settled
 from vivavoce.train.updates import UpdateTrainer
-
-logger = logging.getLogger(__name__)
 
 _READER = "interaction_reader"
 """The attribute of the student under which graph encoder and scorer are trained with it."""
@@ -109,7 +105,7 @@ def train_magdi(
         return done
     out.mkdir(parents=True, exist_ok=True)
 
-    updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.graphs_per_step))
+    updates = settings.updates(len(used), settings.graphs_per_step)
     arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
     checkpoint.check_launch(arguments, settings)
     if checkpoint.sharded():
@@ -158,15 +154,7 @@ def _talks(
     if not talks:
         raise DataError("there are no discussions to train on", str(out), "check the stage that makes the rows")
     used = [talk for talk in talks if max(len(row.ids) for row in talk.rows) <= settings.max_length]
-    dropped = len(talks) - len(used)
-    if dropped:
-        logger.warning(
-            "dropped %d of %d discussions with rows over %d tokens", dropped, len(talks), settings.max_length
-        )
-    if not used:
-        what = f"all {dropped} discussions have rows over {settings.max_length} tokens"
-        raise DataError(what, str(out), "raise max_length")
-    return used, dropped
+    return used, check_fit(len(used), len(talks), "discussions", settings.max_length, out)
 
 
 class Steps(Dataset[dict[str, Any]]):

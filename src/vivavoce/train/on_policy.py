@@ -103,7 +103,7 @@ def train_on_policy(
         return done
     out.mkdir(parents=True, exist_ok=True)
 
-    updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.states_per_step))
+    updates = settings.updates(len(used), settings.states_per_step)
     arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
     checkpoint.check_launch(arguments, settings)
     average = any(spec.own == "ema" and spec.model is None for spec in settings.scorers)

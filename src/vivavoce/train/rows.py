@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from vivavoce.data.training_rows import check_weights
+from vivavoce.errors import DataError
 from vivavoce.records import Example, Interaction, State, Tree
+
+logger = logging.getLogger(__name__)
 
 
 def row_name(row: Example | Tree | State | Interaction, number: int, source: Path | None) -> str:
@@ -25,4 +29,17 @@ def check_rows(rows: Sequence[Example | Tree | State | Interaction], source: Pat
         check_weights(row, row_name(row, number, source))
 
 
-__all__ = ["check_rows", "row_name"]
+def check_fit(used: int, counted: int, things: str, longest: int, out: Path) -> int:
+    """How many of the ``counted`` things, each of several rows, were left out for a row over ``longest`` tokens; told.
+
+    Raises DataError, which names ``out``, if none is left to train on.
+    """
+    dropped = counted - used
+    if dropped:
+        logger.warning("dropped %d of %d %s with rows over %d tokens", dropped, counted, things, longest)
+    if not used:
+        raise DataError(f"all {dropped} {things} have rows over {longest} tokens", str(out), "raise max_length")
+    return dropped
+
+
+__all__ = ["check_fit", "check_rows", "row_name"]

@@ -7,6 +7,7 @@ Every default says whose number it is: *authors* is the Debate & Reflect release
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,10 @@ class TrainSettings(BaseModel):
         if self.muon and self.lora:
             raise ValueError("muon trains whole matrices and lora leaves them as they are: set one of them to null")
         return self
+
+    def updates(self, rows: int, size: int) -> int:
+        """The updates of a training on so many rows, ``size`` in each: ``max_steps``, or what the epochs give."""
+        return self.max_steps or max(1, math.ceil(rows * self.epochs / size))
 
 
 class SupervisedSettings(TrainSettings):

@@ -9,7 +9,6 @@ weigh more or less, and several answers to one question share its prompt.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ class Plain:
     @classmethod
     def of(cls, rows: Sequence[Taught], settings: SFTSettings, seed: int) -> Plain:
         size = settings.rows_per_step
-        steps = settings.max_steps or max(1, math.ceil(len(rows) * settings.epochs / size))
+        steps = settings.updates(len(rows), size)
         order = training_order(len(rows), size, steps, seed)
         return cls(rows, [order[u * size : (u + 1) * size] for u in range(steps)])
 

@@ -10,8 +10,6 @@ lie in token tries (see :mod:`vivavoce.train.packing`) and the reference is comp
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,14 +25,12 @@ from vivavoce.train.adapters import add_lora
 from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
-from vivavoce.train.rows import check_rows
+from vivavoce.train.rows import check_fit, check_rows
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
 from vivavoce.train.tokens import settled
 from vivavoce.train.trees import Branching, Row, Steps, branchings
 from vivavoce.train.updates import UpdateTrainer
-
-logger = logging.getLogger(__name__)
 
 
 def train_tree_dpo(
@@ -63,12 +59,7 @@ def train_tree_dpo(
     student, tokenizer = checkpoint.open_model(model, settings)
     settings = settled(settings, student, tokenizer, out)
     used = branchings(tokenizer, trees, settings.max_length, source, settings.template)
-    dropped = counted - len(used)
-    if dropped:
-        logger.warning("dropped %d of %d trees with rows over %d tokens", dropped, counted, settings.max_length)
-    if not used:
-        what = f"all {dropped} trees have rows over {settings.max_length} tokens"
-        raise DataError(what, str(out), "raise max_length")
+    dropped = check_fit(len(used), counted, "trees", settings.max_length, out)
     start = fingerprint = checkpoint.fingerprint(model)
     if reference is not None:
         start = checkpoint.fingerprint(reference)
@@ -77,7 +68,7 @@ def train_tree_dpo(
         return done
     out.mkdir(parents=True, exist_ok=True)
 
-    updates = settings.max_steps or max(1, math.ceil(len(used) * settings.epochs / settings.trees_per_step))
+    updates = settings.updates(len(used), settings.trees_per_step)
     arguments = TrainingArguments(
         **checkpoint.arguments(settings, out, seed, updates),
         per_device_train_batch_size=1,

@@ -10,7 +10,6 @@ to one prompt (n teachers on one mistake) share it in one packed row.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -135,7 +134,7 @@ def updates(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> lis
     if settings.pairing.startswith("paired") and all(streams.values()):
         return _paired(rows, settings, seed)
     sources = [list(range(len(rows)))] if settings.pairing == "flat-weighted" else [s for s in streams.values() if s]
-    count = _count(max(len(s) for s in sources), settings)
+    count = settings.updates(max(len(s) for s in sources), settings.rows_per_step)
     size = settings.rows_per_step
     orders = [
         [source[i] for i in checkpoint.training_order(len(source), size, count, seed_of(seed, k))]
@@ -151,7 +150,8 @@ def _paired(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> lis
     problems = [problem for problem, both in by.items() if all(both)]
     if not problems:
         raise DataError("no problem has both a feedback and a rationale", "pairing", "use pairing: independent")
-    count, size = _count(len(problems), settings), settings.rows_per_step
+    size = settings.rows_per_step
+    count = settings.updates(len(problems), size)
     order = checkpoint.training_order(len(problems), size, count, seed)
 
     def drawn(place: int) -> list[int]:
@@ -161,10 +161,6 @@ def _paired(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> lis
         return [draw.choice(side) for side in by[problem]]
 
     return [[i for place in range(u * size, (u + 1) * size) for i in drawn(place)] for u in range(count)]
-
-
-def _count(rows: int, settings: TwoTaskSettings) -> int:
-    return settings.max_steps or max(1, math.ceil(rows * settings.epochs / settings.rows_per_step))
 
 
 __all__ = ["TwoTasks", "train_two_task", "updates"]
