@@ -19,6 +19,7 @@ ROOMS = [
     "plugins",
     "progress",
     "stats",
+    "line_process",
     "sandbox",
     "schoolhouse",
     "graph",

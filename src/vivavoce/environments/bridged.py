@@ -15,9 +15,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import itertools
-import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
@@ -27,10 +24,11 @@ from typing import Any
 from vivavoce.agents.replies import spoken
 from vivavoce.environments.environment import Action, Limits, Observation, Tool
 from vivavoce.errors import DataError, MissingDependency
+from vivavoce.line_process import LineProcess
 
 _FOLDER = Path(__file__).with_name("bridges")
 _KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NLTK_DATA", "HF_HUB_OFFLINE", "PYTHONPATH")
-"""Of the environment; keys stay here."""
+"""What a program is given of the environment; keys stay here."""
 
 
 class Bridge:
@@ -45,7 +43,7 @@ class Bridge:
 
     def __init__(self, script: str, given: Mapping[str, Any], python: str = "", install: str = "") -> None:
         self.script, self._given, self._python, self._install = script, dict(given), python or sys.executable, install
-        self._process: subprocess.Popen[str] | None = None
+        self._process: LineProcess | None = None
         self._lock, self._numbers = threading.Lock(), itertools.count()
 
     def episode(self) -> str:
@@ -70,33 +68,21 @@ class Bridge:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
+            process.close()
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> LineProcess:
         if not Path(self._python).is_file():
             raise MissingDependency(f"there is no Python {self._python}", "task.python", "name the one of the package")
-        process = subprocess.Popen(
-            [self._python, "-B", str(_FOLDER / f"{self.script}.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={key: os.environ[key] for key in _KEPT if key in os.environ} | {"PYTHONHASHSEED": "0"},
-            encoding="utf-8",
-        )
+        process = LineProcess([self._python, "-B", str(_FOLDER / f"{self.script}.py")], _KEPT, PYTHONHASHSEED="0")
         atexit.register(self.close)
         said = self._said(process, "begin", self._given)
         if "ready" not in said:
-            self._process = process
-            self.close()
+            process.close()
             do = f"{self._install}, and name its Python as task.python if that is another environment"
             raise MissingDependency(f"{self.script} cannot start: {said.get('failed', 'it ended')}", "task", do)
         return process
 
-    def _asked(self, process: subprocess.Popen[str], what: str, given: Any) -> dict[str, Any]:
+    def _asked(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
         said = self._said(process, what, given)
         if not said:
             self.close()
@@ -107,16 +93,11 @@ class Bridge:
             raise DataError(said["failed"], f"{self.script}, {what}", "see the package's documentation")
         return said
 
-    def _said(self, process: subprocess.Popen[str], what: str, given: Any) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    def _said(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
         try:
-            process.stdin.write(json.dumps({what: given}) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        return json.loads(line) if line else {}
+            return process.ask({what: given})
+        except EOFError:
+            return {}
 
 
 class Bridged:

@@ -8,19 +8,15 @@ and nothing within reach; one that dies is replaced, and its pair comes out as n
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
-import json
-import os
 import re
 import signal
-import subprocess
 import sys
-import threading
 from fractions import Fraction
 from pathlib import Path
 
 from vivavoce.errors import MissingDependency
+from vivavoce.line_process import LineProcess, Pool
 from vivavoce.tasks import latex, numbers
 
 SECONDS = 2.0
@@ -35,8 +31,6 @@ _AT_ONCE = 2
 _RENEWED_AFTER = 2000
 """Pairs, after which a process is replaced: sympy keeps what it has seen."""
 _WORKER = Path(__file__).with_name("mathematics_worker.py")
-_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
-"""Of the environment; API keys stay here."""
 
 
 def need_math_verify() -> None:
@@ -119,7 +113,8 @@ def _compared(gold: str, answer: str) -> bool | str | None:
         parts = _parts(converted)
     if parts and given:
         return _each(parts, given)
-    return _pool.compare(latex.latex(gold), latex.latex(answer))
+    with _pool.taken() as process:
+        return process.compare(latex.latex(gold), latex.latex(answer))
 
 
 _RELATION = re.compile(r"[<>~]|\\(?:le|ge|neq|lt|gt|ll|gg|sim|not)(?![a-zA-Z])")
@@ -172,21 +167,14 @@ def perturbed(gold: str) -> str:
     return f"{gold[: number.start()]}{int(number[0]) + 1}{gold[number.end() :]}"
 
 
-class _Process:
+class _Process(LineProcess):
     """One process that compares pairs."""
 
     def __init__(self) -> None:
         # -P: the script's own folder is not searched for modules; it holds a math.py. -B: nothing is written.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-B", str(_WORKER), str(MEMORY), str(SECONDS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ},
-            encoding="utf-8",
-        )
+        super().__init__([sys.executable, "-P", "-B", str(_WORKER), str(MEMORY), str(SECONDS)])
         self.answered = 0
-        if self._line() != "ready":
+        if not self.says_ready():
             code = self.close()
             raise MissingDependency(
                 f"math-verify cannot be started (exit code {code})",
@@ -195,75 +183,20 @@ class _Process:
             )
 
     def compare(self, gold: str, answer: str) -> bool | str | None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps([gold, answer]) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return self._ended()
         self.answered += 1
-        line = self._line()
-        return json.loads(line) if line else self._ended()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
-
-    def _ended(self) -> str:
-        code = self.process.wait()
+        try:
+            return self.ask([gold, answer])
+        except EOFError:
+            code = self.process.wait()
         return f"took longer than {SECONDS:g} s" if code in _TIMED_OUT else f"the reader broke down (exit code {code})"
 
     @property
     def good(self) -> bool:
-        return self.process.poll() is None and self.answered < _RENEWED_AFTER
-
-    def close(self) -> int:
-        self.process.kill()
-        code = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        return code
+        return super().good and self.answered < _RENEWED_AFTER
 
 
 _TIMED_OUT = (-signal.SIGPROF,)
 """By the signal of the timer of CPU time."""
-
-
-class _Pool:
-    """At most so many processes; each is used by one thread at a time and kept for the next."""
-
-    def __init__(self) -> None:
-        self.slots = threading.BoundedSemaphore(_AT_ONCE)
-        self.idle = list[_Process]()
-        self.owner = os.getpid()
-
-    def compare(self, gold: str, answer: str) -> bool | str | None:
-        if self.owner != os.getpid():  # a fork does not share its parent's pipes
-            self.__init__()
-        with self.slots:
-            process = self._next()
-            try:
-                return process.compare(gold, answer)
-            finally:
-                if process.good:
-                    self.idle.append(process)
-                else:
-                    process.close()
-
-    def _next(self) -> _Process:
-        while self.idle:
-            if (process := self.idle.pop()).good:
-                return process
-            process.close()  # it was ended from outside while it waited
-        return _Process()
-
-    def close(self) -> None:
-        while self.owner == os.getpid() and self.idle:
-            self.idle.pop().close()
-
-
-_pool = _Pool()
-atexit.register(_pool.close)
+_pool = Pool(_AT_ONCE, _Process)
 
 __all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturbed", "same"]

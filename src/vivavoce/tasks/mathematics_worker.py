@@ -54,7 +54,7 @@ def main(memory: int, seconds: float) -> None:
     for limit, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (most, most))
     sys.addaudithook(lambda event, args: _forbid(event, args, refused))
-    print("ready", file=answers, flush=True)
+    print(json.dumps("ready"), file=answers, flush=True)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     for line in sys.stdin:
         # By default the signal ends the process, in the middle of a multiplication too, where no handler would run.

@@ -11,14 +11,9 @@ the same ones again with the same version of the package. The package runs in a 
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
-import json
-import os
 import re
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -27,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.agents.replies import spoken
 from vivavoce.errors import DataError, MissingDependency
+from vivavoce.line_process import LineProcess, Pool
 from vivavoce.plugins import near
 from vivavoce.records import Grade, Problem, Token, seed_of
 from vivavoce.tasks import Task
@@ -43,7 +39,6 @@ _AT_ONCE = 2
 """Processes. Each loads the package, which takes some seconds."""
 _TRIES = 50
 """Questions that stand there already are passed over so often in a row; then the data set has no more."""
-_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
 OFFICIAL: list[dict[str, Any]] = [{"datasets": "all", "train": 0, "test": 212}]
 """Two questions of each data set."""
 
@@ -115,7 +110,7 @@ class ReasoningGym:
         if not answer:
             return Grade(None, False, "no_answer")
         place = self._place(problem)
-        said = _pool.ask({"score": [place.name, place.config, place.seed, place.number, answer]})
+        said = _ask({"score": [place.name, place.config, place.seed, place.number, answer]})
         if isinstance(said, str):
             return Grade(answer, False, reason=said)
         return Grade(answer, said >= self.options.right_from)
@@ -152,7 +147,7 @@ class ReasoningGym:
 
     def _drawn(self, split: str, seen: set[str]) -> Iterator[Problem]:
         o = self.options
-        known: list[str] = _pool.ask({"names": True})
+        known: list[str] = _ask({"names": True})
         names = known if o.datasets == "all" else o.datasets
         for name in (*names, *o.config):
             if name not in known:
@@ -167,7 +162,7 @@ class ReasoningGym:
         config = o.config.get(name, _COMPOSITE if name == "composite" else {})
         seed, index, found, again = seed_of(o.seed, split, name), 0, 0, 0
         while found < share:
-            made = _pool.ask({"make": [name, config, seed, index, share - found]})
+            made = _ask({"make": [name, config, seed, index, share - found]})
             if isinstance(made, dict):
                 do = "correct task.config; the package's documentation has the keys of each data set"
                 raise DataError(f"reasoning-gym cannot make it: {made['failed']}", f"data set {name}", do)
@@ -212,85 +207,31 @@ def _written(answer: str) -> str:
     return f"<answer>{answer}</answer>"
 
 
-class _Process:
+class _Process(LineProcess):
     """One process of the package."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-B", "-m", "vivavoce.tasks.reasoning_worker", str(_MEMORY), str(_SECONDS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # equal seeds make equal questions only if sets have one order
-            env={key: os.environ[key] for key in _PASSED_ON if key in os.environ} | {"PYTHONHASHSEED": "0"},
-            encoding="utf-8",
-        )
-        if self._line() != "ready":
+        command = [sys.executable, "-B", "-m", "vivavoce.tasks.reasoning_worker", str(_MEMORY), str(_SECONDS)]
+        super().__init__(command, PYTHONHASHSEED="0")  # equal seeds make equal questions only if sets have one order
+        if not self.says_ready():
             self.close()
             do = f"see what `{sys.executable} -c 'import reasoning_gym'` says; pip install 'vivavoce[reasoning-gym]'"
             raise MissingDependency("reasoning-gym cannot be started", "task", do)
 
-    def ask(self, request: dict[str, Any]) -> Any:
-        assert self.process.stdin is not None
+
+_pool = Pool(_AT_ONCE, _Process)
+
+
+def _ask(request: dict[str, Any]) -> Any:
+    """The answer to a request. Raises MissingDependency without the package."""
+    if importlib.util.find_spec("reasoning_gym") is None:
+        do = "pip install 'vivavoce[reasoning-gym]'"
+        raise MissingDependency("reasoning-gym is not installed", "task", do)
+    with _pool.taken() as process:
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            return self._line()
-        except BrokenPipeError:
-            return None
-
-    def _line(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else None
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-
-
-class _Pool:
-    """At most so many processes; each is used by one thread at a time and kept for the next."""
-
-    def __init__(self) -> None:
-        self.slots, self.lock = threading.BoundedSemaphore(_AT_ONCE), threading.Lock()
-        self.idle, self.owner = list[_Process](), os.getpid()
-
-    def ask(self, request: dict[str, Any]) -> Any:
-        """The answer to a request. Raises MissingDependency without the package."""
-        if importlib.util.find_spec("reasoning_gym") is None:
-            do = "pip install 'vivavoce[reasoning-gym]'"
-            raise MissingDependency("reasoning-gym is not installed", "task", do)
-        if self.owner != os.getpid():  # a fork does not share its parent's pipes
-            self.__init__()
-        with self.slots:
-            process = self._next()
-            said = process.ask(request)
-            if said is None:
-                process.close()
-                return "the process that scores ended" if "score" in request else {"failed": "the process ended"}
-            with self.lock:
-                self.idle.append(process)
-            return said
-
-    def _next(self) -> _Process:
-        with self.lock:
-            while self.idle:
-                if (process := self.idle.pop()).process.poll() is None:
-                    return process
-                process.close()  # it was ended from outside while it waited
-        return _Process()
-
-    def close(self) -> None:
-        while self.owner == os.getpid() and self.idle:
-            self.idle.pop().close()
-
-
-_pool = _Pool()
-atexit.register(_pool.close)
+            return process.ask(request)
+        except EOFError:
+            return "the process that scores ended" if "score" in request else {"failed": "the process ended"}
 
 
 def task(options: Options) -> Task:
