@@ -26,6 +26,8 @@ from typing import Any
 from vivavoce.sandbox import kernel
 
 BOX = "/box"
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
+"""All that programs see of the environment."""
 _MODULES = (
     "abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy csv "
     "dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io "
@@ -213,7 +215,8 @@ def _child(request: dict[str, Any], token: str, report: int, output: int, level:
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), "utf-8", "replace", line_buffering=True)  # type: ignore[arg-type]
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), "utf-8", "replace", line_buffering=True)  # type: ignore[arg-type]
         sys.argv = ["program"]
-        os.environ.pop("GOMP_SPINCOUNT", None)  # the package sets it when it is imported; a program sees nothing of us
+        os.environ.clear()  # what was imported here may have set something
+        os.environ.update(ENVIRONMENT)
         kernel.drop_capabilities()
         kernel.filter_calls(files)
     except BaseException as error:  # noqa: BLE001  whatever it is, no program may run outside

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vivavoce.errors import MissingDependency
+from vivavoce.sandbox.jail import ENVIRONMENT
 
 _log = logging.getLogger(__name__)
 Level = Literal["namespaces", "filter"]
@@ -163,7 +164,7 @@ class _Jail:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
+            env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
         )
