@@ -147,6 +147,13 @@ def test_a_root_of_its_own_holds_the_library_and_an_empty_folder_and_nothing_can
     assert outcome.output.splitlines() == ["False False False", "x", "['/box']"], outcome.reason
 
 
+def test_a_caller_of_the_sandbox_still_finds_the_source_of_its_own_modules() -> None:
+    # The jail puts linecache out of action for its programs. `datasets` reads its own source when it is imported.
+    code = "import inspect; from vivavoce.sandbox import running; inspect.getsource(running)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_dead_jail_is_replaced(sandbox: Sandbox) -> None:
     one = Sandbox(1, sandbox.level)
     assert run(one, "").passed

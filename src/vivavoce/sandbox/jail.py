@@ -44,6 +44,7 @@ def main() -> None:
     """Shut in what ``sys.argv`` asks for (``namespaces`` or ``filter``), say so in a line, then run programs."""
     level = sys.argv[1]
     kernel.hide_memory()
+    linecache.getlines = lambda *_args, **_kwargs: []  # a traceback looks for no files
     requests, answers = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -265,7 +266,5 @@ def _say(answers: int, what: dict[str, Any]) -> None:
     while data:
         data = data[os.write(answers, data) :]
 
-
-linecache.getlines = lambda *_args, **_kwargs: []  # a traceback looks for no files
 
 __all__ = ["main"]
