@@ -11,16 +11,14 @@ A part holds a journal. Merged, their calls lie in the journal of the run, which
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from vivavoce.agents.journal import Journal
 from vivavoce.config import what_decides
 from vivavoce.errors import DataError, RunBusy, RunConflict
-from vivavoce.run import Run, Share, begun_with, changed_keys
+from vivavoce.run import Run, Share, begun_with, changed_keys, manifest_of
 from vivavoce.version import __version__
 
 
@@ -57,8 +55,7 @@ def merge_parts(run: Run, parts: Sequence[Path]) -> int:
 
 def _checked(run: Run, path: Path) -> Share:
     """The part that lies in a directory, which can be merged into the run."""
-    file = path / "manifest.json"
-    manifest: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    manifest = manifest_of(path)
     if "part" not in manifest:
         raise DataError("this is no part of a run", str(path), "make one with `viva run RECIPE --part I/N`")
     part = Share(*manifest["part"])

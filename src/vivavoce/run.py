@@ -107,7 +107,7 @@ class Run:
     ) -> None:
         self._trackers, self.share = trackers, share
         self.path, self.recipe, self.journal, self._whole = path, recipe, journal, whole or self
-        self.manifest: dict[str, Any] = _read_json(path / "manifest.json") or {}
+        self.manifest = manifest_of(path)
         self.standing: Standing | None = None
         self._counted: dict[str, Standing] = {}
         self._shown = 0.0
@@ -270,6 +270,11 @@ class _Under:
         return getattr(self._journal, name)
 
 
+def manifest_of(path: Path) -> dict[str, Any]:
+    """What the run in a directory noted down: versions, times, what is finished. Empty if nothing has begun there."""
+    return _read_json(path / "manifest.json") or {}
+
+
 def part_folder(path: Path, name: str) -> Path:
     """The folder of a part of the run in ``path``."""
     return path / "stages" / file_name(name)
@@ -350,9 +355,9 @@ def open_run(
 
 def _need_share(path: Path, share: Share | None) -> None:
     """Raise RunConflict if the directory was begun as a whole run and is to be a part now, or as another part."""
-    manifest = _read_json(path / "manifest.json")
-    begun = Share(*manifest["part"]) if manifest and "part" in manifest else None
-    if manifest is None or begun == share:
+    manifest = manifest_of(path)
+    begun = Share(*manifest["part"]) if "part" in manifest else None
+    if not manifest or begun == share:
         return
     holds, wanted = (f"part {one}" if one else "a whole run" for one in (begun, share))
     do = f"give --part {begun}, or choose another --out" if begun else "choose another --out for the part"
@@ -376,8 +381,8 @@ def begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
     old = yaml.safe_load((path / "recipe.yaml").read_text("utf-8"))
     with suppress(ValidationError):
         old = type(recipe).model_validate(old).model_dump(mode="json")
-    manifest = _read_json(path / "manifest.json")
-    if manifest is not None and manifest.get("reads", 1) < 2:
+    manifest = manifest_of(path)
+    if manifest and manifest.get("reads", 1) < 2:
         for task in (old.get("task", {}), *old.get("also_test", {}).values()):
             if task.get("train_limit") or task.get("test_limit"):
                 task.setdefault("limit_takes", "first")
@@ -403,7 +408,7 @@ def _unheard(path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[dict
 
     Whatever was wrong with the address or the model of such a teacher may be mended: nothing depends on it.
     """
-    if (_read_json(path / "manifest.json") or {}).get("stages") or not (path / "journal.sqlite").exists():
+    if manifest_of(path).get("stages") or not (path / "journal.sqlite").exists():
         return old, new
     with Journal(path / "journal.sqlite", read_only=True) as journal:
         heard = {cost.agent for cost in journal.costs() if cost.calls > cost.failures}

@@ -58,13 +58,11 @@ def run(
     path = out or run_folder(recipe, loaded)
     if share and not out:
         path = path.with_name(f"{path.name}-part-{share.number}-of-{share.of}")
-    parts = [] if share or loaded.scale is None else _asked_elsewhere(loaded, path, retry_failed)
     with open_run(path, loaded, update=update, retry_failed=retry_failed, store=store, share=share) as opened:
-        if parts:
-            from vivavoce.merging import merge_parts
+        if loaded.scale is not None and share is None:
+            from vivavoce.scale.ray_parts import ask_elsewhere
 
-            say(f"{merge_parts(opened, parts):,} calls of {len(parts)} parts are merged")
-            opened.note(merged=_asked_for(loaded))
+            ask_elsewhere(opened, update=update, retry_failed=retry_failed)
         say(f"{loaded.method}: {loaded.name} in {path}")
         method = plugins.load("methods", loaded.method, "method")
         try:
@@ -101,25 +99,6 @@ def _need_results(found: Any, method: Any, file: str) -> None:
         what = f"`distill` returned no results: {', '.join(sorted(lacks))} are missing"
         do = "return what `Session.results` gives, as methods/debate_reflect.py does"
         raise RecipeError(what, plugins.place_of(method.distill, file), do)
-
-
-def _asked_for(recipe: Recipe) -> str:
-    """What the parts of a run depend on."""
-    from vivavoce.config import what_decides
-    from vivavoce.records import digest
-
-    return digest(what_decides(recipe.model_dump(mode="json")))
-
-
-def _asked_elsewhere(recipe: Recipe, path: Path, retry_failed: bool) -> list[Path]:
-    """The parts of a run, asked by the engine of ``scale:``; none if they were merged before."""
-    from vivavoce.scale.ray_parts import ask_in_parts
-
-    manifest = path / "manifest.json"
-    known = json.loads(manifest.read_text("utf-8")).get("merged") if manifest.is_file() else None
-    if known == _asked_for(recipe) and not retry_failed:
-        return []
-    return ask_in_parts(recipe, path, retry_failed=retry_failed)
 
 
 def merge(

@@ -13,7 +13,7 @@ import yaml
 from vivavoce.agents.journal import Journal, Tally
 from vivavoce.committee.rehearsal import Spend
 from vivavoce.files import file_name
-from vivavoce.run import part_folder
+from vivavoce.run import manifest_of, part_folder
 
 _ENOUGH = 5
 """Questions from which a mean is taken."""
@@ -117,15 +117,11 @@ def measured_run(path: Path) -> Measured:
         part, slash, own = stage.rpartition("/")  # of a chain, the stage; of any other run, nothing
         folder = part_folder(path, part) if slash else path
         room, _, name = own.partition(":")
-        if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in _done(folder):
+        if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in manifest_of(folder).get(
+            "stages", {}
+        ):
             finished[stage] = set(list(questions)[: max(0, len(questions) - in_flight)])
     return Measured(tallies, finished, list(_trainings(path)), busy)
-
-
-def _done(folder: Path) -> dict[str, str]:
-    """The stages that are finished in a run directory, or in that of a part of it."""
-    manifest = folder / "manifest.json"
-    return json.loads(manifest.read_text("utf-8")).get("stages", {}) if manifest.is_file() else {}
 
 
 def _trainings(path: Path) -> Iterator[tuple[str, int, float]]:

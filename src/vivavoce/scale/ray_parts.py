@@ -17,16 +17,15 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vivavoce import plugins
+from vivavoce.config import Recipe, check_recipe, what_decides
 from vivavoce.errors import DataError, MissingDependency, RunBusy, RunConflict, UserError
+from vivavoce.merging import merge_parts
 from vivavoce.progress import bar, say
 from vivavoce.records import digest
-from vivavoce.run import PartDone, Share, open_run
-
-if TYPE_CHECKING:
-    from vivavoce.config import Recipe
+from vivavoce.run import PartDone, Run, Share, open_run
 
 _MARK = "seen-by-all"
 """A file of the folder of parts, by which a node tells that it sees the run directory and not one of its own."""
@@ -35,7 +34,20 @@ _WAIT_S = 120
 """For so long a part that is started again waits for the process that had it before."""
 
 
-def ask_in_parts(recipe: Recipe, path: Path, *, retry_failed: bool = False) -> list[Path]:
+def ask_elsewhere(run: Run, *, update: bool = False, retry_failed: bool = False) -> None:
+    """Ask all parts of a run on the cluster of its recipe and merge them into it, unless that was done before.
+
+    Errors are those of :func:`ask_in_parts` and :func:`vivavoce.merging.merge_parts`.
+    """
+    depends = digest(what_decides(run.recipe.model_dump(mode="json")))
+    if run.manifest.get("merged") == depends and not retry_failed:
+        return
+    parts = ask_in_parts(run.recipe, run.path, update=update, retry_failed=retry_failed)
+    say(f"{merge_parts(run, parts):,} calls of {len(parts)} parts are merged")
+    run.note(merged=depends)
+
+
+def ask_in_parts(recipe: Recipe, path: Path, *, update: bool = False, retry_failed: bool = False) -> list[Path]:
     """Ask all parts of a run on the cluster that ``recipe.scale`` names; their directories, below ``path``.
 
     Raises MissingDependency without Ray, RunConflict if the cluster runs another version of Ray or Python, DataError if
@@ -63,7 +75,8 @@ def ask_in_parts(recipe: Recipe, path: Path, *, retry_failed: bool = False) -> l
         task = ray.remote(num_cpus=scale.cpus, max_retries=-1, retry_exceptions=False, scheduling_strategy="SPREAD")
         ask = task(_ask_part)
         values = recipe.model_dump(mode="json")
-        here = {"mark": str(folder / _MARK), "token": token, "cwd": str(Path.cwd()), "retry_failed": retry_failed}
+        how = {"update": update, "retry_failed": retry_failed}
+        here = {"mark": str(folder / _MARK), "token": token, "cwd": str(Path.cwd()), "how": how}
         waiting = [ask.remote(values, str(f), s.number, s.of, here) for f, s in zip(folders, shares, strict=True)]
         with bar("parts", len(waiting)) as advance:
             while waiting:
@@ -102,8 +115,6 @@ def _connect(ray: Any, address: str | None) -> None:
 
 def _ask_part(values: dict[str, Any], path: str, number: int, of: int, here: dict[str, Any]) -> None:
     """One part, in a process of whatever node Ray chose."""
-    from vivavoce.config import check_recipe
-
     mark = Path(here["mark"])
     if not mark.is_file() or mark.read_text("utf-8") != here["token"]:
         node = os.uname().nodename
@@ -117,7 +128,7 @@ def _ask_part(values: dict[str, Any], path: str, number: int, of: int, here: dic
     end = time.monotonic() + _WAIT_S
     while True:
         try:
-            with open_run(Path(path), recipe, retry_failed=here["retry_failed"], share=share) as run:
+            with open_run(Path(path), recipe, share=share, **here["how"]) as run:
                 try:
                     asyncio.run(method.distill(recipe, run))
                 except PartDone:
