@@ -4,7 +4,7 @@ Eight operators, each `(p*x + q*y + c) mod 10` with `p` and `q` coprime to 10, s
 square and answers are uniform. The operators fall into four skills of two. A *fact* is one cell of a table, 800 in
 all; nobody knows every fact, and `known` says who knows which. A question is a chain of two to four steps:
 
-    a=4; b=a-3; c=b*5; c?          answered by          b=4-3=1; c=1*5=7; ans=7
+    a=4; b=a-3; c=b*5; c?          answered by          b=4-3=1; c=1*5=9; ans=9
 
 A new question is a new combination of finitely many facts: nothing here tests unseen facts.
 """
