@@ -28,7 +28,6 @@ AVOID = {
     r"(?:^|[.:;] )(?:Who|who) (?!am |are you)\w+ [^?]*?[.;]": "`who` asks a question; write `An agent that …`",
     r", for (?:it|they|there|that|this|these|its|their|no|none|nothing|neither|each|both) ": "write `because`",
     r"\b[Ll]est\b|\btill\b|\bby lot\b|\btold apart\b": "write it in today's words",
-    r"\bof (?:the )?\w+ the same\b": "write subject, verb, object",
 }
 """Words to avoid in all prose, and what to do about each."""
 PLACE = re.compile(

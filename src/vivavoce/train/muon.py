@@ -4,7 +4,7 @@
 
 for a matrix W of shape (a, b) with gradient G, momentum m, learning rate r and weight decay d. A gradient's few large
 directions drown its many small ones; with all of them equally long, a small model learns the same rows in about half
-the updates (docs/performance.md). Embeddings, output layer, norms and biases are no maps from state to state, and
+the updates (docs/performance-details.md). Embeddings, output layer, norms and biases are no maps from state to state, and
 AdamW moves them.
 
 Source: K. Jordan and others, 2024 (kellerjordan.github.io/posts/muon); the factor 0.2 sqrt(max(a, b)), which makes
