@@ -25,7 +25,8 @@ MEDIAN = 18
 """Words of a page's median sentence at most."""
 AVOID = {
     r"\b[Nn]obody\b|\b[Ww]hoever\b": "name the thing: `no agent`, `each teacher that`",
-    r"(?:^|[.:;] )(?:Who|who) (?!am |are you)\w+ [^?]*?[.;]": "`who` asks a question; write `An agent that …`",
+    r"(?m)(?:^|[.!;:] )Who\b[^?.|]*\.": "`who` asks a question; write `An agent that …`",
+    r"\b(?:agents?|teachers?|students?|models?|judges?|scorers?|requests?|threads?|programs?) who\b": "write `that`",
     r", for (?:it|they|there|that|this|these|its|their|no|none|nothing|neither|each|both) ": "write `because`",
     r"\b[Ll]est\b|\btill\b|\bby lot\b|\btold apart\b": "write it in today's words",
 }

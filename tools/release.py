@@ -34,7 +34,7 @@ NEEDED = (
 
 
 def run(*command: str | Path, cwd: Path, quiet: bool = True) -> str:
-    """What a command prints; its output is shown and the release stops if it fails."""
+    """Run a command and return what it prints; its output is shown and the release stops if it fails."""
     outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, env=outside, check=False)
     if done.returncode:
@@ -62,8 +62,8 @@ def check_contents(wheel: Path, source: Path, folder: Path) -> None:
     if missing := [name for name in NEEDED if name not in here]:
         sys.exit(f"the wheel lacks {', '.join(missing)}")
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, source, cwd=folder)
-    (again,) = folder.glob("*.whl")
-    if differs := set(here.items()) ^ set(files(again).items()):
+    (rebuilt,) = folder.glob("*.whl")
+    if differs := set(here.items()) ^ set(files(rebuilt).items()):
         sys.exit(f"the source distribution builds another wheel: {sorted(name for name, _ in differs)[:5]}")
 
 

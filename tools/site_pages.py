@@ -1,4 +1,4 @@
-"""What the site of the documentation needs beside docs/: README.md is its first page."""
+"""Hooks of the documentation's site: README.md is its first page."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ M = TypeVar("M", bound=BaseModel)
 SECTIONS = ("debate", "review")
 """Sections of a recipe that hold a protocol's options."""
 _OURS = ("hf_local", "scripted")
-"""Backends that nobody sends a bill for."""
+"""Backends whose calls cost no money."""
 
 
 class Misplaced(ValueError):
@@ -77,11 +77,11 @@ class AgentSpec(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the backend is given."""
+        """The backend's options."""
         return dict(self.model_extra or {})
 
     def sampling(self, **changes: Any) -> Sampling:
-        """How this agent's replies are drawn."""
+        """The sampling settings of this agent's replies."""
         mine = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -105,7 +105,7 @@ class TaskSpec(BaseModel):
 
 
 class Examination(BaseModel):
-    """How students, and the committee beside them, are tested."""
+    """Settings of the tests of students and of the committee."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -123,7 +123,7 @@ class Examination(BaseModel):
 
 
 class Statistics(BaseModel):
-    """How arms are compared."""
+    """Settings of the comparison of arms."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -142,7 +142,7 @@ class Statistics(BaseModel):
 
 
 class Judge(Judging):
-    """Who judges answers, and how."""
+    """The judges that grade answers, and their rules."""
 
     agents: list[AgentSpec] = Field(
         min_length=1, description="models that judge; each is an agent like a teacher, and each call is paid"
@@ -155,7 +155,9 @@ class Judge(Judging):
 
 
 class Scale(BaseModel):
-    """The engine that spreads a run's questions over machines. It changes where calls are made, not what comes out."""
+    """The engine that spreads a run's questions over machines. It changes on which machine calls are made, and no
+    result.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -173,7 +175,7 @@ class Scale(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What every method's recipe has. A method's ``Options`` is a subclass with its own sections."""
+    """A recipe: the keys that every method has. A method's ``Options`` is a subclass with its own sections."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -248,17 +250,17 @@ class Recipe(BaseModel):
 
     @property
     def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
-        """All who are asked, by where they stand in the recipe."""
+        """Every agent of the recipe, by its place there."""
         judges = {("judge", "agents", i): spec for i, spec in enumerate(self.judge.agents if self.judge else ())}
         return {**{("teachers", i): t for i, t in enumerate(self.teachers)}, ("student",): self.student, **judges}
 
     @property
     def agents(self) -> list[AgentSpec]:
-        """All who are asked: teachers, student, and whom a method adds."""
+        """Every agent of the recipe: teachers, student, and those that a method adds."""
         return list(self.places.values())
 
     def ledger(self, parts: int = 1) -> Ledger:
-        """Prices and caps, for a journal; of one of several parts of a run, its share of the caps."""
+        """Prices and caps, for a journal. A part of a run has its share of the caps."""
         return Ledger(
             {a.name: a.price for a in self.agents if a.price},
             run=self.budget.run.share(parts),
@@ -372,7 +374,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's values without those that change what a run costs, or is thought to cost, but not what comes of it."""
+    """A recipe's values without the keys that change only what a run costs, or is expected to cost."""
     kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track", "scale")}
 
     def agent(values: dict[str, Any]) -> dict[str, Any]:
@@ -391,8 +393,9 @@ def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that can be named: those below ``recipes/`` here, and those that came with the package or stand in
-    the checkout that it runs from."""
+    """The recipes that can be named: those below ``recipes/`` here, and those of the package or of the checkout that it
+    runs from.
+    """
     found: dict[str, Path] = {}
     package = Path(__file__).parent
     checkout = [package.parent.parent / "recipes"] if package.parent.name == "src" else []
@@ -403,10 +406,10 @@ def recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: Path) -> Path:
-    """A file as it is, and of a run's folder its recipe; else the recipe of that name, which may leave out folders
-    where it is the only one: ``demo`` for ``schoolhouse/demo``.
+    """A recipe's file: the path itself, the recipe of a run's folder, or the recipe of that name. A name may leave out
+    folders if it is the only such recipe: ``demo`` for ``schoolhouse/demo``.
 
-    Raises RecipeError, with the known names, if there is none, or several are called so.
+    Raises RecipeError, with the known names, if there is none, or several have that name.
     """
     if name.is_file():
         return name
@@ -431,7 +434,7 @@ def find_recipe(name: Path) -> Path:
 
 
 def checked_overrides(model: type[M], overrides: Sequence[str], of: M | None = None) -> M:
-    """One section alone, its defaults or those of ``of`` overridden by ``--set`` texts. Raises RecipeError."""
+    """One section alone: its defaults, or the values of ``of``, overridden by ``--set`` texts. Raises RecipeError."""
     values: dict[str, Any] = of.model_dump(mode="json") if of is not None else {}
     for change in overrides:
         override(values, change, f"--set {change}")
@@ -486,7 +489,7 @@ def _told(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, tup
 
 
 def _check_options(recipe: Recipe, where: _Lines) -> None:
-    """Check what goes to task and backends too, so that a typo there has a line as well."""
+    """Check the options of task and backends, so that a mistake there is told with its line as well."""
     rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
         ("agents", spec.backend, spec, loc, "backend") for loc, spec in recipe.places.items()
     ]
@@ -503,7 +506,7 @@ def _check_options(recipe: Recipe, where: _Lines) -> None:
 
 
 class _Lines:
-    """Where a key stands: ``recipe.yaml:12``."""
+    """Finds the line of a key: ``recipe.yaml:12``."""
 
     def __init__(self, root: yaml.Node | None, path: Path) -> None:
         self.root, self.path = root, path
@@ -550,7 +553,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _no_doubles(node: yaml.Node | None, path: Path) -> None:
-    """YAML lets the last of two equal keys win in silence; we do not."""
+    """Refuse a key that is written twice. YAML would silently let the last one win."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -568,7 +571,7 @@ def _no_doubles(node: yaml.Node | None, path: Path) -> None:
 
 
 def override(values: dict[str, Any], change: str, where: str) -> None:
-    """Set what ``key.sub=value`` says, in place. Raises RecipeError, naming ``where`` it was written."""
+    """Set what ``key.sub=value`` says, in place. Raises RecipeError, which names ``where`` it was written."""
     key, equals, text = change.partition("=")
     do = "write section.key=value"
     if not equals or not key:

@@ -83,23 +83,25 @@ class Diverged(UserError, ArithmeticError):
 
 
 class Mismatched(UserError, ArithmeticError):
-    """The engine that serves the student gives other log-probabilities than the trainer: it serves other weights, or
-    computes otherwise. Nothing was learnt from its answers."""
+    """The engine that serves the student gives other log-probabilities than the trainer, because it serves other
+    weights or computes otherwise. Nothing was learned from its answers.
+    """
 
 
 class BudgetReached(UserError):
-    """A cap of the recipe is reached. Nothing is lost: raised, the same command goes on."""
+    """A cap of the recipe is reached. Nothing is lost: raise the cap and give the same command, and it goes on."""
 
     exit_code = 3
 
 
 class AgentUnusable(UserError):
-    """No call of an agent can be answered: a wrong key, address or model, or nobody there. Nothing is lost: mended, the
-    same command goes on, and none of its calls is recorded as failed."""
+    """No call of an agent can be answered: a wrong key, address or model, or no server there. Nothing is lost: correct
+    it and give the same command, and it goes on. None of the agent's calls is recorded as failed.
+    """
 
 
 class WorldError(VivaError):
-    """Something outside failed. Work around it and record it."""
+    """A failure outside vivavoce. Work around it and record it."""
 
 
 class AgentError(WorldError, RuntimeError):
@@ -107,9 +109,9 @@ class AgentError(WorldError, RuntimeError):
 
     ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
     ``connection``, ``server``, ``bad_request``, ``overlong``, ``budget``, and those of settings: ``auth``, ``account``,
-    ``not_found``, ``unreachable``); ``detail`` is for people and holds no secret. ``usage`` is what the failed attempts
-    cost, as far as the endpoint told. ``do``: every other call of the agent would fail as well, until the user has done
-    this; empty if the failure is the call's own.
+    ``not_found``, ``unreachable``). ``detail`` is for people and holds no secret. ``usage`` is the cost of the failed
+    attempts, as far as the endpoint told it. ``do`` says what the user has to do before any call of the agent can
+    succeed; it is empty if only this call failed.
     """
 
     def __init__(self, reason: str, detail: str = "", usage: Usage | None = None, do: str = "") -> None:
@@ -123,7 +125,7 @@ class AgentError(WorldError, RuntimeError):
 
 @contextmanager
 def told_once() -> Iterator[None]:
-    """Of many tasks that a group ran and that were told the same, one tells the user."""
+    """Let one of several tasks of a group that met the same error tell the user."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -131,7 +133,7 @@ def told_once() -> Iterator[None]:
 
 
 def the_one(error: BaseException) -> BaseException:
-    """The error inside a group that the user should hear of: one that the user can mend, else the first."""
+    """The error inside a group that the user should read: one that the user can mend, otherwise the first."""
     while isinstance(error, BaseExceptionGroup):
         error = (error.subgroup(UserError) or error).exceptions[0]
     return error

@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar
 from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
 Status = Literal["ok", "no_answer", "out_of_range", "truncated", "empty", "unjudged", "error", "over_budget"]
-"""What became of a call. ``error``: it failed for good. ``over_budget``: it was not made, because the cap of its
-question left no room. ``unjudged``: an answer of which no judge gave a verdict that can be read, so that it is neither
-right nor wrong. The others say how the text could be read."""
+"""The outcome of a call. ``error``: it failed for good. ``over_budget``: it was not made, because the cap of its
+question left no room. ``unjudged``: no judge gave a verdict on the answer that can be read, so that it is neither right
+nor wrong. The other words say how far the text could be read.
+"""
 GOLD = "gold"
-"""In place of a node's id: the right answer, where a prompt prints it."""
+"""Stands for the right answer in a prompt's quotes, in place of a node's id."""
 T = TypeVar("T")
 
 
@@ -34,8 +35,8 @@ class Message(TypedDict):
 class Problem:
     """A question with its checked answer.
 
-    ``gold`` is the canonical final answer; it reaches a prompt only where a recipe asks for it, and every node whose
-    prompt held it, even through another node's text, says so (``Node.saw_gold``).
+    ``gold`` is the canonical final answer. It reaches a prompt only if a recipe asks for it. Every node whose prompt
+    held it, even through another node's text, says so (``Node.saw_gold``).
     """
 
     id: str
@@ -44,18 +45,20 @@ class Problem:
     group: str = ""
     """Subject or skill, for tables by group."""
     history: tuple[Message, ...] = ()
-    """Where the question is what to do next: the messages that the agent in an environment had by then."""
+    """The messages that the agent in an environment had by then, if the question is what to do next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a grader says of one text. ``correct`` is None where it cannot tell: ungradable is never silently false."""
+    """A grader's verdict on one text. ``correct`` is None if the text cannot be graded: ungradable is never silently
+    false.
+    """
 
     answer: str | None
     correct: bool | None
     status: Status = "ok"
     reason: str = ""
-    """Why it cannot be told, where ``correct`` is None; and on what a program ended that did not pass."""
+    """Why ``correct`` is None; for a program that did not pass, how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a reply is drawn. ``temperature`` 0 is greedy."""
+    """Settings of a draw of a reply. ``temperature`` 0 is greedy."""
 
     temperature: float = 0.3
     top_p: float = 1.0
@@ -85,7 +88,9 @@ class Sampling:
     logprobs: bool = False
     """Ask for the log-probability of every token of the reply (at temperature 1, in nats)."""
     tools: tuple[Tool, ...] = ()
-    """Offered in the endpoint's own form; only to agents that take tools so (:func:`vivavoce.agents.takes_tools`)."""
+    """Tools that are offered in the endpoint's own form; only to agents that take them
+    (:func:`vivavoce.agents.takes_tools`).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +115,29 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an agent answered to one call. The texts of ``tokens``, joined, are ``text``."""
+    """An agent's answer to one call. The texts of ``tokens``, joined, are ``text``."""
 
     text: str
-    """What it said. What it only thought is in ``thought`` (:mod:`vivavoce.agents.replies`)."""
+    """The answer without the thought, which is in ``thought`` (:mod:`vivavoce.agents.replies`)."""
     finish: Literal["stop", "length", "filter"] = "stop"
     usage: Usage = Usage()
     model: str = ""
-    """The model as the backend names it (an endpoint may serve another one than was asked for)."""
+    """The model as the backend names it. An endpoint may serve another model than was asked for."""
     tokens: tuple[Token, ...] | None = None
     latency_s: float = 0.0
     wasted: Usage = Usage()
-    """Tokens of earlier answers to the same call that were counted but no use; paid for, and no part of the reply."""
+    """Tokens of earlier answers to the same call that could not be used. They are paid for, and no part of the reply.
+    """
     thought: str = ""
-    """What it thought before it spoke. Nobody but an audit reads it."""
+    """The thought before the answer. Only an audit reads it."""
     ids: tuple[int, ...] = ()
-    """The tokens that it drew, end of turn included, if ``text`` would be cut into others. A model in this process
-    tells them, for training on its own answers."""
+    """The tokens that it drew, end of turn included, if ``text`` would be cut into other tokens. A model in this
+    process tells them, for training on its own answers.
+    """
 
     @property
     def cut(self) -> bool:
-        """Whether something ended it before it was whole: its token limit, or the endpoint's filter."""
+        """Whether its token limit or the endpoint's filter ended it before it was whole."""
         return self.finish != "stop"
 
 
@@ -147,9 +154,9 @@ class Quote:
 class Prompt:
     """The messages that an agent was asked with, part by part. Made by :func:`prompt`.
 
-    The parts of a message, joined, are its content; a part is either text of the template and the question, or a
-    :class:`Quote`. ``template`` and ``reads`` say how it was made: which template, offered which nodes (a reader is
-    shown those of them that the protocol's options let it hear).
+    The parts of a message, joined, are its content. A part is either text of the template and the question, or a
+    :class:`Quote`. ``template`` and ``reads`` say how the prompt was made: by which template, and from which nodes (the
+    protocol's options may hide some of them from the reader).
     """
 
     id: str
@@ -189,7 +196,7 @@ def prompt(template: str, reads: tuple[str, ...], messages: tuple[tuple[str, tup
 
 
 def after_system(asked: Prompt, text: str) -> Prompt:
-    """The prompt with ``text`` before it, as a system message or at the beginning of the one that it has."""
+    """The prompt with ``text`` before it: at the beginning of its system message, or as one if it has none."""
     if not text:
         return asked
     (role, parts), *rest = asked.messages
@@ -199,17 +206,18 @@ def after_system(asked: Prompt, text: str) -> Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing that was said. Made by :func:`node`, which derives ``id`` from the content.
+    """One text that an agent wrote. Made by :func:`node`, which derives ``id`` from the content.
 
-    ``parents`` are exactly the nodes whose text stands in its prompt. ``target`` is the answer that a critique,
-    reflection or review is about. ``prompt`` names the prompt in the graph (:meth:`vivavoce.graph.Graph.asked`), and
-    ``call`` is the journal key of the model call that produced the text. Nothing is keyed by provider.
+    ``parents`` are exactly the nodes whose text is in its prompt. ``target`` is the answer that a critique, reflection
+    or review is about. ``prompt`` names the prompt in the graph (:meth:`vivavoce.graph.Graph.asked`), and ``call`` is
+    the journal key of the model call that produced the text. Nothing is keyed by provider.
     """
 
     id: str
     kind: str
-    """``answer``, ``critique``, ``reflection``, ``rationale``, ``review``, ``action``, ``observation``, or a kind of a
-    protocol's own."""
+    """``answer``, ``critique``, ``reflection``, ``rationale``, ``review``, ``action``, ``observation``, or a kind that
+    a protocol of your own names.
+    """
     problem: str
     agent: str
     round: int
@@ -221,9 +229,9 @@ class Node:
     correct: bool | None = None
     status: Status = "ok"
     confidence: float | None = None
-    """Said by the agent, 0 to 1; None where it said none."""
+    """The confidence that the agent stated, 0 to 1; None if it stated none."""
     probability: float | None = None
-    """Read from the model's own log-probabilities, 0 to 1; None where the backend gives none."""
+    """The probability of the answer by the model's own log-probabilities, 0 to 1; None if the backend gives none."""
     score: float | None = None
     saw_gold: bool = False
     """Whether the prompt printed the right answer, or a text whose author saw it."""
@@ -257,7 +265,7 @@ def node(
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool, read from what an agent said."""
+    """One call of a tool, read from an agent's reply."""
 
     name: str
     arguments: dict[str, Any]
@@ -265,7 +273,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One continuation of a context, and the node that said it."""
+    """One continuation of a context, and the node that it comes from."""
 
     text: str
     source: str
@@ -283,17 +291,17 @@ class Example:
     source: tuple[str, ...]
     """Ids of the nodes that it came from."""
     stream: str = "answer"
-    """Which of the things that the student learns: to ``answer``, or (peer review) to give ``feedback``."""
+    """What the student learns by it: to ``answer``, or (peer review) to give ``feedback``."""
     weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """One branching of a preference tree: a context, and right and wrong ways to go on from it.
+    """One branching of a preference tree: a context, with right and wrong continuations.
 
-    The context is ``prompt`` and then ``prefix``, the part of the assistant's answer that right and wrong share
-    (empty where the tree branches at the answer, as published). ``complete`` says that the continuations end the
-    answer, so that the end-of-turn token belongs to them; a step in the middle of an answer does not.
+    The context is ``prompt`` and then ``prefix``, the part of the assistant's answer that right and wrong share.
+    ``prefix`` is empty if the tree branches at the answer, as published. ``complete`` says that the continuations end
+    the answer, so that the end-of-turn token belongs to them; a step in the middle of an answer does not.
     """
 
     id: str
@@ -309,7 +317,7 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one scorer is shown of a state in place of the student's prompt, and how much its opinion counts."""
+    """The prompt that one scorer reads in a state in place of the student's, and the weight of its opinion."""
 
     messages: tuple[Message, ...]
     weight: float
@@ -318,30 +326,30 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One state in which the student acts, and what each of its supervisors knows there beyond it.
+    """One state in which the student acts, and what each of its scorers reads there beyond it.
 
-    The student sees ``prompt`` and nothing else; ``views`` stand in the order of the scorers.
+    The student reads ``prompt`` and nothing else; ``views`` are in the order of the scorers.
     """
 
     problem: str
     prompt: tuple[Message, ...]
     views: tuple[View, ...]
     recorded: tuple[Completion, ...] = ()
-    """Answers to learn from off-policy, by whomever."""
+    """Recorded answers to learn from off-policy, from any agent."""
     source: tuple[str, ...] = ()
-    """Ids of the nodes that the views show."""
+    """Ids of the nodes that the views quote."""
     weight: float = 1.0
-    """How much the state counts among those of an update."""
+    """The weight of the state among those of an update."""
     group: str = ""
     """States of one group stay together in training: those of an episode begin alike, and are computed as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Where one agent stood in one round of a discussion: what it wrote, and whether that was right."""
+    """One agent's answer in one round of a discussion, and whether it was right."""
 
     text: str
-    """Empty if it gave no answer that could be read."""
+    """The answer, empty if none could be read."""
     label: Literal["right", "wrong", "missing"]
     source: str = ""
     """Id of the node."""
@@ -349,7 +357,9 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """A discussion as a graph to learn from (MAGDi): one stand for each agent and round, and who read whom."""
+    """A discussion as a graph to learn from (MAGDi): one stand for each agent and round, and which stands each author
+    had read.
+    """
 
     problem: str
     prompt: tuple[Message, ...]
@@ -363,7 +373,7 @@ class Interaction:
 def to_json(record: Any) -> str:
     """One line of JSON, keys in declaration order, text unescaped, so that equal records give equal bytes.
 
-    Records may stand anywhere in what is given: in tuples, lists and dictionaries too. Texts are :func:`storable`.
+    ``content`` may hold records anywhere: in tuples, lists and dictionaries. Texts are :func:`storable`.
     """
     return storable(_line(record))
 
@@ -374,13 +384,16 @@ def _names(cls: type) -> tuple[str, ...]:
 
 
 def _by_name(record: Any) -> dict[str, Any]:
-    """A record as JSON's encoder asks for it: without the deep copy of `asdict`, at a third of the time."""
+    """A record as a dictionary for JSON's encoder, without the deep copy of `asdict`, in a third of its time."""
     return {name: getattr(record, name) for name in _names(type(record))}
 
 
 def storable(text: str) -> str:
-    """The text as it can be written to any file: halves of a surrogate pair that stand side by side become their
-    character, and a half without the other becomes U+FFFD, since it is no character. All else stays as it is."""
+    """The text in a form that any file can hold.
+
+    Halves of a surrogate pair that are neighbours become their character. A half without the other is no character and
+    becomes U+FFFD. All other characters are kept.
+    """
     if text.isascii():
         return text
     try:
@@ -401,7 +414,7 @@ def all_storable(value: Any) -> Any:
 
 _line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_by_name).encode
 canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
-"""The one JSON of plain content that hashes are made of: keys sorted, no spaces, text unescaped."""
+"""The one JSON of plain content that is hashed: keys sorted, no spaces, text unescaped."""
 
 
 @cache
@@ -412,7 +425,7 @@ def _adapter(cls: type) -> Any:
 
 
 def from_json(cls: type[T], line: str | bytes) -> T:
-    """The record that ``line`` holds. Raises ``pydantic.ValidationError`` where a field is missing or ill-typed."""
+    """The record that ``line`` holds. Raises ``pydantic.ValidationError`` if a field is missing or ill-typed."""
     return _adapter(cls).validate_json(line)
 
 

@@ -58,7 +58,7 @@ _SHOWN_S = 1.0
 class Share:
     """One of several equal parts of a run's questions, asked in a run directory of its own: part ``number`` of ``of``.
 
-    Question k, counted from 0, belongs to part k mod ``of`` + 1, so that all parts get alike questions.
+    Question k, counted from 0, belongs to part k mod ``of`` + 1, so that all parts get similar questions.
     """
 
     number: int
@@ -81,12 +81,12 @@ def share_of(text: str) -> Share:
 
 
 class PartDone(Exception):
-    """A part of a run has asked all that can be asked before the parts are merged."""
+    """A part of a run has asked everything that can be asked before the parts are merged."""
 
 
 @dataclass
 class Standing:
-    """What a run is about, and how far it has come with it."""
+    """The progress of a run: its recipe, and what it has finished."""
 
     title: str
     total: int
@@ -116,7 +116,9 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken by now, over all its sessions; of one that was killed, as far as it was noted."""
+        """Seconds that the run has taken by now, over all its sessions. Of a killed session the last noted seconds
+        count.
+        """
         return self._before + time.monotonic() - self._begun
 
     def part(self, name: str, recipe: Recipe) -> Run:
@@ -138,10 +140,11 @@ class Run:
 
     @contextmanager
     def counting(self, title: str, total: int) -> Iterator[Callable[..., None]]:
-        """A progress bar with what is spent by now, and what will be at its end; tell it how many are done.
+        """A progress bar with what is spent by now, and what will be at its end. Call it with the number of finished
+        items.
 
-        The forecast goes by what the finished ones cost, if it is told that (``cost``): many are under way at once, and
-        what is spent on those by now says little.
+        The forecast uses the cost of the finished items, if it is told (``cost``): many items are under way at once,
+        and what is spent on those by now says little.
         """
         at = self._whole.standing = Standing(title, total)
         self._whole._counted[title] = at
@@ -175,11 +178,11 @@ class Run:
                 self._whole._show(force=True)
 
     def cost(self, graph: Graph) -> float:
-        """What the calls of a graph cost, at the prices of the recipe."""
+        """The cost of a graph's calls, at the prices of the recipe."""
         return sum(self.journal.ledger.cost(n.agent, n.usage) for n in graph.nodes)
 
     def _show(self, force: bool = False) -> None:
-        """Write down what is counted now, for whoever looks at the run from outside, once a second at most."""
+        """Write the current counts to a file for a viewer, once a second at most."""
         if not force and time.monotonic() - self._shown < _SHOWN_S:
             return
         self._shown = time.monotonic()
@@ -211,11 +214,11 @@ class Run:
         self.keep(path, depends, lambda part: part.write_text(text, "utf-8"))
 
     def folder(self, name: str, depends: Any, **facts: Any) -> Path | None:
-        """``checkpoints/<name>`` where it still has to be made, or None where it is finished for ``depends``.
+        """The folder ``checkpoints/<name>`` if it still has to be made; None if it is finished for ``depends``.
 
-        A folder begun for the same dependencies is left as it is, so that training goes on from its checkpoints; one
-        of other dependencies is cleared. Call :meth:`finished` when it is done. ``facts`` are noted in its
-        ``begun.json``.
+        A folder that was begun for the same dependencies is left as it is, so that training goes on from its
+        checkpoints; one of other dependencies is cleared. Call :meth:`finished` when it is done. ``facts`` are noted in
+        its ``begun.json``.
         """
         path = self.path / "checkpoints" / name
         if path.exists() and self._stages.get(f"checkpoints/{name}") == digest(depends):
@@ -228,7 +231,7 @@ class Run:
         return path
 
     def finished(self, name: str, depends: Any) -> None:
-        """The folder ``checkpoints/<name>`` is whole."""
+        """Note that the folder ``checkpoints/<name>`` is whole."""
         self._record(f"checkpoints/{name}", depends)
 
     def write(self, path: Path, text: str) -> None:
@@ -271,7 +274,7 @@ class _Under:
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
-    """What the run in a directory noted down: versions, times, what is finished. Empty if nothing has begun there."""
+    """The manifest of a run directory: versions, times, finished stages. Empty if nothing has begun there."""
     return _read_json(path / "manifest.json") or {}
 
 
@@ -300,9 +303,9 @@ def open_run(
     ``store`` is a file of replies that all runs of a workspace share (:class:`vivavoce.agents.store.Store`). With
     ``share`` the run asks only this part of its questions.
 
-    Raises RunConflict where another process has it open, or where it was begun with another recipe and ``update``
-    is false: the error names the keys that differ. With ``update``, what depends on them is done again and the rest
-    is kept; calls that were paid are never paid again.
+    Raises RunConflict if another process has it open, or if it was begun with another recipe and ``update`` is false:
+    the error names the keys that differ. With ``update``, everything that depends on those keys is done again and the
+    rest is kept. Paid calls are never paid again.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / "run.lock").open("w") as lock:
@@ -371,10 +374,10 @@ _EARLIER = {"limit_takes": "first", "id_field": "null"}
 
 
 def begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """The recipe that a run was begun with, keys that came with a later version at their defaults.
+    """The recipe that a run was begun with. Keys that came with a later version have their defaults.
 
-    Options of tasks that mean something else by now are there as they were meant, so that a run goes on with the
-    questions that it has paid for, or says that it cannot.
+    Options of tasks whose meaning has changed keep their old meaning, so that a run goes on with the questions that it
+    has paid for, or says that it cannot.
     """
     if not (path / "recipe.yaml").exists():
         return None
@@ -392,7 +395,7 @@ def begun_with(path: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _unsaid(key: str, recipe: dict[str, Any]) -> bool:
-    """Whether ``key`` is an option that is read in another way by now, and ``recipe`` leaves it to its default."""
+    """Whether ``key`` is an option whose meaning has changed, and ``recipe`` leaves it to its default."""
     *path, last = key.split(".")
     at: Any = recipe
     for step in path:
@@ -406,7 +409,7 @@ _ABSENT = object()
 def _unheard(path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both recipes without the teachers that have answered nothing yet, in a run that has finished nothing yet.
 
-    Whatever was wrong with the address or the model of such a teacher may be mended: nothing depends on it.
+    The address or the model of such a teacher may be corrected, because nothing depends on it.
     """
     if manifest_of(path).get("stages") or not (path / "journal.sqlite").exists():
         return old, new
@@ -431,8 +434,7 @@ def changed_keys(old: Any, new: Any, at: str = "") -> list[str]:
 
 
 def told_changes(old: Any, new: Any) -> str:
-    """The keys in which two recipes differ, each with the value that it had and the one that it has: ``seed (0, now
-    1)``."""
+    """The keys in which two recipes differ, each with its old and its new value: ``seed (0, now 1)``."""
 
     def value(of: Any, key: str) -> str:
         for step in key.split("."):
@@ -460,7 +462,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the folder that the run was started in, marked where files differ from it."""
+    """The commit of the folder that the run was started in, marked if files differ from it."""
     try:
         out = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -1,1 +1,3 @@
-"""The committee at its table: how it is asked, what it reads of each other, how its replies are read, how it votes."""
+"""The committee: the prompts by which it is asked, the texts that its members read of each other, its replies and
+votes.
+"""

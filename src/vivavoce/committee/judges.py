@@ -1,4 +1,4 @@
-"""Judges: models that say whether an answer is good, where no program can.
+"""Judges: models that say whether an answer is good, if no program can.
 
 A :class:`JudgedTask` is a task whose answers a :class:`Jury` grades: in debates, tests and attempts alike, because all
 of them grade through :func:`vivavoce.tasks.grade_of`. Each verdict is a call through the journal, under the stage
@@ -6,8 +6,8 @@ of them grade through :func:`vivavoce.tasks.grade_of`. Each verdict is a call th
 
     answer ──▶ each judge, (pairwise) in both orders ──▶ verdicts ──▶ mean or majority ──▶ Grade
 
-A verdict that cannot be read decides nothing. If half of the judges or more have none, the answer is ``unjudged``:
-it is neither right nor wrong, and nothing is learnt from it.
+A verdict that cannot be read decides nothing. If half of the judges or more have none, the answer is ``unjudged``: it
+is neither right nor wrong, and nothing is learned from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vivavoce.records import GOLD, Grade, Problem, Prompt, Quote, Reply, Samplin
 from vivavoce.tasks import Task, grade_of, whole_lines
 
 Order = Literal["", "first", "second"]
-"""Where the judged answer stands in a pair; empty if it is judged alone."""
+"""The place of the judged answer in a pair; empty if it is judged alone."""
 KIND = "verdict"
 """Tag of these calls in the journal."""
 _CUT: tuple[None, Status] = (None, "truncated")
@@ -40,7 +40,7 @@ CAPPED = "the cap of the question left no room for a verdict"
 
 
 class Judging(BaseModel):
-    """How answers are judged."""
+    """The rules by which answers are judged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -90,13 +90,15 @@ class Judging(BaseModel):
 
     @property
     def orders(self) -> tuple[Order, ...]:
-        """In which orders each judge is asked."""
+        """The orders in which each judge is asked."""
         if self.form == "pointwise":
             return ("",)
         return ("first", "second") if self.swap else ("first",)
 
     def read(self, reply: Reply, order: Order) -> tuple[float | None, Status]:
-        """What a reply says: a score, or (pairwise) 1, 1/2 or 0 for the judged answer; None unless the status is ok."""
+        """The value that a reply states: a score, or (pairwise) 1, 1/2 or 0 for the judged answer; None unless the
+        status is ok.
+        """
         if not reply.text.strip():
             return None, "empty"
         if self.form == "pointwise":
@@ -115,7 +117,7 @@ class Judging(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one judge said of one answer in one order. ``value`` is None unless ``status`` is ok."""
+    """One judge's verdict on one answer in one order. ``value`` is None unless ``status`` is ok."""
 
     judge: str
     order: Order
@@ -125,9 +127,9 @@ class Verdict:
 
 
 def values(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
-    """Each judge's opinion: the mean over the orders; None if one of them cannot be read.
+    """The opinion of each judge: the mean over the orders; None if one of them cannot be read.
 
-    A judge who prefers what stands first in both orders, or what stands second, says tie.
+    A judge that prefers the first answer in both orders, or the second in both, gives a tie.
     """
     found: dict[str, float | None] = {}
     for name in dict.fromkeys(v.judge for v in verdicts):
@@ -150,12 +152,12 @@ def decided(verdicts: Sequence[Verdict], how: Judging) -> bool | None:
 
 
 class Jury:
-    """Judges who have been opened. Raises RecipeError if the prompts lack a template.
+    """Judges that are open for calls. Raises RecipeError if the prompts lack a template.
 
     Args:
-        judges: Who judges, and how their replies are drawn.
+        judges: The agents that judge, with their sampling.
         how: The rules.
-        journal: Where every call goes.
+        journal: The journal that every call goes through.
         seed: Other calls' seeds derive from it.
     """
 
@@ -168,12 +170,12 @@ class Jury:
 
     @property
     def depends(self) -> list[Any]:
-        """What verdicts depend on, beside the answers."""
+        """A hash of everything that verdicts depend on, beside the answers."""
         who = [[agent.identity, agent.name, repr(sampling)] for agent, sampling in self.judges]
         return [who, self.how.model_dump(mode="json"), self.prompts.fingerprint, self.seed]
 
     async def verdicts(self, problem: Problem, text: str, stage: str, gold: bool | None = None) -> list[Verdict]:
-        """What the judges say of an answer. ``gold``: whether it is right, if a program knows; for the audit alone."""
+        """The judges' verdicts on an answer. ``gold``: whether it is right, if a program knows; for the audit alone."""
         return list(
             await asyncio.gather(
                 *(
@@ -248,8 +250,8 @@ class JudgedTask:
     async def _ruled(self, problem: Problem, text: str, cut: bool, stage: str) -> Grade:
         """The grade of a whole reply, which is not empty.
 
-        A reply that was cut is ``truncated`` and costs no verdict. The answer is what the task reads as one; of a task
-        that reads none, all that was said.
+        A reply that was cut is ``truncated``, and no verdict is paid for it. The judged text is the answer that the
+        task reads, or the whole reply if it reads none.
         """
         by_task = await grade_of(self._task, problem, text, cut)
         if cut:

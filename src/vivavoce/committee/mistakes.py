@@ -1,4 +1,4 @@
-"""Which answers of an exam are mistakes that are taught."""
+"""The rules that say which answers of an exam are mistakes that are taught."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MistakeRule = Literal["any_wrong", "majority_wrong", "pass_rate"]
 
 
 class MistakeRules(Protocol):
-    """What a protocol's options say about mistakes."""
+    """A protocol's options about mistakes."""
 
     @property
     def mistake(self) -> MistakeRule: ...
@@ -42,7 +42,7 @@ def mistake(answers: Iterable[Node], rules: MistakeRules) -> Node | None:
 
 
 def mistake_class(answer: Node) -> MistakeClass:
-    """What kind of mistake a wrong answer is: of reasoning (``wrong``), or of form."""
+    """The kind of a wrong answer: a mistake of reasoning (``wrong``), or of form."""
     if answer.status in ("no_answer", "empty", "truncated"):
         return answer.status
     return "wrong"

@@ -1,16 +1,16 @@
-"""Prompt sets: how agents are asked, and how their stated confidence and score are read back.
+"""Prompt sets: the templates by which agents are asked, and the patterns that read their stated confidence and score.
 
-A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. Which
-templates it needs depends on the protocol (``Options.templates``). A template is Jinja; a line ``--- system`` or
-``--- user`` starts a message. :meth:`vivavoce.committee.wording.Wording.made` lists what it may print. What ``act``
-says is added to the messages that an agent had in an episode: a message that renders empty is left out, and a user's
-message goes on with the user's message before it. ``correction`` is what the student learns to answer with feedback on
-its own mistake.
+A set is a folder with one Markdown template for each thing that an agent can be asked, and a ``set.yaml``. The
+templates that it needs depend on the protocol (``Options.templates``). A template is Jinja; a line ``--- system`` or
+``--- user`` starts a message. :meth:`vivavoce.committee.wording.Wording.made` lists the values that it may print. The
+messages of ``act`` are added to those that an agent had in an episode: a message that renders empty is left out, and a
+user's message continues the user's message before it. ``correction`` is the answer that the student learns together
+with feedback on its own mistake.
 
 ``set.yaml`` names the regular expressions that read a reply: ``confidence``; ``score``, and ``scores`` by kind of text;
-``untaught``, what a student does not learn to write (marks and numbers that are said to the committee and are no part
-of an answer). ``never`` and ``as_end`` are the same for scorers, which go over a student's answer token by token:
-tokens of such talk inside an answer, and those that begin it after one.
+``untaught``, the marks and numbers that are meant for the committee, are no part of an answer and are not taught.
+``never`` and ``as_end`` are the same for scorers, which score a student's answer token by token: tokens of such talk
+inside an answer, and those that begin it after one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ _OPEN, _CLOSE, _END, _ESCAPE, _DIGIT = "\1", "\2", "\3", "\4", 0x10
 _DIGITS = {ord("0") + d: _DIGIT + d for d in range(10)}
 _RESERVED = re.compile(f"[{_OPEN}{_CLOSE}{_ESCAPE}]")
 _SHIFT = 0xE000
-"""What is added to a reserved character behind an escape: the sum is for private use, and no filter changes it."""
+"""The number that is added to a reserved character behind an escape. The sum is a character for private use, and no
+filter changes it.
+"""
 
 
 class _Quotes:
@@ -54,7 +56,7 @@ class _Quotes:
     def __init__(self) -> None:
         self.nodes: list[str] = []
         self._numbers: dict[str, int] = {}
-        """Of each quote, as the number stands in its marks."""
+        """Each quote, by the number in its marks."""
 
     def marked(self, value: Any) -> Any:
         """The value as a template gets it: quotes marked, also inside lists and statements."""
@@ -77,7 +79,7 @@ class _Quotes:
         return f"{_OPEN}{number}{_END}{_escaped(quote.text)}{_CLOSE}{number}{_END}"
 
     def _statement(self, s: Statement) -> SimpleNamespace:
-        """A statement as templates use it: an object, whose attributes Jinja finds at once."""
+        """A statement in the form that templates use: an object, whose attributes Jinja finds at once."""
         return SimpleNamespace(
             kind=s.kind,
             name=_escaped(s.name),
@@ -90,7 +92,7 @@ class _Quotes:
         )
 
     def parts(self, rendered: str) -> Parts:
-        """The rendered text, cut into the template's own text and what it quotes.
+        """The rendered text, cut into the template's own text and its quotes.
 
         If a filter cut a mark off, the quote goes to the next mark or to the end of the text.
         """
@@ -216,7 +218,7 @@ def _number(text: str) -> float | None:
 
 
 class PromptSet:
-    """One folder of prompts. Raises RecipeError at construction where a template is missing or does not parse."""
+    """One folder of prompts. Raises RecipeError at construction if a template is missing or does not parse."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -272,12 +274,14 @@ class PromptSet:
 
     @property
     def silent(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Tokens by which an author talks to the committee only: inside an answer, and beginning what follows it."""
+        """Tokens by which an author talks to the committee only: those inside an answer, and those that begin such talk
+        after one.
+        """
         return tuple(self._file.never), tuple(self._file.as_end)
 
     @property
     def fingerprint(self) -> list[str]:
-        """What a stage that used this set depends on."""
+        """A hash of everything that a stage that used this set depends on."""
         return [*self._text.values(), self._file.model_dump_json()]
 
     def render(self, template: str, **values: Any) -> list[tuple[str, Parts]]:
@@ -308,7 +312,7 @@ class PromptSet:
         return None if said is None else min(1.0, max(0.0, said))
 
     def stated_confidence(self, text: str) -> float | None:
-        """The same as it was said: whoever claims 1000 of 100 states 10."""
+        """The stated confidence without a bound: 10 for an agent that claims 1000 of 100."""
         return self._file.confidence.of(text, bounded=False) if self._file.confidence else None
 
     def score(self, text: str, kind: str = "critique") -> float | None:
@@ -318,7 +322,7 @@ class PromptSet:
         return reading.of(text) if reading else None
 
     def review_score(self, text: str, form: ScoreForm) -> Score:
-        """Raw score that a review states: by the set's own pattern where it has one, else as ``form`` says."""
+        """The raw score that a review states: by the set's own pattern if it has one, else by ``form``."""
         if self._file.score is None:
             return read_score(text, form)
         reading = self._file.score
@@ -330,7 +334,7 @@ class PromptSet:
         return Score(value, "ok") if fits else Score(None, "out_of_range")
 
     def taught(self, text: str) -> str:
-        """The reply without what is said to the committee only: what a student learns to write."""
+        """The part of a reply that a student learns to write: without talk that is meant for the committee only."""
         for pattern in self._untaught:
             text = pattern.sub("", text)
         return text.strip()

@@ -1,8 +1,8 @@
-"""What a reader is shown of what others said: names, order, notes under the answers that they are about, and what is
-left of them under a context budget.
+"""The texts that an agent reads of others: names, order, notes under the answers that they are about, and shortening to
+a context budget.
 
-Debates, preference trees and scorers' views all come through :func:`statements`, so that what is trained is what was
-said.
+Debates, preference trees and scorers' views all use :func:`statements`, so that training shows the same texts as the
+debate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TAIL = 4
 
 @dataclass(frozen=True)
 class Showing:
-    """How readers are shown what others said."""
+    """Options of what agents read of each other."""
 
     order: Literal["shared", "per_agent"] = "shared"
     order_seed: int = 42
@@ -39,12 +39,12 @@ class Showing:
 
 @dataclass(frozen=True)
 class Statement:
-    """One agent's words as another agent reads them, with the notes that were made on them."""
+    """One agent's text as another agent reads it, with the notes on it."""
 
     kind: str
-    """Of the node: ``answer``, or a kind of the protocol's own."""
+    """The kind of the node: ``answer``, or a kind that a protocol of your own names."""
     name: str
-    """How the reader sees the speaker: ``Agent 2``, or a name if names are shown."""
+    """The speaker's name for the reader: ``Agent 2``, or its real name if names are shown."""
     peer: int
     """0 for the reader itself, else a random number among the others."""
     text: Quote
@@ -57,12 +57,12 @@ class Statement:
 
 
 def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showing) -> list[Statement]:
-    """What ``reader`` is shown of ``reads``, in an order shuffled by ``how.order_seed``.
+    """The statements that ``reader`` reads of the nodes ``reads``, in an order shuffled by ``how.order_seed``.
 
-    Of each agent and round one answer is shown (:func:`vivavoce.graph.graph.stated`); a reflection or critique stands
-    under the answer that it is about, if that is read too. Nodes without text are left out. If several rounds are read,
-    names and order stay those of the first, so that the text of one round only adds to that of the round before. Who
-    does not speak in the first round read hears everybody, whatever the topology.
+    One answer is shown for each agent and round (:func:`vivavoce.graph.graph.stated`). A reflection or critique is
+    shown under the answer that it is about, if that is read too. Nodes without text are left out. If several rounds are
+    read, names and order stay those of the first, so that the text of one round only adds to that of the round before.
+    An agent that does not speak in the first round that is read reads every agent, whatever the topology.
     """
     if not reads:
         return []
@@ -151,12 +151,13 @@ def hidden(text: str, gold: str) -> str:
 def fit(
     shown: Sequence[Statement], budget: int, count: CountTokens, reads: Reads = lambda _: None
 ) -> tuple[list[Statement], int]:
-    """The statements, shortened until together they take at most ``budget`` tokens, and how many were cut.
+    """The statements, shortened until together they take at most ``budget`` tokens, and the number of those that were
+    cut.
 
     The longest statement is cut first, to the length of the next longest or to its fair share; inside it the answer's
     reasoning goes first, then the notes (arXiv:2506.03541's packing, without its splitting of one context over several
-    rows, which gives long debates more weight). No statement vanishes, and the end of an answer, from where its final
-    answer stands, is kept even if it alone is over the budget. ``reads`` gives the final answer of a text.
+    rows, which gives long debates more weight). No statement vanishes. The end of an answer, from its final answer on,
+    is kept even if it alone is over the budget. ``reads`` gives the final answer of a text.
     """
     sizes = [_size(s, count) for s in shown]
     if sum(sizes) <= budget:

@@ -1,9 +1,9 @@
-"""How many calls a debate will make, before any is made: a rehearsal of the protocol itself.
+"""A rehearsal of a protocol, which counts the calls of a debate before any is made.
 
-The rehearsal *is* the debate, by the protocol's own page and with the real prompts, in which nobody is asked: stand-ins
-give texts of the expected length that are right as often as expected. So stop rules, budgets of context and whatever a
-protocol decides count as they will. Its bounds come from the same page, played through by committees in which all are
-right, all are wrong, or one differs from the others.
+The rehearsal *is* the debate, by the protocol's own page and with the real prompts, but no agent is asked: stand-ins
+give texts of the expected length that are right as often as expected. So stop rules, budgets of context and other
+decisions of a protocol count as they will. Its bounds come from the same page, played through by committees in which
+all are right, all are wrong, or one differs from the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CountPrompt = Callable[[str, Sequence[Message]], int]
 """Prompt tokens of an agent's call, by its name."""
 
 JUDGED = ""
-"""In place of an agent's name: the answers that judges would be asked about, as calls, and their tokens."""
+"""Stands in place of an agent's name for the answers that judges would be asked about, as calls, with their tokens."""
 _WORD, _RIGHT, _WRONG = "\ue000", "\ue001", "\ue002"  # of a private area, so that no question holds one
 _PERSUADED = 0.5
 """Share of wrong answers that turn right if a right one is read (the schoolhouse's teachers: two in three)."""
@@ -36,7 +36,7 @@ _RANDOM = 16
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A quantity that is not known yet: at least, as expected, at most."""
+    """A quantity that is not known yet: its least, expected and greatest value."""
 
     least: float
     expected: float
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What one agent will be asked in one stage, and what it costs in the recipe's currency."""
+    """The calls of one agent in one stage, and their cost in the recipe's currency."""
 
     stage: str
     agent: str
@@ -57,8 +57,10 @@ class Planned:
     completion_tokens: Span
     money: Span
     measured: bool = False
-    """The range is that of questions that were put to the committee, two standard errors about their mean; otherwise it
-    is all that the rules allow, and what to expect comes from a rehearsal or from the length of single replies."""
+    """Whether the range was measured, on questions that the committee was asked: two standard errors about their mean.
+    Otherwise the range is all that the rules allow, and the expected value comes from a rehearsal or from the length of
+    single replies.
+    """
 
 
 @dataclass(slots=True)
@@ -74,17 +76,19 @@ class Spend:
         return Spend(*(getattr(self, k) + getattr(other, k) for k in ("calls", "prompt", "completion", "cached")))
 
     def over(self, n: float) -> Spend:
-        """What it is for one of ``n``."""
+        """The spend of one of ``n`` equal shares."""
         return Spend(self.calls / n, self.prompt / n, self.completion / n, self.cached / n)
 
 
 Knows = Callable[[str, str, int], bool | None]
-"""Whether an answer is right, by agent, question and how often the agent has answered it; None: by chance."""
+"""A function that tells whether an answer is right, by agent, question and how often the agent has answered it; None:
+by chance.
+"""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What is thought of the agents."""
+    """The expected behaviour of the agents."""
 
     tokens: Callable[[str, str], int]
     """Tokens of a reply, by agent and kind of text."""
@@ -92,14 +96,16 @@ class Expected:
     """Share of right first answers, by agent."""
     knows: Knows = lambda *_: None
     agree: bool | None = None
-    """What a score says of whether all is well (a moderator's verdict, a review's score): yes, no, or None: by lot."""
+    """The answer of a score to whether all is well (a moderator's verdict, a review's score): yes, no, or None: at
+    random.
+    """
     readable: bool = True
     """Whether a review's score can be read."""
 
 
 @dataclass
 class Absent:
-    """An agent that only keeps a seat."""
+    """An agent that is never asked."""
 
     name: str
     identity: str = "absent"
@@ -111,7 +117,7 @@ class Absent:
 
 
 def seat(name: str) -> Agent:
-    """An agent that only keeps a seat."""
+    """An agent that is never asked, for a place in a rehearsal."""
     return Absent(name)
 
 
@@ -129,10 +135,10 @@ async def rehearse(
 async def bounds(
     setting: Setting, problem: Problem, who: Expected, count: CountPrompt
 ) -> dict[str, tuple[Spend, Spend]]:
-    """Least and most that one question takes of each agent, of all committees that are played through.
+    """The least and the most that one question takes of each agent, of all committees that are played through.
 
-    ``who`` says how long replies are at most. Derived from the page, so it holds for any protocol; it is the most that
-    was found, not a proof.
+    ``who`` gives the greatest length of replies. The bounds come from the page, so they hold for any protocol; they are
+    the extremes that were found, not a proof.
     """
     found: dict[str, list[Spend]] = {**{m.name: [] for m in setting.members}, JUDGED: []}
     for expected in _committees([m.name for m in setting.members], who):
@@ -151,9 +157,9 @@ async def bounds(
 
 
 async def sketch(setting: Setting, problem: Problem, count: CountPrompt) -> Graph:
-    """One debate in which nobody is asked: the first who speaks is right, all others are wrong, and texts are empty.
+    """One debate without calls: the first agent that speaks is right, all others are wrong, and texts are empty.
 
-    Its prompts are those of a run, up to what the others will say.
+    Its prompts are those of a run, up to the texts of others.
     """
     first = setting.members[0].name
     who = Expected(lambda name, kind: 1, dict.fromkeys((m.name for m in setting.members), 0.5), agree=False)
@@ -190,14 +196,14 @@ def _played(setting: Setting, desk: _Desk) -> Setting:
 
 
 def words(text: str) -> tuple[str, int]:
-    """A text without the words that a stand-in made up, and how many those were: each counts as one token."""
+    """A text without the words that a stand-in made up, and the number of those words: each counts as one token."""
     made_up = text.count(_WORD)
     return (text.replace(_WORD, "").replace(_RIGHT, "").replace(_WRONG, ""), made_up) if made_up else (text, 0)
 
 
 @dataclass
 class _Desk:
-    """In the place of a journal: no call is made, and each is counted."""
+    """Takes the place of a journal: it makes no call, and counts each."""
 
     who: Expected
     count: CountPrompt
@@ -232,7 +238,7 @@ class _Desk:
 
 
 class _Judge:
-    """The task, as far as made-up answers go."""
+    """The task, for answers that are made up."""
 
     def __init__(self, task: Task) -> None:
         self.answer_format = task.answer_format
@@ -244,7 +250,7 @@ class _Judge:
 
 
 class _Prompts:
-    """The prompts; whatever a stand-in says, its score can be read, or cannot, as is expected."""
+    """The prompts. The score of a stand-in's reply can be read as often as expected, whatever the reply is."""
 
     def __init__(self, prompts: PromptSet, who: Expected) -> None:
         self._prompts, self._who, self._rng = prompts, who, random.Random(0)

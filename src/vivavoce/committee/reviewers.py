@@ -1,4 +1,4 @@
-"""Who holds which role in a review, and who reviews whom."""
+"""The roles of teachers in a review, and the choice of reviewers for each author."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLES: tuple[Role, ...] = ("authors", "commenters", "reviewers")
 
 
 class Roles(Talk):
-    """Which teachers write, explain and review."""
+    """The teachers that write, explain and review."""
 
     authors: list[str] | None = Field(default=None, description="teachers who write rationales; None: all (paper)")
     commenters: list[str] | None = Field(default=None, description="teachers who explain mistakes; None: all (paper)")
@@ -39,7 +39,9 @@ class Roles(Talk):
         return self
 
     def named(self, role: Role, teachers: Sequence[str]) -> list[str]:
-        """The teachers who hold a role, in the order of the recipe. Raises ValueError for a name that is no teacher."""
+        """The teachers that hold a role, in the order of the recipe. Raises ValueError for a name that is no
+        teacher.
+        """
         wanted: list[str] | None = getattr(self, role)
         if unknown := [name for name in wanted or () if name not in teachers]:
             raise ValueError(f"review.{role} names `{unknown[0]}`, who is no teacher; there are {', '.join(teachers)}")
@@ -47,16 +49,17 @@ class Roles(Talk):
 
 
 def holding(role: Role, table: Table) -> list[Member]:
-    """The members at the table who hold a role, in the order of the recipe."""
+    """The members of the committee that hold a role, in the order of the recipe."""
     names = table.options.named(role, [m.name for m in table.teachers])
     return [m for m in table.teachers if m.name in names]
 
 
 def reviewers_of(author: str, table: Table) -> list[Member]:
-    """Who reviews a rationale of ``author``.
+    """The reviewers of a rationale of ``author``.
 
-    With ``reviewers_each`` k, the k at the same seeded places after the author in the cyclic order of reviewers: for
-    every question each reviewer gets equally many, and the choice for one question depends on no other.
+    With ``reviewers_each`` k they are the k at the same seeded places after the author in the cyclic order of
+    reviewers. Each reviewer then gets equally many for every question, and the choice for one question depends on no
+    other.
     """
     o, everyone = table.options, holding("reviewers", table)
     names = [m.name for m in everyone]

@@ -55,15 +55,16 @@ class Score(NamedTuple):
 def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest: float = 5) -> Score:
     """The score that a review states on the scale from ``lowest`` to ``highest``. Never raises.
 
-    ``strict``: a last line ``Score: 4``, or else the last whole number in square brackets that stands where a score
-    does: at the end of the review, alone on its line or as a sentence, or in a sentence about the score. Both may name
-    the top of the scale (``[4/5]``, ``[4]/5``). An index (``x[3]``), a step or a source (``step [2]``) is no score. All
-    else (``[4.5]``, ``[3-4]``, ``4 out of 5``) is ``no_answer``; a whole number off the scale is ``out_of_range``.
+    ``strict``: a last line ``Score: 4``, or else the last whole number in square brackets at a place for a score: at
+    the end of the review, alone on its line or as a sentence, or in a sentence about the score. Both may name the top
+    of the scale (``[4/5]``, ``[4]/5``). An index (``x[3]``), a step or a source (``step [2]``) is no score. Any other
+    form (``[4.5]``, ``[3-4]``, ``4 out of 5``) is ``no_answer``; a whole number off the scale is ``out_of_range``.
 
-    ``compat``: the released reading. Of the last brackets, or of the whole text where there are none, the last digits;
-    in brackets with a slash the whole number before it. What cannot be read is 0 there, thus ``out_of_range``.
+    ``compat``: the released reading. It takes the last digits of the last brackets, or of the whole text if there are
+    none; in brackets with a slash it takes the whole number before it. A score that cannot be read is 0 there, thus
+    ``out_of_range``.
 
-    What the reviewer only thought is no part of the review, in either form.
+    In either form, the reviewer's thought is no part of the review.
     """
     text = spoken(text)
     if form == "compat":
@@ -77,7 +78,7 @@ def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest
 
 
 def on_scale(value: float, lowest: float = 1, highest: float = 5) -> Score:
-    """The score where it lies on the scale, both ends included; ``out_of_range`` where it does not."""
+    """The score if it is on the scale, both ends included; otherwise ``out_of_range``."""
     return Score(float(value), "ok") if lowest <= value <= highest else Score(None, "out_of_range")
 
 

@@ -1,4 +1,4 @@
-"""When a debate may end: agreement among those who speak, by the task's own equality."""
+"""The rules for the end of a debate: agreement among the speakers, by the task's own equality."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ StopRule = Literal["consensus", "all_correct", "majority_stable", "cap_only"]
 def quorum(answers: Sequence[Node], speakers: int) -> bool:
     """Whether enough of the ``speakers`` answered for their agreement to mean something: more than half of them.
 
-    One survivor of three agrees with nobody.
+    A single answer of three speakers is no agreement.
     """
     return 2 * len(stated(answers)) > speakers
 
 
 def agreed(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> bool:
-    """Whether all who answered gave the same answer, which could be read, and they are a quorum."""
+    """Whether all agents that answered gave the same answer, which could be read, and they are a quorum."""
     said = stated(answers)
     found = set(classes(task, problem, [n.answer for n in said]))
     return quorum(said, speakers) and len(found) == 1 and None not in found
 
 
 def majority_of(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> str | None:
-    """The answer of more than half of those who answered, if they are a quorum."""
+    """The answer of more than half of the agents that answered, if they are a quorum."""
     said = stated(answers)
     return majority(task, problem, [n.answer for n in said]) if quorum(said, speakers) else None
 
 
 def same(task: Task, problem: Problem, a: str | None, b: str | None) -> bool:
-    """Whether two answers are the same answer. None is the same as nothing."""
+    """Whether two answers are the same answer. None equals no answer, not even None."""
     found = classes(task, problem, [a, b])
     return a is not None and found[0] == found[1]
 
@@ -43,14 +43,14 @@ def same(task: Task, problem: Problem, a: str | None, b: str | None) -> bool:
 def why_stop(
     rule: StopRule, task: Task, problem: Problem, answers: Sequence[Node], before: Sequence[Node], speakers: int
 ) -> str | None:
-    """Why a debate ends after ``answers``, the answers of a round, or None if it goes on.
+    """The reason why a debate ends after ``answers``, the answers of a round, or None if it goes on.
 
     Args:
         rule: ``consensus``: all agree; ``all_correct``: all are right (this looks at gold); ``majority_stable``: all
-            agree, or more than half give the answer that more than half gave the round before; ``cap_only``: it goes
-            on as long as anybody answers.
+            agree, or more than half give the answer that more than half gave the round before; ``cap_only``: it goes on
+            as long as any agent answers.
         before: The answers of the round before; none in round 0.
-        speakers: How many were asked. Those who answered must be a quorum of them.
+        speakers: The number of agents that were asked. Those that answered must be a quorum of them.
     """
     said = stated(answers)
     if not said:

@@ -1,13 +1,13 @@
-"""The table at which a protocol holds its debate: the one way to speak.
+"""The table of one question: the one way by which a protocol asks agents.
 
-A protocol says who is asked what, about which node, reading what; the table renders the prompt, makes the call through
-the journal, grades the reply, and records the node with its prompt and its parents::
+A protocol says which agent is asked what, about which node, and what it reads. The table renders the prompt, makes the
+call through the journal, grades the reply, and records the node with its prompt and its parents::
 
     async def run(question, table):
         drafts = await table.all("answer")
         return await table.all("debate", reads=drafts) and "cap"
 
-Caps, resume, batches, plans and reports work for every protocol, because all of them speak through here.
+Caps, resume, batches, plans and reports work for every protocol, because all of them ask through this class.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KINDS = {
     **dict.fromkeys(("answer", "debate", "discuss", "act"), "answer"),
     **dict.fromkeys(("critique", "feedback"), "critique"),
 }
-"""Kind of node that a template asks for; of any other template, the template's own name."""
+"""The kind of node that a template asks for; any other template asks for a node of its own name."""
 _GRADED = ("answer", "rationale")
 
 
@@ -49,14 +49,14 @@ Run = Callable[[Problem, "Table"], Awaitable[str | None]]
 
 @dataclass(frozen=True)
 class Member:
-    """One who sits at the table, and how its replies are drawn. ``samples`` answers are drawn in round 0."""
+    """A member of the committee: an agent with its sampling. ``samples`` answers are drawn in round 0."""
 
     agent: Agent
     role: Literal["teacher", "student"]
     sampling: Sampling
     samples: int = 1
     system: str = ""
-    """What stands before all that it is asked."""
+    """A system text before each of its prompts."""
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Setting:
-    """Who debates by which protocol, asked in which words, judged by which task, written to which journal."""
+    """The setting of debates: the members, the protocol, the prompts, the task that grades and the journal."""
 
     run: Run
     members: tuple[Member, ...]
@@ -81,7 +81,7 @@ class Setting:
 
     @property
     def wording(self) -> Wording:
-        """How agents are asked here."""
+        """The wording of the prompts."""
         return Wording(self.options, self.prompts, self.task, self.count)
 
 
@@ -105,11 +105,11 @@ class Table:
 
     @property
     def student(self) -> Member | None:
-        """The student, if it sits here."""
+        """The student, if it takes part."""
         return next((m for m in self.members if m.role == "student"), None)
 
     def member(self, name: str) -> Member:
-        """The member of that name. Raises RecipeError if nobody here has it."""
+        """The member of that name. Raises RecipeError if no member has it."""
         for m in self.members:
             if m.name == name:
                 return m
@@ -118,7 +118,7 @@ class Table:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """What was said so far, in the order in which the protocol asked for it."""
+        """All nodes so far, in the order in which the protocol asked for them."""
         return tuple({n.id: n for _, n in sorted(self._said.items())}.values())
 
     async def ask(
@@ -136,24 +136,24 @@ class Table:
         temperature: float | None = None,
         **values: Any,
     ) -> Node:
-        """Ask one member one thing; the node of what came of it, whatever that is.
+        """Ask one member one thing and return the node, whatever its status is.
 
-        A call that failed for good is a node of status ``error``, one that the question's cap did not allow a node of
-        status ``over_budget``: its author is absent there, and readers are not shown it.
+        A call that failed for good is a node of status ``error``; a call that the question's cap did not allow is a
+        node of status ``over_budget``. Its author is absent there, and no prompt shows it.
 
         Args:
-            member: A member, or the name of one.
+            member: A member, or its name.
             template: The template of the prompt set that asks.
             reads: Nodes that the member may read; the prompt prints what the options show of them.
             about: The node that is criticised, reflected on or reviewed.
             own: The member's own answer, for a prompt that prints it beside ``about``.
             gold: Print the right answer.
-            kind: Kind of the node; None: what the template is for (``debate`` asks for an ``answer``), else its name.
-                An ``answer`` and a ``rationale`` are graded; of a ``review`` the score is read.
+            kind: Kind of the node; None: the kind that the template asks for (``debate`` asks for an ``answer``), else
+                its name. An ``answer`` and a ``rationale`` are graded; the score of a ``review`` is read.
             round: Round of the node; None: for an answer, one more than the last round that it reads; for anything
-                else, the round of what it is about or reads.
+                else, the round of the node that it is about or reads.
             sample: Number of the draw. Equal asks with equal numbers are one call.
-            temperature: In place of the member's own.
+            temperature: Used in place of the member's own.
             values: Further values for the template.
 
         Raises RecipeError if the prompt set lacks the template, and BudgetReached at a cap of the run.
@@ -197,7 +197,7 @@ class Table:
         round: int | None = None,
         **how: Any,
     ) -> list[Node]:
-        """Ask several members (None: all) the same at once; their nodes in the order of the members.
+        """Ask several members (None: all) the same at once and return their nodes in the order of the members.
 
         In round 0 each draws as many samples as the recipe gives it. ``how`` is passed on to :meth:`ask`.
         """
@@ -211,10 +211,10 @@ class Table:
         )
 
     async def gather(self, *asks: Coroutine[Any, Any, T]) -> list[T]:
-        """Run several coroutines of a protocol at once; what they return, in their order.
+        """Run several coroutines of a protocol at once and return their results, in their order.
 
         Use it in place of ``asyncio.gather``: the graph then lists nodes in the order in which the page asks for them,
-        whoever answers first, and replies that are paid are awaited even if a cap is reached meanwhile.
+        not in that of the answers. Paid replies are awaited even if a cap is reached meanwhile.
         """
         at = _BRANCH.get().take()
         tasks = []
@@ -229,7 +229,7 @@ class Table:
         return done  # type: ignore[return-value]
 
     def graph(self, why: str) -> Graph:
-        """All that was said, as a graph that ended because of ``why``."""
+        """All nodes so far, as a graph that ended because of ``why``."""
         nodes = self.nodes
         prompts = {n.prompt: self._prompts[n.prompt] for n in nodes if n.prompt is not None}
         return Graph(self.question, nodes, "budget" if self._capped else why, self.options.needs_gold, prompts)
@@ -341,7 +341,7 @@ class _QuestionCapped(Exception):
 
 @dataclass
 class _Branch:
-    """Where in a protocol's flow an ask stands, so that nodes have the page's order and not that of the replies."""
+    """The place of an ask in a protocol's flow, so that nodes have the page's order and not that of the replies."""
 
     path: tuple[int, ...]
     taken: int = field(default=0)
@@ -358,8 +358,8 @@ _BRANCH: ContextVar[_Branch] = ContextVar("branch")
 def _rare_collections() -> Iterator[None]:
     """Collect garbage less often while a block runs.
 
-    Python looks for cycles whenever 700 more objects live than before. Calls in flight are many times that, and hardly
-    any of their objects is in a cycle: the search took a tenth to a fifth of the engine's time.
+    Python looks for cycles whenever there are 700 objects more than before. Calls in flight have many times as many,
+    and hardly any of these objects is in a cycle: the search took a tenth to a fifth of the engine's time.
     """
     before = gc.get_threshold()
     gc.set_threshold(20_000, *before[1:])

@@ -1,4 +1,4 @@
-"""Which values a prompt template may use, and what is wrong with one that uses others."""
+"""A check of the values that a prompt template uses, and the error for one that it is not given."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ VALUES: dict[str, frozenset[str]] = {
     "correction": _EVERY | {"text", "gold"},
     "summary": _EVERY | {"statements"},
 }
-"""What each template is given; those of a set have the names of its files."""
+"""The values of each template; those of a set have the names of its files."""
 _OWN = frozenset().union(*VALUES.values())
 
 
 def values_of(ask: str, more: Iterable[str] = ()) -> list[str]:
-    """What a template may use, sorted: a template of a protocol's own may use all that any template is given.
+    """The values that a template may use, sorted. A template that only one protocol knows may use all values of all
+    templates.
 
-    ``more`` is what the protocol itself gives to its templates.
+    ``more`` names the values that the protocol itself gives to its templates.
     """
     return sorted({*VALUES.get(ask, _OWN), *more})
 

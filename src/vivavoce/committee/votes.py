@@ -1,4 +1,4 @@
-"""Who wins: votes over the answers of a round. Views of the graph; no vote calls a model or looks at gold."""
+"""Votes over the answers of a round. They are views of the graph; no vote calls a model or looks at gold."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ VoteBy = Literal["majority", "confidence", "probability", "most_confident"]
 
 
 def weighed(answers: Iterable[Node], by: VoteBy) -> bool:
-    """Whether anybody gave what a vote weighs answers by; without it, each would count one half, as in a majority."""
+    """Whether any answer has the weight that a vote counts by. If none has, each counts one half, as in a majority."""
     if by == "majority":
         return True
     return any((n.probability if by == "probability" else n.confidence) is not None for n in answers)
 
 
 def vote(task: Task | None, problem: Problem, answers: Sequence[Node], by: VoteBy, seed: int = 0) -> Node | None:
-    """The winning answer: its group (the same answer by the task's equality) has the largest weight, and it weighs
-    most in its group.
+    """The winning answer: its group (the same answer by the task's equality) has the largest weight, and it weighs most
+    in its group.
 
-    ``majority`` counts heads; ``confidence`` sums what the agents said and ``probability`` what their own
-    log-probabilities give (both as in ReConcile's weighted vote, arXiv:2309.13007, without its recalibration table);
-    ``most_confident`` takes the single largest said confidence. A missing weight counts as one half. Ties fall to a
-    draw seeded by the problem, never to the order of the agents. None if nobody gave an answer that could be read.
+    ``majority`` counts heads. ``confidence`` sums the stated confidences, ``probability`` the agents' own probabilities
+    of their answers (both as in ReConcile's weighted vote, arXiv:2309.13007, without its recalibration table).
+    ``most_confident`` takes the single largest stated confidence. A missing weight counts as one half. Ties are decided
+    by a draw seeded by the problem, never by the order of the agents. None if no answer could be read.
     """
     cast = [n for n in answers if n.answer is not None]
     if not cast:

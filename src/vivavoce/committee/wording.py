@@ -1,4 +1,4 @@
-"""How agents are asked: the options that every protocol shares, and the one place where prompts are made.
+"""The wording of prompts: the options that every protocol shares, and the one place that makes prompts.
 
 The debate itself, training rows, scorers' views and tests all get their prompts from :class:`Wording`, so that they
 agree.
@@ -43,26 +43,27 @@ class Talk(BaseModel):
 
     @property
     def showing(self) -> Showing:
-        """How readers are shown what others said."""
+        """The options of what agents read of each other."""
         return Showing()
 
     @property
     def context_budget(self) -> int | None:
-        """Tokens that what others said may take in a prompt; None: any number."""
+        """Tokens that the texts of others may take in a prompt; None: any number."""
         return None
 
     @property
     def score_form(self) -> Literal["strict", "compat"]:
-        """How a review's score is read."""
+        """The form in which a review's score is read."""
         return "strict"
 
     @property
     def needs_gold(self) -> bool:
-        """Whether correctness, known from gold, decides who says what or when a debate ends."""
+        """Whether correctness, known from gold, decides which agent says what, or when a debate ends."""
         return False
 
     def for_tests(self, rounds: int) -> Self:
-        """The options for test questions: as here, with nothing that depends on gold, and ``rounds`` answer rounds.
+        """The options for test questions: the same, without anything that depends on gold, and with ``rounds`` answer
+        rounds.
 
         Raises RecipeError if the protocol cannot do without gold.
         """
@@ -115,7 +116,7 @@ class Discussion(Talk):
 
 @dataclass(frozen=True)
 class Wording:
-    """Makes prompts: by which options, with which templates, for which task."""
+    """Makes prompts with given options and templates for a task."""
 
     options: Talk
     prompts: PromptSet
@@ -151,11 +152,12 @@ class Wording:
 
         Args:
             template: A template of the prompt set. It may use ``question``, ``answer_format``, ``word_limit``,
-                ``ask_confidence``, ``statements``, ``scoring``, ``text``, ``own``, ``gold``, ``known_wrong`` and
-                whatever ``values`` adds or changes.
-            reads: Nodes that are offered; :func:`vivavoce.committee.reading.statements` tells what is shown of them.
+                ``ask_confidence``, ``statements``, ``scoring``, ``text``, ``own``, ``gold``, ``known_wrong`` and the
+                values that ``values`` adds or changes.
+            reads: Nodes that are offered; :func:`vivavoce.committee.reading.statements` tells which of them are shown,
+                and how.
             about: The node that the call is about: ``text`` in the template.
-            own: The reader's own answer, if the call is about somebody else's: ``own`` in the template.
+            own: The reader's own answer, if the call is about another agent's: ``own`` in the template.
             gold: Print the right answer: ``gold`` in the template, else None.
             shown: Statements to show in place of those of ``reads``.
             after_history: Put the messages behind those of the problem's history, if it has one.
@@ -190,18 +192,19 @@ class Wording:
         return fit(shown, budget, self.count, self.reads(problem))
 
     def reads(self, problem: Problem):
-        """What the task reads as the final answer of a piece of text; nothing if reading means running a program."""
+        """The final answer that the task reads in a piece of text; None if reading means running a program."""
         waits = getattr(self.task, "waits", False)
         return lambda text: None if waits else self.task.grade(problem, text).answer
 
     def taught(self, text: str) -> str:
-        """The reply as a student learns to write it: without what is said to the committee only."""
+        """The reply in the form that a student learns to write: without talk that is meant for the committee only."""
         return self.prompts.taught(text)
 
 
 def _continued(history: Iterable[Message], said: Sequence[tuple[str, Parts]]) -> list[tuple[str, Parts]]:
-    """The messages that an agent had, then what is added. An empty message is left out; one of the role that spoke last
-    goes on with that message."""
+    """The messages that an agent had, followed by the added ones. An empty message is left out; a message of the role
+    that spoke last is joined to that message.
+    """
     messages: list[tuple[str, Parts]] = [(m["role"], (m["content"],)) for m in history]
     for role, parts in said:
         if not parts:

@@ -1,4 +1,4 @@
-"""What was said: an append-only graph of nodes for each problem, and readings of it."""
+"""The graph of a debate: an append-only set of nodes for each problem, and readings of it."""
 
 from vivavoce.graph.graph import Graph, read_graphs, write_graphs
 from vivavoce.graph.stored import Stored, stored

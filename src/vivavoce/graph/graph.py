@@ -2,7 +2,7 @@
 
 A graph is never changed: :meth:`Graph.extended` gives a new one that holds more. Edges *are* ``Node.parents`` (the
 nodes whose text the prompt prints) and ``Node.target`` (what a critique is about); everything else here is a reading.
-The graph also holds every prompt, so that what somebody read is looked up and never guessed.
+The graph also holds every prompt, so that what an agent read is looked up and never guessed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from vivavoce.records import Message, Node, Problem, Prompt, Quote, to_json
 
 Transition = Literal["WW", "WR", "RW", "RR"]
 FORMAT = 2
-"""Of a line of graphs: 2 since prompts are stored."""
+"""The version of a line of graphs: 2 since prompts are stored."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Everything that was said about ``problem``.
+    """All nodes of ``problem``.
 
-    ``oracle_roles`` records that correctness, known from gold, decided who criticised whom or when to stop, so that
-    even texts that never saw gold were steered by it. ``stopped`` says why the debate ended: a word of the protocol,
-    ``budget`` if the question reached its cap, or ``recorded`` for what was imported.
+    ``oracle_roles`` records that correctness, known from gold, decided which agent criticised which, or when to stop.
+    Texts that never saw gold were then still steered by it. ``stopped`` says why the debate ended: a word of the
+    protocol, ``budget`` if the question reached its cap, or ``recorded`` for imported debates.
     """
 
     problem: Problem
@@ -39,7 +39,7 @@ class Graph:
     stopped: str = "cap"
     oracle_roles: bool = False
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
-    """By id, every prompt that a node names."""
+    """Every prompt that a node names, by its id."""
 
     @cached_property
     def by_id(self) -> dict[str, Node]:
@@ -47,7 +47,7 @@ class Graph:
 
     @cached_property
     def _about(self) -> dict[str, list[Node]]:
-        """What was said about each answer, by its id; calls that gave no text are left out."""
+        """Critiques, reflections and reviews of each answer, by its id. Calls that gave no text are left out."""
         said = defaultdict[str, list[Node]](list)
         for n in self.nodes:
             if n.target is not None and not n.absent:
@@ -111,7 +111,7 @@ class Graph:
 
     @property
     def cut_short(self) -> bool:
-        """Whether something was left unsaid because the question had reached its cap."""
+        """Whether a call was not made because the question had reached its cap."""
         return self.stopped == "budget" or any(n.status == "over_budget" for n in self.nodes)
 
     def transitions(self) -> list[tuple[str, int, Transition]]:
@@ -144,9 +144,9 @@ class Graph:
     def to_json(self) -> str:
         """One line of JSON; equal graphs give equal bytes.
 
-        Texts of templates and questions stand once, in ``texts``. A prompt refers to them by their index, and to the
-        text of a node by -1 minus the index of the node. Of a node, what is as usual is left out: fields at their
-        defaults, the problem, and parents that its prompt tells.
+        Texts of templates and questions are stored once, in ``texts``. A prompt refers to them by their index, and to
+        the text of a node by -1 minus the index of the node. A node leaves out fields at their defaults, the problem,
+        and parents that its prompt tells.
         """
         texts: dict[str, int] = {}
         at = {n.id: -1 - i for i, n in enumerate(self.nodes)}
@@ -172,8 +172,9 @@ class Graph:
 
 
 def stated(answers: Iterable[Node]) -> list[Node]:
-    """One answer for each agent and round: its first sample that could be parsed, else its first; none for a call that
-    gave no text. In order of first word."""
+    """One answer for each agent and round: its first sample that could be parsed, else its first. A call that gave no
+    text gives none. In order of first word.
+    """
     first: dict[tuple[int, str], Node] = {}
     for n in answers:
         if n.absent:
@@ -188,7 +189,7 @@ _USUAL = {"sample": 0, "parents": ()} | {f.name: f.default for f in fields(Node)
 
 
 def _short(n: Node, problem: str) -> dict[str, Any]:
-    """A node without what is as usual."""
+    """A node without the fields that are at their defaults."""
     found = {}
     for name in _NAMES:
         value = getattr(n, name)
@@ -206,7 +207,7 @@ _NODES: TypeAdapter[tuple[Node, ...]] = TypeAdapter(tuple[Node, ...])
 
 @dataclass(frozen=True)
 class _Line:
-    """A graph as it stands in a file."""
+    """A graph in the form of a file's line."""
 
     problem: Problem
     nodes: tuple[dict[str, Any], ...]
@@ -257,7 +258,7 @@ def read_graphs(path: Path) -> Iterator[Graph]:
 
 
 def graph_of(line: str | bytes, where: str) -> Graph:
-    """The graph that a line holds. Raises DataError that names ``where`` it stands."""
+    """The graph that a line holds. Raises DataError, which names ``where`` the line is."""
     try:
         return _LINE.validate_json(line).graph()
     except ValidationError as e:

@@ -1,4 +1,4 @@
-"""Graphs that lie in a file and are read when they are asked for: a hundred thousand debates do not fit into memory."""
+"""Graphs in a file that are read when they are needed: a hundred thousand debates do not fit into memory."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Stored(Sequence[Graph]):
 
 
 def gathering(count: int, folder: Path) -> Stored:
-    """Room for ``count`` graphs in a temporary file of ``folder``, which is gone when nobody holds it any more."""
+    """Room for ``count`` graphs in a temporary file of ``folder``, which is deleted with the last reference to it."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return Stored(file, count)  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ from vivavoce.tasks import Task
 
 
 class Evaluation(Table[Judged]):
-    """Test questions as one model answered them."""
+    """The answers of one model to test questions."""
 
     def __init__(self, rows: Sequence[Judged], problems: Sequence[Problem], task: str) -> None:
         super().__init__(rows)
@@ -32,7 +32,7 @@ class Evaluation(Table[Judged]):
 
     @property
     def right(self) -> int:
-        """Right answers."""
+        """The number of right answers."""
         return sum(bool(j.correct) for j in self)
 
     @property
@@ -41,7 +41,7 @@ class Evaluation(Table[Judged]):
         return self.right / len(self)
 
     def records(self) -> Iterable[dict[str, Any]]:
-        """One row for each question: the question, its gold answer, what was answered."""
+        """One row for each question: the question, its gold answer, and the model's answer."""
         for p, j in zip(self.problems, self, strict=True):
             yield {**asdict(j), "question": p.question, "gold": p.gold}
 
@@ -125,7 +125,10 @@ async def evaluate(
 
 
 def compare(evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, str]] | None = None) -> Comparison:
-    """Compare evaluations on the same questions, by name; ``pairs`` are tested, None: the first against each other."""
+    """Compare evaluations on the same questions, by name.
+
+    ``pairs`` are the names that are tested against each other; None tests the first against each other one.
+    """
     names = list(evaluations)
     asked = [(names[0], name) for name in names[1:]] if pairs is None else list(pairs)
     tested = {name: {0: list(rows)} for name, rows in evaluations.items()}

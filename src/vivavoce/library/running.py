@@ -1,4 +1,4 @@
-"""Where the library's work is kept, and the event loop on which it runs."""
+"""The folder that keeps the library's work, and the event loop on which it runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Run:
-    """A folder that keeps every call and every model: what is in it is neither paid for nor trained again.
+    """A folder that keeps every call and every model, so that nothing in it is paid for or trained again.
 
-    Without a path it is a temporary folder, which goes when the program ends. Safe to use from one program at a time.
+    Without a path it is a temporary folder, which is deleted when the program ends. Use it from one program at a time.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -31,14 +31,14 @@ class Run:
 
     @property
     def journal(self) -> Journal:
-        """Every call of this folder. Used on the library's own loop alone."""
+        """The journal with every call of this folder. It is used on the library's own loop alone."""
         if self._journal is None:
             self.path.mkdir(parents=True, exist_ok=True)
             self._journal = Journal(self.path / "journal.sqlite")
         return self._journal
 
     def costs(self) -> list[dict[str, Any]]:
-        """What was asked in this folder: calls, answers that were free, failures and tokens by agent and stage."""
+        """The calls of this folder, by agent and stage: how many were made, were free, or failed, and their tokens."""
 
         async def read() -> list[dict[str, Any]]:
             return [
@@ -57,7 +57,7 @@ class Run:
         return finish(read())
 
     def close(self) -> None:
-        """Write what is pending and close the journal; the next use opens it again."""
+        """Write what is pending and close the journal. The next use opens it again."""
         journal, self._journal = self._journal, None
         if journal is not None:
 
@@ -72,20 +72,20 @@ class Run:
 
 @functools.cache
 def here() -> Run:
-    """The run of whoever names none: a temporary folder of this program."""
+    """The run that is used if none is named: a temporary folder of this program."""
     return Run()
 
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """The loop of the library, in a thread of its own: a notebook's loop is busy running the notebook."""
+    """The loop of the library, in a thread of its own, because a notebook's own loop is busy with the notebook."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="vivavoce", daemon=True).start()
     return loop
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns, run on the library's loop. An interrupt cancels it."""
+    """Run the coroutine on the library's loop and return its result. An interrupt cancels it."""
     future = asyncio.run_coroutine_threadsafe(work, _loop())
     try:
         return future.result()
@@ -95,7 +95,7 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Both(Protocol[P, T]):
-    """A function that waits for its result, with ``aio``, the same to be awaited."""
+    """A function that waits for its result. Its ``aio`` is a coroutine function with the same result."""
 
     aio: Callable[P, Coroutine[Any, Any, T]]
 
@@ -103,7 +103,7 @@ class Both(Protocol[P, T]):
 
 
 def plain(function: Callable[P, Coroutine[Any, Any, T]]) -> Both[P, T]:
-    """The coroutine function as an ordinary one; ``.aio`` is the same to be awaited from any loop."""
+    """Turn a coroutine function into an ordinary one. ``.aio`` is the coroutine function, for any loop."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

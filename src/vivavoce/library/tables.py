@@ -1,4 +1,4 @@
-"""What the library returns, as frames and data sets."""
+"""Frames and data sets of what the library returns."""
 
 from __future__ import annotations
 

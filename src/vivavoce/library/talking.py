@@ -29,7 +29,7 @@ from vivavoce.tasks import Task, open_task
 
 @dataclass(frozen=True)
 class Speaker:
-    """Someone who can sit at a table. Made by :func:`agent`."""
+    """An agent that can take part in debates. Made by :func:`agent`."""
 
     name: str
     agent: Agent
@@ -39,7 +39,7 @@ class Speaker:
     samples: int = 1
 
     def member(self, role: Literal["teacher", "student"]) -> Member:
-        """The same at a table."""
+        """The agent as a member of a committee."""
         return Member(self.agent, role, self.sampling, self.samples)
 
     def __repr__(self) -> str:
@@ -47,9 +47,9 @@ class Speaker:
 
 
 def task(name: str, **options: Any) -> Task:
-    """A task by its name (``gsm8k``) or the path to its file, with its options: questions, and who grades answers.
+    """A task by its name (``gsm8k``) or the path to its file, with its options: its questions and its grader.
 
-    Raises RecipeError if there is none, or an option does not fit.
+    Raises RecipeError if there is no such task, or an option does not fit.
     """
     return open_task(name, options)
 
@@ -68,17 +68,17 @@ def agent(
     samples: int = 1,
     **options: Any,
 ) -> Speaker:
-    """An agent for debates: a local model, one behind an endpoint, or a function.
+    """An agent for debates: a local model, a model behind an endpoint, or a function.
 
     Args:
-        name: As it is called in graphs.
-        model: A folder, a Hub id, ``schoolhouse:NAME``, or what the endpoint calls it.
+        name: Its name in graphs.
+        model: A folder, a Hub id, ``schoolhouse:NAME``, or the endpoint's name of the model.
         backend: A file of ``vivavoce/agents`` (``openai_chat``), or a path to one.
-        respond: In place of a model, a function of messages, sampling and seed.
-        samples: Answers that it draws in round 0.
+        respond: A function of messages, sampling and seed that answers in place of a model.
+        samples: The number of answers that it draws in round 0.
         options: Further options of the backend, such as ``base_url``.
 
-    Nothing is loaded or sent before it is asked. Raises RecipeError, MissingKey or MissingDependency.
+    Nothing is loaded or sent before the agent is asked. Raises RecipeError, MissingKey or MissingDependency.
     """
     sampling = Sampling(temperature, top_p, max_new_tokens, tuple(stop), logprobs)
     if respond is not None:
@@ -112,7 +112,7 @@ class Graphs(Table[Graph]):
         return path
 
     def load(self, path: str | Path) -> Graphs:
-        """Graphs of a file in place of these, for the same table."""
+        """The graphs of a file in place of these, for the same committee and task."""
         return Graphs(list(read_graphs(Path(path))), self.wording, self.teachers, self.student, self.seed)
 
 
@@ -131,17 +131,17 @@ async def debate(
     in_flight: int = 512,
     **options: Any,
 ) -> Graphs:
-    """Let a committee debate questions; one graph a question, in their order.
+    """Let a committee debate questions; returns one graph for each question, in their order.
 
     Args:
-        questions: A task, whose ``split`` is debated, or problems; then ``task`` grades them.
-        limit: At most so many questions, the first of them; None: all.
-        protocol: Who speaks when: a file of ``vivavoce/protocols``, or a path to one.
-        run: Where calls are kept; None: a temporary folder.
+        questions: A task, whose ``split`` is debated, or problems, which ``task`` grades.
+        limit: The largest number of questions, taken from the first; None: all.
+        protocol: A file of ``vivavoce/protocols``, or a path to one. It says which agent is asked what, in which order.
+        run: The folder that keeps the calls; None: a temporary one.
         options: Keys of the protocol (``max_rounds=2``). ``prompts`` is the task's own set if there is one.
 
     Raises RecipeError for an unknown protocol or key, and if a local model's context has no room for questions and
-    answers, before anybody is asked.
+    answers, before any agent is asked.
     """
     grader = task or (questions if not isinstance(questions, Sequence) else None)
     if grader is None:
@@ -172,23 +172,27 @@ async def debate(
 async def review(
     questions: Task | Sequence[Problem], teachers: Sequence[Speaker], student: Speaker, **how: Any
 ) -> Graphs:
-    """Let the student sit an exam and the teachers explain, answer and review: :func:`debate` by ``peer_review``."""
+    """Let the student sit an exam, and the teachers explain its mistakes, answer and review: :func:`debate` with
+    ``peer_review``.
+    """
     return await debate.aio(questions, teachers, student, protocol="peer_review", **how)
 
 
 def worded(task: Task, prompts: str | None = None, word_limit: int = 500) -> Wording:
-    """How questions of a task are asked where no debate says so."""
+    """The wording of a task's questions outside a debate."""
     name = prompts or _prompts(task)
     return Wording(Talk(prompts=name, word_limit=word_limit), prompt_set(name), task)
 
 
 def _prompts(task: Task) -> str:
-    """The prompt set that has the task's name, else the general one."""
+    """The name of the prompt set that is called like the task, or ``general`` if there is none."""
     return task.name if task.name in prompt_sets() else "general"
 
 
 def _count(student: Speaker | None) -> CountTokens:
-    """Tokens of a text: the student's, if it is a local model; else four characters stand for one."""
+    """A function that counts tokens of a text, with the student's tokenizer if it is a local model; otherwise four
+    characters count as a token.
+    """
     if student is not None and student.backend == "hf_local" and "model" in student.options:
         return token_counter(str(student.options["model"]))
     return lambda text: len(text) // 4

@@ -36,7 +36,7 @@ class Trees(Table[Tree]):
 
 
 class States(Table[State]):
-    """States of the student, and who scores what it does there."""
+    """States of the student, and the scorers of its answers there."""
 
     def __init__(self, rows: Sequence[State], scorers: Sequence[Speaker], silent: tuple[tuple[str, ...], ...]) -> None:
         super().__init__(rows)
@@ -63,9 +63,9 @@ def examples(
 ) -> Examples:
     """Supervised rows from debates: right answers, or the winners of a vote (keys of a recipe's ``examples:``).
 
-    Of a peer review they are the two streams that :func:`two_task` learns: feedback on the student's own mistakes, and
-    the rationales that ``accept`` accepts. ``agents`` are those whose answers count, None all. Raises RecipeError for
-    an unknown key.
+    A peer review gives the two streams that :func:`two_task` learns: feedback on the student's own mistakes, and the
+    rationales that ``accept`` accepts. ``agents`` names the agents whose answers are used; None: all. Raises
+    RecipeError for an unknown key.
     """
     if isinstance(graphs.wording.options, ReviewOptions):
         lessons, accepted = Lessons(graphs.wording, graphs.student), accept or AcceptRules(answer_check=True)
@@ -86,9 +86,9 @@ def trees(graphs: Graphs, **rules: Any) -> Trees:
 
 
 def states(graphs: Graphs, scorers: Sequence[Speaker] | None = None, **rules: Any) -> States:
-    """The states of the student, and what each scorer knows there (keys of an arm of ``debate_opd``).
+    """States of the student, and what each scorer reads there (keys of an arm of ``debate_opd``).
 
-    ``scorers`` are local models that go over the student's tokens; None: the teachers.
+    ``scorers`` are local models that score the student's tokens; None: the teachers.
     """
     who = list(graphs.teachers if scorers is None else scorers)
     if remote := [s.name for s in who if s.backend != "hf_local"]:
@@ -133,7 +133,7 @@ def _trained(
     seed: int = 0,
     **how: Any,
 ) -> Student:
-    """Train once: the same model on the same rows in the same way, in the same run, is read back."""
+    """Train once. The same model on the same rows with the same settings, in the same run, is read back."""
     checked = plugins.check(settings, how, name)
     if not len(rows):
         raise RecipeError("there are no rows to learn from", name, "were there right answers?")

@@ -35,7 +35,7 @@ from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
 from vivavoce.train.settings import read_curve
 
 _DEEPEST = 12
-"""Steps whose errors are told apart; later ones are few."""
+"""Steps whose errors are counted one by one; later ones are few."""
 
 
 class ActingSession(DistilSession):
@@ -74,7 +74,7 @@ class ActingSession(DistilSession):
         return isinstance(self._acting(self.task).environment(), Guide)
 
     def _world(self, task: Task) -> Environment:
-        """A fresh environment of a task, with whom the recipe has in it."""
+        """A fresh environment of a task, with the person that the recipe puts in it."""
         if self._user and isinstance(task, Peopled):
             return task.peopled(self._agents[self._user.name], self._user.sampling(), self.run.journal)
         return self._acting(task).environment()
@@ -88,7 +88,7 @@ class ActingSession(DistilSession):
         seed: int,
         task: Task,
     ) -> list[Episode]:
-        """Let a student act in every problem's environment once; kept from before where nothing changed."""
+        """Let a student act in every problem's environment once. Episodes are read back if nothing has changed."""
         folder, fingerprint = model
         asked = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
         depends = [*asked, self._acting(task).environment().limits.turns, self._heard(task)]
@@ -115,7 +115,7 @@ class ActingSession(DistilSession):
         return list(await kept_rows(self.run, path, depends, Episode, _cut_off, ask))
 
     async def references(self, problems: Sequence[Problem], seed: int) -> list[Episode]:
-        """The environment's own episodes, as the student would read them. Raises RecipeError where it shows none."""
+        """The environment's own episodes, as the student would read them. Raises RecipeError if it shows none."""
         if not shows(self._acting(self.task).environment()):
             do = "leave out arms with states: gold, or reference: above 0"
             raise RecipeError(f"`{self.task.name}` has no reference episodes", "arms", do)
@@ -128,7 +128,7 @@ class ActingSession(DistilSession):
         return list(await asyncio.gather(*map(one, problems)))
 
     def _heard(self, task: Task) -> list[str]:
-        """Who is heard in a task's environment besides the student: what episodes depend on."""
+        """The agents in a task's environment besides the student, on which episodes depend."""
         if self._user is None or not isinstance(task, Peopled):
             return []
         return [self._agents[self._user.name].identity, to_json(self._user.sampling())]
@@ -136,9 +136,9 @@ class ActingSession(DistilSession):
     async def acts(
         self, stage: str, model: tuple[Path, str], seen: Sequence[Visited], sampling: Sampling, seed: int
     ) -> None:
-        """Ask a student what it would do in states that it did not come to, and note it there.
+        """Ask a student for its action in states that it did not come to, and note it there.
 
-        As in an episode, what was cut off or has no words is no example.
+        As in an episode, an action that was cut off or is empty is no example.
         """
         agent = self._agents.another(self.recipe.student, model=str(model[0]))
         gate = asyncio.Semaphore(self.recipe.in_flight)
@@ -199,8 +199,10 @@ class ActingSession(DistilSession):
         kept: Path,
         draw: int | None = None,
     ) -> Sequence[Judged]:
-        """One model in the environments of test tasks; the episodes are kept, and what they come to is counted anew.
-        ``draw`` is the number of a drawn episode, for pass@k."""
+        """Put one model in the environments of test tasks. The episodes are kept, and their outcomes are counted anew.
+
+        ``draw`` is the number of a drawn episode, for pass@k.
+        """
         arm, seed = who
         if draw is not None:
             sampling = replace(self._exam_sampling, temperature=self.recipe.test.draws_temperature)
@@ -214,8 +216,9 @@ class ActingSession(DistilSession):
         return [_judged(p, e) for p, e in zip(problems, episodes, strict=True)]
 
     def depths(self) -> dict[str, dict[str, Any]]:
-        """For each arm, over all seeds: actions that were not best by their place in the episode, and the same after
-        a step that was best and after one that was not (does an error breed errors?); and turns."""
+        """Errors of each arm, over all seeds: actions that were not best by their place in the episode, after a best
+        step and after another one, and turns.
+        """
         return {
             arm: _depths([e for played in by_seed.values() for e in played]) for arm, by_seed in self.tested.items()
         }
@@ -279,7 +282,7 @@ def _depths(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 
 def _wrong(best: Sequence[bool]) -> list[int]:
-    """[not best, all]."""
+    """The pair [not best, all]."""
     return [len(best) - sum(best), len(best)]
 
 

@@ -1,4 +1,4 @@
-"""Arms as a recipe lists them: by name, by pattern, changed after ``@``; the same way for every method."""
+"""Arms of a recipe's list: by name, by pattern, changed after ``@``; the same way for every method."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class OfEach(NamedTuple, Generic[A]):
-    """What a pattern stands for: one arm for each teacher, or whatever ``arms`` are of, called ``label:TEACHER``."""
+    """A pattern for several arms: one for each teacher, or for each of the given values, called ``label:TEACHER``."""
 
     label: str
     arms: Mapping[str, A]
@@ -29,7 +29,7 @@ class OfEach(NamedTuple, Generic[A]):
 
 @dataclass(frozen=True)
 class Listed(Generic[A]):
-    """An arm that a recipe lists, and ``how`` it is trained."""
+    """An arm that a recipe lists, and the settings of its training."""
 
     name: str
     base: str
@@ -39,11 +39,11 @@ class Listed(Generic[A]):
 
     @property
     def plain(self) -> str:
-        """What it is made of, if nothing was changed; else empty."""
+        """The material that it is made of, if nothing was changed; else empty."""
         return "" if self.changes else self.base
 
     def arm(self, method: str, material: Material, start: str | None = None) -> Arm:
-        """What it is in a comparison."""
+        """The arm's description in a comparison."""
         return Arm(self.name, "student", self.base, self.teacher, self.changes, material, method, start)
 
 
@@ -78,9 +78,10 @@ async def after_what_they_need(
     do: Callable[[str, Mapping[str, T]], Awaitable[T]],
     then: Callable[[str, T], Awaitable[object]],
 ) -> dict[str, T]:
-    """``do`` something for every name, all at the same time, but each when what it needs is done; what came of each.
+    """Run ``do`` for every name, all at the same time, but each only when the names that it needs are done; returns the
+    results.
 
-    What may wait, ``then``, is done when those that need a name are done too: they are what others wait for.
+    ``then`` is run for a name when the names that need it are done too, because others wait only for ``do``.
     """
     done: dict[str, asyncio.Future[T]] = {name: asyncio.get_running_loop().create_future() for name in needs}
 

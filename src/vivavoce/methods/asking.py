@@ -1,4 +1,4 @@
-"""What a stage of a run asks for, kept: read back if nothing that it depends on has changed, else asked for once."""
+"""The calls of a stage, kept: they are read back if nothing that they depend on has changed, otherwise made once."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from vivavoce.run import Run
 
 T = TypeVar("T")
 Asking = Callable[[Callable[[Graph], None]], Awaitable[Stored]]
-"""Asks whatever a stage asks; tells of each graph as it is done."""
+"""A function that makes a stage's calls and reports each graph when it is done."""
 
 
 def whole(run: Run, kept: Iterable[T], failed: Callable[[T], object]) -> bool:
-    """Whether what is kept of a stage need not be asked for again: unless failed calls are to be tried again, and it
-    holds one."""
+    """Whether a stage's file can be read back: unless failed calls are to be tried again, and it holds one."""
     return not (run.journal.retry_failed and any(map(failed, kept)))
 
 
 async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Sequence[Problem], ask: Asking) -> Stored:
-    """What was said of ``problems`` in a stage, in ``graphs/STAGE.jsonl``."""
+    """The graphs of ``problems`` in a stage, in ``graphs/STAGE.jsonl``."""
     # What ended early at the cap of a question is asked again if that cap was changed; all else is kept.
     capped = [*depends, run.recipe.budget.question.model_dump(mode="json")]
     path = run.path / "graphs" / f"{file_name(stage)}.jsonl"
@@ -52,8 +51,9 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
 
 
 def by_round(graphs: Iterable[Graph]) -> list[dict[str, float]]:
-    """Figures of every round of debates, for trackers: ``right``, the share of answers that are, of those that can be
-    graded; ``agree``, the share of debates in which all who gave an answer gave the same one."""
+    """Figures of every round of debates, for trackers: ``right``, the share of right answers among those that can be
+    graded; ``agree``, the share of debates in which all agents that gave an answer gave the same one.
+    """
     right, agree = dict[int, list[bool]](), dict[int, list[bool]]()
     for g in graphs:
         for n in range(g.rounds):

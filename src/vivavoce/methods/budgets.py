@@ -1,4 +1,5 @@
-"""Budgets of tokens, checked before anything is spent: what prompts and answers may take, against what models take.
+"""Budgets of tokens, checked before anything is spent: the tokens of prompts and answers against the contexts of
+models.
 
 ::
 
@@ -7,8 +8,9 @@
     a question  +  opd.max_new_tokens                              within opd.max_length and all contexts
     a question  +  any answer                                      within max_length of sft, dpo, two_task
 
-Questions are known and counted by each model's own tokenizer. What a committee will say is not known: `viva doctor`
-reckons the longest calls. A run that could train nothing, or whose models take few of the questions, is refused.
+Questions are known and counted by each model's own tokenizer. The length of a committee's replies is not known: `viva
+doctor` estimates the longest calls. A run that could train nothing, or whose models take few of the questions, is
+refused.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ ENOUGH = 0.95
 """Share of the questions that must leave room for an answer."""
 _SECTIONS = ("sft", "two_task", "dpo", "warm.sft")
 Plain = Callable[[Problem], Sequence[Message]]
-"""The prompt of a question alone."""
+"""A function that makes the prompt of a question alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One budget that is too small: ``failed`` if a run would come to little or nothing, else a ``warning``."""
+    """One budget that is too small: ``failed`` if a run would give little or nothing, else a ``warning``."""
 
     level: Literal["warning", "failed"]
     what: str
@@ -117,7 +119,7 @@ def budgets(
 
 
 def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Problem]], Plain]:
-    """What :func:`budgets` reads beside a recipe: its training and test questions, and their plain prompts."""
+    """The questions that :func:`budgets` reads beside a recipe: for training and test, with their plain prompts."""
     task = open_task(recipe.task.name, recipe.task.options)
     also = {name: open_task(spec.name, spec.options).problems("test") for name, spec in recipe.also_test.items()}
     wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
@@ -125,12 +127,12 @@ def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Prob
 
 
 def require(recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain) -> None:
-    """Raise RecipeError if a budget fails, with all that do; say what breaks for some questions only."""
+    """Raise RecipeError if a budget fails, with all that do; warn of a budget that only some questions break."""
     _settle(list(budgets(recipe, train, tests, plain)))
 
 
 def require_room(spec: AgentSpec, asked: Mapping[str, Sequence[Problem]], plain: Plain, key: str, new: int) -> None:
-    """Raise RecipeError if few of the questions leave a model room for answers of ``new`` tokens, which ``key`` says.
+    """Raise RecipeError if few of the questions leave a model room for answers of ``new`` tokens, the value of ``key``.
 
     For commands that ask one model plain questions; ``asked`` holds them by a name, such as ``the test``.
     """
@@ -142,7 +144,7 @@ def require_room(spec: AgentSpec, asked: Mapping[str, Sequence[Problem]], plain:
 
 
 def _settle(found: Sequence[Fit]) -> None:
-    """Say what breaks for some questions; raise RecipeError with all that fails."""
+    """Warn of budgets that some questions break; raise RecipeError with all that fail."""
     for fit in found:
         if fit.level == "warning":
             say(f"{fit.said}: {fit.do}")
@@ -153,7 +155,9 @@ def _settle(found: Sequence[Fit]) -> None:
 
 
 def context_of(spec: AgentSpec) -> int | None:
-    """Tokens that a local model, or an adapter's base, takes in all; None for other models and if it is not here."""
+    """Tokens that a local model, or an adapter's base, can take; None for other models, and for a model that is not
+    here.
+    """
     folder = (model_folders(spec) or [None])[-1]
     if folder is None or not (folder / "config.json").is_file():
         return None

@@ -35,7 +35,7 @@ from vivavoce.tasks import open_task
 _OF_THE_WHOLE = set(Recipe.model_fields) - {"method"}
 """Keys that all stages share."""
 _UNTAUGHT = "student"
-"""The arm of the student as it came."""
+"""The arm of the student before any training."""
 
 
 class Stage(BaseModel):
@@ -106,7 +106,7 @@ class Options(Recipe):
         return [_UNTAUGHT, *(f"{name}.{arm}" for name, those in arms.items() for arm in those)]
 
     def starts(self) -> list[str]:
-        """The arm that each stage starts from, as the results call it. Raises Misplaced if there is none such."""
+        """The arm that each stage starts from, by its name in the results. Raises Misplaced if there is no such arm."""
         found, before = list[str](), ""
         there = [_UNTAUGHT]
         for i, (stage, (name, part)) in enumerate(zip(self.stages, self.parts.items(), strict=True)):
@@ -151,7 +151,7 @@ def _model(stage: Stage, i: int) -> type[Recipe]:
 
 @dataclass
 class _SoFar:
-    """What the stages came to by now; arms by their names in the results."""
+    """The outcome of the stages so far; arms by their names in the results."""
 
     students: dict[str, Trained] = field(default_factory=dict)
     arms: dict[str, Arm] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class _SoFar:
     main: str | None = None
 
     async def add(self, stage: str, start: str, s: Session[Any], part: Recipe, learnt: Learnt) -> None:
-        """Test what a stage has trained, and take it in."""
+        """Test the students of a stage, and add them."""
         began = part.students[0]
 
         def called(arm: str) -> str:
@@ -220,13 +220,13 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of some questions what the first stage asks of all: what later ones ask depends on what it trains."""
+    """Ask some questions as the first stage would, so that a plan can use it. Later stages depend on its training."""
     name, part = next(iter(recipe.parts.items()))
     await _method(recipe.stages[0], 0).pilot(part, run.part(name, part), questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
-    """What a run of this recipe will ask for: each stage's calls, under its name."""
+    """The calls that a run of this recipe will make: each stage's, under its name."""
     tasks = {"test": recipe.task} | {f"test:{name}": spec for name, spec in recipe.also_test.items()}
     asked = {stage: len(open_task(spec.name, spec.options).problems("test")) for stage, spec in tasks.items()}
     found = list[Planned]()
@@ -250,7 +250,7 @@ def _scaled(line: Planned, share: float) -> Planned:
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
-    """What a run of this recipe will train."""
+    """The trainings of a run of this recipe."""
     return [
         replace(line, arm=f"{name}.{line.arm}")
         for i, (name, part) in enumerate(recipe.parts.items())

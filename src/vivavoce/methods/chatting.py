@@ -1,4 +1,4 @@
-"""A talk with a student, to whom questions are put as its run put them in tests, unless other words are wished."""
+"""A talk with a student. Questions are put as its run put them in tests, unless other words are wished."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vivavoce.tasks import open_task
 
 
 class Chat:
-    """A student that is talked with. Its memory is the talk so far, until :meth:`anew`.
+    """A student to talk with. Its memory is the talk so far, until :meth:`anew`.
 
     Args:
         model: A folder of a model, a run (its own student answers), a Hub id or ``schoolhouse:NAME``.
         system: A system text in place of the run's; with it, questions are put as they are typed.
         plain: Put questions as they are typed, although the run has words of its own.
-        changes: Of how replies are drawn: fields of :class:`~vivavoce.records.Sampling`.
+        changes: Changed fields of :class:`~vivavoce.records.Sampling`.
 
     Raises UserError if there is no such model.
     """
@@ -74,12 +74,12 @@ class Chat:
         return [m for m in asked if m["role"] != "system"] if self.said else list(asked)
 
     async def aclose(self) -> None:
-        """Let go of the model."""
+        """Unload the model."""
         await self._agent.aclose()
 
 
 def _student_of(path: Path) -> tuple[Path | None, Path | None]:
-    """The folder of a student and the run, or stage of one, that made it; None for what is not known."""
+    """The folder of a student and the run, or stage of one, that made it; None for each that is not known."""
     if not path.is_dir():
         if path.suffix or len(path.parts) > 2 or path.is_absolute():
             raise DataError("there is no such folder", str(path), "name the folder of a model, or of a run")
@@ -98,7 +98,9 @@ def _student_of(path: Path) -> tuple[Path | None, Path | None]:
 
 
 def _recipe(run: Path | None) -> Recipe | None:
-    """The recipe of a run; None if it cannot be read here any more, as with files of the user's that moved."""
+    """The recipe of a run; None if it can no longer be read here, for example because a file that it names was
+    moved.
+    """
     if run is None:
         return None
     try:

@@ -1,4 +1,6 @@
-"""What ``results.json`` holds, from what every arm answered: the same for a method alone and for a chain of methods."""
+"""The content of ``results.json``, made from the answers of every arm: the same for one method and for a chain of
+them.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def comparison(
 ) -> dict[str, Any]:
     """The comparison, and every outcome in the run's ``outcomes.json``.
 
-    ``tasks`` and ``tested`` are of the task and of further ones by name; on those only ``students`` are compared.
-    ``drawn`` tells of several answers to each question, by arm.
+    ``tasks`` and ``tested`` hold the task and further tests by name; on further tests only ``students`` are compared.
+    ``drawn`` holds several answers to each question, by arm.
     """
     (task, others), (main, also), how = tasks, tested, recipe.statistics
 

@@ -1,8 +1,8 @@
-"""Debate-conditioned on-policy distillation (MAD-OPD): teachers debate the state that the student is in, then go over
-the student's own tokens under that debate, weighted by the confidence that they stated.
+"""Debate-conditioned on-policy distillation (MAD-OPD): teachers debate the student's state, then score the student's
+own tokens under that debate, weighted by the confidence that they stated.
 
-Paper: arXiv:2605.01347. Differs from the authors' code: docs/decisions/0005. One debate on every state serves all
-arms, students, seeds and objectives; beside the method, from the same recipe, stand its baselines.
+Paper: arXiv:2605.01347. Differs from the authors' code: docs/decisions/0005. One debate on every state serves all arms,
+students, seeds and objectives. The same recipe also trains the baselines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vivavoce.train.settings import SFTSettings
 
 
 class Warm(BaseModel):
-    """Our extension: where the student starts. A student that is mostly wrong shows its teachers few useful states."""
+    """Our extension: the training before it. A student that is mostly wrong shows its teachers few useful states."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -139,21 +139,21 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
 
 async def value(recipe: Options, run: Run) -> dict[str, Any]:
-    """What the debate is worth to the scorers; nothing is trained."""
+    """The value of the debate to the scorers; nothing is trained."""
     async with opened(recipe, run) as s:
         s.seat(recipe.seated)
         return s.value(await s.debate(s.task.problems("train")))
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of some questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         await s.debate(s.drawn("train", questions))
         await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
-    """What a run of this recipe will ask for."""
+    """The calls that a run of this recipe will make."""
     arms = [one.how for one in recipe.wanted.values()]
     tables = {None} | {a.table for a in arms if isinstance(a, OnPolicyArm)}
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
@@ -163,7 +163,7 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
-    """What a run of this recipe will train."""
+    """The trainings of a run of this recipe."""
     seeds, found = len(recipe.seeds), list[Training]()
     if recipe.warm is not None:
         found.append(training("student", seeds, recipe.warm.sft, measured))

@@ -1,8 +1,8 @@
-"""Debate & Reflect: teachers and student debate; SFT on what was right, then T-DPO on right against wrong.
+"""Debate & Reflect: teachers and student debate; SFT on right answers, then T-DPO on right against wrong ones.
 
-Paper: arXiv:2506.03541. Differs from the authors' code: docs/decisions/0002. Beside the method itself it trains, on
-the same questions, what it must be measured against: each single teacher, all teachers without debate (and the best of
-their drafts, where the method learns from winners), and the SFT-only student trained on for as long as T-DPO took.
+Paper: arXiv:2506.03541. Differs from the authors' code: docs/decisions/0002. On the same questions it also trains the
+arms to compare with: each single teacher, all teachers without debate (and the best of their drafts, if the method
+learns from winners). Another arm is the SFT-only student, trained on for as long as T-DPO took.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Options(Recipe):
 
 
 async def learn(s: DebateSession, recipe: Options) -> Learnt:
-    """Debate, rows, students, trees, students. They sit their tests as they are trained."""
+    """Make debates, rows, students, trees and students of trees. Each student sits its tests when it is trained."""
     problems = s.task.problems("train")
     held = [(rules, await s.debate(problems, stage, rules)) for stage, rules in recipe.held.items()]
     school = _School(s, recipe, held)
@@ -154,9 +154,10 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
 
 
 def _pairs(arms: Sequence[str], main: str, singles: Sequence[str], best: str | None) -> list[Pair]:
-    """SFT against the best that there is without a debate; then everything against the method, or what stands for it.
+    """The arms to test against each other: SFT against the best arm without a debate, then every arm against the
+    method.
 
-    Of the single teachers' students the ``best`` alone is compared.
+    Of the single teachers' students only the ``best`` is compared.
     """
     rivals = [best, *(a for a in arms if a not in singles)]
     drafts = [a for a in (best, "multi_teacher_vote") if a in (best, *arms) and a is not None]
@@ -172,19 +173,20 @@ def _main(wanted: Mapping[str, Listed[ReflectArm]]) -> str:
 
 
 class _School:
-    """What the arms of a run learn from: rows that all seeds share, made once, and trees of each student's own."""
+    """The material of a run's arms: rows that all seeds share, made once, and trees of each student's own."""
 
     def __init__(self, s: DebateSession, recipe: Options, held: Sequence[tuple[Talk, Sequence[Graph]]]) -> None:
         self.s, self.recipe, self.held, self.arms = s, recipe, held, recipe.needed
 
     def graphs(self, arm: ReflectArm) -> Sequence[Graph]:
-        """What an arm learns from: its debates, or the first of them."""
+        """The debates that an arm learns from: all of them, or the first."""
         found = next(graphs for rules, graphs in self.held if rules == self.recipe.debate_of(arm))
         return found if arm.share == 1 else found[: max(1, round(arm.share * len(found)))]
 
     def notes(self) -> dict[str, Any] | None:
-        """What notes change in the answers of those who read them: all notes, and each kind of them, if debates
-        without them are held. None if there is nothing to compare."""
+        """The effect of notes on the answers of agents that read them: of all notes, and of each kind, if debates
+        without them are held. None if there is nothing to compare.
+        """
         debate, full = self.recipe.debate, self.held[0][1]
         found = dict[str, dict[str, Any] | None]()
         for kind, silent in SILENT.items():
@@ -232,7 +234,7 @@ class _School:
     async def _lesson(
         self, name: str, arm: ReflectArm, before: Mapping[str, Trained | None], seed: int
     ) -> tuple[Trained, Path, Settings] | None:
-        """From which model an arm starts, on which rows, how; None if there is nothing to learn from."""
+        """The start, rows and settings of an arm's training; None if there is nothing to learn from."""
         start = self.s.start if arm.start is None else before[arm.start]
         if start is None:
             if seed == self.recipe.seeds[0]:
@@ -261,7 +263,9 @@ class _School:
         return how.model_copy(update={"learning_rate": dpo.learning_rate, "muon": dpo.muon, "max_steps": updates})
 
     async def _trees_of(self, name: str, arm: ReflectArm, start: Trained, seed: int) -> Path:
-        """The trees of a student. They are kept as ``trees-SEED``, but those of an arm that has its own by its name."""
+        """The trees of a student, kept as ``trees-SEED``; trees of an arm with its own rules are kept under its
+        name.
+        """
         other = arm.start != "debate_reflect_sft" or arm.debate or arm.share != 1
         own = other or arm.trees or arm.attempts
         attempts = changed(self.recipe.attempts, arm.attempts)
@@ -282,7 +286,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of some questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         for stage, rules in recipe.held.items():
             await s.debate(s.drawn("train", questions), stage, rules)
@@ -292,7 +296,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
-    """What a run of this recipe will ask for."""
+    """The calls that a run of this recipe will make."""
     grown = [one.how for one in recipe.needed.values() if one.how.learn == "trees"]
     tried = {(arm.start, changed(recipe.attempts, arm.attempts)) for arm in grown}
     attempts = sum(attempts.samples for _, attempts in tried)
@@ -302,7 +306,7 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
-    """What a run of this recipe will train."""
+    """The trainings of a run of this recipe."""
     found, models, arms = list[Training](), len(recipe.seeds), {k: one.how for k, one in recipe.needed.items()}
     for name, arm in arms.items():
         sft = changed(recipe.sft, arm.sft)

@@ -29,19 +29,19 @@ DRAFTS: dict[str, VoteBy] = {
     "vote:confidence": "confidence",
     "vote:probability": "probability",
 }
-"""Votes over what teachers say without each other."""
+"""Votes over the teachers' drafts."""
 DEBATED = "vote:debate"
 
 
 def weighs(recipe: Recipe) -> VoteBy:
-    """What the vote after a debate goes by: probabilities if every teacher gives them, else stated confidences."""
+    """The weights of the vote after a debate: probabilities if every teacher gives them, else stated confidences."""
     return "probability" if all(t.logprobs for t in recipe.teachers) else "confidence"
 
 
 def committee(recipe: Recipe) -> list[Arm]:
-    """Those of the committee who sit the test: each teacher, votes over their drafts, and the vote after a debate.
+    """The committee's arms in the test: each teacher, votes over their drafts, and the vote after a debate.
 
-    One of the votes over drafts goes by the same weights as the vote after the debate.
+    One of the votes over drafts uses the same weights as the vote after the debate.
     """
     if not recipe.test.committee:
         return []
@@ -51,12 +51,12 @@ def committee(recipe: Recipe) -> list[Arm]:
 
 
 def later_name(student: str) -> str:
-    """Under which name the answers stand in graphs that a student gave after SFT."""
+    """The agent's name in graphs for answers that a student gave after SFT."""
     return f"{student} after SFT"
 
 
 def grower(recipe: Recipe, rules: TreeRules, wording: Wording) -> Grower:
-    """What preference trees are grown with from a debate of ``recipe``, which asked by ``wording``."""
+    """A grower of preference trees from a debate of ``recipe``, which asked by ``wording``."""
     student = recipe.student.name
     return Grower(rules, wording, student, (student, later_name(student)), recipe.seed)
 
@@ -73,7 +73,8 @@ class DebateSession(Session[Talk]):
     async def debate_test(self, problems: Sequence[Problem]) -> Stored:
         """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
 
-        One answer each, drawn as students are tested; nobody reflects, so that the votes differ by rounds alone.
+        Each teacher gives one answer, drawn as students are tested. There are no notes, so that the votes differ by
+        rounds alone.
         """
         test = self.recipe.test
         members = [
@@ -83,7 +84,7 @@ class DebateSession(Session[Talk]):
         return await self.ask("test", "debate", members, self.rules.for_tests(test.committee_rounds), problems)
 
     def grower(self, rules: TreeRules) -> Grower:
-        """What preference trees are grown with."""
+        """A grower of preference trees."""
         return grower(self.recipe, rules, self.wording)
 
     @property
@@ -95,7 +96,7 @@ class DebateSession(Session[Talk]):
     ) -> Sequence[Graph]:
         """The graphs, with ``samples`` more answers to every question, of the student of a training seed.
 
-        The answers stand in round 0 under a name of their own: they read nobody.
+        These answers are in round 0 under a name of their own; their author has read no other text.
         """
         if not samples:
             return graphs
@@ -148,11 +149,11 @@ class DebateSession(Session[Talk]):
 
     @property
     def looks(self) -> Looks:
-        """Who looks at its answers again."""
+        """The students that look at their answers again."""
         return getattr(self.recipe, "looks", Looks())
 
     async def look_again(self, arms: Mapping[str, Trained]) -> Tested:
-        """Students who answer the test questions, read notes on their answers, and answer again."""
+        """Have students answer the test questions, read notes on their answers, and answer again."""
         found = dict[str, dict[int, Sequence[Judged]]]()
         for arm, mode, name in self.looks.looked:
             if arm in arms:
@@ -175,7 +176,7 @@ class DebateSession(Session[Talk]):
             return judged(graphs, lambda g: next(iter(g.stated(g.rounds - 1, [self.student])), None), lambda g: g.nodes)
 
     def committee(self) -> list[Arm]:
-        """Those of the committee who sit the test."""
+        """The committee's arms in the test."""
         return committee(self.recipe)
 
     def beside(self, arms: Mapping[str, Arm]) -> list[Arm]:
@@ -183,7 +184,9 @@ class DebateSession(Session[Talk]):
         return [*self.looks.arms_of(arms), *self.committee()]
 
     def _votes(self, graphs: Sequence[Graph]) -> dict[str, dict[int, Sequence[Judged]]]:
-        """The committee's answers. A vote by weights that nobody gave is left out; after a debate it is a majority."""
+        """The committee's answers. A vote by weights that no agent gave is left out; after a debate it becomes a
+        majority.
+        """
         by, first = weighs(self.recipe), self.recipe.seeds[0]
         if not weighed((n for g in graphs for n in g.stated(g.rounds - 1)), by):
             say(f"{DEBATED} counts heads, for nobody gave a {'probability' if by == 'probability' else 'confidence'}")

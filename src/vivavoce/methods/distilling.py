@@ -28,13 +28,13 @@ from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, 
 from vivavoce.train.settings import SFTSettings
 
 SCORING = ("hf_local", "vllm")
-"""Backends that can go over given tokens."""
+"""Backends that can score given tokens."""
 _VERIFIED = 500
-"""Verified answers whose likelihood is compared, at most."""
+"""The largest number of verified answers whose likelihood is compared."""
 
 
 class DistilRecipe(Recipe):
-    """What recipes of on-policy distillation share: who goes over the student's tokens."""
+    """Keys that recipes of on-policy distillation share: the scorers of the student's tokens."""
 
     scorers: list[AgentSpec] | None = Field(
         default=None,
@@ -43,20 +43,20 @@ class DistilRecipe(Recipe):
 
     @property
     def seated(self) -> list[AgentSpec]:
-        """Those who score."""
+        """The agents that score."""
         return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
 
 class DistilSession(Session[Talk]):
-    """A session whose committee debates the states that the student is in. Opened and closed as a Session is."""
+    """A session whose committee debates the student's states. Opened and closed as a Session is."""
 
     scorers: Mapping[str, AgentSpec]
     """Models that score, by name; set by the method."""
     supervision: dict[str, dict[str, Any]]
-    """What was counted of each arm's supervision."""
+    """Counts of each arm's supervision."""
 
     def seat(self, scorers: Sequence[AgentSpec]) -> None:
-        """Say who scores. Raises RecipeError where one gives no distributions."""
+        """Set the scorers. Raises RecipeError if one gives no distributions."""
         for spec in scorers:
             if spec.backend not in SCORING:
                 raise RecipeError(
@@ -75,9 +75,9 @@ class DistilSession(Session[Talk]):
     ) -> Stored:
         """Debate the states: once, for every student, seed and objective.
 
-        ``debaters`` are some of the teachers, None all. Draws depend on who sits at the table through what they read
-        alone: the first round of a smaller committee costs nothing again. Blind to what the student will say, unless
-        ``action``, a student and its seed, puts an answer of that student on the table.
+        ``debaters`` are some of the teachers, None all. Draws depend on the members only through the texts that they
+        read, so the first round of a smaller committee costs nothing again. The debate does not see the student's
+        answer, unless ``action``, a student and its seed, adds an answer of that student.
         """
         names = list(debaters or self.teachers)
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
@@ -102,7 +102,7 @@ class DistilSession(Session[Talk]):
         return self.rules.model_copy(update={"student": "first_round"})
 
     def worded(self, sees_action: bool = False) -> Wording:
-        """How the debate is shown to scorers."""
+        """The wording in which scorers read the debate."""
         return self._worded(self._seen if sees_action else self.rules)
 
     # --- supervision
@@ -123,7 +123,7 @@ class DistilSession(Session[Talk]):
         return self.rows(name, found), self._how(options, who, arm.objective, on_policy=rate)
 
     def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions) -> None:
-        """Raise RecipeError where too few of an arm's states can be supervised; say where some cannot."""
+        """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
         if counts.dropped > (1 - options.min_coverage) * of:
             raise RecipeError(
                 f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states",
@@ -136,7 +136,9 @@ class DistilSession(Session[Talk]):
     def _how(
         self, options: OnPolicyOptions, scorers: Sequence[str], objective: dict[str, Any], **changes: Any
     ) -> OnPolicySettings:
-        """The recipe's options with one arm's ``changes``, its scorers, and what the prompts and the student add."""
+        """The recipe's options with one arm's ``changes``, its scorers, and the additions of the prompts and the
+        student.
+        """
         never, as_end = self.prompts.silent
         found = {
             "scorers": tuple(self._scorer(k) for k in scorers),
@@ -148,7 +150,7 @@ class DistilSession(Session[Talk]):
         return OnPolicySettings.model_validate({**dict(options), **found, **changes})
 
     def _sampled(self) -> dict[str, Any]:
-        """Who samples the student's answers while it learns: the trainer, unless the recipe has the student served."""
+        """The sampler of the student's answers in training: the trainer, unless the recipe has the student served."""
         serve = self._serves
         if serve is None:
             return {}

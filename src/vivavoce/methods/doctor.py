@@ -1,7 +1,8 @@
-"""Examine what a run will rely on before it is begun: keys, models, endpoints, prompts, contexts, data, disk, memory.
+"""Checks of everything that a run relies on, before it is begun: keys, models, endpoints, prompts, contexts, data,
+disk, memory.
 
-Nothing here is a guess about quality; every finding is something that was looked at. Endpoints are asked a handful of
-tiny questions, announced with what they may cost.
+No finding is a guess about quality; each is something that was looked at. Endpoints are asked a handful of tiny
+questions, announced with their greatest cost.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ _ASK: list[Message] = [{"role": "user", "content": "Write a random number of eig
 _NEW_TOKENS, _SEEDS = 32, (1, 2, 3)
 _CALLS = 2 + len(_SEEDS)
 _TRAINING_BYTES = 16
-"""Of memory for each weight that is trained in full: weight, gradient and Adam's two moments in fp32."""
+"""Bytes of memory for each weight that is trained in full: weight, gradient and Adam's two moments in fp32."""
 _ROW_BYTES = 6
-"""Of journal and graphs for each token."""
+"""Bytes of journal and graphs for each token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: ``failed`` would end the run or spoil its results, ``warning`` may be meant."""
+    """One thing that was looked at: ``failed`` would end the run or spoil its results; a ``warning`` may be meant."""
 
     level: Literal["ok", "warning", "failed"]
     what: str
@@ -58,7 +59,7 @@ class Finding:
 
 
 def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> Iterator[Finding]:
-    """Look at everything in turn; ``offline`` asks no model. ``out`` is where the run will lie."""
+    """Look at everything in turn; ``offline`` asks no model. ``out`` is the run's folder."""
     parts = list(recipe.parts.values()) or [recipe]
     for part in parts:
         yield from _prompts(part)
@@ -196,7 +197,7 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
 
 
 def _missing(spec: AgentSpec, folder: Path) -> str:
-    """What a model's folder, with that of an adapter's base, lacks beside weights; empty if it is whole."""
+    """The files that a model's folder, with that of an adapter's base, lacks beside weights; empty if it is whole."""
     folders = model_folders(spec)
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
     if not any((one / name).is_file() for one in folders for name in tokenizers):
@@ -205,7 +206,7 @@ def _missing(spec: AgentSpec, folder: Path) -> str:
 
 
 def _unsent(spec: AgentSpec) -> Iterator[Finding]:
-    """What of the recipe's sampling does not reach a model."""
+    """Sampling settings of the recipe that are not sent to a model."""
     try:
         found = unsent(spec.name, spec.backend, spec.options, spec.sampling())
     except UserError:  # told already
@@ -218,7 +219,7 @@ def _unsent(spec: AgentSpec) -> Iterator[Finding]:
 
 
 def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
-    """Whether scorers read the student's tokens as they are."""
+    """Whether scorers can read the student's tokens unchanged."""
     scorers: list[AgentSpec] = getattr(recipe, "seated", [])
     own = _vocabulary(recipe.student)
     for spec in scorers:
@@ -235,7 +236,7 @@ def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _templates(recipe: Recipe) -> Iterator[Finding]:
-    """How the chat templates of local models take what they are told."""
+    """The behaviour of local models' chat templates with the recipe's arguments."""
     system: list[Message] = [{"role": "system", "content": "Be brief."}, *_ASK]
     for spec in recipe.agents:
         if (folder := local_folder(spec)) is None:
@@ -269,7 +270,7 @@ def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
 
 
 def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
-    """Of the models that are here; endpoints are asked later."""
+    """The contexts of the models that are here; endpoints are asked later."""
     broken = list(budgets(recipe, *asked_of(recipe)))
     yield from (Finding(fit.level, fit.what, fit.said, fit.do) for fit in broken)
     told = {fit.what for fit in broken}
@@ -352,7 +353,9 @@ def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> I
 
 
 def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe], list[Training]] | None) -> int:
-    """Models that a run trains and keeps; those that are tested, if its method does not tell what it trains."""
+    """The number of models that a run trains and keeps; of those that are tested, if its method does not tell the
+    trainings.
+    """
     if trainings is not None:
         return summed(trainings(recipe)).models
     tests = sum(p.calls.most for p in planned if p.stage == "test")
@@ -402,7 +405,7 @@ def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Leng
 
 
 async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list[Finding]:
-    """What one endpoint shows of itself."""
+    """The findings about one endpoint, from a few questions to it."""
     what = f"endpoint {spec.name}"
     greedy = Sampling(0.0, max_new_tokens=_NEW_TOKENS, logprobs=spec.logprobs)
     drawn = Sampling(1.0, max_new_tokens=_NEW_TOKENS)

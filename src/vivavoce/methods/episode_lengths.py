@@ -1,4 +1,4 @@
-"""How long episodes are, by those that an environment shows itself: no agent is asked."""
+"""Lengths of episodes, from those that an environment shows itself: no agent is asked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vivavoce.tasks.acting import Acting
 
 
 class EpisodeLengths(NamedTuple):
-    """Of reference episodes."""
+    """Lengths of reference episodes."""
 
     turns: float
     """Actions, on average."""
     spoken: float
-    """Of them, those without a call: what a person in the environment answers."""
+    """Actions without a call, on average: a person in the environment answers them."""
     seen: float
-    """Tokens of what the environment answers to one action, on average."""
+    """Tokens of the environment's answer to one action, on average."""
     seen_most: int
     """The same in the episode that sees most, on average of its turns."""
     longest: tuple[Message, ...]
@@ -34,7 +34,7 @@ class EpisodeLengths(NamedTuple):
 def episode_lengths(
     task: Acting, problems: Sequence[Problem], count: Callable[[Sequence[Message]], int]
 ) -> EpisodeLengths | None:
-    """Play the reference episodes of ``problems``, told in words, and count their tokens; None where there are none."""
+    """Play the reference episodes of ``problems``, told in words, and count their tokens; None if there are none."""
     if not problems or not shows(task.environment()):
         return None
 

@@ -14,7 +14,7 @@ from vivavoce.tasks.acting import Acting
 
 
 def jury_of(recipe: Recipe, agents: Agents, journal: Journal) -> Jury | None:
-    """The jury of a recipe that names judges, who are among ``agents``."""
+    """The jury of a recipe that names judges, which are among ``agents``."""
     if recipe.judge is None:
         return None
     judges = [(agents[spec.name], spec.sampling()) for spec in recipe.judge.agents]

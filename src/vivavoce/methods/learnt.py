@@ -1,4 +1,4 @@
-"""What comes of a method: its students, what each arm is, and which of them are compared."""
+"""The outcome of a method: its students, a description of each arm, and the arms that are compared."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vivavoce.exams.arms import Arm, Pair
 
 @dataclass(frozen=True)
 class Trained:
-    """A model for each training seed: its folder and the fingerprint of all that it came from."""
+    """A model for each training seed: its folder and the fingerprint of everything that it came from."""
 
     models: Mapping[int, tuple[Path, str]]
 
     def of(self, seed: int) -> tuple[Path, str]:
-        """The model of a seed; what was not trained has one model for every seed."""
+        """The model of a seed. An untrained model is the same for every seed."""
         return self.models.get(seed) or next(iter(self.models.values()))
 
     def result(self, seed: int) -> dict[str, Any]:
-        """What its training of a seed told: updates, seconds, losses."""
+        """The results of its training with a seed: updates, seconds, losses."""
         return json.loads((self.of(seed)[0] / "train_result.json").read_text("utf-8"))
 
     @classmethod
@@ -36,7 +36,7 @@ class Trained:
 
 
 def folders(students: Mapping[str, Trained], run: Path) -> dict[str, dict[str, str]]:
-    """Where the students of a run lie, for ``results.json``: by arm and training seed, as paths within the run."""
+    """The folders of a run's students, for ``results.json``: by arm and training seed, as paths within the run."""
     found = {
         arm: {
             str(seed): folder.relative_to(run).as_posix()
@@ -57,9 +57,9 @@ class Learnt:
     """The students of a method, trained and not yet compared."""
 
     students: Mapping[str, Trained]
-    """Those who sit the tests, by the name of their arm, in order."""
+    """The students that sit the tests, by the name of their arm, in order."""
     arms: Mapping[str, Arm]
-    """What each arm is; those too that were to be trained and had nothing to learn from."""
+    """A description of each arm, also of those that were to be trained and had nothing to learn from."""
     pairs: Callable[[str | None], Sequence[Pair]]
     """The arms that the method tests against each other, given the name of the best of ``singles``."""
     singles: Sequence[str] = ()
@@ -67,7 +67,7 @@ class Learnt:
     main: str | None = None
     """The arm that the method is about."""
     facts: Callable[[], Mapping[str, Any]] = field(default=_no_facts)
-    """More for ``results.json``, asked for when all have been tested."""
+    """Further content of ``results.json``, asked for when all have been tested."""
 
 
 __all__ = ["Learnt", "Trained", "folders"]

@@ -1,6 +1,6 @@
 """A second look at the test: trained students reflect, read their teachers' notes, and answer again.
 
-Paper: arXiv:2506.03541, the study at inference. Tokens are those of all calls that an answer took, the teachers' too.
+Paper: arXiv:2506.03541, the study at inference. Tokens are those of all calls for an answer, the teachers' too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _READS: dict[Mode, dict[str, bool]] = {
 
 
 class Looks(BaseModel):
-    """Which students look at their answers again, and what they read then."""
+    """The students that look at their answers again, and the texts that they read then."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,11 +41,11 @@ class Looks(BaseModel):
 
     @property
     def pairs(self) -> list[Pair]:
-        """What a second look gains, for each."""
+        """The pairs of arms that show the gain of a second look."""
         return [(arm, name) for arm, _, name in self.looked]
 
     def arms_of(self, arms: Mapping[str, Arm]) -> list[Arm]:
-        """What they are in a comparison."""
+        """Descriptions of these arms in a comparison."""
         return [
             Arm(
                 name,

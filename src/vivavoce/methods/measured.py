@@ -1,4 +1,4 @@
-"""What calls took in a run that was begun: by stage, agent and question, from its journal."""
+"""Measured calls of a run: means by stage, agent and question, from its journal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vivavoce.files import file_name
 from vivavoce.run import manifest_of, part_folder
 
 _ENOUGH = 5
-"""Questions from which a mean is taken."""
+"""The least number of questions for a mean."""
 
 
 class Measured:
-    """Means of what is in a journal.
+    """Means of a journal's records.
 
     Args:
         tallies: The journal's, by question, in the order in which questions were begun.
-        finished: Questions that a committee is through with, by stage; None: all that were begun.
+        finished: The number of questions that a committee has finished, by stage; None: all that were begun.
         trained: Updates and seconds of every model that was trained, by kind of training.
         busy: Calls of each stage, and the seconds during which at least one was under way.
     """
@@ -59,7 +59,7 @@ class Measured:
                 self._questions[stage] = {q: by for q, by in self._questions[stage].items() if q in through}
 
     def per_question(self, stage: str, agent: str) -> tuple[Spend, Spend] | None:
-        """Mean and standard error of what an agent took for one question; None where too few were finished."""
+        """Mean and standard error of an agent's calls and tokens for one question; None if too few were finished."""
         questions = list(self._questions.get(stage, {}).values())
         if len(questions) < _ENOUGH:
             return None
@@ -68,7 +68,7 @@ class Measured:
         return Spend(*map(fmean, columns)), Spend(*(stdev(c) / len(c) ** 0.5 for c in columns))
 
     def per_call(self, stage: str, agent: str, several: bool) -> Spend | None:
-        """What one call took on average; with ``several``, only where more than one model answered by that name."""
+        """The average tokens of one call; with ``several``, only if more than one model answered by that name."""
         spend, models = self._stages.get((stage, agent)), len(self._models.get((stage, agent), ()))
         if not spend or not spend.calls or (several and models < 2):
             return None
@@ -76,7 +76,7 @@ class Measured:
         return Spend(1, spend.prompt / n, spend.completion / n, spend.cached / n)
 
     def seconds(self, stage: str, calls: float) -> float | None:
-        """How long so many calls of a stage take, as many side by side as then; None if it made too few."""
+        """Seconds that so many calls of a stage take, with as many side by side as then; None if it made too few."""
         made, seconds = self._busy.get(stage, (0, 0.0))
         return None if made < _ENOUGH else seconds / made * calls
 
@@ -86,7 +86,7 @@ class Measured:
         return sum(s for _, s in runs) / sum(n for n, _ in runs) if runs else None
 
     def of(self, stage: str) -> Measured:
-        """What belongs to one stage of a chain, as if that had been a run of its own."""
+        """The records of one stage of a chain, as if it had been a run of its own."""
         begin = f"{stage}/"
         tallies = [t._replace(stage=t.stage.removeprefix(begin)) for t in self._tallies if t.stage.startswith(begin)]
         finished = {k.removeprefix(begin): v for k, v in self._finished.items() if k.startswith(begin)}
@@ -100,10 +100,10 @@ class Measured:
 
 
 def measured_run(path: Path) -> Measured:
-    """What the run in ``path`` took as far as it came.
+    """The measured calls of the run in ``path`` so far.
 
-    In a stage that is not finished, the questions last begun, as many as may be in flight, count as unfinished.
-    Raises DataError where there is no journal.
+    In a stage that is not finished, the questions last begun, as many as may be in flight, count as unfinished. Raises
+    DataError if there is no journal.
     """
     with Journal(path / "journal.sqlite", read_only=True) as journal:
         tallies, busy = list(journal.by_question()), journal.busy()

@@ -1,4 +1,4 @@
-"""What a run that was stopped by a cap has done, and what it would still cost."""
+"""The progress of a run that a cap stopped, and the expected cost of the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vivavoce.run import Run, Standing
 
 
 def missing(run: Run, plan: Callable[[Any, Measured], list[Planned]]) -> dict[str, Any]:
-    """Where the run stands, what it spent, and what is expected to come, by what was measured so far."""
+    """The progress and spend of the run, and the expected rest, by the measured calls so far."""
     at, account = run.standing or Standing("", 0), run.journal.ledger.run
     planned = plan(run.recipe, measured_run(run.path))
 

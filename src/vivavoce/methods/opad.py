@@ -1,12 +1,14 @@
-"""On-policy agentic distillation (OPAD): the student acts, teachers debate every state that it came to, then go over
-its own actions under those debates.
+"""On-policy agentic distillation (OPAD): the student acts, teachers debate every state that it came to, then score its
+own actions under those debates.
 
     L = mean over visited states of  1/|a_m| sum_t  sum_k w_k D( p_k(. | s_m, H_m, a_m,<t)  ||  q(. | s_m, a_m,<t) )
 
-s_m is the prompt with the student's own earlier actions and what the environment answered; H_m the debate on it.
-Paper: arXiv:2605.01347, Eqs. 9 and 10. Differs from the authors' code, which replays recorded conversations: the
-environment answers what the student did; each state is debated by itself; no later observation reaches a teacher; and
-from the paper: episodes are played in iterations, between which the student is trained, rather than one an update.
+s_m is the prompt with the student's own earlier actions and the environment's answers; H_m is the debate on it. Paper:
+arXiv:2605.01347, Eqs. 9 and 10.
+
+Differs from the authors' code, which replays recorded conversations: the environment answers what the student did; each
+state is debated by itself; no later observation reaches a teacher. Differs from the paper: episodes are played in
+iterations, between which the student is trained, not one an update.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class Options(DistilRecipe):
 
     @property
     def ways(self) -> dict[str, StepArm]:
-        """How each arm is trained, by its name."""
+        """The training settings of each arm, by its name."""
         return {name: one.how for name, one in self.wanted.items()}
 
     @property
@@ -100,7 +102,7 @@ Seen = dict[tuple[str, int], list[Visited]]
 
 
 async def learn(s: ActingSession, recipe: Options) -> Learnt:
-    """Iterations of episodes, debates and training."""
+    """Play, debate and train in iterations."""
     s.seat(recipe.seated)
     problems, ways = s.task.problems("train"), recipe.ways
     students: dict[str, Trained] = dict.fromkeys(ways, s.start)
@@ -159,7 +161,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 async def _visited(
     s: ActingSession, recipe: Options, problems: list[Problem], students: dict[str, Trained], i: int
 ) -> Seen:
-    """What each arm's student, or the reference, came to in this iteration, by arm and training seed."""
+    """The states of each arm's student, or of the reference, in this iteration, by arm and training seed."""
     groups, found = {p.id: p.group for p in problems}, Seen()
     for seed in recipe.seeds:
         rng = random.Random(seed_of(recipe.seed, seed, "episodes", i))
@@ -183,7 +185,7 @@ async def _visited(
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Play some training tasks with the student as it came, and debate what it came to."""
+    """Play some training tasks with the untrained student, and debate its states."""
     async with opened(recipe, run) as s:
         problems = s.drawn("train", questions)
         model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
@@ -193,7 +195,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
-    """What a run of this recipe will ask for."""
+    """The calls that a run of this recipe will make."""
     rounds = recipe.iterations * len(recipe.seeds) * recipe.episodes
     acted = rounds * sum(recipe.rollouts if arm.states == "student" else 1 for arm in recipe.ways.values())
     held = sum(arm.debates for arm in recipe.ways.values()) * rounds
@@ -202,7 +204,7 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
-    """What a run of this recipe will train."""
+    """The trainings of a run of this recipe."""
     models = recipe.iterations * len(recipe.seeds)
     return [training(name, models, recipe.opd, measured) for name in recipe.wanted]
 

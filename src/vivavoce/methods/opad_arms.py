@@ -1,4 +1,4 @@
-"""The ways to learn from the same episodes: which states, which debate, which objective, by name."""
+"""The ways to learn from the same episodes: by name, which states, which debate and which objective."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vivavoce.methods.opd_arms import PLAIN, ScoredArm
 
 
 class StepArm(Stepwise, ScoredArm):
-    """On-policy agentic distillation from scorers under what they know of each state."""
+    """On-policy agentic distillation from scorers, with the texts that they read in each state."""
 
     act_again: bool = Field(
         default=False,
@@ -21,7 +21,7 @@ class StepArm(Stepwise, ScoredArm):
 
     @property
     def debates(self) -> bool:
-        """Whether anything of a debate is shown or weighed."""
+        """Whether it shows a debate or weighs scorers by it."""
         return self.context != "none" or self.weights != "uniform"
 
 

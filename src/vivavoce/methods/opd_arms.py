@@ -16,16 +16,16 @@ from vivavoce.files import file_name
 from vivavoce.methods.arms import Listed, OfEach, by_name
 
 Debaters = tuple[str, ...] | None
-"""Who sits at a table; None: all teachers."""
+"""The teachers that debate; None: all."""
 
 
 def at_table(stage: str, debaters: Debaters | list[str]) -> str:
-    """What a stage is called in which only ``debaters`` debate. Other debaters give another name."""
+    """The name of a stage in which only ``debaters`` debate. Other debaters give another name."""
     return stage if debaters is None else f"{stage}-{','.join(map(file_name, debaters))}"
 
 
 class ScoredArm(Supervision):
-    """Who scores and who debates, and how what they say is learnt."""
+    """An arm with scorers and debaters, and the training on their texts."""
 
     scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
     debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
@@ -33,12 +33,12 @@ class ScoredArm(Supervision):
 
     @property
     def table(self) -> Debaters:
-        """Who debates, as the key of what they said."""
+        """The debaters, as the key of their debate."""
         return None if self.debaters is None else tuple(self.debaters)
 
     @property
     def material(self) -> Material:
-        """What the scorers knew."""
+        """The texts that the scorers read."""
         if self.context == "gold":
             return "gold"
         silent = self.context in ("none", "filler") and self.weights == "uniform"
@@ -46,7 +46,7 @@ class ScoredArm(Supervision):
 
 
 class OnPolicyArm(ScoredArm):
-    """On-policy distillation from scorers under what they know of the state."""
+    """On-policy distillation from scorers, with the texts that they read in each state."""
 
     sees_action: bool = Field(
         default=False,
@@ -78,7 +78,7 @@ class ImitationArm(BaseModel):
 
     @property
     def material(self) -> Material:
-        """What is imitated."""
+        """The answers that are imitated."""
         return "debate" if self.learn == "winner" else "drafts"
 
 

@@ -1,4 +1,4 @@
-"""The agents of a run: opened once by their specifications, let go of when memory is wanted, closed together."""
+"""The agents of a run: opened once by their specifications, unloaded when memory is wanted, closed together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vivavoce.train.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Serving:
-    """Where the engines of a run log, and what the student's must be able to serve."""
+    """The log folder of a run's engines, and the abilities that the student's engine needs."""
 
     logs: Path
     student: str
@@ -28,11 +28,11 @@ class Serving:
 
     @classmethod
     def of(cls, recipe: Recipe, path: Path) -> Serving:
-        """For a run of ``recipe`` in the folder ``path``."""
+        """The settings for a run of ``recipe`` in the folder ``path``."""
         return cls(path / "engines", recipe.student.name, trained_rank(recipe))
 
     def told(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of an agent, its engine told where to log and how large its adapters may be."""
+        """The options of an agent, with the engine's log folder and the largest rank of its adapters."""
         serve = options.get("serve")
         if not isinstance(serve, dict) or serve.get("url") is not None:
             return options
@@ -40,7 +40,7 @@ class Serving:
         return {**options, "serve": {**known, **{k: v for k, v in serve.items() if v is not None}}}
 
     def serve(self, spec: AgentSpec) -> Serve | None:
-        """How an agent is served, if it is."""
+        """The agent's engine settings, if it is served."""
         serve = self.told(spec.name, spec.options).get("serve")
         return None if serve is None else Serve.model_validate(serve)
 
@@ -62,7 +62,7 @@ def _trainings(recipe: Recipe) -> list[TrainSettings]:
 
 
 class Agents:
-    """Agents by name. Close them with :meth:`aclose`. ``serving`` says where engines of a run log.
+    """Agents by name. Close them with :meth:`aclose`. ``serving`` gives the log folder of a run's engines.
 
     Opening checks options and keys, and loads no weights: a local model is loaded for its first reply. Raises
     RecipeError, MissingKey or MissingDependency.
@@ -96,7 +96,7 @@ class Agents:
         return agent
 
     async def leave_memory(self) -> None:
-        """Unload local models, for training wants their memory; the next reply loads them again."""
+        """Unload local models, because training needs their memory; the next reply loads them again."""
         for name, spec in self._specs.items():
             if spec.backend == "hf_local":
                 await self._agents[name].aclose()

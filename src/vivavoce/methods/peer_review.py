@@ -1,7 +1,8 @@
 """Peer review (FAIR, earlier MAPD): the student sits an exam; teachers explain its mistakes, answer, and review.
 
-Paper: arXiv:2410.03663. Differs from the authors' code: docs/decisions/0004. The student learns two tasks at once, to
-see what is wrong with its own mistake and to answer as an accepted rationale does, against every arm of the recipe.
+Paper: arXiv:2410.03663. Differs from the authors' code: docs/decisions/0004. The student learns two tasks at once: to
+see what is wrong with its own mistake, and to answer as an accepted rationale does. The recipe's other arms are
+compared with it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from vivavoce.tasks import Task
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
 _MAIN = ("reviewed", "checked_and_reviewed")
-"""Arms that are the method itself: the paper's, and ours; the first that was trained is what a run is about."""
+"""Arms that are the method itself: the paper's, and ours. A run is about the first of them that was trained."""
 
 
 class Options(Recipe):
@@ -74,7 +75,7 @@ class Options(Recipe):
 
     @property
     def writers(self) -> list[str]:
-        """Those whose texts there are or will be: the teachers, or who wrote what is imported."""
+        """The authors of the texts: the teachers, or the authors of imported texts."""
         return self.imported.teachers if self.imported else [t.name for t in self.teachers]
 
     def questions(self, task: Task) -> list[Problem]:
@@ -138,7 +139,7 @@ class Options(Recipe):
 
 
 async def learn(s: ReviewSession, recipe: Options) -> Learnt:
-    """Exam, feedback, rationales, reviews, students."""
+    """Make the exam, feedback, rationales, reviews and students."""
     problems = recipe.questions(s.task)
     graphs = await s.review(problems)
 
@@ -201,7 +202,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
 
 
 def _fell(s: ReviewSession, exams: Iterable[Sequence[Sequence[Graph]]]) -> float:
-    """By how much the share of mistakes fell from the exam before the last to the last, on average over seeds."""
+    """The fall in the share of mistakes from the last exam but one to the last, on average over seeds."""
     before, after = zip(*((s.exam(sat[-2]), s.exam(sat[-1])) for sat in exams), strict=True)
     return fmean(
         b["mistakes"] / b["questions"] - a["mistakes"] / a["questions"] for b, a in zip(before, after, strict=True)
@@ -224,20 +225,20 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:
-    """Ask of some questions what a run asks of all, so that a plan can go by it; the run pays for none again."""
+    """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         await s.review(s.drawn("train", questions))
         await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
-    """What a run of this recipe will ask for."""
+    """The calls that a run of this recipe will make."""
     ways = [one.how for one in recipe.wanted.values()]
     return plan_review(recipe, recipe.review, ways, measured, recipe.imported is not None)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
-    """What a run of this recipe will train."""
+    """The trainings of a run of this recipe."""
     found, seeds = list[Training](), len(recipe.seeds)
     for name, one in ((name, one) for name, one in recipe.wanted.items() if not one.how.shots):
         found.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))

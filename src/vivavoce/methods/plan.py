@@ -1,8 +1,7 @@
-"""What a run will ask for, counted without asking: calls, tokens and money by stage and agent.
+"""The plan of a run, counted without asking: calls, tokens and money by stage and agent.
 
-Bounds, and what to expect between them, come from rehearsing the protocol
-(:mod:`vivavoce.committee.rehearsal`). What to expect is measured instead if a journal is at hand: of an earlier run, of
-a pilot, or of this run as far as it came.
+Bounds, and the expected values between them, come from rehearsing the protocol (:mod:`vivavoce.committee.rehearsal`).
+Expected values are measured if a journal is at hand: of an earlier run, of a pilot, or of this run so far.
 """
 
 from __future__ import annotations
@@ -49,15 +48,16 @@ _SAMPLE = 50
 _REHEARSED = 200
 """Debates in a rehearsal, over the questions of the sample: a share of right answers needs as many to come out."""
 _TALKED = 40
-"""Debates in which everybody says all that they may: the longest call is that of the usual split of right and wrong."""
+"""Debates in which every reply has its greatest length: the longest call is that of the usual split of right and wrong.
+"""
 _SHARE = 0.4
-"""Of ``max_new_tokens``, in a reply of which nothing is known."""
+"""The share of ``max_new_tokens`` that an unknown reply takes."""
 _TURNS = 8
-"""Of an episode of which nothing is known."""
+"""The turns of an unknown episode."""
 _PART = 250
 """Tokens of the rules for a model that plays a person."""
 _LATER_EXAM = 0.5
-"""Share of a taught student's mistakes of which it was not told before."""
+"""The share of a taught student's mistakes that it was not told of before."""
 
 
 def plan_debate(
@@ -104,10 +104,10 @@ def plan_states(
     seen: int = 0,
     measured: Measured | None = None,
 ) -> list[Planned]:
-    """Calls of debates on the student's states, one for each table of debaters (None: all teachers), and of all tests.
+    """Calls of debates on the student's states, one for each set of debaters (None: all teachers), and of all tests.
 
-    First turns are the same at every table and are paid once. ``seen`` more debates are held by all on an answer of
-    the student's. Scoring the student's tokens is no call.
+    First turns are the same for every set and are paid once. ``seen`` more debates are held by all on an answer of the
+    student's. Scoring the student's tokens is no call.
     """
     plan = _Plan(recipe, options, measured)
     names = [t.name for t in recipe.teachers]
@@ -139,11 +139,11 @@ def plan_actions(
     measured: Measured | None = None,
 ) -> list[Planned]:
     """Calls of ``episodes`` that students play in training, of debates on the states of ``debated`` of them, and of
-    ``students`` that are tested; of ``user``, who plays a person in them. Episodes take ``turns`` (None: as
+    ``students`` that are tested; of ``user``, the model that plays a person in them. Episodes take ``turns`` (None: as
     many as those that the environment shows), and at most as many as it allows.
 
-    States that several students come to are paid once, so that few debates are the least, and what is expected is
-    known only when it has been played: then the journal tells.
+    States that several students come to are paid once. So the least is a few debates, and the expected number is known
+    only from the journal, after episodes were played.
     """
     plan = _Plan(recipe, options, measured)
     rehearsed = plan.rehearsed(options, None)
@@ -176,8 +176,8 @@ def plan_review(
 ) -> list[Planned]:
     """Calls of an exam with feedback, rationales and reviews, of later exams, and of all tests.
 
-    How many mistakes the student will make is what the exam is for: least, none; most, every question, with every
-    unreadable score asked for again. If all that is ``recorded``, only the tests are asked.
+    The number of mistakes is what the exam will show: at least none; at most every question, with every unreadable
+    score asked for again. If all that is ``recorded``, only the tests are asked.
     """
     plan = _Plan(recipe, options, measured)
     students = 1 + sum(1 if arm.shots else len(recipe.seeds) for arm in arms)
@@ -207,14 +207,16 @@ def plan_review(
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What one question takes of each agent: as expected, and least and most."""
+    """The calls and tokens of each agent for one question: expected, least and most."""
 
     usual: Mapping[str, Spend]
     bounds: Mapping[str, tuple[Spend, Spend]]
 
 
 class Lengths(NamedTuple):
-    """Prompt tokens of an agent's longest plain question, and of its longest call where everybody says all they may."""
+    """Prompt tokens of an agent's longest plain question, and of its longest call if every reply has its greatest
+    length.
+    """
 
     plain: int
     longest: int
@@ -226,7 +228,7 @@ def longest_calls(recipe: Recipe) -> dict[str, Lengths]:
 
 
 def sketched(recipe: Recipe, question: str = "", split: str = "train") -> tuple[Graph, list[Message]]:
-    """One question's debate with nobody asked, by the recipe's protocol, and how tests ask the question.
+    """One question's debate without calls, by the recipe's protocol, and the prompt of the question in tests.
 
     ``question`` is an id, or the number of a question counted from 1; the first one if it is empty. If agents act in an
     environment, the state is the first of an episode, if the environment shows one. Raises DataError if there is no
@@ -273,7 +275,7 @@ class _Plan:
         return spec.expected_tokens or max(1, round(_SHARE * spec.max_new_tokens))
 
     def _taught(self) -> int:
-        """Tokens of an answer of a student that has learnt from the teachers: it writes as they do."""
+        """Tokens of an answer of a student that has learned from the teachers: it writes as they do."""
         writers = self.recipe.teachers or [self.recipe.student]
         return round(fmean(self.tokens(t.name, "answer") for t in writers))
 
@@ -297,7 +299,9 @@ class _Plan:
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
     def rehearsed(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Rehearsed:
-        """What a debate of one question takes of each agent; ``who`` are some of the teachers, None all."""
+        """The calls and tokens of each agent in the debate of one question; ``who`` are some of the teachers, None
+        all.
+        """
         setting = self.setting(options, student, who)
         longest = max(self._again(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
         most = {s.name: s.max_new_tokens for s, _ in self.everybody}
@@ -321,14 +325,15 @@ class _Plan:
         return Member(seat(spec.name), role, spec.sampling(), spec.samples, spec.system)
 
     def _again(self, enough: int) -> list[Problem]:
-        """The questions of the sample, so often that there are enough."""
+        """The questions of the sample, repeated until there are enough."""
         shown = self._problems[:_SAMPLE]
         often = enough // max(1, len(shown))
         return [Problem(f"{p.id} {i}", p.question, p.gold, history=p.history) for i in range(often) for p in shown]
 
     def longest(self) -> dict[str, tuple[int, int]]:
-        """Prompt tokens of each agent's longest plain question, and of its longest call where everybody says all
-        that they may."""
+        """Prompt tokens of each agent's longest plain question, and of its longest call if every reply has its greatest
+        length.
+        """
         most, earlier = {s.name: s.max_new_tokens for s, _ in self.everybody}, 0
         if self.shown:  # the last state of the longest episode, with every action of its length at most
             earlier = self.shown.last_turn * self.recipe.student.max_new_tokens
@@ -354,7 +359,7 @@ class _Plan:
     # --- lines of the plan
 
     def questions(self, stage: str, spec: AgentSpec, n: int, rehearsed: Rehearsed, free: int = 0) -> None:
-        """``n`` questions are put to a committee. Of the calls for each, ``free`` are paid for in another stage."""
+        """Add ``n`` questions to a committee. Of the calls for each, ``free`` are paid for in another stage."""
         least, most = rehearsed.bounds[spec.name]
         once, error = self.measured.per_question(stage, spec.name) or (rehearsed.usual.get(spec.name, Spend()), None)
         if free:
@@ -380,7 +385,7 @@ class _Plan:
         new: int | None = None,
         plain: float | None = None,
     ) -> None:
-        """``n`` plain questions, a share of them to a student that was ``taught``; ``new`` tokens are allowed."""
+        """Add ``n`` plain questions, a share of them to a student that was ``taught``; ``new`` tokens are allowed."""
         new = new or spec.max_new_tokens
         prompt = self.plain if plain is None else plain
         own = self.measured.per_call(stage, spec.name, several=bool(taught))
@@ -394,7 +399,7 @@ class _Plan:
         self.judged(stage, n, Rehearsed(once, {JUDGED: (Spend(1, 0, 1), Spend(1, 0, new))}))
 
     def judged(self, stage: str, n: int, rehearsed: Rehearsed) -> None:
-        """Verdicts on the answers that are given to ``n`` questions. A failed call and an empty answer have none."""
+        """Add the verdicts on the answers to ``n`` questions. A failed call and an empty answer have none."""
         judge = self.recipe.judge
         if judge is None:
             return
@@ -422,22 +427,25 @@ class _Plan:
 
     @cached_property
     def shown(self) -> EpisodeLengths | None:
-        """How long the episodes are that the environment shows itself, by the first tasks."""
+        """The lengths of the episodes that the environment shows itself, by the first tasks."""
         if not isinstance(self.task, Acting):
             return None
         return episode_lengths(self.task, self._problems[:_SAMPLE], self._counts[self.recipe.student.name].messages)
 
     def episodes(self, stage: str, spec: AgentSpec, n: int, turns: float, most: int, seen: tuple[float, float]) -> None:
-        """``n`` episodes of usually ``turns`` turns; every turn reads all of those before it, and what was ``seen`` in
-        them, usually and at most."""
+        """Add ``n`` episodes of usually ``turns`` turns. Every turn reads all turns before it; ``seen`` is the
+        environment's usual and greatest number of tokens.
+        """
         new, long = self.tokens(spec.name, "act"), spec.max_new_tokens
         usual = Spend(turns, turns * (self.plain + (turns - 1) / 2 * (new + seen[0])), turns * new)
         far = Spend(most, most * (self.plain + (most - 1) / 2 * (long + seen[1])), most * long)
         self.add(stage, spec, n, Spend(1, self.plain, 1), usual, far)
 
     def person(self, spec: AgentSpec, n: int, turns: float, most: int) -> None:
-        """What a model is asked that plays a person in ``n`` episodes: the first words, and a reply to each action that
-        calls nothing. It reads its part, which is thought to be twice the first words of the scripted one and rules.
+        """Add the calls of a model that plays a person in ``n`` episodes: the first words, and a reply to each action
+        without a call.
+
+        The model reads its part, which is reckoned as twice the first words of the scripted one, and rules.
         """
         share = self.shown.spoken / self.shown.turns if self.shown else 1.0
         part = _PART + 2 * fmean(self._counts[spec.name].text(p.question) for p in self._problems[:_SAMPLE])
@@ -484,7 +492,7 @@ def _less(spend: Spend, calls: float) -> Spend:
 
 
 _NOWHERE: Any = None
-"""The journal of a table at which a rehearsal is held."""
+"""Stands for the journal in a rehearsal."""
 
 
 def _edge(bound: Spend, mean: Spend, error: Spend, by: float, tighter: Any) -> Spend:

@@ -1,8 +1,9 @@
-"""The ways to learn from debates: an arm says which debates and rows, starting from which arm, trained how.
+"""The ways to learn from debates: an arm says which debates and rows it uses, which arm it starts from, and how it is
+trained.
 
-A later arm is one more entry here. What it changes about another one is a key: of ``debate``, ``examples``, ``trees``,
-``attempts``, ``sft``, ``dpo`` or ``magdi``, as the recipe has them. An arm that changes ``debate`` has debates of its
-own; what is asked alike in several of them is asked once.
+A new arm is one more entry here. Its changes are keys of ``debate``, ``examples``, ``trees``, ``attempts``, ``sft``,
+``dpo`` or ``magdi``, as the recipe has them. An arm that changes ``debate`` has debates of its own; calls that several
+of them share are made once.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Attempts(BaseModel):
-    """Our extension: after SFT the student tries the training questions again, and the trees reject what it still
-    gets wrong. Mistakes that only others make, or that it no longer makes, teach it nothing."""
+    """Our extension: after SFT the student tries the training questions again, and the trees reject its wrong answers.
+    Mistakes that only others make, or that it no longer makes, would teach it nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -82,12 +84,12 @@ class ReflectArm(BaseModel):
 
     @property
     def as_long_as(self) -> str | None:
-        """The arm of T-DPO whose updates or seconds it takes."""
+        """The arm of T-DPO whose number of updates or seconds it takes."""
         return self.updates_of or self.seconds_of
 
     @property
     def material(self) -> Material:
-        """What it learns from."""
+        """The material that it learns from."""
         first = self.examples.get("rounds") == [0] or self.debate.get("max_rounds") == 1
         return "drafts" if self.learn == "answers" and self.start is None and first else "debate"
 
@@ -120,7 +122,7 @@ _NO_REFLECTION: dict[str, Any] = {"reflect": False}
 _NO_FEEDBACK: dict[str, Any] = {"feedback_from": "none"}
 _SILENT = {**_NO_REFLECTION, **_NO_FEEDBACK}
 SILENT: dict[str, dict[str, Any]] = {"": _SILENT, "reflection": _NO_REFLECTION, "critique": _NO_FEEDBACK}
-"""How debates are held without notes of a kind; the empty one: of any kind."""
+"""Changes that leave notes of a kind out of debates; the empty key: of any kind."""
 _ALONE: dict[str, Any] = {"student": "never"}
 _PAPERS: dict[str, Any] = {"branch": "answer", "pairing": "cross_product", "context": "full", "weight": "per_question"}
 _NONE: dict[str, Any] = {"samples": 0}
@@ -138,7 +140,7 @@ def _answer_trees(trees: Mapping[str, Any] = {}, **dpo: Any) -> ReflectArm:
 
 
 def _magdi(**weights: Any) -> ReflectArm:
-    """MAGDi on what the teachers say to each other: its discussions have no student and no notes."""
+    """MAGDi on the teachers' discussions, which have no student and no notes."""
     return ReflectArm(learn="graphs", debate={**_SILENT, **_ALONE}, magdi=weights)
 
 
@@ -165,10 +167,10 @@ STANDARD: dict[str, ReflectArm] = {
     "magdi_no_margins": _magdi(margin_weight=0.0),
     "magdi_detached": _magdi(detached=True),
 }
-"""The method and what it is measured against, by name; docs/debate-reflect.md explains each.
+"""The method and its baselines, by name; docs/debate-reflect.md explains each.
 
-`single` stands for one arm for each teacher; `rounds` and `debates` for the method after so many answer rounds and on
-so large a share of the debates, `rounds_sft` and `debates_sft` for its SFT alone.
+`single` stands for one arm for each teacher. `rounds` and `debates` stand for the method after so many answer rounds,
+and on so large a share of the debates; `rounds_sft` and `debates_sft` for its SFT alone.
 """
 USUAL = (
     "multi_teacher",
@@ -178,7 +180,7 @@ USUAL = (
     "sft_continued",
 )
 SHARES = {"10%": 0.1, "30%": 0.3, "60%": 0.6, "100%": 1.0}
-"""Of the debates: about the paper's 100, 300, 600 and 974."""
+"""Shares of the debates: about the paper's 100, 300, 600 and 974."""
 
 
 def usual(take: str) -> list[str]:

@@ -17,7 +17,7 @@ from vivavoce.tasks import Task, open_task
 
 
 def run_grower(recipe: Recipe, run: Path, task: Task | None, prompts: str, student: str, set_: list[str]) -> Grower:
-    """What the run in ``run`` grew its trees with, but for what is given: a task, prompts, the student's name, and
+    """A grower with the rules of the run in ``run``, changed by the arguments: a task, prompts, the student's name, and
     keys of `trees:`.
 
     Raises DataError if the run's method grows no trees from a debate.

@@ -106,7 +106,7 @@ class ReviewArm(BaseModel):
         return self
 
     def two_task(self, recipe: TwoTaskSettings) -> TwoTaskSettings:
-        """How both streams are learnt, ``recipe`` being the recipe's way."""
+        """The settings of the two-task training, based on ``recipe``'s."""
         changes: dict[str, Any] = {} if self.alpha is None else {"alpha": self.alpha}
         if self.loss != "own":
             changes |= {"normalisation": "micro_batch", "padding": "learnt" if self.loss == "released" else "none"}
@@ -116,7 +116,9 @@ class ReviewArm(BaseModel):
         return recipe.model_copy(update=changes)
 
     def preference(self, recipe: TreeDPOSettings) -> TreeDPOSettings:
-        """How preferences are learnt, ``recipe`` being the recipe's way; beta of a term that has another scale."""
+        """The settings of the preference training, based on ``recipe``'s; with the beta of a term that has another
+        scale.
+        """
         changes: dict[str, dict[str, Any]] = {
             "orpo": {"objective": "orpo", "nll_weight": 1.0},
             "simpo": {"objective": "simpo", "beta": max(2.0, recipe.beta)},
@@ -125,7 +127,7 @@ class ReviewArm(BaseModel):
         return recipe.model_copy(update=changes.get(str(self.prefer), {}))
 
     def accepts(self, recipe: AcceptRules) -> AcceptRules:
-        """The rules of acceptance, ``recipe`` being the recipe's."""
+        """The rules of acceptance, based on ``recipe``'s."""
         rules = self.accept or recipe
         return rules if self.reviewers is None else rules.model_copy(update={"reviewers": self.reviewers})
 

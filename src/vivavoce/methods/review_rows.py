@@ -32,11 +32,11 @@ from vivavoce.tasks import Task, open_task
 
 
 class Limit(NamedTuple):
-    """How much an arm may learn from; None: all."""
+    """The limit of an arm's material; None: all."""
 
     rationales: int | None = None
     tokens: int | None = None
-    """Of teachers, for the questions that are learnt from."""
+    """Tokens of teachers, for the questions of the rows."""
 
 
 NO_LIMIT = Limit()
@@ -44,7 +44,7 @@ NO_LIMIT = Limit()
 
 @dataclass(frozen=True)
 class ReviewRows:
-    """Makes rows: with whose lessons, by which teachers; ``seed`` draws lots."""
+    """Makes rows from lessons by some teachers; ``seed`` is that of the random draws."""
 
     lessons: Lessons
     teachers: Sequence[str]
@@ -58,10 +58,10 @@ class ReviewRows:
         alpha: float,
         limit: Limit = NO_LIMIT,
     ) -> list[Example]:
-        """Both streams of an arm, from the graphs of every exam so far; a text that stands in several counts once.
+        """Both streams of an arm, from the graphs of every exam so far; a text that is in several counts once.
 
-        ``alpha`` weighs the streams (of arms that do not say it themselves); one that weighs nothing is left out. What
-        ``limit`` leaves is drawn by lot.
+        ``alpha`` weighs the streams (of arms that do not say it themselves); a stream of weight 0 is left out. Rows
+        beyond ``limit`` are left out at random.
         """
         alpha = alpha if arm.alpha is None else arm.alpha
         if limit.tokens is not None:
@@ -87,7 +87,7 @@ class ReviewRows:
     def _within(
         self, tokens: int, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], alpha: float
     ) -> list[Graph]:
-        """As many questions, by lot, as cost no more; in their order."""
+        """As many questions, drawn at random, as cost no more; in their order."""
         left, kept = tokens, set[str]()
         for g in sorted(graphs, key=lambda g: seed_of(self.seed, "spend", g.problem.id)):
             if (cost := self.spend(arm, accept, g, alpha)) <= left:
@@ -114,7 +114,7 @@ class ReviewRows:
         return [*feedback, *rationale_rows(learnt, decided, self.lessons, accept if arm.score_weighted else None)]
 
     def decisions(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Decision]:
-        """What became of every rationale that the arm could learn from."""
+        """The decision on every rationale that the arm could learn from."""
         learnt = chosen(only(graphs, arm.teachers or self.teachers), arm.items, self.lessons, self.seed)
         return decide(learnt, accept, self.seed, self.lessons.wording.task)
 
@@ -131,21 +131,21 @@ def _once(exams: Iterable[Iterable[Example]]) -> list[Example]:
 
 
 class Made(NamedTuple):
-    """What an arm makes of graphs that lie in a file."""
+    """The rows that an arm makes of graphs in a file."""
 
     examples: list[Example]
     trees: list[Tree]
     told: str
-    """What was accepted, in words."""
+    """A summary of the accepted rationales, in words."""
 
 
 def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0, alpha: float = 0.5) -> Made:
     """The rows of an arm (``reviewed``, ``checked@accept.threshold=4``) from a file of graphs of a peer review.
 
-    The questions are those of ``task``, None: of the task whose name their ids begin with. Every kind of mistake that
-    the file has is learnt from; ``alpha`` weighs feedback against rationales. Raises DataError if the file is none of a
-    peer review or its task is not known, RecipeError if there is no such arm, or it is several or needs more than the
-    file has.
+    The questions are those of ``task``, None: of the task whose name their ids begin with. Every kind of mistake in the
+    file is learned; ``alpha`` weighs feedback against rationales. Raises DataError if the file is none of a peer review
+    or its task is not known. Raises RecipeError if there is no such arm, or it is several, or needs more than the file
+    has.
     """
     graphs = list(read_graphs(path))
     name = graphs[0].problem.id.partition("/")[0] if graphs else ""

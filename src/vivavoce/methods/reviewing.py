@@ -47,7 +47,7 @@ class WithExamples(Wording):
 class ReviewSession(Session[Options]):
     """A session whose committee examines the student. Opened and closed as :class:`Session` is.
 
-    With ``texts``, what others recorded stands in place of the exam and of all that the committee says.
+    With ``texts``, recorded texts take the place of the exam and of all replies of the committee.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class ReviewSession(Session[Options]):
 
     def show(self, name: str, rows: Path, many: int) -> None:
         """Have the untaught student tested as arm ``name``, with so many of the rationales in ``rows`` before each
-        question, drawn by lot, no two of one question."""
+        question, drawn at random, no two of one question.
+        """
         found: dict[str, Example] = {}
         answers = [row for row in read_records(rows, Example) if row.stream == "answer"]
         for row in sorted(answers, key=lambda row: seed_of(self.recipe.seed, "shots", *row.source)):
@@ -154,7 +155,7 @@ class ReviewSession(Session[Options]):
     ) -> Path:
         """Both streams of an arm, from the graphs of every exam so far: :meth:`ReviewRows.examples`.
 
-        What became of every rationale, and why, is written to ``data/accepted``.
+        The decision on every rationale, and its reason, is written to ``data/accepted``.
         """
         decided = {d.rationale: d for graphs in exams for d in self._rows.decisions(arm, accept, graphs)}
         path = self.run.path / "data" / "accepted" / f"{file_name(name)}.jsonl"
@@ -164,7 +165,7 @@ class ReviewSession(Session[Options]):
     def limits(
         self, ways: Mapping[str, tuple[ReviewArm, AcceptRules]], graphs: Sequence[Graph], alpha: float
     ) -> dict[str, Limit]:
-        """How much each arm may learn from. Raises DataError if tokens are to be equal and none were counted."""
+        """The limit of each arm's material. Raises DataError if tokens are to be equal and none were counted."""
         weights = {name: alpha if arm.alpha is None else arm.alpha for name, (arm, _) in ways.items()}
         if not any(isinstance(arm.volume, str) for arm, _ in ways.values()):
             return {name: Limit(arm.volume) for name, (arm, _) in ways.items() if not isinstance(arm.volume, str)}
@@ -184,7 +185,7 @@ class ReviewSession(Session[Options]):
         }
 
     def history(self, name: str, exams: Mapping[int, Sequence[Sequence[Graph]]]) -> list[dict[str, Any]]:
-        """What became of the questions from exam to exam, by seed; each question's own in ``data/history``.
+        """The outcome of the questions from exam to exam, by seed; that of each question is in ``data/history``.
 
         Its letters are, exam by exam: W for a mistake that is taught, R for a right answer, ``-`` for any other.
         """
@@ -213,7 +214,7 @@ class ReviewSession(Session[Options]):
         return self.rows(name, self._rows.trees(arm, accept, graphs))
 
     def exam(self, graphs: Sequence[Graph]) -> dict[str, int]:
-        """What came of the exam: questions, those taken up as mistakes, and wrong answers by kind."""
+        """The outcome of the exam: questions, those taken up as mistakes, and wrong answers by kind."""
         lessons = self._lessons
         said = [n for g in graphs for n in g.answers(agents=[lessons.student])]
         kinds = Counter(mistake_class(n) for n in said if n.correct is False)

@@ -1,6 +1,6 @@
-"""What the methods share: the task, the agents and the prompts of a run, opened once, and the verbs over them.
+"""The parts that methods share: the task, the agents and the prompts of a run, opened once, and the verbs over them.
 
-A method reads as a list of these verbs. Each is thin, and what it rests on can be used without a recipe: agents
+A method reads as a list of these verbs. Each is thin, and its parts can be used without a recipe: agents
 (:mod:`~vivavoce.methods.opening`), calls that are kept (:mod:`~vivavoce.methods.asking`), training
 (:func:`vivavoce.train.jobs.train_on`), tests (:func:`vivavoce.exams.examine.examine`) and the comparison
 (:func:`vivavoce.exams.table.results`).
@@ -58,12 +58,12 @@ _OF_DRAWS = {"draws", "draws_temperature"}
 class Session(Generic[R]):
     """An opened run. Use it as ``async with Session(recipe, run, rules) as s``; agents are closed at the end.
 
-    Opening checks everything that can be checked before something is spent: options, keys, prompts, and that task
-    and student can do what the rules ask. Raises RecipeError, MissingKey or MissingDependency.
+    Opening checks everything that can be checked before anything is spent: options, keys, prompts, and that task and
+    student can do what the rules ask. Raises RecipeError, MissingKey or MissingDependency.
 
     Args:
-        start: The students that training begins with, one for each seed, if it is not the recipe's own. The first of
-            them is the one who is examined, or sits in a debate: there is one debate for all seeds.
+        start: The students that training begins with, one for each seed, if they are not the recipe's own. The first of
+            them is examined, or takes part in a debate: one debate serves all seeds.
     """
 
     def __init__(self, recipe: Recipe, run: Run, rules: R, start: Trained | None = None) -> None:
@@ -93,7 +93,7 @@ class Session(Generic[R]):
         changes = {self.student: {"model": str(start.of(recipe.seeds[0])[0])}} if start else {}
         self._open = AsyncExitStack()
         self._gate = Gate(recipe.parallel)
-        """Where students wait, in training or under examination: so many at once as the recipe allows."""
+        """The gate at which students wait, in training or under examination: so many at once as the recipe allows."""
         self._workers = self._open.enter_context(Workers(run, self._gate, self._engine_for))
         self._serving = Serving.of(recipe, run.path)
         self._serves = self._serving.serve(recipe.student)
@@ -118,7 +118,7 @@ class Session(Generic[R]):
 
     @cached_property
     def start(self) -> Trained:
-        """The students that training begins with: those that were given, else the recipe's, as it came."""
+        """The students that training begins with: the given ones, else the recipe's, untrained."""
         return self._given or Trained({self.recipe.seeds[0]: (self._folder, self._agents[self.student].identity)})
 
     @cached_property
@@ -142,9 +142,10 @@ class Session(Generic[R]):
         problems: Sequence[Problem],
         label: str | None = None,
     ) -> Stored:
-        """What ``members`` say of ``problems`` by the protocol that ``options`` belong to: kept from before if nothing
-        changed, else asked for and kept in ``graphs/STAGE.jsonl``. Calls stand under ``label`` in the ledger, by
-        default ``ROOM:STAGE``."""
+        """The graphs of ``problems`` by the protocol that ``options`` belong to: read back if nothing changed,
+        otherwise asked for and kept in ``graphs/STAGE.jsonl``. Calls have ``label`` in the ledger, by default
+        ``ROOM:STAGE``.
+        """
         if self.run.share is not None:
             problems = self.run.share.take(problems)
         page = open_protocol(options.protocol)
@@ -176,12 +177,12 @@ class Session(Generic[R]):
 
     @property
     def _judged_by(self) -> list[Any]:
-        """What grades depend on beside the task: nothing, unless models judge."""
+        """The judges that grades depend on; empty unless models judge."""
         return [] if self._jury is None else [self._jury.depends]
 
     @property
     def wording(self) -> Wording:
-        """How the recipe's protocol asks."""
+        """The wording of the recipe's protocol."""
         return self._worded(self.rules)
 
     def _worded(self, options: Talk) -> Wording:
@@ -194,9 +195,9 @@ class Session(Generic[R]):
     # --- rows and training
 
     def rows(self, name: str, rows: Iterable[Example | Tree | State | Interaction]) -> Path:
-        """Write training rows into the run; views of the graphs, so they are simply made again each time.
+        """Write training rows into the run. They are views of the graphs, so they are made again each time.
 
-        Raises PartDone in a part of a run: it has asked what can be asked before anything is trained.
+        Raises PartDone in a part of a run, because it has asked everything that can be asked before training.
         """
         if self.run.share is not None:
             raise PartDone
@@ -221,7 +222,7 @@ class Session(Generic[R]):
     ) -> dict[str, Trained]:
         """Train every arm on every seed: from which model, on which rows, how (one for all seeds, or by seed).
 
-        ``seeds`` are some of the recipe's, None all. Teachers, if local, are let go before, for training wants the
+        ``seeds`` are some of the recipe's, None all. Local teachers are unloaded before, because training needs their
         memory; the next reply loads them again.
         """
         seeds = self.recipe.seeds if seeds is None else seeds
@@ -248,7 +249,7 @@ class Session(Generic[R]):
 
     @asynccontextmanager
     async def _engine_for(self, job: Job) -> AsyncIterator[None]:
-        """The engine that serves the student of a job while it learns, if one is to be started for that."""
+        """The engine that serves the student of a job in training, if one is to be started for that."""
         served: ServedStudent | None = getattr(job.settings, "served", None)
         if served is None or served.state is None:
             yield
@@ -281,7 +282,9 @@ class Session(Generic[R]):
     # --- tests
 
     def drawn(self, split: str, questions: int) -> list[Problem]:
-        """So many questions of a split, drawn by the recipe's seed, of every group its share: what a pilot asks."""
+        """So many questions of a split, drawn by the recipe's seed, with a share for every group: the questions of a
+        pilot.
+        """
         of = self.recipe.questions(self.task) if split == "train" else self.task.problems(split)
         return sample(of, questions, self.recipe.seed)
 
@@ -290,11 +293,11 @@ class Session(Generic[R]):
         return await self._sat(arms, self.task, "test", self.run.path / "evaluations", questions)
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
-        """Everything that sits the test: the students and, where a method has one, its committee."""
+        """Test the students and, if a method has one, its committee."""
         return await self.sit(arms)
 
     def beside(self, arms: Mapping[str, Arm]) -> list[Arm]:
-        """Those who sit the test too, after the students, who are ``arms``."""
+        """Test the arms beside the students, which are ``arms``."""
         return []
 
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Tested]:
@@ -318,7 +321,7 @@ class Session(Generic[R]):
         return found
 
     async def draw(self, arms: Mapping[str, Trained]) -> dict[str, Any]:
-        """What ``results.json`` says of ``test.draws`` answers of each student, of its first seed: pass@k."""
+        """The pass@k figures of ``results.json``: of ``test.draws`` answers of each student, of its first seed."""
         draws, seed, problems = self.recipe.test.draws, self.recipe.seeds[0], self.task.problems("test")
         kept, models = self.run.path / "evaluations" / "draws", {arm: trained.of(seed) for arm, trained in arms.items()}
         asked = [(arm, i) for arm in models for i in range(draws)]
@@ -353,8 +356,11 @@ class Session(Generic[R]):
         kept: Path,
         draw: int | None = None,
     ) -> Sequence[Judged]:
-        """One model on test questions; ``who`` it is, by arm and training seed, and in which folder that is kept.
-        ``draw`` is the number of a drawn answer."""
+        """Test one model on test questions; ``who`` is its arm and training seed, and the folder that keeps the
+        answers.
+
+        ``draw`` is the number of a drawn answer.
+        """
         (folder, fingerprint), (arm, seed) = model, who
         path = kept / f"{file_name(arm)}-{seed}{'' if draw is None else f'-{draw}'}.jsonl"
         sampling, asked = self._exam_sampling, self.recipe.test.model_dump(mode="json", exclude=_OF_DRAWS)
@@ -391,8 +397,9 @@ class Session(Generic[R]):
         return of_arm(rows, arm, seed, problems)
 
     async def tests(self, arms: Mapping[str, Trained]) -> tuple[Tested, dict[str, Tested]]:
-        """Every test of these arms, and of who sits beside them: the recipe's, and the further ones by name. All
-        answers are in ``evaluations/`` then."""
+        """Every test of these arms, and of the arms beside them: the recipe's, and the further ones by name. All
+        answers are in ``evaluations/`` then.
+        """
         tested, also = await self.test(arms), await self.also_test(arms)
         kept = self.run.path / "evaluations"
         self._keep_answers(tested, kept)
@@ -414,8 +421,9 @@ class Session(Generic[R]):
     # --- what is compared
 
     async def results(self, learnt: Learnt) -> dict[str, Any]:
-        """Test what a method has trained: what ``results.json`` holds. ``wall_s`` is the time that all sessions
-        spent on the run by now."""
+        """Test the students of a method and return the content of ``results.json``. ``wall_s`` is the time that all
+        sessions spent on the run so far.
+        """
         tested, also = await self.tests(learnt.students)
         drawn = await self.draw(learnt.students)
         best = best_of([name for name in learnt.singles if name in tested], tested)
@@ -440,7 +448,7 @@ class Session(Generic[R]):
 
 
 def _told(m: Member) -> tuple[Any, ...]:
-    """What of a member decides what it says."""
+    """The settings of a member that decide its replies."""
     said = (m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples)
     return (*said, m.system) if m.system else said
 

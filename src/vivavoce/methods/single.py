@@ -30,11 +30,10 @@ from vivavoce.tasks import open_task
 async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1) -> dict[str, Any]:
     """Test ``model`` (a folder, a Hub id or ``schoolhouse:NAME``) as the recipe's students are tested.
 
-    Calls are kept in ``out/journal.sqlite``: asked again, nothing is generated twice. Returns the shape of
-    ``results.json`` with one arm, named after the model; its figures are of the first answer to each question. With
-    ``samples`` answers to each, the arm also has ``pass_at_k``. ``wall_s`` is the time of all sessions that were asked
-    for the same. Raises RecipeError if they would all be the same, or if the model's context has no room for questions
-    and answers.
+    Calls are kept in ``out/journal.sqlite``, so that nothing is generated twice. Returns the shape of ``results.json``
+    with one arm, named after the model; its figures are of the first answer to each question. With ``samples`` answers
+    to each, the arm also has ``pass_at_k``. ``wall_s`` is the time of all sessions that were asked for the same. Raises
+    RecipeError if all samples would be the same, or if the model's context has no room for questions and answers.
     """
     task, test = open_task(recipe.task.name, recipe.task.options), recipe.test
     wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
@@ -82,7 +81,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
 
 
 def _took(out: Path, test: str, seconds: float) -> float:
-    """Seconds that a test has taken by now, over all sessions; noted in ``out``."""
+    """Seconds that a test has taken so far, over all sessions; noted in ``out``."""
     file = out / "seconds.json"
     noted: dict[str, float] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     noted[test] = round(noted.get(test, 0.0) + seconds, 1)

@@ -1,7 +1,7 @@
-"""How many tokens a prompt has for a model: by its own tokenizer and chat template where they lie on disk.
+"""Token counts of prompts for a model: by its own tokenizer and chat template if they are on disk.
 
-Where they do not, it is four characters a token, which English prose in the tokenizers of today's large models has, and
-seven tokens of chat template for a call, four more for each message after the first. Measured calls correct it.
+Otherwise four characters count as a token, the usual ratio of English prose in today's large models. A call has seven
+more tokens for its chat template, and four for each message after the first. Measured calls correct the count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run will train: models of each arm, their updates, and how long they take if an update was ever measured."""
+"""The trainings of a run: models of each arm, their updates, and their time if an update was ever measured."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Training:
 
     arm: str
     kind: str
-    """How: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
+    """The kind: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
     models: int
-    """One for each training seed, times what the method does again."""
+    """One for each training seed, times the method's repetitions."""
     updates: int | None
-    """Of each model; None: as many as its rows give, which do not exist yet."""
+    """Updates of each model; None: as many as its rows give, which do not exist yet."""
     seconds: float | None
-    """Of all models, one after the other, as long as an update of that kind took; None: not known."""
+    """Seconds of all models, one after the other, at the measured time of an update; None: not known."""
 
 
 def training(
@@ -35,7 +35,7 @@ def training(
 
 
 def summed(found: Iterable[Training]) -> Training:
-    """All lines in one; what is not known of one of them is not known of all."""
+    """All lines in one. A value that is not known for one of them is not known for all."""
     lines = list(found)
     updates = [None if line.updates is None else line.models * line.updates for line in lines]
     seconds = [line.seconds for line in lines]

@@ -1,6 +1,8 @@
-"""Who speaks when: one protocol a file. ``protocols/foo.py`` defines ``Options``, a subclass of
-:class:`vivavoce.committee.wording.Talk`, and ``async def run(question, table)``, which asks and returns why it ended.
-The file name is the protocol's name; a path to a Python file works too, so adding a protocol edits nothing here.
+"""Protocols: one file each says which agent is asked what, in which order.
+
+``protocols/foo.py`` defines ``Options``, a subclass of :class:`vivavoce.committee.wording.Talk`, and ``async def
+run(question, table)``, which asks and returns why it ended. The file name is the protocol's name. A path to a Python
+file works too, so adding a protocol edits nothing here.
 """
 
 from __future__ import annotations

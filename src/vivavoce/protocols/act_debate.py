@@ -1,6 +1,6 @@
-"""A debate over what an agent should do next: the committee has read what the agent had read, and proposes actions.
+"""A debate over an agent's next action: the committee reads what the agent had read, and proposes actions.
 
-Paper: arXiv:2605.01347 (OPAD). It goes as the debate over a state does; what differs is the template.
+Paper: arXiv:2605.01347 (OPAD). It proceeds like the debate over a state, with another template.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vivavoce.records import Problem
 
 
 class Options(state_debate.Options):
-    """Who speaks when (defaults are the paper's)."""
+    """Settings of the debate (defaults are the paper's)."""
 
     templates: ClassVar[tuple[str, ...]] = ("act",)
     turn: ClassVar[str] = "act"

@@ -20,7 +20,7 @@ from vivavoce.records import Node, Problem
 
 
 class Options(Discussion):
-    """Who speaks when (defaults are the paper's where it states them)."""
+    """Settings of the debate (defaults are the paper's if it states them)."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "debate", "reflection", "critique")
     protocol: str = "debate_reflect"
@@ -104,11 +104,12 @@ async def run(question: Problem, table: Table) -> str:
 
 
 async def _notes(table: Table, answers: Sequence[Node]) -> list[Node]:
-    """Reflections and critiques on the answers of one round, all at once.
+    """Ask for reflections and critiques on the answers of one round, all at once.
 
-    Oracle roles: who was wrong reflects, and who was right criticises each who was wrong; with k of A right, k(A-k)
-    critiques and A-k reflections. An ungradable answer is neither; one that could not be read is wrong. With gold-free
-    roles all reflect and all criticise all others.
+    Oracle roles: an agent whose answer is wrong reflects, and each agent whose answer is right criticises each wrong
+    one. With k of A right these are A-k reflections and k(A-k) critiques. An answer that is empty or cannot be graded
+    has neither; an answer that could not be read counts as wrong. With gold-free roles all agents reflect and each
+    criticises every other one.
     """
     o, free = table.options, table.options.roles == "gold_free"
     wrong = [n for n in answers if n.status != "empty" and (free or n.correct is False)]
@@ -134,7 +135,7 @@ def _criticises(member: Member, own: Node, o: Options) -> bool:
 
 
 def _settled(table: Table, drafts: Sequence[Node], heard: Sequence[Node], speakers: int) -> str | None:
-    """Why a debate is not worth holding after the drafts, by ``later_rounds``; None if it is."""
+    """Why a debate is not worth holding after the drafts, by ``later_rounds``; None if it is worth holding."""
     o, own = table.options, [n for n in drafts if table.member(n.agent).role == "student" and not n.absent]
     if o.later_rounds == "if_drafts_disagree" and agreed(table.task, table.question, heard, speakers):
         return "drafts_agree"

@@ -1,7 +1,7 @@
-"""A second look: the student answers, reflects on its answer, reads what its teachers say of it, and answers again.
+"""A second look: the student answers, reflects on its answer, reads its teachers' critiques, and answers again.
 
-Paper: arXiv:2506.03541, the study of self-reflection and teacher feedback at inference. Nobody knows the right answer:
-the student is not told that it was wrong, and no teacher is told that it is right.
+Paper: arXiv:2506.03541, the study of self-reflection and teacher feedback at inference. No agent is told the right
+answer, that the student's answer is wrong, or that it is right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vivavoce.records import Problem
 
 
 class Options(Discussion):
-    """What the student reads before it answers again."""
+    """Settings of the second look: which texts the student reads before it answers again."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "debate", "reflection", "critique")
     protocol: str = "look_again"

@@ -1,4 +1,4 @@
-"""A moderated debate: after each round a moderator sums up what was said and decides whether it should go on.
+"""A moderated debate: after each round a moderator sums it up and decides whether to go on.
 
 As in MAD (arXiv:2305.19118), whose judge ends a debate once it sees a solution; here every agent reads the summary.
 """
@@ -15,7 +15,7 @@ from vivavoce.records import Problem
 
 
 class Options(Discussion):
-    """Who moderates, and for how long."""
+    """Settings of the debate: the moderator, and the number of rounds."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "summary", "debate")
     protocol: str = "moderated"

@@ -1,10 +1,12 @@
 """Peer review: the student's exam, the committee's feedback and rationales, and their reviews of each other's.
 
 Paper: arXiv:2410.03663 (FAIR, earlier MAPD). For every training question that the student gets wrong, each teacher says
-what is wrong with the student's answer, each writes a rationale of its own without having seen it, and each scores the
-rationales of the others. Differs from the authors' code: any number of teachers and any split of the three roles;
-review texts are kept; a score that cannot be read is asked for again and then stays unread; a failed call is recorded
-and never becomes the word "None"; nothing is asked twice, in this run or in a later round of exams.
+what is wrong with the student's answer. Each teacher also writes a rationale of its own without having seen that
+answer, and scores the rationales of the others.
+
+Differs from the authors' code: any number of teachers and any split of the three roles; review texts are kept. A score
+that cannot be read is asked for again and then stays unread. A failed call is recorded and never becomes the word
+"None". Nothing is asked twice, in this run or in a later round of exams.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from vivavoce.records import Node, Problem
 
 
 class Options(Roles):
-    """Which calls are made (defaults: see each)."""
+    """Settings of the review: which calls are made."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "rationale", "feedback", "review", "correction")
     protocol: str = "peer_review"
@@ -99,8 +101,9 @@ async def run(question: Problem, table: Table) -> str:
 
 
 async def _review(rationale: Node, reviewer: Member, table: Table, which: int) -> None:
-    """One review, the ``which``-th of its reviewer; a score that cannot be read is asked for again, with another seed,
-    and every try is kept."""
+    """Ask for the ``which``-th review of a reviewer. A score that cannot be read is asked for again, with another seed,
+    and every try is kept.
+    """
     o = table.options
     for attempt in range(o.retries + 1):
         said = await table.ask(

@@ -15,7 +15,7 @@ from vivavoce.records import Problem
 
 
 class Options(Talk):
-    """Who answers how often."""
+    """Settings: the agent that answers, and how often."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer",)
     protocol: str = "self_consistency"

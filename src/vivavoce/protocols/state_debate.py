@@ -1,7 +1,6 @@
-"""A debate over the state that a student is in: the committee answers, reads all that was said, and answers again, each
-time with a confidence. Nobody is told who was right, and the student is not heard.
+"""A debate over a student's state: the committee answers, reads all answers, and answers again, with a confidence.
 
-Paper: arXiv:2605.01347 (MAD-OPD).
+No agent is told which answer is right, and the student takes no part. Paper: arXiv:2605.01347 (MAD-OPD).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from vivavoce.records import Node, Problem
 
 
 class Options(Discussion):
-    """Who speaks when (defaults are the paper's)."""
+    """Settings of the debate (defaults are the paper's)."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "discuss")
     turn: ClassVar[str] = "discuss"

@@ -4,8 +4,8 @@
 
 for a matrix W of shape (a, b) with gradient G, momentum m, learning rate r and weight decay d. A gradient's few large
 directions drown its many small ones; with all of them equally long, a small model learns the same rows in about half
-the updates (docs/performance-details.md). Embeddings, output layer, norms and biases are no maps from state to state, and
-AdamW moves them.
+the updates (docs/performance-details.md). Embeddings, output layer, norms and biases are no maps from state to state,
+and AdamW moves them.
 
 Source: K. Jordan and others, 2024 (kellerjordan.github.io/posts/muon); the factor 0.2 sqrt(max(a, b)), which makes
 updates as large as AdamW's, and the weight decay are arXiv:2502.16982's. ``torch.optim.Muon`` takes one matrix at a
