@@ -21,7 +21,11 @@ pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore::FutureWarnin
 async def run(name: str, changes: dict[str, Any], official: Path, smollm2: Path, out: Path) -> dict[str, Any]:
     """A recipe of the folder, made small, on the questions and weights at hand; its results."""
     text = (RECIPES / f"{name}.yaml").read_text("utf-8")
-    text = text.replace("build/data", str(official)).replace("build/weights", str(smollm2.parent))
+    text = (
+        text.replace("recipes/real", str(RECIPES))
+        .replace("build/data", str(official))
+        .replace("build/weights", str(smollm2.parent))
+    )
     values = yaml.safe_load(text.replace(".venv-vllm/bin/python", os.environ.get("VIVA_VLLM_PYTHON", "python")))
     for key, change in changes.items():
         values[key] = {**values[key], **change} if isinstance(change, dict) else change
@@ -32,13 +36,13 @@ async def run(name: str, changes: dict[str, Any], official: Path, smollm2: Path,
 
 SMALL: dict[str, dict[str, Any]] = {
     "arc_reflect": {
-        "task": {"train_limit": 6, "test_limit": 4},
+        "task": {"train_limit": 16, "test_limit": 4},
         "sft": {"max_steps": 1, "rows_per_step": 4},
         "dpo": {"max_steps": 1, "trees_per_step": 2},
         "debate": {"max_rounds": 1},
     },
     "strategyqa_review": {
-        "task": {"train_limit": 4, "test_limit": 4},
+        "task": {"train_limit": 12, "test_limit": 4},
         "two_task": {"max_steps": 1, "rows_per_step": 2},
     },
     "svamp_fair": {
