@@ -1,7 +1,8 @@
-"""Who answers. One backend a file; :mod:`vivavoce.agents.journal` is the one choke point before them.
+"""Agents: anything that answers messages. One backend a file; :mod:`vivavoce.agents.journal` is the one choke point
+before them.
 
-A backend module defines ``Options`` (a pydantic model of the keys that a recipe may give it) and
-``agent(name, options) -> Agent``. The file name is the backend's name; a path to a Python file works too.
+A backend module defines ``Options`` (a pydantic model of the keys that a recipe may give it) and ``agent(name, options)
+-> Agent``. The file name is the backend's name; a path to a Python file works too.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from vivavoce.records import Message, Reply, Sampling
 
 @runtime_checkable
 class Agent(Protocol):
-    """Someone who answers messages."""
+    """An agent: anything that answers messages."""
 
     name: str
-    """As the recipe calls it."""
+    """Its name in the recipe."""
 
     identity: str
-    """What determines its replies: model, revision or weight hash, endpoint. Part of every journal key."""
+    """Everything that determines its replies: model, revision or weight hash, endpoint. Part of every journal key."""
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        """Answer. Equal arguments should give equal replies as far as the model allows.
+        """Answer the messages. Equal arguments should give equal replies as far as the model allows.
 
-        Raises :class:`vivavoce.errors.AgentError` when the call failed for good, after the backend's own retries.
+        Raises :class:`vivavoce.errors.AgentError` if the call failed for good, after the backend's own retries.
         """
         ...
 
@@ -47,12 +48,12 @@ def open_agent(name: str, backend: str, options: Mapping[str, Any]) -> Agent:
     """Make the agent ``name``. Nothing heavy is loaded and nothing is sent before its first reply.
 
     Args:
-        name: As the recipe calls it.
+        name: Its name in the recipe.
         backend: A file of this folder without ``.py`` (``hf_local``), or a path to a Python file (``mine/foo.py``).
-        options: What the recipe gives to the backend, checked by its ``Options``.
+        options: The recipe's keys for the backend, checked by its ``Options``.
 
-    Raises RecipeError where the backend is unknown or the options do not fit it, MissingKey where an API key is not
-    set, MissingDependency where a package is not installed.
+    Raises RecipeError if the backend is unknown or the options do not fit it, MissingKey if an API key is not set,
+    MissingDependency if a package is not installed.
     """
     where = f"agent {name!r}"
     module = plugins.load("agents", backend, where)

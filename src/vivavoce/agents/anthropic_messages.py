@@ -1,8 +1,8 @@
 """Anthropic's Messages API, through Anthropic's own package.
 
 The package sends; limits, retries and faults are those of every endpoint (:mod:`vivavoce.agents.endpoint`), so its own
-retries are off. The conversation is brought into the API's form: what the system says stands apart, user and assistant
-take turns, and the user begins.
+retries are off. The conversation is brought into the API's form: system texts are apart, user and assistant take turns,
+and the user begins.
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
 
 class Options(EndpointOptions):
-    """Which model, and how patient to be."""
+    """The model, and how patient to be with it."""
 
     model: str
-    """Name of the model, as the provider calls it."""
+    """Name of the model at the provider."""
     api_key_env: str | None = "ANTHROPIC_API_KEY"
     """Name of the environment variable with the key."""
     takes: tuple[Literal["temperature", "top_p"], ...] = ()
-    """Sampling fields that are sent. Newer models draw as they do and reject both; older ones take one of the two."""
+    """Sampling fields that are sent. Newer models reject both; older ones take one of the two."""
     extra_body: dict[str, Any] = Field(default={})
-    """Further request fields, say ``thinking``; they determine replies, so they are part of the agent's identity."""
+    """Further request fields, for example ``thinking``. They determine replies, so they are part of the agent's
+    identity.
+    """
     batch: BatchOptions | None = None
     """Send calls as Message Batches; null: each by itself."""
 
@@ -73,7 +75,9 @@ class AnthropicMessages:
         return self._endpoint.attempts
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        """Answer; raises AgentError for what :meth:`Endpoint.ask` does, and where an answer is ``empty``."""
+        """Answer the messages. Raises AgentError for the reasons of :meth:`Endpoint.ask`, and ``empty`` for an empty
+        answer.
+        """
         started = time.perf_counter()
         body = self.body(messages, sampling, seed)
 
@@ -100,7 +104,7 @@ class AnthropicMessages:
     # --- batches: what provider_batches.py asks for
 
     def body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
-        """A call as the API takes it, alone or in a batch. Raises AgentError as :func:`conversation` does."""
+        """A call in the form of the API, alone or in a batch. Raises AgentError as :func:`conversation` does."""
         system, turns = conversation(messages)
         wish: dict[str, Any] = {
             "model": self.options.model,
@@ -115,15 +119,15 @@ class AnthropicMessages:
         return {**wish, **self.options.extra_body}
 
     async def submit(self, token: str, requests: Sequence[Request]) -> str:
-        """Make a batch; its id."""
+        """Make a batch and return its id."""
         asked = [{"custom_id": request.key, "params": request.body} for request in requests]
         return str((await self._json("post", "/v1/messages/batches", {"requests": asked}, once=True))["id"])
 
     async def find(self, token: str, keys: frozenset[str], since: float) -> str | None:
         """The batch that was made after ``since`` (Unix time) and holds ``keys``, or None.
 
-        The API keeps no mark of ours, and shows what a batch holds only when it has ended: those that are as young and
-        as large are waited for, until one turns out to be it.
+        The API keeps no mark of ours, and shows the content of a batch only when it has ended. Batches of that age and
+        size are therefore waited for, until one turns out to be it.
         """
         assert self.batch is not None, self.name
         path = "/v1/messages/batches?limit=100"
@@ -143,7 +147,7 @@ class AnthropicMessages:
             path = f"/v1/messages/batches?limit=100&after_id={page['last_id']}"
 
     async def results(self, batch: str) -> dict[str, Reply | Failed] | None:
-        """What became of each call of a batch, by its key; None while it is worked on."""
+        """The outcome of each call of a batch, by its key; None while it is worked on."""
         path = f"/v1/messages/batches/{batch}"
         if (await self._json("get", path))["processing_status"] != "ended":
             return None
@@ -169,7 +173,7 @@ class AnthropicMessages:
     # --- one request
 
     async def _send(self, method: Literal["get", "post"], path: str, body: Any = None) -> bytes | Failed:
-        """The body of a good answer. What the world may do wrong is returned: no traceback then holds the key."""
+        """The body of a good answer. Faults of the world are returned, not raised: no traceback then holds the key."""
         import anthropic
         import httpx2
 
@@ -192,7 +196,7 @@ class AnthropicMessages:
             return Failed("connection", short(said.decode()), True)
 
     def _client(self) -> AsyncAnthropic:
-        """The package's client in the running event loop; it does not survive its loop."""
+        """The package's client in the running event loop. A client does not survive its loop."""
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
             import anthropic
@@ -217,7 +221,7 @@ class AnthropicMessages:
 
 
 class _Hiding(logging.Filter):
-    """Takes the key out of what packages log of a server's headers."""
+    """Removes the key from a server's headers in the logs of packages."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()
@@ -235,9 +239,9 @@ class _Open(NamedTuple):
 
 
 def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]]:
-    """What the system says, and the turns, as the API wants them: neighbours of one role are one turn, none is empty.
+    """The system text, and the turns as the API wants them: neighbours of one role are one turn, none is empty.
 
-    Raises AgentError ``bad_request`` where it does not begin with the user, as no conversation of the API can.
+    Raises AgentError ``bad_request`` if the first turn is not the user's, because the API takes no such conversation.
     """
     said = [message for message in messages if message["content"].strip()]
     system = "\n\n".join(message["content"] for message in said if message["role"] == "system")
@@ -255,7 +259,8 @@ def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]
 
 
 def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
-    """A reply out of a message; raises what :meth:`Endpoint.parsed` expects if it is none. Thoughts are kept apart.
+    """A reply out of a message. Raises the errors that :meth:`Endpoint.parsed` expects if it is none. Thoughts are kept
+    apart.
 
     ``means`` explains stop reasons that are not known here.
     """
@@ -280,7 +285,7 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
 
 
 def unsent(options: Options) -> dict[str, str]:
-    """What of a sampling is not sent, as :func:`vivavoce.agents.unsent.unsent` has it."""
+    """Settings of a sampling that are not sent, in the form of :func:`vivavoce.agents.unsent.unsent`."""
     drawn = {field: f"add `takes: [{field}]` if the model takes it" for field in ("temperature", "top_p")}
     kept = {**drawn, "logprobs": "set `logprobs: false`: the API has none", "seed": ""}
     return {field: do for field, do in kept.items() if field not in (*options.takes, *options.extra_body)}

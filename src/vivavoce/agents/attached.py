@@ -1,12 +1,12 @@
-"""Asks an engine that serves a model, and asks again what was lost when it died.
+"""Calls to an engine that serves a model, which are made again if the engine died before it answered.
 
 ::
 
     async with Attached(name, serve, state) as engine:
         drawn = await engine.ask(lambda server: server.draw(ids, sampling, seed, ends, model))
 
-A server is one life of an engine. What is asked of it here is in tokens: ids in, ids out, with log-probabilities, so
-that nothing is lost between what a model says and what it learns from. vLLM and SGLang have dialects of their own.
+A server is one life of an engine. Calls are in tokens: ids in, ids out, with log-probabilities, so that nothing is lost
+between what a model writes and what it learns from. vLLM and SGLang have dialects of their own.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from vivavoce.records import Sampling
 
 _POLL_S = 0.2
 _NOTICED_S = 20.0
-"""Within this time of a lost answer it is known whether the engine has died."""
+"""Seconds after a lost answer within which it is known whether the engine has died."""
 _LOST = ("connection", "unreachable", "server", "timeout", "malformed")
-"""Reasons for which an answer may be missing because the engine died."""
+"""Reasons for a missing answer that a death of the engine can cause."""
 _BROKEN = ("connection", "unreachable")
 """Those of them that an engine gives only while it is away."""
 _ALONE, _DEADLY = 2, 4
-"""Deaths of an engine after which a call that saw them all is asked by itself, and after which it fails."""
+"""Deaths of an engine after which a call that saw them all is made alone, and after which it fails."""
 T = TypeVar("T")
 
 
 class Drawn(NamedTuple):
-    """What a model was continued with: token ids, the end of turn included, and the model's own log-probabilities."""
+    """The continuation of a prompt: token ids, the end of turn included, and the model's own log-probabilities."""
 
     ids: list[int]
     logprobs: list[float]
 
 
 class Server:
-    """One life of an engine, as one event loop asks it."""
+    """One life of an engine, for calls from one event loop."""
 
     def __init__(self, name: str, serve: Serve, running: Running, key: str | None) -> None:
         self.generation, self.url, self.model = running
@@ -132,7 +132,7 @@ class Server:
                 raise
 
     async def unload(self, adapter: str) -> None:
-        """Have the engine forget an adapter; that it does not know it is no error."""
+        """Have the engine forget an adapter. It is no error if the engine does not know it."""
         path = "/unload_lora_adapter" if self._serve.engine == "sglang" else "/v1/unload_lora_adapter"
         try:
             await self._post(path, {"lora_name": adapter})
@@ -141,7 +141,7 @@ class Server:
                 raise
 
     async def replace(self, folder: Path) -> None:
-        """Have the engine serve the weights in ``folder`` from now on, and forget what it knows of prompts."""
+        """Have the engine serve the weights in ``folder`` from now on, and forget what it has stored of prompts."""
         path = str(folder.resolve())
         if self._serve.engine == "sglang":
             answer = await self._post("/update_weights_from_disk", {"model_path": path})
@@ -152,7 +152,7 @@ class Server:
         await self._post("/reset_prefix_cache", {})
 
     async def named(self) -> str:
-        """What the engine calls its own model."""
+        """The engine's name of its own model."""
         if not self.model:
             listed = await self._get("/v1/models")
             with _read_in("models"):
@@ -160,7 +160,7 @@ class Server:
         return self.model
 
     async def context(self) -> int | None:
-        """Tokens that prompt and answer may have together, if the engine tells."""
+        """Tokens that prompt and answer may have together, if the engine tells it."""
         if self._serve.engine == "sglang":
             found = (await self._get("/get_model_info")).get("context_length")
         else:
@@ -181,18 +181,18 @@ class Server:
 
 
 class Attached:
-    """An engine, as those ask it who need answers. Use it in one event loop at a time.
+    """An engine, for all that need answers of it. Use it in one event loop at a time.
 
     Args:
-        name: Of the agent.
-        serve: How its model is served.
-        state: The file in which the process that started the engine says where it is; None for one at a ``url``.
+        name: The agent's name.
+        serve: The settings by which its model is served.
+        state: The file in which the process that started the engine says its address; None for one at a ``url``.
     """
 
     def __init__(self, name: str, serve: Serve, state: Path | None) -> None:
         self.name, self.serve, self.state = name, serve, state
         self.asked_again = 0
-        """Calls that were asked once more because the engine had died."""
+        """Calls that were made once more because the engine had died."""
         self._server: Server | None = None
         self._before: list[Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -207,10 +207,11 @@ class Attached:
         await self.aclose()
 
     async def ask(self, attempt: Callable[[Server], Awaitable[T]]) -> T:
-        """What ``attempt`` gets from the engine; asked again of the next one if the engine dies over it.
+        """The result of ``attempt`` with the engine. It is attempted again with the next one if the engine dies
+        meanwhile.
 
-        A call that saw an engine die twice is asked by itself, so that the one that kills it is found; after four
-        deaths it fails with AgentError ``server``. Raises AgentUnusable if there is no engine any more.
+        A call that saw an engine die twice is made alone, so that the call that kills it is found; after four deaths it
+        fails with AgentError ``server``. Raises AgentUnusable if there is no engine any more.
         """
         deaths, seen = 0, -1
         while True:
@@ -235,7 +236,7 @@ class Attached:
                     raise AgentError("server", short(told)) from None
 
     async def server(self, after: int = -1) -> Server:
-        """The engine's life that is ready, and later than ``after``; it is waited for."""
+        """The engine's life that is ready, and later than ``after``; waits for it."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._server, self._before, self._alone = loop, None, [], asyncio.Lock()
@@ -267,7 +268,7 @@ class Attached:
             await asyncio.sleep(_POLL_S)
 
     async def _remote(self, after: int) -> Running:
-        """An engine at an address: nobody here can start it, so it is waited for."""
+        """An engine at an address. It cannot be started from here, so it is waited for."""
         url, begun = self.serve.root, time.monotonic()
         if after >= self._generation:  # the first to notice says so; the others wait with it
             self._generation = after + 1
@@ -297,7 +298,7 @@ class Attached:
 
 
 class _Reading:
-    """Turns what a strange answer raises into AgentError ``malformed``."""
+    """Turns the error that a strange answer raises into AgentError ``malformed``."""
 
     def __init__(self, what: str) -> None:
         self._what = what

@@ -26,18 +26,18 @@ from vivavoce.records import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One row: token ids to go on from, how to draw, and the seed of its draws."""
+    """One row: the token ids of a prompt, its sampling, and the seed of its draws."""
 
     ids: Sequence[int]
     sampling: Sampling
     seed: int
     tag: object = None
-    """What the caller knows it by."""
+    """The caller's name for it."""
 
 
 @dataclass(slots=True)
 class Lines:
-    """All that is known of each row, on the model's device; the first dimension of every tensor is the row."""
+    """The state of each row, on the model's device; the first dimension of every tensor is the row."""
 
     size: Tensor
     """Tokens of the prompt."""
@@ -47,18 +47,18 @@ class Lines:
     """Tokens drawn so far."""
     done: Tensor
     drawn: Tensor
-    """(rows, most tokens) ids, right of ``said`` nothing."""
+    """(rows, most tokens) ids; there is nothing to the right of ``said``."""
     logprobs: Tensor
     """(rows, most tokens), as the model gave them."""
     temperature: Tensor
-    """0 where the row is greedy."""
+    """0 if the row is greedy."""
     top_p: Tensor
     uniform: Tensor
     """(rows, most tokens) numbers in [0, 1), fp64: the row's own, one for each step."""
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt], device: torch.device) -> Lines:
-        """Rows that have said nothing yet."""
+        """Rows for which nothing has been drawn yet."""
         samplings = [prompt.sampling for prompt in prompts]
         limits = [sampling.max_new_tokens for sampling in samplings]
         room = max(limits) + 1  # a row that is done writes behind its last token
@@ -122,7 +122,7 @@ class Batch:
         self._rows = torch.arange(len(samplings), device=self.lines.said.device)
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the next step: ids (rows, 1), mask (rows, width + 1), positions (rows, 1)."""
+        """The next step's inputs: ids (rows, 1), mask (rows, width + 1), positions (rows, 1)."""
         lines = self.lines
         ids = lines.drawn[self._rows, lines.said - 1][:, None]
         length = (lines.size + lines.said)[:, None]
@@ -131,7 +131,7 @@ class Batch:
         return ids, (columns <= length).long(), length - 1
 
     def draw(self, logits: Tensor, eos: Tensor) -> None:
-        """Let each row say one more token, given its logits (rows, vocabulary); those that end with it are done."""
+        """Draw one more token for each row from its logits (rows, vocabulary). Rows that end with it are done."""
         lines, rows = self.lines, self._rows
         token = self._pick(logits)
         lines.drawn[rows, lines.said] = token
@@ -165,12 +165,12 @@ class Batch:
         return token if self._all_hot else torch.where(hot, token, logits.argmax(-1))
 
     def keys_and_values(self, row: int) -> list[tuple[Tensor, Tensor]]:
-        """Views of those of a row's prompt, for each layer, while no step was made."""
+        """Views of the keys and values of a row's prompt in each layer, before the first step."""
         start = self.width - len(self.prompts[row].ids)
         return [(_of(layer.keys)[row, :, start:], _of(layer.values)[row, :, start:]) for layer in _layers(self.cache)]
 
     def rearranged(self, kept: Sequence[int], joining: Sequence[Batch] = ()) -> Batch:
-        """The rows ``kept`` and those of ``joining``. Spends the caches of all of them, layer after layer."""
+        """The rows ``kept`` and those of ``joining``. The caches of all of them are used up, layer after layer."""
         at = torch.tensor(list(kept), dtype=torch.long, device=self.lines.said.device)
         if not self.plain:
             assert not joining, "rows cannot join a cache that is not plain"

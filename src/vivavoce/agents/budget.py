@@ -1,12 +1,13 @@
-"""Prices, caps, and the ledger that holds calls to them: a call reserves the most it may cost before it is made.
+"""Prices, caps, and the ledger that enforces them: a call reserves the most that it may cost before it is made.
 
-A cap stands for the run, for an agent or for one question in one stage. A call waits while what others have reserved
-leaves it no room, and is refused where nothing that is in flight can give any back. So the sum of what was spent never
-passes a cap by more than calls cost beyond their reservation, which is one token for each byte of the request, and
-``max_new_tokens``. A call counts with what it reserved if nobody tells what it took: one that was cut off, by a kill
-too, and one whose endpoint reports no usage. Two things may cost more: an attempt that a backend repeats after the
-endpoint counted it, and a chat template longer than the request's own JSON. Seconds cannot be reserved: after the last
-one no call is admitted, and those that were end in their own time.
+A cap applies to the run, to an agent or to one question in one stage. A call waits while reservations of others leave
+it no room. It is refused if no call in flight can give any back. So the sum of what was spent never passes a cap by
+more than calls cost beyond their reservation, which is one token for each byte of the request, and ``max_new_tokens``.
+
+A call that was cut off, also by a kill, counts with its reservation, and so does a call whose endpoint reports no
+usage. Two things may cost more: an attempt that a backend repeats after the endpoint counted it, and a chat template
+longer than the request's own JSON. Seconds cannot be reserved: after the last one no call is admitted, and those in
+flight finish in their own time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vivavoce.records import Usage
 
 
 class Price(BaseModel):
-    """Of a million tokens, in the recipe's currency."""
+    """Prices of a million tokens, in the recipe's currency."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +35,7 @@ class Price(BaseModel):
     cached: float | None = Field(default=None, ge=0, description="of prompt tokens read from a cache; None: as others")
 
     def of(self, usage: Usage) -> float:
-        """What these tokens cost; ``usage.cached`` are some of ``usage.prompt``."""
+        """The cost of these tokens; ``usage.cached`` are some of ``usage.prompt``."""
         cached = self.prompt if self.cached is None else self.cached
         fresh = usage.prompt - usage.cached
         return (fresh * self.prompt + usage.cached * cached + usage.completion * self.completion) / 1e6
@@ -44,7 +45,7 @@ FREE = Price(prompt=0, completion=0)
 
 
 class Caps(BaseModel):
-    """What may be spent at most; None is no cap."""
+    """The most that may be spent; None is no cap."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,8 +60,9 @@ class Caps(BaseModel):
         return any(cap is not None for cap in (self.money, self.tokens, self.calls, self.seconds))
 
     def share(self, parts: int) -> Caps:
-        """The caps of one of so many parts, so that together they keep to these. They run side by side, so each has
-        all of the time."""
+        """The caps of one of so many parts, so that together they keep to these. Parts run side by side, so each has
+        all of the time.
+        """
         if parts == 1:
             return self
         whole = {"tokens": self.tokens, "calls": self.calls}
@@ -73,7 +75,7 @@ UNCAPPED = Caps()
 
 
 class Budget(BaseModel):
-    """The ``budget:`` of a recipe; that of one teacher stands with the teacher."""
+    """The ``budget:`` of a recipe. A teacher's budget is with the teacher."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -96,14 +98,14 @@ class Spent(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """What a call has reserved."""
+    """The reservation of a call."""
 
     money: float
     tokens: int
 
 
 class Account:
-    """What one scope has spent and reserved of its caps, and who waits for room in it."""
+    """The spend and reservations of one scope, its caps, and the calls that wait for room in it."""
 
     __slots__ = (
         "busy_s",
@@ -142,7 +144,7 @@ class Account:
         return "seconds" if caps.seconds is not None and self.seconds() >= caps.seconds else None
 
     async def enter(self, held: _Held) -> bool:
-        """Reserve, in the order of asking; False where there is no room and none can come free."""
+        """Reserve, in the order of asking; False if there is no room and none can come free."""
         if not self.turns and (self.closed or not self.caps or self.lacking(held) is None):
             if not self.closed:
                 self._take(held)
@@ -160,7 +162,7 @@ class Account:
             raise
 
     def close(self) -> None:
-        """Let nobody in any more, those who wait neither."""
+        """Admit no further call, not even those that wait."""
         self.closed = True
         turns, self.turns = self.turns, deque()
         for _, turn in turns:
@@ -175,7 +177,7 @@ class Account:
         self.held_tokens += held.tokens
 
     def leave(self, held: _Held, usage: Usage, money: float, calls: int = 1) -> None:
-        """Give back what was reserved, write down what was spent, and let others in."""
+        """Give back a reservation, write down the spend, and admit waiting calls."""
         self.inside -= 1
         self.held_tokens -= held.tokens
         self.held = self.held - held.money if self.inside else 0.0  # no rounding error is left behind
@@ -201,28 +203,28 @@ class Account:
         self.calls += calls
 
     def spent(self, kind: str) -> float:
-        """What is spent of a kind of cap, without what is reserved."""
+        """The spend under one kind of cap, without reservations."""
         return self.seconds() if kind == "seconds" else getattr(self, kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """Leave to make one call. It is given back by :meth:`Ledger.settle`."""
+    """Permission to make one call. It is given back by :meth:`Ledger.settle`."""
 
     agent: str
     held: _Held
     most: Usage
-    """What the call may take at most."""
+    """The most that the call may take."""
     accounts: tuple[Account, ...]
 
 
 class Ledger:
-    """What a run has spent, and whether it may spend more. A journal asks it before each call.
+    """The spend of a run, and whether it may spend more. A journal asks it before each call.
 
     Args:
-        prices: By name of the agent; who has none is free.
+        prices: By name of the agent; an agent without a price is free.
         run, agents, question: Caps of the whole, of some agents by name, and of every question in every stage.
-        currency: How money is called.
+        currency: The name of the currency.
     """
 
     def __init__(
@@ -248,11 +250,13 @@ class Ledger:
         """Whether the past must be told call by call, not in sums."""
         self._in_flight = 0
         self._end_by: float | None = None
-        """When those in flight are waited for no longer, in the event loop's seconds; None: as long as it takes."""
+        """The time, in the event loop's seconds, at which calls in flight are waited for no longer; None: as long as
+        it takes.
+        """
         self._drained: list[asyncio.Future[None]] = []
 
     def recall(self, past: Iterable[Spent]) -> None:
-        """Take in what earlier sessions spent, and may have, in the order in which the calls began."""
+        """Take in what earlier sessions spent or may have spent, in the order in which the calls began."""
         until = dict[int, float]()
         for call in past:
             money = self.cost(call.agent, call.usage)
@@ -263,15 +267,15 @@ class Ledger:
                 until[id(account)] = max(call.ended, free)
 
     def cost(self, agent: str, usage: Usage) -> float:
-        """What tokens of an agent cost."""
+        """The cost of an agent's tokens."""
         price = self.prices.get(agent)
         return price.of(usage) if price else 0.0
 
     async def admit(self, agent: str, stage: str, question: str | None, request: str, new_tokens: int) -> Ticket | None:
-        """Reserve what a call may cost, waiting for room; None where its question has reached its cap.
+        """Reserve the most that a call may cost, waiting for room; None if its question has reached its cap.
 
-        Raises BudgetReached if the run or the agent has, once all calls in flight are written down, and whatever
-        else ended the run.
+        Raises BudgetReached if the run or the agent has reached its cap, once all calls in flight are written down, and
+        the error that ended the run if another did.
         """
         held, most = _Held(0.0, 0), Usage()
         if self._weighs:
@@ -293,7 +297,9 @@ class Ledger:
         return Ticket(agent, held, most, tuple(entered))
 
     def settle(self, ticket: Ticket, usage: Usage) -> None:
-        """A call has ended: it is written down, or was cut off and counts with the most that it may have taken."""
+        """Note that a call has ended: it is written down, or was cut off and counts with the most that it may have
+        taken.
+        """
         self._in_flight -= 1
         money = self.cost(ticket.agent, usage)
         for account in reversed(ticket.accounts):
@@ -305,7 +311,9 @@ class Ledger:
             self._drained.clear()
 
     def _accounts(self, agent: str, stage: str, question: str | None) -> list[Account]:
-        """The scopes of a call, from the narrowest: who waits in one stands in nobody's way in a wider one."""
+        """The scopes of a call, from the narrowest. Waiting in one does not block calls that only a wider one
+        limits.
+        """
         found = []
         if question is not None and self.question:
             found.append(self.questions.setdefault((stage, question), Account(self.question)))
@@ -314,14 +322,15 @@ class Ledger:
         return [*found, self.run]
 
     def charged(self, ticket: Ticket, told: Usage) -> Usage:
-        """What an answered call counts with: what its endpoint told and, where that is nothing, what was reserved.
+        """The tokens that an answered call counts with: those that its endpoint told, otherwise those that were
+        reserved.
 
-        Without a cap nothing was reserved, and what is not told counts as 0.
+        Without a cap nothing was reserved, and tokens that are not told count as 0.
         """
         return Usage(told.prompt or ticket.most.prompt, told.completion or ticket.most.completion, told.cached)
 
     async def end(self, why: UserError, within_s: float) -> NoReturn:
-        """Let nobody in any more, and raise ``why`` when those in flight are written down, or after so long."""
+        """Admit no further call, and raise ``why`` when those in flight are written down, or after so long."""
         if self.ended is None:
             self._close(why)
             self._end_by = asyncio.get_running_loop().time() + within_s
@@ -329,7 +338,7 @@ class Ledger:
         raise self._again()
 
     async def _stop(self, agent: str, account: Account, held: _Held, entered: list[Account]) -> NoReturn:
-        """The end at a cap: nobody is let in any more, and those in flight are waited for."""
+        """The end at a cap: no further call is admitted, and those in flight are waited for."""
         if self.ended is None:
             self._close(self._why(agent, account, held))
         self._give_back(entered, held)
@@ -352,7 +361,7 @@ class Ledger:
             await asyncio.wait([drained], timeout=left_s)
 
     def _again(self) -> UserError:
-        """An error for each who asks: one that is raised again and again keeps every traceback."""
+        """A new error for each caller, because an error that is raised again and again keeps every traceback."""
         assert self.ended is not None
         return type(self.ended)(*self.ended.args)
 
@@ -380,7 +389,7 @@ class Ledger:
 
     @property
     def said(self) -> str:
-        """What is spent by now, in a few words."""
+        """A summary of the spend so far, in a few words."""
         caps = self.run.caps
         if any(price != FREE for price in self.prices.values()):
             of = "" if caps.money is None else f" of {money(caps.money)}"
@@ -390,7 +399,7 @@ class Ledger:
 
 
 def money(amount: float) -> str:
-    """Two decimals, more where it is little: ``12.30``, ``0.0042``."""
+    """The amount with two decimals, or more if it is small: ``12.30``, ``0.0042``."""
     return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}" if amount < 1e-4 else f"{amount:.4f}"
 
 

@@ -1,10 +1,10 @@
-"""Calls of tools as text: one JSON object of ``name`` and ``arguments`` between ``<tool_call>`` tags, as the models of
-Hermes and Qwen write them. It is the form in which calls are said, stored and trained, whatever an endpoint makes of
-it on the way.
+"""Calls of tools as text: one JSON object of ``name`` and ``arguments`` between ``<tool_call>`` tags, in the form of
+the Hermes and Qwen models. Calls are written, stored and trained in this form, whatever form an endpoint uses on the
+way.
 
-An argument may hold any text, tags of calls and marks of thoughts too. In what is written here their first character is
-escaped, as JSON allows, so that no template and no other reader takes them for marks; in what models wrote, a call ends
-where its JSON does.
+An argument may hold any text, also tags of calls and marks of thoughts. In calls that are written here their first
+character is escaped, as JSON allows, so that no template and no other reader takes them for marks. In calls that models
+wrote, a call ends at the end of its JSON.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ def write_call(call: ToolCall) -> str:
 
 
 def write_json(said: Any) -> str:
-    """What a call says, as JSON between the tags. Half a surrogate pair in it is replaced: it is no character."""
+    """The content of a call, as JSON between the tags. Half a surrogate pair in it is replaced, because it is no
+    character.
+    """
     said = json.dumps(all_storable(said), ensure_ascii=False)
     return f"{OPEN}\n{_MARKS.sub(_escaped, said)}\n{CLOSE}"
 
 
 def read_calls(text: str) -> list[ToolCall]:
-    """The calls in a reply, in order; what was only thought of is none.
+    """The calls in a reply, in order, without those in its thought.
 
     Raises ValueError that says what is wrong if one of them cannot be read.
     """
@@ -54,7 +56,7 @@ def read_calls(text: str) -> list[ToolCall]:
 
 
 def call_spans(text: str) -> list[tuple[int, int]]:
-    """Where the calls stand in a reply, tags included: first character, and the one after the last.
+    """The spans of the calls in a reply, tags included: first character, and the one after the last.
 
     A call that is not closed is left out.
     """
@@ -62,7 +64,7 @@ def call_spans(text: str) -> list[tuple[int, int]]:
 
 
 def without_calls(text: str) -> str:
-    """The words of a reply, without its calls and without what was only thought."""
+    """The words of a reply, without its calls and its thought."""
     pieces = list[str]()
     for start, end in parted(text).spans:
         for call in _within(text, start, end):
@@ -74,7 +76,7 @@ def without_calls(text: str) -> str:
 
 
 def response(text: str) -> str:
-    """What a tool answered, for who reads it from a user."""
+    """A tool's answer, for a reader that gets it as a user's message."""
     return f"<tool_response>\n{text}\n</tool_response>"
 
 
@@ -83,7 +85,7 @@ def _escaped(mark: re.Match[str]) -> str:
 
 
 def _calls(text: str) -> Iterator[_Written]:
-    """What stands between the tags in what is said."""
+    """The texts between the tags of a reply."""
     for start, end in parted(text).spans:
         yield from _within(text, start, end)
 

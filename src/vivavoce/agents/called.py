@@ -1,4 +1,4 @@
-"""Calls of tools as the OpenAI chat protocol has them, and as text: the form in which everything else here has them.
+"""Calls of tools in the form of the OpenAI chat protocol, and as text: the form that all other code here has.
 
 ::
 
@@ -19,13 +19,15 @@ from vivavoce.records import Message, ToolCall
 def with_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Messages with the calls in the protocol's form, each with an id by which its answer refers to it.
 
-    Calls that cannot be read, or have not one answer each, stay as they were said, and their answers are a user's.
+    Calls that cannot be read, or do not have one answer each, stay as text, and their answers are a user's.
     """
     return list(_converted(messages))
 
 
 def called(call: Mapping[str, Any]) -> str:
-    """One of an answer's ``tool_calls`` as text. Arguments that are no JSON are left for the reader to complain of."""
+    """One of an answer's ``tool_calls`` as text. Arguments that are no JSON are kept, so that the reader of the call
+    can complain.
+    """
     name, arguments = call["function"]["name"], call["function"].get("arguments") or "{}"
     said = in_json(arguments) if isinstance(arguments, str) else arguments
     if isinstance(said, str):

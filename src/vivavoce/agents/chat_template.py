@@ -1,7 +1,7 @@
 """Chat templates: messages to the text that a local model reads, in the model's own form.
 
-Jinja runs as in transformers, which a test compares; it is not called, because it takes the day from the clock and
-cannot be given another.
+Jinja runs as in transformers, which a test compares. transformers is not called, because it takes the day from the
+clock and cannot be given another.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DAY = "strftime_now"
-"""Among the arguments of a chat template, the day, as 2026-07-31, that it is told if it asks for today's date."""
+"""The argument of a chat template for the day, such as 2026-07-31, if it asks for today's date."""
 _ASKS_DAY = re.compile(r"\bstrftime_now\b")
 _THOUGHT = re.compile(r"([<\[])(\|?)([\w:]*(?:think|thought|reason)\w*)(\|?[>\]])", re.IGNORECASE)
-"""What opens a thought: ``<think>``, ``[THINK]``, ``<seed:think>``, ``<|START_THINKING|>``."""
+"""The texts that open a thought: ``<think>``, ``[THINK]``, ``<seed:think>``, ``<|START_THINKING|>``."""
 _BEGINS = re.compile(r"^(start|begin)_", re.IGNORECASE)
 ASKED, SAID = "Qzvasked", "Qzvsaid"
 """Texts that no template writes, so that what it does with a message can be found."""
@@ -36,22 +36,22 @@ _TEXTLESS = "use an instruction-tuned model, or save a template with its tokeniz
 
 @dataclass(frozen=True)
 class Spoken:
-    """How an answer stands behind the prompt that is served."""
+    """The texts around an answer that follows a served prompt."""
 
     head: str
-    """What the template writes between the prompt and a plain answer: nothing, a space, a channel, an empty thought.
+    """The template's text between the prompt and a plain answer: nothing, a space, a channel, an empty thought.
 
-    If the prompt has opened a thought, it is what closes it.
+    If the prompt has opened a thought, it is the text that closes it.
     """
     thought: tuple[str, str] | None
-    """What opens and what closes a thought, if this template knows thoughts."""
+    """The texts that open and close a thought, if this template knows thoughts."""
     opened: str
-    """What the served prompt ends in, if it opens a thought: ``<think>`` and the white space after it."""
+    """The end of the served prompt, if it opens a thought: ``<think>`` and the white space after it."""
     trims: bool
     """Whether the template takes the white space away around an answer."""
 
     def answer(self, text: str, complete: bool = True) -> str:
-        """What follows the served prompt if the model answers ``text``, or begins to if that is not ``complete``.
+        """The text after the served prompt if the model answers ``text``, or begins to if that is not ``complete``.
 
         An answer may bring a thought of its own.
         """
@@ -75,9 +75,9 @@ class Spoken:
 class ChatTemplate:
     """A model's chat template with its arguments: messages to text.
 
-    A template that has no system role, or that wants turns to alternate, is given what it takes: a system text is put
-    before the first turn of the user, and turns of one role that follow each other become one, a blank line between
-    them. A prompt that the template takes as it is stays as it is.
+    A template that has no system role, or that wants turns to alternate, gets messages in a form that it takes: a
+    system text is put before the first turn of the user, and turns of one role that follow each other become one, a
+    blank line between them. A prompt that the template takes is left as it is.
     """
 
     source: str
@@ -86,7 +86,7 @@ class ChatTemplate:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the template; ``strftime_now`` is a day."""
     model: str = ""
-    """What errors call the model."""
+    """The model's name in errors."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None) -> ChatTemplate:
@@ -119,7 +119,7 @@ class ChatTemplate:
         return bool(_ASKS_DAY.search(self.source))
 
     def prompt(self, messages: Sequence[Message], where: str = "") -> str:
-        """What the model is given before it answers.
+        """The text that the model reads before it answers.
 
         Raises RecipeError if the template takes no such conversation, DataError if it changes a message's text.
         """
@@ -135,7 +135,7 @@ class ChatTemplate:
 
     @cached_property
     def spoken(self) -> Spoken:
-        """How answers stand behind prompts, found by rendering one that says nothing."""
+        """The texts around answers, found by rendering a prompt with an empty one."""
         asked: list[Message] = [{"role": "user", "content": ASKED}]
         prompt, spaced = self.prompt(asked), f" {SAID} "
         try:
@@ -156,8 +156,9 @@ class ChatTemplate:
         return Spoken(head, (opening, closing), opened, trims)
 
     def after(self, more: Sequence[Message] = ()) -> str:
-        """What the template writes after an answer that is the last message, or that ``more`` follow; "" if it loses
-        the answer or cannot be rendered."""
+        """The template's text after an answer that is the last message, or that ``more`` follow; "" if it loses the
+        answer or cannot be rendered.
+        """
         said: list[Message] = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
         try:
             _, found, after = self._render([*said, *more], generation=False).rpartition(SAID)
@@ -167,7 +168,7 @@ class ChatTemplate:
 
     @cached_property
     def anchor(self) -> str:
-        """A served prompt, for what tokens an answer gets behind one."""
+        """A served prompt for finding the tokens of an answer behind one."""
         return self.prompt([{"role": "user", "content": ASKED}])
 
     # --- what a template takes
@@ -229,7 +230,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def day(given: object = None) -> date:
-    """A day from what a recipe says; today if it says nothing. Raises RecipeError for what is no day."""
+    """The day that a recipe gives; today if it gives none. Raises RecipeError for a value that is no day."""
     if given is None:
         return date.today()
     if isinstance(given, datetime):
@@ -243,7 +244,9 @@ def day(given: object = None) -> date:
 
 
 def formed(messages: Sequence[Message], form: int) -> list[Message]:
-    """Messages as they are (0), turns of one role put together (1), and system texts put into the user's turn (2)."""
+    """Messages as they are (0), with turns of one role put together (1), and with system texts put into the user's
+    turn (2).
+    """
     if form == 0:
         return list(messages)
     made = list[Message]()
@@ -257,7 +260,7 @@ def formed(messages: Sequence[Message], form: int) -> list[Message]:
 
 
 def _opens(prompt: str) -> tuple[str, str, str] | None:
-    """What opens and closes a thought, and the end of the prompt, if a prompt ends in an open thought."""
+    """The texts that open and close a thought, and the end of the prompt, if a prompt ends in an open thought."""
     found = next(reversed(list(_THOUGHT.finditer(prompt))), None)
     if found is None or prompt[found.end() :].strip():
         return None
@@ -272,7 +275,7 @@ def _closing(opening: re.Match[str]) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a template may raise while it renders; its code comes with the model."""
+    """The errors that a template may raise while it renders; its code comes with the model."""
     from jinja2 import TemplateError
 
     return TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError
@@ -287,7 +290,7 @@ def _compiled(source: str) -> Template:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """``{% generation %}``, which marks an assistant's text for masks, shows what it holds."""
+        """The tag ``{% generation %}``, which marks an assistant's text for masks; here it shows the text."""
 
         tags = frozenset({"generation"})  # pyright: ignore[reportAssignmentType]
 

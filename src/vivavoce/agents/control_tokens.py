@@ -35,7 +35,7 @@ _OF_AN_ANSWER = re.compile(r"think|thought|reason|tool|call|func", re.IGNORECASE
 """Control tokens that a model writes inside its answer: they are tokens in an assistant's message."""
 _SHAPE = re.compile(r"[<\[｜|].+[>\]｜|]", re.DOTALL)
 _OURS = (CALL, CALL.replace("<", "</"))
-"""What our own prompts write where calls are told of in words."""
+"""Texts of our own prompts that tell of calls in words."""
 _copies = WeakKeyDictionary[Any, dict[frozenset[str], "_Copy | None"]]()
 
 
@@ -116,8 +116,9 @@ class ControlTokens:
         return {name: i for i, name in enumerate(self._names)}
 
     def readable(self) -> bool:
-        """Whether quotes can be read as text: a copy of the tokenizer can be made, and reads a conversation that
-        quotes nothing as the tokenizer itself does. What is found out holds memory until :meth:`release`."""
+        """Whether quotes can be read as text: a copy of the tokenizer can be made, and it reads a conversation
+        without quotes as the tokenizer itself does. The copy holds memory until :meth:`release`.
+        """
         return self._copy is not None
 
     def release(self) -> None:
@@ -136,7 +137,7 @@ class ControlTokens:
 
 
 class _Copy:
-    """A tokenizer that knows its control tokens by other names: the old ones are text to it."""
+    """A tokenizer that knows its control tokens by other names, so that the old ones are text to it."""
 
     def __init__(self, backend: Tokenizer, tokens: Sequence[str]) -> None:
         from tokenizers import Tokenizer
@@ -166,7 +167,7 @@ class _Copy:
         self.ids = frozenset(self._ids.values())
 
     def renamed(self, text: str) -> str:
-        """What a template has written, with the names that are known here."""
+        """A template's text, with the names that are known here."""
         return self._written.sub(lambda token: self._names[token[0]], text) if self._written else text
 
     def encode(self, text: str) -> list[int]:
@@ -176,13 +177,13 @@ class _Copy:
 
 
 def _any_of(tokens: Any) -> re.Pattern[str] | None:
-    """What finds any of these, the longest first."""
+    """A pattern that finds any of these, the longest first."""
     ordered = sorted(tokens, key=lambda token: (-len(token), token))
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
 def _frame(template: ChatTemplate) -> str:
-    """What the template writes around the messages of a conversation."""
+    """The template's text around the messages of a conversation."""
     asked: Message = {"role": "user", "content": ASKED}
     said: Message = {"role": "assistant", "content": SAID}
     for told in ([Message(role="system", content="Qzvbrief"), asked, said, asked], [asked, said, asked], [asked]):

@@ -1,18 +1,18 @@
 """Continuous decoding with a causal language model of transformers, through its public forward.
 
 Hundreds of prompts of different length, temperature, seed and stopping rule are continued together. Each row is its own
-experiment: what it draws depends on its own seed and step, never on the rows beside it. A row that is done leaves, and
-whoever waits takes its place::
+experiment: its draws depend on its own seed and step, never on the rows beside it. A row that is done leaves, and a
+waiting one takes its place::
 
-    who waits? ──▶ prefill, what prompts share once ──▶ ┌ forward ──▶ draw one token per row ──▶ who is done? ┐
-        ▲                                               └──────────────── next step ◀─────────────────────────┤
-        └───────────────────────── enough lines are free ◀───────────────────────────────── text, to its caller
+    waiting rows ──▶ prefill, shared prefixes once ──▶ ┌ forward ──▶ draw one token per row ──▶ done rows? ┐
+        ▲                                              └──────────────── next step ◀───────────────────────┤
+        └───────────────────────── enough lines are free ◀────────────────────────────── text, to its caller
 
 Models whose cache is not plain keys and values (sliding windows, state spaces) are decoded a batch at a time: rows
 leave, and others join when all have left.
 
-Sampling is what :class:`vivavoce.records.Sampling` says and nothing else: defaults in a model's generation config
-(top-k, penalties) do not apply, only its end-of-sequence ids do. The chat template's end of turn ends a row too.
+Sampling follows :class:`vivavoce.records.Sampling` alone. Defaults in a model's generation config (top-k, penalties) do
+not apply, only its end-of-sequence ids do. The chat template's end of turn ends a row too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PREFILL_TOKENS = 8192
 
 
 Found = tuple[Prompt, Known | None, int]
-"""A prompt, one that begins like it, and for how many tokens."""
+"""A prompt, another one that shares its beginning, and the number of shared tokens."""
 
 
 class Interrupted(Exception):
@@ -57,8 +57,8 @@ class Decoder:
     Args:
         model: A causal decoder on its device, in evaluation mode.
         tokenizer: Its tokenizer.
-        remember: Bytes for what prompts begin with, kept from one call to the next while the weights stay the same.
-            Prompts that are prefilled together share their beginnings without it.
+        remember: Bytes for beginnings of prompts that are kept from one call to the next while the weights stay the
+            same. Prompts that are prefilled together share their beginnings without it.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, remember: int = 0) -> None:
@@ -113,13 +113,13 @@ class Decoder:
         finished: Callable[[Prompt, list[int], list[float]], None],
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Continue prompts as they come, until nobody is left and nobody comes.
+        """Continue prompts as they come, until the batch is empty and no request is waiting.
 
         Args:
-            newcomers: Given those that are under way, who joins them now; asked again and again.
-            finished: Told of each prompt the ids that were drawn, an end-of-sequence token included, and their
-                log-probabilities (rubbish unless ``sampling.logprobs``). Ids may run past a stop string.
-            interrupted: Asked before each step; says yes, and :class:`Interrupted` is raised.
+            newcomers: Given the prompts under way, returns those that join them now. It is called again and again.
+            finished: Called for each prompt with the drawn ids, an end-of-sequence token included, and their
+                log-probabilities (meaningless unless ``sampling.logprobs``). Ids may run past a stop string.
+            interrupted: Called before each step; :class:`Interrupted` is raised if it returns true.
         """
         eos = torch.tensor(self.eos, device=self.device)
         look_every = 1 if self.device.type == "cpu" else _LOOK_EVERY  # on an accelerator, looking waits for the queue
@@ -145,10 +145,11 @@ class Decoder:
                 live = self._look(batch, live, step, finished)
 
     def _prefill(self, prompts: Sequence[Prompt], eos: Tensor, interrupted: Callable[[], bool]) -> list[Batch]:
-        """Compute the prompts, as much of them as nobody knows yet, and draw the first token of each.
+        """Compute the parts of prompts that are not cached yet, and draw the first token of each.
 
-        Equal prompts, say several samples of one, are a single row until they draw. In waves: what begins like another
-        prompt waits until that one is computed. Inside a wave, prompts with about as much to compute share a forward.
+        Equal prompts, for example several samples of one, are a single row until they draw. Prompts are computed in
+        waves: one that begins like another waits until that one is computed. Inside a wave, prompts with about as much
+        to compute share a forward.
         """
         parts, equal = list[Batch](), dict[tuple[int, ...], list[Prompt]]()
         for prompt in prompts:
@@ -175,7 +176,7 @@ class Decoder:
         return parts
 
     def _waves(self, prompts: Sequence[Prompt], hashes: dict[int, list[int]]) -> list[list[Prompt]]:
-        """Every prompt behind the one that it shares its longest beginning with, where that is not known already."""
+        """Every prompt behind the one that it shares its longest beginning with, if that is not cached already."""
         seen, waves = dict[int, int](), list[list[Prompt]]()
         for prompt in prompts:
             blocks = hashes[id(prompt)]
@@ -189,7 +190,7 @@ class Decoder:
         return waves
 
     def _groups(self, found: list[Found]) -> Iterator[list[Found]]:
-        """Prompts that are prefilled in one forward: alike in what is to be computed, and not too many."""
+        """Prompts that are prefilled in one forward: similar in the tokens to compute, and not too many."""
         if not self._plain:
             yield found
             return
@@ -205,7 +206,8 @@ class Decoder:
         yield group
 
     def _prefill_together(self, group: list[Found], samples: dict[int, list[Prompt]], eos: Tensor) -> Batch:
-        """One forward over the ends of all prompts of a group, as long for all as for who knows least of its own.
+        """Compute the ends of all prompts of a group in one forward, as long for all as for the one with the least
+        cached.
 
         Each then makes room for all its samples.
         """
@@ -240,7 +242,7 @@ class Decoder:
         step: int,
         finished: Callable[[Prompt, list[int], list[float]], None],
     ) -> list[int]:
-        """Hand over the rows that are done; gives those that go on."""
+        """Hand over the rows that are done; returns those that go on."""
         done, said = batch.lines.done.tolist(), batch.lines.said.tolist()
         left, ended = list[int](), list[int]()
         for row in live:
@@ -270,7 +272,7 @@ class Decoder:
         return out.logits[:, -1].float()
 
     def _stopped(self, stops: Sequence[str], drawn: Tensor) -> bool:
-        """Whether a row holds one of its stop strings."""
+        """Whether a row's text has one of its stop strings."""
         # a character takes at most four tokens, so an older stop string was seen when we looked before
         tail = drawn[-(2 * _LOOK_EVERY + 4 * max(map(len, stops))) :].tolist()
         if not any(stop in self.reader.text(tail) for stop in stops):

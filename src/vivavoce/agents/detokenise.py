@@ -1,4 +1,4 @@
-"""From token ids to text, and to the part of the text that each token added."""
+"""Token ids to text, and to the part of the text that each token added."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ _UNFINISHED = "\ufffd"
 
 
 class Detokeniser:
-    """Texts and pieces of texts, with a memory of what single tokens add.
-
-    Special tokens are left out of a text, but for those in ``keep``.
-    """
+    """Texts and pieces of texts, with a memory of the text that single tokens add."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, keep: frozenset[str] = frozenset()) -> None:
         self._tokenizer = tokenizer
@@ -36,7 +33,7 @@ class Detokeniser:
         return "".join([*pieces, self.text(ids[start:])])
 
     def pieces(self, ids: Sequence[int], text: str) -> list[str]:
-        """What each id adds to ``text`` = ``self.text(ids)``. Joined, the pieces are ``text``.
+        """The text that each id adds to ``text`` = ``self.text(ids)``. Joined, the pieces are ``text``.
 
         A character that several tokens spell belongs to the last of them; the others add nothing.
         """
@@ -51,7 +48,7 @@ class Detokeniser:
         return pieces if "".join(pieces) == text else self._slowly(ids, text)
 
     def _added(self, ids: list[int]) -> str:
-        """What ``ids`` add behind other text."""
+        """The text that ``ids`` add behind other text."""
         if len(ids) > 1:
             return self.text([*self._anchor, *ids]).removeprefix(self._anchor_text)
         piece = self._alone.get(ids[0])
@@ -60,7 +57,9 @@ class Detokeniser:
         return piece
 
     def _slowly(self, ids: Sequence[int], text: str) -> list[str]:
-        """For tokenizers whose tokens change what came before them: each id adds what agrees with ``text`` by then."""
+        """The pieces for tokenizers whose tokens change the text before them: each id adds the part that agrees with
+        ``text`` by then.
+        """
         ends = [0]
         for i in range(1, len(ids) + 1):
             part = self.text(ids[:i]) if i < len(ids) else text

@@ -1,4 +1,4 @@
-"""From the tokens that a model drew to the answer that it gave, whoever ran the model."""
+"""Answers from the tokens that a model drew, whichever program ran the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vivavoce.records import Sampling, Token, Usage
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one row said."""
+    """The reply of one row."""
 
     text: str
     finish: Literal["stop", "length"]
@@ -25,11 +25,11 @@ class Decoded:
     tokens: tuple[Token, ...] | None = None
     """Without the end-of-sequence token; None unless ``sampling.logprobs``."""
     ids: tuple[int, ...] = ()
-    """What was drawn, the end-of-sequence token included; nothing if the text was cut at a limit or a stop string."""
+    """The drawn ids, the end-of-sequence token included; empty if the text was cut at a limit or a stop string."""
 
 
 class Reader:
-    """Reads what a model drew.
+    """Reads drawn tokens.
 
     Args:
         tokenizer: The model's.
@@ -46,11 +46,11 @@ class Reader:
         self._detokeniser = Detokeniser(tokenizer, kept_special(special))
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, without special tokens that say nothing."""
+        """The text of ``ids``, without special tokens that add no text."""
         return self._detokeniser.text(ids)
 
     def read(self, sampling: Sampling, size: int, ids: list[int], logprobs: list[float]) -> Decoded:
-        """Turn what was drawn after a prompt of ``size`` tokens into text, cut at a stop string."""
+        """The text that was drawn after a prompt of ``size`` tokens, cut at a stop string."""
         ended = bool(ids) and ids[-1] in self.eos
         said, count = ids[:-1] if ended else ids, len(ids)
         text = self.text(said)
@@ -71,7 +71,7 @@ class Reader:
 
 
 def _cut(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:
-    """The pieces of the first ``start`` characters, and how many pieces it took to reach ``end``."""
+    """The pieces of the first ``start`` characters, and the number of pieces to reach ``end``."""
     kept, length = list[str](), 0
     for count, piece in enumerate(pieces, 1):
         if length < start:

@@ -1,7 +1,7 @@
-"""What every backend behind HTTP needs: connections, limits, bounded retries, and what each fault means.
+"""The parts that every backend behind HTTP needs: connections, limits, bounded retries, and the meaning of each fault.
 
-A backend says where to post, what, and how to read the answer; every call ends, after a bounded number of attempts,
-as a reply or as an AgentError::
+A backend gives the path, the body and a function that reads the answer. Every call ends, after a bounded number of
+attempts, as a reply or as an AgentError::
 
     reply = await endpoint.ask("/chat/completions", body, read, sampling.max_new_tokens)
 
@@ -53,27 +53,28 @@ T = TypeVar("T")
 
 
 class EndpointOptions(BaseModel):
-    """Where an endpoint is, and how patient to be with it. A backend's ``Options`` is a subclass."""
+    """The address of an endpoint, and how patient to be with it. A backend's ``Options`` is a subclass."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str = ""
-    """Empty: what ``base_url_env`` names, otherwise the backend's own."""
+    """Address; empty: the value of ``base_url_env``, otherwise the backend's own."""
     base_url_env: str | None = None
     """Name of an environment variable with the address, so that a recipe can be shared."""
     api_key_env: str | None = None
     """Name of the environment variable with the key; null for local servers that want none."""
     timeout_s: float = Field(default=120.0, gt=0)
-    """For one attempt, from request to last byte."""
+    """Seconds for one attempt, from request to last byte."""
     max_retries: int = Field(default=5, ge=0)
-    """After a fault; a call that is turned away (429, overloaded) may come back four times as often."""
+    """Retries after a fault; a call that is turned away (429, overloaded) may come back four times as often."""
     backoff_s: float = Field(default=0.5, ge=0)
-    """Before the first retry, with jitter; doubled before each further one, at most 30 s."""
+    """Seconds before the first retry, with jitter; doubled before each further one, at most 30 s."""
     max_wait_s: float = Field(default=120.0, ge=0)
     """The longest Retry-After that is honoured; a server that asks for more fails the call."""
     give_up_s: float = Field(default=180.0, ge=0)
-    """An endpoint that has answered nothing for so long is taken for dead: calls fail at once, but for one every
-    ``timeout_s`` (30 s at least) that tries, until it answers again. So the other agents are not kept waiting."""
+    """Seconds without any answer after which an endpoint is taken for dead. Calls then fail at once, but for one
+    every ``timeout_s`` (30 s at least) that tries, until it answers again. So the other agents are not kept waiting.
+    """
     max_concurrency: int = Field(default=64, ge=1)
     """Requests in flight at most; fewer while the endpoint turns some away."""
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -82,7 +83,7 @@ class EndpointOptions(BaseModel):
     """Prompt and new tokens of the calls begun in a minute, at most; null: no such limit."""
 
     finish_reasons: dict[str, End] = Field(default={})
-    """What finish reasons mean that are not known here, ``missing`` for none: stop, length, filter or error."""
+    """The meaning of finish reasons that are not known here, ``missing`` for none: stop, length, filter or error."""
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
@@ -95,13 +96,13 @@ class Endpoint:
     """One address and key, on behalf of one agent.
 
     Args:
-        name: Of the agent.
+        name: The agent's name.
         options: The recipe's.
-        base_url: What paths are appended to.
-        headers: Of every request. They hold the key, so nothing here shows them.
-        key: Taken out of whatever the endpoint says.
-        share: Agents with equal ``(base_url, key, share)`` share one set of limits. Empty where the limits are the
-            server's; the model's name where the provider limits each model by itself.
+        base_url: The address that paths are appended to.
+        headers: Headers of every request. They hold the key, so nothing here shows them.
+        key: Removed from all texts of the endpoint.
+        share: Agents with equal ``(base_url, key, share)`` share one set of limits. Empty if the limits are the
+            server's; the model's name if the provider limits each model by itself.
 
     Attributes:
         attempts: Requests sent so far, retries included.
@@ -130,8 +131,8 @@ class Endpoint:
     ) -> Reply:
         """Post ``body`` as JSON until ``read`` makes a reply of the answer.
 
-        ``read`` gets the parsed answer; a LookupError, TypeError, ValueError or AttributeError of its says that this
-        is no answer at all. What the endpoint counted for answers that were thrown away is the reply's ``wasted``;
+        ``read`` gets the parsed answer; a LookupError, TypeError, ValueError or AttributeError in it means that this is
+        no answer at all. Tokens that the endpoint counted for answers that were thrown away are the reply's ``wasted``;
         the latency is that of the whole.
 
         Raises AgentError with one of these reasons: ``timeout``, ``rate_limit``, ``connection``, ``server``,
@@ -159,9 +160,10 @@ class Endpoint:
         *,
         once: bool = False,
     ) -> bytes:
-        """The body of a good answer to any other request, say for a file. Raises AgentError as :meth:`ask` does.
+        """The body of a good answer to any other request, for example for a file. Raises AgentError as :meth:`ask`
+        does.
 
-        ``once``: for what must not be done twice, as :meth:`persist` has it.
+        ``once``: for requests that must not be made twice, as in :meth:`persist`.
         """
         merged = {**self._headers, **(headers or {})}
         attempt = lambda: self._send(method, path, data, merged)  # noqa: E731
@@ -176,11 +178,12 @@ class Endpoint:
     async def persist(
         self, attempt: Callable[[], Awaitable[T | Failed]], tokens: int, *, once: bool = False, is_call: bool = True
     ) -> tuple[T, Usage]:
-        """Attempt it within the limits until it works; also the usage of what did not. Raises AgentError.
+        """Run an attempt within the limits until it works; returns its result and the usage of failed attempts. Raises
+        AgentError.
 
-        For backends that send by themselves, through a provider's own package. ``tokens`` is what one attempt is
-        expected to take. With ``once``, only what the endpoint turned away unread is attempted again: after a lost
-        answer nobody knows what was done. ``is_call``: what comes of it tells whether the agent can be asked at all.
+        For backends that send by themselves, through a provider's own package. ``tokens`` is the expected number of one
+        attempt. With ``once``, only a request that the endpoint turned away unread is made again, because after a lost
+        answer its effect is unknown. ``is_call``: the outcome tells whether the agent can be asked at all.
         """
         opened = self._opened()
         limits, hope = opened.limits, opened.hope
@@ -223,8 +226,9 @@ class Endpoint:
         raise await self._given_up(hope, outcome, faults + refusals, spent, is_call)
 
     def _looks_lasting(self, hope: _Hope, failed: Failed, faults: int) -> bool:
-        """Whether a call that may be sent again had better hear first how others fare: nobody has been answered yet,
-        and it has failed a few times, though it was not turned away."""
+        """Whether a call that may be sent again should first see whether other calls are answered: none has been
+        yet, and this one has failed a few times, though it was not turned away.
+        """
         return not hope.answered and not failed.refused and failed.reason == "server" and faults > _NOBODY_THERE
 
     def _wait_s(self, failed: Failed, faults: int, refusals: int, hope: _Hope) -> float | None:
@@ -245,7 +249,7 @@ class Endpoint:
         return min(backoff_s, _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
 
     async def _given_up(self, hope: _Hope, failed: Failed, attempts: int, spent: Usage, is_call: bool) -> AgentError:
-        """The error that a call ends with, once it is known whether it is the call's alone."""
+        """The error that a call ends with, once it is known whether only this call fails."""
         reason, lasting = failed.reason, failed.reason in SETTINGS
         if reason == "unreachable" and hope.reached:  # it was there before, and may come back
             reason, lasting = "connection", False
@@ -258,7 +262,7 @@ class Endpoint:
         return AgentError(reason, self._told(failed, attempts), spent, self._what_to_do(failed) if lasting else "")
 
     def _told(self, failed: Failed, attempts: int) -> str:
-        """For people: what was wrong, and how it was tried."""
+        """A text for people: what was wrong, and how it was tried."""
         # what no attempt changes is told alike, however many there were: the record of it is no matter of luck
         tried = [f"{attempts} attempts"] if failed.again and attempts > 1 else []
         if failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
@@ -293,7 +297,7 @@ class Endpoint:
         return await attempt()
 
     def _learn(self, limits: Limits, turn: Turn, outcome: object) -> None:
-        """Tell the limits what came of a turn."""
+        """Tell the limits the outcome of a turn."""
         if not isinstance(outcome, Failed) or outcome.reason not in _NO_ANSWER:
             limits.answered(turn)
             return
@@ -306,7 +310,7 @@ class Endpoint:
         return limits.down_s() > self.options.give_up_s
 
     async def _send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> bytes | Failed:
-        """The body of a good answer. What the world may do wrong is returned: no traceback then holds the key."""
+        """The body of a good answer. Faults of the world are returned, not raised: no traceback then holds the key."""
         import aiohttp
 
         session = self._opened().session
@@ -339,7 +343,7 @@ class Endpoint:
         return failed_status(response.status, body, headers)
 
     def parsed(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
-        """What ``read`` makes of a body, see :meth:`ask`."""
+        """The result of ``read`` for a body, see :meth:`ask`."""
         answer = None
         try:
             answer = json.loads(body)
@@ -351,7 +355,7 @@ class Endpoint:
             return Failed("malformed", said, True, usage=counted(answer))
 
     def _opened(self) -> _Open:
-        """Connections and limits of the running event loop; neither survives its loop."""
+        """Connections and limits of the running event loop. Neither survives its loop."""
         loop = asyncio.get_running_loop()
         if self._open is None or self._open.loop is not loop:
             import aiohttp
@@ -369,7 +373,9 @@ class Endpoint:
         return self._open
 
     def scrub(self, said: bytes) -> bytes:
-        """Servers like to quote the key that they did not accept. To be done before anything cuts the key in two."""
+        """The text without the key, which servers like to quote if they did not accept it. Call it before anything
+        cuts the text.
+        """
         for secret in self._secrets:
             said = said.replace(secret, b"***")
         return said
@@ -385,22 +391,23 @@ class _Open(NamedTuple):
 class _Hope:
     """Whether an agent answers at all, as far as is known in one event loop.
 
-    A call that failed for good waits here while others of the agent are under way: if one of them is answered, the
-    failure is the call's own. If all fail, nobody should go on without the agent and call that a result.
+    A call that failed for good waits here while others of the agent are under way: if one of them is answered, only
+    that call fails. If all fail, the run must not go on without the agent.
     """
 
     def __init__(self) -> None:
         self.reached = self.answered = False
         self.calls = 0
-        """Under way."""
+        """Calls under way."""
         self.failed = self._doubtful = 0
         self.gone = False
         """Whether the agent was given up before its calls had been tried as often as they may."""
         self._waiting = list[asyncio.Future[None]]()
 
     async def lost(self, enough: int) -> bool:
-        """Count a failure. Whether no call of the agent can be answered: the last one under way, or the third, has
-        failed too, ``enough`` of them in all."""
+        """Count a failure; returns whether no call of the agent can be answered: the last one under way, or the
+        third, has failed too, ``enough`` of them in all.
+        """
         self.failed += 1
         self.decide()
         if not self.answered and self.calls and self.failed < _SILENT:
@@ -426,7 +433,7 @@ class _Hope:
             self._doubtful -= 1
 
     def decide(self) -> None:
-        """Let those go on who wait, if it is known by now."""
+        """Let waiting calls go on, if it is known by now."""
         self.gone |= not self.answered and self._doubtful + self.failed >= max(_SILENT, self.calls)
         if self.answered or self.gone or not self.calls or self.failed >= _SILENT:
             waiting, self._waiting = self._waiting, []
@@ -436,14 +443,14 @@ class _Hope:
 
 
 class _Trouble:
-    """Says, while it happens, that requests of an agent are turned away or fail, now and then."""
+    """Tells the user now and then that requests of an agent are turned away or fail."""
 
     def __init__(self) -> None:
         self.requests = self._failed = 0
         self._said_at: float | None = None
 
     def say(self, name: str, failed: Failed, wait_s: float) -> None:
-        """A request failed, and comes again after ``wait_s``."""
+        """Note that a request failed, and comes again after ``wait_s``."""
         self._failed += 1
         now = time.monotonic()
         if self._said_at is not None and now - self._said_at < _SAID_S:
@@ -459,8 +466,8 @@ class _Trouble:
 def located(options: EndpointOptions, default_url: str, where: str) -> tuple[str, str | None]:
     """Address and key, from options and environment.
 
-    Raises MissingKey where a named environment variable is empty, RecipeError where the address holds a password or
-    cannot be used, MissingDependency without the HTTP library.
+    Raises MissingKey if a named environment variable is empty, RecipeError if the address holds a password or cannot be
+    used, MissingDependency without the HTTP library.
     """
     if importlib.util.find_spec("aiohttp") is None:
         raise MissingDependency("endpoints need aiohttp", where, 'pip install "vivavoce[endpoints]"')
@@ -489,7 +496,7 @@ def located(options: EndpointOptions, default_url: str, where: str) -> tuple[str
 
 
 def _proxy(base_url: str, where: str) -> tuple[str | None, dict[str, str] | None]:
-    """What HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say of an address: a proxy, and headers for it alone."""
+    """The proxy of an address by HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and headers for it alone."""
     address = urlsplit(base_url)
     if urllib.request.proxy_bypass(address.netloc):
         return None, None
@@ -508,7 +515,7 @@ def _proxy(base_url: str, where: str) -> tuple[str | None, dict[str, str] | None
 
 
 def _spellings(key: str) -> frozenset[bytes]:
-    """A key as it is, in JSON, in the JSON of those who escape slashes, in Python, and in an address."""
+    """A key as it is, in JSON, in JSON with escaped slashes, in Python, and in an address."""
     quoted = json.dumps(key)[1:-1]
     return frozenset(
         s.encode() for s in (key, quoted, quoted.replace("/", "\\/"), repr(key)[1:-1], quote(key, safe=""))
@@ -516,7 +523,7 @@ def _spellings(key: str) -> frozenset[bytes]:
 
 
 def trusted() -> ssl.SSLContext:
-    """Whom to trust: what SSL_CERT_FILE or SSL_CERT_DIR name, else the machine's own store."""
+    """The certificates to trust: those that SSL_CERT_FILE or SSL_CERT_DIR name, else the machine's own store."""
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context()  # reads both
     import truststore

@@ -36,12 +36,12 @@ from vivavoce.progress import say
 
 _POLL_S = 0.2
 _HEALTH_S, _SILENT = 30.0, 4
-"""Between two looks at an engine's health, and how many in a row must fail before it is killed."""
+"""Seconds between two looks at an engine's health, and the number of failures in a row before it is killed."""
 _STARTS = 3
 """Failed starts in a row after which an engine is given up."""
 _CPU_CONTEXT = 8192
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks of adapters that vLLM can be told."""
+"""Largest ranks of adapters that vLLM's flag takes."""
 _KEEPER = """
 import os, signal, subprocess, sys, threading, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,25 +68,27 @@ os._exit(code if code >= 0 else 128 - code)
 
 
 class Serve(BaseModel):
-    """How a model is served: by an engine that is started for it, or by one that runs at a ``url``."""
+    """The settings by which a model is served: by an engine that is started for it, or by one that runs at a
+    ``url``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     engine: Literal["vllm", "sglang"] = "vllm"
-    """What serves. SGLang is only asked, at a ``url``; vLLM is started too."""
+    """The engine. SGLang is only asked, at a ``url``; vLLM is started too."""
     url: str | None = None
     """Address of an engine that runs already and serves the same model, ``http://host:8000``. It must see the folders
     in which adapters and weights are written. None: vLLM is started here."""
     served_name: str | None = None
-    """What the engine at ``url`` calls the model; None: what it lists first."""
+    """The name of the model at the engine at ``url``; None: the first that it lists."""
     api_key_env: str | None = None
-    """Name of the environment variable with the key of that engine; None: it wants none."""
+    """Name of the environment variable with the key of that engine; None: it needs none."""
     python: str | None = None
     """Python of the environment that vLLM is installed in; None: the one that runs this."""
     command: tuple[str, ...] | None = None
     """A command that takes vLLM's flags, in place of ``python -m vllm.entrypoints.openai.api_server``."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto`` is cuda where there is a device, otherwise cpu."""
+    """``auto`` is cuda if there is a device, otherwise cpu."""
     devices: str | None = None
     """GPUs that the engine may use, as CUDA_VISIBLE_DEVICES has them; None: all."""
     memory: float | None = Field(default=None, gt=0)
@@ -104,7 +106,7 @@ class Serve(BaseModel):
     start_s: float = Field(default=900.0, gt=0)
     """Seconds within which an engine must be ready; one at a ``url`` that is down is waited for as long."""
     timeout_s: float = Field(default=3600.0, gt=0)
-    """For one answer. That the engine lives is looked at apart from it."""
+    """Seconds for one answer. The engine's health is checked apart from it."""
     max_concurrency: int = Field(default=256, ge=1)
     """Calls in flight at most."""
     max_mismatch: float = Field(default=0.1, gt=0)
@@ -147,7 +149,7 @@ class Running(NamedTuple):
     url: str
     """Address of its root, without ``/v1``."""
     model: str
-    """What it calls its model; empty: what it lists first."""
+    """Its name of its model; empty: the first that it lists."""
 
 
 class Engine:
@@ -233,7 +235,7 @@ class Engine:
             )
 
     def command(self) -> list[str]:
-        """What is run, with all flags."""
+        """The command, with all flags."""
         serve = self.serve
         program = serve.command or (serve.python or sys.executable, "-m", "vllm.entrypoints.openai.api_server")
         flags: dict[str, Any] = {
@@ -281,7 +283,7 @@ class Engine:
         return found
 
     def _ready(self, begun: float) -> bool:
-        """Wait until the engine says that it is well; False if it ends, or takes too long."""
+        """Wait until the engine says that it is ready; False if it ends, or takes too long."""
         keeper = self._keeper
         assert keeper is not None
         while not self._stop.wait(_POLL_S):
@@ -292,7 +294,7 @@ class Engine:
         return False
 
     def _until_it_ends(self) -> str:
-        """Wait for the end of the engine, or end one that is silent; what became of it, in words."""
+        """Wait for the end of the engine, or end one that is silent; returns the outcome, in words."""
         keeper, silent, looked = self._keeper, 0, time.monotonic()
         assert keeper is not None
         while not self._stop.wait(_POLL_S):
@@ -373,7 +375,7 @@ def engine(
 
 
 def state_file(name: str, serve: Serve) -> Path:
-    """Where the engine of an agent says how it is."""
+    """The file in which the engine of an agent tells its state."""
     return Path(serve.logs or "engines").absolute() / f"{file_name(name)}.json"
 
 
@@ -385,7 +387,7 @@ def close(name: str, logs: Path) -> None:
 
 
 def close_all(logs: Path | None = None) -> None:
-    """End the engines of this process: those whose state lies in ``logs``, or all."""
+    """End the engines of this process: those with their state in ``logs``, or all."""
     with _lock:
         for key, one in list(_engines.items()):
             if logs is None or Path(key[1]) == logs.absolute():
@@ -397,7 +399,7 @@ atexit.register(close_all)
 
 
 def check(name: str, serve: Serve) -> None:
-    """Raise RecipeError if the program that is to run vLLM is not there, or has no vLLM."""
+    """Raise RecipeError if the program that should run vLLM is not there, or has no vLLM."""
     if serve.url is not None or serve.command is not None:
         return
     python = serve.python or sys.executable
@@ -436,7 +438,7 @@ def _context(model: Path) -> int | None:
 
 
 def _generation(state: Path) -> int:
-    """That of the engine which wrote ``state``; -1 if there was none. Later ones go on from it."""
+    """The generation of the engine which wrote ``state``; -1 if there was none. Later ones count on from it."""
     try:
         return int(json.loads(state.read_text("utf-8"))["generation"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -444,7 +446,7 @@ def _generation(state: Path) -> int:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What goes wrong with one attempt at an endpoint, and what each error of a provider means.
+"""The faults of one attempt at an endpoint, and the meaning of each error of a provider.
 
 ::
 
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from vivavoce.records import Usage
 
 SETTINGS = ("auth", "account", "not_found", "unreachable")
-"""Reasons that lie in the recipe, the key or the account: until that is mended, every call of the agent fails."""
+"""Reasons in the recipe, the key or the account: until that is mended, every call of the agent fails."""
 _DETAIL_LENGTH = 300
 _OVERLOADED = (503, 529)
 _PASSING = (409, 424, 425, 499)  # a conflict; TGI's failed generation; too early; a proxy that gave up
@@ -51,25 +51,25 @@ _STATUS = {
 
 
 class Failed(NamedTuple):
-    """What went wrong with one attempt."""
+    """The fault of one attempt."""
 
     reason: str
-    """As :class:`vivavoce.errors.AgentError` has them."""
+    """One of the reasons of :class:`vivavoce.errors.AgentError`."""
     detail: str
     again: bool
     """Another attempt may go better."""
     wait_s: float | None = None
-    """What the server asked for; None if it left that to us."""
+    """Seconds that the server asked to wait; None if it asked for none."""
     usage: Usage = Usage()
-    """Tokens that the endpoint counted for it all the same."""
+    """Tokens that the endpoint counted for it nevertheless."""
     refused: bool = False
-    """The endpoint was asked for too much at once: a limit of its rate, or overload."""
+    """Whether the endpoint was asked for too much at once: a limit of its rate, or overload."""
     everybody: bool = False
-    """It says that any other request would be turned away too, until ``wait_s`` is over."""
+    """Whether any other request would be turned away too, until ``wait_s`` is over."""
 
 
 def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
-    """What an HTTP error means. ``body`` is without the key."""
+    """The fault that an HTTP error means. ``body`` is without the key."""
     code, said = _complaint(body)
     if 300 <= status < 400:
         said = f"it points to {headers.get('location', 'nowhere')}"
@@ -105,9 +105,9 @@ def refuses_turns(said: str) -> bool:
 
 
 def told_inside(answer: Any, usage: Usage | None = None) -> Failed | None:
-    """The error that an answer with a good status tells all the same, or one of its choices does; else None.
+    """The error that an answer with a good status, or one of its choices, contains; else None.
 
-    ``usage`` is what the answer took.
+    ``usage`` is the answer's.
     """
     if not isinstance(answer, dict):
         return None
@@ -122,7 +122,7 @@ def told_inside(answer: Any, usage: Usage | None = None) -> Failed | None:
 
 
 def failed_kind(error: Any) -> Failed:
-    """What an error means that is told by its kind alone, as inside a batch."""
+    """The fault that an error means if only its kind is known, as inside a batch."""
     return failed_status(_status_of(error), json.dumps(error).encode(), {})
 
 

@@ -1,8 +1,8 @@
-"""Fenced blocks in what a model wrote, and where Python code holds text rather than code.
+"""Fenced blocks in a model's reply, and the parts of Python code that are text rather than code.
 
-Models fence code in more ways than CommonMark allows: a fence is indented in a list, quoted, stands behind words, has
-four backticks or tildes, holds another fence, or is never closed. Nothing here parses the code: lines and quotation
-marks are enough.
+Models fence code in more ways than CommonMark allows: a fence is indented in a list, quoted, or behind words, has four
+backticks or tildes, holds another fence, or is never closed. Nothing here parses the code: lines and quotation marks
+are enough.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class Block(NamedTuple):
     """One fenced block."""
 
     info: str
-    """What stands behind the opening fence: ``python``, or nothing."""
+    """The text behind the opening fence: ``python``, or nothing."""
     text: str
-    """What is inside, without the indentation and the quotation marks of its fence."""
+    """The content, without the indentation and the quotation marks of its fence."""
     start: int
-    """Where the opening fence begins."""
+    """The index at which the opening fence begins."""
     end: int
-    """Where the line of the closing fence ends; the end of the text if there is none."""
+    """The index at which the line of the closing fence ends; the end of the text if there is none."""
 
 
 _LEAD = r"(?P<lead>[ \t]*+(?:(?:>|[-*+]|\d{1,3}[.)])[ \t]++|>)*+)"
@@ -43,7 +43,7 @@ class _Open(NamedTuple):
 
     start: int
     inside: int
-    """Where its first line begins."""
+    """The index at which its first line begins."""
     lead: str
     fence: str
     info: str
@@ -112,7 +112,7 @@ def open_triple(code: str) -> str | None:
 
 
 def _literals(code: str) -> Iterator[tuple[int, int]]:
-    """Where the strings and comments of Python code stand. A long string that is not closed reaches to the end."""
+    """The spans of strings and comments in Python code. A long string that is not closed reaches to the end."""
     at = 0
     while literal := _LITERAL.search(code, at):
         start, at = literal.span()

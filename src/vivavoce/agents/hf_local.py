@@ -53,7 +53,7 @@ _GATHER_S = 0.005
 
 
 class Options(BaseModel):
-    """Which model, and how much of it at a time."""
+    """The model, and how much of it at a time."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,14 +64,15 @@ class Options(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """``auto`` is the checkpoint's own type."""
     device: str = "auto"
-    """``auto`` is cuda where there is a device, otherwise cpu; or ``cuda:1``."""
+    """``auto`` is cuda if there is a device, otherwise cpu; or ``cuda:1``."""
     max_batch: int = Field(default=256, ge=1)
-    """Most replies that are computed side by side."""
+    """The largest number of replies that are computed side by side."""
     max_batch_tokens: int = Field(default=131072, ge=1)
-    """Bound of rows times (longest prompt + most new tokens) of a batch; what the cache's memory grows with."""
+    """Bound of rows times (longest prompt + most new tokens) of a batch; the cache's memory grows with it."""
     prefix_memory: int = Field(default=0, ge=0)
-    """MiB for what prompts begin with, to compute it once though it is asked at different times. What calls that start
-    together share is computed once without it. It pays where prompts are long and the debates in flight fit."""
+    """MiB for beginnings of prompts, so that each is computed once though it is asked at different times. Calls that
+    start together share their beginning without it. It pays if prompts are long and the debates in flight fit.
+    """
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of a forward pass, for the whole process; None leaves torch's default, all cores. Small models answer
     faster with one each: so many of them then answer at the same time as there are cores."""
@@ -79,8 +80,10 @@ class Options(BaseModel):
     """For a base model, which has none: ``plain`` (it ends answers with its own end of text), ``chatml``, or a .jinja
     file. The student is then trained, tested and saved with it. null: the model's own."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
-    """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity. A day under
-    ``strftime_now`` is today's date to a template that asks for it; without it, the day that the run was begun."""
+    """Further arguments of the model's chat template, for example ``enable_thinking: false``; part of the identity.
+    A day under ``strftime_now`` is today's date to a template that asks for it; without it, the day that the run was
+    begun.
+    """
     trust_remote_code: bool = False
     """Run Python code that comes with the model. It may do anything: only for a model that you trust."""
     serve: Serve | None = None
@@ -112,17 +115,17 @@ class HFLocal:
     """An agent whose model runs in this process.
 
     Attributes:
-        batches: How often calls have joined what was under way, or begun it.
+        batches: The number of times that calls have joined a batch under way, or begun one.
     """
 
     def __init__(self, name: str, options: Options) -> None:
         self.name, self.options, self.batches = name, options, 0
         self._waiting = deque[_Waiting]()
-        """Asked, and not seen by the worker yet."""
+        """Calls that the worker has not seen yet."""
         self._ready: list[_Waiting] = []
-        """The worker's: in tokens, and waiting for a line."""
+        """The worker's calls, in tokens, that wait for a line."""
         self._under_way: dict[int, _Waiting] = {}
-        """The worker's: on a line, by identity."""
+        """The worker's calls that are on a line, by identity."""
         self._most = options.max_batch
         self._drain: asyncio.Task[None] | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -132,23 +135,25 @@ class HFLocal:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder with the model's files. Downloads a hub id. Raises RecipeError where there is none."""
+        """The folder with the model's files. Downloads a hub id. Raises RecipeError if there is no such model."""
         return weights.folder(self.options.model, self.options.revision, template=self.options.chat_template)
 
     @cached_property
     def identity(self) -> str:
-        """Hash of weights, tokenizer and config, and the type that they run in; a retrained folder is somebody else."""
+        """Hash of weights, tokenizer and config, and the type that they run in; a retrained folder has another
+        identity.
+        """
         rendered = self.options.chat_template_kwargs
         extra = f":{digest(rendered)[:16]}" if rendered else ""
         return f"hf:{weights.fingerprint(self.folder)}:{self.options.dtype}{extra}"
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        """Answer, in one batch with whoever asks at the same time.
+        """Answer the messages, in one batch with other calls of the same time.
 
-        New tokens are bounded by ``max_new_tokens`` and by what the prompt leaves of the model's context. Raises
-        AgentError ``overlong`` where the prompt leaves nothing (it is never cut), ``bad_request`` where the chat
-        template refuses the messages, ``server`` where the device's memory does not hold even one row; RecipeError
-        where the model cannot be loaded.
+        New tokens are bounded by ``max_new_tokens`` and by the rest of the model's context. Raises AgentError
+        ``overlong`` if the prompt leaves no room (it is never cut), ``bad_request`` if the chat template refuses the
+        messages, ``server`` if the device's memory does not hold even one row; RecipeError if the model cannot be
+        loaded.
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(messages, sampling, seed, loop.create_future(), time.perf_counter())
@@ -176,7 +181,7 @@ class HFLocal:
             waiting.future.cancel()
 
     def _asked(self) -> list[_Waiting]:
-        """Everybody who waits for a reply; nobody does afterwards. Not while the worker runs."""
+        """Take all waiting calls. Not while the worker runs."""
         asked = [*self._under_way.values(), *self._ready, *self._waiting]
         self._under_way.clear()
         self._ready.clear()
@@ -184,7 +189,7 @@ class HFLocal:
         return asked
 
     async def _run(self) -> None:
-        """Keep the worker at it until nobody waits. Cancelled (Ctrl-C), it stops the worker within a step."""
+        """Keep the worker at it until no call waits. Cancelled (Ctrl-C), it stops the worker within a step."""
         loop = asyncio.get_running_loop()
         self._pool = self._pool or ThreadPoolExecutor(1, f"vivavoce-{self.name}")
         while self._waiting:
@@ -205,7 +210,7 @@ class HFLocal:
                         waiting.future.set_exception(error)
 
     def _work(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
-        """In the worker thread: answer whoever waits, and whoever comes meanwhile."""
+        """Answer, in the worker thread, the calls that wait and those that come meanwhile."""
         if self._decoder is None:
             with awaited(f"loading {self.options.model} for {self.name}"):
                 self._decoder, self._context = self._load()
@@ -220,7 +225,7 @@ class HFLocal:
             turns.give_back()
 
     def _stream(self, decoder: Decoder, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> bool:
-        """Decode until nobody waits. False where memory did not suffice, and fewer rows at a time are to be tried."""
+        """Decode until no call waits. False if memory did not suffice, and fewer rows at a time are to be tried."""
         import torch
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
@@ -248,7 +253,7 @@ class HFLocal:
         return False
 
     def _joining(self, decoder: Decoder, loop: asyncio.AbstractEventLoop, under_way: Sequence[Prompt]) -> list[Prompt]:
-        """Who joins those under way: nobody, while too few could for the trouble of it."""
+        """The calls that join those under way: none, while too few could to be worth a prefill."""
         from vivavoce.agents.decode import SHARE
 
         enough = max(1, math.ceil(SHARE * len(under_way)))
@@ -306,7 +311,7 @@ class HFLocal:
         return Decoder(model, tokenizer, self.options.prefix_memory * 2**20), context
 
     def _render(self, waiting: _Waiting, decoder: Decoder) -> AgentError | None:
-        """Messages to the ids that the model continues; why not, if its chat template or its context takes none."""
+        """The ids of the rendered messages, or the reason why the chat template or the context takes none."""
         from vivavoce.agents.batch import Prompt
 
         form = rendering(decoder.tokenizer, self.options.chat_template_kwargs)
@@ -318,7 +323,9 @@ class HFLocal:
         return None
 
     def _fitting(self, under_way: Sequence[Prompt]) -> list[_Waiting]:
-        """Of those that are ready the longest-waiting one and those nearest to it in length, as many as fit."""
+        """Of the calls that are ready the one that has waited longest, and those nearest to it in length, as many as
+        fit.
+        """
         if not self._ready:
             return []
         self._ready.sort(key=lambda waiting: waiting.size)  # sorted already, but for those who came since
@@ -348,13 +355,13 @@ class HFLocal:
 
 
 class _Turns:
-    """Who may run on a device: agents beyond a number wait."""
+    """Turns on a device: agents beyond a number wait."""
 
     def __init__(self) -> None:
         self._taken, self._changed = 0, threading.Condition()
 
     def take(self, of: int, timeout: float) -> bool:
-        """Take one of ``of`` turns; False where none was free for ``timeout`` seconds."""
+        """Take one of ``of`` turns; False if none was free for ``timeout`` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._taken < of, timeout):
                 return False
@@ -371,7 +378,9 @@ _TURNS: defaultdict[str, _Turns] = defaultdict(_Turns)
 
 
 def _at_once(device: torch.device) -> int:
-    """Forward passes that a device is given at a time: more than it has room for only slow each other down."""
+    """The number of forward passes that a device is given at a time. More than it has room for only slow each other
+    down.
+    """
     import torch
 
     if device.type != "cpu":

@@ -1,12 +1,12 @@
-"""The journal pays once: every model call is written to an embedded database before anybody uses its reply.
+"""The journal pays once: every model call is written to an embedded database before its reply is used.
 
-Cache, resume, audit and cost ledger are this one mechanism. A call is keyed by what determines its reply (agent
-identity, messages, sampling, seed); asked again, in this run or after a crash, it is answered from the file::
+Cache, resume, audit and cost ledger are this one mechanism. The key of a call is made of what determines its reply
+(agent identity, messages, sampling, seed). Asked again, in this run or after a crash, it is answered from the file::
 
     call ──▶ in the file? ──▶ in flight? ──▶ agent.reply ──▶ group commit ──▶ the caller sees it
                hit, free       share it       paid            WAL, one transaction for all that came back together
 
-How calls lie in the file is in :mod:`vivavoce.agents.stored_calls`.
+The form of calls in the file is in :mod:`vivavoce.agents.stored_calls`.
 """
 
 from __future__ import annotations
@@ -91,24 +91,24 @@ SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''),
 FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
 """
 _PERHAPS_CHARGED = ("timeout", "malformed")
-"""Reasons of calls that an endpoint may have worked on without telling what it took."""
+"""Reasons of calls that an endpoint may have worked on without telling their tokens."""
 _END_S = 10.0
-"""For so long calls that are under way are waited for when an agent turns out to be unusable."""
+"""Seconds for which calls under way are waited for when an agent turns out to be unusable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of one call: a reply or, where the call failed for good, the error that it ended with."""
+    """The outcome of one call: a reply or, if the call failed for good, the error that it ended with."""
 
     key: str
     reply: Reply | None = None
     error: AgentError | None = None
     cached: bool = False
-    """Nothing was spent for this answer: it was in the journal, or an equal call was already in flight."""
+    """Whether nothing was spent for this answer: it was in the journal, or an equal call was already in flight."""
 
     @property
     def refused(self) -> bool:
-        """No call was made, for want of money, and none is recorded."""
+        """Whether no call was made, because a cap left no money for it. None is recorded."""
         return self.error is not None and self.error.reason == "budget"
 
 
@@ -135,7 +135,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One line of the cost ledger: what one agent spent in one stage."""
+    """One line of the cost ledger: the spend of one agent in one stage."""
 
     agent: str
     stage: str
@@ -150,7 +150,7 @@ class Cost:
 
 
 class Tally(NamedTuple):
-    """What one agent was asked of one question in one stage, by kind of text."""
+    """The calls of one agent about one question in one stage, by kind of text."""
 
     stage: str
     agent: str
@@ -162,7 +162,7 @@ class Tally(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A call as :meth:`Journal.since` tells of it: its row, who was asked, in which stage, about which question."""
+    """A call as :meth:`Journal.since` returns it: its row, agent, stage and question."""
 
     row: int
     agent: str
@@ -180,19 +180,19 @@ class Journal:
     """A file of calls, and the one choke point before all agents.
 
     Made for one writing process and one thread; any number of processes may read at the same time. One journal may
-    serve several event loops one after the other. A commit survives the death of the process; a power cut may lose
-    the last seconds but does not damage the file.
+    serve several event loops one after the other. A commit survives the death of the process; a power cut may lose the
+    last seconds but does not damage the file.
 
     Args:
-        path: The database; made, with its parents, where it does not exist.
-        retry_failed: Ask again for calls that are recorded as failed. Otherwise a recorded failure stays one.
+        path: The database; made, with its parents, if it does not exist.
+        retry_failed: Make calls again that are recorded as failed. Otherwise a recorded failure stays one.
         read_only: Open an existing file for reports; recorded calls are answered, any other raises RunConflict.
-        store: Replies of other runs, which are free, and where this one's go too.
-        on_call: Told after each call the agent's name, whether it was free, and the tokens of its reply.
-        ledger: Prices and caps; what earlier sessions spent is read into it. None: nothing is capped.
+        store: Replies of other runs, which are free; this run's replies are added to it.
+        on_call: Called after each call with the agent's name, whether it was free, and the tokens of its reply.
+        ledger: Prices and caps; the spend of earlier sessions is read into it. None: nothing is capped.
 
-    Raises DataError where the file is no journal, or is missing and to be read; RunConflict where another version
-    of vivavoce made it.
+    Raises DataError if the file is no journal, or is missing and to be read; RunConflict if another version of vivavoce
+    made it.
     """
 
     def __init__(
@@ -284,21 +284,21 @@ class Journal:
     ) -> Answered:
         """Ask ``agent``, or answer from the journal; written before it returns.
 
-        ``asked`` are the messages; of a :class:`~vivavoce.records.Prompt` the parts are stored, so that what it quotes
-        is not stored again. The key is that of the messages either way.
+        ``asked`` are the messages. Of a :class:`~vivavoce.records.Prompt` the parts are stored, so that quoted texts
+        are not stored again. The key is that of the messages either way.
 
         A call that failed for good comes back as ``Answered.error``: it is a record, not a crash. ``stage`` and
-        ``tags`` (say ``problem`` and ``kind``) are stored for ledger and audit and do not change the key; an equal
-        call keeps the tags that it was first made with. If the caller is cancelled, a call that nobody else waits
-        for is cancelled too and leaves no record.
+        ``tags`` (for example ``problem`` and ``kind``) are stored for ledger and audit and do not change the key; an
+        equal call keeps the tags that it was first made with. If the caller is cancelled, a call without other callers
+        is cancelled too and leaves no record.
 
         ``question`` names the problem whose cap the call is under, if any. A call for which that cap leaves no room
         comes back as an error ``budget``, which is not recorded: with a higher cap it is made.
 
-        Raises AgentUnusable if no call of the agent can be answered, which is not recorded; BudgetReached where the
-        run's cap or the agent's leaves no room, once what is in flight is written down;
-        RunConflict where a read-only journal does not hold the call, and whatever an agent raises that is no
-        :class:`AgentError` (a bug; nothing is recorded).
+        Raises AgentUnusable if no call of the agent can be answered, which is not recorded. Raises BudgetReached if the
+        run's cap or the agent's leaves no room, once the calls in flight are written down. Raises RunConflict if a
+        read-only journal does not hold the call, and any error of an agent that is no :class:`AgentError` (a bug;
+        nothing is recorded).
         """
         assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
         messages, parts = parts_of(asked)
@@ -336,7 +336,7 @@ class Journal:
         return self._tell(agent.name, stage, answered)
 
     def __getitem__(self, key: str) -> Call:
-        """The recorded call with this key (a node's ``call``). Raises KeyError where there is none."""
+        """The recorded call with this key (a node's ``call``). Raises KeyError if there is no such call."""
         row = self._db.execute(f"SELECT {COLUMNS} FROM calls WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise KeyError(key)
@@ -362,7 +362,8 @@ class Journal:
 
     def first_about(self, problem: str, stage: str) -> Call | None:
         """The first call about a question in a stage, or in the stage of that name of any part of the run. It reads
-        the whole stage."""
+        the whole stage.
+        """
         asked = (
             f"SELECT {COLUMNS} FROM calls WHERE (stage = ? OR stage LIKE '%/' || ?) "
             "AND json_extract(tags, '$.problem') = ? ORDER BY rowid LIMIT 1"
@@ -371,8 +372,9 @@ class Journal:
         return None if row is None else self._read(row)
 
     def merge(self, other: Journal) -> int:
-        """Take over the calls of another journal that this one lacks; how many they were. They are not paid for again,
-        and the costs of the run count what they took."""
+        """Take over the calls of another journal that this one lacks; returns how many. They are not paid for again,
+        and the costs of the run count them.
+        """
         self._flush()
         return merge(self._db, other._db)
 
@@ -388,9 +390,9 @@ class Journal:
         ]
 
     def under_way(self) -> list[tuple[str, int, Usage]]:
-        """By agent, calls that were sent under a cap and are not written down, and what they may take at most.
+        """Calls, by agent, that were sent under a cap and are not written down, and the most that they may take.
 
-        Where no session of the run is at work they were cut off: asked for again, and counted in caps as spent.
+        If no session of the run is at work they were cut off: they are made again, and counted in caps as spent.
         """
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'under_way'").fetchone():
             return []  # read from a journal that an earlier version made
@@ -403,7 +405,7 @@ class Journal:
             yield Tally(stage, agent, identity, question, kind, calls, Usage(*tokens))
 
     def busy(self) -> dict[str, tuple[int, float]]:
-        """By stage, its calls, and the seconds during which at least one of them was under way."""
+        """The calls of each stage, and the seconds during which at least one of them was under way."""
         found, until = dict[str, tuple[int, float]](), ("", 0.0)
         asked = "SELECT stage, created_at - latency_s AS begun, created_at FROM calls ORDER BY stage, begun"
         for stage, begun, ended in self._db.execute(asked):
@@ -469,7 +471,7 @@ class Journal:
         sent: int | None,
         ticket: Ticket,
     ) -> tuple[Answered, Usage]:
-        """The call itself, written down in place of ``sent``; and what it cost.
+        """Make the call, written down in place of ``sent``; returns its outcome and its cost.
 
         Raises AgentError if no call of the agent can be answered.
         """
@@ -495,7 +497,7 @@ class Journal:
         return Answered(row[0], reply, error), usage
 
     async def _write(self, call: Arrived, sent: int | None) -> None:
-        """Put a call down in place of ``sent``, with all that came back together; it is in the file when this ends."""
+        """Write a call in place of ``sent``, together with all that came back; it is in the file when this ends."""
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         self._pending.append((call, sent, written))
@@ -513,7 +515,7 @@ class Journal:
         return batches
 
     def _flush(self) -> None:
-        """Commit what is pending, then let its callers go on."""
+        """Commit pending calls, then let their callers go on."""
         if self.read_only or not (self._pending or self._hits):
             return
         pending, self._pending = self._pending, []
@@ -568,7 +570,7 @@ class Journal:
 
 @dataclass(slots=True)
 class _Flight:
-    """A call on its way, and how many callers wait for it."""
+    """A call on its way, and the number of callers that wait for it."""
 
     task: asyncio.Task[Answered]
     waiters: int = 0

@@ -1,4 +1,4 @@
-"""How hard an endpoint is worked: turns for calls, within what it allows and what it can bear.
+"""Limits of an endpoint: turns for calls, within what it allows and what it can bear.
 
 ::
 
@@ -6,18 +6,18 @@
                 (fewest held first)               ├ the pace of requests and tokens a minute allows it
                                                   └ no pause is on that the endpoint asked for
 
-The window moves as DCTCP's does (Alizadeh et al., SIGCOMM 2010): it shrinks in proportion to the share of a window's
-requests that were turned away, by half at most, and grows by about one request a round trip, twice as fast after each
+The window moves as DCTCP's does (Alizadeh et al., SIGCOMM 2010). It shrinks in proportion to the share of a window's
+requests that were turned away, by half at most. It grows by about one request a round trip, twice as fast after each
 further one that went well. A window below one is a pace: one request at a time, with a pause after it.
 
 Shrinking helps only against refusals that load causes. So each time the window begins to shrink, two explanations
 compete. If load is the cause, a window W that was W0 when the share s0 was turned away accepts as many requests as
 before, and the share falls to ``1 - (1 - s0) * W0 / W``. If chance is, the share stays s0. When the requests that
-followed are 1,000 times likelier under chance, W0 is tried again; if it brings more answers, it stays, and from then on
-only what exceeds that share counts as load.
+followed are 1,000 times likelier under chance, W0 is tried again. If it brings more answers, it stays, and from then on
+only refusals beyond that share count as load.
 
 A refused call waits by itself for as long as it was told to. Its turn stays taken for as long as an answer usually
-takes: were it free at once, the next in the queue would be refused in its place, a thousand times a second.
+takes: if it were free at once, the next in the queue would be refused in its place, a thousand times a second.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Limits:
     """The turns at one endpoint, in one event loop. Agents that share an endpoint and a key share one of these.
 
     Attributes:
-        window: Requests that may be in flight now, at most ``max_concurrency``. Below 1: the share of the time in
-            which one is.
+        window: Requests that may be in flight now, at most ``max_concurrency``. Below 1: the share of the time in which
+            one is.
         chance: The share of requests that are turned away however few are in flight, as far as is known.
-        in_flight: Requests that are.
-        latency_s: What an answer usually takes; None before the first one.
-        probe_at: When a dead endpoint may be tried next, in the event loop's seconds.
+        in_flight: Requests in flight.
+        latency_s: Seconds that an answer usually takes; None before the first one.
+        probe_at: The time at which a dead endpoint may be tried next, in the event loop's seconds.
     """
 
     def __init__(self, max_concurrency: int) -> None:
@@ -107,7 +107,7 @@ class Limits:
         return turn
 
     def leave(self, turn: Turn, correction: int = 0) -> None:
-        """The turn is over. ``correction`` is how many tokens more than expected it took (negative: fewer)."""
+        """End a turn. ``correction`` is how many tokens more than expected it took (negative: fewer)."""
         self.in_flight -= 1
         self._held[turn.who] -= 1
         if correction:
@@ -122,7 +122,7 @@ class Limits:
         return _now()
 
     def answered(self, turn: Turn) -> None:
-        """A request was answered."""
+        """Count a request that was answered."""
         latency_s = _now() - turn.granted_at
         self.latency_s = latency_s if self.latency_s is None else self.latency_s + (latency_s - self.latency_s) / 8
         self._answered_at, self._down_since = _now(), None
@@ -131,10 +131,10 @@ class Limits:
         turn.refused = False
 
     def refused(self, turn: Turn, wait_s: float = 0.0, everybody: bool = False) -> None:
-        """A request was turned away or timed out, and may come again after ``wait_s``.
+        """Count a request that was turned away or timed out, and may come again after ``wait_s``.
 
-        ``everybody``: the endpoint says that any other would be turned away too until then, so none is sent. One that
-        has turned away all for some time, without saying so, is left alone for as long again.
+        ``everybody``: the endpoint says that any other would be turned away too until then, so none is sent. An
+        endpoint that has turned away all for some time, without saying so, is left alone for as long again.
         """
         turn.refused = True
         now, self._in_a_row = _now(), self._in_a_row + 1
@@ -146,7 +146,7 @@ class Limits:
                 self._resume_at = now + min(wait_s, silent_s)
 
     async def stay(self, wait_s: float) -> float:
-        """Keep the turn of a call that was turned away for as long as an answer takes; what is left of its wait."""
+        """Keep the turn of a call that was turned away for as long as an answer takes; returns the rest of its wait."""
         began = _now()
         if self.latency_s is None:
             with contextlib.suppress(TimeoutError):
@@ -156,7 +156,7 @@ class Limits:
         return max(0.0, wait_s - (_now() - began))
 
     def failed(self) -> None:
-        """A request brought no answer, for whatever reason."""
+        """Count a request that brought no answer, for any other reason."""
         if self._down_since is None:
             self._down_since = _now()
 
@@ -165,7 +165,7 @@ class Limits:
         return 0.0 if self._down_since is None else _now() - self._down_since
 
     def _count(self, refused: bool) -> None:
-        """Take in one outcome; after as many as fill the window, move it."""
+        """Count one outcome; after as many as fill the window, move it."""
         self._round.add(refused)
         if self._round.seen < max(self.window, _ROUND):
             return
@@ -215,7 +215,7 @@ class Limits:
         self._jump(wider)
 
     def _judge(self, tryout: _Tryout, done: _Outcomes) -> None:
-        """Whether the larger window answers more, as it must where chance is the cause; else go back."""
+        """Judge whether the larger window answers more, as it must if chance is the cause; otherwise go back."""
         tryout.since.join(done)
         if tryout.since.seen < min(_TRYOUT, tryout.enough):
             return
@@ -228,20 +228,20 @@ class Limits:
             self.chance = max(self.chance, tryout.since.share)
 
     def _jump(self, window: float) -> None:
-        """Set the window. What was sent under another one says nothing about it, and is not counted."""
+        """Set the window. Requests that were sent under another one say nothing about it, and are not counted."""
         self.window, self._well = window, 0
         self._epoch += 1
         self._round, self._round_at = _Outcomes(), _now() + (self.latency_s or 0.0)  # when the first ones end
 
     def _bears(self) -> float:
-        """The window as it acts: whole requests, or a share of the time."""
+        """The window in its effect: whole requests, or a share of the time."""
         return self.window if self.window < 1 else float(int(self.window))
 
     def _smallest(self) -> float:
         return 1.0 if self.latency_s is None else min(1.0, self.latency_s / _SLOWEST_S)
 
     def _grant(self) -> None:
-        """Give turns to those who wait, as many as may go now."""
+        """Give turns to the waiting calls, as many as may go now."""
         while self.in_flight < max(1, self._bears()) and (who := self._next()) is not None:
             wait_s = max(self._resume_at, self._requests.free_at, self._tokens.free_at) - _now()
             if self.window < 1 and self.latency_s is not None:
@@ -261,7 +261,7 @@ class Limits:
             turn.granted.set_result(None)
 
     def _next(self) -> str | None:
-        """Of those who wait, the one who holds the fewest turns: a slow model leaves its neighbours their share."""
+        """The agent with waiting calls that holds the fewest turns: a slow model leaves its neighbours their share."""
         best = None
         for who, queue in list(self._waiting.items()):
             while queue and queue[0].granted.done():  # given up
@@ -275,7 +275,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Turn:
-    """Leave to send one request, once ``granted``."""
+    """Permission to send one request, once ``granted``."""
 
     who: str
     tokens: int
@@ -283,12 +283,12 @@ class Turn:
     granted_at: float = 0.0
     epoch: int = 0
     refused: bool | None = None
-    """What came of it; None if that says nothing about how much the endpoint bears."""
+    """Whether it was refused; None if the outcome says nothing about how much the endpoint bears."""
 
 
 @dataclass(slots=True)
 class _Outcomes:
-    """What became of some requests."""
+    """The outcomes of some requests."""
 
     seen: int = 0
     refused: int = 0
@@ -306,7 +306,7 @@ class _Outcomes:
 
     @property
     def share(self) -> float:
-        """Of requests that were turned away."""
+        """The share of requests that were turned away."""
         return self.refused / self.seen
 
     @property
@@ -317,7 +317,7 @@ class _Outcomes:
 
 @dataclass(slots=True)
 class _Trial:
-    """What the window and the share of refusals were when it began to shrink, and what came of it."""
+    """The window and the share of refusals when it began to shrink, and the outcomes since."""
 
     window: float
     share: float
@@ -329,31 +329,31 @@ class _Trial:
 
 @dataclass(slots=True)
 class _Tryout:
-    """A larger window that is tried because refusals look like chance: what to go back to if it is no use."""
+    """A larger window that is tried because refusals look like chance, and the one to go back to if it is no use."""
 
     window: float
     chance: float
     wanted: float
     """Answers a second for each request of the window: half way between what chance and what load predict."""
     enough: float
-    """Outcomes that tell the two apart."""
+    """Outcomes that distinguish the two."""
     since: _Outcomes = field(default_factory=_Outcomes)
 
 
 class _Pace:
-    """Lets so many units through a minute, evenly; any number where no limit is given."""
+    """Lets so many units through a minute, evenly; any number if no limit is given."""
 
     def __init__(self, per_minute: float | None = None) -> None:
         self.per_minute = per_minute
         self.free_at = 0.0
 
     def take(self, units: float) -> None:
-        """Units go through now; a negative number gives back."""
+        """Let units through now; a negative number gives back."""
         if self.per_minute is not None:
             self.free_at = max(self.free_at, _now() - _BURST_S) + units * 60 / self.per_minute
 
     def tighter(self, per_minute: float | None) -> _Pace:
-        """This pace, or the given one where it is slower."""
+        """The slower of this pace and the given one."""
         slower = per_minute is not None and (self.per_minute is None or per_minute < self.per_minute)
         return _Pace(per_minute) if slower else self
 
@@ -371,6 +371,6 @@ _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Lim
 
 
 def limits_of(endpoint: Hashable, max_concurrency: int) -> Limits:
-    """The limits of an endpoint in the running event loop; one for all who name it alike."""
+    """The limits of an endpoint in the running event loop; one for all agents that name it alike."""
     here = _shared.setdefault(asyncio.get_running_loop(), {})
     return here.setdefault(endpoint, Limits(max_concurrency))

@@ -1,7 +1,7 @@
-"""Any endpoint that speaks the OpenAI chat protocol: OpenAI, vLLM, SGLang, llama.cpp, Ollama, OpenRouter and others.
+"""Any endpoint of the OpenAI chat protocol: OpenAI, vLLM, SGLang, llama.cpp, Ollama, OpenRouter and others.
 
-The protocol alone, and a table of where providers are and how they depart from it; limits, retries and faults are
-those of every endpoint (:mod:`vivavoce.agents.endpoint`).
+This file has the protocol alone, and a table of providers with their addresses and departures from it. Limits, retries
+and faults are those of every endpoint (:mod:`vivavoce.agents.endpoint`).
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "sglang": {"base_url": "http://localhost:30000/v1", "api_key_env": None},
     "llama_cpp": {"base_url": "http://localhost:8080/v1", "api_key_env": None},
 }
-"""What a preset says in a recipe's place; each key can be given in the recipe as well, and then counts."""
+"""The keys that each preset sets. A key in the recipe overrides it."""
 
 
 class Options(EndpointOptions):
-    """Which endpoint and model, and how patient to be."""
+    """The endpoint and model, and how patient to be."""
 
     model: str
-    """Name of the model, as the endpoint calls it."""
+    """Name of the model at the endpoint."""
     preset: Preset | None = None
     """A provider or server whose address, key variable and peculiarities are known."""
     api_key_env: str | None = "OPENAI_API_KEY"
@@ -75,26 +75,29 @@ class Options(EndpointOptions):
     limits: Literal["model", "endpoint"] = "endpoint"
     """Whether agents of different models at one address, with one key, share its limits."""
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """How the endpoint calls the bound of new tokens; OpenAI's reasoning models want the second."""
+    """The endpoint's name for the bound of new tokens; OpenAI's reasoning models want the second."""
     seed_field: Literal["seed", "random_seed"] = "seed"
-    """How the endpoint calls the seed of a reply."""
+    """The endpoint's name for the seed of a reply."""
     omit: tuple[str, ...] = ()
-    """Request fields that the endpoint rejects, say ``temperature`` or ``seed``."""
+    """Request fields that the endpoint rejects, for example ``temperature`` or ``seed``."""
     extra_body: dict[str, Any] = Field(default={})
     """Further request fields; they determine replies, so they are part of the agent's identity."""
     native_tools: bool = True
-    """Offer tools in the protocol's own form; false where the server reads no calls out of its model's replies (vLLM
-    without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): they are then told of in words."""
+    """Offer tools in the protocol's own form. Set false if the server reads no calls out of its model's replies
+    (vLLM without ``--enable-auto-tool-choice``, llama.cpp without ``--jinja``): tools are then told of in words.
+    """
     turns: Literal["as_asked", "alternate", "no_system"] = "as_asked"
-    """How messages are sent, for models whose chat template takes no system text or wants turns to alternate.
+    """The form of messages, for models whose chat template takes no system text or wants turns to alternate.
     ``alternate``: turns of one role that follow each other are put together. ``no_system``: system texts go into the
-    user's turn too. After a first refusal because of roles the agent goes on in the next form that is taken; batches
-    need it said."""
+    user's turn too. After a first refusal because of roles the agent goes on in the next form that is taken; for
+    batches the form has to be set.
+    """
     opens_thought: bool = False
-    """The server's chat template opens a thought in the prompt and leaves it in the content (vLLM without
-    ``--reasoning-parser``): a reply begins inside a thought, and one that never closes it has said nothing."""
+    """Whether the server's chat template opens a thought in the prompt and leaves it in the content (vLLM without
+    ``--reasoning-parser``). A reply then begins inside a thought, and one that never closes it has no answer.
+    """
     batch: BatchOptions | None = None
-    """Send calls through the provider's Batch API, where it has OpenAI's; null: each by itself."""
+    """Send calls through the provider's Batch API, if it has OpenAI's; null: each by itself."""
 
     @model_validator(mode="before")
     @classmethod
@@ -136,7 +139,9 @@ class OpenAIChat:
         return self._endpoint.attempts
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        """Answer; raises AgentError for what :meth:`Endpoint.ask` does, and where an answer is ``empty``."""
+        """Answer the messages. Raises AgentError for the reasons of :meth:`Endpoint.ask`, and ``empty`` for an empty
+        answer.
+        """
         reply = await self._ask(messages, sampling, seed)
         if reply is None:  # an endpoint without log-probabilities; most ignore the wish, some reject it
             self._logprobs_refused = True
@@ -165,7 +170,7 @@ class OpenAIChat:
         await self._endpoint.aclose()
 
     async def _ask(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply | None:
-        """A reply, or None where the wish for log-probabilities was rejected."""
+        """A reply, or None if the request for log-probabilities was rejected."""
         self._warn_of_quotes(messages)
         for form in range(self._form, len(_FORMS)):
             form = max(form, self._form)  # another call may have found out meanwhile
@@ -187,7 +192,9 @@ class OpenAIChat:
     def body(
         self, messages: Sequence[Message], sampling: Sampling, seed: int, form: int | None = None
     ) -> dict[str, Any]:
-        """A call as the endpoint takes it, alone or in a batch. ``form`` is as in :func:`formed`; None: the agent's."""
+        """A call in the form of the endpoint, alone or in a batch. ``form`` is as in :func:`formed`; None: the
+        agent's.
+        """
         messages = formed(messages, self._form if form is None else form)
         wish: dict[str, Any] = {
             "model": self.options.model,
@@ -209,7 +216,7 @@ class OpenAIChat:
     # --- batches: what provider_batches.py asks for
 
     async def submit(self, token: str, requests: Sequence[Request]) -> str:
-        """Upload the calls, one a line, and make a batch of them; its id."""
+        """Upload the calls, one a line, and make a batch of them; returns its id."""
         lines = [
             {"custom_id": request.key, "method": "POST", "url": _URL, "body": request.body} for request in requests
         ]
@@ -234,7 +241,7 @@ class OpenAIChat:
             path = f"/batches?limit=100&after={page['data'][-1]['id']}"
 
     async def results(self, batch: str) -> dict[str, Reply | Failed] | Failed | None:
-        """What became of each call of a batch, or of all; None while it is worked on."""
+        """The outcome of each call of a batch, or of all; None while it is worked on."""
         now = json.loads(await self._endpoint.fetch("GET", f"/batches/{batch}"))
         if now["status"] == "failed":
             said = ((now.get("errors") or {}).get("data") or [{}])[0]
@@ -284,7 +291,7 @@ class OpenAIChat:
 
 
 def _form(fields: dict[str, str], name: str, content: bytes, boundary: str) -> bytes:
-    """A form with a file, as browsers send it. ``boundary`` must not occur in it."""
+    """A form with a file, in the encoding of browsers. ``boundary`` must not occur in it."""
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
         for field, value in fields.items()
@@ -294,7 +301,7 @@ def _form(fields: dict[str, str], name: str, content: bytes, boundary: str) -> b
 
 
 def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
-    """A reply out of a chat completion; raises what :meth:`Endpoint.ask` expects if it is none.
+    """A reply out of a chat completion. Raises the errors that :meth:`Endpoint.ask` expects if it is none.
 
     ``means`` explains finish reasons that are not known here.
     """
@@ -344,7 +351,7 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
 
 
 def unsent(options: Options) -> dict[str, str]:
-    """What of a sampling is not sent, as :func:`vivavoce.agents.unsent.unsent` has it."""
+    """Settings of a sampling that are not sent, in the form of :func:`vivavoce.agents.unsent.unsent`."""
     fields = {options.token_limit: "max_new_tokens", options.seed_field: "seed"}
     return {
         fields.get(field, field): f"take `{field}` out of `omit` if the endpoint takes it"

@@ -1,4 +1,4 @@
-"""Backends of a user's own file: what they return is looked at, so that a mistake is told where it was made."""
+"""Checks of backends in a user's own file, so that a mistake is told with its place."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What prompts begin with is computed once: keys and values of prompts, found again by their tokens.
+"""A cache of prompts' beginnings: keys and values of prompts, found again by their tokens.
 
 Debates repeat themselves. The instructions are the same in every question, the critics of one answer all read the
-question and their own solution first, and a debate that everybody reads from its start only grows. A prompt is known by
-the chained hashes of its blocks of :data:`BLOCK` tokens; the longest beginning that any remembered prompt shares is
-reused, to the token. Whatever is found was computed from the very same tokens, so a reply does not depend on it.
+question and their own solution first, and a debate that every agent reads from its start only grows. A prompt is known
+by the chained hashes of its blocks of :data:`BLOCK` tokens; the longest beginning that any remembered prompt shares is
+reused, to the token. It was computed from the same tokens, so a reply does not depend on it.
 """
 
 from __future__ import annotations
@@ -41,17 +41,19 @@ class Known:
 
 @dataclass(slots=True)
 class Prefixes:
-    """Remembered prompts, the least recently used forgotten first where they take more than ``budget`` bytes."""
+    """Remembered prompts. The least recently used are forgotten first if they take more than ``budget`` bytes."""
 
     budget: float
     copies: bool = True
-    """Whether what is added is copied, so that it does not hold the batch that it was computed in."""
+    """Whether added tensors are copied, so that they do not hold the batch that they were computed in."""
     held: int = 0
     _prompts: OrderedDict[int, Known] = field(default_factory=OrderedDict[int, Known])
     _by_block: dict[int, Known] = field(default_factory=dict[int, Known])
 
     def longest(self, ids: Sequence[int], hashes: Sequence[int]) -> tuple[Known | None, int]:
-        """A prompt that begins like ``ids``, and for how many tokens; at most all but the last, whose output is new."""
+        """A prompt that begins like ``ids``, and the number of shared tokens; at most all but the last, whose output
+        is new.
+        """
         for count in range(len(hashes), 0, -1):
             known = self._by_block.get(hashes[count - 1])
             if known is None or known.ids[: count * BLOCK] != ids[: count * BLOCK]:  # hashes may collide
@@ -78,7 +80,7 @@ class Prefixes:
             self._forget()
 
     def clear(self) -> None:
-        """Forget everything, say because the weights have changed."""
+        """Forget everything, for example because the weights have changed."""
         self._prompts.clear()
         self._by_block.clear()
         self.held = 0

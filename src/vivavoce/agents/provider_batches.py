@@ -1,13 +1,13 @@
-"""Calls that go as a provider's batches: many at once, cheaper, answered within a day.
+"""Calls that are sent as a provider's batches: many at once, cheaper, answered within a day.
 
 ::
 
     calls ──▶ gather until none comes ──▶ note keys ──▶ submit ──▶ note id ──▶ poll … ──▶ results ──▶ journal
               (those of one round)        in the journal            in the journal
 
-Nothing is submitted twice. A run that was killed goes on with the batches that its journal knows; where it was killed
-between sending and noting the id, the provider is asked for the batch first. A call's note goes in the same
-transaction in which its reply, or its failure, is written.
+Nothing is submitted twice. A run that was killed goes on with the batches that its journal knows. If it was killed
+between sending and noting the id, the provider is asked for the batch first. A call's note goes in the same transaction
+in which its reply, or its failure, is written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 
 UNREAD = "batch"
-"""Reason of a call whose batch could not be read: what became of it is still at the provider."""
+"""Reason of a call whose batch could not be read: its outcome is still at the provider."""
 _UNSURE = ("timeout", "connection", "server", "malformed")
 _PASSING = (*_UNSURE, "rate_limit", "unreachable")
 _DO = "check the key, the account and the model"
@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 
 class BatchOptions(BaseModel):
-    """How calls become batches."""
+    """The rules by which calls become batches."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     gather_s: float = Field(default=5.0, gt=0)
-    """A batch is closed when no further call has come for so long."""
+    """Seconds without a further call after which a batch is closed."""
     poll_s: float = Field(default=60.0, gt=0)
-    """Between two looks at a batch."""
+    """Seconds between two looks at a batch."""
     max_requests: int = Field(default=50_000, ge=1)
     """Calls in one batch at most; OpenAI takes 50,000, Anthropic 100,000."""
     max_mb: float = Field(default=100.0, gt=0)
@@ -53,21 +53,23 @@ class BatchOptions(BaseModel):
     max_retries: int = Field(default=2, ge=0)
     """Further batches that a call may go into after it expired, or failed for no reason of its own."""
     give_up_h: float = Field(default=48.0, gt=0)
-    """A batch that could not be read for so long fails its calls. ``viva run --retry-failed`` reads it still."""
+    """Hours after which the calls of a batch that could not be read fail. ``viva run --retry-failed`` reads it
+    still.
+    """
 
 
 class Request(NamedTuple):
-    """One call of a batch: its journal key, and what the provider is sent."""
+    """One call of a batch: its journal key, and its request to the provider."""
 
     key: str
     body: dict[str, Any]
 
 
 class Batching(Protocol):
-    """What a backend brings whose provider has batches.
+    """The methods of a backend whose provider has batches.
 
-    Every method raises AgentError; what it raises where an answer has another form than it should (LookupError,
-    TypeError, ValueError, AttributeError) is taken for one, ``malformed``.
+    Every method raises AgentError. The errors that it raises if an answer has another form than it should (LookupError,
+    TypeError, ValueError, AttributeError) are taken for one, ``malformed``.
     """
 
     name: str
@@ -75,11 +77,13 @@ class Batching(Protocol):
     batch: BatchOptions | None
 
     def body(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> dict[str, Any]:
-        """A call as it stands in a batch."""
+        """A call in the form of a batch."""
         ...
 
     async def submit(self, token: str, requests: Sequence[Request]) -> str:
-        """Make a batch, marked with ``token`` where the provider can; its id. Sent once, whatever comes of it."""
+        """Make a batch, marked with ``token`` if the provider can; returns its id. It is sent once, whatever the
+        outcome.
+        """
         ...
 
     async def find(self, token: str, keys: frozenset[str], since: float) -> str | None:
@@ -87,12 +91,12 @@ class Batching(Protocol):
         ...
 
     async def results(self, batch: str) -> Mapping[str, Reply | Failed] | Failed | None:
-        """What became of each call, by its key, or of all of them; None while the batch is worked on."""
+        """The outcome of each call, by its key, or of all of them; None while the batch is worked on."""
         ...
 
 
 class Noted(NamedTuple):
-    """A batch that the journal knows. ``id`` is None where the run died before it was told."""
+    """A batch that the journal knows. ``id`` is None if the run died before it was told."""
 
     token: str
     id: str | None
@@ -101,7 +105,7 @@ class Noted(NamedTuple):
 
 
 class Notes:
-    """Which batches are on their way, in the journal's file."""
+    """The batches on their way, in the journal's file."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -111,7 +115,7 @@ class Notes:
         """)
 
     def intend(self, token: str, keys: Sequence[str]) -> None:
-        """A batch is about to be sent."""
+        """Note that a batch is about to be sent."""
         # a power cut after this must not lose it, unlike a call or two
         self._db.execute("PRAGMA synchronous = FULL")
         try:
@@ -123,7 +127,7 @@ class Notes:
             self._db.execute("PRAGMA synchronous = NORMAL")
 
     def submitted(self, token: str, id: str) -> None:
-        """The provider has it, under this id."""
+        """Note that the provider has it, under this id."""
         self._db.execute("UPDATE batches SET id = ? WHERE token = ?", (id, token))
 
     def of(self, key: str) -> Noted | None:
@@ -134,15 +138,15 @@ class Notes:
         return Noted(*row) if row else None
 
     def keys(self, token: str) -> frozenset[str]:
-        """The calls of a batch that is not yet known to be sent: none has been settled."""
+        """The calls of a batch that is not yet known to be sent; none of them is settled."""
         return frozenset(key for (key,) in self._db.execute("SELECT key FROM batched WHERE token = ?", (token,)))
 
     def settle(self, keys: Sequence[str]) -> None:
-        """Calls are in no batch any more: written, or to go into another one."""
+        """Note that calls are in no batch any more: written, or to go into another one."""
         self._db.executemany("DELETE FROM batched WHERE key = ?", [(key,) for key in keys])
 
     def drop(self, token: str) -> None:
-        """A batch was never made."""
+        """Note that a batch was never made."""
         self._db.execute("DELETE FROM batched WHERE token = ?", (token,))
         self._db.execute("DELETE FROM batches WHERE token = ?", (token,))
 
@@ -155,7 +159,9 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Way:
-    """A batch on its way: who waits for it and, once it has ended, what it brought that nobody has taken yet."""
+    """A batch on its way: the calls that wait for it and, once it has ended, the outcomes that no caller has taken
+    yet.
+    """
 
     waiting: dict[str, _Waiting] = field(default_factory=dict[str, _Waiting])
     results: dict[str, Reply | Failed] | Failed | None = None
@@ -191,7 +197,7 @@ class Batches:
         raise AssertionError(key)
 
     def close(self) -> None:
-        """Wait no longer. What is on its way goes on at the provider, and is read when a call is asked for again."""
+        """Wait no longer. Batches on their way go on at the provider, and are read when a call is made again."""
         for task in self._tasks:
             if not self.loop.is_closed():
                 task.cancel()
@@ -240,7 +246,7 @@ class Batches:
         return parts
 
     def _start(self, work: Coroutine[Any, Any, None], way: _Way) -> None:
-        """Let it work; all who wait for ``way`` hear of its end, where it does not end well."""
+        """Start the work; all that wait for ``way`` are told of its end, if it does not end well."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
 
@@ -305,7 +311,7 @@ class Batches:
             raise AgentError(UNREAD, f"whether it was submitted is unknown: {error}", do=error.do) from None
 
     async def _follow(self, id: str, way: _Way) -> None:
-        """Look at a batch until it has ended, then tell all who wait. A look that fails is followed by another one."""
+        """Look at a batch until it has ended, then tell all that wait. A look that fails is followed by another one."""
         last_seen = self.loop.time()
         while True:
             try:
@@ -326,7 +332,7 @@ class Batches:
 
 
 async def _told(asked: Awaitable[T]) -> T:
-    """What a provider says. Raises AgentError ``malformed`` where that cannot be read."""
+    """The provider's answer. Raises AgentError ``malformed`` if it cannot be read."""
     try:
         return await asked
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -334,13 +340,13 @@ async def _told(asked: Awaitable[T]) -> T:
 
 
 def _taken(results: dict[str, Reply | Failed] | Failed, key: str) -> Reply | Failed:
-    """A result leaves the memory with who asked for it."""
+    """Remove a result from memory with the call that asked for it."""
     if isinstance(results, Failed):
         return results
     return results.pop(key, None) or Failed("server", "its batch came back without it", True)
 
 
 def _copied(error: BaseException | None) -> BaseException:
-    """One exception for each who waits: they are raised in several tasks."""
+    """A copy of an exception for each waiting call, because each is raised in its own task."""
     assert error is not None
     return AgentError(error.reason, error.detail, error.usage, error.do) if isinstance(error, AgentError) else error

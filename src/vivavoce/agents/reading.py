@@ -1,7 +1,7 @@
-"""What the answers of chat APIs have in common: how a reply ended, and what it took.
+"""The common parts of chat APIs' answers: the end of a reply, and its tokens.
 
-Providers spell the same things differently, and tell some errors inside an answer that looks good. What is not known
-for certain to be a whole reply is not taken for one.
+Providers spell the same things differently, and tell some errors inside an answer that looks good. An answer that is
+not known for certain to be a whole reply is not taken for one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ NO_MORE: Mapping[str, End] = MappingProxyType({})
 
 
 def ended(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
-    """How a reply ended, by the ``finish_reason`` or ``stop_reason`` of its API; ``means`` explains further ones.
+    """The way a reply ended, by the ``finish_reason`` or ``stop_reason`` of its API; ``means`` explains further ones.
 
-    A Failed for a reason that nobody knows, or none: the reply may be whole, or not.
+    Raises Failed for an unknown reason, or none: the reply may be whole, or not.
     """
     told = str(reason).strip() if reason and str(reason).lower() not in ("null", "none") else MISSING
     if (end := means.get(told)) is not None:
@@ -57,9 +57,9 @@ def ended(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
 
 
 def counted(answer: Any) -> Usage:
-    """The tokens that an answer says it took, however odd the rest of it is; zeros if it does not say.
+    """The tokens that an answer reports, however odd the rest of it is; zeros if it reports none.
 
-    Thoughts are part of the completion. Some count them in the total alone (Gemini, xAI).
+    Thoughts are part of the completion. Some providers count them in the total alone (Gemini, xAI).
     """
     told = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(told, dict):

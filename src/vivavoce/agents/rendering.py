@@ -1,4 +1,4 @@
-"""The tokens that a local model is given, and the answer that it is taught, by its own chat template.
+"""The tokens that a local model reads, and the answer that it is taught, by its own chat template.
 
 ::
 
@@ -40,7 +40,9 @@ class Rendering:
 
     @property
     def closing(self) -> tuple[int, ...]:
-        """The tokens after an answer: the end of turn, and before it what else the template closes an answer with."""
+        """The tokens after an answer: the end of turn, and before it any other text with which the template closes
+        an answer.
+        """
         return self._shape.closing
 
     @property
@@ -49,11 +51,11 @@ class Rendering:
         return self._shape.controls
 
     def prompt_ids(self, messages: Sequence[Message], where: str = "") -> list[int]:
-        """What the model is given before it answers. Raises as :meth:`prompt`."""
+        """The token ids that the model reads before it answers. Raises as :meth:`prompt`."""
         return self.prompt(messages, where)[1]
 
     def prompt(self, messages: Sequence[Message], where: str = "") -> tuple[str, list[int]]:
-        """What the model is given before it answers, as text and as tokens.
+        """The prompt that the model reads before it answers, as text and as tokens.
 
         Control tokens that a message quotes are text. Raises as :meth:`ChatTemplate.prompt` and
         :meth:`ControlTokens.encode`.
@@ -80,8 +82,8 @@ class Rendering:
     def answer_ids(self, text: str, complete: bool = True) -> list[int]:
         """The tokens that follow a served prompt if the model answers ``text``; with the end of turn if ``complete``.
 
-        They are those that read on from the prompt. No token joins the two: the prompt's last token was served.
-        Control tokens that the answer quotes are text, but for those of thoughts and calls, which models say.
+        No token joins prompt and answer, because the prompt's last token was served. Control tokens that the answer
+        quotes are text, but for those of thoughts and calls, which models write.
         """
         quoted = self.controls.quoted_answer(text)
         read = self.controls.encode if quoted is not None else partial(encode, self.tokenizer)
@@ -98,13 +100,13 @@ class Asked(NamedTuple):
 
     ids: list[int]
     sampling: Sampling
-    """As it was wished for, with as many new tokens as the context has room for at most."""
+    """The sampling of the call, with at most as many new tokens as the context has room for."""
     opened: bool
     """Whether the prompt opens a thought, as some chat templates do."""
 
 
 def asked(form: Rendering, messages: Sequence[Message], sampling: Sampling, context: int | None) -> Asked:
-    """What a model whose ``context`` takes so many tokens is given for a call.
+    """A call in tokens, for a model with so large a ``context``.
 
     Raises AgentError ``bad_request`` if the chat template takes no such messages, ``overlong`` if the prompt leaves no
     room for an answer: a prompt is never cut.
@@ -121,12 +123,12 @@ def asked(form: Rendering, messages: Sequence[Message], sampling: Sampling, cont
 
 
 class _Shape(NamedTuple):
-    """What is found out once of a tokenizer and a template."""
+    """Facts about a tokenizer and a template that are found out once."""
 
     template: ChatTemplate
     closing: tuple[int, ...]
     before: tuple[tuple[str, tuple[int, ...]], ...]
-    """Texts that may stand before an answer, with their tokens: a prompt, and a line break, which joins nothing."""
+    """Texts that may come before an answer, with their tokens: a prompt, and a line break, which joins nothing."""
     controls: ControlTokens
 
 
@@ -134,7 +136,7 @@ _shapes: WeakKeyDictionary[Any, dict[str, _Shape]] = WeakKeyDictionary()
 
 
 def rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None) -> Rendering:
-    """How this tokenizer renders with further ``arguments`` of its chat template.
+    """The rendering of this tokenizer with further ``arguments`` of its chat template.
 
     Raises RecipeError if there is no template, or if nothing ends an answer.
     """

@@ -1,8 +1,8 @@
-"""What of a model's reply is said, and what is only thought.
+"""The division of a model's reply into its answer and its thought.
 
 Every reply passes :func:`received` before the journal writes it, so that one rule holds for every backend: the thought
-goes to ``Reply.thought``, and ``Reply.text`` is what follows it. Graders, peers, critics, customers, environments and
-training rows read the text alone; the thought stays in the journal. Marks that are known::
+goes to ``Reply.thought``, and ``Reply.text`` is the answer after it. Graders, peers, critics, customers, environments
+and training rows read the text alone; the thought stays in the journal. Marks that are known::
 
     <think> … </think>      and <thinking>, <thought>, <seed:think>, ◁think▷       DeepSeek, Qwen, Gemini, Seed, Kimi
     [THINK] … [/THINK]                                                              Mistral
@@ -10,9 +10,9 @@ training rows read the text alone; the thought stays in the journal. Marks that 
     <|channel|>analysis<|message|> … <|end|> … <|channel|>final<|message|>          GPT-OSS
     <|START_THINKING|> … <|END_THINKING|>, <|inner_prefix|> … <|inner_suffix|>      Cohere, Apertus
 
-A mark inside a call, a fenced block or a text in quotes is part of what is said: a program may print ``</think>``.
-Everything else is read with caution: a thought that is never closed reaches to the end of the reply, and a thought that
-is closed but was never opened begins with it, because some chat templates open it in the prompt.
+A mark inside a call, a fenced block or a text in quotes is part of the answer: a program may print ``</think>``. A
+thought that is never closed reaches to the end of the reply. A thought that is closed but was never opened begins with
+the reply, because some chat templates open it in the prompt.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _PAIRS = (
     ("<|inner_prefix|>", "<|inner_suffix|>"),
 )
 _HINT = re.compile(r"<(?:[|｜]|/?(?:seed:|th)|/s>|end_of|eos>|turn\||channel\|)|\[(?:\||e~|EOS\])")
-"""What nearly all marks begin with: most replies hold none, and are not looked at closely."""
+"""The beginnings of nearly all marks: most replies hold none, and are not looked at closely."""
 _HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>")
 CALL = "<tool_call>"
-"""How a call begins, as :mod:`vivavoce.agents.call_text` writes it."""
+"""The beginning of a call, as :mod:`vivavoce.agents.call_text` writes it."""
 
 
 def _any_of(marks: Iterable[str]) -> str:
@@ -66,7 +66,7 @@ _ENDS = (
     "<｜end▁of▁sentence｜>", "<|user|>", "<|observation|>", "<|role_end|>", "<|eot|>", "<|eos|>", "<|END_RESPONSE|>",
     "<|end_of_sentence|>", "<seed:eos>", "[|endofturn|]", "[e~[", "[EOS]",
 )  # fmt: skip
-"""What chat templates end a turn with. A server that lets one through has not said it."""
+"""The texts with which chat templates end a turn. A server may leave one in a reply; it is no part of the answer."""
 _STARTS = (
     "<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>", "<|start|>", "<|user|>", "<｜User｜>",
     "[INST]", "<|START_OF_TURN_TOKEN|>", "<|begin_of_text|>",
@@ -90,14 +90,15 @@ class Parted(NamedTuple):
     """A reply in two."""
 
     text: str
-    """What is said."""
+    """The answer."""
     thought: str = ""
     spans: tuple[tuple[int, int], ...] = ()
-    """Where the text stands in what was parted: beginnings and ends of its pieces, in order."""
+    """The spans of the text in the whole reply: beginnings and ends of its pieces, in order."""
 
 
 def received(reply: Reply, opened: bool = False) -> Reply:
-    """A reply as everybody is to see it: text that can be stored, with its thought apart. Twice is the same as once.
+    """The reply as all readers are to see it: text that can be stored, with its thought apart. Applied twice, it
+    changes nothing more.
 
     A backend that was told the thought apart has put it into ``thought`` already. ``opened`` says that the prompt opens
     the thought, so that a reply that never closes it is nothing but thought.
@@ -114,16 +115,16 @@ def received(reply: Reply, opened: bool = False) -> Reply:
 
 
 def spoken(text: str) -> str:
-    """What of a reply is said: the reply without what its author only thought, and without marks that end a turn."""
+    """The answer in a reply: the text without the author's thought, and without marks that end a turn."""
     return parted(text).text
 
 
 def parted(text: str, opened: bool | None = None) -> Parted:
-    """Part a reply into what is said and what is thought.
+    """Divide a reply into answer and thought.
 
     Args:
         text: The reply as the model wrote it.
-        opened: Whether the reply begins inside a thought because its prompt opens one. None: nobody knows, and a
+        opened: Whether the reply begins inside a thought because its prompt opens one. None: this is unknown, and a
             thought that is closed but not opened is taken for one. False: it does not, and such a mark is text.
     """
     if not opened and not (_HINT.search(text) or "THINK]" in text or "◁" in text):
@@ -148,14 +149,14 @@ def opens_thought(prompt: str) -> bool:
 
 
 def without_end(text: str) -> str:
-    """The text without marks that end a turn at its end, say inside a fenced block."""
+    """The text without marks that end a turn at its end, for example inside a fenced block."""
     while (end := text.rstrip()).endswith(_ENDS):
         text = end[: -max(len(mark) for mark in _ENDS if end.endswith(mark))]
     return text
 
 
 def in_chunks(content: Sequence[Any]) -> tuple[str, str]:
-    """What is said and what is thought in content that an endpoint gives as a list of chunks.
+    """The answer and the thought in content that an endpoint gives as a list of chunks.
 
     Raises TypeError for a chunk that is neither text nor thought, LookupError for one without its text.
     """
@@ -185,7 +186,7 @@ def thought_beside(message: Mapping[str, Any]) -> str:
 
 
 def closing_tokens(tokens: Sequence[Token], text: str) -> tuple[Token, ...] | None:
-    """The last of the tokens, which spell ``text``; None if they do not. What came before them was thought."""
+    """The last of the tokens, which spell ``text``; None if they do not. The tokens before them were thought."""
     whole = "".join(token.text for token in tokens)
     if not whole.endswith(text):
         return None
@@ -202,7 +203,9 @@ def kept_special(vocabulary: Iterable[str]) -> frozenset[str]:
 
 
 def json_end(text: str, at: int) -> int | None:
-    """Where the JSON value ends that begins at ``at``, white space before it skipped; None if none does."""
+    """The index at which the JSON value ends that begins at ``at``, white space before it skipped; None if none
+    does.
+    """
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     try:
@@ -232,7 +235,9 @@ def _joined(text: str, kept: Sequence[tuple[int, int]], thoughts: Sequence[tuple
 
 
 def _behind(text: str, at: int) -> int:
-    """Where what is said begins behind a thought: not at the space between, but at a line's own indentation."""
+    """The index at which the answer begins behind a thought: not at the space between, but at a line's own
+    indentation.
+    """
     gap = _GAP.match(text, at)
     return gap.end() if gap else at
 
@@ -241,7 +246,7 @@ Spans = list[tuple[int, int]]
 
 
 def _by_marks(text: str, opened: bool | None) -> tuple[Spans, Spans]:
-    """What is kept and what is thought, by marks that open and close."""
+    """The answer and the thought, by marks that open and close."""
     marks = list(_MARK.finditer(text))
     shields = _Shields(text, marks)
     last = max((n for n, mark in enumerate(marks) if mark["close"] and not shields.around(mark.start())), default=-1)
@@ -285,7 +290,7 @@ def _ends_a_half(text: str, mark: re.Match[str], before: Sequence[re.Match[str]]
 
 
 def _by_channels(text: str, channel: str) -> tuple[Spans, Spans]:
-    """What is kept and what is thought, by GPT-OSS's channels; ``channel`` is the one that the text begins in."""
+    """The answer and the thought, by GPT-OSS's channels; ``channel`` is the one that the text begins in."""
     kept, thoughts, at = Spans(), Spans(), 0
     while True:
         boundary = _BOUNDARY.search(text, at)
@@ -301,7 +306,7 @@ def _by_channels(text: str, channel: str) -> tuple[Spans, Spans]:
 
 
 def _begun(text: str, kept: Spans) -> Spans:
-    """What is kept, behind a mark that only says that the answer begins."""
+    """The text behind a mark that only says that the answer begins."""
     if not kept or not text.startswith(_BEGINS, kept[0][0]):
         return kept
     (start, end), *others = kept
@@ -309,7 +314,7 @@ def _begun(text: str, kept: Spans) -> Spans:
 
 
 def _ended(text: str, kept: Spans) -> Spans:
-    """What is kept, up to a mark that ends the turn, if nothing or another turn follows it."""
+    """The text up to a mark that ends the turn, if nothing or another turn follows it."""
     if not any(mark in text for mark in _ENDS):
         return kept
     for n, (start, end) in enumerate(kept):
@@ -324,7 +329,7 @@ def _ended(text: str, kept: Spans) -> Spans:
 
 
 class _Shields:
-    """Where marks are text: in calls, in fenced blocks, and in quotes on their own line or in long strings."""
+    """The places at which marks are text: calls, fenced blocks, and quotes on their own line or in long strings."""
 
     def __init__(self, text: str, marks: Sequence[re.Match[str]]) -> None:
         self._spans, at = Spans(), 0
@@ -357,7 +362,7 @@ class _Shields:
 
 
 def _tokens(tokens: Sequence[Token], text: str, cut: Parted) -> tuple[Token, ...] | None:
-    """The tokens of what is said; None if they do not spell the reply."""
+    """The tokens of the answer; None if they do not spell the reply."""
     tokens = [t if (kept := storable(t.text)) is t.text else Token(kept, t.logprob) for t in tokens]
     if "".join(token.text for token in tokens) != text:
         return None
@@ -365,7 +370,7 @@ def _tokens(tokens: Sequence[Token], text: str, cut: Parted) -> tuple[Token, ...
 
 
 def _cut(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> tuple[Token, ...]:
-    """The tokens of these pieces of the text; one that reaches over an edge keeps what lies inside."""
+    """The tokens of these pieces of the text; one that reaches over an edge keeps the part inside."""
     found, at = list[Token](), 0
     for token in tokens:
         end = at + len(token.text)

@@ -30,7 +30,7 @@ Respond = Callable[[Sequence[Message], Sampling, int], str | Reply | Awaitable[s
 
 
 class Options(BaseModel):
-    """Where the replies come from: exactly one of ``replies`` and ``function``."""
+    """The source of the replies: exactly one of ``replies`` and ``function``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +62,7 @@ class Scripted:
         self._respond = respond
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        """What ``respond`` says. Raises whatever it raises."""
+        """The reply of ``respond``. Raises whatever it raises."""
         self.calls += 1
         started = time.perf_counter()
         if self.latency_s:
@@ -84,11 +84,11 @@ class Scripted:
         return Reply(said, finish, usage, self.identity, latency_s=time.perf_counter() - started)
 
     async def aclose(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def agent(name: str, options: Options) -> Scripted:
-    """Make the agent. Raises RecipeError where ``function`` names nothing that can be called."""
+    """Make the agent. Raises RecipeError if ``function`` names nothing that can be called."""
     if options.replies:
         replies = options.replies
 

@@ -1,8 +1,8 @@
 """An agent whose local model is served by an engine: it answers as :class:`~vivavoce.agents.hf_local.HFLocal` does.
 
-Prompts are rendered and cut into tokens here, by the model's own chat template, and answers come back in tokens, so
-that what is served, learnt from and trained is the same to the token, whoever runs the model. A trained adapter is
-served by the engine of its base model, under a name that is the hash of its content.
+Prompts are rendered and cut into tokens here, by the model's own chat template, and answers come back in tokens. So
+serving and training use the same tokens, whichever program runs the model. A trained adapter is served by the engine of
+its base model, under a name that is the hash of its content.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class LocalModel(Protocol):
-    """What an entry of a recipe says of a local model: options of :mod:`~vivavoce.agents.hf_local`."""
+    """A recipe's entry for a local model: options of :mod:`~vivavoce.agents.hf_local`."""
 
     @property
     def model(self) -> str: ...
@@ -46,7 +46,7 @@ class Served:
     """An agent behind an engine. Nothing is started before its first reply.
 
     Attributes:
-        attached: How its engine is asked; None before the first reply.
+        attached: The connection to its engine; None before the first reply.
     """
 
     def __init__(self, name: str, options: LocalModel, serve: Serve) -> None:
@@ -59,12 +59,12 @@ class Served:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder with the model's files, an adapter's maybe. Raises RecipeError if there is none."""
+        """The folder with the model's files, which may be an adapter's. Raises RecipeError if there is none."""
         return weights.folder(self.options.model, self.options.revision)
 
     @cached_property
     def identity(self) -> str:
-        """Hash of weights, tokenizer and config, the type that they run in, and what serves them."""
+        """Hash of weights, tokenizer and config, the type that they run in, and the engine."""
         rendered = self.options.chat_template_kwargs
         extra = f":{digest(rendered)[:16]}" if rendered else ""
         return f"{self.serve.engine}:{weights.fingerprint(self.folder)}:{self.options.dtype}{extra}"
@@ -75,7 +75,7 @@ class Served:
         return adapter_name(self.folder) if weights.base_folder(self.folder) else None
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        """Answer. Raises AgentError as HFLocal does, and ``server`` for a call over which engines die.
+        """Answer the messages. Raises AgentError as HFLocal does, and ``server`` for a call over which engines die.
 
         Raises AgentUnusable if the engine cannot be started, or is not there any more.
         """
@@ -106,7 +106,7 @@ class Served:
         return self.attached, *self._form
 
     def _engine(self) -> Path | None:
-        """Have the engine started; where it says how it is. None for one that runs already."""
+        """Have the engine started; returns the file of its state, or None for one that runs already."""
         if self.serve.url is not None:
             return None
         return start(self.name, self.options, self.serve, self.folder).state
@@ -141,7 +141,7 @@ def start(name: str, options: LocalModel, serve: Serve, folder: Path, rank: int 
 
 
 def adapter_name(folder: Path) -> str:
-    """What an engine calls the adapter in ``folder``: another name for other content, so that none is mistaken."""
+    """An engine's name for the adapter in ``folder``. Other content has another name, so that none is mistaken."""
     return f"viva-{weights.fingerprint(folder)}"
 
 

@@ -24,7 +24,7 @@ PRAGMA application_id = 1447646836;
 PRAGMA user_version = {_FORMAT};
 """
 _WAIT_S = 30
-"""For so long one process waits until another has written."""
+"""Seconds for which one process waits until another has written."""
 
 
 class Store:

@@ -1,7 +1,7 @@
-"""How calls lie in the journal's file: the tables, the texts that are stored once, and files of earlier versions.
+"""The form of calls in the journal's file: the tables, the texts that are stored once, and files of earlier versions.
 
 A prompt that quotes five replies is a list of references to them, to the question and to the texts of its template. So
-the file grows with what is said, not with how often it is read. A long text is stored compressed.
+the file grows with the texts that are written, not with how often they are read. A long text is stored compressed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vivavoce.errors import AgentError
 from vivavoce.records import Message, Prompt, Quote, Reply, Sampling, Tool, canonical
 
 FORMAT = 3
-"""Of a journal: 2 since each text is stored once, 3 since long ones are compressed."""
+"""The version of a journal: 2 since each text is stored once, 3 since long ones are compressed."""
 _CALLS = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY, agent TEXT NOT NULL, identity TEXT NOT NULL, stage TEXT NOT NULL, tags TEXT NOT NULL,
@@ -63,7 +63,7 @@ def parts_of(asked: Sequence[Message] | Prompt) -> tuple[list[Message], Parts]:
 
 
 def request_of(messages: list[Message], sampling: Sampling, seed: int) -> str:
-    """What determines a reply beside the agent, as canonical JSON. Journal keys are made of it."""
+    """A call's request, which determines a reply beside the agent, as canonical JSON. Journal keys are made of it."""
     return canonical({"messages": messages, "sampling": _drawn(sampling), "seed": seed})
 
 
@@ -135,7 +135,7 @@ class Texts:
         return row
 
     def forget(self) -> None:
-        """Forget which texts are stored: those of a transaction that failed are not."""
+        """Forget which texts are stored, because those of a transaction that failed are not."""
         self._known.clear()
         self._samplings.clear()
 
@@ -147,7 +147,7 @@ class Texts:
 
 
 def packed(text: str) -> str | bytes:
-    """The text as a column holds it: compressed if it is long and gets shorter."""
+    """The text in the form of the column: compressed if it is long and gets shorter."""
     if len(text) <= _SHORT:
         return text
     data = text.encode()
@@ -227,7 +227,7 @@ def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]
 def outcome_of(
     reply: str | None, said: str | bytes | None, reason: str | None, detail: str | None
 ) -> tuple[Reply | None, AgentError | None]:
-    """What became of a stored call; ``said`` is the value of the column ``texts.text``."""
+    """The outcome of a stored call; ``said`` is the value of the column ``texts.text``."""
     if reply is None:
         return None, AgentError(reason or "", detail or "")
     values = json.loads(reply)
@@ -238,7 +238,7 @@ def outcome_of(
 
 
 def merge(db: sqlite3.Connection, other: sqlite3.Connection) -> int:
-    """Copy the calls of another journal that ``db`` lacks, with their texts; how many they were.
+    """Copy the calls of another journal that ``db`` lacks, with their texts; returns how many.
 
     A call that failed here and was answered there is taken over as answered. Both must be of today's format.
     """

@@ -26,14 +26,15 @@ _found = WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int | None]]()
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None) -> int | None:
-    """The id of the token that ends an answer: what the model should say last, and where sampling should stop.
+    """The id of the token that ends an answer: the last token that a model should write, and the one that ends
+    sampling.
 
-    The chat template is rendered with an answer as the last message, and with another message after it. The end of
-    turn is the last of the special tokens that directly follow the answer in both. Some templates close the whole
-    text with ``eos_token``, which a model does not say (Phi-4 mini): it follows in one only. If the two have no such
-    token in common, the end of turn is the one that follows an answer at the end of the text (gpt-oss:
-    ``<|return|>``), or else the token that opens the next turn (GLM-4). If the template shows none of these, or
-    cannot be rendered, it is the tokenizer's ``eos_token_id``.
+    The chat template is rendered with an answer as the last message, and with another message after it. The end of turn
+    is the last of the special tokens that directly follow the answer in both. Some templates close the whole text with
+    ``eos_token``, which a model does not write (Phi-4 mini): it follows in one only. If the two have no such token in
+    common, the end of turn is the one that follows an answer at the end of the text (gpt-oss: ``<|return|>``), or else
+    the token that opens the next turn (GLM-4). If the template shows none of these, or cannot be rendered, it is the
+    tokenizer's ``eos_token_id``.
 
     ``template`` holds further arguments of the chat template.
     """
@@ -62,7 +63,7 @@ def _look(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any]) -> in
 
 
 def _after(tokenizer: PreTrainedTokenizerBase, more: Sequence[Message], template: Mapping[str, Any]) -> list[int]:
-    """What the template writes after an answer, in tokens; nothing if it cannot be rendered or loses the answer."""
+    """The template's text after an answer, in tokens; empty if it cannot be rendered or loses the answer."""
     return encode(tokenizer, ChatTemplate.of(tokenizer, template).after(more))
 
 

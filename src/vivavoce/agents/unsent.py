@@ -1,4 +1,4 @@
-"""What of a recipe's sampling a backend does not send: nobody should take a reply for drawn as the recipe says."""
+"""Settings of a recipe's sampling that a backend does not send, so that they are told before replies rely on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Unsent(NamedTuple):
 
     field: str
     said: str
-    """What follows from it."""
+    """The consequence, in words."""
     do: str = ""
 
 
@@ -22,7 +22,8 @@ def unsent(name: str, backend: str, options: Mapping[str, Any], sampling: Sampli
     """The settings of ``sampling`` that the agent ``name`` is not sent, those that ask for nothing left out.
 
     A backend tells them by a function ``unsent(options)``: names of Sampling's fields, and ``seed``, each with what to
-    do about it. One without that function sends all. Raises RecipeError as :func:`vivavoce.agents.open_agent` does.
+    do about it. A backend without that function sends all. Raises RecipeError as :func:`vivavoce.agents.open_agent`
+    does.
     """
     where = f"agent {name!r}"
     module = plugins.load("agents", backend, where)

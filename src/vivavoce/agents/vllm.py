@@ -1,4 +1,4 @@
-"""A vLLM server that answers, and that scores: its model may debate, and go over the student's tokens.
+"""A vLLM server that answers, and that scores: its model may debate, and score the student's tokens.
 
 It answers as every endpoint of the OpenAI protocol does. Scoring is its own extension of the completions endpoint::
 
@@ -6,7 +6,7 @@ It answers as every endpoint of the OpenAI protocol does. Scoring is its own ext
     answer              per position the k likeliest tokens and the one that stands there, with log-probabilities
 
 Source: ``vllm/entrypoints/openai/completion/protocol.py`` of vLLM. Start it with ``--max-logprobs K`` for more than its
-20. It scores anew what its prefix cache holds, so a long transcript costs its prefill once for every answer.
+20. It computes the scores of its prefix cache anew, so a long transcript costs its prefill once for every answer.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ _HERE = "http://localhost:8000/v1"
 
 
 class Options(openai_chat.Options):
-    """Which server and model, and how it scores."""
+    """The server and model, and the settings of its scores."""
 
     api_key_env: str | None = None
     """Name of the environment variable with the key; null for a server that wants none."""
     tokenizer: str = ""
-    """Folder or hub id of the model's tokenizer and chat template; empty: what ``model`` names. Scoring needs it."""
+    """Folder or hub id of the model's tokenizer and chat template; empty: the value of ``model``. Scoring needs it."""
     revision: str | None = None
     """Branch, tag or commit of that hub id."""
     top_logprobs: int = Field(default=20, ge=1)
     """Likeliest tokens that are asked for at every position; at most the server's ``--max-logprobs``."""
     chat_template_kwargs: dict[str, Any] = Field(default={})
-    """Further arguments of the model's chat template, say ``enable_thinking: false``; part of the identity."""
+    """Further arguments of the model's chat template, for example ``enable_thinking: false``; part of the identity."""
 
 
 class Position(NamedTuple):
-    """What the model says of one place of a prompt: token ids, and their log-probabilities in nats."""
+    """The model's scores of one place of a prompt: token ids, and their log-probabilities in nats."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
 
 
 class VLLM(OpenAIChat):
-    """The agent; and :meth:`score` and :meth:`tokens` for those who train."""
+    """The agent, with :meth:`score` and :meth:`tokens` for training."""
 
     def __init__(self, name: str, options: Options, base_url: str, key: str | None) -> None:
         extra = {"chat_template_kwargs": options.chat_template_kwargs} if options.chat_template_kwargs else {}
@@ -62,10 +62,10 @@ class VLLM(OpenAIChat):
         self._root = Endpoint(name, options, root, headers, key)
 
     async def score(self, prompt: Sequence[int], start: int) -> list[Position]:
-        """What the model says of every token of ``prompt`` from ``start`` on, in order; ``start`` is at least 1.
+        """The model's scores of every token of ``prompt`` from ``start`` on, in order; ``start`` is at least 1.
 
-        Each position holds its own token and the likeliest ones. Raises AgentError ``malformed`` where there are not
-        N positions for N tokens, or one lacks its token; otherwise as :meth:`Endpoint.fetch`.
+        Each position holds its own token and the likeliest ones. Raises AgentError ``malformed`` if there are not N
+        positions for N tokens, or one lacks its token; otherwise as :meth:`Endpoint.fetch`.
         """
         answer = await self._post(
             self._endpoint,
@@ -98,7 +98,7 @@ class VLLM(OpenAIChat):
         return found
 
     async def tokens(self, text: str) -> tuple[list[int], int | None]:
-        """The server's own tokens of a text, nothing added, and how many tokens its model takes."""
+        """The server's own tokens of a text, nothing added, and the number of tokens that its model takes."""
         answer = await self._post(self._root, "/tokenize", {"prompt": text, "add_special_tokens": False})
         try:
             return [int(token) for token in answer["tokens"]], answer.get("max_model_len")
@@ -120,7 +120,7 @@ class VLLM(OpenAIChat):
 
 
 def _position(entry: Any) -> Position:
-    """One entry, ``{"17": {"logprob": -0.1, …}, …}``. vLLM writes -9999 where the probability is 0."""
+    """One entry, ``{"17": {"logprob": -0.1, …}, …}``. vLLM writes -9999 if the probability is 0."""
     ids = tuple(int(token) for token in entry)
     values = tuple(float(said["logprob"]) for said in entry.values())
     if any(math.isnan(value) or value > 1e-3 for value in values):

@@ -1,8 +1,8 @@
-"""Where a local model's files are, what their content hashes to, and how they are loaded.
+"""Local models: the folders of their files, the hashes of their content, and their loading.
 
-A trained adapter (LoRA) is a folder that names its base model. In float32 the two are added up when they are loaded; a
+A trained adapter (LoRA) is a folder that names its base model. In float32 the two are added up when they are loaded. A
 base in half precision keeps its adapter beside it, in float32, because sums rounded to half precision lose most of what
-an adapter has learnt.
+an adapter has learned.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _FILES = (
 )
 _ADAPTER = "adapter_config.json"
 _PLACE = ("base_model_name_or_path", "revision")
-"""What an adapter's config says of where its base lies."""
+"""The keys of an adapter's config that say where its base is."""
 _TENSORS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 _hashes = dict[tuple[str, int, int], str]()
 # Two models that loaded at the same time in two threads were seen to keep tensors on the meta device.
@@ -69,9 +69,9 @@ def folder(
 ) -> Path:
     """The folder with the files of a folder, a hub id (downloaded if need be) or ``schoolhouse:NAME``.
 
-    With ``tokenizer_only`` no tensors are downloaded: the model runs elsewhere. A ``template`` is given to a model that
-    has another chat template or none: :func:`vivavoce.agents.given_template.with_template`. Raises RecipeError if there
-    is no such model or template.
+    With ``tokenizer_only`` no tensors are downloaded, because the model runs elsewhere. A ``template`` is given to a
+    model that has another chat template or none: :func:`vivavoce.agents.given_template.with_template`. Raises
+    RecipeError if there is no such model or template.
     """
     if template:
         return with_template(folder(model, revision, tokenizer_only=tokenizer_only), template)
@@ -109,7 +109,7 @@ def folder(
 def fingerprint(path: Path, *, tokenizer_only: bool = False) -> str:
     """SHA-256 (first 16 hex digits) over the files that determine a model's replies, those of an adapter's base too.
 
-    With ``tokenizer_only``, over those that determine its tokens: whether tensors lie beside them is no matter.
+    With ``tokenizer_only``, over those that determine its tokens; tensors beside them do not count.
 
     A file that has not changed since (path, time, size) is not read again by this process.
     """
@@ -167,7 +167,7 @@ def base_folder(path: Path) -> Path | None:
 
 
 def base_name(path: Path) -> str | None:
-    """What an adapter's folder calls its base model: a folder or a hub id; None for a whole model."""
+    """The base model's name in an adapter's folder: a folder or a hub id; None for a whole model."""
     return str(_adapter_config(path)["base_model_name_or_path"]) if (path / _ADAPTER).is_file() else None
 
 
@@ -192,7 +192,7 @@ def tokenizer_folder(path: Path) -> Path:
 
 
 def token_counter(model: str | Path) -> Callable[[str], int]:
-    """Counts the tokens of a text for a model: a folder, a Hub id or ``schoolhouse:NAME``.
+    """A function that counts the tokens of a text for a model: a folder, a Hub id or ``schoolhouse:NAME``.
 
     The tokenizer is loaded when the first text is counted.
     """
@@ -229,7 +229,9 @@ def add_adapter(model: PreTrainedModel, path: Path, name: str = "default") -> Pe
 
 @contextmanager
 def unaware_of_ties() -> Iterator[None]:
-    """Keep peft from warning that an adapter on a tied layer may not survive a merge: :func:`merged` sees to it."""
+    """Keep peft from warning that an adapter on a tied layer may not survive a merge: :func:`merged` takes care of
+    it.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
         yield
