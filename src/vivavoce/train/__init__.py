@@ -1,6 +1,6 @@
 """Training: supervised fine-tuning on right answers, then tree-DPO on right against wrong ones.
 
-``settings`` needs no torch; ``sft.train_sft`` and ``tree_dpo.train_tree_dpo`` do, so import them where you train.
+``settings`` needs no torch; ``sft.train_sft`` and ``tree_dpo.train_tree_dpo`` do, so import them only to train.
 """
 
 from vivavoce.train.settings import LoRASettings, Progress, SFTSettings, TrainResult, TrainSettings, TreeDPOSettings

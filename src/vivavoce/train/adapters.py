@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 START, TRAINED = "start", "trained"
-"""What the adapter that training starts from is called, and one that is trained on top of it."""
+"""Names of the adapter that training starts from, and of one that is trained on top of it."""
 _ALONE = "default"
 _HELD = ("lora_A.weight", "lora_embedding_A"), ("lora_B.weight", "lora_embedding_B")
 
@@ -58,7 +58,7 @@ def start_from(base: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def add_lora(model: Any, lora: LoRASettings, dropout: float) -> Any:
-    """``model`` with a fresh adapter, which starts as no change at all, on top of what it has.
+    """``model`` with a fresh adapter, which changes nothing yet, on top of its weights and adapters.
 
     Raises RecipeError if no target exists.
     """
@@ -78,7 +78,7 @@ def add_lora(model: Any, lora: LoRASettings, dropout: float) -> Any:
 
 
 def activate(model: Any) -> None:
-    """Have both adapters of a student count, and only the second one learn. Loading a checkpoint loses that.
+    """Use both adapters of a student, and train only the second one. Loading a checkpoint undoes that.
 
     Does nothing to a model with fewer adapters.
     """

@@ -1,4 +1,4 @@
-"""Student and teacher may cut one text into different tokens: what can still be compared, and how.
+"""Alignment of student and teacher that cut one text into different tokens: the parts that can be compared.
 
 ::
 
@@ -8,11 +8,11 @@
     another tokenizer, rows    student   q(tok 1) ... q(tok M) | everything else      M tokens that spell the same
                                teacher   p(tok 1) ... p(tok M) | everything else      bytes, and one rest bucket
 
-The groups give log p(span) on each side, each under its own segmentation: enough for a log-ratio of what was said. The
+The groups give log p(span) on each side, each under its own segmentation: enough for a log-ratio of the drawn text. The
 vocabulary map gives two distributions over the same M + 1 outcomes, so that KL and JSD keep their meaning.
 
-Differs: the reference code of arXiv:2605.01347 cuts both vocabularies to the smaller width and never asks whether an
-id means the same on both sides. TRL's GOLD compares matched tokens without renormalising and sorts the others by
+Differs: the reference code of arXiv:2605.01347 cuts both vocabularies to the smaller width and never asks whether an id
+means the same on both sides. TRL's GOLD compares matched tokens without renormalising and sorts the others by
 probability; with a rest bucket nothing is lost and nothing is paired that does not belong together.
 """
 
@@ -35,7 +35,7 @@ from vivavoce.errors import DataError
 from vivavoce.train.tokens import shared as common
 
 FLOOR = math.log(1e-30)
-"""What stands for log 0: small enough to add nothing to any sum, finite so that no gradient becomes NaN."""
+"""Stands for log 0: small enough to add nothing to any sum, finite so that no gradient becomes NaN."""
 
 SAMPLES = (
     "The answer is forty-two, isn't it?",
@@ -46,7 +46,7 @@ SAMPLES = (
     "née, Ångström, e\u0301, ﬁ, 汉字かな, Привет, नमस्ते, 🙂👩‍👩‍👧",
     "https://example.org/a?b=c&d=%20 <b>&amp;</b> \\frac{1}{2} $x$",
 )
-"""Texts that show what lies before the merges: normalisation, how digits, spaces and code are split."""
+"""Texts that show the steps before the merges: normalisation, and the splitting of digits, spaces and code."""
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -55,14 +55,14 @@ def same_tokenizer(
     teacher: PreTrainedTokenizerBase,
     ends: tuple[int | None, int | None] | None = None,
 ) -> list[str]:
-    """Why ids of the one do not mean the same to the other; empty where the two are the same tokenizer.
+    """The reason why ids of the one do not mean the same to the other; empty if the two are the same tokenizer.
 
-    Compared are: token to id, added tokens included; the token that ends a sequence; the merges of byte-pair
-    encoding, all of them; and the ids of a few texts, which show what lies before the merges (normalisation, how
-    digits, spaces and code are split). Chat templates and the sides of padding may differ.
+    Compared are: token to id, added tokens included; the token that ends a sequence; the merges of byte-pair encoding,
+    all of them; and the ids of a few texts, which show the steps before the merges (normalisation, splitting of digits,
+    spaces and code). Chat templates and the sides of padding may differ.
 
-    ``ends`` are student's and teacher's ids of the end of turn; by default the tokenizers' ``eos_token_id``. Give
-    them if the chat templates end turns with other tokens.
+    ``ends`` are student's and teacher's ids of the end of turn; by default the tokenizers' ``eos_token_id``. Give them
+    if the chat templates end turns with other tokens.
     """
     reasons = list[str]()
     ours, theirs = student.get_vocab(), teacher.get_vocab()
@@ -101,7 +101,7 @@ def _difference(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
 
 
 def _merges(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """The merges by rank; none where the model is not byte-pair encoding. The vocabulary does not show their order."""
+    """The merges by rank; none if the model is not byte-pair encoding. The vocabulary does not show their order."""
     model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     return json.loads(_state(model)).get("merges", []) if model is not None else []
 
@@ -112,11 +112,11 @@ def _state(part: Any) -> str:
 
 
 def trimmed(rows: int, tokenizer: PreTrainedTokenizerBase, whose: str) -> int:
-    """How many leading rows of its output embedding a model keeps: the tokenizer's highest id + 1.
+    """The number of leading rows of its output embedding that a model keeps: the tokenizer's highest id + 1.
 
-    ``rows`` is the width of its logits, which hardware likes to be round; no text has a token beyond the highest id,
-    and logits of such rows are whatever training left there. Nothing of the real vocabulary is cut off, and two
-    models with one tokenizer keep as many.
+    ``rows`` is the width of its logits, which is often rounded up for the hardware. No text has a token beyond the
+    highest id, and logits of such rows are whatever training left there. Nothing of the real vocabulary is cut off, and
+    two models with one tokenizer keep as many.
 
     Raises DataError, about ``whose`` model, if there are fewer rows than the tokenizer has ids.
     """
@@ -134,12 +134,13 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     """The UTF-8 bytes that each of ``ids`` adds to the text. Special tokens and ids without a token add none.
 
     Joined, they are exactly the text that the ids decode to without special tokens, so they are always valid UTF-8.
-    Read from the strings of the tokens (the byte alphabet of GPT-2; ▁ and <0xE4> of sentencepiece), so a character
-    may be split over several tokens. A space that the tokenizer drops at the start of a text is dropped here too.
+    They are read from the strings of the tokens (the byte alphabet of GPT-2; ▁ and <0xE4> of sentencepiece), so a
+    character may be split over several tokens. A space that the tokenizer drops at the start of a text is dropped here
+    too.
 
-    Where the strings do not give the text (bytes that are no UTF-8 and decode to U+FFFD, as after a cut in the middle
-    of a character; other kinds of tokenizers), a character belongs to the last of its tokens and the others add
-    nothing, as in :class:`~vivavoce.agents.detokenise.Detokeniser`.
+    The strings may not give the text, for example if bytes are no UTF-8 and decode to U+FFFD, as after a cut in the
+    middle of a character, or with other kinds of tokenizers. A character then belongs to the last of its tokens and the
+    others add nothing, as in :class:`~vivavoce.agents.detokenise.Detokeniser`.
     """
     special = _special_ids(tokenizer)
     strings = tokenizer.convert_ids_to_tokens(list(ids))
@@ -157,7 +158,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
 
 
 def _read(tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], text: bytes) -> list[bytes] | None:
-    """What the strings of the tokens spell, or None where that is not ``text``."""
+    """The bytes that the strings of the tokens spell, or None if they do not spell ``text``."""
     spelled = _spelling(tokenizer)
     if spelled is None:
         return None
@@ -173,7 +174,7 @@ def _read(tokenizer: PreTrainedTokenizerBase, strings: Sequence[str], text: byte
 
 
 def _spelling(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], bytes] | None:
-    """From a token's string to its bytes wherever it does not start a text; None where only decoding tells.
+    """A function from a token's string to its bytes, away from the start of a text; None if only decoding tells.
 
     The decoder is asked and not the vocabulary: Ġ is a letter to a sentencepiece tokenizer that has seen Maltese.
     """
@@ -232,18 +233,18 @@ class Group:
 
 
 def groups(student: Sequence[bytes], teacher: Sequence[bytes]) -> list[Group]:
-    """Cut two lists of tokens into the smallest groups that cover the same bytes; arguments as of :func:`token_bytes`.
+    r"""Cut two lists of tokens into the smallest groups that cover the same bytes; arguments as of :func:`token_bytes`.
 
-    A group is closed as soon as both lists have come to the same byte. Tokens without bytes join the group that is
-    open where they stand; those after the last byte (end of turn) form a group of their own where both lists have
-    some, and belong to the last group where one list has. Every token of both lists is in exactly one group, in order.
+    A group is closed as soon as both lists have come to the same byte. Tokens without bytes join the group that is open
+    at their place. Those after the last byte (end of turn) form a group of their own if both lists have some, and
+    belong to the last group if only one has. Every token of both lists is in exactly one group, in order.
 
     Source: ``_align_by_byte_offsets`` of TRL's GOLD trainer. Differs: its offsets come from the characters of a text
     that was tokenised again; ours from the tokens that the student drew.
 
-    Raises DataError where the joined bytes differ, and where a list without any bytes faces an empty one.
+    Raises DataError if the joined bytes differ, and if a list without any bytes faces an empty one.
 
-    >>> for group in groups([b"caf", b"\\xc3\\xa9", b"!", b""], [b"c", b"af\\xc3", b"\\xa9", b"!", b""]):
+    >>> for group in groups([b"caf", b"\xc3\xa9", b"!", b""], [b"c", b"af\xc3", b"\xa9", b"!", b""]):
     ...     print(group.student, group.teacher)
     range(0, 2) range(0, 3)
     range(2, 3) range(3, 4)
@@ -289,7 +290,9 @@ def _ends(pieces: Sequence[bytes]) -> dict[int, int]:
 class _Token(NamedTuple):
     string: str
     spelled: bytes | None
-    """None where no bytes are known: special tokens, and parts of characters where only decoding tells."""
+    """The bytes of the token; None if none are known: special tokens, and parts of characters if only decoding
+    tells.
+    """
     special: bool
 
 
@@ -312,12 +315,12 @@ class VocabularyMap:
         """Pair the ids with identical bytes, the two ends of turn, and special tokens with identical strings.
 
         ``ends`` are student's and teacher's ids of the end of turn; by default the tokenizers' ``eos_token_id``. Give
-        them where the chat template ends a turn with another token.
+        them if the chat template ends a turn with another token.
 
-        Where several ids of one vocabulary spell the same bytes (``a`` and ``<0x61>``), those with identical strings
-        are paired first, then in order of ids, whole tokens before byte tokens; what is left over is in the rest.
+        If several ids of one vocabulary spell the same bytes (``a`` and ``<0x61>``), those with identical strings are
+        paired first, then in order of ids, whole tokens before byte tokens; the others are in the rest.
 
-        Raises DataError where no bytes are in common.
+        Raises DataError if no bytes are in common.
         """
         ours, theirs = _tokens(student), _tokens(teacher)
         eos = ends or (student.eos_token_id, teacher.eos_token_id)
@@ -342,10 +345,11 @@ class VocabularyMap:
     def shared(self, logits_student: Tensor, logits_teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the M pairs and of everything else, both (N, M+1), float32, in nats.
 
-        From logits of shapes (N, Vs) and (N, Vt), any floating dtype, any device. Every row is a distribution: its
-        logsumexp is 0 up to rounding. The last column is log of the summed probability of the unpaired ids, taken by
-        logsumexp over them and not as 1 - sum, which would cancel. It is ``FLOOR`` where there are none, as is every
-        log 0. Differentiable in both; the gradients are finite for finite logits and for masked ones (-inf).
+        They come from logits of shapes (N, Vs) and (N, Vt), any floating dtype, any device. Every row is a
+        distribution: its logsumexp is 0 up to rounding. The last column is log of the summed probability of the
+        unpaired ids, taken by logsumexp over them and not as 1 - sum, which would cancel. It is ``FLOOR`` if there are
+        none, as is every log 0. Differentiable in both; the gradients are finite for finite logits and for masked ones
+        (-inf).
 
         With the same tokenizer on both sides the pairs are the vocabulary and the rest is empty.
         """
@@ -381,7 +385,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, _Token]:
 
 
 def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[bytes | None]:
-    """What each id alone adds behind a letter; None for parts of characters, and where no letter is at hand."""
+    """The text that each id alone adds behind a letter; None for parts of characters, and if no letter is at hand."""
     anchor = list(tokenizer("a", add_special_tokens=False).input_ids)
     before, *texts = tokenizer.batch_decode([anchor, *([*anchor, i] for i in ids)], skip_special_tokens=True)
     return [
@@ -391,7 +395,7 @@ def _added(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[bytes
 
 
 def _by_bytes(tokens: Mapping[int, _Token], but: Any) -> dict[bytes, list[int]]:
-    """Ids by what they spell, whole tokens before byte tokens, without those in ``but``."""
+    """Ids by the bytes that they spell, whole tokens before byte tokens, without those in ``but``."""
     ids = defaultdict[bytes, list[int]](list)
     for i in sorted(tokens, key=lambda i: (bool(_BYTE_TOKEN.fullmatch(tokens[i].string)), i)):
         spelled = tokens[i].spelled

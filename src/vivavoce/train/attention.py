@@ -1,8 +1,8 @@
 """Attention over a flattened token trie, through the public doors of transformers.
 
 ``blocks`` is an attention function registered with ``AttentionInterface``. It takes the plan that
-:func:`vivavoce.train.packing.blocks` makes, so that a tree of T tokens costs the scores that it needs and not T x T:
-a long run of queries in a scaled-dot-product call of its own, short ones with others of their size in one batch. The
+:func:`vivavoce.train.packing.blocks` makes, so that a tree of T tokens costs the scores that it needs and not T x T. A
+long run of queries has a scaled-dot-product call of its own; short ones share a batch with others of their size. The
 plan travels as a keyword argument of the model's forward. ``flex`` hands FlexAttention a block mask made of the same
 two comparisons.
 """
@@ -52,7 +52,7 @@ _IDLE = {
 
 
 def trie_mask(ends: Tensor) -> Tensor:
-    """Who attends to whom, shape (T, T), bool: query q sees key k where ``k <= q < ends[k]``. ``ends`` has shape (T,).
+    """The attention mask, shape (T, T), bool: query q sees key k if ``k <= q < ends[k]``. ``ends`` has shape (T,).
 
     >>> trie_mask(torch.tensor([4, 2, 4, 4])).int().tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]]
@@ -63,8 +63,9 @@ def trie_mask(ends: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Short runs of about the same size. Their last tokens are repeated: as queries nobody takes what they find, as
-    keys nobody sees them."""
+    """Short runs of about the same size, padded with copies of their last tokens. Padding tokens: their outputs are
+    discarded, and the mask hides them from every other token.
+    """
 
     queries: Tensor
     """Token indices, shape (runs, most queries)."""
@@ -81,14 +82,16 @@ class Plan:
     runs: tuple[int, ...]
     """Query tokens of each run."""
     pieces: tuple[int, ...]
-    """Tokens of each piece that keys and values are cut into, where the context of a long run starts or stops."""
+    """Tokens of each piece that keys and values are cut into, at the places where the context of a long run starts
+    or stops.
+    """
     keys: tuple[tuple[int, ...], ...]
-    """Per run: the pieces that it attends to, its own last; none where it belongs to a batch."""
+    """The pieces that each run attends to, its own last; none if it belongs to a batch."""
     masks: tuple[Tensor | None, ...]
-    """Per run: None for a plain causal one, else additive, shape (queries, keys), 0 or -inf."""
+    """For each run: None for a plain causal mask, else additive, shape (queries, keys), 0 or -inf."""
     batches: tuple[Batch, ...]
     order: Tensor | None
-    """Where each token stands in the outputs of long runs and batches, one after the other; None: in its place."""
+    """The place of each token in the outputs of long runs and batches, one after the other; None: in its own place."""
 
 
 def plan(packed: Packed, dtype: torch.dtype, device: torch.device, width: int) -> Plan:
@@ -167,7 +170,7 @@ def _batch(
 
 
 def _seen(queries: np.ndarray, keys: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Which keys (..., K) each of the queries (..., Q) sees, shape (..., Q, K)."""
+    """Whether each of the queries (..., Q) sees each of the keys (..., K), shape (..., Q, K)."""
     query, key = queries[..., :, None], keys[..., None, :]
     return (key <= query) & (query < ends[key])
 
@@ -177,7 +180,7 @@ def _additive(seen: np.ndarray, dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def _order(outputs: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Where each token is first, in ``outputs`` that hold them all, one after the other."""
+    """The first place of each token in ``outputs`` that hold them all, one after the other."""
     return torch.from_numpy(np.unique(np.concatenate([o.ravel() for o in outputs]), return_index=True)[1]).to(device)
 
 
@@ -194,7 +197,7 @@ def block_attention(
 ) -> tuple[Tensor, None]:
     """Attention of a packed row, run by run. Query and key (1, H or G, T, D), value (1, G, T, E); result (1, T, H, E).
 
-    Raises NotImplementedError if the model asks for more than that, say for capped scores or for sinks.
+    Raises NotImplementedError if the model asks for more than that, for example for capped scores or for sinks.
     """
     assert trie is not None, "the model does not pass keyword arguments on to its attention"
     if wanted := [name for name, value in others.items() if value is not None and name not in _IDLE]:
@@ -231,8 +234,8 @@ def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: fl
 def _together(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, scaling: float | None) -> Tensor:
     """A batch of short runs, from tokens (T, H, D), (T, G, D) and (T, G, E); shape (runs x most queries, H, E).
 
-    Written out, for in products this small a fused kernel is all overhead. Heads that share their keys are rows of
-    one product.
+    It is written out, because in products this small a fused kernel is all overhead. Heads that share their keys are
+    rows of one product.
     """
     (runs, count), most = batch.queries.shape, batch.keys.shape[1]
     (heads, size), groups, width = query.shape[1:], key.shape[1], value.shape[-1]
@@ -276,7 +279,7 @@ def flex_mask(packed: Packed, device: torch.device) -> Any:
 def mask_blocks(ends: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Blocks of the mask that are seen in part, and those seen as a whole: bool, shape (blocks, blocks), query by key.
 
-    Read off ``ends``, where ``create_block_mask`` looks at all T x T pairs, which takes as long as a layer or two.
+    They are read off ``ends``; ``create_block_mask`` looks at all T x T pairs, which takes as long as a layer or two.
 
     >>> [m.astype(int).tolist() for m in mask_blocks(np.array([6, 6, 4, 4, 6, 6]), 2)]
     [[[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 0, 0], [1, 0, 0], [1, 0, 0]]]
@@ -291,7 +294,7 @@ def mask_blocks(ends: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _listed(blocks: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of each row of blocks: how many, and which, those first."""
+    """The number of chosen blocks in each row of blocks, and their indices, first."""
     count = blocks.sum(1, dtype=np.int32)
     which = np.argsort(~blocks, 1, kind="stable").astype(np.int32)
     return torch.from_numpy(count)[None, None].to(device), torch.from_numpy(which)[None, None].to(device)

@@ -94,7 +94,7 @@ def fingerprint(model: str | Path) -> str:
 
 
 def run_key(kind: str, model: str | Path, settings: TrainSettings, seed: int, data: Any) -> str:
-    """What a checkpoint depends on; a run goes on from a checkpoint only where all of it is the same."""
+    """The dependencies of a checkpoint; a run goes on from a checkpoint only if all of them are the same."""
     knobs = settings.model_dump(mode="json", exclude=_NO_EFFECT)
     return digest([kind, fingerprint(model), knobs, seed, data])
 
@@ -142,8 +142,9 @@ def sharded() -> bool:
 
 
 def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
-    """Raise RecipeError if training was started in a way that it cannot go: one process that sees several GPUs,
-    DeepSpeed, the first version of FSDP, Muon on sharded matrices, fewer states to an update than devices."""
+    """Raise RecipeError if training was started in a way that it does not support: one process that sees several
+    GPUs, DeepSpeed, the first version of FSDP, Muon on sharded matrices, fewer states to an update than devices.
+    """
     if arguments.n_gpu > 1:
         what = f"one process sees {arguments.n_gpu} GPUs"
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
@@ -163,8 +164,8 @@ def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
 def leave_launch() -> None:
     """Close the group of processes that accelerate opened, as the last thing a process does with it.
 
-    Left to the interpreter's end, the group's own threads ask for an interpreter that is gone, and now and then abort
-    a process whose training is done and saved. Does nothing where there is one process.
+    Left to the interpreter's end, the group's own threads ask for an interpreter that is gone. Now and then they abort
+    a process whose training is done and saved. Does nothing if there is one process.
     """
     PartialState().destroy_process_group()
 
@@ -189,7 +190,7 @@ def training_order(count: int, size: int, steps: int, seed: int, *, groups: list
 
 
 class Curve(TrainerCallback):
-    """Writes the loss curve as it comes and tells the caller how far training is."""
+    """Writes the loss curve as it comes and tells the caller the progress of training."""
 
     def __init__(self, file: Path, progress: Progress | None) -> None:
         self.file, self.progress = file, progress
@@ -239,7 +240,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def finished(out: Path, key: str) -> TrainResult | None:
-    """The result of this very run, where it was finished before. Raises RunConflict where the folder is another's."""
+    """The result of this run, if it was finished before. Raises RunConflict if the folder is another run's."""
     for file in (out / "train_result.json", out / "checkpoints" / "run.json"):
         if file.is_file() and json.loads(file.read_text()).get("key") != key:
             raise RunConflict("another training run lives here", str(out), "take another folder, or delete this one")
@@ -252,9 +253,9 @@ def finished(out: Path, key: str) -> TrainResult | None:
 
 
 def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> float:
-    """Run ``trainer`` to its end, from the last whole checkpoint of the same run where there is one.
+    """Run ``trainer`` to its end, from the last whole checkpoint of the same run if there is one.
 
-    The loss curve is kept in ``out``, and ``progress`` told; gives the seconds that it took.
+    The loss curve is kept in ``out``, and ``progress`` is told; returns the seconds that it took.
     """
     started = time.perf_counter()
     trainer.remove_callback(PrinterCallback)
@@ -315,7 +316,7 @@ def finish(
 
 
 def _put_together(student: Any, whole: Mapping[str, Any]) -> Any:
-    """The whole student, of which this device has only a part, from all its weights."""
+    """The whole student, put together from the parts that the devices hold."""
     made = AutoModelForCausalLM.from_config(student.config, dtype=student.dtype)
     made.load_state_dict(whole)
     return made

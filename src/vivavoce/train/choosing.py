@@ -1,10 +1,11 @@
-"""How a model can be trained here: packed, row by row, or not at all. Found by trying it before training begins.
+"""A trial, before training begins, that finds how a model can be trained: packed, row by row, or not at all.
 
-Measured and not looked up, because what rules packing out (states that run along the row, positions that the model
-counts itself, scaled or capped logits) has many names. The model's own log-probabilities of rows by themselves are
-compared with ours, in float32, in training mode, on short rows and on one as long as the longest of the training.
-``docs/architectures.md`` lists what that finds for many architectures. What a trial cannot show is looked up: windows
-shorter than the longest row, positions that depend on the longest row of a pass, and FlexAttention off CUDA.
+It is measured and not looked up, because the features that rule packing out (states that run along the row, positions
+that the model counts itself, scaled or capped logits) have many names. The model's own log-probabilities of rows by
+themselves are compared with ours, in float32, in training mode, on short rows and on one as long as the longest of the
+training. ``docs/architectures.md`` lists the outcome for many architectures. Features that a trial cannot show are
+looked up: windows shorter than the longest row, positions that depend on the longest row of a pass, and FlexAttention
+off CUDA.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def choose(model: torch.nn.Module, wanted: str, longest: int, compile: bool = Tr
     """The first way to score that gives this model's own log-probabilities; in training mode and in evaluation mode.
 
     ``longest`` is the most tokens of a row. A model that cannot be packed is announced and scored row by row; dropout
-    and noise of its own are announced and switched off. ``compile`` has the layers compiled where FlexAttention is
-    used. Raises RecipeError for a model whose log-probabilities depend on more than the row.
+    and noise of its own are announced and switched off. ``compile`` has the layers compiled if FlexAttention is used.
+    Raises RecipeError for a model whose log-probabilities depend on more than the row.
     """
     inner: PreTrainedModel = bare(model)
     flags = {module: module.training for module in model.modules()}
@@ -69,7 +70,7 @@ class _Trial:
         self.long = _toy(self.config.vocab_size, longest) if longest > len(self.short) else None
 
     def method(self) -> Method:
-        """Raises RecipeError if there is none."""
+        """The first method that passes. Raises RecipeError if there is none."""
         self._positions_of_their_own()
         rows = Method("rows", self._head_is_last(), quiet=self._noisy())
         self._ready(rows)
@@ -98,14 +99,14 @@ class _Trial:
         return ["flex", "blocks"] if self.inner.device.type == "cuda" else ["blocks"]
 
     def _ready(self, method: Method) -> None:
-        """Into the mode that training is in, but for an adapter's dropout."""
+        """Put the model into the mode of training, but for an adapter's dropout."""
         learning(self.inner, method)
         for name, module in self.inner.named_modules():
             if ".lora_dropout" in name:
                 module.training = False
 
     def _own(self, packed: Packed) -> Tensor:
-        """What the model says of the rows of ``packed``, one by one and without anything of ours: log p of each."""
+        """The model's own log p of each row of ``packed``, one by one and without our code."""
         found = []
         for row in packed.answers:
             path = _path(packed, int(row[-1]))
@@ -119,12 +120,16 @@ class _Trial:
         return bool((self._apart(found, wanted, packed) <= self.tolerance).all())
 
     def _apart(self, found: Tensor, wanted: Tensor, packed: Packed) -> Tensor:
-        """Nats a token. Two that are no numbers are alike: training itself will tell of them."""
+        """The difference in nats a token. Two values that are no numbers count as equal; training itself will tell
+        of them.
+        """
         apart = torch.where(found.isnan() & wanted.isnan(), 0.0, (found - wanted).abs())
         return apart / torch.tensor([len(row) for row in packed.answers], device=found.device)
 
     def _tried(self, method: Method, rows: Method, own: Tensor) -> str | None:
-        """Why ``method`` will not do, None if it does. Short runs alone, all runs alone, and a row of real length."""
+        """Why ``method`` fails, None if it does not. Tried with short runs alone, all runs alone, and a row of real
+        length.
+        """
         try:
             with attending(self.inner, method), _block_calls() as calls:
                 packed = [logprobs(self.inner, self.short, method)]
@@ -149,7 +154,7 @@ class _Trial:
         return None
 
     def _head_is_last(self) -> bool:
-        """Whether the model's logits are what its output embedding gives, with nothing done to them.
+        """Whether the model's logits are the outputs of its output embedding, unchanged.
 
         Tried with logits so large that a cap, a scale or a shift shows.
         """
@@ -199,7 +204,7 @@ class _Trial:
             raise RecipeError(f"{what}, and rows have up to {self.longest}", "max_length", f"set it to {first} or less")
 
     def _known_reasons(self) -> Iterator[str]:
-        """What a trial cannot show, or not surely."""
+        """Reasons that a trial cannot show, or not surely."""
         kinds = set(getattr(self.config, "layer_types", None) or ())
         if along := ", ".join(sorted(kinds - _KINDS)):
             yield f"its layers of the kind {along} carry something along the row"
@@ -218,7 +223,8 @@ class _Trial:
 
 def _toy(vocabulary: int, longest: int) -> Packed:
     """A trie that branches twice and whose branches differ in length; with one row of ``longest`` tokens, if that is
-    more."""
+    more.
+    """
 
     def token(i: int) -> int:
         return (i * 7919 + 13) % vocabulary
@@ -234,7 +240,7 @@ def _toy(vocabulary: int, longest: int) -> Packed:
 
 
 def _path(packed: Packed, last: int) -> list[int]:
-    """Where the tokens of the row that ends in ``last`` lie."""
+    """The indices of the tokens of the row that ends in ``last``."""
     path = [last]
     while packed.parents[path[-1]] >= 0:
         path.append(int(packed.parents[path[-1]]))
@@ -270,9 +276,9 @@ def _each_run_alone() -> Iterator[None]:
 
 @contextmanager
 def _in_float32(inner: PreTrainedModel) -> Iterator[int]:
-    """``inner`` with its weights in float32, if there is memory for that; gives the bytes of a weight.
+    """``inner`` with its weights in float32, if there is memory for that; yields the bytes of a weight.
 
-    Back in half precision they are what they were, bit by bit.
+    Back in half precision the weights are the same as before, bit by bit.
     """
     half = [p for p in (*inner.parameters(), *inner.buffers()) if p.is_floating_point() and p.dtype.itemsize == 2]
     others = [p for p in inner.parameters() if not p.is_floating_point() or p.dtype.itemsize < 2]  # quantised
@@ -292,7 +298,7 @@ def _in_float32(inner: PreTrainedModel) -> Iterator[int]:
 
 
 def _silence(inner: PreTrainedModel) -> list[str]:
-    """Set every dropout that has a name to 0, an adapter's apart; gives the names of those that were more.
+    """Set every dropout that has a name to 0, an adapter's apart; returns the names of those that were more.
 
     Jitter keeps its value: it may be a threshold too, in evaluation mode as well.
     """

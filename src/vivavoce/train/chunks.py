@@ -3,8 +3,8 @@
     loss = sum over chunks of f(head(hidden[chunk]), chunk)
 
 A checkpointed chunk would be projected again in the backward pass. Here each chunk's gradient is taken at once, while
-its logits are there, and only the gradients of the hidden states and of the head are kept: (N, H) and (V, H) numbers
-where the logits are (N, V).
+its logits are there, and only the gradients of the hidden states and of the head are kept: (N, H) and (V, H) numbers in
+place of (N, V) logits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 Of = Callable[[Tensor, slice], Tensor]
-"""The loss, a scalar, of one chunk's logits (n, V); the slice says which of the positions they are."""
+"""The loss, a scalar, of one chunk's logits (n, V); the slice says which positions they are."""
 
 
 def chunked_loss(head: torch.nn.Module, hidden: Tensor, size: int, of: Of) -> Tensor:

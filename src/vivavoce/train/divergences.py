@@ -1,4 +1,4 @@
-"""Divergences of a student from its teachers at every token: pure functions of logits, nothing of models or data.
+"""Divergences of a student from its teachers at every token: pure functions of logits, without models or data.
 
 Notation: p_k is teacher k's next-token distribution, q the student's, w_k the teachers' weights, which sum to 1::
 
@@ -8,9 +8,9 @@ Notation: p_k is teacher k's next-token distribution, q the student's, w_k the t
     clipped_reverse_kl  sum q min(log(q / p), c)                            reverse_kl with bounded gradients
     log_ratio           log q(y) - log p(y) at the sampled token y          reverse_kl, one sample of it
 
-Paper: arXiv:2605.01347, Eqs. 2 to 4 and 8. Differs: everything is computed in float32, whatever the models run in
-(in bfloat16 a divergence of 4e-4 has no gradient left); forward and reverse KL to K teachers are fused into one pass,
-which changes neither value nor gradient; gradients are closed forms; a cut-off support keeps a bucket for the rest.
+Paper: arXiv:2605.01347, Eqs. 2 to 4 and 8. Differs: everything is computed in float32, whatever the models run in (in
+bfloat16 a divergence of 4e-4 has no gradient left). Forward and reverse KL to K teachers are fused into one pass, which
+changes neither value nor gradient. Gradients are closed forms. A cut-off support keeps a bucket for the rest.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from torch.autograd.function import once_differentiable
 from vivavoce.train.objective import Objective
 
 FLOOR = math.log(1e-8)
-"""Log-probability of a token that a teacher may not say (see :func:`silenced`): finite, so that a student that says it
-is corrected and not broken."""
+"""Log-probability of a token that a teacher must not use (see :func:`silenced`). It is finite, so that a student
+that writes the token is corrected and not broken.
+"""
 NOTHING = math.log(1e-30)
-"""Log-probability that adds nothing to any sum, and is finite."""
+"""The log-probability that adds nothing to any sum, and is finite."""
 
 
 def distillation_loss(
@@ -67,9 +68,9 @@ def _tempered(logits: Tensor, objective: Objective) -> Tensor:
 
 
 class _Divergence(torch.autograd.Function):
-    """Divergences of softmax(z), shape (N, V), from K teachers: values (N,), and their gradients while all is at hand.
+    """Divergences of softmax(z), shape (N, V), from K teachers: values (N,), with their gradients while all is at hand.
 
-    Left to autograd, each is twice as many passes over (N, V) numbers and three times as many of them at a time.
+    With autograd, each takes twice as many passes over (N, V) numbers and three times as much memory.
     """
 
     @staticmethod
@@ -158,8 +159,9 @@ def _log_ratio(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor
 
 
 def policy_gradient(log_q: Tensor, log_p: Tensor | int) -> Tensor:
-    """``log_q - log_p``, shape (N,), with the gradient (log_q - log_p) grad log_q: what was drawn is made as much more
-    likely as the teachers find it likelier."""
+    """``log_q - log_p``, shape (N,), with the gradient (log_q - log_p) grad log_q: a drawn token becomes as much
+    more likely as the teachers find it likelier.
+    """
     ratio = (log_q - log_p).detach()
     return ratio + ratio * (log_q - log_q.detach())
 
@@ -201,11 +203,11 @@ def with_rest(logp: Tensor, kept: Tensor) -> Tensor:
 
 
 def silenced(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: int) -> Tensor:
-    """A teacher's log-probabilities (N, V) without what it says to the committee only.
+    """A teacher's log-probabilities (N, V) without talk that is meant for the committee only.
 
     ``never`` are tokens of such talk inside an answer (marks of doubt): their mass is shared out among the others.
-    ``as_end`` begin such talk after an answer (a stated confidence): to begin it is to end the answer, so their mass
-    is that of the token ``end``.
+    ``as_end`` begin such talk after an answer (a stated confidence): to begin it is to end the answer, so their mass is
+    that of the token ``end``.
     """
     if not never and not as_end:
         return logits

@@ -1,4 +1,4 @@
-"""A scorer with another tokenizer: its opinion of the student's tokens, where the two cut one text differently.
+"""A scorer with another tokenizer, which cuts the student's text into other tokens.
 
 ::
 
@@ -7,7 +7,7 @@
               [ group ] [group]   any other group: log q(span) - log p(span), with the gradient of reverse KL
 
 The teacher reads the same text, in its own tokens. Ours: the paper (arXiv:2605.01347) needs one vocabulary for all.
-Differs from TRL's GOLD: nothing is sorted by probability, and what does not match is kept in a bucket.
+Differs from TRL's GOLD: nothing is sorted by probability, and tokens that do not match are kept in a bucket.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from vivavoce.train.scoring import chunk_rows
 
 
 class ForeignScorer(LocalScorer):
-    """A scorer in this process that has another tokenizer than the student, whose tokens it is matched with once.
+    """A scorer in this process that has another tokenizer than the student. The two vocabularies are matched once.
 
     ``ours`` is the student's tokenizer, ``end`` its end of turn. Raises DataError if the two vocabularies share
     nothing.
@@ -43,14 +43,14 @@ class ForeignScorer(LocalScorer):
         self.map = VocabularyMap.of(ours, self.tokenizer, ends=(end, self.marks.end))
         matched = self.map.student_ids
         self.place = torch.full((max(ours.get_vocab().values()) + 1,), len(matched))
-        """Shape (V,): where a student's id stands among the matched tokens, M for the rest bucket."""
+        """Shape (V,): the place of a student's id among the matched tokens, M for the rest bucket."""
         self.place[matched] = torch.arange(len(matched))
 
     def read(self, views: Sequence[View], actions: Sequence[Action]) -> ForeignTargets:
-        """Let the scorer go over the actions' text, action after action.
+        """Let the scorer score the actions' text, action after action.
 
-        It leaves out answers that its tokenizer does not give back byte by byte, say since it composes characters (NFC)
-        or has none for them: what it would predict is another text.
+        It leaves out answers that its tokenizer does not give back byte by byte, for example because it composes
+        characters (NFC) or has none for them: it would score another text.
         """
         theirs, pair, spans = list[Action](), list[int](), list[tuple[range, range]]()
         left_out = set[int]()
@@ -84,7 +84,7 @@ class ForeignScorer(LocalScorer):
 
 
 class ForeignTargets:
-    """What a foreign scorer found in one update's actions.
+    """A foreign scorer's predictions for one update's actions.
 
     ``hidden`` (its tokens, H) and ``targets`` are of the scorer's own tokens. ``pair`` says for each student token
     which of them it is compared with alone, or -1; ``spans`` are the other groups: student tokens, scorer tokens.
@@ -127,7 +127,7 @@ class ForeignTargets:
             self._length[ours.start : ours.stop] = len(ours)
 
     def compared(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective) -> tuple[Tensor, None]:
-        """As :class:`~vivavoce.train.scorers.PartTargets` says."""
+        """The objective, as :class:`~vivavoce.train.scorers.PartTargets` says."""
         pair = self.pair[tokens]
         values = logits.new_zeros(len(tokens), dtype=torch.float32)
         alone = torch.from_numpy(np.flatnonzero(pair >= 0)).to(logits.device)

@@ -1,4 +1,4 @@
-"""How many students are at work at once, and who goes next."""
+"""A gate that limits how many students are at work at once, and chooses the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Do ``work`` at the same time; the results in order. Where one fails, the others are stopped."""
+    """Do ``work`` at the same time and return the results in order. If one fails, the others are stopped."""
     with told_once():
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
@@ -21,10 +21,10 @@ async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
 
 
 class Gate:
-    """Lets ``width`` through at once. Of those who wait, one of the kind with the fewest inside goes next, by age.
+    """Lets ``width`` through at once. The next of the waiting ones is of the kind with the fewest inside, by age.
 
-    Models in training have processes of their own, while those that answer share this one: with one of each, more
-    gets done than with two of a kind.
+    Models in training have processes of their own, while those that answer share this one: with one of each, more gets
+    done than with two of a kind.
     """
 
     def __init__(self, width: int) -> None:

@@ -1,7 +1,7 @@
-"""What a student learns from a discussion beside its right answers: pure functions of embeddings, nothing of tokens.
+"""Losses of a discussion beside its right answers: pure functions of embeddings, without tokens.
 
 Paper: arXiv:2402.01620 (MAGDi), objectives 2 and 3. Notation: a discussion has n stands (an agent's answer in a round),
-``embedded`` (n, H) what the student makes of each, ``edges`` pairs ``(from, to)`` of stands.
+``embedded`` (n, H) is the student's embedding of each, ``edges`` are pairs ``(from, to)`` of stands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 LABELS = ("wrong", "right", "missing")
-"""What a stand is, in the order of the classes."""
+"""The classes of stands, in their order."""
 
 
 def position_weighted(states: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def margin_losses(right: Tensor, wrong: Tensor, margin: float) -> Tensor:
 
 
 class GraphEncoder(torch.nn.Module):
-    """Two graph convolutions that tell stands apart: ``softmax(A relu(A X W1) W2)``, with dropout between them."""
+    """Two graph convolutions that classify stands: ``softmax(A relu(A X W1) W2)``, with dropout between them."""
 
     def __init__(self, size: int, hidden: int, dropout: float) -> None:
         super().__init__()

@@ -42,13 +42,13 @@ _KINDS: dict[type, str] = {
 
 
 def kind_of(settings: Settings | OnPolicyOptions) -> str:
-    """How a model is trained, in a word: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
+    """The kind of training of the settings: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
     return next(word for kind, word in _KINDS.items() if isinstance(settings, kind))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train: where it starts, on which rows, how, and under which name it is kept."""
+    """One model to train: its start, rows and settings, and the name under which it is kept."""
 
     name: str
     start: Path
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def depends(self) -> list[Any]:
-        """What the trained model is a function of."""
+        """The dependencies of the trained model."""
         return [
             self.started_from,
             digest(self.rows.read_text("utf-8")),
@@ -79,7 +79,7 @@ class Job:
 
 
 Around = Callable[[Job], AbstractAsyncContextManager[None]]
-"""What is to be there while a job is trained, say the engine that serves its student."""
+"""A context that has to be open while a job is trained, for example the engine that serves its student."""
 
 
 @asynccontextmanager
@@ -90,10 +90,10 @@ async def _nothing(job: Job) -> AsyncIterator[None]:
 class Workers:
     """Trains jobs in processes of its own. Use it as a context manager, which ends them.
 
-    It may be asked for several at once; ``gate`` says how many models are trained at the same time, over all that was
-    asked for and whatever else waits there. The processes are opened for the first jobs and serve the later ones: what
-    they import takes each of them seconds. On a GPU, where idle ones would hold memory that debates want, they end
-    with their jobs.
+    It may be asked for several at once; ``gate`` says how many models are trained at the same time, over all jobs and
+    everything else that waits there. The processes are opened for the first jobs and serve the later ones, because
+    imports take each of them seconds. On a GPU they end with their jobs, because idle ones would hold memory that
+    debates need.
     """
 
     def __init__(self, run: Run, gate: Gate, around: Around | None = None) -> None:
@@ -110,10 +110,10 @@ class Workers:
         self._close()
 
     async def train(self, jobs: Sequence[Job]) -> list[Path]:
-        """Train what is not trained yet; the folders in the order of ``jobs``.
+        """Train all jobs that are not trained yet; returns the folders in the order of ``jobs``.
 
-        Where the gate lets one through at a time, everything runs in this process. Raises what the first failing job
-        raised; jobs that were done by then stay done.
+        If the gate lets one through at a time, everything runs in this process. Raises the error of the first failing
+        job; jobs that were done by then stay done.
         """
         waiting = [(job, folder) for job in jobs if (folder := self._begun(job)) is not None]
         if waiting and self._gate.width > 1:
@@ -162,7 +162,7 @@ class Workers:
         advance()
 
     def _show(self) -> None:
-        """Show how far jobs are, by their own word."""
+        """Show the progress of jobs, by their own reports."""
         while True:
             try:
                 name, *rest = self._said.get_nowait()
@@ -179,7 +179,7 @@ class Workers:
         return self._pool
 
     def _close(self) -> None:
-        """End the processes, with what they have begun."""
+        """End the processes, with the jobs under way."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -188,7 +188,7 @@ class Workers:
 def train_here(
     job: Job, folder: Path, stopped: threading.Event | None = None, track: Track | None = None
 ) -> TrainResult:
-    """Train one job in this process, with a progress bar. Raises CancelledError where ``stopped`` is set on the way."""
+    """Train one job in this process, with a progress bar. Raises CancelledError if ``stopped`` is set meanwhile."""
     with _Bar(job.name, track) as shown:
 
         def show(step: int, total: int, logs: dict[str, float]) -> None:
@@ -223,7 +223,7 @@ def train_on(
     """Train the model in ``start`` on ``rows`` into ``folder``, in the way that the settings are for.
 
     Rows are :class:`Example` for SFT and two tasks, :class:`Tree` for T-DPO, :class:`Interaction` for MAGDi,
-    :class:`State` for on-policy. ``source`` is the file that they come from, for errors.
+    :class:`State` for on-policy. ``source`` is their file, for errors.
     """
     if isinstance(settings, SFTSettings):
         from vivavoce.train.sft import train_sft
@@ -264,7 +264,7 @@ class _Bar(ExitStack):
         self._left = total - step
 
     def fill(self) -> None:
-        """The training is done, whatever was heard of it last."""
+        """Fill the bar: the training is done, whatever was reported last."""
         if self._advance is not None and self._left:
             self._advance(self._left)
 
@@ -280,7 +280,9 @@ def _open_worker(said: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """A killed run must not leave models in training behind, which the next start would train a second time."""
+    """End this process with its parent. A killed run must not leave models in training, which the next start would
+    train again.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,8 +1,8 @@
-"""Preference losses from summed log-probabilities: pure functions, nothing of models or tokens.
+"""Preference losses from summed log-probabilities: pure functions, without models or tokens.
 
-Notation: for an answer y to a context x, ``policy`` = log pi(y|x) and ``reference`` = log pi_ref(y|x), both summed
-over the answer's tokens, in nats; r(y) = beta (policy - reference) is its implicit reward. T-DPO (arXiv:2506.03541) is
-DPO with the debate in x; ``C`` right and ``R`` wrong answers of one branching make C x R pairs.
+Notation: for an answer y to a context x, ``policy`` = log pi(y|x) and ``reference`` = log pi_ref(y|x), both summed over
+the answer's tokens, in nats; r(y) = beta (policy - reference) is its implicit reward. T-DPO (arXiv:2506.03541) is DPO
+with the debate in x; ``C`` right and ``R`` wrong answers of one branching make C x R pairs.
 """
 
 from __future__ import annotations

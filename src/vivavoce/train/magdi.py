@@ -5,12 +5,12 @@
       + beta   mean over stands of cross-entropy(G(stand), right | wrong | missing)  to tell stands apart in the graph
 
 Each mean is over one update, on all devices. G is a graph encoder and s a scorer
-(:mod:`vivavoce.train.interaction_losses`); both read the student's position-weighted mean hidden state over question
+(:mod:`vivavoce.train.interaction_losses`). Both read the student's position-weighted mean hidden state over question
 and answer, are trained with it and are left behind.
 
 Paper: arXiv:2402.01620. Differs from the authors' code: embeddings are the student's own at that moment, so that all
-three objectives teach it (``detached`` is what their code does); each graph is learnt beside its own answers; a missing
-stand is read as the question alone, not as a stale answer; only answers are learnt, not questions.
+three objectives teach it (``detached`` is what their code does). Each graph is learned beside its own answers. A
+missing stand is read as the question alone, not as a stale answer. Only answers are learned, not questions.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Talk:
     problem: str
     rows: tuple[Scored, ...]
     labels: tuple[str, ...]
-    """Of every stand, missing ones included."""
+    """The labels of all stands, missing ones included."""
     edges: tuple[tuple[int, int], ...]
     weight: float
     name: str = ""
-    """What errors call it."""
+    """The discussion's name in errors."""
 
     @property
     def present(self) -> list[str]:
@@ -185,7 +185,7 @@ class Steps(Dataset[dict[str, Any]]):
         return {"parts": parts, "counts": counts}
 
     def facts(self) -> dict[str, int]:
-        """Counts for the report: stands by what they are, pairs of right and wrong."""
+        """Counts for the report: stands by class, pairs of right and wrong."""
         labels = [label for talk in self.talks for label in talk.labels]
         pairs = sum(int(t.present.count("right") * t.present.count("wrong")) for t in self.talks)
         return {**{label: labels.count(label) for label in losses.LABELS}, "pairs": pairs}
@@ -213,7 +213,7 @@ class MAGDiTrainer(UpdateTrainer):
         return loss
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
-        """A part's packed row, and what errors call the discussion behind each of its answers."""
+        """A part's packed row, and the name in errors of the discussion behind each of its answers."""
         found: Part = part["part"]
         return found.packed, [talk.name for talk in found.talks for _ in talk.rows]
 

@@ -53,7 +53,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of all that has a gradient; ``closure``, where given, makes the gradients and gives the loss."""
+        """One update of all parameters that have a gradient; ``closure``, if given, makes the gradients and gives
+        the loss.
+        """
         with torch.enable_grad():
             loss = closure() if closure else None
         for group in self.param_groups:

@@ -17,7 +17,7 @@ from vivavoce.train.settings import TrainSettings
 
 
 class Objective(BaseModel):
-    """What is minimised at every token."""
+    """The loss at every token."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -65,7 +65,9 @@ class Objective(BaseModel):
 
 
 class Scorer(BaseModel):
-    """A model that scores the student's tokens: a folder, a server, or the student as it was or has been of late."""
+    """A model that scores the student's tokens: a folder, a server, or an earlier state or average of the student
+    itself.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -99,7 +101,7 @@ def local_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
 
 
 class OnPolicyOptions(TrainSettings):
-    """What a user sets of on-policy distillation: the ``opd:`` section of a recipe."""
+    """The ``opd:`` section of a recipe: options of on-policy distillation."""
 
     learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (paper).")
     epochs: float = Field(default=1, gt=0, description="Passes over the states (paper); max_steps, where set, wins.")
@@ -185,7 +187,7 @@ class ServedStudent(BaseModel):
 
 
 class OnPolicySettings(OnPolicyOptions):
-    """What one training is given: a user's options, and what a method adds to them."""
+    """The settings of one training: a user's options, and the additions of a method."""
 
     served: ServedStudent | None = Field(
         default=None, exclude=True, description="Who samples the student's answers; None: the trainer itself."

@@ -1,12 +1,12 @@
-"""On-policy distillation: the student answers, its teachers go over its very tokens, and it moves towards them.
+"""On-policy distillation: the student answers, its teachers score the same tokens, and it moves towards their opinions.
 
     L = mean over answers of  1/|y| sum_t  sum_k w_k D( p_k(. | view_k, y_<t)  ||  q(. | prompt, y_<t) )
 
-y is drawn from the student q without gradient; a view is what teacher k is shown of the state beyond the student's
-prompt, say the transcript of a debate on it. Paper: arXiv:2605.01347, Eq. 8 (MAD-OPD); with a view equal to the prompt
-it is plain on-policy distillation. Differs from the release: any number of teachers; exact alignment or an error;
-float32 divergences on chunks of the vocabulary projection; answers to one state share its view; transcripts are made
-before training and not in it; exact resume.
+y is drawn from the student q without gradient. A view is teacher k's prompt in the state, beyond the student's prompt,
+for example with the transcript of a debate on it. Paper: arXiv:2605.01347, Eq. 8 (MAD-OPD); with a view equal to the
+prompt it is plain on-policy distillation. Differs from the release: any number of teachers; exact alignment or an
+error; float32 divergences on chunks of the vocabulary projection; answers to one state share its view; transcripts are
+made before training and not in it; exact resume.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
 _LEFT_OUT = "left_out/"
-"""Begins the names of counts: answers that a scorer could not read."""
+"""The beginning of the names of counts of answers that a scorer could not read."""
 
 
 class Prepared(NamedTuple):
-    """One state in tokens: what the student is given, and recorded answers to it."""
+    """One state in tokens: the student's prompt, and recorded answers to it."""
 
     state: State
     context: list[int]
     recorded: list[tuple[int, ...]]
 
     def longest(self, settings: OnPolicySettings) -> int:
-        """Tokens of the longest answer that may be learnt from: one that is recorded, or sampled."""
+        """Tokens of the longest answer that may be learned from, recorded or sampled."""
         return max([settings.max_new_tokens if settings.on_policy else 0, *map(len, self.recorded)])
 
 
@@ -173,7 +173,7 @@ def _check_views(states: Sequence[State], settings: OnPolicySettings, out: Path)
 
 
 def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings, out: Path) -> list[Prepared]:
-    """The states that fit. Raises DataError where so few do that training would not be what the recipe says."""
+    """The states that fit. Raises DataError if they are so few that training would not follow the recipe."""
     used, sizes = list[Prepared](), list[tuple[int, int]]()
     for state in states:
         where = f"problem {state.problem}"
@@ -204,14 +204,14 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
 
 
 def _said(tokenizer: Any, answer: Completion, settings: OnPolicySettings) -> tuple[int, ...]:
-    """A recorded answer in tokens: those that were drawn, if they are known and spell its text."""
+    """A recorded answer in tokens: the drawn ones, if they are known and spell its text."""
     if answer.ids and b"".join(token_bytes(tokenizer, answer.ids)) == answer.text.encode():
         return answer.ids
     return tuple(answer_ids(tokenizer, answer.text, settings.template))
 
 
 def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> list[OpenScorer]:
-    """The scorers at work, on the CPU as yet. One that has another tokenizer than the student is compared by bytes.
+    """The scorers, opened, on the CPU as yet. One that has another tokenizer than the student is compared by bytes.
 
     Raises RecipeError for a scorer that cannot be opened, or cannot be compared as the objective wants it.
     """
@@ -235,7 +235,7 @@ def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> l
 
 
 def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
-    """Which tokens of an answer write its tool calls, tags included: bool, one for each."""
+    """Whether each token of an answer belongs to a tool call, tags included: bool, one for each."""
     pieces = token_bytes(tokenizer, ids)
     ends = np.cumsum([len(piece) for piece in pieces])
     found = np.zeros(len(ids), bool)
@@ -266,7 +266,7 @@ class Steps(Dataset[dict[str, Any]]):
 
 
 def _keep(scorers: Sequence[OpenScorer], steps: Steps, settings: OnPolicySettings) -> None:
-    """Have local scorers go over recorded answers that will come round again, where memory is enough to keep that."""
+    """Have local scorers score recorded answers that will come round again, if memory is enough to keep the scores."""
     states = steps.states
     actions = [Action(i, ids, on_policy=False) for i, p in enumerate(states) for ids in dict.fromkeys(p.recorded)]
     if len(steps.order) / steps.devices * settings.rollouts * (1 - settings.on_policy) <= len(actions):
@@ -282,7 +282,7 @@ def _keep(scorers: Sequence[OpenScorer], steps: Steps, settings: OnPolicySetting
 
 
 def _alike(states: Sequence[Prepared]) -> list[int]:
-    """For each state the first one that shows the same to the student and to every scorer."""
+    """For each state the first one with the same prompt for the student and for every scorer."""
     first = dict[tuple[int, ...], list[int]]()
     found = []
     for i, prepared in enumerate(states):
@@ -350,7 +350,7 @@ class OnPolicyTrainer(UpdateTrainer):
         return loss
 
     def _read(self, states: Sequence[Prepared], actions: Sequence[Action]) -> list[Targets]:
-        """What each scorer finds in the answers of an update; servers are asked while local ones compute."""
+        """The scorers' opinions of the answers of an update; servers are asked while local ones compute."""
         views = [[p.state.views[k] for p in states] for k in range(len(self.scorers))]
         with ThreadPoolExecutor(max(1, len(self.scorers)), "vivavoce-scorers") as pool:
             asked = {
@@ -368,7 +368,7 @@ class OnPolicyTrainer(UpdateTrainer):
     def actions(self, model: torch.nn.Module, states: Sequence[Prepared], places: Sequence[int]) -> list[Action]:
         """The answers of an update: the student's own, drawn now, or recorded ones; ``rollouts`` to each state.
 
-        What is drawn depends on the run's seed and the place in it alone, so that a resumed run draws the same.
+        Draws depend on the run's seed and the place in it alone, so that a resumed run draws the same.
         """
         update = self.state.global_step
         actions, wanted = self._wanted(states, places)
@@ -409,9 +409,9 @@ class OnPolicyTrainer(UpdateTrainer):
         return actions, wanted
 
     def _shares(self, states: Sequence[Prepared], actions: Sequence[Action], found: Sequence[Targets]) -> np.ndarray:
-        """How much each scorer's opinion of each answer counts, shape (answers, scorers).
+        """The weight of each scorer's opinion of each answer, shape (answers, scorers).
 
-        The weights of the state's views. If a scorer cannot read an answer, those who can have its weight too.
+        They are the weights of the state's views. If a scorer cannot read an answer, the others share its weight.
         """
         shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
         for k, targets in enumerate(found):
@@ -424,7 +424,7 @@ class OnPolicyTrainer(UpdateTrainer):
         return shares
 
     def _factors(self, states: Sequence[Prepared], actions: Sequence[Action], read: np.ndarray) -> np.ndarray:
-        """What each token counts in the loss, token after token of the actions; over all devices they sum to 1.
+        """The weight of each token in the loss, token after token of the actions; over all devices they sum to 1.
 
         An answer counts if a scorer has ``read`` it and if it has tokens to learn from.
         """
@@ -449,7 +449,7 @@ class OnPolicyTrainer(UpdateTrainer):
         return np.concatenate([one * mask for one, mask in zip(each, learnt, strict=True)])
 
     def _learnt(self, ids: Sequence[int]) -> np.ndarray:
-        """Which tokens of an answer count: bool, one for each."""
+        """Whether each token of an answer counts: bool, one for each."""
         return np.ones(len(ids), bool) if self.settings.learn_from == "answer" else of_calls(self._tokenizer, ids)
 
     def compute_loss(
@@ -545,8 +545,9 @@ class OnPolicyTrainer(UpdateTrainer):
     def _measure(
         self, z: Tensor, apart: Mapping[int, tuple[Tensor, Tensor | None]], weights: Tensor, factor: Tensor
     ) -> None:
-        """Sums for the log: how far the weights spread and how sure the student is; of each scorer its divergence, its
-        weight, and how often its likeliest token is the student's."""
+        """Sums for the log: the spread of the weights and the certainty of the student; for each scorer its
+        divergence, its weight, and how often its likeliest token is the student's.
+        """
         self._add("tokens", factor.sum())
         self._add("weight_entropy", (-torch.special.xlogy(weights, weights).sum(1) * factor).sum())
         self._add("student_entropy", (torch.distributions.Categorical(logits=z.float()).entropy() * factor).sum())

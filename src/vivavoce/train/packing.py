@@ -117,7 +117,7 @@ def rows_of(trees: Sequence[Sequence[Scored]], sizes: Sequence[int], budget: int
 
 
 def segments(ends: np.ndarray) -> list[int]:
-    """Where the segments of the radix trie start, and T at the end: runs of tokens with the same subtree end.
+    """The starts of the radix trie's segments, and T at the end: runs of tokens with the same subtree end.
 
     >>> segments(np.array([8, 8, 8, 5, 5, 8, 8, 8]))
     [0, 3, 5, 8]

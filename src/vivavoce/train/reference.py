@@ -1,6 +1,6 @@
-"""The reference's log-probabilities: once for every answer, kept on disk.
+"""The reference's log-probabilities: computed once for every answer, and kept on disk.
 
-They are computed on the very rows that the first epoch trains on, so that policy and reference go through the same
+They are computed on the same packed rows as in the first epoch, so that policy and reference go through the same
 numerics and the loss starts at exactly ln 2.
 """
 

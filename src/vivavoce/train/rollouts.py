@@ -1,13 +1,14 @@
-"""Who samples the student's answers in on-policy training: the trainer itself, or the engine that serves the student.
+"""The samplers of the student's answers in on-policy training: the trainer itself, or the engine that serves the
+student.
 
 ::
 
     update u     weights after u updates ──▶ engine (an adapter of its own name, or all weights)
-                 it draws for the updates u … u + n, whoever has not drawn yet           n: `staleness`
+                 it draws for the updates u … u + n that were not drawn yet              n: `staleness`
                  the trainer learns from what was drawn for u                             with weights of u - n
 
-With ``staleness`` 0 every answer is that of the weights that learn from it. An engine that dies is started again by
-the run that owns it; it is given the weights again, and the answers that were lost are drawn again from their seeds.
+With ``staleness`` 0 every answer is that of the weights that learn from it. An engine that dies is started again by the
+run that owns it. It is given the weights again, and lost answers are drawn again from their seeds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from vivavoce.train.objective import OnPolicySettings, ServedStudent
 from vivavoce.train.scoring import autocast, bare
 
 _PROBED = 4
-"""Answers of an update whose log-probabilities are asked for again if they were drawn with earlier weights."""
+"""The number of answers of an update whose log-probabilities are asked for again if earlier weights drew them."""
 T = TypeVar("T")
 Wanted = Callable[[int], Sequence[Prompt]]
 """The prompts of an update, by its number."""
@@ -46,11 +47,11 @@ class Rollouts(Protocol):
     """Samples the answers of an update."""
 
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
-        """What the student answers to the prompts of ``update``, in their order."""
+        """The student's answers to the prompts of ``update``, in their order."""
         ...
 
     def close(self) -> None:
-        """Free what is held."""
+        """Free all resources."""
         ...
 
 
@@ -61,7 +62,7 @@ class OwnRollouts:
         self._decoder, self._bf16 = Decoder(bare(model), tokenizer), bf16
 
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
-        """As :class:`Rollouts` says; no log-probabilities are told."""
+        """The answers, as :class:`Rollouts` says, without log-probabilities."""
         prompts = wanted(update)
         if not prompts:
             return []
@@ -70,11 +71,11 @@ class OwnRollouts:
             return [Drawn(ids, []) for ids in self._decoder.draw(prompts)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
 
 class _Version(NamedTuple):
-    """The student's weights after some updates, as an engine can be given them."""
+    """The student's weights after some updates, in a form that an engine can load."""
 
     folder: Path
     adapter: str | None
@@ -96,9 +97,9 @@ class ServedRollouts:
         self._attached = Attached(served.name, served.serve, served.state)
         self._versions: dict[int, _Version] = {}
         self._drawing: dict[int, tuple[int, Future[list[Drawn]]]] = {}
-        """By update: the version that draws for it, and what it draws."""
+        """The version that draws for each update, and its draws."""
         self._given = set[tuple[int, int]]()
-        """Engines, by generation, and versions that they serve. Of whole weights an engine serves one."""
+        """Engines, by generation, and the versions that they serve. An engine serves one version of whole weights."""
         self._giving = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="vivavoce-rollouts", daemon=True)
@@ -110,7 +111,7 @@ class ServedRollouts:
         return self._attached.asked_again
 
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
-        """As :class:`Rollouts` says, with the log-probabilities that the engine gave.
+        """The answers, as :class:`Rollouts` says, with the engine's log-probabilities.
 
         Raises RecipeError if the engine does not take the weights, AgentError if an answer cannot be had.
         """
@@ -136,7 +137,7 @@ class ServedRollouts:
         return self._start(self._score(update, some)).result()
 
     def close(self) -> None:
-        """Let go of the engine, and delete what was written for it."""
+        """Let go of the engine, and delete the files that were written for it."""
         for version in self._versions.values():
             self._forget(version)
         self._start(self._attached.aclose()).result()
@@ -205,7 +206,7 @@ class ServedRollouts:
             return list(await asyncio.gather(*(one(prompt, ids) for prompt, ids in answers)))
 
     def _forget(self, version: _Version) -> None:
-        """Delete what was written for the engine, and have it forget an adapter."""
+        """Delete the files that were written for the engine, and have it forget an adapter."""
 
         async def unload(name: str) -> None:
             await (await self._attached.server()).unload(name)
@@ -227,7 +228,7 @@ class Agreement:
         self._told, self._sum, self._tokens = np.zeros(0), 0.0, 0
 
     def begin(self, told: Sequence[Sequence[float]]) -> None:
-        """Begin an update: what the engine gave each token of each answer, NaN if it gave nothing."""
+        """Begin an update with the engine's log-probability of each token of each answer, NaN if it gave none."""
         self._told, self._sum, self._tokens = np.array([v for one in told for v in one]), 0.0, 0
 
     @torch.no_grad()
@@ -245,7 +246,7 @@ class Agreement:
         self._tokens += len(known)
 
     def check(self, update: int) -> None:
-        """Raise Mismatched if the two are too far apart; called before anything is learnt."""
+        """Raise Mismatched if the two are too far apart; called before anything is learned."""
         if self._served is None or not self._tokens:
             return
         self.apart, most = self._sum / self._tokens, self._served.serve.max_mismatch
@@ -280,7 +281,7 @@ class _Refusals:
 def rollouts(
     model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings, out: Path, updates: int
 ) -> OwnRollouts | ServedRollouts:
-    """Who samples, as the settings say."""
+    """The sampler that the settings ask for."""
     if settings.served is None:
         return OwnRollouts(model, tokenizer, settings.bf16)
     ends = Decoder(bare(model), tokenizer).eos

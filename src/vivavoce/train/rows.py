@@ -1,4 +1,4 @@
-"""What every training asks of its rows before it begins, and how errors name a row."""
+"""Checks of rows that every training makes before it begins, and the names of rows in errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def row_name(row: Example | Tree | State | Interaction, number: int, source: Path | None) -> str:
-    """How an error names ``row``, which is the ``number``-th (from 0) of the file ``source``.
+    """The name in errors of ``row``, which is the ``number``-th (from 0) of the file ``source``.
 
     >>> row_name(Example("gsm8k-7", (), "42", ()), 2, Path("data/sft.jsonl"))
     'row 3 of data/sft.jsonl (problem gsm8k-7)'
@@ -30,7 +30,8 @@ def check_rows(rows: Sequence[Example | Tree | State | Interaction], source: Pat
 
 
 def check_fit(used: int, counted: int, things: str, longest: int, out: Path) -> int:
-    """How many of the ``counted`` things, each of several rows, were left out for a row over ``longest`` tokens; told.
+    """The number of ``counted`` things, each of several rows, that were left out for a row over ``longest`` tokens; it
+    is logged.
 
     Raises DataError, which names ``out``, if none is left to train on.
     """

@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 
 class Action(NamedTuple):
-    """One answer of the student: to which state of an update, and its tokens."""
+    """One answer of the student: its state in the update, and its tokens."""
 
     state: int
     ids: tuple[int, ...]
     on_policy: bool = True
     finished: bool = True
     logprobs: tuple[float, ...] = ()
-    """What the engine that drew it gave its tokens, in nats; nothing if the trainer drew it."""
+    """The log-probabilities of its tokens by the engine that drew it, in nats; empty if the trainer drew it."""
 
 
 def packed_rows(contexts: Sequence[Sequence[int]], actions: Sequence[Action], budget: int) -> Iterator[list[int]]:
@@ -80,16 +80,18 @@ def row(contexts: Sequence[Sequence[int]], action: Action) -> Scored:
 
 
 class PartTargets(Protocol):
-    """What a scorer found in the answers of one update that knows no whole distribution over the student's tokens.
+    """The opinion of a scorer that knows no whole distribution over the student's tokens, on the answers of one update.
 
     Tokens are numbered over all answers, in order.
     """
 
     left_out: frozenset[int]
-    """Answers that the scorer cannot read, by index: nothing of them is compared."""
+    """Answers that the scorer cannot read, by index. They are not compared."""
 
     def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
-        """Told before one packed row is compared: its tokens, and the student's log-probabilities of them, in nats."""
+        """Prepare the comparison of one packed row: its tokens, and the student's log-probabilities of them, in
+        nats.
+        """
         ...
 
     def compared(
@@ -112,7 +114,7 @@ class Marks:
 
     @classmethod
     def of(cls, spec: Scorer, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> Marks:
-        """Raises DataError if a mark is not one token of the scorer's tokenizer."""
+        """The ids of a prompt set's marks. Raises DataError if a mark is not one token of the scorer's tokenizer."""
 
         def one(text: str) -> int:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -126,11 +128,11 @@ class Marks:
 
 
 class OpenScorer(ABC):
-    """A scorer at work.
+    """A scorer that is open.
 
     Attributes:
         columns: Ids of its vocabulary; the rows that only pad an embedding are cut off.
-        tokens: Tokens that its model has gone over.
+        tokens: Tokens that its model has scored.
         limit: Tokens that the model can take, if it says so.
     """
 
@@ -142,7 +144,7 @@ class OpenScorer(ABC):
         self._contexts: dict[str, list[int]] = {}
 
     def context(self, view: View) -> list[int]:
-        """The tokens before the student's answer, as this scorer sees the state. Each view is rendered once."""
+        """The tokens before the student's answer in this scorer's view of the state. Each view is rendered once."""
         key = repr(view.messages)
         if key not in self._contexts:
             where, template = f"scorer {self.spec.name}", self.spec.chat_template_kwargs
@@ -150,11 +152,11 @@ class OpenScorer(ABC):
         return self._contexts[key]
 
     def prepare(self, longest: int, device: torch.device | None = None) -> None:  # noqa: B027
-        """Go to the ``device``, and find out how rows of up to ``longest`` tokens can be read."""
+        """Move to the ``device``, and find out how rows of up to ``longest`` tokens can be read."""
 
     @abstractmethod
     def read(self, views: Sequence[View], actions: Sequence[Action]) -> Targets:
-        """Go over every token of every action. ``views`` are those of the update's states."""
+        """Score every token of every action. ``views`` are those of the update's states."""
 
 
 class LocalScorer(OpenScorer):
@@ -170,7 +172,7 @@ class LocalScorer(OpenScorer):
         self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def prepare(self, longest: int, device: torch.device | None = None) -> None:
-        """Go to the ``device``, and find out how the model can be packed there."""
+        """Move to the ``device``, and find out how the model can be packed there."""
         self.model.to(device or self.model.device)
         with autocast(self.model.device, self.settings.bf16 and self.model.dtype != torch.float32):
             self.method = choose(self.model, self.settings.attention, longest, self.settings.compile)
@@ -181,32 +183,33 @@ class LocalScorer(OpenScorer):
 
     @property
     def frozen(self) -> bool:
-        """Whether it stays as it is: all do but the student's moving average."""
+        """Whether its weights stay as they are: all do but the student's moving average."""
         return self.spec.model is not None or self.spec.own == "frozen"
 
     @property
     def row_bytes(self) -> int:
-        """What :meth:`hidden` takes for a token."""
+        """The bytes of :meth:`hidden` for a token."""
         model = bare(self.model)
         width = model.config.get_text_config().hidden_size if self.method.chunked else self._rows
         return int(width * model.dtype.itemsize)
 
     def read(self, views: Sequence[View], actions: Sequence[Action]) -> Targets:
-        """Go over every token of every action, but for recorded answers that :meth:`keep` has gone over."""
+        """Score every token of every action, but for recorded answers that :meth:`keep` has scored."""
         return LocalTargets(self, self.hidden(views, actions))
 
     def keep(self, views: Sequence[View], actions: Sequence[Action]) -> None:
-        """Go over recorded answers now, so that :meth:`hidden` finds them whenever they are asked for again.
+        """Score recorded answers now, so that :meth:`hidden` finds them whenever they are asked for again.
 
-        All at once and before training, so that a resumed run finds the same numbers to the last bit.
+        It is done at once and before training, so that a resumed run finds the same numbers to the last bit.
         """
         found = self._hidden(views, actions)
         self._kept = {(repr(views[a.state].messages), a.ids): part for a, part in zip(actions, found, strict=True)}
 
     def hidden(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
-        """What predicts every token of every action, action after action: shape (tokens, H), on the model's device.
+        """The states that predict every token of every action, action after action: shape (tokens, H), on the model's
+        device.
 
-        ``views`` are those of the update's states. Raises AssertionError where there are not N rows for N tokens.
+        ``views`` are those of the update's states. Raises AssertionError if there are not N rows for N tokens.
         """
         kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in actions]
         missing = [action for action, part in zip(actions, kept, strict=True) if part is None]
@@ -248,7 +251,7 @@ class LocalScorer(OpenScorer):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalTargets:
-    """What predicts each token, as a local scorer has it: hidden states, shape (tokens, H)."""
+    """A local scorer's predictions of each token: hidden states, shape (tokens, H)."""
 
     scorer: LocalScorer
     hidden: Tensor
@@ -260,7 +263,7 @@ class LocalTargets:
 
 
 Targets = LocalTargets | PartTargets
-"""What a scorer found in the answers of one update."""
+"""A scorer's opinion of the answers of one update."""
 
 
 def open_scorer(
@@ -268,7 +271,7 @@ def open_scorer(
 ) -> LocalScorer:
     """Load a scorer, or copy ``student`` (model and tokenizer) if it is to score itself; frozen, on the CPU as yet.
 
-    It computes as the student does, unless ``spec`` names another type: else rounding would be taught. Raises
+    It computes as the student does, unless ``spec`` names another type; otherwise rounding would be taught. Raises
     RecipeError if there is no such model.
     """
     if spec.model is None:
@@ -291,10 +294,11 @@ def open_scorer(
 
 
 def check_budget(scorer: OpenScorer, states: Sequence[State], k: int, answers: Sequence[int]) -> int:
-    """The longest row of a scorer: a view and the longest answer to its state, of which ``answers`` are the tokens.
+    """Check the longest row of a scorer: a view and the longest answer to its state, of which ``answers`` are the
+    tokens.
 
-    Raises DataError if one is longer than the scorer takes. Found before the run: the release cut the student's tail,
-    or lost the sample, in the middle of one.
+    Raises DataError if one is longer than the scorer takes. It is found before the run: the release cut the student's
+    tail, or lost the sample, in the middle of one.
     """
     views = [len(scorer.context(state.views[k])) for state in states]
     rows = [view + n for state, view, n in zip(states, views, answers, strict=True) if state.views[k].weight]

@@ -1,7 +1,7 @@
-"""Log-probabilities of answers under a model: packed where the model can take it, row by row where it cannot.
+"""Log-probabilities of answers under a model: packed if the model can take it, otherwise row by row.
 
-The vocabulary's logits exist only for tokens that are scored, a chunk at a time, and are made again in the backward
-pass where they are many.
+The vocabulary's logits exist only for tokens that are scored, a chunk at a time, and are computed again in the backward
+pass if they are many.
 """
 
 from __future__ import annotations
@@ -37,20 +37,22 @@ _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacke
 
 
 OnStates = Callable[[Tensor, torch.nn.Module], Tensor]
-"""What is made of hidden states (N, H) and of the output embedding that would turn them into logits."""
+"""A function of hidden states (N, H) and of the output embedding that would turn them into logits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How a model's answers are scored; found by :func:`vivavoce.train.choosing.choose`."""
+    """The way to score a model's answers; found by :func:`vivavoce.train.choosing.choose`."""
 
     attention: Attention
     chunked: bool = True
     """Project hidden states with the output embedding, chunk by chunk; False asks the model for its own logits."""
     compiled: bool = False
-    """Compile the decoder layers: with FlexAttention on a GPU, half of the time is else spent between small kernels."""
+    """Whether the decoder layers are compiled: with FlexAttention on a GPU, half of the time would else go by
+    between small kernels.
+    """
     quiet: bool = False
-    """The model has dropout or noise of its own, which training keeps switched off: see :func:`learning`."""
+    """Whether the model has dropout or noise of its own, which training keeps switched off: see :func:`learning`."""
 
 
 def bare(model: torch.nn.Module) -> Any:
@@ -60,7 +62,7 @@ def bare(model: torch.nn.Module) -> Any:
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """bfloat16 arithmetic where asked for. The forward pass here goes round the trainer's own wrapper."""
+    """bfloat16 arithmetic if it is asked for. The forward pass here goes round the trainer's own wrapper."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
@@ -105,17 +107,17 @@ def _score(model: torch.nn.Module, packed: Packed, attention: Attention | None, 
 
 
 def predictions(model: torch.nn.Module, packed: Packed, method: Method) -> Tensor:
-    """What predicts each token of each answer of ``packed``, answer after answer: hidden states, shape (tokens, H).
+    """The states that predict each token of each answer of ``packed``, answer after answer: shape (tokens, H).
 
-    :func:`head` turns them into logits. Where several answers share a token, its state stands there for each.
+    :func:`head` turns them into logits. If several answers share a token, its state is there for each.
     """
     return on_predictions(model, packed, method, _as_they_are)
 
 
 def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: OnStates) -> Tensor:
-    """``of`` what :func:`predictions` gives and of the output embedding, computed inside the model's forward pass.
+    """The result of ``of`` for :func:`predictions` and the output embedding, computed inside the model's forward pass.
 
-    There a wrapper that shards weights has them whole, and one that exchanges gradients sees what they come from.
+    A wrapper that shards weights has them whole there, and one that exchanges gradients sees their sources.
     """
     if method.attention != "rows":
         return _forward(model, packed, method.attention, method, packed.parents[np.concatenate(packed.answers)], of)
@@ -130,12 +132,14 @@ def on_predictions(model: torch.nn.Module, packed: Packed, method: Method, of: O
 
 
 OnTexts = Callable[[Tensor, torch.nn.Module, list[np.ndarray]], Tensor]
-"""What is made of hidden states (N, H), of the output embedding, and of where each text's tokens lie in the states."""
+"""A function of hidden states (N, H), of the output embedding, and of the indices of each text's tokens in the
+states.
+"""
 
 
 def on_texts(model: torch.nn.Module, packed: Packed, method: Method, of: OnTexts) -> Tensor:
-    """``of`` the hidden states of whole texts, context and answer, of every answer of ``packed``; inside the forward
-    pass as :func:`on_predictions`.
+    """The result of ``of`` for the hidden states of whole texts, context and answer, of every answer of ``packed``;
+    inside the forward pass as :func:`on_predictions`.
 
     Raises RecipeError if only the model itself can turn its hidden states into logits.
     """
@@ -163,7 +167,7 @@ def _as_they_are(states: Tensor, head: torch.nn.Module) -> Tensor:
 
 
 def head(model: torch.nn.Module, method: Method) -> torch.nn.Module:
-    """The output embedding that turns :func:`predictions` into logits; nothing where the model gave logits itself."""
+    """The output embedding that turns :func:`predictions` into logits; the identity if the model gave logits itself."""
     return bare(model).get_output_embeddings() if method.chunked else torch.nn.Identity()
 
 
@@ -175,10 +179,10 @@ def chunk_rows(vocabulary: int, device: torch.device) -> int:
 def _forward(
     model: torch.nn.Module, packed: Packed, attention: Attention | None, method: Method, at: np.ndarray, of: OnStates
 ) -> Tensor:
-    """``of`` the hidden states at positions ``at`` and the output embedding; of the model's own logits and nothing more
-    where the method is not chunked.
+    """The result of ``of`` for the hidden states at positions ``at`` and the output embedding; for the model's own
+    logits alone if the method is not chunked.
 
-    The whole model is called, wrappers and all, and ``of`` stands in the place of its output embedding.
+    The whole model is called, wrappers and all, and ``of`` takes the place of its output embedding.
     """
     inner: PreTrainedModel = bare(model)
     device = inner.device
@@ -199,7 +203,7 @@ def _forward(
 
 @contextmanager
 def in_place_of_head(inner: PreTrainedModel, of: OnStates) -> Iterator[None]:
-    """Have ``of`` stand in the place of the output embedding, given hidden states (N, H) and that embedding."""
+    """Put ``of`` in the place of the output embedding, given hidden states (N, H) and that embedding."""
     head = cast(torch.nn.Module, inner.get_output_embeddings())
     own, plain = vars(head).get("forward"), _Plain(head)
     head.forward = lambda hidden: of(hidden[0], plain)[None]
@@ -212,7 +216,7 @@ def in_place_of_head(inner: PreTrainedModel, of: OnStates) -> Iterator[None]:
 
 
 class _Plain(torch.nn.Module):
-    """An output embedding, its parameters and what it does, whatever stands in its place."""
+    """An output embedding: its parameters and its function, whatever takes its place."""
 
     def __init__(self, head: torch.nn.Module) -> None:
         super().__init__()
@@ -255,7 +259,7 @@ def _unpack(packed: Packed) -> Iterator[Packed]:
 
 
 def _path(packed: Packed, answer: np.ndarray) -> np.ndarray:
-    """Where the tokens of an answer's whole text lie, from its first one on."""
+    """The indices of the tokens of an answer's whole text, from its first one on."""
     path = [int(answer[-1])]
     while packed.parents[path[-1]] >= 0:
         path.append(int(packed.parents[path[-1]]))

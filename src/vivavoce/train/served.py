@@ -1,12 +1,12 @@
-"""A scorer behind a vLLM server: what it says of the student's tokens, as far as a server tells it.
+"""A scorer behind a vLLM server, which gives a part of its distribution over the student's tokens.
 
 ::
 
     teacher   p(its k likeliest) , p(the student's token) | everything else       one bucket, so that nothing is lost
     student   q(the same tokens)                          | everything else
 
-The two are compared as they are: with k the whole vocabulary exactly as a local scorer, with less as well as two
-distributions can be told apart by what was named. Differs from TRL's server teachers, which leave the rest away.
+The two are compared as they are. With k the whole vocabulary this equals a local scorer; with less, it compares the
+named tokens and one rest. Differs from TRL's server teachers, which leave the rest away.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.scorers import Action, Marks, OpenScorer
 
 _ROUNDING = 1e-6
-"""A smaller rest is what float32 numbers of a server leave, and no opinion of its model."""
+"""The largest rest that is rounding of a server's float32 numbers, and no opinion of its model."""
 T = TypeVar("T")
 
 
@@ -44,7 +44,7 @@ class ServedScorer(OpenScorer):
         self.server = server
 
     def read(self, views: Sequence[View], actions: Sequence[Action]) -> ServedTargets:
-        """Ask for every token of every action, all at once. Raises AgentError where the server does not answer."""
+        """Ask for every token of every action, all at once. Raises AgentError if the server does not answer."""
         contexts = [self.context(view) for view in views]
 
         async def ask() -> list[list[vllm.Position]]:
@@ -69,7 +69,7 @@ class ServedScorer(OpenScorer):
         )
 
     def check(self) -> None:
-        """Raises RecipeError where the server cuts text into other tokens than ours, or gives no log-probabilities."""
+        """Raise RecipeError if the server cuts text into other tokens than ours, or gives no log-probabilities."""
 
         async def ask() -> list[tuple[list[int], int | None]]:
             try:
@@ -95,10 +95,10 @@ class ServedScorer(OpenScorer):
 
 @dataclass(slots=True, eq=False)
 class ServedTargets:
-    """What a served scorer said of the tokens of one update, in order. T tokens, K named ones, V ids of the student."""
+    """A served scorer's opinion of the tokens of one update, in order. T tokens, K named ones, V ids of the student."""
 
     ids: Tensor
-    """Shape (T, K), V where fewer were named."""
+    """Shape (T, K), V if fewer were named."""
     logprobs: Tensor
     """Shape (T, K), in nats."""
     columns: int
@@ -107,7 +107,9 @@ class ServedTargets:
 
     @classmethod
     def of(cls, positions: Sequence[vllm.Position], columns: int, marks: Marks) -> ServedTargets:
-        """Raises DataError where what is named of one token sums to more than all there is."""
+        """The targets of named tokens. Raises DataError if the probabilities of one token's names sum to more than
+        1.
+        """
         width = max(len(position.ids) for position in positions)
         ids = np.full((len(positions), width), columns)
         logprobs = np.full((len(positions), width), NOTHING)
@@ -141,10 +143,10 @@ class ServedTargets:
         return log_p.to(device, torch.float32), known.to(device)
 
     def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
-        """Nothing is to be prepared."""
+        """Do nothing: there is nothing to prepare."""
 
     def compared(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective) -> tuple[Tensor, Tensor]:
-        """As :class:`~vivavoce.train.scorers.PartTargets` says."""
+        """The objective, as :class:`~vivavoce.train.scorers.PartTargets` says."""
         log_p, known = self.teacher(tokens, logits.device)
         log_q = with_rest(torch.log_softmax(logits.float(), -1), known)
         same = how.model_copy(update={"top_k": None, "aggregate": "sum"})
@@ -155,10 +157,10 @@ class ServedTargets:
 def merged_loss(
     z: Tensor, found: Sequence[Tensor | tuple[Tensor, Tensor]], weights: Tensor, sampled: Tensor, how: Objective
 ) -> Tensor:
-    """The objective of scorers that are merged, some of whom name a part of their distribution only; shape (n,).
+    """The objective of scorers that are merged, if some of them name a part of their distribution only; shape (n,).
 
-    ``z`` are the student's logits (n, V), with gradient; of a local scorer ``found`` holds logits (n, V), of a served
-    one what :meth:`ServedTargets.teacher` gives; ``weights`` (n, K) sum to 1. Everybody is compared on the tokens that
+    ``z`` are the student's logits (n, V), with gradient. For a local scorer ``found`` holds logits (n, V), for a served
+    one the result of :meth:`ServedTargets.teacher`. ``weights`` (n, K) sum to 1. All are compared on the tokens that
     all of them named, with one bucket for the rest: so all are distributions over the same events, and with whole
     vocabularies named the loss is that of local scorers. The student's token is always named.
     """
@@ -199,7 +201,7 @@ def open_served(spec: Scorer, settings: OnPolicySettings) -> ServedScorer:
 
 
 def _apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a thread of its own: the caller's may have an event loop that runs."""
+    """Run it in a thread of its own, because the caller's may have an event loop that runs."""
     with ThreadPoolExecutor(1, "vivavoce-served") as pool:
         return pool.submit(asyncio.run, work).result()
 

@@ -41,7 +41,9 @@ class LoRASettings(BaseModel):
 
 
 class MuonSettings(BaseModel):
-    """Muon for the hidden matrices and AdamW for all else (:mod:`vivavoce.train.muon`): fewer updates, each as dear."""
+    """Muon for the hidden matrices and AdamW for the other weights (:mod:`vivavoce.train.muon`): fewer updates of
+    about the same cost.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -56,7 +58,7 @@ class MuonSettings(BaseModel):
 
 
 class TrainSettings(BaseModel):
-    """What supervised and preference training share."""
+    """Settings that supervised and preference training share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -131,7 +133,7 @@ class TrainSettings(BaseModel):
 
 
 class SupervisedSettings(TrainSettings):
-    """What trainings on given answers share."""
+    """Settings that trainings on given answers share."""
 
     token_budget: int = Field(
         default=4096,
@@ -263,7 +265,7 @@ class MAGDiSettings(TrainSettings):
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run did. Written next to the weights as ``train_result.json``, less the history."""
+    """The outcome of a training run. Written next to the weights as ``train_result.json``, less the history."""
 
     path: Path
     """A folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load: the model, or

@@ -43,7 +43,7 @@ class Taught(NamedTuple):
     row: Scored
     weight: float
     name: str = ""
-    """What errors call it."""
+    """The row's name in errors."""
 
     @property
     def tokens(self) -> int:
@@ -51,7 +51,7 @@ class Taught(NamedTuple):
 
 
 class Schedule(Protocol):
-    """What is learnt when."""
+    """A schedule of rows: which rows make each update."""
 
     @property
     def updates(self) -> Sequence[Sequence[int]]:
@@ -59,7 +59,7 @@ class Schedule(Protocol):
         ...
 
     def factors(self, update: Sequence[int]) -> list[float]:
-        """What -log p of each row of an update counts; the whole update is known, whatever device has its rows."""
+        """The factor of -log p of each row of an update; the whole update is known, whatever device has its rows."""
         ...
 
     def facts(self) -> dict[str, int]:
@@ -68,13 +68,13 @@ class Schedule(Protocol):
 
 
 class Part(NamedTuple):
-    """A packed row, and what each of its texts counts in the loss: ``factors`` times -log p, by stream."""
+    """A packed row, and the weight of each of its texts in the loss: ``factors`` times -log p, by stream."""
 
     packed: Packed
     factors: list[float]
     streams: list[str]
     names: list[str]
-    """What errors call each text's row."""
+    """The name in errors of each text's row."""
 
 
 def train_supervised(
@@ -218,7 +218,7 @@ class SupervisedTrainer(UpdateTrainer):
         return loss
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
-        """A part's packed row, and what errors call the training row behind each of its answers."""
+        """A part's packed row, and the name in errors of the training row behind each of its answers."""
         return part["part"].packed, part["part"].names
 
     def compute_loss(
@@ -239,7 +239,7 @@ class SupervisedTrainer(UpdateTrainer):
         return (terms.sum(), {"logprobs": values}) if return_outputs else terms.sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each stream's share of the loss, where there are several."""
+        """Add each stream's share of the loss, if there are several."""
         if self._sums and "loss" in logs:
             total = cast(Tensor, self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")).tolist()
             whole = sum(total) or 1.0

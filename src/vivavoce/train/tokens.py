@@ -1,4 +1,4 @@
-"""From messages and answers to token ids with a boundary, for SFT, T-DPO, two tasks and on-policy distillation.
+"""Messages and answers to token ids with a boundary, for SFT, T-DPO, two tasks and on-policy distillation.
 
 ::
 
@@ -6,7 +6,7 @@
     row          <|user|>2+2?<|assistant|>four<|end|>
     scored                                ^^^^^^^^^^^  the answer and the end of turn
 
-What the texts are is decided in :mod:`vivavoce.agents.rendering`.
+The texts are decided in :mod:`vivavoce.agents.rendering`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Scored(NamedTuple):
 
 
 def shared(left: Sequence[int] | str, right: Sequence[int] | str) -> int:
-    """How many leading items two sequences have in common."""
+    """The number of leading items that two sequences have in common."""
     for i, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
             return i
@@ -93,17 +93,17 @@ def score_rows(
 ) -> list[Scored]:
     """Tokenise the alternatives of one branching, with one boundary for all of them.
 
-    Each row is what is served before an answer to ``prompt``, then the answer ``prefix + completion``, tokenised as
-    one text, then the end of turn if the answer is ``complete``. ``template`` holds further arguments of the chat
-    template.
+    Each row is the tokens that are served before an answer to ``prompt``, then the answer ``prefix + completion``,
+    tokenised as one text, then the end of turn if the answer is ``complete``. ``template`` holds further arguments of
+    the chat template.
 
-    The boundary stands behind the prompt; behind ``prefix`` if there is one, or before the first token in which a row
+    The boundary is behind the prompt; behind ``prefix`` if there is one, or before the first token in which a row
     differs from it. A token that straddles the end of ``prefix`` therefore belongs to the completions: every token in
     which two alternatives differ is scored in both, and tokens scored in all of them cancel from a preference.
 
-    Differs: the authors' code tokenised prompt and answer apart and without template, so that training and serving
-    saw different tokens. TRL's trainers tokenise the whole conversation: they also train what the template writes
-    after the end of turn, and if its rendering of a past turn is not the served prompt, they train that.
+    Differs: the authors' code tokenised prompt and answer apart and without template, so that training and serving saw
+    different tokens. TRL's trainers tokenise the whole conversation: they also train the template's text after the end
+    of turn, and if its rendering of a past turn is not the served prompt, they train that.
 
     Raises DataError if nothing would be scored, and as :func:`context_ids`.
     """
@@ -129,7 +129,7 @@ def context_ids(
     where: str = "",
     template: Mapping[str, Any] | None = None,
 ) -> list[int]:
-    """What a model is given before it answers ``prompt``, served or in training.
+    """The token ids that a model reads before it answers ``prompt``, served or in training.
 
     ``template`` holds further arguments of the chat template. Raises RecipeError without one, and if it takes no such
     conversation.
@@ -138,7 +138,7 @@ def context_ids(
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, template: Mapping[str, Any] | None = None) -> list[int]:
-    """A whole answer as the model itself would have said it behind a served prompt: its tokens, and the end of turn.
+    """A whole answer in the tokens that the model itself would write behind a served prompt, with the end of turn.
 
     ``template`` holds further arguments of the chat template. Raises RecipeError if neither the chat template nor the
     tokenizer names a token that ends a turn.

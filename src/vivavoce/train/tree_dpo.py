@@ -128,7 +128,7 @@ def tree_loss(policy: Tensor, reference: Tensor, tree: Branching, settings: Tree
 
 
 def tree_weight(tree: Branching, settings: TreeDPOSettings) -> float:
-    """What a tree counts in the mean: what its loss is a mean over, its pairs or (KTO) its answers; or one."""
+    """The weight of a tree in the mean: the number of its pairs or (KTO) its answers; or one."""
     if settings.pair_weight != "pair" or settings.objective == "listwise":
         return tree.weight
     return tree.weight * (len(tree.rows) if settings.objective == "kto" else tree.pairs)
@@ -163,12 +163,12 @@ class TreeDPOTrainer(UpdateTrainer):
         return loss
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
-        """A part's packed row, and what errors call the tree behind each of its answers."""
+        """A part's packed row, and the name in errors of the tree behind each of its answers."""
         row: Row = part["row"]
         return row.packed, [tree.name for tree in row.trees for _ in tree.rows]
 
     def weight(self, tree: Branching) -> float:
-        """What ``tree`` counts in the mean."""
+        """The weight of ``tree`` in the mean."""
         return tree_weight(tree, self.settings)
 
     def compute_loss(

@@ -30,7 +30,7 @@ class Branching:
     right: int
     weight: float
     name: str = ""
-    """What errors call it."""
+    """The tree's name in errors."""
 
     @property
     def pairs(self) -> int:
@@ -48,7 +48,7 @@ class Branching:
 
     @property
     def content(self) -> list[object]:
-        """What training depends on, in JSON's terms."""
+        """The content that training depends on, as plain JSON."""
         return [self.problem, self.names, self.right, self.weight]
 
 
@@ -62,7 +62,7 @@ def branchings(
     """Tokenise ``trees``; those of weight 0 or with a row over ``max_length`` are left out, never truncated.
 
     ``template`` holds further arguments of the chat template. Raises DataError for a tree without right or without
-    wrong answers, and where tokenisation does; it names the row, and ``source``, the file of the trees.
+    wrong answers, and if tokenisation does; it names the row, and ``source``, the file of the trees.
     """
     result = []
     for number, tree in enumerate(trees):
@@ -88,7 +88,7 @@ def branchings(
 
 @dataclass(frozen=True)
 class Row:
-    """Some trees in one packed row. Iterating gives each tree with where its answers are in ``packed.answers``."""
+    """Some trees in one packed row. Iterating gives each tree with the indices of its answers in ``packed.answers``."""
 
     packed: Packed
     trees: tuple[Branching, ...]
@@ -107,8 +107,8 @@ class Row:
 class Steps(Dataset[dict[str, list[Row]]]):
     """All updates of a run in order. Item ``i`` is the share of device ``i % devices`` in update ``i // devices``.
 
-    Packing happens on demand and depends on the update alone, so a resumed run, and the reference pass, see the very
-    same rows: equal floating-point results, and a loss that starts at exactly ln 2.
+    Packing happens on demand and depends on the update alone, so a resumed run, and the reference pass, see the same
+    rows: equal floating-point results, and a loss that starts at exactly ln 2.
     """
 
     def __init__(

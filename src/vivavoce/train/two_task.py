@@ -1,11 +1,13 @@
-"""Joint training of two tasks: to say what was wrong with a mistake, and to answer as a reviewed rationale does.
+"""Joint training of two tasks: to say what is wrong with a mistake, and to answer as a reviewed rationale does.
 
     L = alpha  sum_F w nll / sum_F w m  +  (1 - alpha)  sum_A w nll / sum_A w m
 
-F and A are the feedback and rationale rows of one update, on all devices; nll is -log p of a row's m target tokens
-and w its weight. Paper: arXiv:2410.03663. Differs from the authors' code: denominators are those of the whole update,
-so that its split into passes changes nothing; padding is never trained on; over-long rows are left out, not cut; texts
-to one prompt (n teachers on one mistake) share it in one packed row.
+F and A are the feedback and rationale rows of one update, on all devices; nll is -log p of a row's m target tokens and
+w its weight. Paper: arXiv:2410.03663.
+
+Differs from the authors' code: denominators are those of the whole update, so that its split into passes changes
+nothing. Padding is never trained on. Over-long rows are left out, not cut. Texts to one prompt (n teachers on one
+mistake) share it in one packed row.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class TwoTasks:
     updates: Sequence[Sequence[int]]
 
     def factors(self, update: Sequence[int]) -> list[float]:
-        """What -log p of each row of an update counts."""
+        """The factor of -log p of each row of an update."""
         alpha, mean = self.settings.alpha, self.settings.normalisation == "sequence_mean"
         share = {True: alpha, False: 1 - alpha}
         flat = self.settings.pairing == "flat-weighted"
@@ -127,8 +129,8 @@ class TwoTasks:
 def updates(rows: Sequence[Taught], settings: TwoTaskSettings, seed: int) -> list[list[int]]:
     """The rows of every update, as indices, by the recipe's pairing.
 
-    An epoch is over when the longer stream is through (independent), each paired problem, or the mixed stream.
-    Raises DataError where rows are to be paired and no problem has both.
+    An epoch is over when the longer stream is through (independent), each paired problem, or the mixed stream. Raises
+    DataError if rows are to be paired and no problem has both.
     """
     streams = {kind: [i for i, row in enumerate(rows) if (row.stream == FEEDBACK) == kind] for kind in (True, False)}
     if settings.pairing.startswith("paired") and all(streams.values()):

@@ -1,7 +1,7 @@
-"""A trainer whose batch is one whole update, learnt from part by part.
+"""A trainer whose batch is one whole update, learned from part by part.
 
-The public Trainer thinks in batches of equal rows. Here a part is a packed row, parts differ in size, and the loss of
-an update is one sum over all of its parts on all devices, so that how it is cut into parts changes nothing. An update
+The public Trainer works with batches of equal rows. Here a part is a packed row, parts differ in size, and the loss of
+an update is one sum over all of its parts on all devices, so that the division into parts changes nothing. An update
 whose loss or gradient is not a finite number stops the training before it changes a weight.
 """
 
@@ -99,7 +99,9 @@ class UpdateTrainer(Trainer):
         self.state.num_input_tokens_seen += int(tokens)
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]] | None:
-        """A part's packed row, and what errors call the training row behind each of its answers; None: not known."""
+        """A part's packed row, and the name in errors of the training row behind each of its answers; None: not
+        known.
+        """
         return None
 
     def check(self) -> None:
@@ -129,7 +131,7 @@ class UpdateTrainer(Trainer):
         return self._norm
 
     def _diverged(self, loss: float, norm: float) -> Diverged:
-        """What to tell: the update, and the rows that score as no finite number with the weights as they still are."""
+        """The error: the update, and the rows that score as no finite number with the weights as they still are."""
         update = self.state.global_step + 1
         names, bad = self._suspects()
         if self.accelerator.num_processes > 1:
@@ -165,8 +167,9 @@ class UpdateTrainer(Trainer):
         return list(dict.fromkeys(names)), list(dict.fromkeys(bad))
 
     def _silent(self, parts: int) -> int:
-        """How many passes that teach nothing this device adds: where each holds a part of the weights, all have to go
-        through the model equally often."""
+        """The number of passes that teach nothing that this device adds: if each device holds a part of the weights,
+        all have to go through the model equally often.
+        """
         if not sharded():
             return 0
         mine = torch.tensor([parts], device=self.args.device)
