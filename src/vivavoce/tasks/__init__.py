@@ -1,6 +1,8 @@
-"""What is asked and how it is graded. One benchmark a file: ``tasks/foo.py`` defines ``Options`` (a pydantic model
-of the keys that a recipe may give it) and ``task(options) -> Task``. The file name is the task's name; a path to a
-Python file works too, so adding a benchmark edits nothing here.
+"""Tasks: questions, and the grading of answers to them.
+
+One benchmark a file: ``tasks/foo.py`` defines ``Options`` (a pydantic model of the keys that a recipe may give it) and
+``task(options) -> Task``. The file name is the task's name; a path to a Python file works too, so adding a benchmark
+edits nothing here.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ class Task(Protocol):
 
     name: str
     answer_format: str
-    """One sentence for prompts: how the final answer must be written."""
+    """One sentence for prompts: the form in which the final answer must be written."""
 
     def problems(self, split: str) -> list[Problem]:
         """The problems of ``train`` or ``test``, ids unique over both, in a fixed order."""
@@ -34,14 +36,14 @@ class Task(Protocol):
         ...
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Index of the first wrong step, where the task can check steps; None where all are right.
+        """Index of the first wrong step, if the task can check steps; None if all are right.
 
-        Raises NotImplementedError where the task cannot check steps.
+        Raises NotImplementedError if the task cannot check steps.
         """
         ...
 
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """How likely the author thinks its own answer, 0 to 1, from the log-probabilities of its tokens."""
+        """The probability, 0 to 1, that the author gives its own answer, from the log-probabilities of its tokens."""
         ...
 
 
@@ -49,12 +51,12 @@ async def grade_of(task: Task, problem: Problem, text: str, cut: bool = False, s
     """The grade of a reply: ``task.grade``, and the one rule for replies that are empty or were cut.
 
     A reply that its token limit ``cut`` is ``truncated`` if it has no answer, or if the answer might have gone on: the
-    cut may stand inside ``18``. It has then no answer, so that nothing is taught of it, as right or as wrong. The
-    answer is complete if the reply without its last line, which is the one that was cut, gives it too; a task that
-    knows more defines ``uncut(text)``, the part of a cut reply that no continuation changes.
+    cut may be inside ``18``. It then has no answer, so that nothing is taught of it, as right or as wrong. The answer
+    is complete if the reply without its last line, which is the one that was cut, gives it too. A task that knows more
+    defines ``uncut(text)``, the part of a cut reply that no continuation changes.
 
-    A task whose ``grade`` waits (for programs to run, say) is asked in a thread, so that as many wait at once as the
-    machine can serve, and replies go on being drawn meanwhile.
+    A task whose ``grade`` waits (for programs to run, for example) is asked in a thread, so that as many wait at once
+    as the machine can serve, and replies are drawn meanwhile.
 
     A task with judges (:class:`vivavoce.committee.judges.JudgedTask`) asks them; ``stage`` names the work that the
     reply belongs to, for the ledger.
@@ -90,8 +92,8 @@ def open_task(name: str, options: Mapping[str, Any]) -> Task:
 
     Nothing is read or downloaded before the task is asked for problems, but a task may check at once what it can.
 
-    Raises RecipeError where there is no such task or file, or an option that it does not have; DataError where the
-    task read its input here already and found it wrong.
+    Raises RecipeError if there is no such task or file, or no such option; DataError if the task read its input here
+    already and found it wrong.
     """
     module = plugins.load("tasks", name, "task.name")
     made = module.task(plugins.check(module.Options, options, f"task {name}"))

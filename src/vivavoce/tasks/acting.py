@@ -1,4 +1,4 @@
-"""What the tasks share in which an agent acts: a problem is an episode to be played, or a state of one."""
+"""The common parts of tasks in which an agent acts: a problem is an episode to be played, or a state of one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Acting(Protocol):
 
 @runtime_checkable
 class Peopled(Acting, Protocol):
-    """In whose environment there is a person whom a model may play."""
+    """A task whose environment has a person that a model may play."""
 
     def peopled(self, user: Agent, sampling: Sampling, journal: Journal) -> Environment:
         """A fresh environment with that person; each call of ``user`` is in the journal."""
@@ -33,13 +33,13 @@ class Peopled(Acting, Protocol):
 
 
 class ActingTask:
-    """A task of episodes but for its problems and its environment. What is graded is one action in its state."""
+    """A task of episodes, without its problems and its environment. One action in its state is graded."""
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Whether an action is one of the best in the state that ``problem`` is (:func:`situation`).
 
-        The answer is the calls, by which actions vote; the words of an action that calls nothing. ``correct`` is None
-        where nobody knows what is best.
+        The answer is the calls, by which actions vote, or the words of an action without calls. ``correct`` is None if
+        the best action is not known.
         """
         try:
             answer = _canonical(text)
@@ -52,7 +52,7 @@ class ActingTask:
         return [text]
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """0 where the action is not among the best."""
+        """0 if the action is not among the best."""
         return None if self.grade(problem, text).correct else 0
 
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
@@ -61,7 +61,7 @@ class ActingTask:
 
 
 def situation(episode: Episode, step: int, group: str = "") -> Problem:
-    """The state of a step as a problem: what to do next, asked of those who read what the agent had read.
+    """The state of a step as a problem: what to do next, asked of agents that read what the acting agent had read.
 
     Equal states are one problem: they have the id of :meth:`Episode.key`.
     """

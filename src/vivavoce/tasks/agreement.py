@@ -1,8 +1,9 @@
-"""Which answers to one question are the same answer, by the task's own equality.
+r"""Equality of answers to one question, by the task's own rule.
 
-Two agents who write ``\\frac{1}{2}`` and ``0.5`` agree, although their answers are different texts. Stop rules, votes
-and majorities ask here. A task whose answers have one canonical text each (numbers, letters, words, calls) needs
-nothing: equal texts are the same answer. A task whose answers have several defines ``same(problem, a, b) -> bool``.
+Two agents that write ``\frac{1}{2}`` and ``0.5`` agree, although their answers are different texts. Stop rules, votes
+and majorities use these functions. A task whose answers have one canonical text each (numbers, letters, words, calls)
+needs nothing: equal texts are the same answer. A task whose answers have several defines ``same(problem, a, b) ->
+bool``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vivavoce.tasks import Task
 
 
 def classes(task: Task | None, problem: Problem, answers: Sequence[str | None]) -> list[int | None]:
-    """For each answer the index of the first answer that is the same; None for an answer that is None.
+    """The class of each answer: the index of the first answer that is the same; None for an answer that is None.
 
     So two answers agree if and only if their classes are equal and not None. Sameness is closed transitively: if a and
     b are the same and b and c are, so are a and c. The result depends on nothing but the arguments. Without a task
@@ -36,7 +37,7 @@ def classes(task: Task | None, problem: Problem, answers: Sequence[str | None]) 
 def majority(task: Task | None, problem: Problem, answers: Sequence[str | None]) -> str | None:
     """The answer of more than half of ``answers``, as its first author wrote it; None if no answer has so many.
 
-    An answer that is None counts among those who spoke, and for no answer.
+    An answer that is None counts in the number of answers, and for no answer.
     """
     found = classes(task, problem, answers)
     for i in sorted({i for i in found if i is not None}):

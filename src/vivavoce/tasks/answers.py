@@ -31,7 +31,7 @@ _CUE = re.compile(
     r"|hence|definitely|probably|clearly|likely)\b|[:=→])[\s:=→|>-]*[(\[{\"'<$|]*$",
     re.IGNORECASE,
 )
-"""What stands right before a letter that is chosen; nothing at all is enough."""
+"""Words directly before a letter that is chosen; none is needed."""
 _AGAINST = re.compile(
     rf"{_NOT}|\b(?:except|excluding|exclud\w*|eliminat\w*|reject\w*|rul(?:e|es|ed|ing) out|other than|(?:all"
     rf"|anything|everything)"
@@ -47,7 +47,7 @@ _CLOSED = re.compile(
     r"|\s*[/&;|\\]|\s*\n|\s*\+\s*\(?[A-J]\b"
     r"|-\(?[A-J]\b|[)\]}\"'](?=[\s(\[])|\s+\(?[A-J]\b(?!\s[a-z]))"
 )
-"""How a letter ends that is no word of a sentence: at the end, before punctuation, or before what is said of it."""
+"""The ends of a letter that is no word of a sentence: the end, punctuation, or a judgement about it."""
 _FURTHER = re.compile(
     r"(?:[\s)\]}\"'.,;/|&+<>\\?(\[-]|\b(?:or|and|to|then|but|vs|versus|possibly|maybe|perhaps|also|though"
     r"|through)\b)*(?P<letter>[A-J])(?![\w'])",
@@ -64,7 +64,7 @@ _IS_NOT = re.compile(
     r"|untrue|no)\b",
     re.IGNORECASE,
 )
-"""What is said of a letter that is not chosen. (``D: not enough information`` is an option's own text.)"""
+"""Words after a letter that is not chosen. (``D: not enough information`` is an option's own text.)"""
 _OPEN = re.compile(r"[\s)\]}\"']*\?\W*\w|\s+(?:or|and|to|but|then|vs|versus)\b(?!\s+not\b)", re.IGNORECASE)
 _OWN_TEXT = re.compile(r"(?:[)\]]\.?|\.)\s+(?:only\s+)?\(?[A-J]\)?(?:,\s*\(?[A-J]\)?)*,?\s+(?:and|or|&)\s+\(?[A-J]\b")
 """Behind ``D)`` or ``D.``: an option that names others (``D) A and B only``)."""
@@ -76,7 +76,7 @@ def choice(line: str) -> str | None:
     """The one letter A to J that the line chooses, in upper case: ``(C)``, ``C) because …``, ``Correct: B`` (not the C
     of "Correct"), ``The Best choice is D`` (not the B of "Best"), ``D, a net force of 5 N``.
 
-    A chosen letter begins the line, or stands behind words that choose (``I choose B``), and something closes it off. A
+    A chosen letter begins the line, or is behind words that choose (``I choose B``), and something closes it off. A
     letter inside a word is none; neither is the article ``A``, the pronoun ``I``, nor the C of ``vitamin C``. Two
     letters are no choice (``A; B``), unless the second is set against the first (``D, not B``); neither is a letter
     that the line speaks against (``D is incorrect``, ``It can't be D``).
@@ -164,7 +164,7 @@ def yes_no(line: str) -> str | None:
 
 
 def exact(line: str) -> str | None:
-    """The line as it stands, without the dress around it: emphasis, quotes, dollars, a trailing period."""
+    """The line without the marks around it: emphasis, quotes, dollars, a trailing period."""
     line = cleaned(line)[:LONGEST].strip().strip("*`").strip()
     for opening, closing in ("$$", '""', "“”", "''"):
         if len(line) > 1 and line[0] == opening and line[-1] == closing:
@@ -182,14 +182,14 @@ _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _DOTS = re.compile(r"(?<=[0-9])\s*\.{3,}")
 _LISTED = re.compile(r"[\s,;]*(?:and|or)?\s*", re.IGNORECASE)
 _GOES_ON = re.compile(r"\s*[,;.]?\s*(?:\(|(?:because|since|as|which|where|so)\b|(?<=\.\s)[A-Z])")
-"""How it goes on behind an answer that is complete."""
+"""The beginning of further words behind a complete answer."""
 _PROSE = re.compile(r"^(?:[A-Z][a-z]*|the|so|thus|hence)(?:\s+[a-zA-Z,]+)*?\s+(?:is|are|was|equals)\s*:?\s+(?=\S)")
 
 
 def expression(line: str) -> str | None:
     """The mathematical expression that the line states, as LaTeX without dollars.
 
-    What stands between dollars, if anything does: several such that are listed (``$1$ and $2$``) are a list. Typed
+    It is the text between dollars, if there are any; several that are listed (``$1$ and $2$``) are a list. Typed
     characters (``π``, ``√2``, ``x²``) become commands, and a line without LaTeX may write ``sqrt(2)`` and ``pi``. None
     if words outside the dollars change the value, unless it is a number that can be read with them.
     """
@@ -209,7 +209,7 @@ def expression(line: str) -> str | None:
 
 
 def _harmless(before: str, after: str) -> bool:
-    """Whether what stands outside the dollars leaves the value between them as it is."""
+    """Whether the text outside the dollars leaves the value between them unchanged."""
     return not re.search(r"[0-9]\W*$", before) and number(f"{re.split('[0-9]', before)[-1]}7{after}") == "7"
 
 

@@ -21,7 +21,7 @@ _HUB = (Part("train", ("ARC-Challenge",)), Part("test", ("ARC-Challenge",)))
 
 
 class Options(Official):
-    """Where the questions come from, and how many of them."""
+    """The source of the questions, and how many of them."""
 
     hub_id: str = "allenai/ai2_arc"
 

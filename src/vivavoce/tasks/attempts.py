@@ -26,7 +26,7 @@ from vivavoce.tasks.splitting import question_id
 
 @dataclass(frozen=True)
 class Fields:
-    """How a row names things. The defaults are the documented form."""
+    """The names of a row's fields. The defaults are the documented form."""
 
     question: str = "question"
     gold: str = "gold"
@@ -49,7 +49,7 @@ GSM8K_SOLUTIONS = Fields(
 
 
 class Attempt(NamedTuple):
-    """One recorded answer. ``correct`` is the file's own flag, None where it has none."""
+    """One recorded answer. ``correct`` is the file's own flag, None if it has none."""
 
     agent: str
     text: str
@@ -57,7 +57,7 @@ class Attempt(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """A problem and what was answered, in the order of the file."""
+    """A problem and its recorded answers, in the order of the file."""
 
     problem: Problem
     attempts: tuple[Attempt, ...]
@@ -68,11 +68,11 @@ class Recorded(NamedTuple):
 def read_attempts(path: Path, fields: Fields = Fields(), name: str = "attempts") -> Iterator[Recorded]:
     """The recorded problems of a ``.jsonl`` or ``.jsonl.gz`` file, one at a time.
 
-    An id made from the question begins with ``name`` and is the one that a task of this name gives to the question,
-    so that with ``gsm8k`` the attempts meet the problems of that task.
+    An id made from the question begins with ``name`` and is the one that a task of this name gives to the question, so
+    that with ``gsm8k`` the attempts meet the problems of that task.
 
-    Raises DataError, with file and row, where a field is missing or ill-typed, an id stands there twice, an agent
-    stands twice at a question, or the gold answer cannot be read.
+    Raises DataError, with file and row, if a field is missing or ill-typed, an id or an agent at a question is there
+    twice, or the gold answer cannot be read.
     """
     seen = dict[str, str]()
     for row in read_rows(path):
@@ -130,7 +130,9 @@ class Disagreement(NamedTuple):
 
 
 def disagreements(records: Iterable[Recorded], grade: Callable[[Problem, str], Grade]) -> list[Disagreement]:
-    """The attempts whose flag is not what ``grade`` (such as ``task.grade``) says: each wants a look before use."""
+    """The attempts whose flag differs from the judgement of ``grade`` (such as ``task.grade``). Look at each before
+    use.
+    """
     found = list[Disagreement]()
     for record in records:
         for attempt in record.attempts:

@@ -1,4 +1,4 @@
-"""What benchmarks share: official files or the hub, splits, limits, subjects, and options under a question.
+"""The common parts of benchmarks: official files or the hub, splits, limits, subjects, and options under a question.
 
 A benchmark's own file says which columns a row has (a function from a row to :class:`Asked`), which grader reads the
 answers, and where the hub keeps it. Official data has faults; each row that has one is kept, and says so in ``odd``.
@@ -27,7 +27,7 @@ from vivavoce.tasks.splitting import key_of, known_split, question_id, refuse_ov
 
 
 class Official(Limited):
-    """Where a benchmark's questions come from, and how many of them: what every benchmark's ``Options`` have."""
+    """The source of a benchmark's questions, and how many of them: keys of every benchmark's ``Options``."""
 
     train_path: Path | None = Field(
         default=None, description="official file of the training questions; None: from the Hub"
@@ -54,34 +54,36 @@ class Official(Limited):
 
 
 class Subjects(Official):
-    """The same for a benchmark of many subjects."""
+    """The same options for a benchmark of many subjects."""
 
     subjects: list[str] | None = Field(default=None, min_length=1, description="these alone; None: all")
 
 
 class Asked(NamedTuple):
-    """What a row asks."""
+    """The question of a row, with its answers."""
 
     question: str
     gold: str
-    """As the row has it; the grader reads it. Empty where the row has none: the question is left out."""
+    """The right answer as the row has it; the grader reads it. Empty if the row has none: the question is left out."""
     group: str = ""
     solution: str = ""
-    """A worked solution that states the gold answer, where the data has one."""
+    """A worked solution that states the gold answer, if the data has one."""
     others: tuple[str, ...] = ()
     """Every other answer on offer, each of them wrong."""
     odd: str = ""
-    """What is wrong with the row itself, and what was done about it."""
+    """The faults of the row itself, and how each was handled."""
     belongs: str = ""
-    """What several questions share that are no independent observations: a passage, say. Empty: nothing."""
+    """The common source of several questions that are no independent observations, for example a passage. Empty:
+    none.
+    """
 
     def and_odd(self, odd: str) -> Asked:
-        """The same with one more thing to say of the row."""
+        """The same row with one more fault."""
         return self._replace(odd="; ".join(filter(None, (self.odd, odd))))
 
 
 class Part(NamedTuple):
-    """Where the hub keeps a split: its name there, in which configurations, and of which data set, if of another."""
+    """The place of a split on the hub: its name there, its configurations, and its data set, if that is another."""
 
     split: str
     configs: tuple[str | None, ...] = (None,)
@@ -92,7 +94,7 @@ _TRAIN, _TEST = Part("train"), Part("test")
 
 
 class Entry(NamedTuple):
-    """A problem, what its row asked, and where that stood."""
+    """A problem, its row's question, and the row's place."""
 
     problem: Problem
     asked: Asked
@@ -109,12 +111,12 @@ class Benchmark(Graded):
     grader: Grader
     train: Part = _TRAIN
     test: Part = _TEST
-    """Where it is train's too, it is one set, cut as the options say."""
+    """The test split. If it is train's too, it is one set, cut as the options say."""
     rows: Callable[[Path], Iterable[Row]] = read_rows
     """Reads an official file."""
     answer_format: str = field(init=False)
     left_out: list[str] = field(init=False, default_factory=list)
-    """Questions that were read and are asked in neither split: where they stand, and why not."""
+    """Questions that were read and are asked in neither split: the place of each, and the reason."""
     _all: dict[str, list[Entry]] = field(init=False, default_factory=dict)
     _kept: dict[str, list[Entry]] = field(init=False, default_factory=dict)
 
@@ -124,14 +126,14 @@ class Benchmark(Graded):
     def problems(self, split: str) -> list[Problem]:
         """The split in its official order; an id is the name and a hash of the question.
 
-        A question that stands in a split twice is asked twice, under ids of its own, because the official count has
-        it twice. Raises DataError where the data cannot be read, a gold answer is none, or a question stands in both
-        splits (``overlap: leave_out`` takes it out of train).
+        A question that is in a split twice is asked twice, under ids of its own, because the official count has it
+        twice. Raises DataError if the data cannot be read, a gold answer is none, or a question is in both splits
+        (``overlap: leave_out`` takes it out of train).
         """
         return [entry.problem for entry in self.entries(split)]
 
     def cluster(self, problem: Problem) -> str:
-        """What the problem of a test belongs to: it stands for itself, or with others about the same passage."""
+        """The cluster of a test's problem: itself alone, or all problems about the same passage."""
         return self._belongs.get(problem.id) or problem.id
 
     @cached_property
@@ -146,7 +148,7 @@ class Benchmark(Graded):
             yield Sample(problem, tuple(right), tuple(wrong), where, asked.odd)
 
     def entries(self, split: str) -> list[Entry]:
-        """The problems of a split with what their rows asked, read once."""
+        """The problems of a split with their rows' questions, read once."""
         known_split(split, self.name)
         o = self.options
         if split not in self._kept:
@@ -192,7 +194,7 @@ class Benchmark(Graded):
         return cut
 
     def _apart(self, train: list[Entry]) -> list[Entry]:
-        """Train without what is tested, whatever the limits say."""
+        """Train without the questions of test, whatever the limits say."""
         tested = {key_of(entry.problem.question) for entry in self._every("test")}
         shared = [entry.where for entry in train if key_of(entry.problem.question) in tested]
         self.left_out += [f"{where}: a question of train that stands in test, too" for where in shared]

@@ -1,9 +1,9 @@
 """Calls of functions, single turn (Berkeley Function-Calling Leaderboard; Patil et al. 2025; Apache-2.0).
 
 Official files: JSON lines with ``question`` and ``function``, a file for each category, and beside them
-``possible_answer/`` with the calls that are wanted. In the categories of irrelevance nothing may be called, in those
-of relevance anything; the others are checked by :mod:`vivavoce.tasks.calls`. The schemas are shown in JSON Schema's own
-types (``object`` for ``dict``, ``number`` for ``float``).
+``possible_answer/`` with the wanted calls. In the categories of irrelevance no call is right, in those of relevance
+any; the others are checked by :mod:`vivavoce.tasks.calls`. The schemas are shown in JSON Schema's own types (``object``
+for ``dict``, ``number`` for ``float``).
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _NONE = "None of the functions fits."
 
 
 class Options(Official):
-    """Where the questions of a category come from, and how many of them. It is one set: ``path`` cuts it in two."""
+    """The source of a category's questions, and how many of them. It is one set: ``path`` cuts it in two."""
 
 
 class Case(NamedTuple):
-    """What a row asks for. ``wanted`` None: any call."""
+    """The wanted calls of a row. ``wanted`` None: any call."""
 
     functions: Sequence[Mapping[str, Any]]
     wanted: Sequence[Wanted] | None
@@ -73,7 +73,7 @@ def task(options: Options) -> Task:
 
 
 _AS_IT_STANDS = Grader("exact", "calls", lambda calls: calls, re.compile(r"(?!)"))
-"""What :class:`Benchmark` reads a gold answer by; answers are checked call by call."""
+"""Stands for the reader of gold answers in :class:`Benchmark`; answers are checked call by call."""
 
 
 @dataclass
@@ -81,13 +81,13 @@ class Calls(Benchmark):
     """A benchmark whose answers are calls."""
 
     cases: dict[str, Case] = field(default_factory=dict)
-    """By question."""
+    """The cases by question."""
 
     def __post_init__(self) -> None:
         self.answer_format = FORMAT
 
     def grade(self, problem: Problem, text: str) -> Grade:
-        """Whether the calls in the reply are those that are wanted; ``reason`` says what is wrong."""
+        """Whether the calls in the reply are the wanted ones; ``reason`` says what is wrong."""
         case = self._case(problem)
         if not spoken(text).strip():
             return Grade(None, False, "no_answer", "nothing is said")
@@ -130,7 +130,7 @@ _TAGS = re.compile(r"<function[=_]|\[TOOL_CALLS\]|<\|python_tag\|>|<\|?tool_call
 
 
 def _other_form(said: str, functions: Sequence[Mapping[str, Any]]) -> str:
-    """What in a reply looks like a call in a form that was not asked for; empty if nothing does."""
+    """A text in the reply that looks like a call in another form; empty if there is none."""
     if tag := _TAGS.search(said):
         return tag[0]
     for name in {spelling for f in functions for spelling in (f["name"], f["name"].replace(".", "_"))}:
@@ -152,7 +152,7 @@ def _mutations(functions: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    """The questions of a category, each with the calls that are ``wanted``: None where any will do."""
+    """The questions of a category, each with the calls that are ``wanted``: None if any will do."""
     category = path.name.removesuffix(".gz").removesuffix(".json")
     beside = path.parent / "possible_answer" / f"{category}.json"
     wanted: dict[str, Any] = {}
@@ -166,7 +166,7 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _question(turns: Sequence[Sequence[Mapping[str, str]]], functions: Sequence[Mapping[str, Any]]) -> str:
-    """What is said, then the functions on offer, one a line."""
+    """The conversation, then the functions on offer, one a line."""
     (said,) = turns
     alone = len(said) == 1
     words = said[0]["content"] if alone else "\n\n".join(f"{m['role'].title()}: {m['content']}" for m in said)

@@ -29,7 +29,7 @@ Category = Literal["base", "miss_func", "miss_param", "long_context"]
 
 
 class Options(Limited):
-    """Which conversations, and how long they may become."""
+    """The conversations, and how long they may become."""
 
     path: Path = Field(description="folder of the official files, with possible_answer/ and multi_turn_func_doc/")
     categories: list[Category] = Field(
@@ -55,8 +55,8 @@ class BFCLMultiTurn(ActingTask):
     def problems(self, split: str) -> list[Problem]:
         """The conversations of a split in their official order, each in all categories before the next.
 
-        A problem's messages are the first ones of an episode with the functions told in words. Raises DataError where
-        a file cannot be read.
+        A problem's messages are the first ones of an episode with the functions told in words. Raises DataError if a
+        file cannot be read.
         """
         part, options = known_split(split, self.name), self.options
         every = [_problem(*row) for number in self._numbers[part] for row in self._by_number[number]]

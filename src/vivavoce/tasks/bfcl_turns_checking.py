@@ -1,7 +1,7 @@
-"""Whether BFCL's conversations are judged right: every row's expected calls accepted, every mutation rejected.
+"""A check that BFCL's conversations are judged right: every row's expected calls accepted, every mutation rejected.
 
-A mutation that leaves no trace (nothing that is judged changes, and no result is missing) cannot be rejected; those
-are counted apart, with the reason.
+A mutation that leaves no trace (nothing that is judged changes, and no result is missing) cannot be rejected; those are
+counted apart, with the reason.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Mutation(NamedTuple):
     what: str
     calls: Calls
     traceless: str = ""
-    """Why nothing tells them from the expected ones, where it is so."""
+    """The reason why nothing distinguishes them from the expected ones, if that is so."""
 
 
 def check_bfcl_turns(data: Path, names: Sequence[str] = ()) -> Iterator[Checked]:
     """Check the categories whose files are in ``bfcl/`` below the data folder, or those of these names.
 
-    Raises DataError where the files of a named one are not there.
+    Raises DataError if the files of a named one are not there.
     """
     for category, name in zip(CATEGORIES, NAMES, strict=True):
         there = (data / "bfcl" / f"BFCL_v4_multi_turn_{category}.json").is_file()
@@ -66,7 +66,7 @@ def check_category(category: str, data: Path) -> Checked:
 
 
 def played(world: SeveralTurns, talk: Conversation, calls: Calls) -> list[str]:
-    """What is amiss after a conversation in which these calls were made, those of a turn in one action."""
+    """The faults after a conversation in which these calls were made, those of a turn in one action."""
 
     async def play() -> list[str]:
         seen = await world.reset(talk.id, 0)
@@ -84,9 +84,9 @@ def played(world: SeveralTurns, talk: Conversation, calls: Calls) -> list[str]:
 def mutations(talk: Conversation) -> Iterator[Mutation]:
     """Other calls than those expected.
 
-    Every call is left out, and each of its arguments is given another value, one of which the function makes
-    something else, where there is such a one; what nobody asked for is done in addition; and what cannot be done yet,
-    because something is missing, is done at once and not when it can.
+    Every call is left out, and each of its arguments is given another value, one of which the function makes something
+    else, if there is one. A call that was not asked for is added. A call that cannot be made yet, because something is
+    missing, is made at once and not when it can.
     """
     expected = [turn.expected for turn in talk.turns]
     services, returned = talk.begun(), list[Any]()
@@ -124,7 +124,7 @@ def _changed(
     call: ToolCall, argument: str, before: Sequence[Service], after: Sequence[Service], result: Any
 ) -> tuple[ToolCall, Literal["state", "result", "none"]]:
     """The call with another value, one that makes a difference if there is one, and the difference that it makes at
-    once: in what is judged of the services, in its result or in what is not judged, or none.
+    once: in the judged state of the services, in its result or elsewhere, or none.
     """
     found = list[tuple[bool, ToolCall, Literal["state", "result"]]]()
     values = list(_others(call.arguments[argument]))
@@ -168,7 +168,7 @@ def _overwritten(call: ToolCall, later: Sequence[ToolCall]) -> bool:
 
 
 def _unasked(services: Sequence[Service], offered: Container[str]) -> ToolCall | None:
-    """A call that changes what is judged after the last turn."""
+    """A call that changes the judged state after the last turn."""
     for call in _UNASKED:
         trial = deepcopy(services)
         called(trial, call)

@@ -1,4 +1,4 @@
-"""What tasks share whose environment is a package in another process."""
+"""The common parts of tasks whose environment is a package in another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vivavoce.tasks.splitting import key_of, known_split
 
 
 class BridgedTask(ActingTask):
-    """A task of episodes but for :meth:`ids` and ``environment``."""
+    """A task of episodes, without :meth:`ids` and ``environment``."""
 
     name: str
 
@@ -25,8 +25,8 @@ class BridgedTask(ActingTask):
         raise NotImplementedError
 
     def problems(self, split: str) -> list[Problem]:
-        """The tasks of a split, each with what it tells at first. A task of train that begins like one of test is left
-        out, unless all tasks of its group begin alike: then the beginning does not say which task it is.
+        """The tasks of a split, each with its first messages. A task of train that begins like one of test is left out,
+        unless all tasks of its group begin alike: then the beginning does not say which task it is.
 
         Raises MissingDependency without the package, DataError if it has no such task, or nothing is left.
         """

@@ -1,9 +1,9 @@
-"""Whether calls of functions are those that were asked for, where each argument may have one of several values.
+"""A check of function calls against the wanted ones, if each argument may have one of several values.
 
-The form of the Berkeley Function-Calling Leaderboard (BFCL): ``{function: {argument: [allowed, …]}}`` for each call
-that is wanted. An allowed ``""`` says that the argument may be left out, the values of an allowed object are lists of
-allowed values again, no allowed value at all stands for an empty list (so in one official row), and text counts
-without case, spaces and light punctuation.
+The form is that of the Berkeley Function-Calling Leaderboard (BFCL): ``{function: {argument: [allowed, …]}}`` for each
+wanted call. An allowed ``""`` says that the argument may be left out. The values of an allowed object are lists of
+allowed values again. No allowed value at all stands for an empty list (so in one official row). Text counts without
+case, spaces and light punctuation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LIGHT = str.maketrans("'", '"', " ,./-_*^")
 
 
 def wrong_calls(functions: Sequence[Mapping[str, Any]], wanted: Sequence[Wanted], calls: Sequence[ToolCall]) -> str:
-    """What is wrong with ``calls``; empty where they are right. No ``wanted``: nothing may be called.
+    """The faults of ``calls``; empty if they are right. No ``wanted``: no call is right.
 
-    Calls may come in any order; each has to meet another of those that are wanted. ``functions`` are the schemas
-    that were offered, whose ``required`` arguments may not be left out whatever the answers allow.
+    Calls may come in any order; each has to meet another of the wanted ones. ``functions`` are the schemas that were
+    offered, whose ``required`` arguments may not be left out whatever the answers allow.
     """
     if len(calls) != len(wanted):
         return f"{len(calls)} calls, and {len(wanted)} were wanted"

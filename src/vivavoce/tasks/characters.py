@@ -1,4 +1,4 @@
-"""Characters that look alike or not at all: what is taken out of a reply, or made one, before anybody reads it.
+"""Characters that look alike or not at all: they are taken out of a reply, or made one, before it is read.
 
 Nothing here changes a value: a superscript stays a superscript, and a fraction in one character stays one.
 """
@@ -53,7 +53,7 @@ def blank(text: str) -> bool:
 
 
 def cleaned(text: str) -> str:
-    """The reply without invisible characters, without what leaked after its end of turn, and in Unicode's form NFC."""
+    """The reply without invisible characters, without text after its end of turn, and in Unicode's form NFC."""
     if "<" in text or "[" in text:
         while head := _HEAD.match(text):
             text = text[head.end() :]

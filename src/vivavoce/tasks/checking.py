@@ -1,9 +1,9 @@
-"""Whether the tasks grade official data right: every gold answer accepted, every wrong one beside it rejected.
+"""A check that tasks grade official data right: every gold answer accepted, every wrong one beside it rejected.
 
-A task takes part if its module names what it is checked on: ``OFFICIAL``, a list of options whose paths are patterns
-below the data folder (a task that makes its questions has none), and if the task has ``samples(split)``
-(:class:`~vivavoce.tasks.samples.Sample`).
-A :class:`~vivavoce.tasks.benchmark.Benchmark` has it; a task that runs code says itself what it accepts.
+A task takes part if its module names its official data: ``OFFICIAL``, a list of options whose paths are patterns below
+the data folder (a task that makes its questions has none). The task also needs ``samples(split)``
+(:class:`~vivavoce.tasks.samples.Sample`). A :class:`~vivavoce.tasks.benchmark.Benchmark` has it; a task that runs code
+says itself which texts it accepts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vivavoce.tasks.samples import Sample
 
 @runtime_checkable
 class Checkable(Protocol):
-    """What a task needs beyond being one."""
+    """The members that a task needs for this check."""
 
     left_out: list[str]
 
@@ -31,7 +31,7 @@ class Checkable(Protocol):
 
 @dataclass
 class Checked:
-    """What came of one task on one set of files."""
+    """The outcome for one task on one set of files."""
 
     task: str
     files: list[str]
@@ -39,25 +39,25 @@ class Checked:
     accepted: int = 0
     """Rows whose gold answer, written as the task asks for it, is graded right."""
     unknown: int = 0
-    """Rows of which nobody knows an answer that is right; ``odd`` says which."""
+    """Rows without a known right answer; ``odd`` says which."""
     rejected: int = 0
-    """Rows of whose wrong answers every one is graded wrong."""
+    """Rows whose wrong answers are all graded wrong."""
     apart: int = 0
-    """Wrong answers that nothing tells from right ones; ``odd`` says of each why."""
+    """Wrong answers that nothing distinguishes from right ones; ``odd`` gives the reason for each."""
     solutions: int = 0
     solutions_accepted: int = 0
     """Rows whose official solution is graded right."""
     off: list[str] = field(default_factory=list)
-    """What is not as it should be."""
+    """Deviations from the expected grades."""
     odd: list[str] = field(default_factory=list)
-    """Rows that the official data itself has wrong, and what was done about each."""
+    """Rows that are wrong in the official data itself, and how each was handled."""
 
 
 def check_tasks(data: Path, names: Sequence[str] = ()) -> Iterator[Checked]:
     """Check the tasks (all of them, or those of these names or paths) on the files below ``data``.
 
     Files that are not there are passed over; so are tasks that make their questions, unless they are named. Raises
-    DataError where none of any task is.
+    DataError if no task has files there.
     """
     patterns = [
         (name, pattern)
@@ -81,7 +81,7 @@ def _has_files(pattern: dict[str, Any]) -> bool:
 
 
 def _files(data: Path, pattern: dict[str, Any]) -> dict[str, Any] | None:
-    """The options with the first file of each pattern; None where one has none."""
+    """The options with the first file of each pattern; None if one has none."""
     options = dict(pattern)
     for key, value in pattern.items():
         if key.endswith("path"):

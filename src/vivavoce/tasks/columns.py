@@ -1,6 +1,6 @@
-"""Questions by columns: which fields of a row are question, gold answer, choices, id and group, and who grades.
+"""Questions by columns: the fields of a row for question, gold answer, choices, id and group, and the grader.
 
-What the tasks share that read rows of any form: a user's own files (:mod:`vivavoce.tasks.jsonl`) and data sets of the
+It is shared by tasks that read rows of any form: a user's own files (:mod:`vivavoce.tasks.jsonl`) and data sets of the
 Hub (:mod:`vivavoce.tasks.hub`).
 """
 
@@ -20,7 +20,7 @@ from vivavoce.tasks.rows import Row
 
 
 class Columns(BaseModel):
-    """How a row is read and how answers are compared."""
+    """The columns of a row, and the comparison of answers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,11 +56,11 @@ class Columns(BaseModel):
 
 
 class Read(NamedTuple):
-    """What a row asks."""
+    """The question of a row."""
 
     question: str
     gold: str
-    """In the grader's canonical form."""
+    """The gold answer in the grader's canonical form."""
     group: str
     others: tuple[str, ...] = ()
     """The other letters on offer."""
@@ -74,7 +74,7 @@ def grader_of(columns: Columns) -> Grader:
 
 
 def read(row: Row, columns: Columns) -> Read:
-    """What a row asks, by its columns. Raises DataError, naming row and field, if it cannot be read.
+    """The question of a row, by its columns. Raises DataError, naming row and field, if it cannot be read.
 
     A gold answer is readable if its grader accepts it and rejects another one beside it.
     """
@@ -118,7 +118,7 @@ def _choices(row: Row, field: str) -> list[str]:
 
 
 def _letter(row: Row, o: Columns, raw: str, choices: list[str]) -> str:
-    """The letter of the gold choice, by the one reading that the options name; never guessed from the value."""
+    """The letter of the gold choice, by the one reading that matches the options; never guessed from the value."""
     letters = LETTERS[: len(choices)]
     if o.answer_is == "index":
         found = letters[int(raw)] if raw.strip().isdecimal() and int(raw) < len(letters) else None

@@ -1,4 +1,4 @@
-"""How likely an author thinks its own answer, from the log-probabilities of the tokens it wrote."""
+"""The author's probability of its own answer, from the log-probabilities of its tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vivavoce.records import Token
 def geometric_mean(tokens: Sequence[Token]) -> float:
     """Geometric mean of the token probabilities, ``exp((1/T) * sum_t log p_t)``: the inverse of the perplexity.
 
-    Independent of the length, so that a long answer is not thought unlikely for being long. 0 where there is none.
+    It is independent of the length, so that a long answer is not thought unlikely for being long. 0 for no tokens.
     """
     if not tokens:
         return 0.0

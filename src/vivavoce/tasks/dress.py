@@ -1,4 +1,4 @@
-"""What dresses an answer without being part of it: markdown, tags, and the commands of LaTeX that set type or space."""
+"""Marks around an answer that are no part of it: Markdown, tags, and the commands of LaTeX that set type or space."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import re
 from vivavoce.tasks.characters import alike, cleaned
 
 LONGEST = 1000
-"""Characters of a line that are looked at; no answer is longer, and the expressions here stay quick on any input."""
+"""The largest number of characters of a line that are read; no answer is longer, and the expressions here stay quick
+on any input.
+"""
 
 _EMPHASIS = [
     re.compile(r"(?<![\w*)])(\*{1,3})(?=[^\s*])([^*\n]*[^*\s])\1(?![\w*])"),
     re.compile(r"(?<![\w_])(_{1,3})(?=[^\s_])([^\n]*?[^_\s])\1(?![\w_])"),
 ]
 _LOOSE = re.compile(r"^[\s>]*\*{1,3}(?!\s*[0-9.]*\s*\*)\s*|\s*\*{1,3}(?=[\s.]*$)")
-"""Emphasis whose other half stands outside the line."""
+"""Emphasis whose other half is outside the line."""
 _TAG = re.compile(
     r"</?(?:b|strong|em|i|u|p|br|span|div|code|font|center|answer|ans|mark|big|math|mn|final_answer)\b[^<>]*>", re.I
 )

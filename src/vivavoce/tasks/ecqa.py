@@ -24,7 +24,7 @@ OFFICIAL = [
 
 
 class Options(Official):
-    """Where the questions come from, and how many of them."""
+    """The source of the questions, and how many of them."""
 
     hub_id: str = "yangdong/ecqa"
     overlap: Literal["refuse", "leave_out"] = "leave_out"

@@ -1,4 +1,4 @@
-"""What the tasks share whose answers a :class:`~vivavoce.tasks.grading.Grader` reads."""
+"""The common parts of tasks whose answers a :class:`~vivavoce.tasks.grading.Grader` reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vivavoce.tasks.splitting import lines_and_sentences
 
 
 class Graded:
-    """A :class:`~vivavoce.tasks.Task` but for its problems: answers in prose with a stated end."""
+    """A :class:`~vivavoce.tasks.Task` without its problems: answers in prose with a stated end."""
 
     name: str
     answer_format: str
@@ -22,7 +22,7 @@ class Graded:
         return self.grader.grade(problem.gold, text)
 
     def written(self, problem: Problem) -> str:
-        """The gold answer as ``answer_format`` asks for it, with nothing before it."""
+        """The gold answer in the form of ``answer_format``, with nothing before it."""
         return self.grader.written(problem.gold)
 
     def same(self, problem: Problem, a: str, b: str) -> bool:

@@ -1,12 +1,12 @@
-"""Which answer a reply gives, and whether it is right. The place of the answer is found here, its value in
-``answers``.
+r"""The answer that a reply gives, and whether it is right. Its place is found here, its value in ``answers``.
 
-A reply states its answer where it says so: after ``Final answer:`` (in any markdown dress), on a ``#### x`` line, in
-``\\boxed{x}``; the last of these counts, whatever the reasoning before it mentions. Without any of them, the last line
-may still name it (``The answer is 18.``, ``Correct: B``), or the reply may be nothing but the answer. There is no
-fallback guess: where a reply states no answer it is wrong, because that is what a reader who wanted an answer would
-say, but its status is ``no_answer``, so that a failure of form is never mistaken for a failure of reasoning, and never
-taught as one.
+A reply marks its answer: after ``Final answer:`` (with any Markdown around it), on a ``#### x`` line, in ``\boxed{x}``.
+The last mark counts, whatever the reasoning before it mentions. Without a mark, the last line may still name the answer
+(``The answer is 18.``, ``Correct: B``), or the reply may be nothing but the answer.
+
+There is no fallback guess. A reply that states no answer is wrong, because a reader who wanted an answer has none. But
+its status is ``no_answer``, so that a failure of form is never mistaken for a failure of reasoning, and never taught as
+one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _LETTER_LABEL = re.compile(r"^[ \t*_]*A:[*_]{0,3}(?=[ \t])")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
 _LONGEST_BOX = 1000
 _LABELS, _BOXES = 50, 8
-"""So many of the last marks are looked at."""
+"""The number of last marks that are looked at."""
 _NEAR = 40
 """Characters between two boxes that belong together."""
 _LISTED = re.compile(
@@ -76,11 +76,13 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 _TAIL = 100_000
-"""Characters from the end that are looked at where no marker stands."""
+"""The number of characters from the end that are looked at if there is no marker."""
 
 
 class _Mark(NamedTuple):
-    """Where a reply marks its answer: a label, a line of hashes, or a sentence that names the final answer."""
+    """A place at which a reply marks its answer: a label, a line of hashes, or a sentence that names the final
+    answer.
+    """
 
     begin: int
     end: int
@@ -89,16 +91,17 @@ class _Mark(NamedTuple):
 
 
 def stated(text: str, reads: Callable[[str], bool] = lambda said: True) -> str | None:
-    """What the reply marks as its final answer: the rest of the line after the last mark, or the inside of the box.
+    """The text that the reply marks as its final answer: the rest of the line after the last mark, or the inside of the
+    box.
 
-    None if no mark stands in the reply, an empty text if nothing follows the last one. A sentence (``The final answer
-    is correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it.
+    None if the reply has no mark, an empty text if nothing follows the last one. A sentence (``The final answer is
+    correct.``) that ``reads`` does not take for an answer is passed over if something is marked before it.
     """
     return _stated(text, reads)[0]
 
 
 def _stated(text: str, reads: Callable[[str], bool]) -> tuple[str | None, int]:
-    """What is stated, and where the sentences begin that were passed over."""
+    """The stated text, and the beginnings of the sentences that were passed over."""
     end, passed_over = len(text), None
     for mark in _marks(text):
         boxed = _boxed(text, mark.begin, end)
@@ -131,7 +134,7 @@ def _marks(text: str) -> Iterator[_Mark]:
 
 
 def _line_start(text: str, position: int) -> int:
-    """Where the line of ``position`` begins, at most 80 characters before it."""
+    """The index at which the line of ``position`` begins, at most 80 characters before it."""
     near = max(0, position - 80)
     return max(near, text.rfind("\n", near, position) + 1)
 
@@ -149,7 +152,7 @@ def _line(text: str, start: int, stop: int) -> str:
 
 
 def _boxed(text: str, begin: int, end: int) -> str | None:
-    """What the last box between two places says, with the boxes that are listed with it; None if there is none.
+    """The content of the last box between two places, with the boxes that are listed with it; None if there is none.
 
     Empty if something beside it changes its value: a sign before it, a power or ``million`` behind it.
     """
@@ -176,7 +179,7 @@ def _boxed(text: str, begin: int, end: int) -> str | None:
 
 
 def boxes(text: str) -> list[str]:
-    """What stands in the ``\\boxed{…}`` of a text (``\\fbox``, and ``\\boxed 2``), in order."""
+    r"""The contents of the ``\boxed{…}`` of a text (``\fbox``, and ``\boxed 2``), in order."""
     return [_box(text, match) for match in _BOX.finditer(text)]
 
 
@@ -188,7 +191,7 @@ def _box(text: str, match: re.Match[str]) -> str:
 
 
 def _box_end(text: str, match: re.Match[str]) -> int:
-    """Behind the box; where its inside begins, if it has no end."""
+    """The index behind the box; the beginning of its inside, if it has no end."""
     if not match[0].endswith("{"):
         token = re.compile(r"\\[a-zA-Z]+|.", re.DOTALL).match(text, match.end())
         return token.end() if token else match.end()
@@ -216,13 +219,13 @@ class Grader:
 
     name: GraderName
     asks: str
-    """How prompts ask for the answer."""
+    """The request for the answer in prompts."""
     canonical: Callable[[str], str | None]
-    """The value of a stated answer, None where it holds none."""
+    """The value of a stated answer, None if it holds none."""
     whole: re.Pattern[str]
-    """What a reply of one line must look like to be nothing but its answer."""
+    """A pattern for a reply of one line that is nothing but its answer."""
     equal: Callable[[str, str], bool | str | None] = _same
-    """Of gold and answer. None where the answer turns out to be none, a reason where it cannot be told."""
+    """Whether gold and answer are equal. None if the answer turns out to be none, a reason if it cannot be told."""
 
     @property
     def answer_format(self) -> str:
@@ -230,11 +233,11 @@ class Grader:
         return f"End with a line that reads 'Final answer: ' followed by {self.asks}."
 
     def written(self, answer: str) -> str:
-        """An answer as ``answer_format`` asks for it."""
+        """An answer in the form of ``answer_format``."""
         return f"Final answer: ${answer}$" if self.name == "math" else f"Final answer: {answer}"
 
     def answer(self, text: str) -> str | None:
-        """The answer that the reply states, in canonical form; None where it states none that can be read."""
+        """The answer that the reply states, in canonical form; None if it states none that can be read."""
         text = cleaned(spoken(text))
         said, end = _stated(text, self._reads)
         if said is not None:
@@ -262,8 +265,8 @@ class Grader:
         """Judge a whole reply against the gold answer. Never raises.
 
         No readable answer: ``correct`` False, status ``no_answer``. A gold answer that this grader cannot read, or two
-        that it cannot compare: ``correct`` None, with the reason. Truncated and empty replies are the caller's to mark,
-        who knows how the call ended.
+        that it cannot compare: ``correct`` None, with the reason. The caller marks truncated and empty replies, because
+        it knows how the call ended.
         """
         answer, right = self.answer(text), self.canonical(gold)
         if right is None:
@@ -299,7 +302,7 @@ class Grader:
         return self.canonical(text) if stated(text) is None and "\n" not in text.strip() else self.answer(text)
 
     def perturbed(self, gold: str) -> str:
-        """A wrong answer that is as close to the gold as this grader can tell apart."""
+        """A wrong answer that is as close to the gold as this grader can distinguish."""
         if self.name == "number":
             return f"{gold}1" if "." in gold else f"1{gold}" if "/" in gold else str(int(gold) + 1)
         if self.name == "choice":
@@ -312,9 +315,10 @@ class Grader:
 
 
 class Open(Grader):
-    """For questions that judges decide (:mod:`vivavoce.committee.judges`): it reads no answer and compares none.
+    """A grader for questions that judges decide (:mod:`vivavoce.committee.judges`): it reads no answer and compares
+    none.
 
-    A gold answer is whatever the data has, or none: it is what judges are shown for comparison.
+    A gold answer is whatever the data has, or none: judges are shown it for comparison.
     """
 
     @property

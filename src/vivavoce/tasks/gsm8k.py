@@ -16,7 +16,7 @@ _HUB = (Part("train", ("main",)), Part("test", ("main",)))
 
 
 class Options(Official):
-    """Where the questions come from, and how many of them."""
+    """The source of the questions, and how many of them."""
 
     hub_id: str = "openai/gsm8k"
 

@@ -21,7 +21,7 @@ from vivavoce.tasks.rows import Row
 
 
 class Options(Columns, Official):
-    """Which data set, which of its splits, and how a row is read."""
+    """The data set, its splits, and the columns of a row."""
 
     _from: ClassVar[str] = "give hub_id: the id of a data set on the Hub (owner/name), or a folder"
 

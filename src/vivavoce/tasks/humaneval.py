@@ -24,7 +24,7 @@ _BROKEN, _MENDED = "_poly(*candidate(*inp), inp)", "abs(_poly(*inp, candidate(*i
 
 
 class Options(Official):
-    """Where the functions come from, and how many of them. It is one set, of 164: ``path`` cuts it in two."""
+    """The source of the functions, and how many of them. It is one set, of 164: ``path`` cuts it in two."""
 
     hub_id: str = "openai/openai_humaneval"
 

@@ -5,8 +5,8 @@
     {"question": "How many legs have two spiders?", "answer": 16}
     {"question": "Which is a prime?", "answer": "C", "choices": ["4", "6", "7", "9"]}
 
-Everything that could spoil a score is refused when the task is opened, with file and row: a missing field, an empty
-or unreadable gold answer, an id or a question that stands there twice, a question in both splits.
+Everything that could spoil a score is refused when the task is opened, with file and row: a missing field, an empty or
+unreadable gold answer, an id or a question that is there twice, a question in both splits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vivavoce.tasks.splitting import known_split, question_id, refuse_overlap, s
 
 
 class Options(Columns):
-    """Where the questions are, how a row is read and how answers are compared."""
+    """The source of the questions, the columns of a row and the comparison of answers."""
 
     path: Path | None = Field(
         default=None,
@@ -63,7 +63,7 @@ class Options(Columns):
 
 
 class Doubt(NamedTuple):
-    """Something about the data that is no error, but looks like a mistake."""
+    """An oddity of the data that is no error, but looks like a mistake."""
 
     said: str
     do: str
@@ -79,7 +79,7 @@ class Questions(Graded):
     train: tuple[Problem, ...]
     test: tuple[Problem, ...]
     doubts: tuple[Doubt, ...] = ()
-    """What may be meant otherwise; `viva doctor` asks."""
+    """Oddities that may be meant; `viva doctor` asks."""
 
     def problems(self, split: str) -> list[Problem]:
         """The split in file order. Raises DataError for a split other than train and test."""
@@ -87,7 +87,7 @@ class Questions(Graded):
 
 
 def task(options: Options) -> Task:
-    """Read and check the questions. Raises DataError, naming file and row, where a row or the split is wrong."""
+    """Read and check the questions. Raises DataError, naming file and row, if a row or the split is wrong."""
     o, grader = options, grader_of(options)
     if o.path is not None:
         assert o.train_share is not None, o
@@ -130,7 +130,7 @@ def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...
 
 
 def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
-    """Read the rows of a file; ``places`` remembers where each of the rows' own ids stood and is added to."""
+    """Read the rows of a file; ``places`` remembers the place of each of the rows' own ids and is added to."""
     rows = list(read_rows(path))
     named = o.id_field if "id_field" in o.model_fields_set or any("id" in row.value for row in rows) else None
     found, asked = list[Problem](), dict[str, str]()

@@ -141,7 +141,7 @@ def _endless(match: re.Match[str]) -> str:
 
 
 def latex(text: str) -> str:
-    """What :func:`plain` gave, as LaTeX again."""
+    """The result of :func:`plain`, as LaTeX again."""
     return text.replace("⟦", r"\text{").replace("⟧", "}")
 
 
@@ -205,7 +205,7 @@ _CHANGES = re.compile(
     r"tan|log|sqrt|percent|one|two|three|four|five|six|seven|eight|nine|ten)\b|[0-9(=<>+*,;]",
     re.IGNORECASE,
 )
-"""What makes upright text more than a unit."""
+"""Upright text that is more than a unit."""
 
 
 class Measured(NamedTuple):
@@ -243,7 +243,7 @@ def measured(text: str, nouns: bool = False) -> Measured:
 
 
 def _is_unit(text: str) -> bool:
-    """Whether upright text behind a number names what is counted or measured, and changes no value."""
+    """Whether upright text behind a number names the counted or measured thing, and changes no value."""
     text = re.sub(r"\^\s*\{?-?[0-9]\}?|(?<=[a-zA-Z])[23]\b", "", text).strip(" .")
     if len(text) == 1:
         return text in _UNIT_LETTERS or text == "%"

@@ -1,4 +1,4 @@
-"""Fewer questions than there are: which ones a limit keeps."""
+"""Limits of the number of questions, and the choice of those that a limit keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Limited(BaseModel):
-    """What the options of tasks share that have more questions than a run may want."""
+    """Options of tasks that have more questions than a run may want."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class Limited(BaseModel):
     )
 
     def within(self, found: Sequence[T], split: str, problem: Callable[[T], Problem]) -> list[T]:
-        """What the limit of a split keeps, in the order in which it was given. ``problem`` has id and group."""
+        """The questions that the limit of a split keeps, in the given order. ``problem`` has id and group."""
         limit = self.train_limit if split == "train" else self.test_limit
         return list(found[:limit]) if self.limit_takes == "first" else sample(found, limit, self.seed, problem)
 

@@ -31,7 +31,7 @@ _LABEL = re.compile(r"\s*([A-D])\s*[.,、：:]\s*")
 
 
 class Options(Official):
-    """Which version, where the questions come from, and how many of them."""
+    """The version, the source of the questions, and how many of them."""
 
     version: Literal[1, 2] = Field(default=1, description="LogiQA (2020) or LogiQA 2.0")
     overlap: Literal["refuse", "leave_out"] = "leave_out"

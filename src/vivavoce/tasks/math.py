@@ -31,7 +31,7 @@ _SUBJECTS = (
 
 
 class Options(Subjects):
-    """Which test and subjects, where the problems come from, and how many of them."""
+    """The test and subjects, the source of the problems, and how many of them."""
 
     test: Literal["math", "math500"] = Field(
         default="math", description="the test questions: all 5,000 of MATH, or the 500 of MATH-500"

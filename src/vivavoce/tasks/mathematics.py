@@ -1,9 +1,9 @@
-"""Whether two mathematical expressions are equal: numbers and tuples here, everything else by math-verify, away from
-here.
+"""Equality of two mathematical expressions: numbers and tuples here, everything else by math-verify, in another
+process.
 
 A model's text may be hostile: ``9^{9^{9^9}}``, a thousand open brackets, something that a parser would evaluate. So
 math-verify runs in processes that live on from pair to pair (``mathematics_worker``), with limits on memory and time
-and nothing within reach; one that dies is replaced, and its pair comes out as not comparable, with the reason.
+and nothing within reach. One that dies is replaced, and its pair comes out as not comparable, with the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WORKER = Path(__file__).with_name("mathematics_worker.py")
 
 
 def need_math_verify() -> None:
-    """Raise MissingDependency where math-verify is not installed."""
+    """Raise MissingDependency if math-verify is not installed."""
     if importlib.util.find_spec("math_verify") is None:
         raise MissingDependency(
             "mathematical answers are compared by math-verify, which is not installed",
@@ -46,8 +46,8 @@ def need_math_verify() -> None:
 def equal(gold: str, answer: str) -> bool | str | None:
     """Whether ``answer`` equals ``gold``, both LaTeX without dollars. Never raises on any text.
 
-    None where the answer is nothing that can be read, a text with the reason where the two could not be compared.
-    Numbers are compared exactly, tuples and intervals part by part with the same brackets.
+    None if the answer is nothing that can be read, a text with the reason if the two could not be compared. Numbers are
+    compared exactly, tuples and intervals part by part with the same brackets.
     """
     if max(len(gold), len(answer)) > LONGEST:
         return True if gold == answer else f"longer than {LONGEST:,} characters"
@@ -86,7 +86,7 @@ def _hundredth(text: str) -> str:
 
 
 def _compared(gold: str, answer: str) -> bool | str | None:
-    """Of two expressions without units."""
+    """The comparison of two expressions without units."""
     if _packed(gold) == _packed(answer):
         return True
     if _CUT_OFF.search(answer) and not _CUT_OFF.search(gold):
@@ -160,7 +160,7 @@ def _each(parts: list[str], given: list[str]) -> bool | str | None:
 
 
 def perturbed(gold: str) -> str:
-    """The same expression with its first number one larger, or with something more where it has none."""
+    """The same expression with its first number one larger, or with something more if it has none."""
     number = re.compile(r"(?<![0-9.])[0-9]{1,9}(?![0-9])").search(gold, gold.rfind("=") + 1)
     if number is None:
         return gold.replace(r"\text{", r"\text{not ", 1) if r"\text{" in gold else f"{gold}+1"
@@ -196,7 +196,7 @@ class _Process(LineProcess):
 
 
 _TIMED_OUT = (-signal.SIGPROF,)
-"""By the signal of the timer of CPU time."""
+"""The end of a process by the signal of the timer of CPU time."""
 _pool = Pool(_AT_ONCE, _Process)
 
 __all__ = ["LONGEST", "MEMORY", "SECONDS", "equal", "need_math_verify", "perturbed", "same"]

@@ -1,10 +1,10 @@
 """Compares two expressions of LaTeX by math-verify: a script that :mod:`vivavoce.tasks.mathematics` runs.
 
-It has a process of its own, a bounded memory and so many seconds of CPU time for each pair, and once it is ready it may
-neither write files, start processes, open connections nor compile text to code: what a model wrote is read by
-math-verify's grammar and by nothing else. (``sympy.Number("12")``, in which the grammar ends, would evaluate text as
-Python: it is given a reader of numerals instead.) One JSON line ``[gold, answer]`` comes in, one line goes out:
-``true``, ``false``, null where the answer cannot be read, or a text that says why the pair could not be compared.
+It has a process of its own, a bounded memory and so many seconds of CPU time for each pair. Once it is ready it may
+neither write files, start processes, open connections nor compile text to code: only math-verify's grammar reads a
+model's text. (``sympy.Number("12")``, in which the grammar ends, would evaluate text as Python; it is given a reader of
+numerals instead.) One JSON line ``[gold, answer]`` comes in, one line goes out: ``true``, ``false``, null if the answer
+cannot be read, or a text that says why the pair could not be compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 FLOAT_DECIMALS = 10
-"""A decimal is taken for an expression (``0.3333333333`` for 1/3) where so many decimals agree."""
+"""The number of decimals that must agree if a decimal is to equal an expression (``0.3333333333`` for 1/3)."""
 _FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.remove", "os.rename", "os.rmdir", "os.mkdir",
     "os.putenv", "subprocess.", "socket.", "ctypes.", "shutil.", "urllib.", "ftplib.", "smtplib.", "pty.",
@@ -105,7 +105,9 @@ def _comparison() -> Any:
 
 
 def _imaginary(expression: Any) -> Any:
-    """With ``i`` for the imaginary unit; math-verify takes it for a variable, and so ``i^2`` for no number."""
+    """The expression with ``i`` for the imaginary unit; math-verify takes it for a variable, and so ``i^2`` for no
+    number.
+    """
     from sympy import I
 
     units = {symbol: I for symbol in getattr(expression, "free_symbols", ()) if symbol.name == "i"}
@@ -113,8 +115,9 @@ def _imaginary(expression: Any) -> Any:
 
 
 def _near(a: Any, b: Any) -> bool:
-    """False for two numbers that are unlike for their size: to math-verify all that differ by less than 1e-15 are
-    equal, and so ``1/2004!`` equals ``2/2004!``."""
+    """Whether two numbers are equal within their own size. To math-verify all that differ by less than 1e-15 are
+    equal, and so ``1/2004!`` equals ``2/2004!``.
+    """
     if not (getattr(a, "is_number", False) and getattr(b, "is_number", False)):
         return True
     a, b = a.doit().evalf(20), b.doit().evalf(20)

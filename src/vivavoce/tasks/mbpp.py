@@ -27,7 +27,7 @@ _CALLED = re.compile(r"[A-Za-z_]\w*(?=\s*\()")
 
 
 class Options(Official):
-    """Where the tasks come from, and how many of them."""
+    """The source of the tasks, and how many of them."""
 
     hub_id: str = "google-research-datasets/mbpp"
 

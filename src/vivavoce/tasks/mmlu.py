@@ -1,9 +1,9 @@
 """Questions of 57 subjects with four options (MMLU; Hendrycks et al. 2021, arXiv:2009.03300; MIT).
 
-Trained on is what the authors call validation (1,531 questions): their large auxiliary set is made of other
-benchmarks, ARC among them. Official files: a folder of CSV files without a header, one a subject
-(``anatomy_test.csv``: question, four options, letter), or rows with ``subject``, ``question``, ``choices``, ``answer``.
-Some questions of the validation set are asked in the test too; they are left out of train.
+The training split is the authors' validation set (1,531 questions): their large auxiliary set is made of other
+benchmarks, ARC among them. Official files: a folder of CSV files without a header, one a subject (``anatomy_test.csv``:
+question, four options, letter), or rows with ``subject``, ``question``, ``choices``, ``answer``. Some questions of the
+validation set are asked in the test too; they are left out of train.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HUB = (Part("validation", ("all",)), Part("test", ("all",)))
 
 
 class Options(Subjects):
-    """Which subjects, where the questions come from, and how many of them."""
+    """The subjects, the source of the questions, and how many of them."""
 
     hub_id: str = "cais/mmlu"
     overlap: Literal["refuse", "leave_out"] = "leave_out"

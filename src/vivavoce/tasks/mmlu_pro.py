@@ -15,7 +15,7 @@ OFFICIAL = [{"path": "mmlu_pro"}]
 
 
 class Options(Subjects):
-    """Which subjects, where the questions come from, and how many of them."""
+    """The subjects, the source of the questions, and how many of them."""
 
     hub_id: str = "TIGER-Lab/MMLU-Pro"
 

@@ -23,7 +23,7 @@ _OPERATORS: dict[type[ast.AST], type[Any]] = {
 def mutants(program: str, name: str, at_most: int) -> Iterator[str]:
     """Programs with one change each, operators first, then constants; last, ``name`` returning something else.
 
-    The last one is always among the ``at_most``. Raises SyntaxError where the program is none.
+    The last one is always among the ``at_most``. Raises SyntaxError if the program is none.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # official solutions hold escapes like '\\w'
@@ -44,7 +44,7 @@ def mutants(program: str, name: str, at_most: int) -> Iterator[str]:
 
 
 def _change(node: ast.AST) -> bool:
-    """Change the node in place; False where it has nothing to change."""
+    """Change the node in place; False if it has nothing to change."""
     match node:
         case ast.BinOp() | ast.BoolOp() | ast.AugAssign():
             other = _OPERATORS.get(type(node.op))

@@ -1,8 +1,8 @@
-"""The number that a line states, or none: a sign, word or symbol that changes the value is read, or nothing is.
+"""The number that a line states, or none: a sign, word or symbol that changes the value is read, or the line has none.
 
 ``2 million`` is 2000000, ``2½`` is 2.5, ``minus 5`` is -5. ``10²``, ``5 hours 30 minutes``, ``3:45``, ``12/25/2020``,
-``2 dozen``, ``5th`` and ``3x`` are no number here: they are one to somebody who knows more than the line. Nothing that
-is read is evaluated: a model's text never reaches a parser of expressions.
+``2 dozen``, ``5th`` and ``3x`` are no number here: one has to know more than the line to read them. Nothing that is
+read is evaluated: a model's text never reaches a parser of expressions.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ _GLUED = re.compile(r"[0-9.][\w.]*")
 
 
 class Number(NamedTuple):
-    """A number where it stands in a line; ``value`` is None if something beside it makes it another one."""
+    """A number at its place in a line; ``value`` is None if something beside it makes it another one."""
 
     begin: int
     end: int
@@ -328,7 +328,7 @@ def _scaled(line: str, match: re.Match[str]) -> tuple[int, Fraction | None]:
 
 
 def _peeled(before: str, after: str) -> tuple[str, str]:
-    """What stands before and after a number, without brackets and quotes around the number alone."""
+    """The texts before and after a number, without brackets and quotes around the number alone."""
     while before and after and before[-1] + after[0] in ("()", "[]", "{}", '""', "''", "<>"):
         before, after = before[:-1], after[1:]
     return before, after
@@ -403,7 +403,7 @@ def fraction(match: re.Match[str]) -> Fraction | None:
 
 
 def canonical(value: Fraction) -> str:
-    """Shortest exact form: digits, a decimal where it ends, otherwise a reduced fraction."""
+    """Shortest exact form: digits, a decimal if it ends, otherwise a reduced fraction."""
     rest, places = value.denominator, 0
     for prime in (2, 5):
         power = 0

@@ -22,7 +22,7 @@ from vivavoce.tasks.bridged import BridgedTask
 
 
 class Options(BaseModel):
-    """Where the server is, how an action is written for it, and how many episodes there are."""
+    """The server, the form of an action for it, and the number of episodes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Tasks of a user's own file: what they return is looked at, so that a mistake is told where it was made."""
+"""Checks of tasks in a user's own file, so that a mistake is told with its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program in what a model wrote, by its lines and its fences. Nothing that a model wrote is parsed in this process.
+"""The program in a model's reply, by its lines and its fences. No text of a model is parsed in this process.
 
 ::
 
@@ -18,7 +18,7 @@ from vivavoce.agents.replies import spoken, without_end
 
 _PYTHON = {"python", "python3", "python2", "py", "py3", "ipython", "jupyter", "sage", "pyi"}
 _BLANKS = {**dict.fromkeys("\ufeff\u200b\u200c\u200d\u2060", ""), **dict.fromkeys("\xa0\u2002\u2003\u2007\u202f", " ")}
-"""Characters that models write where they mean a blank or nothing."""
+"""Characters that models write for a blank or for nothing."""
 _INDENTATION = re.compile(f"^[ \\t]*[{''.join(_BLANKS)}][ \\t{''.join(_BLANKS)}]*", re.MULTILINE)
 _HTML = re.compile(
     r"<pre\b[^>\n]*>\s*(?:<code\b[^>\n]*>)?(.+?)(?:</code>\s*)?</pre>|<code\b[^>\n]*>(.+?)</code>", re.DOTALL
@@ -42,7 +42,7 @@ _CODE = re.compile(
     rf"|{_TARGET}\s*(?::\s*[^=\n]+)?(?:[-+*/%@&|^]|//|\*\*|<<|>>)?=(?!=)\s*\S"
     r"|(?:if|elif|while|with|match|for\s.+\sin|except|async\s+for\s.+\sin|async\s+with)\b.*:\s*$|(?:else|try|finally|except)\s*:"
 )
-"""How a line of code begins, at the first column of a program."""
+"""The beginning of a line of code, at the first column of a program."""
 _CALLED = re.compile(r"[A-Za-z_][\w.]*\(.*\)?\s*;?\s*$")
 _WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 _INSERTED = re.compile(r"\{([^{}\n]*)\}")
@@ -53,9 +53,9 @@ _STATEMENT = re.compile(r"(?:return\b|yield\b|raise\b)")
 def program_in(text: str, name: str, prefix: str = "") -> str | None:
     """The program that defines ``name`` in a reply; None if there is none.
 
-    It is the last fenced block that defines it, else the last lines of code between prose that do. Other blocks stand
-    before it if they define what it uses: imports, helpers, constants. Without any, a fenced block or the whole reply
-    may go on from ``prefix``, the function's head, whose imports and helpers count as written in any case.
+    It is the last fenced block that defines it, else the last lines of code between prose that do. Other blocks come
+    before it if they define names that it uses: imports, helpers, constants. Without any, a fenced block or the whole
+    reply may continue ``prefix``, the function's head, whose imports and helpers count as written in any case.
     """
     text = _cleaned(spoken(text))
     fenced = blocks(text)
@@ -121,7 +121,9 @@ def _logical_lines(code: str) -> Iterator[str]:
 
 
 def _cleaned(text: str) -> str:
-    """The text with ordinary ends of lines and indentation, which some models write in characters that look like it."""
+    """The text with ordinary ends of lines and indentation, because some models write look-alikes of these
+    characters.
+    """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "```" not in text and "~~~" not in text:
         text = _HTML.sub(lambda found: f"\n```\n{html.unescape(found[1] or found[2])}\n```\n", text)
@@ -161,7 +163,7 @@ def _is_stub(chunk: str, name: str) -> bool:
 
 
 def _without(text: str, fenced: Sequence[Block]) -> str:
-    """The text around the fenced blocks; prose stands in their place, so that no lines of code run together."""
+    """The text around the fenced blocks; prose takes their place, so that no lines of code run together."""
     pieces, at = list[str](), 0
     for block in fenced:
         pieces += [text[at : block.start], "."]
@@ -205,14 +207,16 @@ def _begins(line: str, blank: Sequence[str], n: int) -> bool:
 
 
 def _trimmed(run: list[str]) -> str:
-    """A piece of code without calls below it, which only show how it is used."""
+    """A piece of code without calls below it, which only show its use."""
     while run and (not run[-1].strip() or (run[-1] == run[-1].lstrip() and _CALLED.match(run[-1]))):
         run.pop()
     return textwrap.dedent("\n".join(run)).rstrip() + "\n"
 
 
 def _with_what_it_uses(program: str, chunks: Sequence[str], name: str, prefix: str) -> str:
-    """The program behind those chunks, and the part of ``prefix`` above the function, that define what it lacks."""
+    """The program behind those chunks, and the part of ``prefix`` above the function, that define names that it
+    lacks.
+    """
     # a block that calls the function at once shows its use; a helper may call it when it is called itself
     others = [chunk for chunk in chunks if chunk is not program and name not in _used(_at_once(chunk))]
     head = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", prefix, re.MULTILINE)
@@ -270,7 +274,7 @@ def _free(code: str) -> set[str]:
 
 
 def _completed(text: str, chunks: Sequence[str], prefix: str) -> str | None:
-    """The reply as what follows the function's head, if it is that."""
+    """The reply as a continuation of the function's head, if it is one."""
     if not prefix:
         return None
     for chunk in chunks:

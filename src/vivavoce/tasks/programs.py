@@ -1,8 +1,8 @@
-"""What the tasks of code share: the tests of a program, and a grade by running both in the sandbox.
+"""The common parts of tasks of code: the tests of a program, and a grade by running both in the sandbox.
 
-A benchmark's file says what a row asks (:class:`Case`); the program that a model wrote
+A benchmark's file gives the question of a row (:class:`Case`). The program of a reply
 (:mod:`vivavoce.tasks.program_text`) is run here with the row's tests behind it, and the grade says why it did not pass.
-Nothing that a model wrote is parsed or run in this process.
+No text of a model is parsed or run in this process.
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ from vivavoce.tasks.samples import Sample
 
 FORMAT = "Write the whole program in one ```python block, with the imports that it needs."
 LIMITS = Limits(wall_s=60, cpu_s=20, memory_mb=4096)
-"""What an answer may use with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+
-takes several seconds of CPU time, and one of MBPP+ 2.2 GB."""
+"""Limits of an answer with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+
+takes several seconds of CPU time, and one of MBPP+ 2.2 GB.
+"""
 _MUTANTS, _SHORT = 8, Limits(wall_s=10, cpu_s=2, memory_mb=4096)
-"""So many are tried until one fails: a change may well leave a program right, or make it loop."""
+"""The number of mutants that are tried until one fails: a change may well leave a program right, or make it loop."""
 
 _TRAIN, _TEST = Part("train"), Part("test")
 
 
 class Case(NamedTuple):
-    """What a row of code asks."""
+    """The question of a row of code."""
 
     question: str
     name: str
-    """Of the function that is called."""
+    """The name of the function that is called."""
     reference: str
     """A whole program that passes."""
     tests: str
     prefix: str = ""
-    """What a reply may go on from instead of writing it again: the function's head."""
+    """The text that a reply may continue instead of writing it again: the function's head."""
     completion: str = ""
     """The official solution as such a reply."""
     odd: str = ""
 
 
 def fenced(program: str) -> str:
-    """A program as the tasks ask for it."""
+    """A program in the form that the tasks ask for."""
     return f"```python\n{program.rstrip()}\n```"
 
 
 _AS_IT_STANDS = Grader("exact", "a program", lambda program: program, re.compile(r"(?!)"))
-"""What :class:`Benchmark` reads a gold program by; answers are run instead of compared."""
+"""Stands for the reader of gold programs in :class:`Benchmark`; answers are run instead of compared."""
 
 
 @dataclass
@@ -62,17 +63,17 @@ class Programs(Benchmark):
     """A benchmark whose answers are run. Every program runs in the sandbox, the reference ones too."""
 
     cases: dict[str, Case] = field(default_factory=dict)
-    """By question."""
+    """The cases by question."""
     waits: ClassVar[bool] = True
-    """``grade`` waits for a program to run."""
+    """True, because ``grade`` waits for a program to run."""
 
     def __post_init__(self) -> None:
         self.answer_format = FORMAT
 
     def grade(self, problem: Problem, text: str) -> Grade:
-        """Whether the program passes its tests. ``reason`` says on what it ended, where it did not.
+        """Whether the program passes its tests. ``reason`` says how it ended, if it did not pass.
 
-        ``correct`` is None only where the sandbox itself failed.
+        ``correct`` is None only if the sandbox itself failed.
         """
         case = self._case(problem)
         program = program_in(text, case.name, case.prefix)
@@ -106,7 +107,7 @@ def programs(
     train: Part = _TRAIN,
     test: Part = _TEST,
 ) -> Programs:
-    """A benchmark of programs, with what ``read`` finds in a row."""
+    """A benchmark of programs, with the cases that ``read`` finds in a row."""
     cases = dict[str, Case]()
 
     def ask(row: Row) -> Asked:
@@ -124,7 +125,7 @@ def run(program: str, case: Case) -> Outcome:
 
 
 def _wrong(case: Case) -> str:
-    """The first mutant that a test finds out within seconds; where none is, the last one, for the check to show."""
+    """The first mutant that a test finds out within seconds; if none is, the last one, for the check to show."""
     tried = ""
     for tried in mutants(case.reference, case.name, _MUTANTS):
         if shared().run(Program(tried, case.tests), _SHORT).ended in ("failed", "error"):

@@ -38,13 +38,13 @@ _SECONDS = 5.0
 _AT_ONCE = 2
 """Processes. Each loads the package, which takes some seconds."""
 _TRIES = 50
-"""Questions that stand there already are passed over so often in a row; then the data set has no more."""
+"""The number of repeated questions in a row after which the data set is taken to have no more."""
 OFFICIAL: list[dict[str, Any]] = [{"datasets": "all", "train": 0, "test": 212}]
 """Two questions of each data set."""
 
 
 class Options(BaseModel):
-    """Which data sets, how many questions of them all together, and how they are made."""
+    """The data sets, the number of questions of all together, and how they are made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,7 +63,7 @@ class Options(BaseModel):
 
 
 class _Place(NamedTuple):
-    """Where a question comes from: data set, configuration, seed and number; and an answer that is right."""
+    """The source of a question: data set, configuration, seed and number; and an answer that is right."""
 
     name: str
     config: dict[str, Any]
@@ -102,7 +102,7 @@ class ReasoningGym:
         return self._made[split]
 
     def grade(self, problem: Problem, text: str) -> Grade:
-        """The package's score of what stands between the last ``<answer>`` tags, else behind ``Final answer:``.
+        """The package's score of the text between the last ``<answer>`` tags, else behind ``Final answer:``.
 
         A reply that its scorer cannot take is wrong, with the reason.
         """
@@ -120,8 +120,9 @@ class ReasoningGym:
         return key_of(a) == key_of(b)
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """For each question an answer that the package says is right, and the answer to another question of the data
-        set (else words that answer nothing)."""
+        """Samples for each question: an answer that the package says is right, and the answer to another question of
+        the data set (else words that answer nothing).
+        """
         problems = self.problems(split)
         for i, problem in enumerate(problems):
             place = self._place(problem)
@@ -192,11 +193,11 @@ class ReasoningGym:
 
 
 _COMPOSITE: dict[str, Any] = {"datasets": [{"name": "chain_sum"}, {"name": "leg_counting"}]}
-"""For a ``composite`` without a configuration, which the package does not make."""
+"""The configuration of a ``composite`` without one, which the package does not make."""
 
 
 def _answer(text: str) -> str:
-    """What a reply gives for its answer; empty if it gives none."""
+    """The text that a reply gives for its answer; empty if it gives none."""
     said = spoken(text)
     if tagged := _ANSWER.findall(said):
         return tagged[-1].strip()

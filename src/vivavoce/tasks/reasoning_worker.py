@@ -33,7 +33,7 @@ _SIZES = (10_000, 1_000, 500, 50)
 """Questions that a data set is told to have: the first size that it takes. A question is made from its index alone, so
 that nothing is made in vain; a few data sets bound their size by what they can make."""
 _EXAMPLES = ("possible_answer", "example_answer", "example_correct_answer")
-"""Where an entry has an answer that is right, if others are as well and it names none as gold."""
+"""The field of an entry with an answer that is right, if others are as well and it names none as gold."""
 
 
 def main(memory: int, seconds: float) -> None:
@@ -59,7 +59,7 @@ def main(memory: int, seconds: float) -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """End this process when its parent has, though it is at work: some data sets take minutes to make."""
+    """End this process when its parent has ended, even during work: some data sets take minutes to make."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -102,7 +102,9 @@ def _data_set(name: str, config: str, seed: int) -> Any:
 
 @lru_cache(maxsize=4096)
 def _entry(name: str, config: str, seed: int, index: int) -> Any:
-    """An entry, for a score. The package's own answer is scored first: that loads whatever a scorer loads late."""
+    """An entry, for a score. The package's own answer is scored first, because that loads everything that a scorer
+    loads late.
+    """
     made = _data_set(name, config, seed)
     entry = made[index]
     with contextlib.suppress(Exception):
@@ -158,10 +160,10 @@ def _in_fork(made: Any, entry: Any, reply: str, writes: int, memory: int, second
 
 
 def _own(made: Any, entry: Any, reply: str) -> float:
-    """The package's score, and 0 for what two of its scorers take though it is wrong (reasoning-gym 0.1.25).
+    """The package's score, and 0 for wrong replies that two of its scorers accept (reasoning-gym 0.1.25).
 
-    ``game_of_life_halting`` compares ``bool(reply)``, which is true of any text, the word False included;
-    ``puzzle24`` takes any four numbers that make 24, not those of the question.
+    ``game_of_life_halting`` compares ``bool(reply)``, which is true of any text, the word False included; ``puzzle24``
+    takes any four numbers that make 24, not those of the question.
     """
     name = entry["metadata"].get("source_dataset")
     if name == "game_of_life_halting" and reply.strip().casefold() != str(entry["answer"]).casefold():

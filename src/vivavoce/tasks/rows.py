@@ -15,7 +15,7 @@ from vivavoce.tasks.characters import blank
 
 
 class Row(NamedTuple):
-    """One object of a file and where it stands."""
+    """One object of a file and its place."""
 
     where: str
     value: Mapping[str, Any]
@@ -23,7 +23,7 @@ class Row(NamedTuple):
     def text(self, field: str) -> str:
         """The text in ``field``; a number or boolean as JSON writes it. Raises DataError if it is missing or empty.
 
-        ``a.b`` is field ``b`` of the object in field ``a``, unless a field has that very name.
+        ``a.b`` is field ``b`` of the object in field ``a``, unless a field has this whole name.
         """
         value = self.get(field)
         if isinstance(value, bool | int | float):
@@ -34,7 +34,7 @@ class Row(NamedTuple):
         return value
 
     def get(self, field: str) -> Any:
-        """What stands in ``field``, or for ``a.b`` in ``b`` of the object in ``a``. Raises DataError without it."""
+        """The value in ``field``, or for ``a.b`` in ``b`` of the object in ``a``. Raises DataError without it."""
         if field in self.value:
             return self.value[field]
         at: Any = self.value

@@ -12,11 +12,11 @@ class Sample(NamedTuple):
 
     problem: Problem
     right: tuple[str, ...]
-    """The gold answer as the task asks for it; then the official solution, where there is one."""
+    """The gold answer in the form that the task asks for; then the official solution, if there is one."""
     wrong: tuple[str, ...]
     where: str
     odd: str = ""
-    """What is wrong with the official row itself."""
+    """The fault of the official row itself."""
 
 
 __all__ = ["Sample"]

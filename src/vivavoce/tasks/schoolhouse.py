@@ -1,7 +1,7 @@
-"""Chains of one-digit operations with operators nobody was born knowing, every step checked by program.
+"""Chains of one-digit operations with invented operators, every step checked by program.
 
-The world is :mod:`vivavoce.schoolhouse.world`. A question ``a=4; b=a-3; c=b*5; c?`` is answered by
-``b=4-3=1; c=1*5=7; ans=7``, with ``?`` after a digit its author is unsure of and a confidence at the end, if it likes.
+The world is :mod:`vivavoce.schoolhouse.world`. A question ``a=4; b=a-3; c=b*5; c?`` is answered by ``b=4-3=1; c=1*5=9;
+ans=9``, with ``?`` after a digit its author is unsure of and a confidence at the end, if it likes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ near 1; the power spreads it out and changes no order between two answers."""
 
 
 class Options(BaseModel):
-    """How many questions, and which ones."""
+    """The number of questions, and their seed and kinds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,12 +63,12 @@ class Schoolhouse:
         ]
 
     def grade(self, problem: Problem, text: str) -> Grade:
-        """The digit after ``ans=`` against the gold digit; ``no_answer`` where the reply never gets there."""
+        """The digit after ``ans=`` against the gold digit; ``no_answer`` if the reply never gets there."""
         answer = world.answer_of(text)
         return Grade(answer, answer == problem.gold, "no_answer" if answer is None else "ok")
 
     def uncut(self, text: str) -> str:
-        """All of a reply that was cut: once ``ans=`` and its digit stand, nothing behind changes the answer."""
+        """All of a cut reply: once it has ``ans=`` and its digit, nothing behind changes the answer."""
         return text
 
     def steps(self, text: str) -> list[str]:
@@ -76,10 +76,10 @@ class Schoolhouse:
         return [piece for piece in _CUT.split(text) if piece]
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Index of the first piece that departs from the gold chain; None where every piece that stands is right.
+        """Index of the first piece that departs from the gold chain; None if every piece is right.
 
-        A piece is wrong where it states another step than the gold chain has in its place, states none, or gives a
-        wrong answer or one before the chain is through. Unsure marks and confidence do not count.
+        A piece is wrong if it states another step than the gold chain has in its place, states none, or gives a wrong
+        answer or one before the chain is through. Unsure marks and confidence do not count.
         """
         chain, done = world.gold(problem.question), 0
         for i, piece in enumerate(self.steps(text)):
@@ -93,12 +93,12 @@ class Schoolhouse:
         return None
 
     def worked(self, problem: Problem) -> str:
-        """The gold chain, written as a student would."""
+        """The gold chain, in the student's form."""
         chain = [f"{s.name}={s.left}{s.op}{s.right}={s.value}" for s in world.gold(problem.question)]
         return "; ".join([*chain, f"ans={problem.gold}"])
 
     def written(self, problem: Problem) -> str:
-        """The gold answer as a student would end, with nothing before it."""
+        """The gold answer in the student's form, with nothing before it."""
         return f"ans={problem.gold}"
 
     def probability(self, text: str, tokens: Sequence[Token]) -> float:

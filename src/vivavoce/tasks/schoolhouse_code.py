@@ -1,4 +1,4 @@
-"""Short Python programs, graded by running them: calls to a library that nobody was born knowing, written out.
+"""Short Python programs, graded by running them: calls to an invented library, written out.
 
 The world is :mod:`vivavoce.schoolhouse.code_world`. A question ``def f(a): b=K3(a,2); c=A7(b,a); return c`` is answered
 by the body of the same function without the library, ``b=(a*3)+2; c=(b^5)-a; return c``, with ``?`` after a step its
@@ -26,7 +26,7 @@ _SPELT = re.compile(r"[-+*%&|^\d]")
 
 
 class Options(BaseModel):
-    """How many questions, and which ones."""
+    """The number of questions, and their seed and kinds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,14 +41,14 @@ class Options(BaseModel):
 class SchoolhouseCode:
     """The programmers' schoolhouse as a :class:`~vivavoce.tasks.Task`. A problem's group is its kind.
 
-    An answer is what a program returns on three shown arguments, so that programs which do the same vote as one;
-    whether it is right, the hidden tests decide.
+    An answer is the program's results for three shown arguments, so that programs which do the same vote as one. The
+    hidden tests decide whether it is right.
     """
 
     name = "schoolhouse_code"
     answer_format = "Write the body of f on one line of Python, without the library."
     waits: ClassVar[bool] = True
-    """``grade`` waits for a program to run."""
+    """True, because ``grade`` waits for a program to run."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -62,13 +62,14 @@ class SchoolhouseCode:
         return [Problem(question_id(self.name, q.text), q.text, world.write(world.gold(q.text)), q.kind) for q in drawn]
 
     def grade(self, problem: Problem, text: str) -> Grade:
-        """Run the program of a reply. ``reason`` says on what it ended, where it did not pass; ``correct`` is None only
-        where the sandbox itself failed; ``no_answer`` where the reply never returns anything."""
+        """Run the program of a reply. ``reason`` says how it ended, if it did not pass; ``correct`` is None only if
+        the sandbox itself failed; ``no_answer`` if the reply never returns anything.
+        """
         answer, right, reason = judge(problem.question, text)
         return Grade(answer, right, "no_answer" if answer is None else "ok", reason)
 
     def uncut(self, text: str) -> str:
-        """All of a reply that was cut: once ``return`` and its letter stand, nothing behind changes the answer."""
+        """All of a cut reply: once it has ``return`` and its letter, nothing behind changes the answer."""
         return text
 
     def steps(self, text: str) -> list[str]:
@@ -76,7 +77,7 @@ class SchoolhouseCode:
         return [piece for piece in _CUT.split(text) if piece]
 
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Index of the first piece that departs from the reference; None where every piece that stands does the same.
+        """Index of the first piece that departs from the reference; None if every piece does the same.
 
         A piece in any of the three styles counts; a piece in none of them counts as wrong.
         """
@@ -91,11 +92,11 @@ class SchoolhouseCode:
         return None
 
     def worked(self, problem: Problem) -> str:
-        """The reference, written as a student would."""
+        """The reference, in the student's form."""
         return problem.gold
 
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """Product over the operators and digits that a program spells, which are what its author has to know."""
+        """Product over the operators and digits of a program, because its author has to know these."""
         spelt = _SPELT.finditer(text.rpartition("return")[0])
         logprobs = at(tokens, [match.start() for match in spelt])
         return min(1.0, math.exp(sum(logprobs))) if logprobs else 0.0

@@ -1,4 +1,4 @@
-"""Errands through halls that nobody was born knowing the way through: the schoolhouse's world for agents.
+"""Errands through halls with invented ways: the schoolhouse's world for agents.
 
 The walkers' own short language, an environment and two tools; :mod:`vivavoce.schoolhouse.halls_world` is the world.
 """
@@ -21,7 +21,7 @@ from vivavoce.tasks.splitting import known_split
 
 
 class Options(BaseModel):
-    """How many errands, and which ones."""
+    """The number of errands, and their seed and kinds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,12 +45,12 @@ def go(walk: world.Walk, door: int) -> str:
 
 
 def opening(errand: world.Errand) -> tuple[Message, ...]:
-    """What a walker is told at first."""
+    """The first message to a walker."""
     return {"role": "system", "content": "act"}, {"role": "user", "content": told(errand)}
 
 
 class Halls:
-    """The halls as an :class:`~vivavoce.environments.environment.Environment` that knows what is best."""
+    """The halls as an :class:`~vivavoce.environments.environment.Environment` that knows the best action."""
 
     name = "schoolhouse_halls"
     tells_tools = True  # the tiny walkers were born with the tools
@@ -64,7 +64,7 @@ class Halls:
         self._left = 0
 
     async def reset(self, task: str, seed: int) -> Observation:
-        """Begin the errand. Raises DataError where ``task`` is none."""
+        """Begin the errand. Raises DataError if ``task`` is none."""
         try:
             self._walk = world.Walk(world.errand(task))
         except ValueError as error:
@@ -73,13 +73,13 @@ class Halls:
         return Observation(opening(self._walk.errand))
 
     async def step(self, action: Action) -> Observation:
-        """Do the first call; what is no call costs its turn, too."""
+        """Do the first call; an action without a call costs its turn, too."""
         self._left -= 1
         said = "\n".join(m["content"] for m in self._tools.answers(self._walk, action)[:1]) or "nothing"
         return Observation(({"role": "user", "content": said},), done=self._walk.done or not self._left)
 
     def state(self) -> Any:
-        """The errand, how far it is, and the turns left."""
+        """The errand, its progress, and the turns left."""
         walk = self._walk
         return [walk.errand.id, walk.leg, walk.room, walk.told, self._left]
 
@@ -88,7 +88,7 @@ class Halls:
         return self._walk.done
 
     def best(self) -> tuple[str, ...]:
-        """Looking where the room to be reached is not known yet, else the doors of a shortest way."""
+        """Looking, if the room to be reached is not known yet; else the doors of a shortest way."""
         said = thought(self._walk)
         return tuple(act(said, door) for door in self._walk.best()) or (act(said, None),)
 

@@ -61,12 +61,14 @@ def split(ids: Sequence[str], train_share: float, seed: int) -> tuple[set[str], 
 
 
 def key_of(question: str) -> str:
-    """What two wordings of a question share that differ in spacing and case only."""
+    """A key that wordings of a question share if they differ in spacing and case only."""
     return " ".join(question.split()).casefold()
 
 
 def spelling(question: str) -> str:
-    """What two wordings share that differ in punctuation too: a story joined to its question by a comma or a stop."""
+    """A key that wordings share if they differ in punctuation too: a story joined to its question by a comma or a
+    stop.
+    """
     return "".join(c for c in question.casefold() if c not in _POINTS and not c.isspace())
 
 
@@ -76,7 +78,7 @@ def question_id(prefix: str, question: str) -> str:
 
 
 def refuse_overlap(train: Sequence[Problem], test: Sequence[Problem], where: str) -> None:
-    """Raise DataError where a question stands in both splits: a score on it would measure memory."""
+    """Raise DataError if a question is in both splits: a score on it would measure memory."""
     seen = {key_of(problem.question): problem.id for problem in train}
     shared = [problem for problem in test if key_of(problem.question) in seen]
     if shared:

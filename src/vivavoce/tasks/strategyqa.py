@@ -15,7 +15,7 @@ OFFICIAL = [{"train_path": "strategyqa/train.json*", "test_path": "strategyqa/de
 
 
 class Options(Official):
-    """Where the questions come from, and how many of them."""
+    """The source of the questions, and how many of them."""
 
     hub_id: str = "ChilleD/StrategyQA"
 

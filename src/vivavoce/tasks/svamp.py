@@ -18,7 +18,7 @@ OFFICIAL = [{"path": "svamp/SVAMP*.json*"}]
 
 
 class Options(Official):
-    """Where the questions come from, and how many of them."""
+    """The source of the questions, and how many of them."""
 
     hub_id: str = "ChilleD/SVAMP"
     train_share: float = Field(default=0.7, ge=0, le=1)

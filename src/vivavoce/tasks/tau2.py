@@ -1,7 +1,7 @@
 """τ²-bench as a task of episodes: an agent serves customers of a shop or an airline by tools, under a policy.
 
 The official data is read from a folder (:mod:`vivavoce.environments.tau2.desk` tells what success is). The splits are
-the official ones. Who calls is a customer of a few fixed sentences, or a model: ``user:`` of an agent's recipe.
+the official ones. The customer has a few fixed sentences, or is a model: ``user:`` of an agent's recipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vivavoce.tasks.splitting import known_split
 
 
 class Options(Limited):
-    """Which company, and how long a customer stays."""
+    """The company, and how long a customer stays."""
 
     path: Path = Field(description="folder of the official data, which holds retail/ and airline/")
     domain: Literal["airline", "retail"] = Field(default="retail", description="which company is served")
@@ -49,7 +49,7 @@ class Tau2Task(ActingTask):
         self.name = {"airline": AIRLINE, "retail": RETAIL}[options.domain].name
 
     def problems(self, split: str) -> list[Problem]:
-        """The official tasks of a split, by their ids. Raises DataError where the files or the split are not there.
+        """The official tasks of a split, by their ids. Raises DataError if the files or the split are not there.
 
         A problem's messages are the first ones of an episode with the scripted customer and tools told in words.
         """

@@ -1,4 +1,4 @@
-"""Whether a domain is judged right: every task's expected calls accepted, and every mutation of them rejected."""
+"""A check that a domain is judged right: every task's expected calls accepted, and every mutation of them rejected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Calls = tuple[ToolCall, ...]
 def check_tau2(data: Path, names: Sequence[str] = ()) -> Iterator[Checked]:
     """Check the domains whose files are in ``tau2/`` below the data folder, or those of these names.
 
-    Raises DataError where the files of a named one are not there.
+    Raises DataError if the files of a named one are not there.
     """
     for domain in DOMAINS:
         there = (data / "tau2" / domain.folder / "tasks.json").is_file()
@@ -51,7 +51,7 @@ def check_domain(domain: Domain, data: Path) -> Checked:
 
 
 def played(desk: Tau2, scenario: Scenario, calls: Sequence[ToolCall], told: bool = True) -> list[str]:
-    """What is amiss after an episode of these calls, one an action, and then words that tell all that is to be told."""
+    """The faults after an episode of these calls, one an action, and then words that tell all that is to be told."""
 
     async def play() -> list[str]:
         await desk.reset(scenario.id, 0)
@@ -65,11 +65,11 @@ def played(desk: Tau2, scenario: Scenario, calls: Sequence[ToolCall], told: bool
 
 
 def mutations(desk: Tau2, scenario: Scenario) -> Iterator[tuple[str, Calls, bool]]:
-    """Other calls than those expected, none of which may pass, with what is changed; False: and nothing is told.
+    """Other calls than those expected, none of which may pass, with the change; False: and nothing is told.
 
-    Every call that changes the database, unless a later one overwrites what it did, is left out, and each of its
-    arguments is given another value, one that the tool takes, where there is one; a change of a record that none was
-    to touch is added; what is to be told is not.
+    Every call that changes the database, unless a later one overwrites its effect, is left out, and each of its
+    arguments is given another value that the tool takes, if there is one. A change of an unrelated record is added. The
+    final words leave out what is to be told.
     """
     records, calls = desk.records(), scenario.expected
     for at, call in enumerate(calls):
@@ -88,7 +88,7 @@ def mutations(desk: Tau2, scenario: Scenario) -> Iterator[tuple[str, Calls, bool
 
 
 def _other(desk: Tau2, earlier: Calls, call: ToolCall, argument: str) -> ToolCall:
-    """The call with another value, which the tool takes after the earlier calls, where there is such a one."""
+    """The call with another value, which the tool takes after the earlier calls, if there is one."""
     for value in others(desk.name, desk.records(), call, argument):
         other = ToolCall(call.name, {**call.arguments, argument: value})
         if desk.tried(_after(desk, earlier), other) is None:

@@ -19,7 +19,7 @@ from vivavoce.tasks.bridged import BridgedTask
 
 
 class Options(BaseModel):
-    """Which games, how many, and how an episode ends."""
+    """The games, their number, and the end of an episode."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
