@@ -32,14 +32,14 @@ AVOID = {
 }
 """Words to avoid in all prose, and what to do about each."""
 PLACE = re.compile(
-    r"(?:and|address|branch|column|directory|disk|exactly|files?|folder|from|in|index|is|just|known?|knows|lies|line|machine|"
+    r"(?:and|address|branch|change|column|directory|disk|exactly|files?|folder|from|in|index|is|just|known?|knows|lies|line|machine|"
     r"node|ones?|or|out|pages?|places?|point|position|remembers?|room|said|says?|sees?|shows?|spot|starts?|states?|step|tells?|"
     r"to|token|told|turn|what|world)$"
 )
 """Words before a ``where`` that is no ``if``: a place, or what asks for one."""
 OPENING = re.compile(
     r"\s*(?:What|Who|Whose|Where|When|Which|Why|How|If|Of|As|For|From|By|At|To|Because|Than|It|They|This|That|These|"
-    r"Something|Nothing|Everything|Someone|Everybody)\b"
+    r"Something|Nothing|Someone|Everybody)\b"
 )
 """Words that begin neither a verb phrase nor a noun phrase, so no public docstring begins with one."""
 PRONOUNS = {"mine", "ours", "theirs", "yours", "some", "again", "somebody", "whose", "it", "them"}

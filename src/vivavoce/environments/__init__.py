@@ -1,1 +1,3 @@
-"""Where an agent acts over several turns: tools, observations, and whether the goal was reached."""
+"""Environments in which an agent acts over several turns: tools, observations, and the test whether the goal was
+reached.
+"""

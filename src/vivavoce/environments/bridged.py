@@ -36,7 +36,7 @@ class Bridge:
 
     Args:
         script: A program of ``bridges``, by its name without ``.py``.
-        given: What it is told at the beginning.
+        given: Its configuration.
         python: Another Python, in whose environment the package is installed; empty: this one.
         install: How to get the package, for errors.
     """
@@ -53,7 +53,7 @@ class Bridge:
     def ask(self, what: str, given: Any) -> dict[str, Any]:
         """The answer to one request.
 
-        Raises MissingDependency if the program cannot start, DataError with what it says if the package fails.
+        Raises MissingDependency if the program cannot start, DataError with its words if the package fails.
         """
         with self._lock:
             if self._process is None:

@@ -1,7 +1,7 @@
-"""What an environment is, and the record of an episode in it.
+"""The protocol of environments, and the record of an episode in one.
 
-An episode is a prompt, then steps: the agent's action and what the environment answered. ``Episode.before(m)`` is the
-state of step m: the agent's own earlier actions, the real observations, and nothing that came later.
+An episode is a prompt, then steps: the agent's action and the environment's answer. ``Episode.before(m)`` is the state
+of step m: the agent's own earlier actions, the real observations, and nothing that came later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Ended = Literal["done", "turns", "time", "no_action"]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What the agent did: its words, which are what is trained, and the calls read from them, in order."""
+    """An agent's action: its words, which are trained, and the calls read from them, in order."""
 
     text: str
     calls: tuple[ToolCall, ...] = ()
@@ -34,7 +34,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the agent is shown next. ``done``: the episode is over, and the messages may be none."""
+    """The messages that the agent reads next. ``done``: the episode is over, and there may be no messages."""
 
     messages: tuple[Message, ...]
     done: bool = False
@@ -42,7 +42,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When an episode ends though the goal was not reached."""
+    """Limits at which an episode ends though the goal was not reached."""
 
     turns: int = 30
     time_s: float = 600.0
@@ -70,22 +70,23 @@ class Environment(Protocol):
         ...
 
     async def step(self, action: Action) -> Observation:
-        """Do it. An action that makes no sense is answered with what is wrong, never with an exception."""
+        """Do the action. An action that makes no sense is answered with what is wrong, never with an exception."""
         ...
 
     def state(self) -> Any:
-        """All that decides what happens next, as JSON."""
+        """Everything that decides what happens next, as JSON."""
         ...
 
     def succeeded(self) -> bool | None:
-        """Whether the goal is reached now; None where it cannot be told."""
+        """Whether the goal is reached now; None if it cannot be told."""
         ...
 
 
 @runtime_checkable
 class Guide(Protocol):
-    """An environment that knows what is best. Nothing of it reaches a prompt: it is for measuring, and for reference
-    episodes."""
+    """An environment that knows the best action. Nothing of it reaches a prompt: it is for measuring, and for
+    reference episodes.
+    """
 
     def best(self) -> tuple[str, ...]:
         """The actions that lead to the goal fastest from here, as text; the first one is the reference's."""
@@ -94,17 +95,18 @@ class Guide(Protocol):
 
 @runtime_checkable
 class Demonstrator(Protocol):
-    """An environment that can show one good way, where others may be as good: for reference episodes alone, as it
-    says nothing of whether another action is worse. Nothing of it reaches a prompt before it was done."""
+    """An environment that can show one good way, if others may be as good. It is for reference episodes alone,
+    because it does not say whether another action is worse. Nothing of it reaches a prompt before it was done.
+    """
 
     def demonstrate(self) -> str:
-        """What the reference does now, as text."""
+        """The reference's next action, as text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One action, what came of it, and the digest of the environment's state before it."""
+    """One action, its result, and the digest of the environment's state before it."""
 
     action: Action
     observation: Observation
@@ -115,7 +117,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What happened from a reset to the end."""
+    """The record from a reset to the end."""
 
     environment: str
     task: str
@@ -132,11 +134,11 @@ class Episode:
         return tuple(message for message, _ in self._masked(step))
 
     def masked(self) -> tuple[tuple[Message, bool], ...]:
-        """All messages in order; True where it is the agent's own action, the only thing that is trained."""
+        """All messages in order; True for the agent's own actions, which alone are trained."""
         return tuple(self._masked(len(self.steps)))
 
     def key(self, step: int) -> str:
-        """Equal where two visits are to the same state: what was said so far, and the world behind it."""
+        """A key that is equal for two visits to the same state: the messages so far, and the world behind them."""
         return digest([self.environment, self.task, list(self.before(step)), self.steps[step].state])
 
     def nodes(self, sample: int = 0) -> tuple[Node, ...]:

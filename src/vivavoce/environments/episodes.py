@@ -29,10 +29,10 @@ from vivavoce.records import Message, Reply, Sampling, Status, ToolCall, all_sto
 async def play(
     environment: Environment, agent: Agent, task: str, seed: int, sampling: Sampling, journal: Journal
 ) -> Episode:
-    """One episode. Begun again after a crash it asks only what the journal lacks.
+    """Play one episode. Begun again after a crash it asks only what the journal lacks.
 
-    Tools are offered in the backend's own form where it has one, unless the environment tells them in words. A call
-    that fails for good ends the episode (``no_action``); the steps before it are kept.
+    Tools are offered in the backend's own form if it has one, unless the environment tells them in words. A call that
+    fails for good ends the episode (``no_action``); the steps before it are kept.
     """
     begun = time.monotonic()
 
@@ -83,7 +83,9 @@ async def _acted(
     who: str,
     act: Callable[[Sequence[Message], int], Awaitable[Action | Ended]],
 ) -> Episode:
-    """One episode of whoever says, from what was said so far and the step, what is done next, or why nothing is."""
+    """Play one episode with a function that gives the next action, or the reason for none, from the messages so far
+    and the step.
+    """
     first = _storable(await environment.reset(task, seed))
     said, steps = list(first.messages), list[Step]()
     ended: Ended = "done" if first.done else "turns"
@@ -126,7 +128,7 @@ def read(reply: Reply, tools: Sequence[Tool]) -> Action:
 
 
 def _check(call: ToolCall, known: dict[str, Tool]) -> None:
-    """Raises ValueError where there is no such tool, or the arguments are not those that it has."""
+    """Raise ValueError if there is no such tool, or the arguments are not those that it has."""
     if call.name not in known:
         raise ValueError(f"there is no tool {call.name!r}; there are {', '.join(sorted(known))}")
     parameters = known[call.name].parameters

@@ -33,14 +33,14 @@ _ARGUMENT = re.compile(r"^    (\w+):\s*(.*)$")
 
 
 class Refused(ValueError):
-    """Raised by a tool that will not do what it was asked for; the agent is told why."""
+    """Raised by a tool that refuses a request; the agent is told why."""
 
 
 class Toolbox(Generic[World]):
     """Functions of a world, as tools.
 
-    What a function raises as ValueError (so :class:`Refused`), LookupError or ArithmeticError is told to the agent;
-    anything else is a bug of the function and is raised.
+    A ValueError (so :class:`Refused`), LookupError or ArithmeticError of a function is told to the agent; any other
+    error is a bug of the function and is raised.
     """
 
     def __init__(self, functions: Sequence[Callable[..., Any]]) -> None:
@@ -52,7 +52,7 @@ class Toolbox(Generic[World]):
         )
 
     def call(self, world: World, call: ToolCall) -> Any:
-        """What the function returns. Raises Refused where there is none of this name, or the arguments do not fit."""
+        """The result of the function. Raises Refused if there is none of this name, or the arguments do not fit."""
         if call.name not in self._functions:
             raise Refused(f"there is no tool {call.name!r}; there are {', '.join(sorted(self._functions))}")
         try:
@@ -88,11 +88,11 @@ class Functions(Generic[World]):
     An episode ends when the goal is reached, or when the agent says something without calling a tool.
 
     Args:
-        name: Of the environment.
-        begin: From a task's id and a seed, the world as it is at first, and what the agent is told of it.
+        name: Name of the environment.
+        begin: A function from a task's id and a seed to the world at first, and the text that the agent is told of it.
         functions: The tools.
         reached: Whether the goal is reached.
-        limits: Of an episode.
+        limits: Limits of an episode.
     """
 
     tells_tools = False
@@ -121,7 +121,7 @@ class Functions(Generic[World]):
         return Observation(messages, done=not messages or self._reached(self._begun))
 
     def state(self) -> Any:
-        """The world as JSON: its fields, where it is an object."""
+        """The world as JSON: its fields, if it is an object."""
         return to_jsonable_python(self._begun, fallback=vars)
 
     def succeeded(self) -> bool | None:
@@ -139,7 +139,7 @@ def _tool(content: str) -> Message:
 
 
 def _fields(function: Callable[..., Any]) -> list[tuple[str, str]]:
-    """The arguments after the world, and what they are called in the model: ``json`` and others are its methods."""
+    """The arguments after the world, and their names in the model, because ``json`` and others are its methods."""
     return [(name, f"argument_{name}") for name in list(inspect.signature(function).parameters)[1:]]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What the last step brought."""
+    """The result of the last step."""
 
     reward: float
     total: float
@@ -42,17 +42,17 @@ class Gymnasium:
     """An :class:`~vivavoce.environments.environment.Environment` around an ``Env``, which it does not close.
 
     Args:
-        name: Of the environment.
+        name: Name of the environment.
         env: Reset with a seed drawn from task and seed, so that every id is an episode of its own.
-        told: What the agent is told of it, before the first observation.
+        told: The text that the agent is told before the first observation.
         actions: Names of the actions of a ``Discrete`` space, in order; empty: their numbers.
         describe: An observation as text.
         reached: Whether an outcome is a success.
-        state: All that decides what happens next, as JSON, where the env can tell; None: the actions so far.
-        limits: Of an episode.
+        state: Everything that decides what happens next, as JSON, if the env can tell; None: the actions so far.
+        limits: Limits of an episode.
 
-    Raises MissingDependency without gymnasium, RecipeError where the actions are neither discrete nor text, or the
-    names do not fit them.
+    Raises MissingDependency without gymnasium, RecipeError if the actions are neither discrete nor text, or the names
+    do not fit them.
     """
 
     tells_tools = False
@@ -102,7 +102,7 @@ class Gymnasium:
         return Observation(tuple(seen), self._over)
 
     def state(self) -> Any:
-        """What the env tells, or all that was done."""
+        """The state that the env tells, or all actions so far."""
         return self._state(self._env) if self._state else list(self._done)
 
     def succeeded(self) -> bool | None:
@@ -122,7 +122,7 @@ class Gymnasium:
 
 
 def _numbered(env: Env[Any, Any], names: Sequence[str], where: str) -> dict[str, int]:
-    """Name to action of a discrete space; empty where actions are text."""
+    """Name to action of a discrete space; empty if actions are text."""
     try:
         from gymnasium.spaces import Discrete, Text
     except ImportError as error:

@@ -1,7 +1,7 @@
 """Tools told in words, for agents whose backend has no form of its own for them.
 
-What the agent sees is then in the messages, all of it, so that what is trained is what was seen. The form is that of
-the models of Hermes and Qwen, whose chat templates write nearly the same.
+Everything that the agent reads is then in the messages, so that training shows the same. The form is that of the Hermes
+and Qwen models, whose chat templates write nearly the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class InWords:
         return Observation(told_in_words(first.messages, self.tools), first.done)
 
     async def step(self, action: Action) -> Observation:
-        """Do it. Tools that are on offer only now are told at the end of what is seen."""
+        """Do the action. Tools that are on offer only now are told at the end of the answer."""
         seen = await self.environment.step(action)
         added = [tool for tool in self.environment.tools if tool not in self.tools]
         self.tools = self.environment.tools
@@ -70,7 +70,7 @@ def told_in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[M
 
 
 def offering(sampling: Sampling, environment: Environment, agent: Agent) -> Sampling:
-    """The sampling that offers the environment's tools as they are now, where they are not told in words."""
+    """The sampling that offers the environment's tools as they are now, if they are not told in words."""
     if environment.tells_tools or not takes_tools(agent):
         return sampling
     return replace(sampling, tools=environment.tools)

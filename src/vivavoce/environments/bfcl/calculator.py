@@ -60,7 +60,7 @@ class Calculator(Service):
         return {"result": result}
 
     def square_root(self, number: float, precision: int) -> dict[str, float]:
-        """To so many significant digits."""
+        """The square root, to so many significant digits."""
         if number < 0:
             raise Refused("a negative number has no real root")
         if precision < 1:
@@ -82,21 +82,21 @@ class Calculator(Service):
         return {"result": abs(number)}
 
     def round_number(self, number: float, decimal_places: int = 0) -> dict[str, float]:
-        """To so many places."""
+        """The number, rounded to so many places."""
         return {"result": round(number, decimal_places)}
 
     def percentage(self, part: float, whole: float) -> dict[str, float]:
-        """How many per cent of the whole a part is."""
+        """The percentage that a part is of the whole."""
         if whole == 0:
             raise Refused("nothing is a part of zero")
         return {"result": part / whole * 100}
 
     def mean(self, numbers: list[float]) -> dict[str, float]:
-        """Of a list."""
+        """The mean of a list."""
         return {"result": statistics.fmean(_some(numbers))}
 
     def standard_deviation(self, numbers: list[float]) -> dict[str, float]:
-        """Of a list that is the whole population."""
+        """The standard deviation of a list that is the whole population."""
         return {"result": statistics.pstdev(_some(numbers))}
 
     def max_value(self, numbers: list[float]) -> dict[str, float]:
@@ -108,7 +108,7 @@ class Calculator(Service):
         return {"result": min(_some(numbers))}
 
     def sum_values(self, numbers: list[float]) -> dict[str, float]:
-        """Of all."""
+        """The sum of a list."""
         return {"result": math.fsum(_some(numbers))}
 
     def si_unit_conversion(self, value: float, unit_in: str, unit_out: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A conversation of BFCL: what the user says turn by turn, and the calls that are expected of the agent."""
+"""A conversation of BFCL: the user's messages turn by turn, and the calls that are expected of the agent."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ CATEGORIES = ("base", "miss_func", "miss_param", "long_context")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of the user's, and what it is judged by."""
+    """One message of the user's, and the calls by which it is judged."""
 
     said: str
-    """Empty where there is nothing but new functions."""
+    """Empty if there is nothing but new functions."""
     expected: tuple[ToolCall, ...]
-    """None where the agent lacks a function or something that only the user knows, and is to say so."""
+    """The expected calls; None if the agent lacks a function or something that only the user knows, and should say
+    so.
+    """
     given: tuple[str, ...]
     """Functions that can be called from this turn on."""
 
@@ -45,7 +47,7 @@ class Conversation:
     tools: Mapping[str, Tool]
     """All that are ever on offer."""
     beyond: tuple[str, ...] = ()
-    """Functions that the official calls name where they are not on offer; those calls are not expected."""
+    """Functions that the official calls name although they are not on offer; those calls are not expected."""
 
     def begun(self) -> list[Service]:
         """The services as they are at first."""

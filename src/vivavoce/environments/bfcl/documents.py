@@ -13,7 +13,7 @@ _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": None}
 
 
 def read_documents(folder: Path, name: str) -> dict[str, Tool]:
-    """The functions of one file of ``multi_turn_func_doc/`` by name. Raises DataError where it cannot be read."""
+    """The functions of one file of ``multi_turn_func_doc/`` by name. Raises DataError if it cannot be read."""
     return {
         row["name"]: Tool(row["name"], row["description"], _without_none(json_schema(row["parameters"])))
         for row in read_lines(folder / "multi_turn_func_doc" / name)

@@ -39,7 +39,7 @@ class FileSystem(Service):
         return self.pwd()
 
     def ls(self, a: bool = False) -> dict[str, list[str]]:
-        """Name what is here, in the order in which it was made."""
+        """List the current directory, in the order in which its entries were made."""
         return {"current_directory_content": [name for name in self._here if a or not name.startswith(".")]}
 
     def find(self, path: str = ".", name: str | None = None) -> dict[str, list[str]]:
@@ -101,7 +101,7 @@ class FileSystem(Service):
         return {}
 
     def echo(self, content: str, file_name: str | None = None) -> dict[str, str | None]:
-        """Say something, or write it into a file in place of what is there."""
+        """Print a text, or write it into a file in place of its content."""
         if file_name is None:
             return {"terminal_output": content}
         if not isinstance(self._here.get(file_name, ""), str):

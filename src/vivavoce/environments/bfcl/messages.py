@@ -12,7 +12,7 @@ _USERS = {"Alice": "USR001", "Bob": "USR002", "Catherine": "USR003", "Daniel": "
 
 
 class Messages(Service):
-    """A workspace. The inbox is a list of what was sent, each under the id of who received it."""
+    """A workspace. The inbox is a list of sent messages, each under the id of its receiver."""
 
     NAME = "MessageAPI"
     DOCUMENT = "message_api.json"
@@ -81,7 +81,7 @@ class Messages(Service):
         return {"results": [{"receiver_id": receiver, "message": text} for receiver, text in found]}
 
     def get_message_stats(self) -> dict[str, dict[str, int]]:
-        """How many messages came in, and from how many people there is something."""
+        """The number of messages that came in, and of their senders."""
         self._logged_in()
         receivers = [receiver for receiver, _ in self._sent()]
         return {
@@ -92,7 +92,7 @@ class Messages(Service):
         }
 
     def add_contact(self, user_name: str) -> dict[str, Any]:
-        """Add somebody, who gets the next id that is free."""
+        """Add a person, with the next free id."""
         if user_name in self.user_map:
             raise Refused(f"there is a user {user_name!r} already")
         self.user_count += 1

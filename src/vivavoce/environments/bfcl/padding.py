@@ -1,9 +1,9 @@
-"""What makes the conversations of ``long_context`` long.
+"""The padding that makes the conversations of ``long_context`` long.
 
-Their questions and starting states are those of ``base``; upstream adds the length in its code. What it adds to the
-file system shows in the expected calls, which name it, and is taken from there: a long text at the end of every file,
-except those whose ends an expected call looks at, and pictures in every directory that holds no other. So the
-expected calls follow from what an agent sees.
+Their questions and starting states are those of ``base``; upstream adds the length in its code. Its additions to the
+file system show in the expected calls, which name them, and are taken from there. They are a long text at the end of
+every file, except those whose ends an expected call looks at, and pictures in every directory that holds no other. So
+the expected calls follow from what an agent sees.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONG = 500
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """What is added to one row's files."""
+    """The additions to one row's files."""
 
     text: str = ""
     pictures: tuple[str, ...] = ()
@@ -35,8 +35,8 @@ class Padding:
 def padding_of(
     configs: Mapping[str, Mapping[str, Any]], expected: Mapping[str, Sequence[ToolCall]]
 ) -> dict[str, Padding]:
-    """By row, from the starting states and the expected calls of all. A row whose calls name no pictures has those of
-    the first one that does.
+    """The padding of each row, from the starting states and the expected calls of all. A row whose calls name no
+    pictures has those of the first one that does.
     """
     texts = Counter[str]()
     pictures = dict[str, tuple[str, ...]]()

@@ -9,7 +9,7 @@ from vivavoce.environments.bfcl.service import Refused, Service, known
 
 
 class Posts(Service):
-    """What one user posts; whoever is not logged in can only read."""
+    """The posts of one user. An agent that is not logged in can only read."""
 
     NAME = "TwitterAPI"
     DOCUMENT = "posting_api.json"
@@ -50,7 +50,7 @@ class Posts(Service):
         return tweet
 
     def retweet(self, tweet_id: int) -> dict[str, str]:
-        """Post again what somebody posted."""
+        """Repeat another user's post."""
         self._logged_in()
         self._tweet(tweet_id)
         mine = self.retweets.setdefault(self.username, [])
@@ -108,12 +108,12 @@ class Posts(Service):
         return {"matching_tweets": found}
 
     def get_tweet_comments(self, tweet_id: int) -> dict[str, list[dict[str, Any]]]:
-        """What is said below a tweet."""
+        """The comments below a tweet."""
         self._tweet(tweet_id)
         return {"comments": self.comments.get(tweet_id, [])}
 
     def get_user_stats(self, username: str) -> dict[str, int]:
-        """How much a user does. Whom others follow is not known."""
+        """Counts of a user's posts. It is not known whom others follow."""
         return {
             "tweet_count": len(self.get_user_tweets(username)["user_tweets"]),
             "following_count": len(self.following_list) if username == self.username else 0,

@@ -1,4 +1,4 @@
-"""What a service is: a state made from a configuration, and methods that are the functions an agent may call."""
+"""The base of a service: a state made from a configuration, and methods that are the functions an agent may call."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ V = TypeVar("V")
 
 
 class Service(ABC):
-    """One of BFCL's classes. Every public method is a function; what it will not do it says with ``Refused``.
+    """One of BFCL's classes. Every public method is a function; it raises ``Refused`` for a call that it does not
+    accept.
 
-    Attributes that begin with an underscore decide what functions return, and are no part of what a turn is judged by:
-    where one stands in the file system, how hard a pedal is pressed.
+    Attributes that begin with an underscore decide what functions return, and a turn is not judged by them: the current
+    directory, how hard a pedal is pressed.
     """
 
     NAME: ClassVar[str]
@@ -34,7 +35,7 @@ class Service(ABC):
 
 
 def known(items: Mapping[K, V], key: K, what: str) -> V:
-    """The item of a key. Raises Refused, with ``what`` it is in words, where there is none."""
+    """The item of a key. Raises Refused, with ``what`` it is in words, if there is none."""
     if key not in items:
         raise Refused(f"there is no {what}")
     return items[key]
@@ -47,7 +48,7 @@ def functions_of(service: type[Service]) -> Toolbox[Service]:
 
 
 def called(services: Sequence[Service], call: ToolCall) -> Any:
-    """What the function of one of the services returns, as JSON; ``{"error": …}`` where it will not."""
+    """The result of a function of one of the services, as JSON; ``{"error": …}`` if it refuses."""
     for service in services:
         functions = functions_of(type(service))
         if any(tool.name == call.name for tool in functions.tools):
@@ -59,7 +60,7 @@ def called(services: Sequence[Service], call: ToolCall) -> Any:
 
 
 def states_of(services: Sequence[Service]) -> dict[str, dict[str, Any]]:
-    """All that decides what functions return, service by service."""
+    """Everything that decides what functions return, service by service."""
     return {service.NAME: to_jsonable_python(vars(service)) for service in services}
 
 

@@ -29,7 +29,7 @@ _MORE = "You can call more functions now. Please do it with them."
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a turn's expected calls leave and return."""
+    """The state that a turn's expected calls leave, and their results."""
 
     states: dict[str, Any]
     results: list[Any]
@@ -38,17 +38,17 @@ class Outcome:
 class SeveralTurns:
     """Conversations as an :class:`~vivavoce.environments.environment.Environment` that shows one way through each.
 
-    The functions on offer change: each conversation has those of its own services, and in ``miss_func`` some are
-    given only in a later turn. A turn is right where, once the agent has said something without a call, what is judged
-    of every service equals what the expected calls leave, and the results of the turn's expected calls are among those
-    that the agent has had so far; where calls are expected, one has to be made. An episode succeeds where every turn
-    is right.
+    The functions on offer change: each conversation has those of its own services, and in ``miss_func`` some are given
+    only in a later turn. A turn ends when the agent says something without a call. It is right if the judged state of
+    every service equals the one that the expected calls leave, and the results of the turn's expected calls are among
+    those that the agent has had so far. If calls are expected, at least one has to be made. An episode succeeds if
+    every turn is right.
 
     Args:
-        conversations: By their ids, which are the tasks (:func:`~vivavoce.environments.bfcl.conversations.
-            read_conversations`).
-        limits: Of an episode.
-        actions: That an agent may take in one turn; after them the episode is over. Upstream has 20.
+        conversations: Conversations by their ids, which are the tasks
+            (:func:`~vivavoce.environments.bfcl.conversations.read_conversations`).
+        limits: Limits of an episode.
+        actions: The largest number of actions in one turn; after them the episode is over. Upstream has 20.
     """
 
     name = "bfcl_multi_turn"
@@ -65,7 +65,7 @@ class SeveralTurns:
         self._outcomes: dict[str, list[Outcome]] = {}
 
     async def reset(self, task: str, seed: int) -> Observation:
-        """The user's first message. Raises DataError where there is no such conversation."""
+        """The user's first message. Raises DataError if there is no such conversation."""
         if task not in self.conversations:
             said = near(task, list(self.conversations)[:20])
             raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of the official file")
@@ -101,11 +101,11 @@ class SeveralTurns:
         return "It is done." if turn.expected else "For that something is missing."
 
     def amiss(self) -> list[str]:
-        """What was not as it should be, turn by turn."""
+        """The faults of each turn."""
         return list(self._amiss)
 
     def outcomes(self, talk: Conversation) -> list[Outcome]:
-        """What the expected calls of each turn leave and return."""
+        """The outcomes of each turn's expected calls."""
         if talk.id not in self._outcomes:
             services, found = talk.begun(), list[Outcome]()
             for turn in talk.turns:

@@ -11,7 +11,7 @@ from vivavoce.environments.bfcl.service import Refused, Service
 
 
 class Updates(BaseModel):
-    """What can be changed of a ticket."""
+    """The fields of a ticket that can be changed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -76,7 +76,7 @@ class Tickets(Service):
         return [t for t in mine if status is None or str(t.get("status", "")).lower() == status.lower()]
 
     def edit_ticket(self, ticket_id: int, updates: Updates) -> dict[str, str]:
-        """Change what is given of a ticket."""
+        """Change the given fields of a ticket."""
         self._ticket(ticket_id).update(updates.model_dump(exclude_none=True))
         return {"status": f"ticket {ticket_id} is changed"}
 

@@ -27,7 +27,7 @@ SECTORS = {"technology": ["AAPL", "GOOG", "MSFT", "NVDA"], "automobile": ["TSLA"
 
 
 class Trading(Service):
-    """One account. Stocks are those of the configuration; whoever is not logged in can only look at them."""
+    """One account. Stocks are those of the configuration. An agent that is not logged in can only look at them."""
 
     NAME = "TradingBot"
     DOCUMENT = "trading_bot.json"
@@ -89,7 +89,7 @@ class Trading(Service):
         return {"notification": f"changed: {', '.join(changed)}" if changed else "nothing changed that much"}
 
     def get_watchlist(self) -> dict[str, list[str]]:
-        """What is watched."""
+        """The stocks on the watch list."""
         self._logged_in()
         return {"watchlist": self.watch_list}
 
@@ -110,7 +110,7 @@ class Trading(Service):
         return {"status": f"{symbol} is watched no longer"}
 
     def place_order(self, order_type: Literal["Buy", "Sell"], symbol: str, price: float, amount: int) -> dict[str, Any]:
-        """Order so many shares, to be bought out of what the account holds."""
+        """Order so many shares, to be paid from the account."""
         self._logged_in()
         self._stock(symbol)
         if price <= 0 or amount <= 0:
@@ -158,7 +158,7 @@ class Trading(Service):
     def get_transaction_history(
         self, start_date: str | None = None, end_date: str | None = None
     ) -> dict[str, list[dict[str, Any]]]:
-        """What was paid in and taken out, from one day to another."""
+        """The payments in and out of the account, from one day to another."""
         self._logged_in()
         first, last = start_date or "", end_date or "9999"
         return {"transaction_history": [t for t in self.transaction_history if first <= t["timestamp"][:10] <= last]}

@@ -58,7 +58,7 @@ _TIMES = {"economy": 1, "business": 2, "first": 4}
 class Travel(Service):
     """One traveller. Most functions take the token that logging in returns, or that the configuration has.
 
-    Prices are ours, and low: which ones upstream has, its documents do not say.
+    Prices are ours, and low, because upstream's documents do not say which ones it has.
     """
 
     NAME = "TravelAPI"
@@ -137,7 +137,7 @@ class Travel(Service):
         return {"credit_card_list": self.credit_card_list}
 
     def get_credit_card_balance(self, access_token: str, card_id: str) -> dict[str, float]:
-        """What a card holds."""
+        """The balance of a card."""
         self._logged_in(access_token)
         return {"card_balance": self._card(card_id)["balance"]}
 
@@ -229,7 +229,7 @@ class Travel(Service):
     def retrieve_invoice(
         self, access_token: str, booking_id: str | None = None, insurance_id: str | None = None
     ) -> dict[str, dict[str, Any]]:
-        """What a booking cost, found by its id or by that of its insurance."""
+        """The cost of a booking, found by its id or by that of its insurance."""
         self._logged_in(access_token)
         for id, booking in self.booking_record.items():
             if id == booking_id or (insurance_id and booking.get("insurance_id") == insurance_id):
@@ -259,7 +259,7 @@ class Travel(Service):
     def compute_exchange_rate(
         self, base_currency: Currency, target_currency: Currency, value: float
     ) -> dict[str, float]:
-        """What an amount is in another currency."""
+        """An amount in another currency."""
         return {"exchanged_value": round(value / PER_DOLLAR[base_currency] * PER_DOLLAR[target_currency], 2)}
 
     def _logged_in(self, access_token: str) -> None:

@@ -1,6 +1,6 @@
 """A car: doors, engine, fuel, brakes, climate, lights, tyres and navigation.
 
-Its zip codes, distances and shop are upstream's, as far as they are known; what is not known is an error.
+Its zip codes, distances and shop are upstream's, as far as they are known; an unknown one is an error.
 """
 
 from __future__ import annotations
@@ -125,11 +125,11 @@ class Vehicle(Service):
         }
 
     def get_outside_temperature_from_google(self) -> dict[str, float]:
-        """What Google says of the weather: ours is the same always."""
+        """The outside temperature by Google; here it is always the same."""
         return {"outsideTemperature": 31.0}
 
     def get_outside_temperature_from_weather_com(self) -> dict[str, float]:
-        """What weather.com says of it."""
+        """The outside temperature by weather.com."""
         return {"outsideTemperature": 30.5}
 
     def setHeadlights(self, mode: Literal["on", "off", "auto"]) -> dict[str, str]:
@@ -201,7 +201,7 @@ class Vehicle(Service):
         }
 
     def get_current_speed(self) -> dict[str, float]:
-        """That of the cruise control: nobody else drives."""
+        """The speed of the cruise control; nothing else moves the car."""
         return {"currentSpeed": self._speed}
 
     def display_log(self, messages: list[str]) -> dict[str, list[str]]:
@@ -245,7 +245,7 @@ class Vehicle(Service):
         return {"tirePressure": {**self._tyres, "healthy_tire_pressure": healthy, "car_info": {}}}
 
     def find_nearest_tire_shop(self) -> dict[str, str]:
-        """Where tyres are looked after."""
+        """The nearest shop for tyres."""
         return {"shopLocation": SHOP}
 
     def _unlocked(self) -> list[str]:

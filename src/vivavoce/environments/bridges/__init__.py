@@ -1,5 +1,5 @@
 """Programs that run a package of environments in the environment that the package wants.
 
-Each is a script of its own that imports nothing of vivavoce, so that it runs under any Python: see
-:mod:`vivavoce.environments.bridged` for what is said over standard input and output.
+Each is a script of its own that imports nothing of vivavoce, so that it runs under any Python.
+:mod:`vivavoce.environments.bridged` describes the requests and answers over standard input and output.
 """

@@ -76,7 +76,7 @@ class Game:
         return self.told()
 
     def told(self):
-        """What the player has not seen yet, less what it said itself."""
+        """The texts that the player has not seen yet, without its own."""
         with self.own_random():
             _, seen = self.env.get_observation() if not self.done else (0, self.env.state.observations.get(0, []))
         if isinstance(seen, str):

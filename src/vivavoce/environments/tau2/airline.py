@@ -1,9 +1,9 @@
 """The airline of τ²-bench: its tools over users, flights and reservations.
 
-The names of tools and arguments are those of the official tasks. A tool demands what the data itself demands (that
+The names of tools and arguments are those of the official tasks. A tool enforces the limits of the data itself (that
 there are such flights, seats and money); the policy says that its rules are the agent's to keep. The official database
-of τ²-bench is not published in a plain file beside the tasks; the tables are read from it where it is there
-(``db.json``), otherwise from the three files of τ-bench that it descends from.
+of τ²-bench is not published in a plain file beside the tasks. The tables are read from it if it is there (``db.json``),
+otherwise from the three files of τ-bench that it descends from.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Leg(TypedDict):
 
 
 class Passenger(TypedDict):
-    """Who flies; ``dob`` is the date of birth."""
+    """A passenger; ``dob`` is the date of birth."""
 
     first_name: str
     last_name: str

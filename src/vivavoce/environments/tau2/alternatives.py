@@ -1,4 +1,4 @@
-"""What could stand in place of expected calls and would leave another database: what the checks are checked with."""
+"""Alternatives to expected calls that would leave another database: the mutations of the checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unasked(domain: str, records: Records) -> ToolCall:
 
 
 def others(domain: str, records: Records, call: ToolCall, argument: str) -> Iterable[Any]:
-    """Values for an argument of which the tool, where it takes them, makes something else. There may be none."""
+    """Values for an argument with which the tool does something else, if it takes them. There may be none."""
     of = {"tau2_airline": _of_airline, "tau2_retail": _of_retail}[domain]
     return of(records, call.name, call.arguments, argument)
 

@@ -33,22 +33,22 @@ _WELCOME = "Certainly. Is there anything else that I should know?"
 class Tau2:
     """One domain as an :class:`~vivavoce.environments.environment.Environment`.
 
-    The policy is the system message; the customer opens. The customer hears an action's words only where it calls no
-    tool, as the policies demand. The episode ends when the customer hangs up, or when the agent has spoken after
-    handing them to a human; before that it has no success, as upstream has it.
+    The policy is the system message; the customer opens. The customer hears an action's words only if it calls no tool,
+    as the policies demand. The episode ends when the customer hangs up, or when the agent has spoken after handing them
+    to a human; before that it has no success, as upstream has it.
 
     It shows one way (:class:`~vivavoce.environments.environment.Demonstrator`): a question, the task's expected calls
-    in their order, the customer asked before each that changes something, and at the end what is to be told. That way
-    may know what the customer has not said yet.
+    in their order, the customer asked before each that changes something, and at the end the facts to be told. That way
+    may know things that the customer has not said yet.
 
     Args:
         domain: :data:`~vivavoce.environments.tau2.retail.RETAIL` or
             :data:`~vivavoce.environments.tau2.airline.AIRLINE`.
         data: Folder of the official data, which holds ``retail/`` and ``airline/``.
         user: The customer; None: :class:`~vivavoce.environments.tau2.users.ScriptedUser`.
-        limits: Of an episode.
+        limits: Limits of an episode.
 
-    Raises DataError where a file cannot be read.
+    Raises DataError if a file cannot be read.
     """
 
     tells_tools = False
@@ -78,7 +78,7 @@ class Tau2:
         return other
 
     async def reset(self, task: str, seed: int) -> Observation:
-        """The policy, and the customer's first words. Raises DataError where there is no such task."""
+        """The policy, and the customer's first words. Raises DataError if there is no such task."""
         if task not in self.scenarios:
             said = near(task, list(self.scenarios)[:20])
             raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of tasks.json")
@@ -101,15 +101,15 @@ class Tau2:
         return Observation((), done=True)
 
     def state(self) -> Any:
-        """What was changed in the database, and what was said."""
+        """The changes of the database, and the talk."""
         return {"changes": self._records.changes(), "talk": self._talk, "transferred": self._transferred}
 
     def succeeded(self) -> bool | None:
-        """Whether the talk is over and nothing is :meth:`amiss`; None where the customer's model failed."""
+        """Whether the talk is over and nothing is :meth:`amiss`; None if the customer's model failed."""
         return None if self._unplayed else self._over and not self.amiss()
 
     def demonstrate(self) -> str:
-        """The next expected call, or the words that go before it; after all of them, what is to be told."""
+        """The next expected call, or the words that go before it; after all of them, the facts to be told."""
         said = [m["content"] for m in self._talk if m["role"] == "assistant"]
         if not said:
             return _WELCOME
@@ -130,7 +130,7 @@ class Tau2:
         return self.tried(records, calls[at]) is None and records.changes() != before
 
     def amiss(self) -> list[str]:
-        """What is not as it should be: records that differ, and what was not told."""
+        """The faults: records that differ, and facts that were not told."""
         wanted, _ = self.expected(self._scenario)
         found = self._records.changes()
         off = [
@@ -153,7 +153,7 @@ class Tau2:
         return self._expected[scenario.id]
 
     def tried(self, records: Records, call: ToolCall) -> str | None:
-        """Make a call; what is wrong with it, if anything."""
+        """Make a call; returns what is wrong with it, if anything."""
         try:
             self._toolbox.call(records, call)
         except (ValueError, LookupError, ArithmeticError) as error:

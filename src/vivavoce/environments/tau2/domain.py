@@ -1,4 +1,4 @@
-"""What a domain of τ²-bench is: tables, tools and a policy."""
+"""A domain of τ²-bench: tables, tools and a policy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Domain:
 
 
 def read_json(folder: Path, name: str) -> Any:
-    """The JSON of a file, plain or as ``.gz``. Raises DataError where there is none, or it is no JSON."""
+    """The JSON of a file, plain or as ``.gz``. Raises DataError if there is none, or it is no JSON."""
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), folder / name)
     try:
         with opened(path) as file:

@@ -1,4 +1,4 @@
-"""A database of tables that many episodes share: each sees its own changes, and nobody touches what lies below."""
+"""A database of tables that many episodes share: each sees its own changes, and none changes the tables below."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 class Records:
-    """Tables, and what was changed in them."""
+    """Tables, with the changes of one episode."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._changed: dict[str, dict[str, dict[str, Any]]] = {}
 
     def read(self, table: str, id: str) -> Mapping[str, Any]:
-        """A record, to look at. Raises Refused where there is none."""
+        """A record, to look at. Raises Refused if there is none."""
         found = self._changed.get(table, {}).get(id) or self._tables[table].get(id)
         if found is None:
             raise Refused(f"there is no {table.removesuffix('s')} {id!r}")

@@ -1,7 +1,7 @@
 """The shop of τ²-bench: its tools over users, products and orders.
 
-The names of tools and arguments are those of the official tasks. What a tool demands is what the policy states of it;
-what the policy leaves to the agent (who may ask for what, what must be confirmed first) no tool checks.
+The names of tools and arguments are those of the official tasks. A tool enforces what the policy states of it. No tool
+checks the rules that the policy leaves to the agent (who may ask for what, what must be confirmed first).
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def _ordered(order: Mapping[str, Any], item_ids: Sequence[str]) -> None:
 def _changes(
     shop: Records, order: Mapping[str, Any], item_ids: Sequence[str], new_item_ids: Sequence[str], payment: str
 ) -> tuple[list[tuple[str, str]], float]:
-    """Which item becomes which, and what that costs; Refused where it may not be."""
+    """The changed items and the difference in price. Raises Refused if a change is not allowed."""
     _ordered(order, item_ids)
     if len(item_ids) != len(new_item_ids):
         raise Refused(f"{len(item_ids)} items cannot become {len(new_item_ids)}")

@@ -1,4 +1,4 @@
-"""A task of τ²-bench: who calls and why, and by what it is told whether they were served right."""
+"""A task of τ²-bench: the customer's wishes, and the criteria of success."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What the customer wants, and what should come of it.
+    """The customer's wishes, and the expected outcome.
 
-    The success of an episode is told by the database that ``expected`` calls would leave, and by what has to be
+    The success of an episode is judged by the database that ``expected`` calls would leave, and by the facts to be
     ``told`` to the customer. The official criteria state the latter as strings (``communicate_info``), and in retail
-    name sentences for a model to judge (``nl_assertions``) in place of them; we take the strings for both, because a
+    name sentences for a model to judge (``nl_assertions``) in place of them. We take the strings for both, because a
     program can check them, and hand the sentences out in ``assertions``, which nothing here judges.
     """
 
@@ -43,7 +43,7 @@ class Scenario:
 
 
 def read_scenarios(folder: Path) -> dict[str, Scenario]:
-    """The tasks of a domain's folder by id, in their order. Raises DataError where its files cannot be read."""
+    """The tasks of a domain's folder by id, in their order. Raises DataError if its files cannot be read."""
     path = folder / "tasks.json"
     try:
         rows = _ROWS.validate_python(read_json(folder, path.name))
@@ -60,8 +60,8 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
 
 
 def untold(wanted: Sequence[str], said: str) -> list[str]:
-    """What of ``wanted`` was not said. Case does not count; a number is one however it is written (1,628.50 is 1628.5),
-    and is not part of a longer one.
+    """The texts of ``wanted`` that were not said. Case does not count; a number is one however it is written
+    (1,628.50 is 1628.5), and is not part of a longer one.
     """
     text = " ".join(_THOUSANDS.sub("", said).lower().split())
     numbers = {Decimal(number) for number in _NUMBER.findall(text)}

@@ -1,4 +1,4 @@
-"""Who calls the service: a customer of a few fixed sentences, or a model that plays one."""
+"""The customer of a service: one with a few fixed sentences, or a model that plays one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vivavoce.records import Message, Sampling, seed_of
 
 
 class Said(NamedTuple):
-    """What a customer says next; ``ends``: and then hangs up."""
+    """A customer's next words; ``ends``: and then hangs up."""
 
     text: str
     ends: bool = False
@@ -25,19 +25,19 @@ class User(Protocol):
     """A customer. Equal arguments give equal words, as far as a model allows."""
 
     async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
-        """What they say after ``talk``: their own words as ``user``, the agent's as ``assistant``.
+        """The next words after ``talk``: the customer's own words in it are ``user``, the agent's are ``assistant``.
 
-        Raises AgentError where a model plays the customer and its call failed for good.
+        Raises AgentError if a model plays the customer and its call failed for good.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ScriptedUser:
-    """A customer who says why they call and who they are; then, asked anything, how they would like it; then agrees to
-    all that is asked. They hang up when nothing is asked.
+    """A customer of fixed sentences. They say why they call and their name; then, after any question, their
+    preferences; then they agree to everything that is asked. They hang up when nothing is asked.
 
-    No conversation of people, but one that costs nothing and is the same each time.
+    It is no conversation of people, but it costs nothing and is the same each time.
     """
 
     agrees: str = "Yes, please go ahead."
@@ -79,9 +79,9 @@ class PlayedUser:
         self._agent, self._journal, self._sampling = agent, journal, sampling or Sampling(temperature=0.0)
 
     async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
-        """What the model says; from :data:`_END` on it is not heard, and neither is what it only thought.
+        """The model's words before :data:`_END`, without its thought.
 
-        A customer who thinks and says nothing has not hung up: that is a failed call.
+        A customer that thinks and says nothing has not hung up: that is a failed call.
         """
         messages: list[Message] = [
             {"role": "system", "content": f"{_PLAYED}\n{_told(scenario)}"},
@@ -135,7 +135,7 @@ _PERSONS = [
 
 
 def in_first_person(text: str) -> str:
-    """What is told to a customer, as they would say it, as well as a few patterns can: 'you are Ada' as 'I am Ada'."""
+    """A customer's instructions in the first person, as well as a few patterns can: 'you are Ada' as 'I am Ada'."""
     for pattern, said in _PERSONS:
         text = re.sub(pattern, said, text, flags=re.IGNORECASE)
     return re.sub(r"(^|[.!?]\s+)([a-z])", lambda found: found[1] + found[2].upper(), text)
