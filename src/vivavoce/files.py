@@ -137,7 +137,7 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a value of JSON is, for errors: ``a list``, ``a number``, ``null``."""
+    """The kind of a value of JSON, for errors: ``a list``, ``a number``, ``null``."""
     name = _NAMES.get(type(value).__name__, type(value).__name__)
     return name if name in ("null", "true or false") else f"a {name}"
 
@@ -187,7 +187,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str) -> str:
-    """What ends a field: tables of Excel have semicolons where a comma is a decimal point."""
+    """The character that ends a field: tables of Excel have semicolons if a comma is a decimal point."""
     head = text.lstrip().partition("\n")[0]
     return "," if "," in head else next((mark for mark in ";\t" if mark in head), ",")
 

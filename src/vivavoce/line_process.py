@@ -51,7 +51,7 @@ class LineProcess:
         return self.read()
 
     def read(self) -> Any:
-        """What the program says next. Raises EOFError if it has ended."""
+        """The program's next answer. Raises EOFError if it has ended."""
         assert self.process.stdout is not None
         if not (line := self.process.stdout.readline()):
             self._ended = True
@@ -84,7 +84,7 @@ P = TypeVar("P", bound=LineProcess)
 
 
 class Pool(Generic[P]):
-    """At most so many processes; each is used by one thread at a time and kept for the next."""
+    """A pool of at most so many processes; each is used by one thread at a time and kept for the next."""
 
     def __init__(self, most: int, start: Callable[[], P]) -> None:
         self._most, self._start = most, start

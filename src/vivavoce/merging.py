@@ -74,7 +74,7 @@ def _checked(run: Run, path: Path) -> Share:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Nobody works in the part meanwhile."""
+    """Hold the parts, so that no other process works in them meanwhile."""
     with (path / "run.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

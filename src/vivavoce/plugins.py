@@ -31,14 +31,16 @@ _NEEDED = {
     "methods": {"distill": "async def distill(recipe, run)", "plan": "def plan(recipe, measured=None)"},
     "protocols": {"run": "async def run(question, table)"},
 }
-"""What a user's file has to define, as it is called; for what else a method may have, see its modules."""
+"""The function that a user's file has to define, by its name in each room; for further parts of a method, see its
+modules.
+"""
 _OPTIONS = {"agents": "BaseModel", "tasks": "BaseModel", "methods": "Recipe", "protocols": "Discussion"}
 _OWN = "vivavoce_file_"
 """How the modules begin that are files of the user's."""
 
 
 def names(room: str) -> list[str]:
-    """What comes with vivavoce in a room: files that define the room's function."""
+    """The names of vivavoce's own files in a room: those that define the room's function."""
     define = re.compile(rf"^(async )?def {MAKER[room]}\(", re.MULTILINE)
     files = (Path(__file__).parent / room).glob("*.py")
     return sorted(f.stem for f in files if define.search(f.read_text("utf-8")))
@@ -123,7 +125,7 @@ def is_own(module: str) -> bool:
 
 
 def load_file(path: str | Path, where: str) -> ModuleType:
-    """Import the Python file at ``path``. Raises RecipeError where there is none, or it is not Python."""
+    """Import the Python file at ``path``. Raises RecipeError if there is none, or it is not Python."""
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"there is no file {path}", where, f"it is looked for in {Path.cwd()}")
@@ -180,7 +182,7 @@ def own_error(error: BaseException) -> RecipeError | None:
 
 
 def fingerprint(module: ModuleType) -> str:
-    """What a stage depends on that is made by a module: its name, and of a user's own file the content."""
+    """A fingerprint of a module that a stage depends on: its name, and of a user's own file the content."""
     ours = module.__name__.startswith("vivavoce.")
     return module.__name__ if ours or not module.__file__ else digest(Path(module.__file__).read_text("utf-8"))
 
@@ -210,6 +212,6 @@ def mistake(problem: Mapping[str, Any], known: Sequence[str], loc: Sequence[str 
 
 
 def near(word: str, known: Sequence[str]) -> str:
-    """``, did you mean `x`?`` where something known is close, else what is known."""
+    """The text ``, did you mean `x`?`` if a known name is close, else the known names."""
     close = difflib.get_close_matches(word, known, 1, 0.5)
     return f", did you mean `{close[0]}`?" if close else (f"; known: {', '.join(known)}" if known else "")

@@ -90,7 +90,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def awaited(what: str) -> Iterator[None]:
-    """Say ``what`` is being done, if it takes more than a second; what is quick says nothing."""
+    """Tell the user that ``what`` is being done, if it takes more than a second."""
     timer = threading.Timer(_SLOW_S, say, (f"{what} …",))
     timer.daemon = True
     timer.start()

@@ -141,7 +141,7 @@ def mean_sd(values: Sequence[float]) -> MeanSd:
 
 
 class Difference(NamedTuple):
-    """What ``b`` gains over ``a`` on the same questions, over all training seeds. Shares of the answers, -1 to 1."""
+    """The gain of ``b`` over ``a`` on the same questions, over all training seeds. Shares of the answers, -1 to 1."""
 
     gain: float
     interval: Interval

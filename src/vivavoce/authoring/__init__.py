@@ -1,4 +1,4 @@
-"""What helps to write a recipe: its keys explained, a schema for editors, a first recipe, the prompts that it makes.
+"""Help for writing a recipe: its keys explained, a schema for editors, a first recipe, its prompts.
 
-Everything here is read off the pydantic models that check recipes, so it cannot say other things than they do.
+Everything here is read off the pydantic models that check recipes, so that it agrees with them.
 """

@@ -81,8 +81,9 @@ def first_line(text: str | None) -> str:
 
 
 def description(model: type[BaseModel], name: str) -> str:
-    """What a key means: as the model says it, in ``Field(description=...)`` or in a docstring below the key, or as the
-    nearest model says it that it extends."""
+    """The meaning of a key: the text of the model's ``Field(description=...)`` or of the docstring below the key, or
+    that of the nearest base model.
+    """
     for kind in model.__mro__:
         field = getattr(kind, "model_fields", {}).get(name)
         if field is not None and (said := field.description or _docstrings(kind).get(name)):

@@ -1,4 +1,4 @@
-"""What there is to name in a recipe: each with a line about it, what it needs, and of recipes how long they take."""
+"""The names that a recipe can use: each with a line about it and its needs, and for recipes their time."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _recipes() -> list[Listed]:
 
 
 def headed(path: Path) -> tuple[str, str, str]:
-    """What a recipe says of itself in its first comment: what it does, and lines ``Needs: …`` and ``Takes: …``."""
+    """A recipe's first comment: its first sentence, and the lines ``Needs: …`` and ``Takes: …``."""
     about, told = list[str](), {"needs": "", "takes": ""}
     for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):

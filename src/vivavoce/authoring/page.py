@@ -49,7 +49,7 @@ def told(section: Section, shown: Sequence[Key], width: int = 80) -> str:
 
 
 def overview() -> Iterator[tuple[str, str, str]]:
-    """Every section once: its name, where it belongs, what it holds."""
+    """Every section once: its name, its place, its content."""
     seen: dict[tuple[str, type[BaseModel]], list[str]] = {}
     for s in sections():
         if s.path:

@@ -25,10 +25,10 @@ class Shown:
 
 
 def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "train") -> Iterator[Shown]:
-    """What each agent is asked about one question: of prompts that differ only in who asks, the first.
+    """The prompts of each agent about one question; of prompts that differ only in their agent, the first.
 
-    ``agent`` alone, if it is given. The last one is how tests, and training rows, ask it. Raises DataError if there is
-    no such question.
+    ``agent`` alone, if it is given. The last one is that of tests and training rows. Raises DataError if there is no
+    such question.
     """
     for name, part in (recipe.parts or {"": recipe}).items():
         graph, plain = sketched(part, question, split)

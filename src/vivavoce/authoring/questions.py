@@ -1,4 +1,4 @@
-"""How a user's file of questions is to be read: which column is what, and which grader fits its answers."""
+"""Guesses about a user's file of questions: the meaning of its columns, and the grader that fits its answers."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def _answer(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the engine took for its own part."""
+    """The engine's own costs."""
 
     questions: int
     in_flight: int

@@ -1,13 +1,13 @@
-"""The engine against a server on loopback: how near it comes to what the server allows, and what it costs itself.
+"""The engine against a server on loopback: its rate as a share of what the server allows, and its own costs.
 
-Debates run as they do in a run, journal included; the server's latency and slots are known, so the ideal is too::
+Debates run as in a run, with the journal. The server's latency and slots are known, so the ideal is too::
 
     ideal seconds = calls * latency / slots
 
-Client and server have a core each, where the machine has two. Every measurement is a process of its own, so that
-memory and imports of one do not count for the next; the bare loop over the openai package stands beside ours where
-that is installed, and distilabel where the Python of an environment that holds it is named. Engines take turns at each
-kind of work, so that a busy machine slows all of them, and of repeated measurements the median counts.
+Client and server have a core each, if the machine has two. Every measurement is a process of its own, so that memory
+and imports of one do not count for the next. The bare loop over the openai package is measured beside ours if that is
+installed, and distilabel if the Python of an environment with it is named. Engines take turns at each kind of work, so
+that a busy machine slows all of them. Of repeated measurements the median counts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from vivavoce.tasks import open_task
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked, of which server."""
+    """The work, and the server that it is for."""
 
     latency_s: float
     slots: int

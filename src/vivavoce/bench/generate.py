@@ -1,13 +1,13 @@
 """Local generation for many concurrent debates against transformers' own: `generate`, and its continuous batching.
 
-Each debater is asked once a round. Its prompt is the same instructions for all, a question, and what was said so far,
-so that a round only adds to the prompt of the one before; answers differ in length, and nobody knows theirs beforehand.
+Each debater is asked once a round. Its prompt is the same instructions for all, a question, and the texts so far, so
+that a round only adds to the prompt of the one before. Answers differ in length, which is not known beforehand.
 ``generate`` takes a round at a time, sorted by length, in batches of the size that is fastest; its rows wait for the
-longest of their batch. Ours never waits: whoever is done makes room, and goes on with the next round. So does the
-continuous batching of transformers, which is made for attention over pages and has to mask them all on a CPU.
+longest of their batch. Ours never waits: a row that is done makes room, and its debate goes on with the next round. So
+does the continuous batching of transformers, which is made for attention over pages and has to mask them all on a CPU.
 
-Where rows end is drawn, not learned, because random weights never end: a stopping criterion does it for ``generate``,
-a limit for ours, which its scheduling does not look at.
+The ends of rows are drawn, not learned, because random weights never end: a stopping criterion ends them for
+``generate``, a limit for ours, which its scheduling does not look at.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one debater is asked in one round, and after how many tokens its answer ends."""
+    """The prompt of one debater in one round, and the number of tokens after which its answer ends."""
 
     debate: int
     ids: tuple[int, ...]
@@ -71,7 +71,9 @@ class Measured(Comparison):
     tokens: int
     """Drawn in a pass."""
     same: float
-    """Share of answers that are equal token for token; the rest part where two logits are as good as equal."""
+    """Share of answers that are equal token for token; the others part at a token where two logits are as good as
+    equal.
+    """
     computed: tuple[int, int]
     """Positions that went through the model, padding included: ours, theirs."""
     floor: int
@@ -114,17 +116,17 @@ def run(
     repeats: int = 3,
     seed: int = 0,
 ) -> Measured:
-    """Measure both sides. Raises AssertionError where they do not say the same.
+    """Measure both sides. Raises AssertionError if their answers differ.
 
     Args:
         shape: The work.
-        size: Of the model.
-        hardware: Where to run; with ``bf16``, weights are bfloat16.
+        size: Size of the model.
+        hardware: The device; with ``bf16``, weights are bfloat16.
         lines: Rows that we decode at a time.
         remember: Bytes that we may keep of prompts, from one round to the next.
         sizes: Batch sizes that ``generate`` is tried with.
         repeats: Passes of each side.
-        seed: Of texts, lengths and weights.
+        seed: Seed of texts, lengths and weights.
     """
     shape, hardware = shape or Shape(), hardware or Hardware()
     with torch_threads(hardware.threads):
@@ -222,7 +224,7 @@ def _streamed(decoder: Decoder, debates: Sequence[Sequence[Turn]], lines: int) -
 
 
 class _Ends(StoppingCriteria):
-    """Each row ends where it is told to, as if it had said its end-of-sequence token."""
+    """Ends each row after a given number of tokens, as if it had drawn its end-of-sequence token."""
 
     def __init__(self, lengths: Tensor) -> None:
         self.lengths = lengths
@@ -291,7 +293,7 @@ def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Tu
 
 
 def _agreement(model: Any, ours: dict[Turn, list[int]], theirs: dict[Turn, list[int]]) -> float:
-    """Share of equal answers. Raises AssertionError where one parts from the other and its token is no tie."""
+    """Share of equal answers. Raises AssertionError if one parts from the other and its token is no tie."""
     parted = [turn for turn in theirs if ours[turn] != theirs[turn]]
     for turn in parted:
         a, b = ours[turn], theirs[turn]

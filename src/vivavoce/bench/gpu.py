@@ -22,7 +22,7 @@ def available() -> bool:
 
 
 def run(repeats: int = 5) -> Iterator[Measured]:
-    """Measure one work after the other. Raises AssertionError where the sides differ."""
+    """Measure one work after the other. Raises AssertionError if the sides differ."""
     hardware = Hardware("cuda", bf16=True, threads=None)
     for right, wrong in ((1, 1), (2, 2), (3, 3)):
         yield tree_dpo.run(

@@ -1,7 +1,7 @@
-"""Programs that try to get out of the sandbox, to outlive it, or to use up the machine: what it is measured by.
+"""Programs that try to get out of the sandbox, to outlive it, or to use up the machine: its benchmark.
 
-In each, ``OUTSIDE`` is a folder that any process of the user may write to and that holds the file ``secret``, ``PORT``
-and ``SOCKET`` are where a server listens, and ``PID`` is the process that started the sandbox.
+In each, ``OUTSIDE`` is a folder that any process of the user may write to and that holds the file ``secret``, a server
+listens at ``PORT`` and ``SOCKET``, and ``PID`` is the process that started the sandbox.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ PROGRAMS: dict[str, str] = {
     ),
     "nothing": "",
 }
-"""By what each tries. The calls by number are x86_64's; elsewhere they are other calls, which must be refused too."""
+"""Programs by what each tries. The calls by number are x86_64's; on other machines they are other calls, which must
+be refused too.
+"""
 
 
 def hostile(name: str, outside: str, port: int, socket: str, pid: int) -> str:

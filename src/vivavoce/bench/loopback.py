@@ -38,7 +38,7 @@ def completion(body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Faults:
-    """What a server does besides answering."""
+    """The faults of a server, besides its answers."""
 
     refuses: float = 0.0
     """Share of requests that it turns away, whatever the load."""
@@ -90,7 +90,7 @@ class Loopback:
             self.most_waiting = max(self.most_waiting, len(self.waiting))
 
     def stats(self) -> dict[str, Any]:
-        """What was served so far; ``span_s`` is from the first arrival to the last answer."""
+        """Counts of the server so far; ``span_s`` is from the first arrival to the last answer."""
         span_s = self.last_at - self.first_at
         done = {"served": self.served, "refused": self.refused, "failed": self.failed, "repeated": self.repeated}
         return {**done, "span_s": span_s, "most_waiting": self.most_waiting}
@@ -159,7 +159,7 @@ class _Connection(asyncio.Protocol):
 
 @contextlib.contextmanager
 def loopback(latency_s: float, slots: int, core: int | None = None, faults: Faults = NO_FAULTS) -> Iterator[str]:
-    """Address of such a server, in a process of its own and on that core where the machine allows it."""
+    """Start such a server in a process of its own, on that core if the machine allows it, and return its address."""
     settings = json.dumps({"latency_s": latency_s, "slots": slots, "core": core, "faults": asdict(faults)})
     command = [sys.executable, "-m", "vivavoce.bench.loopback", settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -171,13 +171,13 @@ def loopback(latency_s: float, slots: int, core: int | None = None, faults: Faul
 
 
 def stats(address: str) -> dict[str, Any]:
-    """What a server has served."""
+    """The counts of a server."""
     with urllib.request.urlopen(f"{address}/stats", timeout=30) as answer:
         return json.load(answer)
 
 
 def pin(core: int | None) -> None:
-    """Keep this process to one core, where the platform can."""
+    """Keep this process to one core, if the platform can."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
 

@@ -72,7 +72,7 @@ def run(
     repeats: int = 5,
     seed: int = 0,
 ) -> Iterator[Measured]:
-    """Measure the step under each divergence, then scoring. Raises AssertionError where the sides differ."""
+    """Measure the step under each divergence, then scoring. Raises AssertionError if the sides differ."""
     shape, hardware = shape or Shape(), hardware or Hardware()
     for divergence in divergences:
         yield step(shape, size, divergence, hardware, repeats=repeats, seed=seed)
@@ -202,7 +202,7 @@ class _Sides:
         return one
 
     def naive(self) -> Pass:
-        """What one writes first: whole logits of both, and the divergence over them."""
+        """The naive step: whole logits of both, and the divergence over them."""
         prompts, answers = self._tensors()
         ids, first, beta = torch.cat([prompts, answers], 1), prompts.shape[1] - 1, self.beta
 

@@ -1,9 +1,9 @@
 """Local generation with a real model against what people use: transformers' `generate`, llama.cpp's server and vLLM.
 
-The same short questions at once, greedy, the same limit of new tokens; every side stops at its end of turn, and is
-given by tokens a second that it drew. Each is warmed up first. Then ours once more beside two processes that do nothing
-but compute: `busy_share` is what is left of its rate. vLLM and llama.cpp are left out, and said to be, where they are
-not.
+The same short questions are asked at once, greedy, with the same limit of new tokens. Every side stops at its end of
+turn, and is measured in tokens a second that it drew. Each is warmed up first. Then ours runs once more beside two
+processes that do nothing but compute: `busy_share` is the rest of its rate. vLLM and llama.cpp are left out, with a
+note, if they are not there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Hostile programs against the sandbox, and its speed on ordinary ones.
 
-Outside stand a secret file, a secret in the environment, servers on loopback and on a local socket, and a bystander
-process: none of them may be reached. When all programs have run and their jails are closed, the processes that stem
-from a jail are counted once: none may be left. So what a program left behind is found where it outlives its jail.
+A secret file, a secret in the environment, servers on loopback and on a local socket, and a bystander process are
+outside: none of them may be reached. When all programs have run and their jails are closed, the processes that stem
+from a jail are counted once: none may be left. So a process that outlives its jail is found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOAD_S = 1.0
 
 @dataclass
 class Found:
-    """What came of hostile programs, and the speed of ordinary ones."""
+    """The outcome of hostile programs, and the speed of ordinary ones."""
 
     level: str
     at_once: int
@@ -118,7 +118,7 @@ def _ordinary(sandbox: Sandbox, n: int, found: Found) -> None:
 
 @dataclass
 class Outside:
-    """What a program that got out could reach."""
+    """The things that a program that got out could reach."""
 
     folder: Path
     port: int
@@ -132,7 +132,7 @@ class Outside:
         return str(self.folder), self.port, self.socket, os.getpid()
 
     def harm(self) -> list[str]:
-        """What was done out here."""
+        """The harm that was done outside."""
         done = [f"reached the {name}" for name in self.calls]
         expected = {"secret", "socket"}
         done += [f"changed {f}" for f in expected ^ {path.name for path in self.folder.iterdir()}]

@@ -1,8 +1,8 @@
-"""How cost grows: one measure of the work is changed at a time, ours and the peer's beside each other.
+"""The growth of cost: one measure of the work is changed at a time, ours and the peer's beside each other.
 
 T-DPO by width of the tree, context and answers, against TRL's DPOTrainer pair by pair; the on-policy step by length and
 vocabulary, against its DistillationTrainer; scoring by number of teachers, against each answer with its own transcript.
-The models are small, so that a table takes minutes: what is read off is how a column grows, not how long a step is.
+The models are small, so that a table takes minutes: read how a column grows, not how long a step is.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HEAD = ("work", "varies", "value", "theirs ms", "ours ms", "ratio", "theirs MiB"
 
 
 def run(repeats: int = 3) -> Iterator[Point]:
-    """Measure every point, some twenty minutes. Raises AssertionError where the sides differ."""
+    """Measure every point, some twenty minutes. Raises AssertionError if the sides differ."""
 
     def tree(shape: tree_dpo.Shape) -> Measured:
         return tree_dpo.run(shape, _SIZE, budget=8192, repeats=repeats, batch_sizes=(1, 4))

@@ -1,8 +1,8 @@
 """Packed SFT against TRL's SFTTrainer on the same rows: equal loss and gradients first, then time and memory.
 
-Two sets of rows: several answers to each question, as debates and peer reviews leave them, where the question is
-shared; and unrelated rows of mixed lengths, where nothing is shared and nothing is padded. TRL's best batch size
-counts, rows sorted by length so that it pads little.
+There are two sets of rows: several answers to each question, as debates and peer reviews leave them, which share the
+question; and unrelated rows of mixed lengths, which share nothing and need no padding. TRL's best batch size counts,
+rows sorted by length so that it pads little.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(
     repeats: int = 5,
     seed: int = 0,
 ) -> Iterator[Measured]:
-    """Measure both sets. Raises AssertionError where loss or gradients differ by more than float32 explains."""
+    """Measure both sets. Raises AssertionError if loss or gradients differ by more than float32 explains."""
     words, hardware = Words(size.vocabulary, seed), hardware or Hardware()
     lengths = np.random.default_rng(seed).integers(60, 400, 32).tolist()
     shared = [

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how both sides compute."""
+    """The device and precision of both sides."""
 
     device: Literal["cpu", "cuda"] = "cpu"
     bf16: bool = False
@@ -36,7 +36,7 @@ class Hardware:
     """Of torch; None leaves them."""
 
     def precision(self) -> torch.autocast:
-        """What a forward pass that is timed runs under."""
+        """The context of a forward pass that is timed."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
 
 
@@ -51,7 +51,7 @@ class Timing:
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
     peak_mb: float | None
-    """Memory above what was held before, MiB: of the device, or of the process where Linux tells."""
+    """Memory above the use before, MiB: of the device, or of the process if Linux tells."""
 
     @property
     def seconds(self) -> float:
@@ -138,7 +138,7 @@ def _tried(name: str, one: Pass, warm: bool) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What every comparison tells."""
+    """The figures of every comparison."""
 
     what: str
     ours: Timing
@@ -169,7 +169,7 @@ class Measured(Comparison):
     """Relative difference of what both compute: the loss, or the worst hidden state."""
     gradient_error: float | None
     naive: Timing | None = None
-    """What one writes first, where that is no peer's way."""
+    """The naive way, if that is no peer's way."""
     floor: float | None = None
     """Tokens of the peer, unpadded, over distinct tokens."""
     flops: float | None = None
@@ -229,7 +229,7 @@ def _memory(theirs: Timing, ours: Timing) -> str:
 
 
 def gradients(model: torch.nn.Module, one: Pass) -> tuple[float, list[torch.Tensor]]:
-    """What ``one`` gives, taken as a loss, and the gradients that it leaves in ``model``, which are cleared again."""
+    """The value of ``one``, taken as a loss, and the gradients that it leaves in ``model``, which are cleared again."""
     model.zero_grad()
     loss = one()
     found = [p.grad.clone() for p in model.parameters() if p.grad is not None]

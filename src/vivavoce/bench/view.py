@@ -1,7 +1,7 @@
 """The viewer on a run of many questions: time to index, to search and to show, and the server's memory.
 
-The run is made up: debates of four agents in two rounds with notes, and six students who sat the test. Every text is of
-different words, so that nothing is found because it is common.
+The run is made up: debates of four agents in two rounds with notes, and six students that sat the test. Every text is
+of different words, so that nothing is found because it is common.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was measured; seconds and MiB."""
+    """The measurements; seconds and MiB."""
 
     questions: int
     graphs_mib: float
@@ -167,7 +167,7 @@ def _timed(address: str, what: str) -> float:
 
 
 def _peak(pid: int) -> float:
-    """The most memory that a process had, in MiB; NaN where the system does not tell."""
+    """The most memory that a process had, in MiB; NaN if the system does not tell."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -176,7 +176,7 @@ def _peak(pid: int) -> float:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of processor time of a process; NaN where the system does not tell."""
+    """Seconds of processor time of a process; NaN if the system does not tell."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

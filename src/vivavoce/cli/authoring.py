@@ -14,7 +14,7 @@ from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, recipe_of
 
 
 class Room(StrEnum):
-    """What `viva list` knows."""
+    """The rooms that `viva list` knows."""
 
     tasks = "tasks"
     agents = "agents"
@@ -155,7 +155,7 @@ _TEACHERS = "Teachers, with commas between them: MODEL@URL, PRESET:MODEL, anthro
 
 
 def _asked(option: str, question: str) -> str:
-    """What the user types; an error that names the option if nobody is there to be asked."""
+    """The user's input; an error that names the option if there is no terminal."""
     import sys
 
     from vivavoce.errors import RecipeError

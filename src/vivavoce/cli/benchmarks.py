@@ -108,7 +108,9 @@ def bench_generate(
 def bench_scaling(
     repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 3, as_json: AsJson = False
 ) -> None:
-    """How cost grows with the tree's width, context, lengths, vocabulary and number of teachers; TRL beside."""
+    """Measure how cost grows with the tree's width, context, lengths, vocabulary and number of teachers, with TRL
+    beside.
+    """
     with _peer("trl"):
         from vivavoce.bench.scaling import HEAD, run
 

@@ -24,7 +24,7 @@ debate_app = typer.Typer(**PLAIN, help="Hold a debate, and see what it is worth.
 
 
 class Rows(StrEnum):
-    """What `viva export` writes."""
+    """The forms and rows of `viva export`."""
 
     messages = "messages"
     prompt_completion = "prompt-completion"
@@ -264,9 +264,10 @@ def debate_value(
 def review_sweep(
     path: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")], as_json: AsJson = False
 ) -> None:
-    """What other rules of acceptance would keep, and how the reviewers judge; no model is asked.
+    """Show the rationales that other rules of acceptance would keep, and statistics of the reviewers; no model is
+    asked.
 
-    Of a run, the threshold is its own, and the verdicts are by its own rules.
+    For a run, the threshold is its own, and the verdicts are by its own rules.
     """
     from dataclasses import asdict
 

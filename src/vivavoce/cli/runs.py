@@ -36,8 +36,8 @@ def run(
         typer.Option(help="Ask only part I/N of the questions, such as 2/8, and train nothing; then `viva merge`."),
     ] = None,
 ) -> None:
-    """Run a recipe to its report. Started again, it goes on where it stopped and pays for no call twice. `viva run
-    runs/NAME` goes on with what that run was begun with.
+    """Run a recipe to its report. Started again, it goes on after the last completed call and pays for no call twice.
+    `viva run runs/NAME` goes on with the recipe of that run.
 
     At a cap of the recipe's budget it stops with code 3; with the cap raised the same command goes on.
     """
@@ -121,7 +121,7 @@ def merge(
 
 
 def run_folder(recipe: Path, loaded: Recipe) -> Path:
-    """Where a recipe's run lies: in the folder that was given for the recipe, else in runs/NAME."""
+    """The folder of a recipe's run: the one that was given for the recipe, else runs/NAME."""
     return recipe if (recipe / "recipe.yaml").is_file() else Path("runs") / loaded.name
 
 
@@ -273,7 +273,7 @@ def _say_measured(planned: list[Planned], run: Path) -> None:
 
 
 def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any]) -> None:
-    """What a recipe that debates only where it pays spares."""
+    """Print the calls that a recipe spares by debating only if it pays."""
     from vivavoce import plugins
     from vivavoce.agents.budget import money
     from vivavoce.progress import say
@@ -304,7 +304,7 @@ def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
 
 
 def costs(run_path: RunPath, as_json: AsJson = False) -> None:
-    """What a run has cost by now: calls, hits, failures, tokens, money and seconds, by stage and agent."""
+    """Show what a run has cost so far: calls, hits, failures, tokens, money and seconds, by stage and agent."""
     from vivavoce.progress import say
     from vivavoce.report.costs import cut_off, facts, lines, money, total
     from vivavoce.report.sources import Sources
@@ -342,7 +342,7 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
 
 
 def judges(run_path: RunPath, as_json: AsJson = False) -> None:
-    """How a run's judges judged: verdicts that could not be read, agreement with each other and with gold."""
+    """Show statistics of a run's judges: verdicts that could not be read, agreement with each other and with gold."""
     from vivavoce.agents.journal import Journal
     from vivavoce.config import load_recipe
     from vivavoce.exams.judging import judging

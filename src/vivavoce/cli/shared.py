@@ -1,4 +1,4 @@
-"""What commands share: arguments that several of them take, and what these stand for."""
+"""Arguments that several commands share, and the objects that they name."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
 
 
 def recipe_of(recipe: Path, overrides: list[str]) -> Recipe:
-    """A recipe by file or name, with ``--set``. Raises RecipeError where it is none."""
+    """A recipe by file or name, with ``--set``. Raises RecipeError if it is none."""
     from vivavoce.config import find_recipe, load_recipe
 
     return load_recipe(find_recipe(recipe), overrides)
 
 
 def task_of(named: str) -> Task:
-    """A task by its name, or by a recipe that has it. Raises RecipeError where there is none."""
+    """A task by its name, or by a recipe that has it. Raises RecipeError if there is none."""
     from vivavoce.tasks import open_task
 
     if Path(named).suffix not in (".yaml", ".yml"):
@@ -57,7 +57,7 @@ def commands(context: typer.Context) -> set[str]:
 
 
 def graphs_in(path: Path) -> Path:
-    """The file of graphs: of a run, those of its training questions. Raises DataError where there is none."""
+    """The file of graphs; of a run, that of its training questions. Raises DataError if there is none."""
     file = path / "graphs" / "train.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise DataError("there are no graphs", str(file), "give a run directory or a file of graphs")

@@ -1,4 +1,4 @@
-"""How commands show numbers: tables for people, and ranges in a few digits."""
+"""Numbers for people: tables, and ranges in a few digits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def width() -> int:
 
 
 def spanned(span: Span, kind: str) -> str:
-    """As expected, and in brackets at least and at most where they differ. ``kind``: money, calls, or tokens."""
+    """The expected value, and in brackets least and most if they differ. ``kind``: money, calls, or tokens."""
     from vivavoce.agents.budget import money
 
     words = {"money": money, "calls": lambda n: f"{n:,.0f}"}.get(kind, short)
@@ -74,7 +74,7 @@ def short(n: float) -> str:
 
 
 def cell(value: float | None) -> str:
-    """Three decimals; a dash where there is no value."""
+    """The number with three decimals; a dash if there is no value."""
     return "–" if value is None else f"{value:.3f}"
 
 

@@ -1,6 +1,7 @@
-"""Which rationales a student learns from: a view of their reviews. A changed rule asks no model again.
+"""The choice of the rationales that a student learns from: a view of their reviews. Changing a rule makes no model
+call.
 
-Paper: arXiv:2410.03663 (FAIR). A rationale of author j is accepted where the mean of its peers' scores exceeds a
+Paper: arXiv:2410.03663 (FAIR). A rationale of author j is accepted if the mean of its peers' scores exceeds a
 threshold::
 
     mean over k != j of s_jk  >  tau,      s_jk in 1..5,  tau = 3 (authors' code; the paper's value is not known)
@@ -39,7 +40,7 @@ _SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
 
 
 class AcceptRules(BaseModel):
-    """How reviews decide about a rationale. The defaults are the authors' code (arXiv:2410.03663)."""
+    """The rules by which reviews decide about a rationale. The defaults are the authors' code (arXiv:2410.03663)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -94,7 +95,7 @@ RELEASED = AcceptRules()
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of one rationale, and why."""
+    """The decision on one rationale, and its reason."""
 
     rationale: str
     """Id of its node."""
@@ -104,7 +105,7 @@ class Decision:
     reason: str
     """A short code: ``mean 3.0``, ``wrong answer``, ``too few valid reviews``, ``below top 2``, ``outvoted``."""
     value: float | None
-    """The aggregate of the valid reviews; None where there is none."""
+    """The aggregate of the valid reviews; None if there is none."""
     valid: int
     """Number of reviewers whose score could be read."""
 
@@ -128,14 +129,14 @@ def decide(graphs: Iterable[Graph], rules: AcceptRules, seed: int = 0, task: Tas
 
 
 def clearness(decision: Decision, rules: AcceptRules) -> float:
-    """How clearly a text passed: 0 at the threshold or below it, 1 at the highest value that there is.
+    """The clearness with which a text passed: 0 at the threshold or below it, 1 at the highest possible value.
 
     ::
 
         (value - tau) / (5 - tau)   of scores;   (value - 1/2) / (1 - 1/2)   of the share of reviewers above tau
 
-    Where the threshold is the highest value itself (5, with ``strict: false``), what reached it passed as clearly as
-    can be: 1. A text that nobody scored: 0.
+    If the threshold is the highest value itself (5, with ``strict: false``), a text that reached it has 1. A text
+    without a score has 0.
     """
     lowest, highest = (0.5, 1.0) if rules.aggregate == "share_above" else (rules.threshold, 5.0)
     if decision.value is None or decision.value < lowest:
@@ -149,7 +150,7 @@ def rationales(graph: Graph) -> list[Node]:
 
 
 class Scored(NamedTuple):
-    """What one reviewer made of a rationale."""
+    """One reviewer's score of a rationale."""
 
     reviewer: str
     score: float | None
@@ -159,7 +160,7 @@ class Scored(NamedTuple):
 
 
 def scores(graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None) -> list[Scored]:
-    """What each reviewer of ``by`` (None: all) made of the rationale, in the order of their first reviews."""
+    """The score of each reviewer of ``by`` (None: all) for the rationale, in the order of their first reviews."""
     said: dict[str, list[Node]] = {}
     for n in graph.nodes:
         if n.kind != "review" or n.target != rationale.id or (n.agent == rationale.agent and not self_review):
@@ -241,10 +242,10 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
 
 
 def _needed(asked: int, rules: AcceptRules) -> int:
-    """Readable reviews that a decision needs. Never 0: a text that nobody judged is not accepted.
+    """The number of readable reviews that a decision needs. It is never 0: a text without reviews is not accepted.
 
-    Where ``reviewers`` names whose count, never more than theirs: two reviews cannot be had of one fixed judge, and an
-    arm that accepts no text at all would compare the number of reviewers, not who they are.
+    If ``reviewers`` names those that count, it is never more than their number. Two reviews cannot be had of one fixed
+    judge, and an arm that accepts no text at all would compare the number of reviewers, not their scores.
     """
     if isinstance(rules.min_valid, int):
         return rules.min_valid if rules.reviewers is None else max(1, min(rules.min_valid, asked))
@@ -285,11 +286,11 @@ def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
 
 
 def reliability(graphs: Iterable[Graph], rules: AcceptRules) -> dict[str, float]:
-    """How much each reviewer's word counts, 0 to 1, by its scores of this run.
+    """The weight of each reviewer's word, 0 to 1, by its scores of this run.
 
     ``reliable``: 2 AUROC - 1 of its scores against whether the answers are right, at least 0; 0 for one whose scores
     tell nothing. ``agreeing``: the correlation of its scores with the mean of the others' on the same texts, at least
-    0. A reviewer of whom nothing can be told counts as the average one.
+    0. A reviewer with too few scores counts as the average one.
     """
     pairs: dict[str, list[tuple[float, float]]] = {}
     for graph in graphs:
@@ -328,8 +329,9 @@ def _spread(scores: Sequence[float]) -> tuple[float, float]:
 
 
 def _best(decisions: list[Decision], rules: AcceptRules, seed: int) -> list[Decision]:
-    """At most ``top_m`` of the accepted of one question. Most good texts have the same score, so ties go by lot: the
-    order of the teachers would decide otherwise."""
+    """At most ``top_m`` of the accepted of one question. Most good texts have the same score, so ties are decided at
+    random; otherwise the order of the teachers would decide.
+    """
     if rules.top_m is None:
         return decisions
 
@@ -346,7 +348,7 @@ def _best(decisions: list[Decision], rules: AcceptRules, seed: int) -> list[Deci
 
 
 def _drawn(graphs: Sequence[Graph], rules: AcceptRules, seed: int) -> list[Decision]:
-    """As many as the reviews would accept, by lot among all that could be taken without reviews."""
+    """As many as the reviews would accept, drawn at random from all that could be taken without reviews."""
     reviewed = decide(graphs, rules.model_copy(update={"take": "reviewed"}), seed)
     eligible = _accepted(decide(graphs, rules.model_copy(update={"take": "all", "top_m": None}), seed))
     lots = sorted(eligible, key=lambda d: _lot(d, seed))

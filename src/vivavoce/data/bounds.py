@@ -1,8 +1,8 @@
-"""What the numbers in a text tell about its answer, where nobody asked the author to mark it.
+"""Bounds on whether a text is right, from its numbers, if its author was not asked to mark the answer.
 
 Published rationales end in prose, so that a grader which guesses nothing reads an answer in few of them. Two bounds
-remain: a text in which the gold number stands nowhere is *surely wrong*, and a text whose last number is the gold
-number is *probably right*. The truth lies between them (arXiv:2410.03663, released SVAMP files: 24 % and 37 % wrong).
+remain. A text without the gold number is *surely wrong*, and a text whose last number is the gold number is *probably
+right*. The truth lies between them (arXiv:2410.03663, released SVAMP files: 24 % and 37 % wrong).
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ def figures(text: str) -> list[Decimal]:
 
 
 def figure(answer: str) -> Decimal | None:
-    """The answer where it is nothing but a number; None for a letter, a word or a fraction."""
+    """The answer if it is nothing but a number; None for a letter, a word or a fraction."""
     answer = answer.strip()
     return figures(answer)[0] if len(answer) <= _LONGEST and _FIGURE.fullmatch(answer) else None
 
 
 def right(said: Node, problem: Problem) -> bool | None:
-    """Whether the text ends at the gold answer: the grader's word where it read an answer, else the last number, sign
-    ignored. None where the grader could not tell and the gold answer is no number."""
+    """Whether the text ends at the gold answer: the grader's word if it read an answer, else the last number, sign
+    ignored. None if the grader could not tell and the gold answer is no number.
+    """
     gold = figure(problem.gold)
     if said.answer is not None or gold is None:
         return said.correct
@@ -43,7 +44,7 @@ def right(said: Node, problem: Problem) -> bool | None:
 
 
 def surely_wrong(said: Node, problem: Problem) -> bool:
-    """Whether the gold number, sign ignored, stands nowhere in the text; the grader's word where gold is no number."""
+    """Whether the gold number, sign ignored, is nowhere in the text; the grader's word if gold is no number."""
     gold = figure(problem.gold)
     if gold is None or said.correct:
         return said.correct is False

@@ -1,8 +1,8 @@
-"""How reviewers judge: how lenient each is, whether its scores know right from wrong, and whether two agree.
+"""Statistics of reviewers: how lenient each is, whether its scores know right from wrong, and whether two agree.
 
-With reviewers as uneven as in the published run (one lets 89 % of what it reads pass, another 67 %), which texts are
-accepted depends on who happened to review them. Whether a text is *right* is what :mod:`vivavoce.data.bounds` can
-tell; a text of which nobody can tell enters no share of right or wrong ones.
+With reviewers as uneven as in the published run (one lets 89 % of what it reads pass, another 67 %), the accepted texts
+depend on which reviewer got them. Whether a text is *right* is known by :mod:`vivavoce.data.bounds`; a text of which
+this cannot be told is in no share of right or wrong ones.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Agreement:
     same: float
     """Share of texts on which both are above the threshold, or neither."""
     kappa: float | None
-    """The same beyond chance (Cohen); None where chance alone explains everything."""
+    """The same beyond chance (Cohen); None if chance alone explains everything."""
     far: float
     """Share of texts with scores ``FAR`` or more points apart."""
 
 
 @dataclass(frozen=True)
 class SelfPreference:
-    """What a reviewer that also scores its own texts gives them, and what the others give the same texts."""
+    """The mean score that a reviewer gives to its own texts, and that of the others for the same texts."""
 
     reviewer: str
     texts: int
@@ -88,7 +88,7 @@ class Author:
 
 @dataclass(frozen=True)
 class AtMean:
-    """The texts whose peers' scores have one mean: how many are right, and what the rule made of them."""
+    """The texts whose peers' scores have one mean: how many are right, and how the rule decided about them."""
 
     mean: float
     texts: int
@@ -123,9 +123,9 @@ class _Review(NamedTuple):
 
 
 def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int = 0) -> Calibration:
-    """What the reviews of a run tell about its reviewers, at the threshold of ``rules``; failed rationales left out.
+    """Statistics of a run's reviewers, at the threshold of ``rules``; failed rationales are left out.
 
-    ``seed`` is the run's, for rules that draw lots.
+    ``seed`` is the run's, for rules that draw at random.
     """
     graphs = list(graphs)
     texts = [(g, n) for g in graphs for n in rationales(g) if not n.absent]

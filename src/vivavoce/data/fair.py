@@ -274,7 +274,7 @@ class Flagged:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was read, and what is odd about it. Lists hold ids of problems."""
+    """Counts of the records that were read, and their oddities. Lists hold ids of problems."""
 
     items: int
     rationales: int

@@ -1,7 +1,7 @@
-"""What feedback on a mistake says about the right answer: whether it gives it away, or gives another one.
+"""The right answer in feedback on a mistake: whether the feedback gives it away, or gives another one.
 
-Teachers see the right answer and are asked what is wrong. Some tell it, and some, who follow their own sums, tell
-another: a student that learns such a text learns a mistake. Only what is offered as the answer counts (``the correct
+Teachers see the right answer and are asked what is wrong. Some tell it. Some follow their own sums and tell another,
+and a student that learns such a text learns a mistake. Only a text that is offered as the answer counts (``the correct
 answer is 18``, a marked final answer), not every number of the text.
 """
 
@@ -32,7 +32,7 @@ _REACH = 150
 
 
 class Claims(NamedTuple):
-    """What a text offers as the right answer."""
+    """The answers that a text offers as right."""
 
     gold: bool
     """It offers the right one."""
@@ -41,7 +41,7 @@ class Claims(NamedTuple):
 
 
 def claims(note: Node, problem: Problem, task: Task) -> Claims:
-    """What feedback offers as the right answer; nothing, if that cannot be read."""
+    """The answers that feedback offers as right; none, if that cannot be read."""
     grader = getattr(task, "grader", None)
     if not isinstance(grader, Grader):
         grade = task.grade(problem, note.text)
@@ -68,7 +68,9 @@ def _offered(text: str, grader: Grader) -> Iterable[str | None]:
 
 
 def kept(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
-    """Whether feedback is learnt: ``consistent`` leaves out what offers a wrong answer, ``silent`` what offers any."""
+    """Whether feedback is learned: ``consistent`` leaves out feedback with a wrong answer, ``silent`` feedback with
+    any.
+    """
     if rule == "all":
         return True
     found = claims(note, problem, task)
@@ -76,7 +78,7 @@ def kept(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
 
 
 def counts(graphs: Iterable[Graph], task: Task) -> dict[str, dict[str, int]]:
-    """By author: feedback texts, those that offer the right answer, and those that offer another one."""
+    """Counts by author: feedback texts, those that offer the right answer, and those that offer another one."""
     found: dict[str, dict[str, int]] = {}
     for g in graphs:
         for n in g.nodes:

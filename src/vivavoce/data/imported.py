@@ -28,7 +28,7 @@ AnswersAs = Literal["marked", "last"]
 
 
 class Imported(BaseModel):
-    """Where recorded texts come from, and how they are read."""
+    """The source of recorded texts, and the way to read them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class Imported(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what is in the files."""
+        """Hash of the files' content."""
         files = sorted(self.path.glob("*.json")) if self.path.is_dir() else [self.path]
         return digest([digest(file.read_text("utf-8-sig")) for file in files if file.is_file()])
 
@@ -75,7 +75,7 @@ def imported(how: Imported, task: Task, test: Sequence[Problem] = ()) -> list[Gr
 
 
 def writers(graphs: Sequence[Graph]) -> list[str]:
-    """Who wrote rationales, in the order of their first."""
+    """The authors of rationales, in the order of their first."""
     return list(dict.fromkeys(n.agent for g in graphs for n in g.nodes if n.kind == "rationale"))
 
 

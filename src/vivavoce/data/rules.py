@@ -1,4 +1,4 @@
-"""What is taken from the graphs for training, as a recipe states it."""
+"""The rules of a recipe for taking training material from the graphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vivavoce.committee.votes import VoteBy
 
 
 class ExampleRules(BaseModel):
-    """Which answers become supervised rows (arXiv:2506.03541, SFT stage: any right answer of the graph)."""
+    """The rules for supervised rows (arXiv:2506.03541, SFT stage: any right answer of the graph)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -29,7 +29,7 @@ class ExampleRules(BaseModel):
 
 
 class TreeRules(BaseModel):
-    """How preference trees are grown from the graphs (arXiv:2506.03541, T-DPO stage)."""
+    """The rules for growing preference trees from the graphs (arXiv:2506.03541, T-DPO stage)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -1,7 +1,8 @@
-"""From debates to supervision: for every state of the student, what each scorer is shown and how much it counts.
+"""Supervision from debates: for every state of the student, each scorer's prompt and its weight.
 
-A view of the graphs, like every training set: how many rounds are shown, to whom, how confidences become weights, and
-every control (another question's debate, filler of the same length, the gold answer) costs no model call.
+A view of the graphs, like every training set: the number of rounds that are shown, the readers, the weights from
+confidences, and every control (another question's debate, filler of the same length, the gold answer) cost no model
+call.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from vivavoce.tasks import Task
 
 
 class Supervision(BaseModel):
-    """What scorers know of a state, and how their opinions are weighed (arXiv:2605.01347 and its controls)."""
+    """The scorers' knowledge of a state, and the weights of their opinions (arXiv:2605.01347 and its controls)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -57,7 +58,7 @@ class Supervised:
 
     states: int = 0
     dropped: int = 0
-    """Nobody said anything that could be shown."""
+    """States whose debate has no text to show."""
     without_confidence: int = 0
     """Turns that were to be weighed and stated none."""
     beyond_scale: int = 0
@@ -65,10 +66,10 @@ class Supervised:
     histogram: list[int] = field(default_factory=lambda: [0] * 10)
     """Stated confidences by tenths."""
     weight_entropy: float = 0.0
-    """Mean over states, in nats; ln K where all K scorers count alike."""
+    """Mean over states, in nats; ln K if all K scorers count alike."""
 
     def facts(self) -> dict[str, Any]:
-        """For ``results.json``."""
+        """The counts for ``results.json``."""
         return {**asdict(self), "weight_entropy": round(self.weight_entropy / max(1, self.states), 4)}
 
 
@@ -119,8 +120,9 @@ def states(
 
 
 def heard(graph: Graph, round: int, options: Talk) -> list[Node]:
-    """What a speaker after ``round`` is offered: the answers of all rounds so far, or of that round alone if the
-    protocol's options say ``reads: last_round``; with what was said about them."""
+    """The nodes that a speaker after ``round`` is offered: the answers of all rounds so far, or of that round alone
+    if the protocol's options say ``reads: last_round``; with the notes on them.
+    """
     rounds = [round] if getattr(options, "reads", "all_rounds") == "last_round" else range(round + 1)
     said = [n for r in rounds for n in graph.stated(r)]
     ids = {n.id for n in said}
@@ -173,9 +175,9 @@ def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
 def _weights(
     graph: Graph, last: int, how: Supervision, scorers: Sequence[str], wording: Wording, counts: Supervised
 ) -> list[float] | None:
-    """Weights of the scorers, which sum to 1, or None where nobody is left.
+    """Weights of the scorers, which sum to 1, or None if none is left.
 
-    w_k = exp(c_k / tau) / sum_j exp(c_j / tau), c in 0..1 (Eqs. 6 and 7). A scorer who did not debate stated nothing.
+    w_k = exp(c_k / tau) / sum_j exp(c_j / tau), c in 0..1 (Eqs. 6 and 7). A scorer that did not debate stated nothing.
     """
     if how.weights == "uniform":
         return _noted([1 / len(scorers)] * len(scorers), counts)
@@ -212,7 +214,7 @@ def _noted(weights: list[float], counts: Supervised) -> list[float]:
 
 
 def winner(graph: Graph, task: Task, seed: int = 0) -> list[Node]:
-    """The answer that wins the vote after the last round, by probability where it is known, else as stated."""
+    """The answer that wins the vote after the last round, by probability if it is known, else by stated confidence."""
     said = graph.stated(graph.rounds - 1)
     known = all(n.probability is not None for n in said)
     won = vote(task, graph.problem, said, "probability" if known else "confidence", seed)

@@ -1,4 +1,4 @@
-"""From episodes to states: which steps are learnt from, and how much each counts."""
+"""States from episodes: the steps to learn from, and the weight of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from vivavoce.tasks.acting import situation, was_best
 
 
 class Stepwise(Supervision):
-    """Which states of an episode are learnt from, and which debate is held on them (arXiv:2605.01347, Eqs. 9, 10)."""
+    """The states of an episode that are learned from, and the debate that is held on them (arXiv:2605.01347, Eqs. 9,
+    10).
+    """
 
     states: Literal["student", "gold"] = Field(
         default="student",
@@ -72,8 +74,8 @@ class Visited:
 def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwise, seed: int) -> list[Visited]:
     """The states to learn from, each once, in order of the first visit.
 
-    Actions that were cut off at their limit, and those of no words, are no example of an action and left out. Raises
-    RecipeError where the first error is asked for and the environment does not know what is best.
+    Actions that were cut off at their limit, or are empty, are no example of an action and left out. Raises RecipeError
+    if the first error is asked for and the environment does not know the best action.
     """
     found: dict[str, Visited] = {}
     for i, episode in enumerate(episodes):

@@ -27,14 +27,14 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Kept:
-    """What a rule accepts. Shares are of the accepted, None where there are none."""
+    """The rationales that a rule accepts. Shares are of the accepted ones, None if there are none."""
 
     rule: str
     accepted: int
     questions: int
     """Questions with at least one accepted rationale."""
     surely_wrong: float | None
-    """Lower bound of the share of wrong ones: the gold number stands nowhere in the text."""
+    """Lower bound of the share of wrong ones: the gold number is nowhere in the text."""
     last_differs: float | None
     """Usually an upper bound: the last number is not gold (where the grader read an answer, its word)."""
 

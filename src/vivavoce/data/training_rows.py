@@ -61,7 +61,7 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
 
 
 def several_answers(rows: Sequence[Example | Tree | State | Interaction]) -> int:
-    """How many rows have answers of the assistant in their prompt too, which are read and not learnt."""
+    """The number of rows that have answers of the assistant in their prompt too, which are read and not learned."""
     return sum(any(m["role"] == "assistant" for m in row.prompt) for row in rows)
 
 

@@ -22,7 +22,7 @@ from vivavoce.records import Completion, Message, Node, Prompt, Tree, digest, se
 
 @dataclass(frozen=True)
 class Grower:
-    """What a tree is grown with. ``student`` is who reads the context of a tree."""
+    """The rules and texts with which trees are grown. ``student`` is the agent that reads the context of a tree."""
 
     rules: TreeRules
     wording: Wording

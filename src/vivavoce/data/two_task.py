@@ -1,7 +1,7 @@
-"""What the student is taught after a peer review: to see its own mistakes, and to answer as a reviewed rationale does.
+"""The rows of a peer review: the student learns to see its own mistakes, and to answer as a reviewed rationale does.
 
 Paper: arXiv:2410.03663 (FAIR). Two streams of supervised rows, made from graphs and acceptance decisions; the trainer
-weighs them against each other. No model call is issued here.
+weighs them against each other. No model call is made here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TAUGHT = ("critique", "rationale")
 
 @dataclass(frozen=True)
 class Lessons:
-    """What rows are made with: in which words the texts were asked for, and who the student is."""
+    """The wording of the rows' prompts, and the student."""
 
     wording: Wording
     """With the options of a peer review (:mod:`vivavoce.protocols.peer_review`)."""
@@ -65,15 +65,16 @@ class Lessons:
 
 
 def only(graphs: Iterable[Graph], teachers: Collection[str]) -> list[Graph]:
-    """The graphs as they were if nobody but these teachers had written rationales and feedback.
+    """The graphs as if only these teachers had written rationales and feedback.
 
-    Before acceptance, not after: a text of somebody left out must take no place among the best, and have no vote.
+    It is applied before acceptance, not after: a text of a teacher that is left out must take no place among the best,
+    and have no vote.
     """
     return [replace(g, nodes=tuple(n for n in g.nodes if n.kind not in _TAUGHT or n.agent in teachers)) for g in graphs]
 
 
 def chosen(graphs: Sequence[Graph], items: Items, lessons: Lessons, seed: int) -> list[Graph]:
-    """The questions whose rationales are learnt from: the student's mistakes (paper), all, or as many by lot."""
+    """The questions whose rationales are learned from: the student's mistakes (paper), all, or as many at random."""
     if items == "all":
         return list(graphs)
     mistaken = [g for g in graphs if lessons.mistake(g) is not None]
@@ -94,7 +95,9 @@ def solved(graphs: Iterable[Graph], lessons: Lessons) -> set[str]:
 
 
 def replayed(rows: Iterable[Example], known: Collection[str], share: float, seed: int) -> list[Example]:
-    """A share of the rows on problems that are ``known`` by now, by lot: what the student learnt and could forget."""
+    """A random share of the rows on problems that are ``known`` by now: the student learned them and could forget
+    them.
+    """
     kept = [row for row in rows if row.problem in known]
     lots = sorted(kept, key=lambda row: seed_of(seed, "replay", row.stream, *row.source))
     return lots[: round(share * len(kept))]

@@ -1,1 +1,1 @@
-"""How well it works: a model on a task, votes over a debate, and the table that compares them."""
+"""Exams: a model on a task, votes over a debate, and the table that compares them."""

@@ -20,7 +20,7 @@ from vivavoce.stats import unpaired
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run keeps of its tests."""
+    """The tests that a run keeps."""
 
     name: str
     """What it is called beside the others."""
@@ -41,7 +41,7 @@ class Kept:
 
 
 def kept_tests(path: Path, name: str) -> Kept:
-    """What the run in ``path`` keeps of its tests. Raises DataError if it is no run, or has not come to its tests."""
+    """The tests that the run in ``path`` keeps. Raises DataError if it is no run, or has not come to its tests."""
     file = path / "results.json"
     if not file.is_file():
         raise DataError("there are no results", str(file), "give the folder of a run that has ended")

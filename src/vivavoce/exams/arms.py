@@ -1,4 +1,4 @@
-"""What an arm is: one of those that a comparison compares, told in facts, so that nobody reads them out of names."""
+"""Descriptions of arms, the contestants of a comparison, as facts, so that they are not guessed from names."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Arm:
     base: str = ""
     """What a recipe calls it, without teacher and changes: ``single`` of ``single:ada@alpha=0.5``."""
     teacher: str | None = None
-    """The one teacher whom it stands for: who taught it alone, who was left out, who answers. None: no single one."""
+    """The one teacher that the arm is about: it taught alone, was left out, or answers itself. None: no single one."""
     changes: str = ""
     """Keys that the recipe changed after ``@``."""
     material: Material = ""
-    """What a student learnt from: what teachers say without each other, what they say after a debate or a review, or
-    the gold answers. Empty for an untaught student and for a committee."""
+    """The material that a student learned from: the teachers' drafts, their texts after a debate or a review, or the
+    gold answers. Empty for an untaught student and for a committee.
+    """
     method: str = ""
     """The method that made it."""
     start: str | None = None
@@ -36,7 +37,7 @@ class Arm:
     """The stage of a chain that made it."""
 
     def facts(self) -> dict[str, Any]:
-        """For ``results.json``."""
+        """The description for ``results.json``."""
         return asdict(self)
 
 

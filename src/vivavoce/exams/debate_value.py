@@ -1,7 +1,7 @@
-"""What a debate is worth as supervision, before anything is trained on it.
+"""The worth of a debate as supervision, before anything is trained on it.
 
-If a transcript does not make verified answers likelier to those who will score the student, training on it will not pay
-for it. Beside that: who changed from wrong to right and back, and whether stated confidence means anything.
+If a transcript does not make verified answers likelier to the student's scorers, training on it will not pay. It also
+counts which agents changed from wrong to right and back, and whether stated confidence means anything.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def likelihood(
     settings: OnPolicySettings,
     advance: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Mean -log p of verified answers, in nats for a whole answer, to one scorer without and with what it is shown.
+    """Mean -log p of verified answers, in nats for a whole answer, to one scorer without and with the debate.
 
     ``items`` hold its plain view, its view of the debate, and the answer. ``likelier`` is the share of answers whose
     likelihood the debate raised.

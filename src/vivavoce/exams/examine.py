@@ -33,7 +33,7 @@ class Judged:
     gold: str = ""
     """The right answer."""
     arm: str = ""
-    """Who answered, as the run calls it; empty outside of a run."""
+    """The name of the arm that answered; empty outside of a run."""
     seed: int = 0
     """The training seed of who answered."""
     prompt: tuple[Message, ...] = ()
@@ -110,7 +110,7 @@ def _asked(problem: Problem, messages: Sequence[Message]) -> dict[str, Any]:
 def judged(
     graphs: Iterable[Graph], winner: Callable[[Graph], Node | None], spent: Callable[[Graph], Iterable[Node]]
 ) -> list[Judged]:
-    """What a committee answers: ``winner`` names the answer, ``spent`` the nodes that it cost to get there."""
+    """A committee's answers: ``winner`` names the answer, ``spent`` the nodes that it cost to get there."""
     rows = []
     for g in graphs:
         said, p = list(spent(g)), g.problem

@@ -1,4 +1,4 @@
-"""How far judges can be trusted: what they agree on, what could not be read, and what gold says of them."""
+"""The trustworthiness of judges: their agreement, their unreadable verdicts, and their agreement with gold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vivavoce.stats import kappa, wilson
 
 
 def judging(journal: Journal, how: Judging) -> dict[str, Any]:
-    """What the journal's verdicts come to, for ``results.json``: nothing is asked.
+    """A summary of the journal's verdicts, for ``results.json``: nothing is asked.
 
     ``judges`` has by name the verdicts that were asked for, those that cannot be read, calls that failed, the share of
     answers that the judge finds right, and, of pairs in both orders, the share in which it kept its mind. ``between``

@@ -1,4 +1,6 @@
-"""What notes do to the answers of those who read them: the same turns, of the same seeds, with notes and without."""
+"""The effect of notes on the answers of agents that read them: the same turns, of the same seeds, with notes and
+without.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ NOTES = ("reflection", "critique")
 
 
 def effect(task: Task, noted: Sequence[Graph], bare: Sequence[Graph]) -> dict[str, Any] | None:
-    """How turns that read notes differ from the same turns in debates that have fewer kinds of them; None if there are
-    no such turns.
+    """The difference between turns that read notes and the same turns in debates that have fewer kinds of them; None if
+    there are no such turns.
 
-    Turns are those of the first round that reads: there the drafts are the same, later on they are not. A turn counts
-    if its prompt prints a note that the other's does not. ``answers_changed`` is the share of turns whose answer is
-    another one by the task's equality, with Wilson's interval. ``gain`` is what is right with notes over what is right
-    without, as a share of the turns; its interval and ``p``, an exact sign test, take a question's turns together.
+    Turns are those of the first round that reads, because their drafts are the same. A turn counts if its prompt prints
+    a note that the other's does not. ``answers_changed`` is the share of turns whose answer is another one by the
+    task's equality, with Wilson's interval. ``gain`` is the number of right answers with notes less the number without,
+    as a share of the turns; its interval and ``p``, an exact sign test, take a question's turns together.
     """
     changed, total, right, before = 0, 0, 0, 0
     by_question: list[tuple[int, int]] = []

@@ -20,11 +20,13 @@ from vivavoce.tasks import Task
 BySeed = Mapping[int, Sequence[Judged]]
 """The judged test questions of one arm, by training seed."""
 Clusters = Mapping[str, str]
-"""Problem id to what it belongs to; a problem that is not there stands for itself."""
+"""Problem id to its cluster; a problem that is not there is a cluster by itself."""
 
 
 def clusters_of(task: Task, problems: Sequence[Problem], how: Statistics) -> dict[str, str]:
-    """What the test questions belong to: their group, or what the task says (``cluster(problem)``), if it does."""
+    """The clusters of the test questions: their group, or the value of the task's ``cluster(problem)``, if it has
+    one.
+    """
     if how.cluster == "group":
         return {p.id: p.group for p in problems}
     belongs = getattr(task, "cluster", None)
@@ -34,12 +36,12 @@ def clusters_of(task: Task, problems: Sequence[Problem], how: Statistics) -> dic
 def paired(
     tested: Mapping[str, BySeed], pairs: Sequence[Pair], clusters: Mapping[str, str] = {}
 ) -> list[dict[str, Any]]:
-    """What ``results.json`` holds of every pair of which both arms were tested.
+    """The entries of ``results.json`` for every pair of which both arms were tested.
 
     ``gain``, ``a_only``, ``b_only``, ``p`` (McNemar's exact test), ``repaired`` and ``regressed`` are of the first
     seed, ``seeds`` of each. ``pooled`` is one comparison over all seeds (:func:`vivavoce.stats.difference`), and
     ``p_holm`` its p-value corrected for all of ``pairs``: the family that was planned, whether or not each could be
-    made. Gains are what ``b`` has over ``a``, as shares of the answers.
+    made. A gain is that of ``b`` over ``a``, as a share of the answers.
     """
     found = [_pair(a, b, tested[a], tested[b], clusters) for a, b in pairs if a in tested and b in tested]
     corrected = holm([pair["pooled"]["p"] for pair in found], len(pairs))

@@ -28,7 +28,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def told(drawn: Sequence[Sequence[Judged]]) -> dict[str, Any]:
-    """What ``results.json`` says of several answers to each problem, ``drawn`` one by one in the order of problems.
+    """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
+    problems.
 
     For k = 1, 2, 4, … and the number drawn: the mean over problems, with its normal 95 % interval over problems. An
     answer that could not be parsed or graded counts as wrong.

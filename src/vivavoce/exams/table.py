@@ -23,7 +23,7 @@ OUTCOMES = "outcomes.json"
 def results(
     task: str, tested: Tested, pairs: Sequence[Pair], wall_s: float, arms: Mapping[str, Arm] = {}, **facts: Any
 ) -> dict[str, Any]:
-    """What ``results.json`` holds: the comparison on the task, and facts about the run.
+    """The content of ``results.json``: the comparison on the task, and facts about the run.
 
     ``how`` and ``clusters`` among the facts are those of :func:`compared`. If there are further tasks (``also``),
     ``macro`` is the mean over all tasks, each counting the same.
@@ -41,16 +41,18 @@ def compared(
     how: Statistics = _USUAL,
     clusters: Mapping[str, str] = {},
 ) -> dict[str, Any]:
-    """Arms on one set of test questions. ``arms`` say what each is; one that is not there is a student.
+    """The comparison of arms on one set of test questions. ``arms`` describe them; an arm that is not there is a
+    student.
 
     An arm's headline figures are those of its first seed, so that its interval is about one model on one set of
     questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a parseable answer
-    counts as wrong and is counted apart in ``unparsed``, one whose call failed in ``failed_calls``. ``paired`` is
-    :func:`vivavoce.exams.pairs.paired`: its ``repaired`` is the share of what the first got wrong that the second gets
-    right, ``regressed`` the share of what the first got right that the second gets wrong: a student that learns from
-    its mistakes alone may forget the rest. ``untested`` are those of ``pairs`` of which an arm was not tested, for
-    want of rows to learn from: p-values are corrected for them too, for they were planned. ``matters`` is the gain
-    below which a difference is of no interest.
+    counts as wrong and is counted apart in ``unparsed``, one whose call failed in ``failed_calls``.
+
+    ``paired`` is :func:`vivavoce.exams.pairs.paired`. Its ``repaired`` is the share of the first arm's wrong answers
+    that the second gets right, ``regressed`` the share of the first arm's right answers that the second gets wrong: a
+    student that learns from its mistakes alone may forget the rest. ``untested`` are those of ``pairs`` of which an arm
+    was not tested, for want of rows to learn from: p-values are corrected for them too, because they were planned.
+    ``matters`` is the gain below which a difference is of no interest.
     """
     return {
         "task": task,

@@ -1,4 +1,4 @@
-"""Cards: what a model and a data set are, who taught, how, on what, with which result, and what nobody has checked."""
+"""Cards of a model and a data set: the teachers, method, task and result, and everything that was not checked."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def data_card(facts: Facts, configs: Mapping[str, str], counts: Mapping[str, int
 
 
 def questions(facts: Facts) -> list[str]:
-    """What its user has to know before anything is published."""
+    """Questions that the user has to answer before anything is published."""
     teachers = ", ".join(_who(t) for t in facts.recipe.get("teachers", ()))
     asked = [
         f"Do the terms of the teachers ({teachers}) allow another model to be trained on what they said, and "

@@ -1,7 +1,8 @@
-"""What must not be published: keys, and what looks like somebody's personal data.
+"""Checks for texts that must not be published: keys, and personal data.
 
-Patterns find what has a form: an address for mail, a telephone number in international form, a bank account or a card
-with a right check digit, a folder of somebody's home. A name or an address in prose has none: a person has to look.
+Patterns find data that has a form: an address for mail, a telephone number in international form, a bank account or a
+card with a right check digit, a folder of a person's home. A name or an address in prose has none: a person has to
+look.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NOBODY = ("user", "username", "you", "me", "USER", "runner", "ubuntu")
 
 
 class Found(NamedTuple):
-    """Something that must not be published."""
+    """A text that must not be published."""
 
     kind: Kind
     file: str
@@ -46,7 +47,7 @@ class Found(NamedTuple):
 
 
 def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Found]:
-    """What stands in the text files below a folder, file by file."""
+    """Such texts in the text files below a folder, file by file."""
     secrets = {value for name, value in environment.items() if _NAMED_KEY.search(name) and len(value) >= 12}
     for file in sorted(folder.rglob("*")):
         if file.suffix not in _READ or file.name in _VOCABULARY:

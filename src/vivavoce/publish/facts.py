@@ -1,4 +1,4 @@
-"""What is published, and what its cards are made from."""
+"""The things to publish, and the sources of their cards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be published, and what its user says of it."""
+    """The user's choices for the publication."""
 
     to: str
     """``USER/NAME``: the model's repository; the data set's is called ``USER/NAME-data``."""
@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the cards are made from."""
+    """The sources of the cards."""
 
     sources: Sources
     wanted: Wanted
@@ -43,7 +43,7 @@ class Facts:
     seed: int
     checkpoint: Path
     recipe: dict[str, Any]
-    """Without what belongs to this machine."""
+    """The recipe without names of this machine."""
 
     @property
     def results(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Facts:
 
 
 def facts_of(run: Path, wanted: Wanted) -> Facts:
-    """What cards are made from. Raises DataError as :func:`prepare` does."""
+    """The sources of the cards. Raises DataError as :func:`prepare` does."""
     sources = Sources(run)
     if sources.results is None:
         raise DataError("the run has no results yet", str(run), "finish it: `viva run` with its folder goes on")
@@ -102,8 +102,9 @@ def _checkpoint(sources: Sources, arm: str, seed: int) -> Path:
 
 
 def public(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without what belongs to this machine: of a whole path the name is left, of a server of one's own no
-    address."""
+    """A recipe without names of this machine: whole paths are cut to their last name, addresses of a server of one's
+    own are left out.
+    """
 
     def clean(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):

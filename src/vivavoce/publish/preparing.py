@@ -33,10 +33,10 @@ class Shipment(NamedTuple):
 
 
 def prepare(run: Path, wanted: Wanted) -> list[Shipment]:
-    """Write what would be uploaded into ``RUN/publish``, in place of what was there.
+    """Write everything that would be uploaded into ``RUN/publish``, in place of its content.
 
-    Raises DataError if the run has not finished, the arm has no student, its weights are not safetensors, or nobody
-    says which model an adapter is for.
+    Raises DataError if the run has not finished, the arm has no student, its weights are not safetensors, or the model
+    of an adapter is not named.
     """
     if not _NAME.fullmatch(wanted.to):
         raise DataError(f"`{wanted.to}` is no name of a repository", "--to", "write USER/NAME")

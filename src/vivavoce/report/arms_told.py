@@ -1,4 +1,4 @@
-"""What an arm is, in a line for people who have not read the recipe."""
+"""Descriptions of arms, in a line for people who have not read the recipe."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def report_script() -> str:
 
 
 def allowed(script: str) -> str:
-    """What a policy says so that this script runs, and no other."""
+    """A content policy that lets this script run, and no other."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 

@@ -1,4 +1,4 @@
-"""Where things stand in a chart: positions and ticks, in per cent or pixels; the templates draw them as inline SVG."""
+"""Positions and ticks in charts, in per cent or pixels; the templates draw them as inline SVG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vivavoce.report.sources import Curve
 
 
 class Tick(NamedTuple):
-    """A mark on an axis and what it says."""
+    """A mark on an axis and its text."""
 
     at: float
     label: str
@@ -30,7 +30,7 @@ class Axis:
         self.ticks = [Tick(self(i * step / 10), f"{10 * i * step}") for i in range(first, last + 1)]
 
     def __call__(self, share: float) -> float:
-        """Where an accuracy stands, in per cent of the chart's width."""
+        """The place of an accuracy, in per cent of the chart's width."""
         return round(100 * (share - self.low) / (self.high - self.low), 2)
 
 
@@ -162,7 +162,7 @@ def _ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def _facts(curves: Sequence[Curve]) -> str:
-    """What the trainings of an arm took, of the first seed where they differ."""
+    """Facts about the trainings of an arm, of the first seed if they differ."""
     done = [c.result for c in curves if c.result]
     if not done:
         return "still in training"

@@ -43,11 +43,11 @@ class Paired(NamedTuple):
     p_holm: float
     """Corrected for the family of tests that was planned (Holm)."""
     repaired: float | None
-    """Share of what ``a`` got wrong that ``b`` gets right; None where there is nothing to take a share of."""
+    """Share of ``a``'s wrong answers that ``b`` gets right; None if there is nothing to take a share of."""
     regressed: float | None
-    """Share of what ``a`` got right that ``b`` gets wrong."""
+    """Share of ``a``'s right answers that ``b`` gets wrong."""
     seeds: list[tuple[int, float, float]]
-    """Training seed, gain in points and p, where there are several."""
+    """Training seed, gain in points and p, if there are several."""
     low: float | None = None
     """Ends of the 95 % interval of the gain, in points; None: an earlier version wrote these results."""
     high: float | None = None
@@ -83,7 +83,7 @@ class Paired(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """In words, why nobody wins; empty where somebody does.
+        """The reason, in words, why neither arm wins; empty if one does.
 
         A verdict rests on one test over all training seeds, after Holm's correction, and no seed may point the other
         way. If there is none, either the interval shows that no difference matters, or there are too few questions.
@@ -116,8 +116,9 @@ def families(results: Results) -> list[Family]:
 
 
 def strongest_without_debate(results: Results) -> dict[str, str]:
-    """Arm name to what it is the strongest of: students taught without a debate (where no arm of the run has learnt
-    from one, without a review), and committees that held none."""
+    """The strongest arms without a debate, each with its kind: students taught without a debate (without a review,
+    if no arm of the run has learned from a debate), and committees that held none.
+    """
     students = [a for a in results["arms"] if a.get("family") == "student"]
     taught = [a for a in students if a["material"] == "drafts"]
     silent = [a for a in results["arms"] if a.get("family") == "committee"]
@@ -179,7 +180,9 @@ def further(results: Results) -> dict[str, Results]:
 
 
 def planned(results: Results) -> int:
-    """How many paired tests were planned: those that were made, and those of which an arm could not be trained."""
+    """The number of paired tests that were planned: those that were made, and those of which an arm could not be
+    trained.
+    """
     return len(results["paired"]) + len(results.get("untested", ()))
 
 
@@ -195,14 +198,14 @@ def final_arm(results: Results, method: str | None) -> str | None:
 
 
 def percent(share: float | None) -> str:
-    """``0.8125`` as ``81.2``, ``100`` and ``0`` where they are exact, ``–`` where there is no share."""
+    """The share in per cent: ``0.8125`` as ``81.2``, an exact ``100`` and ``0``, ``–`` if there is no share."""
     if share is None:
         return "–"
     return f"{100 * share:.0f}" if share in (0, 1) else f"{100 * share:.1f}"
 
 
 def p_value(p: float) -> str:
-    """Three decimals, or the order of magnitude where that would be 0."""
+    """The p-value with three decimals, or its order of magnitude if that would be 0."""
     if p >= 0.0995:
         return f"{p:.2f}"
     return f"{p:.3f}" if p >= 0.001 else "<1e-99" if p < 1e-99 else f"{p:.0e}".replace("e-0", "e-")
@@ -301,7 +304,7 @@ def _explained(found: Sequence[Paired]) -> list[Text]:
 
 
 def left_out(results: Results) -> list[str]:
-    """A line for each training that left rows out, for they were longer than it takes."""
+    """A line for each training that left rows out because they were longer than it takes."""
     return [
         f"{clean(arm)}, seed {one['seed']}: {one['rows_dropped']:,} of {one['rows_used'] + one['rows_dropped']:,} rows "
         "were longer than max_length and were left out of training"
@@ -394,7 +397,7 @@ def _width() -> int:
 
 
 def _render(parts: Sequence[RenderableType]) -> str:
-    """Rich output as text: colours only where standard output is a terminal, and no blanks at the ends of lines."""
+    """Rich output as text: colours only if standard output is a terminal, and no blanks at the ends of lines."""
     terminal = sys.stdout.isatty()
     out = io.StringIO()
     console = Console(

@@ -1,4 +1,4 @@
-"""What a run has cost by now, from its journal, at the prices of its recipe."""
+"""The costs of a run so far, from its journal, at the prices of its recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vivavoce.records import Usage
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one agent spent in one stage; hits cost nothing, and seconds are summed over calls side by side."""
+    """The spend of one agent in one stage; hits cost nothing, and seconds are summed over calls side by side."""
 
     stage: str
     agent: str
@@ -64,7 +64,7 @@ def cut_off(under_way: Iterable[tuple[str, int, Usage]], recipe: Mapping[str, An
 
 
 def caps(recipe: Mapping[str, Any]) -> str:
-    """What a run may spend at most, in words; empty where nothing is capped."""
+    """The caps of a run, in words; empty if nothing is capped."""
     run = (recipe.get("budget") or {}).get("run") or {}
     currency = recipe.get("currency", "USD")
     said = {"money": f"{{:,.2f}} {currency}", "tokens": "{:,} tokens", "calls": "{:,} calls", "seconds": "{:,.0f} s"}

@@ -1,4 +1,4 @@
-"""What the debates of a stage did, counted graph by graph, and which of them tell most."""
+"""Statistics of a stage's debates, counted graph by graph, and the debates that tell most."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WAYS = ("WW", "WR", "RW", "RR")
 
 
 class Transitions(NamedTuple):
-    """How often an agent went from wrong or right to wrong or right, into one round."""
+    """Counts of agents that went from wrong or right to wrong or right, into one round."""
 
     agent: str
     round: int
@@ -30,7 +30,7 @@ class Transitions(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Of the answers that an agent called so likely, how many were right: ``(n, right)`` by bin of said confidence."""
+    """The calibration of stated confidence: ``(n, right)`` by bin."""
 
     agent: str
     bins: list[tuple[int, int]]
@@ -81,7 +81,7 @@ class Debated:
 
     @cached_property
     def transitions(self) -> list[Transitions]:
-        """By round, then by agent in order of first word."""
+        """Transitions by round, then by agent in order of first word."""
         order = list(self._agents)
         return [
             Transitions(agent, r, {way: self._moves[r, agent][way] for way in _WAYS})
@@ -90,7 +90,7 @@ class Debated:
 
     @cached_property
     def calibration(self) -> list[Calibration]:
-        """Every gradable answer of all rounds whose author said how sure it is; empty where nobody did."""
+        """Every gradable answer of all rounds with a stated confidence; empty if there is none."""
         return [
             Calibration(agent, _bins(said), _auroc(said), _auroc(self._read[agent]))
             for agent in self._agents
@@ -99,8 +99,10 @@ class Debated:
 
     @property
     def kinds_of_stories(self) -> dict[int, int]:
-        """The kind of every debate by its place, those that tell most of their kind first. 0: somebody came from wrong
-        to right; 1: from right to wrong; 2: all agreed on a mistake; 3: nobody crossed between right and wrong."""
+        """The kind of every debate by its place, those that tell most of their kind first. 0: an agent came from
+        wrong to right; 1: from right to wrong; 2: all agreed on a mistake; 3: no agent crossed between right and
+        wrong.
+        """
         order = sorted(range(len(self._stories)), key=lambda at: self._stories[at][1], reverse=True)
         return {at: self._stories[at][0] for at in order}
 

@@ -1,4 +1,4 @@
-"""How much each student gains, question by question, over the student as it came and over the best other one.
+"""The gain of each student, question by question, over the untrained student and over the best other one.
 
 The interval is the one of the paired comparisons (:func:`vivavoce.stats.difference`), of the first training seed.
 """
@@ -14,7 +14,7 @@ from vivavoce.stats import difference
 
 
 class Gain(NamedTuple):
-    """What an arm gains over another, in points, with its 95 % interval."""
+    """The gain of an arm over another, in points, with its 95 % interval."""
 
     arm: str
     points: float
@@ -34,7 +34,7 @@ class Compared(NamedTuple):
     high: float
 
     def at(self, points: float) -> float:
-        """Where a gain stands, in per cent of the chart's width."""
+        """The place of a gain, in per cent of the chart's width."""
         return round(100 * (points - self.low) / ((self.high - self.low) or 1), 2)
 
 
@@ -45,7 +45,7 @@ def gain(arm: str, b: int, c: int, n: int) -> Gain:
 
 
 def differences(sources: Sources, over: Sequence[str]) -> list[Compared]:
-    """For each arm of ``over``, what the students gain over it, on the first seed; empty if that was not tested."""
+    """The gains of the students over each arm of ``over``, on the first seed; empty if that was not tested."""
     results = sources.results
     if results is None:
         return []

@@ -68,7 +68,7 @@ class _Set:
 
 
 def embedded(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> dict[str, Any] | None:
-    """What the browser of a report shows; ``debated`` are the debates by their sets. None if there is nothing."""
+    """The data of a report's browser; ``debated`` are the debates by their sets. None if there is nothing."""
     room, sets = float(BYTES), list[_Set]()
     tests = _Tests(sources, dict(debated).get("test"))
     if tests.ids:

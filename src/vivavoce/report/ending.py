@@ -1,4 +1,4 @@
-"""The end of a run on the terminal: what came of it in three lines, where the student is, and what to do with it."""
+"""The end of a run on the terminal: its outcome in three lines, the student's folder, and the next commands."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _WIDTH = 80
 
 
 def ending(run: Path, commands: Collection[str], width: int = _WIDTH) -> str:
-    """What is printed at the end; ``commands`` are those that the command line has. Lines are of ``width`` at most,
-    but paths are never broken."""
+    """The text that is printed at the end; ``commands`` are those that the command line has. Lines are of ``width``
+    at most, but paths are never broken.
+    """
     found, where = headline(Sources(run)), told_path(run)
     said = [found.sentence, found.against, found.certain, *(text for _, text in found.banners)]
     lines = [line for text in said if text for line in _wrapped(clean(text), width)]

@@ -1,4 +1,4 @@
-"""What came of a run, in a plain sentence, and what a reader must know before believing it."""
+"""The outcome of a run, in a plain sentence, and what a reader must know before believing it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _FEW = 100
 _DECIDES = 6
 """So many questions must differ, all in one direction, before McNemar's test at the 5 % level sees a difference."""
 _FAILED = 0.05
-"""Share of a teacher's calls that failed, from which it is told first of all."""
+"""Share of a teacher's failed calls from which it is told before anything else."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What came of a run."""
+    """The outcome of a run."""
 
     sentence: str
-    """What the student can now, by whom it was taught, what that took."""
+    """The student's result, its teachers, and the cost."""
     against: str
     """How it compares with the best baseline; empty if there is none."""
     certain: str

@@ -16,7 +16,7 @@ from vivavoce.tasks import Task
 
 
 def told(graph: Graph, task: Task | None = None) -> dict[str, Any]:
-    """Everything that a page shows of a debate. ``task`` says which answers are the same, for the votes."""
+    """The data of a debate's page. ``task`` says which answers are the same, for the votes."""
     p, texts = graph.problem, dict[str, int]()
     changed = {t.after.id: t for t in turns(graph) if t.changed}
     prompts = {id: _prompt(asked, graph, texts) for id, asked in graph.prompts.items()}
@@ -43,7 +43,7 @@ def told(graph: Graph, task: Task | None = None) -> dict[str, Any]:
 
 
 def _node(n: Node) -> dict[str, Any]:
-    """A node without what it has not."""
+    """A node without the fields that it has no value for."""
     usual: dict[str, Any] = {
         "sample": n.sample or None,
         "target": n.target,

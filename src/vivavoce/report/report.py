@@ -54,9 +54,9 @@ _PAGE.filters |= {
 
 
 def write_report(run_path: Path) -> Path:
-    """Write ``report.html`` of a run, whole or not at all; of an unfinished one, what there is to tell by now.
+    """Write ``report.html`` of a run, whole or not at all; of an unfinished one, everything so far.
 
-    Raises DataError where ``run_path`` is no run directory, or where one of its files cannot be read.
+    Raises DataError if ``run_path`` is no run directory, or if one of its files cannot be read.
     """
     sources = Sources(run_path)
     debated = Debates().of(sources)
@@ -206,7 +206,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _compared(sources: Sources) -> dict[str, Any] | None:
-    """What there is to say about the results, or None where there are none yet."""
+    """The comparison for the page, or None if there are no results yet."""
     results = sources.results
     if results is None:
         return None

@@ -1,4 +1,4 @@
-"""What a peer review made of the rationales: how reviewers judge, what a mean score is worth, and examples."""
+"""Rationales and reviews of a peer review: statistics of reviewers, the worth of a mean score, and examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONG = 1200
 
 @dataclass(frozen=True)
 class Chain:
-    """One rationale, its reviews, their mean, and what became of it."""
+    """One rationale, its reviews, their mean, and the decision."""
 
     question: str
     author: str

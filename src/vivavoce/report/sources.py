@@ -1,4 +1,4 @@
-"""Everything that a report is made from, read from a run directory; what is not there yet is None or empty."""
+"""The sources of a report, read from a run directory; a part that is not there yet is None or empty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKS = ("recipe.yaml", "manifest.json", "results.json", "journal.sqlite", "gra
 
 
 class Curve(NamedTuple):
-    """The training of one model: its points as logged, and its summary where it has finished."""
+    """The training of one model: its points as logged, and its summary if it has finished."""
 
     arm: str
     seed: str
@@ -90,7 +90,7 @@ class Sources:
         return (self.parts[stage], own) if dot and stage in self.parts else (self, arm)
 
     def answers(self, arm: str) -> list[Judged]:
-        """What an arm's student of the first seed answered to the test questions; empty if that is in no file."""
+        """The answers of an arm's student of the first seed to the test questions; empty if they are in no file."""
         files = (self.exam(arm, seed) for seed in self.recipe.get("seeds") or [0])
         file = next((file for file in files if file is not None), None)
         return [] if file is None else list(read_records(file, Judged))
@@ -133,7 +133,7 @@ class Sources:
             yield from read_graphs(file)
 
     def costs(self) -> tuple[list[Cost], str]:
-        """The ledger, and why there is none where there is none."""
+        """The ledger, and the reason if there is none."""
         try:
             with Journal(self.path / "journal.sqlite", read_only=True) as journal:
                 return journal.costs(), ""
@@ -173,7 +173,7 @@ class Sources:
         return sorted(found, key=lambda c: (order.get(c.arm, len(arms)), c.arm, int(c.seed or 0)))
 
     def trainings(self, arms: Collection[str]) -> dict[str, list[dict[str, Any]]]:
-        """What became of the rows of each training of these arms: by arm, its seeds with rows used and left out."""
+        """The rows of each training of these arms: by arm, its seeds with rows used and left out."""
         found: dict[str, list[dict[str, Any]]] = {}
         for curve in self.curves(list(arms)):
             if curve.result is not None and curve.arm.partition(".")[0] in {arm.partition(".")[0] for arm in arms}:

@@ -1,4 +1,4 @@
-"""What a model wrote, made safe to show: nothing in it may steer a terminal or turn the text around it."""
+"""Models' texts, made safe to show: nothing in them may steer a terminal or turn the text around it."""
 
 from __future__ import annotations
 

@@ -38,12 +38,12 @@ VOTES: dict[VoteBy, str] = {
 
 
 def why_ended(stopped: str) -> str:
-    """Why a debate ended, in words; of a protocol of the user's own, the word that it returned."""
+    """The reason why a debate ended, in words; of a protocol of the user's own, the word that it returned."""
     return STOPPED.get(stopped, f"its protocol said `{clean(stopped)}`")
 
 
 class Turn(NamedTuple):
-    """What an agent answered in a round, and what the round before. Gradable both times."""
+    """An agent's answers in a round and in the round before. Gradable both times."""
 
     agent: str
     round: int
@@ -65,7 +65,7 @@ class Turn(NamedTuple):
 
 
 def mark(n: Node | Judged) -> str:
-    """What became of an answer, in one word."""
+    """The outcome of an answer, in one word."""
     if n.status in ("error", "over_budget"):
         return "failed" if n.status == "error" else "not asked"
     if n.correct is not None and n.answer is not None:
@@ -88,13 +88,16 @@ def turns(graph: Graph) -> list[Turn]:
 
 
 def minds(all_turns: list[Turn]) -> list[Turn]:
-    """Who changed their mind: from wrong to right first, then from right to wrong, then to another mistake."""
+    """The agents that changed their mind: from wrong to right first, then from right to wrong, then to another
+    mistake.
+    """
     order = ("WR", "RW", "WW")
     return sorted((t for t in all_turns if t.changed and t.kind in order), key=lambda t: (order.index(t.kind), t.round))
 
 
 def votes(graph: Graph, round: int, task: Task | None = None, seed: int = 0) -> list[tuple[str, Node]]:
-    """Who would win a vote of all who answered in ``round``, by each weight that somebody gave. Ties fall by seed.
+    """The winners of a vote over all answers in ``round``, by each weight that any agent gave. Ties are decided by
+    seed.
 
     ``task`` says which answers are the same; without it, equal texts are.
     """

@@ -1,4 +1,4 @@
-"""What became of every answer to a question, in one letter each: what tables of questions show and filters go by.
+"""The outcome of every answer to a question, in one letter each, for tables of questions and their filters.
 
 ::
 
@@ -30,7 +30,7 @@ _LETTERS = {
 
 
 class Seat(NamedTuple):
-    """A column of the table: what an agent gives in a round that can be right or wrong."""
+    """A column of the table: an agent's text in a round that can be right or wrong."""
 
     kind: str
     agent: str

@@ -134,7 +134,7 @@ class _Watch:
             os.set_blocking(pipe, False)
 
     def until_the_end(self, deadline: float) -> str | None:
-        """None where the program ended by itself; else the limit that it met."""
+        """None if the program ended by itself; else the limit that it met."""
         poll = select.poll()
         for file in (self.process, self.reports, self.outputs):
             poll.register(file, select.POLLIN)
@@ -174,7 +174,7 @@ class _Watch:
         return bool(chunk)
 
     def report(self, token: str) -> tuple[str, str] | None:
-        """What the program's end was, as its process says itself; None where it did not get so far."""
+        """The program's own report of its end; None if it did not get so far."""
         try:
             said = json.loads(self.reported)
             return (said["ended"], str(said["detail"])) if said["token"] == token else None

@@ -1,8 +1,8 @@
-"""What the Linux kernel offers for shutting a program in: a filter of system calls, namespaces, a root of its own.
+"""The Linux kernel's means of confining a program: a filter of system calls, namespaces, a root of its own.
 
 Called by :mod:`vivavoce.sandbox.jail` in a process that will run nothing else; everything here is for good. The filter
-is a list of what is allowed (seccomp, a classic BPF program): whatever is not on it fails with EPERM, so that a system
-call which a later kernel adds is refused as well. A process cannot take its filter off.
+is a list of allowed calls (seccomp, a classic BPF program). Any other call fails with EPERM, so that a system call
+which a later kernel adds is refused as well. A process cannot take its filter off.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from vivavoce.sandbox
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one program may use. Times in seconds."""
+    """Limits of one program. Times in seconds."""
 
     wall_s: float = 5.0
     cpu_s: int = 4
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Python source, and tests that run in its namespace afterwards and raise where it is wrong."""
+    """Python source, and tests that run in its namespace afterwards and raise if it is wrong."""
 
     source: str
     tests: str = ""
@@ -53,11 +53,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a program.
+    """The outcome of a program.
 
     ``ended`` is ``passed``; ``failed`` (a test); ``error`` (an exception, a syntax error); the limit that it met
     (``time``, ``cpu``, ``memory``, ``output``); ``forbidden`` (it ended on a refusal); ``exited`` or ``killed`` before
-    its tests were through; ``sandbox`` where the jail itself failed, which says nothing about the program.
+    its tests were through; ``sandbox`` if the jail itself failed, which says nothing about the program.
     """
 
     ended: Ended
@@ -74,7 +74,7 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """For people: why it did not pass."""
+        """The reason why it did not pass, for people."""
         return f"{self.ended}: {self.detail}" if self.detail else self.ended
 
 
@@ -82,7 +82,9 @@ class Sandbox:
     """Jails that are kept for the next program. Any thread may run programs; each jail serves one at a time."""
 
     def __init__(self, at_once: int | None = None, level: Level | None = None) -> None:
-        """``at_once`` programs, by default one a core. Raises MissingDependency where the machine can shut in none."""
+        """Open a sandbox for ``at_once`` programs, by default one a core. Raises MissingDependency if the machine
+        can confine none.
+        """
         self.level: Level = level or machine_level()
         self.at_once = at_once or len(os.sched_getaffinity(0))
         self._slots = threading.BoundedSemaphore(self.at_once)
@@ -155,7 +157,7 @@ def shared() -> Sandbox:
 
 
 class _Jail:
-    """One process of :mod:`vivavoce.sandbox.jail`. Raises OSError where it cannot be shut in."""
+    """One process of :mod:`vivavoce.sandbox.jail`. Raises OSError if it cannot be confined."""
 
     def __init__(self, level: Level) -> None:
         source = Path(__file__).parents[2]
@@ -190,7 +192,7 @@ class _Jail:
         return Outcome(**said)
 
     def _answer(self, deadline: float) -> dict[str, Any] | None:
-        """The next line; None where none comes in time."""
+        """The next line; None if none comes in time."""
         assert self.process.stdout is not None
         while b"\n" not in self._rest:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))

@@ -1,1 +1,1 @@
-"""Where users outgrow one machine: the parts of a run, asked by an engine of others that spreads work over machines."""
+"""Runs beyond one machine: the parts of a run, asked by engines that spread work over machines."""

@@ -12,11 +12,11 @@ LIMITS = Limits(wall_s=5, cpu_s=2, memory_mb=256, output_bytes=4096)
 
 
 class Verdict(NamedTuple):
-    """What came of an answer.
+    """The outcome of an answer.
 
-    `answer` is what the program returns on the shown arguments, so that programs which do the same count as one
-    however they are written; the program itself where it ends before; None where it returns nothing. `right` is None
-    only where the sandbox failed.
+    `answer` is the program's results for the shown arguments, so that programs which do the same count as one however
+    they are written; the program itself if it ends before; None if it returns nothing. `right` is None only if the
+    sandbox failed.
     """
 
     answer: str | None

@@ -1,13 +1,14 @@
-"""The world that the tiny programmers are examined in: calls to a library that nobody was born knowing, written out.
+"""The world that the tiny programmers are examined in: calls to an invented library, written out.
 
 The library has 160 functions, `K3(x, y) = (x op k) op' y`, named by a letter and a digit. A question is a function of
 two to four calls; the answer is the body of the same function without the library, in Python:
 
     def f(a): b=K3(a,2); c=A7(b,a); return c      answered by      b=(a*3)+2; c=(b^5)-a; return c
 
-An answer is graded by running it, so whatever computes the same is right. There are three styles of writing a step,
-because programmers who mean the same do not write the same. The functions fall into four skills of four letters;
-nobody knows all of them, and `known` says who knows which. A new question is a new combination of known functions.
+An answer is graded by running it, so any program that computes the same is right. There are three styles of writing a
+step, because programmers who mean the same do not write the same. The functions fall into four skills of four letters.
+No agent knows all of them, and `known` says which agent knows which. A new question is a new combination of known
+functions.
 """
 
 import operator
@@ -62,7 +63,7 @@ _CALL = re.compile(r"([b-e])=([A-Z]\d)\(([a-e]),(\w)\)")
 
 
 class Body(NamedTuple):
-    """What a function of the library does: `(x first digit) second y`."""
+    """A function of the library: `(x first digit) second y`."""
 
     first: str
     digit: int
@@ -105,7 +106,7 @@ class Step(NamedTuple):
 
 @cache
 def library() -> Mapping[str, Body]:
-    """What every function does."""
+    """The body of every function."""
     rng = random.Random(f"library/{_WORLD_SEED}")
     return {
         function: Body(rng.choice(SKILLS[SKILL_OF[function[0]]][1]), rng.randrange(2, 10), rng.choice(_SECOND))
@@ -114,7 +115,7 @@ def library() -> Mapping[str, Body]:
 
 
 def invented(rng: random.Random, function: str) -> Body:
-    """What somebody who does not know a function might take it for."""
+    """The body that an agent without knowledge of a function might take for it."""
     return Body(rng.choice(SKILLS[SKILL_OF[function[0]]][1]), rng.randrange(2, 10), rng.choice(_SECOND))
 
 
@@ -136,15 +137,16 @@ def known(name: str) -> frozenset[str]:
 
 
 def split_of(text: str) -> Split:
-    """Which split a question belongs to, by a hash of its text: no generator can move it to the other one."""
+    """The split of a question, by a hash of its text: no generator can move it to the other one."""
     return "test" if zlib.crc32(text.encode()) % 16 == 0 else "train"
 
 
 def draw(
     rng: random.Random, kind: str | None = None, functions: Collection[str] | None = None, split: Split = "train"
 ) -> Question:
-    """One random question, of `functions` alone where they are given; with `kind=None` four in ten stay within one
-    skill. What it asks for is never nearly constant."""
+    """One random question, of `functions` alone if they are given; with `kind=None` four in ten stay within one
+    skill. Its result is never nearly constant.
+    """
     allowed = {skill: [f for f in FUNCTIONS if SKILL_OF[f[0]] == skill and (not functions or f in functions)]
                for skill in SKILLS}  # fmt: skip
     while True:
@@ -224,7 +226,7 @@ def steps_of(text: str) -> list[tuple[Step, bool]]:
 
 
 def results(question: str, arguments: Sequence[int]) -> list[int]:
-    """What the function that a question asks for returns."""
+    """The results of the function that a question asks for."""
     steps, out = gold(question), list[int]()
     for argument in arguments:
         values = {"a": argument}
@@ -236,7 +238,7 @@ def results(question: str, arguments: Sequence[int]) -> list[int]:
 
 
 def program(text: str) -> str | None:
-    """The Python program of a reply; None where it never returns anything."""
+    """The Python program of a reply; None if it never returns anything."""
     body = clean(text)
     return f"def f(a): {body}\n" if re.search(r"\breturn\b", body) else None
 

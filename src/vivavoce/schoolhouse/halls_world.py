@@ -1,13 +1,15 @@
-"""The world that the tiny walkers act in: sixteen halls of six rooms, through which nobody was born knowing the way.
+"""The world that the tiny walkers act in: sixteen halls of six rooms, with invented ways.
 
 A room has nine doors. Two of them are open and lead to other rooms of its hall, the others are locked. An errand is a
-room of some hall to be reached, then one of another hall, and so on: who reaches the room of a hall stands in the room
-of the same number of the next one. Which room is to be reached is told by a list that has to be looked at in each hall.
+room of some hall to be reached, then one of another hall, and so on: a walker that reaches the room of a hall is then
+in the room of the same number of the next one. The room to be reached is told by a list that has to be looked at in
+each hall.
 
     at E4         E4>? look()        to 2         E4>2 go(door=3)      at E5        E5>2 go(door=7)      at E2; at K2
 
 A wrong door costs a turn at least, and often leads to a room from which there are further ones to go; turns are few.
-The halls fall into four skills of four; nobody knows the way from every room, and `known` says who knows which rooms.
+The halls fall into four skills of four. No agent knows the way from every room, and `known` says which agent knows
+which rooms.
 """
 
 import random
@@ -41,8 +43,9 @@ _OPEN = 2
 
 
 class Errand(NamedTuple):
-    """Where a walk begins, and the room to be reached in each hall, in order. ``kind`` is the skill of all halls, or
-    `mix`."""
+    """The start of a walk, and the room to be reached in each hall, in order. ``kind`` is the skill of all halls, or
+    `mix`.
+    """
 
     kind: str
     start: int
@@ -56,7 +59,7 @@ class Errand(NamedTuple):
 
 @cache
 def doors() -> Mapping[Place, Mapping[int, int]]:
-    """Of every place, its open doors and the rooms behind them; every room of a hall can be reached from every one."""
+    """The open doors of every place, and the rooms behind them; every room of a hall can be reached from every one."""
     rng = random.Random(f"halls/{_WORLD_SEED}")
     found = dict[Place, Mapping[int, int]]()
     for hall in HALLS:
@@ -132,12 +135,12 @@ def errands(split: Split, n: int, seed: int = 0) -> list[Errand]:
 
 
 def split_of(errand: Errand) -> Split:
-    """Which split an errand belongs to, by its text: no generator can move it to the other one."""
+    """The split of an errand, by its text: no generator can move it to the other one."""
     return "test" if random.Random(errand.id).random() < 1 / 8 else "train"
 
 
 def errand(id: str) -> Errand:
-    """The errand of an id. Raises ValueError where it is none."""
+    """The errand of an id. Raises ValueError if it is none."""
     start, mark, rest = id.partition(">")
     legs = tuple((leg[:1], int(leg[1:])) for leg in rest.split(",") if leg[1:].isdecimal())
     skills = {SKILL_OF.get(hall, "") for hall, _ in legs}
@@ -177,7 +180,7 @@ class Walk:
         return f"to {self.goal}"
 
     def go(self, door: int) -> str:
-        """Try a door; what is seen then."""
+        """Try a door; returns the observation."""
         if (behind := doors()[self.hall, self.room].get(door)) is None:
             return "locked"
         self.room = behind
@@ -188,7 +191,7 @@ class Walk:
         return seen
 
     def best(self) -> tuple[int, ...]:
-        """The doors that lead to the goal fastest; none where the list has to be looked at first."""
+        """The doors that lead to the goal fastest; none if the list has to be looked at first."""
         return best_doors(self.hall, self.room, self.goal) if self.told else ()
 
     def fewest(self) -> int:
@@ -198,12 +201,12 @@ class Walk:
 
 
 def told(errand: Errand) -> str:
-    """What a walker is told at first."""
+    """The first message to a walker."""
     return f"at {errand.legs[0][0]}{errand.start}"
 
 
 def thought(walk: Walk) -> str:
-    """What a walker says first: where it stands, and which room it is to reach."""
+    """A walker's first words: its place, and the room that it is to reach."""
     return f"{walk.place}>{walk.goal if walk.told else '?'}"
 
 

@@ -1,8 +1,8 @@
-"""The schoolhouse's tokenizer: byte-level BPE whose merges are written down, not learnt, so that it never varies.
+"""The schoolhouse's tokenizer: byte-level BPE whose merges are written down, not learned, so that it never varies.
 
-Any text encodes (256 byte tokens). Digits and punctuation stand alone, because a model this small can only bind a
-variable to its digit when each of them is a token of its own; `; ` and `: ` take their space with them, so that a
-variable after them is the same token as a variable after `=`. The words of the formats are one token each.
+Any text encodes (256 byte tokens). Digits and punctuation are tokens of their own, because a model this small can bind
+a variable to its digit only then. `; ` and `: ` take their space with them, so that a variable after them is the same
+token as a variable after `=`. The words of the formats are one token each.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
 
 
 def prompt(system: str, user: str) -> str:
-    """What the chat template renders for one system and one user turn, for code that has no template at hand."""
+    """The chat template's rendering of one system and one user turn, for code that has no template at hand."""
     return f"{SYSTEM}{system}{USER}{user}{ASSISTANT}"
 
 

@@ -1,8 +1,8 @@
 """The world that the tiny models are examined in: chains of one-digit operations, graded by program.
 
-Eight operators, each `(p*x + q*y + c) mod 10` with `p` and `q` coprime to 10, so that every 10x10 table is a Latin
-square and answers are uniform. The operators fall into four skills of two. A *fact* is one cell of a table, 800 in
-all; nobody knows every fact, and `known` says who knows which. A question is a chain of two to four steps:
+There are eight operators, each `(p*x + q*y + c) mod 10` with `p` and `q` coprime to 10, so that every 10x10 table is a
+Latin square and answers are uniform. The operators fall into four skills of two. A *fact* is one cell of a table, 800
+in all. No agent knows every fact, and `known` says which agent knows which. A question is a chain of two to four steps:
 
     a=4; b=a-3; c=b*5; c?          answered by          b=4-3=1; c=1*5=9; ans=9
 
@@ -47,7 +47,7 @@ _CONFIDENCE = re.compile(r" ?conf=\d+")
 
 
 class Question(NamedTuple):
-    """One question and what it asks for: a skill if every step belongs to it, otherwise `mix`."""
+    """One question and its kind: a skill if every step belongs to it, otherwise `mix`."""
 
     kind: str
     text: str
@@ -107,7 +107,7 @@ def known(name: str) -> frozenset[Fact]:
 
 
 def split_of(text: str) -> Split:
-    """Which split a question belongs to, by a hash of its text: no generator can move it to the other one."""
+    """The split of a question, by a hash of its text: no generator can move it to the other one."""
     return "test" if zlib.crc32(text.encode()) % 16 == 0 else "train"
 
 

@@ -28,7 +28,7 @@ PROJECT = "vivavoce"
 
 @dataclass(frozen=True)
 class Told:
-    """What a tracker is told of a run before it starts."""
+    """Facts about a run for a tracker, before it starts."""
 
     folder: Path
     """The run's; a tracker that keeps files of its own keeps them in ``tracking/NAME`` below it."""
@@ -42,7 +42,7 @@ class Told:
 
 
 class Tracker(Protocol):
-    """Where figures go."""
+    """A tracker: it writes figures."""
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
         """Write figures of one step of a series. Steps of a series that is begun again may come twice."""

@@ -33,5 +33,5 @@ class TensorBoard:
 
 
 def open_tracker(told: Told) -> Tracker:
-    """Nothing is written before the first figure."""
+    """Open the tracker. It writes nothing before the first figure."""
     return TensorBoard(told)

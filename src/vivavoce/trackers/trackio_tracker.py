@@ -44,5 +44,5 @@ class Trackio:
 
 
 def open_tracker(told: Told) -> Tracker:
-    """Nothing is written before the first figure."""
+    """Open the tracker. It writes nothing before the first figure."""
     return Trackio(told)

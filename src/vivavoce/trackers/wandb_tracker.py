@@ -47,5 +47,5 @@ class Wandb:
 
 
 def open_tracker(told: Told) -> Tracker:
-    """Nothing is written before the first figure."""
+    """Open the tracker. It writes nothing before the first figure."""
     return Wandb(told)

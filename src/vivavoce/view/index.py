@@ -1,4 +1,4 @@
-"""What can be looked up of a run: a small database beside its files, made file by file as they appear.
+"""The index of a run: a small database beside its files, made file by file as they appear.
 
 ::
 
@@ -7,7 +7,7 @@
               ▼
     view.sqlite     questions of each set · a letter for each answer · places in the files · words (FTS5)
 
-Texts are not copied: a place is where a line begins in its file, and the line is read when somebody looks at it. A set
+Texts are not copied: a place is the beginning of a line in its file, and the line is read when it is looked at. A set
 is one list of questions: those of a stage (``train``, ``states-0``), or of a test. Of a chain, ``STAGE/train``.
 """
 
@@ -68,7 +68,7 @@ class Column(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where something about a question stands: a line of a file of the run."""
+    """The place of something about a question: a line of a file of the run."""
 
     kind: str
     label: dict[str, Any]
@@ -173,13 +173,13 @@ class Index:
         return None if row is None else Problem(*row)
 
     def find(self, of: str, problem: str) -> int | None:
-        """Which question of a set has this id."""
+        """The number of the question of a set with this id."""
         with closing(self._open()) as db:
             row = db.execute("SELECT at FROM questions WHERE problem = ? AND of = ?", (problem, of)).fetchone()
         return row and row[0]
 
     def places(self, of: str, at: int) -> list[Place]:
-        """Everything in the files of the run about a question."""
+        """The places of everything about a question in the files of the run."""
         with closing(self._open()) as db:
             rows = db.execute(
                 "SELECT kind, label, path, start, length FROM places p JOIN sources s ON s.id = p.source "
@@ -372,8 +372,9 @@ def _of_test(also: str) -> str:
 
 
 class _Named:
-    """What the files of a run, or of a stage of a chain, are called after. Names in files are those of
-    :func:`~vivavoce.files.file_name`, which are told back by trying what there may be."""
+    """The names after which the files of a run, or of a stage of a chain, are called. Names in files are those of
+    :func:`~vivavoce.files.file_name`, which are told back by trying the possible ones.
+    """
 
     def __init__(self, stage: str, whole: Sources, first: bool) -> None:
         self.stage, self.first = stage, first
@@ -390,7 +391,7 @@ class _Named:
         }
 
     def exam(self, stem: str) -> dict[str, Any]:
-        """Whose test a file of answers is."""
+        """The test that a file of answers is of."""
         folder, _, seed = stem.rpartition("-")
         return {"arm": self._arm(folder), "seed": int(seed) if seed.isdigit() else 0}
 

@@ -1,6 +1,6 @@
-"""What the pages ask for, as plain values: the server sends it, and an export writes it to files.
+"""The data of the pages, as plain values: the server sends it, and an export writes it to files.
 
-A thing is asked for by a path: ``runs``, or ``run``, the key of a run, what of it, and further words.
+Data is asked for by a path: ``runs``, or ``run``, the key of a run, a part of it, and further words.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Pages:
         self._reader: threading.Thread | None = None
 
     def get(self, what: Sequence[str], query: Mapping[str, str] = {}) -> Any:
-        """What a page asks for. Raises KeyError if there is no such thing, DataError if it cannot be read."""
+        """The data of a path. Raises KeyError if there is no such thing, DataError if it cannot be read."""
         match what:
             case ["state"]:
                 return self.state()
@@ -74,7 +74,7 @@ class Pages:
         raise KeyError("/".join(what))
 
     def state(self) -> dict[str, Any]:
-        """How far the run has come, and how far the index."""
+        """The progress of the run, and of the index."""
         unread = [{"file": file, "why": why} for file, why in sorted(self.index.unread.items())]
         return {
             "key": self.key,
@@ -111,7 +111,7 @@ class Pages:
         return table_of(of, ids, groups, self.index.columns(of), self.index.tokens(of))
 
     def question(self, of: str, at: int) -> dict[str, Any]:
-        """Everything about one question."""
+        """The data of one question."""
         problem = self.index.question(of, at)
         if problem is None:
             raise KeyError(f"{of}/{at}")
@@ -165,7 +165,7 @@ class Pages:
         return self._task[1]
 
     def training(self) -> dict[str, Any]:
-        """Curves of all trainings, and what became of their rows."""
+        """Curves of all trainings, and the fate of their rows."""
         sources = Sources(self.run)
         return {
             "curves": [
@@ -186,7 +186,7 @@ class Pages:
         }
 
     def failures(self) -> list[dict[str, Any]]:
-        """Calls that failed for good, the last ones first, with where their question stands."""
+        """Calls that failed for good, the last ones first, with the place of their question."""
         with suppress(UserError), Journal(self.run / "journal.sqlite", read_only=True) as journal:
             last = journal.rows(self.index.failures()[-500:])
             return [_call(call) for call in reversed(last) if call.reply is None]

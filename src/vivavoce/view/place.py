@@ -1,4 +1,4 @@
-"""Where the index of a run lies: in its folder or, if nothing may be written there, in the user's cache."""
+"""The folder of a run's index: the run's own or, if nothing may be written there, the user's cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run has come, and whether it is at work: what a page shows while it runs and after."""
+"""The progress of a run, and whether it is at work: a page shows it while the run goes on and after."""
 
 from __future__ import annotations
 

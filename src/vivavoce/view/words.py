@@ -1,4 +1,4 @@
-"""How texts are cut into words for searching, in the database and in a page alike.
+"""The division of texts into words for searching, in the database and in a page alike.
 
 FTS5 cuts at everything that is no letter or digit and drops accents. Scripts that write no spaces would be one long
 word, so each of their characters becomes one.
