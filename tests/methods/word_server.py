@@ -12,6 +12,7 @@ import random
 import re
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -61,7 +62,8 @@ class WordServer:
     """Serves ``teachers``. ``requests`` counts what was answered, ``spent`` its tokens, ``asked`` holds each call.
 
     ``frozen`` ignores temperature and seed, ``fickle`` never says the same twice, ``silent`` tells no usage. An answer
-    takes ``latency_s``. The list of models tells of ``context`` tokens, if of any.
+    takes ``latency_s``. The list of models tells of ``context`` tokens, if of any; it has the names ``listed``, by
+    default the teachers', and there is none if that is empty.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class WordServer:
         silent: bool = False,
         latency_s: float = 0.0,
         context: int | None = None,
+        listed: Sequence[str] | None = None,
     ):
+        self.listed = list(teachers) if listed is None else list(listed)
         self.teachers, self.frozen, self.fickle, self.silent = teachers, frozen, fickle, silent
         self.latency_s, self.context = latency_s, context
         self.requests, self.spent = 0, [0, 0]
@@ -92,8 +96,11 @@ class WordServer:
                 self._send(status, answer)
 
             def do_GET(self) -> None:
+                if not outer.listed or self.path != "/v1/models":
+                    self._send(404, {"error": {"message": "not found"}})
+                    return
                 told = {} if outer.context is None else {"max_model_len": outer.context}
-                self._send(200, {"object": "list", "data": [{"id": name, **told} for name in outer.teachers]})
+                self._send(200, {"object": "list", "data": [{"id": name, **told} for name in outer.listed]})
 
             def _send(self, status: int, answer: dict[str, Any]) -> None:
                 body = json.dumps(answer).encode()

@@ -89,6 +89,12 @@ class AnthropicMessages:
         reply, spent = await self._endpoint.persist(attempt, size // 4 + sampling.max_new_tokens)
         return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
 
+    async def known(self) -> bool | None:
+        """Whether the endpoint lists the model, as :class:`vivavoce.agents.reaching.Reachable` has it."""
+        self._client()  # what is imported for it takes no time of the request
+        listed = await self._endpoint.listed("/v1/models?limit=1000", lambda path: self._send("get", path))
+        return None if listed is None else self.options.model in listed
+
     async def aclose(self) -> None:
         """Close the connections. A later reply opens new ones."""
         opened, self._open = self._open, None
@@ -193,7 +199,8 @@ class AnthropicMessages:
         except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
             said = self._endpoint.scrub(f"{type(cause).__name__}: {cause}".encode("utf-8", "replace"))
-            return Failed("connection", short(said.decode()), True)
+            nobody = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
+            return Failed("unreachable" if nobody else "connection", short(said.decode()), True)
 
     def _client(self) -> AsyncAnthropic:
         """The package's client in the running event loop. A client does not survive its loop."""

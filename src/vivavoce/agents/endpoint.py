@@ -46,6 +46,7 @@ _NOBODY_THERE = 2  # retries of an address at which nobody has answered yet
 _SILENT = 3  # calls without an answer, and no other with one, after which an agent is given up
 _SAID_S = 10.0  # between two lines about trouble with one agent
 _PROBE_S = 30.0
+_REACH_S, _REACH_AGAIN_S = 5.0, 0.3  # how long a list of models may take, and how soon it is asked for again
 _NO_ANSWER = ("timeout", "connection", "unreachable", "server", "rate_limit")
 _OF_THE_CALL = ("overlong", "refused")  # the model was reached, and would answer another call
 _TELLING = ("bad_request", "forbidden")  # one such failure tells enough if there is nobody else to ask
@@ -168,6 +169,32 @@ class Endpoint:
         merged = {**self._headers, **(headers or {})}
         attempt = lambda: self._send(method, path, data, merged)  # noqa: E731
         return (await self.persist(attempt, 0, once=once, is_call=False))[0]
+
+    async def listed(self, path: str, get: Callable[[str], Awaitable[bytes | Failed]] | None = None) -> set[str] | None:
+        """The names in the endpoint's list of models, which is free; None if it tells none.
+
+        Raises AgentError, with what to ``do``, if no call can be answered: nobody is there, or the key is not taken. It
+        is asked twice at most, and not waited for long: a call that is paid for is more patient. ``get`` is for
+        backends that send by themselves.
+        """
+        get = get or (lambda path: self._send("GET", path, None, self._headers))
+        for last in (False, True):
+            try:
+                async with asyncio.timeout(_REACH_S):
+                    outcome = await get(path)
+            except TimeoutError:
+                return None
+            if not isinstance(outcome, Failed) or outcome.reason != "unreachable" or last:
+                break
+            await asyncio.sleep(_REACH_AGAIN_S)
+        if isinstance(outcome, Failed):
+            if outcome.reason in ("auth", "unreachable"):
+                raise AgentError(outcome.reason, outcome.detail, do=self._what_to_do(outcome))
+            return None
+        try:
+            return {str(model["id"]) for model in json.loads(outcome)["data"]}
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return None
 
     async def aclose(self) -> None:
         """Close the connections. A later call opens new ones."""

@@ -346,6 +346,10 @@ class Journal:
         """All recorded calls in the order in which they were first written."""
         return map(self._read, self._db.execute(f"SELECT {COLUMNS} FROM calls ORDER BY rowid"))
 
+    def heard(self) -> set[str]:
+        """The identities of agents that have answered a call."""
+        return {one for (one,) in self._db.execute("SELECT DISTINCT identity FROM calls WHERE reply IS NOT NULL")}
+
     def since(self, row: int) -> Iterator[Written]:
         """Calls that were first written after ``row``, in that order; 0: all."""
         asked = (
@@ -439,7 +443,7 @@ class Journal:
         ticket = await self.ledger.admit(agent.name, row[3], question, row[5], sampling.max_new_tokens)
         if ticket is None:
             return Answered(row[0], error=AgentError("budget", "the question has reached its cap"))
-        usage, sent, unusable = ticket.most, None, None  # what a call that is cut off counts as
+        usage, sent, stops = ticket.most, None, None  # what a call that is cut off counts as
         try:
             # a batch is taken up again, and its calls with it; any other call is lost with the process
             if self.ledger.lasting and getattr(agent, "batch", None) is None:
@@ -449,15 +453,11 @@ class Journal:
         except AgentError as failure:  # not written down, so that the call is made when the cause is mended
             answered, usage = Answered(row[0], error=failure), failure.usage
             self._db.execute("DELETE FROM under_way WHERE id = ?", (sent,))
-            unusable = AgentUnusable(
-                f"`{agent.name}` cannot be asked: {failure}",
-                f"agent `{agent.name}`, {agent.identity}",
-                f"{failure.do}; then give the same command: it goes on from here, and pays for nothing twice",
-            )
+            stops = unusable(agent, failure)
         finally:
             self.ledger.settle(ticket, usage)
-        if unusable is not None:
-            await self.ledger.end(unusable, _END_S)
+        if stops is not None:
+            await self.ledger.end(stops, _END_S)
         return answered
 
     async def _made(
@@ -574,3 +574,12 @@ class _Flight:
 
     task: asyncio.Task[Answered]
     waiters: int = 0
+
+
+def unusable(agent: Agent, failure: AgentError) -> AgentUnusable:
+    """The error that ends a run because no call of an agent can be answered."""
+    return AgentUnusable(
+        f"`{agent.name}` cannot be asked: {failure}",
+        f"agent `{agent.name}`, {agent.identity}",
+        f"{failure.do}; then give the same command: it goes on from here, and pays for nothing twice",
+    )

@@ -5,6 +5,7 @@ One process serves any number of episodes. One JSON line goes in, one comes out:
     {"begin": {…}}                       {"ready": true}
     {"reset": [episode, task, seed]}     {"messages": [{"role": …, "content": …}], "done": false, "score": null}
     {"step": [episode, text]}            the same; ``score`` once it is done
+    {"step": [episode, text, calls]}     of packages with tools, which say ``tools`` too: [{"name": …, "parameters": …}]
     {"close": episode}                   {"closed": true}
 
 An error is ``{"failed": text}``. The programs are in :mod:`vivavoce.environments.bridges`.
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vivavoce.agents.call_text import without_calls
 from vivavoce.agents.replies import spoken
 from vivavoce.environments.environment import Action, Limits, Observation, Tool
 from vivavoce.errors import DataError, MissingDependency
@@ -127,6 +129,10 @@ class Bridged:
         self._done.append(said)
         return self._seen(await self._bridge.answer("step", [self._episode, said]))
 
+    async def leave(self) -> None:
+        """Let the package end an episode that a limit ended here."""
+        await self._bridge.answer("close", self._episode)
+
     def state(self) -> Any:
         """The task and all that was done: a package does not tell its state."""
         return list(self._done)
@@ -140,4 +146,35 @@ class Bridged:
         return Observation(tuple(said["messages"]), bool(said["done"]))
 
 
-__all__ = ["Bridge", "Bridged"]
+class BridgedWithTools(Bridged):
+    """An episode of a package that may offer tools, and says with each observation which they are.
+
+    A call that cannot be read is answered here, and the package does not hear of it.
+    """
+
+    tells_tools = False
+
+    async def step(self, action: Action) -> Observation:
+        """Say it to the environment, or call its tools."""
+        if action.malformed:
+            return Observation(({"role": "user", "content": f"Error: {action.malformed}"},))
+        said = without_calls(spoken(action.text)) if action.calls else spoken(action.text).strip()
+        calls = [[call.name, call.arguments] for call in action.calls]
+        self._done.append([said, calls])
+        return self._seen(await self._bridge.answer("step", [self._episode, said, calls]))
+
+    def _seen(self, said: Mapping[str, Any]) -> Observation:
+        if "tools" in said:
+            self.tools = offered_tools(said)
+        return super()._seen(said)
+
+
+def offered_tools(said: Mapping[str, Any]) -> tuple[Tool, ...]:
+    """The tools of an observation as a bridge tells it."""
+    none = {"type": "object", "properties": {}}
+    return tuple(
+        Tool(one["name"], one.get("description") or "", one.get("parameters") or none) for one in said.get("tools", ())
+    )
+
+
+__all__ = ["Bridge", "Bridged", "BridgedWithTools", "offered_tools"]

@@ -83,6 +83,15 @@ class Environment(Protocol):
 
 
 @runtime_checkable
+class Leavable(Protocol):
+    """An environment that holds something open for each episode: a session, a process."""
+
+    async def leave(self) -> None:
+        """Let it go: the episode is over, be it by a limit of which the environment does not know."""
+        ...
+
+
+@runtime_checkable
 class Guide(Protocol):
     """An environment that knows the best action. Nothing of it reaches a prompt: it is for measuring, and for
     reference episodes.
@@ -187,6 +196,7 @@ __all__ = [
     "Environment",
     "Episode",
     "Guide",
+    "Leavable",
     "Limits",
     "Observation",
     "Step",

@@ -18,6 +18,7 @@ from vivavoce.environments.environment import (
     Environment,
     Episode,
     Guide,
+    Leavable,
     Observation,
     Step,
     Tool,
@@ -101,6 +102,8 @@ async def _acted(
         if seen.done:
             ended = "done"
             break
+    if isinstance(environment, Leavable):
+        await environment.leave()
     return Episode(environment.name, task, seed, who, first.messages, tuple(steps), ended, environment.succeeded())
 
 

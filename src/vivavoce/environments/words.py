@@ -13,7 +13,15 @@ from typing import Any
 
 from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.call_text import response
-from vivavoce.environments.environment import Action, Demonstrator, Environment, Guide, Observation, Tool
+from vivavoce.environments.environment import (
+    Action,
+    Demonstrator,
+    Environment,
+    Guide,
+    Leavable,
+    Observation,
+    Tool,
+)
 from vivavoce.records import Message, Sampling
 
 
@@ -29,6 +37,8 @@ class InWords:
             self.best = environment.best
         if isinstance(environment, Demonstrator):
             self.demonstrate = environment.demonstrate
+        if isinstance(environment, Leavable):
+            self.leave = environment.leave
 
     async def reset(self, task: str, seed: int) -> Observation:
         """Begin, with the tools at the end of the system message."""
@@ -62,7 +72,9 @@ def for_agent(environment: Environment, agent: Agent) -> Environment:
 
 
 def told_in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[Message, ...]:
-    """The first messages of an episode with its tools at the end of the system message."""
+    """The first messages of an episode with its tools, if there are any, at the end of the system message."""
+    if not tools:
+        return _answered(messages)
     told = told_of(tools)
     if messages and messages[0]["role"] == "system":
         told, messages = f"{messages[0]['content']}\n\n{told}", messages[1:]

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.engines import Serve
+from vivavoce.agents.journal import Journal
+from vivavoce.agents.reaching import reach
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.train.settings import TrainSettings
 
@@ -94,6 +96,10 @@ class Agents:
         agent = open_agent(spec.name, spec.backend, options)
         self._open.push_async_callback(agent.aclose)
         return agent
+
+    async def reach(self, journal: Journal) -> None:
+        """Raise AgentUnusable if one of them cannot be asked: before anything is loaded, see :func:`reaching.reach`."""
+        await reach([(self._agents[name], spec.sampling()) for name, spec in self._specs.items()], journal)
 
     async def leave_memory(self) -> None:
         """Unload local models, because training needs their memory; the next reply loads them again."""

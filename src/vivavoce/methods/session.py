@@ -108,6 +108,7 @@ class Session(Generic[R]):
         tests = {"the test": self.task.problems("test"), **{k: t.problems("test") for k, t in self.also.items()}}
         try:
             require(self.recipe, self.recipe.questions(self.task), tests, self.wording.plain)
+            await self._agents.reach(self.run.journal)
         except BaseException:
             await self._open.aclose()
             raise

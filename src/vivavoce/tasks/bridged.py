@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from vivavoce.environments.bridged import Bridge
+from vivavoce.environments.bridged import Bridge, offered_tools
+from vivavoce.environments.words import told_in_words
 from vivavoce.errors import DataError
 from vivavoce.records import Problem
 from vivavoce.tasks.acting import ActingTask
@@ -47,9 +48,10 @@ class BridgedTask(ActingTask):
 
     def _begun(self, id_: str, group: str) -> Problem:
         episode = self.bridge.episode()
-        seen = self.bridge.ask("reset", [episode, id_, 0])["messages"]
+        said = self.bridge.ask("reset", [episode, id_, 0])
         self.bridge.ask("close", episode)
-        return Problem(id_, seen[-1]["content"], "", group, tuple(seen))
+        seen = said["messages"]
+        return Problem(id_, seen[-1]["content"], "", group, told_in_words(seen, offered_tools(said)))
 
 
 __all__ = ["BridgedTask"]

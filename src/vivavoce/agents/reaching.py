@@ -1,0 +1,60 @@
+"""Whether agents can be asked at all, found out before anything is paid, loaded or trained.
+
+The list of models of an endpoint is free. It tells a wrong key, an address at which nobody is or which lacks a part,
+and whether the model is known there. Most lists are not the whole truth (aliases, variants, servers that take any
+name): an agent whose model is not listed is asked one tiny question, which stands in the journal as any other call
+does, in stage ``reach``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+from vivavoce.agents import Agent
+from vivavoce.agents.journal import Journal, unusable
+from vivavoce.errors import AgentError, UserError
+from vivavoce.records import Message, Sampling
+
+_ASKED: list[Message] = [{"role": "user", "content": "Say yes."}]
+
+
+@runtime_checkable
+class Reachable(Protocol):
+    """An agent that can tell for nothing whether it can be asked."""
+
+    async def known(self) -> bool | None:
+        """Whether its model is one of those that its endpoint lists; None if the endpoint does not tell.
+
+        Raises AgentError if no call of the agent can be answered; it says what to ``do``.
+        """
+        ...
+
+
+async def reach(agents: Iterable[tuple[Agent, Sampling]], journal: Journal) -> None:
+    """Raise AgentUnusable for the first agent that cannot be asked. Those who have answered before, and are in the
+    journal, are not asked again; nor is anybody if replies may come from a store."""
+    if journal.read_only or journal.store is not None:
+        return
+    heard = journal.heard()
+    left = [(agent, how) for agent, how in agents if isinstance(agent, Reachable) and agent.identity not in heard]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for agent, how in left:
+                group.create_task(_reached(agent, how, journal))
+    except* UserError as several:  # one is told; the others are found when it is mended
+        raise several.exceptions[0] from None
+
+
+async def _reached(agent: Agent, how: Sampling, journal: Journal) -> None:
+    assert isinstance(agent, Reachable), agent
+    try:
+        known = await agent.known()
+    except AgentError as failure:
+        raise unusable(agent, failure) from None
+    if known is False and getattr(agent, "batch", None) is None:
+        await journal.call(agent, _ASKED, how, 0, stage="reach")
+
+
+__all__ = ["Reachable", "reach"]
