@@ -60,6 +60,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/make_pages.py --check
+	$(BIN)/python tools/prose.py
 
 types: setup
 	$(BIN)/pyright

@@ -82,14 +82,14 @@ class AgentSpec(BaseModel):
 
     def sampling(self, **changes: Any) -> Sampling:
         """The sampling settings of this agent's replies."""
-        mine = {
+        settings = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_new_tokens": self.max_new_tokens,
             "stop": tuple(self.stop),
             "logprobs": self.logprobs,
         }
-        return Sampling(**{**mine, **changes})
+        return Sampling(**{**settings, **changes})
 
 
 class TaskSpec(BaseModel):

@@ -94,7 +94,7 @@ def test_no_answer_is_too_odd_to_be_counted(answer: Any) -> None:
 def test_an_error_inside_a_good_status_means_what_it_says(answer: Any, reason: str, again: bool, said: str) -> None:
     failed = told_inside(answer)
     assert failed is not None
-    assert (failed.reason, failed.again) == (reason, again)
+    assert (failed.reason, failed.retryable) == (reason, again)
     assert said in failed.detail
 
 

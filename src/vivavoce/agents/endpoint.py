@@ -264,8 +264,8 @@ class Endpoint:
         if failed.reason == "unreachable" and not hope.reached:
             retries = min(retries, _NOBODY_THERE)
         # what worked a moment ago may be no fault of the settings
-        again = failed.again or (hope.answered and failed.reason in ("auth", "not_found"))
-        if not again or faults > retries or refusals > retries * _REFUSALS:
+        retry = failed.retryable or (hope.answered and failed.reason in ("auth", "not_found"))
+        if not retry or faults > retries or refusals > retries * _REFUSALS:
             return None
         if failed.wait_s is not None:
             # a call that is turned away again and again asks ever more rarely
@@ -291,7 +291,7 @@ class Endpoint:
     def _told(self, failed: Failed, attempts: int) -> str:
         """A text for people: what was wrong, and how it was tried."""
         # what no attempt changes is told alike, however many there were: the record of it is no matter of luck
-        tried = [f"{attempts} attempts"] if failed.again and attempts > 1 else []
+        tried = [f"{attempts} attempts"] if failed.retryable and attempts > 1 else []
         if failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
             tried.append(f"asked to wait {failed.wait_s:.0f} s")
         return f"{failed.detail} ({', '.join(tried)})" if tried else failed.detail

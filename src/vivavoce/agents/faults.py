@@ -56,7 +56,7 @@ class Failed(NamedTuple):
     reason: str
     """One of the reasons of :class:`vivavoce.errors.AgentError`."""
     detail: str
-    again: bool
+    retryable: bool
     """Another attempt may go better."""
     wait_s: float | None = None
     """Seconds that the server asked to wait; None if it asked for none."""

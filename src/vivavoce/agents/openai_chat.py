@@ -171,8 +171,8 @@ class OpenAIChat:
         """
         try:
             listed = json.loads(await self._endpoint.fetch("GET", "/models"))["data"]
-            (mine,) = [m for m in listed if m["id"] == self.options.model]
-            told = {**(mine.get("meta") or {}), **mine}
+            (entry,) = [m for m in listed if m["id"] == self.options.model]
+            told = {**(entry.get("meta") or {}), **entry}
         except (AgentError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
         found = [told.get(name) for name in _CONTEXT]

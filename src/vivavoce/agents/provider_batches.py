@@ -189,9 +189,9 @@ class Batches:
                 return replace(outcome, wasted=wasted, latency_s=time.perf_counter() - started)
             wasted += outcome.usage
             settings = outcome.reason in SETTINGS  # then the call is to be in another batch, once they are mended
-            if settings or (outcome.again and tries < self.options.max_retries):
+            if settings or (outcome.retryable and tries < self.options.max_retries):
                 self.notes.settle([key])
-            if settings or not outcome.again or tries == self.options.max_retries:
+            if settings or not outcome.retryable or tries == self.options.max_retries:
                 count = f" ({tries + 1} batches)" if tries else ""
                 raise AgentError(outcome.reason, outcome.detail + count, wasted, _DO if settings else "")
         raise AssertionError(key)

@@ -51,8 +51,8 @@ def _look(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any]) -> in
     special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
     eos = cast("int | None", tokenizer.eos_token_id)
     openers = [i for i in (tokenizer.bos_token_id, tokenizer.pad_token_id) if i != eos]
-    again: Message = {"role": "user", "content": "Why?"}
-    last, inside = (_after(tokenizer, more, template) for more in ((), (again,)))
+    further: Message = {"role": "user", "content": "Why?"}
+    last, inside = (_after(tokenizer, more, template) for more in ((), (further,)))
     pairs = list(zip(last, inside, strict=False))
     common = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
     for tail in (last[:common], last, inside):

@@ -193,19 +193,19 @@ def _cores() -> tuple[int | None, int | None]:
 
 
 def _ours(work: Work) -> Found:
-    mine, servers = _cores()
+    core, servers = _cores()
     with loopback(work.latency_s, work.slots, servers, work.faults) as address:
-        settings = json.dumps({"work": asdict(work), "address": address, "core": mine})
+        settings = json.dumps({"work": asdict(work), "address": address, "core": core})
         spent = _spent([sys.executable, "-m", "vivavoce.bench.engine", settings])
         return _found(work, address, spent)
 
 
 def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Found:
     """The same number of calls by somebody else's engine, asked for as many in flight as the server has slots."""
-    mine, servers = _cores()
+    core, servers = _cores()
     script = Path(__file__).with_name(f"peer_{name}.py")
     with loopback(work.latency_s, work.slots, servers) as address:
-        settings = {"address": address, "calls": calls, "in_flight": work.slots, "steps": steps, "core": mine}
+        settings = {"address": address, "calls": calls, "in_flight": work.slots, "steps": steps, "core": core}
         return _found(work, address, _spent([str(python), str(script), json.dumps(settings)]))
 
 

@@ -140,12 +140,12 @@ def run(
             got.update(_streamed(Decoder(model, tokenizer, kept), turns, lines))
             return 0.0
 
-        def theirs(rows: int, some: Sequence[Sequence[Turn]] = turns) -> float:
-            wanted.update(_padded(model, some, rows))
+        def theirs(rows: int, asked: Sequence[Sequence[Turn]] = turns) -> float:
+            wanted.update(_padded(model, asked, rows))
             return 0.0
 
-        def paged(rows: int, some: Sequence[Sequence[Turn]]) -> float:
-            return float(len(_paged(model, some, rows)))
+        def paged(rows: int, asked: Sequence[Sequence[Turn]]) -> float:
+            return float(len(_paged(model, asked, rows)))
 
         ours(remember)
         theirs(max(sizes))
@@ -240,13 +240,13 @@ def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Tu
     for turns in zip(*debates, strict=True):
         ordered = sorted(turns, key=lambda turn: len(turn.ids))
         for first in range(0, len(ordered), size):
-            some = ordered[first : first + size]
-            width = max(len(turn.ids) for turn in some)
-            ids = torch.tensor([[0] * (width - len(turn.ids)) + list(turn.ids) for turn in some], device=model.device)
-            mask = torch.tensor([[0] * (width - len(turn.ids)) + [1] * len(turn.ids) for turn in some])
-            ends = torch.tensor([width + turn.length for turn in some], device=model.device)
+            batch = ordered[first : first + size]
+            width = max(len(turn.ids) for turn in batch)
+            ids = torch.tensor([[0] * (width - len(turn.ids)) + list(turn.ids) for turn in batch], device=model.device)
+            mask = torch.tensor([[0] * (width - len(turn.ids)) + [1] * len(turn.ids) for turn in batch])
+            ends = torch.tensor([width + turn.length for turn in batch], device=model.device)
             config = GenerationConfig(
-                max_new_tokens=max(turn.length for turn in some), do_sample=False, pad_token_id=0, eos_token_id=1
+                max_new_tokens=max(turn.length for turn in batch), do_sample=False, pad_token_id=0, eos_token_id=1
             )
             out = model.generate(
                 ids,
@@ -254,7 +254,7 @@ def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Tu
                 generation_config=config,
                 stopping_criteria=[_Ends(ends)],
             )[:, width:].tolist()
-            for turn, row in zip(some, out, strict=True):
+            for turn, row in zip(batch, out, strict=True):
                 row = row[: turn.length]
                 said[turn] = row[: row.index(1) + 1] if 1 in row else row
     return said

@@ -328,13 +328,13 @@ def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int 
         found, debated = _debated(Path(folder), states, seed)
         once = time.perf_counter() - started
         scored, seconds = _trained(found, Path(folder) / "ours", epochs, rollouts, seed, "auto")
-        again, repeated = 0, 0.0
+        redebated, repeated = 0, 0.0
         for i in range(epochs * rollouts):
             started = time.perf_counter()
-            again += _debated(Path(folder), states, seed + 1 + i)[1]
+            redebated += _debated(Path(folder), states, seed + 1 + i)[1]
             repeated += time.perf_counter() - started
         alone, longer = _trained(found, Path(folder) / "theirs", epochs, rollouts, seed, "rows")
-    return Epochs(states, epochs, rollouts, debated + scored, again + alone, once + seconds, repeated + longer)
+    return Epochs(states, epochs, rollouts, debated + scored, redebated + alone, once + seconds, repeated + longer)
 
 
 def _debated(folder: Path, count: int, seed: int) -> tuple[list[State], int]:

@@ -70,13 +70,15 @@ def run(folder: Path, questions: int = 48, new: int = 96, vllm_python: str | Non
     prompts = [Prompt(form.prompt_ids(m), sampling, i) for i, m in enumerate(asked)]
     decoder = Decoder(model, tokenizer)
 
-    def ours(some: Sequence[Prompt]) -> int:
-        return sum(map(len, decoder.draw(some)))
+    def ours(asked_prompts: Sequence[Prompt]) -> int:
+        return sum(map(len, decoder.draw(asked_prompts)))
 
     rates: dict[str, float | None] = {"ours": _rate("ours", ours, prompts)}
     with _busy():
         rates["ours_busy"] = _rate("ours beside two busy processes", ours, prompts)
-    rates["generate"] = _rate(f"generate in batches of {_PADDED}", lambda some: _padded(model, decoder, some), prompts)
+    rates["generate"] = _rate(
+        f"generate in batches of {_PADDED}", lambda asked_prompts: _padded(model, decoder, asked_prompts), prompts
+    )
     rates["llama"] = _llama(folder, asked, new)
     rates["vllm"] = _vllm(folder, prompts, form.closing[-1], vllm_python)
     own = rates["ours"] or 0.0
@@ -109,11 +111,11 @@ def _padded(model: Any, decoder: Decoder, prompts: Sequence[Prompt]) -> int:
     """Tokens that `generate` draws, rows sorted by length."""
     drawn, ordered = 0, sorted(prompts, key=lambda p: len(p.ids))
     for first in range(0, len(ordered), _PADDED):
-        some = ordered[first : first + _PADDED]
-        width = max(len(p.ids) for p in some)
-        ids = torch.tensor([[decoder.eos[0]] * (width - len(p.ids)) + list(p.ids) for p in some])
-        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in some])
-        new = some[0].sampling.max_new_tokens
+        batch = ordered[first : first + _PADDED]
+        width = max(len(p.ids) for p in batch)
+        ids = torch.tensor([[decoder.eos[0]] * (width - len(p.ids)) + list(p.ids) for p in batch])
+        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in batch])
+        new = batch[0].sampling.max_new_tokens
         out = model.generate(
             ids, attention_mask=mask, max_new_tokens=new, do_sample=False, eos_token_id=decoder.eos, pad_token_id=0
         )
@@ -153,8 +155,8 @@ def _llama(folder: Path, asked: Sequence[Sequence[Message]], new: int) -> float 
         with urllib.request.urlopen(request, timeout=300) as answer:
             return int(json.load(answer)["usage"]["completion_tokens"])
 
-    async def all_of(some: Sequence[Sequence[Message]]) -> int:
-        return sum(await asyncio.gather(*(asyncio.to_thread(one, messages) for messages in some)))
+    async def all_of(conversations: Sequence[Sequence[Message]]) -> int:
+        return sum(await asyncio.gather(*(asyncio.to_thread(one, messages) for messages in conversations)))
 
     try:
         until = time.monotonic() + 120
@@ -163,7 +165,7 @@ def _llama(folder: Path, asked: Sequence[Sequence[Message]], new: int) -> float 
                 say("llama.cpp is left out: its server did not start")
                 return None
             time.sleep(0.2)
-        return _rate("llama.cpp's server", lambda some: asyncio.run(all_of(some)), asked)
+        return _rate("llama.cpp's server", lambda batch: asyncio.run(all_of(batch)), asked)
     finally:
         server.kill()
         server.wait()
@@ -180,14 +182,14 @@ def _vllm(folder: Path, prompts: Sequence[Prompt], end: int, python: str | None)
         try:
             state = engines.engine("bench", serve, folder, dtype="bfloat16").state
 
-            async def all_of(some: Sequence[Prompt]) -> int:
+            async def all_of(batch: Sequence[Prompt]) -> int:
                 async with Attached("bench", serve, state) as attached:
                     calls = (
-                        attached.ask(lambda server, p=p: server.draw(p.ids, p.sampling, p.seed, [end])) for p in some
+                        attached.ask(lambda server, p=p: server.draw(p.ids, p.sampling, p.seed, [end])) for p in batch
                     )
                     return sum(len(one.ids) for one in await asyncio.gather(*calls))
 
-            return _rate("vLLM's server", lambda some: asyncio.run(all_of(some)), prompts)
+            return _rate("vLLM's server", lambda batch: asyncio.run(all_of(batch)), prompts)
         except AgentUnusable as error:
             say(f"vLLM is left out: {error.what.splitlines()[0]}")
             return None

@@ -200,9 +200,9 @@ class Jury:
         asked = asked_of(self.prompts, self.how, problem, text, order)
         target = digest([problem.id, text])[:12]
         value, status, reason = None, "no_answer", ""
-        for again in range(self.how.tries if sampling.temperature else 1):
-            seed = seed_of(self.seed, problem.id, target, agent.name, KIND, order, again)
-            tags: dict[str, Any] = {"kind": KIND, "target": target, "order": order, "again": again}
+        for attempt in range(self.how.tries if sampling.temperature else 1):
+            seed = seed_of(self.seed, problem.id, target, agent.name, KIND, order, attempt)
+            tags: dict[str, Any] = {"kind": KIND, "target": target, "order": order, "again": attempt}
             if gold is not None:
                 tags["gold"] = int(gold)
             answered = await self.journal.call(

@@ -192,15 +192,15 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
 
 
 def _given(said: Iterable[_Review], reviewer: str, author: str | None, rules: AcceptRules) -> Given:
-    mine = [r for r in said if r.reviewer == reviewer and author in (None, r.author)]
-    scored = [(r.score, r.right) for r in mine if r.score is not None]
+    reviews = [r for r in said if r.reviewer == reviewer and author in (None, r.author)]
+    scored = [(r.score, r.right) for r in reviews if r.score is not None]
     judged = [(s, is_right) for s, is_right in scored if is_right is not None]
     counts = Counter(s for s, _ in scored)
     return Given(
         reviewer,
         author,
         {f"{score:g}": counts[score] for score in sorted(counts)},
-        len(mine) - len(scored),
+        len(reviews) - len(scored),
         _mean([s for s, _ in scored]),
         _mean([rules.above(s) for s, _ in scored]),
         _mean([rules.above(s) for s, is_right in judged if is_right]),
@@ -240,10 +240,10 @@ def _score_pairs(peers: Iterable[list[_Review]]) -> dict[str, int]:
 def _self_preference(said: Iterable[list[_Review]], reviewer: str) -> SelfPreference | None:
     own, others = list[float](), list[float]()
     for of_one in said:
-        mine = [r.score for r in of_one if r.reviewer == r.author == reviewer and r.score is not None]
+        to_itself = [r.score for r in of_one if r.reviewer == r.author == reviewer and r.score is not None]
         rest = [r.score for r in of_one if r.reviewer != r.author == reviewer and r.score is not None]
-        if mine and rest:
-            own, others = own + mine, [*others, fmean(rest)]
+        if to_itself and rest:
+            own, others = own + to_itself, [*others, fmean(rest)]
     return SelfPreference(reviewer, len(own), fmean(own), fmean(others)) if own else None
 
 

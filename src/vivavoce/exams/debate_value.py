@@ -40,14 +40,14 @@ def likelihood(
         scorer.model.to("cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu")
     before, after = list[float](), list[float]()
     for start in range(0, len(items), _AT_ONCE):
-        some = items[start : start + _AT_ONCE]
-        texts = [text for _, _, text in some]
+        batch = items[start : start + _AT_ONCE]
+        texts = [text for _, _, text in batch]
         said = [answer_ids(scorer.tokenizer, text, spec.chat_template_kwargs) for text in texts]
         actions = [Action(i, tuple(ids)) for i, ids in enumerate(said)]
-        for found, views in ((before, [plain for plain, _, _ in some]), (after, [shown for _, shown, _ in some])):
+        for found, views in ((before, [plain for plain, _, _ in batch]), (after, [shown for _, shown, _ in batch])):
             values = scorer.logprobs(views, actions)
             found += [-float(part.sum()) for part in values.split([len(a.ids) for a in actions])]
-        advance(len(some))
+        advance(len(batch))
     return {
         "answers": len(items),
         "nll_plain": round(mean_sd(before).mean, 4) if before else None,

@@ -74,11 +74,11 @@ def _judge(
     right: Mapping[str, bool],
     failed: Mapping[str, int],
 ) -> dict[str, Any]:
-    mine = [v for verdicts in answers.values() for v in verdicts if v.judge == name]
+    verdicts_of = [v for verdicts in answers.values() for v in verdicts if v.judge == name]
     opinions = [value for by in said.values() if (value := by.get(name)) is not None]
     found: dict[str, Any] = {
-        "verdicts": len(mine),
-        "unreadable": sum(v.value is None and v.status != "error" for v in mine),
+        "verdicts": len(verdicts_of),
+        "unreadable": sum(v.value is None and v.status != "error" for v in verdicts_of),
         "failed": failed.get(name, 0),
         "mean": round(fmean(opinions), 4) if opinions else None,
         "right": round(fmean(right.values()), 4) if right else None,

@@ -248,7 +248,7 @@ def _cut_off(episode: Episode) -> bool:
 
 def _judged(problem: Problem, episode: Episode) -> Judged:
     usage = sum((s.action.usage for s in episode.steps), Usage())
-    text = "\n".join(m["content"] for m, mine in episode.masked() if mine)
+    text = "\n".join(m["content"] for m, acted in episode.masked() if acted)
     status = "error" if _cut_off(episode) else "ok"
     return Judged(
         problem.id,

@@ -82,7 +82,7 @@ def budgets(
     recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain
 ) -> Iterator[Fit]:
     """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task."""
-    asked, tested = _Questions(train, plain), {name: _Questions(some, plain) for name, some in tests.items()}
+    asked, tested = _Questions(train, plain), {name: _Questions(problems, plain) for name, problems in tests.items()}
     counts = {spec.name: TokenCount(spec) for spec in recipe.agents}
     student, own = recipe.student, context_of(recipe.student)
     for spec in recipe.agents:
@@ -139,8 +139,8 @@ def require_room(spec: AgentSpec, asked: Mapping[str, Sequence[Problem]], plain:
     if (limit := _takes(spec)) is None:
         return
     count = TokenCount(spec)
-    parts = [(f" of {name}" if name else "", _Questions(some, plain)) for name, some in asked.items()]
-    _settle([fit for of, some in parts for fit in _room(some, count, limit, key, new, key, of)])
+    parts = [(f" of {name}" if name else "", _Questions(problems, plain)) for name, problems in asked.items()]
+    _settle([fit for of, problems in parts for fit in _room(problems, count, limit, key, new, key, of)])
 
 
 def _settle(found: Sequence[Fit]) -> None:

@@ -143,9 +143,11 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
         yield _wrong("data", e)
         return
     for split, problems in (("train", train), ("test", test), *(("also_test " + k, v) for k, v in others.items())):
-        some = f"{len(problems):,} {split} questions"
+        counted = f"{len(problems):,} {split} questions"
         yield (
-            Finding("ok", "data", some) if problems else Finding("failed", "data", some, "is a limit 0, a file empty?")
+            Finding("ok", "data", counted)
+            if problems
+            else Finding("failed", "data", counted, "is a limit 0, a file empty?")
         )
     for said, do in getattr(task, "doubts", ()):
         yield Finding("failed", "data", said, do)
@@ -411,7 +413,7 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
     drawn = Sampling(1.0, max_new_tokens=_NEW_TOKENS)
     try:
         first = await agent.reply(_ASK, greedy, 1)
-        again = await agent.reply(_ASK, greedy, 1)
+        repeated = await agent.reply(_ASK, greedy, 1)
         others = [await agent.reply(_ASK, drawn, seed) for seed in _SEEDS]
     except AgentError as e:
         if e.reason == "empty":
@@ -427,21 +429,21 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
             if there
             else Finding("failed", what, "gives no log-probabilities, which the recipe asks for", do)
         )
-    found += [*_temperature(what, spec.samples, first, again, others), *_usage(what, [first, again, *others])]
+    found += [*_temperature(what, spec.samples, first, repeated, others), *_usage(what, [first, repeated, *others])]
     if lengths is not None:
         tells = getattr(agent, "context", None)
         found.append(_fits(spec, lengths, await tells() if tells else None))
     return found
 
 
-def _temperature(what: str, samples: int, first: Reply, again: Reply, others: list[Reply]) -> Iterator[Finding]:
+def _temperature(what: str, samples: int, first: Reply, repeated: Reply, others: list[Reply]) -> Iterator[Finding]:
     if len({r.text for r in others}) == 1:
         level = "failed" if samples > 1 else "warning"  # one answer to a question does no harm by being the likeliest
         do = "samples would all be equal: does a cache or a setting of the server override `temperature` or `seed`?"
         yield Finding(level, what, f"{len(others)} seeds at temperature 1 give one and the same text", do)
     else:
         yield Finding("ok", what, "seeds at temperature 1 give different texts")
-    if first.text == again.text:
+    if first.text == repeated.text:
         yield Finding("ok", what, "asked twice at temperature 0, it says the same")
     else:
         do = "a run started again keeps what it has; but one begun anew will differ from it"

@@ -54,7 +54,7 @@ def trained_rank(recipe: Recipe) -> int | None:
     """
     parts = list(recipe.parts.values()) or [recipe]
     ranks = [[s.lora.r for s in _trainings(part) if s.lora is not None] for part in parts]
-    return sum(sum(some) for some in ranks) or None
+    return sum(sum(stage) for stage in ranks) or None
 
 
 def _trainings(recipe: Recipe) -> list[TrainSettings]:

@@ -159,8 +159,8 @@ def _people(facts: Facts) -> list[str]:
 
 def _trained_on(facts: Facts) -> list[str]:
     training = (facts.results.get("training") or {}).get(facts.arm) or []
-    mine: dict[str, Any] = next((one for one in training if int(one.get("seed", -1)) == facts.seed), {})
-    said = f"{mine.get('rows_used', 0):,} rows, {mine.get('steps', 0):,} updates" if mine else "see `recipe.yaml`"
+    result: dict[str, Any] = next((one for one in training if int(one.get("seed", -1)) == facts.seed), {})
+    said = f"{result.get('rows_used', 0):,} rows, {result.get('steps', 0):,} updates" if result else "see `recipe.yaml`"
     task = facts.recipe.get("task", {})
     return ["## What it learnt from", "", f"Training questions of `{task.get('name')}`; {said}.", ""]
 
@@ -182,12 +182,12 @@ def _figures(facts: Facts) -> list[str]:
         seeds = f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}" if arm.get("sd") is not None else ""
         share = f"{100 * arm['accuracy']:.1f} ({low:.1f}–{high:.1f})"
         lines.append(f"| {name} | {arm['right']:,} of {arm['n']:,} | {share} | {seeds} |")
-    mine = [p for p in results.get("paired", ()) if facts.arm in (p["a"], p["b"])]
-    if mine:
+    pairs = [p for p in results.get("paired", ()) if facts.arm in (p["a"], p["b"])]
+    if pairs:
         lines += ["", "On the same questions:", ""]
         lines += [
             f"- `{p['b']}` gains {100 * p['gain']:+.1f} points over `{p['a']}` (p = {p['p']:.2g})"
-            for p in mine
+            for p in pairs
             if "p" in p
         ]
     judged = results.get("judging")

@@ -144,8 +144,8 @@ def _failing(lines: list[costs.Line], sources: Sources) -> list[tuple[str, str]]
     names = [str(t.get("name")) for t in sources.recipe.get("teachers") or ()]
     found = []
     for name in names:
-        mine = [line for line in lines if line.agent == name]
-        calls, failures = sum(line.calls for line in mine), sum(line.failures for line in mine)
+        spent = [line for line in lines if line.agent == name]
+        calls, failures = sum(line.calls for line in spent), sum(line.failures for line in spent)
         if failures and failures >= _FAILED * calls:
             what = "none was answered" if failures == calls else f"{failures:,} of {calls:,} calls got no answer"
             found.append(("failed", f"Teacher {name} failed: {what}."))

@@ -211,9 +211,9 @@ class Benchmark(Graded):
             if gold is None:
                 raise DataError(f"no {self.grader.name} in the gold answer {asked.gold[:80]!r}", row.where)
             id_ = question_id(self.name, asked.question)
-            seen[id_] = again = seen.get(id_, 0) + 1
-            if again > 1:
-                id_, asked = f"{id_}-{again}", asked.and_odd("stands there before: asked again")
+            seen[id_] = times = seen.get(id_, 0) + 1
+            if times > 1:
+                id_, asked = f"{id_}-{times}", asked.and_odd("stands there before: asked again")
             found.append(Entry(Problem(id_, asked.question, gold, asked.group), asked, row.where))
         return self._of_subjects(found)
 

@@ -94,19 +94,19 @@ def mutations(talk: Conversation) -> Iterator[Mutation]:
         for n, call in enumerate(calls):
             before = deepcopy(services)
             result = called(services, call)
-            again = result in returned
+            repeated = result in returned
             idle = judged(states_of(services)) == judged(states_of(before))
             yield Mutation(
                 f"{call.name} of turn {at + 1} is left out",
                 _with(expected, at, [*calls[:n], *calls[n + 1 :]]),
-                _OVERWRITTEN if _overwritten(call, calls[n + 1 :]) else _AGAIN if again and idle else "",
+                _OVERWRITTEN if _overwritten(call, calls[n + 1 :]) else _AGAIN if repeated and idle else "",
             )
             for argument in call.arguments:
                 other, trace = _changed(call, argument, before, services, result)
                 yield Mutation(
                     f"{argument} of {call.name} in turn {at + 1} is {_short(other.arguments[argument])}",
                     _with(expected, at, [*calls[:n], other, *calls[n + 1 :]]),
-                    {"none": _NO_OTHER, "result": _AGAIN if again else "", "state": ""}[trace],
+                    {"none": _NO_OTHER, "result": _AGAIN if repeated else "", "state": ""}[trace],
                 )
             returned.append(result)
         if not calls and at + 1 < len(expected):

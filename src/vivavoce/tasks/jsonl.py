@@ -120,8 +120,8 @@ def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...
         for name, value in row.value.items()
         if isinstance(value, list) and len(value) > 1 and name not in (o.question_field, o.answer_field)
     )
-    some = f"{len(bare):,} of {len(problems):,} questions"
-    what = f"{some} show no options to choose from, such as {bare[0].question[:60]!r}"
+    counted = f"{len(bare):,} of {len(problems):,} questions"
+    what = f"{counted} show no options to choose from, such as {bare[0].question[:60]!r}"
     if fields:
         named = " or ".join(fields)
         do = f"set task.choices_field: {named}, and answer_is if the answer is an index or a text"

@@ -135,8 +135,8 @@ def plain(text: str) -> str:
 
 def _endless(match: re.Match[str]) -> str:
     """A decimal whose last digits repeat without end, as the fraction that it is."""
-    whole, first, again = match[1], match[2], match[3] or match[4] or match[5]
-    value = Fraction(int(whole + first + again) - int(whole + first), 10 ** len(first) * (10 ** len(again) - 1))
+    whole, first, period = match[1], match[2], match[3] or match[4] or match[5]
+    value = Fraction(int(whole + first + period) - int(whole + first), 10 ** len(first) * (10 ** len(period) - 1))
     return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 

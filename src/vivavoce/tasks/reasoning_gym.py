@@ -161,7 +161,7 @@ class ReasoningGym:
     def _of(self, name: str, share: int, split: str, seen: set[str]) -> Iterator[Problem]:
         o = self.options
         config = o.config.get(name, _COMPOSITE if name == "composite" else {})
-        seed, index, found, again = seed_of(o.seed, split, name), 0, 0, 0
+        seed, index, found, repeats = seed_of(o.seed, split, name), 0, 0, 0
         while found < share:
             made = _ask({"make": [name, config, seed, index, share - found]})
             if isinstance(made, dict):
@@ -170,13 +170,13 @@ class ReasoningGym:
             for question, gold, example in made:
                 key = key_of(question)
                 if key in seen:
-                    again += 1
-                    if again == _TRIES:
+                    repeats += 1
+                    if repeats == _TRIES:
                         what = f"only {found} of {share} questions are different"
                         do = "ask for fewer, or make the data set larger in task.config"
                         raise DataError(what, f"data set {name}, {split}", do)
                 else:
-                    again, found = 0, found + 1
+                    repeats, found = 0, found + 1
                     seen.add(key)
                     problem = Problem(question_id(self.name, f"{name}\n{question}"), question, gold, name)
                     self._places[problem.id] = _Place(name, config, seed, index, example)

@@ -335,8 +335,8 @@ class VocabularyMap:
                 pairs[i] = j
         taken = set(pairs.values())
         left, right = _by_bytes(ours, pairs.keys()), _by_bytes(theirs, taken)
-        for spelled, mine in left.items():
-            pairs.update(zip(mine, right.get(spelled, ()), strict=False))
+        for spelled, left_ids in left.items():
+            pairs.update(zip(left_ids, right.get(spelled, ()), strict=False))
         if all(i not in ours or ours[i].special for i in pairs):
             raise DataError("the vocabularies of student and teacher have no text in common", "", "use another teacher")
         order = sorted(pairs)

@@ -118,7 +118,9 @@ def plan(packed: Packed, dtype: torch.dtype, device: torch.device, width: int) -
             else _additive(_seen(run.queries(len(run)), run.keys, packed.ends), dtype, device)
             for run in runs
         ),
-        tuple(_batch(group, some, packed.ends, dtype, device) for group, some in zip(groups, queries, strict=True)),
+        tuple(
+            _batch(group, members, packed.ends, dtype, device) for group, members in zip(groups, queries, strict=True)
+        ),
         _order([run.queries(len(run)) for run in alone] + queries, device) if groups else None,
     )
 
@@ -218,7 +220,7 @@ def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: fl
     queries, keys, values = query.split(trie.runs, 2), key.split(trie.pieces, 2), value.split(trie.pieces, 2)
     return [
         scaled_dot_product_attention(
-            some,
+            members,
             torch.cat([keys[i] for i in seen], 2),
             torch.cat([values[i] for i in seen], 2),
             attn_mask=mask,
@@ -226,7 +228,7 @@ def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: fl
             is_causal=mask is None,
             scale=scaling,
         )[0].transpose(0, 1)
-        for some, seen, mask in zip(queries, trie.keys, trie.masks, strict=True)
+        for members, seen, mask in zip(queries, trie.keys, trie.masks, strict=True)
         if seen
     ]
 

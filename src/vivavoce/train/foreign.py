@@ -66,12 +66,12 @@ class ForeignScorer(LocalScorer):
                 ours_at += len(action.ids)
                 continue
             for group in found:
-                mine = range(ours_at + group.student.start, ours_at + group.student.stop)
+                covered = range(ours_at + group.student.start, ours_at + group.student.stop)
                 its = range(theirs_at + group.teacher.start, theirs_at + group.teacher.stop)
-                single = len(mine) == len(its) == 1
-                pair += [its.start] if single else [-1] * len(mine)
+                single = len(covered) == len(its) == 1
+                pair += [its.start] if single else [-1] * len(covered)
                 if not single:
-                    spans.append((mine, its))
+                    spans.append((covered, its))
             ours_at, theirs_at = ours_at + len(action.ids), theirs_at + len(ids)
             theirs.append(action._replace(ids=tuple(ids)))
         hidden = self.hidden(views, theirs)
@@ -111,17 +111,17 @@ class ForeignTargets:
     def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
         """Compare the groups that lie in a packed row, which has each as a whole."""
         here = {int(t): i for i, t in enumerate(tokens)}
-        mine = [(ours, theirs) for ours, theirs in self.spans if ours.start in here]
-        if not mine:
+        within = [(ours, theirs) for ours, theirs in self.spans if ours.start in here]
+        if not within:
             return
-        wanted = torch.tensor([t for _, theirs in mine for t in theirs], device=self.hidden.device)
+        wanted = torch.tensor([t for _, theirs in within for t in theirs], device=self.hidden.device)
         p = []
         for part in wanted.split(chunk_rows(self.scorer.columns, wanted.device)):
             logits = self.scorer.logits(self.hidden[part])
             p.append(torch.log_softmax(logits.float(), -1).gather(1, self.targets[part, None])[:, 0])
-        q, ends = log_q(), np.cumsum([0, *(len(theirs) for _, theirs in mine)])
+        q, ends = log_q(), np.cumsum([0, *(len(theirs) for _, theirs in within)])
         spans = [range(int(a), int(b)) for a, b in itertools.pairwise(ends)]
-        for (ours, _), log_p in zip(mine, span_logprobs(torch.cat(p), spans), strict=True):
+        for (ours, _), log_p in zip(within, span_logprobs(torch.cat(p), spans), strict=True):
             places = torch.tensor([here[t] for t in ours], device=q.device)
             self._ratio[ours.start : ours.stop] = q[places].sum() - log_p
             self._length[ours.start : ours.stop] = len(ours)

@@ -174,13 +174,13 @@ class Steps(Dataset[dict[str, Any]]):
         update, device = divmod(item, self.devices)
         whole = self.order[update * self.size : (update + 1) * self.size]
         counts = torch.stack([self.talks[i].counts for i in whole]).sum(0)
-        mine = [self.talks[i] for i in whole[device :: self.devices]]
+        talks = [self.talks[i] for i in whole[device :: self.devices]]
         # A device without a discussion must still take part in the exchange of gradients.
-        mine = mine or [replace(self.talks[whole[0]], weight=0.0)]
-        sizes = [len(pack(talk.rows)) for talk in mine]
+        talks = talks or [replace(self.talks[whole[0]], weight=0.0)]
+        sizes = [len(pack(talk.rows)) for talk in talks]
         parts = []
-        for some in rows_of([talk.rows for talk in mine], sizes, self.budget):
-            together = tuple(mine[i] for i in some)
+        for chosen in rows_of([talk.rows for talk in talks], sizes, self.budget):
+            together = tuple(talks[i] for i in chosen)
             parts.append(Part(pack([row for talk in together for row in talk.rows]), together))
         return {"parts": parts, "counts": counts}
 
@@ -233,8 +233,8 @@ class MAGDiTrainer(UpdateTrainer):
         def of(states: Tensor, head: torch.nn.Module, where: list[np.ndarray]) -> Tensor:
             terms, at = states.new_zeros(3, dtype=torch.float32), 0
             for talk in part.talks:
-                mine = slice(at, at := at + len(talk.rows))
-                terms = terms + talk.weight * self._terms(talk, states, head, where[mine], ids[mine], reader)
+                span = slice(at, at := at + len(talk.rows))
+                terms = terms + talk.weight * self._terms(talk, states, head, where[span], ids[span], reader)
             return terms
 
         with autocast(self.args.device, self.settings.bf16):

@@ -74,14 +74,14 @@ class Muon(torch.optim.Optimizer):
         for shape, matrices in alike.items():
             rate = 0.2 * max(shape) ** 0.5 * group["lr"]
             size = max(1, _TOGETHER // shape.numel())
-            for some in (matrices[i : i + size] for i in range(0, len(matrices), size)):
+            for chunk in (matrices[i : i + size] for i in range(0, len(matrices), size)):
                 ahead = []
-                for p in some:
+                for p in chunk:
                     if not self.state[p]:
                         self.state[p] = {"mean": torch.zeros_like(p)}
                     mean = self.state[p]["mean"].lerp_(_gradient(p), 1 - keep)
                     ahead.append(_gradient(p).lerp(mean, keep))
-                for p, update in zip(some, orthogonal(torch.stack(ahead)), strict=True):
+                for p, update in zip(chunk, orthogonal(torch.stack(ahead)), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
     def _others(self, group: dict[str, Any], learning: list[Tensor]) -> None:

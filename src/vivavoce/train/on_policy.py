@@ -260,9 +260,9 @@ class Steps(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int) -> dict[str, Any]:
         update, device = divmod(item, self.devices)
         whole = range(update * self.size, (update + 1) * self.size)
-        mine = list(whole)[device :: self.devices]
+        places = list(whole)[device :: self.devices]
         # the place in the whole run seeds the rollout: another draw each time a state comes round
-        return {"states": [self.states[self.order[place]] for place in mine], "places": mine}
+        return {"states": [self.states[self.order[place]] for place in places], "places": places}
 
 
 def _keep(scorers: Sequence[OpenScorer], steps: Steps, settings: OnPolicySettings) -> None:
@@ -341,7 +341,7 @@ class OnPolicyTrainer(UpdateTrainer):
         }
         self.agreement.begin([a.logprobs or [math.nan] * len(a.ids) for a in actions])
         with attending(model, self.method):
-            loss = self.learn(model, [{**shared, "some": some} for some in rows])
+            loss = self.learn(model, [{**shared, "chosen": chosen} for chosen in rows])
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss of update {self.state.global_step + 1} is {float(loss)}")
         self.agreement.check(self.state.global_step + 1)
@@ -358,8 +358,8 @@ class OnPolicyTrainer(UpdateTrainer):
                 for k, s in enumerate(self.scorers)
                 if isinstance(s, ServedScorer)
             }
-            mine = {k: s.read(views[k], actions) for k, s in enumerate(self.scorers) if k not in asked}
-            return [asked[k].result() if k in asked else mine[k] for k in range(len(self.scorers))]
+            local = {k: s.read(views[k], actions) for k, s in enumerate(self.scorers) if k not in asked}
+            return [asked[k].result() if k in asked else local[k] for k in range(len(self.scorers))]
 
     def counted(self) -> dict[str, int]:
         """The counts so far, of all devices. Every device must call it."""
@@ -415,9 +415,9 @@ class OnPolicyTrainer(UpdateTrainer):
         """
         shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
         for k, targets in enumerate(found):
-            if some := sorted(targets.left_out):
-                self.totals[_LEFT_OUT + self.scorers[k].spec.name] += len(some)
-                shares[some, k] = 0
+            if unread := sorted(targets.left_out):
+                self.totals[_LEFT_OUT + self.scorers[k].spec.name] += len(unread)
+                shares[unread, k] = 0
         rest = shares.sum(1, keepdims=True)
         incomplete = sorted(set[int]().union(*(targets.left_out for targets in found)))
         shares[incomplete] /= np.where(rest > 0, rest, 1)[incomplete]
@@ -428,12 +428,12 @@ class OnPolicyTrainer(UpdateTrainer):
 
         An answer counts if a scorer has ``read`` it and if it has tokens to learn from.
         """
-        learnt = [self._learnt(a.ids) & mine for a, mine in zip(actions, read, strict=True)]
+        learnt = [self._learnt(a.ids) & can_read for a, can_read in zip(actions, read, strict=True)]
         sizes = np.array([mask.sum() for mask in learnt])
         counted = sizes if self.settings.reduction == "token" else (sizes > 0).astype(np.int64)
         weights = np.array([states[a.state].state.weight for a in actions])
-        mine = torch.tensor(float((weights * counted).sum()), device=self.args.device, dtype=torch.float64)
-        whole = float(cast(Tensor, self.accelerator.reduce(mine, "sum")))
+        total = torch.tensor(float((weights * counted).sum()), device=self.args.device, dtype=torch.float64)
+        whole = float(cast(Tensor, self.accelerator.reduce(total, "sum")))
         if not whole and self.accelerator.is_main_process:  # every device sees the same
             if not self.totals["empty_updates"]:
                 why = (
@@ -460,27 +460,27 @@ class OnPolicyTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The share of one packed row in the update's loss."""
-        contexts, actions, some, found = (inputs[key] for key in ("contexts", "actions", "some", "found"))
+        contexts, actions, chosen, found = (inputs[key] for key in ("contexts", "actions", "chosen", "found"))
         device, parts = self.args.device, [t for t in found if not isinstance(t, LocalTargets)]
-        packed = pack([row(contexts, actions[i]) for i in some])
+        packed = pack([row(contexts, actions[i]) for i in chosen])
         ends = np.cumsum([0, *(len(a.ids) for a in actions)])
-        tokens = np.concatenate([np.arange(int(ends[i]), int(ends[i + 1])) for i in some])
-        owner = np.repeat(some, [len(actions[i].ids) for i in some])
+        tokens = np.concatenate([np.arange(int(ends[i]), int(ends[i + 1])) for i in chosen])
+        owner = np.repeat(chosen, [len(actions[i].ids) for i in chosen])
         places = np.concatenate(packed.answers)
-        first = again = np.arange(len(places))
+        first = inverse = np.arange(len(places))
         if not any(isinstance(t, ForeignTargets) for t in parts):
             # A token that several answers share is one prediction if their states show the same to the scorers; it is
             # compared once and counts for all of them. A foreign tokenizer may cut it differently in each.
-            shown = np.array([inputs["alike"][actions[i].state] for i in some]).repeat(np.diff(ends)[some])
-            _, first, again = np.unique(places * len(contexts) + shown, return_index=True, return_inverse=True)
-        counted = np.bincount(again, weights=inputs["factors"][tokens], minlength=len(first))
+            shown = np.array([inputs["alike"][actions[i].state] for i in chosen]).repeat(np.diff(ends)[chosen])
+            _, first, inverse = np.unique(places * len(contexts) + shown, return_index=True, return_inverse=True)
+        counted = np.bincount(inverse, weights=inputs["factors"][tokens], minlength=len(first))
         factor = torch.from_numpy(counted).to(device, torch.float32)
         weights = torch.from_numpy(inputs["shares"][owner[first]]).to(device, torch.float32)
         sampled = torch.from_numpy(packed.input_ids[places[first]]).to(device)
-        mine, tokens = torch.from_numpy(first).to(device), tokens[first]
+        distinct, tokens = torch.from_numpy(first).to(device), tokens[first]
 
         def loss_of(states: Tensor, top: torch.nn.Module) -> Tensor:
-            hidden, size = states[mine], chunk_rows(self.columns, device)
+            hidden, size = states[distinct], chunk_rows(self.columns, device)
 
             @cache
             @torch.no_grad()
@@ -523,8 +523,8 @@ class OnPolicyTrainer(UpdateTrainer):
             share = weights.sum(1)
             values = share * merged_loss(z, told, weights / share.clamp(min=1e-12)[:, None], sampled, how)
         elif whole:
-            mine = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
-            values = share * distillation_loss(z, list(whole.values()), mine, sampled, how)
+            normed = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
+            values = share * distillation_loss(z, list(whole.values()), normed, sampled, how)
         for k, targets in enumerate(found):
             if not isinstance(targets, LocalTargets) and (self.measuring or not merged):
                 apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, how)

@@ -133,8 +133,8 @@ class ServedRollouts:
 
     def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
         """Log-probabilities of the first few answers by the newest weights, for answers that earlier ones drew."""
-        some = list(zip(prompts, answers, strict=True))[:_PROBED]
-        return self._start(self._score(update, some)).result()
+        probed = list(zip(prompts, answers, strict=True))[:_PROBED]
+        return self._start(self._score(update, probed)).result()
 
     def close(self) -> None:
         """Let go of the engine, and delete the files that were written for it."""
@@ -240,9 +240,9 @@ class Agreement:
         if not len(known):
             return
         at = torch.from_numpy(known).to(z.device)
-        mine = torch.log_softmax(z[at].float(), -1).gather(1, sampled[at, None])[:, 0]
+        computed = torch.log_softmax(z[at].float(), -1).gather(1, sampled[at, None])[:, 0]
         theirs = torch.from_numpy(self._told[tokens[known]]).to(z.device, torch.float32)
-        self._sum += float((mine - theirs).abs().sum())
+        self._sum += float((computed - theirs).abs().sum())
         self._tokens += len(known)
 
     def check(self, update: int) -> None:

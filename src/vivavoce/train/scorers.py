@@ -69,8 +69,8 @@ def packed_rows(contexts: Sequence[Sequence[int]], actions: Sequence[Action], bu
         groups.setdefault(action.state, []).append(i)
     together = list(groups.values())
     trees = [[row(contexts, actions[i]) for i in group] for group in together]
-    for some in rows_of(trees, [len(pack(tree)) for tree in trees], budget):
-        yield [i for g in some for i in together[g]]
+    for chosen in rows_of(trees, [len(pack(tree)) for tree in trees], budget):
+        yield [i for g in chosen for i in together[g]]
 
 
 def row(contexts: Sequence[Sequence[int]], action: Action) -> Scored:
@@ -224,13 +224,13 @@ class LocalScorer(OpenScorer):
         parts: list[Tensor | None] = [None] * len(actions)
         self.model.eval()
         with attending(self.model, self.method), autocast(self.model.device, self.settings.bf16):
-            for some in packed_rows(contexts, actions, self.settings.token_budget):
-                packed: Packed = pack([row(contexts, actions[i]) for i in some])
+            for chosen in packed_rows(contexts, actions, self.settings.token_budget):
+                packed: Packed = pack([row(contexts, actions[i]) for i in chosen])
                 self.tokens += packed.unpacked if self.method.attention == "rows" else len(packed)
                 found = predictions(self.model, packed, self.method)
-                sizes = [len(actions[i].ids) for i in some]
+                sizes = [len(actions[i].ids) for i in chosen]
                 assert len(found) == sum(sizes), f"{self.spec.name}: {len(found)} rows for {sum(sizes)} tokens"
-                for i, part in zip(some, found.split(sizes), strict=True):
+                for i, part in zip(chosen, found.split(sizes), strict=True):
                     parts[i] = part
         return [part for part in parts if part is not None]
 

@@ -183,8 +183,8 @@ class Steps(Dataset[dict[str, list[Part]]]):
         together = list(groups.values())
         scored = [[self.rows[whole[k]].row for k in group] for group in together]
         parts = []
-        for some in rows_of(scored, [len(pack(group)) for group in scored], self.budget):
-            ks = [k for g in some for k in together[g]]
+        for chosen in rows_of(scored, [len(pack(group)) for group in scored], self.budget):
+            ks = [k for g in chosen for k in together[g]]
             packed = pack([self.rows[whole[k]].row for k in ks])
             rows = [self.rows[whole[k]] for k in ks]
             parts.append(Part(packed, [counted[k] for k in ks], [r.stream for r in rows], [r.name for r in rows]))
@@ -234,8 +234,8 @@ class SupervisedTrainer(UpdateTrainer):
             values = logprobs(model, part.packed, self.method)
         terms = -values * values.new_tensor(part.factors)
         if len(self.streams) > 1:
-            mine = torch.tensor([self.streams.index(s) for s in part.streams], device=terms.device)
-            self._sums.append(torch.stack([terms[mine == k].sum() for k in range(len(self.streams))]).detach())
+            stream_of = torch.tensor([self.streams.index(s) for s in part.streams], device=terms.device)
+            self._sums.append(torch.stack([terms[stream_of == k].sum() for k in range(len(self.streams))]).detach())
         return (terms.sum(), {"logprobs": values}) if return_outputs else terms.sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

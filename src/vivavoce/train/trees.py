@@ -129,13 +129,13 @@ class Steps(Dataset[dict[str, list[Row]]]):
         """The packed rows of one device's share of one update."""
         update, device = divmod(item, self.devices)
         whole = self.order[update * self.size : (update + 1) * self.size]
-        mine = [self.trees[i] for i in whole[device :: self.devices]]
+        trees = [self.trees[i] for i in whole[device :: self.devices]]
         # A device without a tree must still take part in the exchange of gradients.
-        mine = mine or [replace(self.trees[whole[0]], weight=0.0)]
-        split = rows_of([tree.rows for tree in mine], [tree.size for tree in mine], self.budget)
+        trees = trees or [replace(self.trees[whole[0]], weight=0.0)]
+        split = rows_of([tree.rows for tree in trees], [tree.size for tree in trees], self.budget)
         rows = []
         for part in split:
-            together = tuple(mine[i] for i in part)
+            together = tuple(trees[i] for i in part)
             rows.append(Row(pack([row for tree in together for row in tree.rows]), together))
         return rows
 

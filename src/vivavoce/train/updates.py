@@ -87,8 +87,8 @@ class UpdateTrainer(Trainer):
         """Each of ``numbers`` summed over all devices."""
         if self.accelerator.num_processes == 1:
             return list(numbers)
-        mine = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
-        return cast(Tensor, self.accelerator.reduce(mine, "sum")).tolist()
+        sums = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
+        return cast(Tensor, self.accelerator.reduce(sums, "sum")).tolist()
 
     def passed(self, packed: Packed) -> int:
         """Tokens of a packed row that go through the model: each answer's whole row if it has a row of its own."""
@@ -142,12 +142,12 @@ class UpdateTrainer(Trainer):
         if math.isfinite(loss):
             what = f"the norm of the gradient of update {update} is {norm}, though its loss is {loss:.4g}"
         if bad and len(bad) == len(names):
-            what, some = f"{what}: every row of it scores as no finite number, so the weights have diverged", names
+            what, suspects = f"{what}: every row of it scores as no finite number, so the weights have diverged", names
         else:
-            some = bad or names
-        more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
+            suspects = bad or names
+        more = f" and {len(suspects) - _NAMED} more" if len(suspects) > _NAMED else ""
         do = "lower learning_rate" if update > 1 else "look at these rows and at the model, or lower learning_rate"
-        return Diverged(what, ", ".join(some[:_NAMED]) + more, f"{do}; nothing was saved as finished")
+        return Diverged(what, ", ".join(suspects[:_NAMED]) + more, f"{do}; nothing was saved as finished")
 
     def _suspects(self) -> tuple[list[str], list[str]]:
         """The rows of this device's share of the update, and those that score as no finite number."""
@@ -172,8 +172,8 @@ class UpdateTrainer(Trainer):
         """
         if not sharded():
             return 0
-        mine = torch.tensor([parts], device=self.args.device)
-        return int(cast(Tensor, self.accelerator.gather(mine)).max()) - parts
+        count = torch.tensor([parts], device=self.args.device)
+        return int(cast(Tensor, self.accelerator.gather(count)).max()) - parts
 
     def _backward(self, model: torch.nn.Module, part: Mapping[str, Any], over: float) -> Tensor:
         # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.

@@ -80,34 +80,34 @@ def _export_run(pages: Pages, out: Path, folder: str) -> None:
             starts = [start for start, _ in _files(out, f"{place}/questions", questions, advance)]
         shards = []
         words = ([word, _gaps(docs)] for word, docs in pages.index.words(of))
-        for k, some in enumerate(_pieces(words)):
-            _give(out, f"{place}/words-{k}", {"words": some})
-            shards.append([some[0][0], some[-1][0]])
+        for k, piece in enumerate(_pieces(words)):
+            _give(out, f"{place}/words-{k}", {"words": piece})
+            shards.append([piece[0][0], piece[-1][0]])
         _give(out, f"{place}/places", {"starts": starts, "shards": shards})
 
 
 def _files(out: Path, name: str, values: Iterable[Any], done: Any) -> Iterator[tuple[int, int]]:
     """Write values to files; tells of each file the place of its first value, and how many it has."""
     at = 0
-    for k, some in enumerate(_pieces(values)):
-        _give(out, f"{name}-{k}", some)
-        done(len(some))
-        yield at, len(some)
-        at += len(some)
+    for k, piece in enumerate(_pieces(values)):
+        _give(out, f"{name}-{k}", piece)
+        done(len(piece))
+        yield at, len(piece)
+        at += len(piece)
 
 
 def _pieces(values: Iterable[Any]) -> Iterator[list[Any]]:
     """The values in pieces of so many bytes."""
-    some, size = list[Any](), 0
+    piece, size = list[Any](), 0
     for value in values:
         length = len(json.dumps(value))
-        if some and size + length > _BYTES:
-            yield some
-            some, size = [], 0
-        some.append(value)
+        if piece and size + length > _BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(value)
         size += length
-    if some:
-        yield some
+    if piece:
+        yield piece
 
 
 def _gaps(docs: Sequence[int]) -> list[int]:

@@ -53,10 +53,10 @@ class Posts(Service):
         """Repeat another user's post."""
         self._logged_in()
         self._tweet(tweet_id)
-        mine = self.retweets.setdefault(self.username, [])
-        if tweet_id in mine:
+        retweeted = self.retweets.setdefault(self.username, [])
+        if tweet_id in retweeted:
             return {"retweet_status": "retweeted before"}
-        mine.append(tweet_id)
+        retweeted.append(tweet_id)
         return {"retweet_status": "retweeted"}
 
     def comment(self, tweet_id: int, comment_content: str) -> dict[str, str]:

@@ -72,8 +72,8 @@ class Tickets(Service):
     def get_user_tickets(self, status: str | None = None) -> list[dict[str, Any]]:
         """One's own tickets, all or those of a status."""
         user = self._logged_in()
-        mine = [ticket for ticket in self.ticket_queue if ticket.get("created_by") == user]
-        return [t for t in mine if status is None or str(t.get("status", "")).lower() == status.lower()]
+        created = [ticket for ticket in self.ticket_queue if ticket.get("created_by") == user]
+        return [t for t in created if status is None or str(t.get("status", "")).lower() == status.lower()]
 
     def edit_ticket(self, ticket_id: int, updates: Updates) -> dict[str, str]:
         """Change the given fields of a ticket."""

@@ -1,0 +1,102 @@
+"""The check of prose finds each fault in a sample, and none in plain English."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def prose() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("prose", ROOT / "tools" / "prose.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["prose"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def found(faults: object) -> list[str]:
+    return [rule for _, rule, _ in faults]  # type: ignore[attr-defined]
+
+
+PLAIN = '"""A cap."""\n\n\ndef spend(amount):\n    """Note an amount. Raises ValueError if it is negative."""\n'
+
+
+def test_plain_english_has_no_fault(prose: ModuleType) -> None:
+    assert found(prose.in_module(PLAIN)) == []
+    assert found(prose.in_page("# A cap\n\nA cap stops calls. It holds for a run.\n\n- It is a number.\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "rule"),
+    [
+        ("As keys nobody sees them.", "word"),
+        ("Padding is left out, for it teaches nothing.", "word"),
+        ("Who waits in one stands in the way of another.", "word"),
+        ("The agents who answer are asked again.", "word"),
+        ("Ties are decided by lot.", "word"),
+        ("Right and wrong are told apart.", "word"),
+        (" ".join(["word"] * 50) + ".", "long"),
+    ],
+)
+def test_a_page_and_a_docstring_with_it_are_faulty(prose: ModuleType, sentence: str, rule: str) -> None:
+    assert found(prose.in_page(f"# Title\n\n{sentence} It is so.\n\nIt is so. It is so.\n")) == [rule]
+    assert rule in found(prose.in_module(f'"""A module.\n\n{sentence}\n"""\n'))
+
+
+@pytest.mark.parametrize("first", ["What a page says.", "Whose answer it is.", "If it fails, None.", "How it is done."])
+def test_a_first_line_begins_with_a_verb_or_a_noun(prose: ModuleType, first: str) -> None:
+    assert found(prose.in_module(f'"""{first}"""\n')) == ["first line"]
+    assert found(prose.in_module(f'def _private():\n    """{first}"""\n')) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "faulty"),
+    [
+        ("Raises DataError where there is none.", True),
+        ("None where the file is missing.", True),
+        ("The file where rows are.", False),
+        ("The line from where it goes on.", False),
+        ("Raises DataError, which says where it is.", False),
+    ],
+)
+def test_where_is_for_places(prose: ModuleType, text: str, faulty: bool) -> None:
+    assert found(prose.in_module(f'"""A module. {text}"""\n')) == ["where"] * faulty
+
+
+def test_a_pronoun_is_no_name(prose: ModuleType) -> None:
+    assert found(prose.in_module("def add(mine):\n    again = mine\n    return again\n")) == ["name", "name"]
+
+
+def test_half_of_a_pages_sentences_are_short(prose: ModuleType) -> None:
+    long = " ".join(["word"] * 20) + "."
+    assert found(prose.in_page(f"{long}\n\n{long}\n\nShort.\n")) == ["median"]
+    assert found(prose.in_page(f"{long}\n\n{long}\n\nShort.\n", made=True)) == []
+
+
+def test_code_tables_and_headings_are_no_prose(prose: ModuleType) -> None:
+    page = "# Nobody\n\n    nobody --here\n\n| nobody |\n\n```\nnobody\n```\n\nThe word `nobody` is code.\n"
+    assert found(prose.in_page(page)) == []
+
+
+def test_faults_are_told_with_their_line(prose: ModuleType) -> None:
+    assert [line for line, _, _ in prose.in_page("# Title\n\nA line.\n\nNobody came.\n")] == [5]
+    assert [line for line, _, _ in prose.in_module('"""A module.\n\nNobody came.\n"""\n')] == [3]
+
+
+def test_proselint_is_asked(prose: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\nIt is very unique, and at this point in time it works.\n", "utf-8")
+    assert any("." in rule for rule in found(prose.by_proselint(page)))
+
+
+def test_the_tools_are_checked_and_clean(prose: ModuleType) -> None:
+    assert prose.main([str(ROOT / "tools"), str(ROOT / "README.md"), str(ROOT / "docs" / "glossary.md")]) == 0
