@@ -1,6 +1,6 @@
 """Whether agents can be asked at all, found out before anything is paid, loaded or trained.
 
-The list of models of an endpoint is free. It tells a wrong key, an address at which nobody is or which lacks a part,
+The list of models of an endpoint is free. It tells a wrong key, an address without a server or one that lacks a part,
 and whether the model is known there. Most lists are not the whole truth (aliases, variants, servers that take any
 name): an agent whose model is not listed is asked one tiny question, which stands in the journal as any other call
 does, in stage ``reach``.

@@ -23,7 +23,7 @@ from vivavoce.tasks.bridged import BridgedTask
 
 
 class Options(BaseModel):
-    """Which environment, how it is set up, and how many episodes there are."""
+    """The environment, its settings, and the number of episodes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -97,7 +97,7 @@ class Player:
 
 
 class Episode:
-    """What the package asks and the agent does, in turn."""
+    """The package's requests and the agent's actions, in turn."""
 
     def __init__(self, time_s):
         self.time_s, self.run = time_s, typing.cast("concurrent.futures.Future[None]", None)
@@ -105,7 +105,7 @@ class Episode:
         self.said, self.tools, self.calls = [], [], {}
 
     def next(self):
-        """What the agent sees next: the messages that the package added since it was last asked, or the end."""
+        """The next messages for the agent, which the package added since the last request, or the end."""
         try:
             kind, what = self.events.get(timeout=self.time_s)
         except queue.Empty:

@@ -1,4 +1,4 @@
-"""How an agent talks in an environment of verifiers 0.4: the package imports this module by its name.
+"""A harness for an agent in an environment of verifiers 0.4: the package imports this module by its name.
 
 The package's own harnesses start a program for each episode, which uv installs from the network. This one asks the same
 endpoint with the same messages and calls the same tools, in the process that the package is in.
@@ -60,7 +60,7 @@ class Words(Harness[WordsConfig]):
 
 
 async def called(servers, dispatch, name, arguments):
-    """What a tool says; what is wrong if it cannot be called."""
+    """A tool's answer; the error if it cannot be called."""
     if name not in dispatch:
         return f"error: unknown tool {name!r}"
     return await call_mcp(servers, dispatch, name, json.loads(arguments or "{}"))
