@@ -277,7 +277,7 @@ def changed(kind: str, **values: Any) -> Callable[[Files], object]:
         (changed("feedback", bob_feedback=3), "'bob_feedback' is a int", "record 1"),
         (changed("rationale", bob_rationale=["5"]), "text and 1 scores", "record 1"),
         (changed("rationale", bob_rationale=["5", "1"]), "a score of 'bob_rationale' is '1'", "record 1"),
-        (changed("rationale", correct_rationale=["It is 6."]), "nobody wrote", "record 1"),
+        (changed("rationale", correct_rationale=["It is 6."]), "no teacher wrote", "record 1"),
         (changed("rationale", correct_rationale=None), "no list of accepted texts", "record 1"),
     ],
 )

@@ -266,7 +266,7 @@ def test_a_protocol_must_be_one(tmp_path: Path) -> None:
         open_protocol(str(tmp_path / "a.py"))
     with pytest.raises(RecipeError, match="unknown protocol `debate`"):
         open_protocol("debate")
-    with pytest.raises(RecipeError, match="nobody called `zoe`"):
+    with pytest.raises(RecipeError, match="no member of the committee is called `zoe`"):
         held(tmp_path, moderated.run, moderated.Options(moderator="zoe"), {"a": always(4), "b": always(5)})
 
 

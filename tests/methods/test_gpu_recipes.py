@@ -175,7 +175,7 @@ def test_who_plays_a_customer_needs_a_name_of_its_own_and_a_task_with_one(
     with pytest.raises(RecipeError, match="`customer` has no price"):
         customers(tau2, models, "user={name: customer, backend: openai_chat, model: x}", "budget.run.money=1")
     halls = customers(tau2, models, "task={name: schoolhouse_halls, train: 2, test: 2}", "arms=[debate_opd]")
-    with open_run(tmp_path / "run", halls) as run, pytest.raises(RecipeError, match="has nobody to play"):
+    with open_run(tmp_path / "run", halls) as run, pytest.raises(RecipeError, match="has no part to play"):
         asyncio.run(opad.distill(halls, run))
 
 

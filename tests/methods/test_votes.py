@@ -40,8 +40,8 @@ def test_a_vote_has_an_arm_only_if_somebody_gave_the_weights_it_goes_by(
     assert "left out" not in capsys.readouterr().err
     assert votes(recipe) == {"vote:majority": "2", "vote:debate": "2"}
     said = capsys.readouterr().err
-    assert "left out, for nobody gave the weights: vote:most_confident, vote:confidence" in said
-    assert "vote:debate counts heads, for nobody gave a confidence" in said
+    assert "left out, because no agent gave the weights: vote:most_confident, vote:confidence" in said
+    assert "vote:debate counts heads, because no agent gave a confidence" in said
 
 
 def test_probabilities_weigh_where_every_teacher_gives_them(recipe: dict[str, Any]) -> None:

@@ -234,7 +234,7 @@ def test_views_must_match_the_scorers_and_weigh_one_together(folders: dict[str, 
         train_on_policy(folders["student"], states((1.0,)), settings(folders, ("ada", "bob")), tmp_path, seed=0)
     with pytest.raises(DataError, match="weigh"):
         train_on_policy(folders["student"], states((0.5,)), settings(folders), tmp_path, seed=0)
-    with pytest.raises(RecipeError, match="nobody scores"):
+    with pytest.raises(RecipeError, match="no scorer of the student"):
         train_on_policy(folders["student"], states(()), settings(folders, ()), tmp_path, seed=0)
 
 

@@ -63,7 +63,7 @@ def publish(
         return
     if not (license_ and terms_checked):
         do = "answer them, then add --license NAME and --terms-checked"
-        raise DataError("nobody has said under which licence, and whether the terms allow it", "viva publish", do)
+        raise DataError("the licence is not stated, nor whether the terms allow publication", "viva publish", do)
     for address in upload(shipments, public=public):
         typer.echo(address)
 

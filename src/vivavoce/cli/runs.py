@@ -349,7 +349,7 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
 
     recipe = load_recipe(run_path / "recipe.yaml")
     if recipe.judge is None:
-        raise DataError("nobody judges in this run", str(run_path), "see docs/judges.md for recipes with judges")
+        raise DataError("no judge grades in this run", str(run_path), "see docs/judges.md for recipes with judges")
     with Journal(run_path / "journal.sqlite", read_only=True) as journal:
         found = judging(journal, recipe.judge.how)
     if as_json:

@@ -114,7 +114,9 @@ class Table:
             if m.name == name:
                 return m
         known = ", ".join(m.name for m in self.members)
-        raise RecipeError(f"nobody called `{name}` sits at the table", self.options.protocol, f"name one of {known}")
+        raise RecipeError(
+            f"no member of the committee is called `{name}`", self.options.protocol, f"name one of {known}"
+        )
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -239,7 +239,7 @@ def _verdicts(row: Row, problem: str, written: Iterable[Node]) -> Iterator[Node]
     texts = ["" if text is None else spoken(text) for text in accepted]
     written = list(written)
     if unknown := [text for text in texts if text not in [n.text for n in written]]:
-        raise DataError(f"nobody wrote the accepted text {unknown[0]!r:.80}", row.where, "was the file edited?")
+        raise DataError(f"no teacher wrote the accepted text {unknown[0]!r:.80}", row.where, "was the file edited?")
     for n in written:
         if n.text in texts:
             yield node("verdict", problem, RELEASE, 0, "accepted", parents=(n.id,), target=n.id, saw_gold=True)

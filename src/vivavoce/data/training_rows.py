@@ -180,7 +180,7 @@ def _message(value: Any, where: str, name: str) -> Message:
             raise DataError(f"`{name}.{key}` is {value.get(key)!r}, not a text", where, do)
     if other := [key for key, given in value.items() if key not in ("role", "content") and given not in (None, [], "")]:
         raise DataError(
-            f"`{name}` has `{other[0]}`, which nobody would learn or read", where, "write it into the content"
+            f"`{name}` has `{other[0]}`, which no trainer would learn or read", where, "write it into the content"
         )
     return {"role": value["role"], "content": value["content"]}
 

@@ -54,7 +54,7 @@ class ActingSession(DistilSession):
         for task in tasks:
             self._acting(task)
         if user and not any(isinstance(task, Peopled) for task in tasks):
-            what = f"`{user.name}` has nobody to play: there is no person in `{self.task.name}`"
+            what = f"`{user.name}` has no part to play: there is no person in `{self.task.name}`"
             raise RecipeError(what, "user", "leave `user` out, or use a task with a person in it, such as tau2")
         self.tested: dict[str, dict[int, Sequence[Episode]]] = {}
 
@@ -62,7 +62,7 @@ class ActingSession(DistilSession):
     def _acting(task: Task) -> Acting:
         if not isinstance(task, Acting):
             raise RecipeError(
-                f"nobody can act in `{task.name}`: it has questions and no environment",
+                f"no agent can act in `{task.name}`: it has questions and no environment",
                 "task.name",
                 "use a task of episodes, such as schoolhouse_halls; or method: debate_opd for questions",
             )

@@ -189,12 +189,13 @@ class DebateSession(Session[Talk]):
         """
         by, first = weighs(self.recipe), self.recipe.seeds[0]
         if not weighed((n for g in graphs for n in g.stated(g.rounds - 1)), by):
-            say(f"{DEBATED} counts heads, for nobody gave a {'probability' if by == 'probability' else 'confidence'}")
+            weight = "probability" if by == "probability" else "confidence"
+            say(f"{DEBATED} counts heads, because no agent gave a {weight}")
             by = "majority"
         drafts = [n for g in graphs for n in g.stated(0)]
         arms = [a for a in self.committee() if a.base not in DRAFTS or weighed(drafts, DRAFTS[a.base])]
         if missing := [arm.name for arm in self.committee() if arm not in arms]:
-            say(f"left out, for nobody gave the weights: {', '.join(missing)}")
+            say(f"left out, because no agent gave the weights: {', '.join(missing)}")
 
         def rows(arm: Arm) -> Sequence[Judged]:
             if arm.teacher is not None:

@@ -131,7 +131,7 @@ class DistilSession(Session[Talk]):
                 "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
             )
         if counts.dropped:
-            say(f"arm {name}: {counts.dropped} states left out, for nothing was said of them")
+            say(f"arm {name}: skipped {counts.dropped} states, because no teacher call for them succeeded")
 
     def _how(
         self, options: OnPolicyOptions, scorers: Sequence[str], objective: dict[str, Any], **changes: Any
@@ -166,7 +166,7 @@ class DistilSession(Session[Talk]):
         spec = self.scorers.get(name)
         if spec is None:
             known = ", ".join([*self.scorers, self.student])
-            raise RecipeError(f"nobody called `{name}` scores", "scorers", f"name some of {known}")
+            raise RecipeError(f"no agent called `{name}` can score", "scorers", f"name some of {known}")
         return self._served(spec) if spec.backend == "vllm" else local_scorer(name, spec.options)
 
     def _served(self, spec: AgentSpec) -> Scorer:

@@ -27,7 +27,7 @@ class Looks(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    arms: list[str] = Field(default=[], description="arms whose students do, beside answering once; none: nobody")
+    arms: list[str] = Field(default=[], description="arms whose students do, beside answering once; none: no arm")
     modes: list[Mode] = Field(
         default=["reflection", "feedback", "both"],
         min_length=1,

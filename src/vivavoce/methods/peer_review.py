@@ -95,7 +95,9 @@ class Options(Recipe):
             return self
         for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             if arm.exams > 1:
-                what = f"arm `{name}` sits {arm.exams} exams, but the texts are imported: nobody explains new mistakes"
+                what = (
+                    f"arm `{name}` sits {arm.exams} exams, but the texts are imported: no teacher explains new mistakes"
+                )
                 raise ValueError(what)
         return self
 

@@ -150,14 +150,14 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
     graphs = list(read_graphs(path))
     name = graphs[0].problem.id.partition("/")[0] if graphs else ""
     if task is None and name not in names("tasks"):
-        raise DataError(f"nobody tells whose task the questions are: `{name}` is none", str(path), "give --task NAME")
+        raise DataError(f"the task of the questions is not known: `{name}` is none", str(path), "give --task NAME")
     task = task or open_task(name, {})
     authors = writers(graphs)
     if not authors:
         raise DataError("there are no rationales in the graphs", str(path), "give graphs of a peer review")
     students = list(dict.fromkeys(n.agent for g in graphs for n in g.answers(0)))
     if len(students) != 1:
-        what = f"the exam of the graphs was sat by {', '.join(students) or 'nobody'}"
+        what = f"the exam of the graphs was sat by {', '.join(students) or 'no student'}"
         raise DataError(what, str(path), "give graphs with the exam of one student")
     options = Options(classes=["wrong", "no_answer", "empty", "truncated"], per_question="all")
     try:

@@ -175,7 +175,7 @@ class ReviewSession(Session[Options]):
         }
         paid = {name: sum(self._rows.spend(*way, g, weights[name]) for g in graphs) for name, way in ways.items()}
         if not any(paid.values()) and any(arm.volume == "spend" for arm, _ in ways.values()):
-            raise DataError("nobody counted the tokens of the texts", "volume: spend", "take volume: smallest")
+            raise DataError("the tokens of the texts were not counted", "volume: spend", "take volume: smallest")
         fewest, cheapest = (min((n for n in of.values() if n), default=None) for of in (many, paid))
         return {
             name: Limit(tokens=cheapest)

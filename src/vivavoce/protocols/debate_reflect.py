@@ -60,7 +60,7 @@ class Options(Discussion):
     )
     student: Literal["always", "first_round", "never"] = Field(
         default="always",
-        description="when it answers; first_round: its drafts are criticised, and nobody reads them",
+        description="when it answers; first_round: its drafts are criticised, and no agent reads them",
     )
 
     @property

@@ -28,8 +28,8 @@ class Options(Discussion):
     )
     student: Literal["never", "first_round"] = Field(
         default="never",
-        description="first_round: the debate is held on an answer of the student's, which all read and nobody changes; "
-        "set by arms with sees_action",
+        description="first_round: the debate is held on an answer of the student's, which all read and no agent "
+        "changes; set by arms with sees_action",
     )
     reads: Literal["last_round", "all_rounds"] = Field(
         default="all_rounds", description="what a later turn, and a scorer, is shown (paper: all rounds)"

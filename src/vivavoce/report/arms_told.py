@@ -15,7 +15,7 @@ _BASES = {
     "debate_reflect_sft": "a student of what was right in the debates (SFT)",
     "debate_reflect": "that student, taught further by preference trees of right and wrong answers (T-DPO)",
     "sft_continued": "that student, with as much further SFT instead of T-DPO",
-    "unreviewed": "a student of all rationales, nobody reviewed them",
+    "unreviewed": "a student of all rationales, without reviews",
     "reviewed": "a student of the rationales that the reviewers accept",
     "checked": "a student of the rationales with the right answer",
     "checked_and_reviewed": "a student of the rationales that have the right answer and that the reviewers accept",

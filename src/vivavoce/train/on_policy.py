@@ -162,7 +162,7 @@ def _check_views(states: Sequence[State], settings: OnPolicySettings, out: Path)
     if not states:
         raise DataError("there are no states to train on", str(out), "check the stage that makes them")
     if not settings.scorers:
-        raise RecipeError("nobody scores the student", "scorers", "name local models, or the student itself")
+        raise RecipeError("no scorer of the student is named", "scorers", "name local models, or the student itself")
     if settings.on_policy < 1 and not any(state.recorded for state in states):
         raise DataError("there are no recorded answers", "on_policy", "set on_policy: 1, or record some")
     for state in states:
