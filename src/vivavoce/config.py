@@ -120,6 +120,11 @@ class Examination(BaseModel):
     draws_temperature: float = Field(default=0.8, gt=0, description="sampling temperature of these answers")
     committee: bool = Field(default=True, description="debate the test questions too, gold-free, and count its votes")
     committee_rounds: int = Field(default=2, ge=1, description="answer rounds of that debate")
+    self_consistency: bool = Field(
+        default=False,
+        description="beside that debate, each teacher alone and all of them answer without it, as often as takes as "
+        "many tokens, at draws_temperature, and vote",
+    )
 
 
 class Statistics(BaseModel):

@@ -151,6 +151,111 @@ def test_controls_show_another_debate_filler_of_the_same_length_or_the_right_ans
         assert all(v.messages == state.prompt for v in state.views)
 
 
+def test_a_wrong_hint_is_the_debates_own_mistake_or_the_tasks_and_answers_may_stand_alone() -> None:
+    g = debate("2 + 2", TWO)
+    wrong = node("answer", "2 + 2", "b", 1, "b errs here.\nFinal answer: 5", answer="5", correct=False, confidence=0.8)
+    erring = Graph(g.problem, (*(n for n in g.nodes if (n.agent, n.round) != ("b", 1)), wrong))
+    (state,), counts = view([erring, g], context="wrong")
+    assert counts.dropped == 1, "nothing wrong was said of the other state"
+    for text in texts(state):
+        assert "b errs here." in text
+        assert "speaks of" not in text
+    assert state.source == ()
+    (short,), _ = view([erring], context="wrong", shows="answers")
+    assert all("Final answer: 5" in t and "errs" not in t for t in texts(short))
+    school = open_task("schoolhouse", {"train": 40, "test": 1})
+    problems = [Problem(p.id, p.question, p.gold) for p in school.problems("train")]
+    graphs = [Graph(p, debate(p.id, TWO).nodes) for p in problems]
+    words = Wording(Options(prompts="schoolhouse"), prompt_set("schoolhouse"), school)
+    for context, right in (("gold", True), ("wrong", False)):
+        for shows in ("whole", "answers"):
+            how = Supervision(context=context, shows=shows, weights="uniform")  # type: ignore[arg-type]
+            found, _ = states(graphs, how, ["a"], words, 0)
+            assert len(found) == len(problems)
+            for problem, one in zip(problems, found, strict=True):
+                hints = texts(one)[0].split("\n")[2:]
+                assert {school.grade(problem, hint).correct for hint in hints} == {right}
+                assert all((hint.count("=") > 1) == (shows == "whole") for hint in hints)
+
+
+def test_of_a_debate_the_answers_alone_or_a_summary_may_be_shown() -> None:
+    nodes = [
+        node("answer", "q", who, r, f"{who} reasons at length.\nFinal answer: {x}", answer=x, correct=x == "4")
+        for r, said_ in enumerate(("455", "454"))
+        for who, x in zip(SPEAKERS, said_, strict=True)
+    ]
+    g = Graph(Problem("q", "q?", "4"), tuple(nodes))
+    (answers,), _ = view([g], shows="answers", weights="uniform")
+    for text in texts(answers):
+        assert "reasons" not in text
+        assert (text.count("Final answer: 4"), text.count("Final answer: 5")) == (3, 3)
+    (told,), _ = view([g], shows="summary", weights="uniform")
+    for text in texts(told):
+        assert text.count("Final answer: 4 (2 of 3)") == text.count("Final answer: 5 (1 of 3)") == 1
+        assert text.index("Final answer: 4") < text.index("Final answer: 5")
+
+
+def weights_of(graphs: list[Graph], **how: Any) -> list[list[float]]:
+    return [[v.weight for v in state.views] for state in view(graphs, **how)[0]]
+
+
+def softmax(*values: float) -> Any:
+    grown = [math.exp(v) for v in values]
+    return pytest.approx([g / sum(grown) for g in grown])
+
+
+def test_weights_may_come_from_agreement_or_from_what_is_right() -> None:
+    answers = {"a": "4", "b": "4", "c": "5"}
+    nodes = [
+        node("answer", "q", who, 0, f"Final answer: {x}", answer=x, correct=x == "4", confidence=0.5)
+        for who, x in answers.items()
+    ]
+    g = Graph(Problem("q", "q?", "4", "sums"), tuple(nodes))
+    assert weights_of([g], weights="agreed") == [softmax(0.5, 0.5, 0.0)]
+    assert weights_of([g], weights="verified", tau=0.5) == [softmax(2.0, 2.0, 0.0)]
+    assert weights_of([g]) == [pytest.approx([1 / 3] * 3)]
+
+
+def test_a_prior_a_boaster_and_a_route_change_weights_as_they_say() -> None:
+    g = Graph(Problem("q", "q?", "4", "sums"), debate("q", TWO).nodes)
+    assert weights_of([g], inflated=["c"]) == [softmax(0.9, 0.8, 1.0)]
+    (prior,) = weights_of([g], weights="uniform", prior={"a": 2.0})
+    assert prior == pytest.approx([0.5, 0.25, 0.25])
+    (both,) = weights_of([g], prior={"b": 0.0})
+    assert both[1] == 0.0
+    assert [both[0], both[2]] == softmax(0.9, 0.1)
+    assert weights_of([g], route={"sums": ["b"], "words": ["c"]}) == [[0.0, 1.0, 0.0]]
+    assert weights_of([g], route={"words": ["c"]}) == weights_of([g])
+    (nobody,), counts = view([g, Graph(Problem("r", "r?", "4", "words"), debate("r", TWO).nodes)], route={"sums": []})
+    assert (nobody.problem, counts.dropped) == ("r", 1)
+
+
+def test_calibrated_weights_go_by_how_often_one_was_right_on_other_questions_when_it_said_so() -> None:
+    """a says 90 and is right, b says 90 and is wrong: stated confidence cannot tell them apart, experience can."""
+    graphs = [
+        Graph(
+            Problem(f"q{i}", f"q{i}?", "4"),
+            tuple(
+                node("answer", f"q{i}", who, 0, f"Final answer: {x}", answer=x, correct=x == "4", confidence=0.9)
+                for who, x in (("a", "4"), ("b", "5"))
+            ),
+        )
+        for i in range(40)
+    ]
+    found = weights_of(graphs, weights="calibrated", tau=0.1, scorers=("a", "b"))
+    assert all(weight[0] > 0.99 for weight in found)
+    assert all(weight == pytest.approx([0.5, 0.5]) for weight in weights_of(graphs, scorers=("a", "b")))
+    alone = weights_of(graphs[:1], weights="calibrated", scorers=("a", "b"))
+    assert alone == [pytest.approx([0.5, 0.5])], "a question's own gold answer says nothing of its weights"
+
+
+def test_the_tokens_that_a_student_drew_go_with_its_recorded_answer() -> None:
+    g = debate("q", TWO)
+    last = g.stated(1)[0]
+    (state,), _ = states([g], Supervision(), SPEAKERS, WORDING, 0, lambda _: [last], lambda n: (1, 2, 3))
+    assert [c.ids for c in state.recorded] == [(1, 2, 3)]
+
+
 def test_marks_can_be_left_out_and_a_transcript_shown_to_some() -> None:
     g = debate("q", TWO)
     (hidden,), _ = view([g], hide_confidence=True)

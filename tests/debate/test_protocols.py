@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import shutil
 from collections import Counter
@@ -30,7 +31,7 @@ from vivavoce.data.trees import Grower, preference_trees
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, read_graphs, write_graphs
 from vivavoce.protocols import debate_reflect, moderated, open_protocol, peer_review, self_consistency, state_debate
-from vivavoce.records import Message, Node, Problem, Sampling, node, seed_of
+from vivavoce.records import Message, Node, Problem, Sampling, Usage, node, seed_of
 from vivavoce.tasks import open_task
 
 TASK = open_task("gsm8k", {})
@@ -418,6 +419,46 @@ def test_shown_rounds_and_scorers_views_come_from_what_was_said(tmp_path: Path) 
         text = "\n".join(m["content"] for m in view.messages)
         assert all(n.text.splitlines()[0] in text for n in graph.answers())
     assert set(state.source) == {n.id for n in graph.answers()}
+
+
+def stating(answer: int, confidence: int) -> Callable[..., str]:
+    return lambda *_: f"I reckon.\nFinal answer: {answer}\nConfidence: {confidence}"
+
+
+@pytest.mark.parametrize("reads", ["last_round", "all_rounds"])
+def test_those_who_disagree_or_doubt_may_be_asked_again_alone_and_the_others_words_stand(
+    tmp_path: Path, reads: Any
+) -> None:
+    scripts = {"a": stating(4, 90), "b": stating(4, 30), "c": stating(5, 95)}
+    asked = {}
+    for who in ("all", "who_disagree", "who_doubt"):
+        options = state_debate.Options(later_speakers=who, reads=reads)  # type: ignore[arg-type]
+        graph = held(tmp_path, state_debate.run, options, scripts)
+        asked[who] = [n.agent for n in graph.answers(1) if n.call is not None]
+        assert sorted(n.agent for n in graph.stated(1)) == ["a", "b", "c"], "all have a stand in every round"
+        for n in graph.answers(1):
+            if n.call is None:
+                (before,) = graph.answers(0, [n.agent])
+                assert (n.text, n.answer, n.confidence) == (before.text, before.answer, before.confidence)
+                assert n.usage == Usage()
+        setting = Setting(state_debate.run, (), options, prompt_set("general"), TASK, None)  # type: ignore[arg-type]
+        (state,), _ = states([graph], Supervision(), ["a", "b", "c"], setting.wording, 0)
+        grown = [math.exp(0.9), math.exp(0.3), math.exp(0.95)]
+        assert [v.weight for v in state.views] == pytest.approx([g / sum(grown) for g in grown])
+    assert asked == {"all": ["a", "b", "c"], "who_disagree": ["c"], "who_doubt": ["b"]}
+
+
+def test_a_debate_ends_once_no_teacher_is_to_be_asked_and_a_tie_asks_all(tmp_path: Path) -> None:
+    sure = {"a": stating(4, 90), "b": stating(5, 95)}
+    graph = held(tmp_path, state_debate.run, state_debate.Options(later_speakers="who_doubt"), sure)
+    assert (graph.rounds, graph.stopped) == (1, "settled")
+    graph = held(tmp_path, state_debate.run, state_debate.Options(later_speakers="who_doubt", sure=0.93), sure)
+    assert [n.agent for n in graph.answers(1) if n.call] == ["a"]
+    graph = held(tmp_path, state_debate.run, state_debate.Options(later_speakers="who_disagree"), sure)
+    assert [n.agent for n in graph.answers(1) if n.call] == ["a", "b"], "no answer leads"
+    agreed = {"a": stating(4, 90), "b": stating(4, 10)}
+    graph = held(tmp_path, state_debate.run, state_debate.Options(later_speakers="who_disagree"), agreed)
+    assert (graph.rounds, graph.stopped) == (1, "settled")
 
 
 def test_seeds_of_calls_do_not_depend_on_the_protocol(tmp_path: Path) -> None:

@@ -681,3 +681,22 @@ def test_the_objective_names_the_ends_of_jsd_and_refuses_what_means_nothing():
             Objective.model_validate(wrong)
     with pytest.raises(ValidationError):
         Objective.model_validate({"tau": 1})
+
+
+@given(generated)
+def test_a_fixed_sign_keeps_the_direction_of_the_log_ratio_and_nothing_of_its_size(c: Case) -> None:
+    ratio, moved = apart(c.student, c.teachers, c.weights, c.sampled, divergence="log_ratio")
+    value, gradient = apart(c.student, c.teachers, c.weights, c.sampled, divergence="fixed_sign", advantage=-0.3)
+    assert_close(value, 0.3 * ratio.sign())
+    clear = ratio.abs() > 1e-3
+    assert_close(gradient[clear], 0.3 * moved[clear] / ratio[clear, None].abs(), atol=1e-4, rtol=1e-3)
+
+
+@given(generated)
+def test_a_fixed_negative_advantage_makes_every_sampled_token_less_likely_whatever_teachers_say(c: Case) -> None:
+    value, gradient = apart(c.student, c.teachers, c.weights, c.sampled, divergence="fixed_negative", advantage=-0.3)
+    q, one = c.student.softmax(-1), torch.nn.functional.one_hot(c.sampled, c.student.shape[1])
+    assert_close(value, torch.full_like(value, 0.3))
+    assert_close(gradient, 0.3 * (one - q), atol=1e-6, rtol=1e-5)
+    nobody = distillation_loss(c.student, [], c.weights[:, :0], c.sampled, Objective(divergence="fixed_negative"))
+    assert_close(nobody, torch.ones(len(nobody)))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_model
@@ -20,12 +21,19 @@ from vivavoce.agents import hf_local
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.journal import Journal
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
+from vivavoce.data.states import Supervision
+from vivavoce.data.states import states as supervise
 from vivavoce.environments.environment import Action as EnvironmentAction
 from vivavoce.environments.episodes import read
 from vivavoce.errors import DataError, RecipeError
-from vivavoce.records import Completion, Sampling, State, View, from_json, to_json
+from vivavoce.graph import Graph
+from vivavoce.protocols.state_debate import Options
+from vivavoce.records import Completion, Problem, Sampling, State, View, from_json, to_json
+from vivavoce.tasks import open_task
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.on_policy import Prepared, Steps, of_calls, train_on_policy
+from vivavoce.train.on_policy import Prepared, Steps, kept, of_calls, train_on_policy
 from vivavoce.train.scorers import Action, open_scorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
@@ -665,3 +673,66 @@ def test_the_loss_is_that_of_trls_distillation_trainer_on_the_same_tokens(
         }
         theirs = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(len(ids)))
         assert losses(tmp_path / f"ours{beta}")[0] == pytest.approx(float(theirs), rel=1e-4), beta
+
+
+def test_the_most_informative_tokens_alone_count_however_an_update_is_cut_into_rows(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The loss is then a mean over the largest divergences of each answer."""
+    given = states((0.7, 0.3), NOTES)
+
+    def first(name: str, **changes: Any) -> tuple[float, dict[str, Any]]:
+        how = settings(folders, ("ada", "bob"), max_steps=1, states_per_step=3, rollouts=2, **changes)
+        done = train_on_policy(folders["student"], given, how, tmp_path / name, seed=0)
+        return losses(tmp_path / name)[0], done.details
+
+    whole, told = first("whole")
+    most, few = first("few", informative=0.25)
+    every = first("every", informative=1.0)
+    assert every == (whole, told)
+    assert most > 1.03 * whole, "those that tell most are farther from the teachers than the mean"
+    assert told["answers"] <= few["learnt_tokens"] <= 0.25 * few["answer_tokens"] + few["answers"]
+    assert first("rows", informative=0.25, token_budget=60)[0] == pytest.approx(most, rel=1e-5)
+    unsure, _ = first("unsure", informative=0.25, informative_by="entropy")
+    assert unsure not in (whole, most)
+
+
+def test_what_is_kept_of_an_answer_counts_as_much_as_the_whole_of_it() -> None:
+    factors, told = np.array([0.1, 0.0, 0.3, 0.2, 0.4]), np.array([1.0, 9.0, 2.0, 5.0, 4.0])
+    found = kept(factors, told, [range(3), range(3, 5)], 0.5)
+    assert found.tolist() == pytest.approx([0.0, 0.0, 0.4, 0.6, 0.0]), "a token that does not count is never chosen"
+    assert kept(factors, told, [range(5)], 1e-6).tolist() == pytest.approx([0, 0, 0, 1.0, 0])
+
+
+def test_a_student_without_a_teacher_only_unlearns_what_it_says(folders: dict[str, Path], tmp_path: Path) -> None:
+    alone = [State(s.problem, s.prompt, ()) for s in states()]
+    objective = Objective(divergence="fixed_negative", advantage=-0.5)
+    how = settings(folders, (), objective=objective, max_steps=3, states_per_step=3)
+    done = train_on_policy(folders["student"], alone, how, tmp_path / "alone", seed=0)
+    assert done.details["teacher_tokens"] == 0
+    assert losses(tmp_path / "alone") == pytest.approx([0.5] * 3)
+    assert not equal(folders["student"], tmp_path / "alone")
+    with pytest.raises(RecipeError, match="asks no teacher"):
+        train_on_policy(folders["student"], states(), settings(folders, objective=objective), tmp_path / "b", seed=0)
+
+
+def test_one_teacher_without_a_debate_is_plain_on_policy_distillation_bit_for_bit(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """K = 1, R = 0: supervised as a debate of nobody, and as the published loss of one teacher on plain prompts."""
+    graphs = [Graph(Problem(q, q, "42"), ()) for q in QUESTIONS]
+    how = Supervision(context="none", weights="uniform")
+    wording = Wording(Options(), prompt_set("general"), open_task("gsm8k", {}))
+    found, counts = supervise(graphs, how, ["ada"], wording, seed=0)
+    plain = [State(g.problem.id, s.prompt, (View(s.prompt, 1.0),)) for g, s in zip(graphs, found, strict=True)]
+    assert counts.states == len(QUESTIONS)
+    confident, _ = supervise(graphs, Supervision(context="none"), ["ada"], wording, seed=0)
+    same = settings(folders, ("ada",), max_length=500, states_per_step=3)
+    runs = {"debate of nobody": found, "plain": plain, "confident": confident}
+    for name, given in runs.items():
+        train_on_policy(folders["student"], given, same, tmp_path / name, seed=3)
+    assert equal(tmp_path / "debate of nobody", tmp_path / "plain")
+    assert equal(tmp_path / "confident", tmp_path / "plain")
+    merged = same.model_copy(update={"objective": Objective(aggregate="max")})
+    train_on_policy(folders["student"], plain, merged, tmp_path / "merged", seed=3)
+    assert equal(tmp_path / "merged", tmp_path / "plain"), "there is nothing to merge"

@@ -202,7 +202,7 @@ def _size(s: Statement, count: CountTokens) -> int:
 
 def _shorten(s: Statement, cap: int, count: CountTokens, reads: Reads) -> Statement:
     notes = _size(s, count) - count(s.text.text)
-    end = _end(s.text.text, s.answer, reads)
+    end = end_of(s.text.text, s.answer, reads)
     text = _cut(s.text.text, max(cap - notes, cap // 2), count, end)
     left = max(0, cap - count(text))
     parts = [s.reflection.text] if s.reflection else []
@@ -219,7 +219,7 @@ def _shorten(s: Statement, cap: int, count: CountTokens, reads: Reads) -> Statem
     )
 
 
-def _end(text: str, answer: str | None, reads: Reads) -> str:
+def end_of(text: str, answer: str | None, reads: Reads) -> str:
     """The shortest end of an answer, in whole lines or else sentences, that still says its final answer; else the last
     line."""
     text = text.rstrip()
@@ -256,4 +256,4 @@ def _cut(text: str, cap: int, count: CountTokens, end: str = "") -> str:
     return made(low)
 
 
-__all__ = ["CUT", "CountTokens", "Reads", "Showing", "Statement", "fit", "hidden", "packs", "statements"]
+__all__ = ["CUT", "CountTokens", "Reads", "Showing", "Statement", "end_of", "fit", "hidden", "packs", "statements"]

@@ -230,6 +230,24 @@ class Table:
             raise error
         return done  # type: ignore[return-value]
 
+    def stands(self, said: Node, round: int) -> Node:
+        """Repeat ``said`` in a later ``round``, because its author is not asked again. No call is made."""
+        kept = node(
+            said.kind,
+            said.problem,
+            said.agent,
+            round,
+            said.text,
+            answer=said.answer,
+            correct=said.correct,
+            status=said.status,
+            confidence=said.confidence,
+            probability=said.probability,
+            saw_gold=said.saw_gold,
+        )
+        self._said[_BRANCH.get().take()] = kept
+        return kept
+
     def graph(self, why: str) -> Graph:
         """All nodes so far, as a graph that ended because of ``why``."""
         nodes = self.nodes

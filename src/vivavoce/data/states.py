@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -18,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from vivavoce.committee.reading import statements
 from vivavoce.committee.votes import vote
 from vivavoce.committee.wording import Talk, Wording
+from vivavoce.data.hints import answers_alone, right_hint, summary, wrong_hint
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
-from vivavoce.records import GOLD, Completion, Node, Prompt, Quote, State, View, seed_of
+from vivavoce.records import Completion, Node, Prompt, Quote, State, View, seed_of
 from vivavoce.tasks import Task
+from vivavoce.tasks.agreement import classes
 
 
 class Supervision(BaseModel):
@@ -29,20 +32,39 @@ class Supervision(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    context: Literal["transcript", "none", "shuffled", "filler", "gold"] = Field(
+    context: Literal["transcript", "none", "shuffled", "filler", "gold", "wrong"] = Field(
         default="transcript",
         description="what a scorer reads beyond the student's prompt: the debate (paper), nothing, the debate on "
-        "another question, words of no meaning of the same length, or the debate as if all had been right",
+        "another question, words of no meaning of the same length, the debate as if all had been right, or as if all "
+        "had made the same mistake",
+    )
+    shows: Literal["whole", "answers", "summary"] = Field(
+        default="whole",
+        description="what it reads of each turn: all (paper), its final answer alone; or, in place of the turns, each "
+        "different final answer of the last round once, with how many gave it",
     )
     rounds: int | None = Field(
         default=None, ge=1, description="rounds of the debate that are shown; 1: independent answers; None: all"
     )
     shown_to: list[str] | None = Field(default=None, description="scorers who read it; None: all")
     hide_confidence: bool = Field(default=False, description="leave stated confidences and marks out of what is shown")
-    weights: Literal["uniform", "confidence", "probability"] = Field(
+    weights: Literal["uniform", "confidence", "probability", "calibrated", "agreed", "verified"] = Field(
         default="confidence",
         description="softmax of what each teacher said after the last round shown (paper), of its own probability of "
-        "that answer (ours), or equal",
+        "that answer (ours), or equal. calibrated: of how often it was right elsewhere when it said so; agreed: of the "
+        "share of the others with its answer; verified: of 1 if it is right, 0 if not. calibrated and verified look at "
+        "gold",
+    )
+    inflated: list[str] = Field(
+        default=[],
+        description="scorers who are taken to have said 100 %, whatever they said: what can a boaster do?",
+    )
+    prior: dict[str, float] = Field(
+        default={}, description="factors of scorers' weights, by name, whatever was said; 1 for those not named"
+    )
+    route: dict[str, list[str]] = Field(
+        default={},
+        description="scorers who alone count on questions of a group (subject, skill), by group; all on other groups",
     )
     tau: float = Field(default=1.0, gt=0, description="τ: temperature of that softmax (paper: 1)")
     missing: Literal["uniform", "mean", "zero", "drop"] = Field(
@@ -80,11 +102,13 @@ def states(
     wording: Wording,
     seed: int,
     recorded: Callable[[Graph], Sequence[Node]] = lambda _: (),
+    drawn: Callable[[Node], tuple[int, ...]] = lambda _: (),
 ) -> tuple[list[State], Supervised]:
     """The states of one arm, in the order of ``graphs``, and what was counted on the way.
 
     The student's prompt is that of every test and holds nothing of the debate. ``recorded`` gives answers to learn
-    from off-policy; ``seed`` draws whose debate is shown in place of another's. Raises RecipeError if more rounds are
+    from off-policy, and ``drawn`` the tokens of one that the student drew itself, if its text would be cut into others;
+    ``seed`` draws whose debate is shown in place of another's. Raises RecipeError if more rounds are
     to be shown than were debated.
     """
     longest = max((g.rounds for g in graphs), default=0)
@@ -94,11 +118,12 @@ def states(
         )
     found, counts = [], Supervised()
     others = _others(graphs, seed)
+    calibrated = Calibration(graphs) if how.weights == "calibrated" else None
     for g in graphs:
         prompt = tuple(wording.plain(g.problem))
         last = min(how.rounds or g.rounds, g.rounds) - 1
         views, parents = [], list[str]()
-        weights = _weights(g, last, how, scorers, wording, counts)
+        weights = _weights(g, last, how, scorers, wording, counts, calibrated)
         for name, weight in zip(scorers, weights or (), strict=bool(weights)):
             messages, shown = prompt, ()
             if how.context != "none" and (how.shown_to is None or name in how.shown_to):
@@ -107,14 +132,14 @@ def states(
                 view = _view(source, g, reads, name, how, wording)
                 if view is None:
                     break
-                messages, shown = tuple(view.chat), () if how.context == "gold" else view.quotes
+                messages, shown = tuple(view.chat), () if how.context in ("gold", "wrong") else view.quotes
             views.append(View(messages, weight))
             parents += [p for p in shown if p not in parents]
         if len(views) < len(scorers):
             counts.dropped += 1
             continue
         counts.states += 1
-        answers = tuple(Completion(wording.taught(n.text), n.id) for n in recorded(g))
+        answers = tuple(Completion(wording.taught(n.text), n.id, drawn(n)) for n in recorded(g))
         found.append(State(g.problem.id, prompt, tuple(views), answers, tuple(parents)))
     return found, counts
 
@@ -136,19 +161,24 @@ def _view(
     source: Graph, graph: Graph, reads: Sequence[Node], reader: str, how: Supervision, wording: Wording
 ) -> Prompt | None:
     """What ``reader`` is shown on the state of ``graph``: of ``source``, a debate on it or on another one. None if
-    nothing was said there."""
+    nothing was said there, or there is no hint to give."""
     shown = statements(source.problem, reads, reader, wording.options.showing)
     if not shown:
         return None
-    if how.context == "gold":
+    if how.context in ("gold", "wrong"):
         # in the form of the debate, as if all had said it: another form would test how teachers read that
-        worked = getattr(wording.task, "worked", None)
-        text = worked(graph.problem) if worked else f"The right answer is {graph.problem.gold}."
-        shown = [replace(s, text=Quote(GOLD, text), reflection=None, critiques=()) for s in shown]
+        hint = right_hint(graph, wording) if how.context == "gold" else wrong_hint(graph, wording)
+        if hint is None:
+            return None
+        shown = [replace(s, text=hint.text, answer=hint.answer, reflection=None, critiques=()) for s in shown]
     elif how.context == "filler":
         shown = [replace(s, text=Quote(s.text.node, _filler(s.text.text))) for s in shown]
     elif how.hide_confidence:
         shown = [replace(s, text=Quote(s.text.node, wording.taught(s.text.text))) for s in shown]
+    if how.shows != "whole":
+        shown = answers_alone(graph.problem, shown, wording)
+    if how.shows == "summary":
+        shown = summary(source.problem, shown, wording)
     # a protocol's turn is the template by which it asks for an answer; a prompt of the debate tells it if it does not
     turn = getattr(wording.options, "turn", None) or _turn(source)
     return wording.made(turn, graph.problem, reader, reads, shown=shown, ask_confidence=False, scoring=True)
@@ -173,49 +203,123 @@ def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
 
 
 def _weights(
-    graph: Graph, last: int, how: Supervision, scorers: Sequence[str], wording: Wording, counts: Supervised
+    graph: Graph,
+    last: int,
+    how: Supervision,
+    scorers: Sequence[str],
+    wording: Wording,
+    counts: Supervised,
+    calibrated: Calibration | None,
 ) -> list[float] | None:
     """Weights of the scorers, which sum to 1, or None if none is left.
 
-    w_k = exp(c_k / tau) / sum_j exp(c_j / tau), c in 0..1 (Eqs. 6 and 7). A scorer that did not debate stated nothing.
+    w_k = f_k exp(c_k / tau) / sum_j f_j exp(c_j / tau), c in 0..1 (Eqs. 6 and 7). f is the scorer's prior, or 0 if the
+    question's group is routed to others. A scorer that did not debate stated nothing.
     """
+    counting = how.route.get(graph.problem.group, scorers)
+    factors = [how.prior.get(name, 1.0) * (name in counting) for name in scorers]
+    if not any(factors):
+        return None if scorers else []
     if how.weights == "uniform":
-        return _noted([1 / len(scorers)] * len(scorers), counts)
+        return _noted(factors, counts)
     said = {n.agent: n for n in graph.stated(last, scorers)}
-    stated = [_stated(said.get(name), how, wording, counts) for name in scorers]
+    stated = [
+        1.0 if name in how.inflated else _stated(said.get(name), graph, how, wording, counts, calibrated)
+        for name in scorers
+    ]
     known = [c for c in stated if c is not None]
     if not known and how.missing == "drop":
         return None
     if len(known) < len(stated):
         counts.without_confidence += len(stated) - len(known)
         if how.missing == "uniform" or not known:
-            return _noted([1 / len(scorers)] * len(scorers), counts)
+            return _noted(factors, counts)
         if how.missing != "drop":
             instead = sum(known) / len(known) if how.missing == "mean" else 0.0
             stated = [instead if c is None else c for c in stated]
-    grown = [0.0 if c is None else math.exp(c / how.tau - max(known) / how.tau) for c in stated]
-    return _noted([w / sum(grown) for w in grown], counts)
+    top = max(known)
+    grown = [
+        0.0 if c is None else f * math.exp(c / how.tau - top / how.tau) for c, f in zip(stated, factors, strict=True)
+    ]
+    return _noted(grown, counts) if any(grown) else None
 
 
-def _stated(said: Node | None, how: Supervision, wording: Wording, counts: Supervised) -> float | None:
+def _stated(
+    said: Node | None,
+    graph: Graph,
+    how: Supervision,
+    wording: Wording,
+    counts: Supervised,
+    calibrated: Calibration | None,
+) -> float | None:
+    """How much a teacher's last answer is to be trusted, 0 to 1, as the arm wants it; None if that is not known."""
     if said is None:
         return None
     if how.weights == "probability":
         return said.probability
+    if how.weights == "verified":
+        return None if said.correct is None else float(said.correct)
+    if how.weights == "agreed":
+        return _agreed(said, graph, wording.task)
     if said.confidence is not None:
         counts.histogram[min(9, int(10 * said.confidence))] += 1
         counts.beyond_scale += wording.prompts.stated_confidence(said.text) != said.confidence
-    return said.confidence
+    return said.confidence if calibrated is None else calibrated.of(said)
 
 
-def _noted(weights: list[float], counts: Supervised) -> list[float]:
+def _agreed(said: Node, graph: Graph, task: Task) -> float | None:
+    """The share of the others of that round whose answer is the same."""
+    others = [n for n in graph.stated(said.round) if n.agent != said.agent]
+    if said.answer is None or not others:
+        return None
+    own, *found = classes(task, graph.problem, [said.answer, *(n.answer for n in others)])
+    return sum(key == own for key in found) / len(found)
+
+
+class Calibration:
+    """Counts how often each teacher was right at each stated confidence: by round, by tenths, on half of the questions.
+
+    A question is weighed by what is known of the other half, so that its own gold answer says nothing of its own
+    weights. With (right + 1) / (all + 2), little experience is little trust.
+    """
+
+    def __init__(self, graphs: Sequence[Graph]) -> None:
+        self._seen: defaultdict[tuple[int, str, int, int], list[int]] = defaultdict(lambda: [0, 0])
+        for n in (n for g in graphs for n in g.answers()):
+            if n.confidence is not None and n.correct is not None:
+                seen = self._seen[_half(n), *_case(n)]
+                seen[0] += n.correct
+                seen[1] += 1
+
+    def of(self, said: Node) -> float | None:
+        """The share of right answers at an answer's stated confidence, 0 to 1; None if it states none."""
+        if said.confidence is None:
+            return None
+        right, whole = self._seen.get((1 - _half(said), *_case(said)), (0, 0))
+        return (right + 1) / (whole + 2)
+
+
+def _half(n: Node) -> int:
+    return seed_of("calibration", n.problem) % 2
+
+
+def _case(n: Node) -> tuple[str, int, int]:
+    return n.agent, n.round, min(9, int(10 * (n.confidence or 0.0)))
+
+
+def _noted(grown: list[float], counts: Supervised) -> list[float]:
+    """The weights, so that they sum to 1; their entropy is counted."""
+    weights = [w / sum(grown) for w in grown]
     counts.weight_entropy -= sum(w * math.log(w) for w in weights if w)
     return weights
 
 
-def winner(graph: Graph, task: Task, seed: int = 0) -> list[Node]:
-    """The answer that wins the vote after the last round, by probability if it is known, else by stated confidence."""
-    said = graph.stated(graph.rounds - 1)
+def winner(graph: Graph, task: Task, seed: int = 0, speakers: Sequence[str] | None = None) -> list[Node]:
+    """The answer that wins the vote after the last round, by probability if it is known, else by stated confidence.
+
+    ``speakers`` are the agents that have a vote; None: all.
+    """
+    said = graph.stated(graph.rounds - 1, speakers)
     known = all(n.probability is not None for n in said)
     won = vote(task, graph.problem, said, "probability" if known else "confidence", seed)
     return [won] if won else []

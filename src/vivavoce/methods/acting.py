@@ -180,12 +180,12 @@ class ActingSession(DistilSession):
         options: OnPolicyOptions,
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
-        who = list(arm.scorers or self.scorers)
+        who = list(self.scorers if arm.scorers is None else arm.scorers)
         found, counts = step_states(seen, graphs, arm, who, self.wording, self.recipe.seed)
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
         self._enough(name, counts, len(seen), options)
         learn_from, share = arm.learn_from or options.learn_from, 1.0 if arm.act_again else 0.0
-        return self.rows(name, found), self._how(options, who, arm.objective, learn_from=learn_from, on_policy=share)
+        return self.rows(name, found), self._how(options, who, arm, learn_from=learn_from, on_policy=share)
 
     # --- tests
 

@@ -7,7 +7,8 @@ students, seeds and objectives. The same recipe also trains the baselines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,16 +18,21 @@ from vivavoce.committee.wording import Talk
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.graph import Stored
 from vivavoce.methods.arms import Listed
-from vivavoce.methods.distilling import DistilRecipe, DistilSession, main_arm, usual_pairs
+from vivavoce.methods.distilling import DistilRecipe, QuestionSession, main_arm, usual_pairs
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opd_arms import DistilArm, ImitationArm, OnPolicyArm, wanted
+from vivavoce.methods.opd_arms import Debaters, DistilArm, ImitationArm, OnPolicyArm, PreferenceArm, wanted
 from vivavoce.methods.plan import plan_states
 from vivavoce.methods.trainings import Training, training
+from vivavoce.methods.voting import committee, votes_against_debate
+from vivavoce.progress import say
 from vivavoce.protocols import state_debate
 from vivavoce.run import Run
 from vivavoce.train.objective import OnPolicyOptions
-from vivavoce.train.settings import SFTSettings
+from vivavoce.train.settings import SFTSettings, TreeDPOSettings
+
+_PACE = 10
+"""Updates of a training that only finds out how many tokens one takes."""
 
 
 class Warm(BaseModel):
@@ -48,12 +54,17 @@ class Options(DistilRecipe):
     warm: Warm | None = Field(default=None, description="fine-tune the student first; None: it starts as it is (paper)")
     opd: OnPolicyOptions = Field(default=OnPolicyOptions(), description="on-policy distillation of every such arm")
     sft: SFTSettings = Field(default=SFTSettings(), description="for the arms that imitate")
+    dpo: TreeDPOSettings | None = Field(
+        default=None, description="for the arms that prefer one answer to another; None: the defaults of that section"
+    )
     arms: list[str] = Field(
         default=["opd", "mt_opd", "mt_mean", "mt_max", "debate_opd"],
         min_length=1,
         description="what is trained and compared: names of methods/opd_arms.py, or of own_arms",
     )
-    own_arms: dict[str, OnPolicyArm | ImitationArm] = Field(default={}, description="arms of the user's own, by name")
+    own_arms: dict[str, OnPolicyArm | ImitationArm | PreferenceArm] = Field(
+        default={}, description="arms of the user's own, by name"
+    )
     value: bool = Field(default=True, description="report what the debate is worth before anything is trained on it")
 
     @property
@@ -70,18 +81,50 @@ class Options(DistilRecipe):
         return [*(["untrained"] if self.warm else []), "student", *self.wanted]
 
     @model_validator(mode="after")
-    def _arms_exist(self) -> Options:
+    def _arms_name_those_who_are_there(self) -> Options:
+        there = [t.name for t in self.teachers]
+        scoring = [*(s.name for s in self.seated), self.student.name]
         for name, arm in ((name, one.how) for name, one in self.wanted.items()):
-            if isinstance(arm, ImitationArm) and arm.seconds_of is not None and arm.seconds_of not in self.wanted:
-                raise ValueError(f"arm `{name}` takes as long as `{arm.seconds_of}`, which is not among the arms")
+            if isinstance(arm, ImitationArm) and arm.shares is not None:
+                of = arm.teachers or there
+                if len(arm.shares) != len(of):
+                    what = f"arm `{name}` shares the questions among {len(arm.shares)} teachers, not {len(of)}"
+                    raise ValueError(f"{what}: give own_arms one with as many `shares`, or name its `teachers`")
+            if isinstance(arm, OnPolicyArm):
+                named = [*arm.prior, *arm.inflated, *(one for routed in arm.route.values() for one in routed)]
+                if unknown := [one for one in named if one not in scoring]:
+                    raise ValueError(f"arm `{name}`: `{unknown[0]}` does not score; there are {', '.join(scoring)}")
+                if any(factor < 0 for factor in arm.prior.values()):
+                    raise ValueError(f"arm `{name}`: a prior is no negative number")
         return self
 
+    @model_validator(mode="after")
+    def _arms_exist(self) -> Options:
+        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+            if (other := _other(arm)) is None:
+                continue
+            what = f"arm `{name}` takes as long as `{other}`"
+            if isinstance(arm, OnPolicyArm):
+                what = f"arm `{name}` takes as many tokens as `{other}`"
+            if other not in self.wanted:
+                raise ValueError(f"{what}, which is not among the arms")
+            of = self.wanted[other].how
+            if _other(of) is not None:
+                raise ValueError(f"{what}, which itself goes by another arm: name one that makes the usual updates")
+            if isinstance(arm, OnPolicyArm) and (not isinstance(of, OnPolicyArm) or of.sees_action):
+                raise ValueError(f"{what}, which is no arm whose tokens are counted: name an on-policy one")
+        return self
 
-async def learn(s: DistilSession, recipe: Options) -> Learnt:
+    @property
+    def compared(self) -> list[str]:
+        return [*self.students, *(arm.name for arm in committee(self))]
+
+
+async def learn(s: QuestionSession, recipe: Options) -> Learnt:
     """Debates on states, a warm start, every arm."""
     s.seat(recipe.seated)
     problems, start = s.task.problems("train"), s.start
-    graphs: dict[tuple[str, ...] | None, Stored] = {None: await s.debate(problems)}
+    graphs: dict[Debaters, Stored] = {None: await s.debate(problems)}
     facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
     students, arms = {"student": start}, {"student": Arm("student")}
     if recipe.warm is not None:
@@ -90,46 +133,130 @@ async def learn(s: DistilSession, recipe: Options) -> Learnt:
         warmed = Arm("student", material=recipe.warm.learn.material, method=recipe.method)
         start, arms = students["student"], {"untrained": Arm("untrained"), "student": warmed}
 
-    ways = {name: one.how for name, one in recipe.wanted.items()}
-    plans = {}
-    for name, way in ways.items():
-        if isinstance(way, ImitationArm):
-            plans[name] = (start, s.imitate(name, way, graphs[None]), s.as_many(recipe.sft, recipe.opd))
-            continue
-        table = way.table
-        if way.sees_action:
-            seen = {seed: await s.debate(problems, table, (start, seed)) for seed in recipe.seeds}
-            made = {k: s.supervise(f"{name}-{k}", way, g, recipe.opd) for k, g in seen.items()}
-            plans[name] = (
-                start,
-                {k: path for k, (path, _) in made.items()},
-                {k: how for k, (_, how) in made.items()},
-            )
-            continue
-        if table not in graphs:
-            graphs[table] = await s.debate(problems, table)
-        plans[name] = (start, *s.supervise(name, way, graphs[table], recipe.opd))
-    timed = {n: a.seconds_of for n, a in ways.items() if isinstance(a, ImitationArm) and a.seconds_of}
-    students |= await s.train({name: plan for name, plan in plans.items() if name not in timed})
-    for name, other in timed.items():
-        pace = await s.train({f"{name}.pace": plans[name]})
-        long = s.for_as_long(recipe.sft, pace[f"{name}.pace"], students[other])
-        students |= await s.train({name: (start, plans[name][1], long)})
+    school = _School(s, recipe, graphs, {"student": start, "untrained": s.start})
+    students |= await school.teach()
 
-    before = "student" if recipe.warm else None
-    arms |= {name: one.arm(recipe.method, one.how.material, before) for name, one in recipe.wanted.items()}
-    singles = [name for name, one in recipe.wanted.items() if one.base == "opd"]
+    for name, one in recipe.wanted.items():
+        before = "student" if recipe.warm and one.how.start == "student" else None
+        arms[name] = one.arm(recipe.method, one.how.material, before)
+    ways = recipe.wanted
+    singles = [name for name, one in ways.items() if one.base == "opd"]
 
     def pairs(best: str | None) -> Sequence[Pair]:
-        return usual_pairs(list(ways), singles, [a for a in ("untrained", "student") if a in arms], best)
+        starts = [a for a in ("untrained", "student") if a in arms]
+        votes = votes_against_debate(s.committee())
+        return [*usual_pairs(list(ways), singles, starts, best), *votes]
 
-    facts |= {"supervision": s.supervision}
+    facts |= {"supervision": s.supervision, "teacher_tokens": school.tokens(students)}
     return Learnt(students, arms, pairs, singles, main_arm(list(ways)), lambda: facts)
 
 
-def opened(recipe: Options, run: Run, start: Trained | None = None) -> DistilSession:
+Plan = tuple[Trained, Path | dict[int, Path], Any]
+"""From which model, on which rows, how: as a session trains."""
+
+
+class _School:
+    """Trains the arms of a run: all at once, but for those that begin with or go by what another training came to."""
+
+    def __init__(
+        self,
+        s: QuestionSession,
+        recipe: Options,
+        graphs: dict[Debaters, Stored],
+        starts: Mapping[str, Trained],
+    ) -> None:
+        self.s, self.recipe, self.graphs, self.starts = s, recipe, graphs, starts
+        self.ways = {name: one.how for name, one in recipe.wanted.items()}
+
+    async def teach(self) -> dict[str, Trained]:
+        """The students by arm, in the order of the recipe."""
+        s, recipe = self.s, self.recipe
+        plans = {name: plan for name, way in self.ways.items() if (plan := await self._plan(name, way)) is not None}
+        plans |= await self._cold_starts(plans)
+        later = {name: way for name, way in self.ways.items() if name in plans and _other(way) is not None}
+        students = await s.train({name: plan for name, plan in plans.items() if name not in later})
+        for name, way in later.items():
+            start, rows, how = plans[name]
+            if isinstance(way, OnPolicyArm):
+                short = how.model_copy(update={"max_steps": min(_PACE, self._updates)})
+                pace = await s.train({f"{name}.pace": (start, rows, short)}, recipe.seeds[:1])
+                other = str(way.tokens_of)
+                spent = sum(self._spent(other, students[other]).values())
+                how = s.until_tokens(how, pace[f"{name}.pace"], spent)
+            elif isinstance(way, ImitationArm):
+                pace = await s.train({f"{name}.pace": plans[name]})
+                how = s.for_as_long(recipe.sft, pace[f"{name}.pace"], students[str(way.seconds_of)])
+            students |= await s.train({name: (start, rows, how)})
+        return {name: students[name] for name in self.ways if name in students}
+
+    def tokens(self, students: Mapping[str, Trained]) -> dict[str, dict[str, int]]:
+        """The tokens that the teachers of each on-policy arm read and wrote, and its updates."""
+        seed = self.recipe.seeds[0]
+        return {
+            name: {**self._spent(name, students[name]), "updates": students[name].result(seed)["steps"]}
+            for name, way in self.ways.items()
+            if isinstance(way, OnPolicyArm) and not way.sees_action
+        }
+
+    def _spent(self, name: str, trained: Trained) -> dict[str, int]:
+        way = self.ways[name]
+        assert isinstance(way, OnPolicyArm), name
+        return self.s.teacher_tokens(way, self.graphs[way.table], trained)
+
+    @property
+    def _updates(self) -> int:
+        opd = self.recipe.opd
+        return opd.updates(len(self.graphs[None]), opd.states_per_step)
+
+    async def _plan(self, name: str, way: DistilArm) -> Plan | None:
+        """How an arm is trained; None, and told, if it has nothing to learn from."""
+        s, recipe, start = self.s, self.recipe, self.starts[way.start]
+        if isinstance(way, ImitationArm):
+            return start, s.imitate(name, way, self.graphs[None]), s.as_many(recipe.sft, recipe.opd)
+        if isinstance(way, PreferenceArm):
+            rows = await s.pairs(name, way, self.graphs[None], start)
+            if not all(path.stat().st_size for path in rows.values()):
+                say(f"left out, for want of answers of the student's on both sides: {name}")
+                return None
+            return start, rows, s.as_many_pairs(recipe.dpo or TreeDPOSettings(), recipe.opd)
+        problems = s.task.problems("train")
+        if way.sees_action:
+            seen = {seed: await s.debate(problems, way.table, (start, seed)) for seed in recipe.seeds}
+            made = {k: s.supervise(f"{name}-{k}", way, g, recipe.opd) for k, g in seen.items()}
+            return start, {k: path for k, (path, _) in made.items()}, {k: how for k, (_, how) in made.items()}
+        if way.table not in self.graphs:
+            self.graphs[way.table] = await s.debate(problems, way.table)
+        return start, *s.supervise(name, way, self.graphs[way.table], recipe.opd)
+
+    async def _cold_starts(self, plans: Mapping[str, Plan]) -> dict[str, Plan]:
+        """The plans of arms with a cold start, which begin with the student after it, and are as much shorter."""
+        s, sft = self.s, self.s.as_many(self.recipe.sft, self.recipe.opd)
+        cold = dict[str, Plan]()
+        for name, way in self.ways.items():
+            if isinstance(way, OnPolicyArm) and way.cold_start:
+                rows = s.imitate(f"{name}.cold", ImitationArm(), self.graphs[way.table])
+                first = max(1, round(way.cold_start * self._updates))
+                cold[name] = (plans[name][0], rows, sft.model_copy(update={"max_steps": first}))
+        begun = await s.train({f"{name}.cold": plan for name, plan in cold.items()})
+
+        def shorter(name: str) -> Plan:
+            _, rows, how = plans[name]
+            left = max(1, self._updates - cold[name][2].max_steps)
+            return begun[f"{name}.cold"], rows, how.model_copy(update={"max_steps": left})
+
+        return {name: shorter(name) for name in cold}
+
+
+def _other(way: DistilArm) -> str | None:
+    """The arm that tells how long an arm is trained."""
+    if isinstance(way, OnPolicyArm):
+        return way.tokens_of
+    return way.seconds_of if isinstance(way, ImitationArm) else None
+
+
+def opened(recipe: Options, run: Run, start: Trained | None = None) -> QuestionSession:
     """The session in which :func:`learn` works; ``start`` are the students that it begins with."""
-    return DistilSession(recipe, run, recipe.debate, start)
+    return QuestionSession(recipe, run, recipe.debate, start)
 
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
@@ -159,7 +286,9 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
     seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
     ordered = [None if t is None else list(t) for t in sorted(tables, key=lambda t: t or ())]
-    return plan_states(recipe, recipe.debate, ordered, students, seen, measured)
+    tried = {(a.start, a.samples, a.temperature) for a in arms if isinstance(a, PreferenceArm)}
+    attempts = sum(samples for _, samples, _ in tried)
+    return plan_states(recipe, recipe.debate, ordered, students, seen, measured, attempts)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
@@ -167,12 +296,25 @@ def trainings(recipe: Options, measured: Measured | None = None) -> list[Trainin
     seeds, found = len(recipe.seeds), list[Training]()
     if recipe.warm is not None:
         found.append(training("student", seeds, recipe.warm.sft, measured))
+    opd = recipe.opd
+    as_many = recipe.sft.model_copy(update={"max_steps": opd.max_steps})
     for name, one in recipe.wanted.items():
-        if not isinstance(one.how, ImitationArm):
-            found.append(training(name, seeds, recipe.opd, measured))
-            continue
-        as_many = recipe.sft.model_copy(update={"max_steps": recipe.opd.max_steps})
-        found.append(training(name, seeds, as_many, measured, known=one.how.seconds_of is None))
-        if one.how.seconds_of is not None:  # how many updates take as long is tried out first
-            found.append(training(f"{name}.pace", seeds, as_many, measured))
+        how, known = one.how, _other(one.how) is None
+        if isinstance(how, PreferenceArm):
+            pairs = (recipe.dpo or TreeDPOSettings()).model_copy(update={"max_steps": opd.max_steps})
+            found.append(training(name, seeds, pairs, measured))
+        elif isinstance(how, ImitationArm):
+            found.append(training(name, seeds, as_many, measured, known=known))
+            if not known:  # how many updates take as long is tried out first
+                found.append(training(f"{name}.pace", seeds, as_many, measured))
+        else:
+            cold = opd.max_steps and round(how.cold_start * opd.max_steps)
+            left = opd.model_copy(update={"max_steps": opd.max_steps and opd.max_steps - (cold or 0)})
+            found.append(training(name, seeds, left, measured, known=known))
+            if how.cold_start:
+                first = recipe.sft.model_copy(update={"max_steps": cold})
+                found.append(training(f"{name}.cold", seeds, first, measured))
+            if not known:
+                short = opd.model_copy(update={"max_steps": min(_PACE, opd.max_steps or _PACE)})
+                found.append(training(f"{name}.pace", 1, short, measured))
     return found

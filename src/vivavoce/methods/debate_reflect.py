@@ -26,7 +26,8 @@ from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.notes import effect
 from vivavoce.graph import Graph
 from vivavoce.methods.arms import Listed, after_what_they_need
-from vivavoce.methods.debating import DEBATED, DebateSession, committee
+from vivavoce.methods.attempts import attempt
+from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.looking import Looks
 from vivavoce.methods.looking import check as check_looks
@@ -35,6 +36,7 @@ from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
 from vivavoce.methods.reflect_arms import SILENT, Attempts, ReflectArm, changed, check, needed, usual, wanted
 from vivavoce.methods.trainings import Training, training
+from vivavoce.methods.voting import committee, votes_against_debate
 from vivavoce.progress import say
 from vivavoce.protocols import debate_reflect as protocol
 from vivavoce.run import Run
@@ -143,7 +145,7 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
     main = _main(recipe.wanted)
 
     def pairs(best: str | None) -> Sequence[Pair]:
-        votes = [(arm.name, DEBATED) for arm in s.committee() if arm.name != DEBATED]
+        votes = votes_against_debate(s.committee())
         return _pairs(list(arms), main, singles, best) + s.looks.pairs + votes
 
     told = {"notes": (notes := school.notes())}
@@ -269,7 +271,7 @@ class _School:
         other = arm.start != "debate_reflect_sft" or arm.debate or arm.share != 1
         own = other or arm.trees or arm.attempts
         attempts = changed(self.recipe.attempts, arm.attempts)
-        tried = await self.s.attempt(self.graphs(arm), start, seed, attempts.samples, attempts.temperature)
+        tried = await attempt(self.s, self.graphs(arm), start, seed, attempts.samples, attempts.temperature)
         grown = preference_trees(tried, self.s.grower(changed(self.recipe.trees, arm.trees)))
         return self.s.rows(f"{name}.trees-{seed}" if own else f"trees-{seed}", grown)
 

@@ -6,7 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -14,18 +15,22 @@ from vivavoce.agents import engines
 from vivavoce.committee.table import Member
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
+from vivavoce.data.consensus import consensus_trees
+from vivavoce.data.hints import right_hint
 from vivavoce.data.states import Supervised, states, winner
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Pair
 from vivavoce.graph import Graph, Stored
+from vivavoce.methods.attempts import attempt, later_name
 from vivavoce.methods.day import told
 from vivavoce.methods.learnt import Trained
-from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, at_table
+from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, at_table
 from vivavoce.methods.session import Session
+from vivavoce.methods.voting import VotingSession
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
 from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, ServedStudent, local_scorer
-from vivavoce.train.settings import SFTSettings
+from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 
 SCORING = ("hf_local", "vllm")
 """Backends that can score given tokens."""
@@ -39,6 +44,11 @@ class DistilRecipe(Recipe):
     scorers: list[AgentSpec] | None = Field(
         default=None,
         description="models that go over the student's tokens, local ones or on a vLLM server; None: such teachers",
+    )
+    debate_seed: int | None = Field(
+        default=None,
+        description="draws what is said in the debates on the student's states, and nothing else: another one is "
+        "another debate for the same students and tests; None: the recipe's seed",
     )
 
     @property
@@ -89,7 +99,8 @@ class DistilSession(Session[Talk]):
             agent = self._agents.another(spec, model=str(student.of(seed)[0]))
             members.append(Member(agent, "student", spec.sampling()))
             stage, rules = f"{stage}-seen-{seed}", self._seen
-        return await self.ask(stage, "debate", members, rules, problems)
+        own = getattr(self.recipe, "debate_seed", None)
+        return await self.ask(stage, "debate", members, rules, problems, seed=own)
 
     @property
     def _seen(self) -> Talk:
@@ -111,16 +122,17 @@ class DistilSession(Session[Talk]):
         self, name: str, arm: OnPolicyArm, graphs: Sequence[Graph], options: OnPolicyOptions
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
-        who = list(arm.scorers or self.scorers)
+        who = list(self.scorers if arm.scorers is None else arm.scorers)
         rate = options.on_policy if arm.on_policy is None else arm.on_policy
         recorded = partial(winner, task=self.task)
         if arm.sees_action:
             rate, recorded = 0.0, self._action
         worded, seed = self.worded(arm.sees_action), self.recipe.seed
-        found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [])
+        found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options)
-        return self.rows(name, found), self._how(options, who, arm.objective, on_policy=rate)
+        told = options.informative if arm.informative is None else arm.informative
+        return self.rows(name, found), self._how(options, who, arm, on_policy=rate, informative=told)
 
     def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions) -> None:
         """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
@@ -134,15 +146,15 @@ class DistilSession(Session[Talk]):
             say(f"arm {name}: skipped {counts.dropped} states, because no teacher call for them succeeded")
 
     def _how(
-        self, options: OnPolicyOptions, scorers: Sequence[str], objective: dict[str, Any], **changes: Any
+        self, options: OnPolicyOptions, scorers: Sequence[str], arm: ScoredArm, **changes: Any
     ) -> OnPolicySettings:
         """The recipe's options with one arm's ``changes``, its scorers, and the additions of the prompts and the
         student.
         """
         never, as_end = self.prompts.silent
         found = {
-            "scorers": tuple(self._scorer(k) for k in scorers),
-            "objective": options.objective.model_validate({**options.objective.model_dump(), **objective}),
+            "scorers": tuple(self._scorer(k, arm.own_scorer) for k in scorers),
+            "objective": options.objective.model_validate({**options.objective.model_dump(), **arm.objective}),
             "never": options.never or never,
             "as_end": options.as_end or as_end,
             **self._sampled(),
@@ -160,9 +172,16 @@ class DistilSession(Session[Talk]):
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
 
-    def _scorer(self, name: str) -> Scorer:
+    def _drawn(self, said: Node) -> tuple[int, ...]:
+        """The tokens that the student drew for an answer, if its text would be cut into others."""
+        if said.agent != self.student or said.call is None:
+            return ()
+        reply = self.run.journal[said.call].reply
+        return reply.ids if reply else ()
+
+    def _scorer(self, name: str, own: Literal["frozen", "ema"] = "frozen") -> Scorer:
         if name == self.student:
-            return Scorer(name=name)
+            return Scorer(name=name, own=own)
         spec = self.scorers.get(name)
         if spec is None:
             known = ", ".join([*self.scorers, self.student])
@@ -190,6 +209,10 @@ class DistilSession(Session[Talk]):
         rows = []
         for g in graphs:
             prompt = tuple(self.wording.plain(g.problem))
+            if arm.learn == "gold":
+                text = right_hint(g, self.wording).text.text
+                rows += [Example(g.problem.id, prompt, text, ())] if text else []
+                continue
             texts = {self.prompts.taught(n.text): n.id for n in self._learnt(arm, g) if n.text.strip()}
             rows += [Example(g.problem.id, prompt, text, (node,)) for text, node in texts.items() if text]
         return self.rows(name, rows)
@@ -203,6 +226,35 @@ class DistilSession(Session[Talk]):
             teachers = rng.choices(teachers, arm.shares)
         drafts = [n for n in graph.stated(0, teachers) if n.status != "truncated"]
         return [n for n in drafts if n.correct] if arm.learn == "right" else drafts
+
+    async def pairs(self, name: str, arm: PreferenceArm, graphs: Sequence[Graph], start: Trained) -> dict[int, Path]:
+        """Preference pairs of an arm by training seed: of answers that the student gives before it."""
+        found = {}
+        for seed in self.recipe.seeds:
+            tried = await attempt(self, graphs, start, seed, arm.samples, arm.temperature)
+            own = later_name(self.student)
+            trees = consensus_trees(tried, arm.prefer, self.teachers, own, self.wording, self.recipe.seed)
+            found[seed] = self.rows(f"{name}-{seed}", trees)
+        return found
+
+    def as_many_pairs(self, dpo: TreeDPOSettings, opd: OnPolicyOptions) -> TreeDPOSettings:
+        """Settings that make DPO update as often, on pairs of as many questions, as the on-policy arms."""
+        update = {"max_steps": opd.max_steps, "trees_per_step": opd.states_per_step}
+        return dpo.model_copy(update=update | ({} if opd.max_steps else {"epochs": opd.epochs}))
+
+    def teacher_tokens(self, arm: OnPolicyArm, graphs: Sequence[Graph], trained: Trained) -> dict[str, int]:
+        """Tokens that the teachers of an arm read and wrote: in its debate, as if it had been held for it alone, and in
+        going over the student's answers (mean of the seeds)."""
+        shown = [n for g in graphs for n in g.nodes if arm.rounds is None or n.round < arm.rounds]
+        debate = sum(n.usage.prompt + n.usage.completion for n in shown) if arm.debates else 0
+        scored = fmean(trained.result(seed)["details"]["teacher_tokens"] for seed in trained.models)
+        return {"debate": debate, "scoring": round(scored)}
+
+    def until_tokens(self, how: OnPolicySettings, pace: Trained, tokens: int) -> OnPolicySettings:
+        """Settings with as many updates as take teachers so many tokens, at the pace of a training that was tried."""
+        tried = pace.result(self.recipe.seeds[0])
+        each = tried["details"]["teacher_tokens"] / tried["steps"]
+        return how.model_copy(update={"max_steps": max(1, round(tokens / max(1.0, each)))})
 
     def as_many(self, sft: SFTSettings, opd: OnPolicyOptions) -> SFTSettings:
         """Settings that make SFT update as often, on as many answers, as the on-policy arms."""
@@ -242,13 +294,19 @@ class DistilSession(Session[Talk]):
             if right and state.problem in views and len(pairs) < _VERIFIED:
                 best = max(right, key=lambda n: (n.round, n.probability or 0.0))
                 pairs.append((state, views[state.problem], self.prompts.taught(best.text)))
-        settings = self._how(getattr(self.recipe, "opd", OnPolicyOptions()), (), {})  # scorers compute as in training
+        settings = self._how(
+            getattr(self.recipe, "opd", OnPolicyOptions()), (), ScoredArm()
+        )  # scorers compute as in training
         with bar("likelihood of verified answers", len(pairs) * len(specs)) as advance:
             found = {
                 name: likelihood(spec, [(p.views[k], s.views[k], text) for p, s, text in pairs], settings, advance)
                 for k, (name, spec) in enumerate(specs.items())
             }
         return {"likelihood": found, "flips": flips(graphs), "confidence": stated(graphs)}
+
+
+class QuestionSession(DistilSession, VotingSession[Talk]):
+    """A session of distillation on questions, which the committee may be tested on too."""
 
 
 def usual_pairs(wanted: Sequence[str], singles: Sequence[str], starts: Sequence[str], best: str | None) -> list[Pair]:
@@ -264,4 +322,4 @@ def main_arm(wanted: Sequence[str]) -> str:
     return "debate_opd" if "debate_opd" in wanted else wanted[0]
 
 
-__all__ = ["SCORING", "DistilRecipe", "DistilSession", "main_arm", "usual_pairs"]
+__all__ = ["SCORING", "DistilRecipe", "DistilSession", "QuestionSession", "main_arm", "usual_pairs"]

@@ -19,11 +19,6 @@ class StepArm(Stepwise, ScoredArm):
         description="in training the student acts anew in the states that it came to, not what it did there",
     )
 
-    @property
-    def debates(self) -> bool:
-        """Whether it shows a debate or weighs scorers by it."""
-        return self.context != "none" or self.weights != "uniform"
-
 
 STANDARD: dict[str, StepArm] = {
     "debate_opd": StepArm(),

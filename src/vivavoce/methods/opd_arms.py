@@ -30,6 +30,11 @@ class ScoredArm(Supervision):
     scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
     debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
     objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
+    own_scorer: Literal["frozen", "ema"] = Field(
+        default="frozen",
+        description="if the student is among the scorers: as it was before training, or the moving average of its "
+        "weights (opd.ema_decay)",
+    )
 
     @property
     def table(self) -> Debaters:
@@ -37,15 +42,38 @@ class ScoredArm(Supervision):
         return None if self.debaters is None else tuple(self.debaters)
 
     @property
+    def debates(self) -> bool:
+        """Whether anything of a debate is shown or weighed."""
+        return self.context != "none" or self.weights != "uniform"
+
+    @property
+    def teacherless(self) -> bool:
+        """Whether the arm has no scorers, because its objective asks no teacher."""
+        return self.objective.get("divergence") == "fixed_negative"
+
+    @property
     def material(self) -> Material:
         """The texts that the scorers read."""
-        if self.context == "gold":
+        if self.teacherless:
+            return ""
+        if self.context in ("gold", "wrong"):
             return "gold"
         silent = self.context in ("none", "filler") and self.weights == "uniform"
         return "drafts" if silent or self.rounds == 1 else "debate"
 
 
-class OnPolicyArm(ScoredArm):
+class Start(BaseModel):
+    """The model that an arm begins with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    start: Literal["student", "untrained"] = Field(
+        default="student",
+        description="the student after the recipe's `warm:`, as other arms, or as it came; the same without `warm:`",
+    )
+
+
+class OnPolicyArm(Start, ScoredArm):
     """On-policy distillation from scorers, with the texts that they read in each state."""
 
     sees_action: bool = Field(
@@ -56,17 +84,31 @@ class OnPolicyArm(ScoredArm):
     on_policy: float | None = Field(
         default=None, ge=0, le=1, description="share of sampled answers; None: the recipe's"
     )
+    informative: float | None = Field(
+        default=None, gt=0, le=1, description="share of an answer's tokens that count; None: the recipe's"
+    )
+    cold_start: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the arm's updates that imitate the answers that win the debate's vote, before the others "
+        "(arXiv:2604.13016)",
+    )
+    tokens_of: str | None = Field(
+        default=None,
+        description="train until its teachers have read and written as many tokens as those of that arm, whose debate "
+        "counts too, instead of as many updates",
+    )
 
 
-class ImitationArm(BaseModel):
+class ImitationArm(Start):
     """Supervised fine-tuning on recorded answers, for as many updates, or for as long, as an on-policy arm."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    learn: Literal["winner", "drafts", "right"] = Field(
+    learn: Literal["winner", "drafts", "right", "gold"] = Field(
         default="winner",
         description="winner: the answer that wins the debate's vote, gold unseen; drafts: the teachers' first answers, "
-        "unfiltered (SeqKD); right: their first answers where they are right",
+        "unfiltered (SeqKD); right: their first answers where they are right; gold: the task's worked solutions, or "
+        "its right answers if it has none",
     )
     teachers: list[str] | None = Field(default=None, description="whose first answers; None: all")
     shares: list[float] | None = Field(
@@ -79,10 +121,31 @@ class ImitationArm(BaseModel):
     @property
     def material(self) -> Material:
         """The answers that are imitated."""
-        return "debate" if self.learn == "winner" else "drafts"
+        return {"winner": "debate", "gold": "gold"}.get(self.learn, "drafts")  # type: ignore[return-value]
 
 
-DistilArm = OnPolicyArm | ImitationArm
+class PreferenceArm(Start):
+    """DPO on pairs of answers, for as many updates as an on-policy arm. What is right is not looked at.
+
+    Before training the student answers every question several times; which of its answers is rejected the committee
+    decides (MACA, arXiv:2509.15172, where the committee are copies of the student).
+    """
+
+    prefer: Literal["majority", "consensus"] = Field(
+        description="majority: the student's own answers that agree with the majority of the teachers after the last "
+        "round, over those that do not; consensus: the answer that wins the debate's vote, over the student's that "
+        "disagree"
+    )
+    samples: int = Field(default=4, ge=1, description="answers of the student to each question")
+    temperature: float = Field(default=1.0, ge=0, description="sampling temperature of these answers")
+
+    @property
+    def material(self) -> Material:
+        """The source of the pairs."""
+        return "debate"
+
+
+DistilArm = OnPolicyArm | ImitationArm | PreferenceArm
 
 PLAIN: dict[str, Any] = {"context": "none", "weights": "uniform"}
 STANDARD: dict[str, DistilArm] = {
@@ -97,17 +160,36 @@ STANDARD: dict[str, DistilArm] = {
     "no_marks": OnPolicyArm(hide_confidence=True),
     "shuffled": OnPolicyArm(context="shuffled"),
     "filler": OnPolicyArm(context="filler", weights="uniform"),
+    "summary_only": OnPolicyArm(shows="summary"),
     "sees_action": OnPolicyArm(sees_action=True),
     "gold": OnPolicyArm(context="gold", weights="uniform"),
     "sft_debate": ImitationArm(),
     "sft_debate_seconds": ImitationArm(seconds_of="debate_opd"),
     "mt_seqkd": ImitationArm(learn="drafts"),
+    "mt_seqkd_7_3": ImitationArm(learn="drafts", shares=[0.7, 0.3]),
     "sft_right": ImitationArm(learn="right"),
+    "sft_gold": ImitationArm(learn="gold"),
     "forward_kl": OnPolicyArm(objective={"divergence": "forward_kl"}),
     "reverse_kl": OnPolicyArm(objective={"divergence": "reverse_kl"}),
     "clipped": OnPolicyArm(objective={"divergence": "clipped_reverse_kl"}),
     "log_ratio": OnPolicyArm(objective={"divergence": "log_ratio"}),
+    "wrong": OnPolicyArm(context="wrong", weights="uniform"),
+    "gold_answer": OnPolicyArm(context="gold", shows="answers", weights="uniform"),
+    "wrong_answer": OnPolicyArm(context="wrong", shows="answers", weights="uniform"),
+    "answers_only": OnPolicyArm(shows="answers"),
+    "fixed_negative": OnPolicyArm(**PLAIN, scorers=[], objective={"divergence": "fixed_negative"}),
+    "fixed_sign": OnPolicyArm(objective={"divergence": "fixed_sign"}),
+    "informative": OnPolicyArm(informative=0.05),
+    "untrained_start": OnPolicyArm(start="untrained"),
+    "cold_start": OnPolicyArm(start="untrained", cold_start=0.5),
+    "mt_opd_tokens": OnPolicyArm(**PLAIN, tokens_of="debate_opd"),
+    "maca": PreferenceArm(prefer="majority"),
+    "consensus_pairs": PreferenceArm(prefer="consensus"),
     "self_scored": OnPolicyArm(scorers=["student"], weights="uniform"),
+    "self_ema": OnPolicyArm(scorers=["student"], weights="uniform", own_scorer="ema"),
+    "calibrated": OnPolicyArm(weights="calibrated"),
+    "agreed": OnPolicyArm(weights="agreed"),
+    "verified": OnPolicyArm(weights="verified"),
 }
 """Baselines and ablations by name; `opd` and `seqkd` stand for one arm for each teacher, `self_debate` too."""
 
@@ -139,6 +221,7 @@ __all__ = [
     "DistilArm",
     "ImitationArm",
     "OnPolicyArm",
+    "PreferenceArm",
     "ScoredArm",
     "at_table",
     "wanted",

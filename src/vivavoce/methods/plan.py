@@ -88,11 +88,7 @@ def plan_debate(
         for spec, _ in plan.everybody:
             plan.questions(f"look:{name}", spec, plan.test * len(recipe.seeds), rehearsed)
         plan.judged(f"look:{name}", plan.test * len(recipe.seeds), rehearsed)
-    if recipe.test.committee:
-        final = plan.rehearsed(options.for_tests(recipe.test.committee_rounds), None)
-        for spec in recipe.teachers:
-            plan.questions("debate:test", spec, plan.test, final)
-        plan.judged("debate:test", plan.test, final)
+    plan.votes()
     return plan.made
 
 
@@ -103,11 +99,13 @@ def plan_states(
     students: int,
     seen: int = 0,
     measured: Measured | None = None,
+    attempts: int = 0,
 ) -> list[Planned]:
     """Calls of debates on the student's states, one for each set of debaters (None: all teachers), and of all tests.
 
     First turns are the same for every set and are paid once. ``seen`` more debates are held by all on an answer of the
-    student's. Scoring the student's tokens is no call.
+    student's. Before training the student gives ``attempts`` answers to every question, for pairs. Scoring the
+    student's tokens is no call.
     """
     plan = _Plan(recipe, options, measured)
     names = [t.name for t in recipe.teachers]
@@ -124,7 +122,9 @@ def plan_states(
         if student:
             plan.questions(stage, student, plan.train, rehearsed)
         plan.judged(stage, plan.train, rehearsed)
+    plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
+    plan.votes()
     return plan.made
 
 
@@ -473,6 +473,27 @@ class _Plan:
         money = Span(min(money.least, money.expected), money.expected, max(money.most, money.expected))
         tokens = (span("prompt"), span("completion"))
         self.made.append(Planned(stage, spec.name, span("calls"), *tokens, money, measured))
+
+    def votes(self) -> None:
+        """The committee sits the test: its debate and, if asked for, answers without it that take as many tokens."""
+        test = self.recipe.test
+        if not test.committee:
+            return
+        final = self.rehearsed(self.options.for_tests(test.committee_rounds), None)
+        for spec in self.recipe.teachers:
+            self.questions("debate:test", spec, self.test, final)
+        self.judged("debate:test", self.test, final)
+        if not test.self_consistency:
+            return
+        usual = sum(s.prompt + s.completion for s in final.usual.values())
+        most = sum(s.prompt + s.completion for _, s in final.bounds.values())
+        for spec in self.recipe.teachers:
+            plain, new = self._plain(spec, self.task, self._problems), self.tokens(spec.name, "answer")
+            often = max(1.0, usual / max(1.0, plain + new))
+            far = max(often, most / (plain + 1))
+            low = Spend(1, plain, 1)
+            once = Spend(often, often * plain, often * new)
+            self.add(f"again:again-{spec.name}", spec, self.test, low, once, Spend(far, far * plain, max(most, often)))
 
     def tests(self, students: int) -> None:
         """``students`` models sit the test, and those of the other tasks; all but the first were taught."""

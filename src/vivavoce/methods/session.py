@@ -142,11 +142,13 @@ class Session(Generic[R]):
         options: Talk,
         problems: Sequence[Problem],
         label: str | None = None,
+        seed: int | None = None,
     ) -> Stored:
         """The graphs of ``problems`` by the protocol that ``options`` belong to: read back if nothing changed,
         otherwise asked for and kept in ``graphs/STAGE.jsonl``. Calls have ``label`` in the ledger, by default
-        ``ROOM:STAGE``.
+        ``ROOM:STAGE``. ``seed`` draws the replies; None: the recipe's seed.
         """
+        seed = self.recipe.seed if seed is None else seed
         if self.run.share is not None:
             problems = self.run.share.take(problems)
         page = open_protocol(options.protocol)
@@ -157,7 +159,7 @@ class Session(Generic[R]):
             options.model_dump(mode="json"),
             plugins.fingerprint(page),
             self.prompts.fingerprint,
-            self.recipe.seed,
+            seed,
             [_told(m) for m in members],
             *self._judged_by,
         ]
@@ -168,7 +170,7 @@ class Session(Generic[R]):
             self.prompts,
             self.task,
             self.run.journal,
-            self.recipe.seed,
+            seed,
             label or f"{room}:{stage}",
             self._count if options.context_budget else None,
         )

@@ -5,6 +5,8 @@ No agent is told which answer is right, and the student takes no part. Paper: ar
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
@@ -12,7 +14,9 @@ from pydantic import Field
 from vivavoce.committee.stopping import agreed
 from vivavoce.committee.table import Table
 from vivavoce.committee.wording import Discussion
+from vivavoce.graph.graph import stated
 from vivavoce.records import Node, Problem
+from vivavoce.tasks.agreement import classes
 
 
 class Options(Discussion):
@@ -25,6 +29,15 @@ class Options(Discussion):
     max_rounds: int = Field(default=2, ge=1, le=16, description="answer rounds R (paper: 2)")
     later_rounds: Literal["always", "if_drafts_disagree"] = Field(
         default="always", description="if_drafts_disagree: no second turn if all first ones agree (ours)"
+    )
+    later_speakers: Literal["all", "who_disagree", "who_doubt"] = Field(
+        default="all",
+        description="teachers that are asked again in a later round: all (paper); those whose last answer is not the "
+        "most frequent one, or all if no answer leads; or those that stated less confidence than `sure`, or none. The "
+        "others' last words stand and cost nothing; a debate ends once no teacher is to be asked",
+    )
+    sure: float = Field(
+        default=0.8, ge=0, le=1, description="who_doubt: confidence from which a teacher is not asked again"
     )
     student: Literal["never", "first_round"] = Field(
         default="never",
@@ -41,13 +54,33 @@ class Options(Discussion):
 
 
 async def run(question: Problem, table: Table) -> str:
-    o, read = table.options, list[Node]()
+    o, read, answers = table.options, list[Node](), list[Node]()
     for r in range(o.max_rounds):
         present = [m for m in table.members if m.role == "teacher" or (o.student == "first_round" and r == 0)]
-        answers = await table.all(o.turn, present, reads=read, round=r)
+        silent = _silent(table, answers) if r else {}
+        asked = [m for m in present if m.name not in silent]
+        if not asked:
+            return "settled"
+        said = await table.all(o.turn, asked, reads=read, round=r)
+        answers = [*said, *(table.stands(n, r) for n in silent.values())]
         if all(n.absent for n in answers):
             return "no_answers"
         if r == 0 and o.later_rounds == "if_drafts_disagree" and agreed(table.task, question, answers, len(present)):
             return "drafts_agree"
-        read = [*read, *answers] if o.reads == "all_rounds" else answers
+        read = [*read, *said] if o.reads == "all_rounds" else answers
     return "cap"
+
+
+def _silent(table: Table, answers: Sequence[Node]) -> dict[str, Node]:
+    """The teachers' last answers that stand without another turn, by teacher."""
+    o, teachers = table.options, {m.name for m in table.teachers}
+    last = [n for n in stated(answers) if n.agent in teachers]
+    if o.later_speakers == "who_doubt":
+        return {n.agent: n for n in last if n.confidence is not None and n.confidence >= o.sure}
+    if o.later_speakers == "all":
+        return {}
+    found = classes(table.task, table.question, [n.answer for n in last])
+    ranks = Counter(key for key in found if key is not None).most_common(2)
+    if not ranks or (len(ranks) > 1 and ranks[0][1] == ranks[1][1]):
+        return {}
+    return {n.agent: n for n, key in zip(last, found, strict=True) if key == ranks[0][0]}

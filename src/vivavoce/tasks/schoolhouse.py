@@ -7,13 +7,14 @@ ans=9``, with ``?`` after a digit its author is unsure of and a confidence at th
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.records import Grade, Problem, Token
+from vivavoce.records import Grade, Problem, Token, seed_of
 from vivavoce.schoolhouse import world
 from vivavoce.tasks import Task
 from vivavoce.tasks.confidence import at
@@ -96,6 +97,17 @@ class Schoolhouse:
         """The gold chain, in the student's form."""
         chain = [f"{s.name}={s.left}{s.op}{s.right}={s.value}" for s in world.gold(problem.question)]
         return "; ".join([*chain, f"ans={problem.gold}"])
+
+    def mistaken(self, problem: Problem) -> str:
+        """A chain in which one step is wrong and the others follow from it, so that the answer is wrong too; always the
+        same one for a problem."""
+        start, links = world.parse(problem.question)
+        rng = random.Random(seed_of("mistaken", problem.id))
+        while True:
+            at, off = rng.randrange(len(links)), rng.randrange(1, 10)
+            made = world.evaluate(start, links, lambda i, fact: (world.apply(*fact) + off * (i == at)) % 10)  # noqa: B023
+            if str(made[-1].value) != problem.gold:
+                return world.write(made)
 
     def written(self, problem: Problem) -> str:
         """The gold answer in the student's form, with nothing before it."""

@@ -7,6 +7,8 @@ Notation: p_k is teacher k's next-token distribution, q the student's, w_k the t
     jsd                 b KL(p || m) + (1 - b) KL(q || m),  m = b p + (1 - b) q
     clipped_reverse_kl  sum q min(log(q / p), c)                            reverse_kl with bounded gradients
     log_ratio           log q(y) - log p(y) at the sampled token y          reverse_kl, one sample of it
+    fixed_sign          c or -c, as the sign of log_ratio is                what is left of it without its size
+    fixed_negative      c, whatever the teachers say                        no teacher at all
 
 Paper: arXiv:2605.01347, Eqs. 2 to 4 and 8. Differs: everything is computed in float32, whatever the models run in (in
 bfloat16 a divergence of 4e-4 has no gradient left). Forward and reverse KL to K teachers are fused into one pass, which
@@ -50,12 +52,15 @@ def distillation_loss(
     [0.5108, 0.3681, 0.1017, 0.5878]
     """
     z, weights = _tempered(student, objective), weights.detach()
+    if not objective.asks_teachers:
+        log_q = torch.log_softmax(z, -1).gather(1, sampled[:, None])[:, 0]
+        return at_ratio(log_q, torch.full_like(log_q, -objective.advantage))
     with torch.no_grad():
         ts = [torch.log_softmax(_tempered(t, objective), -1) for t in teachers]
         if objective.aggregate != "sum" and len(ts) > 1:
             ts, weights = [_merged(ts, weights, objective)], weights.new_ones(len(weights), 1)
-    if objective.divergence == "log_ratio":
-        return _log_ratio(torch.log_softmax(z, -1), ts, weights, sampled)
+    if objective.divergence in ("log_ratio", "fixed_sign"):
+        return _log_ratio(torch.log_softmax(z, -1), ts, weights, sampled, objective)
     if objective.top_k is not None:
         s = torch.log_softmax(z, -1)
         kept = _support(s, ts, weights, sampled, objective.top_k)
@@ -147,7 +152,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.einsum("nv,nv->n", a, b)
 
 
-def _log_ratio(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor) -> Tensor:
+def _log_ratio(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor, objective: Objective) -> Tensor:
     """log q(y) - sum_k w_k log p_k(y), whose gradient is that of the policy gradient: ratio x grad log q(y).
 
     Over tokens drawn from q its mean is reverse KL, in value and in gradient.
@@ -155,6 +160,8 @@ def _log_ratio(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor
     at = sampled[:, None]
     log_q = s.gather(1, at)[:, 0]
     log_p = sum(w * t.gather(1, at)[:, 0] for w, t in zip(weights.T, ts, strict=True))
+    if objective.divergence == "fixed_sign":
+        return at_ratio(log_q, -objective.advantage * (log_q - log_p).detach().sign())
     return policy_gradient(log_q, log_p)
 
 
@@ -162,7 +169,11 @@ def policy_gradient(log_q: Tensor, log_p: Tensor | int) -> Tensor:
     """``log_q - log_p``, shape (N,), with the gradient (log_q - log_p) grad log_q: a drawn token becomes as much
     more likely as the teachers find it likelier.
     """
-    ratio = (log_q - log_p).detach()
+    return at_ratio(log_q, (log_q - log_p).detach())
+
+
+def at_ratio(log_q: Tensor, ratio: Tensor) -> Tensor:
+    """``ratio``, shape (N,), with the gradient ratio x grad log_q: minus the ratio is the advantage of the token."""
     return ratio + ratio * (log_q - log_q.detach())
 
 

@@ -21,8 +21,16 @@ class Objective(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "clipped_reverse_kl", "log_ratio"] = Field(
-        default="jsd", description="direction and form (paper: jsd for agents, reverse_kl for code)"
+    divergence: Literal[
+        "forward_kl", "reverse_kl", "jsd", "clipped_reverse_kl", "log_ratio", "fixed_sign", "fixed_negative"
+    ] = Field(
+        default="jsd",
+        description="direction and form (paper: jsd for agents, reverse_kl for code). Controls: fixed_sign keeps the "
+        "sign of log_ratio and gives every token the same size, -advantage; fixed_negative gives every token that "
+        "advantage and asks no teacher (arXiv:2608.31046)",
+    )
+    advantage: float = Field(
+        default=-1.0, lt=0, description="fixed_sign, fixed_negative: advantage of a token that is made less likely"
     )
     beta: float = Field(
         default=0.5,
@@ -55,6 +63,11 @@ class Objective(BaseModel):
         description="compare only the likeliest k tokens of each teacher and of the student, the sampled one, and one "
         "bucket with the mass of the rest; None: the whole vocabulary (paper)",
     )
+
+    @property
+    def asks_teachers(self) -> bool:
+        """Whether what teachers find in the student's tokens matters."""
+        return self.divergence != "fixed_negative"
 
     @property
     def kind(self) -> str:
@@ -130,6 +143,18 @@ class OnPolicyOptions(TrainSettings):
     max_new_tokens: int = Field(default=4096, ge=1, description="Tokens of an answer at most (paper, agents).")
     reduction: Literal["sequence", "token"] = Field(
         default="sequence", description="Mean over the answers of their means over tokens (paper), or over all tokens."
+    )
+    informative: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of an answer's tokens that count, those that tell most, and at least one (paper: all; "
+        "arXiv:2605.26844: 0.05).",
+    )
+    informative_by: Literal["divergence", "entropy"] = Field(
+        default="divergence",
+        description="Which tokens tell most: where the teachers are farthest from the student, or where the student is "
+        "least sure.",
     )
     learn_from: Literal["answer", "calls"] = Field(
         default="answer",

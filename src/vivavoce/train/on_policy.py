@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -161,13 +162,17 @@ def train_on_policy(
 def _check_views(states: Sequence[State], settings: OnPolicySettings, out: Path) -> None:
     if not states:
         raise DataError("there are no states to train on", str(out), "check the stage that makes them")
-    if not settings.scorers:
+    if not settings.scorers and settings.objective.asks_teachers:
         raise RecipeError("no scorer of the student is named", "scorers", "name local models, or the student itself")
+    if not settings.objective.asks_teachers and (settings.scorers or settings.informative < 1):
+        what = f"{settings.objective.divergence} asks no teacher, so there are no scores and no token tells more"
+        raise RecipeError(what, "objective.divergence", "leave out the scorers, and `informative`")
     if settings.on_policy < 1 and not any(state.recorded for state in states):
         raise DataError("there are no recorded answers", "on_policy", "set on_policy: 1, or record some")
     for state in states:
         weights = [view.weight for view in state.views]
-        if len(weights) != len(settings.scorers) or min(weights, default=0) < 0 or abs(sum(weights) - 1) > 1e-6:
+        whole = not settings.scorers or abs(sum(weights) - 1) <= 1e-6
+        if len(weights) != len(settings.scorers) or min(weights, default=0) < 0 or not whole:
             what = f"the views of problem {state.problem} weigh {weights} for {len(settings.scorers)} scorers"
             raise DataError(what, str(out), "one view for each scorer, weights that sum to 1")
 
@@ -220,6 +225,9 @@ def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> l
     for spec in settings.scorers:
         one = open_served(spec, settings) if spec.server else open_scorer(spec, settings, (student, tokenizer))
         reasons = same_tokenizer(tokenizer, one.tokenizer, (end, one.marks.end))
+        if settings.objective.divergence == "fixed_sign" and (reasons or isinstance(one, ServedScorer)):
+            what = f"scorer {spec.name} gives no sign of its own: it has another tokenizer, or is behind a server"
+            raise RecipeError(what, "objective.divergence", "use local scorers of the student's family, or log_ratio")
         if not reasons:
             opened.append(one)
         elif isinstance(one, ServedScorer):
@@ -241,6 +249,23 @@ def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
     found = np.zeros(len(ids), bool)
     for start, stop in call_spans(b"".join(pieces).decode("latin-1")):  # one character a byte; tags are ASCII
         found |= (ends > start) & (ends - [len(piece) for piece in pieces] < stop)
+    return found
+
+
+def kept(factors: np.ndarray, told: np.ndarray, answers: Sequence[range], share: float) -> np.ndarray:
+    """The factor of each token if only a share of every answer's tokens counts, those that tell most.
+
+    ``factors`` is what they count without that, ``told`` how much each tells, ``answers`` the tokens of each answer. An
+    answer counts as much as before, and at least one of its tokens. By hand: 0.4 of five tokens are two.
+
+    >>> kept(np.full(5, 0.2), np.array([3.0, 1.0, 2.0, 0.0, 9.0]), [range(5)], 0.4).tolist()
+    [0.5, 0.0, 0.0, 0.0, 0.5]
+    """
+    found = np.zeros_like(factors)
+    for answer in answers:
+        counting = [t for t in answer if factors[t] > 0]
+        best = sorted(counting, key=lambda t: (-told[t], t))[: max(1, math.ceil(share * len(counting) - 1e-9))]
+        found[best] = factors[counting].sum() / max(1, len(best))
     return found
 
 
@@ -412,7 +437,10 @@ class OnPolicyTrainer(UpdateTrainer):
         """The weight of each scorer's opinion of each answer, shape (answers, scorers).
 
         They are the weights of the state's views. If a scorer cannot read an answer, the others share its weight.
+        Without scorers there is one column of ones.
         """
+        if not found:
+            return np.ones((len(actions), 1))
         shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
         for k, targets in enumerate(found):
             if unread := sorted(targets.left_out):
@@ -473,11 +501,11 @@ class OnPolicyTrainer(UpdateTrainer):
             # compared once and counts for all of them. A foreign tokenizer may cut it differently in each.
             shown = np.array([inputs["alike"][actions[i].state] for i in chosen]).repeat(np.diff(ends)[chosen])
             _, first, inverse = np.unique(places * len(contexts) + shown, return_index=True, return_inverse=True)
-        counted = np.bincount(inverse, weights=inputs["factors"][tokens], minlength=len(first))
-        factor = torch.from_numpy(counted).to(device, torch.float32)
+        factors = inputs["factors"][tokens]
         weights = torch.from_numpy(inputs["shares"][owner[first]]).to(device, torch.float32)
         sampled = torch.from_numpy(packed.input_ids[places[first]]).to(device)
         distinct, tokens = torch.from_numpy(first).to(device), tokens[first]
+        counts = [range(int(a), int(b)) for a, b in pairwise(np.cumsum([0, *np.diff(ends)[chosen]]))]
 
         def loss_of(states: Tensor, top: torch.nn.Module) -> Tensor:
             hidden, size = states[distinct], chunk_rows(self.columns, device)
@@ -491,6 +519,19 @@ class OnPolicyTrainer(UpdateTrainer):
 
             for targets in parts:
                 targets.begin(tokens, log_q)
+            counted = factors
+            if self.settings.informative < 1:
+                with torch.no_grad():
+                    told = [
+                        self._telling(
+                            top(hidden[part])[:, : self.columns], found, tokens[part], sampled[part], weights[part]
+                        )
+                        for part in (slice(start, start + size) for start in range(0, len(hidden), size))
+                    ]
+                counted = kept(factors, torch.cat(told).cpu().numpy()[inverse], counts, self.settings.informative)
+                self.totals["learnt_tokens"] += int((counted > 0).sum()) - int((factors > 0).sum())
+            merged = np.bincount(inverse, weights=counted, minlength=len(first))
+            factor = torch.from_numpy(merged).to(device, torch.float32)
 
             def of(logits: Tensor, part: slice) -> Tensor:
                 z = logits[:, : self.columns]
@@ -504,13 +545,40 @@ class OnPolicyTrainer(UpdateTrainer):
         self.totals["scored_tokens"] += int(inputs["shares"][owner].any(1).sum())
         return (loss, {}) if return_outputs else loss
 
+    def _telling(
+        self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor
+    ) -> Tensor:
+        """How much each of some tokens tells, shape (n,): how far the teachers are from the student there, or how
+        unsure the student is, in nats."""
+        if self.settings.informative_by == "entropy":
+            return torch.distributions.Categorical(logits=z.float()).entropy()
+        return self._apart(z, found, tokens, sampled, weights, measured=False)[0]
+
     def _compared(
         self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor, factor: Tensor
     ) -> Tensor:
         """sum_k w_k D_k at some tokens, shape (n,), from the student's logits (n, V) and the weights (n, K)."""
         self.agreement.add(z, tokens, sampled)
+        values, apart = self._apart(z, found, tokens, sampled, weights, self.measuring)
+        if self.measuring:
+            self._measure(z.detach(), apart, weights, factor)
+        return values
+
+    def _apart(
+        self,
+        z: Tensor,
+        found: Sequence[Targets],
+        tokens: np.ndarray,
+        sampled: Tensor,
+        weights: Tensor,
+        measured: bool,
+    ) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor | None]]]:
+        """What :meth:`_compared` gives; and, if it is to be ``measured``, each scorer's divergence and its likeliest
+        tokens."""
         how, one = self.settings.objective, weights.new_ones(len(z), 1)
         apart = dict[int, tuple[Tensor, Tensor | None]]()
+        if not found:
+            return distillation_loss(z, [], one, sampled, how), apart
         # Scorers that know a whole distribution over the student's tokens are compared at once: merged, or fused.
         whole = {k: targets.logits(tokens) for k, targets in enumerate(found) if isinstance(targets, LocalTargets)}
         merged = how.aggregate != "sum" and any(isinstance(t, ServedTargets) for t in found)
@@ -526,14 +594,13 @@ class OnPolicyTrainer(UpdateTrainer):
             normed = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
             values = share * distillation_loss(z, list(whole.values()), normed, sampled, how)
         for k, targets in enumerate(found):
-            if not isinstance(targets, LocalTargets) and (self.measuring or not merged):
+            if not isinstance(targets, LocalTargets) and (measured or not merged):
                 apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, how)
                 values = values if merged else values + weights[:, k] * apart[k][0]
-        if self.measuring:
+        if measured:
             for k, logits in whole.items():
                 apart[k] = distillation_loss(z.detach(), [logits], one, sampled, how), logits.argmax(-1)
-            self._measure(z.detach(), apart, weights, factor)
-        return values
+        return values, apart
 
     @property
     def measuring(self) -> bool:
