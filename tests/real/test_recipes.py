@@ -21,11 +21,7 @@ pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore::FutureWarnin
 async def run(name: str, changes: dict[str, Any], official: Path, smollm2: Path, out: Path) -> dict[str, Any]:
     """A recipe of the folder, made small, on the questions and weights at hand; its results."""
     text = (RECIPES / f"{name}.yaml").read_text("utf-8")
-    text = (
-        text.replace("recipes/real", str(RECIPES))
-        .replace("build/data", str(official))
-        .replace("build/weights", str(smollm2.parent))
-    )
+    text = text.replace("build/data", str(official)).replace("build/weights", str(smollm2.parent))
     values = yaml.safe_load(text.replace(".venv-vllm/bin/python", os.environ.get("VIVA_VLLM_PYTHON", "python")))
     for key, change in changes.items():
         values[key] = {**values[key], **change} if isinstance(change, dict) else change
