@@ -111,7 +111,8 @@ def test_what_an_endpoint_does_not_give_is_said_with_what_to_do(
 def test_a_server_that_overrides_sampling_or_tells_no_tokens_is_found_out(
     values: dict[str, Any], server_is: str, level: str, said: str
 ) -> None:
-    with WordServer(TEACHERS, **{server_is: True}) as odd:
+    faults: dict[str, Any] = {server_is: True}
+    with WordServer(TEACHERS, **faults) as odd:
         values["teachers"][1] = reached("bob", odd.base_url)
         assert one(findings(values), "endpoint bob", said).level == level
         if server_is == "frozen":
