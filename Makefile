@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, every process compiles all that it imports anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-real weights vllm environments check lint types docs release bench schoolhouse clean
+.PHONY: setup demo test test-slow test-real weights vllm environments readers check lint types docs release bench schoolhouse clean
 
 setup: $(VENV)/ready
 
@@ -48,6 +48,13 @@ NEEDED_verifiers        := "verifiers>=0.4,<0.5"
 NEEDED_verifiers_loader := "verifiers==0.1.14" "sophistry-bench-sprint==0.1.6"
 
 environments: .venv-openenv/ready .venv-verifiers/ready .venv-verifiers_loader/ready  ## Pythons with packages of environments
+
+# LLaMA-Factory imports torchaudio and torchvision, whose wheels want CUDA's libraries beside a torch without: they go.
+NEEDED_llama_factory    := "$$(grep '^torch==' constraints.txt)" "llamafactory>=0.9.5,<0.10"
+NEEDED_ms_swift         := "$$(grep '^torch==' constraints.txt)" "ms-swift>=4.6,<5"
+
+readers: .venv-llama_factory/ready .venv-ms_swift/ready  ## Pythons with the trainers that rows are exported for
+	.venv-llama_factory/bin/pip uninstall --quiet --yes torchaudio torchvision
 
 .venv-%/ready:
 	$(PYTHON) -m venv .venv-$*

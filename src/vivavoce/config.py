@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
@@ -183,6 +183,9 @@ class Recipe(BaseModel):
     """A recipe: the keys that every method has. A method's ``Options`` is a subclass with its own sections."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    acts: ClassVar[bool] = False
+    """Whether the student acts in the task's environment."""
 
     method: str = Field(description="a file of vivavoce/methods")
     name: str = Field(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ TREES = [
 STEPS = [
     Tree("s", "p", (ASKED,), (Completion("so 4. ", "a"),), (Completion("so 5. ", "b"),), "2 and 2, ", complete=False)
 ]
+CHECKOUT = Path(__file__).parents[2]
 TEXTS = {"a": "2 and 2, so 4. Final answer: 4", "b": "2 and 2, so 5. Final answer: 5"}
 
 
@@ -58,23 +61,23 @@ def test_llama_factory_finds_its_columns_and_keeps_other_data_sets(tmp_path: Pat
     assert entry["rows"]["columns"].keys() == {"messages", "chosen", "rejected"}
 
 
-def test_llama_factorys_own_reader_reads_both_kinds(tmp_path: Path) -> None:
-    pytest.importorskip("llamafactory", reason="LLaMA-Factory wants older libraries: an environment of its own")
-    from datasets import load_dataset
-    from llamafactory.data.converter import align_dataset  # pyright: ignore[reportMissingImports]
-    from llamafactory.data.parser import get_dataset_list  # pyright: ignore[reportMissingImports]
-    from llamafactory.hparams import DataArguments  # pyright: ignore[reportMissingImports]
-    from transformers import Seq2SeqTrainingArguments
-
+@pytest.mark.real
+@pytest.mark.parametrize("form", ["llama-factory", "ms-swift"])
+def test_the_trainers_own_readers_read_both_kinds(form: Any, tmp_path: Path) -> None:
+    made = f".venv-{form.replace('-', '_')}"
+    python = os.environ.get(f"VIVA_PYTHON_{form.upper().replace('-', '_')}") or str(CHECKOUT / made / "bin" / "python")
+    if not Path(python).is_file():
+        pytest.skip(f"{form} wants other libraries than ours: `make readers`")
+    read = []
     for rows in (EXAMPLES, TREES):
-        written(tmp_path, "llama-factory", rows)
-        (attributes,) = get_dataset_list(["rows"], str(tmp_path))
-        data: Any = load_dataset("json", data_files=str(tmp_path / "rows.jsonl"), split="train")
-        arguments = DataArguments(dataset="rows", dataset_dir=str(tmp_path))
-        read = align_dataset(data, attributes, arguments, Seq2SeqTrainingArguments(output_dir=str(tmp_path)))
-        assert read[0]["_prompt"] == [dict(ASKED)]
-        assert read[0]["_system"] == SYSTEM["content"]
-        assert [one["content"] for one in read[0]["_response"]] == (["It is 4."] if rows is EXAMPLES else ["4", "5"])
+        written(tmp_path, form, rows)
+        script = [python, str(Path(__file__).with_name("readers.py")), form, str(tmp_path), str(tmp_path / "out")]
+        done = subprocess.run(script, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+        assert done.returncode == 0, done.stderr[-2000:]
+        read.append([(row["system"], row["prompt"], row["answers"]) for row in lines(tmp_path / "out")])
+    told = (SYSTEM["content"], [ASKED["content"]])
+    assert read[0] == [(*told, ["It is 4."]), ("", told[1], ["4"])]
+    assert read[1] == [(*told, ["4", "5"]), (*told, ["4", "6"])]
 
 
 def test_ms_swift_reads_messages_and_the_rejected_response(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_a_student_learns_from_an_environment_of_verifiers_by_a_recipe(
 ) -> None:
     found = opad(tmp_path, world_of(monkeypatch, package, name, train=2, test=2, turns=2))
     assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
-    assert found["arms"][0]["total"] == 2
+    assert found["n"] == 2
 
 
 def test_what_is_wrong_with_an_environment_of_verifiers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from vivavoce.cli import app
 from vivavoce.config import check_recipe
+from vivavoce.errors import UserError
 from vivavoce.methods import doctor
 from vivavoce.methods.doctor import Finding, examine
 
@@ -224,3 +225,52 @@ def test_what_a_local_model_s_template_does_is_said(values: dict[str, Any], tmp_
     assert "tell the day" in said
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     assert one(findings(values, offline=True), "template student", "takes no conversation").level == "failed"
+
+
+OPD = {"debate": None, "sft": None, "dpo": None, "attempts": None, "trees": None, "arms": ["debate_opd"]}
+BROKEN: dict[str, dict[str, Any]] = {
+    "two of one name": {"student.name": "ada"},
+    "a student that is not local": {"student.backend": "scripted"},
+    "a student without a tokenizer": {"student.lacks": "tokenizer.json"},
+    "a student without a chat template": {"student.lacks": "chat_template.jinja"},
+    "a student of weights alone": {"student.lacks": "config.json"},
+    "a student served by vLLM that is not here": {"student.serve": {"python": "/bin/false"}},
+    "a model that is not known": {"teacher.model": "bop"},
+    "an address without /v1": {"teacher.base_url": "{root}"},
+    "nobody there": {"teacher.base_url": "http://127.0.0.1:9/v1"},
+    "a key that is not set": {"teacher.api_key_env": "VIVAVOCE_UNSET"},
+    "prompts that are not there": {"debate.prompts": "nowhere"},
+    "data that are not there": {"task.train_path": "nowhere.jsonl"},
+    "more new tokens than the context holds": {"student.max_new_tokens": 100_000},
+    "questions that nobody can act in": {"method": "opad", **OPD},
+    "scorers without distributions": {"method": "debate_opd", "scorers": "teachers", **OPD},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_doctor_refuses_what_run_refuses(name: str, values: dict[str, Any], server: WordServer, tmp_path: Path) -> None:
+    change = BROKEN[name]
+    folder = Path(shutil.copytree(values["student"]["model"], tmp_path / "own"))
+    values["student"]["model"] = str(folder)
+    for key, value in change.items():
+        section, _, field = key.partition(".")
+        if field == "lacks":
+            (folder / value).unlink()
+        elif section == "teacher":
+            value = value.format(root=server.base_url.removesuffix("/v1"))
+            values["teachers"] = [values["teachers"][0], {**values["teachers"][1], field: value}]
+        elif field:
+            values[section] = {**values[section], field: value}
+        elif value is None:
+            values.pop(section, None)
+        else:
+            values[section] = values["teachers"] if value == "teachers" else value
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+
+    def refused(command: str) -> bool:
+        done = CliRunner().invoke(app, [command, str(tmp_path / "r.yaml"), "--out", str(tmp_path / "run")])
+        assert done.exception is None or isinstance(done.exception, UserError | SystemExit), done.exception
+        return done.exit_code != 0
+
+    assert refused("doctor")
+    assert refused("run")

@@ -81,7 +81,7 @@ def test_a_wrong_key_is_told_and_a_right_one_goes_on_without_flags(
     ("mistake", "told", "do"),
     [
         ({"base_url": "http://127.0.0.1:9/v1"}, "unreachable: ", "whether the server is up"),
-        ({"base_url": "{server}"}, "no models are listed at", "write `base_url: {server}/v1`"),
+        ({"base_url": "{server}"}, "not_found: HTTP 404: not found", "check `base_url` ({server}: the part before"),
         ({"base_url": "{server}/v1/chat/completions"}, "ends in /chat/completions", "write `base_url: {server}/v1`"),
         ({"model": "bop"}, "not_found: HTTP 404 model_not_found: no model bop", "whether `model` is known there"),
     ],

@@ -91,6 +91,9 @@ class WordServer:
 
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if not self.path.startswith("/v1/"):
+                    self._send(404, {"error": {"message": "not found"}})
+                    return
                 status, answer = outer._answer(asked)
                 time.sleep(outer.latency_s)
                 self._send(status, answer)

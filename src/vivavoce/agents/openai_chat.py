@@ -154,15 +154,12 @@ class OpenAIChat:
     async def known(self) -> bool | None:
         """Whether the endpoint lists the model, as :class:`vivavoce.agents.reaching.Reachable` has it.
 
-        Raises AgentError too if the list is where the address would be with ``/v1`` behind it.
+        False too if the list is where the address would be with ``/v1`` behind it: some servers answer calls without.
         """
         endpoint = self._endpoint
         if (listed := await endpoint.listed("/models")) is not None:
             return not listed.isdisjoint((self.options.model, f"{self.options.model}:latest"))  # as Ollama has it
-        if await endpoint.listed("/v1/models") is not None:
-            do = f"write `base_url: {endpoint.base_url}/v1`"
-            raise AgentError("not_found", f"no models are listed at {endpoint.base_url}, but some under /v1", do=do)
-        return None
+        return None if await endpoint.listed("/v1/models") is None else False
 
     async def context(self) -> int | None:
         """Tokens that prompt and reply may have together, as the endpoint's list of models tells; None: it does not.

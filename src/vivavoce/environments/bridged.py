@@ -149,7 +149,8 @@ class Bridged:
 class BridgedWithTools(Bridged):
     """An episode of a package that may offer tools, and says with each observation which they are.
 
-    A call that cannot be read is answered here, and the package does not hear of it.
+    A call that cannot be read is answered here, and so is saying nothing, which some packages take for a fault of the
+    model's server: the package does not hear of it.
     """
 
     tells_tools = False
@@ -160,6 +161,8 @@ class BridgedWithTools(Bridged):
             return Observation(({"role": "user", "content": f"Error: {action.malformed}"},))
         said = without_calls(spoken(action.text)) if action.calls else spoken(action.text).strip()
         calls = [[call.name, call.arguments] for call in action.calls]
+        if not said and not calls:
+            return Observation(({"role": "user", "content": "Error: nothing was said"},))
         self._done.append([said, calls])
         return self._seen(await self._bridge.answer("step", [self._episode, said, calls]))
 

@@ -26,11 +26,12 @@ from vivavoce.methods.distilling import DistilSession
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opad_arms import StepArm
 from vivavoce.methods.opd_arms import Debaters
+from vivavoce.methods.seats import acting, need_person
 from vivavoce.progress import say
 from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
 from vivavoce.run import Run
 from vivavoce.tasks import Task
-from vivavoce.tasks.acting import Acting, Peopled, was_best
+from vivavoce.tasks.acting import Peopled, was_best
 from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
 from vivavoce.train.settings import read_curve
 
@@ -52,32 +53,21 @@ class ActingSession(DistilSession):
         super().__init__(recipe, run, rules, start)
         self._user, tasks = user, (self.task, *self.also.values())
         for task in tasks:
-            self._acting(task)
-        if user and not any(isinstance(task, Peopled) for task in tasks):
-            what = f"`{user.name}` has no part to play: there is no person in `{self.task.name}`"
-            raise RecipeError(what, "user", "leave `user` out, or use a task with a person in it, such as tau2")
+            acting(task)
+        if user:
+            need_person(user, *tasks)
         self.tested: dict[str, dict[int, Sequence[Episode]]] = {}
-
-    @staticmethod
-    def _acting(task: Task) -> Acting:
-        if not isinstance(task, Acting):
-            raise RecipeError(
-                f"no agent can act in `{task.name}`: it has questions and no environment",
-                "task.name",
-                "use a task of episodes, such as schoolhouse_halls; or method: debate_opd for questions",
-            )
-        return task
 
     @property
     def guided(self) -> bool:
         """Whether the environment knows which actions are best."""
-        return isinstance(self._acting(self.task).environment(), Guide)
+        return isinstance(acting(self.task).environment(), Guide)
 
     def _world(self, task: Task) -> Environment:
         """A fresh environment of a task, with the person that the recipe puts in it."""
         if self._user and isinstance(task, Peopled):
             return task.peopled(self._agents[self._user.name], self._user.sampling(), self.run.journal)
-        return self._acting(task).environment()
+        return acting(task).environment()
 
     async def play(
         self,
@@ -91,7 +81,7 @@ class ActingSession(DistilSession):
         """Let a student act in every problem's environment once. Episodes are read back if nothing has changed."""
         folder, fingerprint = model
         asked = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
-        depends = [*asked, self._acting(task).environment().limits.turns, self._heard(task)]
+        depends = [*asked, acting(task).environment().limits.turns, self._heard(task)]
         path = self.run.path / "episodes" / f"{file_name(stage)}-{digest(depends)[:12]}.jsonl"
 
         async def ask() -> list[Episode]:
@@ -116,7 +106,7 @@ class ActingSession(DistilSession):
 
     async def references(self, problems: Sequence[Problem], seed: int) -> list[Episode]:
         """The environment's own episodes, as the student would read them. Raises RecipeError if it shows none."""
-        if not shows(self._acting(self.task).environment()):
+        if not shows(acting(self.task).environment()):
             do = "leave out arms with states: gold, or reference: above 0"
             raise RecipeError(f"`{self.task.name}` has no reference episodes", "arms", do)
         agent, gate = self._agents[self.student], asyncio.Semaphore(self.recipe.in_flight)
@@ -142,7 +132,7 @@ class ActingSession(DistilSession):
         """
         agent = self._agents.another(self.recipe.student, model=str(model[0]))
         gate = asyncio.Semaphore(self.recipe.in_flight)
-        drawn = offering(sampling, self._acting(self.task).environment(), agent)
+        drawn = offering(sampling, acting(self.task).environment(), agent)
         with self.run.counting(f"actions of {stage}", len(seen)) as advance:
 
             async def one(state: Visited) -> None:

@@ -25,6 +25,7 @@ from vivavoce.methods.attempts import attempt, later_name
 from vivavoce.methods.day import told
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, at_table
+from vivavoce.methods.seats import SCORING, need_scorers
 from vivavoce.methods.session import Session
 from vivavoce.methods.voting import VotingSession
 from vivavoce.progress import bar, say
@@ -32,8 +33,6 @@ from vivavoce.records import Example, Node, Problem, seed_of
 from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, ServedStudent, local_scorer
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 
-SCORING = ("hf_local", "vllm")
-"""Backends that can score given tokens."""
 _VERIFIED = 500
 """The largest number of verified answers whose likelihood is compared."""
 
@@ -67,13 +66,7 @@ class DistilSession(Session[Talk]):
 
     def seat(self, scorers: Sequence[AgentSpec]) -> None:
         """Set the scorers. Raises RecipeError if one gives no distributions."""
-        for spec in scorers:
-            if spec.backend not in SCORING:
-                raise RecipeError(
-                    f"`{spec.name}` cannot score the student's tokens: {spec.backend} gives no distributions",
-                    "scorers",
-                    "name local models (backend: hf_local) or served ones (backend: vllm); all teachers may debate",
-                )
+        need_scorers(scorers)
         self.scorers, self.supervision = {spec.name: told(spec, self.run.day) for spec in scorers}, {}
 
     async def debate(
@@ -322,4 +315,4 @@ def main_arm(wanted: Sequence[str]) -> str:
     return "debate_opd" if "debate_opd" in wanted else wanted[0]
 
 
-__all__ = ["SCORING", "DistilRecipe", "DistilSession", "QuestionSession", "main_arm", "usual_pairs"]
+__all__ = ["DistilRecipe", "DistilSession", "QuestionSession", "main_arm", "usual_pairs"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from vivavoce import plugins
-from vivavoce.agents import Agent, open_agent
+from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.chat_template import ChatTemplate
 from vivavoce.agents.unsent import unsent
@@ -31,6 +31,7 @@ from vivavoce.errors import AgentError, UserError
 from vivavoce.methods.budgets import asked_of, budgets, context_of
 from vivavoce.methods.juries import need_judgeable
 from vivavoce.methods.plan import Lengths, longest_calls
+from vivavoce.methods.seats import acting, need_person, need_scorers, need_student, need_whole
 from vivavoce.methods.token_count import local_folder, model_folders
 from vivavoce.methods.trainings import Training, summed
 from vivavoce.progress import say
@@ -64,6 +65,8 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
     for part in parts:
         yield from _prompts(part)
     yield from _trackers(recipe)
+    for part in parts:
+        yield from _seats(part)
     data = list(_data(recipe))
     yield from data
     if all(f.level != "failed" for f in data):
@@ -105,6 +108,21 @@ def _prompts(recipe: Recipe) -> Iterator[Finding]:
         yield _wrong("prompts", e)
     else:
         yield Finding("ok", "prompts", f"the set {recipe.rules.prompts} has every template")
+
+
+def _seats(recipe: Recipe) -> Iterator[Finding]:
+    """Whether the agents can do what the method wants of them, and somebody can act in the task if the student does."""
+    try:
+        need_student(recipe)
+        need_scorers(getattr(recipe, "seated", ()))
+        if recipe.acts:
+            tasks = [open_task(s.name, s.options) for s in (recipe.task, *recipe.also_test.values())]
+            for task in tasks:
+                acting(task)
+            if user := getattr(recipe, "user", None):
+                need_person(user, *tasks)
+    except UserError as e:
+        yield _wrong("agents", e)
 
 
 def _trackers(recipe: Recipe) -> Iterator[Finding]:
@@ -179,32 +197,19 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
     agents[spec.name] = agent
     if spec.backend == "hf_local":
         try:
+            if serve := spec.options.get("serve"):
+                engines.check(spec.name, engines.Serve.model_validate(serve))
             folder = local_folder(spec)
+            need_whole([spec])
         except UserError as e:
             return _wrong(what, e)
         if folder is None:
             return Finding(
                 "warning", what, f"{spec.options['model']} is not on this machine", "it is downloaded at first use"
             )
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-            do = "give the folder of a whole model"
-            if any(folder.glob("*.gguf")):
-                do = "GGUF files are neither run nor trained here: give the original model, or serve it (llama_cpp)"
-            return Finding("failed", what, f"{folder} holds no weights", do)
-        if missing := _missing(spec, folder):
-            return Finding("failed", what, f"{folder} holds no {missing}", "save it there, as the model came with it")
         return Finding("ok", what, f"{spec.backend}, {folder}")
     key = getattr(getattr(agent, "options", None), "api_key_env", None)
     return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}" + (f", ${key} is set" if key else ""))
-
-
-def _missing(spec: AgentSpec, folder: Path) -> str:
-    """The files that a model's folder, with that of an adapter's base, lacks beside weights; empty if it is whole."""
-    folders = model_folders(spec)
-    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
-    if not any((one / name).is_file() for one in folders for name in tokenizers):
-        return "tokenizer"
-    return "" if any((one / "config.json").is_file() for one in folders) else "config.json"
 
 
 def _unsent(spec: AgentSpec) -> Iterator[Finding]:

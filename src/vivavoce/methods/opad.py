@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -43,6 +43,8 @@ from vivavoce.train.objective import OnPolicyOptions
 
 class Options(DistilRecipe):
     """A recipe of ``method: opad``."""
+
+    acts: ClassVar[bool] = True
 
     user: AgentSpec | None = Field(
         default=None,

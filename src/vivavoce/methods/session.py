@@ -40,6 +40,7 @@ from vivavoce.methods.day import on_day
 from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.opening import Agents, Serving
+from vivavoce.methods.seats import need_student, need_whole
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Interaction, Problem, Sampling, State, Tree, digest, seed_of, to_json
@@ -76,18 +77,8 @@ class Session(Generic[R]):
         self.teachers = [t.name for t in recipe.teachers]
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
-        if self.student in self.teachers:
-            raise RecipeError(
-                f"student and a teacher are both called `{self.student}`",
-                "student.name",
-                "give each agent a name of its own",
-            )
-        if recipe.student.backend != "hf_local":
-            raise RecipeError(
-                "the student is trained here, so it must be a local model",
-                "student.backend",
-                "use backend: hf_local with model: a folder or a Hub id",
-            )
+        need_student(recipe)
+        need_whole(recipe.agents)
         self._given = start
         self._written = set[Path]()
         changes = {self.student: {"model": str(start.of(recipe.seeds[0])[0])}} if start else {}

@@ -1,0 +1,83 @@
+"""What a run asks of its agents and its task before it begins: checked where a session opens, and by the doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.errors import RecipeError
+from vivavoce.methods.token_count import local_folder, model_folders
+from vivavoce.tasks import Task
+from vivavoce.tasks.acting import Acting, Peopled
+
+SCORING = ("hf_local", "vllm")
+"""Backends that give distributions over a student's tokens."""
+
+
+def need_student(recipe: Recipe) -> None:
+    """Raise RecipeError if the student has a teacher's name, or is no model that can be trained here."""
+    student = recipe.student
+    if student.name in [teacher.name for teacher in recipe.teachers]:
+        what = f"student and a teacher are both called `{student.name}`"
+        raise RecipeError(what, "student.name", "give each agent a name of its own")
+    if student.backend != "hf_local":
+        raise RecipeError(
+            "the student is trained here, so it must be a local model",
+            "student.backend",
+            "use backend: hf_local with model: a folder or a Hub id",
+        )
+
+
+def need_whole(specs: Iterable[AgentSpec]) -> None:
+    """Raise RecipeError if a local model's folder lacks a part. A model that is not on this machine yet passes."""
+    for spec in specs:
+        if (folder := local_folder(spec)) is not None:
+            if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+                do = "give the folder of a whole model"
+                if any(folder.glob("*.gguf")):
+                    do = "GGUF files are neither run nor trained here: give the original model, or serve it (llama_cpp)"
+                raise RecipeError(f"{folder} holds no weights", f"agent `{spec.name}`", do)
+            if missing := _missing(spec):
+                do = "save it there, as the model came with it"
+                raise RecipeError(f"{folder} holds no {missing}", f"agent `{spec.name}`", do)
+
+
+def _missing(spec: AgentSpec) -> str:
+    """What a model's folder, with that of an adapter's base, lacks beside weights; empty if it is whole."""
+    folders = model_folders(spec)
+    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+    if not any((one / name).is_file() for one in folders for name in tokenizers):
+        return "tokenizer"
+    return "" if any((one / "config.json").is_file() for one in folders) else "config.json"
+
+
+def acting(task: Task) -> Acting:
+    """The task, in which somebody can act. Raises RecipeError if nobody can."""
+    if not isinstance(task, Acting):
+        raise RecipeError(
+            f"no agent can act in `{task.name}`: it has questions and no environment",
+            "task.name",
+            "use a task of episodes, such as schoolhouse_halls; or method: debate_opd for questions",
+        )
+    return task
+
+
+def need_person(user: AgentSpec, *tasks: Task) -> None:
+    """Raise RecipeError if in none of the tasks there is a person whom ``user`` could play."""
+    if not any(isinstance(task, Peopled) for task in tasks):
+        what = f"`{user.name}` has no part to play: there is no person in `{tasks[0].name}`"
+        raise RecipeError(what, "user", "leave `user` out, or use a task with a person in it, such as tau2")
+
+
+def need_scorers(scorers: Sequence[AgentSpec]) -> None:
+    """Raise RecipeError if one of the scorers gives no distributions."""
+    for spec in scorers:
+        if spec.backend not in SCORING:
+            raise RecipeError(
+                f"`{spec.name}` cannot score the student's tokens: {spec.backend} gives no distributions",
+                "scorers",
+                "name local models (backend: hf_local) or served ones (backend: vllm); all teachers may debate",
+            )
+
+
+__all__ = ["SCORING", "acting", "need_person", "need_scorers", "need_student", "need_whole"]
