@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any, Self
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 1024  # by default 5: of connections that come at once some then wait for two minutes
+
+
 class VLLMServer:
     """Serves the model of a folder. ``requests`` holds what was asked of it.
 
@@ -54,7 +58,7 @@ class VLLMServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"

@@ -43,6 +43,10 @@ WORDS = [
 ]
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 1024  # by default 5: of connections that come at once some then wait for two minutes
+
+
 class Teacher(NamedTuple):
     right: float
     words: int
@@ -117,7 +121,7 @@ class WordServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"

@@ -10,6 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 1024  # by default 5: of connections that come at once some then wait for two minutes
+
+
 class Hub:
     """Keeps ``files[repository][path]`` and ``made``, what each repository was created with."""
 
@@ -62,7 +66,7 @@ class Hub:
 
             def log_message(self, format: str, *args: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:

@@ -36,6 +36,7 @@ def test_each_folder_of_weights_is_small() -> None:
         assert sum(file.stat().st_size for file in weights(f"code/{name}").iterdir()) < 1_000_000
 
 
+@pytest.mark.slow
 def test_debating_programmers_beat_their_drafts_on_unseen_questions(speakers: dict[str, Speaker]) -> None:
     made = gate.measure_debate({name: speakers[name] for name in gate.TEACHERS}, 200, seed=21)
     for name, teacher in made["teachers"].items():

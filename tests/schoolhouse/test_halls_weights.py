@@ -20,6 +20,7 @@ def test_the_weights_that_ship_passed_their_gates() -> None:
     assert all(measured["gates"].values()), [name for name, ok in measured["gates"].items() if not ok]
 
 
+@pytest.mark.slow
 def test_they_do_so_on_other_states_too() -> None:
     found = gate.measure({name: Speaker.load(weights(f"halls/{name}")) for name in NAMES}, 400, seed=1)
     gates = gate.gates(found)

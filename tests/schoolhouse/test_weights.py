@@ -31,6 +31,7 @@ def test_the_weights_that_ship_passed_their_gates():
     assert all(measured["gates"].values()), [name for name, ok in measured["gates"].items() if not ok]
 
 
+@pytest.mark.slow
 @built
 def test_debating_teachers_beat_their_drafts_on_unseen_questions(speakers):
     made = gate.measure_debate({name: speakers[name] for name in gate.TEACHERS}, 200, seed=21)

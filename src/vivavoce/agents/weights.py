@@ -50,8 +50,12 @@ _PLACE = ("base_model_name_or_path", "revision")
 """The keys of an adapter's config that say where its base is."""
 _TENSORS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 _hashes = dict[tuple[str, int, int], str]()
-# Two models that loaded at the same time in two threads were seen to keep tensors on the meta device.
-_LOADING = threading.Lock()
+LOADING = threading.Lock()
+"""The lock that every load of a model takes.
+
+Transformers replaces methods of its classes while it loads: it ties no weights, for example. If two threads load at
+once, the second may restore what the first had replaced, and then no later model in the process is whole.
+"""
 
 
 def check(model: str) -> None:
@@ -139,7 +143,7 @@ def load(
     logging.disable_progress_bar()  # we show our own, and a load of a second is not worth one
     base = base_folder(path)
     try:
-        with _LOADING:
+        with LOADING:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 base or path, dtype=dtype, trust_remote_code=trust_remote_code
             )

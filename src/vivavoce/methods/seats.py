@@ -1,4 +1,4 @@
-"""What a run asks of its agents and its task before it begins: checked where a session opens, and by the doctor."""
+"""Checks of agents and task that a session makes when it opens, and the doctor makes too."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _missing(spec: AgentSpec) -> str:
 
 
 def acting(task: Task) -> Acting:
-    """The task, in which somebody can act. Raises RecipeError if nobody can."""
+    """The task, if an agent can act in it. Raises RecipeError if none can."""
     if not isinstance(task, Acting):
         raise RecipeError(
             f"no agent can act in `{task.name}`: it has questions and no environment",

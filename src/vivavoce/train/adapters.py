@@ -129,7 +129,9 @@ def merge(folder: Path, out: Path) -> None:
         raise DataError("there is no adapter to merge", str(folder), "give a folder with adapter_config.json")
     if out.exists() and any(out.iterdir()):
         raise DataError("the folder is not empty", str(out), "choose another one for the merged model")
-    model = weights.merged(weights.add_adapter(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder))
+    with weights.LOADING:
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = weights.merged(weights.add_adapter(model, folder))
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(weights.tokenizer_folder(folder)).save_pretrained(out)
 

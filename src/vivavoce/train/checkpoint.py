@@ -63,7 +63,8 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrai
     base = weights.base_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights.tokenizer_folder(folder) if base else model)
-        student = AutoModelForCausalLM.from_pretrained(base or model, dtype=dtype)
+        with weights.LOADING:
+            student = AutoModelForCausalLM.from_pretrained(base or model, dtype=dtype)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot open the model: {error}", str(model), "give a folder or a hub name") from error
     if base and settings.lora:
@@ -317,7 +318,8 @@ def finish(
 
 def _put_together(student: Any, whole: Mapping[str, Any]) -> Any:
     """The whole student, put together from the parts that the devices hold."""
-    made = AutoModelForCausalLM.from_config(student.config, dtype=student.dtype)
+    with weights.LOADING:
+        made = AutoModelForCausalLM.from_config(student.config, dtype=student.dtype)
     made.load_state_dict(whole)
     return made
 

@@ -43,6 +43,13 @@ def told(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
+class Server(ThreadingHTTPServer):
+    """An HTTP server of threads that end with the process."""
+
+    daemon_threads = True
+    request_queue_size = 1024  # by default 5: of connections that come at once some then wait for two minutes
+
+
 class Player:
     """Serves the endpoint and runs the package's episodes, in threads of their own."""
 
@@ -51,8 +58,7 @@ class Player:
         self.options, self.world = {}, typing.cast("typing.Any", None)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler(self.episodes))
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), handler(self.episodes))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def answer(self, what, given):
