@@ -99,8 +99,9 @@ def _warm() -> None:
     time.sleep(0.5)
 
 
-def killed(of: Recipe, path: Path, address: str, calls: int) -> list[Path]:
-    """The parts of a run one of whose two nodes is killed when half of the calls have been answered."""
+def killed(of: Recipe, path: Path, address: str, calls: int, back: bool = False) -> list[Path]:
+    """The parts of a run one of whose two nodes is killed when half of the calls are answered; ``back`` has a node
+    take its place, as one that was started again does."""
     with cluster(2) as two:
         victim = next(iter(two.worker_nodes))
 
@@ -109,6 +110,8 @@ def killed(of: Recipe, path: Path, address: str, calls: int) -> list[Path]:
             while stats(address)["served"] - start < calls / 2:
                 time.sleep(0.02)
             two.remove_node(victim, allow_graceful=False)
+            if back:
+                two.add_node(num_cpus=1)
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -124,8 +127,9 @@ def main() -> None:
     parser.add_argument("--latency-s", type=float, default=0.2)
     parser.add_argument("--slots", type=int, default=256)
     parser.add_argument("--no-speed", action="store_true", help="only kill a node")
+    parser.add_argument("--back", action="store_true", help="the node that was killed comes back")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts}
+    found: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts, "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         with loopback(asked.latency_s, asked.slots) as address:
@@ -143,7 +147,7 @@ def main() -> None:
             found["ratio"] = found["seconds_1"] / found["seconds_2"]
         with loopback(asked.latency_s, asked.slots) as address:
             of = recipe(address, where, asked.questions, asked.parts)
-            parts = killed(of, where / "killed", address, calls)
+            parts = killed(of, where / "killed", address, calls, asked.back)
             found["calls"], found["calls_asked"] = calls, stats(address)["served"]
             found["calls_repeated"] = stats(address)["repeated"]
             merged = graphs(of, where / "merged", parts)

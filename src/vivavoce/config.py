@@ -179,6 +179,31 @@ class Scale(BaseModel):
     cpus: float = Field(default=1.0, gt=0, description="cores that a part takes on its node")
 
 
+class Devices(BaseModel):
+    """The processes that train one student together. They change where it is trained, not on what or how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="processes that share every update of a student, each on a GPU of its own, or on cores; None: this "
+        "process trains, which must then see no more than one GPU",
+    )
+    fsdp: bool = Field(
+        default=False,
+        description="each process holds a part of the student's weights, gradients and optimiser states, and of the "
+        "layers of local scorers, in place of all of them (FSDP2); with bf16 it computes with bfloat16 weights and "
+        "keeps its part of them in float32",
+    )
+
+    @model_validator(mode="after")
+    def _shared_among_several(self) -> Devices:
+        if self.fsdp and (self.processes or 1) < 2:
+            raise ValueError("fsdp shares a student among processes: set processes to 2 or more")
+        return self
+
+
 class Recipe(BaseModel):
     """A recipe: the keys that every method has. A method's ``Options`` is a subclass with its own sections."""
 
@@ -212,6 +237,7 @@ class Recipe(BaseModel):
     scale: Scale | None = Field(
         default=None, description="the engine that spreads the questions over machines; None: this process asks"
     )
+    train: Devices = Field(default=Devices(), description="the processes that train one student together")
     seeds: list[int] = Field(default=[0], min_length=1, description="training seeds of every arm")
     parallel: int = Field(
         default=1,
@@ -382,13 +408,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's values without the keys that change only what a run costs, or is expected to cost."""
-    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track", "scale")}
+    """A recipe's values without the keys that change only what a run costs, or where it runs."""
+    kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track", "scale", "train")}
 
     def agent(values: dict[str, Any]) -> dict[str, Any]:
         left = {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}
         if isinstance(served := left.get("serve"), dict):  # where and on what an engine runs is no matter
-            left["serve"] = {"engine": served.get("engine", "vllm")}
+            kept_of_it = ("engine", "top_logprobs")
+            left["serve"] = {key: served[key] for key in kept_of_it if served.get(key) is not None}
         return left
 
     for key in ("teachers", "scorers"):

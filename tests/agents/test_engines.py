@@ -19,7 +19,7 @@ from tests.serving import save_tiny_model
 from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.attached import Attached
 from vivavoce.agents.engines import Serve
-from vivavoce.config import check_recipe
+from vivavoce.config import AgentSpec, check_recipe
 from vivavoce.errors import AgentError, AgentUnusable, RecipeError
 from vivavoce.methods.opening import Agents, Serving
 from vivavoce.records import Message, Reply, Sampling
@@ -221,3 +221,33 @@ def test_a_run_looks_for_vllm_before_it_asks_anything(model: Path, tmp_path: Pat
     with pytest.raises(RecipeError, match="cannot run /no/such/python"):
         Agents(recipe.agents, serving=Serving.of(recipe, tmp_path))
     assert (Serving.of(recipe, tmp_path).rank or 0) >= 32, "the adapter of SFT, and that of T-DPO on top of it"
+
+
+def test_an_engine_rests_while_nobody_waits_for_it_and_starts_again_for_the_next_reply(model: Path, logs: Path) -> None:
+    async def ask() -> tuple[list[str], list[bool]]:
+        there = list[bool]()
+        serve = {
+            "command": [sys.executable, str(STAND_IN)],
+            "logs": str(logs),
+            "device": "cpu",
+            "while_training": False,
+        }
+        spec = {"name": "student", "model": str(model), "dtype": "float32", "serve": serve}
+        agents = Agents([AgentSpec.model_validate(spec)])
+        other = agents.another(AgentSpec.model_validate(spec))
+        texts = [(await other.reply(questions(1)[0], GREEDY, 0)).text]
+        waiting = asyncio.create_task(other.reply(questions(1)[0], GREEDY, 0))
+        await asyncio.sleep(0)
+        await agents.leave_memory()
+        there.append(engines.there("student", Serve.model_validate(serve)))
+        texts.append((await waiting).text)
+        await agents.leave_memory()
+        there.append(engines.there("student", Serve.model_validate(serve)))
+        texts += [(await one.reply(questions(1)[0], GREEDY, 0)).text for one in (other, agents["student"])]
+        there.append(engines.there("student", Serve.model_validate(serve)))
+        await agents.aclose()
+        return texts, there
+
+    texts, there = asyncio.run(ask())
+    assert len(set(texts)) == 1
+    assert there == [True, False, True], "it is not ended under a call"

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 from tests.methods.word_server import Teacher, WordServer, write_problems
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from vivavoce.cli import app
-from vivavoce.config import check_recipe
-from vivavoce.errors import UserError
-from vivavoce.methods import doctor
+from vivavoce.config import AgentSpec, check_recipe
+from vivavoce.errors import RecipeError, UserError
 from vivavoce.methods.doctor import Finding, examine
+from vivavoce.methods.memory import Machine, Use, size_of, uses
 
 TEACHERS = {"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}
 
@@ -189,10 +193,10 @@ def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp
 
 def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
-    monkeypatch.setattr(doctor, "_memory", lambda: (1.0, "memory"))
-    found = findings(values, offline=True)
+    found = findings(values, offline=True, machine=Machine((), 1.0))
     assert one(found, "disk", "free in").level == "warning"
-    assert one(found, "memory", "to train").level == "warning"
+    assert one(found, "memory", "training: ").level == "warning"
+    assert one(found, "memory", "talking: ").level == "warning"
 
 
 def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path: Path) -> None:
@@ -274,3 +278,96 @@ def test_doctor_refuses_what_run_refuses(name: str, values: dict[str, Any], serv
 
     assert refused("doctor")
     assert refused("run")
+
+
+def engine(values: dict[str, Any], **serve: Any) -> dict[str, Any]:
+    return {**values, "student": {**values["student"], "serve": serve}}
+
+
+def test_an_engine_that_cannot_be_started_is_found(values: dict[str, Any], tmp_path: Path) -> None:
+    def said(**serve: Any) -> Finding:
+        (mine,) = [f for f in findings(engine(values, **serve), offline=True) if f.what == "serve student"]
+        return mine
+
+    assert "cannot run /nowhere/python" in said(python="/nowhere/python").said
+    assert "vLLM is not installed" in said(python=sys.executable).said
+    program = ["true"]
+    assert said(command=program).level == "ok"
+    assert "wants a GPU" in said(command=program, devices="0").said
+    adapters = {**values, "sft": {**values["sft"], "lora": {"r": 64}}}
+    found = findings(engine(adapters, command=program, args=["--max-lora-rank", "16"]), offline=True)
+    assert one(found, "serve student", "are trained, and its --max-lora-rank is 16").level == "failed"
+    for flag in ("--port=8000", "--host"):
+        with pytest.raises(RecipeError, match="is chosen by the run"):
+            said(command=program, args=[flag])
+    with pytest.raises(RecipeError, match="an engine that scores goes on"):
+        said(command=program, top_logprobs=20, while_training=False)
+
+
+class _Engine(BaseHTTPRequestHandler):
+    """An engine at an address; what it lacks is what FastAPI says of a path that is not there."""
+
+    lacks: ClassVar[set[str]] = set()
+
+    def _answer(self) -> None:
+        code, said = (404, b'{"detail":"Not Found"}') if self.path in self.lacks else (200, b"{}")
+        if self.path == "/v1/load_lora_adapter" and code == 200:
+            code, said = 400, b'{"error": {"message": "give lora_name and lora_path"}}'
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    do_GET = do_POST = _answer
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def test_an_engine_at_an_address_must_take_what_is_trained(values: dict[str, Any]) -> None:
+    adapters = {**values, "sft": {**values["sft"], "lora": {"r": 4}}}
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Engine) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+
+        def said(of: dict[str, Any], *lacks: str) -> Finding:
+            _Engine.lacks = set(lacks)
+            (mine,) = [f for f in findings(engine(of, url=url)) if f.what == "serve student"]
+            return mine
+
+        assert said(adapters).level == said(values).level == "ok"
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in said(adapters, "/v1/load_lora_adapter").do
+        assert "VLLM_SERVER_DEV_MODE" in said(values, "/is_sleeping").do
+        server.shutdown()
+    assert "says that it is well" in said(values).said
+
+
+def test_memory_is_reckoned_from_files_configs_and_names(values: dict[str, Any], tmp_path: Path) -> None:
+    def used(values: dict[str, Any], gpus: str) -> dict[str, Use]:
+        recipe = check_recipe(values, Path("t"))
+        return {f"{use.when} {use.device}": use for use in uses(recipe, Machine.of(gpus), {})}
+
+    tiny = size_of(check_recipe(values, Path("t")).student)
+    model = AutoModelForCausalLM.from_pretrained(values["student"]["model"])
+    assert tiny is not None
+    assert tiny.weights == sum(p.numel() for p in model.parameters())
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(Path(values["student"]["model"]) / "config.json", bare)
+    assert size_of(AgentSpec.model_validate({"name": "a", "model": str(bare)})) == tiny._replace(bytes=2.0)
+    by_name = size_of(AgentSpec.model_validate({"name": "a", "model": "Qwen/Qwen3-4B"}))
+    assert by_name is not None
+    assert by_name.weights == 4e9
+    assert 2500 < by_name.width < 3500
+    assert 30 < by_name.layers < 45
+    assert size_of(AgentSpec.model_validate({"name": "a", "model": "some/model"})) is None
+
+    large = {**values, "student": {**values["student"], "model": "Qwen/Qwen3-4B"}}
+    (alone,) = [use for when, use in used(large, "1x80").items() if when.startswith("training")]
+    assert alone.parts["student"] == 4e9 * 16, "weight, gradient and two states in float32"
+    shared = used({**large, "train": {"processes": 8, "fsdp": True}}, "8x80")["training each of 8 GPUs"]
+    assert 8e9 < shared.parts["student"] < 9.5e9
+    small = {key: {**large[key], "adam_bits": 8} for key in ("sft", "dpo")}
+    (eight,) = [use for when, use in used({**large, **small}, "1x80").items() if when.startswith("training")]
+    assert eight.parts["student"] == 4e9 * 10
+    with pytest.raises(RecipeError, match="names no GPUs"):
+        Machine.of("eight")

@@ -21,7 +21,8 @@ from vivavoce.errors import BudgetReached, RecipeError
 from vivavoce.files import file_name
 from vivavoce.graph import read_graphs
 from vivavoce.methods import debate_opd, opad
-from vivavoce.methods.doctor import examine
+from vivavoce.methods.doctor import Finding, examine
+from vivavoce.methods.memory import Machine
 from vivavoce.records import State, from_json
 from vivavoce.report import write_report
 from vivavoce.run import open_run
@@ -211,3 +212,61 @@ def test_programs_are_debated_learnt_from_and_run(official: Path, models: list[s
     assert all(arm["n"] == 2 for arm in found["also"]["humaneval"]["arms"])
     done = json.loads((tmp_path / "run" / "checkpoints" / "debate_opd-0" / "train_result.json").read_text("utf-8"))
     assert done["details"]["scored_tokens"] > 0
+
+
+# --- the paper's sizes, on eight GPUs
+
+EIGHT = RECIPES / "opad_tau2_8gpus.yaml"
+
+
+def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weights(tau2: Path, tmp_path: Path) -> None:
+    made = load_recipe(EIGHT, [f"task.path={tau2}"])
+    assert isinstance(made, opad.Options)
+    assert sum(p.calls.expected for p in opad.plan(made)) > 10_000
+
+    def said(gpus: str, *changes: str) -> list[Finding]:
+        changed = load_recipe(EIGHT, [f"task.path={tau2}", *changes])
+        return list(examine(changed, tmp_path / "run", offline=True, machine=Machine.of(gpus)))
+
+    found = said("8x80")
+    assert not [f for f in found if f.level == "failed"]
+    memory = [f for f in found if f.what == "memory"]
+    assert len(memory) == 5, "four engines that play and debate, each on its GPU, and the training"
+    assert {f.level for f in memory} == {"ok"}
+    (training,) = [f for f in memory if f.said.startswith("training")]
+    assert "on each of 8 GPUs" in training.said
+    assert all(f"scorer {name}" in training.said for name in ("large", "small"))
+    assert "sizes by their names: large, small, student, customer" in training.said
+    (small,) = [f for f in said("8x16") if f.said.startswith("training")]
+    assert small.level == "warning"
+    (whole,) = [f for f in said("8x80", "train.fsdp=false") if f.said.startswith("training")]
+    assert whole.level == "warning", "16 bytes for each of 4e9 weights, and the teachers whole beside them"
+    (alone,) = [f for f in said("4x80") if f.what == "train"]
+    assert "8 processes train a student, each on a GPU of its own, and 4 are visible" in alone.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_papers_sizes_are_dry_run_with_several_processes(
+    processes: int, tau2: Path, models: list[str], tmp_path: Path
+) -> None:
+    """All of it as in the recipe, on tiny models of a CPU: the engines' models answer in this process."""
+    few = ["task.limit_takes=first", "task.train_limit=3", "task.test_limit=2", "task.turns=3", "episodes=3"]
+    user = next(change.replace("student.model", "user.model") for change in models if "student.model" in change)
+    here = [f"{who}.serve=null" for who in (*WHO, "user")]
+    own = [user, "user.dtype=float32", "user.max_new_tokens=32", f"task.path={tau2}", "iterations=1"]
+    kept = [change for change in models if not change.startswith(("opd.states_per_step", "opd.bf16", "opd.save"))]
+    changes = [*kept, *own, *few, *here, "arms=[debate_opd]", "opd.states_per_step=4", "opd.save_steps=1"]
+    found = {}
+    for name, more in (("one", "train={}"), ("several", f"train.processes={processes}")):
+        made = load_recipe(EIGHT, [*changes, more])
+        assert isinstance(made, opad.Options)
+        assert made.opd.bf16
+        assert made.opd.gradient_checkpointing
+        assert made.opd.lora is None
+        with open_run(tmp_path / name, made) as run:
+            found[name] = asyncio.run(opad.distill(made, run))
+        curve = (tmp_path / name / "checkpoints" / "debate_opd.0-0" / "loss.jsonl").read_text().splitlines()
+        found[name] = [json.loads(line) for line in curve]
+    for one, several in zip(found["one"], found["several"], strict=True):
+        assert several["loss"] == pytest.approx(one["loss"], rel=0.05), "in bfloat16"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from tests.methods.conftest import student as student
 
 from vivavoce.agents.budget import Caps
 from vivavoce.config import check_recipe, what_decides
-from vivavoce.errors import MissingDependency, RecipeError
-from vivavoce.scale.ray_parts import ask_in_parts
+from vivavoce.errors import MissingDependency, RecipeError, RunConflict
+from vivavoce.scale.ray_parts import _connect, ask_in_parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,10 +79,28 @@ def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
     assert made["whole"] == made["spread"]
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0"), "install the same versions"),
+        (RuntimeError("something else"), "cannot reach the Ray cluster: something else"),
+        (ConnectionError("nobody there"), "cannot reach the Ray cluster: nobody there"),
+    ],
+    ids=["another version", "an error of Ray's", "nobody there"],
+)
+def test_a_cluster_that_cannot_be_used_is_told_with_what_to_do(error: Exception, told: str) -> None:
+    def init(**_: Any) -> None:
+        raise error
+
+    with pytest.raises(RunConflict, match=told):
+        _connect(SimpleNamespace(init=init), "10.0.0.1:6379")
+
+
 @pytest.mark.real
-def test_a_node_that_dies_half_way_loses_no_completed_call() -> None:
+@pytest.mark.parametrize("back", [(), ("--back",)], ids=["it stays away", "it comes back"])
+def test_a_node_that_dies_half_way_loses_no_completed_call(back: tuple[str, ...]) -> None:
     pytest.importorskip("ray")
-    said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed")
+    said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed", *back)
     found = json.loads(said.stdout.splitlines()[-1])
     assert found["calls_repeated"] == 0
     assert found["graphs_equal"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_mode
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from vivavoce.agents import hf_local
+from vivavoce.agents import hf_local, weights
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.journal import Journal
@@ -177,6 +178,33 @@ def test_identical_teachers_with_one_view_are_one_teacher(folders: dict[str, Pat
     train_on_policy(folders["student"], states((1.0,), NOTES), one, tmp_path / "one", seed=3)
     train_on_policy(folders["student"], states((0.2, 0.5, 0.3), NOTES), three, tmp_path / "three", seed=3)
     assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["all weights", "adapter"])
+def test_one_teacher_at_a_time_in_memory_teaches_the_same(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: Any
+) -> None:
+    loaded = list[weakref.ref[Any]]()
+    load = weights.load
+
+    def counted(*args: Any) -> Any:
+        there = [model for ref in loaded if (model := ref()) is not None]
+        whole = [model for model in there if model.model.layers[0].mlp.up_proj.weight.numel()]
+        assert not whole, "the one before is gone when the next one is loaded"
+        model, tokenizer = load(*args)
+        loaded.append(weakref.ref(model))
+        return model, tokenizer
+
+    teachers, two = ("ada", "bob"), states((0.5, 0.5), NOTES)
+    every = settings(folders, teachers, lora=lora, max_steps=2)
+    train_on_policy(folders["student"], two, every, tmp_path / "all", seed=0)
+    monkeypatch.setattr(weights, "load", counted)
+    one = settings(folders, teachers, lora=lora, max_steps=2, resident="one")
+    train_on_policy(folders["student"], two, one, tmp_path / "one", seed=0)
+    assert equal(tmp_path / "all", tmp_path / "one")
+    assert len(loaded) == 2 * (2 + 2), "to be opened, to be tried, and for each update"
+    read = [json.loads((tmp_path / name / "train_result.json").read_text()) for name in ("all", "one")]
+    assert read[0]["details"]["teacher_tokens"] == read[1]["details"]["teacher_tokens"] > 0
 
 
 def test_the_order_of_teachers_changes_nothing(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -14,12 +14,22 @@ from typing import Any
 
 import pytest
 from tests.serving import save_tiny_model
+from transformers import AutoTokenizer
 
 from vivavoce.agents import engines
 from vivavoce.agents.engines import Serve
 from vivavoce.errors import Mismatched
-from vivavoce.records import State, View
-from vivavoce.train.objective import OnPolicySettings, Scorer, ServedStudent
+from vivavoce.records import State, View, to_json
+from vivavoce.train.jobs import Job
+from vivavoce.train.launch import Launch
+from vivavoce.train.objective import (
+    OnPolicySettings,
+    Scorer,
+    ServedModel,
+    ServedStudent,
+    engine_scorer,
+    local_scorer,
+)
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.settings import LoRASettings
 
@@ -101,6 +111,47 @@ def test_a_served_student_learns_what_one_that_samples_itself_learns(
     assert len({round(p["loss"], 4) for p in own}) == 4
     assert all(p["served_mismatch"] < 1e-4 for p in there)
     assert not (tmp_path / "served" / "served").exists(), "what was written for the engine is gone"
+
+
+@pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])
+def test_several_processes_share_the_engine_and_learn_what_one_does(
+    student: Path, teacher: Path, tmp_path: Path, lora: bool
+) -> None:
+    """With weights in parts and two updates at once under way, so that all of it has to fit."""
+    served = started(student, tmp_path / "engines", 16 if lora else None)
+    how = {"staleness": 1} if lora else {"lora": None, "learning_rate": 0.003}
+    rows = tmp_path / "states.jsonl"
+    rows.write_text("".join(to_json(state) + "\n" for state in STATES))
+    try:
+        train_on_policy(student, STATES, settings(teacher, served, **how), tmp_path / "one", seed=0)
+        job = Job("two", student, "start", rows, settings(teacher, served, **how), 0)
+        Launch(2, True, logs=tmp_path).train(job, tmp_path / "two", [], lambda *_: None, threading.Event())
+    finally:
+        engines.close_all(tmp_path / "engines")
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert [p["loss"] for p in two] == pytest.approx([p["loss"] for p in one], rel=1e-3)
+    assert all(p["served_mismatch"] < 1e-4 for p in two)
+    assert len({round(p["loss"], 4) for p in one}) == 4
+    assert not (tmp_path / "two" / "served").exists()
+
+
+def test_a_scorer_on_an_engine_of_the_run_teaches_as_a_local_one(student: Path, teacher: Path, tmp_path: Path) -> None:
+    words = len(AutoTokenizer.from_pretrained(teacher))
+    serve = Serve(command=(sys.executable, str(STAND_IN)), logs=str(tmp_path / "e"), device="cpu", top_logprobs=words)
+    engine = engines.engine("ada", serve, teacher, dtype="float32")
+    assert str(words) in engine.command()[engine.command().index("--max-logprobs") + 1]
+    there = engine_scorer(
+        "ada", {"model": str(teacher), "dtype": "float32"}, ServedModel(name="ada", serve=serve, state=engine.state)
+    )
+    assert there.fingerprint != local_scorer("ada", {"model": str(teacher)}).fingerprint
+    try:
+        for name, one in (("local", None), ("there", there)):
+            how = settings(teacher, None, max_steps=2, **({} if one is None else {"scorers": (one,)}))
+            train_on_policy(student, STATES, how, tmp_path / name, seed=0)
+    finally:
+        engines.close_all(tmp_path / "e")
+    losses = [[p["loss"] for p in curve(tmp_path / name)] for name in ("local", "there")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_with_staleness_the_engine_draws_ahead_with_earlier_weights(

@@ -14,15 +14,14 @@ from typing import cast
 
 import pytest
 import torch
-from tests.train.students import messages, weights
-from tests.train.trainings import SHARES, save_models, trainings
+from tests.train.students import weights
+from tests.train.trainings import save_models, trainings
 from transformers import TrainingArguments
 
 from vivavoce.errors import RecipeError
-from vivavoce.records import State, View
 from vivavoce.train.checkpoint import check_launch
-from vivavoce.train.objective import OnPolicySettings, Scorer
-from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.launch import SHARES
+from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.settings import MuonSettings, SFTSettings
 
 ROOT = Path(__file__).parents[2]
@@ -68,13 +67,13 @@ def test_two_processes_end_where_one_does(how: list[str], alone: Path, tmp_path:
             for figure in (
                 "loss",
                 "grad_norm",
-                *(["divergence/ada"] if name.split()[0] in ("recorded", "drawn") else []),
+                *(["divergence/ada"] if name.split()[0] in ("recorded", "drawn", "averaged") else []),
             ):
                 assert second[figure] == pytest.approx(first[figure], rel=1e-3), (name, figure)
         ends = [weights(folder) for folder in folders]
         for key in ends[0]:
             torch.testing.assert_close(ends[1][key], ends[0][key], rtol=1e-3, atol=2e-5)
-        assert (folders[1] / "adapter_config.json").is_file() == (name == "sft adapted")
+        assert (folders[1] / "adapter_config.json").is_file() == ("adapted" in name)
         first, second = (json.loads((folder / "train_result.json").read_text()) for folder in folders)
         if "rows" in name or "drawn" in name:  # else devices share less of what answers begin with
             assert first["tokens_seen"] == second["tokens_seen"] > 0
@@ -108,9 +107,3 @@ def test_launches_that_cannot_go_are_refused_before_anything(
         check_launch(
             cast(TrainingArguments, SimpleNamespace(n_gpu=1, world_size=2)), OnPolicySettings(states_per_step=1)
         )
-    sampling = OnPolicySettings(
-        scorers=(Scorer(name="ada", model=str(alone / "ada")),), lora=None, device="cpu", max_steps=1, max_new_tokens=8
-    )
-    states = [State("q", messages("6 * 7?"), (View(messages("Think. 6 * 7?"), 1.0),))]
-    with pytest.raises(RecipeError, match="neither samples nor is averaged"):
-        train_on_policy(alone / "student", states, sampling, tmp_path / "out", seed=0)

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -40,6 +41,7 @@ _HEALTH_S, _SILENT = 30.0, 4
 _STARTS = 3
 """Failed starts in a row after which an engine is given up."""
 _CPU_CONTEXT = 8192
+_OURS = {"--host", "--model", "--port", "--served-model-name"}
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks of adapters that vLLM's flag takes."""
 _KEEPER = """
@@ -112,11 +114,23 @@ class Serve(BaseModel):
     max_mismatch: float = Field(default=0.1, gt=0)
     """Mean absolute difference, in nats a token, between the log-probabilities of the engine and those of the trainer
     at which on-policy training stops."""
+    top_logprobs: int | None = Field(default=None, ge=1)
+    """Likeliest tokens that the engine names at every position when its model scores a student's tokens; None: it does
+    not score, and the trainer loads the model for that, which knows all of its distribution."""
+    while_training: bool = True
+    """Whether the engine goes on while students are trained. False: it ends before, so that training has its memory,
+    and starts again for the next reply. That of a student who samples while it learns goes on in any case."""
     logs: str | None = None
     """Folder of the engine's log and state; None: that of the run."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if own_flags := sorted(_OURS.intersection(one.partition("=")[0] for one in self.args)):
+            raise ValueError(f"`{own_flags[0]}` is chosen by the run: leave it out of `args`")
+        if self.top_logprobs is not None and not self.while_training:
+            raise ValueError("an engine that scores goes on while students are trained: leave out `while_training`")
+        if self.top_logprobs is not None and self.engine != "vllm":
+            raise ValueError("SGLang does not score here: leave out `top_logprobs`, and the trainer loads the model")
         if self.url is None:
             if self.engine == "sglang":
                 raise ValueError("SGLang is not started here: start it, and give its `url`; or use engine: vllm")
@@ -244,7 +258,7 @@ class Engine:
             "--host": "127.0.0.1",
             "--port": self._port,
             "--dtype": self._dtype,
-            "--max-logprobs": 20,
+            "--max-logprobs": max(20, serve.top_logprobs or 0),
             "--logprobs-mode": "raw_logprobs",  # the model's own, whatever a call is sampled with
             "--generation-config": "vllm",  # a call says how it is sampled, not the model's folder
         }
@@ -379,6 +393,11 @@ def state_file(name: str, serve: Serve) -> Path:
     return Path(serve.logs or "engines").absolute() / f"{file_name(name)}.json"
 
 
+def there(name: str, serve: Serve) -> bool:
+    """Whether this process has started the engine of an agent, and has not ended it."""
+    return (name, str(state_file(name, serve).parent)) in _engines
+
+
 def close(name: str, logs: Path) -> None:
     """End the engine of an agent, if there is one."""
     with _lock:
@@ -418,6 +437,19 @@ def healthy(url: str, timeout_s: float) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as answer:
             return answer.status == 200
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
+def lacks(url: str, path: str, body: Any = None) -> bool:
+    """Whether the engine at ``url`` knows no such ``path``, whatever it says of what is asked there."""
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=10.0):
+            return False
+    except urllib.error.HTTPError as error:
+        return error.code == 404 and json.loads(error.read() or b"{}") == {"detail": "Not Found"}
     except (OSError, ValueError, http.client.HTTPException):
         return False
 
@@ -469,4 +501,17 @@ def _told_last(log: Path, lines: int = 12) -> list[str]:
         return []
 
 
-__all__ = ["Engine", "Running", "Serve", "check", "close", "close_all", "engine", "free_port", "healthy", "state_file"]
+__all__ = [
+    "Engine",
+    "Running",
+    "Serve",
+    "check",
+    "close",
+    "close_all",
+    "engine",
+    "free_port",
+    "healthy",
+    "lacks",
+    "state_file",
+    "there",
+]

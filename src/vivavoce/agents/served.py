@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,10 @@ from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
     from vivavoce.agents.drawn import Reader
+
+
+_BUSY: Counter[tuple[str, str]] = Counter()
+"""Calls under way, by the engine that answers them."""
 
 
 class LocalModel(Protocol):
@@ -80,9 +85,15 @@ class Served:
         Raises AgentUnusable if the engine cannot be started, or is not there any more.
         """
         begun = time.perf_counter()
-        attached, form, reader = await self._opened()
-        call = asked(form, messages, sampling, self._context)
-        ids, logprobs = await attached.ask(lambda server: self._draw(server, call.ids, call.sampling, seed, reader.eos))
+        _BUSY[self._key] += 1
+        try:
+            attached, form, reader = await self._opened()
+            call = asked(form, messages, sampling, self._context)
+            ids, logprobs = await attached.ask(
+                lambda server: self._draw(server, call.ids, call.sampling, seed, reader.eos)
+            )
+        finally:
+            _BUSY[self._key] -= 1
         said = reader.read(call.sampling, len(call.ids), ids, logprobs)
         exact = () if form.says(said.ids, said.text) else said.ids
         latency = time.perf_counter() - begun
@@ -95,7 +106,19 @@ class Served:
         if attached is not None:
             await attached.aclose()
 
+    async def rest(self) -> None:
+        """End the engine until the next reply, if this process started it and nobody waits for an answer of it."""
+        if self.serve.url is None and not _BUSY[self._key]:
+            await self.aclose()
+            await asyncio.to_thread(engines.close, self.name, engines.state_file(self.name, self.serve).parent)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.name, self.serve.url or str(engines.state_file(self.name, self.serve).parent)
+
     async def _opened(self) -> tuple[Attached, Rendering, Reader]:
+        if self.attached is not None and self.serve.url is None and not engines.there(self.name, self.serve):
+            await self.aclose()  # it rested, for another agent that it served too
         if self.attached is None or self._form is None:
             async with self._opening:
                 if self.attached is None or self._form is None:

@@ -45,6 +45,7 @@ def run(
 
     from vivavoce import plugins
     from vivavoce.exams.table import accuracies
+    from vivavoce.methods.devices import check_devices
     from vivavoce.methods.missing import missing
     from vivavoce.progress import awaited, say
     from vivavoce.report import table, write_report
@@ -55,6 +56,8 @@ def run(
 
     loaded = recipe_of(recipe, set_)
     share = share_of(part) if part else None
+    if share is None:
+        check_devices(loaded)
     path = out or run_folder(recipe, loaded)
     if share and not out:
         path = path.with_name(f"{path.name}-part-{share.number}-of-{share.of}")
@@ -380,6 +383,10 @@ def doctor(
     recipe: RecipePath = HERE,
     offline: Annotated[bool, typer.Option(help="Ask no model: nothing is spent.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run directory that is meant; default runs/NAME.")] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="Reckon memory for another machine than this one, such as 8x80: 8 GPUs of 80 GiB."),
+    ] = None,
     set_: Overrides = [],
     as_json: AsJson = False,
 ) -> None:
@@ -390,11 +397,12 @@ def doctor(
     from dataclasses import asdict
 
     from vivavoce.methods.doctor import examine
+    from vivavoce.methods.memory import Machine
     from vivavoce.progress import say
 
     found = []
-    loaded = recipe_of(recipe, set_)
-    for finding in examine(loaded, out or run_folder(recipe, loaded), offline):
+    loaded, machine = recipe_of(recipe, set_), Machine.of(gpus) if gpus else None
+    for finding in examine(loaded, out or run_folder(recipe, loaded), offline, machine):
         found.append(finding)
         if not as_json:
             typer.echo(

@@ -35,7 +35,7 @@ def likelihood(
     from vivavoce.train.served import open_served
     from vivavoce.train.tokens import answer_ids
 
-    scorer = open_served(spec, settings) if spec.server else open_scorer(spec, settings)
+    scorer = open_served(spec, settings) if spec.elsewhere else open_scorer(spec, settings)
     if isinstance(scorer, LocalScorer):
         scorer.model.to("cuda" if settings.device == "auto" and torch.cuda.is_available() else "cpu")
     before, after = list[float](), list[float]()

@@ -236,6 +236,11 @@ def _arms(recipe: Recipe) -> list[OnPolicyArm | StepArm]:
     return [how for how in ways if isinstance(how, OnPolicyArm | StepArm)]
 
 
+def samples(recipe: Recipe, opd: OnPolicyOptions) -> bool:
+    """Whether the student answers anew in the on-policy training of any arm."""
+    return any(_samples(arm, opd) for arm in _arms(recipe))
+
+
 def _samples(arm: OnPolicyArm | StepArm, opd: OnPolicyOptions) -> bool:
     """Whether the student answers anew in the training of an arm."""
     if isinstance(arm, StepArm):
@@ -243,4 +248,4 @@ def _samples(arm: OnPolicyArm | StepArm, opd: OnPolicyOptions) -> bool:
     return bool(opd.on_policy if arm.on_policy is None else arm.on_policy) and not arm.sees_action
 
 
-__all__ = ["Fit", "asked_of", "budgets", "context_of", "require", "require_room"]
+__all__ = ["Fit", "asked_of", "budgets", "context_of", "require", "require_room", "samples"]

@@ -30,7 +30,15 @@ from vivavoce.methods.session import Session
 from vivavoce.methods.voting import VotingSession
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
-from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings, Scorer, ServedStudent, local_scorer
+from vivavoce.train.objective import (
+    OnPolicyOptions,
+    OnPolicySettings,
+    Scorer,
+    ServedModel,
+    ServedStudent,
+    engine_scorer,
+    local_scorer,
+)
 from vivavoce.train.settings import SFTSettings, TreeDPOSettings
 
 _VERIFIED = 500
@@ -179,7 +187,13 @@ class DistilSession(Session[Talk]):
         if spec is None:
             known = ", ".join([*self.scorers, self.student])
             raise RecipeError(f"no agent called `{name}` can score", "scorers", f"name some of {known}")
-        return self._served(spec) if spec.backend == "vllm" else local_scorer(name, spec.options)
+        if spec.backend == "vllm":
+            return self._served(spec)
+        serve = self._serving.serve(spec)
+        if serve is None or serve.top_logprobs is None:
+            return local_scorer(name, spec.options)
+        engine = ServedModel(name=name, serve=serve, state=None if serve.url else engines.state_file(name, serve))
+        return engine_scorer(name, spec.options, engine)
 
     def _served(self, spec: AgentSpec) -> Scorer:
         from vivavoce.agents import vllm, weights
@@ -275,6 +289,7 @@ class DistilSession(Session[Talk]):
         from vivavoce.exams.debate_value import flips, likelihood, stated
 
         specs = {name: self._scorer(name) for name in self.scorers}
+        self.start_scorers(list(specs.values()))
         plain, _ = states(
             graphs, OnPolicyArm(context="none", weights="uniform"), list(specs), self.wording, self.recipe.seed
         )

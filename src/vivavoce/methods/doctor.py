@@ -8,11 +8,10 @@ questions, announced with their greatest cost.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import itertools
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from vivavoce import plugins
 from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.budget import FREE, money
 from vivavoce.agents.chat_template import ChatTemplate
+from vivavoce.agents.engines import Serve
 from vivavoce.agents.unsent import unsent
 from vivavoce.agents.weights import GIVE_TEMPLATE
 from vivavoce.committee.prompting import prompt_set
@@ -29,7 +29,10 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
 from vivavoce.errors import AgentError, UserError
 from vivavoce.methods.budgets import asked_of, budgets, context_of
+from vivavoce.methods.devices import check_devices
 from vivavoce.methods.juries import need_judgeable
+from vivavoce.methods.memory import Machine, gib, unknown, uses
+from vivavoce.methods.opening import Serving, trained_how, trained_rank
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.seats import acting, need_person, need_scorers, need_student, need_whole
 from vivavoce.methods.token_count import local_folder, model_folders
@@ -38,13 +41,13 @@ from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
 from vivavoce.trackers import need_trackers
+from vivavoce.train.launch import visible_gpus
 from vivavoce.train.objective import OnPolicyOptions
+from vivavoce.train.settings import TrainSettings
 
 _ASK: list[Message] = [{"role": "user", "content": "Write a random number of eight digits, and nothing else."}]
 _NEW_TOKENS, _SEEDS = 32, (1, 2, 3)
 _CALLS = 2 + len(_SEEDS)
-_TRAINING_BYTES = 16
-"""Bytes of memory for each weight that is trained in full: weight, gradient and Adam's two moments in fp32."""
 _ROW_BYTES = 6
 """Bytes of journal and graphs for each token."""
 
@@ -59,8 +62,11 @@ class Finding:
     do: str = ""
 
 
-def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> Iterator[Finding]:
-    """Look at everything in turn; ``offline`` asks no model. ``out`` is the run's folder."""
+def examine(
+    recipe: Recipe, out: Path | None = None, offline: bool = False, machine: Machine | None = None
+) -> Iterator[Finding]:
+    """Look at everything in turn; ``offline`` asks no model. ``out`` is the run's folder, ``machine`` the one that the
+    recipe is meant for, None this one."""
     parts = list(recipe.parts.values()) or [recipe]
     for part in parts:
         yield from _prompts(part)
@@ -76,6 +82,8 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
     for spec in recipe.agents:
         yield _opened(spec, agents)
         yield from _unsent(spec)
+    if machine is None:
+        yield from _engines(recipe, out or Path("runs") / recipe.name, offline)
     for part in parts:
         yield from _tokenizers(part)
     templates = list(_templates(recipe))
@@ -93,6 +101,8 @@ def examine(recipe: Recipe, out: Path | None = None, offline: bool = False) -> I
         yield from _budget(recipe, planned)
         students = _trained(recipe, planned, getattr(method, "trainings", None))
         yield from _room(recipe, planned, students, out or Path("runs") / recipe.name)
+        yield from _memory(recipe, machine or Machine.here(), longest)
+    yield from _devices(recipe, machine)
     if not offline:
         yield from _endpoints(recipe, agents, longest)
 
@@ -197,8 +207,6 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
     agents[spec.name] = agent
     if spec.backend == "hf_local":
         try:
-            if serve := spec.options.get("serve"):
-                engines.check(spec.name, engines.Serve.model_validate(serve))
             folder = local_folder(spec)
             need_whole([spec])
         except UserError as e:
@@ -210,6 +218,65 @@ def _opened(spec: AgentSpec, agents: dict[str, Agent]) -> Finding:
         return Finding("ok", what, f"{spec.backend}, {folder}")
     key = getattr(getattr(agent, "options", None), "api_key_env", None)
     return Finding("ok", what, f"{spec.backend}, {agent.identity[:80]}" + (f", ${key} is set" if key else ""))
+
+
+def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
+    """Whether the engines that serve models can be started here, or are there, and take what is trained."""
+    serving, gpus = Serving.of(recipe, out), visible_gpus()
+    rank = trained_rank(recipe)
+    scorers: list[AgentSpec] = [s for s in getattr(recipe, "seated", []) if s not in recipe.agents]
+    for spec in [*recipe.agents, *scorers]:
+        serve = serving.serve(spec) if spec.backend == "hf_local" else None
+        if serve is None:
+            continue
+        what, learns = f"serve {spec.name}", spec.name == recipe.student.name
+        try:
+            engines.check(spec.name, serve)
+        except UserError as e:
+            yield _wrong(what, e)
+            continue
+        if serve.url is not None:
+            if not offline:
+                yield _running(what, serve, [how for _, how in trained_how(recipe)] if learns else [])
+            continue
+        named = [one for one in (serve.devices or "").split(",") if one.strip()]
+        if (serve.device == "cuda" or named) and not gpus and serve.device != "cpu":
+            yield Finding(
+                "failed", what, "it wants a GPU, and none is visible", "set device: cpu, or leave devices out"
+            )
+        elif absent := [one for one in named if one.isdecimal() and int(one) >= len(gpus)]:
+            yield Finding("failed", what, f"GPU {absent[0]} is not visible", f"name some of {', '.join(gpus)}")
+        elif learns and (most := _largest_rank(serve)) is not None and (rank or 0) > most:
+            said = f"adapters of rank {rank} are trained, and its --max-lora-rank is {most}"
+            yield Finding("failed", what, said, "leave it out of `args`: the run knows the rank")
+        else:
+            program = " ".join(serve.command or (serve.python or "this Python",))
+            yield Finding("ok", what, f"vLLM is started by {program}, on a port that is free then")
+
+
+def _largest_rank(serve: Serve) -> int | None:
+    """What the flags of a recipe let an engine take, if they say."""
+    flags = list(serve.args)
+    told = [b for a, b in itertools.pairwise(flags) if a == "--max-lora-rank"]
+    told += [flag.partition("=")[2] for flag in flags if flag.startswith("--max-lora-rank=")]
+    return int(told[-1]) if told and told[-1].isdecimal() else None
+
+
+def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Finding:
+    """What an engine at an address shows of itself; ``learns`` are the ways in which its model is trained."""
+    if not engines.healthy(serve.root, 10.0):
+        return Finding("failed", what, f"nothing at {serve.root} says that it is well", "start it, or correct `url`")
+    needed = list[tuple[str, dict[str, str] | None, str]]()
+    if any(how.lora is not None for how in learns):
+        # An adapter that is not there is refused in other words than a path that is not there.
+        do = "start it with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+        needed.append(("/v1/load_lora_adapter", {"lora_name": "", "lora_path": ""}, do))
+    if any(how.lora is None for how in learns):
+        needed.append(("/is_sleeping", None, "start it with VLLM_SERVER_DEV_MODE=1: its weights can be replaced then"))
+    for path, body, do in needed if serve.engine == "vllm" else ():
+        if engines.lacks(serve.root, path, body):
+            return Finding("failed", what, f"the engine at {serve.root} does not take what is trained", do)
+    return Finding("ok", what, f"the engine at {serve.root} is well")
 
 
 def _unsent(spec: AgentSpec) -> Iterator[Finding]:
@@ -335,28 +402,48 @@ def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
 
 
 def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> Iterator[Finding]:
-    """Disk for texts and students, memory for what is loaded and trained."""
+    """Disk for texts and students."""
     here = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     student = _size(recipe.student)
     tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
     need, free = _ROW_BYTES * tokens + students * 2 * student, shutil.disk_usage(here).free
-    kept = f"{students} students of {_gib(student)}, with checkpoints"
-    said = f"{_gib(need)} needed at most ({kept}), {_gib(free)} free in {here}"
+    kept = f"{students} students of {gib(student)}, with checkpoints"
+    said = f"{gib(need)} needed at most ({kept}), {gib(free)} free in {here}"
     do = "choose another --out, or train adapters (lora)"
     yield Finding("ok", "disk", said) if need < free else Finding("warning", "disk", said, do)
 
-    local = [s for s in recipe.agents if s.backend == "hf_local"]
-    loaded, absent = sum(map(_size, local)), [s.name for s in local if not _size(s)]
-    sections = ("sft", "dpo", "two_task", "opd")
-    parts = list(recipe.parts.values()) or [recipe]
-    full = any(getattr(getattr(part, k, None), "lora", True) is None for part in parts for k in sections)
-    trained = recipe.parallel * student * (_TRAINING_BYTES / 2 if full else 1.2)
-    need, (free, where) = max(loaded, trained), _memory()
-    said = f"{_gib(loaded)} of models at once, about {_gib(trained)} to train, {_gib(free)} of {where} free"
-    if absent:
-        said += f"; not counted, for they are not on this machine: {', '.join(absent)}"
-    do = "lower parallel, take dtype: bfloat16, or train adapters (lora)"
-    yield Finding("ok", "memory", said) if need < free else Finding("warning", "memory", said, do)
+
+def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> Iterator[Finding]:
+    """What is loaded and trained at a time, reckoned, against what there is."""
+    absent, by_name = unknown(recipe)
+    more = f"; not counted, for they are not on this machine: {', '.join(absent)}" if absent else ""
+    more += f"; sizes by their names: {', '.join(by_name)}" if by_name else ""
+    dos = {
+        "talking": "take dtype: bfloat16, lower max_batch_tokens, put models on GPUs of their own (device: cuda:1), or "
+        "have them served",
+        "training": "lower parallel or token_budget, train adapters (lora), share it among GPUs (train: {processes: …, "
+        "fsdp: true}), take adam_bits: 8, gradient_checkpointing: true or opd.resident: one",
+    }
+    for use in uses(recipe, machine, {name: lengths.longest for name, lengths in longest.items()}):
+        if use.needed < use.free:
+            yield Finding("ok", "memory", use.told + more)
+        else:
+            yield Finding("warning", "memory", use.told + more, dos[use.when])
+
+
+def _devices(recipe: Recipe, machine: Machine | None) -> Iterator[Finding]:
+    """Whether training goes with the GPUs that there are."""
+    gpus = visible_gpus() if machine is None else tuple(map(str, range(len(machine.gpus))))
+    try:
+        check_devices(recipe, gpus)
+    except UserError as e:
+        yield _wrong("train", e)
+        return
+    how = recipe.train
+    each = f"{how.processes} processes train a student" if (how.processes or 1) > 1 else "one process trains a student"
+    shared = ", each with a part of it" if how.fsdp else ""
+    seen = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "no GPU"
+    yield Finding("ok", "train", f"{each}{shared}; {seen} visible")
 
 
 def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe], list[Training]] | None) -> int:
@@ -373,19 +460,6 @@ def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe
 def _size(spec: AgentSpec) -> int:
     """Bytes of a local model's weights, those of an adapter's base too; 0 if it is not here."""
     return sum(f.stat().st_size for folder in model_folders(spec) for f in folder.glob("*.safetensors"))
-
-
-def _memory() -> tuple[float, str]:
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.mem_get_info()[0], "GPU memory"
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory"
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**29 else f"{size / 2**20:,.1f} MiB"
 
 
 # --- endpoints

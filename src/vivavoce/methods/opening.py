@@ -15,6 +15,7 @@ from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.reaching import reach
+from vivavoce.agents.served import Served
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.train.settings import TrainSettings
 
@@ -53,14 +54,22 @@ def trained_rank(recipe: Recipe) -> int | None:
     Adapters that are trained one after the other add up to one whose rank is the sum.
     """
     parts = list(recipe.parts.values()) or [recipe]
-    ranks = [[s.lora.r for s in _trainings(part) if s.lora is not None] for part in parts]
+    ranks = [[s.lora.r for _, s in trained_how(part) if s.lora is not None] for part in parts]
     return sum(sum(stage) for stage in ranks) or None
 
 
-def _trainings(recipe: Recipe) -> list[TrainSettings]:
-    found = [getattr(recipe, name) for name in type(recipe).model_fields]
-    inner = [getattr(one, name) for one in found if isinstance(one, BaseModel) for name in type(one).model_fields]
-    return [one for one in (*found, *inner) if isinstance(one, TrainSettings)]
+def trained_how(recipe: Recipe) -> list[tuple[str, TrainSettings]]:
+    """The sections of a recipe, or of its parts, that say how a student is trained, by their keys."""
+    if recipe.parts:
+        return [(f"{name}: {key}", how) for name, part in recipe.parts.items() for key, how in trained_how(part)]
+    found = [(name, getattr(recipe, name)) for name in type(recipe).model_fields]
+    inner = [
+        (f"{key}.{name}", getattr(one, name))
+        for key, one in found
+        if isinstance(one, BaseModel)
+        for name in type(one).model_fields
+    ]
+    return [(key, one) for key, one in (*found, *inner) if isinstance(one, TrainSettings)]
 
 
 class Agents:
@@ -102,10 +111,14 @@ class Agents:
         await reach([(self._agents[name], spec.sampling()) for name, spec in self._specs.items()], journal)
 
     async def leave_memory(self) -> None:
-        """Unload local models, because training needs their memory; the next reply loads them again."""
+        """Unload local models, and end engines that are to rest, because training needs their memory; the next reply
+        loads or starts them again."""
         for name, spec in self._specs.items():
             if spec.backend == "hf_local":
-                await self._agents[name].aclose()
+                agent = self._agents[name]
+                await agent.aclose()
+                if isinstance(agent, Served) and not agent.serve.while_training:
+                    await agent.rest()
 
     async def aclose(self) -> None:
         """Close all that were opened, and end the engines that were started for them."""
@@ -114,4 +127,4 @@ class Agents:
             await asyncio.to_thread(engines.close_all, self._serving.logs)
 
 
-__all__ = ["Agents", "Serving", "trained_rank"]
+__all__ = ["Agents", "Serving", "trained_how", "trained_rank"]

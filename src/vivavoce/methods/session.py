@@ -49,7 +49,8 @@ from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.limits import sample
 from vivavoce.train.gate import Gate, together
 from vivavoce.train.jobs import Job, Settings, Workers
-from vivavoce.train.objective import ServedStudent
+from vivavoce.train.launch import Launch, visible_gpus
+from vivavoce.train.objective import Scorer, ServedStudent
 
 R = TypeVar("R", bound=Talk)
 _OF_DRAWS = {"draws", "draws_temperature"}
@@ -85,7 +86,7 @@ class Session(Generic[R]):
         self._open = AsyncExitStack()
         self._gate = Gate(recipe.parallel)
         """The gate at which students wait, in training or under examination: so many at once as the recipe allows."""
-        self._workers = self._open.enter_context(Workers(run, self._gate, self._engine_for))
+        self._workers = self._open.enter_context(Workers(run, self._gate, self._engine_for, _launch(recipe, run)))
         self._serving = Serving.of(recipe, run.path)
         self._serves = self._serving.serve(recipe.student)
         self._agents = Agents(recipe.agents, changes, self._serving)
@@ -243,14 +244,15 @@ class Session(Generic[R]):
 
     @asynccontextmanager
     async def _engine_for(self, job: Job) -> AsyncIterator[None]:
-        """The engine that serves the student of a job in training, if one is to be started for that."""
-        served: ServedStudent | None = getattr(job.settings, "served", None)
-        if served is None or served.state is None:
-            yield
-            return
+        """The engines of a job's scorers, and the one that serves its student, if they are to be started."""
         from vivavoce.agents.hf_local import Options
         from vivavoce.agents.served import start
 
+        self.start_scorers(getattr(job.settings, "scorers", ()))
+        served: ServedStudent | None = getattr(job.settings, "served", None)
+        if served is None or served.state is None or not getattr(job.settings, "on_policy", 0):
+            yield
+            return
         alone = job.settings.lora is None
         if alone:
             if self._gate.width > 1:
@@ -263,6 +265,16 @@ class Session(Generic[R]):
         finally:
             if alone:
                 await asyncio.to_thread(engines.close, served.name, served.state.parent)
+
+    def start_scorers(self, scorers: Sequence[Scorer]) -> None:
+        """Have the engines started that are to score; they are waited for when they are asked."""
+        from vivavoce.agents.hf_local import Options
+        from vivavoce.agents.served import start
+
+        for one in scorers:
+            if one.engine is not None and one.engine.state is not None:
+                options = Options(model=str(one.model), dtype=one.dtype, trust_remote_code=one.trust_remote_code)
+                start(one.engine.name, options, one.engine.serve, Path(str(one.model)))
 
     @property
     def _student_options(self) -> dict[str, Any]:
@@ -439,6 +451,14 @@ class Session(Generic[R]):
             self.run.seconds,
             facts,
         )
+
+
+def _launch(recipe: Recipe, run: Run) -> Launch | None:
+    """How students are trained, if the recipe wants processes of their own for that."""
+    processes = recipe.train.processes
+    if processes is None or (processes == 1 and len(visible_gpus()) < 2):
+        return None
+    return Launch(processes, recipe.train.fsdp, visible_gpus(), run.path / "training")
 
 
 def _told(m: Member) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -44,11 +45,13 @@ from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
 from vivavoce.train.adapters import save, start_from
 from vivavoce.train.settings import Progress, TrainResult, TrainSettings
+from vivavoce.train.shards import sharded, whole_weights
 
+logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # its bars for loading and saving would stand amid ours
 hub.HF_HUB_DISABLE_TELEMETRY = True  # training here tells nobody
 
-_NO_EFFECT = {"threads", "log_steps", "save_steps"}  # settings that leave the weights as they are
+_NO_EFFECT = {"threads", "log_steps", "save_steps", "resident"}  # settings that leave the weights as they are
 
 
 def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -112,6 +115,7 @@ def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> dict
         "adam_beta2": settings.adam_betas[1],
         "adam_epsilon": settings.adam_eps,
         "weight_decay": settings.weight_decay,
+        **({"optim": "adamw_torch_8bit"} if settings.adam_bits == 8 else {}),
         "max_grad_norm": settings.max_grad_norm,
         **_checkpointing(settings.gradient_checkpointing),
         "logging_steps": settings.log_steps,
@@ -119,7 +123,8 @@ def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> dict
         "save_strategy": "steps" if settings.save_steps else "no",
         "save_steps": settings.save_steps or 500,
         "save_total_limit": 2,
-        "use_cpu": settings.device == "cpu",
+        # without it, several processes on CPUs would each train alone
+        "use_cpu": settings.device == "cpu" or not torch.accelerator.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available() and settings.device != "cpu",
         # The data come in training order, for all epochs at once: that is what makes a resumed run exact.
         "train_sampling_strategy": "sequential",
@@ -137,15 +142,13 @@ def _checkpointing(on: bool) -> dict[str, Any]:
     return {name: on, f"{name}_kwargs": {"use_reentrant": False}}
 
 
-def sharded() -> bool:
-    """Whether `accelerate launch` asks for FSDP: every device holds a part of the weights."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-
-
 def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
     """Raise RecipeError if training was started in a way that it does not support: one process that sees several
     GPUs, DeepSpeed, the first version of FSDP, Muon on sharded matrices, fewer states to an update than devices.
+
+    Raises MissingDependency without a package that the settings need.
     """
+    settings.need_packages()
     if arguments.n_gpu > 1:
         what = f"one process sees {arguments.n_gpu} GPUs"
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
@@ -156,6 +159,9 @@ def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
         raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
     if sharded() and settings.muon:
         raise RecipeError("Muon needs whole matrices", "muon", "launch without FSDP, or set it to null")
+    if (launched := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and arguments.world_size == 1:
+        what = f"{launched} processes were launched, and this one finds no other"
+        raise RecipeError(what, "accelerate launch", "launch as many processes as there are GPUs, or set device: cpu")
     devices, states = arguments.world_size, getattr(settings, "states_per_step", None)
     if states is not None and states < devices:
         what = f"{devices} devices share the {states} states of an update, and each needs one"
@@ -262,11 +268,18 @@ def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> f
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Curve(out / "loss.jsonl", progress))
     checkpoints = out / "checkpoints"
-    if trainer.args.save_strategy != "no" and trainer.is_world_process_zero():
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        (checkpoints / "run.json").write_text(json.dumps({"key": key}))
     # The trainer's state is the last file of a checkpoint, so one without it was cut off in the writing.
     whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    told = checkpoints / "run.json"
+    if whole and told.is_file() and json.loads(told.read_text()).get("sharded", False) != sharded():
+        logger.warning("checkpoints of %s are of another kind (train.fsdp): training begins anew", out.name)
+        whole = []
+    trainer.accelerator.wait_for_everyone()  # all have looked
+    if trainer.args.save_strategy != "no" and trainer.is_world_process_zero():
+        if not whole:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        told.write_text(json.dumps({"key": key, "sharded": sharded()}))
     latest = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
     return time.perf_counter() - started
@@ -298,7 +311,7 @@ def finish(
         tuple(curve),
     )
     trainer.accelerator.wait_for_everyone()
-    whole: Any = trainer.accelerator.get_state_dict(trainer.model) if sharded() else None  # every device takes part
+    whole: Any = whole_weights(trainer.accelerator.unwrap_model(trainer.model)) if sharded() else None
     if trainer.is_world_process_zero():
         student: Any = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(student, "peft_config"):
@@ -335,7 +348,6 @@ __all__ = [
     "open_model",
     "points",
     "run_key",
-    "sharded",
     "threads",
     "train",
     "training_order",

@@ -24,6 +24,7 @@ from vivavoce.progress import bar
 from vivavoce.records import Example, Interaction, State, Tree, digest
 from vivavoce.run import Run
 from vivavoce.train.gate import Gate, together
+from vivavoce.train.launch import Launch
 from vivavoce.train.objective import OnPolicyOptions, OnPolicySettings
 from vivavoce.train.settings import MAGDiSettings, SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
@@ -94,10 +95,12 @@ class Workers:
     everything else that waits there. The processes are opened for the first jobs and serve the later ones, because
     imports take each of them seconds. On a GPU they end with their jobs, because idle ones would hold memory that
     debates need.
+
+    With ``launch`` each student is trained by processes of its own, which end with it.
     """
 
-    def __init__(self, run: Run, gate: Gate, around: Around | None = None) -> None:
-        self._run, self._gate, self._around = run, gate, around or _nothing
+    def __init__(self, run: Run, gate: Gate, around: Around | None = None, launch: Launch | None = None) -> None:
+        self._run, self._gate, self._around, self._launch = run, gate, around or _nothing, launch
         self._pool: ProcessPoolExecutor | None = None
         self._said: Any = None
         self._bars: dict[str, _Bar] = {}
@@ -116,7 +119,9 @@ class Workers:
         job; jobs that were done by then stay done.
         """
         waiting = [(job, folder) for job in jobs if (folder := self._begun(job)) is not None]
-        if waiting and self._gate.width > 1:
+        if self._launch is not None:
+            await together(*(self._train_together(self._launch, job, folder) for job, folder in waiting))
+        elif waiting and self._gate.width > 1:
             await self._train_in_processes(waiting)
         else:
             for job, folder in waiting:
@@ -128,6 +133,22 @@ class Workers:
                         stopped.set()  # where this is cancelled: a thread cannot be, and would train on to its end
                 self._run.finished(job.name, job.depends)
         return [self._run.path / "checkpoints" / job.name for job in jobs]
+
+    async def _train_together(self, launch: Launch, job: Job, folder: Path) -> None:
+        stopped = threading.Event()
+        with _Bar(job.name, self._run.track) as shown:
+            async with self._gate.enter("training"), self._around(job):
+                with launch.devices() as devices:
+                    work = asyncio.ensure_future(
+                        asyncio.to_thread(launch.train, job, folder, devices, shown.show, stopped)
+                    )
+                    try:
+                        await asyncio.shield(work)
+                    finally:
+                        stopped.set()
+                        await asyncio.wait([work])  # its processes have ended then, and their devices are free
+            shown.fill()
+        self._run.finished(job.name, job.depends)
 
     def _begun(self, job: Job) -> Path | None:
         return self._run.folder(job.name, job.depends, kind=kind_of(job.settings))

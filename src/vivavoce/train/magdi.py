@@ -36,6 +36,7 @@ from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import check_fit, check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, bare, on_texts, token_logprobs
 from vivavoce.train.settings import MAGDiSettings, Progress, TrainResult
+from vivavoce.train.shards import sharded
 from vivavoce.train.tokens import Scored, score_rows, settled
 from vivavoce.train.updates import UpdateTrainer
 
@@ -108,7 +109,7 @@ def train_magdi(
     updates = settings.updates(len(used), settings.graphs_per_step)
     arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
     checkpoint.check_launch(arguments, settings)
-    if checkpoint.sharded():
+    if sharded():
         raise RecipeError("what reads the student cannot be sharded", "accelerate launch", "launch without FSDP")
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:

@@ -77,6 +77,20 @@ class Objective(BaseModel):
         return self.divergence
 
 
+class ServedModel(BaseModel):
+    """The engine that serves a model while a student learns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="of the agent")
+    serve: Serve
+    state: Path | None = Field(description="where the run says how its engine is; None: one that runs already")
+
+
+class ServedStudent(ServedModel):
+    """The engine that serves the student itself."""
+
+
 class Scorer(BaseModel):
     """A model that scores the student's tokens: a folder, a server, or an earlier state or average of the student
     itself.
@@ -92,6 +106,9 @@ class Scorer(BaseModel):
     )
     fingerprint: str = Field(default="", description="hash of that folder's content, wherever it lies; or the server")
     server: vllm.Options | None = Field(default=None, exclude=True, description="the server that runs the model")
+    engine: ServedModel | None = Field(
+        default=None, exclude=True, description="the engine of the run that serves the model and scores with it"
+    )
     own: Literal["frozen", "ema"] = Field(
         default="frozen",
         description="the student as scorer: as it was at the start, or the exponential moving average of its weights",
@@ -101,6 +118,11 @@ class Scorer(BaseModel):
     )
     trust_remote_code: bool = False
     chat_template_kwargs: dict[str, Any] = {}
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its model runs in another program, which is asked."""
+        return self.server is not None or self.engine is not None
 
 
 def local_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -183,6 +205,12 @@ class OnPolicyOptions(TrainSettings):
         description="MiB of memory for what teachers find in recorded answers. Where it is enough, they go over each "
         "once, before training, and not in every epoch (ours).",
     )
+    resident: Literal["all", "one"] = Field(
+        default="all",
+        description="Local scorers in memory. all: each from beginning to end. one: each is loaded for its turn in "
+        "every update, goes over all answers, and is let go of, but for what makes logits: as much memory as the "
+        "largest takes, and as many loads as there are updates (ours).",
+    )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
     staleness: int = Field(
         default=0,
@@ -201,16 +229,6 @@ class OnPolicyOptions(TrainSettings):
         return self
 
 
-class ServedStudent(BaseModel):
-    """The engine that serves the student while it learns."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="of the agent")
-    serve: Serve
-    state: Path | None = Field(description="where the run says how its engine is; None: one that runs already")
-
-
 class OnPolicySettings(OnPolicyOptions):
     """The settings of one training: a user's options, and the additions of a method."""
 
@@ -221,4 +239,26 @@ class OnPolicySettings(OnPolicyOptions):
     scorers: tuple[Scorer, ...] = Field(default=(), description="Who scores, in the order of a state's views.")
 
 
-__all__ = ["Objective", "OnPolicyOptions", "OnPolicySettings", "Scorer", "ServedStudent", "local_scorer"]
+def engine_scorer(name: str, options: Mapping[str, Any], engine: ServedModel) -> Scorer:
+    """A model that an engine of the run serves as a scorer, by the options of its agent.
+
+    Raises RecipeError if the model is not there.
+    """
+    folder = weights.folder(options["model"], options.get("revision"), template=options.get("chat_template"))
+    kept = {k: options[k] for k in ("dtype", "trust_remote_code", "chat_template_kwargs") if k in options}
+    served = f"{engine.serve.engine}:top{engine.serve.top_logprobs}:{kept.get('dtype', 'auto')}"
+    return Scorer(
+        name=name, model=str(folder), fingerprint=f"{served}:{weights.fingerprint(folder)}", engine=engine, **kept
+    )
+
+
+__all__ = [
+    "Objective",
+    "OnPolicyOptions",
+    "OnPolicySettings",
+    "Scorer",
+    "ServedModel",
+    "ServedStudent",
+    "engine_scorer",
+    "local_scorer",
+]

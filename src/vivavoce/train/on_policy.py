@@ -43,7 +43,7 @@ from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.foreign import ForeignScorer, ForeignTargets
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.packing import pack
-from vivavoce.train.rollouts import Agreement, OwnRollouts, Rollouts, ServedRollouts, rollouts
+from vivavoce.train.rollouts import Agreement, OwnRollouts, Rollouts, rollouts
 from vivavoce.train.scorers import (
     Action,
     Average,
@@ -107,13 +107,6 @@ def train_on_policy(
     updates = settings.updates(len(used), settings.states_per_step)
     arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
     checkpoint.check_launch(arguments, settings)
-    average = any(spec.own == "ema" and spec.model is None for spec in settings.scorers)
-    if checkpoint.sharded() and (settings.on_policy or average):
-        what = "a student whose weights are sharded neither samples nor is averaged"
-        raise RecipeError(what, "on_policy", "learn from recorded answers alone (on_policy: 0), or launch without FSDP")
-    if settings.served and settings.on_policy and arguments.world_size > 1:
-        what = "a student that an engine serves learns in one process"
-        raise RecipeError(what, "student.serve", "launch one process, or leave out `serve` so that each samples itself")
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)
@@ -127,7 +120,7 @@ def train_on_policy(
         method = choose(student, settings.attention, most, settings.compile)
         for scorer, most in zip(scorers, longest, strict=True):
             scorer.prepare(most, arguments.device)
-        sampler = rollouts(student, tokenizer, settings, out, updates)
+        sampler = rollouts(student, tokenizer, settings, out, updates, arguments)
         open_until_trained.callback(sampler.close)
         trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed, sampler)
         _keep(scorers, steps, settings)
@@ -223,7 +216,7 @@ def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> l
     trimmed(int(bare(student).get_output_embeddings().weight.shape[0]), tokenizer, "student")
     end, opened = rendering(tokenizer, settings.template).closing[-1], list[OpenScorer]()
     for spec in settings.scorers:
-        one = open_served(spec, settings) if spec.server else open_scorer(spec, settings, (student, tokenizer))
+        one = open_served(spec, settings) if spec.elsewhere else open_scorer(spec, settings, (student, tokenizer))
         reasons = same_tokenizer(tokenizer, one.tokenizer, (end, one.marks.end))
         if settings.objective.divergence == "fixed_sign" and (reasons or isinstance(one, ServedScorer)):
             what = f"scorer {spec.name} gives no sign of its own: it has another tokenizer, or is behind a server"
@@ -337,7 +330,7 @@ class OnPolicyTrainer(UpdateTrainer):
         self.scorers, self.settings, self.draws = scorers, settings, seed
         self.columns = max(tokenizer.get_vocab().values()) + 1
         self._tokenizer = tokenizer
-        self.sampler = sampler or OwnRollouts(model, tokenizer, settings.bf16)
+        self.sampler = sampler or OwnRollouts(model, tokenizer, settings)
         self._eos = frozenset(Reader(tokenizer, getattr(bare(model), "generation_config", None)).eos)
         self._steps, self.agreement = steps, Agreement(settings.served)
         self._sums: dict[str, Tensor] = {}
@@ -398,17 +391,16 @@ class OnPolicyTrainer(UpdateTrainer):
         update = self.state.global_step
         actions, wanted = self._wanted(states, places)
 
-        def prompts(of: int) -> list[Prompt]:
-            if of == update:
-                return [prompt for _, prompt in wanted]
-            later = self._steps[of]
+        def prompts(of: int, device: int | None = None) -> list[Prompt]:
+            devices = self._steps.devices
+            later = self._steps[of * devices + (self.args.process_index if device is None else device)]
             return [prompt for _, prompt in self._wanted(later["states"], later["places"])[1]]
 
         drawn = self.sampler.draw(model, update, prompts)
         for (at, _), one in zip(wanted, drawn, strict=True):
             state, ids = actions[at].state, tuple(one.ids)
             actions[at] = Action(state, ids, finished=ids[-1] in self._eos, logprobs=tuple(one.logprobs))
-        if isinstance(self.sampler, ServedRollouts) and drawn and not drawn[0].logprobs:
+        if self.settings.served is not None and drawn and not drawn[0].logprobs:
             asked = [(at, prompt.ids, actions[at].ids) for at, prompt in wanted]
             found = self.sampler.probe(update, [p for _, p, _ in asked], [ids for _, _, ids in asked])
             for (at, _, _), one in zip(asked, found, strict=False):

@@ -16,38 +16,48 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from vivavoce.agents import vllm
 from vivavoce.agents.attached import Attached, Drawn, Server
 from vivavoce.agents.batch import Prompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.served import adapter_name
-from vivavoce.errors import AgentError, Mismatched, RecipeError
+from vivavoce.errors import AgentError, Mismatched, RecipeError, VivaError
 from vivavoce.train import adapters
 from vivavoce.train.objective import OnPolicySettings, ServedStudent
 from vivavoce.train.scoring import autocast, bare
+from vivavoce.train.shards import Whole, sharded, whole_weights
 
 _PROBED = 4
 """The number of answers of an update whose log-probabilities are asked for again if earlier weights drew them."""
 T = TypeVar("T")
-Wanted = Callable[[int], Sequence[Prompt]]
-"""The prompts of an update, by its number."""
+
+
+class Wanted(Protocol):
+    """The prompts of an update, by its number: those of this process, or of another one."""
+
+    def __call__(self, of: int, device: int | None = None, /) -> Sequence[Prompt]: ...
 
 
 class Rollouts(Protocol):
     """Samples the answers of an update."""
 
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
-        """The student's answers to the prompts of ``update``, in their order."""
+        """The student's answers to the prompts of ``update``, in their order. Every process calls it."""
+        ...
+
+    def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
+        """Log-probabilities of the first few answers by the newest weights, for answers that earlier ones drew."""
         ...
 
     def close(self) -> None:
@@ -56,19 +66,28 @@ class Rollouts(Protocol):
 
 
 class OwnRollouts:
-    """The trainer's own model samples, in this process."""
+    """The trainer's own model samples, in this process; out of a whole copy, if this process holds but a part of it."""
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, bf16: bool) -> None:
-        self._decoder, self._bf16 = Decoder(bare(model), tokenizer), bf16
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> None:
+        dtype = torch.bfloat16 if settings.bf16 and not settings.lora else None
+        self._whole = Whole(model, dtype) if sharded() and settings.on_policy else None
+        self._decoder = Decoder(bare(model if self._whole is None else self._whole.model), tokenizer)
+        self._bf16 = settings.bf16
 
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
         """The answers, as :class:`Rollouts` says, without log-probabilities."""
+        if self._whole is not None:
+            self._whole.follow(model)
         prompts = wanted(update)
         if not prompts:
             return []
         model.eval()
         with autocast(self._decoder.device, self._bf16):
             return [Drawn(ids, []) for ids in self._decoder.draw(prompts)]
+
+    def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
+        """Nothing: the weights that drew are those that learn."""
+        return []
 
     def close(self) -> None:
         """Do nothing: no resource is held."""
@@ -115,10 +134,16 @@ class ServedRollouts:
 
         Raises RecipeError if the engine does not take the weights, AgentError if an answer cannot be had.
         """
+        return self.draw_by(None, model, update, wanted)
+
+    def draw_by(
+        self, weights: Mapping[str, Tensor] | None, model: Any, update: int, wanted: Callable[[int], Sequence[Prompt]]
+    ) -> list[Drawn]:
+        """As :meth:`draw`, with all ``weights`` of a ``model`` of which this process holds but a part."""
         if not self._settings.lora:  # an engine has one set of whole weights: what it draws must be done before
             for _, drawing in self._drawing.values():
                 drawing.exception()
-        self._versions[update] = self._write(model, update)
+        self._versions[update] = self._write(model, update, weights)
         last = min(update + self._settings.staleness, self._updates - 1)
         for later in range(update, last + 1):
             if later not in self._drawing:
@@ -149,17 +174,17 @@ class ServedRollouts:
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def _write(self, model: Any, update: int) -> _Version:
+    def _write(self, model: Any, update: int, weights: Mapping[str, Tensor] | None) -> _Version:
         """Write the student's weights as they are, under a path that no other update has."""
         folder = self._out / str(update)
         folder.mkdir(parents=True, exist_ok=True)
         if self._settings.lora:
-            adapters.save(getattr(model, "module", model), folder)
+            adapters.save(getattr(model, "module", model), folder, weights)
             return _Version(folder, adapter_name(folder))
         inner = cast(Any, bare(model))
         dtype = torch.bfloat16 if self._settings.bf16 else torch.float32
-        state = {name: value.detach().to("cpu", dtype) for name, value in inner.state_dict().items()}
-        inner.save_pretrained(folder, state_dict=state)
+        held = inner.state_dict() if weights is None else weights
+        inner.save_pretrained(folder, state_dict={name: v.detach().to("cpu", dtype) for name, v in held.items()})
         return _Version(folder, None)
 
     async def _draw(self, update: int, prompts: Sequence[Prompt]) -> list[Drawn]:
@@ -214,6 +239,41 @@ class ServedRollouts:
         if version.adapter is not None:
             self._start(unload(version.adapter)).exception()  # nothing depends on it
         shutil.rmtree(version.folder, ignore_errors=True)
+
+
+class SharedRollouts:
+    """One process has the engine answer for all of them, and shares the answers out: an engine has one student."""
+
+    def __init__(self, served: ServedRollouts | None, processes: int, rank: int) -> None:
+        self._served, self._processes, self._rank = served, processes, rank
+
+    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+        """As :class:`Rollouts` says. What the engine refuses, every process raises."""
+        weights = whole_weights(getattr(model, "module", model)) if sharded() else None
+        found: list[Any] = [None]
+        if self._served is not None:
+
+            def of_all(of: int) -> list[Prompt]:
+                return [prompt for k in range(self._processes) for prompt in wanted(of, k)]
+
+            try:
+                found = [self._served.draw_by(weights, model, update, of_all)]
+            except VivaError as error:
+                found = [error]
+        broadcast_object_list(found)
+        if isinstance(found[0], VivaError):
+            raise found[0]
+        before = sum(len(wanted(update, k)) for k in range(self._rank))
+        return found[0][before : before + len(wanted(update))]
+
+    def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
+        """Log-probabilities of the first few answers of the process that asks; of those of others nothing."""
+        return [] if self._served is None else self._served.probe(update, prompts, answers)
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        if self._served is not None:
+            self._served.close()
 
 
 class Agreement:
@@ -279,13 +339,20 @@ class _Refusals:
 
 
 def rollouts(
-    model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings, out: Path, updates: int
-) -> OwnRollouts | ServedRollouts:
-    """The sampler that the settings ask for."""
-    if settings.served is None:
-        return OwnRollouts(model, tokenizer, settings.bf16)
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: OnPolicySettings,
+    out: Path,
+    updates: int,
+    launched: TrainingArguments | None = None,
+) -> Rollouts:
+    """The sampler that the settings ask for, in each of the processes that train; None: there is one."""
+    if settings.served is None or not settings.on_policy:
+        return OwnRollouts(model, tokenizer, settings)
     ends = Decoder(bare(model), tokenizer).eos
-    return ServedRollouts(settings.served, ends, settings, out, updates)
+    processes, rank = (launched.world_size, launched.process_index) if launched is not None else (1, 0)
+    asks = ServedRollouts(settings.served, ends, settings, out, updates) if rank == 0 else None
+    return asks if asks is not None and processes == 1 else SharedRollouts(asks, processes, rank)
 
 
-__all__ = ["Agreement", "OwnRollouts", "Rollouts", "ServedRollouts", "Wanted", "rollouts"]
+__all__ = ["Agreement", "OwnRollouts", "Rollouts", "ServedRollouts", "SharedRollouts", "Wanted", "rollouts"]

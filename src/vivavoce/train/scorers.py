@@ -24,6 +24,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -43,9 +44,11 @@ from vivavoce.train.divergences import silenced
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.scoring import Method, attending, autocast, bare, head, predictions
+from vivavoce.train.shards import most, shard, sharded, whole
 from vivavoce.train.tokens import Scored, context_ids
 
 logger = logging.getLogger(__name__)
+_SHORTEST = pack([Scored((0, 0), 1)])
 
 
 class Action(NamedTuple):
@@ -170,12 +173,44 @@ class LocalScorer(OpenScorer):
         self.limit = getattr(bare(model).config.get_text_config(), "max_position_embeddings", None)
         trimmed(self._rows, tokenizer, f"scorer {spec.name}")
         self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._in_parts = False
+        self.again: Callable[[], Any] | None = None
+        """Loads the model once more, if this scorer has let go of it."""
 
     def prepare(self, longest: int, device: torch.device | None = None) -> None:
         """Move to the ``device``, and find out how the model can be packed there."""
         self.model.to(device or self.model.device)
-        with autocast(self.model.device, self.settings.bf16 and self.model.dtype != torch.float32):
-            self.method = choose(self.model, self.settings.attention, longest, self.settings.compile)
+        with self._there(), autocast(self.model.device, self.settings.bf16 and self.model.dtype != torch.float32):
+            compiled = self.settings.compile and self.again is None  # it would be compiled at every turn
+            self.method = choose(self.model, self.settings.attention, longest, compiled)
+        if sharded() and self.frozen:
+            self._in_parts = True
+            if self.again is None:
+                shard(self.model)
+
+    def release(self, again: Callable[[], Any]) -> None:
+        """Let go of the model's weights, but for those that make logits, and load it ``again`` for each turn."""
+        kept = {id(p) for p in bare(self.model).get_output_embeddings().parameters()}
+        for parameter in self.model.parameters():
+            if id(parameter) not in kept:
+                parameter.data = parameter.data.new_empty(0)
+        self.again = again
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Have the whole model while the block runs."""
+        if self.again is None:
+            yield
+            return
+        released, self.model = self.model, self.again().to(self.model.device)
+        if self._in_parts:
+            shard(self.model)
+        try:
+            yield
+        finally:
+            self.model = released
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     @property
     def _rows(self) -> int:
@@ -213,7 +248,7 @@ class LocalScorer(OpenScorer):
         """
         kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in actions]
         missing = [action for action, part in zip(actions, kept, strict=True) if part is None]
-        new = iter(self._hidden(views, missing) if missing else ())
+        new = iter(self._hidden(views, missing) if missing or self._in_parts else ())
         parts = [next(new) if part is None else part for part in kept]
         return torch.cat(parts) if parts else torch.empty(0, 0, device=self.model.device)
 
@@ -222,9 +257,16 @@ class LocalScorer(OpenScorer):
         """Of every action, shape (its tokens, H)."""
         contexts = [self.context(view) for view in views]
         parts: list[Tensor | None] = [None] * len(actions)
-        self.model.eval()
-        with attending(self.model, self.method), autocast(self.model.device, self.settings.bf16):
-            for chosen in packed_rows(contexts, actions, self.settings.token_budget):
+        with (
+            self._there(),
+            attending(self.model, self.method),
+            autocast(self.model.device, self.settings.bf16),
+        ):
+            self.model.eval()
+            rows = list(packed_rows(contexts, actions, self.settings.token_budget))
+            for _ in range(self._silent(rows)):
+                predictions(self.model, _SHORTEST, self.method)
+            for chosen in rows:
                 packed: Packed = pack([row(contexts, actions[i]) for i in chosen])
                 self.tokens += packed.unpacked if self.method.attention == "rows" else len(packed)
                 found = predictions(self.model, packed, self.method)
@@ -233,6 +275,13 @@ class LocalScorer(OpenScorer):
                 for i, part in zip(chosen, found.split(sizes), strict=True):
                     parts[i] = part
         return [part for part in parts if part is not None]
+
+    def _silent(self, rows: Sequence[Sequence[int]]) -> int:
+        """Passes that this process adds, if each has a part of the model: all have to go through it equally often."""
+        if not self._in_parts:
+            return 0
+        passes = sum(map(len, rows)) if self.method.attention == "rows" else len(rows)
+        return most(passes, self.model.device) - passes
 
     @torch.no_grad()
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
@@ -284,11 +333,21 @@ def open_scorer(
         dtype = same if spec.dtype == "auto" else spec.dtype
         if dtype not in (same, "float32") and not settings.bf16:
             logger.warning("scorer %s computes in %s and the student in float32: rounding is taught", spec.name, dtype)
-        model, tokenizer = weights.load(weights.folder(spec.model), dtype, "cpu", spec.trust_remote_code)
-        if settings.bf16 and not settings.lora:
-            # Layers hand on what embeddings begin with. The student's are float32, so half-precision ones are cast.
-            embedding = cast(torch.nn.Module, model.get_input_embeddings())
-            embedding.register_forward_hook(lambda module, given, found: found.float())
+        folder = weights.folder(spec.model)
+
+        def load() -> tuple[Any, PreTrainedTokenizerBase]:
+            model, tokenizer = weights.load(folder, dtype, "cpu", spec.trust_remote_code)
+            if settings.bf16 and not settings.lora and not sharded():
+                # Layers hand on what embeddings begin with. The student's are float32, so half-precision ones are cast.
+                embedding = cast(torch.nn.Module, model.get_input_embeddings())
+                embedding.register_forward_hook(lambda module, given, found: found.float())
+            return model.requires_grad_(False).eval(), tokenizer
+
+        model, tokenizer = load()
+        if settings.resident == "one":
+            scorer = LocalScorer(spec, model, tokenizer, settings)
+            scorer.release(lambda: load()[0])
+            return scorer
     model.requires_grad_(False)
     return LocalScorer(spec, model.eval(), tokenizer, settings)
 
@@ -323,7 +382,7 @@ class Average(TrainerCallback):
         average = dict(bare(self.scorer.model).named_parameters())
         for name, value in bare(self.student).named_parameters():
             if value.requires_grad:
-                yield name, average[name], value
+                yield name, average[name], whole(value)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -337,9 +396,12 @@ class Average(TrainerCallback):
         with torch.no_grad():
             for _, average, value in self._pairs():
                 average.lerp_(value.to(average.device, average.dtype), 1 - self.decay)
-        if control.should_save:  # before the checkpoint, so that a whole checkpoint always has its average
+        # Before the checkpoint, so that a whole checkpoint always has its average.
+        if control.should_save and state.is_world_process_zero:
             Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
-            save_file({name: average.contiguous() for name, average, _ in self._pairs()}, self._file(args, state))
+            average = dict(bare(self.scorer.model).named_parameters())
+            learnt = [name for name, value in bare(self.student).named_parameters() if value.requires_grad]
+            save_file({name: average[name].contiguous() for name in learnt}, self._file(args, state))
 
     @staticmethod
     def _file(args: TrainingArguments, state: TrainerState) -> Path:

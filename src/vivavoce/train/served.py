@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from vivavoce.agents import vllm, weights
+from vivavoce.agents.attached import Attached, Server
+from vivavoce.agents.served import adapter_name
 from vivavoce.errors import AgentError, DataError, RecipeError
 from vivavoce.records import View
 from vivavoce.train.alignment import SAMPLES
@@ -36,10 +39,54 @@ _ROUNDING = 1e-6
 T = TypeVar("T")
 
 
+class OnEngine:
+    """Asks an engine of the run as :class:`~vivavoce.agents.vllm.VLLM` asks a server, and again what it lost when it
+    died. An adapter's folder is served by the engine of its base."""
+
+    def __init__(self, spec: Scorer) -> None:
+        assert spec.engine is not None, spec.name
+        assert spec.model is not None, spec.name
+        self._spec, self._serve, self._folder = spec, spec.engine.serve, Path(spec.model)
+        self._adapter = adapter_name(self._folder) if weights.base_folder(self._folder) else None
+        self._attached = Attached(spec.engine.name, spec.engine.serve, spec.engine.state)
+
+    async def score(self, prompt: Sequence[int], start: int) -> list[vllm.Position]:
+        """As of a server; raises AgentUnusable too, if there is no engine any more."""
+        return await self._ask(lambda server: server.score(prompt, start))
+
+    async def tokens(self, text: str) -> tuple[list[int], int | None]:
+        """As of a server."""
+        return await self._ask(lambda server: server.tokens(text))
+
+    async def aclose(self) -> None:
+        """Close the connections; the engine goes on."""
+        await self._attached.aclose()
+
+    async def _ask(self, what: Callable[[vllm.VLLM], Awaitable[T]]) -> T:
+        async def attempt(server: Server) -> T:
+            model = self._adapter or await server.named()
+            options = vllm.Options(
+                model=model, base_url=f"{server.url}/v1", top_logprobs=self._serve.top_logprobs or 20, max_retries=1
+            )
+            asked = vllm.VLLM(self._spec.name, options, f"{server.url}/v1", server.key)
+            try:
+                try:
+                    return await what(asked)
+                except AgentError as error:
+                    if self._adapter is None or error.reason not in ("not_found", "bad_request"):
+                        raise
+                    await server.load(self._adapter, self._folder)
+                    return await what(asked)
+            finally:
+                await asked.aclose()
+
+        return await self._attached.ask(attempt)
+
+
 class ServedScorer(OpenScorer):
     """A scorer whose model runs elsewhere. Made by :func:`open_served`."""
 
-    def __init__(self, spec: Scorer, server: vllm.VLLM, tokenizer: Any, settings: OnPolicySettings) -> None:
+    def __init__(self, spec: Scorer, server: vllm.VLLM | OnEngine, tokenizer: Any, settings: OnPolicySettings) -> None:
         super().__init__(spec, tokenizer, settings)
         self.server = server
 
@@ -188,14 +235,14 @@ def open_served(spec: Scorer, settings: OnPolicySettings) -> ServedScorer:
 
     Raises RecipeError for another temperature than 1, and as :meth:`ServedScorer.check`.
     """
-    assert spec.server is not None, spec.name
     assert spec.model is not None, spec.name
     if settings.objective.temperature != 1:
         what = f"scorer {spec.name} is behind a server, which tells log-probabilities at temperature 1 alone"
         raise RecipeError(what, "objective.temperature", "use temperature: 1, or a local scorer")
     folder = weights.folder(spec.model, tokenizer_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-    opened = ServedScorer(spec, vllm.agent(spec.name, spec.server), tokenizer, settings)
+    server = OnEngine(spec) if spec.server is None else vllm.agent(spec.name, spec.server)
+    opened = ServedScorer(spec, server, tokenizer, settings)
     opened.check()
     return opened
 
@@ -206,4 +253,4 @@ def _apart(work: Coroutine[Any, Any, T]) -> T:
         return pool.submit(asyncio.run, work).result()
 
 
-__all__ = ["ServedScorer", "ServedTargets", "merged_loss", "open_served"]
+__all__ = ["OnEngine", "ServedScorer", "ServedTargets", "merged_loss", "open_served"]

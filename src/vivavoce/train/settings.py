@@ -6,6 +6,7 @@ Every default says whose number it is: *authors* is the Debate & Reflect release
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vivavoce.errors import MissingDependency
 from vivavoce.files import json_lines
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -76,6 +78,11 @@ class TrainSettings(BaseModel):
     adam_betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's two decay rates (transformers).")
     adam_eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon (transformers).")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled decay (transformers).")
+    adam_bits: Literal[8, 32] = Field(
+        default=32,
+        description="Bits of each of AdamW's two states of a weight; 8 keeps them in blocks with a scale each, in a "
+        "quarter of the memory, by the package torchao (arXiv:2110.02861).",
+    )
     muon: MuonSettings | None = Field(
         default=None, description="Train the hidden matrices with Muon; None: everything with AdamW (transformers)."
     )
@@ -125,7 +132,15 @@ class TrainSettings(BaseModel):
     def _whole(self) -> Self:
         if self.muon and self.lora:
             raise ValueError("muon trains whole matrices and lora leaves them as they are: set one of them to null")
+        if self.muon and self.adam_bits == 8:
+            raise ValueError("muon keeps a state of its own in float32: set muon to null, or adam_bits to 32")
         return self
+
+    def need_packages(self) -> None:
+        """Raise MissingDependency if training needs a package that is not there."""
+        if self.adam_bits == 8 and importlib.util.find_spec("torchao") is None:
+            what = "AdamW with states of 8 bits needs the package torchao"
+            raise MissingDependency(what, "adam_bits", 'pip install "vivavoce[torchao]", or set it to 32')
 
     def updates(self, rows: int, size: int) -> int:
         """The updates of a training on so many rows, ``size`` in each: ``max_steps``, or what the epochs give."""

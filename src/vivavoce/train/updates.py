@@ -19,11 +19,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from vivavoce.errors import Diverged, RecipeError
 from vivavoce.train.adapters import activate
-from vivavoce.train.checkpoint import sharded
 from vivavoce.train.muon import Muon
 from vivavoce.train.packing import Packed, pack
 from vivavoce.train.scoring import Method, autocast, learning, logprobs
 from vivavoce.train.settings import TrainSettings
+from vivavoce.train.shards import sharded
 from vivavoce.train.tokens import Scored
 
 _NAMED = 3
@@ -44,6 +44,11 @@ class UpdateTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
         self._how, self.method = settings, method
+        if sharded() and settings.bf16 and not settings.lora:
+            from torch.distributed.fsdp import MixedPrecisionPolicy
+
+            halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            cast(Any, self.accelerator.state.fsdp_plugin).mixed_precision_policy = halves
         self._parts: Sequence[Mapping[str, Any]] = ()
         self._loss = torch.zeros(())
         self._norm: Any = None

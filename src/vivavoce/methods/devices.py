@@ -1,0 +1,43 @@
+"""Whether the devices that are there go with how a recipe trains its students: known before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vivavoce import plugins
+from vivavoce.config import Recipe
+from vivavoce.errors import RecipeError
+from vivavoce.methods.opening import trained_how
+from vivavoce.methods.trainings import Training
+from vivavoce.train.launch import need_devices, visible_gpus
+
+
+def check_devices(recipe: Recipe, gpus: Sequence[str] | None = None) -> None:
+    """Raise RecipeError or MissingDependency if training would be refused because of its processes or packages.
+
+    ``gpus`` are those that are visible, None to look.
+    """
+    how = recipe.train
+    need_devices(how.processes, visible_gpus() if gpus is None else gpus)
+    for where, settings in trained_how(recipe):
+        settings.need_packages()
+        states = getattr(settings, "states_per_step", None)
+        if states is not None and states < (how.processes or 1):
+            what = f"{how.processes} processes share the {states} states of an update, and each needs one"
+            raise RecipeError(what, f"{where}.states_per_step", f"set it to {how.processes} or more")
+        if how.fsdp and settings.muon:
+            raise RecipeError("Muon needs whole matrices", f"{where}.muon", "set it to null, or train.fsdp to false")
+        if how.fsdp and getattr(settings, "attention", None) == "rows":
+            what = "weights cannot be shared among processes if every answer has a row of its own"
+            raise RecipeError(what, f"{where}.attention", "set it to auto, or train.fsdp to false")
+    if how.fsdp and any(line.kind == "MAGDi" for line in _trainings(recipe)):
+        what = "what reads the student in MAGDi cannot be shared among processes"
+        raise RecipeError(what, "train.fsdp", "set it to false, or leave out the arm magdi")
+
+
+def _trainings(recipe: Recipe) -> list[Training]:
+    method = plugins.load("methods", recipe.method, "method")
+    return method.trainings(recipe) if hasattr(method, "trainings") else []
+
+
+__all__ = ["check_devices"]

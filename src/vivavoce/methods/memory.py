@@ -1,0 +1,339 @@
+"""The memory that a recipe takes on its devices, reckoned before anything is loaded.
+
+::
+
+    talking     every local model that is asked: its weights, and the cache of the calls that it answers side by side
+    training    in each process: weights, gradients and optimiser states of the student, or its part of them; the local
+                scorers; what a pass keeps for its gradient; the cache of the answers that the student draws
+
+What a pass keeps is 34 bytes a token, layer and unit of width in half precision (arXiv:2205.05198, Eq. 2, without the
+attention scores, which are not kept). Nothing here was measured on the models that it is said of.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vivavoce.agents.engines import Serve
+from vivavoce.config import AgentSpec, Recipe
+from vivavoce.errors import RecipeError
+from vivavoce.methods.budgets import samples
+from vivavoce.methods.opening import trained_how
+from vivavoce.methods.token_count import model_folders
+from vivavoce.train.objective import OnPolicyOptions
+from vivavoce.train.settings import TrainSettings
+
+_GIB = 2**30
+_LOGITS = {"cpu": 2**22 * 12, "gpu": 2**27 * 12}
+"""Bytes of the logits that exist at a time, with what their gradient takes."""
+_VLLM = 0.9
+"""Share of a GPU that vLLM takes unless it is told another."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The free bytes of each GPU, and of the memory."""
+
+    gpus: tuple[float, ...]
+    memory: float
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Look at this machine as it is now."""
+        gpus: tuple[float, ...] = ()
+        if importlib.util.find_spec("torch"):
+            import torch
+
+            if torch.cuda.is_available():
+                gpus = tuple(float(torch.cuda.mem_get_info(i)[0]) for i in range(torch.cuda.device_count()))
+        return cls(gpus, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+    @classmethod
+    def of(cls, text: str) -> Machine:
+        """The machine that a text such as ``8x80`` names: eight GPUs of 80 GiB. Raises RecipeError if it names none."""
+        found = re.fullmatch(r"([1-9]\d*)\s*x\s*([1-9]\d*)\s*(?:GB|GiB)?", text.strip(), re.IGNORECASE)
+        if not found:
+            raise RecipeError(
+                f"`{text}` names no GPUs", "--gpus", "write how many there are and their GiB, such as 8x80"
+            )
+        return cls((float(found[2]) * _GIB,) * int(found[1]), math.inf)
+
+
+class Size(NamedTuple):
+    """A model's size."""
+
+    weights: float
+    """How many there are."""
+    layers: float
+    width: float
+    vocabulary: float
+    cached: float
+    """Numbers that its cache holds of each token."""
+    bytes: float
+    """Of each weight as it is kept."""
+    known: bool
+    """Whether it was read off the model, not off its name."""
+
+
+class Use(NamedTuple):
+    """The memory that one kind of work takes of one device, or of each of several alike."""
+
+    when: str
+    """``talking`` or ``training``."""
+    device: str
+    parts: dict[str, float]
+    """Bytes by what takes them."""
+    free: float
+
+    @property
+    def needed(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def told(self) -> str:
+        """In a line, for people."""
+        parts = ", ".join(f"{name} {gib(size)}" for name, size in self.parts.items() if size >= 2**19)
+        return (
+            f"{self.when}: {gib(self.needed)} of {gib(self.free)} free on {self.device} ({parts or 'next to nothing'})"
+        )
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**29 else f"{size / 2**20:,.1f} MiB"
+
+
+def uses(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> list[Use]:
+    """The memory that the recipe takes on each device, the largest of each kind of work.
+
+    ``longest`` are the tokens of each agent's longest calls.
+    """
+    parts = list(recipe.parts.values()) or [recipe]
+    found = [use for part in parts for use in (*_talking(part, machine, longest), *_training(part, machine, longest))]
+    kinds = dict.fromkeys((use.when, use.device) for use in found)
+    return [max((u for u in found if (u.when, u.device) == kind), key=lambda u: u.needed) for kind in kinds]
+
+
+def unknown(recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Local models whose size is not known at all, and those whose size their names tell."""
+    local = [spec for spec in recipe.agents if spec.backend == "hf_local"]
+    sizes = {spec.name: size_of(spec) for spec in local}
+    return [n for n, s in sizes.items() if s is None], [n for n, s in sizes.items() if s is not None and not s.known]
+
+
+# --- what talks
+
+
+def _talking(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> list[Use]:
+    on = dict[str, dict[str, float]]()
+    for spec in recipe.agents:
+        size = size_of(spec) if spec.backend == "hf_local" else None
+        if size is None:
+            continue
+        if (serve := _serve(spec)) is not None:
+            for device, taken in _engine(serve, size, machine).items():
+                on.setdefault(device, {})[f"engine of {spec.name}"] = taken
+            continue
+        options = spec.options
+        rows = min(int(options.get("max_batch", 256)), recipe.in_flight)
+        tokens = min(
+            int(options.get("max_batch_tokens", 131072)), rows * (longest.get(spec.name, 0) + spec.max_new_tokens)
+        )
+        each = _bytes(str(options.get("dtype", "auto")), size)
+        device = _device(str(options.get("device", "auto")), machine)
+        there = on.setdefault(device, {})
+        there[spec.name] = there.get(spec.name, 0.0) + size.weights * each + tokens * size.cached * each
+    return [Use("talking", device, parts, _free(device, machine)) for device, parts in on.items()]
+
+
+def _engine(serve: Serve, size: Size, machine: Machine) -> dict[str, float]:
+    """What an engine that the run starts takes, by device."""
+    if serve.url is not None:
+        return {}
+    if not machine.gpus or serve.device == "cpu":
+        return {"the CPU": (serve.memory or 2) * _GIB + 2 * size.weights}
+    share = serve.memory or _VLLM
+    named = [int(one) for one in (serve.devices or "0").split(",") if one.strip().isdecimal()]
+    return {f"GPU {k}": share * machine.gpus[k] for k in named if k < len(machine.gpus)}
+
+
+def _serve(spec: AgentSpec) -> Serve | None:
+    serve = spec.options.get("serve")
+    return None if serve is None else Serve.model_validate(serve)
+
+
+def _device(named: str, machine: Machine) -> str:
+    if not machine.gpus or named == "cpu":
+        return "the CPU"
+    _, _, index = named.partition(":")
+    return f"GPU {index or 0}"
+
+
+def _free(device: str, machine: Machine) -> float:
+    if device == "the CPU":
+        return machine.memory
+    index = int(device.split()[1])
+    return machine.gpus[index] if index < len(machine.gpus) else 0.0
+
+
+# --- what learns
+
+
+def _training(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> list[Use]:
+    size = size_of(recipe.student)
+    if size is None:
+        return []
+    return [_learning(recipe, how, size, machine, longest) for _, how in trained_how(recipe)]
+
+
+def _learning(recipe: Recipe, how: TrainSettings, size: Size, machine: Machine, longest: Mapping[str, int]) -> Use:
+    processes, shares = recipe.train.processes or 1, recipe.train.processes if recipe.train.fsdp else 1
+    on_gpus = bool(machine.gpus) and how.device != "cpu"
+    half = 2 if how.bf16 else 4
+    parts = {"student": student(size, how, shares or 1)}
+    if isinstance(how, OnPolicyOptions):
+        parts |= _scoring(recipe, how, size, shares or 1)
+        if samples(recipe, how) and _serve(recipe.student) is None:
+            drawn = math.ceil(how.states_per_step * how.rollouts / processes)
+            tokens = drawn * min(how.max_length, longest.get(recipe.student.name, 0) + how.max_new_tokens)
+            parts["cache of its answers"] = tokens * size.cached * half
+            if recipe.train.fsdp:
+                parts["a whole copy that answers"] = size.weights * half
+    parts["a pass"] = a_pass(size, how) + _LOGITS["gpu" if on_gpus else "cpu"]
+    if not on_gpus:
+        times = processes * recipe.parallel
+        return Use("training", "the CPU", {k: v * times for k, v in parts.items()}, machine.memory)
+    used = min(len(machine.gpus), processes * (recipe.parallel if recipe.train.processes else 1))
+    side_by_side = math.ceil(processes * recipe.parallel / used)
+    parts = {name: taken * side_by_side for name, taken in parts.items()}
+    engines = dict[str, float]()
+    for spec in recipe.agents:
+        serve, served = _serve(spec) if spec.backend == "hf_local" else None, size_of(spec)
+        if (
+            serve is not None
+            and served is not None
+            and (
+                serve.while_training
+                or (spec is recipe.student and isinstance(how, OnPolicyOptions) and samples(recipe, how))
+            )
+        ):
+            for device, taken in _engine(serve, served, machine).items():
+                engines[device] = engines.get(device, 0.0) + taken
+    trained_on = [f"GPU {k}" for k in range(used)]
+    worst = max(trained_on, key=lambda device: engines.get(device, 0.0) - _free(device, machine))
+    if engines.get(worst):
+        parts["engines"] = engines[worst]
+    return Use("training", worst if used == 1 else f"each of {used} GPUs", parts, _free(worst, machine))
+
+
+def student(size: Size, how: TrainSettings, shares: int) -> float:
+    """Bytes of a student in training that one of ``shares`` processes holds: weights, gradients, optimiser states."""
+    if how.lora is not None:
+        adapted = len(how.lora.targets) * how.lora.r * 2.5 * size.width * size.layers  # layers are up to 4 wide
+        return (size.weights * (2 if how.bf16 else 4) + 16 * adapted) / shares
+    states = 4 if how.muon else 2 * how.adam_bits / 8
+    held = size.weights * (8 + states) / shares
+    if how.bf16 and shares == 1:
+        return held + 2 * size.weights  # what autocast keeps of a pass
+    return held + (2 * size.weights * (2 if how.bf16 else 4) / max(1, size.layers) if shares > 1 else 0)
+
+
+def a_pass(size: Size, how: TrainSettings) -> float:
+    """Bytes that one forward pass keeps for its gradient."""
+    half = 2 if how.bf16 else 4
+    tokens = max(getattr(how, "token_budget", 0), how.max_length)
+    layer = 17 * half * tokens * size.width
+    return size.layers * half * tokens * size.width + layer if how.gradient_checkpointing else size.layers * layer
+
+
+def _scoring(recipe: Recipe, how: OnPolicyOptions, student: Size, shares: int) -> dict[str, float]:
+    """Bytes of the scorers that one process holds, by name."""
+    found = dict[str, float]()
+    for spec in getattr(recipe, "seated", ()):
+        size = size_of(spec) if spec.backend == "hf_local" and not _scores_elsewhere(spec) else None
+        if size is not None:
+            each = 4.0 if not how.bf16 else 2.0 if how.lora else min(size.bytes, 4.0)
+            head = min(size.weights, 2 * size.vocabulary * size.width)
+            found[f"scorer {spec.name}"] = each * ((size.weights - head) / shares + head)
+    return found
+
+
+def _scores_elsewhere(spec: AgentSpec) -> bool:
+    serve = _serve(spec)
+    return serve is not None and serve.top_logprobs is not None
+
+
+# --- sizes
+
+
+def size_of(spec: AgentSpec) -> Size | None:
+    """The size of a local model: from its files, else from its config, else from a name such as ``Qwen3-14B``."""
+    folders = tuple(model_folders(spec))
+    return _size_in(folders) or _size_in_name(str(spec.options.get("model", "")))
+
+
+@cache
+def _size_in(folders: tuple[Path, ...]) -> Size | None:
+    config = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
+    if config is None:
+        return None
+    told = json.loads(config.read_text("utf-8"))
+    told = told.get("text_config") or told
+    count, size = 0, 0
+    for file in (file for folder in folders for file in folder.glob("*.safetensors")):
+        for shape in _shapes(file):
+            count += math.prod(shape)
+        size += file.stat().st_size
+    if not count:
+        count, size = _counted(config), 2
+        size *= count
+    layers, width = (
+        told.get("num_hidden_layers", told.get("n_layer", 1)),
+        told.get("hidden_size", told.get("n_embd", 1)),
+    )
+    heads = told.get("num_attention_heads", told.get("n_head", 1))
+    pairs = told.get("num_key_value_heads") or heads
+    cached = 2 * layers * pairs * (told.get("head_dim") or width / max(1, heads))
+    return Size(count, layers, width, told.get("vocab_size", 0), cached, size / max(1, count), known=True)
+
+
+def _shapes(file: Path) -> list[list[int]]:
+    """Shapes of the tensors in a file, from its header."""
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return [told["shape"] for name, told in header.items() if name != "__metadata__"]
+
+
+def _counted(config: Path) -> int:
+    """Weights of a model whose config alone is here."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.parent))
+    return sum(p.numel() for p in model.parameters())
+
+
+def _size_in_name(name: str) -> Size | None:
+    """Of a decoder with usual proportions: 12 squares of its width a layer, a width of 80 a layer, 8 heads of 128."""
+    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", name.rpartition("/")[2], re.IGNORECASE)
+    if found is None:
+        return None
+    count = float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6)
+    width = (count / 12 * 80) ** (1 / 3)
+    return Size(count, width / 80, width, 150_000, 2 * width / 80 * min(1024, width), 2.0, known=False)
+
+
+def _bytes(dtype: str, size: Size) -> float:
+    return {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}.get(dtype, size.bytes)
+
+
+__all__ = ["Machine", "Size", "Use", "a_pass", "gib", "size_of", "student", "unknown", "uses"]
