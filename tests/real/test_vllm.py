@@ -101,7 +101,7 @@ def test_after_every_update_the_served_log_probabilities_are_the_trainers_and_no
         if update:
             old = {n: v.detach().clone() for n, v in student.named_parameters() if "lora_B" in n}
             change(student, update)
-        drawn = sampler.draw(student, update, lambda _: prompts)
+        drawn = sampler.draw(student, update, lambda _, _device=None: prompts)
         told = [torch.tensor(one.logprobs) for one in drawn]
         off = [(a - b).abs() for a, b in zip(told, trainers(student, prompts, drawn), strict=True)]
         mean = float(torch.cat(off).mean())
@@ -130,7 +130,7 @@ def test_an_engine_killed_in_the_middle_of_a_round_draws_the_same_answers_and_lo
     sampler: ServedRollouts, served: ServedStudent, student: Any, prompts: list[Prompt]
 ) -> None:
     change(student, 7)
-    whole = sampler.draw(student, 5, lambda _: prompts)
+    whole = sampler.draw(student, 5, lambda _, _device=None: prompts)
     assert served.state is not None
     told = json.loads(served.state.read_text())
     keeper = told["pid"]
@@ -143,10 +143,10 @@ def test_an_engine_killed_in_the_middle_of_a_round_draws_the_same_answers_and_lo
     thread = threading.Thread(target=kill)
     change(student, 8)
     thread.start()
-    again = sampler.draw(student, 6, lambda _: prompts)
+    again = sampler.draw(student, 6, lambda _, _device=None: prompts)
     thread.join()
     assert json.loads(served.state.read_text())["generation"] == told["generation"] + 1
     assert sampler.asked_again > 0
     assert len(again) == ANSWERS
-    assert [one.ids for one in sampler.draw(student, 7, lambda _: prompts)] == [one.ids for one in again]
+    assert [one.ids for one in sampler.draw(student, 7, lambda _, _device=None: prompts)] == [one.ids for one in again]
     assert [one.ids for one in again] != [one.ids for one in whole]

@@ -107,7 +107,7 @@ class Served:
             await attached.aclose()
 
     async def rest(self) -> None:
-        """End the engine until the next reply, if this process started it and nobody waits for an answer of it."""
+        """End the engine until the next reply, if this process started it and no call waits for an answer of it."""
         if self.serve.url is None and not _BUSY[self._key]:
             await self.aclose()
             await asyncio.to_thread(engines.close, self.name, engines.state_file(self.name, self.serve).parent)

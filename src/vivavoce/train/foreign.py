@@ -39,7 +39,7 @@ class ForeignScorer(LocalScorer):
 
     def __init__(self, scorer: LocalScorer, ours: PreTrainedTokenizerBase, end: int) -> None:
         super().__init__(scorer.spec, scorer.model, scorer.tokenizer, scorer.settings)
-        self.again = scorer.again
+        self.load = scorer.load
         self.ours = ours
         self.map = VocabularyMap.of(ours, self.tokenizer, ends=(end, self.marks.end))
         matched = self.map.student_ids

@@ -86,7 +86,7 @@ class OwnRollouts:
             return [Drawn(ids, []) for ids in self._decoder.draw(prompts)]
 
     def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
-        """Nothing: the weights that drew are those that learn."""
+        """Return nothing, because the weights that drew are those that learn."""
         return []
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class ServedRollouts:
     def draw_by(
         self, weights: Mapping[str, Tensor] | None, model: Any, update: int, wanted: Callable[[int], Sequence[Prompt]]
     ) -> list[Drawn]:
-        """As :meth:`draw`, with all ``weights`` of a ``model`` of which this process holds but a part."""
+        """Draw as :meth:`draw` does, with all ``weights`` of a ``model`` of which this process holds but a part."""
         if not self._settings.lora:  # an engine has one set of whole weights: what it draws must be done before
             for _, drawing in self._drawing.values():
                 drawing.exception()
@@ -248,7 +248,7 @@ class SharedRollouts:
         self._served, self._processes, self._rank = served, processes, rank
 
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
-        """As :class:`Rollouts` says. What the engine refuses, every process raises."""
+        """Draw as :class:`Rollouts` says. Every process raises what the engine refuses."""
         weights = whole_weights(getattr(model, "module", model)) if sharded() else None
         found: list[Any] = [None]
         if self._served is not None:

@@ -174,35 +174,35 @@ class LocalScorer(OpenScorer):
         trimmed(self._rows, tokenizer, f"scorer {spec.name}")
         self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self._in_parts = False
-        self.again: Callable[[], Any] | None = None
+        self.load: Callable[[], Any] | None = None
         """Loads the model once more, if this scorer has let go of it."""
 
     def prepare(self, longest: int, device: torch.device | None = None) -> None:
         """Move to the ``device``, and find out how the model can be packed there."""
         self.model.to(device or self.model.device)
         with self._there(), autocast(self.model.device, self.settings.bf16 and self.model.dtype != torch.float32):
-            compiled = self.settings.compile and self.again is None  # it would be compiled at every turn
+            compiled = self.settings.compile and self.load is None  # it would be compiled at every turn
             self.method = choose(self.model, self.settings.attention, longest, compiled)
         if sharded() and self.frozen:
             self._in_parts = True
-            if self.again is None:
+            if self.load is None:
                 shard(self.model)
 
-    def release(self, again: Callable[[], Any]) -> None:
-        """Let go of the model's weights, but for those that make logits, and load it ``again`` for each turn."""
+    def release(self, load: Callable[[], Any]) -> None:
+        """Let go of the model's weights, but for those that make logits, and ``load`` it for each turn."""
         kept = {id(p) for p in bare(self.model).get_output_embeddings().parameters()}
         for parameter in self.model.parameters():
             if id(parameter) not in kept:
                 parameter.data = parameter.data.new_empty(0)
-        self.again = again
+        self.load = load
 
     @contextmanager
     def _there(self) -> Iterator[None]:
         """Have the whole model while the block runs."""
-        if self.again is None:
+        if self.load is None:
             yield
             return
-        released, self.model = self.model, self.again().to(self.model.device)
+        released, self.model = self.model, self.load().to(self.model.device)
         if self._in_parts:
             shard(self.model)
         try:

@@ -51,11 +51,11 @@ class OnEngine:
         self._attached = Attached(spec.engine.name, spec.engine.serve, spec.engine.state)
 
     async def score(self, prompt: Sequence[int], start: int) -> list[vllm.Position]:
-        """As of a server; raises AgentUnusable too, if there is no engine any more."""
+        """Score as a server does. Raises AgentUnusable too, if there is no engine any more."""
         return await self._ask(lambda server: server.score(prompt, start))
 
     async def tokens(self, text: str) -> tuple[list[int], int | None]:
-        """As of a server."""
+        """Give the tokens of a text, as a server does."""
         return await self._ask(lambda server: server.tokens(text))
 
     async def aclose(self) -> None:
