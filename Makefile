@@ -17,10 +17,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 setup: $(VENV)/ready
 
+# torchao lies apart, for its own test: Transformers imports it where it can, and on a CPU it then warns in each process.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $(VENV)/apart -c constraints.txt torchao
 	touch $@
 
 demo: setup $(SCHOOLHOUSE)/cyd  ## the whole story on the schoolhouse: runs/demo/results.json and report.html

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from vivavoce.records import Example
 from vivavoce.train.settings import SFTSettings
 from vivavoce.train.sft import train_sft
 
+APART = Path(sys.prefix) / "apart"
 ROWS = [Example(q, messages(q), "The answer is 42.", ("n",)) for q in ("What is 12 + 30?", "6 * 7?", "The sum?")]
 HOW: dict[str, Any] = {
     "lora": None,
@@ -48,23 +53,41 @@ def test_without_its_package_it_is_refused_before_anything_is_loaded(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torchao compiles its update, which needs a compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.skipif(not APART.is_dir(), reason="torchao is not in the folder that `make setup` puts it in")
 def test_states_of_eight_bits_learn_as_well_and_a_killed_training_goes_on_exactly(
     tmp_path: Path, student: Path
 ) -> None:
-    pytest.importorskip("torchao")
-    large = train_sft(student, ROWS, SFTSettings(**HOW), tmp_path / "large", seed=0)
-    small = SFTSettings(adam_bits=8, save_steps=2, **HOW)
-    done = train_sft(student, ROWS, small, tmp_path / "small", seed=0)
-    assert done.last_loss == pytest.approx(large.last_loss, rel=0.05)
+    # Its own process has torchao: where it can be imported, Transformers imports it too, and it warns.
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.train.test_eight_bits", str(student), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(APART), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stderr[-2000:]
+    found = json.loads(said.stdout.splitlines()[-1])
+    large, small, again = (found["loss"][name] for name in ("large", "small", "killed"))
+    assert small == pytest.approx(large, rel=0.05)
     assert not equal(tmp_path / "large", tmp_path / "small")
-    with pytest.raises(Killed):
-        train_sft(student, ROWS, small, tmp_path / "killed", seed=0, progress=die_at(5))
-    (kept,) = (tmp_path / "killed" / "checkpoints").glob("checkpoint-4")
-    states = torch.load(kept / "optimizer.pt", weights_only=False)["state"].values()
-    sizes = [type(s["exp_avg"]).__name__ for s in states]
-    assert any("8bit" in name for name in sizes), sizes
-    train_sft(student, ROWS, small, tmp_path / "killed", seed=0)
+    assert any("8bit" in name for name in found["states"]), found
     assert equal(tmp_path / "small", tmp_path / "killed")
-    curves = [json.loads((tmp_path / n / "train_result.json").read_text())["last_loss"] for n in ("small", "killed")]
-    assert curves[0] == curves[1]
+    assert small == again
+
+
+def train_three_times(student: Path, folder: Path) -> dict[str, Any]:
+    """Train with states of 32 bits, of 8, and of 8 killed at the fifth update; give losses and the states' types."""
+    small = SFTSettings(adam_bits=8, save_steps=2, **HOW)
+    train_sft(student, ROWS, SFTSettings(**HOW), folder / "large", seed=0)
+    train_sft(student, ROWS, small, folder / "small", seed=0)
+    with contextlib.suppress(Killed):
+        train_sft(student, ROWS, small, folder / "killed", seed=0, progress=die_at(5))
+    (kept,) = (folder / "killed" / "checkpoints").glob("checkpoint-4")
+    states = torch.load(kept / "optimizer.pt", weights_only=False)["state"].values()
+    train_sft(student, ROWS, small, folder / "killed", seed=0)
+    names = ("large", "small", "killed")
+    losses = {n: json.loads((folder / n / "train_result.json").read_text())["last_loss"] for n in names}
+    return {"loss": losses, "states": [type(s["exp_avg"]).__name__ for s in states]}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(train_three_times(Path(sys.argv[1]), Path(sys.argv[2]))))
