@@ -241,7 +241,7 @@ def test_rows_are_read_whatever_form_and_name_people_gave_them(name: str, tmp_pa
         ("a.jsonl", LINES.decode().encode("utf-32"), "looks like UTF-16 or UTF-32"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd0000", "packed by zstd"),
         ("a.csv", b"PK\x03\x04000", "a ZIP archive or a table of Excel"),
-        ("a.jsonl.gz", gzip.compress(LINES * 99)[:40] + b"\0" * 40, "cannot read the file"),
+        ("a.jsonl.gz", gzip.compress(LINES * 99, mtime=0)[:40] + b"\0" * 40, "cannot read the file"),
         ("a.jsonl", b"[1, 2]", "a number where an object is needed"),
         ("a.jsonl", '{"question": "\u200b", "answer": "3"}'.encode(), "field 'question' is empty"),
         ("a.jsonl", b'{"question": ["a"], "answer": "3"}', "field 'question' is a list, not text"),
