@@ -114,7 +114,8 @@ class Engine:
         from vivavoce.agents.batch import Prompt
         from vivavoce.records import Sampling
 
-        sampling = Sampling(how["temperature"], how["top_p"], new, tuple(how["stop"]), logprobs=True)
+        drawn = {"top_k": max(0, how["top_k"]), "repetition_penalty": how["repetition_penalty"]}
+        sampling = Sampling(how["temperature"], how["top_p"], new, tuple(how["stop"]), logprobs=True, **drawn)
         found: list[tuple[list[int], list[float]]] = []
         waiting = [[Prompt(prompt, sampling, seed)]]
         decoder.stream(lambda _: waiting.pop() if waiting else (), lambda _, ids, told: found.append((ids, told)))

@@ -55,6 +55,17 @@ class AgentSpec(BaseModel):
     top_p: float = Field(
         default=1.0, gt=0, le=1, description="sample only from the likeliest tokens that together have this probability"
     )
+    top_k: int = Field(
+        default=0,
+        ge=0,
+        description="sample only from so many of the likeliest tokens; 0: from all (MAD-OPD's scripts: 20)",
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        description="above 1, tokens that stand in the prompt or the reply already become less likely; 1: no penalty "
+        "(MAD-OPD's code: 1.1)",
+    )
     max_new_tokens: int = Field(default=1000, ge=1, description="tokens of one reply at most (authors' code: 1,000)")
     stop: list[str] = Field(default=[], description="texts that end a reply")
     system: str = Field(
@@ -85,6 +96,8 @@ class AgentSpec(BaseModel):
         settings = {
             "temperature": self.temperature,
             "top_p": self.top_p,
+            "top_k": self.top_k,
+            "repetition_penalty": self.repetition_penalty,
             "max_new_tokens": self.max_new_tokens,
             "stop": tuple(self.stop),
             "logprobs": self.logprobs,
@@ -113,6 +126,12 @@ class Examination(BaseModel):
     top_p: float = Field(
         default=1.0, gt=0, le=1, description="sample only from the likeliest tokens that together have this probability"
     )
+    top_k: int = Field(default=0, ge=0, description="sample only from so many of the likeliest tokens; 0: from all")
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        description="above 1, tokens that stand in the question or the answer already become less likely",
+    )
     max_new_tokens: int = Field(default=700, ge=1, description="tokens of one answer at most (authors' code: 700)")
     draws: int = Field(
         default=0, ge=0, description="answers that each student draws to every question for pass@k; 0: none"
@@ -125,6 +144,21 @@ class Examination(BaseModel):
         description="beside that debate, each teacher alone and all of them answer without it, as often as takes as "
         "many tokens, at draws_temperature, and vote",
     )
+
+    def sampling(self, stop: Sequence[str]) -> Sampling:
+        """The sampling settings of an answer, which the texts in ``stop`` end."""
+        drawn = {"top_k": self.top_k, "repetition_penalty": self.repetition_penalty}
+        return Sampling(self.temperature, self.top_p, self.max_new_tokens, tuple(stop), **drawn)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The settings that kept answers depend on, those of further draws left out.
+
+        What came later is named only if it asks for something, so that older answers are found again.
+        """
+        asked = self.model_dump(mode="json", exclude={"draws", "draws_temperature"})
+        later = {"top_k": 0, "repetition_penalty": 1.0}
+        return {key: value for key, value in asked.items() if key not in later or value != later[key]}
 
 
 class Statistics(BaseModel):

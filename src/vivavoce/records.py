@@ -91,6 +91,10 @@ class Sampling:
     """Tools that are offered in the endpoint's own form; only to agents that take them
     (:func:`vivavoce.agents.takes_tools`).
     """
+    top_k: int = 0
+    """Draw only from so many of the likeliest tokens; 0: from all."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens that stand in the prompt or reply already are divided by it if positive, else multiplied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,13 @@ def test_sampling_fields_are_sent_to_models_that_take_them(faulty: FaultyServer)
     assert agent.identity != open_agent("ada", "anthropic_messages", {"model": "m"}).identity
 
 
+def test_top_k_is_sent_if_there_is_one(faulty: FaultyServer) -> None:
+    agent = open_agent("ada", "anthropic_messages", {"model": "m", "takes": ["top_k"], "api_key_env": None})
+    assert isinstance(agent, AnthropicMessages)
+    assert agent.body(ASK, Sampling(top_k=20), 0)["top_k"] == 20
+    assert "top_k" not in agent.body(ASK, Sampling(), 0)
+
+
 def test_the_variables_of_the_package_change_nothing(server: Providers) -> None:
     _, [reply] = ask(server.address)
     assert isinstance(reply, Reply)

@@ -17,10 +17,15 @@ from transformers import (
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    LogitsProcessorList,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
 )
 
 from vivavoce.agents.batch import Prompt
@@ -119,9 +124,12 @@ def test_a_row_says_the_same_in_any_company(decoder: Decoder) -> None:
         Sampling(1.3, 0.3, 25, logprobs=True),
         Sampling(0.5, 1.0, 33, ("e", "T")),
         Sampling(1.0, 1.0, 1),
+        Sampling(0.9, 0.8, 20, top_k=3),
+        Sampling(0.0, 1.0, 28, repetition_penalty=1.4),
+        Sampling(1.2, 1.0, 22, top_k=9, repetition_penalty=1.2, logprobs=True),
     ]
-    lengths = (5 + 7 * i % 23 for i in range(12))
-    mixed = [Prompt(ids, samplings[i % 6], i) for i, ids in enumerate(prompts_of(*lengths))]
+    lengths = (5 + 7 * i % 23 for i in range(18))
+    mixed = [Prompt(ids, samplings[i % 9], i) for i, ids in enumerate(prompts_of(*lengths))]
     together = decoder.decode(mixed)
     alone = [decoder.decode([prompt])[0] for prompt in mixed]
     backwards = decoder.decode(mixed[::-1])[::-1]
@@ -153,6 +161,53 @@ def test_draws_follow_the_distribution(decoder: Decoder) -> None:
     assert ((seen[kept] / count - p).abs() < 4.5 * sigma).all()
 
 
+@pytest.mark.parametrize("kind", ["rotary", "sliding", "learned"])
+def test_what_is_drawn_is_what_processors_of_transformers_leave_token_for_token(kind: str, model: Any) -> None:
+    """Rows of all kinds in one batch, one of which has more of one kind than there are tokens."""
+    net: Any = {"rotary": lambda: model, "sliding": sliding, "learned": learned_positions}[kind]()
+    settings = [  # temperature, top-p, top-k, penalty
+        (0.7, 0.8, 20, 1.1),
+        (1.5, 1.0, 4, 1.0),
+        (1.5, 1.0, 0, 1.3),
+        (2.0, 0.6, 5, 0.7),
+        (1.0, 0.9, 0, 1.0),
+        (1.0, 1.0, 10**6, 1.2),
+        (3.0, 1.0, 1, 1.5),
+    ]
+    rows, new = prompts_of(3, 17, 9, 30, 1, 12, 25), 16
+    wishes = [
+        Prompt(row, Sampling(t, p, new, top_k=k, repetition_penalty=r), seed)
+        for seed, (row, (t, p, k, r)) in enumerate(zip(rows, settings, strict=True))
+    ]
+    for seed, (row, (t, p, k, r), ids) in enumerate(
+        zip(rows, settings, Decoder(net, TOKENIZER).draw(wishes), strict=True)
+    ):
+        chances = torch.rand(new, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        left = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(r), TemperatureLogitsWarper(t)])
+        if k:
+            left.append(TopKLogitsWarper(k))
+        left.append(TopPLogitsWarper(p))
+        with torch.inference_mode():
+            logits = net(torch.tensor([row + ids])).logits[0, len(row) - 1 : -1].float()
+        for place, (token, z) in enumerate(zip(ids, logits, strict=True)):
+            scores = left(cast(Any, torch.tensor([row + ids[:place]])), z[None])
+            total = cast(torch.Tensor, scores)[0].double().softmax(-1).cumsum(-1)
+            assert token == int(torch.searchsorted(total, chances[place] * total[-1], right=True)), (seed, place)
+
+
+def test_a_penalised_greedy_row_says_what_generate_says(model: Any) -> None:
+    rows, new = prompts_of(3, 17, 9), 30
+    together = [Prompt(row, Sampling(0.0, 1.0, new, repetition_penalty=1.5), 0) for row in rows]
+    plain = Decoder(model, TOKENIZER).draw([Prompt(row, Sampling(0.0, 1.0, new), 0) for row in rows])
+    drawn = Decoder(model, TOKENIZER).draw(together)
+    how = {"max_new_tokens": new, "do_sample": False, "pad_token_id": PAD, "eos_token_id": EOS}
+    for row, ids, unpenalised in zip(rows, drawn, plain, strict=True):
+        config = GenerationConfig(**how, repetition_penalty=1.5)
+        with torch.inference_mode():
+            expected = model.generate(torch.tensor([row]), generation_config=config)[0, len(row) :].tolist()
+        assert ids == expected != unpenalised
+
+
 def test_a_tiny_nucleus_is_greedy(decoder: Decoder) -> None:
     rows = prompts_of(8, 11)
     greedy = decoder.decode([Prompt(row, Sampling(0.0, 1.0, 20), 1) for row in rows])
@@ -162,7 +217,8 @@ def test_a_tiny_nucleus_is_greedy(decoder: Decoder) -> None:
 
 def test_log_probabilities_equal_a_teacher_forced_forward(decoder: Decoder) -> None:
     rows = prompts_of(4, 21, 13)
-    wishes = [Prompt(row, Sampling(0.8, 0.95, 30, logprobs=True), i) for i, row in enumerate(rows)]
+    narrow = {"logprobs": True, "top_k": 8, "repetition_penalty": 1.3}
+    wishes = [Prompt(row, Sampling(0.8, 0.95, 30, **narrow), i) for i, row in enumerate(rows)]
     for row, ids, said in zip(rows, decoder.draw(wishes), decoder.decode(wishes), strict=True):
         assert said.tokens is not None
         ids = ids[: len(said.tokens)]

@@ -318,6 +318,29 @@ def test_the_request_can_be_shaped(faulty: FaultyServer) -> None:
     assert faulty.requests[-1] == {"model": "m", "messages": ASK, "top_p": 1.0, "max_completion_tokens": 20, "top_k": 5}
 
 
+def test_what_the_protocol_lacks_is_sent_by_the_name_that_the_endpoint_has_for_it(faulty: FaultyServer) -> None:
+    few = Sampling(top_k=20, repetition_penalty=1.1)
+    for preset in ("vllm", "sglang", "openrouter", "llama_cpp"):
+        ask(faulty, few, preset=preset)
+    ask(faulty, Sampling(), preset="vllm")
+    ask(faulty, few, also_takes={"top_k": "k"})
+    ask(faulty, few)
+    for sent in faulty.requests[:3]:
+        assert (sent["top_k"], sent["repetition_penalty"]) == (20, 1.1)
+    assert (faulty.requests[3]["top_k"], faulty.requests[3]["repeat_penalty"]) == (20, 1.1)
+    assert not {"top_k", "repetition_penalty"} & set(faulty.requests[4]), "nothing is asked for"
+    assert faulty.requests[5]["k"] == 20
+    assert not {"top_k", "repetition_penalty"} & set(faulty.requests[6]), "OpenAI rejects what it does not know"
+
+
+def test_a_vllm_server_without_an_address_is_one_of_this_machine() -> None:
+    agent = open_agent("ada", "vllm", {"model": "m"})
+    assert agent.identity == "openai:http://localhost:8000/v1:m"
+    assert isinstance(agent, OpenAIChat)
+    body = agent.body(ASK, Sampling(top_k=20, repetition_penalty=1.1), 0)
+    assert (body["top_k"], body["repetition_penalty"]) == (20, 1.1)
+
+
 def test_a_preset_knows_address_key_and_peculiarities(faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, known in PRESETS.items():
         if (variable := known["api_key_env"]) is not None:

@@ -132,6 +132,8 @@ def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, A
         reached("gem", "http://127.0.0.1:9/v1", preset="gemini"),
         reached("odd", "http://127.0.0.1:9/v1", omit=["top_p", "stop", "max_tokens"], stop=["\n\n"], top_p=0.9),
         reached("all", "http://127.0.0.1:9/v1", omit=["temperature"], extra_body={"temperature": 0.3}),
+        reached("few", "http://127.0.0.1:9/v1", top_k=20, repetition_penalty=1.1),
+        reached("own", "http://127.0.0.1:9/v1", preset="llama_cpp", top_k=20, repetition_penalty=1.1),
     ]
     found = findings(values, offline=True)
 
@@ -144,7 +146,9 @@ def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, A
     assert said("older") == {"no seed is sen": "ok"}
     assert said("gem") == {"no seed is sen": "ok"}
     assert said("odd") == {"top_p 0.9": "warning", "the texts of `": "warning", "max_new_tokens": "warning"}
-    assert said("all") == {}
+    assert said("all") == said("own") == {}
+    assert said("few") == {"top_k 20": "warning", "repetition_pen": "warning"}
+    assert "also_takes: {top_k: top_k}" in one(found, "sampling few", "top_k").do
     assert "takes: [temperature]" in one(found, "sampling claude", "temperature 0.3 is not sent").do
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     shown = CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml"), "--json"])

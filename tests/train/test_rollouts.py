@@ -83,6 +83,8 @@ def settings(teacher: Path, served: ServedStudent | None, **changes: Any) -> OnP
         "max_new_tokens": 10,
         "temperature": 1.0,
         "top_p": 1.0,
+        "top_k": 40,
+        "repetition_penalty": 1.1,
         "max_length": 200,
         "log_steps": 1,
         "threads": 1,

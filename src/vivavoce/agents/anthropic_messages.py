@@ -43,8 +43,8 @@ class Options(EndpointOptions):
     """Name of the model at the provider."""
     api_key_env: str | None = "ANTHROPIC_API_KEY"
     """Name of the environment variable with the key."""
-    takes: tuple[Literal["temperature", "top_p"], ...] = ()
-    """Sampling fields that are sent. Newer models reject both; older ones take one of the two."""
+    takes: tuple[Literal["temperature", "top_p", "top_k"], ...] = ()
+    """Sampling fields that are sent. Newer models reject all; older ones take one of the first two, and ``top_k``."""
     extra_body: dict[str, Any] = Field(default={})
     """Further request fields, for example ``thinking``. They determine replies, so they are part of the agent's
     identity.
@@ -116,7 +116,7 @@ class AnthropicMessages:
             "model": self.options.model,
             "max_tokens": sampling.max_new_tokens,
             "messages": turns,
-            **{field: getattr(sampling, field) for field in self.options.takes},
+            **{field: value for field in self.options.takes if (value := getattr(sampling, field)) or field != "top_k"},
         }
         if system:
             wish["system"] = system
@@ -293,8 +293,13 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
 
 def unsent(options: Options) -> dict[str, str]:
     """Settings of a sampling that are not sent, in the form of :func:`vivavoce.agents.unsent.unsent`."""
-    drawn = {field: f"add `takes: [{field}]` if the model takes it" for field in ("temperature", "top_p")}
-    kept = {**drawn, "logprobs": "set `logprobs: false`: the API has none", "seed": ""}
+    drawn = {field: f"add `takes: [{field}]` if the model takes it" for field in ("temperature", "top_p", "top_k")}
+    kept = {
+        **drawn,
+        "repetition_penalty": "set it to 1: the API has none",
+        "logprobs": "set `logprobs: false`: the API has none",
+        "seed": "",
+    }
     return {field: do for field, do in kept.items() if field not in (*options.takes, *options.extra_body)}
 
 

@@ -53,6 +53,12 @@ class Lines:
     temperature: Tensor
     """0 if the row is greedy."""
     top_p: Tensor
+    top_k: Tensor
+    """0 if the row is drawn from all tokens."""
+    penalty: Tensor
+    """Penalty on tokens that were there before; 1 is none."""
+    prompt: Tensor
+    """(rows, tokens of the longest penalised prompt) ids, the row's first ``size``; nothing if no row is penalised."""
     uniform: Tensor
     """(rows, most tokens) numbers in [0, 1), fp64: the row's own, one for each step."""
 
@@ -70,6 +76,11 @@ class Lines:
                 limit = prompt.sampling.max_new_tokens
                 line[:limit] = torch.rand(limit, generator=generator, dtype=torch.float64)
         rows = len(prompts)
+        penalised = [one for one in prompts if one.sampling.repetition_penalty != 1]
+        asked = torch.zeros(rows, max((len(one.ids) for one in penalised), default=0), dtype=torch.long)
+        for line, one in zip(asked, prompts, strict=True):
+            if one.sampling.repetition_penalty != 1:
+                line[: len(one.ids)] = torch.tensor(one.ids)
         return cls(
             size=torch.tensor([len(prompt.ids) for prompt in prompts], device=device),
             limit=torch.tensor(limits, device=device),
@@ -79,6 +90,9 @@ class Lines:
             logprobs=torch.zeros(rows, room, device=device),
             temperature=torch.tensor([s.temperature for s in samplings], dtype=torch.float32, device=device),
             top_p=torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=device),
+            top_k=torch.tensor([s.top_k for s in samplings], device=device),
+            penalty=torch.tensor([s.repetition_penalty for s in samplings], dtype=torch.float32, device=device),
+            prompt=asked.to(device),
             uniform=uniform.to(device),
         )
 
@@ -117,7 +131,8 @@ class Batch:
         samplings = [prompt.sampling for prompt in self.prompts]
         warm = [sampling for sampling in samplings if sampling.temperature > 0]
         self._hot, self._all_hot = bool(warm), len(warm) == len(samplings)
-        self._narrow = any(sampling.top_p < 1 for sampling in warm)
+        self._narrow = any(sampling.top_p < 1 or sampling.top_k for sampling in warm)
+        self._penalised = any(sampling.repetition_penalty != 1 for sampling in samplings)
         self._score = any(sampling.logprobs for sampling in samplings)
         self._rows = torch.arange(len(samplings), device=self.lines.said.device)
 
@@ -145,15 +160,21 @@ class Batch:
 
         Inversion runs over the vocabulary in its own order in fp64, so that no other row's settings change a choice.
         """
+        logits = self._penalise(logits) if self._penalised else logits
         if not self._hot:
             return logits.argmax(-1)
         lines = self.lines
         hot = lines.temperature > 0
         p = (logits / lines.temperature.where(hot, 1.0)[:, None]).double().softmax(-1)
         if self._narrow:
-            # the smallest set of likeliest tokens that holds top_p of the mass; the likeliest is always in it
+            # of the top_k likeliest tokens, and those as likely as the last of them, the smallest set that holds top_p
+            # of their mass; the likeliest is always in it
             ordered, order = p.sort(-1, descending=True)
-            outside = ordered.cumsum(-1) - ordered >= lines.top_p[:, None]
+            few = (lines.top_k > 0)[:, None]
+            last = ordered.gather(-1, (lines.top_k - 1).clamp(0, p.shape[-1] - 1)[:, None])
+            ordered.masked_fill_(few & (ordered < last), 0.0)
+            mass = ordered.sum(-1, keepdim=True).where(few, 1.0)
+            outside = ordered.cumsum(-1) - ordered >= lines.top_p[:, None] * mass
             p = torch.zeros_like(p).scatter_(-1, order, ordered.masked_fill_(outside, 0.0))
         total = p.cumsum(-1)
         # u < 1, but u * mass may round up to the mass itself: then the last token that has any
@@ -163,6 +184,20 @@ class Batch:
         )
         token = torch.searchsorted(total, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
         return token if self._all_hot else torch.where(hot, token, logits.argmax(-1))
+
+    def _penalise(self, logits: Tensor) -> Tensor:
+        """The logits with those of each row's prompt and drawn tokens made smaller by its penalty.
+
+        Source: arXiv:1909.05858, section 4.1; as RepetitionPenaltyLogitsProcessor of transformers.
+        """
+        lines = self.lines
+        said = torch.arange(lines.drawn.shape[1], device=logits.device) < lines.said[:, None]
+        asked = torch.arange(lines.prompt.shape[1], device=logits.device) < lines.size[:, None]
+        # what stands at no place of a row is taken for its first token, which is there anyway
+        first = lines.prompt[:, :1]
+        ids = torch.cat([lines.prompt.where(asked, first), lines.drawn.where(said, first)], -1)
+        there, penalty = logits.gather(-1, ids), lines.penalty[:, None]
+        return logits.scatter(-1, ids, torch.where(there < 0, there * penalty, there / penalty))
 
     def keys_and_values(self, row: int) -> list[tuple[Tensor, Tensor]]:
         """Views of the keys and values of a row's prompt in each layer, before the first step."""

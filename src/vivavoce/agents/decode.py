@@ -11,8 +11,9 @@ waiting one takes its place::
 Models whose cache is not plain keys and values (sliding windows, state spaces) are decoded a batch at a time: rows
 leave, and others join when all have left.
 
-Sampling follows :class:`vivavoce.records.Sampling` alone. Defaults in a model's generation config (top-k, penalties) do
-not apply, only its end-of-sequence ids do. The chat template's end of turn ends a row too.
+Sampling follows :class:`vivavoce.records.Sampling` alone, in transformers' order: penalty, temperature, top-k, top-p.
+Defaults in a model's generation config do not apply, only its end-of-sequence ids do. The chat template's end of turn
+ends a row too. Log-probabilities are those of the model, before all of these.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, Token, Usage, digest, storable
 
 _log = logging.getLogger(__name__)
+_PLAIN = Sampling()
 _URL = "/v1/chat/completions"  # as batches name it, wherever the endpoint is
 _MARK = "vivavoce"
 _CONTEXT = ("max_model_len", "context_length", "max_context_length", "n_ctx", "n_ctx_train")
@@ -34,6 +35,8 @@ _FORMS = ("as_asked", "alternate", "no_system")
 _CLOCKS_S = 600.0  # the provider's clock may be so far behind ours
 
 Preset = Literal["openai", "gemini", "mistral", "openrouter", "ollama", "vllm", "sglang", "llama_cpp"]
+Later = Literal["top_k", "repetition_penalty"]
+_BOTH: dict[Later, str] = {"top_k": "top_k", "repetition_penalty": "repetition_penalty"}
 PRESETS: dict[Preset, dict[str, Any]] = {
     # hosted: they limit each model by itself
     "openai": {"base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY", "limits": "model"},
@@ -53,12 +56,17 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "base_url": "https://openrouter.ai/api/v1",
         "api_key_env": "OPENROUTER_API_KEY",
         "limits": "model",
+        "also_takes": _BOTH,
     },
     # your own servers, at the ports that they choose: the machine is the limit, whichever model it runs
     "ollama": {"base_url": "http://localhost:11434/v1", "api_key_env": None},
-    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": None},
-    "sglang": {"base_url": "http://localhost:30000/v1", "api_key_env": None},
-    "llama_cpp": {"base_url": "http://localhost:8080/v1", "api_key_env": None},
+    "vllm": {"base_url": "http://localhost:8000/v1", "api_key_env": None, "also_takes": _BOTH},
+    "sglang": {"base_url": "http://localhost:30000/v1", "api_key_env": None, "also_takes": _BOTH},
+    "llama_cpp": {
+        "base_url": "http://localhost:8080/v1",
+        "api_key_env": None,
+        "also_takes": {"top_k": "top_k", "repetition_penalty": "repeat_penalty"},
+    },
 }
 """The keys that each preset sets. A key in the recipe overrides it."""
 
@@ -80,6 +88,9 @@ class Options(EndpointOptions):
     """The endpoint's name for the seed of a reply."""
     omit: tuple[str, ...] = ()
     """Request fields that the endpoint rejects, for example ``temperature`` or ``seed``."""
+    also_takes: dict[Later, str] = Field(default={})
+    """The endpoint's names for settings of a sampling that the protocol does not have; what is not named is not sent.
+    """
     extra_body: dict[str, Any] = Field(default={})
     """Further request fields; they determine replies, so they are part of the agent's identity."""
     native_tools: bool = True
@@ -105,7 +116,8 @@ class Options(EndpointOptions):
         if not isinstance(given, dict):
             return given
         anywhere = not (given.get("base_url") or given.get("base_url_env"))
-        known = next((PRESETS[name] for name in PRESETS if name == given.get("preset", anywhere and "openai")), {})
+        preset = given.get("preset", cls.model_fields["preset"].default or (anywhere and "openai"))
+        known = next((PRESETS[name] for name in PRESETS if name == preset), {})
         return {**{key: value for key, value in known.items() if anywhere or key != "base_url"}, **given}
 
 
@@ -214,6 +226,9 @@ class OpenAIChat:
             self.options.token_limit: sampling.max_new_tokens,
             self.options.seed_field: seed,
         }
+        for setting, field in self.options.also_takes.items():
+            if (value := getattr(sampling, setting)) != getattr(_PLAIN, setting):
+                wish[field] = value
         if sampling.stop:
             wish["stop"] = list(sampling.stop)
         if sampling.tools:
@@ -363,7 +378,13 @@ def _tokens(choice: Any, text: str) -> tuple[Token, ...] | None:
 def unsent(options: Options) -> dict[str, str]:
     """Settings of a sampling that are not sent, in the form of :func:`vivavoce.agents.unsent.unsent`."""
     fields = {options.token_limit: "max_new_tokens", options.seed_field: "seed"}
-    return {
+    fields |= {field: setting for setting, field in options.also_takes.items()}
+    unnamed = {
+        setting: f"add `also_takes: {{{setting}: {field}}}` if the endpoint takes it by that name, as vLLM does"
+        for setting, field in _BOTH.items()
+        if setting not in options.also_takes and field not in options.extra_body
+    }
+    return unnamed | {
         fields.get(field, field): f"take `{field}` out of `omit` if the endpoint takes it"
         for field in options.omit
         if field not in options.extra_body

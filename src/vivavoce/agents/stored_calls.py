@@ -46,7 +46,8 @@ COLUMNS = (
 Parts = list[tuple[str, list[str]]]
 """``(role, parts)`` of each message of a prompt."""
 _REPLY = TypeAdapter(Reply)
-_SAMPLING = tuple(field.name for field in fields(Sampling) if field.name != "tools")
+_LATER = {field.name: field.default for field in fields(Sampling) if field.name in ("top_k", "repetition_penalty")}
+_SAMPLING = tuple(field.name for field in fields(Sampling) if field.name not in ("tools", *_LATER))
 _LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _SHORT = 200
 """Characters of a text that is stored as it is, and remembered by itself."""
@@ -74,9 +75,10 @@ def key_from(identity: str, request: str) -> str:
 
 def _drawn(sampling: Sampling) -> dict[str, Any]:
     drawn = {name: getattr(sampling, name) for name in _SAMPLING}  # asdict copies deeply, at ten times the price
-    if sampling.tools:  # named only if there are any, so that older journals are found again
+    # What came later is named only if it asks for something, so that older journals are found again.
+    if sampling.tools:
         drawn["tools"] = [tool.schema()["function"] for tool in sampling.tools]
-    return drawn
+    return drawn | {name: value for name in _LATER if (value := getattr(sampling, name)) != _LATER[name]}
 
 
 def sampling_of(text: str) -> Sampling:

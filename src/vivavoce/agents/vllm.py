@@ -30,6 +30,8 @@ _HERE = "http://localhost:8000/v1"
 class Options(openai_chat.Options):
     """The server and model, and the settings of its scores."""
 
+    preset: openai_chat.Preset | None = "vllm"
+    """The server whose address and peculiarities are known."""
     api_key_env: str | None = None
     """Name of the environment variable with the key; null for a server that wants none."""
     tokenizer: str = ""

@@ -66,6 +66,8 @@ def agent(
     stop: Sequence[str] = (),
     logprobs: bool = False,
     samples: int = 1,
+    top_k: int = 0,
+    repetition_penalty: float = 1.0,
     **options: Any,
 ) -> Speaker:
     """An agent for debates: a local model, a model behind an endpoint, or a function.
@@ -80,7 +82,8 @@ def agent(
 
     Nothing is loaded or sent before the agent is asked. Raises RecipeError, MissingKey or MissingDependency.
     """
-    sampling = Sampling(temperature, top_p, max_new_tokens, tuple(stop), logprobs)
+    drawn = {"top_k": top_k, "repetition_penalty": repetition_penalty}
+    sampling = Sampling(temperature, top_p, max_new_tokens, tuple(stop), logprobs, **drawn)
     if respond is not None:
         return Speaker(name, Scripted(name, respond), "scripted", {}, sampling, samples)
     given = {**options, **({} if model is None else {"model": model})}

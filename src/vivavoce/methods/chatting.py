@@ -41,7 +41,7 @@ class Chat:
         if recipe is not None:
             options = {k: v for k, v in recipe.student.options.items() if k != "model"}
             test = recipe.test
-            sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(recipe.student.stop))
+            sampling = test.sampling(recipe.student.stop)
         self._sampling = replace(sampling, **{k: v for k, v in changes.items() if v is not None})
         self._agent = open_agent("student", "hf_local", {**options, "model": self.model})
         self._turn = 0

@@ -109,7 +109,7 @@ class ReviewSession(Session[Options]):
     async def _shown(self, name: str, rows: Sequence[Example]) -> Sequence[Judged]:
         (folder, fingerprint), problems = self.start.of(self.recipe.seeds[0]), self.task.problems("test")
         before = [m for row in rows for m in (*row.prompt, Message(role="assistant", content=row.completion))]
-        asked = self.recipe.test.model_dump(mode="json", exclude={"draws", "draws_temperature"})
+        asked = self.recipe.test.asked
         shown = [(m["role"], m["content"]) for m in before]
         of = digest([to_json(p) for p in problems])
         depends = [fingerprint, of, shown, asked, self.prompts.fingerprint, self.rules.word_limit]

@@ -53,7 +53,6 @@ from vivavoce.train.launch import Launch, visible_gpus
 from vivavoce.train.objective import Scorer, ServedStudent
 
 R = TypeVar("R", bound=Talk)
-_OF_DRAWS = {"draws", "draws_temperature"}
 """Keys of ``test:`` on which the answers that are compared do not depend."""
 
 
@@ -349,8 +348,7 @@ class Session(Generic[R]):
 
     @property
     def _exam_sampling(self) -> Sampling:
-        test = self.recipe.test
-        return Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(self.recipe.student.stop))
+        return self.recipe.test.sampling(self.recipe.student.stop)
 
     async def _sits(
         self,
@@ -369,7 +367,7 @@ class Session(Generic[R]):
         """
         (folder, fingerprint), (arm, seed) = model, who
         path = kept / f"{file_name(arm)}-{seed}{'' if draw is None else f'-{draw}'}.jsonl"
-        sampling, asked = self._exam_sampling, self.recipe.test.model_dump(mode="json", exclude=_OF_DRAWS)
+        sampling, asked = self._exam_sampling, self.recipe.test.asked
         if draw is not None:
             sampling = replace(sampling, temperature=self.recipe.test.draws_temperature)
             asked |= {"temperature": sampling.temperature, "draw": draw}

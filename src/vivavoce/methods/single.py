@@ -23,7 +23,7 @@ from vivavoce.methods.budgets import require_room
 from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.opening import Agents
 from vivavoce.progress import bar
-from vivavoce.records import Sampling, digest, seed_of
+from vivavoce.records import digest, seed_of
 from vivavoce.tasks import open_task
 
 
@@ -44,7 +44,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     spec = recipe.student.model_copy(update={"name": model, "model": model})
     require_room(spec, {"the test": task.problems("test")}, wording.plain, "test.max_new_tokens", test.max_new_tokens)
     problems, begun = task.problems("test"), time.monotonic()
-    sampling = Sampling(test.temperature, test.top_p, test.max_new_tokens, tuple(recipe.student.stop))
+    sampling = test.sampling(recipe.student.stop)
     agent = open_agent(model, recipe.student.backend, {**recipe.student.options, "model": model})
     judges = Agents(recipe.judge.agents if recipe.judge else ())
     with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems) * samples) as advance:

@@ -90,10 +90,8 @@ class VotingSession(Session[R]):
         rounds alone.
         """
         test = self.recipe.test
-        members = [
-            Member(self._agents[t.name], "teacher", t.sampling(temperature=test.temperature, top_p=test.top_p))
-            for t in self.recipe.teachers
-        ]
+        as_tested = test.model_dump(include={"temperature", "top_p", "top_k", "repetition_penalty"})
+        members = [Member(self._agents[t.name], "teacher", t.sampling(**as_tested)) for t in self.recipe.teachers]
         return await self.ask("test", "debate", members, self.rules.for_tests(test.committee_rounds), problems)
 
     async def _again(self, debated: Sequence[Graph]) -> dict[str, Sequence[Graph]]:

@@ -156,6 +156,17 @@ class OnPolicyOptions(TrainSettings):
     )
     temperature: float = Field(default=0.7, ge=0, description="Sampling temperature of the student (scripts).")
     top_p: float = Field(default=0.8, gt=0, le=1, description="Nucleus of that sampling (scripts).")
+    top_k: int = Field(
+        default=0,
+        ge=0,
+        description="Likeliest tokens that it is made from; 0: all (scripts: 20). The loss is over all.",
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        description="Of that sampling, on tokens of the prompt and the answer so far; 1: none (scripts: 1.2). The loss "
+        "knows of none.",
+    )
     max_length: int = Field(
         default=8192,
         ge=8,

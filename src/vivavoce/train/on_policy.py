@@ -412,7 +412,13 @@ class OnPolicyTrainer(UpdateTrainer):
     ) -> tuple[list[Action], list[tuple[int, Prompt]]]:
         """The answers of an update, empty if they have yet to be drawn; and those, by index, as prompts."""
         how = self.settings
-        sampling = Sampling(how.temperature, how.top_p, how.max_new_tokens)
+        sampling = Sampling(
+            how.temperature,
+            how.top_p,
+            how.max_new_tokens,
+            top_k=how.top_k,
+            repetition_penalty=how.repetition_penalty,
+        )
         actions, wanted = list[Action](), list[tuple[int, Prompt]]()
         for i, (prepared, place) in enumerate(zip(states, places, strict=True)):
             for sample in range(how.rollouts):
