@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vivavoce.config import Recipe
 from vivavoce.errors import RunConflict
@@ -74,8 +75,8 @@ def test_how_far_a_count_has_come_is_noted_for_whoever_looks_from_outside(tmp_pa
 
 def test_another_recipe_is_refused_with_the_keys_that_differ_unless_it_is_an_update(tmp_path: Path) -> None:
     other = RECIPE.model_copy(update={"seed": 7, "teachers": [RECIPE.teachers[0].model_copy(update={"top_p": 0.5})]})
-    with open_run(tmp_path, RECIPE):
-        pass
+    with open_run(tmp_path, RECIPE) as run:
+        run.keep(tmp_path / "a", 1, lambda part: part.write_text("made"))
     with (
         pytest.raises(RunConflict, match=r"differs in seed \(0, now 7\), teachers\.0\.top_p \(1\.0, now 0\.5\)"),
         open_run(tmp_path, other),
@@ -85,9 +86,18 @@ def test_another_recipe_is_refused_with_the_keys_that_differ_unless_it_is_an_upd
         assert run.manifest["seed"] == 7
 
 
+def test_a_run_in_which_nobody_has_answered_yet_takes_a_corrected_recipe(tmp_path: Path) -> None:
+    with open_run(tmp_path, RECIPE):
+        pass
+    with open_run(tmp_path, RECIPE.model_copy(update={"seed": 7})) as run:
+        assert run.manifest["seed"] == 7
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["seed"] == 7
+
+
 def begun_before(path: Path, recipe: Recipe) -> None:
     """A run as the version left it whose limits took the first questions."""
     with open_run(path, recipe) as run:
+        run.keep(path / "a", 1, lambda part: part.write_text("made"))
         del run.manifest["reads"]
         run.note()
 

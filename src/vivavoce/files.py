@@ -136,6 +136,23 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     return value
 
 
+def object_in(path: Path, do: str) -> dict[str, Any]:
+    """The object that a whole file of JSON holds, such as a config. Raises DataError, with what to ``do``, if it is
+    none."""
+    try:
+        value = json.loads(text_of(path))
+    except (ValueError, RecursionError) as error:  # DataError is a ValueError too
+        where, what = f"{path}", f"the file is no JSON: {error}"
+        if isinstance(error, DataError):
+            where, what = error.where, error.what
+        elif isinstance(error, json.JSONDecodeError):
+            where, what = f"{path}:{error.lineno}", f"the file is no JSON: {error.msg}"
+        raise DataError(what, where, do) from error
+    if not isinstance(value, dict):
+        raise DataError(f"the file holds {kind_of(value)} where an object is needed", str(path), do)
+    return value
+
+
 def kind_of(value: Any) -> str:
     """The kind of a value of JSON, for errors: ``a list``, ``a number``, ``null``."""
     name = _NAMES.get(type(value).__name__, type(value).__name__)
@@ -220,6 +237,7 @@ __all__ = [
     "kind_of",
     "lines_in",
     "need_text",
+    "object_in",
     "opened",
     "read_records",
     "text_of",

@@ -407,14 +407,18 @@ _ABSENT = object()
 
 
 def _unheard(path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both recipes without the teachers that have answered nothing yet, in a run that has finished nothing yet.
+    """Both recipes without the teachers that have answered nothing yet, in a run that has finished nothing yet; nothing
+    of them if nobody has answered.
 
-    The address or the model of such a teacher may be corrected, because nothing depends on it.
+    What is left out may be corrected, because nothing depends on it: the model of a teacher who is not known there, or
+    the student of a run that was refused.
     """
     if manifest_of(path).get("stages") or not (path / "journal.sqlite").exists():
         return old, new
     with Journal(path / "journal.sqlite", read_only=True) as journal:
         heard = {cost.agent for cost in journal.costs() if cost.calls > cost.failures}
+    if not heard:
+        return {}, {}
 
     def known(recipe: dict[str, Any]) -> dict[str, Any]:
         return {**recipe, "teachers": [t for t in recipe.get("teachers", ()) if t.get("name") in heard]}

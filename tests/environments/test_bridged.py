@@ -30,9 +30,6 @@ from vivavoce.records import Reply, Sampling
 from vivavoce.tasks import open_task
 from vivavoce.tasks.acting import Acting
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-
 CHECKOUT = Path(__file__).parents[2]
 
 

@@ -242,6 +242,11 @@ BROKEN: dict[str, dict[str, Any]] = {
     "a student without a tokenizer": {"student.lacks": "tokenizer.json"},
     "a student without a chat template": {"student.lacks": "chat_template.jinja"},
     "a student of weights alone": {"student.lacks": "config.json"},
+    "a broken config of a tokenizer": {"student.breaks": "tokenizer_config.json"},
+    "a broken tokenizer": {"student.breaks": "tokenizer.json"},
+    "a broken config": {"student.breaks": "config.json"},
+    "a broken chat template": {"student.breaks": "chat_template.jinja"},
+    "options that nobody is shown": {"task.grader": "choice"},
     "a student served by vLLM that is not here": {"student.serve": {"python": "/bin/false"}},
     "a model that is not known": {"teacher.model": "bop"},
     "an address without /v1": {"teacher.base_url": "{root}"},
@@ -264,6 +269,13 @@ def test_doctor_refuses_what_run_refuses(name: str, values: dict[str, Any], serv
         section, _, field = key.partition(".")
         if field == "lacks":
             (folder / value).unlink()
+        elif field == "breaks":
+            (folder / value).write_text("{%")
+        elif value == "choice":
+            rows = [json.dumps({"question": f"Which is {i}?", "options": ["2", "3"], "answer": "B"}) for i in range(20)]
+            (tmp_path / "choices.jsonl").write_text("\n".join(rows))
+            choices = {"name": "jsonl", "path": str(tmp_path / "choices.jsonl"), "train_share": 0.5, "seed": 0}
+            values["task"] = {**choices, field: value}
         elif section == "teacher":
             value = value.format(root=server.base_url.removesuffix("/v1"))
             values["teachers"] = [values["teachers"][0], {**values["teachers"][1], field: value}]

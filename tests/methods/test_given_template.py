@@ -15,12 +15,15 @@ pytest.importorskip("torch")
 from tests.methods.carry import carry_out
 from tests.serving import save_tiny_model
 
-from vivavoce.agents import open_agent
+from vivavoce.agents import open_agent, weights
 from vivavoce.agents.chat_template import ChatTemplate
 from vivavoce.agents.given_template import known, source, with_template
+from vivavoce.agents.journal import Journal
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.methods.doctor import examine
+from vivavoce.methods.seats import need_whole
+from vivavoce.methods.token_count import TokenCount
 from vivavoce.records import Sampling
 
 ASKED: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a=4; b=a-5; b?"}]
@@ -59,6 +62,10 @@ def test_a_base_model_answers_trains_and_is_saved_with_the_template_that_it_is_g
     assert len(told) == 1
     assert "holds no chat template" in told[0]
     assert "chat_template: chatml or plain" in told[0]
+    with pytest.raises(RecipeError, match="holds no chat template"):
+        carry_out(small(recipe, base), tmp_path / "run")
+    with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
+        assert not len(journal), "nobody has been asked"
     given = small(recipe, base, chat_template="plain")
     assert not failed(given)
     found, _ = carry_out(given, tmp_path / "run")
@@ -121,3 +128,68 @@ def test_a_folder_of_gguf_is_told_what_can_be_done_with_it(recipe: dict[str, Any
     shutil.copytree(base, folder)
     (folder / "model.safetensors").rename(folder / "model-q4.gguf")
     assert any("GGUF files are neither run nor trained here" in one for one in failed(small(recipe, folder)))
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter without a tokenizer of its own, as PEFT saves it; its base has tokenizer and template."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    whole, folder = save_tiny_model(tmp_path_factory.mktemp("whole"), context=512), tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(1)
+    lora = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    with weights.peft_unheard():
+        get_peft_model(AutoModelForCausalLM.from_pretrained(whole), lora).save_pretrained(str(folder))
+    assert not list(folder.glob("tokenizer*"))
+    return folder
+
+
+def test_an_adapter_without_a_tokenizer_of_its_own_starts_a_run_with_that_of_its_base(
+    recipe: dict[str, Any], adapter: Path, tmp_path: Path
+) -> None:
+    given = small(recipe, adapter)
+    assert not failed(given)
+    assert TokenCount(check_recipe(given, Path("t")).student).exact
+    given["sft"] = {**given["sft"], "lora": {"r": 2, "targets": ["q_proj"]}}
+    found, _ = carry_out({**given, "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
+    assert "debate_reflect_sft" in {arm["name"] for arm in found["arms"]}
+    made = next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*"))
+    assert weights.base_name(made) == weights.base_name(adapter), "the adapters are one, on the same base"
+
+
+def test_a_template_that_an_adapter_is_given_is_that_of_its_prompts(adapter: Path) -> None:
+    folder = weights.folder(str(adapter), template="plain")
+    assert weights.tokenizer_folder(folder) == folder
+    own = ChatTemplate.within(folder)
+    assert own is not None
+    assert own.source == source("plain")
+    assert weights.load(folder, "float32", "cpu", False)[1].chat_template == own.source
+
+
+@pytest.mark.parametrize("base", ["null", "7", '""'])
+def test_an_adapter_that_names_no_base_is_told_so(
+    recipe: dict[str, Any], adapter: Path, tmp_path: Path, base: str
+) -> None:
+    folder = Path(shutil.copytree(adapter, tmp_path / "lost"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = json.loads(base)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    assert any("does not name its base model" in one for one in failed(small(recipe, folder)))
+
+
+def test_a_model_of_the_hub_whose_tokenizer_alone_is_here_is_not_refused(
+    recipe: dict[str, Any], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    place = tmp_path / "hub" / "models--some--one"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, place / "snapshots" / "abc")
+    student = check_recipe({**recipe, "student": {**recipe["student"], "model": "some/one"}}, Path("t")).student
+    with pytest.raises(RecipeError, match="holds no chat template"):
+        need_whole([student])
+    need_whole([student.model_copy(update={"chat_template": "plain"})])

@@ -29,9 +29,6 @@ from vivavoce.run import open_run
 from vivavoce.tasks import open_task
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "gpu"
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)  # peft reads it
 WHO = ("teachers.0", "teachers.1", "student")
 
 

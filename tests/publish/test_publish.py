@@ -21,7 +21,6 @@ from vivavoce.publish.facts import Wanted, public
 from vivavoce.publish.preparing import prepare
 from vivavoce.publish.upload import upload
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 TEACHERS = Path(__file__).parent.parent / "methods" / "teachers.py"
 
 

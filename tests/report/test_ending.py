@@ -128,3 +128,13 @@ def test_results_of_an_earlier_version_have_a_headline_too(tmp_path: Path) -> No
     (tmp_path / "results.json").write_text(json.dumps(results("t", {"m": {0: judged_rows(4, 2.0, 1)}}, [], 1.0)))
     assert "now answers 100 % of 4 unseen t questions right" in headline(Sources(tmp_path)).sentence
     assert some_results()["arms"][0]["name"] == "student"
+
+
+def test_a_run_whose_own_arm_had_nothing_to_learn_from_gives_no_other_arm_as_its_student(run: Path) -> None:
+    found = json.loads((run / "results.json").read_text())
+    arms = [arm for arm in found["arms"] if arm["name"] != "debate_reflect"]
+    told = headline(with_results(run, arms=arms, main="debate_reflect"))
+    assert told.sentence.startswith("No student was trained as debate_reflect, because the run had no rows")
+    assert "as it came answers" in told.sentence
+    assert (told.student, told.against, told.certain) == (None, "", "")
+    assert "chat" not in ending(run, COMMANDS)

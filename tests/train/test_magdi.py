@@ -22,8 +22,6 @@ from vivavoce.train.jobs import kind_of
 from vivavoce.train.scoring import Method, attending
 from vivavoce.train.settings import MAGDiSettings
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 QUESTION = "Solve: what is 12 + 30?"
 # Two agents in two rounds: the first is right at once, the second falls silent, then is right too.
 GRAPH = Interaction(

@@ -38,8 +38,6 @@ from vivavoce.train.on_policy import Prepared, Steps, kept, of_calls, train_on_p
 from vivavoce.train.scorers import Action, open_scorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
 NOTES = "Bob said the answer is 42 and not 48. Each step was checked. Nobody believed it."
 

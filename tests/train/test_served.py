@@ -27,7 +27,6 @@ from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.scorers import Action, Marks, open_scorer
 from vivavoce.train.served import ServedTargets, merged_loss, open_served
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
 NOTES = "Bob said the answer is 42 and not 48."
 ALL = 400

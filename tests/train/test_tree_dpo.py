@@ -18,7 +18,6 @@ from vivavoce.train.tree_dpo import TreeDPOTrainer, train_tree_dpo, tree_loss
 from vivavoce.train.trees import Steps, branchings
 
 # PEFT 0.21 and TRL 1.16 still ask for a name that transformers 5.23 has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 FULL = {"lora": None, "log_steps": 1, "device": "cpu", "adam_eps": 1e-3}
 

@@ -20,8 +20,6 @@ from vivavoce.train.supervised import Steps, Taught
 from vivavoce.train.tokens import Scored, score_rows
 from vivavoce.train.two_task import TwoTasks, padded, train_two_task, updates
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
 MISTAKE = messages("What is wrong? 12 + 30 = 41")
 ROWS = [
     Example("a", MISTAKE, "You forgot to carry the one.", ("f1",), "feedback"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vivavoce.errors import DataError, RecipeError
+from vivavoce.files import object_in, text_of
 from vivavoce.records import Message
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _BEGINS = re.compile(r"^(start|begin)_", re.IGNORECASE)
 ASKED, SAID = "Qzvasked", "Qzvsaid"
 """Texts that no template writes, so that what it does with a message can be found."""
 _FORMS = 3
+AS_IT_CAME = "save it there again, as the model came with it"
+"""What to do about a broken file of a model."""
 _TEXTLESS = "use an instruction-tuned model, or save a template with its tokenizer"
 
 
@@ -101,10 +104,13 @@ class ChatTemplate:
 
     @classmethod
     def within(cls, folder: Path, arguments: Mapping[str, Any] | None = None) -> ChatTemplate | None:
-        """The template in a model's folder, read without transformers; None if there is none."""
+        """The template in a model's folder, read without transformers; None if there is none.
+
+        Raises DataError if a file of the folder cannot be read.
+        """
         file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-        config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-        found = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
+        config = object_in(settings, AS_IT_CAME) if settings.is_file() else {}
+        found = text_of(file) if file.is_file() else config.get("chat_template")
         if isinstance(found, list):  # several by name, in older files
             found = next((one["template"] for one in found if one.get("name") == "default"), None)
         if not isinstance(found, str):
@@ -190,6 +196,9 @@ class ChatTemplate:
                 try:
                     text = self._render(formed(marked, form))
                 except _failures() as error:
+                    if line := getattr(error, "lineno", None):
+                        what = f"the chat template of {self.model} is no template: {error} (line {line})"
+                        raise RecipeError(what, where or "chat_template", AS_IT_CAME) from None
                     reasons.append(f"it refuses them: {error}")
                     continue
                 lost = [m["role"] for m in marked if m["content"] not in text]
@@ -316,4 +325,4 @@ def _compiled(source: str) -> Template:
     return env.from_string(source)
 
 
-__all__ = ["ASKED", "DAY", "SAID", "ChatTemplate", "Spoken", "day", "encode", "formed"]
+__all__ = ["ASKED", "AS_IT_CAME", "DAY", "SAID", "ChatTemplate", "Spoken", "day", "encode", "formed"]

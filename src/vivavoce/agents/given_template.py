@@ -6,18 +6,28 @@ template. The folders lie in ``~/.cache/vivavoce`` (``XDG_CACHE_HOME``), named b
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from vivavoce.agents.chat_template import ChatTemplate
+from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
 from vivavoce.errors import DataError, RecipeError
-from vivavoce.files import text_of
+from vivavoce.files import object_in, text_of
 from vivavoce.plugins import near
 from vivavoce.records import digest
 
 _KNOWN = Path(__file__).parent / "templates"
 _FILE = "chat_template.jinja"
+_TOKENIZER = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+}
+"""The files of a tokenizer, which an adapter may leave to its base."""
 
 
 def known() -> list[str]:
@@ -39,19 +49,21 @@ def source(name: str) -> str:
         raise RecipeError(f"cannot read the chat template: {error.what}", error.where, error.do) from error
 
 
-def with_template(folder: Path, name: str) -> Path:
+def with_template(folder: Path, name: str, tokenizer: Path | None = None) -> Path:
     """A folder with the files of a model and this chat template; the model's own if it has the same template.
 
-    Raises RecipeError if there is no such template, or if it writes turns of ChatML for a tokenizer without its marks.
+    ``tokenizer`` is the folder of its tokenizer, if that is another one: the base of an adapter. Raises RecipeError if
+    there is no such template, or if it writes turns of ChatML for a tokenizer without its marks.
     """
-    text = source(name)
-    own = ChatTemplate.within(folder)
+    text, tokenizer = source(name), tokenizer or folder
+    own = ChatTemplate.within(tokenizer)
     if own is not None and own.source == text:
         return folder
-    _need_marks(folder, name, text)
+    _need_marks(tokenizer, name, text)
     made = _cache() / digest([str(folder.resolve()), text])[:16]
     made.mkdir(parents=True, exist_ok=True)
-    for file in folder.iterdir():
+    theirs = [] if tokenizer == folder else [file for file in tokenizer.iterdir() if file.name in _TOKENIZER]
+    for file in [*folder.iterdir(), *theirs]:
         link = made / file.name
         if file.name != _FILE and not link.exists():
             link.unlink(missing_ok=True)  # a link to what is gone
@@ -66,7 +78,7 @@ def _need_marks(folder: Path, name: str, text: str) -> None:
     tokens = folder / "tokenizer.json"
     if "<|im_end|>" not in text or not tokens.is_file():
         return
-    content = json.loads(tokens.read_text("utf-8"))
+    content = object_in(tokens, AS_IT_CAME)
     added = {token["content"] for token in content.get("added_tokens", ())}
     if "<|im_end|>" not in added:
         do = "write chat_template: plain, which ends an answer with the model's own end of text"

@@ -8,7 +8,6 @@ an adapter has learned.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vivavoce.agents.given_template import known, with_template
 from vivavoce.errors import MissingDependency, RecipeError
+from vivavoce.files import object_in
 from vivavoce.records import digest
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def folder(
     RecipeError if there is no such model or template.
     """
     if template:
-        return with_template(folder(model, revision, tokenizer_only=tokenizer_only), template)
+        own = folder(model, revision, tokenizer_only=tokenizer_only)
+        return with_template(own, template, tokenizer_folder(own))
     do = "give a folder, a hub id or schoolhouse:NAME"
     if model.startswith(_SCHOOLHOUSE):
         from vivavoce import schoolhouse
@@ -172,7 +173,13 @@ def base_folder(path: Path) -> Path | None:
 
 def base_name(path: Path) -> str | None:
     """The base model's name in an adapter's folder: a folder or a hub id; None for a whole model."""
-    return str(_adapter_config(path)["base_model_name_or_path"]) if (path / _ADAPTER).is_file() else None
+    if not (path / _ADAPTER).is_file():
+        return None
+    base = _adapter_config(path).get(_PLACE[0])
+    if not isinstance(base, str) or not base:
+        do = f"write the folder or Hub id of its base model as {_PLACE[0]} in that file"
+        raise RecipeError("the adapter does not name its base model", str(path / _ADAPTER), do)
+    return base
 
 
 def adapter_rank(path: Path) -> int:
@@ -191,8 +198,12 @@ def _base_there(path: Path, found: Callable[[], T]) -> T:
 
 def tokenizer_folder(path: Path) -> Path:
     """The folder with a model's tokenizer: that of its base model if an adapter has none of its own."""
-    own = any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
-    return path if own else base_folder(path) or path
+    return path if has_tokenizer(path) else base_folder(path) or path
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether the folder has a tokenizer of its own, as an adapter's need not."""
+    return any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
 
 
 def token_counter(model: str | Path) -> Callable[[str], int]:
@@ -227,16 +238,19 @@ def add_adapter(model: PreTrainedModel, path: Path, name: str = "default") -> Pe
         raise RecipeError(what, str(path), "use LoRA or another kind that adds to layers")
     if hasattr(config, "lora_dropout"):
         config.lora_dropout = 0.0  # what is learnt on top of it shall see it as it will be served
-    with unaware_of_ties():
+    with peft_unheard():
         return PeftModel.from_pretrained(model, path, adapter_name=name, config=config)
 
 
 @contextmanager
-def unaware_of_ties() -> Iterator[None]:
-    """Keep peft from warning that an adapter on a tied layer may not survive a merge: :func:`merged` takes care of
-    it.
+def peft_unheard() -> Iterator[None]:
+    """Keep peft from warning of what users can do nothing about.
+
+    It says that an adapter on a tied layer may not survive a merge, which :func:`merged` takes care of, and reads an
+    attribute by a name that Transformers has replaced.
     """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings", UserWarning)
         yield
 
@@ -257,12 +271,12 @@ def merged(adapted: PeftModel) -> PreTrainedModel:
         for config in (model.config, model.config.get_text_config()):
             config.tie_word_embeddings = False
     whole: Any = adapted
-    with unaware_of_ties():
+    with peft_unheard():
         return whole.merge_and_unload()
 
 
 def _adapter_config(path: Path) -> dict[str, Any]:
-    return json.loads((path / _ADAPTER).read_text(encoding="utf-8"))
+    return object_in(path / _ADAPTER, "save it there again, as the adapter came with it")
 
 
 def _hash(file: Path) -> str:

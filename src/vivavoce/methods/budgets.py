@@ -15,16 +15,17 @@ refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from vivavoce.agents.chat_template import AS_IT_CAME
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.rules import TreeRules
 from vivavoce.errors import RecipeError
+from vivavoce.files import object_in
 from vivavoce.methods.opad_arms import StepArm
 from vivavoce.methods.opd_arms import OnPolicyArm
 from vivavoce.methods.token_count import TokenCount, model_folders
@@ -161,7 +162,7 @@ def context_of(spec: AgentSpec) -> int | None:
     folder = (model_folders(spec) or [None])[-1]
     if folder is None or not (folder / "config.json").is_file():
         return None
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = object_in(folder / "config.json", AS_IT_CAME)
     return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 

@@ -49,7 +49,7 @@ def told(spec: AgentSpec, day: str) -> AgentSpec:
     given = dict(spec.options.get("chat_template_kwargs") or {})
     options, own = spec.options, spec.options.get("chat_template")
     folder = weights.folder(str(options["model"]), options.get("revision"), tokenizer_only=True, template=own)
-    template = ChatTemplate.within(folder)
+    template = ChatTemplate.within(weights.tokenizer_folder(folder))
     if DAY in given or template is None or not template.dated:
         return spec
     return spec.model_copy(update={"chat_template_kwargs": {DAY: day, **given}})

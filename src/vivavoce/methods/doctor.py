@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,15 @@ from typing import Literal
 from vivavoce import plugins
 from vivavoce.agents import Agent, engines, open_agent
 from vivavoce.agents.budget import FREE, money
-from vivavoce.agents.chat_template import ChatTemplate
+from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.unsent import unsent
-from vivavoce.agents.weights import GIVE_TEMPLATE
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.rehearsal import Planned
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
 from vivavoce.errors import AgentError, UserError
+from vivavoce.files import object_in
 from vivavoce.methods.budgets import asked_of, budgets, context_of
 from vivavoce.methods.devices import check_devices
 from vivavoce.methods.juries import need_judgeable
@@ -35,7 +34,7 @@ from vivavoce.methods.memory import Machine, gib, unknown, uses
 from vivavoce.methods.opening import Serving, trained_how, trained_rank
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.seats import acting, need_person, need_scorers, need_student, need_whole
-from vivavoce.methods.token_count import local_folder, model_folders
+from vivavoce.methods.token_count import local_folder, model_folders, tokenizer_in
 from vivavoce.methods.trainings import Training, summed
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
@@ -79,17 +78,20 @@ def examine(
         yield from (judges := list(_judges(recipe)))
         data += judges
     agents: dict[str, Agent] = {}
+    whole = True
     for spec in recipe.agents:
-        yield _opened(spec, agents)
+        yield (opened := _opened(spec, agents))
+        whole = whole and (opened.level != "failed" or spec.backend != "hf_local")
         yield from _unsent(spec)
     if machine is None:
         yield from _engines(recipe, out or Path("runs") / recipe.name, offline)
-    for part in parts:
-        yield from _tokenizers(part)
-    templates = list(_templates(recipe))
-    yield from templates
+    if whole:
+        for part in parts:
+            yield from _tokenizers(part)
+        yield from (templates := list(_templates(recipe)))
+        data += templates
     longest: dict[str, Lengths] = {}
-    if all(f.level != "failed" for f in (*data, *templates)):  # what follows is reckoned from the questions' prompts
+    if whole and all(f.level != "failed" for f in data):  # what follows is reckoned from the questions' prompts
         for part in parts:
             calls = longest_calls(part)
             yield from _contexts(part, calls)
@@ -177,8 +179,8 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
             if problems
             else Finding("failed", "data", counted, "is a limit 0, a file empty?")
         )
-    for said, do in getattr(task, "doubts", ()):
-        yield Finding("failed", "data", said, do)
+    for said, do, sure in getattr(task, "doubts", ()):
+        yield Finding("failed" if sure else "warning", "data", said, do)
     for name, problems in (("test", test), *others.items()):
         same, near = overlap(train, problems)
         if same:
@@ -317,9 +319,9 @@ def _templates(recipe: Recipe) -> Iterator[Finding]:
             continue
         what = f"template {spec.name}"
         try:
-            template = ChatTemplate.within(folder, spec.options.get("chat_template_kwargs"))
-            if template is None:
-                yield Finding("failed", what, f"{folder} holds no chat template", GIVE_TEMPLATE)
+            tokens = tokenizer_in(folder) or folder
+            template = ChatTemplate.within(tokens, spec.options.get("chat_template_kwargs"))
+            if template is None:  # told already
                 continue
             said = [
                 "it knows no system role: system texts stand before the user's turn" if template.form(system) else "",
@@ -334,10 +336,11 @@ def _templates(recipe: Recipe) -> Iterator[Finding]:
 
 def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
     folder = local_folder(spec)
-    file = folder / "tokenizer.json" if folder else None
+    tokens = tokenizer_in(folder) if folder else None
+    file = tokens / "tokenizer.json" if tokens else None
     if file is None or not file.is_file():
         return None
-    content = json.loads(file.read_text("utf-8"))
+    content = object_in(file, AS_IT_CAME)
     vocabulary = content.get("model", content).get("vocab", {})
     pieces = vocabulary.items() if isinstance(vocabulary, dict) else ((v[0], i) for i, v in enumerate(vocabulary))
     return dict(pieces) | {t["content"]: t["id"] for t in content.get("added_tokens", [])}

@@ -23,9 +23,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vivavoce.agents.chat_template import AS_IT_CAME
 from vivavoce.agents.engines import Serve
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import RecipeError
+from vivavoce.files import object_in
 from vivavoce.methods.budgets import samples
 from vivavoce.methods.opening import trained_how
 from vivavoce.methods.token_count import model_folders
@@ -285,7 +287,7 @@ def _size_in(folders: tuple[Path, ...]) -> Size | None:
     config = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
     if config is None:
         return None
-    told = json.loads(config.read_text("utf-8"))
+    told = object_in(config, AS_IT_CAME)
     told = told.get("text_config") or told
     count, size = 0, 0
     for file in (file for folder in folders for file in folder.glob("*.safetensors")):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from vivavoce.agents.chat_template import ChatTemplate
+from vivavoce.agents.weights import GIVE_TEMPLATE
 from vivavoce.config import AgentSpec, Recipe
-from vivavoce.errors import RecipeError
-from vivavoce.methods.token_count import local_folder, model_folders
+from vivavoce.errors import DataError, RecipeError
+from vivavoce.methods.token_count import is_given, local_folder, model_folders, tokenizer_in
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import Acting, Peopled
 
@@ -28,10 +30,21 @@ def need_student(recipe: Recipe) -> None:
         )
 
 
+def need_sure(task: Task) -> None:
+    """Raise DataError for an oddity of the data that cannot be meant, such as options that no model is shown."""
+    for said, do, sure in getattr(task, "doubts", ()):
+        if sure:
+            raise DataError(said, f"task {task.name}", do)
+
+
 def need_whole(specs: Iterable[AgentSpec]) -> None:
-    """Raise RecipeError if a local model's folder lacks a part. A model that is not on this machine yet passes."""
+    """Raise RecipeError if a local model's folder lacks a part or has no chat template, DataError if one of its files
+    is broken. A model that is not on this machine yet passes.
+    """
     for spec in specs:
-        if (folder := local_folder(spec)) is not None:
+        if (folder := local_folder(spec)) is None:
+            continue
+        if is_given(spec):
             if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
                 do = "give the folder of a whole model"
                 if any(folder.glob("*.gguf")):
@@ -40,6 +53,9 @@ def need_whole(specs: Iterable[AgentSpec]) -> None:
             if missing := _missing(spec):
                 do = "save it there, as the model came with it"
                 raise RecipeError(f"{folder} holds no {missing}", f"agent `{spec.name}`", do)
+        tokens = tokenizer_in(folder)
+        if tokens is not None and ChatTemplate.within(tokens) is None:
+            raise RecipeError(f"{folder} holds no chat template", f"agent `{spec.name}`", GIVE_TEMPLATE)
 
 
 def _missing(spec: AgentSpec) -> str:
@@ -80,4 +96,4 @@ def need_scorers(scorers: Sequence[AgentSpec]) -> None:
             )
 
 
-__all__ = ["SCORING", "acting", "need_person", "need_scorers", "need_student", "need_whole"]
+__all__ = ["SCORING", "acting", "need_person", "need_scorers", "need_student", "need_sure", "need_whole"]

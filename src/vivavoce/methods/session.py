@@ -40,7 +40,7 @@ from vivavoce.methods.day import on_day
 from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.opening import Agents, Serving
-from vivavoce.methods.seats import need_student, need_whole
+from vivavoce.methods.seats import need_student, need_sure, need_whole
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Interaction, Problem, Sampling, State, Tree, digest, seed_of, to_json
@@ -79,6 +79,8 @@ class Session(Generic[R]):
         self.everyone = [*self.teachers, self.student]
         need_student(recipe)
         need_whole(recipe.agents)
+        for task in (self.task, *self.also.values()):
+            need_sure(task)
         self._given = start
         self._written = set[Path]()
         changes = {self.student: {"model": str(start.of(recipe.seeds[0])[0])}} if start else {}

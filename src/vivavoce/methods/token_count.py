@@ -6,13 +6,14 @@ more tokens for its chat template, and four for each message after the first. Me
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from vivavoce.agents.chat_template import ChatTemplate
+from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
 from vivavoce.config import AgentSpec
+from vivavoce.errors import DataError
+from vivavoce.files import object_in
 from vivavoce.records import Message
 
 CHARACTERS = 4
@@ -25,9 +26,9 @@ class TokenCount:
     def __init__(self, spec: AgentSpec) -> None:
         self._encode = self._template = None
         folder = local_folder(spec)
-        if folder is not None:
-            self._encode = _tokenizer(folder)
-            self._template = ChatTemplate.within(folder, spec.options.get("chat_template_kwargs"))
+        if folder is not None and (tokens := tokenizer_in(folder)) is not None:
+            self._encode = _tokenizer(tokens)
+            self._template = ChatTemplate.within(tokens, spec.options.get("chat_template_kwargs"))
         self.exact = self._encode is not None
 
     def text(self, text: str) -> int:
@@ -46,18 +47,31 @@ def local_folder(spec: AgentSpec) -> Path | None:
 
     Raises RecipeError if the recipe gives the model a chat template that is none.
     """
-    folder = _local_folder(spec)
-    if folder is None or not spec.options.get("chat_template"):
+    model, given = str(spec.options.get("model", "")), spec.options.get("chat_template")
+    folder = _here(model, spec.options.get("revision")) if spec.backend == "hf_local" and model else None
+    if folder is None or not given or (tokens := tokenizer_in(folder)) is None:
         return folder
     from vivavoce.agents.given_template import with_template
 
-    return with_template(folder, spec.options["chat_template"])
+    return with_template(folder, given, tokens)
 
 
-def _local_folder(spec: AgentSpec) -> Path | None:
-    model = str(spec.options.get("model", ""))
-    if spec.backend != "hf_local" or not model:
-        return None
+def tokenizer_in(folder: Path) -> Path | None:
+    """The folder of a model's tokenizer: its own, or that of an adapter's base; None if that is not here."""
+    from vivavoce.agents import weights
+
+    if weights.has_tokenizer(folder) or (base := weights.base_name(folder)) is None:
+        return folder
+    return _here(base, None)
+
+
+def is_given(spec: AgentSpec) -> bool:
+    """Whether a local model is a folder that the user has named, and no id of the Hub, whose parts may come later."""
+    return Path(str(spec.options.get("model", ""))).expanduser().is_dir()
+
+
+def _here(model: str, revision: str | None) -> Path | None:
+    """The folder of a model as far as it is on this machine."""
     if model.startswith("schoolhouse:"):
         from vivavoce.schoolhouse import weights
 
@@ -70,10 +84,10 @@ def _local_folder(spec: AgentSpec) -> Path | None:
     except ImportError:
         return None
     try:
-        cached = try_to_load_from_cache(model, "tokenizer.json", revision=spec.options.get("revision"))
+        found = [try_to_load_from_cache(model, n, revision=revision) for n in ("tokenizer.json", "adapter_config.json")]
     except ValueError:  # no name of the hub
         return None
-    return Path(cached).parent if isinstance(cached, str) else None
+    return next((Path(cached).parent for cached in found if isinstance(cached, str)), None)
 
 
 def model_folders(spec: AgentSpec) -> list[Path]:
@@ -83,8 +97,9 @@ def model_folders(spec: AgentSpec) -> list[Path]:
     folder = local_folder(spec)
     if folder is None:
         return []
-    base = Path(weights.base_name(folder) or "")
-    return [folder, base] if base.is_absolute() and base.is_dir() else [folder]
+    name = weights.base_name(folder)
+    base = _here(name, None) if name else None
+    return [folder, base] if base else [folder]
 
 
 def _tokenizer(folder: Path) -> Callable[[str], int] | None:
@@ -93,8 +108,11 @@ def _tokenizer(folder: Path) -> Callable[[str], int] | None:
         from tokenizers import Tokenizer
     except ImportError:
         return None
-    if not file.is_file() or "model" not in json.loads(file.read_text("utf-8")):
+    if not file.is_file() or "model" not in object_in(file, AS_IT_CAME):
         return None
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # its errors have no type of their own
+        raise DataError(f"no tokenizer: {error}", str(file), AS_IT_CAME) from error
     # a rehearsal, of whose texts the made-up words are counted apart, asks for the same few again and again
     return lru_cache(1 << 14)(lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids))

@@ -46,7 +46,11 @@ def headline(sources: Sources) -> Headline:
     if results is None or not results["arms"]:
         return Headline("This run has not come to its tests yet.", "", "", None, "", tuple(banners))
     arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
-    main = arms.get(final_arm(results, sources.recipe.get("method")) or "") or results["arms"][-1]
+    final = final_arm(results, sources.recipe.get("method"))
+    if final is None and results.get("main"):
+        said = _untaught(sources, results, arms.get("student"))
+        return Headline(said, "", "", None, results["main"], tuple(banners))
+    main = arms[final] if final else results["arms"][-1]
     tests = [t for t in paired_tests(results) if t.b == main["name"]]
     gain = next((t for t in tests if t.a == "student"), None)
     best = best_other(tests, arms)
@@ -93,6 +97,16 @@ def _sentence(
         f"{student}{taught} now answers {percent(main['accuracy'])} % of {results['n']:,} unseen "
         f"{results['task']} questions right{was}{end}."
     )
+
+
+def _untaught(sources: Sources, results: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """What is said of a run whose own arm had nothing to learn from."""
+    student = _model(sources.recipe.get("student") or {"name": "the student"})
+    said = f"No student was trained as {results['main']}, because the run had no rows from which it could learn"
+    if before is not None:
+        of = f"of {results['n']:,} unseen {results['task']} questions right"
+        said += f"; {student} as it came answers {percent(before['accuracy'])} % {of}"
+    return f"{said}."
 
 
 def best_other(tests: Sequence[Paired], arms: Mapping[str, Mapping[str, Any]]) -> Paired | None:

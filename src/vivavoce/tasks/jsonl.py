@@ -67,6 +67,8 @@ class Doubt(NamedTuple):
 
     said: str
     do: str
+    sure: bool = False
+    """Whether nothing could be learned from such data, so that `viva run` refuses them."""
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Questions(Graded):
     train: tuple[Problem, ...]
     test: tuple[Problem, ...]
     doubts: tuple[Doubt, ...] = ()
-    """Oddities that may be meant; `viva doctor` asks."""
+    """Oddities that may be meant: `viva doctor` asks, and refuses those that are sure, as `viva run` does."""
 
     def problems(self, split: str) -> list[Problem]:
         """The split in file order. Raises DataError for a split other than train and test."""
@@ -125,7 +127,7 @@ def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...
     if fields:
         named = " or ".join(fields)
         do = f"set task.choices_field: {named}, and answer_is if the answer is an index or a text"
-        return (Doubt(f"{what}; no model is shown the field {named}", do),)
+        return (Doubt(f"{what}; no model is shown the field {named}", do, len(bare) == len(problems)),)
     return (Doubt(what, "write options under the question as `A. …`, or give them as a list in task.choices_field"),)
 
 

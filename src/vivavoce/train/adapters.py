@@ -67,7 +67,7 @@ def add_lora(model: Any, lora: LoRASettings, dropout: float) -> Any:
     targets, alpha = list(lora.targets), cast(Any, lora.alpha)  # declared whole there, and only ever divided
     config = LoraConfig(task_type="CAUSAL_LM", r=lora.r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     try:
-        with weights.unaware_of_ties():
+        with weights.peft_unheard():
             if not isinstance(model, PeftModel):
                 return get_peft_model(model, config)
             model.add_adapter(TRAINED, config)
