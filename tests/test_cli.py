@@ -113,6 +113,13 @@ def test_what_there_is_can_be_listed(tmp_path: Path, what: str, name: str) -> No
     assert name in viva("list", what, cwd=tmp_path).stdout.split()
 
 
+def test_a_list_of_nothing_named_is_of_everything(tmp_path: Path) -> None:
+    told = viva("list", cwd=tmp_path).stdout
+    assert {"TASKS", "METHODS", "gsm8k", "hf_local", "debate_reflect", "schoolhouse/demo", "general"} <= set(
+        told.split()
+    )
+
+
 def test_the_benchmark_of_tree_dpo_measures_every_shape(tmp_path: Path) -> None:
     small = ("--shape", "1x2", "--shape", "1x1", "--context", "20", "--answers", "8")
     done = viva("bench", "tree-dpo", *small, "--json", cwd=tmp_path)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -34,7 +34,7 @@ from pydantic import ValidationError
 
 from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Answered, Journal
-from vivavoce.agents.store import Store
+from vivavoce.agents.store import EarlierRun, Store
 from vivavoce.config import Recipe, what_decides
 from vivavoce.errors import RecipeError, RunBusy, RunConflict, told_once
 from vivavoce.files import file_name, read_records
@@ -300,7 +300,8 @@ def open_run(
 ) -> Iterator[Run]:
     """Open a run directory for ``recipe``, new or begun; only one process may at a time.
 
-    ``store`` is a file of replies that all runs of a workspace share (:class:`vivavoce.agents.store.Store`). With
+    ``store`` is a file of replies that all runs of a workspace share (:class:`vivavoce.agents.store.Store`), or the
+    folder of an earlier run, whose replies are free. With
     ``share`` the run asks only this part of its questions.
 
     Raises RunConflict if another process has it open, or if it was begun with another recipe and ``update`` is false:
@@ -332,7 +333,7 @@ def open_run(
         ledger = recipe.ledger(share.of if share else 1)
         trackers = open_trackers(recipe.track, Told(path, new))
         with (
-            closing(Store(store, failed=say)) if store else nullcontext() as below,
+            _replies(store) if store else nullcontext() as below,
             Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=ledger, store=below) as journal,
         ):
             run = Run(path, recipe, journal, trackers=trackers, share=share)
@@ -354,6 +355,25 @@ def open_run(
             finally:
                 trackers.close()
                 run.note()
+
+
+def _replies(store: Path) -> AbstractContextManager[Store | EarlierRun]:
+    return closing(EarlierRun(store) if store.is_dir() else Store(store, failed=say))
+
+
+def paid_beside(path: Path, recipe: Recipe) -> Path | None:
+    """A run beside ``path`` that has asked the same paid teachers about the same task, if nothing has begun in
+    ``path``."""
+    if (path / "journal.sqlite").exists() or all(t.backend in ("hf_local", "scripted") for t in recipe.teachers):
+        return None
+    new = recipe.model_dump(mode="json")
+    for file in sorted(path.parent.glob("*/recipe.yaml")):
+        with suppress(yaml.YAMLError, OSError):
+            old = yaml.safe_load(file.read_text("utf-8"))
+            asked = manifest_of(file.parent).get("stages") and (file.parent / "journal.sqlite").exists()
+            if asked and all(old.get(key) == new[key] for key in ("method", "task", "teachers", "seed")):
+                return file.parent
+    return None
 
 
 def _need_share(path: Path, share: Share | None) -> None:

@@ -206,3 +206,21 @@ def test_a_file_of_trees_and_a_run_with_its_graphs_are_exported(tmp_path: Path) 
     wrong_kind = viva(str(tmp_path / "t.jsonl"), "--as", "messages", "--out", str(out)).exception
     assert isinstance(wrong_kind, DataError)
     assert "--as preferences" in wrong_kind.do
+
+
+def test_rows_that_a_form_takes_are_found_in_a_run_and_named(tmp_path: Path) -> None:
+    data = tmp_path / "run" / "data"
+    data.mkdir(parents=True)
+
+    def exported(form: str) -> str:
+        out = str(tmp_path / f"{form}.jsonl")
+        return CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--as", form, "--out", out]).stderr
+
+    for name, rows in {"reviewed": EXAMPLES, "states": [], "trees-0": [], "trees-1": TREES}.items():
+        (data / f"{name}.jsonl").write_text("".join(to_json(row) + "\n" for row in rows))
+    assert "2 rows of reviewed in" in exported("messages")
+    assert "2 rows of trees-1 in" in exported("preferences")
+    (data / "trees-1.jsonl").write_text("")
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--as", "preferences", "--out", "x.jsonl"])
+    assert isinstance(done.exception, DataError)
+    assert "no rows that the form preferences takes" in done.exception.what

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from typer.testing import CliRunner, Result
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
-from vivavoce.agents.store import Store
+from vivavoce.agents.store import EarlierRun, Store
 from vivavoce.cli import app
+from vivavoce.config import load_recipe
 from vivavoce.errors import DataError, RecipeError, RunConflict, UserError
 from vivavoce.records import Message, Reply, Sampling, Usage
-from vivavoce.run import Share, share_of
+from vivavoce.run import Share, open_run, paid_beside, share_of
 
 pytestmark = pytest.mark.usefixtures("log")
 
@@ -234,6 +236,42 @@ def test_a_store_on_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path: Path)
     assert len(said) == 1
     assert "full" in said[0]
     assert "goes on without it" in said[0]
+
+
+def test_an_earlier_run_lends_its_replies_and_stays_as_it_is(tmp_path: Path) -> None:
+    import asyncio
+
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    long = Scripted("ada", lambda _, __, seed: f"  {seed} " + "and so on " * 40)
+    with Journal(tmp_path / "first" / "journal.sqlite") as journal:
+        said = asyncio.run(_calls(journal, long, range(3)))
+    before = (tmp_path / "first" / "journal.sqlite").read_bytes()
+    mute = Scripted("ada", lambda _, __, seed: f"new {seed}")
+    mute.identity = long.identity
+    with (
+        closing(EarlierRun(tmp_path / "first")) as earlier,
+        Journal(tmp_path / "second" / "journal.sqlite", store=earlier) as journal,
+    ):
+        assert asyncio.run(_calls(journal, mute, range(4))) == [*said, "new 3"]
+        assert sum(cost.calls for cost in journal.costs()) == 1
+    assert (tmp_path / "first" / "journal.sqlite").read_bytes() == before
+    with pytest.raises(DataError, match="no run whose replies"):
+        EarlierRun(tmp_path)
+
+
+def test_a_run_that_has_asked_the_same_teachers_is_named_before_they_are_asked_again(
+    written: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(written)
+    paid = recipe.teachers[0].model_copy(update={"backend": "openai_chat"})
+    recipe = recipe.model_copy(update={"teachers": [paid, *recipe.teachers[1:]]})
+    assert paid_beside(tmp_path / "runs" / "b", recipe) is None
+    with open_run(tmp_path / "runs" / "a", recipe) as run:
+        run.keep(run.path / "graphs" / "train.jsonl", 1, lambda part: part.write_text(""))
+    assert paid_beside(tmp_path / "runs" / "b", recipe) == tmp_path / "runs" / "a"
+    assert paid_beside(tmp_path / "runs" / "b", recipe.model_copy(update={"seed": 99})) is None
+    assert paid_beside(tmp_path / "runs" / "a", recipe) is None, "it has begun itself"
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent, Ticket
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.agents.replies import received
-from vivavoce.agents.store import Store
+from vivavoce.agents.store import EarlierRun, Store
 from vivavoce.agents.stored_calls import (
     COLUMNS,
     FORMAT,
@@ -203,7 +203,7 @@ class Journal:
         read_only: bool = False,
         on_call: Callable[[str, bool, Usage], None] | None = None,
         ledger: Ledger | None = None,
-        store: Store | None = None,
+        store: Store | EarlierRun | None = None,
     ) -> None:
         self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
         self.store = store

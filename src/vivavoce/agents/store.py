@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vivavoce.agents.stored_calls import outcome_of, packed, reply_row
+from vivavoce.agents.stored_calls import FORMAT, outcome_of, packed, reply_row
 from vivavoce.errors import DataError, RunConflict
 from vivavoce.records import Reply
 
@@ -106,4 +106,37 @@ class Store:
         self._failed(f"the store {self.path} cannot be used any more ({error}); the run goes on without it")
 
 
-__all__ = ["Store"]
+class EarlierRun:
+    """The replies that one earlier run has paid for, by the same keys; nothing is written to it.
+
+    Raises DataError if the folder holds no journal, RunConflict if another version of vivavoce wrote it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        file = run / "journal.sqlite"
+        if not file.is_file():
+            raise DataError(
+                "there is no run whose replies could be used", str(run), "name a run, or a file for a store"
+            )
+        self._db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != FORMAT:
+            self._db.close()
+            do = f"`viva run {run}` brings it up to date"
+            raise RunConflict(f"the journal has format {version}, not {FORMAT}", str(file), do)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def get(self, key: str) -> Reply | None:
+        """The reply to the call with this journal key, or None if the run has none."""
+        found = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
+        row = self._db.execute(found, (key,)).fetchone()
+        return None if row is None else outcome_of(*row)[0]
+
+    def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
+        """Nothing: the run is left as it is."""
+
+
+__all__ = ["EarlierRun", "Store"]

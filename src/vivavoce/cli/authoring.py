@@ -24,16 +24,24 @@ class Room(StrEnum):
     prompts = "prompts"
 
 
-def list_(what: Annotated[Room, typer.Argument()], as_json: AsJson = False) -> None:
+def list_(
+    what: Annotated[Room | None, typer.Argument(help="What to list; none: everything.")] = None, as_json: AsJson = False
+) -> None:
     """List tasks, agents (backends), methods, protocols, recipes or prompt sets, with what each needs."""
     from vivavoce.authoring.listing import listed, told
 
-    found = listed(what.value)
+    found = {room.value: listed(room.value) for room in ([what] if what else Room)}
     if as_json:
-        typer.echo(json.dumps([one._asdict() for one in found], indent=2, ensure_ascii=False))
+        plain = {room: [one._asdict() for one in those] for room, those in found.items()}
+        typer.echo(json.dumps(plain[what.value] if what else plain, indent=2, ensure_ascii=False))
         return
-    for line in told(found):
-        typer.echo(line)
+    for room, those in found.items():
+        if what is None:
+            typer.echo(f"{room.upper()}\n")
+        for line in told(those):
+            typer.echo(line)
+        if what is None:
+            typer.echo("")
 
 
 def keys(

@@ -87,8 +87,7 @@ def export(
     from vivavoce.data.training_rows import training_rows
     from vivavoce.records import Example, Tree
 
-    usual = "trees-0" if rows in (Rows.preferences, Rows.trees, Rows.kto) else "debate_reflect_sft"
-    file = source if source.is_file() else _rows_of(source, arm or usual)
+    file = source if source.is_file() else _rows_of(source, arm) if arm else _usual_rows(source, rows)
     kind = Tree if _holds_trees(file) else Example
     if not takes(rows.value, kind):
         has = "trees" if kind is Tree else "answers to learn"
@@ -104,7 +103,30 @@ def export(
             "a file alone does not hold whole answers", str(source), "give the run that it is of, and --arm"
         )
     n, files = write_form(out, rows.value, form_rows(rows.value, found, problems), kind)
-    typer.echo(f"{n} rows in {', '.join(map(str, files))}", err=True)
+    of = "" if source.is_file() else f" of {file.stem}"
+    typer.echo(f"{n:,} rows{of} in {', '.join(map(str, files))}", err=True)
+
+
+def _usual_rows(run: Path, form: Rows) -> Path:
+    """The rows of a run that a form takes if no arm is named: those of the run's own method, else the first."""
+    from vivavoce.data.export import takes
+    from vivavoce.files import json_lines, json_object, object_in
+    from vivavoce.records import Example, Tree
+
+    fits = list[Path]()
+    for file in sorted((run / "data").glob("*.jsonl")):
+        first = next(json_lines(file), None)
+        row = json_object(first[1], str(file)) if first else {}
+        kind = Tree if "chosen" in row else Example if "completion" in row else None
+        if kind is not None and takes(form.value, kind):
+            fits.append(file)
+    results = run / "results.json"
+    main = object_in(results, "was it edited?").get("main") if results.is_file() else None
+    wanted = "trees-0", "debate_reflect_sft", main
+    if not fits:
+        what = f"the run has no rows that the form {form.value} takes"
+        raise DataError(what, str(run / "data"), "take another --as, or look whether the run had anything to learn")
+    return next((file for name in wanted for file in fits if file.stem == name), fits[0])
 
 
 def _rows_of(run: Path, name: str) -> Path:

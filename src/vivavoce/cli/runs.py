@@ -29,7 +29,9 @@ def run(
     details: Annotated[bool, typer.Option("--details", help="At the end, print every arm and every test.")] = False,
     store: Annotated[
         Path | None,
-        typer.Option(help="File of replies below all runs of a workspace: what another run has paid for is free."),
+        typer.Option(
+            help="Folder of an earlier run, or a file below all runs of a workspace: what is paid there is free."
+        ),
     ] = None,
     part: Annotated[
         str | None,
@@ -52,7 +54,7 @@ def run(
     from vivavoce.report.costs import facts
     from vivavoce.report.ending import ending
     from vivavoce.report.sources import Sources
-    from vivavoce.run import PartDone, open_run, share_of
+    from vivavoce.run import PartDone, open_run, paid_beside, share_of
 
     loaded = recipe_of(recipe, set_)
     share = share_of(part) if part else None
@@ -61,6 +63,8 @@ def run(
     path = out or run_folder(recipe, loaded)
     if share and not out:
         path = path.with_name(f"{path.name}-part-{share.number}-of-{share.of}")
+    if store is None and (paid := paid_beside(path, loaded)) is not None:
+        say(f"{paid} has asked the same teachers: with --store {paid} nothing that it paid is paid again")
     with open_run(path, loaded, update=update, retry_failed=retry_failed, store=store, share=share) as opened:
         if loaded.scale is not None and share is None:
             from vivavoce.scale.ray_parts import ask_elsewhere
