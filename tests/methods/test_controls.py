@@ -31,6 +31,8 @@ ARMS = [
     "fixed_negative",
     "fixed_sign",
     "informative",
+    "who_disagree",
+    "who_doubt",
     "untrained_start",
     "cold_start",
     "maca",
@@ -139,6 +141,33 @@ def test_distillation_without_a_debate_may_take_as_many_tokens_as_the_debate(
     each = whole["mt_opd"] / UPDATES
     assert abs(whole["mt_opd_tokens"] - whole["debate_opd"]) < 2 * each
     assert spent["mt_opd_tokens"]["updates"] > UPDATES
+
+
+def test_a_debate_in_which_fewer_speak_again_costs_fewer_tokens_and_the_curve_shows_it(
+    found: dict[str, Any], where: Path
+) -> None:
+    spent = {name: one["debate"] for name, one in found["teacher_tokens"].items()}
+    assert 0 < spent["who_disagree"] < spent["debate_opd"]
+    assert 0 < spent["who_doubt"] < spent["debate_opd"]
+    for who in ("who_disagree", "who_doubt"):
+        graphs = list(read_graphs(where / "graphs" / f"states-{who}.jsonl"))
+        assert {n.agent for g in graphs for n in g.answers(0)} == {"ada", "bob", "cyd"}
+        again = [n for g in graphs for n in g.answers(1) if n.call is not None]
+        if who == "who_doubt":
+            firsts = {(n.problem, n.agent): n for g in graphs for n in g.answers(0)}
+            stated = [firsts[n.problem, n.agent].confidence for n in again]
+            assert all(c is None or c < 0.8 for c in stated)
+        assert sum(n.usage.prompt + n.usage.completion for g in graphs for n in g.nodes) == spent[who]
+    with Journal(where / "journal.sqlite", read_only=True) as journal:
+        asked = {cost.stage: cost.calls for cost in journal.costs()}
+    assert asked.get("debate:states-who_disagree", 0) == 0, "what they say was said in the whole debate"
+    curve = found["gain_by_tokens"]
+    assert [point["tokens"] for point in curve] == sorted(point["tokens"] for point in curve)
+    by_arm = {point["arm"]: point for point in curve}
+    assert set(by_arm) == set(found["teacher_tokens"])
+    arms = {a["name"]: a["mean"] for a in found["arms"]}
+    assert by_arm["who_doubt"]["gain"] == pytest.approx(arms["who_doubt"] - arms["student"], abs=1e-6)
+    assert "Gain and teachers" in (where / "report.html").read_text("utf-8")
 
 
 def test_pairs_come_from_the_students_own_answers_and_the_committees_majority(

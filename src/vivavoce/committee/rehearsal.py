@@ -250,15 +250,16 @@ class _Judge:
 
 
 class _Prompts:
-    """The prompts. The score of a stand-in's reply can be read as often as expected, whatever the reply is."""
+    """The prompts. Score and confidence of a stand-in's reply are as high as expected, whatever the reply is."""
 
     def __init__(self, prompts: PromptSet, who: Expected) -> None:
-        self._prompts, self._who, self._rng = prompts, who, random.Random(0)
+        self._prompts, self._who, self._rng, self._sure = prompts, who, random.Random(0), random.Random(1)
 
     def render(self, template: str, **values: Any) -> list[tuple[str, Parts]]:
         return self._prompts.render(template, **values)
 
-    def confidence(self, text: str) -> None: ...
+    def confidence(self, text: str) -> float:
+        return float(self._sure.random() < 0.5 if self._who.agree is None else self._who.agree)
 
     def score(self, text: str, kind: str) -> float:
         agree = self._rng.random() < 0.5 if self._who.agree is None else self._who.agree

@@ -25,7 +25,7 @@ from vivavoce.methods.asking import kept_rows
 from vivavoce.methods.distilling import DistilSession
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opad_arms import StepArm
-from vivavoce.methods.opd_arms import Debaters
+from vivavoce.methods.opd_arms import Table
 from vivavoce.methods.seats import acting, need_person
 from vivavoce.progress import say
 from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
@@ -148,13 +148,13 @@ class ActingSession(DistilSession):
         await agent.aclose()
 
     async def debate_states(
-        self, iteration: int | str, wanted: Mapping[Debaters, Iterable[Problem]]
-    ) -> dict[Debaters, dict[str, Graph]]:
-        """Debates by table of debaters and state. A state that was debated before, in any run of this folder, is read
+        self, iteration: int | str, wanted: Mapping[Table, Iterable[Problem]]
+    ) -> dict[Table, dict[str, Graph]]:
+        """Debates by table and state. A state that was debated before, in any run of this folder, is read
         from the journal."""
         if self._user and self._user.backend == "hf_local":  # debates want the memory
             await self._agents[self._user.name].aclose()
-        found: dict[Debaters, dict[str, Graph]] = {}
+        found: dict[Table, dict[str, Graph]] = {}
         for table, states in wanted.items():
             if problems := list({p.id: p for p in states}.values()):
                 held = await self.debate(problems, table, stage=f"states-{iteration}")

@@ -48,7 +48,27 @@ def comparison(
     given = {"also": further, "how": how, "clusters": belongs, **facts}
     found = results(task.name, main, pairs, seconds, arms, **given)
     told = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in found["arms"]]
-    return {**found, "arms": told}
+    return {**found, "arms": told, **_by_tokens(found)}
+
+
+def _by_tokens(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The curve of gains on the untaught student against the tokens of teachers, cheapest arm first; nothing if no
+    tokens were counted."""
+    gains = {p["b"]: p["pooled"] for p in found["paired"] if p["a"] == "student"}
+    means = {a["name"]: a["mean"] for a in found["arms"]}
+    points = [
+        {
+            "arm": name,
+            "tokens": spent["debate"] + spent["scoring"],
+            "debate": spent["debate"],
+            "scoring": spent["scoring"],
+            "accuracy": means[name],
+            **({key: gains[name][key] for key in ("gain", "interval95")} if name in gains else {}),
+        }
+        for name, spent in found.get("teacher_tokens", {}).items()
+        if name in means
+    ]
+    return {"gain_by_tokens": sorted(points, key=lambda point: point["tokens"])} if points else {}
 
 
 __all__ = ["comparison"]

@@ -21,7 +21,7 @@ from vivavoce.methods.arms import Listed
 from vivavoce.methods.distilling import DistilRecipe, QuestionSession, main_arm, usual_pairs
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opd_arms import Debaters, DistilArm, ImitationArm, OnPolicyArm, PreferenceArm, wanted
+from vivavoce.methods.opd_arms import USUAL, DistilArm, ImitationArm, OnPolicyArm, PreferenceArm, Table, wanted
 from vivavoce.methods.plan import plan_states
 from vivavoce.methods.trainings import Training, training
 from vivavoce.methods.voting import committee, votes_against_debate
@@ -124,11 +124,11 @@ async def learn(s: QuestionSession, recipe: Options) -> Learnt:
     """Debates on states, a warm start, every arm."""
     s.seat(recipe.seated)
     problems, start = s.task.problems("train"), s.start
-    graphs: dict[Debaters, Stored] = {None: await s.debate(problems)}
-    facts: dict[str, Any] = {"debate_value": s.value(graphs[None])} if recipe.value else {}
+    graphs: dict[Table, Stored] = {USUAL: await s.debate(problems)}
+    facts: dict[str, Any] = {"debate_value": s.value(graphs[USUAL])} if recipe.value else {}
     students, arms = {"student": start}, {"student": Arm("student")}
     if recipe.warm is not None:
-        rows = s.imitate("warm", recipe.warm.learn, graphs[None][: recipe.warm.questions])
+        rows = s.imitate("warm", recipe.warm.learn, graphs[USUAL][: recipe.warm.questions])
         students = {"untrained": start} | await s.train({"student": (start, rows, recipe.warm.sft)})
         warmed = Arm("student", material=recipe.warm.learn.material, method=recipe.method)
         start, arms = students["student"], {"untrained": Arm("untrained"), "student": warmed}
@@ -162,7 +162,7 @@ class _School:
         self,
         s: QuestionSession,
         recipe: Options,
-        graphs: dict[Debaters, Stored],
+        graphs: dict[Table, Stored],
         starts: Mapping[str, Trained],
     ) -> None:
         self.s, self.recipe, self.graphs, self.starts = s, recipe, graphs, starts
@@ -206,15 +206,15 @@ class _School:
     @property
     def _updates(self) -> int:
         opd = self.recipe.opd
-        return opd.updates(len(self.graphs[None]), opd.states_per_step)
+        return opd.updates(len(self.graphs[USUAL]), opd.states_per_step)
 
     async def _plan(self, name: str, way: DistilArm) -> Plan | None:
         """How an arm is trained; None, and told, if it has nothing to learn from."""
         s, recipe, start = self.s, self.recipe, self.starts[way.start]
         if isinstance(way, ImitationArm):
-            return start, s.imitate(name, way, self.graphs[None]), s.as_many(recipe.sft, recipe.opd)
+            return start, s.imitate(name, way, self.graphs[USUAL]), s.as_many(recipe.sft, recipe.opd)
         if isinstance(way, PreferenceArm):
-            rows = await s.pairs(name, way, self.graphs[None], start)
+            rows = await s.pairs(name, way, self.graphs[USUAL], start)
             if not all(path.stat().st_size for path in rows.values()):
                 say(f"left out, for want of answers of the student's on both sides: {name}")
                 return None
@@ -282,13 +282,12 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make."""
     arms = [one.how for one in recipe.wanted.values()]
-    tables = {None} | {a.table for a in arms if isinstance(a, OnPolicyArm)}
+    tables = dict.fromkeys([USUAL, *(a.table for a in arms if isinstance(a, OnPolicyArm))])
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
     seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
-    ordered = [None if t is None else list(t) for t in sorted(tables, key=lambda t: t or ())]
     tried = {(a.start, a.samples, a.temperature) for a in arms if isinstance(a, PreferenceArm)}
     attempts = sum(samples for _, samples, _ in tried)
-    return plan_states(recipe, recipe.debate, ordered, students, seen, measured, attempts)
+    return plan_states(recipe, recipe.debate, list(tables), students, seen, measured, attempts)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:

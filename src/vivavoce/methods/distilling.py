@@ -24,7 +24,7 @@ from vivavoce.graph import Graph, Stored
 from vivavoce.methods.attempts import attempt, later_name
 from vivavoce.methods.day import told
 from vivavoce.methods.learnt import Trained
-from vivavoce.methods.opd_arms import ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, at_table
+from vivavoce.methods.opd_arms import USUAL, ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, Table
 from vivavoce.methods.seats import SCORING, need_scorers
 from vivavoce.methods.session import Session
 from vivavoce.methods.voting import VotingSession
@@ -80,26 +80,26 @@ class DistilSession(Session[Talk]):
     async def debate(
         self,
         problems: Sequence[Problem],
-        debaters: Sequence[str] | None = None,
+        table: Table = USUAL,
         action: tuple[Trained, int] | None = None,
         stage: str = "states",
     ) -> Stored:
         """Debate the states: once, for every student, seed and objective.
 
-        ``debaters`` are some of the teachers, None all. Draws depend on the members only through the texts that they
-        read, so the first round of a smaller committee costs nothing again. The debate does not see the student's
-        answer, unless ``action``, a student and its seed, adds an answer of that student.
+        ``table`` has other debaters than the recipe, or other rules of who is asked again. Draws depend on the members
+        only through the texts that they read, so a first round, or an equal later turn, costs nothing again. The debate
+        does not see the student's answer, unless ``action``, a student and its seed, adds an answer of that student.
         """
-        names = list(debaters or self.teachers)
+        names = list(table.debaters or self.teachers)
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
         if len(members) < len(names):
             raise RecipeError(f"unknown debaters among {', '.join(names)}", "debaters", f"name some of {self.teachers}")
-        stage, rules = at_table(stage, None if debaters is None else names), self.rules
+        stage, rules = table.stage(stage), table.rules(self.rules)
         if action is not None:
             (student, seed), spec = action, self.recipe.student
             agent = self._agents.another(spec, model=str(student.of(seed)[0]))
             members.append(Member(agent, "student", spec.sampling()))
-            stage, rules = f"{stage}-seen-{seed}", self._seen
+            stage, rules = f"{stage}-seen-{seed}", table.rules(self._seen)
         own = getattr(self.recipe, "debate_seed", None)
         return await self.ask(stage, "debate", members, rules, problems, seed=own)
 
@@ -252,10 +252,16 @@ class DistilSession(Session[Talk]):
     def teacher_tokens(self, arm: OnPolicyArm, graphs: Sequence[Graph], trained: Trained) -> dict[str, int]:
         """Tokens that the teachers of an arm read and wrote: in its debate, as if it had been held for it alone, and in
         going over the student's answers (mean of the seeds)."""
+        return {"debate": self.spent_on(arm, graphs), "scoring": self.scored(trained)}
+
+    def spent_on(self, arm: ScoredArm, graphs: Sequence[Graph]) -> int:
+        """Tokens that the debate of an arm took, as if it had been held for it alone."""
         shown = [n for g in graphs for n in g.nodes if arm.rounds is None or n.round < arm.rounds]
-        debate = sum(n.usage.prompt + n.usage.completion for n in shown) if arm.debates else 0
-        scored = fmean(trained.result(seed)["details"]["teacher_tokens"] for seed in trained.models)
-        return {"debate": debate, "scoring": round(scored)}
+        return sum(n.usage.prompt + n.usage.completion for n in shown) if arm.debates else 0
+
+    def scored(self, trained: Trained) -> int:
+        """Tokens that teachers went over in a training; the mean of its seeds."""
+        return round(fmean(trained.result(seed)["details"]["teacher_tokens"] for seed in trained.models))
 
     def until_tokens(self, how: OnPolicySettings, pace: Trained, tokens: int) -> OnPolicySettings:
         """Settings with as many updates as take teachers so many tokens, at the pace of a training that was tried."""

@@ -32,7 +32,7 @@ from vivavoce.methods.distilling import DistilRecipe, main_arm, usual_pairs
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opad_arms import StepArm, wanted
-from vivavoce.methods.opd_arms import Debaters
+from vivavoce.methods.opd_arms import USUAL, Table
 from vivavoce.methods.plan import plan_actions
 from vivavoce.methods.trainings import Training, training
 from vivavoce.protocols import act_debate
@@ -111,9 +111,10 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     trained: defaultdict[str, list[Trained]] = defaultdict(list)
     debated: set[str] = set()
     counted = list[dict[str, int]]()
+    debating: defaultdict[str, float] = defaultdict(float)
     for i in range(recipe.iterations):
         seen = await _visited(s, recipe, problems, students, i)
-        tables: defaultdict[Debaters, list[Problem]] = defaultdict(list)
+        tables: defaultdict[Table, list[Problem]] = defaultdict(list)
         for (name, _), states in seen.items():
             if (way := ways[name]).debates:
                 tables[way.table] += [one.debated(way) for one in states]
@@ -124,6 +125,9 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
         plans = {}
         for name, way in ways.items():
             held = graphs.get(way.table, {}) if way.debates else {}
+            ids = [{one.debated(way).id for one in seen[name, seed]} for seed in recipe.seeds] if held else []
+            spent = [s.spent_on(way, [held[id] for id in each if id in held]) for each in ids]
+            debating[name] += sum(spent) / len(recipe.seeds)
             made = {
                 seed: s.teach(f"{name}.{i}-{seed}", way, seen[name, seed], held, recipe.opd) for seed in recipe.seeds
             }
@@ -143,7 +147,9 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     def facts() -> dict[str, Any]:
         steps = s.depths() if s.guided else {}
         norms = s.gradients(trained)
-        return {"supervision": s.supervision, "iterations": counted, "steps": steps, "gradient_norms": norms}
+        spent = {name: {"debate": round(debating[name]), "scoring": sum(map(s.scored, trained[name]))} for name in ways}
+        told = {"supervision": s.supervision, "teacher_tokens": spent, "iterations": counted}
+        return {**told, "steps": steps, "gradient_norms": norms}
 
     students = {"student": s.start, **students}
     return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=main_arm(list(ways)), facts=facts)
@@ -193,7 +199,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
         model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
         states = visited(episodes, {}, StepArm(), recipe.seed)
-        await s.debate_states("pilot", {None: [one.problem for one in states]})
+        await s.debate_states("pilot", {USUAL: [one.problem for one in states]})
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:

@@ -6,22 +6,45 @@ Names and sections: docs/decisions/0005. All arms start from one student and mak
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vivavoce.committee.wording import Talk
 from vivavoce.data.states import Supervision
+from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Material
 from vivavoce.files import file_name
 from vivavoce.methods.arms import Listed, OfEach, by_name
-
-Debaters = tuple[str, ...] | None
-"""The teachers that debate; None: all."""
+from vivavoce.protocols.state_debate import LaterSpeakers
 
 
-def at_table(stage: str, debaters: Debaters | list[str]) -> str:
-    """The name of a stage in which only ``debaters`` debate. Other debaters give another name."""
-    return stage if debaters is None else f"{stage}-{','.join(map(file_name, debaters))}"
+class Table(NamedTuple):
+    """What makes a debate another one than the recipe's: who debates, and who of them is asked again."""
+
+    debaters: tuple[str, ...] | None = None
+    """None: all teachers."""
+    later_speakers: LaterSpeakers | None = None
+    """None: as the recipe's debate has it; so too ``sure``."""
+    sure: float | None = None
+
+    def stage(self, stage: str) -> str:
+        """The name of a stage whose debates are held at this table. Other tables have other names."""
+        who = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
+        return "-".join([stage, *who, *(str(one) for one in self[1:] if one is not None)])
+
+    def rules(self, rules: Talk) -> Talk:
+        """The rules of its debates, given those of the recipe's. Raises RecipeError if the protocol has no such key."""
+        changes = {key: value for key, value in self._asdict().items() if key != "debaters" and value is not None}
+        for key in changes:
+            if key not in type(rules).model_fields:
+                what = f"protocol `{rules.protocol}` cannot choose who is asked again: it has no `{key}`"
+                raise RecipeError(what, "arms", "leave out arms with it, or use protocol: state_debate")
+        return rules.model_copy(update=changes)
+
+
+USUAL = Table()
+"""The table of the recipe: all teachers, by its rules."""
 
 
 class ScoredArm(Supervision):
@@ -29,6 +52,16 @@ class ScoredArm(Supervision):
 
     scorers: list[str] | None = Field(default=None, description="who scores; None: all scorers of the recipe")
     debaters: list[str] | None = Field(default=None, description="who debates; None: all teachers")
+    later_speakers: LaterSpeakers | None = Field(
+        default=None,
+        description="who is asked again in a later round, in the arm's own debate; None: the recipe's",
+    )
+    sure: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="who_doubt: confidence from which a teacher rests; None: the recipe's",
+    )
     objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
     own_scorer: Literal["frozen", "ema"] = Field(
         default="frozen",
@@ -37,9 +70,9 @@ class ScoredArm(Supervision):
     )
 
     @property
-    def table(self) -> Debaters:
-        """The debaters, as the key of their debate."""
-        return None if self.debaters is None else tuple(self.debaters)
+    def table(self) -> Table:
+        """The table at which the arm's debate is held."""
+        return Table(None if self.debaters is None else tuple(self.debaters), self.later_speakers, self.sure)
 
     @property
     def debates(self) -> bool:
@@ -156,6 +189,8 @@ STANDARD: dict[str, DistilArm] = {
     "mt_logits": OnPolicyArm(**PLAIN, objective={"aggregate": "geometric"}),
     "mt_max": OnPolicyArm(**PLAIN, objective={"aggregate": "max"}),
     "mt_confidence": OnPolicyArm(context="none", rounds=1),
+    "who_disagree": OnPolicyArm(later_speakers="who_disagree"),
+    "who_doubt": OnPolicyArm(later_speakers="who_doubt"),
     "drafts_opd": OnPolicyArm(rounds=1),
     "no_marks": OnPolicyArm(hide_confidence=True),
     "shuffled": OnPolicyArm(context="shuffled"),
@@ -217,12 +252,12 @@ def _each(base: str, teacher: str) -> DistilArm:
 __all__ = [
     "PLAIN",
     "STANDARD",
-    "Debaters",
+    "USUAL",
     "DistilArm",
     "ImitationArm",
     "OnPolicyArm",
     "PreferenceArm",
     "ScoredArm",
-    "at_table",
+    "Table",
     "wanted",
 ]

@@ -35,7 +35,7 @@ from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opd_arms import at_table
+from vivavoce.methods.opd_arms import Table
 from vivavoce.methods.review_arms import ReviewArm
 from vivavoce.methods.token_count import TokenCount
 from vivavoce.protocols import open_protocol
@@ -95,27 +95,26 @@ def plan_debate(
 def plan_states(
     recipe: Recipe,
     options: Talk,
-    tables: Sequence[Sequence[str] | None],
+    tables: Sequence[Table],
     students: int,
     seen: int = 0,
     measured: Measured | None = None,
     attempts: int = 0,
 ) -> list[Planned]:
-    """Calls of debates on the student's states, one for each set of debaters (None: all teachers), and of all tests.
+    """Calls of debates on the student's states, held at each table, and of all tests.
 
-    First turns are the same for every set and are paid once. ``seen`` more debates are held by all on an answer of the
+    First turns are the same at every table and are paid once. ``seen`` more debates are held by all on an answer of the
     student's. Before training the student gives ``attempts`` answers to every question, for pairs. Scoring the
     student's tokens is no call.
     """
     plan = _Plan(recipe, options, measured)
     names = [t.name for t in recipe.teachers]
-    held = [(at_table("debate:states", list(t) if t else None), list(t or names), None) for t in tables]
-    held += [("debate:states-seen", names, recipe.student)] * seen
+    held = [(t.stage("debate:states"), list(t.debaters or names), t.rules(options), None) for t in tables]
+    looked = options.model_copy(update={"student": "first_round"})
+    held += [("debate:states-seen", names, looked, recipe.student)] * seen
     paid = set[str]()
-    for stage, debaters, student in held:
-        rehearsed = plan.rehearsed(
-            options.model_copy(update={"student": "first_round"}) if student else options, student, debaters
-        )
+    for stage, debaters, rules, student in held:
+        rehearsed = plan.rehearsed(rules, student, debaters)
         for spec in (t for t in recipe.teachers if t.name in debaters):
             plan.questions(stage, spec, plan.train, rehearsed, free=spec.samples if spec.name in paid else 0)
             paid.add(spec.name)

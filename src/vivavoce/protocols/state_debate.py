@@ -18,6 +18,8 @@ from vivavoce.graph.graph import stated
 from vivavoce.records import Node, Problem
 from vivavoce.tasks.agreement import classes
 
+LaterSpeakers = Literal["all", "who_disagree", "who_doubt"]
+
 
 class Options(Discussion):
     """Settings of the debate (defaults are the paper's)."""
@@ -30,7 +32,7 @@ class Options(Discussion):
     later_rounds: Literal["always", "if_drafts_disagree"] = Field(
         default="always", description="if_drafts_disagree: no second turn if all first ones agree (ours)"
     )
-    later_speakers: Literal["all", "who_disagree", "who_doubt"] = Field(
+    later_speakers: LaterSpeakers = Field(
         default="all",
         description="teachers that are asked again in a later round: all (paper); those whose last answer is not the "
         "most frequent one, or all if no answer leads; or those that stated less confidence than `sure`, or none. The "

@@ -50,13 +50,16 @@ class Dot(NamedTuple):
 
 
 class Scatter:
-    """Accuracy against the tokens of an answer, on a logarithmic scale, in pixels of :attr:`wide` by :attr:`high`."""
+    """Accuracy against tokens, on a logarithmic scale, in pixels of :attr:`wide` by :attr:`high`.
+
+    ``tokens`` is the field of an arm with its tokens: those of an answer, or another.
+    """
 
     wide, high = 640, 300
 
-    def __init__(self, arms: Iterable[Mapping[str, Any]]) -> None:
-        arms = [a for a in arms if a["tokens_per_problem"] > 0]
-        costs = [math.log10(a["tokens_per_problem"]) for a in arms] or [0.0, 1.0]
+    def __init__(self, arms: Iterable[Mapping[str, Any]], tokens: str = "tokens_per_problem") -> None:
+        arms = [a for a in arms if a[tokens] > 0]
+        costs = [math.log10(a[tokens]) for a in arms] or [0.0, 1.0]
         low, high = min(costs) - 0.08, max(costs) + 0.08
         axis = Axis(arms) if arms else None
         left, right, top, bottom = 44, 150, 12, 34
@@ -72,7 +75,7 @@ class Scatter:
             Dot(a["name"], a.get("family", ""), x(c), y(a["accuracy"]), True)
             for a, c in sorted(zip(arms, costs, strict=False), key=lambda one: -one[0]["accuracy"])
         ]
-        marks = [m * 10**e for e in range(7) for m in (1, 2, 5)]
+        marks = [m * 10**e for e in range(12) for m in ((1, 2, 5) if high - low < 4 else (1,))]
         self.x_ticks = [Tick(x(math.log10(m)), f"{m:,}") for m in marks if low <= math.log10(m) <= high]
         self.y_ticks = [Tick(y(float(t.label) / 100), t.label) for t in axis.ticks] if axis else []
         self.left, self.bottom = left, self.high - bottom

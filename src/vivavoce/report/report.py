@@ -164,6 +164,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "compared": compared,
         "differences": differences(sources, over),
         "spread_of_costs": Scatter(compared["arms"]) if compared else None,
+        "spread_of_teaching": Scatter((compared or {"taught": ()})["taught"], "teacher_tokens"),
         "panels": panels(sources.curves()),
         "left_out": comparison.left_out(sources.results or {}),
         "wide": WIDE,
@@ -195,6 +196,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("steps", "Errors by step", compared.get("steps")),
         ("further", "Other tests", compared.get("further")),
         ("tokens", "Accuracy and cost", compared),
+        ("teaching", "Gain and teachers' tokens", compared.get("taught")),
         ("training", "Training curves", made["panels"]),
         ("debated", "What the debate did", debated),
         ("calibration", "Confidence", any(d.calibration for d in debated.values())),
@@ -245,6 +247,8 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
             if len(arm["seeds"]) > 1
         },
         "seeds": list(dict.fromkeys(s["seed"] for arm in arms.values() for s in arm["seeds"])),
+        "curve": results.get("gain_by_tokens", []),
+        "taught": [{**arms[p["arm"]], "teacher_tokens": p["tokens"]} for p in results.get("gain_by_tokens", [])],
         "most_tokens": max(arm["tokens_per_problem"] for arm in arms.values()) or 1,
     }
 
