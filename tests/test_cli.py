@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.command import viva
 
 from vivavoce.graph import Graph, write_graphs
 from vivavoce.records import Completion, Example, Message, Problem, State, View, node, to_json
@@ -25,12 +26,6 @@ teachers:
 student: {name: pupil, model: schoolhouse:student, max_new_tokens: 20}
 debate: {prompts: schoolhouse, max_rounds: 2}
 """
-
-
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
 
 
 @pytest.fixture

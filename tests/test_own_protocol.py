@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import viva
 from tests.methods.conftest import student as student
 
 from vivavoce.agents.journal import Journal
@@ -164,9 +165,7 @@ def _is_recorded(graphs: list[Graph]) -> None:
 def _is_shown(graphs: list[Graph], run: Path, folder: Path) -> None:
     found = json.loads((run / "results.json").read_text())
     assert {"student", "debate_reflect_sft"} <= {arm["name"] for arm in found["arms"]}
-    shown = subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", "graph", "show", str(run)], capture_output=True, text=True, check=False
-    )
+    shown = viva("graph", "show", run)
     assert shown.returncode == 0, shown.stderr
     assert "(moderation) ada: score" in shown.stdout
     assert "The answers given are" in shown.stdout

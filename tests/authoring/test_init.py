@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.command import viva
 from tests.methods.word_server import Teacher, WordServer, write_problems
 
 from vivavoce.authoring.questions import reading
@@ -22,12 +21,6 @@ from vivavoce.methods.doctor import examine
 from vivavoce.schoolhouse import weights
 
 SHORT = ("--set", "student.max_new_tokens=24", "--set", "test.max_new_tokens=24")
-
-
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
 
 
 def questions(folder: Path, n: int = 30) -> Path:

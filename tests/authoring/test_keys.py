@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
+from tests.command import viva
 
 from vivavoce import plugins
 from vivavoce.authoring.keys import description, find, keys, sections
@@ -189,12 +188,6 @@ def test_every_list_tells_what_each_thing_is() -> None:
 
 def test_every_recipe_tells_what_it_needs_and_how_long_it_takes() -> None:
     assert all(all(headed(path)) for path in recipes().values())
-
-
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
 
 
 def test_the_commands_work_from_anywhere(tmp_path: Path) -> None:

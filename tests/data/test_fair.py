@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import viva
 
 from vivavoce.data.acceptance import RELEASED, decide
 from vivavoce.data.bounds import figures, right, surely_wrong
@@ -299,20 +298,16 @@ def test_a_folder_that_is_not_there_and_a_file_that_is_cut(tmp_path: Path) -> No
 
 
 def test_the_commands_import_and_sweep(tmp_path: Path) -> None:
-    def viva(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "vivavoce.cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-
     release(tmp_path)
-    done = viva("import", "fair", ".", "--out", "graphs.jsonl", "--json")
+    done = viva("import", "fair", ".", "--out", "graphs.jsonl", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accepted_of"] == {"ada": 1, "bob": 0}
     assert list(read_graphs(tmp_path / "graphs.jsonl")) == read_fair(tmp_path)
-    assert "1 mistakes, 2 rationales, 2 reviews (2 valid)" in viva("import", "fair", ".").stdout
-    done = viva("review", "sweep", "graphs.jsonl", "--json")
+    assert "1 mistakes, 2 rationales, 2 reviews (2 valid)" in viva("import", "fair", ".", cwd=tmp_path).stdout
+    done = viva("review", "sweep", "graphs.jsonl", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {r["rule"]: r["accepted"] for r in json.loads(done.stdout)["rules"]}["mean > 3"] == 1
-    assert "Reviewers: scores" in viva("review", "sweep", "graphs.jsonl").stdout
+    assert "Reviewers: scores" in viva("review", "sweep", "graphs.jsonl", cwd=tmp_path).stdout
 
 
 # --- what numbers tell

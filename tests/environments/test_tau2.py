@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import viva
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
@@ -362,15 +361,11 @@ def test_an_unknown_task_and_a_missing_folder_are_said(shop: Tau2, tmp_path: Pat
 
 
 def test_the_command_line_checks_named_domains_and_says_what_is_missing(tau2: Path, tmp_path: Path) -> None:
-    def viva(data: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "vivavoce.cli", "check-tasks", "--data", str(data), "--task", "tau2_retail"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = viva(tau2.parent)
+    done = viva("check-tasks", "--data", tau2.parent, "--task", "tau2_retail")
     assert " ".join(done.stdout.split()) == "tau2_retail 94 rows 94 gold accepted 94 wrong rejected (tasks.json)"
     assert "odd: task 105: an expected call fails, and changes nothing: exchange_delivered_order_items" in done.stderr
     assert done.returncode == 0
     (tmp_path / "gsm8k").mkdir()
-    lacking = viva(tmp_path)
+    lacking = viva("check-tasks", "--data", tmp_path, "--task", "tau2_retail")
     assert lacking.returncode == 2
     assert "cannot read the file" in lacking.stderr

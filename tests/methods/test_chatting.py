@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.command import viva
 
 from vivavoce.errors import UserError
 from vivavoce.methods.chatting import Chat
@@ -70,13 +69,8 @@ def test_a_system_text_of_ones_own_replaces_the_runs_words(run: Path) -> None:
 
 
 def test_questions_that_are_piped_in_are_answered_one_a_line(run: Path) -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", "chat", str(run)],
-        input="a=4; b=a-5; b?\n\n/new\na=1; b=a+1; b?\n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    said = viva("chat", run, input="a=4; b=a-5; b?\n\n/new\na=1; b=a+1; b?\n")
+    assert said.returncode == 0, said.stderr
     assert len(said.stdout.splitlines()) == 2
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
+from tests.command import viva
 from tests.methods.carry import carry_out
 from tests.methods.priced import PRICE, TEACHERS, against, planned, priced, talks
 from tests.methods.word_server import Teacher, WordServer, write_problems
@@ -283,11 +282,6 @@ def test_on_the_schoolhouse_a_plan_by_a_finished_run_is_what_another_seed_then_t
     kinds = ("calls", "prompt_tokens", "completion_tokens")
     off = {k: sum(getattr(p, k).expected for p in plan) / found["total"][k] - 1 for k in kinds}
     assert all(abs(share) < 0.2 for share in off.values()), off
-
-
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vivavoce.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
 def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs(

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import command
 from tests.serving import save_tiny_model, served
 
 from vivavoce.graph import read_graphs
@@ -20,8 +19,7 @@ from vivavoce.graph import read_graphs
 
 def viva(*arguments: object, cwd: Path) -> str:
     """Run the command line as a user does; what it said, both streams."""
-    command = [sys.executable, "-m", "vivavoce.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    done = command.viva(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
