@@ -52,6 +52,7 @@ def test_without_its_package_it_is_refused_before_anything_is_loaded(
         train_sft(student, ROWS, SFTSettings(adam_bits=8, **HOW), tmp_path / "out", seed=0)
 
 
+@pytest.mark.slow  # it compiles
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torchao compiles its update, which needs a compiler")
 @pytest.mark.skipif(not APART.is_dir(), reason="torchao is not in the folder that `make setup` puts it in")
 def test_states_of_eight_bits_learn_as_well_and_a_killed_training_goes_on_exactly(
