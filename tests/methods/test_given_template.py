@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.gguf_model import save_gguf
 from tests.methods.carry import carry_out
 from tests.serving import save_tiny_model
 
@@ -123,11 +124,52 @@ def test_the_doctor_refuses_a_student_that_a_run_could_not_load(
     assert any(says in one for one in told), told
 
 
-def test_a_folder_of_gguf_is_told_what_can_be_done_with_it(recipe: dict[str, Any], base: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "gguf"
-    shutil.copytree(base, folder)
-    (folder / "model.safetensors").rename(folder / "model-q4.gguf")
-    assert any("GGUF files are neither run nor trained here" in one for one in failed(small(recipe, folder)))
+@pytest.fixture
+def packed(student: Path, tmp_path: Path) -> Path:
+    """A GGUF file, alone in its folder but for the tokenizer."""
+    pytest.importorskip("gguf")
+    (tmp_path / "packed").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(student / name, tmp_path / "packed")
+    return save_gguf(student, tmp_path / "packed" / "model.gguf")
+
+
+def test_a_student_in_a_gguf_file_is_unpacked_whole_learns_and_is_saved_as_safetensors(
+    recipe: dict[str, Any], student: Path, packed: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    for model in (packed, packed.parent):
+        assert not failed(small(recipe, model))
+    folder = weights.folder(str(packed))
+    assert weights.folder(str(packed.parent)) == folder
+    ours, theirs = (
+        AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32).state_dict() for one in (folder, student)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    found, _ = carry_out({**small(recipe, packed), "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
+    assert "debate_reflect_sft" in {arm["name"] for arm in found["arms"]}
+    made = next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*"))
+    assert (made / "model.safetensors").is_file()
+    assert (made / "tokenizer.json").read_text() == (student / "tokenizer.json").read_text()
+
+
+def test_a_gguf_file_that_cannot_be_used_is_refused_with_its_reason(
+    recipe: dict[str, Any], packed: Path, tmp_path: Path
+) -> None:
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[:3000])
+    assert any("the GGUF file cannot be read: it ends in its header" in one for one in failed(small(recipe, packed)))
+    packed.write_bytes(b"<html>" + whole)
+    assert any("no GGUF file" in one for one in failed(small(recipe, packed)))
+    packed.write_bytes(whole.replace(b"qwen3", b"qwen0"))
+    assert any("cannot read the GGUF file" in one for one in failed(small(recipe, packed)))
+    packed.write_bytes(whole)
+    shutil.copy(packed, packed.with_name("other.gguf"))
+    assert any("holds 2 GGUF files" in one for one in failed(small(recipe, packed.parent)))
+    assert any("there is no file" in one for one in failed(small(recipe, tmp_path / "none.gguf")))
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ class EarlierRun:
         return None if row is None else outcome_of(*row)[0]
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
-        """Nothing: the run is left as it is."""
+        """Do nothing, because the run is left as it is."""
 
 
 __all__ = ["EarlierRun", "Store"]

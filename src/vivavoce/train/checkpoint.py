@@ -40,6 +40,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from vivavoce.agents import weights
+from vivavoce.agents.gguf_files import gguf_in
 from vivavoce.errors import DataError, RecipeError, RunConflict
 from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
@@ -62,6 +63,8 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrai
     with ``bf16``. Raises DataError if nothing can be opened, RecipeError if no adapter can be added to that one.
     """
     dtype = torch.bfloat16 if settings.bf16 and settings.lora else torch.float32
+    if gguf_in(Path(model)):
+        model = weights.folder(str(model))
     folder = Path(model)
     base = weights.base_folder(folder)
     try:
@@ -82,7 +85,7 @@ def fingerprint(model: str | Path) -> str:
 
     That of an adapter changes with the weights of its base too.
     """
-    folder = Path(model)
+    folder = weights.folder(str(model)) if gguf_in(Path(model)) else Path(model)
     if base := weights.base_folder(folder):
         return digest([weights.fingerprint(folder), fingerprint(base)])
     if not folder.is_dir():
