@@ -101,33 +101,44 @@ def losses(folder: Path) -> list[float]:
     return [point["loss"] for point in curve(folder)]
 
 
-def test_the_first_loss_is_the_published_formula_on_the_students_own_tokens(
-    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path
+@pytest.mark.parametrize("by_token", ["none", "probability", "entropy"])
+def test_the_first_loss_and_gradient_are_the_published_formula_on_the_students_own_tokens(
+    folders: dict[str, Path], words: PreTrainedTokenizerFast, tmp_path: Path, by_token: Any
 ) -> None:
-    """Eq. 8 written out with whole logits, answer by answer, without packing, chunks or fusion."""
-    how = settings(folders, ("ada", "bob"), max_steps=1, states_per_step=3, rollouts=2, objective=Objective())
+    """Eq. 8 written out with whole logits, answer by answer, without packing, chunks or fusion; with the weights of
+    answers alone, or with how sure each teacher is of every token."""
+    objective = Objective(by_token=by_token, tau_token=0.5)
+    how = settings(folders, ("ada", "bob"), max_steps=1, states_per_step=3, rollouts=2, objective=objective)
     given = states((0.7, 0.3), NOTES)
     drawn = _recorded_actions(how, folders, given, tmp_path)
     student, teachers = tiny_model(0, vocab_size=len(words)), [tiny_model(i, vocab_size=len(words)) for i in (1, 2)]
-    total = 0.0
+    total = torch.zeros(())
     for action, state in drawn:
         size = len(action.ids)
 
         def distribution(model: Any, prompt: Any, size: int = size, ids: tuple[int, ...] = action.ids) -> torch.Tensor:
             context = context_ids(words, prompt)
-            logits = (
-                model(torch.tensor([[*context, *ids]])).logits[0, len(context) - 1 : len(context) - 1 + size].detach()
-            )
+            logits = model(torch.tensor([[*context, *ids]])).logits[0, len(context) - 1 : len(context) - 1 + size]
             return logits.double().softmax(-1)
 
         q = distribution(student, state.prompt)
-        for view, teacher in zip(state.views, teachers, strict=True):
-            p = distribution(teacher, view.messages)
+        ps = [distribution(t, view.messages).detach() for t, view in zip(teachers, state.views, strict=True)]
+        sure = {
+            "none": [torch.zeros(size) for _ in ps],
+            "probability": [p.max(-1).values for p in ps],
+            "entropy": [(p * p.log()).sum(-1) for p in ps],
+        }[by_token]
+        grown = [v.weight * (s / 0.5).exp() for v, s in zip(state.views, sure, strict=True)]
+        for p, weight in zip(ps, grown, strict=True):
             m = (p + q) / 2
             jsd = 0.5 * ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1))
-            total += view.weight * float(jsd.mean()) / len(drawn)
+            total = total + (weight / sum(grown) * jsd).mean() / len(drawn)
     assert len(drawn) == 6
-    assert losses(tmp_path / "run")[0] == pytest.approx(total, rel=1e-4)
+    total.backward()
+    norm = torch.stack([p.grad.norm() for p in student.parameters() if p.grad is not None]).norm()
+    [point] = curve(tmp_path / "run")
+    assert point["loss"] == pytest.approx(total.item(), rel=1e-4)
+    assert point["grad_norm"] == pytest.approx(norm.item(), rel=1e-3)
 
 
 def _recorded_actions(
@@ -550,6 +561,9 @@ def test_a_teacher_with_another_tokenizer_teaches_too(
     merged = settings(folders, ("ada", "eve"), objective=Objective(aggregate="arithmetic"))
     with pytest.raises(RecipeError, match="nothing to merge"):
         train_on_policy(folders["student"], states((0.5, 0.5)), merged, tmp_path / "merged", seed=0)
+    by_token = settings(folders, ("ada", "eve"), objective=Objective(by_token="entropy"))
+    with pytest.raises(RecipeError, match="its tokens are not the student's"):
+        train_on_policy(folders["student"], states((0.5, 0.5)), by_token, tmp_path / "by_token", seed=0)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ MERGED = [
         for by in ("probability", "entropy", "elementwise")
     ),
     {"aggregate": "arithmetic", "divergence": "log_ratio"},
+    {"by_token": "entropy", "divergence": "reverse_kl"},
 ]
 
 

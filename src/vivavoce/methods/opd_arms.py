@@ -208,6 +208,8 @@ STANDARD: dict[str, DistilArm] = {
     "reverse_kl": OnPolicyArm(objective={"divergence": "reverse_kl"}),
     "clipped": OnPolicyArm(objective={"divergence": "clipped_reverse_kl"}),
     "log_ratio": OnPolicyArm(objective={"divergence": "log_ratio"}),
+    "token_probability": OnPolicyArm(objective={"by_token": "probability"}),
+    "token_entropy": OnPolicyArm(objective={"by_token": "entropy"}),
     "wrong": OnPolicyArm(context="wrong", weights="uniform"),
     "gold_answer": OnPolicyArm(context="gold", shows="answers", weights="uniform"),
     "wrong_answer": OnPolicyArm(context="wrong", shows="answers", weights="uniform"),

@@ -39,7 +39,7 @@ from vivavoce.train.adapters import add_lora
 from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
 from vivavoce.train.choosing import choose
 from vivavoce.train.chunks import chunked_loss
-from vivavoce.train.divergences import distillation_loss
+from vivavoce.train.divergences import by_token, distillation_loss, sureness
 from vivavoce.train.foreign import ForeignScorer, ForeignTargets
 from vivavoce.train.objective import OnPolicySettings
 from vivavoce.train.packing import pack
@@ -229,6 +229,9 @@ def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> l
         elif settings.objective.aggregate != "sum":
             what = f"scorer {spec.name} has another tokenizer ({reasons[0]}): there is nothing to merge with"
             raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or scorers of the student's family")
+        elif settings.objective.by_token != "none":
+            what = f"scorer {spec.name} has another tokenizer ({reasons[0]}): its tokens are not the student's"
+            raise RecipeError(what, "objective.by_token", "use by_token: none, or scorers of the student's family")
         else:
             logger.warning("scorer %s has another tokenizer (%s): compared by bytes", spec.name, reasons[0])
             opened.append(ForeignScorer(one, tokenizer, end))
@@ -550,6 +553,7 @@ class OnPolicyTrainer(UpdateTrainer):
         unsure the student is, in nats."""
         if self.settings.informative_by == "entropy":
             return torch.distributions.Categorical(logits=z.float()).entropy()
+        weights = self._at_tokens(z, found, tokens, weights)
         return self._apart(z, found, tokens, sampled, weights, measured=False)[0]
 
     def _compared(
@@ -557,10 +561,27 @@ class OnPolicyTrainer(UpdateTrainer):
     ) -> Tensor:
         """sum_k w_k D_k at some tokens, shape (n,), from the student's logits (n, V) and the weights (n, K)."""
         self.agreement.add(z, tokens, sampled)
+        weights = self._at_tokens(z, found, tokens, weights)
         values, apart = self._apart(z, found, tokens, sampled, weights, self.measuring)
         if self.measuring:
             self._measure(z.detach(), apart, weights, factor)
         return values
+
+    @torch.no_grad()
+    def _at_tokens(self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, weights: Tensor) -> Tensor:
+        """The scorers' weights at some tokens, shape (n, K): those of the answer, or with how sure each is there.
+
+        Of a served scorer all that it did not name counts as one token.
+        """
+        how = self.settings.objective
+        if how.by_token == "none" or len(found) < 2:
+            return weights
+        told = [
+            t.logits(tokens) if isinstance(t, LocalTargets) else cast(ServedTargets, t).teacher(tokens, z.device)[0]
+            for t in found
+        ]
+        sure = torch.stack([sureness(one, how) for one in told], -1)
+        return by_token(weights, sure, how)
 
     def _apart(
         self,
