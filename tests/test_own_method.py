@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.command import viva
 
 from vivavoce.schoolhouse import weights
 
@@ -29,11 +28,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vivavoce.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-
-
 def test_the_method_of_the_page_runs_to_a_report(folder: Path) -> None:
     done = viva("plan", "worth_it.yaml", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -41,9 +35,9 @@ def test_the_method_of_the_page_runs_to_a_report(folder: Path) -> None:
     done = viva("run", "worth_it.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "worth_it"
-    content = json.loads((run / "results.json").read_text())
-    assert [arm["name"] for arm in content["arms"]] == ["student", "drafts", "after"]
-    assert {(p["a"], p["b"]) for p in content["paired"]} >= {("student", "drafts"), ("drafts", "after")}
+    found = json.loads((run / "results.json").read_text())
+    assert [arm["name"] for arm in found["arms"]] == ["student", "drafts", "after"]
+    assert {(p["a"], p["b"]) for p in found["paired"]} >= {("student", "drafts"), ("drafts", "after")}
     assert (run / "report.html").is_file()
     shown = viva("keys", "methods/worth_it.py", cwd=folder)
     assert "sft: section" in shown.stdout, shown.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import viva
 from tests.methods.conftest import student as student
 
 from vivavoce.agents.journal import Journal
@@ -71,9 +72,9 @@ def test_a_wrong_key_of_the_page_is_told_with_its_line(copied: Path) -> None:
     recipe = FILES["moderated.yaml"].replace("max_rounds: 3", "max_round: 3")
     (copied / "wrong.yaml").write_text(recipe)
     line = recipe.splitlines().index("  max_round: 3") + 1
-    with pytest.raises(RecipeError, match="did you mean `max_rounds`") as error:
+    with pytest.raises(RecipeError, match="did you mean `max_rounds`") as told:
         load_recipe(Path("wrong.yaml"))
-    assert error.value.where == f"wrong.yaml:{line}"
+    assert told.value.where == f"wrong.yaml:{line}"
 
 
 def test_a_template_of_the_pages_own_may_use_what_any_is_given_and_what_the_page_gives(copied: Path) -> None:
@@ -81,9 +82,9 @@ def test_a_template_of_the_pages_own_may_use_what_any_is_given_and_what_the_page
     PromptSet(Path("debates/prompts")).need(rules.templates, rules.values)
     template = copied / "debates" / "prompts" / "moderation.md"
     template.write_text(template.read_text("utf-8").replace("statements", "statement"), "utf-8")
-    with pytest.raises(RecipeError, match="did you mean `statements`") as error:
+    with pytest.raises(RecipeError, match="did you mean `statements`") as told:
         PromptSet(Path("debates/prompts")).need(rules.templates, rules.values)
-    assert error.value.where == "debates/prompts/moderation.md:6"
+    assert told.value.where == "debates/prompts/moderation.md:6"
     with pytest.raises(RecipeError, match="uses `last`"):
         PromptSet(Path("debates/prompts")).need(["moderation"])
 
@@ -162,11 +163,9 @@ def _is_recorded(graphs: list[Graph]) -> None:
 
 
 def _is_shown(graphs: list[Graph], run: Path, folder: Path) -> None:
-    content = json.loads((run / "results.json").read_text())
-    assert {"student", "debate_reflect_sft"} <= {arm["name"] for arm in content["arms"]}
-    shown = subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", "graph", "show", str(run)], capture_output=True, text=True, check=False
-    )
+    found = json.loads((run / "results.json").read_text())
+    assert {"student", "debate_reflect_sft"} <= {arm["name"] for arm in found["arms"]}
+    shown = viva("graph", "show", run)
     assert shown.returncode == 0, shown.stderr
     assert "(moderation) ada: score" in shown.stdout
     assert "The answers given are" in shown.stdout

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.command import viva
 from tests.methods.word_server import Teacher, WordServer, write_problems
 
 from vivavoce.authoring.questions import reading
@@ -22,12 +21,6 @@ from vivavoce.methods.doctor import examine
 from vivavoce.schoolhouse import weights
 
 SHORT = ("--set", "student.max_new_tokens=24", "--set", "test.max_new_tokens=24")
-
-
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
 
 
 def questions(folder: Path, n: int = 30) -> Path:
@@ -102,9 +95,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.jsonl.gz"])
 def test_questions_are_read_from_the_files_that_people_have(tmp_path: Path, name: str) -> None:
     rows = [{"Problem": f"What is {i} + {i}?", "Solution": f"{2 * i}", "topic": "ab"[i % 2]} for i in range(9)]
-    settings = reading(write(tmp_path / name, rows))
+    found = reading(write(tmp_path / name, rows))
     wanted = {"question_field": "Problem", "answer_field": "Solution", "group_field": "topic", "grader": "number"}
-    assert {key: settings[key] for key in wanted} == wanted
+    assert {key: found[key] for key in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -131,15 +124,15 @@ def test_the_grader_is_told_by_the_look_of_the_answers(
 
 def test_what_cannot_be_told_is_asked_for_by_its_option(tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", [{"was": "2 + 2?", "ist": "4"}, {"was": "2 + 3?", "ist": "5"}])
-    with pytest.raises(DataError, match="which column is the question") as error:
+    with pytest.raises(DataError, match="which column is the question") as told:
         reading(file)
-    assert "was, ist" in error.value.what
-    assert "--question-field" in error.value.do
+    assert "was, ist" in told.value.what
+    assert "--question-field" in told.value.do
     assert reading(file, question_field="was", answer_field="ist")["grader"] == "number"
     bad = write(tmp_path / "b.jsonl", [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 3?", "answer": ""}])
-    with pytest.raises(DataError, match="is empty") as error:
+    with pytest.raises(DataError, match="is empty") as told:
         reading(bad)
-    assert "row 2" in error.value.where
+    assert "row 2" in told.value.where
 
 
 # --- how agents are written
@@ -165,9 +158,9 @@ def test_an_agent_is_written_in_a_few_words(said: str, expected: dict[str, Any])
 
 @pytest.mark.parametrize("said", ["gpt-4o", "@http://x/v1", "", "openai:"])
 def test_what_names_no_agent_is_refused_with_the_forms(said: str) -> None:
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(RecipeError) as told:
         agent(said)
-    assert "MODEL@URL" in error.value.do
+    assert "MODEL@URL" in told.value.do
 
 
 def test_a_student_whose_weights_are_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.agents.faulty import FaultyServer, completion
+from tests.command import viva
 
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.call_text import write_call
@@ -278,10 +277,10 @@ def test_an_agent_that_reads_tools_in_words_is_told_of_new_ones_when_they_come(
     agent = Scripted("ada", respond)
     episode = acted(for_agent(miss_func, agent), agent, task, tmp_path)
     assert (episode.ended, episode.success) == ("done", True)
-    new_tools = [message["content"] for message, _ in episode.masked() if "<tools>" in message["content"]]
-    assert [text.count('"name": "sort"') for text in new_tools] == [0, 1]
-    assert new_tools[1].startswith("You can call more functions now.")
-    assert new_tools[1].count('"type": "function"') == 1
+    told = [message["content"] for message, _ in episode.masked() if "<tools>" in message["content"]]
+    assert [text.count('"name": "sort"') for text in told] == [0, 1]
+    assert told[1].startswith("You can call more functions now.")
+    assert told[1].count('"type": "function"') == 1
 
 
 def test_an_endpoint_with_tools_of_its_own_is_offered_those_of_the_turn(
@@ -358,8 +357,7 @@ def test_an_unknown_task_and_a_missing_folder_are_said(base: SeveralTurns, tmp_p
 
 
 def test_the_command_line_checks_a_named_category(bfcl: Path) -> None:
-    command = [sys.executable, "-m", "vivavoce.cli", "check-tasks", "--data", str(bfcl.parent)]
-    done = subprocess.run([*command, "--task", "bfcl_multi_turn_base"], capture_output=True, text=True, check=False)
+    done = viva("check-tasks", "--data", bfcl.parent, "--task", "bfcl_multi_turn_base")
     said = " ".join(done.stdout.split())
     assert said == (
         "bfcl_multi_turn_base 100 rows 100 gold accepted 100 wrong rejected 19 wrong ones counted apart "

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.command import viva
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
@@ -78,8 +77,8 @@ def test_policy_then_customer_then_tools_then_customer(shop: Tau2) -> None:
     assert first.messages[1]["content"].endswith("I am Yusuf Rossi in zip code 19122.")
     seen = after(shop, "0", Action("One moment.", (LOOK,)))
     assert seen.messages == ({"role": "tool", "content": "yusuf_rossi_9620"},)
-    text_after = after(shop, "0", Action("", (LOOK,)), Action("What is your email address?"))
-    assert text_after.messages[0]["content"].startswith("I do not remember my email address.")
+    told = after(shop, "0", Action("", (LOOK,)), Action("What is your email address?"))
+    assert told.messages[0]["content"].startswith("I do not remember my email address.")
     agreed = after(shop, "0", Action("Your email?"), Action("Shall I?"))
     assert agreed.messages == ({"role": "user", "content": "Yes, please go ahead."},)
     over = after(shop, "0", Action("It is done."))
@@ -112,12 +111,12 @@ def test_an_episode_through_the_journal_succeeds_and_says_which_record_is_amiss(
 
 def test_what_was_to_be_told_counts(shop: Tau2) -> None:
     scenario = shop.scenarios["16"]
-    assert scenario.to_tell == ("8276.23",)
-    assert played(shop, scenario, scenario.expected, final=False) == ["'8276.23' was not told"]
+    assert scenario.told == ("8276.23",)
+    assert played(shop, scenario, scenario.expected, told=False) == ["'8276.23' was not told"]
 
 
 @pytest.mark.parametrize(
-    ("words", "is_told"),
+    ("words", "told"),
     [
         ("It is 8276.23.", True),
         ("<think>How much?</think>It is 8276.23.", True),
@@ -127,9 +126,9 @@ def test_what_was_to_be_told_counts(shop: Tau2) -> None:
         ("[THINK]It is 8276.23.[/THINK]I cannot tell you.", False),
     ],
 )
-def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, is_told: bool) -> None:
+def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, told: bool) -> None:
     after(shop, "16", Action(words))
-    assert ("'8276.23' was not told" not in shop.amiss()) is is_told
+    assert ("'8276.23' was not told" not in shop.amiss()) is told
     assert "keep" not in shop.state()["talk"][1]["content"]
 
 
@@ -236,8 +235,8 @@ def test_a_booking_takes_seats_and_uses_a_certificate_up(airline: Tau2) -> None:
     assert "certificate_7504069" not in changes["users"]["mia_li_3668"]["payment_methods"]
     (id,) = changes["reservations"]
     assert changes["users"]["mia_li_3668"]["reservations"][-1] == id
-    second = answer(airline, "20", ("book_reservation", BOOKING), ("cancel_reservation", {"reservation_id": id}))
-    assert '"amount":-250' in second
+    again = answer(airline, "20", ("book_reservation", BOOKING), ("cancel_reservation", {"reservation_id": id}))
+    assert '"amount":-250' in again
     assert "flights" not in airline.state()["changes"]  # the seats are free again
 
 
@@ -362,15 +361,11 @@ def test_an_unknown_task_and_a_missing_folder_are_said(shop: Tau2, tmp_path: Pat
 
 
 def test_the_command_line_checks_named_domains_and_says_what_is_missing(tau2: Path, tmp_path: Path) -> None:
-    def viva(data: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "vivavoce.cli", "check-tasks", "--data", str(data), "--task", "tau2_retail"]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = viva(tau2.parent)
+    done = viva("check-tasks", "--data", tau2.parent, "--task", "tau2_retail")
     assert " ".join(done.stdout.split()) == "tau2_retail 94 rows 94 gold accepted 94 wrong rejected (tasks.json)"
     assert "odd: task 105: an expected call fails, and changes nothing: exchange_delivered_order_items" in done.stderr
     assert done.returncode == 0
     (tmp_path / "gsm8k").mkdir()
-    lacking = viva(tmp_path)
+    lacking = viva("check-tasks", "--data", tmp_path, "--task", "tau2_retail")
     assert lacking.returncode == 2
     assert "cannot read the file" in lacking.stderr

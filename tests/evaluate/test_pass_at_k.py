@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.pass_at_k import pass_at_k, pass_at_k_figures
+from vivavoce.exams.pass_at_k import pass_at_k, told
 from vivavoce.records import Usage
 
 
@@ -47,16 +47,16 @@ def judged(correct: bool | None) -> Judged:
 
 def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> None:
     first, second = [judged(True), judged(False)], [judged(None), judged(False)]
-    figures = pass_at_k_figures([first, second])
-    assert figures["drawn"] == 2
-    assert {k: e["mean"] for k, e in figures["k"].items()} == {"1": 0.25, "2": 0.5}
-    low, high = figures["k"]["1"]["interval95"]
+    found = told([first, second])
+    assert found["drawn"] == 2
+    assert {k: e["mean"] for k, e in found["k"].items()} == {"1": 0.25, "2": 0.5}
+    low, high = found["k"]["1"]["interval95"]
     assert 0 <= low < 0.25 < high <= 1
 
 
 def test_the_values_of_k_double_up_to_the_number_drawn() -> None:
-    assert list(pass_at_k_figures([[judged(True)]] * 6)["k"]) == ["1", "2", "4", "6"]
-    assert list(pass_at_k_figures([[judged(True)]] * 8)["k"]) == ["1", "2", "4", "8"]
+    assert list(told([[judged(True)]] * 6)["k"]) == ["1", "2", "4", "6"]
+    assert list(told([[judged(True)]] * 8)["k"]) == ["1", "2", "4", "8"]
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])

@@ -59,7 +59,7 @@ def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values:
     recipe = begun(tmp_path, values)
     planned = {(p.stage, p.agent): p.calls for p in debate_reflect.plan(recipe)}
     with open_run(tmp_path / "run", recipe) as run:
-        results = finished(run, recipe)
+        found = finished(run, recipe)
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
         costs = {(c.stage, c.agent): c for c in journal.costs()}
     # judged: what wise says is taught, what rash says only if it names water
@@ -81,14 +81,14 @@ def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values:
     assert done.exit_code == 0, done.output
     assert "strict" in done.stdout
     # measured
-    assert results["judging"]["judges"]["strict"]["unreadable"] == 0
-    assert results["judging"]["answers"] > 10
+    assert found["judging"]["judges"]["strict"]["unreadable"] == 0
+    assert found["judging"]["answers"] > 10
     # finished: nothing is asked again, and the results are the same
     with open_run(tmp_path / "run", recipe) as run:
-        second = finished(run, recipe)
+        again = finished(run, recipe)
         assert {(c.stage, c.agent): c.calls for c in run.journal.costs()} == {k: c.calls for k, c in costs.items()}
-    assert second["judging"] == results["judging"]
-    assert second["arms"] == results["arms"]
+    assert again["judging"] == found["judging"]
+    assert again["arms"] == found["arms"]
 
 
 def test_a_vote_of_teachers_is_right_if_the_answer_it_takes_is(tmp_path: Path, values: dict[str, Any]) -> None:

@@ -102,8 +102,8 @@ def test_a_judge_who_prefers_a_place_says_tie(task: Any, tmp_path: Path) -> None
         fair = jury(journal, "fair", form="pairwise", right_from=1.0)
         assert decided(asyncio.run(fair.verdicts(problem, GOOD, "test")), fair.how) is True
         assert decided(asyncio.run(fair.verdicts(problem, BAD, "test")), fair.how) is False
-        judged = judging(journal, fair.how)["judges"]
-    assert (judged["first"]["same_in_both_orders"], judged["fair"]["same_in_both_orders"]) == (0.0, 1.0)
+        found = judging(journal, fair.how)["judges"]
+    assert (found["first"]["same_in_both_orders"], found["fair"]["same_in_both_orders"]) == (0.0, 1.0)
 
 
 def test_answers_are_graded_by_those_who_judge(task: Any, tmp_path: Path) -> None:
@@ -147,14 +147,14 @@ def test_judges_are_measured_against_gold_without_deciding(tmp_path: Path) -> No
             said = f"Final answer: {'water' if i < 5 else 'paint'}"
             grade = asyncio.run(grade_of(JudgedTask(task, judges), problem, said))  # type: ignore[arg-type]
             assert grade.correct is (i < 5)
-        judged = judging(journal, judges.how)
-    assert judged["gold"]["strict"] | {"wilson95": 0} == {
+        found = judging(journal, judges.how)
+    assert found["gold"]["strict"] | {"wilson95": 0} == {
         "n": 8, "agree": 1.0, "wilson95": 0, "kappa": 1.0, "right_called_wrong": 0, "wrong_called_right": 0,
     }  # fmt: skip
-    assert (judged["gold"]["kind"]["agree"], judged["gold"]["kind"]["wrong_called_right"]) == (0.625, 3)
-    assert judged["gold"]["kind"]["kappa"] == 0
-    assert judged["between"][0]["agree"] == 0.625
-    assert judged["judges"]["kind"]["right"] == 1.0
+    assert (found["gold"]["kind"]["agree"], found["gold"]["kind"]["wrong_called_right"]) == (0.625, 3)
+    assert found["gold"]["kind"]["kappa"] == 0
+    assert found["between"][0]["agree"] == 0.625
+    assert found["judges"]["kind"]["right"] == 1.0
 
 
 def test_kappa_takes_chance_out() -> None:

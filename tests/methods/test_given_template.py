@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.gguf_model import save_gguf
 from tests.methods.carry import carry_out
 from tests.serving import save_tiny_model
 
@@ -47,8 +48,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failed(recipe: dict[str, Any]) -> list[str]:
-    reports = examine(check_recipe(recipe, Path("test.yaml")), offline=True)
-    return [f"{f.what}: {f.said}; {f.do}" for f in reports if f.level == "failed"]
+    found = examine(check_recipe(recipe, Path("test.yaml")), offline=True)
+    return [f"{f.what}: {f.said}; {f.do}" for f in found if f.level == "failed"]
 
 
 def small(recipe: dict[str, Any], folder: Path, **student: Any) -> dict[str, Any]:
@@ -58,18 +59,18 @@ def small(recipe: dict[str, Any], folder: Path, **student: Any) -> dict[str, Any
 def test_a_base_model_answers_trains_and_is_saved_with_the_template_that_it_is_given(
     recipe: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
-    message = failed(small(recipe, base))
-    assert len(message) == 1
-    assert "holds no chat template" in message[0]
-    assert "chat_template: chatml or plain" in message[0]
+    told = failed(small(recipe, base))
+    assert len(told) == 1
+    assert "holds no chat template" in told[0]
+    assert "chat_template: chatml or plain" in told[0]
     with pytest.raises(RecipeError, match="holds no chat template"):
         carry_out(small(recipe, base), tmp_path / "run")
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
         assert not len(journal), "nobody has been asked"
     given = small(recipe, base, chat_template="plain")
     assert not failed(given)
-    results, _ = carry_out(given, tmp_path / "run")
-    assert {"student", "debate_reflect"} <= {arm["name"] for arm in results["arms"]}
+    found, _ = carry_out(given, tmp_path / "run")
+    assert {"student", "debate_reflect"} <= {arm["name"] for arm in found["arms"]}
     trained = ChatTemplate.within(next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*")))
     assert trained is not None
     assert trained.source == source("plain")
@@ -99,14 +100,14 @@ def test_what_is_no_template_is_refused_before_a_model_is_loaded(base: Path, tmp
     assert known() == ["chatml", "plain"]
     with pytest.raises(RecipeError, match="did you mean `plain`"):
         open_agent("a", "hf_local", {"model": str(base), "chat_template": "plane"})
-    with pytest.raises(RecipeError, match=r"no token <\|im_end\|>") as error:
+    with pytest.raises(RecipeError, match=r"no token <\|im_end\|>") as told:
         with_template(base, "chatml")
-    assert "chat_template: plain" in error.value.do
-    own_file = tmp_path / "mine.jinja"
-    own_file.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "utf-8")
-    made = ChatTemplate.within(with_template(base, str(own_file)))
+    assert "chat_template: plain" in told.value.do
+    mine = tmp_path / "mine.jinja"
+    mine.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "utf-8")
+    made = ChatTemplate.within(with_template(base, str(mine)))
     assert made is not None
-    assert made.source == own_file.read_text("utf-8")
+    assert made.source == mine.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -119,15 +120,56 @@ def test_the_doctor_refuses_a_student_that_a_run_could_not_load(
     folder = tmp_path / "broken"
     shutil.copytree(base, folder)
     (folder / lacks).unlink()
-    message = failed(small(recipe, folder, chat_template="plain"))
-    assert any(says in one for one in message), message
+    told = failed(small(recipe, folder, chat_template="plain"))
+    assert any(says in one for one in told), told
 
 
-def test_a_folder_of_gguf_is_told_what_can_be_done_with_it(recipe: dict[str, Any], base: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "gguf"
-    shutil.copytree(base, folder)
-    (folder / "model.safetensors").rename(folder / "model-q4.gguf")
-    assert any("GGUF files are neither run nor trained here" in one for one in failed(small(recipe, folder)))
+@pytest.fixture
+def packed(student: Path, tmp_path: Path) -> Path:
+    """A GGUF file, alone in its folder but for the tokenizer."""
+    pytest.importorskip("gguf")
+    (tmp_path / "packed").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(student / name, tmp_path / "packed")
+    return save_gguf(student, tmp_path / "packed" / "model.gguf")
+
+
+def test_a_student_in_a_gguf_file_is_unpacked_whole_learns_and_is_saved_as_safetensors(
+    recipe: dict[str, Any], student: Path, packed: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    for model in (packed, packed.parent):
+        assert not failed(small(recipe, model))
+    folder = weights.folder(str(packed))
+    assert weights.folder(str(packed.parent)) == folder
+    ours, theirs = (
+        AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32).state_dict() for one in (folder, student)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    found, _ = carry_out({**small(recipe, packed), "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
+    assert "debate_reflect_sft" in {arm["name"] for arm in found["arms"]}
+    made = next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*"))
+    assert (made / "model.safetensors").is_file()
+    assert (made / "tokenizer.json").read_text() == (student / "tokenizer.json").read_text()
+
+
+def test_a_gguf_file_that_cannot_be_used_is_refused_with_its_reason(
+    recipe: dict[str, Any], packed: Path, tmp_path: Path
+) -> None:
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[:3000])
+    assert any("the GGUF file cannot be read: it ends in its header" in one for one in failed(small(recipe, packed)))
+    packed.write_bytes(b"<html>" + whole)
+    assert any("no GGUF file" in one for one in failed(small(recipe, packed)))
+    packed.write_bytes(whole.replace(b"qwen3", b"qwen0"))
+    assert any("cannot read the GGUF file" in one for one in failed(small(recipe, packed)))
+    packed.write_bytes(whole)
+    shutil.copy(packed, packed.with_name("other.gguf"))
+    assert any("holds 2 GGUF files" in one for one in failed(small(recipe, packed.parent)))
+    assert any("there is no file" in one for one in failed(small(recipe, tmp_path / "none.gguf")))
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +195,8 @@ def test_an_adapter_without_a_tokenizer_of_its_own_starts_a_run_with_that_of_its
     assert not failed(given)
     assert TokenCount(check_recipe(given, Path("t")).student).exact
     given["sft"] = {**given["sft"], "lora": {"r": 2, "targets": ["q_proj"]}}
-    results, _ = carry_out({**given, "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
-    assert "debate_reflect_sft" in {arm["name"] for arm in results["arms"]}
+    found, _ = carry_out({**given, "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
+    assert "debate_reflect_sft" in {arm["name"] for arm in found["arms"]}
     made = next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*"))
     assert weights.base_name(made) == weights.base_name(adapter), "the adapters are one, on the same base"
 

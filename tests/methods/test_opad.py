@@ -63,20 +63,20 @@ def episodes(where: Path, stage: str) -> list[Episode]:
 
 
 def test_the_whole_method_runs_and_a_second_time_for_nothing(ran: tuple[Path, dict[str, Any]]) -> None:
-    where, printed = ran
-    names = [arm["name"] for arm in printed["arms"]]
+    where, found = ran
+    names = [arm["name"] for arm in found["arms"]]
     assert names[:3] == ["student", "mt_opd", "debate_opd"]
-    assert all(arm["n"] == 12 and not arm["failed_calls"] for arm in printed["arms"])
-    assert all(sum(n for _, n in steps["wrong_by_step"]) > 0 for steps in printed["steps"].values())
-    assert printed["gradient_norms"]["debate_opd"]["mean"] > 0
+    assert all(arm["n"] == 12 and not arm["failed_calls"] for arm in found["arms"])
+    assert all(sum(n for _, n in steps["wrong_by_step"]) > 0 for steps in found["steps"].values())
+    assert found["gradient_norms"]["debate_opd"]["mean"] > 0
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         before = sum(c.calls for c in journal.costs())
     made = recipe()
     with open_run(where, made) as run:
-        second = asyncio.run(opad.distill(made, run))
+        again = asyncio.run(opad.distill(made, run))
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         assert sum(c.calls for c in journal.costs()) == before
-    assert {**second, "wall_s": 0} == {**printed, "wall_s": 0}
+    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
     said = list(answers(where))
     assert {(row["arm"], row["seed"]) for row in said} == {(name, 0) for name in names}
     assert all(row["prompt"] and row["question"] and row["text"] for row in said)
@@ -104,11 +104,11 @@ def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debat
 
 
 def test_a_state_is_debated_once_for_all_arms(ran: tuple[Path, dict[str, Any]]) -> None:
-    where, printed = ran
+    where, found = ran
     for i in (0, 1):
         ids = [g.problem.id for g in read_graphs(where / "graphs" / f"states-{i}.jsonl")]
-        assert len(ids) == len(set(ids)) == printed["iterations"][i]["states"]
-    assert printed["iterations"][0]["visited"] > printed["iterations"][0]["states"], "arms share what they came to"
+        assert len(ids) == len(set(ids)) == found["iterations"][i]["states"]
+    assert found["iterations"][0]["visited"] > found["iterations"][0]["states"], "arms share what they came to"
 
 
 def test_a_debate_at_the_start_serves_every_step_and_gold_states_are_the_references(ran: tuple[Path, Any]) -> None:
@@ -151,8 +151,8 @@ def test_steps_of_an_episode_may_count_as_one(ran: tuple[Path, Any]) -> None:
 def test_the_first_error_is_the_first_action_that_was_not_best(ran: tuple[Path, Any]) -> None:
     where, _ = ran
     played = episodes(where, "iteration-0")
-    states = visited(played, {}, StepArm(steps="first_error"), 0)
-    assert 0 < len(states) <= len(played)
+    found = visited(played, {}, StepArm(steps="first_error"), 0)
+    assert 0 < len(found) <= len(played)
     blind = [Episode(**{f: getattr(played[0], f) for f in ("environment", "task", "seed", "agent", "prompt")})]
     assert visited(blind, {}, StepArm(steps="first_error"), 0) == []
 

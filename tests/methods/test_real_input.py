@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import command
 from tests.serving import save_tiny_model, served
 
 from vivavoce.graph import read_graphs
@@ -20,8 +19,7 @@ from vivavoce.graph import read_graphs
 
 def viva(*arguments: object, cwd: Path) -> str:
     """Run the command line as a user does; what it said, both streams."""
-    command = [sys.executable, "-m", "vivavoce.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    done = command.viva(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -86,8 +84,8 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
     by_http = [n for g in graphs for n in g.nodes if n.agent in ("one", "two") and n.kind == "answer"]
     assert len(by_http) == 4 * 2 * 2
     assert all(n.usage.prompt > 100 and n.usage.completion > 0 for n in by_http)
-    content = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert {"student", "single:sage", "debate_reflect_sft", "debate_reflect"} <= {a["name"] for a in content["arms"]}
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"student", "single:sage", "debate_reflect_sft", "debate_reflect"} <= {a["name"] for a in found["arms"]}
     trained = json.loads((tmp_path / "run" / "checkpoints" / "debate_reflect-0" / "train_result.json").read_text())
     assert trained["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.command import viva
 
 PAGE = Path(__file__).parents[2] / "docs" / "custom-tasks.md"
 RIDDLES = [{"ask": f"What is twice {i}?", "solution": 2 * i, "kind": "doubling"} for i in range(10)]
@@ -21,12 +20,6 @@ def copied(tmp_path: Path) -> Path:
     (tmp_path / "riddles").mkdir()
     (tmp_path / "riddles" / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in RIDDLES), "utf-8")
     return tmp_path
-
-
-def viva(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vivavoce.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
-    )
 
 
 def test_one_yaml_is_a_task(copied: Path) -> None:

@@ -63,13 +63,13 @@ def trees() -> list[Tree]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The students as trainers have them at the end."""
-    parts: list[Any] = []
+    found: list[Any] = []
     plain = TreeDPOTrainer.train
 
     def train(self: TreeDPOTrainer, *args: Any, **kwargs: Any) -> Any:
         done = plain(self, *args, **kwargs)
-        parts.append(self.model)
+        found.append(self.model)
         return done
 
     monkeypatch.setattr(TreeDPOTrainer, "train", train)
-    return parts
+    return found

@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from vivavoce.train.divergences import FLOOR, distillation_loss, policy_gradient, silenced
+from vivavoce.train.divergences import (
+    FLOOR,
+    by_token,
+    distillation_loss,
+    policy_gradient,
+    silenced,
+    sureness,
+)
 from vivavoce.train.objective import Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -669,6 +676,27 @@ def test_the_weights_get_no_gradient(divergence: str, aggregate: dict[str, Any])
 
 
 # The objective
+
+
+@pytest.mark.parametrize("kind", ["probability", "entropy"])
+def test_a_scorer_counts_as_much_as_it_is_sure_of_each_token(kind: Any) -> None:
+    """By hand: one scorer is sure of the first token, the other one of the second."""
+    sharp, flat = logits(0.98, 0.01, 0.01), logits(0.4, 0.3, 0.3)
+    ones = [torch.cat([sharp, flat]), torch.cat([flat, sharp])]
+    how = Objective(by_token=kind, tau_token=0.25)
+    sure = torch.stack([sureness(one, how) for one in ones], -1)
+    told = {"probability": (0.98, 0.4), "entropy": (-0.1119, -1.0889)}[kind]
+    assert sure[0].tolist() == pytest.approx(told, abs=1e-4)
+    weights = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
+    found = by_token(weights, sure, how)
+    grown = [0.6 * math.exp(told[0] / 0.25), 0.4 * math.exp(told[1] / 0.25)]
+    assert found[0].tolist() == pytest.approx([g / sum(grown) for g in grown], abs=1e-3)
+    assert found[1, 1] > found[1, 0], "the other one is sure there"
+    assert found.sum(-1).tolist() == pytest.approx([1, 1])
+    absent = by_token(torch.tensor([[0.0, 0.5], [0.0, 0.0]]), sure, how)
+    assert absent.tolist() == [[0.0, 0.5], [0.0, 0.0]], (
+        "who has not read an answer has no say; its weight is not shared"
+    )
 
 
 def test_the_objective_names_the_ends_of_jsd_and_refuses_what_means_nothing():

@@ -52,6 +52,7 @@ def test_without_its_package_it_is_refused_before_anything_is_loaded(
         train_sft(student, ROWS, SFTSettings(adam_bits=8, **HOW), tmp_path / "out", seed=0)
 
 
+@pytest.mark.slow  # it compiles
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torchao compiles its update, which needs a compiler")
 @pytest.mark.skipif(not APART.is_dir(), reason="torchao is not in the folder that `make setup` puts it in")
 def test_states_of_eight_bits_learn_as_well_and_a_killed_training_goes_on_exactly(
@@ -65,13 +66,13 @@ def test_states_of_eight_bits_learn_as_well_and_a_killed_training_goes_on_exactl
         text=True,
     )
     assert said.returncode == 0, said.stderr[-2000:]
-    content = json.loads(said.stdout.splitlines()[-1])
-    large, small, resumed = (content["loss"][name] for name in ("large", "small", "killed"))
+    found = json.loads(said.stdout.splitlines()[-1])
+    large, small, again = (found["loss"][name] for name in ("large", "small", "killed"))
     assert small == pytest.approx(large, rel=0.05)
     assert not equal(tmp_path / "large", tmp_path / "small")
-    assert any("8bit" in name for name in content["states"]), content
+    assert any("8bit" in name for name in found["states"]), found
     assert equal(tmp_path / "small", tmp_path / "killed")
-    assert small == resumed
+    assert small == again
 
 
 def train_three_times(student: Path, folder: Path) -> dict[str, Any]:

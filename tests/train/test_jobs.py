@@ -30,14 +30,13 @@ RECIPE = {
     "teachers": [{"name": "ada", "backend": "scripted", "function": f"{TEACHERS}:ada"}],
 }
 PARENT = """
-import multiprocessing, os, sys, time
+import os, time
 from concurrent.futures import ProcessPoolExecutor
-from vivavoce.train.gate import Gate
-from vivavoce.train.jobs import _open_worker
+from vivavoce.train.jobs import _context, _open_worker
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, _open_worker, (context.Queue(),)) as pool:
+    context = _context()
+    with ProcessPoolExecutor(1, context, _open_worker, (context.Queue(), dict(os.environ))) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         pool.submit(time.sleep, 600).result()
 """
@@ -130,7 +129,7 @@ def test_a_failing_job_fails_alone(student: Path, tmp_path: Path, run: Run) -> N
 def test_a_training_in_this_process_stops_when_its_run_is(student: Path, tmp_path: Path, run: Run) -> None:
     async def stopped() -> None:
         with Workers(run, Gate(1)) as workers:
-            training = asyncio.create_task(workers.train(jobs(student, tmp_path, "long", steps=100_000)))
+            training = asyncio.create_task(workers.train(jobs(student, tmp_path, "long", steps=5_000)))
             curve = run.path / "checkpoints" / "long-0" / "loss.jsonl"
             while not curve.exists() or not curve.read_text():
                 await asyncio.sleep(0.05)
@@ -140,3 +139,26 @@ def test_a_training_in_this_process_stops_when_its_run_is(student: Path, tmp_pat
 
     asyncio.run(stopped())  # which waits for its threads
     assert "checkpoints/long-0" not in run.manifest.get("stages", {})
+
+
+def test_what_is_imported_before_processes_are_forked_starts_no_thread_and_asks_no_device() -> None:
+    code = (
+        "import threading, torch; from vivavoce.train import imported; "
+        "assert threading.active_count() == 1; assert not torch.cuda.is_initialized(); import sys; "
+        "assert {'peft', 'accelerate', 'transformers.modeling_utils'} <= set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_workers_see_the_environment_of_the_run_as_it_is_now(
+    student: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def of_workers() -> list[str | None]:
+        seen = []
+        for value in ("first", "second"):
+            monkeypatch.setenv("VIVA_TEST", value)
+            with Workers(run, Gate(2)) as workers:
+                seen.append(workers._opened().submit(os.getenv, "VIVA_TEST").result())
+        return seen
+
+    assert asyncio.run(of_workers()) == ["first", "second"]

@@ -115,7 +115,7 @@ def test_a_served_student_learns_what_one_that_samples_itself_learns(
     assert not (tmp_path / "served" / "served").exists(), "what was written for the engine is gone"
 
 
-@pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])
+@pytest.mark.parametrize("lora", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["adapter", "all weights"])
 def test_several_processes_share_the_engine_and_learn_what_one_does(
     student: Path, teacher: Path, tmp_path: Path, lora: bool
 ) -> None:

@@ -38,7 +38,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", [[], ["--sharded"]], ids=["data parallel", "weights sharded"])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param([], marks=pytest.mark.slow), ["--sharded"]],
+    ids=["data parallel", "weights sharded"],
+)
 def test_two_processes_end_where_one_does(how: list[str], alone: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

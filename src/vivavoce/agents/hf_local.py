@@ -58,7 +58,8 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    """A folder, a hub id, or ``schoolhouse:NAME`` for a model that comes with the package. A LoRA adapter loads too."""
+    """A folder, a hub id, or ``schoolhouse:NAME`` for a model that comes with the package. A LoRA adapter loads too, as
+    does a GGUF file, or a folder with one."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -230,12 +231,10 @@ class HFLocal:
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
             waiting = self._under_way.pop(id(prompt.tag))
-            decoded = decoder.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
-            if decoded.ids and rendering(decoder.tokenizer, self.options.chat_template_kwargs).says(
-                decoded.ids, decoded.text
-            ):
-                decoded = replace(decoded, ids=())  # the text says it all
-            self._tell(loop, waiting, decoded)
+            said = decoder.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
+            if said.ids and rendering(decoder.tokenizer, self.options.chat_template_kwargs).says(said.ids, said.text):
+                said = replace(said, ids=())  # the text says it all
+            self._tell(loop, waiting, said)
 
         try:
             decoder.stream(lambda under_way: self._joining(decoder, loop, under_way), finished, stop.is_set)
@@ -279,19 +278,19 @@ class HFLocal:
         self._under_way |= taken
         return [waiting.prompt for waiting in joining if waiting.prompt]
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, outcome: Decoded | AgentError) -> None:
+    def _tell(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, said: Decoded | AgentError) -> None:
         with suppress(RuntimeError):  # the loop was closed: nobody listens
-            loop.call_soon_threadsafe(self._settle, waiting, outcome)
+            loop.call_soon_threadsafe(self._settle, waiting, said)
 
-    def _settle(self, waiting: _Waiting, outcome: Decoded | AgentError) -> None:
+    def _settle(self, waiting: _Waiting, said: Decoded | AgentError) -> None:
         if waiting.future.done():
             return
-        if isinstance(outcome, AgentError):
-            waiting.future.set_exception(outcome)
+        if isinstance(said, AgentError):
+            waiting.future.set_exception(said)
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
-            reply = Reply(outcome.text, outcome.finish, outcome.usage, model, outcome.tokens, latency, ids=outcome.ids)
+            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency, ids=said.ids)
             waiting.future.set_result(received(reply, waiting.opened))
 
     def _load(self) -> tuple[Decoder, int | None]:

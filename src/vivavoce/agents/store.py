@@ -81,8 +81,8 @@ class Store:
             return None
         if row is None:
             return None
-        rest, text = row
-        return outcome_of(rest, text, None, None)[0]
+        rest, said = row
+        return outcome_of(rest, said, None, None)[0]
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
         """Keep replies by their journal keys, all or none. Of two replies to one call the first that came stays."""
@@ -90,8 +90,8 @@ class Store:
             return
         rows = []
         for key, reply in replies:
-            rest, text = reply_row(reply)
-            rows.append((bytes.fromhex(key), rest, packed(text)))
+            rest, said = reply_row(reply)
+            rows.append((bytes.fromhex(key), rest, packed(said)))
         if not rows:
             return
         try:
@@ -131,12 +131,12 @@ class EarlierRun:
 
     def get(self, key: str) -> Reply | None:
         """The reply to the call with this journal key, or None if the run has none."""
-        query = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
-        row = self._db.execute(query, (key,)).fetchone()
+        found = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
+        row = self._db.execute(found, (key,)).fetchone()
         return None if row is None else outcome_of(*row)[0]
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
-        """Do nothing: the run is left as it is."""
+        """Do nothing, because the run is left as it is."""
 
 
 __all__ = ["EarlierRun", "Store"]

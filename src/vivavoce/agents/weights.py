@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vivavoce.agents.gguf_files import gguf_in, header, unpacked
 from vivavoce.agents.given_template import known, with_template
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.files import object_in
@@ -64,6 +65,10 @@ def check(model: str) -> None:
         _base_there(Path(model).expanduser(), lambda: check(base))
     if model.startswith(_SCHOOLHOUSE):
         folder(model)
+    elif model.endswith(".gguf") and not Path(model).expanduser().is_file():
+        raise RecipeError(f"there is no file {model}", "`model`", "give the path of a GGUF file on this machine")
+    elif model.endswith(".gguf"):
+        header(Path(model).expanduser())
     elif (model.startswith((".", "/", "~")) or model.count("/") > 1) and not Path(model).expanduser().is_dir():
         raise RecipeError(f"there is no folder {model}", "`model`", "give a folder, a hub id or schoolhouse:NAME")
 
@@ -71,7 +76,8 @@ def check(model: str) -> None:
 def folder(
     model: str, revision: str | None = None, *, tokenizer_only: bool = False, template: str | None = None
 ) -> Path:
-    """The folder with the files of a folder, a hub id (downloaded if need be) or ``schoolhouse:NAME``.
+    """The folder with the files of a folder, a hub id (downloaded if need be) or ``schoolhouse:NAME``; a GGUF file is
+    unpacked to one.
 
     With ``tokenizer_only`` no tensors are downloaded, because the model runs elsewhere. A ``template`` is given to a
     model that has another chat template or none: :func:`vivavoce.agents.given_template.with_template`. Raises
@@ -92,6 +98,8 @@ def folder(
             raise RecipeError(f"the weights of {model} are not installed", str(path), "reinstall vivavoce")
         return path
     path = Path(model).expanduser()
+    if file := gguf_in(path):
+        return unpacked(file, LOADING)
     if path.is_dir():
         return path
     check(model)
@@ -188,9 +196,9 @@ def adapter_rank(path: Path) -> int:
     return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
 
 
-def _base_there(path: Path, use: Callable[[], T]) -> T:
+def _base_there(path: Path, found: Callable[[], T]) -> T:
     try:
-        return use()
+        return found()
     except RecipeError as error:
         do = "set base_model_name_or_path in that file to where the base lies now"
         raise RecipeError(f"the adapter's base model is missing: {error.what}", str(path / _ADAPTER), do) from error

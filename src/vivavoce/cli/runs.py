@@ -73,7 +73,7 @@ def run(
         say(f"{loaded.method}: {loaded.name} in {path}")
         method = plugins.load("methods", loaded.method, "method")
         try:
-            outcome = asyncio.run(method.distill(loaded, opened))
+            found = asyncio.run(method.distill(loaded, opened))
         except BudgetReached:
             stopped = missing(opened, method.plan)
             opened.note(stopped=stopped)
@@ -83,25 +83,25 @@ def run(
             opened.note(stopped=None, part_done=True)
             say(f"part {share} is done, in {path}; when all are: viva merge RUN PART…, then viva run as usual")
             return
-        _need_results(outcome, method, loaded.method)
+        _need_results(found, method, loaded.method)
         opened.note(stopped=None)
-        outcome["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
-        outcome["training"] = Sources(path).trainings([arm["name"] for arm in outcome["arms"]])
-        opened.write(path / "results.json", json.dumps(outcome, indent=2, ensure_ascii=False) + "\n")
-        for step, figures in enumerate(accuracies(outcome)):
+        found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
+        found["training"] = Sources(path).trainings([arm["name"] for arm in found["arms"]])
+        opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        for step, figures in enumerate(accuracies(found)):
             opened.track("test", figures, step)
         with awaited("writing the report"):
             write_report(path)
     if details:
-        typer.echo(table(outcome) + "\n")
+        typer.echo(table(found) + "\n")
     typer.echo(ending(path, commands(context), width()))
 
 
-def _need_results(outcome: Any, method: Any, file: str) -> None:
+def _need_results(found: Any, method: Any, file: str) -> None:
     """Raise RecipeError if a user's own method returned something else than results."""
     from vivavoce import plugins
 
-    lacks = {"task", "n", "arms", "paired"} - (outcome.keys() if isinstance(outcome, dict) else set())
+    lacks = {"task", "n", "arms", "paired"} - (found.keys() if isinstance(found, dict) else set())
     if lacks and plugins.is_own(method.__name__):
         what = f"`distill` returned no results: {', '.join(sorted(lacks))} are missing"
         do = "return what `Session.results` gives, as methods/debate_reflect.py does"
@@ -183,13 +183,13 @@ def plan(
         planned, trained = method.plan(loaded, measured), _trainings(method, loaded, measured)
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
-    kept = {a.name: not_sent for a in loaded.agents if (not_sent := unsent(a.name, a.backend, a.options, a.sampling()))}
+    kept = {a.name: found for a in loaded.agents if (found := unsent(a.name, a.backend, a.options, a.sampling()))}
     if as_json:
         shown = {kind: asdict(span) for kind, span in total.items()}
-        facts = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
-        facts["not_sent"] = {name: [one.field for one in settings] for name, settings in kept.items()}
-        facts["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(summed(trained))}
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
+        told["not_sent"] = {name: [one.field for one in found] for name, found in kept.items()}
+        told["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(summed(trained))}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     priced = [a.name for a in loaded.agents if a.price]
     shown_kinds = kinds if priced else kinds[:3]
@@ -209,8 +209,8 @@ def plan(
         )
     if not from_:
         _say_saved(loaded, set_, recipe, total)
-    for name, not_sent in kept.items():
-        for one in not_sent:
+    for name, found in kept.items():
+        for one in found:
             say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
@@ -256,9 +256,9 @@ def _say_time(planned: list[Planned], trained: list[Training], measured: Measure
     known = {stage: s for stage, s in times.items() if s is not None} | ({"training": training} if training else {})
     unknown = [stage for stage, s in times.items() if s is None] + (["training"] if training is None else [])
     if known:
-        stages = ", ".join(f"{stage} {duration(s)}" for stage, s in known.items())
+        said = ", ".join(f"{stage} {duration(s)}" for stage, s in known.items())
         rest = f"; not known of {', '.join(unknown)}" if unknown else ""
-        say(f"time: about {duration(sum(known.values()))} if nothing runs side by side ({stages}){rest}")
+        say(f"time: about {duration(sum(known.values()))} if nothing runs side by side ({said}){rest}")
 
 
 def _say_measured(planned: list[Planned], run: Path) -> None:
@@ -292,8 +292,8 @@ def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any
     held = plugins.load("methods", loaded.method, "method").plan(recipe_of(path, [*set_, "debate.later_rounds=always"]))
     calls = sum(p.calls.expected for p in held) - total["calls"].expected
     paid = sum(p.money.expected for p in held) - total["money"].expected
-    saved = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
-    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{saved}")
+    said = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
+    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{said}")
 
 
 def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
@@ -317,14 +317,14 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     from vivavoce.report.sources import Sources
 
     sources = Sources(run_path)
-    spent, none = sources.costs()
+    found, none = sources.costs()
     if none:
         raise DataError(none, str(run_path), "give the directory of a run that has started")
     if as_json:
-        output = {**facts(spent, sources.recipe), "under_way": cut_off(sources.under_way(), sources.recipe)}
-        typer.echo(json.dumps(output, indent=2, ensure_ascii=False))
+        told = {**facts(found, sources.recipe), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
-    output = lines(spent, sources.recipe)
+    told = lines(found, sources.recipe)
     rows = [
         (
             line.stage or "–",
@@ -334,7 +334,7 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
             money(line.money),
             f"{line.seconds:,.1f}",
         )
-        for line in [*output, total(output)]
+        for line in [*told, total(told)]
     ]
     heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
     currency = str(sources.recipe.get("currency", "money"))
@@ -358,9 +358,9 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
     if recipe.judge is None:
         raise DataError("no judge grades in this run", str(run_path), "see docs/judges.md for recipes with judges")
     with Journal(run_path / "journal.sqlite", read_only=True) as journal:
-        figures = judging(journal, recipe.judge.how)
+        found = judging(journal, recipe.judge.how)
     if as_json:
-        typer.echo(json.dumps(figures, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
 
     def share(value: float | None) -> str:
@@ -369,15 +369,15 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
-    typer.echo(f"{figures['answers']:,} answers judged ({figures['form']}), {figures['unjudged']:,} without a verdict")
+    typer.echo(f"{found['answers']:,} answers judged ({found['form']}), {found['unjudged']:,} without a verdict")
     rows = [
         (name, f"{one['verdicts']:,}", f"{one['unreadable']:,}", f"{one['failed']:,}", number(one["mean"]),
          share(one["right"]), share(one.get("same_in_both_orders")))
-        for name, one in figures["judges"].items()
+        for name, one in found["judges"].items()
     ]  # fmt: skip
     print_table(("judge", "verdicts", "unreadable", "failed", "mean", "found right", "same in both orders"), rows)
-    pairs = [(one["a"], one["b"], one) for one in figures["between"]]
-    pairs += [(name, "gold", one) for name, one in figures.get("gold", {}).items()]
+    pairs = [(one["a"], one["b"], one) for one in found["between"]]
+    pairs += [(name, "gold", one) for name, one in found.get("gold", {}).items()]
     if pairs:
         lines = [(a, b, f"{one['n']:,}", share(one["agree"]), number(one["kappa"])) for a, b, one in pairs]
         print_table(("", "with", "answers", "agree", "kappa"), lines)
@@ -404,18 +404,18 @@ def doctor(
     from vivavoce.methods.memory import Machine
     from vivavoce.progress import say
 
-    findings = []
+    found = []
     loaded, machine = recipe_of(recipe, set_), Machine.of(gpus) if gpus else None
     for finding in examine(loaded, out or run_folder(recipe, loaded), offline, machine):
-        findings.append(finding)
+        found.append(finding)
         if not as_json:
             typer.echo(
                 f"{finding.level:7} {finding.what}: {finding.said}" + (f"\n{'':8}{finding.do}" if finding.do else "")
             )
     if as_json:
-        typer.echo(json.dumps([asdict(f) for f in findings], indent=2, ensure_ascii=False))
-    failed, warned = (sum(f.level == level for f in findings) for level in ("failed", "warning"))
-    say(f"{failed} failed, {warned} to look at, {len(findings) - failed - warned} in order")
+        typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
+    failed, warned = (sum(f.level == level for f in found) for level in ("failed", "warning"))
+    say(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order")
     if failed:
         raise typer.Exit(1)
 
@@ -435,8 +435,8 @@ def evaluate(
     from vivavoce.report import table
 
     loaded = recipe_of(recipe, set_)
-    outcome = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
-    typer.echo(json.dumps(outcome, indent=2) if as_json else table(outcome))
+    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
+    typer.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 
 def compare(
@@ -465,17 +465,17 @@ def compare(
     if len(set(shown)) < len(shown):
         raise DataError("a run is given twice", ", ".join(shown), "give each once")
     kept = [kept_tests(path, name) for path, name in zip(runs, shown, strict=True)]
-    comparison = across(kept, arm)
+    found = across(kept, arm)
     recipes = [what_decides(yaml.safe_load((path / "recipe.yaml").read_text("utf-8"))) for path in runs]
-    comparison["differ"] = {
+    found["differ"] = {
         name: [key for key in changed_keys(recipes[0], recipe) if key != "name"]
         for name, recipe in zip(shown[1:], recipes[1:], strict=True)
     }
     if as_json:
-        typer.echo(json.dumps(comparison, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    typer.echo(runs_table(comparison))
-    for name, keys in comparison["differ"].items():
+    typer.echo(runs_table(found))
+    for name, keys in found["differ"].items():
         say(
             f"{name} differs from {shown[0]} in {', '.join(keys[:12])}{', …' if len(keys) > 12 else ''}"
             if keys
@@ -496,8 +496,8 @@ def results(
     from vivavoce.report.sources import Sources
 
     if as_csv or as_json:
-        rows = answers(run_path)
-        lines = in_csv(rows) if as_csv else (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        found = answers(run_path)
+        lines = in_csv(found) if as_csv else (json.dumps(row, ensure_ascii=False) + "\n" for row in found)
         empty = True
         for line in lines:
             empty = False
@@ -505,10 +505,10 @@ def results(
         if empty:
             raise DataError("the run has answered no test questions yet", str(run_path), "`viva run` goes on with it")
         return
-    figures = Sources(run_path).results
-    if figures is None:
+    found = Sources(run_path).results
+    if found is None:
         raise DataError("the run has no results yet", str(run_path), "`viva run` goes on with it")
-    typer.echo(table(figures))
+    typer.echo(table(found))
 
 
 def report(
@@ -523,11 +523,11 @@ def report(
     with awaited("writing the report"):
         written = write_report(run_path)
     if details:
-        if (figures := Sources(run_path).results) is None:
+        if (results := Sources(run_path).results) is None:
             raise DataError(
                 "this run has not come to its tests yet", str(run_path), "`viva run` with its folder goes on"
             )
-        typer.echo(table(figures) + "\n")
+        typer.echo(table(results) + "\n")
     typer.echo(written)
 
 

@@ -23,21 +23,21 @@ def quorum(answers: Sequence[Node], speakers: int) -> bool:
 
 def agreed(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> bool:
     """Whether all agents that answered gave the same answer, which could be read, and they are a quorum."""
-    usable = stated(answers)
-    different = set(classes(task, problem, [n.answer for n in usable]))
-    return quorum(usable, speakers) and len(different) == 1 and None not in different
+    said = stated(answers)
+    found = set(classes(task, problem, [n.answer for n in said]))
+    return quorum(said, speakers) and len(found) == 1 and None not in found
 
 
 def majority_of(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> str | None:
     """The answer of more than half of the agents that answered, if they are a quorum."""
-    usable = stated(answers)
-    return majority(task, problem, [n.answer for n in usable]) if quorum(usable, speakers) else None
+    said = stated(answers)
+    return majority(task, problem, [n.answer for n in said]) if quorum(said, speakers) else None
 
 
 def same(task: Task, problem: Problem, a: str | None, b: str | None) -> bool:
     """Whether two answers are the same answer. None equals no answer, not even None."""
-    labels = classes(task, problem, [a, b])
-    return a is not None and labels[0] == labels[1]
+    found = classes(task, problem, [a, b])
+    return a is not None and found[0] == found[1]
 
 
 def why_stop(
@@ -52,15 +52,15 @@ def why_stop(
         before: The answers of the round before; none in round 0.
         speakers: The number of agents that were asked. Those that answered must be a quorum of them.
     """
-    usable = stated(answers)
-    if not usable:
+    said = stated(answers)
+    if not said:
         return "no_answers"
-    if rule == "all_correct" and quorum(usable, speakers) and all(n.correct for n in usable):
+    if rule == "all_correct" and quorum(said, speakers) and all(n.correct for n in said):
         return "all_correct"
-    if rule in ("consensus", "majority_stable") and agreed(task, problem, usable, speakers):
+    if rule in ("consensus", "majority_stable") and agreed(task, problem, said, speakers):
         return "consensus"
     if rule == "majority_stable" and before:
-        now, then = (majority_of(task, problem, ns, speakers) for ns in (usable, before))
+        now, then = (majority_of(task, problem, ns, speakers) for ns in (said, before))
         if same(task, problem, now, then):
             return "majority_stable"
     return None

@@ -155,11 +155,11 @@ class Episode:
 
         ``correct`` of the last one says whether the episode succeeded. The prompt is no node: it is the problem's.
         """
-        nodes: list[Node] = []
+        said: list[Node] = []
         for index, step in enumerate(self.steps):
-            earlier = tuple(n.id for n in nodes)
+            earlier = tuple(n.id for n in said)
             action = step.action
-            nodes.append(
+            said.append(
                 node(
                     "action",
                     self.task,
@@ -173,20 +173,20 @@ class Episode:
                 )
             )
             if (seen := "\n".join(m["content"] for m in step.observation.messages)) or step.observation.done:
-                parents = (*earlier, nodes[-1].id)
-                nodes.append(
+                parents = (*earlier, said[-1].id)
+                said.append(
                     node("observation", self.task, self.environment, index, seen, sample=sample, parents=parents)
                 )
-        if nodes:
-            nodes[-1] = replace(nodes[-1], correct=self.success)
-        return tuple(nodes)
+        if said:
+            said[-1] = replace(said[-1], correct=self.success)
+        return tuple(said)
 
     def _masked(self, end: int) -> list[tuple[Message, bool]]:
-        masked = [(message, False) for message in self.prompt]
+        found = [(message, False) for message in self.prompt]
         for step in self.steps[:end]:
-            masked.append(({"role": "assistant", "content": step.action.text}, True))
-            masked += [(message, False) for message in step.observation.messages]
-        return masked
+            found.append(({"role": "assistant", "content": step.action.text}, True))
+            found += [(message, False) for message in step.observation.messages]
+        return found
 
 
 __all__ = [

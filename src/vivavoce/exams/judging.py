@@ -22,27 +22,27 @@ def judging(journal: Journal, how: Judging) -> dict[str, Any]:
     and of all together, against the task's own grader, if it has one.
     """
     answers, failed, gold = _by_answer(journal, how)
-    by_target = {target: values(verdicts) for target, verdicts in answers.items()}
+    said = {target: values(verdicts) for target, verdicts in answers.items()}
     judges = sorted({v.judge for verdicts in answers.values() for v in verdicts})
     right: dict[str, dict[str, bool]] = {
-        name: {t: opinion >= how.threshold for t, by in by_target.items() if (opinion := by.get(name)) is not None}
+        name: {t: opinion >= how.threshold for t, by in said.items() if (opinion := by.get(name)) is not None}
         for name in judges
     }
     ruling = {t: ok for t, verdicts in answers.items() if (ok := decided(verdicts, how)) is not None}
-    summary: dict[str, Any] = {
+    found: dict[str, Any] = {
         "form": how.form,
         "right_from": how.threshold,
         "answers": len(answers),
         "unjudged": len(answers) - len(ruling),
-        "judges": {name: _judge(name, answers, by_target, right[name], failed) for name in judges},
+        "judges": {name: _judge(name, answers, said, right[name], failed) for name in judges},
         "between": [{"a": a, "b": b, **_agreement(right[a], right[b])} for a, b in combinations(judges, 2)],
     }
     if gold:
-        summary["gold"] = {
+        found["gold"] = {
             **{name: _against(right[name], gold) for name in judges},
             "all together": _against(ruling, gold),
         }
-    return summary
+    return found
 
 
 def _by_answer(journal: Journal, how: Judging) -> tuple[dict[str, list[Verdict]], Mapping[str, int], dict[str, bool]]:
@@ -70,13 +70,13 @@ def _by_answer(journal: Journal, how: Judging) -> tuple[dict[str, list[Verdict]]
 def _judge(
     name: str,
     answers: Mapping[str, Sequence[Verdict]],
-    by_target: Mapping[str, Mapping[str, float | None]],
+    said: Mapping[str, Mapping[str, float | None]],
     right: Mapping[str, bool],
     failed: Mapping[str, int],
 ) -> dict[str, Any]:
     verdicts_of = [v for verdicts in answers.values() for v in verdicts if v.judge == name]
-    opinions = [value for by in by_target.values() if (value := by.get(name)) is not None]
-    figures: dict[str, Any] = {
+    opinions = [value for by in said.values() if (value := by.get(name)) is not None]
+    found: dict[str, Any] = {
         "verdicts": len(verdicts_of),
         "unreadable": sum(v.value is None and v.status != "error" for v in verdicts_of),
         "failed": failed.get(name, 0),
@@ -86,8 +86,8 @@ def _judge(
     both = [[v.value for v in verdicts if v.judge == name] for verdicts in answers.values()]
     both = [pair for pair in both if len(pair) == 2 and None not in pair]
     if both:
-        figures["same_in_both_orders"] = round(fmean(a == b for a, b in both), 4)
-    return figures
+        found["same_in_both_orders"] = round(fmean(a == b for a, b in both), 4)
+    return found
 
 
 def _agreement(a: Mapping[str, bool], b: Mapping[str, bool]) -> dict[str, Any]:
@@ -103,13 +103,13 @@ def _agreement(a: Mapping[str, bool], b: Mapping[str, bool]) -> dict[str, Any]:
     }
 
 
-def _against(verdicts: Mapping[str, bool], gold: Mapping[str, bool]) -> dict[str, Any]:
+def _against(said: Mapping[str, bool], gold: Mapping[str, bool]) -> dict[str, Any]:
     """Agreement with gold, and the two kinds of error."""
-    shared = [t for t in verdicts if t in gold]
+    shared = [t for t in said if t in gold]
     return {
-        **_agreement(verdicts, gold),
-        "right_called_wrong": sum(gold[t] and not verdicts[t] for t in shared),
-        "wrong_called_right": sum(verdicts[t] and not gold[t] for t in shared),
+        **_agreement(said, gold),
+        "right_called_wrong": sum(gold[t] and not said[t] for t in shared),
+        "wrong_called_right": sum(said[t] and not gold[t] for t in shared),
     }
 
 

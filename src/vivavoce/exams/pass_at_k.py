@@ -27,7 +27,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
-def pass_at_k_figures(drawn: Sequence[Sequence[Judged]]) -> dict[str, Any]:
+def told(drawn: Sequence[Sequence[Judged]]) -> dict[str, Any]:
     """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
     problems.
 
@@ -46,4 +46,4 @@ def _estimate(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "interval95": [max(0.0, mean - half), min(1.0, mean + half)]}
 
 
-__all__ = ["pass_at_k", "pass_at_k_figures"]
+__all__ = ["pass_at_k", "told"]

@@ -22,7 +22,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Pair
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.attempts import attempt, later_name
-from vivavoce.methods.day import with_day
+from vivavoce.methods.day import told
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opd_arms import USUAL, ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, Table
 from vivavoce.methods.seats import SCORING, need_scorers
@@ -59,7 +59,7 @@ class DistilRecipe(Recipe):
     )
 
     @property
-    def scoring_agents(self) -> list[AgentSpec]:
+    def seated(self) -> list[AgentSpec]:
         """The agents that score."""
         return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
@@ -72,10 +72,10 @@ class DistilSession(Session[Talk]):
     supervision: dict[str, dict[str, Any]]
     """Counts of each arm's supervision."""
 
-    def set_scorers(self, scorers: Sequence[AgentSpec]) -> None:
+    def seat(self, scorers: Sequence[AgentSpec]) -> None:
         """Set the scorers. Raises RecipeError if one gives no distributions."""
         need_scorers(scorers)
-        self.scorers, self.supervision = {spec.name: with_day(spec, self.run.day) for spec in scorers}, {}
+        self.scorers, self.supervision = {spec.name: told(spec, self.run.day) for spec in scorers}, {}
 
     async def debate(
         self,
@@ -123,17 +123,17 @@ class DistilSession(Session[Talk]):
         self, name: str, arm: OnPolicyArm, graphs: Sequence[Graph], options: OnPolicyOptions
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
-        scorers = list(self.scorers if arm.scorers is None else arm.scorers)
+        who = list(self.scorers if arm.scorers is None else arm.scorers)
         rate = options.on_policy if arm.on_policy is None else arm.on_policy
         recorded = partial(winner, task=self.task)
         if arm.sees_action:
             rate, recorded = 0.0, self._action
         worded, seed = self.worded(arm.sees_action), self.recipe.seed
-        rows, counts = states(graphs, arm, scorers, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
+        found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options)
-        informative = options.informative if arm.informative is None else arm.informative
-        return self.rows(name, rows), self._how(options, scorers, arm, on_policy=rate, informative=informative)
+        told = options.informative if arm.informative is None else arm.informative
+        return self.rows(name, found), self._how(options, who, arm, on_policy=rate, informative=told)
 
     def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions) -> None:
         """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
@@ -153,14 +153,14 @@ class DistilSession(Session[Talk]):
         student.
         """
         never, as_end = self.prompts.silent
-        common = {
+        found = {
             "scorers": tuple(self._scorer(k, arm.own_scorer) for k in scorers),
             "objective": options.objective.model_validate({**options.objective.model_dump(), **arm.objective}),
             "never": options.never or never,
             "as_end": options.as_end or as_end,
             **self._sampled(),
         }
-        return OnPolicySettings.model_validate({**dict(options), **common, **changes})
+        return OnPolicySettings.model_validate({**dict(options), **found, **changes})
 
     def _sampled(self) -> dict[str, Any]:
         """The sampler of the student's answers in training: the trainer, unless the recipe has the student served."""
@@ -173,11 +173,11 @@ class DistilSession(Session[Talk]):
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
 
-    def _drawn(self, node: Node) -> tuple[int, ...]:
+    def _drawn(self, said: Node) -> tuple[int, ...]:
         """The tokens that the student drew for an answer, if its text would be cut into others."""
-        if node.agent != self.student or node.call is None:
+        if said.agent != self.student or said.call is None:
             return ()
-        reply = self.run.journal[node.call].reply
+        reply = self.run.journal[said.call].reply
         return reply.ids if reply else ()
 
     def _scorer(self, name: str, own: Literal["frozen", "ema"] = "frozen") -> Scorer:
@@ -236,13 +236,13 @@ class DistilSession(Session[Talk]):
 
     async def pairs(self, name: str, arm: PreferenceArm, graphs: Sequence[Graph], start: Trained) -> dict[int, Path]:
         """Preference pairs of an arm by training seed: of answers that the student gives before it."""
-        files = {}
+        found = {}
         for seed in self.recipe.seeds:
             tried = await attempt(self, graphs, start, seed, arm.samples, arm.temperature)
             own = later_name(self.student)
             trees = consensus_trees(tried, arm.prefer, self.teachers, own, self.wording, self.recipe.seed)
-            files[seed] = self.rows(f"{name}-{seed}", trees)
-        return files
+            found[seed] = self.rows(f"{name}-{seed}", trees)
+        return found
 
     def as_many_pairs(self, dpo: TreeDPOSettings, opd: OnPolicyOptions) -> TreeDPOSettings:
         """Settings that make DPO update as often, on pairs of as many questions, as the on-policy arms."""
@@ -312,11 +312,11 @@ class DistilSession(Session[Talk]):
             getattr(self.recipe, "opd", OnPolicyOptions()), (), ScoredArm()
         )  # scorers compute as in training
         with bar("likelihood of verified answers", len(pairs) * len(specs)) as advance:
-            likelihoods = {
+            found = {
                 name: likelihood(spec, [(p.views[k], s.views[k], text) for p, s, text in pairs], settings, advance)
                 for k, (name, spec) in enumerate(specs.items())
             }
-        return {"likelihood": likelihoods, "flips": flips(graphs), "confidence": stated(graphs)}
+        return {"likelihood": found, "flips": flips(graphs), "confidence": stated(graphs)}
 
 
 class QuestionSession(DistilSession, VotingSession[Talk]):

@@ -20,7 +20,7 @@ from vivavoce.protocols.state_debate import LaterSpeakers
 
 
 class Table(NamedTuple):
-    """The settings that make a debate differ from the recipe's: its debaters, and which of them speak again."""
+    """What makes a debate another one than the recipe's: who debates, and who of them is asked again."""
 
     debaters: tuple[str, ...] | None = None
     """None: all teachers."""
@@ -30,8 +30,8 @@ class Table(NamedTuple):
 
     def stage(self, stage: str) -> str:
         """The name of a stage whose debates are held at this table. Other tables have other names."""
-        speakers = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
-        return "-".join([stage, *speakers, *(str(one) for one in self[1:] if one is not None)])
+        who = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
+        return "-".join([stage, *who, *(str(one) for one in self[1:] if one is not None)])
 
     def rules(self, rules: Talk) -> Talk:
         """The rules of its debates, given those of the recipe's. Raises RecipeError if the protocol has no such key."""
@@ -208,6 +208,8 @@ STANDARD: dict[str, DistilArm] = {
     "reverse_kl": OnPolicyArm(objective={"divergence": "reverse_kl"}),
     "clipped": OnPolicyArm(objective={"divergence": "clipped_reverse_kl"}),
     "log_ratio": OnPolicyArm(objective={"divergence": "log_ratio"}),
+    "token_probability": OnPolicyArm(objective={"by_token": "probability"}),
+    "token_entropy": OnPolicyArm(objective={"by_token": "entropy"}),
     "wrong": OnPolicyArm(context="wrong", weights="uniform"),
     "gold_answer": OnPolicyArm(context="gold", shows="answers", weights="uniform"),
     "wrong_answer": OnPolicyArm(context="wrong", shows="answers", weights="uniform"),

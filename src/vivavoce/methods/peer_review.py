@@ -186,13 +186,12 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
 
     def pairs(best: str | None) -> Sequence[Pair]:
         others = [name for name in ways if name not in singles]
-        arm_pairs = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
-        return arm_pairs + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
+        found = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
+        return found + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
 
     of_method = [name for base in _MAIN for name, one in recipe.wanted.items() if one.base == base and name in students]
-    feedback = counts(graphs, s.task)
-    review = asdict(calibrate(graphs, recipe.accept, recipe.seed))
-    facts = {"exam": s.exam(graphs), "feedback": feedback, "review": review}
+    told = counts(graphs, s.task)
+    facts = {"exam": s.exam(graphs), "feedback": told, "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
     facts |= {"exams": history} if history else {}
     return Learnt(
         {"student": s.start} | students,
@@ -231,7 +230,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         await s.review(s.drawn("train", questions))
-        await s.examine({"student": s.start}, questions)
+        await s.sit({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
@@ -242,9 +241,9 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """The trainings of a run of this recipe."""
-    lines, seeds = list[Training](), len(recipe.seeds)
+    found, seeds = list[Training](), len(recipe.seeds)
     for name, one in ((name, one) for name, one in recipe.wanted.items() if not one.how.shots):
-        lines.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))
+        found.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))
         if one.how.prefer:
-            lines.append(training(name, seeds, one.how.preference(recipe.dpo), measured))
-    return lines
+            found.append(training(name, seeds, one.how.preference(recipe.dpo), measured))
+    return found

@@ -46,10 +46,9 @@ def need_whole(specs: Iterable[AgentSpec]) -> None:
             continue
         if is_given(spec):
             if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-                do = "give the folder of a whole model"
-                if any(folder.glob("*.gguf")):
-                    do = "GGUF files are neither run nor trained here: give the original model, or serve it (llama_cpp)"
-                raise RecipeError(f"{folder} holds no weights", f"agent `{spec.name}`", do)
+                raise RecipeError(
+                    f"{folder} holds no weights", f"agent `{spec.name}`", "give the folder of a whole model"
+                )
             if missing := _missing(spec):
                 do = "save it there, as the model came with it"
                 raise RecipeError(f"{folder} holds no {missing}", f"agent `{spec.name}`", do)

@@ -17,7 +17,7 @@ from vivavoce.config import Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.exams.examine import examine
 from vivavoce.exams.judging import judging
-from vivavoce.exams.pass_at_k import pass_at_k_figures
+from vivavoce.exams.pass_at_k import told
 from vivavoce.exams.table import results
 from vivavoce.methods.budgets import require_room
 from vivavoce.methods.juries import judged, jury_of
@@ -72,12 +72,12 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
             await judges.aclose()
         found_by = None if jury is None else judging(journal, jury.how)
     seconds = _took(out, digest([model, recipe.model_dump(mode="json"), samples])[:16], time.monotonic() - begun)
-    summary = results(task.name, {model: {recipe.seed: drawn[0]}}, [], seconds)
+    found = results(task.name, {model: {recipe.seed: drawn[0]}}, [], seconds)
     if found_by is not None:
-        summary["judging"] = found_by
+        found["judging"] = found_by
     if samples > 1:
-        summary["arms"][0]["pass_at_k"] = pass_at_k_figures(drawn)
-    return summary
+        found["arms"][0]["pass_at_k"] = told(drawn)
+    return found
 
 
 def _took(out: Path, test: str, seconds: float) -> float:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
+from vivavoce.agents.gguf_files import gguf_in, unpacked
+from vivavoce.agents.weights import LOADING
 from vivavoce.config import AgentSpec
 from vivavoce.errors import DataError
 from vivavoce.files import object_in
@@ -71,12 +73,14 @@ def is_given(spec: AgentSpec) -> bool:
 
 
 def _here(model: str, revision: str | None) -> Path | None:
-    """The folder of a model as far as it is on this machine."""
+    """The folder of a model as far as it is on this machine; that of a GGUF file is made."""
     if model.startswith("schoolhouse:"):
         from vivavoce.schoolhouse import weights
 
         return weights(model.removeprefix("schoolhouse:"))
     path = Path(model).expanduser()
+    if file := gguf_in(path):
+        return unpacked(file, LOADING)
     if path.is_dir():
         return path
     try:
@@ -84,12 +88,10 @@ def _here(model: str, revision: str | None) -> Path | None:
     except ImportError:
         return None
     try:
-        cached_files = [
-            try_to_load_from_cache(model, n, revision=revision) for n in ("tokenizer.json", "adapter_config.json")
-        ]
+        found = [try_to_load_from_cache(model, n, revision=revision) for n in ("tokenizer.json", "adapter_config.json")]
     except ValueError:  # no name of the hub
         return None
-    return next((Path(cached).parent for cached in cached_files if isinstance(cached, str)), None)
+    return next((Path(cached).parent for cached in found if isinstance(cached, str)), None)
 
 
 def model_folders(spec: AgentSpec) -> list[Path]:

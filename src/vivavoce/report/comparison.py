@@ -92,11 +92,11 @@ class Paired(NamedTuple):
             return "the same on every question"
         if self.p_holm < LEVEL:
             return "seeds disagree" if any((gain > 0) != (self.gain > 0) for _, gain, _ in self.seeds) else ""
-        verdict = "not significant (Holm)" if self.p < LEVEL else "not significant"
+        said = "not significant (Holm)" if self.p < LEVEL else "not significant"
         if self.alike:
             return f"no difference of {self.matters:g} points or more"
         few = "" if self.detectable is None else f": too few questions to tell less than {self.detectable:.1f} points"
-        return verdict + few
+        return said + few
 
 
 _FAMILIES = {
@@ -109,10 +109,10 @@ _FAMILIES = {
 
 def families(results: Results) -> list[Family]:
     """The arms in their families, in the order in which they were tested; empty families are left out."""
-    by_key = {key: Family(*texts, []) for key, texts in _FAMILIES.items()}
+    found = {key: Family(*said, []) for key, said in _FAMILIES.items()}
     for arm in results["arms"]:
-        by_key[arm.get("family", "")].arms.append(arm)
-    return [f for f in by_key.values() if f.arms]
+        found[arm.get("family", "")].arms.append(arm)
+    return [f for f in found.values() if f.arms]
 
 
 def strongest_without_debate(results: Results) -> dict[str, str]:
@@ -171,11 +171,11 @@ def further(results: Results) -> dict[str, Results]:
     """The other tests that the students sat, by name; of the pairs there, what each student gained over the first."""
     return {
         name: {
-            **test,
-            "paired": [pair for pair in test["paired"] if pair["a"] == "student"],
-            "untested": [pair for pair in test.get("untested", ()) if pair[0] == "student"],
+            **found,
+            "paired": [pair for pair in found["paired"] if pair["a"] == "student"],
+            "untested": [pair for pair in found.get("untested", ()) if pair[0] == "student"],
         }
-        for name, test in results.get("also", {}).items()
+        for name, found in results.get("also", {}).items()
     }
 
 
@@ -242,7 +242,7 @@ def table(results: Results) -> str:
     for arm in results["arms"]:
         if several_drawn := arm.get("pass_at_k"):
             parts.append(Text(_pass_at_k(several_drawn)))
-    if paired_rows := paired_tests(results):
+    if found := paired_tests(results):
         parts += [
             Text(
                 f"\nPaired on the same questions{', all training seeds together' if several else ''}:\n"
@@ -250,9 +250,9 @@ def table(results: Results) -> str:
                 "second got right; p of one exact two-sided test; repaired is a share of the student's wrong\n"
                 "answers, regressed one of its right ones"
             ),
-            _tests(paired_rows),
+            _tests(found),
         ]
-        parts += _explained(paired_rows)
+        parts += _explained(found)
         if (tests := planned(results)) > 1:
             parts.append(
                 Text(
@@ -261,8 +261,8 @@ def table(results: Results) -> str:
                 )
             )
     if missing := results.get("untested"):
-        pairs_missing = ", ".join(f"{clean(a)} → {clean(b)}" for a, b in missing)
-        parts.append(Text(f"Not tested, for an arm is missing: {pairs_missing}"))
+        told = ", ".join(f"{clean(a)} → {clean(b)}" for a, b in missing)
+        parts.append(Text(f"Not tested, for an arm is missing: {told}"))
     for name, other in further(results).items():
         parts += [
             Text(f"\nAlso tested on {clean(name)} ({clean(other['task'])}): {other['n']} questions"),
@@ -279,33 +279,31 @@ def table(results: Results) -> str:
     return _render(parts)
 
 
-def runs_table(results: Results) -> str:
+def runs_table(found: Results) -> str:
     """Arms of several runs as plain text: :func:`vivavoce.exams.across.across`."""
-    asked = ", ".join(f"{clean(name)} {n:,}" for name, n in results["questions"].items())
-    if not results["apart"]:
-        return f"{table(results)}\n\nOn the {results['n']:,} questions that all runs were asked, of: {asked}."
+    asked = ", ".join(f"{clean(name)} {n:,}" for name, n in found["questions"].items())
+    if not found["apart"]:
+        return f"{table(found)}\n\nOn the {found['n']:,} questions that all runs were asked, of: {asked}."
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("first → second", "gain (95 %)"):
         shown.add_column(head, justify="left" if "→" in head else "right", overflow="fold")
-    for pair in results["apart"]:
+    for pair in found["apart"]:
         low, high = (signed(100 * end) for end in pair["interval95"])
         shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), f"{signed(100 * pair['gain'])} ({low}, {high})")
     title = Text(f"\nThe runs share no question ({asked}), so that nothing is paired: first seeds, Newcombe's interval")
-    return (
-        f"{_render([_arms(results, any(len(a['seeds']) > 1 for a in results['arms']), ())])}\n{_render([title, shown])}"
-    )
+    return f"{_render([_arms(found, any(len(a['seeds']) > 1 for a in found['arms']), ())])}\n{_render([title, shown])}"
 
 
-def _explained(paired_rows: Sequence[Paired]) -> list[Text]:
+def _explained(found: Sequence[Paired]) -> list[Text]:
     """What the short verdicts of a table mean, if it has them."""
-    texts = list[Text]()
-    few = [t.detectable for t in paired_rows if t.verdict == "too few to tell" and t.detectable is not None]
+    said = list[Text]()
+    few = [t.detectable for t in found if t.verdict == "too few to tell" and t.detectable is not None]
     if few:
         least = f"{min(few):.1f}" if round(min(few), 1) == round(max(few), 1) else f"{min(few):.1f} to {max(few):.1f}"
-        texts.append(Text(f"Too few to tell: so many questions show gains of {least} points four times in five."))
-    if alike := [t for t in paired_rows if t.verdict == "alike"]:
-        texts.append(Text(f"Alike: the whole interval is less than {alike[0].matters:g} points (statistics.matters)."))
-    return texts
+        said.append(Text(f"Too few to tell: so many questions show gains of {least} points four times in five."))
+    if alike := [t for t in found if t.verdict == "alike"]:
+        said.append(Text(f"Alike: the whole interval is less than {alike[0].matters:g} points (statistics.matters)."))
+    return said
 
 
 def left_out(results: Results) -> list[str]:
@@ -362,26 +360,24 @@ def _tokens(arm: Mapping[str, Any]) -> str:
     return f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}"
 
 
-def _pass_at_k(figures: Mapping[str, Any]) -> str:
+def _pass_at_k(told: Mapping[str, Any]) -> str:
     each = [
         f"pass@{k} {percent(e['mean'])} ({percent(e['interval95'][0])}–{percent(e['interval95'][1])})"
-        for k, e in figures["k"].items()
+        for k, e in told["k"].items()
     ]
-    return f"unbiased, in %, with 95 % intervals, from {figures['drawn']} answers to each question:\n  " + ", ".join(
-        each
-    )
+    return f"unbiased, in %, with 95 % intervals, from {told['drawn']} answers to each question:\n  " + ", ".join(each)
 
 
 def _spread(arm: Mapping[str, Any]) -> str:
     return "" if arm["sd"] is None else f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}"
 
 
-def _tests(paired_rows: Sequence[Paired]) -> Table:
+def _tests(found: Sequence[Paired]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("first → second", "gain (95 %)", "1st / 2nd", "p", "verdict"):
         text = head in ("first → second", "verdict")
         shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for test in paired_rows:
+    for test in found:
         shown.add_row(
             Text(f"{clean(test.a)} → {clean(test.b)}"),
             signed(test.gain) + ("" if test.low is None else f" ({signed(test.low)}, {signed(test.high or 0)})"),

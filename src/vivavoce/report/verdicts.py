@@ -37,10 +37,10 @@ class Seat(NamedTuple):
     round: int
 
 
-def letter(node: Any) -> str:
+def letter(said: Any) -> str:
     """The letter of an answer: a node, or the judged answer to a test question."""
-    sign = _LETTERS[mark(node)]
-    return sign.lower() if node.status == "truncated" and sign in "RW" else sign
+    found = _LETTERS[mark(said)]
+    return found.lower() if said.status == "truncated" and found in "RW" else found
 
 
 def seats(graph: Graph) -> dict[Seat, str]:
@@ -49,18 +49,18 @@ def seats(graph: Graph) -> dict[Seat, str]:
     for n in graph.nodes:
         if n.kind == "answer" or n.answer is not None or n.correct is not None:
             by_kind.setdefault(n.kind, []).append(n)
-    letters: dict[Seat, str] = {}
+    found: dict[Seat, str] = {}
     for kind, nodes in by_kind.items():
         for n in stated(nodes):
-            letters[Seat(kind, n.agent, n.round)] = letter(n)
+            found[Seat(kind, n.agent, n.round)] = letter(n)
         for n in nodes:  # nobody's call gave a text there
-            letters.setdefault(Seat(kind, n.agent, n.round), letter(n))
-    return letters
+            found.setdefault(Seat(kind, n.agent, n.round), letter(n))
+    return found
 
 
-def in_order(cells: Iterable[Seat]) -> list[Seat]:
+def in_order(found: Iterable[Seat]) -> list[Seat]:
     """Seats as a table shows them: by kind as it was first met, then round by round."""
-    several = list(cells)
+    several = list(found)
     kinds, agents = (list(dict.fromkeys(getattr(s, key) for s in several)) for key in ("kind", "agent"))
     return sorted(several, key=lambda s: (kinds.index(s.kind), s.round, agents.index(s.agent)))
 

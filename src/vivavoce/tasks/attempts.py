@@ -133,13 +133,13 @@ def disagreements(records: Iterable[Recorded], grade: Callable[[Problem, str], G
     """The attempts whose flag differs from the judgement of ``grade`` (such as ``task.grade``). Look at each before
     use.
     """
-    differing = list[Disagreement]()
+    found = list[Disagreement]()
     for record in records:
         for attempt in record.attempts:
             judged = grade(record.problem, attempt.text)
             if attempt.correct is not None and judged.correct is not attempt.correct:
-                differing.append(Disagreement(record.problem, attempt, judged))
-    return differing
+                found.append(Disagreement(record.problem, attempt, judged))
+    return found
 
 
 __all__ = ["GSM8K_SOLUTIONS", "Attempt", "Disagreement", "Fields", "Recorded", "disagreements", "read_attempts"]

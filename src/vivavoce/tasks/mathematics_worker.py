@@ -60,18 +60,18 @@ def main(memory: int, seconds: float) -> None:
         # By default the signal ends the process, in the middle of a multiplication too, where no handler would run.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            verdict: bool | str | None = compare(*json.loads(line))
+            said: bool | str | None = compare(*json.loads(line))
         except MemoryError:
-            verdict = "too large"
+            said = "too large"
         except RecursionError:
-            verdict = "nested too deep"
+            said = "nested too deep"
         except Exception as error:  # noqa: BLE001  whatever a parser raises on a hostile text is its answer
-            verdict = f"{type(error).__name__} while reading it"
+            said = f"{type(error).__name__} while reading it"
         signal.setitimer(signal.ITIMER_PROF, 0)
         if refused:
-            verdict = f"reading it led to {refused[0]}, which is not allowed"
+            said = f"reading it led to {refused[0]}, which is not allowed"
             refused.clear()
-        print(json.dumps(verdict), file=answers, flush=True)
+        print(json.dumps(said), file=answers, flush=True)
 
 
 def _comparison() -> Any:

@@ -40,6 +40,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from vivavoce.agents import weights
+from vivavoce.agents.gguf_files import gguf_in
 from vivavoce.errors import DataError, RecipeError, RunConflict
 from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
@@ -62,6 +63,8 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrai
     with ``bf16``. Raises DataError if nothing can be opened, RecipeError if no adapter can be added to that one.
     """
     dtype = torch.bfloat16 if settings.bf16 and settings.lora else torch.float32
+    if gguf_in(Path(model)):
+        model = weights.folder(str(model))
     folder = Path(model)
     base = weights.base_folder(folder)
     try:
@@ -82,7 +85,7 @@ def fingerprint(model: str | Path) -> str:
 
     That of an adapter changes with the weights of its base too.
     """
-    folder = Path(model)
+    folder = weights.folder(str(model)) if gguf_in(Path(model)) else Path(model)
     if base := weights.base_folder(folder):
         return digest([weights.fingerprint(folder), fingerprint(base)])
     if not folder.is_dir():
@@ -270,8 +273,8 @@ def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> f
     checkpoints = out / "checkpoints"
     # The trainer's state is the last file of a checkpoint, so one without it was cut off in the writing.
     whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
-    record = checkpoints / "run.json"
-    if whole and record.is_file() and json.loads(record.read_text()).get("sharded", False) != sharded():
+    told = checkpoints / "run.json"
+    if whole and told.is_file() and json.loads(told.read_text()).get("sharded", False) != sharded():
         logger.warning("checkpoints of %s are of another kind (train.fsdp): training begins anew", out.name)
         whole = []
     trainer.accelerator.wait_for_everyone()  # all have looked
@@ -279,7 +282,7 @@ def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> f
         if not whole:
             shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"key": key, "sharded": sharded()}))
+        told.write_text(json.dumps({"key": key, "sharded": sharded()}))
     latest = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
     return time.perf_counter() - started

@@ -193,6 +193,27 @@ def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tens
     return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
 
 
+def sureness(logits: Tensor, how: Objective) -> Tensor:
+    """How sure a scorer is of its next token, shape (N,): its largest probability, or minus its entropy in nats."""
+    log_p = torch.log_softmax(logits.float(), -1)
+    return log_p.amax(-1).exp() if how.by_token == "probability" else _dot(log_p.exp(), log_p)
+
+
+def by_token(weights: Tensor, sure: Tensor, how: Objective) -> Tensor:
+    """The weights (N, K) of scorers at every token, from those of its answer and how ``sure`` each is there, (N, K)::
+
+        w_kt = W_t w_k exp(s_kt / tau) / sum_j w_j exp(s_jt / tau),   W_t = sum_k w_k
+
+    By hand, two scorers of equal weight, one of them sure (s = 1) and one not (s = 0), at tau 1: e / (e + 1) = .731.
+
+    >>> how = Objective(by_token="probability")
+    >>> [round(w, 3) for w in by_token(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]]), how)[0].tolist()]
+    [0.731, 0.269]
+    """
+    grown = (weights.log() + sure / how.tau_token).softmax(-1)  # a weight of 0 stays 0
+    return torch.where(weights > 0, grown, 0.0) * weights.sum(-1, keepdim=True)
+
+
 def _support(s: Tensor, ts: Sequence[Tensor], weights: Tensor, sampled: Tensor, k: int) -> Tensor:
     """Tokens to compare one by one, shape (N, V), bool."""
     k = min(k, s.shape[1])
@@ -233,4 +254,13 @@ def silenced(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: i
     return logp.index_fill(1, gone, FLOOR)
 
 
-__all__ = ["FLOOR", "NOTHING", "distillation_loss", "policy_gradient", "silenced", "with_rest"]
+__all__ = [
+    "FLOOR",
+    "NOTHING",
+    "by_token",
+    "distillation_loss",
+    "policy_gradient",
+    "silenced",
+    "sureness",
+    "with_rest",
+]

@@ -57,6 +57,13 @@ class Objective(BaseModel):
         description="aggregate max: the teacher with the largest top probability, with the lowest entropy, or the "
         "element-wise maximum of all, normalised",
     )
+    by_token: Literal["none", "probability", "entropy"] = Field(
+        default="none",
+        description="what a scorer's weight at a token hangs on beside that of its answer (paper: nothing): how sure "
+        "it is of the token, by its largest probability or by minus its entropy in nats. w_kt = w_k exp(s_kt / "
+        "tau_token), normed over scorers k at every token t (ours)",
+    )
+    tau_token: float = Field(default=1.0, gt=0, description="by_token: temperature of that softmax")
     top_k: int | None = Field(
         default=None,
         ge=1,

@@ -82,9 +82,9 @@ def _mesh(device: str) -> DeviceMesh:
 
 def most(count: int, device: torch.device) -> int:
     """The largest ``count`` of any process. Every process must call it."""
-    greatest = torch.tensor([count], device=device)
-    dist.all_reduce(greatest, dist.ReduceOp.MAX)
-    return int(greatest)
+    found = torch.tensor([count], device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 def whole(value: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from vivavoce.exams.examine import Judged
 from vivavoce.graph.graph import graph_of
 from vivavoce.records import from_json
 from vivavoce.report import costs
-from vivavoce.report.question import answered, question_facts
+from vivavoce.report.question import answered, told
 from vivavoce.report.report import Debates, overview
 from vivavoce.report.sources import Sources
 from vivavoce.report.tables import about, table_of
@@ -115,7 +115,7 @@ class Pages:
         problem = self.index.question(of, at)
         if problem is None:
             raise KeyError(f"{of}/{at}")
-        content: dict[str, Any] = {
+        found: dict[str, Any] = {
             "at": at,
             "problem": {"id": problem.id, "question": problem.question, "gold": problem.gold, "group": problem.group},
             "debates": [],
@@ -129,21 +129,21 @@ class Pages:
             line = self.index.line(place)
             match place.kind:
                 case "graph":
-                    debate = question_facts(graph_of(line, place.path), self.task)
-                    content["debates"].append({**place.label, **debate})
-                    content["problem"] = debate["problem"]
+                    debate = told(graph_of(line, place.path), self.task)
+                    found["debates"].append({**place.label, **debate})
+                    found["problem"] = debate["problem"]
                 case "exam":
-                    content["answers"].append({**place.label, **answered(from_json(Judged, line))})
+                    found["answers"].append({**place.label, **answered(from_json(Judged, line))})
                 case "episode":
-                    content["episodes"].append({**place.label, **_episode(from_json(Episode, line))})
+                    found["episodes"].append({**place.label, **_episode(from_json(Episode, line))})
                 case _:
                     row = rows.setdefault(line, {"in": [], "row": json.loads(line)})
                     row["in"].append(place.label["data"])
-        content["rows"] = list(rows.values())
+        found["rows"] = list(rows.values())
         if calls := self.index.calls(of, at):
             with Journal(self.run / "journal.sqlite", read_only=True) as journal:
-                content["calls"] = [_call(call) for call in journal.rows(calls)]
-        return content
+                found["calls"] = [_call(call) for call in journal.rows(calls)]
+        return found
 
     def asked(self, of: str, at: int) -> list[list[str]] | None:
         """The messages that students were asked a test question with, from the journal; None if it has none."""
@@ -177,9 +177,9 @@ class Pages:
     def costs(self) -> dict[str, Any]:
         """The ledger by stage and agent."""
         sources = Sources(self.run)
-        spent, none = sources.costs()
+        found, none = sources.costs()
         return {
-            **costs.facts(spent, sources.recipe),
+            **costs.facts(found, sources.recipe),
             "none": none,
             "caps": costs.caps(sources.recipe),
             "under_way": costs.cut_off(sources.under_way(), sources.recipe),
@@ -236,31 +236,31 @@ def _episode(e: Episode) -> dict[str, Any]:
 
 def keys_of(runs: Sequence[Path]) -> dict[str, Path]:
     """A short key for each run: its folder's name, with more of the path if two are called alike."""
-    by_key: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for run in runs:
         resolved, key = run.resolve(), run.resolve().name
         for parent in resolved.parents:
-            if by_key.get(key, resolved) == resolved:
+            if found.get(key, resolved) == resolved:
                 break
             key = f"{parent.name}-{key}"
-        by_key[key] = resolved
-    return by_key
+        found[key] = resolved
+    return found
 
 
 def runs_in(paths: Sequence[Path]) -> list[Path]:
     """The run directories among ``paths`` and right inside them. Raises DataError for a path that has none."""
-    folders: list[Path] = []
+    found: list[Path] = []
     for path in paths:
         if (path / "recipe.yaml").is_file() or (path / "manifest.json").is_file() or (path / "results.json").is_file():
-            folders.append(path)
+            found.append(path)
             continue
         inside = [p.parent for p in sorted(path.glob("*/manifest.json"))] if path.is_dir() else []
         if not inside:
             raise DataError(
                 "there is no run", str(path), "give the folder that `viva run` made, or one that holds such"
             )
-        folders += inside
-    return list({p.resolve(): p for p in folders}.values())
+        found += inside
+    return list({p.resolve(): p for p in found}.values())
 
 
 __all__ = ["HEADS", "Pages", "keys_of", "runs_in"]

@@ -56,8 +56,8 @@ class FileSystem(Service):
 
     def tail(self, file_name: str, lines: int = 10) -> dict[str, str]:
         """Show the last lines of a file."""
-        lines_read = self._file(file_name).splitlines()
-        return {"last_lines": "\n".join(lines_read[max(0, len(lines_read) - lines) :])}
+        found = self._file(file_name).splitlines()
+        return {"last_lines": "\n".join(found[max(0, len(found) - lines) :])}
 
     def grep(self, file_name: str, pattern: str) -> dict[str, list[str]]:
         """The lines that hold a text."""
@@ -127,21 +127,21 @@ class FileSystem(Service):
         where, name = self._goal(source, destination)
         del self._here[source]
         where[name] = moved
-        return {"result": f"{source!r} is moved to {self._path_text(destination, name)}"}
+        return {"result": f"{source!r} is moved to {self._said(destination, name)}"}
 
     def cp(self, source: str, destination: str) -> dict[str, str]:
         """Copy into a directory, or under another name."""
         copied = self._there(source)
         where, name = self._goal(source, destination)
         where[name] = copied if isinstance(copied, str) else _copy(copied)
-        return {"result": f"{source!r} is copied to {self._path_text(destination, name)}"}
+        return {"result": f"{source!r} is copied to {self._said(destination, name)}"}
 
     @property
     def _here(self) -> Directory:
-        folder = self.root
+        found = self.root
         for name in self._path[1:]:
-            folder = folder[name]
-        return folder
+            found = found[name]
+        return found
 
     def _there(self, name: str) -> Any:
         if name not in self._here:
@@ -149,15 +149,15 @@ class FileSystem(Service):
         return self._here[name]
 
     def _file(self, name: str) -> str:
-        if not isinstance(content := self._there(name), str):
+        if not isinstance(found := self._there(name), str):
             raise Refused(f"{name!r} is a directory")
-        return content
+        return found
 
     def _directory(self, name: str, start: Directory | None = None) -> Directory:
-        folder = (self._here if start is None else start).get(name)
-        if not isinstance(folder, dict):
+        found = (self._here if start is None else start).get(name)
+        if not isinstance(found, dict):
             raise Refused(f"there is no directory {name!r} here")
-        return folder
+        return found
 
     def _new(self, name: str) -> None:
         if _name(name) in self._here:
@@ -165,15 +165,15 @@ class FileSystem(Service):
 
     def _goal(self, source: str, destination: str) -> tuple[Directory, str]:
         """Directory and name that something is moved or copied to."""
-        target = self._here.get(_name(destination))
-        where, name = (target, source) if isinstance(target, dict) else (self._here, destination)
+        found = self._here.get(_name(destination))
+        where, name = (found, source) if isinstance(found, dict) else (self._here, destination)
         if where is self._there(source):
             raise Refused(f"{source!r} cannot be put into itself")
         if name in where:
             raise Refused(f"there is a {name!r} already")
         return where, name
 
-    def _path_text(self, destination: str, name: str) -> str:
+    def _said(self, destination: str, name: str) -> str:
         return f"'{destination}/{name}'" if name != destination else f"{name!r}"
 
 

@@ -32,14 +32,14 @@ def main():
     for line in sys.stdin:
         ((what, given),) = json.loads(line).items()
         try:
-            answer = player.answer(what, given)
+            said = player.answer(what, given)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
-            answer = {"failed": error_text(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+            said = {"failed": told(error)}
+        print(json.dumps(said), file=answers, flush=True)
     os._exit(0)  # what the package left running has nobody to answer to
 
 
-def error_text(error):
+def told(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -99,7 +99,7 @@ class Player:
         try:
             episode.events.put(("end", await self.world.play(split, number, address)))
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
-            episode.events.put(("failed", error_text(error)))
+            episode.events.put(("failed", told(error)))
 
 
 class Episode:
@@ -171,8 +171,8 @@ def handler(episodes):
                 ]
             choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
             usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-            head = {"id": f"c{next(numbers)}", "object": "chat.completion", "created": 0, "model": "agent"}
-            return self.reply(200, {**head, "choices": [choice], "usage": usage})
+            said = {"id": f"c{next(numbers)}", "object": "chat.completion", "created": 0, "model": "agent"}
+            return self.reply(200, {**said, "choices": [choice], "usage": usage})
 
         def reply(self, status, body):
             data = json.dumps(body).encode()
@@ -260,21 +260,21 @@ class Taskset:
         config = loaders.resolve_env_config(given)
         changed = {}
         for name, spec in agent_config_fields(config).items():
-            settings = given.get(name, {})
-            own = {} if "runtime" in settings else {"runtime": SubprocessConfig()}
+            told = given.get(name, {})
+            own = {} if "runtime" in told else {"runtime": SubprocessConfig()}
             if spec.harness is None:
                 own["harness"] = HarnessConfig(id="verifiers_harness")
             if spec.max_turns is None:
                 own["max_turns"] = options["turns"]
             changed[name] = spec.model_copy(update=own)
-        taskset = cls(loaders.load_environment(config.model_copy(update=changed)), options)
+        found = cls(loaders.load_environment(config.model_copy(update=changed)), options)
         ready = asyncio.Event()
-        taskset.serving = asyncio.ensure_future(taskset.serve(ready))
+        found.serving = asyncio.ensure_future(found.serve(ready))
         waiting = asyncio.ensure_future(ready.wait())
-        done, _ = await asyncio.wait((taskset.serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((found.serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         for one in done:
             one.result()
-        return taskset
+        return found
 
     async def serve(self, ready):
         async with self.environment.serving():

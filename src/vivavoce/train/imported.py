@@ -1,0 +1,8 @@
+"""All that training imports: what is forked from a process with this imports nothing.
+
+It starts no thread of Python and asks no device, or the forks would not be safe.
+"""
+
+from vivavoce.train import magdi, on_policy, sft, tree_dpo, two_task
+
+__all__ = ["magdi", "on_policy", "sft", "tree_dpo", "two_task"]
