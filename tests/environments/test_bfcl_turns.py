@@ -91,11 +91,11 @@ def test_what_leaves_no_trace_is_counted_apart_with_the_reason(base: SeveralTurn
     def traceless(task: str) -> dict[str, str]:
         return {one.what: one.traceless for one in mutations(base.conversations[task]) if one.traceless}
 
-    (said,) = traceless("multi_turn_base_1").items()
-    assert said == ("a of ls in turn 1 is false", "no other value makes a difference")
-    assert traceless("multi_turn_base_6") == {
-        "touch of turn 5 is left out": "a later call writes the file, and makes it if need be"
+    assert traceless("multi_turn_base_1") == {
+        "a of ls in turn 1 is false": "no other value makes a difference",
+        "lines of tail in turn 4 is 21": "no other value makes a difference",
     }
+    assert traceless("multi_turn_base_6") == {}, "what is written into a file that was not made is refused"
 
 
 def test_the_user_speaks_again_once_the_agent_has_said_something_without_a_call(base: SeveralTurns) -> None:
@@ -360,8 +360,8 @@ def test_the_command_line_checks_a_named_category(bfcl: Path) -> None:
     done = viva("check-tasks", "--data", bfcl.parent, "--task", "bfcl_multi_turn_base")
     said = " ".join(done.stdout.split())
     assert said == (
-        "bfcl_multi_turn_base 100 rows 100 gold accepted 100 wrong rejected 19 wrong ones counted apart "
+        "bfcl_multi_turn_base 100 rows 100 gold accepted 100 wrong rejected 23 wrong ones counted apart "
         "(BFCL_v4_multi_turn_base.json)"
     )
-    assert done.stderr.count("odd: ") == 19
+    assert done.stderr.count("odd: ") == 23
     assert done.returncode == 0

@@ -99,7 +99,7 @@ def mutations(talk: Conversation) -> Iterator[Mutation]:
             yield Mutation(
                 f"{call.name} of turn {at + 1} is left out",
                 _with(expected, at, [*calls[:n], *calls[n + 1 :]]),
-                _OVERWRITTEN if _overwritten(call, calls[n + 1 :]) else _AGAIN if repeated and idle else "",
+                _AGAIN if repeated and idle else "",
             )
             for argument in call.arguments:
                 other, trace = _changed(call, argument, before, services, result)
@@ -162,11 +162,6 @@ def _others(value: Any) -> Iterator[Any]:
             yield "no such value"
 
 
-def _overwritten(call: ToolCall, later: Sequence[ToolCall]) -> bool:
-    name = call.arguments.get("file_name")
-    return call.name == "touch" and any(one.name == "echo" and one.arguments.get("file_name") == name for one in later)
-
-
 def _unasked(services: Sequence[Service], offered: Container[str]) -> ToolCall | None:
     """A call that changes the judged state after the last turn."""
     for call in _UNASKED:
@@ -192,7 +187,6 @@ def _short(value: Any) -> str:
 
 _AGAIN = "what it was to return was returned before, and nothing that is judged changes"
 _NO_OTHER = "no other value makes a difference"
-_OVERWRITTEN = "a later call writes the file, and makes it if need be"
 _WHO = ("client_id", "client_secret", "refresh_token", "user_first_name", "user_last_name")
 _UNASKED = (
     ToolCall("mkdir", {"dir_name": "unasked"}),

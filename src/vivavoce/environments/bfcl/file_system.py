@@ -55,9 +55,8 @@ class FileSystem(Service):
         return {"file_content": self._file(file_name)}
 
     def tail(self, file_name: str, lines: int = 10) -> dict[str, str]:
-        """Show the last lines of a file."""
-        found = self._file(file_name).splitlines()
-        return {"last_lines": "\n".join(found[max(0, len(found) - lines) :])}
+        """Show the last lines of a file; all, if none are asked for (upstream)."""
+        return {"last_lines": "\n".join(self._file(file_name).splitlines()[-lines:])}
 
     def grep(self, file_name: str, pattern: str) -> dict[str, list[str]]:
         """The lines that hold a text."""
@@ -101,12 +100,14 @@ class FileSystem(Service):
         return {}
 
     def echo(self, content: str, file_name: str | None = None) -> dict[str, str | None]:
-        """Print a text, or write it into a file in place of its content."""
+        """Print a text, or write it into a file that is there, in place of its content."""
         if file_name is None:
             return {"terminal_output": content}
-        if not isinstance(self._here.get(file_name, ""), str):
+        if not isinstance(self._here.get(_name(file_name), ""), str):
             raise Refused(f"{file_name!r} is a directory")
-        self._here[_name(file_name)] = content
+        if file_name not in self._here:
+            raise Refused(f"there is no file {file_name!r}")
+        self._here[file_name] = content
         return {"terminal_output": None}
 
     def rm(self, file_name: str) -> dict[str, str]:
