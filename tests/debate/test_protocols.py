@@ -30,7 +30,15 @@ from vivavoce.data.states import Supervision, states
 from vivavoce.data.trees import Grower, preference_trees
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, read_graphs, write_graphs
-from vivavoce.protocols import debate_reflect, moderated, open_protocol, peer_review, self_consistency, state_debate
+from vivavoce.protocols import (
+    act_debate,
+    debate_reflect,
+    moderated,
+    open_protocol,
+    peer_review,
+    self_consistency,
+    state_debate,
+)
 from vivavoce.records import Message, Node, Problem, Sampling, Usage, node, seed_of
 from vivavoce.tasks import open_task
 
@@ -419,6 +427,24 @@ def test_shown_rounds_and_scorers_views_come_from_what_was_said(tmp_path: Path) 
         text = "\n".join(m["content"] for m in view.messages)
         assert all(n.text.splitlines()[0] in text for n in graph.answers())
     assert set(state.source) == {n.id for n in graph.answers()}
+
+
+def test_programmers_are_asked_in_words_of_their_own_in_turns_and_in_scoring(tmp_path: Path) -> None:
+    code, scripts = prompt_set("code"), {"a": stating(4, 90), "b": stating(5, 40)}
+    state = replace(SUM, history=({"role": "user", "content": SUM.question},))
+    for run, options in ((state_debate.run, state_debate.Options()), (act_debate.run, act_debate.Options())):
+        code.need(options.templates, options.values)
+        graph = held(tmp_path, run, options, scripts, state, code)
+        first, second = (graph.prompt_of(graph.answers(r)[0]).chat[-1]["content"] for r in (0, 1))
+        assert "edge cases" in first
+        assert "Run each program in your head" in second
+        assert [n.confidence for n in graph.answers(1)] == [0.9, 0.4]
+        setting = Setting(run, (), options, code, TASK, None)  # type: ignore[arg-type]
+        (row,), _ = states([graph], Supervision(), ["a", "b"], setting.wording, 0)
+        for view in row.views:
+            assert "Confidence: N" not in view.messages[-1]["content"], "a scorer is not asked for it"
+            assert "I reckon." in view.messages[-1]["content"]
+        assert "I reckon." not in str(row.prompt)
 
 
 def stating(answer: int, confidence: int) -> Callable[..., str]:

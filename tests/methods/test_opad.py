@@ -11,16 +11,23 @@ import pytest
 
 pytest.importorskip("torch")
 
+from vivavoce.agents.call_text import read_calls
 from vivavoce.agents.journal import Journal
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.wording import Wording
 from vivavoce.config import load_recipe
+from vivavoce.data.hints import right_hint
+from vivavoce.data.states import Supervised
 from vivavoce.data.steps import visited
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
-from vivavoce.graph import read_graphs
+from vivavoce.graph import Graph, read_graphs
 from vivavoce.methods import opad
+from vivavoce.methods.acting import ActingSession
 from vivavoce.methods.opad_arms import StepArm
-from vivavoce.records import State, from_json
+from vivavoce.protocols import act_debate
+from vivavoce.records import Problem, State, from_json
 from vivavoce.report.answers import answers
 from vivavoce.run import open_run
 from vivavoce.schoolhouse import weights
@@ -31,7 +38,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "schoolhouse" / "opad.yaml"
 SMALL = ["seeds=[0]", "parallel=1", "task.train=60", "task.test=12", "episodes=12", "iterations=2", "opd.max_steps=2"]
 ARMS = (
     "arms=[mt_opd, debate_opd, trajectory_debate, gold_states, 'debate_opd@over_steps=mean,steps=2', "
-    "'mixed@learn_from=calls']"
+    "'mixed@learn_from=calls', gold]"
 )
 
 BUILT = weights("halls/ada").is_dir()
@@ -101,6 +108,35 @@ def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debat
             assert set(lines) <= said
     for row in rows(where, "mt_opd.0-0"):
         assert all(view.messages == row.prompt for view in row.views)
+
+
+def test_gold_is_the_best_action_as_if_all_had_done_it_and_no_student_reads_it(ran: tuple[Path, Any]) -> None:
+    where, _ = ran
+    best = {
+        str(e.before(m)): read_calls(e.steps[m].best[0])
+        for e in episodes(where, "iteration-0")
+        for m in range(len(e.steps))
+    }
+    found = rows(where, "gold.0-0")
+    debated = {row.problem: row for row in rows(where, "debate_opd.0-0")}
+    assert found
+    for row in found:
+        assert (row.prompt, row.recorded) == (debated[row.problem].prompt, debated[row.problem].recorded)
+        for view in row.views:
+            shown = view.messages[-1]["content"].removeprefix(row.prompt[-1]["content"])
+            calls = read_calls(shown)
+            assert len(calls) == 3, "one line of each teacher"
+            assert all([call] == best[str(row.prompt)] for call in calls)
+
+
+def test_gold_that_nobody_knows_is_told_before_anything_is_trained() -> None:
+    graph = Graph(Problem("p", "what next?", "", "", ({"role": "user", "content": "what next?"},)), ())
+    task = open_task("schoolhouse_halls", {"train": 1, "test": 1})
+    wording = Wording(act_debate.Options(), prompt_set("general"), task)
+    assert right_hint(graph, wording) is None
+    session = object.__new__(ActingSession)
+    with pytest.raises(RecipeError, match="does not know"):
+        session._enough("gold", Supervised(dropped=5), 5, recipe().opd, StepArm(context="gold"))
 
 
 def test_a_state_is_debated_once_for_all_arms(ran: tuple[Path, dict[str, Any]]) -> None:

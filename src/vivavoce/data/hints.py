@@ -28,11 +28,11 @@ class Hint(NamedTuple):
     answer: str | None
 
 
-def right_hint(graph: Graph, wording: Wording) -> Hint:
-    """The worked solution of a state's question, or its right answer if the task has none."""
+def right_hint(graph: Graph, wording: Wording) -> Hint | None:
+    """The worked solution of a state's question, or its right answer if the task has none; None if nobody knows it."""
     problem, worked = graph.problem, getattr(wording.task, "worked", None)
-    text = worked(problem) if worked else f"The right answer is {problem.gold}."
-    return Hint(Quote(GOLD, text), problem.gold)
+    text = worked(problem) if worked else f"The right answer is {problem.gold}." if problem.gold else ""
+    return Hint(Quote(GOLD, text), problem.gold) if text else None
 
 
 def wrong_hint(graph: Graph, wording: Wording) -> Hint | None:

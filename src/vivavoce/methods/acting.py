@@ -173,7 +173,7 @@ class ActingSession(DistilSession):
         who = list(self.scorers if arm.scorers is None else arm.scorers)
         found, counts = step_states(seen, graphs, arm, who, self.wording, self.recipe.seed)
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
-        self._enough(name, counts, len(seen), options)
+        self._enough(name, counts, len(seen), options, arm)
         learn_from, share = arm.learn_from or options.learn_from, 1.0 if arm.act_again else 0.0
         return self.rows(name, found), self._how(options, who, arm, learn_from=learn_from, on_policy=share)
 

@@ -131,18 +131,20 @@ class DistilSession(Session[Talk]):
         worded, seed = self.worded(arm.sees_action), self.recipe.seed
         found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
         self.supervision[name] = counts.facts()
-        self._enough(name, counts, len(graphs), options)
+        self._enough(name, counts, len(graphs), options, arm)
         told = options.informative if arm.informative is None else arm.informative
         return self.rows(name, found), self._how(options, who, arm, on_policy=rate, informative=told)
 
-    def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions) -> None:
+    def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions, arm: ScoredArm) -> None:
         """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
         if counts.dropped > (1 - options.min_coverage) * of:
-            raise RecipeError(
-                f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states",
-                "debate",
-                "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly",
-            )
+            do = "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly"
+            what, where = f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states", "debate"
+            if arm.context in ("gold", "wrong"):
+                known = "right" if arm.context == "gold" else "wrong"
+                what = f"{what}, because the task does not know what is {known} there"
+                where, do = "arms", f"leave the arm out, or did calls fail? {do.partition('? ')[2]}"
+            raise RecipeError(what, where, do)
         if counts.dropped:
             say(f"arm {name}: skipped {counts.dropped} states, because no teacher call for them succeeded")
 
@@ -217,8 +219,8 @@ class DistilSession(Session[Talk]):
         for g in graphs:
             prompt = tuple(self.wording.plain(g.problem))
             if arm.learn == "gold":
-                text = right_hint(g, self.wording).text.text
-                rows += [Example(g.problem.id, prompt, text, ())] if text else []
+                hint = right_hint(g, self.wording)
+                rows += [Example(g.problem.id, prompt, hint.text.text, ())] if hint else []
                 continue
             texts = {self.prompts.taught(n.text): n.id for n in self._learnt(arm, g) if n.text.strip()}
             rows += [Example(g.problem.id, prompt, text, (node,)) for text, node in texts.items() if text]

@@ -32,6 +32,11 @@ STANDARD: dict[str, StepArm] = {
     "act_again": StepArm(act_again=True),
     "mixed": StepArm(reference=0.5),
     "calls_only": StepArm(learn_from="calls"),
+    "gold": StepArm(context="gold", weights="uniform"),
+    "answers_only": StepArm(shows="answers"),
+    "summary_only": StepArm(shows="summary"),
+    "who_disagree": StepArm(later_speakers="who_disagree"),
+    "who_doubt": StepArm(later_speakers="who_doubt"),
 }
 """Baselines and ablations by name; `opd` stands for one arm for each teacher, `self_debate` too."""
 

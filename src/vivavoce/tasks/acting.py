@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from vivavoce.agents import Agent
-from vivavoce.agents.call_text import read_calls, without_calls
+from vivavoce.agents.call_text import read_calls, without_calls, write_call
 from vivavoce.agents.journal import Journal
 from vivavoce.environments.environment import Environment, Episode
-from vivavoce.records import Grade, Problem, Sampling, Token
+from vivavoce.records import Grade, Problem, Sampling, Token, ToolCall
 from vivavoce.tasks.confidence import geometric_mean
 
 
@@ -54,6 +54,13 @@ class ActingTask:
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """0 if the action is not among the best."""
         return None if self.grade(problem, text).correct else 0
+
+    def worked(self, problem: Problem) -> str:
+        """The best action in a state, in the form that agents write; empty if the environment does not know it."""
+        best = problem.gold.partition("\n")[0]
+        if not best.startswith("[["):
+            return best
+        return "\n".join(write_call(ToolCall(name, arguments)) for name, arguments in json.loads(best))
 
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
         """Geometric mean over the tokens."""
