@@ -58,3 +58,7 @@ def fair(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
 def first(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """Prefers what stands first."""
     return "The first is better. [A]"
+
+
+def short(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+    return f"Final answer: {'water' if seed % 3 else 'paint'}"

@@ -18,6 +18,7 @@ from vivavoce.config import load_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.graph import stored
 from vivavoce.methods import debate_reflect
+from vivavoce.report import write_report
 from vivavoce.run import Run, open_run
 
 PEOPLE = Path(__file__).parent / "people.py"
@@ -52,7 +53,9 @@ def begun(tmp_path: Path, values: dict[str, Any]) -> Any:
 
 
 def finished(run: Run, recipe: Any) -> dict[str, Any]:
-    return asyncio.run(debate_reflect.distill(recipe, run))
+    found = asyncio.run(debate_reflect.distill(recipe, run))
+    run.write(run.path / "results.json", json.dumps(found))
+    return found
 
 
 def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values: dict[str, Any]) -> None:
@@ -83,6 +86,13 @@ def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values:
     # measured
     assert found["judging"]["judges"]["strict"]["unreadable"] == 0
     assert found["judging"]["answers"] > 10
+    of_tests = found["judging"]["tests"]
+    assert 0 < of_tests["answers"] < found["judging"]["answers"]
+    write_report(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"Of answers to test questions: {of_tests['answers']} answers" in page
+    assert f"Of all answers: {found['judging']['answers']} answers" in page
+    assert '<a href="#judges">' in page
     # finished: nothing is asked again, and the results are the same
     with open_run(tmp_path / "run", recipe) as run:
         again = finished(run, recipe)
@@ -140,3 +150,22 @@ def test_a_cap_holds_for_judges_too(tmp_path: Path, values: dict[str, Any]) -> N
         with pytest.raises(Exception, match="strict"):
             finished(run, recipe)
         assert sum(c.calls for c in run.journal.costs() if c.agent == "strict") == 5
+
+
+@pytest.mark.parametrize("form", ["pointwise", "pairwise"])
+def test_judges_of_every_form_are_held_against_right_answers_in_the_report(
+    form: str, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    rows = [{"question": f"What does plant {n} need?", "answer": "water"} for n in range(10)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    names = ("fair", "first") if form == "pairwise" else ("strict", "kind")
+    judge = {"agents": [person(name) for name in names], "rubric": "It names water.", "form": form, "decides": False}
+    task = {**values["task"], "grader": "text"}
+    recipe = begun(tmp_path, {**values, "task": task, "judge": judge, "teachers": [person("wise"), person("short")]})
+    with open_run(tmp_path / "run", recipe) as run:
+        found = finished(run, recipe)["judging"]
+    assert set(found["tests"]["gold"]) == {*names, "all together"}
+    assert found["tests"]["gold"][names[0]]["n"] > 0
+    assert ("same_in_both_orders" in found["judges"][names[0]]) == (form == "pairwise")
+    write_report(tmp_path / "run")
+    assert "right called wrong" in (tmp_path / "run" / "report.html").read_text("utf-8")

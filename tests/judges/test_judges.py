@@ -154,6 +154,7 @@ def test_judges_are_measured_against_gold_without_deciding(tmp_path: Path) -> No
     assert (found["gold"]["kind"]["agree"], found["gold"]["kind"]["wrong_called_right"]) == (0.625, 3)
     assert found["gold"]["kind"]["kappa"] == 0
     assert found["between"][0]["agree"] == 0.625
+    assert "tests" not in found, "no answer of a test was judged"
     assert found["judges"]["kind"]["right"] == 1.0
 
 

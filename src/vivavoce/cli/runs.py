@@ -376,11 +376,12 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
         for name, one in found["judges"].items()
     ]  # fmt: skip
     print_table(("judge", "verdicts", "unreadable", "failed", "mean", "found right", "same in both orders"), rows)
-    pairs = [(one["a"], one["b"], one) for one in found["between"]]
-    pairs += [(name, "gold", one) for name, one in found.get("gold", {}).items()]
-    if pairs:
-        lines = [(a, b, f"{one['n']:,}", share(one["agree"]), number(one["kappa"])) for a, b, one in pairs]
-        print_table(("", "with", "answers", "agree", "kappa"), lines)
+    for said, of in (("", found), ("of answers to test questions", found.get("tests", {}))):
+        pairs = [(one["a"], one["b"], one) for one in of.get("between", ())]
+        pairs += [(name, "gold", one) for name, one in of.get("gold", {}).items()]
+        if pairs:
+            lines = [(a, b, f"{one['n']:,}", share(one["agree"]), number(one["kappa"])) for a, b, one in pairs]
+            print_table((said, "with", "answers", "agree", "kappa"), lines)
 
 
 def doctor(

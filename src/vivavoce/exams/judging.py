@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from vivavoce.agents.journal import Journal
+from vivavoce.agents.journal import Call, Journal
 from vivavoce.committee.judges import KIND, Judging, Order, Verdict, decided, values
 from vivavoce.stats import kappa, wilson
 
@@ -19,9 +19,19 @@ def judging(journal: Journal, how: Judging) -> dict[str, Any]:
     ``judges`` has by name the verdicts that were asked for, those that cannot be read, calls that failed, the share of
     answers that the judge finds right, and, of pairs in both orders, the share in which it kept its mind. ``between``
     is how often two judges agree, with Cohen's kappa (chance agreement taken out). ``gold`` is the same of each judge,
-    and of all together, against the task's own grader, if it has one.
+    and of all together, against the task's own grader, if it has one. ``tests`` is the same summary of the answers to
+    test questions alone, if some were judged: those decide what a run says of its students.
     """
-    answers, failed, gold = _by_answer(journal, how)
+    calls = [call for call in journal if call.tags.get("kind") == KIND]
+    found = _summary(calls, how)
+    asked_in_tests = [call for call in calls if "test" in call.stage.split(":")]
+    if asked_in_tests:
+        found["tests"] = _summary(asked_in_tests, how)
+    return found
+
+
+def _summary(calls: Sequence[Call], how: Judging) -> dict[str, Any]:
+    answers, failed, gold = _by_answer(calls, how)
     said = {target: values(verdicts) for target, verdicts in answers.items()}
     judges = sorted({v.judge for verdicts in answers.values() for v in verdicts})
     right: dict[str, dict[str, bool]] = {
@@ -45,13 +55,13 @@ def judging(journal: Journal, how: Judging) -> dict[str, Any]:
     return found
 
 
-def _by_answer(journal: Journal, how: Judging) -> tuple[dict[str, list[Verdict]], Mapping[str, int], dict[str, bool]]:
+def _by_answer(
+    calls: Sequence[Call], how: Judging
+) -> tuple[dict[str, list[Verdict]], Mapping[str, int], dict[str, bool]]:
     """Verdicts by answer, failed calls by judge, and what gold says of answers."""
     last: dict[tuple[str, str, Order], Verdict] = {}
     gold, failed = dict[str, bool](), defaultdict[str, int](int)
-    for call in journal:
-        if call.tags.get("kind") != KIND:
-            continue
+    for call in calls:
         target, order = str(call.tags["target"]), call.tags.get("order", "")
         assert order in ("", "first", "second"), order
         if "gold" in call.tags:

@@ -173,6 +173,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
         "reviews": reviewed(sources),
+        "judging": _judging(sources.results or {}),
         "costs": lines(costs, sources.recipe),
         "costs_total": total(lines(costs, sources.recipe)),
         "currency": sources.recipe.get("currency", "USD"),
@@ -181,6 +182,13 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "cut_off": cut_off(sources.under_way(), sources.recipe),
     }
     return {**made, "sections": _sections(made)}
+
+
+def _judging(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """What is known of the judges, by the answers that they judged; nothing if no model judged."""
+    found = results.get("judging") or {}
+    parts = [("Of answers to test questions", found.get("tests")), ("Of all answers", found)]
+    return [(title, of) for title, of in parts if of]
 
 
 def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -201,6 +209,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("debated", "What the debate did", debated),
         ("calibration", "Confidence", any(d.calibration for d in debated.values())),
         ("reviews", "Reviews", made["reviews"]),
+        ("judges", "Judges", made["judging"]),
         ("ledger", "Cost ledger", True),
         ("provenance", "Provenance", True),
     ]
