@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
@@ -33,6 +33,17 @@ class Options(Limited):
 
     path: Path = Field(description="folder of the official data, which holds retail/ and airline/")
     domain: Literal["airline", "retail"] = Field(default="retail", description="which company is served")
+
+    @field_validator("domain", mode="before")
+    @classmethod
+    def _telecom_is_not_played(cls, domain: Any) -> Any:
+        if domain == "telecom":
+            raise ValueError(
+                "telecom is not played here: its customers act too, with the tools of a phone, which are code of "
+                "tau2-bench that its data does not hold; take airline or retail"
+            )
+        return domain
+
     turns: int = Field(default=30, ge=1, description="of the agent in an episode, calls and words alike")
     time_s: float = Field(
         default=7200, gt=0, description="of an episode; long, as local models answer many of them at once"
