@@ -134,7 +134,10 @@ class Examination(BaseModel):
     )
     max_new_tokens: int = Field(default=700, ge=1, description="tokens of one answer at most (authors' code: 700)")
     draws: int = Field(
-        default=0, ge=0, description="answers that each student draws to every question for pass@k; 0: none"
+        default=0,
+        ge=0,
+        description="answers that each student draws to every question, or episodes that it plays, for pass@k, "
+        "pass^k and votes; 0: none",
     )
     draws_temperature: float = Field(default=0.8, gt=0, description="sampling temperature of these answers")
     committee: bool = Field(default=True, description="debate the test questions too, gold-free, and count its votes")

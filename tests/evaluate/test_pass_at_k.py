@@ -4,14 +4,27 @@ import itertools
 import random
 from fractions import Fraction
 from math import comb
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.pass_at_k import pass_at_k, told
-from vivavoce.records import Usage
+from vivavoce.exams.pass_at_k import most_given, pass_at_k, pass_hat_k, told
+from vivavoce.records import Problem, Usage
+from vivavoce.tasks import Task, open_task
+
+P = Problem("p", "", "")
+TEXTS = cast(Task, object())
+"""A task by which equal texts alone are the same answer."""
+
+
+class Numbers:
+    """A task by which equal numbers are the same answer."""
+
+    def same(self, problem: Problem, a: str, b: str) -> bool:
+        return Fraction(a) == Fraction(b)
 
 
 @settings(deadline=None)  # the first call may wait for a busy machine
@@ -47,7 +60,7 @@ def judged(correct: bool | None) -> Judged:
 
 def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> None:
     first, second = [judged(True), judged(False)], [judged(None), judged(False)]
-    found = told([first, second])
+    found = told([first, second], TEXTS, [P])
     assert found["drawn"] == 2
     assert {k: e["mean"] for k, e in found["k"].items()} == {"1": 0.25, "2": 0.5}
     low, high = found["k"]["1"]["interval95"]
@@ -55,11 +68,52 @@ def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> No
 
 
 def test_the_values_of_k_double_up_to_the_number_drawn() -> None:
-    assert list(told([[judged(True)]] * 6)["k"]) == ["1", "2", "4", "6"]
-    assert list(told([[judged(True)]] * 8)["k"]) == ["1", "2", "4", "8"]
+    assert list(told([[judged(True)]] * 6, TEXTS, [P])["k"]) == ["1", "2", "4", "6"]
+    assert list(told([[judged(True)]] * 8, TEXTS, [P])["k"]) == ["1", "2", "4", "8"]
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])
 def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError, match="needs"):
         pass_at_k(n, c, k)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_pass_hat_k_is_the_share_of_choices_of_k_draws_that_are_all_right(n: int) -> None:
+    """tau-bench's definition, counted."""
+    for c in range(n + 1):
+        draws = [True] * c + [False] * (n - c)
+        for k in range(1, n + 1):
+            choices = list(itertools.combinations(draws, k))
+            assert pass_hat_k(n, c, k) == pytest.approx(sum(map(all, choices)) / len(choices))
+            assert pass_hat_k(n, c, k) <= c / n + 1e-12
+            assert c / n <= pass_at_k(n, c, k) + 1e-12
+    with pytest.raises(ValueError, match=r"pass\^6 needs"):
+        pass_hat_k(n, 1, 6)
+
+
+def said(answer: str | None, correct: bool) -> Judged:
+    return Judged("p", "", "", answer, correct, "ok", Usage())
+
+
+def test_the_best_of_n_is_what_most_answers_say_by_the_tasks_equality() -> None:
+    halves = [said(half, True) for half in ("1/2", "0.5", "2/4")]
+    answers = [said("7", False), halves[0], said(None, False), halves[1], said("7", False), halves[2]]
+    numbers = cast(Task, Numbers())
+    assert most_given(numbers, P, answers) == 1, "three ways to write a half"
+    assert most_given(TEXTS, P, answers) == 0, "as texts, two are more than one"
+    assert most_given(TEXTS, P, [said(None, False)] * 2) == 0
+    found = told([[one] for one in answers], numbers, [P])
+    assert (found["vote"]["1"]["mean"], found["vote"]["6"]["mean"]) == (0.0, 1.0)
+    assert [found[kind]["1"]["mean"] for kind in ("all", "k")] == pytest.approx([0.5, 0.5])
+    assert found["all"]["4"]["mean"] == 0.0
+
+
+def test_equals_are_drawn_whatever_is_right() -> None:
+    two = [said("a", True), said("b", False)]
+    assert {most_given(TEXTS, Problem(f"p{i}", "", ""), two) for i in range(20)} == {0, 1}
+
+
+def test_episodes_have_no_vote() -> None:
+    halls = open_task("schoolhouse_halls", {"train": 1, "test": 1})
+    assert "vote" not in told([[judged(True)]] * 2, halls, [P])

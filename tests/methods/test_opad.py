@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(not BUILT, reason="the models are not built: see
 
 
 def recipe(*changes: str) -> opad.Options:
-    made = load_recipe(RECIPE, [*SMALL, "opd.states_per_step=8", ARMS, *changes])
+    made = load_recipe(RECIPE, [*SMALL, "opd.states_per_step=8", "test.draws=2", ARMS, *changes])
     assert isinstance(made, opad.Options)
     return made
 
@@ -76,6 +76,12 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(ran: tuple[Path, di
     assert all(arm["n"] == 12 and not arm["failed_calls"] for arm in found["arms"])
     assert all(sum(n for _, n in steps["wrong_by_step"]) > 0 for steps in found["steps"].values())
     assert found["gradient_norms"]["debate_opd"]["mean"] > 0
+    for arm in found["arms"]:
+        trials = arm["pass_at_k"]
+        assert trials["drawn"] == 2, "every student plays each test episode twice more"
+        assert trials["all"]["2"]["mean"] <= trials["all"]["1"]["mean"] <= trials["k"]["2"]["mean"]
+    assert all(found["teacher_tokens"][name]["scoring"] > 0 for name in found["teacher_tokens"])
+    assert found["teacher_tokens"]["debate_opd"]["debate"] > 0 == found["teacher_tokens"]["mt_opd"]["debate"]
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         before = sum(c.calls for c in journal.costs())
     made = recipe()

@@ -18,6 +18,7 @@ from vivavoce.files import file_name
 from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_reflect import Options, plan
 from vivavoce.methods.reflect_arms import ReflectArm, needed
+from vivavoce.report import write_report
 
 TEACHERS = ["ada", "bob", "cyd"]
 ALL = [
@@ -284,6 +285,10 @@ def test_several_draws_give_every_student_pass_at_k(recipe: dict[str, Any], tmp_
     for arm in found["arms"]:
         assert arm["pass_at_k"]["drawn"] == 3
         assert list(arm["pass_at_k"]["k"]) == ["1", "2", "3"]
+        assert arm["pass_at_k"]["all"]["1"]["mean"] == pytest.approx(arm["pass_at_k"]["k"]["1"]["mean"])
+        assert set(arm["pass_at_k"]["vote"]) == {"1", "2", "3"}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    assert "Several answers" in write_report(tmp_path).read_text("utf-8")
     lines = {p.stage: p.calls.most for p in plan(checked(recipe))}
     assert lines["draws"] == 2 * 3 * 20
     _, paid = carry_out(recipe, tmp_path)

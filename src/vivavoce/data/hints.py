@@ -29,7 +29,7 @@ class Hint(NamedTuple):
 
 
 def right_hint(graph: Graph, wording: Wording) -> Hint | None:
-    """The worked solution of a state's question, or its right answer if the task has none; None if nobody knows it."""
+    """The worked solution of a state's question, or its right answer if the task has none; None if it knows neither."""
     problem, worked = graph.problem, getattr(wording.task, "worked", None)
     text = worked(problem) if worked else f"The right answer is {problem.gold}." if problem.gold else ""
     return Hint(Quote(GOLD, text), problem.gold) if text else None

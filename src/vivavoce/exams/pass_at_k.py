@@ -1,18 +1,26 @@
-"""pass@k: the chance that one of k programs passes, from n that were drawn (Chen et al. 2021, arXiv:2107.03374, Eq. 1).
+"""Figures from several answers, or episodes, to each question: pass@k, pass^k, and the best of them by a vote.
 
-    pass@k = E over problems of  1 − C(n−c, k) / C(n, k)          n drawn, c of them right
+    pass@k = E over problems of  1 − C(n−c, k) / C(n, k)          one of k is right: n drawn, c of them right
+    pass^k = E over problems of  C(c, k) / C(n, k)                all k are right: how far an agent can be relied on
 
-Taking the first k, or 1 − (1 − c/n)^k, would be noisier or biased.
+Papers: Chen et al. 2021, arXiv:2107.03374, Eq. 1; Yao et al. 2024 (τ-bench), arXiv:2406.12045, section 3. Taking the
+first k, or powers of c/n, would be noisier or biased. pass@1 and pass^1 are the mean over all draws.
 """
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any
 
 from vivavoce.exams.examine import Judged
+from vivavoce.records import Problem, seed_of
 from vivavoce.stats import mean_sd
+from vivavoce.tasks import Task
+from vivavoce.tasks.acting import Acting
+from vivavoce.tasks.agreement import classes
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -20,24 +28,65 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
     Raises ValueError unless 0 ≤ c ≤ n and 1 ≤ k ≤ n.
     """
-    if not (0 <= c <= n and 1 <= k <= n):
-        raise ValueError(f"pass@{k} needs 0 <= c <= n and 1 <= k <= n, got n = {n}, c = {c}")
+    _check("@", n, c, k)
     if n - c < k:
         return 1.0
     return 1.0 - prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
-def told(drawn: Sequence[Sequence[Judged]]) -> dict[str, Any]:
-    """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
-    problems.
+def pass_hat_k(n: int, c: int, k: int) -> float:
+    """The unbiased estimate of the chance that all of k draws are right, for one problem. Raises as :func:`pass_at_k`.
 
-    For k = 1, 2, 4, … and the number drawn: the mean over problems, with its normal 95 % interval over problems. An
-    answer that could not be parsed or graded counts as wrong.
+    >>> [pass_hat_k(4, 3, k) for k in (1, 2, 4)]
+    [0.75, 0.5, 0.0]
     """
-    n = len(drawn)
-    right = [sum(bool(j.correct) for j in answers) for answers in zip(*drawn, strict=True)]
+    _check("^", n, c, k)
+    return prod((c - i) / (n - i) for i in range(k)) if c >= k else 0.0
+
+
+def _check(sign: str, n: int, c: int, k: int) -> None:
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass{sign}{k} needs 0 <= c <= n and 1 <= k <= n, got n = {n}, c = {c}")
+
+
+def told(drawn: Sequence[Sequence[Judged]], task: Task, problems: Sequence[Problem]) -> dict[str, Any]:
+    """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
+    ``problems``.
+
+    For k = 1, 2, 4, … and the number drawn: the means over problems, with normal 95 % intervals over problems, of
+    pass@k (``k``), of pass^k (``all``), and of the answer that most of the first k gave (``vote``; not of episodes,
+    which have no answers to vote by). An answer that could not be parsed or graded counts as wrong.
+    """
+    n, by_problem = len(drawn), list(zip(*drawn, strict=True))
+    right = [sum(bool(j.correct) for j in answers) for answers in by_problem]
     ks = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
-    return {"drawn": n, "k": {str(k): _estimate([pass_at_k(n, c, k) for c in right]) for k in ks}}
+    made: dict[str, Any] = {
+        "drawn": n,
+        "k": {str(k): _estimate([pass_at_k(n, c, k) for c in right]) for k in ks},
+        "all": {str(k): _estimate([pass_hat_k(n, c, k) for c in right]) for k in ks},
+    }
+    if not isinstance(task, Acting):
+        asked = {p.id: p for p in problems}
+
+        def best(answers: Sequence[Judged]) -> float:
+            return float(bool(answers[most_given(task, asked[answers[0].problem], answers)].correct))
+
+        made["vote"] = {str(k): _estimate([best(answers[:k]) for answers in by_problem]) for k in ks}
+    return made
+
+
+def most_given(task: Task, problem: Problem, answers: Sequence[Judged]) -> int:
+    """The index of the answer that most of ``answers`` agree with, by the task's equality; gold is not looked at.
+
+    Equals are drawn by a seed of the problem. An answer that could not be read has no vote; the first one if none has.
+    """
+    groups = classes(task, problem, [j.answer for j in answers])
+    votes = Counter(group for group in groups if group is not None)
+    if not votes:
+        return 0
+    most = max(votes.values())
+    equals = sorted(group for group, count in votes.items() if count == most)
+    return groups.index(random.Random(seed_of("best of n", problem.id)).choice(equals))
 
 
 def _estimate(values: Sequence[float]) -> dict[str, Any]:
@@ -46,4 +95,4 @@ def _estimate(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "interval95": [max(0.0, mean - half), min(1.0, mean + half)]}
 
 
-__all__ = ["pass_at_k", "told"]
+__all__ = ["most_given", "pass_at_k", "pass_hat_k", "told"]

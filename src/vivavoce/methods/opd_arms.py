@@ -20,7 +20,7 @@ from vivavoce.protocols.state_debate import LaterSpeakers
 
 
 class Table(NamedTuple):
-    """What makes a debate another one than the recipe's: who debates, and who of them is asked again."""
+    """The choices that make a debate another one than the recipe's: who debates, and who of them is asked again."""
 
     debaters: tuple[str, ...] | None = None
     """None: all teachers."""

@@ -328,7 +328,7 @@ class Session(Generic[R]):
         return found
 
     async def draw(self, arms: Mapping[str, Trained]) -> dict[str, Any]:
-        """The pass@k figures of ``results.json``: of ``test.draws`` answers of each student, of its first seed."""
+        """The figures of ``results.json`` from ``test.draws`` answers, or episodes, of each first seed's student."""
         draws, seed, problems = self.recipe.test.draws, self.recipe.seeds[0], self.task.problems("test")
         kept, models = self.run.path / "evaluations" / "draws", {arm: trained.of(seed) for arm, trained in arms.items()}
         asked = [(arm, i) for arm in models for i in range(draws)]
@@ -338,7 +338,7 @@ class Session(Generic[R]):
         by_arm: dict[str, list[Sequence[Judged]]] = {}
         for (arm, _), rows in zip(asked, sat, strict=True):
             by_arm.setdefault(arm, []).append(rows)
-        return {arm: told(drawn) for arm, drawn in by_arm.items()}
+        return {arm: told(drawn, self.task, problems) for arm, drawn in by_arm.items()}
 
     @asynccontextmanager
     async def answering(self, model: Path) -> AsyncIterator[Agent]:

@@ -76,7 +76,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     if found_by is not None:
         found["judging"] = found_by
     if samples > 1:
-        found["arms"][0]["pass_at_k"] = told(drawn)
+        found["arms"][0]["pass_at_k"] = told(drawn, task, problems)
     return found
 
 

@@ -18,6 +18,8 @@ from vivavoce.stats import LEVEL, holm
 
 Results = Mapping[str, Any]
 WIDTH = 100
+SEVERAL = {"k": "pass@", "all": "pass^", "vote": "vote of "}
+"""What several answers to each question tell, by its key: one of k is right, all k are, the answer of most is."""
 
 
 class Family(NamedTuple):
@@ -361,11 +363,16 @@ def _tokens(arm: Mapping[str, Any]) -> str:
 
 
 def _pass_at_k(told: Mapping[str, Any]) -> str:
-    each = [
-        f"pass@{k} {percent(e['mean'])} ({percent(e['interval95'][0])}–{percent(e['interval95'][1])})"
-        for k, e in told["k"].items()
+    lines = [
+        ", ".join(
+            f"{name}{k} {percent(e['mean'])} ({percent(e['interval95'][0])}–{percent(e['interval95'][1])})"
+            for k, e in told[kind].items()
+        )
+        for kind, name in SEVERAL.items()
+        if kind in told
     ]
-    return f"unbiased, in %, with 95 % intervals, from {told['drawn']} answers to each question:\n  " + ", ".join(each)
+    what = f"unbiased, in %, with 95 % intervals, from {told['drawn']} answers to each question:"
+    return "\n  ".join([what, *lines])
 
 
 def _spread(arm: Mapping[str, Any]) -> str:

@@ -204,6 +204,7 @@ def _sections(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("steps", "Errors by step", compared.get("steps")),
         ("further", "Other tests", compared.get("further")),
         ("tokens", "Accuracy and cost", compared),
+        ("several", "Several answers", compared.get("several")),
         ("teaching", "Gain and teachers' tokens", compared.get("taught")),
         ("training", "Training curves", made["panels"]),
         ("debated", "What the debate did", debated),
@@ -256,6 +257,8 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
             if len(arm["seeds"]) > 1
         },
         "seeds": list(dict.fromkeys(s["seed"] for arm in arms.values() for s in arm["seeds"])),
+        "several": {name: arm["pass_at_k"] for name, arm in arms.items() if "pass_at_k" in arm},
+        "several_kinds": comparison.SEVERAL,
         "curve": results.get("gain_by_tokens", []),
         "taught": [{**arms[p["arm"]], "teacher_tokens": p["tokens"]} for p in results.get("gain_by_tokens", [])],
         "most_tokens": max(arm["tokens_per_problem"] for arm in arms.values()) or 1,

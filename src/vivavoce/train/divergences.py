@@ -194,7 +194,7 @@ def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tens
 
 
 def sureness(logits: Tensor, how: Objective) -> Tensor:
-    """How sure a scorer is of its next token, shape (N,): its largest probability, or minus its entropy in nats."""
+    """A scorer's sureness of its next token, shape (N,): its largest probability, or minus its entropy in nats."""
     log_p = torch.log_softmax(logits.float(), -1)
     return log_p.amax(-1).exp() if how.by_token == "probability" else _dot(log_p.exp(), log_p)
 
