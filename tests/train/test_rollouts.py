@@ -30,8 +30,10 @@ from vivavoce.train.objective import (
     engine_scorer,
     local_scorer,
 )
-from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.on_policy import OnPolicyTrainer, train_on_policy
+from vivavoce.train.rollouts import ServedRollouts
 from vivavoce.train.settings import LoRASettings
+from vivavoce.train.tokens import answer_ids
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's and transformers' own
 STAND_IN = Path(__file__).parent.parent / "engine_server.py"
@@ -99,8 +101,24 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])
 def test_a_served_student_learns_what_one_that_samples_itself_learns(
-    student: Path, teacher: Path, tmp_path: Path, lora: bool
+    student: Path, teacher: Path, tmp_path: Path, lora: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And from the very tokens that the engine drew: nothing is cut into tokens again between rollout and loss."""
+    drawn, learnt = list[tuple[int, ...]](), list[tuple[int, ...]]()
+    draw, loss = ServedRollouts.draw, OnPolicyTrainer.compute_loss
+
+    def drawing(self: ServedRollouts, *args: Any) -> Any:
+        answers = draw(self, *args)
+        drawn.extend(tuple(one.ids) for one in answers)
+        return answers
+
+    def learning(self: OnPolicyTrainer, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
+        if self.settings.served is not None:
+            learnt.extend(inputs["actions"][i].ids for i in inputs["chosen"])
+        return loss(self, model, inputs, *args, **more)
+
+    monkeypatch.setattr(ServedRollouts, "draw", drawing)
+    monkeypatch.setattr(OnPolicyTrainer, "compute_loss", learning)
     served = started(student, tmp_path / "engines", 16 if lora else None)
     how = {} if lora else {"lora": None, "learning_rate": 0.003}
     try:
@@ -108,6 +126,10 @@ def test_a_served_student_learns_what_one_that_samples_itself_learns(
             train_on_policy(student, STATES, settings(teacher, engine, **how), tmp_path / name, seed=0)
     finally:
         engines.close_all(tmp_path / "engines")
+    assert sorted(learnt) == sorted(drawn)
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn]
+    assert any(tuple(answer_ids(tokenizer, text)) != ids for text, ids in zip(texts, drawn, strict=True))
     own, there = curve(tmp_path / "own"), curve(tmp_path / "served")
     assert [p["loss"] for p in there] == pytest.approx([p["loss"] for p in own], abs=1e-4)
     assert len({round(p["loss"], 4) for p in own}) == 4
