@@ -295,7 +295,7 @@ def _context() -> Any:
     """Forks of a process that has only imported, if that is safe, else fresh processes.
 
     A fork costs nothing, and its imports share their memory; a fresh process imports for five seconds and holds half a
-    gigabyte. CUDA does not survive a fork, and asking for it may begin it, so where it is each process is fresh.
+    gigabyte. CUDA does not survive a fork, and asking for it may begin it, so if it is there each process is fresh.
     """
     import torch
 
