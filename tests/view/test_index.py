@@ -19,8 +19,9 @@ from tests.view.shown_run import shown_run, told_debate
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError, DataError
+from vivavoce.exams.examine import Judged
 from vivavoce.graph import Graph, write_graphs
-from vivavoce.records import Message, Problem, Sampling, node
+from vivavoce.records import Message, Problem, Sampling, Usage, node, to_json
 from vivavoce.report.verdicts import seats
 from vivavoce.tasks import open_task
 from vivavoce.view.export import export_runs
@@ -183,6 +184,19 @@ def test_questions_that_no_file_holds_have_the_text_of_the_runs_task_as_they_com
         index.refresh()
     assert index.heads("train", 0, 9) == [(p.question, p.gold) for p in known[:2]]
     assert index.search("train", known[1].question.split(";")[0].replace("=", " ")) != []
+
+
+def test_test_questions_have_the_text_that_their_answers_were_kept_with(tmp_path: Path) -> None:
+    rows = [Judged(f"q{i}", "sums", "ans=4", "4", True, "ok", Usage(1, 1), f"twice {i}?", "4") for i in (0, 1)]
+    (tmp_path / "recipe.yaml").write_text("task: {name: svamp, train_path: gone, test_path: gone}\n")
+    (tmp_path / "evaluations").mkdir()
+    for arm in ("student", "taught"):
+        (tmp_path / "evaluations" / f"{arm}-0.jsonl").write_text("".join(to_json(row) + "\n" for row in rows))
+    index = Index(tmp_path, tmp_path / "view.sqlite")
+    index.refresh()
+    assert index.heads("test", 0, 9) == [("twice 0?", "4"), ("twice 1?", "4")]
+    assert index.question("test", 1) == Problem("q1", "twice 1?", "4", "sums")
+    assert len(index.search("test", "twice")) == 2
 
 
 def test_runs_of_one_name_have_keys_of_their_own(tmp_path: Path) -> None:

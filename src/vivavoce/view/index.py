@@ -536,10 +536,16 @@ class _Writer:
     def _exam(self, file: _File, start: int, line: bytes) -> None:
         assert file.of is not None
         row = _checked(Judged, line, file.path, start)
-        at = self.question(file.of, Problem(row.problem, "", "", row.group))
+        unread = not self._has_text(file.of, row.problem)
+        at = self.question(file.of, Problem(row.problem, row.question, row.gold, row.group))
         self._letter(json.dumps(file.label), at, letter(row))
         self._place(at, start, line)
-        self._words(at, (row.problem, row.text))
+        self._words(at, (row.problem, row.text, *((row.question, row.gold) if unread else ())))
+
+    def _has_text(self, of: str, problem: str) -> bool:
+        """Whether the index has the text of a question already, from a debate or another arm's answer."""
+        row = self.db.execute("SELECT head FROM questions WHERE problem = ? AND of = ?", (problem, of)).fetchone()
+        return row is not None and bool(row[0])
 
     def _episodes(self, file: _File, start: int, line: bytes) -> None:
         assert file.of is not None
