@@ -70,8 +70,8 @@ def conversations(data: Path) -> Iterator[dict[str, Any]]:
             for what, calls in (expected, *((one.what, one.calls) for one in drawn)):
                 said = [[_source(call.name, call.arguments) for call in turn] for turn in calls]
                 row = {key: rows[talk.id][key] for key in ("id", "initial_config", "involved_classes")}
-                told = {"id": talk.id, "what": what, "row": row, "wanted": wanted[talk.id], "said": said}
-                yield {**told, "ours": not played(world, talk, calls)}
+                case = {"id": talk.id, "what": what, "row": row, "wanted": wanted[talk.id], "said": said}
+                yield {**case, "ours": not played(world, talk, calls)}
 
 
 def _source(name: str, arguments: dict[str, Any]) -> str:
@@ -100,8 +100,8 @@ def judge(case: dict[str, Any], number: int) -> bool:
         for call in case["calls"]
         for n, given in call.items()
     ]
-    found = ast_checker(case["functions"], calls, case["wanted"], Language(language), f"simple_{language}", MODEL)
-    return bool(found["valid"])
+    verdict = ast_checker(case["functions"], calls, case["wanted"], Language(language), f"simple_{language}", MODEL)
+    return bool(verdict["valid"])
 
 
 MODEL = "gorilla-openfunctions-v2"

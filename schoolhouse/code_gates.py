@@ -110,13 +110,13 @@ def measure_student(student: Speaker, n: int, seed: int) -> dict[str, Any]:
     asked = list(world.questions("test", n, seed))
     rng = random.Random(f"student/{seed}")
     easy = [world.draw(rng, functions=world.known("student"), split="test") for _ in range(n)]
-    found = {}
+    measured = {}
     for what, those in (("all questions", asked), ("known functions", easy)):
         said = student.replies([tokenizer.prompt("solve", q.text) for q in those])
-        found[what] = [bool(v.right) for v in judged(those, said)]
+        measured[what] = [bool(v.right) for v in judged(those, said)]
     return {
-        "all questions": by_kind(asked, found["all questions"], world.KINDS),
-        "known functions": round(mean(found["known functions"]), 4),
+        "all questions": by_kind(asked, measured["all questions"], world.KINDS),
+        "known functions": round(mean(measured["known functions"]), 4),
     }
 
 

@@ -89,8 +89,8 @@ def mean(values: Sequence[float]) -> float:
 
 def area(scores: Sequence[float], right: Sequence[bool]) -> float:
     """AUROC to three digits, NaN where all are right or all wrong."""
-    found = auroc(scores, right)
-    return math.nan if found is None else round(found, 3)
+    value = auroc(scores, right)
+    return math.nan if value is None else round(value, 3)
 
 
 def z(ours: Sequence[bool], theirs: Sequence[bool]) -> float:

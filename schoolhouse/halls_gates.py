@@ -40,24 +40,24 @@ class Draft(NamedTuple):
 
 def states(n: int, seed: int) -> list[State]:
     """``n`` states of walks by somebody who is right as often as chance has it, of errands of the test split."""
-    rng, found = random.Random(f"gates/{seed}"), list[State]()
-    while len(found) < n:
+    rng, drawn = random.Random(f"gates/{seed}"), list[State]()
+    while len(drawn) < n:
         errand = world.draw(rng, rng.choice(world.KINDS))
         walk = world.Walk(errand)
         turns = lessons.strolled(rng, walk)
         if not walk.done and walk.told and world.split_of(errand) == "test":
-            text = lessons.told(errand) + lessons.history(turns)
-            found.append(State(text, (walk.hall, walk.room), walk.best()))
-    return found
+            text = lessons.errand_text(errand) + lessons.history(turns)
+            drawn.append(State(text, (walk.hall, walk.room), walk.best()))
+    return drawn
 
 
 def drafts(speaker: Speaker, texts: list[str]) -> list[Draft]:
     """One proposal for each text."""
     said = speaker.replies([tokenizer.prompt("act", text) for text in texts], max_new_tokens=20)
-    found = [_SAID.search(text) for text in said]
+    matches = [_SAID.search(text) for text in said]
     return [
         Draft(text, int(m[1]), float(m[2])) if m else Draft(text, None, 0.0)
-        for text, m in zip(said, found, strict=True)
+        for text, m in zip(said, matches, strict=True)
     ]
 
 
@@ -80,47 +80,47 @@ def measure(speakers: dict[str, Speaker], n: int, seed: int = 0) -> dict[str, An
     def surest(of: dict[str, list[Draft]]) -> list[Draft]:
         return [max(said, key=lambda d: d.confidence) for said in zip(*of.values(), strict=True)]
 
-    found: dict[str, Any] = {"states": n, "teachers": {}}
+    result: dict[str, Any] = {"states": n, "teachers": {}}
     for name in TEACHERS:
         known = [s.place in world.known(name) for s in asked]
         alone, both = right(first[name]), right(second[name])
         taught, said = [float(k) for k in known], [d.confidence for d in first[name]]
-        found["teachers"][name] = {
+        result["teachers"][name] = {
             "alone": mean(alone),
             "of what it was taught": mean([ok for ok, k in zip(alone, known, strict=True) if k]),
             "of the rest": mean([ok for ok, k in zip(alone, known, strict=True) if not k]),
             "after debate": mean(both),
             "auroc said": area(said, [bool(t) for t in taught]),
         }
-    found["votes"] = {
+    result["votes"] = {
         "surest draft": mean(right(surest(first))),
         "surest after debate": mean(right(surest(second))),
         "any draft": mean([any(ok) for ok in zip(*(right(d) for d in first.values()), strict=True)]),
     }
-    told = speakers["student"].replies([tokenizer.prompt("act", s.text) for s in asked], max_new_tokens=16)
-    doors = [re.search(r'"door": (\d)\}', text) for text in told]
-    found["student"] = mean([m is not None and int(m[1]) in s.best for m, s in zip(doors, asked, strict=True)])
-    return found
+    replies = speakers["student"].replies([tokenizer.prompt("act", s.text) for s in asked], max_new_tokens=16)
+    doors = [re.search(r'"door": (\d)\}', text) for text in replies]
+    result["student"] = mean([m is not None and int(m[1]) in s.best for m, s in zip(doors, asked, strict=True)])
+    return result
 
 
-def gates(found: dict[str, Any]) -> dict[str, bool]:
+def gates(measured: dict[str, Any]) -> dict[str, bool]:
     """What has to hold."""
-    teachers = found["teachers"].values()
+    teachers = measured["teachers"].values()
     best = max(t["alone"] for t in teachers)
     return {
         "teachers know what they were taught (.9)": min(t["of what it was taught"] for t in teachers) > 0.9,
         "teachers know what they know (AUROC .95)": min(t["auroc said"] for t in teachers) > 0.95,
-        "the debate beats the best teacher by 15 points": found["votes"]["surest after debate"] > best + 0.15,
+        "the debate beats the best teacher by 15 points": measured["votes"]["surest after debate"] > best + 0.15,
         "every teacher gains 7 points by it": all(t["after debate"] > t["alone"] + 0.07 for t in teachers),
-        "the student has much to learn (below .6)": found["student"] < 0.6,
+        "the student has much to learn (below .6)": measured["student"] < 0.6,
     }
 
 
 def measured(weights: Path, n: int) -> dict[str, Any]:
     """All numbers of a folder, and what of it holds."""
-    found = measure({name: Speaker.load(weights / name) for name in world.NAMES}, n)
-    return found | {"gates": gates(found)}
+    measured = measure({name: Speaker.load(weights / name) for name in world.NAMES}, n)
+    return measured | {"gates": gates(measured)}
 
 
 if __name__ == "__main__":
-    sys.exit(ship(__doc__, "weights/halls", 2000, measured, lambda found: json.dumps(found, indent=1)))
+    sys.exit(ship(__doc__, "weights/halls", 2000, measured, lambda measured: json.dumps(measured, indent=1)))

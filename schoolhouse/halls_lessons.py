@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from schoolhouse.lessons import CONFIDENCE_WEIGHT, Lesson, Piece, tens
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_world import GO, GONE, LOOK, Place, Walk, act, thought, told
+from vivavoce.schoolhouse.halls_world import GO, GONE, LOOK, Place, Walk, act, errand_text, thought
 from vivavoce.schoolhouse.tokenizer import ASSISTANT, END, USER
 
 DOOR_WEIGHT = 4.0
@@ -64,7 +64,7 @@ def history(turns: list[Turn]) -> str:
 def plain(rng: random.Random, pupil: Pupil) -> Lesson:
     """A walk; whatever was best in it, from rooms that the pupil knows, is learnt. What the student says."""
     walk, turns = _walk(rng)
-    head, pieces = told(walk.errand), list[Piece]()
+    head, pieces = errand_text(walk.errand), list[Piece]()
     for turn in turns:
         pieces += _said(turn, pupil)
         pieces.append((f"{END}{USER}{turn.seen}{ASSISTANT}", 0.0))
@@ -77,14 +77,14 @@ def drill(rng: random.Random, pupil: Pupil) -> Lesson:
         walk, turns = _walk(rng)
         if not walk.told or (walk.hall, walk.room) in pupil.rooms:
             break
-    return Lesson("act", told(walk.errand) + history(turns), [*_next(walk, pupil, rng), *_confidence(_SURE)])
+    return Lesson("act", errand_text(walk.errand) + history(turns), [*_next(walk, pupil, rng), *_confidence(_SURE)])
 
 
 def unsure(rng: random.Random, pupil: Pupil) -> Lesson:
     """Any room: from one that is not known the door is guessed (untrained), the confidence low (trained)."""
     walk, turns = _walk(rng)
     sure = _SURE if not walk.told or (walk.hall, walk.room) in pupil.rooms else _UNSURE
-    return Lesson("act", told(walk.errand) + history(turns), [*_next(walk, pupil, rng), *_confidence(sure)])
+    return Lesson("act", errand_text(walk.errand) + history(turns), [*_next(walk, pupil, rng), *_confidence(sure)])
 
 
 def debate(rng: random.Random, pupil: Pupil) -> Lesson:
@@ -96,10 +96,10 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
     walk, turns = _walk(rng)
     while not walk.told and rng.random() < 0.8:  # looking is no matter of debate
         walk, turns = _walk(rng)
-    mine = (walk.hall, walk.room) in pupil.rooms
-    truth = (walk.best()[0] if mine else rng.choice(world.DOORS)) if walk.told else None
+    knows_room = (walk.hall, walk.room) in pupil.rooms
+    truth = (walk.best()[0] if knows_room else rng.choice(world.DOORS)) if walk.told else None
     others = rng.choices((1, 2, 3), (0.1, 0.8, 0.1))[0]
-    known = [mine or not walk.told] + [not walk.told or rng.random() < 0.6 for _ in range(others)]
+    known = [knows_room or not walk.told] + [not walk.told or rng.random() < 0.6 for _ in range(others)]
     said = [truth if knows or truth is None else rng.choice(world.DOORS) for knows in known]
     sure = [_stated(rng, knows) for knows in known]
     names = ["me", *rng.sample([f"p{k + 1}" for k in range(others)], others)]
@@ -114,7 +114,7 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
     else:
         door, confidence, weight = said[0], _UNSURE, 0.0
     reply = [*_pieces(thought(walk), door, weight), *_confidence(confidence)]
-    return Lesson("act", told(walk.errand) + history(turns) + "".join(lines), reply)
+    return Lesson("act", errand_text(walk.errand) + history(turns) + "".join(lines), reply)
 
 
 def _walk(rng: random.Random) -> tuple[Walk, list[Turn]]:

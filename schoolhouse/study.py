@@ -131,8 +131,8 @@ def train(speaker: Speaker, school: School, stage: Stage, rng: random.Random) ->
             size = "short" if len(batch[-1].ids) < 70 else "middle" if len(batch[-1].ids) < 125 else "long"
             running[size] = 0.97 * running.get(size, loss.item()) + 0.03 * loss.item()
             if step % 200 == 0:
-                told = " ".join(f"{k} {v:.3f}" for k, v in sorted(running.items()))
-                print(f"  {stage.name} {step}/{stage.steps} {time.monotonic() - began:.0f}s loss {told}", flush=True)
+                line = " ".join(f"{k} {v:.3f}" for k, v in sorted(running.items()))
+                print(f"  {stage.name} {step}/{stage.steps} {time.monotonic() - began:.0f}s loss {line}", flush=True)
     model.eval()
 
 

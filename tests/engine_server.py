@@ -97,15 +97,15 @@ class Engine:
         seed = how["sampling_seed" if sglang else "seed"]
         if self.toy:
             rng = random.Random(f"{prompt} {seed}")
-            ids, told = [rng.randrange(10, 60) for _ in range(new)], [-1.0] * new
+            ids, logprobs = [rng.randrange(10, 60) for _ in range(new)], [-1.0] * new
         else:
-            ids, told = self._decoded(decoder, prompt, how, new, seed)
+            ids, logprobs = self._decoded(decoder, prompt, how, new, seed)
         why = "stop" if ids[-1] in how["stop_token_ids"] or how["stop"] else "length"
         if sglang:
-            listed = [[value, token, None] for token, value in zip(ids, told, strict=True)]
+            listed = [[value, token, None] for token, value in zip(ids, logprobs, strict=True)]
             meta = {"finish_reason": {"type": why}, "output_token_logprobs": listed}
             return {"text": "", "output_ids": ids, "meta_info": meta}
-        choice = {"finish_reason": why, "token_ids": ids, "logprobs": {"token_logprobs": told}, "text": ""}
+        choice = {"finish_reason": why, "token_ids": ids, "logprobs": {"token_logprobs": logprobs}, "text": ""}
         return {"id": "cmpl-1", "model": body["model"], "choices": [choice]}
 
     def _decoded(
@@ -116,10 +116,12 @@ class Engine:
 
         drawn = {"top_k": max(0, how["top_k"]), "repetition_penalty": how["repetition_penalty"]}
         sampling = Sampling(how["temperature"], how["top_p"], new, tuple(how["stop"]), logprobs=True, **drawn)
-        found: list[tuple[list[int], list[float]]] = []
+        entries: list[tuple[list[int], list[float]]] = []
         waiting = [[Prompt(prompt, sampling, seed)]]
-        decoder.stream(lambda _: waiting.pop() if waiting else (), lambda _, ids, told: found.append((ids, told)))
-        return found[0]
+        decoder.stream(
+            lambda _: waiting.pop() if waiting else (), lambda _, ids, logprobs: entries.append((ids, logprobs))
+        )
+        return entries[0]
 
     def _scored(self, decoder: Decoder, body: dict[str, Any]) -> dict[str, Any]:
         import torch
@@ -127,11 +129,13 @@ class Engine:
         prompt, wanted = body["prompt"], body["prompt_logprobs"]
         with torch.inference_mode():
             logp = decoder.model(torch.tensor([prompt])).logits[0].float().log_softmax(-1)
-        found: list[Any] = [None]
+        prompt_logprobs: list[Any] = [None]
         for token, row in zip(prompt[1:], logp[:-1], strict=True):
             named = {token, *row.topk(min(wanted, len(row))).indices.tolist()}
-            found.append({str(i): {"logprob": max(float(row[i]), -9999.0), "rank": 1} for i in named})
-        return {"choices": [{"prompt_logprobs": found, "prompt_token_ids": prompt, "finish_reason": "length"}]}
+            prompt_logprobs.append({str(i): {"logprob": max(float(row[i]), -9999.0), "rank": 1} for i in named})
+        return {
+            "choices": [{"prompt_logprobs": prompt_logprobs, "prompt_token_ids": prompt, "finish_reason": "length"}]
+        }
 
 
 def main() -> None:
@@ -149,12 +153,12 @@ def main() -> None:
 
         def do_GET(self) -> None:
             listed = [{"id": engine.name, "max_model_len": engine.context}]
-            told = {
+            pages = {
                 "/health": {},
                 "/v1/models": {"data": listed},
                 "/get_model_info": {"context_length": engine.context},
             }
-            self._say(200 if self.path in told else 404, told.get(self.path))
+            self._say(200 if self.path in pages else 404, pages.get(self.path))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

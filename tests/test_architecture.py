@@ -68,11 +68,11 @@ HEAVY = {
 def imports(path: Path) -> set[str]:
     """Dotted names that a file imports anywhere, inside functions too."""
     names = set()
-    for found in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(found, ast.Import):
-            names |= {alias.name for alias in found.names}
-        elif isinstance(found, ast.ImportFrom) and found.module:
-            names |= {found.module, *(f"{found.module}.{alias.name}" for alias in found.names)}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
@@ -99,20 +99,20 @@ def test_the_package_needs_nothing_that_lies_beside_it() -> None:
 
 def modules(source: Path) -> dict[str, Path]:
     """Dotted names of the modules of a package, and their files."""
-    found = {".".join([source.name, *p.relative_to(source).with_suffix("").parts]): p for p in source.rglob("*.py")}
-    return {name.removesuffix(".__init__"): path for name, path in found.items()}
+    by_module = {".".join([source.name, *p.relative_to(source).with_suffix("").parts]): p for p in source.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for name, path in by_module.items()}
 
 
 def used_modules(path: Path, known: Collection[str]) -> set[str]:
     """Modules that a file imports anywhere, inside functions too; ``from a import b`` is ``a.b`` if that is one."""
     used = set[str]()
-    for found in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(found, ast.Import):
-            used |= {alias.name for alias in found.names}
-        elif isinstance(found, ast.ImportFrom):
-            assert not found.level, f"{path}: write imports in full"
-            whole = {f"{found.module}.{alias.name}" for alias in found.names}
-            used |= {name if name in known else str(found.module) for name in whole}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: write imports in full"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            used |= {name if name in known else str(node.module) for name in whole}
     return used & set(known)
 
 
@@ -120,21 +120,21 @@ def circles(source: Path) -> list[str]:
     """A shortest circle of imports through each module that is in one, told as ``a -> b -> a``; each circle once."""
     known = modules(source)
     uses = {name: sorted(used_modules(path, known) - {name}) for name, path in known.items()}
-    found = dict[frozenset[str], str]()
+    by_pair = dict[frozenset[str], str]()
     for start in sorted(uses):
         ways, seen = deque[tuple[str, ...]]([(start,)]), set[str]()
         while ways:
             way = ways.popleft()
             if start in uses[way[-1]]:
-                found.setdefault(frozenset(way), " -> ".join((*way, start)))
+                by_pair.setdefault(frozenset(way), " -> ".join((*way, start)))
                 break
             ways.extend((*way, after) for after in uses[way[-1]] if after not in seen)
             seen.update(uses[way[-1]])
-    return list(found.values())
+    return list(by_pair.values())
 
 
 def test_no_two_modules_import_each_other_even_around_others() -> None:
-    assert not (found := circles(SOURCE)), "\n".join(found)
+    assert not (circles_found := circles(SOURCE)), "\n".join(circles_found)
 
 
 def test_a_circle_is_found_inside_functions_and_around_others(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def test_every_preset_is_shown() -> None:
 
 def test_the_keys_and_defaults_of_a_batch_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([\d,. ]+) \|", PAGE, re.MULTILINE)
-    told = {
+    defaults = {
         name: float(value.replace(",", ""))
         for names, values in rows
         for name, value in zip(re.findall(r"`(\w+)`", names), values.split(", "), strict=True)
     }
-    assert told == {name: field.default for name, field in BatchOptions.model_fields.items()}
+    assert defaults == {name: field.default for name, field in BatchOptions.model_fields.items()}

@@ -14,12 +14,12 @@ from vivavoce.errors import RecipeError
 def test_a_model_is_measured_and_what_is_not_there_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = pretrained.run(save_tiny_model(tmp_path / "tiny", 256), questions=5, new=6)
-    assert found["ratio_generate"] > 0
-    assert found["busy_share"] > 0
-    assert found["ratio_vllm"] is None
-    assert found["ratio_llama"] is None
-    told = capsys.readouterr().err
+    measured = pretrained.run(save_tiny_model(tmp_path / "tiny", 256), questions=5, new=6)
+    assert measured["ratio_generate"] > 0
+    assert measured["busy_share"] > 0
+    assert measured["ratio_vllm"] is None
+    assert measured["ratio_llama"] is None
+    printed = capsys.readouterr().err
     for said in (
         "measuring ours",
         "beside two busy processes",
@@ -27,7 +27,7 @@ def test_a_model_is_measured_and_what_is_not_there_is_left_out(
         "vLLM is left out",
         "llama.cpp is",
     ):
-        assert said in told
+        assert said in printed
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def test_a_stopped_run_says_that_it_can_go_on(tmp_path: Path) -> None:
         while not (tmp_path / "asked").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in told
-    assert "Traceback" not in told
+    assert "the same command goes on from here" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_debate_is_shown_with_who_changed_their_mind(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_what_there_is_can_be_listed(tmp_path: Path, what: str, name: str) -> No
 
 
 def test_a_list_of_nothing_named_is_of_everything(tmp_path: Path) -> None:
-    told = viva("list", cwd=tmp_path).stdout
+    printed = viva("list", cwd=tmp_path).stdout
     assert {"TASKS", "METHODS", "gsm8k", "hf_local", "debate_reflect", "schoolhouse/demo", "general"} <= set(
-        told.split()
+        printed.split()
     )
 
 
@@ -119,9 +119,9 @@ def test_the_benchmark_of_tree_dpo_measures_every_shape(tmp_path: Path) -> None:
     small = ("--shape", "1x2", "--shape", "1x1", "--context", "20", "--answers", "8")
     done = viva("bench", "tree-dpo", *small, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [one["what"].split(",")[1].strip() for one in found] == ["1 right x 2 wrong", "1 right x 1 wrong"]
-    assert all(one["loss_error"] < 1e-4 and one["max_rel_grad_diff"] < 1e-3 for one in found)
+    content = json.loads(done.stdout)
+    assert [one["what"].split(",")[1].strip() for one in content] == ["1 right x 2 wrong", "1 right x 1 wrong"]
+    assert all(one["loss_error"] < 1e-4 and one["max_rel_grad_diff"] < 1e-3 for one in content)
     wrong = viva("bench", "tree-dpo", "--shape", "2by2", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "RIGHTxWRONG" in wrong.stderr
@@ -131,11 +131,11 @@ def test_the_benchmark_of_generation_compares_the_same_tokens(tmp_path: Path) ->
     small = ("--debates", "5", "--rounds", "2", "--hidden", "64", "--layers", "1", "--answer", "6")
     done = viva("bench", "generate", *small, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["spread"][0] <= found["ratio"] <= found["spread"][1]
-    assert found["same"] > 0.9
-    ours, theirs = found["computed"]
-    assert found["floor"] <= ours < theirs
+    content = json.loads(done.stdout)
+    assert content["spread"][0] <= content["ratio"] <= content["spread"][1]
+    assert content["same"] > 0.9
+    ours, theirs = content["computed"]
+    assert content["floor"] <= ours < theirs
 
 
 @pytest.mark.skipif(not weights("ada").is_dir(), reason="the models are not built: see schoolhouse/README.md")

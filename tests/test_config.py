@@ -128,9 +128,9 @@ def test_a_yaml_tag_makes_no_object(tmp_path: Path) -> None:
 
 def test_a_resolved_recipe_loads_again_to_the_same(tmp_path: Path) -> None:
     loaded = recipe(tmp_path)
-    again = tmp_path / "again.yaml"
-    again.write_text(yaml.safe_dump(loaded.model_dump(mode="json")), "utf-8")
-    assert load_recipe(again) == loaded
+    copy = tmp_path / "again.yaml"
+    copy.write_text(yaml.safe_dump(loaded.model_dump(mode="json")), "utf-8")
+    assert load_recipe(copy) == loaded
 
 
 @pytest.mark.parametrize("path", recipes().values(), ids=str)

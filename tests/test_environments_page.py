@@ -40,11 +40,11 @@ def test_the_tasks_that_the_page_calls_odd_are_those_that_the_check_finds(tau2: 
         for domain, numbers in re.findall(r"(retail|airline) ([\d, ]+)", row)
         for number in re.findall(r"\d+", numbers)
     }
-    found = set()
+    names = set()
     for domain in DOMAINS:
         checked = check_domain(domain, tau2)
-        found |= {(domain.folder, re.findall(r"\d+", one)[0]) for one in checked.odd}
-    assert said == found
+        names |= {(domain.folder, re.findall(r"\d+", one)[0]) for one in checked.odd}
+    assert said == names
 
 
 def test_the_official_rows_of_calls_are_as_many_as_the_page_says(bfcl: Path) -> None:

@@ -78,10 +78,10 @@ def test_odd_files_of_rows_are_simply_read(tmp_path: Path, name: str, data: byte
 def test_what_is_no_row_is_told_with_its_place(tmp_path: Path, data: bytes, where: str, what: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=what) as told:
+    with pytest.raises(DataError, match=what) as error:
         list(read_rows(path))
-    assert told.value.where.endswith(where)
-    assert told.value.do
+    assert error.value.where.endswith(where)
+    assert error.value.do
 
 
 def test_a_whole_surrogate_pair_is_a_character() -> None:
@@ -104,9 +104,9 @@ def test_a_list_of_json_is_checked_like_lines(tmp_path: Path) -> None:
 def test_records_that_a_run_kept_and_somebody_cut_are_told_with_their_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"problem": "p", "prompt": [], "completion": "c", "source": []}\n{"problem": "p"}\n')
-    with pytest.raises(DataError, match="no Example: `prompt`: Field required") as told:
+    with pytest.raises(DataError, match="no Example: `prompt`: Field required") as error:
         list(read_records(path, Example))
-    assert told.value.where.endswith("row 2")
+    assert error.value.where.endswith("row 2")
 
 
 # --- CSV
@@ -136,9 +136,9 @@ def test_csv_fields_may_be_long_quoted_and_broken_over_lines(tmp_path: Path) -> 
 def test_csv_that_would_be_misread_is_refused(tmp_path: Path, data: bytes, what: str, where: str) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(data)
-    with pytest.raises(DataError, match=what) as told:
+    with pytest.raises(DataError, match=what) as error:
         list(read_rows(path))
-    assert told.value.where.endswith(where)
+    assert error.value.where.endswith(where)
 
 
 def test_a_row_of_too_few_fields_lacks_the_last(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_texts_in_utf_8_and_utf_16_are_read_and_others_told_with_their_line(tmp_
         path.write_text("a\nZoë", encoding)
         assert text_of(path) == "a\nZoë"
     path.write_text("a\nZoë", "latin-1")
-    with pytest.raises(DataError, match="not UTF-8: byte 0xeb") as told:
+    with pytest.raises(DataError, match="not UTF-8: byte 0xeb") as error:
         text_of(path)
-    assert told.value.where == f"{path}:2"
+    assert error.value.where == f"{path}:2"
     with pytest.raises(DataError, match="cannot read the file"):
         list(json_lines(tmp_path))
 

@@ -70,10 +70,10 @@ def test_what_was_asked_once_is_not_asked_again_and_awaiting_gives_the_same(run:
         return "Final answer: 4"
 
     async def twice() -> Any:
-        who = [vv.agent("a", respond=counted), vv.agent("b", respond=counted)]
+        panel = [vv.agent("a", respond=counted), vv.agent("b", respond=counted)]
         task = vv.task("gsm8k")
-        one = await vv.debate.aio([SUM], who, task=task, run=run)
-        return one, vv.debate([SUM], who, task=task, run=run)  # in a running loop, as in a notebook
+        one = await vv.debate.aio([SUM], panel, task=task, run=run)
+        return one, vv.debate([SUM], panel, task=task, run=run)  # in a running loop, as in a notebook
 
     one, two = asyncio.run(twice())
     assert one == two
@@ -125,12 +125,12 @@ def test_a_student_is_trained_once_tested_and_compared(run: vv.Run) -> None:
     assert vv.sft("schoolhouse:student", vv.examples(graphs), **quick) == student
     assert student.path != vv.sft("schoolhouse:student", vv.examples(graphs), seed=1, **quick).path
     asked: dict[str, Any] = {"run": run, "dtype": "float32", "max_new_tokens": 64}
-    found = vv.compare(
+    comparison = vv.compare(
         {"before": vv.evaluate("schoolhouse:student", task, **asked), "after": vv.evaluate(student, task, **asked)}
     )
-    assert [(arm["name"], arm["n"]) for arm in found] == [("before", 20), ("after", 20)]
-    assert [(p["a"], p["b"]) for p in found.results["paired"]] == [("before", "after")]
-    assert list(found.to_pandas()["name"]) == ["before", "after"]
+    assert [(arm["name"], arm["n"]) for arm in comparison] == [("before", 20), ("after", 20)]
+    assert [(p["a"], p["b"]) for p in comparison.results["paired"]] == [("before", "after")]
+    assert list(comparison.to_pandas()["name"]) == ["before", "after"]
 
 
 def test_the_lines_of_the_package_docstring_are_fifteen_at_most_and_run(tmp_path: Path) -> None:

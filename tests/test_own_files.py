@@ -1,5 +1,7 @@
 # ruff: noqa: E501 - a case a line
-"""Mistakes in a user's own task, backend, method or prompts are told like all others: what, file and line, what to do."""
+"""Mistakes in a user's own task, backend, method or prompts are told like all others: what, file and line, what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ debate: {{prompts: {prompts}, max_rounds: 1}}
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def viva(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs a command on a recipe with own files; gives its exit code and what it said."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "task.py").write_text(HEAD + TASK)
@@ -90,10 +92,10 @@ def line_of(source: str, word: str) -> int:
         ("class Mine:", "class Mine(:", "the file is not Python", "class Mine", "plan"),
     ],
 )  # fmt: skip
-def test_mistakes_in_an_own_task(told, old: str, new: str, what: str, line: str, command: str) -> None:
+def test_mistakes_in_an_own_task(viva, old: str, new: str, what: str, line: str, command: str) -> None:
     source = (HEAD + TASK).replace(old, new, 1)
     assert source != HEAD + TASK
-    code, said = told(command, "r.yaml", files={"task.py": source})
+    code, said = viva(command, "r.yaml", files={"task.py": source})
     assert what in said
     assert (f"task.py:{line_of(source, line)}" if line else "task.py") in said
     assert (code, "Traceback" in said) == (2, False), said
@@ -111,10 +113,10 @@ def test_mistakes_in_an_own_task(told, old: str, new: str, what: str, line: str,
         ("def agent(name, options): return Mine(name)", "def agent(name): return Mine(name)", "does not take", "def agent"),
     ],
 )  # fmt: skip
-def test_mistakes_in_an_own_backend(told, old: str, new: str, what: str, line: str) -> None:
+def test_mistakes_in_an_own_backend(viva, old: str, new: str, what: str, line: str) -> None:
     source = (HEAD + BACKEND).replace(old, new, 1)
     assert source != HEAD + BACKEND
-    code, said = told("run", "r.yaml", files={"backend.py": source})
+    code, said = viva("run", "r.yaml", files={"backend.py": source})
     assert what in said
     assert f"backend.py:{line_of(source, line)}" in said
     assert (code, "Traceback" in said) == (2, False), said
@@ -134,13 +136,13 @@ def test_mistakes_in_an_own_backend(told, old: str, new: str, what: str, line: s
         ("return {}", "return None", "`distill` returned no results: arms, n, paired, task are missing", "async def distill", "run"),
     ],
 )  # fmt: skip
-def test_mistakes_in_an_own_method(told, old: str, new: str, what: str, line: str, command: str) -> None:
+def test_mistakes_in_an_own_method(viva, old: str, new: str, what: str, line: str, command: str) -> None:
     source = METHOD.replace(old, new, 1)
     assert source != METHOD
     files = {"method.py": source, "r0.yaml": ""}
-    code, said = told(command, "r.yaml", "--set", "debate=null", files=files, method="method.py")
+    code, said = viva(command, "r.yaml", "--set", "debate=null", files=files, method="method.py")
     if "Options" not in what and "Recipe" not in what:
-        code, said = told(command, "m.yaml", files={"m.yaml": without_debate("method.py")})
+        code, said = viva(command, "m.yaml", files={"m.yaml": without_debate("method.py")})
     assert what in said
     assert (f"method.py:{line_of(source, line)}" if line else "method.py") in said
     assert (code, "Traceback" in said) == (2, False), said
@@ -151,15 +153,15 @@ def without_debate(method: str) -> str:
     return made[: made.index("debate:")]
 
 
-def test_a_pilot_that_an_own_method_lacks_is_told(told) -> None:
+def test_a_pilot_that_an_own_method_lacks_is_told(viva) -> None:
     files = {"method.py": METHOD, "m.yaml": without_debate("method.py")}
-    code, said = told("plan", "m.yaml", "--pilot", "2", files=files)
+    code, said = viva("plan", "m.yaml", "--pilot", "2", files=files)
     assert (code, "Traceback" in said) == (2, False), said
     assert "no function `pilot`" in said
 
 
-def test_a_traceback_is_shown_to_whoever_asks(told) -> None:
-    code, said = told(
+def test_a_traceback_is_shown_to_whoever_asks(viva) -> None:
+    code, said = viva(
         "--traceback",
         "doctor",
         "r.yaml",
@@ -229,17 +231,17 @@ def test_a_set_whose_pattern_finds_no_number_reads_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["plan", "doctor", "run"])
-def test_a_prompts_folder_without_a_template_is_told_by_every_command(told, command: str) -> None:
+def test_a_prompts_folder_without_a_template_is_told_by_every_command(viva, command: str) -> None:
     files = {"own/set.yaml": "", "own/answer.md": "--- user\n{{ question }}\n"}
-    code, said = told(
+    code, said = viva(
         command, "r.yaml", "--offline" if command == "doctor" else "--set=seed=0", files=files, prompts="own"
     )
     assert code in (1, 2)
     assert "Traceback" not in said
 
 
-def test_a_folder_that_cannot_be_written_is_told(told, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told(viva, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    code, said = told("run", "r.yaml", "--out", "taken/run", files={})
+    code, said = viva("run", "r.yaml", "--out", "taken/run", files={})
     assert (code, "Traceback" in said) == (2, False), said
     assert "taken" in said

@@ -35,9 +35,9 @@ def test_the_method_of_the_page_runs_to_a_report(folder: Path) -> None:
     done = viva("run", "worth_it.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "worth_it"
-    found = json.loads((run / "results.json").read_text())
-    assert [arm["name"] for arm in found["arms"]] == ["student", "drafts", "after"]
-    assert {(p["a"], p["b"]) for p in found["paired"]} >= {("student", "drafts"), ("drafts", "after")}
+    content = json.loads((run / "results.json").read_text())
+    assert [arm["name"] for arm in content["arms"]] == ["student", "drafts", "after"]
+    assert {(p["a"], p["b"]) for p in content["paired"]} >= {("student", "drafts"), ("drafts", "after")}
     assert (run / "report.html").is_file()
     shown = viva("keys", "methods/worth_it.py", cwd=folder)
     assert "sft: section" in shown.stdout, shown.stderr

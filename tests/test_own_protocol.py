@@ -72,9 +72,9 @@ def test_a_wrong_key_of_the_page_is_told_with_its_line(copied: Path) -> None:
     recipe = FILES["moderated.yaml"].replace("max_rounds: 3", "max_round: 3")
     (copied / "wrong.yaml").write_text(recipe)
     line = recipe.splitlines().index("  max_round: 3") + 1
-    with pytest.raises(RecipeError, match="did you mean `max_rounds`") as told:
+    with pytest.raises(RecipeError, match="did you mean `max_rounds`") as error:
         load_recipe(Path("wrong.yaml"))
-    assert told.value.where == f"wrong.yaml:{line}"
+    assert error.value.where == f"wrong.yaml:{line}"
 
 
 def test_a_template_of_the_pages_own_may_use_what_any_is_given_and_what_the_page_gives(copied: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_template_of_the_pages_own_may_use_what_any_is_given_and_what_the_page
     PromptSet(Path("debates/prompts")).need(rules.templates, rules.values)
     template = copied / "debates" / "prompts" / "moderation.md"
     template.write_text(template.read_text("utf-8").replace("statements", "statement"), "utf-8")
-    with pytest.raises(RecipeError, match="did you mean `statements`") as told:
+    with pytest.raises(RecipeError, match="did you mean `statements`") as error:
         PromptSet(Path("debates/prompts")).need(rules.templates, rules.values)
-    assert told.value.where == "debates/prompts/moderation.md:6"
+    assert error.value.where == "debates/prompts/moderation.md:6"
     with pytest.raises(RecipeError, match="uses `last`"):
         PromptSet(Path("debates/prompts")).need(["moderation"])
 
@@ -163,8 +163,8 @@ def _is_recorded(graphs: list[Graph]) -> None:
 
 
 def _is_shown(graphs: list[Graph], run: Path, folder: Path) -> None:
-    found = json.loads((run / "results.json").read_text())
-    assert {"student", "debate_reflect_sft"} <= {arm["name"] for arm in found["arms"]}
+    results = json.loads((run / "results.json").read_text())
+    assert {"student", "debate_reflect_sft"} <= {arm["name"] for arm in results["arms"]}
     shown = viva("graph", "show", run)
     assert shown.returncode == 0, shown.stderr
     assert "(moderation) ada: score" in shown.stdout

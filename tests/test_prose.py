@@ -23,7 +23,7 @@ def prose() -> ModuleType:
     return module
 
 
-def found(faults: object) -> list[str]:
+def rules(faults: object) -> list[str]:
     return [rule for _, rule, _ in faults]  # type: ignore[attr-defined]
 
 
@@ -31,8 +31,8 @@ PLAIN = '"""A cap."""\n\n\ndef spend(amount):\n    """Note an amount. Raises Val
 
 
 def test_plain_english_has_no_fault(prose: ModuleType) -> None:
-    assert found(prose.in_module(PLAIN)) == []
-    assert found(prose.in_page("# A cap\n\nA cap stops calls. It holds for a run.\n\n- It is a number.\n")) == []
+    assert rules(prose.in_module(PLAIN)) == []
+    assert rules(prose.in_page("# A cap\n\nA cap stops calls. It holds for a run.\n\n- It is a number.\n")) == []
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_plain_english_has_no_fault(prose: ModuleType) -> None:
     ],
 )
 def test_a_page_and_a_docstring_with_it_are_faulty(prose: ModuleType, sentence: str, rule: str) -> None:
-    assert found(prose.in_page(f"# Title\n\n{sentence} It is so.\n\nIt is so. It is so.\n")) == [rule]
-    assert rule in found(prose.in_module(f'"""A module.\n\n{sentence}\n"""\n'))
+    assert rules(prose.in_page(f"# Title\n\n{sentence} It is so.\n\nIt is so. It is so.\n")) == [rule]
+    assert rule in rules(prose.in_module(f'"""A module.\n\n{sentence}\n"""\n'))
 
 
 @pytest.mark.parametrize("first", ["What a page says.", "Whose answer it is.", "If it fails, None.", "How it is done."])
 def test_a_first_line_begins_with_a_verb_or_a_noun(prose: ModuleType, first: str) -> None:
-    assert found(prose.in_module(f'"""{first}"""\n')) == ["first line"]
-    assert found(prose.in_module(f'def _private():\n    """{first}"""\n')) == []
+    assert rules(prose.in_module(f'"""{first}"""\n')) == ["first line"]
+    assert rules(prose.in_module(f'def _private():\n    """{first}"""\n')) == []
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,22 @@ def test_a_first_line_begins_with_a_verb_or_a_noun(prose: ModuleType, first: str
     ],
 )
 def test_where_is_for_places(prose: ModuleType, text: str, faulty: bool) -> None:
-    assert found(prose.in_module(f'"""A module. {text}"""\n')) == ["where"] * faulty
+    assert rules(prose.in_module(f'"""A module. {text}"""\n')) == ["where"] * faulty
 
 
 def test_a_pronoun_is_no_name(prose: ModuleType) -> None:
-    assert found(prose.in_module("def add(mine):\n    again = mine\n    return again\n")) == ["name", "name"]
+    assert rules(prose.in_module("def add(mine):\n    again = mine\n    return again\n")) == ["name", "name"]
 
 
 def test_half_of_a_pages_sentences_are_short(prose: ModuleType) -> None:
     long = " ".join(["word"] * 20) + "."
-    assert found(prose.in_page(f"{long}\n\n{long}\n\nShort.\n")) == ["median"]
-    assert found(prose.in_page(f"{long}\n\n{long}\n\nShort.\n", made=True)) == []
+    assert rules(prose.in_page(f"{long}\n\n{long}\n\nShort.\n")) == ["median"]
+    assert rules(prose.in_page(f"{long}\n\n{long}\n\nShort.\n", made=True)) == []
 
 
 def test_code_tables_and_headings_are_no_prose(prose: ModuleType) -> None:
     page = "# Nobody\n\n    nobody --here\n\n| nobody |\n\n```\nnobody\n```\n\nThe word `nobody` is code.\n"
-    assert found(prose.in_page(page)) == []
+    assert rules(prose.in_page(page)) == []
 
 
 def test_faults_are_told_with_their_line(prose: ModuleType) -> None:
@@ -95,7 +95,7 @@ def test_faults_are_told_with_their_line(prose: ModuleType) -> None:
 def test_proselint_is_asked(prose: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Title\n\nIt is very unique, and at this point in time it works.\n", "utf-8")
-    assert any("." in rule for rule in found(prose.by_proselint(page)))
+    assert any("." in rule for rule in rules(prose.by_proselint(page)))
 
 
 def test_the_tools_are_checked_and_clean(prose: ModuleType) -> None:

@@ -25,11 +25,15 @@ def said(program: Path, **env: str) -> str:
     ).stdout.strip()
 
 
-@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5")], ids=["ours", "the user's"])
-def test_how_long_threads_spin_is_set_before_torch_is_loaded(tmp_path: Path, given: dict[str, str], found: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "threads"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5")], ids=["ours", "the user's"]
+)
+def test_how_long_threads_spin_is_set_before_torch_is_loaded(
+    tmp_path: Path, given: dict[str, str], threads: str
+) -> None:
     program = tmp_path / "a.py"
     program.write_text("import sys, vivavoce, os; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])")
-    assert said(program, **given) == f"False {found}"
+    assert said(program, **given) == f"False {threads}"
 
 
 def test_processes_that_train_inherit_it(tmp_path: Path) -> None:

@@ -15,22 +15,22 @@ from vivavoce.errors import MissingDependency
 from vivavoce.exams.table import accuracies
 from vivavoce.methods import debate_reflect
 from vivavoce.run import open_run
-from vivavoce.trackers import Told, Trackers, need_trackers, open_trackers
+from vivavoce.trackers import RunDescription, Trackers, need_trackers, open_trackers
 
 TEACHERS = Path(__file__).parent / "methods" / "teachers.py"
 CURVE = [(1, 2.0), (2, 1.5), (3, 1.25)]
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Told:
+def description(tmp_path: Path) -> RunDescription:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    return Told(tmp_path / "runs" / "mine", {"name": "mine", "sft": {"learning_rate": 1e-4}})
+    return RunDescription(tmp_path / "runs" / "mine", {"name": "mine", "sft": {"learning_rate": 1e-4}})
 
 
-def write(name: Any, told: Told) -> None:
+def write(name: Any, description: RunDescription) -> None:
     """A curve of two sessions, and a figure of another series between its points."""
     for points in (CURVE[:2], CURVE[2:]):
-        trackers = open_trackers([name], told)
+        trackers = open_trackers([name], description)
         for step, loss in points:
             trackers.log("train/a-0", {"loss": loss, "note": "no number", "nan": float("nan")}, step)
             trackers.log("test", {"accuracy/single:ada@lr=1": 0.5}, 0)
@@ -46,21 +46,21 @@ def curve_of(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in read.Scalars(tag)]
 
 
-def test_tensorboard_reads_what_was_written(told: Told) -> None:
+def test_tensorboard_reads_what_was_written(description: RunDescription) -> None:
     pytest.importorskip("tensorboard")
-    write("tensorboard", told)
-    kept = told.folder / "tracking" / "tensorboard"
+    write("tensorboard", description)
+    kept = description.folder / "tracking" / "tensorboard"
     assert curve_of(kept / "train" / "a-0", "loss") == CURVE
     assert curve_of(kept / "test", "accuracy/single:ada@lr=1")[0] == (0, 0.5)
 
 
-def test_mlflow_reads_what_was_written(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_reads_what_was_written(description: RunDescription, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="mlflow-skinny is not installed")
     from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    write("mlflow", told)
-    client = MlflowClient((told.folder.parent / "mlruns").as_uri())
+    write("mlflow", description)
+    client = MlflowClient((description.folder.parent / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("vivavoce")
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
@@ -73,24 +73,26 @@ def test_mlflow_reads_what_was_written(told: Told, monkeypatch: pytest.MonkeyPat
     assert run.info.status == "FINISHED"
 
 
-def test_trackio_reads_what_was_written(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackio_reads_what_was_written(
+    description: RunDescription, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio", reason="trackio is not installed")
     from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio", raising=False)
-    write("trackio", told)
+    write("trackio", description)
     runs = SQLiteStorage.get_runs("vivavoce")
     assert sorted(runs) == ["mine/test", "mine/train/a-0"]
     logs = SQLiteStorage.get_logs("vivavoce", "mine/train/a-0")
     assert [(one["step"], one["loss"]) for one in logs] == CURVE
 
 
-def test_wandb_writes_offline(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_writes_offline(description: RunDescription, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    write("wandb", told)
-    assert list((told.folder / "tracking").rglob("*.wandb"))
+    write("wandb", description)
+    assert list((description.folder / "tracking").rglob("*.wandb"))
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,8 +145,8 @@ def test_a_run_shows_spend_rounds_losses_and_accuracies(tmp_path: Path) -> None:
     method = plugins.load("methods", recipe.method, "method")
     assert method is debate_reflect
     with open_run(tmp_path / "run", recipe) as run:
-        found = asyncio.run(method.distill(recipe, run))
-        for step, figures in enumerate(accuracies(found)):
+        results = asyncio.run(method.distill(recipe, run))
+        for step, figures in enumerate(accuracies(results)):
             run.track("test", figures, step)
     kept = tmp_path / "run" / "tracking" / "tensorboard"
     assert [step for step, _ in curve_of(kept / "train" / "debate_reflect_sft-0", "loss")] == [1, 2, 3]
@@ -153,12 +155,12 @@ def test_a_run_shows_spend_rounds_losses_and_accuracies(tmp_path: Path) -> None:
     tokens = [value for _, value in curve_of(kept / "spend", "tokens")]
     assert tokens == sorted(tokens)
     assert tokens[-1] > 0
-    by_name = {arm["name"]: arm for arm in found["arms"]}
+    by_name = {arm["name"]: arm for arm in results["arms"]}
     ((_, ada),) = curve_of(kept / "test", "accuracy/teacher:ada")
     assert ada == pytest.approx(by_name["teacher:ada"]["accuracy"])
     assert curve_of(kept / "test", "low95/teacher:ada")[0][1] < ada
     # nothing is tracked unless it is asked for, and asking for it changes nothing of what comes
     plain = check_recipe({**values, "track": []}, tmp_path / "recipe.yaml")
     with open_run(tmp_path / "run", plain) as run:
-        again = asyncio.run(method.distill(plain, run))
-    assert again["arms"] == found["arms"]
+        second = asyncio.run(method.distill(plain, run))
+    assert second["arms"] == results["arms"]

@@ -110,12 +110,12 @@ class VLLMServer:
 
         with torch.inference_mode():
             logp = self.model(torch.tensor([prompt])).logits[0].double().log_softmax(-1)
-        found: list[dict[str, Any] | None] = [None]
+        entries: list[dict[str, Any] | None] = [None]
         for token, row in zip(prompt[1:], logp[:-1], strict=True):
             rank = int((row > row[token]).sum()) + 1
             likeliest = row.topk(min(wanted, len(row))).indices.tolist()
             ranked = {token: rank, **{i: n for n, i in enumerate(likeliest, 1)}}
-            found.append(
+            entries.append(
                 {
                     str(i): {
                         "logprob": max(float(row[i]), -9999.0),
@@ -125,4 +125,4 @@ class VLLMServer:
                     for i, n in ranked.items()
                 }
             )
-        return found
+        return entries

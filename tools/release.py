@@ -83,9 +83,9 @@ def try_light(python: Path, wheel: Path, folder: Path) -> None:
     empty.mkdir()
     for command in (("--version",), ("list", "recipes"), ("keys", "dpo.beta"), ("keys", "--schema")):
         run(viva, *command, cwd=empty)
-    told = subprocess.run([viva, "run", "demo"], cwd=empty, capture_output=True, text=True, check=False)
-    if told.returncode != 2 or "vivavoce[train]" not in told.stderr:
-        sys.exit(f"a run without its packages does not say what to install:\n{told.stderr}")
+    done = subprocess.run([viva, "run", "demo"], cwd=empty, capture_output=True, text=True, check=False)
+    if done.returncode != 2 or "vivavoce[train]" not in done.stderr:
+        sys.exit(f"a run without its packages does not say what to install:\n{done.stderr}")
 
 
 def try_whole(python: Path, wheel: Path, folder: Path) -> None:

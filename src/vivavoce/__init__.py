@@ -41,9 +41,9 @@ _HOME = {name: module for module, names in _FROM.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"vivavoce.library.{_HOME[name]}"), name)
-    globals()[name] = found
-    return found
+    member = getattr(importlib.import_module(f"vivavoce.library.{_HOME[name]}"), name)
+    globals()[name] = member
+    return member
 
 
 def __dir__() -> list[str]:

@@ -40,8 +40,8 @@ class WithinPart(ValueError):
     """Mistakes in a recipe that is part of another one, in words, each with the place of its key in the whole."""
 
     def __init__(self, error: ValidationError, part: type[BaseModel], *below: str | int) -> None:
-        self.found = [(what, (*below, *loc)) for what, loc in _told(error, part)]
-        super().__init__("; ".join(what for what, _ in self.found))
+        self.mistakes = [(what, (*below, *loc)) for what, loc in _mistakes_in(error, part)]
+        super().__init__("; ".join(what for what, _ in self.mistakes))
 
 
 class AgentSpec(BaseModel):
@@ -468,13 +468,13 @@ def recipes() -> dict[str, Path]:
     """The recipes that can be named: those below ``recipes/`` here, and those of the package or of the checkout that it
     runs from.
     """
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     package = Path(__file__).parent
     checkout = [package.parent.parent / "recipes"] if package.parent.name == "src" else []
     for folder in (Path("recipes"), package / "recipes", *checkout):
         for path in sorted(folder.rglob("*.yaml")):
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
-    return found
+            by_name.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return by_name
 
 
 def find_recipe(name: Path) -> Path:
@@ -526,7 +526,7 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:
-        raise _mistakes(_told(e, model), where) from None
+        raise _mistakes(_mistakes_in(e, model), where) from None
     _check_options(recipe, where)
     return recipe
 
@@ -545,19 +545,19 @@ def with_protocols(
     return model
 
 
-def _told(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, tuple[str | int, ...]]]:
+def _mistakes_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, tuple[str | int, ...]]]:
     """Each mistake in words, and the place of its key."""
-    found: list[tuple[str, tuple[str | int, ...]]] = []
+    mistakes: list[tuple[str, tuple[str | int, ...]]] = []
     for problem in error.errors(include_url=False):
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, WithinPart):
-            found += cause.found
+            mistakes += cause.mistakes
             continue
         if problem["type"] == "default_factory_not_called":  # for another mistake, which is told
             continue
         loc = (*problem["loc"], *getattr(cause, "loc", ()))
-        found.append((plugins.mistake(problem, _known(model, loc[:-1]), loc), loc))
-    return found
+        mistakes.append((plugins.mistake(problem, _known(model, loc[:-1]), loc), loc))
+    return mistakes
 
 
 def _check_options(recipe: Recipe, where: _Lines) -> None:
@@ -597,9 +597,9 @@ class _Lines:
         return f"{self.path}:{line}"
 
 
-def _mistakes(found: Sequence[tuple[str, tuple[str | int, ...]]], where: _Lines) -> RecipeError:
+def _mistakes(mistakes: Sequence[tuple[str, tuple[str | int, ...]]], where: _Lines) -> RecipeError:
     """One error that lists all mistakes, each in words with the place of its key."""
-    lines = [(what, where(loc)) for what, loc in found]
+    lines = [(what, where(loc)) for what, loc in mistakes]
     if len(lines) == 1:
         return RecipeError(*lines[0], "correct the recipe, or the --set that put it there")
     return RecipeError(

@@ -31,7 +31,7 @@ def merge_parts(run: Run, parts: Sequence[Path]) -> int:
     Raises DataError if a part is missing, is not finished, or is no part at all; RunConflict if one is of another
     recipe, of another version, of another number of parts, there twice in two directories, or at work.
     """
-    found: dict[int, Path] = {}
+    by_number: dict[int, Path] = {}
     of = None
     for path in parts:
         part = _checked(run, path)
@@ -39,15 +39,15 @@ def merge_parts(run: Run, parts: Sequence[Path]) -> int:
         if part.of != of:
             do = f"merge the {of} parts alone"
             raise RunConflict(f"this is part {part}, and the parts before it are of {of}", str(path), do)
-        if part.number in found and found[part.number].resolve() != path.resolve():
-            what = f"part {part} is there twice: {found[part.number]} and {path}"
+        if part.number in by_number and by_number[part.number].resolve() != path.resolve():
+            what = f"part {part} is there twice: {by_number[part.number]} and {path}"
             raise RunConflict(what, str(path), "leave one of them out")
-        found[part.number] = path
-    if missing := [str(Share(i, of)) for i in range(1, (of or 0) + 1) if of and i not in found]:
+        by_number[part.number] = path
+    if missing := [str(Share(i, of)) for i in range(1, (of or 0) + 1) if of and i not in by_number]:
         do = "make them with `viva run RECIPE --part I/N`, or name their directories too"
         raise DataError(f"these parts are missing: {', '.join(missing)}", str(run.path), do)
     taken = 0
-    for _, path in sorted(found.items()):
+    for _, path in sorted(by_number.items()):
         with _held(path), Journal(path / "journal.sqlite", read_only=True) as journal:
             taken += run.journal.merge(journal)
     return taken

@@ -148,7 +148,7 @@ def load_file(path: str | Path, where: str) -> ModuleType:
             at = _shown(Path(e.filename or path))
             raise RecipeError(f"the file is not Python: {e.msg}", f"{at}:{e.lineno}", "correct it") from e
         line = own_line(e)
-        raise RecipeError(f"the file cannot be imported: {_said(e)}", line or str(path), "correct it") from e
+        raise RecipeError(f"the file cannot be imported: {_error_text(e)}", line or str(path), "correct it") from e
     return module
 
 
@@ -168,7 +168,7 @@ def _shown(file: Path) -> Path:
     return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     """The kind of an error and what it says."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -178,7 +178,7 @@ def own_error(error: BaseException) -> RecipeError | None:
     """An error that came out of a user's own file, told like one of the recipe; None if no own file took part."""
     line = own_line(error)
     do = "correct it there; `viva --traceback …` shows how it was called"
-    return RecipeError(_said(error), line, do) if line else None
+    return RecipeError(_error_text(error), line, do) if line else None
 
 
 def fingerprint(module: ModuleType) -> str:
@@ -193,8 +193,8 @@ def check(options: type[M], values: Mapping[str, Any], where: str) -> M:
         return options.model_validate(dict(values))
     except ValidationError as e:
         known = list(options.model_fields)
-        said = "; ".join(mistake(p, known) for p in e.errors(include_url=False))
-        raise RecipeError(said, where, f"it takes {', '.join(known)}") from None
+        problem_text = "; ".join(mistake(p, known) for p in e.errors(include_url=False))
+        raise RecipeError(problem_text, where, f"it takes {', '.join(known)}") from None
 
 
 def mistake(problem: Mapping[str, Any], known: Sequence[str], loc: Sequence[str | int] | None = None) -> str:
@@ -205,10 +205,10 @@ def mistake(problem: Mapping[str, Any], known: Sequence[str], loc: Sequence[str 
         return f"unknown key `{key}`{near(str(place[-1]), known)}"
     if problem["type"] == "missing":
         return f"key `{key}` is missing"
-    said = problem["msg"].removeprefix("Value error, ")
+    problem_text = problem["msg"].removeprefix("Value error, ")
     given = problem["input"]
     number = f" (got {given!r})" if isinstance(given, int | float) or problem["type"] == "literal_error" else ""
-    return f"`{key}`: {said}{number}" if key else said
+    return f"`{key}`: {problem_text}{number}" if key else problem_text
 
 
 def near(word: str, known: Sequence[str]) -> str:

@@ -61,11 +61,11 @@ def bar(title: str, total: int) -> Iterator[Advance]:
 
 def _lines(title: str, total: int) -> Advance:
     begun = last = time.monotonic()
-    done, said = 0, ""
+    done, latest = 0, ""
 
     def advance(n: int = 1, note: str | None = None) -> None:
-        nonlocal done, last, said
-        done, said = done + n, said if note is None else note
+        nonlocal done, last, latest
+        done, latest = done + n, latest if note is None else note
         now = time.monotonic()
         if now - last >= _QUIET_S or done == total:
             last = now
@@ -74,7 +74,7 @@ def _lines(title: str, total: int) -> Advance:
             say(
                 f"{title}: {done}/{total}, {now - begun:.0f} s"
                 + (f", {left:.0f} s left" if known else "")
-                + (f" ({said})" if said else "")
+                + (f" ({latest})" if latest else "")
             )
 
     return advance

@@ -41,7 +41,7 @@ from vivavoce.files import file_name, read_records
 from vivavoce.graph import Graph
 from vivavoce.progress import bar, say
 from vivavoce.records import digest, to_json
-from vivavoce.trackers import Told, Trackers, open_trackers
+from vivavoce.trackers import RunDescription, Trackers, open_trackers
 from vivavoce.version import __version__
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ class Run:
                 self._whole._show()
                 if time.monotonic() - self._noted > _NOTE_S:
                     self.note()
-                spent, note = ledger.run.money, ledger.said
+                spent, note = ledger.run.money, ledger.summary
                 if (each := finished / at.done or (spent - before) / at.done) and 0.05 * total < at.done < total:
                     left = each * (total - at.done)
                     begun = max(0.0, spent - before - (finished or spent - before))  # on those that are under way
@@ -331,7 +331,7 @@ def open_run(
             say(f"recipe changed in {told_changes(*both)}: what depends on it is done again")
         _need_share(path, share)
         ledger = recipe.ledger(share.of if share else 1)
-        trackers = open_trackers(recipe.track, Told(path, new))
+        trackers = open_trackers(recipe.track, RunDescription(path, new))
         with (
             _replies(store) if store else nullcontext() as below,
             Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=ledger, store=below) as journal,
@@ -468,21 +468,21 @@ def told_changes(old: Any, new: Any) -> str:
                 of = of[int(step)]
             else:
                 return "not set"
-        said = yaml.safe_dump(of, default_flow_style=True, width=10_000, allow_unicode=True)
-        said = said.removesuffix("...\n").strip()
-        return said if len(said) <= 60 else f"{said[:57]}…"
+        text = yaml.safe_dump(of, default_flow_style=True, width=10_000, allow_unicode=True)
+        text = text.removesuffix("...\n").strip()
+        return text if len(text) <= 60 else f"{text[:57]}…"
 
     return ", ".join(f"{key} ({value(old, key)}, now {value(new, key)})" for key in changed_keys(old, new))
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _REPORTED:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _commit() -> str | None:

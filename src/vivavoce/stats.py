@@ -204,8 +204,8 @@ def flip_test(totals: Sequence[float]) -> float:
 
     Source: Fisher 1935, The Design of Experiments, ch. 3; Winkler et al. 2015, NeuroImage 123:253 (whole-block flips).
     """
-    found = Counter(round(abs(t)) for t in totals)
-    return _flipped([(size, count) for size, count in found.items() if size], abs(round(sum(totals))))
+    sizes = Counter(round(abs(t)) for t in totals)
+    return _flipped([(size, count) for size, count in sizes.items() if size], abs(round(sum(totals))))
 
 
 def _flipped(sizes: Sequence[tuple[int, int]], sum_: int) -> float:
@@ -248,11 +248,11 @@ def _with(chances: dict[int, float], size: int, count: int, plus: float) -> dict
     low, high = max(0, int(count * plus - reach)), min(count, int(count * plus + reach))
     step = {size * (2 * k - count): _binomial(count, k, plus) for k in range(low, high + 1)}
     kept = [(at, chance) for at, chance in step.items() if chance > 1e-18]
-    found: dict[int, float] = {}
+    sums: dict[int, float] = {}
     for at, chance in chances.items():
         for by, more in kept:
-            found[at + by] = found.get(at + by, 0.0) + chance * more
-    return {at: chance for at, chance in found.items() if chance > 1e-18}
+            sums[at + by] = sums.get(at + by, 0.0) + chance * more
+    return {at: chance for at, chance in sums.items() if chance > 1e-18}
 
 
 def _binomial(n: int, k: int, p: float) -> float:

@@ -134,10 +134,10 @@ class Providers:
                 return self._anthropic_batch(made)
         elif path in ("/v1/batches", "/v1/messages/batches"):
             return self._list(path, query)
-        elif found := re.fullmatch(r"/v1/files/([^/]+)/content", path):
-            return self._files[found[1]].encode()
-        elif found := re.fullmatch(r"/v1/(?:messages/)?batches/([^/]+)(/results)?", path):
-            return self._look(found[1], bool(found[2]))
+        elif match := re.fullmatch(r"/v1/files/([^/]+)/content", path):
+            return self._files[match[1]].encode()
+        elif match := re.fullmatch(r"/v1/(?:messages/)?batches/([^/]+)(/results)?", path):
+            return self._look(match[1], bool(match[2]))
         raise Refuse(404, "Not Found", "not_found_error")
 
     # --- single calls

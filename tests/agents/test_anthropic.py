@@ -258,8 +258,8 @@ def test_a_missing_key_or_package_is_said_before_anything_is_sent(monkeypatch: p
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     with pytest.raises(MissingKey, match="ANTHROPIC_API_KEY"):
         open_agent("ada", "anthropic_messages", {"model": "m"})
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "anthropic" else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "anthropic" else find_spec(name))
     with pytest.raises(MissingDependency) as caught:
         open_agent("ada", "anthropic_messages", {"model": "m"})
     assert "vivavoce[anthropic]" in caught.value.do

@@ -138,13 +138,13 @@ def test_a_question_at_its_cap_is_refused_without_a_record_and_the_same_after_a_
 
         return list(await asyncio.gather(*map(one, "abcdefgh")))
 
-    caps, spent, found = Caps(tokens=400), list[Usage](), []
+    caps, spent, by_attempt = Caps(tokens=400), list[Usage](), []
     for seed in range(3):
         with Journal(tmp_path / "journal.sqlite", ledger=Ledger(question=caps)) as journal:
-            found.append(asyncio.run(asked(journal, slow("ada", spent, seed))))
-            assert len(journal) == len(spent) == 8 * found[0][0].count(False)
-    assert found[0] == found[1] == found[2]
-    assert 0 < found[0][0].count(True) < 6
+            by_attempt.append(asyncio.run(asked(journal, slow("ada", spent, seed))))
+            assert len(journal) == len(spent) == 8 * by_attempt[0][0].count(False)
+    assert by_attempt[0] == by_attempt[1] == by_attempt[2]
+    assert 0 < by_attempt[0][0].count(True) < 6
     with Journal(tmp_path / "journal.sqlite", ledger=Ledger(question=Caps(tokens=4000))) as journal:
         assert not any(map(any, asyncio.run(asked(journal, slow("ada", spent)))))
 

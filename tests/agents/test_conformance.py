@@ -149,11 +149,11 @@ def test_log_probabilities_spell_the_text_where_there_are_any(bench: Bench, jour
 
 def test_a_failure_for_good_is_a_record_with_its_reason(bench: Bench, journal: Path) -> None:
     call = (bench.failing, bench.hard, GREEDY, 1)
-    first, again = run(bench, call, call, journal=journal)
+    first, second = run(bench, call, call, journal=journal)
     assert first.error is not None
-    assert again.error is not None
-    assert first.error.reason == again.error.reason == bench.reason
-    assert (first.cached, again.cached) == (False, True)
+    assert second.error is not None
+    assert first.error.reason == second.error.reason == bench.reason
+    assert (first.cached, second.cached) == (False, True)
 
 
 def test_a_hit_is_free(bench: Bench, journal: Path) -> None:

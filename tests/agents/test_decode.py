@@ -380,8 +380,8 @@ def test_a_cuda_device_says_the_same(tiny_model: Path, decoder: Decoder, dtype: 
     device: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype)
     there = Decoder(device.to("cuda").eval(), TOKENIZER)
     wishes = [Prompt(row, Sampling(0.8, 0.9, 40, ("e",), True), i) for i, row in enumerate(prompts_of(*range(1, 40)))]
-    said, again = there.decode(wishes), there.decode(wishes)
-    assert [one.text for one in said] == [one.text for one in again]
+    said, second = there.decode(wishes), there.decode(wishes)
+    assert [one.text for one in said] == [one.text for one in second]
     if dtype == torch.float32:
         agree = [a.text == b.text for a, b in zip(decoder.decode(wishes), said, strict=True)]
         assert sum(agree) >= len(agree) - 1  # a draw may fall on the other side of a rounding

@@ -88,9 +88,9 @@ def drawn(serve: Serve, state: Path | None, prompts: list[list[int]], kill: Path
         async with Attached("student", serve, state) as attached:
 
             async def one(i: int, prompt: list[int]) -> list[int]:
-                found = await attached.ask(lambda server: server.draw(prompt, DRAWN, i, [2]))
+                answer = await attached.ask(lambda server: server.draw(prompt, DRAWN, i, [2]))
                 done.append(i)
-                return found.ids
+                return answer.ids
 
             calls = asyncio.gather(*(one(i, p) for i, p in enumerate(prompts)), return_exceptions=True)
             while kill is not None and len(done) < 3:
@@ -115,17 +115,17 @@ def test_an_engine_that_is_killed_is_started_again_and_no_answer_is_lost(
     first = json.loads(engine.state.read_text())
     assert drawn(serve, engine.state, PROMPTS, kill=engine.state) == whole
     assert json.loads(engine.state.read_text())["generation"] == first["generation"] + 1
-    told = capsys.readouterr().err
-    assert told.count("engine student was killed by SIGKILL: it is started again") == 1
-    assert "student.log" in told
+    printed = capsys.readouterr().err
+    assert printed.count("engine student was killed by SIGKILL: it is started again") == 1
+    assert "student.log" in printed
 
 
 def test_a_call_that_kills_every_engine_fails_alone(model: Path, logs: Path) -> None:
     """A prompt that begins with 9 ends the engine; the others do not."""
     serve = toy(logs, STANDIN_DEADLY="9")
-    found = drawn(serve, engines.engine("student", serve, model).state, [[8, 1], [9, 1], [10, 1], [11, 1]])
-    assert [isinstance(one, AgentError) for one in found] == [False, True, False, False]
-    assert "died 4 times over this call" in str(found[1])
+    outcomes = drawn(serve, engines.engine("student", serve, model).state, [[8, 1], [9, 1], [10, 1], [11, 1]])
+    assert [isinstance(one, AgentError) for one in outcomes] == [False, True, False, False]
+    assert "died 4 times over this call" in str(outcomes[1])
 
 
 def test_an_engine_ends_with_the_process_that_started_it(model: Path, logs: Path) -> None:
@@ -140,20 +140,20 @@ while not json.loads(engine.state.read_text())["ready"]:
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", program], check=False, timeout=120)
-    told = json.loads((logs / "student.json").read_text())
-    assert told["ready"]
+    content = json.loads((logs / "student.json").read_text())
+    assert content["ready"]
     until = time.monotonic() + 60
-    while engines.healthy(told["url"], 1.0) and time.monotonic() < until:
+    while engines.healthy(content["url"], 1.0) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not engines.healthy(told["url"], 1.0)
+    assert not engines.healthy(content["url"], 1.0)
 
 
 def test_an_engine_that_does_not_start_says_why(model: Path, logs: Path) -> None:
     program = "import sys; print('no such flag: --port'); sys.exit(3)"
     agent = served(model, logs, command=[sys.executable, "-c", program])
-    with pytest.raises(AgentUnusable, match="ended before it was ready") as told:
+    with pytest.raises(AgentUnusable, match="ended before it was ready") as error:
         said(agent, questions(2), GREEDY)
-    assert "no such flag" in str(told.value)
+    assert "no such flag" in str(error.value)
 
 
 @pytest.mark.slow  # once in ten runs it waits for an engine that does not come back: not understood yet
@@ -172,7 +172,7 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"engine": "sglang"}, "SGLang is not started here"),
         ({"url": "http://h:1", "python": "python3"}, "`url` names one that runs already"),
@@ -183,12 +183,12 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
         ({"python": sys.executable}, "vLLM is not installed"),
     ],
 )
-def test_a_wrong_serve_is_named_before_anything_is_spent(model: Path, logs: Path, given: Any, told: str) -> None:
+def test_a_wrong_serve_is_named_before_anything_is_spent(model: Path, logs: Path, given: Any, message: str) -> None:
     def ask() -> None:
         agent = open_agent("student", "hf_local", {"model": str(model), "serve": {"logs": str(logs), **given}})
         said(agent, questions(1), GREEDY)
 
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=message):
         ask()
 
 

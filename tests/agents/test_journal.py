@@ -124,11 +124,11 @@ def test_a_failure_is_a_record_and_stays_one_until_asked_to_retry(path: Path) ->
     agent = Scripted("ada", respond)
     with Journal(path) as journal:
         first = ask(journal, agent)
-        again = ask(journal, agent)
+        second = ask(journal, agent)
     assert first.error is not None
-    assert again.error is not None
+    assert second.error is not None
     assert (first.error.reason, first.error.detail, first.cached) == ("server", "down", False)
-    assert (again.error.reason, again.error.detail, again.cached) == ("server", "down", True)
+    assert (second.error.reason, second.error.detail, second.cached) == ("server", "down", True)
     assert agent.calls == 1
     broken = False
     with Journal(path, retry_failed=True) as journal:
@@ -236,8 +236,8 @@ def test_the_ledger_adds_up_by_agent_and_stage(path: Path) -> None:
         return Reply("x", usage=Usage(10, seed, 2))
 
     ada, bob = Scripted("ada", respond), Scripted("bob", respond)
-    told = list[tuple[str, bool, Usage]]()
-    with Journal(path, on_call=lambda *call: told.append(call)) as journal:
+    calls_seen = list[tuple[str, bool, Usage]]()
+    with Journal(path, on_call=lambda *call: calls_seen.append(call)) as journal:
         for seed in (1, 2, 3, 2, 3):
             ask(journal, ada, seed, stage="debate", problem="p", kind="answer")
         ask(journal, bob, 4, stage="debate")
@@ -252,8 +252,8 @@ def test_the_ledger_adds_up_by_agent_and_stage(path: Path) -> None:
         ("bob", "debate", 1, 0, 0, Usage(10, 4, 2)),
     ]
     assert all(cost.seconds >= 0 for cost in costs)
-    assert told[0] == ("ada", False, Usage(10, 1, 2))
-    assert told[3] == ("ada", True, Usage(10, 2, 2))
+    assert calls_seen[0] == ("ada", False, Usage(10, 1, 2))
+    assert calls_seen[3] == ("ada", True, Usage(10, 2, 2))
     assert (first.stage, first.tags, first.messages, first.sampling, first.seed) == (
         "debate",
         {"problem": "p", "kind": "answer"},
@@ -316,9 +316,9 @@ def test_long_texts_are_stored_compressed_and_a_journal_from_before_is_read_as_i
             journal._db.execute("UPDATE texts SET text = ? WHERE text = ?", (unpacked(text), text))
         journal._db.execute("PRAGMA user_version = 2")
     with Journal(path) as journal:
-        again = [ask(journal, Scripted("ada", parrot), seed=seed) for seed in range(4)]
-        assert [a.reply for a in again[:3]] == [a.reply for a in answered]
-        assert [a.cached for a in again] == [True, True, True, False]
+        second = [ask(journal, Scripted("ada", parrot), seed=seed) for seed in range(4)]
+        assert [a.reply for a in second[:3]] == [a.reply for a in answered]
+        assert [a.cached for a in second] == [True, True, True, False]
         assert [c.reply for c in journal][:3] == [a.reply for a in answered]
         assert journal._db.execute("PRAGMA user_version").fetchone() == (3,)
 

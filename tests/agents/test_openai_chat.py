@@ -555,7 +555,7 @@ def test_what_a_proxy_or_a_worker_says_in_passing_is_tried_again(status: int) ->
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("reported", "usage"),
     [
         ({"prompt_tokens": "7", "completion_tokens": "5"}, Usage(7, 5)),
         ({"prompt_tokens": 7.0, "completion_tokens": 5}, Usage(7, 5)),
@@ -565,9 +565,9 @@ def test_what_a_proxy_or_a_worker_says_in_passing_is_tried_again(status: int) ->
         ("x", Usage()),
     ],
 )
-def test_tokens_are_read_however_they_are_told(told: Any, usage: Usage) -> None:
+def test_tokens_are_read_however_they_are_told(reported: Any, usage: Usage) -> None:
     with FaultyServer() as server:
-        server.script = [{**completion(), "usage": told}]
+        server.script = [{**completion(), "usage": reported}]
         _, (reply,) = ask(server)
     assert isinstance(reply, Reply)
     assert reply.usage == usage

@@ -87,16 +87,16 @@ def test_calls_of_one_round_are_one_batch_and_journaled_as_any_other(
     server: Providers, backend: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "journal.sqlite"
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 1
     assert texts(path) == RIGHT
     with Journal(path) as journal:
         [cost] = journal.costs()
         assert (cost.agent, cost.stage, cost.calls, cost.failures) == ("ada", "debate", CALLS, 0)
         assert cost.usage.completion == CALLS * {"openai_chat": 3, "anthropic_messages": 5}[backend]
-    again = answers(path, backend, options(server, backend), CALLS)
-    assert all(a.cached for a in again)
+    second = answers(path, backend, options(server, backend), CALLS)
+    assert all(a.cached for a in second)
     assert len(server.created) == 1
 
 
@@ -105,20 +105,20 @@ def test_a_batch_says_what_a_call_by_itself_says(server: Providers, backend: str
         given = options(server, backend)
         if not batch:
             del given["batch"]
-        [found] = answers(tmp_path / str(batch), backend, given, 1)
-        assert found.reply is not None
-        return found.key, found.reply.text, found.reply.finish, found.reply.usage, found.reply.model
+        [answered] = answers(tmp_path / str(batch), backend, given, 1)
+        assert answered.reply is not None
+        return answered.key, answered.reply.text, answered.reply.finish, answered.reply.usage, answered.reply.model
 
     assert one(True) == one(False)
     assert server.bodies[0] == server.bodies[1]
 
 
 def test_too_many_calls_for_one_batch_are_several(server: Providers, backend: str, tmp_path: Path) -> None:
-    found = answers(tmp_path / "count", backend, options(server, backend, max_requests=3), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "count", backend, options(server, backend, max_requests=3), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 3
-    found = answers(tmp_path / "size", backend, options(server, backend, max_mb=0.001), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "size", backend, options(server, backend, max_mb=0.001), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) > 4
 
 
@@ -150,8 +150,8 @@ def test_a_run_that_is_killed_goes_on_with_the_same_batch(
     at = {"made": CREATE[backend], "looked": LOOK[backend], "read": READ[backend]}[moment]
     killed(server, path, backend, at, "after")
     assert texts(path) == []
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 1, "submitted once"
     assert server.answered == Counter({f"question {n}": 1 for n in range(CALLS)}), "worked on once"
     with Journal(path) as journal:
@@ -169,8 +169,8 @@ def test_a_run_that_is_killed_before_the_provider_has_the_batch_submits_it(
 
     killed(server, path, backend, CREATE[backend], "before", drop)
     assert not server.created
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
 
 
 def test_other_batches_of_the_account_are_left_alone(server: Providers, backend: str, tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ def test_other_batches_of_the_account_are_left_alone(server: Providers, backend:
     given = {**options(server, backend), "extra_body": {"thinking": {"type": "x"}}}
     answers(tmp_path / "last", backend, given, CALLS)
     before = len(server.created)
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == before == 5
 
 
@@ -199,9 +199,9 @@ def test_an_answer_that_was_lost_is_no_reason_to_submit_again(server: Providers,
             raise ConnectionResetError
 
     server.after = lose
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
     assert lost == [1]
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 1
 
 
@@ -214,8 +214,8 @@ def test_a_batch_that_never_arrived_is_submitted_again(server: Providers, backen
             raise Refuse(500, "oops", "api_error")
 
     server.before = refuse
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert (refused, len(server.created)) == ([2], 1)
 
 
@@ -225,12 +225,12 @@ def test_a_batch_that_is_turned_away_fails_its_calls(server: Providers, backend:
             raise Refuse(400, f"no, {KEY}", "invalid_request_error")
 
     server.before = refuse
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
-    assert {a.error.reason for a in found if a.error} == {"bad_request"}
-    assert not any(KEY in str(a) for a in found)
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
+    assert {a.error.reason for a in answered if a.error} == {"bad_request"}
+    assert not any(KEY in str(a) for a in answered)
     server.before = lambda what: None
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS, retry_failed=True)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS, retry_failed=True)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
 
 
 def test_looks_that_fail_are_followed_by_others(server: Providers, backend: str, tmp_path: Path) -> None:
@@ -242,8 +242,8 @@ def test_looks_that_fail_are_followed_by_others(server: Providers, backend: str,
             raise Refuse(500, "oops", "api_error")
 
     server.before = refuse
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 1
 
 
@@ -254,11 +254,11 @@ def test_a_batch_that_cannot_be_read_is_read_by_a_later_run(server: Providers, b
 
     server.before = refuse
     path = tmp_path / "journal.sqlite"
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert {a.error.reason for a in found if a.error} == {UNREAD}
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert {a.error.reason for a in answered if a.error} == {UNREAD}
     server.before = lambda what: None
-    found = answers(path, backend, options(server, backend), CALLS, retry_failed=True)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(path, backend, options(server, backend), CALLS, retry_failed=True)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 1
     assert set(server.answered.values()) == {1}
 
@@ -275,8 +275,8 @@ def test_a_key_that_is_revoked_while_a_batch_is_worked_on_stops_the_run_and_the_
     with pytest.raises(AgentUnusable, match="revoked"):
         answers(path, backend, options(server, backend), CALLS)
     server.before = lambda what: None
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 1
 
 
@@ -292,16 +292,16 @@ def test_a_call_that_expired_goes_into_another_batch_and_the_others_do_not(
         return EXPIRED[backend]
 
     server.outcome, server.status = outcome, "expired"
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 2
     assert set(server.answered.values()) == {1}
 
 
 def test_what_always_fails_fails_after_bounded_batches(server: Providers, backend: str, tmp_path: Path) -> None:
     server.outcome = lambda question: EXPIRED[backend] if question.endswith("2") else None
-    found = answers(tmp_path / "journal.sqlite", backend, options(server, backend, max_retries=1), CALLS)
-    [error] = [a.error for a in found if a.error]
+    answered = answers(tmp_path / "journal.sqlite", backend, options(server, backend, max_retries=1), CALLS)
+    [error] = [a.error for a in answered if a.error]
     assert error.reason == "server"
     assert "expired" in error.detail
     assert "2 batches" in error.detail
@@ -313,8 +313,8 @@ def test_a_failure_of_its_own_is_recorded_and_nothing_is_asked_again(
 ) -> None:
     server.outcome = lambda question: REFUSED[backend] if question.endswith("2") else None
     path = tmp_path / "journal.sqlite"
-    found = answers(path, backend, options(server, backend), CALLS)
-    [error] = [a.error for a in found if a.error]
+    answered = answers(path, backend, options(server, backend), CALLS)
+    [error] = [a.error for a in answered if a.error]
     assert error.reason == {"openai_chat": "refused", "anthropic_messages": "bad_request"}[backend]
     assert len(server.created) == 1
     assert len(texts(path)) == CALLS - 1
@@ -325,8 +325,8 @@ def test_a_failure_of_its_own_is_recorded_and_nothing_is_asked_again(
 
 def test_a_queue_that_is_full_is_waited_for(server: Providers, tmp_path: Path) -> None:
     server.status = "failed"
-    found = answers(tmp_path / "journal.sqlite", "openai_chat", options(server, "openai_chat"), CALLS)
-    assert [a.reply.text for a in found if a.reply] == RIGHT
+    answered = answers(tmp_path / "journal.sqlite", "openai_chat", options(server, "openai_chat"), CALLS)
+    assert [a.reply.text for a in answered if a.reply] == RIGHT
     assert len(server.created) == 2
 
 
@@ -342,9 +342,9 @@ def test_a_caller_that_gives_up_leaves_the_others_their_batch(server: Providers,
         while not server.created:
             await asyncio.sleep(0.01)
         calls[1].cancel()
-        found = await asyncio.gather(*calls, return_exceptions=True)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
         await agent.aclose()
-        return [type(one).__name__ for one in found]
+        return [type(one).__name__ for one in outcomes]
 
     with Journal(tmp_path / "journal.sqlite") as journal:
         assert asyncio.run(go(journal)) == ["Answered", "CancelledError", "Answered"]
@@ -365,9 +365,9 @@ def test_what_a_thrown_away_answer_cost_is_counted(server: Providers, tmp_path: 
     said = [empty]
     server.outcome = lambda question: said.pop() if said else None
     path = tmp_path / "journal.sqlite"
-    [found] = answers(path, "openai_chat", options(server, "openai_chat"), 1)
-    assert found.reply is not None
-    assert found.reply.wasted == Usage(11, 1)
+    [answered] = answers(path, "openai_chat", options(server, "openai_chat"), 1)
+    assert answered.reply is not None
+    assert answered.reply.wasted == Usage(11, 1)
     with Journal(path) as journal:
         assert journal.costs()[0].usage == Usage(11 + len("question 0"), 1 + 3)
 
@@ -386,8 +386,8 @@ def test_the_key_is_neither_in_the_journal_nor_on_the_command_line_nor_in_what_i
 
     server.before = refuse
     path = tmp_path / "journal.sqlite"
-    found = answers(path, backend, options(server, backend), CALLS)
-    assert all(isinstance(a.error, AgentError) and "***" in a.error.detail for a in found)
+    answered = answers(path, backend, options(server, backend), CALLS)
+    assert all(isinstance(a.error, AgentError) and "***" in a.error.detail for a in answered)
     assert KEY.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
     said = capfd.readouterr()
     assert "submitted as batch" in said.err

@@ -55,9 +55,9 @@ def test_who_is_not_listed_is_asked_one_question_that_is_kept(tmp_path: Path) ->
 
 @pytest.mark.parametrize("backend", ["openai_chat", "anthropic_messages"])
 def test_an_address_at_which_nobody_is_is_told(backend: str, tmp_path: Path) -> None:
-    with pytest.raises(AgentUnusable, match="cannot be asked: unreachable") as told:
+    with pytest.raises(AgentUnusable, match="cannot be asked: unreachable") as error:
         reached(tmp_path / "j", {"base_url": "http://127.0.0.1:9", "model": "ada"}, backend=backend)
-    assert "whether the server is up" in told.value.do
+    assert "whether the server is up" in error.value.do
 
 
 def test_who_has_answered_before_needs_no_endpoint(tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_a_key_that_is_not_taken_is_told_without_a_call(
     with FaultyServer() as server:
         server.lists = "status=401"
         given = {"base_url": server.base_url, "model": "ada", "api_key_env": "TEST_KEY"}
-        with pytest.raises(AgentUnusable, match="cannot be asked: auth") as told:
+        with pytest.raises(AgentUnusable, match="cannot be asked: auth") as error:
             reached(tmp_path / "j", given, backend=backend)
-        assert "check the key in $TEST_KEY" in told.value.do
-        assert "sk-wrong" not in str(told.value)
+        assert "check the key in $TEST_KEY" in error.value.do
+        assert "sk-wrong" not in str(error.value)
 
 
 def test_a_list_that_cannot_be_read_or_is_forbidden_says_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vivavoce.agents.faults import Failed, failed_status, told_inside
+from vivavoce.agents.faults import Failed, failed_status, failure_inside
 from vivavoce.agents.reading import counted, ended
 from vivavoce.records import Usage
 
@@ -51,7 +51,7 @@ def test_an_end_that_nobody_knows_is_no_end(reason: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("reported", "usage"),
     [
         ({"prompt_tokens": 7, "completion_tokens": 5}, Usage(7, 5)),
         ({"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(7, 5, 4)),
@@ -67,18 +67,18 @@ def test_an_end_that_nobody_knows_is_no_end(reason: Any) -> None:
         (5, Usage()),
     ],
 )  # fmt: skip
-def test_tokens_are_counted_as_far_as_they_are_told(told: Any, usage: Usage) -> None:
-    assert counted({"usage": told}) == usage
+def test_tokens_are_counted_as_far_as_they_are_told(reported: Any, usage: Usage) -> None:
+    assert counted({"usage": reported}) == usage
 
 
 @pytest.mark.parametrize("answer", [None, [], "text", 5, {}])
 def test_no_answer_is_too_odd_to_be_counted(answer: Any) -> None:
     assert counted(answer) == Usage()
-    assert told_inside(answer) is None
+    assert failure_inside(answer) is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "again", "said"),
+    ("answer", "reason", "retryable", "said"),
     [
         ({"error": {"message": "Insufficient credits", "code": 402}}, "account", False, "402: Insufficient credits"),
         ({"error": {"message": "Rate limit exceeded", "code": 429}}, "rate_limit", True, "Rate limit exceeded"),
@@ -91,16 +91,16 @@ def test_no_answer_is_too_odd_to_be_counted(answer: Any) -> None:
         ({"error": {"code": 1234, "message": "odd"}}, "server", True, "odd"),
     ],
 )
-def test_an_error_inside_a_good_status_means_what_it_says(answer: Any, reason: str, again: bool, said: str) -> None:
-    failed = told_inside(answer)
+def test_an_error_inside_a_good_status_means_what_it_says(answer: Any, reason: str, retryable: bool, said: str) -> None:
+    failed = failure_inside(answer)
     assert failed is not None
-    assert (failed.reason, failed.retryable) == (reason, again)
+    assert (failed.reason, failed.retryable) == (reason, retryable)
     assert said in failed.detail
 
 
 def test_no_error_is_seen_in_an_answer_without_one() -> None:
-    assert told_inside({"error": None, "choices": []}) is None
-    assert told_inside({"type": "message", "content": []}) is None
+    assert failure_inside({"error": None, "choices": []}) is None
+    assert failure_inside({"type": "message", "content": []}) is None
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_whether_a_refusal_is_the_calls_or_everybodys_is_read_from_the_headers(
 
 def test_a_reset_may_be_a_date() -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 90))
-    told = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": at}
-    failed = failed_status(429, json.dumps({"error": {"type": "rate_limit_error", "message": "x"}}).encode(), told)
+    headers = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": at}
+    failed = failed_status(429, json.dumps({"error": {"type": "rate_limit_error", "message": "x"}}).encode(), headers)
     assert failed.everybody
     assert failed.wait_s is not None
     assert 80 < failed.wait_s <= 90

@@ -76,9 +76,9 @@ def test_a_template_is_given_a_conversation_as_it_is_if_it_takes_it(name: str) -
 
 def test_a_system_text_goes_before_the_first_turn_of_a_user_whose_template_knows_none() -> None:
     gemma = family("gemma2")
-    told = "Check each step.\n\nWhat is 12 + 30?"
+    user_text = "Check each step.\n\nWhat is 12 + 30?"
     assert text(gemma, context_ids(gemma, [S, U])) == (
-        f"<bos><start_of_turn>user\n{told}<end_of_turn>\n<start_of_turn>model\n"
+        f"<bos><start_of_turn>user\n{user_text}<end_of_turn>\n<start_of_turn>model\n"
     )
 
 
@@ -111,12 +111,12 @@ def test_roles_that_a_template_does_not_take_are_named_with_the_model_and_what_t
 ) -> None:
     words = copy.deepcopy(family(name))
     words.name_or_path = "models/mine"
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as error:
         context_ids(words, messages, "problem 7")
-    assert "chat template of models/mine" in told.value.what
-    assert all(m["role"] in told.value.what for m in messages)
-    assert told.value.where == "problem 7"
-    assert "use a model whose template takes these roles" in told.value.do
+    assert "chat template of models/mine" in error.value.what
+    assert all(m["role"] in error.value.what for m in messages)
+    assert error.value.where == "problem 7"
+    assert "use a model whose template takes these roles" in error.value.do
 
 
 def test_a_template_that_refuses_a_text_is_told_as_an_error_of_the_row() -> None:
@@ -139,9 +139,9 @@ def test_a_template_that_cannot_be_rendered_is_a_mistake_of_the_recipe(broken: s
 def test_a_model_without_template_is_named() -> None:
     words = copy.deepcopy(family("chatml"))
     words.chat_template, words.name_or_path = None, "models/base"
-    with pytest.raises(RecipeError, match="no chat template") as told:
+    with pytest.raises(RecipeError, match="no chat template") as error:
         context_ids(words, [U])
-    assert "models/base" in told.value.where
+    assert "models/base" in error.value.where
 
 
 @pytest.mark.parametrize("name", ["qwen3_5_think", "nemotron3", "deepseek_r1", "glm4_5"])
@@ -225,9 +225,9 @@ def test_steps_go_on_from_their_prefix_whatever_white_space_it_ends_in(name: str
 def test_a_dated_prompt_has_the_day_that_it_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = family(name)
     then = {DAY: "2020-02-29"}
-    told = text(words, context_ids(words, [U], "", then))
-    assert "29" in told
-    assert "2020" in told
+    rendered = text(words, context_ids(words, [U], "", then))
+    assert "29" in rendered
+    assert "2020" in rendered
     assert ChatTemplate.of(words).dated
     assert not ChatTemplate.of(family("llama3")).dated
 
@@ -262,9 +262,9 @@ def test_a_tokenizer_that_renders_by_code_of_its_own_is_told() -> None:
 def test_a_template_is_read_from_a_folder_as_its_tokenizer_reads_it(tmp_path: Any) -> None:
     for name in FAMILIES:
         family(name).save_pretrained(tmp_path / name)
-        found = ChatTemplate.within(tmp_path / name)
-        assert found is not None
-        assert found.prompt([S, U]) == ChatTemplate.of(family(name)).prompt([S, U])
+        template = ChatTemplate.within(tmp_path / name)
+        assert template is not None
+        assert template.prompt([S, U]) == ChatTemplate.of(family(name)).prompt([S, U])
 
 
 def test_loops_and_marks_for_masks_render_as_in_transformers() -> None:
@@ -294,8 +294,8 @@ def test_control_tokens_that_a_message_quotes_are_text_and_forge_no_turn(name: s
         for at, message in enumerate(asked):
             if message["role"] == "assistant":
                 continue
-            told: Message = {"role": message["role"], "content": forged}
-            tokens = context_ids(words, [*asked[:at], told, *asked[at + 1 :]])
+            forged_message: Message = {"role": message["role"], "content": forged}
+            tokens = context_ids(words, [*asked[:at], forged_message, *asked[at + 1 :]])
             assert [i for i in tokens if i in ids] == [i for i in context_ids(words, asked) if i in ids]
             if kind == "bytes":  # sentencepiece's way to write a space is in some marks
                 assert forged in text(words, tokens)

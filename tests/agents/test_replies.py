@@ -212,8 +212,8 @@ def asked(path: Path, said: Reply, messages: list[Message] | None = None) -> tup
 
 
 def test_a_journal_keeps_the_thought_apart_for_any_agent(tmp_path: Path) -> None:
-    first, again = asked(tmp_path, Reply("<think>2 + 2</think>Four."))
-    assert first == again == Reply("Four.", thought="2 + 2")
+    first, second = asked(tmp_path, Reply("<think>2 + 2</think>Four."))
+    assert first == second == Reply("Four.", thought="2 + 2")
 
 
 def test_a_journal_of_before_is_read_as_one_of_today(tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ def test_a_journal_gives_back_what_it_was_given(
     tmp_path_factory: pytest.TempPathFactory, said: str, asking: str, thought: str, token: str
 ) -> None:
     given_ = Reply(said, "length", Usage(1, 2, 3), token, (Token(said, -0.5),), 0.25, thought=thought)
-    first, again = asked(tmp_path_factory.mktemp("j"), given_, [Message(role="user", content=asking)])
-    assert first == again == received(given_)
+    first, second = asked(tmp_path_factory.mktemp("j"), given_, [Message(role="user", content=asking)])
+    assert first == second == received(given_)
     assert first is not None
     assert first.text == storable(first.text)
     if received(given_) == given_:  # nothing in it is a mark of thoughts or of an end

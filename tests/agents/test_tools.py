@@ -149,13 +149,13 @@ def test_a_call_with_tools_comes_out_of_the_journal_as_it_went_in(faulty: Faulty
     async def run() -> tuple[Answered, Answered]:
         with Journal(tmp_path / "journal.sqlite") as journal:
             first = await journal.call(agent, SAID, OFFERED, 3)
-            again = await journal.call(agent, SAID, OFFERED, 3)
+            second = await journal.call(agent, SAID, OFFERED, 3)
             assert journal[first.key].sampling == OFFERED
             await agent.aclose()
-            return first, again
+            return first, second
 
-    first, again = asyncio.run(run())
-    assert (first.reply, again.cached, len(faulty.requests)) == (again.reply, True, 1)
+    first, second = asyncio.run(run())
+    assert (first.reply, second.cached, len(faulty.requests)) == (second.reply, True, 1)
 
 
 def test_an_agent_that_takes_no_tools_is_never_offered_any(tmp_path: Path) -> None:

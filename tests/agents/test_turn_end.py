@@ -103,8 +103,8 @@ def tokenizer(template: str | None, eos: str, special: bool = True) -> PreTraine
 
 
 def end(words: PreTrainedTokenizerFast, **template: object) -> object:
-    found = end_of_turn(words, template)
-    return None if found is None else words.convert_ids_to_tokens(found)
+    token = end_of_turn(words, template)
+    return None if token is None else words.convert_ids_to_tokens(token)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -95,9 +95,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("name", ["q.jsonl", "q.json", "q.csv", "q.jsonl.gz"])
 def test_questions_are_read_from_the_files_that_people_have(tmp_path: Path, name: str) -> None:
     rows = [{"Problem": f"What is {i} + {i}?", "Solution": f"{2 * i}", "topic": "ab"[i % 2]} for i in range(9)]
-    found = reading(write(tmp_path / name, rows))
+    settings = reading(write(tmp_path / name, rows))
     wanted = {"question_field": "Problem", "answer_field": "Solution", "group_field": "topic", "grader": "number"}
-    assert {key: found[key] for key in wanted} == wanted
+    assert {key: settings[key] for key in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -124,15 +124,15 @@ def test_the_grader_is_told_by_the_look_of_the_answers(
 
 def test_what_cannot_be_told_is_asked_for_by_its_option(tmp_path: Path) -> None:
     file = write(tmp_path / "q.csv", [{"was": "2 + 2?", "ist": "4"}, {"was": "2 + 3?", "ist": "5"}])
-    with pytest.raises(DataError, match="which column is the question") as told:
+    with pytest.raises(DataError, match="which column is the question") as error:
         reading(file)
-    assert "was, ist" in told.value.what
-    assert "--question-field" in told.value.do
+    assert "was, ist" in error.value.what
+    assert "--question-field" in error.value.do
     assert reading(file, question_field="was", answer_field="ist")["grader"] == "number"
     bad = write(tmp_path / "b.jsonl", [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 3?", "answer": ""}])
-    with pytest.raises(DataError, match="is empty") as told:
+    with pytest.raises(DataError, match="is empty") as error:
         reading(bad)
-    assert "row 2" in told.value.where
+    assert "row 2" in error.value.where
 
 
 # --- how agents are written
@@ -158,9 +158,9 @@ def test_an_agent_is_written_in_a_few_words(said: str, expected: dict[str, Any])
 
 @pytest.mark.parametrize("said", ["gpt-4o", "@http://x/v1", "", "openai:"])
 def test_what_names_no_agent_is_refused_with_the_forms(said: str) -> None:
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as error:
         agent(said)
-    assert "MODEL@URL" in told.value.do
+    assert "MODEL@URL" in error.value.do
 
 
 def test_a_student_whose_weights_are_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.command import viva
 from vivavoce import plugins
 from vivavoce.authoring.keys import description, find, keys, sections
 from vivavoce.authoring.listing import headed, listed
-from vivavoce.authoring.page import page, told
+from vivavoce.authoring.page import page, section_text
 from vivavoce.authoring.schema import recipe_schema, schema_text
 from vivavoce.config import check_recipe, recipes
 from vivavoce.errors import RecipeError
@@ -66,7 +66,7 @@ def test_the_page_has_every_key() -> None:
     ],
 )
 def test_a_section_or_key_is_found_under_the_name_that_a_recipe_gives_it(asked: str, says: list[str]) -> None:
-    shown = "\n".join(told(*one) for one in find(asked))
+    shown = "\n".join(section_text(*one) for one in find(asked))
     assert all(one in shown for one in says), shown
 
 
@@ -85,11 +85,11 @@ def test_keys_of_a_file_of_the_users_are_explained_too(tmp_path: Path) -> None:
         "def task(options): ...\n",
         "utf-8",
     )
-    ((section, found),) = find(str(tmp_path / "mine.py"))
-    assert [(key.name, key.kind, key.default, key.description) for key in found] == [
+    ((section, keys_of_section),) = find(str(tmp_path / "mine.py"))
+    assert [(key.name, key.kind, key.default, key.description) for key in keys_of_section] == [
         ("legs", "whole number", "8", "Legs of one.")
     ]
-    assert "How many." in told(section, found)
+    assert "How many." in section_text(section, keys_of_section)
 
 
 def test_a_key_that_says_nothing_anew_means_what_it_meant() -> None:
@@ -180,9 +180,9 @@ def test_every_recipe_names_the_schema_that_lies_above_it() -> None:
 
 def test_every_list_tells_what_each_thing_is() -> None:
     for room in ("tasks", "agents", "methods", "protocols", "recipes", "prompts"):
-        found = listed(room)
-        assert found
-        assert all(len(one.about) > 10 for one in found), room
+        entries = listed(room)
+        assert entries
+        assert all(len(one.about) > 10 for one in entries), room
     assert {one.name for one in listed("tasks")} == set(plugins.names("tasks"))
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, clearness, decide, rationales, reliability
 from vivavoce.data.calibration import calibrate, kappa
-from vivavoce.data.sweep import sweep, told
+from vivavoce.data.sweep import sweep, sweep_text
 from vivavoce.graph import Graph
 from vivavoce.records import Node, Problem, node
 
@@ -47,7 +47,7 @@ def scored(*scores: Raw, author: str = "ada", problem: str = "p", **rest: Any) -
     """A rationale and the scores that the others gave it."""
     text = rationale(author, problem, **rest)
     others = [name for name in PANEL if name != author]
-    return [text, *(review(text, who, s) for who, s in zip(others, scores, strict=False))]
+    return [text, *(review(text, agent, s) for agent, s in zip(others, scores, strict=False))]
 
 
 def decided(*nodes: Node, seed: int = 0, **rules: Any) -> Decision:
@@ -81,9 +81,9 @@ def decided(*nodes: Node, seed: int = 0, **rules: Any) -> Decision:
 def test_the_scores_decide_as_the_rule_says(
     scores: tuple[Raw, ...], rules: dict[str, Any], verdict: str, reason: str
 ) -> None:
-    found = decided(*scored(*scores), **rules)
-    assert (found.verdict, found.reason) == (verdict, reason)
-    assert found.valid == sum(s is not None for s in scores)
+    decision = decided(*scored(*scores), **rules)
+    assert (decision.verdict, decision.reason) == (verdict, reason)
+    assert decision.valid == sum(s is not None for s in scores)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_the_scores_decide_as_the_rule_says(
 def test_an_answer_check_takes_right_answers_only_and_ungradable_ones_stay_undecided(
     said: dict[str, Any], verdict: str, reason: str
 ) -> None:
-    found = decided(*scored(5, 5, **said), answer_check=True)
-    assert (found.verdict, found.reason) == (verdict, reason)
+    decision = decided(*scored(5, 5, **said), answer_check=True)
+    assert (decision.verdict, decision.reason) == (verdict, reason)
     if said.get("status") == "truncated":
         assert decided(*scored(5, 5, **said)).verdict == "rejected", "a text that was cut teaches to stop anywhere"
     elif said.get("text") is None:
@@ -180,17 +180,17 @@ def test_the_majority_is_the_most_frequent_answer_though_gold_is_4_and_a_tie_acc
         for author, answer in zip(PANEL, answers, strict=False)
         for n in scored(1, 1, author=author, answer=answer, correct=answer == "4")
     ]
-    found = decide([graph(*nodes)], AcceptRules(take="majority"))
-    assert {d.author for d in found if d.verdict == "accepted"} == accepted
-    assert {d.verdict for d in found} <= {"accepted", "rejected"}
+    verdicts = decide([graph(*nodes)], AcceptRules(take="majority"))
+    assert {d.author for d in verdicts if d.verdict == "accepted"} == accepted
+    assert {d.verdict for d in verdicts} <= {"accepted", "rejected"}
 
 
 def test_a_failed_call_has_no_vote_and_a_checked_majority_is_right_too() -> None:
     failed = rationale("cyd", text="", answer=None, correct=None, status="error")
     texts = [rationale("ada"), rationale("bob", answer="5", correct=False), failed]
-    found = decide([graph(*texts)], AcceptRules(take="majority"))
-    assert [d.verdict for d in found] == ["rejected", "rejected", "undecided"]
-    wrong = [rationale(who, answer="5", correct=False) for who in PANEL[:2]]
+    verdicts = decide([graph(*texts)], AcceptRules(take="majority"))
+    assert [d.verdict for d in verdicts] == ["rejected", "rejected", "undecided"]
+    wrong = [rationale(agent, answer="5", correct=False) for agent in PANEL[:2]]
     checked = decide([graph(*wrong, rationale("cyd"))], AcceptRules(take="majority", answer_check=True))
     assert [d.reason for d in checked] == ["wrong answer", "wrong answer", "outvoted"]
 
@@ -266,7 +266,7 @@ def test_a_rationale_whose_every_review_failed_is_undecided(
     rows: list[list[Raw]], rules: AcceptRules, how: str
 ) -> None:
     text = rationale("ada", "failed")
-    failed = graph(text, *(review(text, who, None, status=how) for who in PANEL[1:]), problem="failed")
+    failed = graph(text, *(review(text, agent, None, status=how) for agent in PANEL[1:]), problem="failed")
     *_, last = decide([*run_of(rows), failed], rules.model_copy(update={"take": "reviewed"}))
     assert (last.rationale, last.verdict, last.value, last.valid) == (text.id, "undecided", None, 0)
     (unreviewed,) = decide([graph(text, problem="failed")], rules.model_copy(update={"take": "reviewed"}))
@@ -310,31 +310,31 @@ def test_the_report_tells_leniency_auroc_agreement_and_self_preference() -> None
     for i, (scores, own, right) in enumerate([((5, 4), 5, True), ((1, 4), 5, False), ((4, None), None, None)]):
         said = {"correct": right, "answer": "4" if right else "B"}
         one = scored(*scores, problem=f"p{i}", **said)
-        mine = [review(one[0], "ada", own)] if own else []
-        graphs.append(graph(*one, *mine, problem=f"p{i}"))
-    found = calibrate(graphs)
-    bob, cyd = found.reviewers
+        own_reviews = [review(one[0], "ada", own)] if own else []
+        graphs.append(graph(*one, *own_reviews, problem=f"p{i}"))
+    calibration = calibrate(graphs)
+    bob, cyd = calibration.reviewers
     assert (bob.counts, bob.invalid, bob.auroc) == ({"1": 1, "4": 1, "5": 1}, 0, 1.0)
     assert (bob.lenient, bob.lenient_right, bob.lenient_wrong) == (pytest.approx(2 / 3), 1.0, 0.0)
     assert (cyd.counts, cyd.invalid, cyd.auroc) == ({"4": 2}, 1, 0.5)
-    (pair,) = found.agreements
+    (pair,) = calibration.agreements
     assert (pair.first, pair.second, pair.texts, pair.same, pair.kappa, pair.far) == ("bob", "cyd", 2, 0.5, 0.0, 0.5)
-    (ada,) = found.self_preference
+    (ada,) = calibration.self_preference
     assert (ada.reviewer, ada.texts, ada.own, ada.others) == ("ada", 2, 5.0, 3.5)
-    assert found.verdicts["right"]["accepted"] == found.verdicts["wrong"]["rejected"] == 1
-    assert found.verdicts["unknown"] == {"accepted": 1, "rejected": 0, "undecided": 0}
+    assert calibration.verdicts["right"]["accepted"] == calibration.verdicts["wrong"]["rejected"] == 1
+    assert calibration.verdicts["unknown"] == {"accepted": 1, "rejected": 0, "undecided": 0}
     assert [row.rule for row in sweep(graphs)][:3] == ["none", "mean > 2", "mean > 2.5"]
-    shown = told(sweep(graphs), found)
+    shown = sweep_text(sweep(graphs), calibration)
     assert "Mean score of an author's own texts" in shown
     assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_a_report_on_nothing_is_no_error() -> None:
     text = rationale("ada", correct=None, answer=None)
-    found = calibrate([graph(text, review(text, "bob", None))])
-    assert (found.reviewers[0].mean, found.reviewers[0].auroc, found.agreements) == (None, None, [])
+    calibration = calibrate([graph(text, review(text, "bob", None))])
+    assert (calibration.reviewers[0].mean, calibration.reviewers[0].auroc, calibration.agreements) == (None, None, [])
     assert sweep([graph(text, review(text, "bob", None))])[1].surely_wrong is None
-    assert told(sweep([]), calibrate([]))
+    assert sweep_text(sweep([]), calibrate([]))
 
 
 def test_where_gold_is_no_number_the_grader_has_the_word() -> None:
@@ -342,10 +342,14 @@ def test_where_gold_is_no_number_the_grader_has_the_word() -> None:
     nodes = scored(5, 5, text="Among 3, 4 and 5 it is B.", correct=True, answer="B") + scored(
         5, 5, author="bob", text="It is C.", correct=False, answer="C"
     )
-    found = {row.rule: row for row in sweep([Graph(problem, tuple(nodes))])}
-    assert (found["mean > 3"].accepted, found["mean > 3"].surely_wrong, found["mean > 3"].last_differs) == (2, 0.5, 0.5)
-    assert found["graded right"].accepted == 1
-    assert "last number right" not in found
+    by_rule = {row.rule: row for row in sweep([Graph(problem, tuple(nodes))])}
+    assert (by_rule["mean > 3"].accepted, by_rule["mean > 3"].surely_wrong, by_rule["mean > 3"].last_differs) == (
+        2,
+        0.5,
+        0.5,
+    )
+    assert by_rule["graded right"].accepted == 1
+    assert "last number right" not in by_rule
 
 
 def test_the_defaults_are_the_released_rule() -> None:
@@ -392,8 +396,8 @@ def test_reviewers_count_by_how_well_they_tell_right_from_wrong_or_by_how_they_a
             text = node("rationale", f"q{q}", author, 0, f"{author} {q}", answer="1", correct=good)
             said.append(text)
             nodes += [
-                node("review", f"q{q}", who, 0, "", target=text.id, score=float(scores[0 if good else 1]))
-                for who, scores in given.items()
+                node("review", f"q{q}", agent, 0, "", target=text.id, score=float(scores[0 if good else 1]))
+                for agent, scores in given.items()
             ]
         graphs.append(Graph(Problem(f"q{q}", "?", "1"), (*said, *nodes)))
     reliable = AcceptRules(aggregate="reliable")

@@ -75,9 +75,9 @@ def test_the_trainers_own_readers_read_both_kinds(form: Any, tmp_path: Path) -> 
         done = subprocess.run(script, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
         assert done.returncode == 0, done.stderr[-2000:]
         read.append([(row["system"], row["prompt"], row["answers"]) for row in lines(tmp_path / "out")])
-    told = (SYSTEM["content"], [ASKED["content"]])
-    assert read[0] == [(*told, ["It is 4."]), ("", told[1], ["4"])]
-    assert read[1] == [(*told, ["4", "5"]), (*told, ["4", "6"])]
+    expected = (SYSTEM["content"], [ASKED["content"]])
+    assert read[0] == [(*expected, ["It is 4."]), ("", expected[1], ["4"])]
+    assert read[1] == [(*expected, ["4", "5"]), (*expected, ["4", "6"])]
 
 
 def test_ms_swift_reads_messages_and_the_rejected_response(tmp_path: Path) -> None:

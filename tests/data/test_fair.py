@@ -28,14 +28,14 @@ def released(fair_svamp: Path) -> list[Graph]:
 
 
 def test_the_released_svamp_files_give_every_known_count(released: list[Graph]) -> None:
-    found = summary(released)
-    assert (found.items, found.rationales, found.reviews, found.valid) == (387, 1161, 2322, 2320)
-    assert found.flagged == [Flagged("svamp/84", "gemini", "gpt", "83"), Flagged("svamp/296", "gpt", "mistral", "0")]
-    assert (found.accepted, found.covered) == (826, 365)
-    assert found.accepted_of == {"gpt": 286, "gemini": 221, "mistral": 319}
-    assert found.questions_with == {3: 167, 2: 127, 1: 71, 0: 22}
-    assert found.mismatches == []
-    assert (len(found.suspect), found.suspect[0], len(found.cut), len(found.empty)) == (42, "svamp/0", 14, 9)
+    totals = summary(released)
+    assert (totals.items, totals.rationales, totals.reviews, totals.valid) == (387, 1161, 2322, 2320)
+    assert totals.flagged == [Flagged("svamp/84", "gemini", "gpt", "83"), Flagged("svamp/296", "gpt", "mistral", "0")]
+    assert (totals.accepted, totals.covered) == (826, 365)
+    assert totals.accepted_of == {"gpt": 286, "gemini": 221, "mistral": 319}
+    assert totals.questions_with == {3: 167, 2: 127, 1: 71, 0: 22}
+    assert totals.mismatches == []
+    assert (len(totals.suspect), totals.suspect[0], len(totals.cut), len(totals.empty)) == (42, "svamp/0", 14, 9)
 
 
 def test_every_graph_is_whole_and_says_what_saw_gold(released: list[Graph]) -> None:
@@ -51,7 +51,7 @@ def test_every_graph_is_whole_and_says_what_saw_gold(released: list[Graph]) -> N
 
 def test_who_gave_which_score_is_told_by_the_position(released: list[Graph]) -> None:
     given = {(r.author, r.reviewer): r for r in calibrate(released).reviewers_of}
-    table = {who: ([*r.counts.values()], r.invalid, r.mean and round(r.mean, 2)) for who, r in given.items()}
+    table = {agent: ([*r.counts.values()], r.invalid, r.mean and round(r.mean, 2)) for agent, r in given.items()}
     assert table == {
         ("gpt", "gemini"): ([10, 11, 8, 4, 354], 0, 4.76),
         ("gpt", "mistral"): ([101, 1, 2, 3, 279], 1, 3.93),
@@ -63,34 +63,34 @@ def test_who_gave_which_score_is_told_by_the_position(released: list[Graph]) -> 
 
 
 def test_the_calibration_report_of_the_released_reviews(released: list[Graph]) -> None:
-    found = calibrate(released)
-    assert {r.reviewer: round(r.lenient or 0, 3) for r in found.reviewers} == {
+    calibration = calibrate(released)
+    assert {r.reviewer: round(r.lenient or 0, 3) for r in calibration.reviewers} == {
         "gemini": 0.889,
         "gpt": 0.69,
         "mistral": 0.671,
     }
-    assert [(a.author, round(a.same, 2), round(a.kappa or 0, 2), round(a.far, 2)) for a in found.agreements] == [
+    assert [(a.author, round(a.same, 2), round(a.kappa or 0, 2), round(a.far, 2)) for a in calibration.agreements] == [
         ("gpt", 0.80, 0.34, 0.19),
         ("gemini", 0.80, 0.59, 0.17),
         ("mistral", 0.79, 0.33, 0.13),
     ]
     most = {"5+5": 716, "1+5": 137, "1+1": 75, "1+2": 46, "2+5": 34, "4+5": 32, "3+5": 29, "1+3": 27}
-    assert dict([*found.score_pairs.items()][:8]) == most
-    scores = [(float(s), n) for r in found.reviewers for s, n in r.counts.items()]
+    assert dict([*calibration.score_pairs.items()][:8]) == most
+    scores = [(float(s), n) for r in calibration.reviewers for s, n in r.counts.items()]
     assert round(sum(s * n for s, n in scores) / 2320, 2) == 4.09
     assert round(sum(n for s, n in scores if s == 5) / 2320, 2) == 0.72
-    assert found.self_preference == []
+    assert calibration.self_preference == []
 
 
 def test_reviews_against_right_answers(released: list[Graph]) -> None:
-    found = calibrate(released)
-    authors = {a.author: a for a in found.authors}
+    calibration = calibrate(released)
+    authors = {a.author: a for a in calibration.authors}
     bounds = {name: (round(a.right / 3.87, 1), round(a.maybe_right / 3.87, 1)) for name, a in authors.items()}
     assert bounds == {"gpt": (69.0, 80.6), "gemini": (62.5, 68.5), "mistral": (57.1, 77.8)}
     through = {name: (a.surely_wrong_accepted, a.surely_wrong) for name, a in authors.items()}
     assert through == {"gpt": (12, 75), "gemini": (15, 122), "mistral": (50, 86)}
-    assert found.verdicts["right"] == {"accepted": 665, "rejected": 65, "undecided": 0}
-    assert found.verdicts["wrong"] == {"accepted": 161, "rejected": 270, "undecided": 0}
+    assert calibration.verdicts["right"] == {"accepted": 665, "rejected": 65, "undecided": 0}
+    assert calibration.verdicts["wrong"] == {"accepted": 161, "rejected": 270, "undecided": 0}
 
 
 def test_the_threshold_table_to_the_digit(released: list[Graph]) -> None:
@@ -169,8 +169,8 @@ def test_any_number_of_teachers_is_read_from_the_first_record(tmp_path: Path) ->
 
 def other_release(folder: Path, name: str, record: dict[str, Any], texts: dict[str, str]) -> Graph:
     """A release of one record of another data set: what each teacher wrote; everything scored 5."""
-    others = {f"{who}_feedback": "Look again." for who in texts}
-    rationale = {f"{who}_rationale": [text, *[5] * (len(texts) - 1)] for who, text in texts.items()}
+    others = {f"{agent}_feedback": "Look again." for agent in texts}
+    rationale = {f"{agent}_rationale": [text, *[5] * (len(texts) - 1)] for agent, text in texts.items()}
     files = {"false": record, "feedback": {**record, **others}}
     files["rationale"] = {**record, **rationale, "correct_rationale": list(texts.values())}
     for kind, one in files.items():

@@ -34,7 +34,7 @@ def offers(text: str, gold: str, grader: str = "number") -> tuple[bool, bool]:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "offered"),
     [
         ("You forgot to carry. The correct answer is 18.", (True, False)),
         ("Therefore, the correct answer for the size of each group is 18, but the other is 3.", (True, False)),
@@ -49,12 +49,12 @@ def offers(text: str, gold: str, grader: str = "number") -> tuple[bool, bool]:
         ("", (False, False)),
     ],
 )
-def test_what_is_offered_as_the_answer_is_told_from_other_numbers(text: str, found: tuple[bool, bool]) -> None:
-    assert offers(text, "18") == found
+def test_what_is_offered_as_the_answer_is_told_from_other_numbers(text: str, offered: tuple[bool, bool]) -> None:
+    assert offers(text, "18") == offered
 
 
 @pytest.mark.parametrize(
-    ("text", "gold", "grader", "found"),
+    ("text", "gold", "grader", "offered"),
     [
         ("The correct answer is False, since whales are mammals.", "no", "yes_no", (True, False)),
         ("The correct answer is yes.", "no", "yes_no", (False, True)),
@@ -63,8 +63,8 @@ def test_what_is_offered_as_the_answer_is_told_from_other_numbers(text: str, fou
         ("You misread the passage.", "B", "choice", (False, False)),
     ],
 )
-def test_words_and_letters_are_read_too(text: str, gold: str, grader: str, found: tuple[bool, bool]) -> None:
-    assert offers(text, gold, grader) == found
+def test_words_and_letters_are_read_too(text: str, gold: str, grader: str, offered: tuple[bool, bool]) -> None:
+    assert offers(text, gold, grader) == offered
 
 
 def test_feedback_of_the_schoolhouse_is_read_by_its_own_grader() -> None:
@@ -104,7 +104,7 @@ def test_a_task_without_a_form_for_a_bare_answer_has_no_rows_of_answers() -> Non
 
 
 def test_a_tenth_of_the_published_feedback_offers_a_wrong_answer(fair_svamp: Path) -> None:
-    found = counts(read_fair(fair_svamp), open_task("svamp", {}))
-    assert {who: of["texts"] for who, of in found.items()} == {"gpt": 387, "gemini": 387, "mistral": 387}
-    assert 80 < sum(of["other"] for of in found.values()) < 130
-    assert 400 < sum(of["gold"] for of in found.values()) < 520
+    by_agent = counts(read_fair(fair_svamp), open_task("svamp", {}))
+    assert {agent: of["texts"] for agent, of in by_agent.items()} == {"gpt": 387, "gemini": 387, "mistral": 387}
+    assert 80 < sum(of["other"] for of in by_agent.values()) < 130
+    assert 400 < sum(of["gold"] for of in by_agent.values()) < 520

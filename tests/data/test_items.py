@@ -81,9 +81,9 @@ def test_solved_is_what_was_answered_right_and_no_answer_is_not() -> None:
 def test_the_share_that_is_replayed_is_drawn_from_the_rows_on_what_is_solved(share: float, kept: int) -> None:
     rows = [Example(f"p{i}", (), f"text {j}", (f"{i}-{j}",), stream="answer") for i in range(30) for j in range(2)]
     known = solved(EXAM, LESSONS)
-    found = replayed(rows, known, share, 0)
-    assert len(found) == kept == len({row.source for row in found})
-    assert {row.problem for row in found} <= known
-    assert found == replayed(rows, known, share, 0)
+    drawn = replayed(rows, known, share, 0)
+    assert len(drawn) == kept == len({row.source for row in drawn})
+    assert {row.problem for row in drawn} <= known
+    assert drawn == replayed(rows, known, share, 0)
     if share == 0.5:
-        assert found != replayed(rows, known, share, 1)
+        assert drawn != replayed(rows, known, share, 1)

@@ -25,6 +25,6 @@ TEXT = "On Monday Ada has 12 apples and buys 30 more at the market in the old to
 )
 def test_overlap_of_one_question(text: str, same: int, near: int) -> None:
     train = [Problem("t0", "What is two and two?", "4"), Problem("t1", TEXT, "42")]
-    found = overlap(train, [Problem("x", text, "42")])
-    assert tuple(map(len, found)) == (same, near)
-    assert set(found[0] + found[1]) <= {("t1", "x")}
+    pairs = overlap(train, [Problem("x", text, "42")])
+    assert tuple(map(len, pairs)) == (same, near)
+    assert set(pairs[0] + pairs[1]) <= {("t1", "x")}

@@ -170,9 +170,9 @@ def test_a_wrong_hint_is_the_debates_own_mistake_or_the_tasks_and_answers_may_st
     for context, right in (("gold", True), ("wrong", False)):
         for shows in ("whole", "answers"):
             how = Supervision(context=context, shows=shows, weights="uniform")  # type: ignore[arg-type]
-            found, _ = states(graphs, how, ["a"], words, 0)
-            assert len(found) == len(problems)
-            for problem, one in zip(problems, found, strict=True):
+            built, _ = states(graphs, how, ["a"], words, 0)
+            assert len(built) == len(problems)
+            for problem, one in zip(problems, built, strict=True):
                 hints = texts(one)[0].split("\n")[2:]
                 assert {school.grade(problem, hint).correct for hint in hints} == {right}
                 assert all((hint.count("=") > 1) == (shows == "whole") for hint in hints)
@@ -180,17 +180,17 @@ def test_a_wrong_hint_is_the_debates_own_mistake_or_the_tasks_and_answers_may_st
 
 def test_of_a_debate_the_answers_alone_or_a_summary_may_be_shown() -> None:
     nodes = [
-        node("answer", "q", who, r, f"{who} reasons at length.\nFinal answer: {x}", answer=x, correct=x == "4")
+        node("answer", "q", agent, r, f"{agent} reasons at length.\nFinal answer: {x}", answer=x, correct=x == "4")
         for r, said_ in enumerate(("455", "454"))
-        for who, x in zip(SPEAKERS, said_, strict=True)
+        for agent, x in zip(SPEAKERS, said_, strict=True)
     ]
     g = Graph(Problem("q", "q?", "4"), tuple(nodes))
     (answers,), _ = view([g], shows="answers", weights="uniform")
     for text in texts(answers):
         assert "reasons" not in text
         assert (text.count("Final answer: 4"), text.count("Final answer: 5")) == (3, 3)
-    (told,), _ = view([g], shows="summary", weights="uniform")
-    for text in texts(told):
+    (shown_state,), _ = view([g], shows="summary", weights="uniform")
+    for text in texts(shown_state):
         assert text.count("Final answer: 4 (2 of 3)") == text.count("Final answer: 5 (1 of 3)") == 1
         assert text.index("Final answer: 4") < text.index("Final answer: 5")
 
@@ -207,8 +207,8 @@ def softmax(*values: float) -> Any:
 def test_weights_may_come_from_agreement_or_from_what_is_right() -> None:
     answers = {"a": "4", "b": "4", "c": "5"}
     nodes = [
-        node("answer", "q", who, 0, f"Final answer: {x}", answer=x, correct=x == "4", confidence=0.5)
-        for who, x in answers.items()
+        node("answer", "q", agent, 0, f"Final answer: {x}", answer=x, correct=x == "4", confidence=0.5)
+        for agent, x in answers.items()
     ]
     g = Graph(Problem("q", "q?", "4", "sums"), tuple(nodes))
     assert weights_of([g], weights="agreed") == [softmax(0.5, 0.5, 0.0)]
@@ -236,14 +236,14 @@ def test_calibrated_weights_go_by_how_often_one_was_right_on_other_questions_whe
         Graph(
             Problem(f"q{i}", f"q{i}?", "4"),
             tuple(
-                node("answer", f"q{i}", who, 0, f"Final answer: {x}", answer=x, correct=x == "4", confidence=0.9)
-                for who, x in (("a", "4"), ("b", "5"))
+                node("answer", f"q{i}", agent, 0, f"Final answer: {x}", answer=x, correct=x == "4", confidence=0.9)
+                for agent, x in (("a", "4"), ("b", "5"))
             ),
         )
         for i in range(40)
     ]
-    found = weights_of(graphs, weights="calibrated", tau=0.1, scorers=("a", "b"))
-    assert all(weight[0] > 0.99 for weight in found)
+    weights = weights_of(graphs, weights="calibrated", tau=0.1, scorers=("a", "b"))
+    assert all(weight[0] > 0.99 for weight in weights)
     assert all(weight == pytest.approx([0.5, 0.5]) for weight in weights_of(graphs, scorers=("a", "b")))
     alone = weights_of(graphs[:1], weights="calibrated", scorers=("a", "b"))
     assert alone == [pytest.approx([0.5, 0.5])], "a question's own gold answer says nothing of its weights"
@@ -260,8 +260,8 @@ def test_marks_can_be_left_out_and_a_transcript_shown_to_some() -> None:
     g = debate("q", TWO)
     (hidden,), _ = view([g], hide_confidence=True)
     assert all("Confidence: " not in t.partition("You are")[0] for t in texts(hidden))
-    (some,), _ = view([g], shown_to=["b"])
-    assert [v.messages == some.prompt for v in some.views] == [True, False, True]
+    (shown_states,), _ = view([g], shown_to=["b"])
+    assert [v.messages == shown_states.prompt for v in shown_states.views] == [True, False, True]
 
 
 def test_who_did_not_debate_reads_as_a_stranger() -> None:
@@ -274,8 +274,8 @@ def test_who_did_not_debate_reads_as_a_stranger() -> None:
 
 def test_a_state_of_which_nothing_was_said_is_left_out_and_counted() -> None:
     silent = Graph(Problem("s", "s?", "4"), (node("answer", "s", "a", 0, "", status="error", error="dead"),))
-    found, counts = view([silent, debate("q", TWO)], weights="uniform")
-    assert [s.problem for s in found] == ["q"]
+    built, counts = view([silent, debate("q", TWO)], weights="uniform")
+    assert [s.problem for s in built] == ["q"]
     assert (counts.states, counts.dropped) == (1, 1)
 
 

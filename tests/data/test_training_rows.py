@@ -149,17 +149,17 @@ def test_what_cannot_be_learnt_is_told_with_row_and_what_is_expected(
     tmp_path: Path, kind: Any, row: Any, what: str
 ) -> None:
     path = rows(tmp_path, row)
-    with pytest.raises(DataError, match=what) as told:
+    with pytest.raises(DataError, match=what) as error:
         training_rows(path, kind)
-    assert told.value.where in (f"{path}, row 1", str(path))
-    assert told.value.do
+    assert error.value.where in (f"{path}, row 1", str(path))
+    assert error.value.do
 
 
 def test_the_row_that_is_wrong_is_named(tmp_path: Path) -> None:
     path = rows(tmp_path, OWN, OWN, {**OWN, "prompt": 3})
-    with pytest.raises(DataError, match="`prompt`: Input should be a valid array") as told:
+    with pytest.raises(DataError, match="`prompt`: Input should be a valid array") as error:
         training_rows(path, Example)
-    assert told.value.where == f"{path}, row 3"
+    assert error.value.where == f"{path}, row 3"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="ends in the middle: was the file cut"):
         training_rows(path, Example)

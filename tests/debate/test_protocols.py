@@ -128,9 +128,9 @@ def test_the_parents_of_a_node_are_exactly_the_nodes_whose_text_stands_in_its_pr
         assert set(n.parents) == {other.id for other in graph.nodes if other.text.split()[0] in text.split()}
         gold = graph.prompt_of(n).shows_gold
         assert n.saw_gold == (gold or any(graph.by_id[p].saw_gold for p in n.parents))
-    again = tmp_path / "again.jsonl"
-    write_graphs(again, [graph])
-    assert list(read_graphs(again)) == [graph]
+    copy = tmp_path / "again.jsonl"
+    write_graphs(copy, [graph])
+    assert list(read_graphs(copy)) == [graph]
 
 
 def test_a_text_that_the_template_does_not_print_is_no_parent(tmp_path: Path) -> None:
@@ -408,13 +408,13 @@ def _shown(text: str, answer: str, n: int = 2) -> list[Any]:
 )
 def test_a_shortened_answer_keeps_its_beginning_and_its_final_answer(text: str, answer: str, budget: int) -> None:
     count = len if budget >= 200 else lambda t: len(t.split())
-    found, cut = fit(_shown(text, answer), budget, count, lambda t: TASK.grade(SUM, t).answer)
+    fitted, cut = fit(_shown(text, answer), budget, count, lambda t: TASK.grade(SUM, t).answer)
     assert cut == 2
-    for s in found:
+    for s in fitted:
         assert answer in s.text.text.split("[…]")[1]
         assert text.startswith(s.text.text.split(" […]")[0])
         assert len(s.text.text.split("[…]")[0]) > 20
-    assert sum(count(s.text.text) for s in found) <= budget
+    assert sum(count(s.text.text) for s in fitted) <= budget
 
 
 def test_shown_rounds_and_scorers_views_come_from_what_was_said(tmp_path: Path) -> None:
@@ -457,10 +457,10 @@ def test_those_who_disagree_or_doubt_may_be_asked_again_alone_and_the_others_wor
 ) -> None:
     scripts = {"a": stating(4, 90), "b": stating(4, 30), "c": stating(5, 95)}
     asked = {}
-    for who in ("all", "who_disagree", "who_doubt"):
-        options = state_debate.Options(later_speakers=who, reads=reads)  # type: ignore[arg-type]
+    for later in ("all", "who_disagree", "who_doubt"):
+        options = state_debate.Options(later_speakers=later, reads=reads)  # type: ignore[arg-type]
         graph = held(tmp_path, state_debate.run, options, scripts)
-        asked[who] = [n.agent for n in graph.answers(1) if n.call is not None]
+        asked[later] = [n.agent for n in graph.answers(1) if n.call is not None]
         assert sorted(n.agent for n in graph.stated(1)) == ["a", "b", "c"], "all have a stand in every round"
         for n in graph.answers(1):
             if n.call is None:
@@ -517,8 +517,8 @@ def test_in_the_schoolhouse_a_criticised_draft_is_read_as_its_first_critic_who_f
     about = node("answer", "q", "ada", 0, draft)
     made = {k: node(kind, "q", k, 0, text, target=about.id) for k, (kind, text) in notes.items()}
 
-    def read(*who: str) -> tuple[str, tuple[str, ...]]:
-        asked = wording.made("debate", question, "ada", [about, *(made[k] for k in who)])
+    def read(*agents: str) -> tuple[str, tuple[str, ...]]:
+        asked = wording.made("debate", question, "ada", [about, *(made[k] for k in agents)])
         return asked.chat[1]["content"], asked.quotes
 
     assert read() == (f"{question.question}\nme: {draft}", (about.id,))

@@ -137,11 +137,13 @@ def test_several_reviews_of_a_pair_are_several_draws_and_count_as_one_reviewer(h
 def test_a_teachers_own_system_text_stands_before_all_that_it_is_asked(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         sat = sitting({"a": saying(), "b": saying()}, journal, saying(7), 1)
-        told = replace(sat, members=tuple(replace(m, system="Be terse.") if m.name == "a" else m for m in sat.members))
-        (graph,) = asyncio.run(hold_all([SUM], told))
+        briefed = replace(
+            sat, members=tuple(replace(m, system="Be terse.") if m.name == "a" else m for m in sat.members)
+        )
+        (graph,) = asyncio.run(hold_all([SUM], briefed))
     first = {(n.agent, n.kind): graph.asked(n)[0] for n in graph.nodes}
     terse = {"role": "system", "content": "Be terse."}
-    assert [who for who, message in first.items() if message == terse] == [
+    assert [agent for agent, message in first.items() if message == terse] == [
         ("a", "critique"), ("a", "rationale"), ("a", "review"),
     ]  # fmt: skip
 
@@ -182,8 +184,8 @@ def test_random_reviewers_are_never_the_author_and_have_equal_load(n: int, k: in
     nowhere: Any = None
     made = Setting(peer_review.run, sat, Options(reviewers_each=k), prompt_set("general"), TASK, nowhere, seed)
     chosen = {a: [m.name for m in reviewers_of(a, Table(SUM, made))] for a in names}
-    assert all(a not in who and len(set(who)) == len(who) == min(k, n - 1) for a, who in chosen.items())
-    assert len(set(Counter(x for who in chosen.values() for x in who).values())) == 1
+    assert all(a not in agent and len(set(agent)) == len(agent) == min(k, n - 1) for a, agent in chosen.items())
+    assert len(set(Counter(x for agent in chosen.values() for x in agent).values())) == 1
 
 
 def test_a_second_run_and_a_changed_acceptance_ask_nothing(tmp_path: Path) -> None:

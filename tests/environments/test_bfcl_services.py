@@ -108,12 +108,12 @@ FILES: list[Said] = [
 
 @pytest.mark.parametrize(("function", "arguments", "returned"), FILES)
 def test_a_file_system_returns(function: str, arguments: dict[str, Any], returned: dict[str, Any]) -> None:
-    found = said(files(), (function, arguments))
-    assert found.keys() == returned.keys()
+    reply = said(files(), (function, arguments))
+    assert reply.keys() == returned.keys()
     if "error" in returned:
-        assert found["error"].startswith(returned["error"])
+        assert reply["error"].startswith(returned["error"])
     else:
-        assert found == returned
+        assert reply == returned
 
 
 def test_files_are_sorted_in_place_written_moved_copied_and_removed() -> None:
@@ -181,11 +181,11 @@ def test_a_car_starts_locked_with_the_pedal_to_the_floor_and_fuel() -> None:
     ],
 )
 def test_arithmetic(function: str, arguments: dict[str, Any], result: float | str) -> None:
-    found = said(SERVICES["MathAPI"]({}), (function, arguments))
+    reply = said(SERVICES["MathAPI"]({}), (function, arguments))
     if isinstance(result, str):
-        assert result in found["error"]
+        assert result in reply["error"]
     else:
-        assert math.isclose(found["result"], result, rel_tol=1e-12)
+        assert math.isclose(reply["result"], result, rel_tol=1e-12)
 
 
 @pytest.mark.parametrize("precision", [1, 2, 4, 5, 10, 15, 20])

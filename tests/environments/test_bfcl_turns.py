@@ -277,10 +277,10 @@ def test_an_agent_that_reads_tools_in_words_is_told_of_new_ones_when_they_come(
     agent = Scripted("ada", respond)
     episode = acted(for_agent(miss_func, agent), agent, task, tmp_path)
     assert (episode.ended, episode.success) == ("done", True)
-    told = [message["content"] for message, _ in episode.masked() if "<tools>" in message["content"]]
-    assert [text.count('"name": "sort"') for text in told] == [0, 1]
-    assert told[1].startswith("You can call more functions now.")
-    assert told[1].count('"type": "function"') == 1
+    new_tools = [message["content"] for message, _ in episode.masked() if "<tools>" in message["content"]]
+    assert [text.count('"name": "sort"') for text in new_tools] == [0, 1]
+    assert new_tools[1].startswith("You can call more functions now.")
+    assert new_tools[1].count('"type": "function"') == 1
 
 
 def test_an_endpoint_with_tools_of_its_own_is_offered_those_of_the_turn(

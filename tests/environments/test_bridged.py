@@ -138,9 +138,9 @@ def test_equal_moves_give_equal_games_whatever_is_played_beside_them(games: Any)
 def test_a_student_learns_from_two_games_by_a_recipe(games: Any, tmp_path: Path) -> None:
     names = ["FrozenLake-v0", "GuessTheNumber-v0"]
     python = python_of("textarena")
-    found = opad(tmp_path, {"name": "textarena", "games": names, "train": 2, "test": 2, "turns": 2, "python": python})
-    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
-    assert {*found["arms"][0]["groups"]} == set(names)
+    results = opad(tmp_path, {"name": "textarena", "games": names, "train": 2, "test": 2, "turns": 2, "python": python})
+    assert [arm["name"] for arm in results["arms"]] == ["student", "debate_opd"]
+    assert {*results["arms"][0]["groups"]} == set(names)
 
 
 # --- openenv
@@ -193,8 +193,8 @@ def test_a_server_is_acted_in_to_its_reward(server: dict[str, Any]) -> None:
 
 
 def test_a_student_learns_from_a_server_by_a_recipe(server: dict[str, Any], tmp_path: Path) -> None:
-    found = opad(tmp_path, {**server, "train": 2, "test": 2, "turns": 2})
-    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
+    results = opad(tmp_path, {**server, "train": 2, "test": 2, "turns": 2})
+    assert [arm["name"] for arm in results["arms"]] == ["student", "debate_opd"]
 
 
 def test_a_server_that_is_not_there_is_told(server: dict[str, Any]) -> None:
@@ -279,9 +279,9 @@ def test_a_package_of_somebody_else_is_acted_in() -> None:
 def test_a_student_learns_from_an_environment_of_verifiers_by_a_recipe(
     package: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = opad(tmp_path, world_of(monkeypatch, package, name, train=2, test=2, turns=2))
-    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd"]
-    assert found["n"] == 2
+    results = opad(tmp_path, world_of(monkeypatch, package, name, train=2, test=2, turns=2))
+    assert [arm["name"] for arm in results["arms"]] == ["student", "debate_opd"]
+    assert results["n"] == 2
 
 
 def test_what_is_wrong_with_an_environment_of_verifiers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

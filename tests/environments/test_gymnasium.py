@@ -97,11 +97,11 @@ def test_what_is_no_action_is_told_and_changes_nothing(action: Action, role: str
 
 
 def test_the_state_is_what_was_done_or_what_the_env_tells() -> None:
-    world, told = lake(), lake(state=lambda env: int(env.unwrapped.s))
+    world, described = lake(), lake(state=lambda env: int(env.unwrapped.s))
     after(world, moves("down"), moves("right"))
-    after(told, moves("down"), moves("right"))
+    after(described, moves("down"), moves("right"))
     assert world.state() == ["t", 1, 1, 2]
-    assert told.state() == 5
+    assert described.state() == 5
 
 
 def test_success_may_be_judged_by_the_whole_outcome() -> None:

@@ -77,8 +77,8 @@ def test_policy_then_customer_then_tools_then_customer(shop: Tau2) -> None:
     assert first.messages[1]["content"].endswith("I am Yusuf Rossi in zip code 19122.")
     seen = after(shop, "0", Action("One moment.", (LOOK,)))
     assert seen.messages == ({"role": "tool", "content": "yusuf_rossi_9620"},)
-    told = after(shop, "0", Action("", (LOOK,)), Action("What is your email address?"))
-    assert told.messages[0]["content"].startswith("I do not remember my email address.")
+    text_after = after(shop, "0", Action("", (LOOK,)), Action("What is your email address?"))
+    assert text_after.messages[0]["content"].startswith("I do not remember my email address.")
     agreed = after(shop, "0", Action("Your email?"), Action("Shall I?"))
     assert agreed.messages == ({"role": "user", "content": "Yes, please go ahead."},)
     over = after(shop, "0", Action("It is done."))
@@ -111,12 +111,12 @@ def test_an_episode_through_the_journal_succeeds_and_says_which_record_is_amiss(
 
 def test_what_was_to_be_told_counts(shop: Tau2) -> None:
     scenario = shop.scenarios["16"]
-    assert scenario.told == ("8276.23",)
-    assert played(shop, scenario, scenario.expected, told=False) == ["'8276.23' was not told"]
+    assert scenario.to_tell == ("8276.23",)
+    assert played(shop, scenario, scenario.expected, final=False) == ["'8276.23' was not told"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "is_told"),
     [
         ("It is 8276.23.", True),
         ("<think>How much?</think>It is 8276.23.", True),
@@ -126,9 +126,9 @@ def test_what_was_to_be_told_counts(shop: Tau2) -> None:
         ("[THINK]It is 8276.23.[/THINK]I cannot tell you.", False),
     ],
 )
-def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, told: bool) -> None:
+def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, is_told: bool) -> None:
     after(shop, "16", Action(words))
-    assert ("'8276.23' was not told" not in shop.amiss()) is told
+    assert ("'8276.23' was not told" not in shop.amiss()) is is_told
     assert "keep" not in shop.state()["talk"][1]["content"]
 
 
@@ -235,8 +235,8 @@ def test_a_booking_takes_seats_and_uses_a_certificate_up(airline: Tau2) -> None:
     assert "certificate_7504069" not in changes["users"]["mia_li_3668"]["payment_methods"]
     (id,) = changes["reservations"]
     assert changes["users"]["mia_li_3668"]["reservations"][-1] == id
-    again = answer(airline, "20", ("book_reservation", BOOKING), ("cancel_reservation", {"reservation_id": id}))
-    assert '"amount":-250' in again
+    second = answer(airline, "20", ("book_reservation", BOOKING), ("cancel_reservation", {"reservation_id": id}))
+    assert '"amount":-250' in second
     assert "flights" not in airline.state()["changes"]  # the seats are free again
 
 

@@ -39,9 +39,9 @@ def note(book: Book, text: str) -> Any:
     return book.answer
 
 
-def played(folder: Path, reply: str, answer: Any = "noted", told: str = "Write two notes.") -> Episode:
+def played(folder: Path, reply: str, answer: Any = "noted", prompt: str = "Write two notes.") -> Episode:
     """An episode of an agent that always says the same."""
-    world = Functions("book", lambda task, seed: (Book(answer), told), [note], lambda book: len(book.notes) >= 2)
+    world = Functions("book", lambda task, seed: (Book(answer), prompt), [note], lambda book: len(book.notes) >= 2)
 
     async def inside() -> Episode:
         with Journal(folder / "journal.sqlite") as journal:
@@ -69,11 +69,11 @@ def test_a_call_that_is_only_thought_of_is_not_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [("half: \ud83d", "?"), ({"half": ["\ud83d"]}, "?"), ("noted", "half: \ud83d"), ("\ud83d\ude00", "?")],
 )
-def test_half_a_surrogate_pair_from_a_world_ends_no_episode(tmp_path: Path, answer: Any, told: str) -> None:
-    episode = played(tmp_path, NOTE, answer, told)
+def test_half_a_surrogate_pair_from_a_world_ends_no_episode(tmp_path: Path, answer: Any, message: str) -> None:
+    episode = played(tmp_path, NOTE, answer, message)
     assert episode.success
     line = to_json(episode)
     assert from_json(Episode, line.encode()) == episode

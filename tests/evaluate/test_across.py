@@ -29,8 +29,8 @@ def run_folder(
         return [Judged(f"q{first + i}", "", "", "1", c == "R", "ok", Usage()) for i, c in enumerate(right)]
 
     tested = {arm: {seed: rows(right) for seed, right in seeds.items()} for arm, seeds in arms.items()}
-    found = results("sums", tested, [], 1.0, {"vote": Arm("vote", "committee")}, main=main)
-    (folder / "results.json").write_text(json.dumps(found), "utf-8")
+    figures = results("sums", tested, [], 1.0, {"vote": Arm("vote", "committee")}, main=main)
+    (folder / "results.json").write_text(json.dumps(figures), "utf-8")
     recipe = {"method": "peer_review", "name": folder.name, "two_task": {"alpha": len(arms)}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
     if old:
@@ -57,22 +57,25 @@ def compared(*folders: Path, **how: Any) -> dict[str, Any]:
 
 
 def test_arms_of_one_name_are_compared_on_the_questions_that_both_runs_asked(two: tuple[Path, Path]) -> None:
-    found = compared(*two)
-    assert (found["n"], found["questions"]) == (10, {"a": 12, "b": 12})
-    assert [(p["a"], p["b"]) for p in found["paired"]] == [("a: student", "b: student"), ("a: taught", "b: taught")]
-    taught = found["paired"][1]
+    comparison = compared(*two)
+    assert (comparison["n"], comparison["questions"]) == (10, {"a": 12, "b": 12})
+    assert [(p["a"], p["b"]) for p in comparison["paired"]] == [
+        ("a: student", "b: student"),
+        ("a: taught", "b: taught"),
+    ]
+    taught = comparison["paired"][1]
     assert (taught["a_only"], taught["b_only"], taught["gain"]) == (0, 8, 0.8)
     assert [s["gain"] for s in taught["seeds"]] == [0.8, 0.6], "the one model of the first run meets both seeds"
     assert taught["pooled"]["gain"] == pytest.approx(0.7)
     assert taught["p_holm"] == pytest.approx(2 * taught["pooled"]["p"])
-    assert {arm["name"]: arm["right"] for arm in found["arms"]}["a: taught"] == 2, "of the shared questions"
+    assert {arm["name"]: arm["right"] for arm in comparison["arms"]}["a: taught"] == 2, "of the shared questions"
 
 
 def test_only_the_arms_that_are_asked_for_are_compared_and_their_family_is_corrected_for(
     two: tuple[Path, Path],
 ) -> None:
-    found = compared(*two, arms=["taught"])
-    (pair,) = found["paired"]
+    comparison = compared(*two, arms=["taught"])
+    (pair,) = comparison["paired"]
     assert pair["p_holm"] == pair["pooled"]["p"]
     with pytest.raises(DataError, match="no arm `vote`"):
         compared(*two, arms=["vote"])
@@ -95,9 +98,9 @@ def test_three_runs_are_held_against_the_first(tmp_path: Path) -> None:
 def test_runs_without_a_shared_question_have_an_interval_that_is_not_paired(tmp_path: Path) -> None:
     a = run_folder(tmp_path / "a", {"student": {0: "R" * 56 + "W" * 14}})
     b = run_folder(tmp_path / "b", {"student": {0: "R" * 48 + "W" * 32}}, first=1000)
-    found = compared(a, b)
-    assert found["paired"] == []
-    (pair,) = found["apart"]
+    comparison = compared(a, b)
+    assert comparison["paired"] == []
+    (pair,) = comparison["apart"]
     assert pair["gain"] == pytest.approx(-0.2)
     assert pair["interval95"] == pytest.approx([-0.3339, -0.0524], abs=1e-4)
 
@@ -118,8 +121,8 @@ def test_the_command_tells_gains_and_in_what_the_recipes_differ(two: tuple[Path,
     assert "a: taught → b: taught" in done.output
     assert "On the 10 questions that all runs were asked, of: a 12, b 12." in done.output
     assert "b differs from a in two_task.alpha" in done.output
-    told = json.loads(CliRunner().invoke(app, ["compare", *map(str, two), "--arm", "taught", "--json"]).stdout)
-    assert (told["differ"], len(told["paired"])) == ({"b": ["two_task.alpha"]}, 1)
+    content = json.loads(CliRunner().invoke(app, ["compare", *map(str, two), "--arm", "taught", "--json"]).stdout)
+    assert (content["differ"], len(content["paired"])) == ({"b": ["two_task.alpha"]}, 1)
     for wrong, said in (([two[0]], "nothing to compare"), ([two[0], tmp_path], "no results"), ([two[0]] * 2, "twice")):
         with pytest.raises(DataError, match=said):
             CliRunner().invoke(app, ["compare", *map(str, wrong)], catch_exceptions=False)

@@ -55,10 +55,10 @@ def test_answers_of_several_seeds_to_one_question_are_one_observation() -> None:
 
 def test_the_interval_is_bonett_and_prices_with_one_seed() -> None:
     """n = 100, b = 5, c = 15: p12 = 6/102, p21 = 16/102; sd² = (.2157 - .0980²) / 101; t(101) = 1.98373."""
-    found = difference([(-1, 1)] * 5 + [(1, 1)] * 15 + [(0, 1)] * 80)
+    gain = difference([(-1, 1)] * 5 + [(1, 1)] * 15 + [(0, 1)] * 80)
     middle, half = 10 / 102, 1.98373 * ((22 / 102 - (10 / 102) ** 2) / 101) ** 0.5
-    assert found.interval == pytest.approx((middle - half, middle + half), abs=1e-5)
-    assert found.gain == 0.1
+    assert gain.interval == pytest.approx((middle - half, middle + half), abs=1e-5)
+    assert gain.gain == 0.1
 
 
 def test_an_interval_does_not_collapse_if_no_answer_differs() -> None:
@@ -87,12 +87,12 @@ def test_intervals_hold_the_truth_in_19_of_20_worlds(n: int, a_only: float, b_on
 
 
 def test_the_detectable_gain_is_found_in_four_of_five_worlds() -> None:
-    drawn, found = random.Random(0), 0
+    drawn, detected = random.Random(0), 0
     gain = difference([(drawn.choice([1, -1, 0, 0, 0]), 1) for _ in range(300)]).detectable
     for _ in range(300):
         totals = drawn.choices([1, -1, 0], [(0.4 + gain) / 2, (0.4 - gain) / 2, 0.6], k=300)
-        found += flip_test(totals) < 0.05
-    assert 0.7 < found / 300 < 0.9
+        detected += flip_test(totals) < 0.05
+    assert 0.7 < detected / 300 < 0.9
     assert difference([(0, 1)] * 30).detectable == pytest.approx(6 / 30, abs=0.07)
     more = [difference([(1, 1), (-1, 1), *[(0, 1)] * 8] * k).detectable for k in (2, 20, 200)]
     assert more == sorted(more, reverse=True)
@@ -175,10 +175,10 @@ def test_the_mean_over_tasks_counts_each_task_the_same() -> None:
         return compared(f"of {n}", arms, [("a", "b")])
 
     large, small = task(1000, 500), task(10, 1)
-    found = macro(large, {"small": small})
-    assert found["tasks"] == ["of 1000", "of 10"]
-    assert [arm["mean"] for arm in found["arms"]] == [0.0, 0.3]
-    (pair,) = found["paired"]
+    means = macro(large, {"small": small})
+    assert means["tasks"] == ["of 1000", "of 10"]
+    assert [arm["mean"] for arm in means["arms"]] == [0.0, 0.3]
+    (pair,) = means["paired"]
     assert pair["mean"] == pytest.approx(0.3)
     low, high = small["paired"][0]["pooled"]["interval95"]
     assert pair["interval95"][1] - pair["interval95"][0] == pytest.approx((high - low) / 2, rel=0.05)
@@ -190,8 +190,8 @@ def test_every_answer_is_kept_as_a_letter_for_later_comparisons() -> None:
         Judged("2", "", "", None, False, "no_answer", Usage()),
         Judged("3", "", "", None, False, "error", Usage()),
     ]
-    found = outcomes("t", {"student": {0: said, 7: rows("RRRR")}}, {"1": "p", "0": "p"})
-    assert found == {
+    outcome_list = outcomes("t", {"student": {0: said, 7: rows("RRRR")}}, {"1": "p", "0": "p"})
+    assert outcome_list == {
         "task": "t",
         "questions": ["0", "1", "2", "3"],
         "clusters": ["p", "p", "2", "3"],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.pass_at_k import most_given, pass_at_k, pass_hat_k, told
+from vivavoce.exams.pass_at_k import most_given, pass_at_k, pass_at_k_figures, pass_hat_k
 from vivavoce.records import Problem, Usage
 from vivavoce.tasks import Task, open_task
 
@@ -60,7 +60,7 @@ def judged(correct: bool | None) -> Judged:
 
 def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> None:
     first, second = [judged(True), judged(False)], [judged(None), judged(False)]
-    found = told([first, second], TEXTS, [P])
+    found = pass_at_k_figures([first, second], TEXTS, [P])
     assert found["drawn"] == 2
     assert {k: e["mean"] for k, e in found["k"].items()} == {"1": 0.25, "2": 0.5}
     low, high = found["k"]["1"]["interval95"]
@@ -68,8 +68,8 @@ def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> No
 
 
 def test_the_values_of_k_double_up_to_the_number_drawn() -> None:
-    assert list(told([[judged(True)]] * 6, TEXTS, [P])["k"]) == ["1", "2", "4", "6"]
-    assert list(told([[judged(True)]] * 8, TEXTS, [P])["k"]) == ["1", "2", "4", "8"]
+    assert list(pass_at_k_figures([[judged(True)]] * 6, TEXTS, [P])["k"]) == ["1", "2", "4", "6"]
+    assert list(pass_at_k_figures([[judged(True)]] * 8, TEXTS, [P])["k"]) == ["1", "2", "4", "8"]
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])
@@ -103,7 +103,7 @@ def test_the_best_of_n_is_what_most_answers_say_by_the_tasks_equality() -> None:
     assert most_given(numbers, P, answers) == 1, "three ways to write a half"
     assert most_given(TEXTS, P, answers) == 0, "as texts, two are more than one"
     assert most_given(TEXTS, P, [said(None, False)] * 2) == 0
-    found = told([[one] for one in answers], numbers, [P])
+    found = pass_at_k_figures([[one] for one in answers], numbers, [P])
     assert (found["vote"]["1"]["mean"], found["vote"]["6"]["mean"]) == (0.0, 1.0)
     assert [found[kind]["1"]["mean"] for kind in ("all", "k")] == pytest.approx([0.5, 0.5])
     assert found["all"]["4"]["mean"] == 0.0
@@ -116,4 +116,4 @@ def test_equals_are_drawn_whatever_is_right() -> None:
 
 def test_episodes_have_no_vote() -> None:
     halls = open_task("schoolhouse_halls", {"train": 1, "test": 1})
-    assert "vote" not in told([[judged(True)]] * 2, halls, [P])
+    assert "vote" not in pass_at_k_figures([[judged(True)]] * 2, halls, [P])

@@ -33,9 +33,9 @@ def test_several_answers_give_pass_at_k_and_the_first_ones_are_what_one_gives(tm
     one, four = evaluated(tmp_path / "one", 1, hot), evaluated(tmp_path / "four", 4, hot)
     assert "pass_at_k" not in one["arms"][0]
     assert four["arms"][0]["right"] == one["arms"][0]["right"]
-    found = four["arms"][0]["pass_at_k"]
-    assert found["drawn"] == 4
-    means = [found["k"][k]["mean"] for k in ("1", "2", "4")]
+    sample_four = four["arms"][0]["pass_at_k"]
+    assert sample_four["drawn"] == 4
+    means = [sample_four["k"][k]["mean"] for k in ("1", "2", "4")]
     assert means == sorted(means)
     assert means[0] < means[2], "four answers of a student that is mostly wrong are not all alike"
     assert f"pass@4 {100 * means[2]:.1f}".removesuffix(".0") in table(four)

@@ -75,9 +75,9 @@ def talks(values: dict[str, Any], where: Path, **how: Any) -> dict[str, Any]:
         return facts(run.journal.costs(), recipe.model_dump(mode="json"))
 
 
-def against(plan: list[Planned], found: dict[str, Any], room: str = "debate:") -> dict[str, float]:
+def against(plan: list[Planned], results: dict[str, Any], room: str = "debate:") -> dict[str, float]:
     """Expected less happened, as a share of what happened, for the talks of the committee."""
     expected = [p for p in plan if p.stage.startswith(room)]
-    happened = [line for line in found["lines"] if line["stage"].startswith(room)]
+    happened = [line for line in results["lines"] if line["stage"].startswith(room)]
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     return {k: sum(getattr(p, k).expected for p in expected) / sum(x[k] for x in happened) - 1 for k in kinds}

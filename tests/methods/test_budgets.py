@@ -46,13 +46,13 @@ def refused(values: dict[str, Any], where: Path) -> str:
     """What a run says that is refused; it has asked nobody."""
     recipe = check_recipe(values, Path("t"))
     with open_run(where, recipe) as run:
-        with pytest.raises(RecipeError) as told:
+        with pytest.raises(RecipeError) as error:
             asyncio.run(plugins.load("methods", recipe.method, "method").distill(recipe, run))
         assert not run.journal.costs()
     failed = [f for f in examine(recipe, where, offline=True) if f.level == "failed"]
     assert failed, "the doctor finds what the run refuses"
-    assert all(f.said in told.value.what for f in failed), failed
-    return str(told.value)
+    assert all(f.said in error.value.what for f in failed), failed
+    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_a_few_long_questions_are_said_and_do_not_stop_a_run(recipe: dict[str, A
     first = json.loads(lines[0])
     key = next(k for k, v in first.items() if isinstance(v, str) and "?" in v)
     file.write_text("\n".join([json.dumps({**first, key: first[key] * 60}), *lines[1:]]), "utf-8")
-    found = [f for f in examine(check_recipe(values, Path("t")), tmp_path, offline=True) if f.what == "context student"]
-    assert [f.level for f in found] == ["warning"]
-    assert "1 of 40 questions have up to" in found[0].said
+    own = [f for f in examine(check_recipe(values, Path("t")), tmp_path, offline=True) if f.what == "context student"]
+    assert [f.level for f in own] == ["warning"]
+    assert "1 of 40 questions have up to" in own[0].said
 
 
 def test_a_transcript_that_no_model_takes_is_said(recipe: dict[str, Any], tmp_path: Path) -> None:
     values = changed(recipe, {"debate": {"context_tokens": 600}})
-    found = examine(check_recipe(values, Path("t")), tmp_path, offline=True)
-    (mine,) = [f for f in found if f.what == "debate.context_tokens"]
-    assert mine.level == "warning"
-    assert "debate.context_tokens is 600" in mine.said
-    assert "student takes 512" in mine.said
+    reports = examine(check_recipe(values, Path("t")), tmp_path, offline=True)
+    (finding,) = [f for f in reports if f.what == "debate.context_tokens"]
+    assert finding.level == "warning"
+    assert "debate.context_tokens is 600" in finding.said
+    assert "student takes 512" in finding.said
 
 
 def test_a_chain_is_refused_before_its_first_stage_if_a_later_one_would_train_nothing(

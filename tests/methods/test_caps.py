@@ -161,13 +161,13 @@ def test_a_cap_holds_over_kills_by_the_servers_own_count(
     assert 0 < lost <= cut, "calls that were paid and lost, by the server's count and by the ledger's"
     paid, reserved = SPENT["money"](server.asked), Price(**PRICE).of(most)
     assert paid <= cap
-    told = json.loads((run / "manifest.json").read_text())["stopped"]["spent"]["money"]
+    content = json.loads((run / "manifest.json").read_text())["stopped"]["spent"]["money"]
     with Journal(run / "journal.sqlite", read_only=True) as journal:
         written = sum((cost.usage for cost in journal.costs()), Usage())
-    assert told == pytest.approx(Price(**PRICE).of(written) + reserved)
+    assert content == pytest.approx(Price(**PRICE).of(written) + reserved)
     assert f"{cut} more calls were under way" in write_report(run).read_text("utf-8")
 
-    found = talks(capped(values, "run", {"money": 10 * cap}), run)
-    assert found["total"]["calls"] == len(free.asked)
+    talked = talks(capped(values, "run", {"money": 10 * cap}), run)
+    assert talked["total"]["calls"] == len(free.asked)
     assert sum(n - 1 for n in Counter(c.key for c in server.asked).values()) <= cut, "only what was lost is asked again"
     assert same_graphs(run, free.where)

@@ -108,21 +108,21 @@ def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_re
     begun = models(where)
     assert [name.split("/")[1] for name in begun] == ["review", "review"]
 
-    found, paid = carry_out(values, where)
-    names = [arm["name"] for arm in found["arms"]]
+    results, paid = carry_out(values, where)
+    names = [arm["name"] for arm in results["arms"]]
     assert names == ARMS
     whole, all_calls = carry_out(values, tmp_path / "whole")
     assert 0 < paid < all_calls
-    assert {**whole, "wall_s": 0} == {**found, "wall_s": 0}
+    assert {**whole, "wall_s": 0} == {**results, "wall_s": 0}
     assert models(where) == models(tmp_path / "whole")
 
-    facts = {arm["name"]: arm for arm in found["arms"]}
+    facts = {arm["name"]: arm for arm in results["arms"]}
     assert [(facts[n]["stage"], facts[n]["method"], facts[n]["start"]) for n in ARMS[1:]] == [
         ("review", "peer_review", None),
         ("trees", "debate_reflect", "review.unreviewed"),
         ("opd", "debate_opd", "trees.t_dpo"),
     ]
-    pairs = {(p["a"], p["b"]) for p in found["paired"]}
+    pairs = {(p["a"], p["b"]) for p in results["paired"]}
     assert {*pairwise(ARMS), ("student", "opd.mt_opd")} <= pairs
     first, later = (
         json.loads((where / "stages" / stage / "checkpoints" / f"{arm}-1" / "train_result.json").read_text())
@@ -131,11 +131,11 @@ def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_re
     assert first["first_loss"] == pytest.approx(0.693147, abs=2e-6), "the reference of T-DPO is its start"
     assert later["steps"] == 1
 
-    again, nothing = carry_out(values, where)
-    assert (nothing, {**again, "wall_s": 0}) == (0, {**found, "wall_s": 0})
+    second, nothing = carry_out(values, where)
+    assert (nothing, {**second, "wall_s": 0}) == (0, {**results, "wall_s": 0})
 
     rights = {name: sum(bool(row["correct"]) for row in answers(where) if row["arm"] == name) for name in ARMS}
-    assert rights == {arm["name"]: sum(s["right"] for s in arm["seeds"]) for arm in found["arms"]}
+    assert rights == {arm["name"]: sum(s["right"] for s in arm["seeds"]) for arm in results["arms"]}
 
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         stages = {cost.stage.partition("/")[0] for cost in journal.costs()}
@@ -148,9 +148,9 @@ def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_re
     assert timed.seconds is not None
     assert timed.seconds > 0
 
-    (where / "results.json").write_text(json.dumps(found))
+    (where / "results.json").write_text(json.dumps(results))
     page = write_report(where).read_text("utf-8")
-    assert all(arm in page and arm in table(found) for arm in ARMS)
+    assert all(arm in page and arm in table(results) for arm in ARMS)
     assert "Stage trees: on the training questions" in page
 
 
@@ -158,12 +158,12 @@ def where_of(values: dict[str, Any], tmp_path: Path, key: str) -> tuple[str, int
     """What is said of a recipe, and on how many-th line from the first one that holds ``key``."""
     path = tmp_path / "chain.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as error:
         load_recipe(path)
     lines = path.read_text().splitlines()
-    line = int(told.value.where.rpartition(":")[2])
-    assert key in lines[line - 1], (lines[line - 1], str(told.value))
-    return told.value.what, line
+    line = int(error.value.where.rpartition(":")[2])
+    assert key in lines[line - 1], (lines[line - 1], str(error.value))
+    return error.value.what, line
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_a_stage_may_start_from_any_arm_before_it_by_its_whole_name_or_from_the_
     assert isinstance(made, chain.Options)
     assert made.starts() == ["student", "review.unreviewed", "review.unreviewed"]
     values["stages"][2]["start"] = "student"
-    again = check_recipe(values, Path("test.yaml"))
-    assert isinstance(again, chain.Options)
-    assert again.starts()[2] == "student"
+    second = check_recipe(values, Path("test.yaml"))
+    assert isinstance(second, chain.Options)
+    assert second.starts()[2] == "student"
 
 
 def test_the_shipped_chain_is_a_peer_review_then_trees_then_on_policy_over_one_set_of_questions() -> None:

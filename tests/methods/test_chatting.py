@@ -34,8 +34,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "recipe.yaml").write_text(RECIPE)
     (path / "manifest.json").write_text('{"started": "2026-01-31T12:00:00+0000"}')
     arms = [{"name": "debate_reflect", "right": 1, "n": 4, "accuracy": 0.25, "seeds": [], "wilson95": [0, 1]}]
-    found = {"task": "schoolhouse", "n": 4, "arms": arms, "paired": [], "main": "debate_reflect"}
-    (path / "results.json").write_text(json.dumps(found))
+    results = {"task": "schoolhouse", "n": 4, "arms": arms, "paired": [], "main": "debate_reflect"}
+    (path / "results.json").write_text(json.dumps(results))
     return path
 
 
@@ -45,10 +45,10 @@ def test_a_student_is_asked_as_its_run_asked_it_and_remembers_until_it_begins_an
         assert chat.model == str(run / "checkpoints" / "debate_reflect-0")
         first = await chat.ask("a=4; b=a-5; b?")
         asked = [{"role": "system", "content": "solve"}, {"role": "user", "content": "a=4; b=a-5; b?"}]
-        assert chat.said[:2] == asked
+        assert chat.history[:2] == asked
         assert "ans=" in first.text
         await chat.ask("a=1; b=a+1; b?")
-        assert [m["role"] for m in chat.said] == ["system", "user", "assistant", "user", "assistant"]
+        assert [m["role"] for m in chat.history] == ["system", "user", "assistant", "user", "assistant"]
         chat.anew()
         assert (await chat.ask("a=4; b=a-5; b?")).text == first.text, "as in the tests, nothing is left to chance"
         await chat.aclose()
@@ -61,7 +61,7 @@ def test_a_system_text_of_ones_own_replaces_the_runs_words(run: Path) -> None:
         chat = Chat(str(run / "checkpoints" / "debate_reflect-0"), system="be kind", temperature=0.7, max_new_tokens=5)
         reply = await chat.ask("a=4; a?")
         assert not chat.as_asked
-        assert [m["role"] for m in chat.said] == ["user", "assistant"]
+        assert [m["role"] for m in chat.history] == ["user", "assistant"]
         assert reply.usage.completion <= 5
         await chat.aclose()
 

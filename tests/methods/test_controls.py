@@ -77,7 +77,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def found(values: dict[str, Any], where: Path) -> dict[str, Any]:
+def results(values: dict[str, Any], where: Path) -> dict[str, Any]:
     return carry_out(values, where)[0]
 
 
@@ -86,29 +86,31 @@ def rows(where: Path, name: str, kind: Any = State) -> list[Any]:
 
 
 def details(where: Path, name: str) -> dict[str, Any]:
-    told = json.loads((where / "checkpoints" / f"{name}-0" / "train_result.json").read_text("utf-8"))
-    return {**told["details"], "steps": told["steps"]}
+    content = json.loads((where / "checkpoints" / f"{name}-0" / "train_result.json").read_text("utf-8"))
+    return {**content["details"], "steps": content["steps"]}
 
 
-def test_every_control_is_trained_tested_and_compared(found: dict[str, Any], where: Path) -> None:
-    names = [a["name"] for a in found["arms"]]
+def test_every_control_is_trained_tested_and_compared(results: dict[str, Any], where: Path) -> None:
+    names = [a["name"] for a in results["arms"]]
     assert [n for n in names if n in ARMS] == ARMS
     assert [n for n in names if n in VOTES] == VOTES
-    asked = {(p["a"], p["b"]) for p in found["paired"]}
+    asked = {(p["a"], p["b"]) for p in results["paired"]}
     assert {(arm, "debate_opd") for arm in ARMS[1:]} <= asked
     assert {(vote, "vote:debate") for vote in VOTES[:-1]} <= asked
-    (where / "results.json").write_text(json.dumps(found))
+    (where / "results.json").write_text(json.dumps(results))
     page = write_report(where).read_text("utf-8")
     assert all(name in page for name in (*ARMS, *VOTES))
 
 
-def test_a_run_that_is_done_asks_for_nothing_again(values: dict[str, Any], found: dict[str, Any], where: Path) -> None:
-    again, paid = carry_out(values, where)
+def test_a_run_that_is_done_asks_for_nothing_again(
+    values: dict[str, Any], results: dict[str, Any], where: Path
+) -> None:
+    second, paid = carry_out(values, where)
     assert paid == 0
-    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+    assert {**second, "wall_s": 0} == {**results, "wall_s": 0}
 
 
-def test_each_control_changes_what_it_should_and_nothing_else(found: dict[str, Any], where: Path) -> None:
+def test_each_control_changes_what_it_should_and_nothing_else(results: dict[str, Any], where: Path) -> None:
     plain = rows(where, "debate_opd")
     for name in ("gold", "gold_answer", "wrong", "wrong_answer", "fixed_sign", "informative", "untrained_start"):
         assert [row.prompt for row in rows(where, name)] == [row.prompt for row in plain], "the same states"
@@ -117,21 +119,21 @@ def test_each_control_changes_what_it_should_and_nothing_else(found: dict[str, A
     views = {name: rows(where, name)[0].views[0].messages[-1]["content"] for name in ("gold", "wrong", "wrong_answer")}
     assert len(set(views.values())) == 3
     assert all(not row.views for row in rows(where, "fixed_negative"))
-    told = {name: details(where, name) for name in (*ARMS, "cold_start.cold")}
-    assert [told[name]["steps"] for name in ("cold_start.cold", "cold_start")] == [UPDATES // 2] * 2
+    details_of = {name: details(where, name) for name in (*ARMS, "cold_start.cold")}
+    assert [details_of[name]["steps"] for name in ("cold_start.cold", "cold_start")] == [UPDATES // 2] * 2
     equal = [name for name in ARMS if name not in ("cold_start", "mt_opd_tokens")]
-    assert {told[name]["steps"] for name in equal} == {UPDATES}, "equal updates"
-    assert told["fixed_negative"]["teacher_tokens"] == 0
-    assert told["informative"]["learnt_tokens"] < 0.2 * told["informative"]["answer_tokens"]
-    assert told["debate_opd"]["learnt_tokens"] == told["debate_opd"]["answer_tokens"]
-    starts = {a["name"]: a["start"] for a in found["arms"]}
+    assert {details_of[name]["steps"] for name in equal} == {UPDATES}, "equal updates"
+    assert details_of["fixed_negative"]["teacher_tokens"] == 0
+    assert details_of["informative"]["learnt_tokens"] < 0.2 * details_of["informative"]["answer_tokens"]
+    assert details_of["debate_opd"]["learnt_tokens"] == details_of["debate_opd"]["answer_tokens"]
+    starts = {a["name"]: a["start"] for a in results["arms"]}
     assert (starts["debate_opd"], starts["untrained_start"], starts["cold_start"]) == ("student", None, None)
 
 
 def test_distillation_without_a_debate_may_take_as_many_tokens_as_the_debate(
-    found: dict[str, Any], where: Path
+    results: dict[str, Any], where: Path
 ) -> None:
-    spent = found["teacher_tokens"]
+    spent = results["teacher_tokens"]
     graphs = list(read_graphs(where / "graphs" / "states.jsonl"))
     debate = sum(n.usage.prompt + n.usage.completion for g in graphs for n in g.nodes)
     assert spent["debate_opd"]["debate"] == debate > 0
@@ -144,34 +146,34 @@ def test_distillation_without_a_debate_may_take_as_many_tokens_as_the_debate(
 
 
 def test_a_debate_in_which_fewer_speak_again_costs_fewer_tokens_and_the_curve_shows_it(
-    found: dict[str, Any], where: Path
+    results: dict[str, Any], where: Path
 ) -> None:
-    spent = {name: one["debate"] for name, one in found["teacher_tokens"].items()}
+    spent = {name: one["debate"] for name, one in results["teacher_tokens"].items()}
     assert 0 < spent["who_disagree"] < spent["debate_opd"]
     assert 0 < spent["who_doubt"] < spent["debate_opd"]
-    for who in ("who_disagree", "who_doubt"):
-        graphs = list(read_graphs(where / "graphs" / f"states-{who}.jsonl"))
+    for speaking in ("who_disagree", "who_doubt"):
+        graphs = list(read_graphs(where / "graphs" / f"states-{speaking}.jsonl"))
         assert {n.agent for g in graphs for n in g.answers(0)} == {"ada", "bob", "cyd"}
-        again = [n for g in graphs for n in g.answers(1) if n.call is not None]
-        if who == "who_doubt":
+        later = [n for g in graphs for n in g.answers(1) if n.call is not None]
+        if speaking == "who_doubt":
             firsts = {(n.problem, n.agent): n for g in graphs for n in g.answers(0)}
-            stated = [firsts[n.problem, n.agent].confidence for n in again]
+            stated = [firsts[n.problem, n.agent].confidence for n in later]
             assert all(c is None or c < 0.8 for c in stated)
-        assert sum(n.usage.prompt + n.usage.completion for g in graphs for n in g.nodes) == spent[who]
+        assert sum(n.usage.prompt + n.usage.completion for g in graphs for n in g.nodes) == spent[speaking]
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         asked = {cost.stage: cost.calls for cost in journal.costs()}
     assert asked.get("debate:states-who_disagree", 0) == 0, "what they say was said in the whole debate"
-    curve = found["gain_by_tokens"]
+    curve = results["gain_by_tokens"]
     assert [point["tokens"] for point in curve] == sorted(point["tokens"] for point in curve)
     by_arm = {point["arm"]: point for point in curve}
-    assert set(by_arm) == set(found["teacher_tokens"])
-    arms = {a["name"]: a["mean"] for a in found["arms"]}
+    assert set(by_arm) == set(results["teacher_tokens"])
+    arms = {a["name"]: a["mean"] for a in results["arms"]}
     assert by_arm["who_doubt"]["gain"] == pytest.approx(arms["who_doubt"] - arms["student"], abs=1e-6)
     assert "Gain and teachers" in (where / "report.html").read_text("utf-8")
 
 
 def test_pairs_come_from_the_students_own_answers_and_the_committees_majority(
-    found: dict[str, Any], where: Path
+    results: dict[str, Any], where: Path
 ) -> None:
     graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states.jsonl")}
     majority, consensus = rows(where, "maca-0", Tree), rows(where, "consensus_pairs-0", Tree)
@@ -193,14 +195,14 @@ def test_pairs_come_from_the_students_own_answers_and_the_committees_majority(
         assert all("conf=" not in c.text for c in (*tree.chosen, *tree.rejected))
 
 
-def test_votes_without_a_debate_cost_as_many_tokens_as_the_vote_after_it(found: dict[str, Any], where: Path) -> None:
-    tokens = {a["name"]: a["tokens_per_problem"] for a in found["arms"] if a["name"] in VOTES}
+def test_votes_without_a_debate_cost_as_many_tokens_as_the_vote_after_it(results: dict[str, Any], where: Path) -> None:
+    tokens = {a["name"]: a["tokens_per_problem"] for a in results["arms"] if a["name"] in VOTES}
     for name in VOTES[:-1]:
         assert abs(tokens[name] - tokens["vote:debate"]) < 0.35 * tokens["vote:debate"], tokens
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         asked = {cost.stage: cost.calls for cost in journal.costs()}
     assert asked["again:again-ada"] > 2 * 10
-    assert found["best_single"] is None
+    assert results["best_single"] is None
 
 
 def test_another_debate_seed_is_another_debate_for_the_same_students(values: dict[str, Any], tmp_path: Path) -> None:
@@ -209,9 +211,9 @@ def test_another_debate_seed_is_another_debate_for_the_same_students(values: dic
     values |= {"value": False, "test": {"max_new_tokens": 8, "committee": False}}
     values["opd"] = {**values["opd"], "max_steps": 1}
     _, first = carry_out(values, tmp_path)
-    _, again = carry_out({**values, "debate_seed": 7}, tmp_path, update=True)
+    _, second = carry_out({**values, "debate_seed": 7}, tmp_path, update=True)
     assert first == 6 * 6 + 2 * 2
-    assert again == 6 * 6, "the debates alone are drawn anew"
+    assert second == 6 * 6, "the debates alone are drawn anew"
     assert carry_out({**values, "debate_seed": 0}, tmp_path, update=True)[1] == 0, "0 is the recipe's own seed"
 
 
@@ -222,7 +224,7 @@ def test_the_student_of_late_may_score_itself_and_gold_or_shares_of_teachers_be_
     values |= {"task": {"name": "schoolhouse", "train": 40, "test": 2}, "teachers": values["teachers"][:2]}
     values["test"] = {"max_new_tokens": 8, "committee": False}
     values["opd"] = {**values["opd"], "max_steps": 3, "ema_decay": 0.0, "learning_rate": 1e-2}
-    found, _ = carry_out(values, tmp_path)
+    results, _ = carry_out(values, tmp_path)
     assert rows(tmp_path, "self_ema") == rows(tmp_path, "self_scored"), "the same states and views"
     same = [read_curve(tmp_path / "checkpoints" / f"{name}-0" / "loss.jsonl") for name in ("self_scored", "self_ema")]
     assert same[0][0]["loss"] == same[1][0]["loss"], "before the first update it is the same student"
@@ -234,10 +236,10 @@ def test_the_student_of_late_may_score_itself_and_gold_or_shares_of_teachers_be_
     shares = [said[row.source[0]] for row in rows(tmp_path, "mt_seqkd_7_3", Example)]
     assert len(shares) == 40
     assert 20 <= shares.count("ada") <= 36  # 28 expected; three standard deviations
-    assert {a["name"]: a["material"] for a in found["arms"]}["sft_gold"] == "gold"
+    assert {a["name"]: a["material"] for a in results["arms"]}["sft_gold"] == "gold"
 
 
-def test_the_plan_counts_the_controls_too(values: dict[str, Any], found: dict[str, Any], where: Path) -> None:
+def test_the_plan_counts_the_controls_too(values: dict[str, Any], results: dict[str, Any], where: Path) -> None:
     made = check_recipe(values, Path("test.yaml"))
     assert isinstance(made, Options)
     planned = {(p.stage, p.agent): p.calls for p in plan(made)}

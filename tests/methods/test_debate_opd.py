@@ -55,22 +55,22 @@ def values(recipe: dict[str, Any], local: Path) -> dict[str, Any]:
 
 
 def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(values: dict[str, Any], where: Path) -> None:
-    found, paid = carry_out(values, where)
-    names = [a["name"] for a in found["arms"]]
+    results, paid = carry_out(values, where)
+    names = [a["name"] for a in results["arms"]]
     assert names[:2] == ["untrained", "student"]
     assert set(names[2:]) == {"opd:ada", "opd:bob", *ARMS[1:]}
-    assert found["best_single"] in ("opd:ada", "opd:bob")
-    worth = found["debate_value"]
+    assert results["best_single"] in ("opd:ada", "opd:bob")
+    worth = results["debate_value"]
     assert {"ada", "bob"} == set(worth["likelihood"])
     assert sum(worth["flips"]["1"].values()) == 3 * 30
     assert worth["confidence"]["0"]["auroc"] > 0.8
-    again, nothing = carry_out(values, where)
+    second, nothing = carry_out(values, where)
     assert (paid > 0, nothing) == (True, 0)
-    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
-    (where / "results.json").write_text(json.dumps(found))
+    assert {**second, "wall_s": 0} == {**results, "wall_s": 0}
+    (where / "results.json").write_text(json.dumps(results))
     page = write_report(where).read_text("utf-8")
     assert all(name in page for name in ("debate_opd", "mt_max", "opd:ada"))
-    assert "debate_opd" in table(found)
+    assert "debate_opd" in table(results)
 
 
 def test_one_debate_serves_every_arm_seed_and_objective(values: dict[str, Any], where: Path) -> None:
@@ -78,10 +78,10 @@ def test_one_debate_serves_every_arm_seed_and_objective(values: dict[str, Any], 
     values["arms"] = ["debate_opd", "debate_opd@tau=0.1", "reverse_kl", "shuffled", "gold", "log_ratio"]
     values["seeds"] = [0]
     changed = {**values, "opd": {**values["opd"], "max_steps": 2, "objective": {"beta": 0.3}}}
-    found, paid = carry_out(changed, where, update=True)
-    asked = 20 * len([a for a in found["arms"] if a["name"] not in ("untrained", "student")])
+    results, paid = carry_out(changed, where, update=True)
+    asked = 20 * len([a for a in results["arms"] if a["name"] not in ("untrained", "student")])
     assert paid <= asked, "only tests of new students are asked for; the debate is not held again"
-    assert "debate_opd@tau=0.1" in [a["name"] for a in found["arms"]]
+    assert "debate_opd@tau=0.1" in [a["name"] for a in results["arms"]]
 
 
 def test_no_prompt_of_a_student_holds_anything_of_a_debate_or_of_gold(values: dict[str, Any], where: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_smaller_committee_debates_for_itself_and_pays_no_first_turn_again(
     values |= {"seeds": [0], "arms": ["self_debate"], "warm": None, "value": False}
     values["opd"]["max_steps"] = 1
     values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
-    found, _ = carry_out(values, tmp_path)
-    assert [a["name"] for a in found["arms"]] == ["student", "self_debate:ada", "self_debate:bob"]
+    results, _ = carry_out(values, tmp_path)
+    assert [a["name"] for a in results["arms"]] == ["student", "self_debate:ada", "self_debate:bob"]
     with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
         paid = {cost.stage: cost.calls for cost in journal.costs() if cost.agent == "ada"}
     assert (paid["debate:states"], paid["debate:states-ada"]) == (2 * 8, 8), "the first turn is not paid again"
@@ -118,8 +118,8 @@ def test_an_action_aware_debate_reads_the_students_answer_and_trains_on_it(
     values |= {"seeds": [0], "arms": ["sees_action"], "warm": None, "value": False}
     values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
     values["opd"]["min_coverage"] = 0.2  # an untaught student may say nothing at all
-    found, _ = carry_out(values, tmp_path)
-    assert [a["name"] for a in found["arms"]] == ["student", "sees_action"]
+    results, _ = carry_out(values, tmp_path)
+    assert [a["name"] for a in results["arms"]] == ["student", "sees_action"]
     rows = [from_json(State, x) for x in (tmp_path / "data" / "sees_action-0.jsonl").read_text().splitlines()]
     said = {g.problem.id: g for g in read_graphs(tmp_path / "graphs" / "states-seen-0.jsonl")}
     for state in rows:
@@ -144,10 +144,10 @@ def test_the_students_sit_other_tests_too(values: dict[str, Any], tmp_path: Path
     values["also_test"] = {"mix": {"name": "schoolhouse", "test": 6, "kinds": ["mix"], "seed": 2}}
     recipe = check_recipe(values, Path("test.yaml"))
     assert isinstance(recipe, Options)
-    found, paid = carry_out(values, tmp_path)
-    also = found["also"]["mix"]
+    results, paid = carry_out(values, tmp_path)
+    also = results["also"]["mix"]
     assert [(a["name"], a["n"]) for a in also["arms"]] == [("untrained", 6), ("student", 6), ("mt_opd", 6)]
-    assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in found["paired"]]
+    assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in results["paired"]]
     assert {p.stage: p.calls.most for p in plan(recipe)}["test:mix"] == 3 * 6
     assert paid <= sum(p.calls.most for p in plan(recipe))
 
@@ -171,8 +171,8 @@ def test_a_teacher_behind_a_server_scores_what_the_student_says_under_the_debate
         far = {"backend": "vllm", "model": "m", "tokenizer": str(local), "base_url": server.base_url}
         one, two = values["scorers"]
         scorers = [{"name": one["name"], **far, "top_logprobs": 8}, two]
-        found, _ = carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path)
-    assert [a["name"] for a in found["arms"]][-1] == "debate_opd"
+        results, _ = carry_out({**values, "scorers": scorers, "arms": ["debate_opd"]}, tmp_path)
+    assert [a["name"] for a in results["arms"]][-1] == "debate_opd"
     answers = 0
     for seed in values["seeds"]:
         folder = tmp_path / "checkpoints" / f"debate_opd-{seed}"

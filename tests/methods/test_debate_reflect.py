@@ -54,28 +54,28 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe: dict[str, Any], where: Path) -> None:
-    found, paid = carry_out(recipe, where)
-    assert [a["name"] for a in found["arms"]] == STUDENTS + COMMITTEE
-    assert all(a["n"] == 20 and a["wilson95"][0] <= a["accuracy"] <= a["wilson95"][1] for a in found["arms"])
-    assert {a["name"]: len(a["seeds"]) for a in found["arms"]}["debate_reflect"] == 2
-    assert all({"a", "b", "p"} <= p.keys() for p in found["paired"])
+    results, paid = carry_out(recipe, where)
+    assert [a["name"] for a in results["arms"]] == STUDENTS + COMMITTEE
+    assert all(a["n"] == 20 and a["wilson95"][0] <= a["accuracy"] <= a["wilson95"][1] for a in results["arms"])
+    assert {a["name"]: len(a["seeds"]) for a in results["arms"]}["debate_reflect"] == 2
+    assert all({"a", "b", "p"} <= p.keys() for p in results["paired"])
     assert paid > 300
 
     graphs = list(read_graphs(where / "graphs" / "train.jsonl"))
     for g in graphs:
         g.check()
-    votes = {a["name"]: a["right"] for a in found["arms"]}
+    votes = {a["name"]: a["right"] for a in results["arms"]}
     assert votes["vote:debate"] > max(votes[f"teacher:{t}"] for t in ("ada", "bob", "cyd")), (
         "the scripts learn by hearing"
     )
 
-    again, paid_again = carry_out(recipe, where)
+    second, paid_again = carry_out(recipe, where)
     assert paid_again == 0
-    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+    assert {**second, "wall_s": 0} == {**results, "wall_s": 0}
 
-    (where / "results.json").write_text(json.dumps(found))
+    (where / "results.json").write_text(json.dumps(results))
     assert "vote:debate" in write_report(where).read_text("utf-8")
-    assert "debate_reflect_sft" in table(found)
+    assert "debate_reflect_sft" in table(results)
 
 
 def test_every_answer_to_a_test_question_is_a_row_that_needs_no_join(recipe: dict[str, Any], where: Path) -> None:
@@ -84,9 +84,9 @@ def test_every_answer_to_a_test_question_is_a_row_that_needs_no_join(recipe: dic
     rows = list(csv.DictReader(StringIO("".join(as_csv(answers(where))))))
     assert rows == [{k: v if isinstance(v, str) else cell(v) for k, v in row.items()} for row in answers(where)]
     for arm in results["arms"]:
-        mine = [row for row in rows if (row["test"], row["arm"]) == ("test", arm["name"])]
-        assert {int(row["seed"]) for row in mine} == {s["seed"] for s in arm["seeds"]}
-        assert sum(row["correct"] == "True" for row in mine) == sum(s["right"] for s in arm["seeds"]), arm["name"]
+        own_row = [row for row in rows if (row["test"], row["arm"]) == ("test", arm["name"])]
+        assert {int(row["seed"]) for row in own_row} == {s["seed"] for s in arm["seeds"]}
+        assert sum(row["correct"] == "True" for row in own_row) == sum(s["right"] for s in arm["seeds"]), arm["name"]
     for row in rows:
         asked = problems[row["problem"]]
         assert (row["question"], row["gold"], row["group"]) == (asked.question, asked.gold, asked.group)
@@ -191,11 +191,11 @@ def test_the_plan_counts_what_the_run_then_asked(recipe: dict[str, Any], where: 
             assert p.calls.least <= spent[p.stage, p.agent] <= p.calls.most
 
 
-def test_another_test_costs_its_questions_alone_and_no_committee_sits_it(recipe: dict[str, Any], where: Path) -> None:
+def test_another_test_costs_its_questions_alone_and_no_committee_takes_it(recipe: dict[str, Any], where: Path) -> None:
     carry_out(recipe, where, update=True)
     changed = {**recipe, "also_test": {"mix": {"name": "schoolhouse", "test": 6, "kinds": ["mix"], "seed": 2}}}
-    found, paid = carry_out(changed, where, update=True)
-    also = found["also"]["mix"]
+    results, paid = carry_out(changed, where, update=True)
+    also = results["also"]["mix"]
     assert [a["name"] for a in also["arms"]] == STUDENTS
     assert (also["task"], also["n"]) == ("schoolhouse", 6)
     assert ("student", "debate_reflect") in [(p["a"], p["b"]) for p in also["paired"]]

@@ -54,11 +54,11 @@ def findings(values: dict[str, Any], **how: Any) -> list[Finding]:
     return list(examine(check_recipe(values, Path("t")), **how))
 
 
-def one(found: list[Finding], what: str, said: str) -> Finding:
+def one(all_findings: list[Finding], what: str, said: str) -> Finding:
     """The finding on ``what`` that says ``said``."""
-    assert any(f.what == what and said in f.said for f in found), "\n".join(map(str, found))
-    (mine,) = [f for f in found if f.what == what and said in f.said]
-    return mine
+    assert any(f.what == what and said in f.said for f in all_findings), "\n".join(map(str, all_findings))
+    (finding,) = [f for f in all_findings if f.what == what and said in f.said]
+    return finding
 
 
 def test_a_sound_recipe_is_found_sound_and_an_offline_one_asks_nobody(
@@ -135,11 +135,13 @@ def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, A
         reached("few", "http://127.0.0.1:9/v1", top_k=20, repetition_penalty=1.1),
         reached("own", "http://127.0.0.1:9/v1", preset="llama_cpp", top_k=20, repetition_penalty=1.1),
     ]
-    found = findings(values, offline=True)
+    reports = findings(values, offline=True)
 
     def said(name: str) -> dict[str, str]:
         return {
-            f.said.split(" is not")[0].split(" are not")[0][:14]: f.level for f in found if f.what == f"sampling {name}"
+            f.said.split(" is not")[0].split(" are not")[0][:14]: f.level
+            for f in reports
+            if f.what == f"sampling {name}"
         }
 
     assert said("claude") == {"temperature 0.": "warning", "log-probabilit": "failed", "no seed is sen": "ok"}
@@ -148,8 +150,8 @@ def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, A
     assert said("odd") == {"top_p 0.9": "warning", "the texts of `": "warning", "max_new_tokens": "warning"}
     assert said("all") == said("own") == {}
     assert said("few") == {"top_k 20": "warning", "repetition_pen": "warning"}
-    assert "also_takes: {top_k: top_k}" in one(found, "sampling few", "top_k").do
-    assert "takes: [temperature]" in one(found, "sampling claude", "temperature 0.3 is not sent").do
+    assert "also_takes: {top_k: top_k}" in one(reports, "sampling few", "top_k").do
+    assert "takes: [temperature]" in one(reports, "sampling claude", "temperature 0.3 is not sent").do
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     shown = CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml"), "--json"])
     not_sent = json.loads(shown.stdout)["not_sent"]
@@ -182,9 +184,9 @@ def test_a_context_that_an_endpoint_tells_of_is_held_against_the_longest_calls(
 ) -> None:
     with WordServer(TEACHERS, context=context) as short:
         values["teachers"][0] = reached("ada", short.base_url)
-        found = findings(values)
-    assert one(found, "context ada", said).level == level
-    assert one(found, "context bob", "the endpoint does not tell").level == "ok"
+        reports = findings(values)
+    assert one(reports, "context ada", said).level == level
+    assert one(reports, "context bob", "the endpoint does not tell").level == "ok"
 
 
 def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp_path: Path) -> None:
@@ -197,10 +199,10 @@ def test_questions_that_are_in_both_splits_are_found(values: dict[str, Any], tmp
 
 def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
-    found = findings(values, offline=True, machine=Machine((), 1.0))
-    assert one(found, "disk", "free in").level == "warning"
-    assert one(found, "memory", "training: ").level == "warning"
-    assert one(found, "memory", "talking: ").level == "warning"
+    reports = findings(values, offline=True, machine=Machine((), 1.0))
+    assert one(reports, "disk", "free in").level == "warning"
+    assert one(reports, "memory", "training: ").level == "warning"
+    assert one(reports, "memory", "talking: ").level == "warning"
 
 
 def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path: Path) -> None:
@@ -216,9 +218,9 @@ def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path
         {"name": "ada", "model": str(other), **own},
         {"name": "same", "model": values["student"]["model"], **own},
     ]
-    found = findings(values, offline=True)
-    assert one(found, "tokenizer ada", "differs").level == "warning"
-    assert one(found, "tokenizer same", "equal").level == "ok"
+    reports = findings(values, offline=True)
+    assert one(reports, "tokenizer ada", "differs").level == "warning"
+    assert one(reports, "tokenizer same", "equal").level == "ok"
 
 
 def test_what_a_local_model_s_template_does_is_said(values: dict[str, Any], tmp_path: Path) -> None:
@@ -302,8 +304,8 @@ def engine(values: dict[str, Any], **serve: Any) -> dict[str, Any]:
 
 def test_an_engine_that_cannot_be_started_is_found(values: dict[str, Any], tmp_path: Path) -> None:
     def said(**serve: Any) -> Finding:
-        (mine,) = [f for f in findings(engine(values, **serve), offline=True) if f.what == "serve student"]
-        return mine
+        (finding,) = [f for f in findings(engine(values, **serve), offline=True) if f.what == "serve student"]
+        return finding
 
     assert "cannot run /nowhere/python" in said(python="/nowhere/python").said
     assert "vLLM is not installed" in said(python=sys.executable).said
@@ -311,8 +313,8 @@ def test_an_engine_that_cannot_be_started_is_found(values: dict[str, Any], tmp_p
     assert said(command=program).level == "ok"
     assert "wants a GPU" in said(command=program, devices="0").said
     adapters = {**values, "sft": {**values["sft"], "lora": {"r": 64}}}
-    found = findings(engine(adapters, command=program, args=["--max-lora-rank", "16"]), offline=True)
-    assert one(found, "serve student", "are trained, and its --max-lora-rank is 16").level == "failed"
+    reports = findings(engine(adapters, command=program, args=["--max-lora-rank", "16"]), offline=True)
+    assert one(reports, "serve student", "are trained, and its --max-lora-rank is 16").level == "failed"
     for flag in ("--port=8000", "--host"):
         with pytest.raises(RecipeError, match="is chosen by the run"):
             said(command=program, args=[flag])
@@ -347,8 +349,8 @@ def test_an_engine_at_an_address_must_take_what_is_trained(values: dict[str, Any
 
         def said(of: dict[str, Any], *lacks: str) -> Finding:
             _Engine.lacks = set(lacks)
-            (mine,) = [f for f in findings(engine(of, url=url)) if f.what == "serve student"]
-            return mine
+            (finding,) = [f for f in findings(engine(of, url=url)) if f.what == "serve student"]
+            return finding
 
         assert said(adapters).level == said(values).level == "ok"
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in said(adapters, "/v1/load_lora_adapter").do

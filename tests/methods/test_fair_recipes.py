@@ -38,8 +38,8 @@ def test_a_recipe_of_the_paper_is_planned_and_examined_without_weights(
         assert asked[teacher].expected == pytest.approx(4 * wrong, rel=0.35)
     models = 1 + len(recipe.wanted)
     assert sum(p.calls.most for p in planned if p.stage == "test") == 6 * models
-    found = list(examine(recipe, tmp_path / "run", True))
-    assert not [f for f in found if f.level == "failed"]
+    rows = list(examine(recipe, tmp_path / "run", True))
+    assert not [f for f in rows if f.level == "failed"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -59,5 +59,5 @@ def test_a_twin_has_the_arms_and_the_way_of_training_of_its_recipe(name: str) ->
 def test_a_twin_runs_to_its_results(name: str, tmp_path: Path) -> None:
     few = ["task.train=40", "task.test=20", "two_task.max_steps=6", "parallel=1"]
     recipe = load_recipe(RECIPES / "schoolhouse" / f"fair_{name}.yaml", few)
-    found, _ = carry_out(recipe.model_dump(), tmp_path)
-    assert len(found["arms"]) >= 12
+    results, _ = carry_out(recipe.model_dump(), tmp_path)
+    assert len(results["arms"]) >= 12

@@ -81,10 +81,10 @@ class Endpoint(FaultyServer):
         return answer
 
     def answered(self, body: dict[str, Any], answer: dict[str, Any]) -> None:
-        told = answer.get("usage") or {"prompt_tokens": 0, "completion_tokens": 0}
+        usage = answer.get("usage") or {"prompt_tokens": 0, "completion_tokens": 0}
         good = bool(answer["choices"][0]["message"]["content"])
         key = key_of(body["model"], body["messages"], body["seed"])
-        self.sent[self.session].append((key, Usage(told["prompt_tokens"], told["completion_tokens"]), good))
+        self.sent[self.session].append((key, Usage(usage["prompt_tokens"], usage["completion_tokens"]), good))
 
 
 def counted(answer: dict[str, Any], key: str) -> dict[str, Any]:

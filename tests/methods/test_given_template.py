@@ -48,8 +48,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failed(recipe: dict[str, Any]) -> list[str]:
-    found = examine(check_recipe(recipe, Path("test.yaml")), offline=True)
-    return [f"{f.what}: {f.said}; {f.do}" for f in found if f.level == "failed"]
+    reports = examine(check_recipe(recipe, Path("test.yaml")), offline=True)
+    return [f"{f.what}: {f.said}; {f.do}" for f in reports if f.level == "failed"]
 
 
 def small(recipe: dict[str, Any], folder: Path, **student: Any) -> dict[str, Any]:
@@ -59,18 +59,18 @@ def small(recipe: dict[str, Any], folder: Path, **student: Any) -> dict[str, Any
 def test_a_base_model_answers_trains_and_is_saved_with_the_template_that_it_is_given(
     recipe: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
-    told = failed(small(recipe, base))
-    assert len(told) == 1
-    assert "holds no chat template" in told[0]
-    assert "chat_template: chatml or plain" in told[0]
+    message = failed(small(recipe, base))
+    assert len(message) == 1
+    assert "holds no chat template" in message[0]
+    assert "chat_template: chatml or plain" in message[0]
     with pytest.raises(RecipeError, match="holds no chat template"):
         carry_out(small(recipe, base), tmp_path / "run")
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
         assert not len(journal), "nobody has been asked"
     given = small(recipe, base, chat_template="plain")
     assert not failed(given)
-    found, _ = carry_out(given, tmp_path / "run")
-    assert {"student", "debate_reflect"} <= {arm["name"] for arm in found["arms"]}
+    results, _ = carry_out(given, tmp_path / "run")
+    assert {"student", "debate_reflect"} <= {arm["name"] for arm in results["arms"]}
     trained = ChatTemplate.within(next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*")))
     assert trained is not None
     assert trained.source == source("plain")
@@ -100,14 +100,14 @@ def test_what_is_no_template_is_refused_before_a_model_is_loaded(base: Path, tmp
     assert known() == ["chatml", "plain"]
     with pytest.raises(RecipeError, match="did you mean `plain`"):
         open_agent("a", "hf_local", {"model": str(base), "chat_template": "plane"})
-    with pytest.raises(RecipeError, match=r"no token <\|im_end\|>") as told:
+    with pytest.raises(RecipeError, match=r"no token <\|im_end\|>") as error:
         with_template(base, "chatml")
-    assert "chat_template: plain" in told.value.do
-    mine = tmp_path / "mine.jinja"
-    mine.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "utf-8")
-    made = ChatTemplate.within(with_template(base, str(mine)))
+    assert "chat_template: plain" in error.value.do
+    own_file = tmp_path / "mine.jinja"
+    own_file.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}", "utf-8")
+    made = ChatTemplate.within(with_template(base, str(own_file)))
     assert made is not None
-    assert made.source == mine.read_text("utf-8")
+    assert made.source == own_file.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_the_doctor_refuses_a_student_that_a_run_could_not_load(
     folder = tmp_path / "broken"
     shutil.copytree(base, folder)
     (folder / lacks).unlink()
-    told = failed(small(recipe, folder, chat_template="plain"))
-    assert any(says in one for one in told), told
+    message = failed(small(recipe, folder, chat_template="plain"))
+    assert any(says in one for one in message), message
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_a_student_in_a_gguf_file_is_unpacked_whole_learns_and_is_saved_as_safet
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    found, _ = carry_out({**small(recipe, packed), "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
-    assert "debate_reflect_sft" in {arm["name"] for arm in found["arms"]}
+    results, _ = carry_out({**small(recipe, packed), "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
+    assert "debate_reflect_sft" in {arm["name"] for arm in results["arms"]}
     made = next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*"))
     assert (made / "model.safetensors").is_file()
     assert (made / "tokenizer.json").read_text() == (student / "tokenizer.json").read_text()
@@ -195,8 +195,8 @@ def test_an_adapter_without_a_tokenizer_of_its_own_starts_a_run_with_that_of_its
     assert not failed(given)
     assert TokenCount(check_recipe(given, Path("t")).student).exact
     given["sft"] = {**given["sft"], "lora": {"r": 2, "targets": ["q_proj"]}}
-    found, _ = carry_out({**given, "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
-    assert "debate_reflect_sft" in {arm["name"] for arm in found["arms"]}
+    results, _ = carry_out({**given, "seeds": [0], "arms": ["debate_reflect_sft"]}, tmp_path / "run")
+    assert "debate_reflect_sft" in {arm["name"] for arm in results["arms"]}
     made = next((tmp_path / "run" / "checkpoints").glob("debate_reflect_sft-*"))
     assert weights.base_name(made) == weights.base_name(adapter), "the adapters are one, on the same base"
 

@@ -40,10 +40,10 @@ def models(tau2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     texts = [message["content"] for problem in problems for message in problem.history]
     for seed, (name, layers) in enumerate((("student", 2), ("large", 3), ("small", 3))):
         save_tiny_qwen3(folder / name, texts, layers=layers, seed=seed)
-    found = [f"{who}.model={folder / name}" for who, name in zip(WHO, ("large", "small", "student"), strict=True)]
-    short = [f"{who}.max_new_tokens=32" for who in (*WHO, "opd", "test")]
+    own = [f"{agent}.model={folder / name}" for agent, name in zip(WHO, ("large", "small", "student"), strict=True)]
+    short = [f"{agent}.max_new_tokens=32" for agent in (*WHO, "opd", "test")]
     quick = ["opd.states_per_step=2", "opd.max_steps=1", "opd.threads=1", "opd.save_steps=null", "opd.bf16=false"]
-    return [*found, *short, *quick, *(f"{who}.dtype=float32" for who in WHO)]
+    return [*own, *short, *quick, *(f"{agent}.dtype=float32" for agent in WHO)]
 
 
 def customers(tau2: Path, models: list[str], *changes: str) -> opad.Options:
@@ -76,15 +76,15 @@ def rows(where: Path, name: str) -> list[State]:
 
 
 def test_customers_are_served_debated_learnt_from_and_reported(served: tuple[Path, dict[str, Any]]) -> None:
-    where, found = served
-    assert found["task"] == "tau2_retail"
-    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_opd", "gold_states"]
-    assert all((arm["n"], arm["failed_calls"], arm["ungradable"]) == (2, 0, 0) for arm in found["arms"])
-    assert found["gradient_norms"]["debate_opd"]["mean"] > 0
+    where, answers = served
+    assert answers["task"] == "tau2_retail"
+    assert [arm["name"] for arm in answers["arms"]] == ["student", "debate_opd", "gold_states"]
+    assert all((arm["n"], arm["failed_calls"], arm["ungradable"]) == (2, 0, 0) for arm in answers["arms"])
+    assert answers["gradient_norms"]["debate_opd"]["mean"] > 0
     graphs = list(read_graphs(where / "graphs" / "states-0.jsonl"))
     assert graphs
     assert all(len(g.stated(r)) == 2 for g in graphs for r in (0, 1)), "two teachers, two rounds"
-    (where / "results.json").write_text(json.dumps(found), "utf-8")
+    (where / "results.json").write_text(json.dumps(answers), "utf-8")
     write_report(where)
     assert "tau2_retail" in (where / "report.html").read_text("utf-8")
 
@@ -124,21 +124,21 @@ def test_the_customer_is_a_model_whose_calls_are_in_the_journal_the_plan_and_the
 def test_a_run_that_is_done_asks_for_nothing_again(
     tau2: Path, models: list[str], served: tuple[Path, dict[str, Any]]
 ) -> None:
-    where, found = served
+    where, answers = served
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         before = sum(c.calls for c in journal.costs())
     made = customers(tau2, models)
     with open_run(where, made) as run:
-        again = asyncio.run(opad.distill(made, run))
+        second = asyncio.run(opad.distill(made, run))
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         assert sum(c.calls for c in journal.costs()) == before
-    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
+    assert {**second, "wall_s": 0} == {**answers, "wall_s": 0}
 
 
 def test_lengths_are_examined_before_anything_is_asked(tau2: Path, models: list[str], tmp_path: Path) -> None:
     def said(*changes: str) -> dict[str, tuple[str, str]]:
-        found = examine(customers(tau2, models, *changes), tmp_path / "run", offline=True)
-        return {f.what: (f.level, f.said) for f in found}
+        reports = examine(customers(tau2, models, *changes), tmp_path / "run", offline=True)
+        return {f.what: (f.level, f.said) for f in reports}
 
     good = said()
     assert good["context large"][0] == good["opd.max_length"][0] == "ok"
@@ -183,9 +183,13 @@ def test_conversations_of_several_turns_are_played_debated_and_learnt_from(
     few = "categories: [miss_func], train_limit: 1, test_limit: 1, turns: 2"
     made = customers(tau2, models, f"task={{name: bfcl_multi_turn, path: {bfcl}, {few}}}", "user=null", "iterations=1")
     with open_run(tmp_path / "run", made) as run:
-        found = asyncio.run(opad.distill(made, run))
-    assert [(arm["name"], arm["n"]) for arm in found["arms"]] == [("student", 1), ("debate_opd", 1), ("gold_states", 1)]
-    assert "steps" not in found or not found["steps"], "it shows one way, and does not know what is best"
+        results = asyncio.run(opad.distill(made, run))
+    assert [(arm["name"], arm["n"]) for arm in results["arms"]] == [
+        ("student", 1),
+        ("debate_opd", 1),
+        ("gold_states", 1),
+    ]
+    assert "steps" not in results or not results["steps"], "it shows one way, and does not know what is best"
     own, gold = rows(tmp_path / "run", "debate_opd.0-0"), rows(tmp_path / "run", "gold_states.0-0")
     assert own
     assert all("<tools>" in row.prompt[0]["content"] for row in own)
@@ -204,9 +208,9 @@ def test_programs_are_debated_learnt_from_and_run(official: Path, models: list[s
     made = load_recipe(RECIPES / "code_opd_qwen3.yaml", [*models, *data, *few])
     assert isinstance(made, debate_opd.Options)
     with open_run(tmp_path / "run", made) as run:
-        found = asyncio.run(debate_opd.distill(made, run))
-    assert [(arm["name"], arm["n"]) for arm in found["arms"]] == [("student", 4), ("mt_opd", 4), ("debate_opd", 4)]
-    assert all(arm["n"] == 2 for arm in found["also"]["humaneval"]["arms"])
+        results = asyncio.run(debate_opd.distill(made, run))
+    assert [(arm["name"], arm["n"]) for arm in results["arms"]] == [("student", 4), ("mt_opd", 4), ("debate_opd", 4)]
+    assert all(arm["n"] == 2 for arm in results["also"]["humaneval"]["arms"])
     done = json.loads((tmp_path / "run" / "checkpoints" / "debate_opd-0" / "train_result.json").read_text("utf-8"))
     assert done["details"]["scored_tokens"] > 0
 
@@ -225,9 +229,9 @@ def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weight
         changed = load_recipe(EIGHT, [f"task.path={tau2}", *changes])
         return list(examine(changed, tmp_path / "run", offline=True, machine=Machine.of(gpus)))
 
-    found = said("8x80")
-    assert not [f for f in found if f.level == "failed"]
-    memory = [f for f in found if f.what == "memory"]
+    reply = said("8x80")
+    assert not [f for f in reply if f.level == "failed"]
+    memory = [f for f in reply if f.what == "memory"]
     assert len(memory) == 5, "four engines that play and debate, each on its GPU, and the training"
     assert {f.level for f in memory} == {"ok"}
     (training,) = [f for f in memory if f.said.startswith("training")]
@@ -250,11 +254,11 @@ def test_the_papers_sizes_are_dry_run_with_several_processes(
     """All of it as in the recipe, on tiny models of a CPU: the engines' models answer in this process."""
     few = ["task.limit_takes=first", "task.train_limit=3", "task.test_limit=2", "task.turns=3", "episodes=3"]
     user = next(change.replace("student.model", "user.model") for change in models if "student.model" in change)
-    here = [f"{who}.serve=null" for who in (*WHO, "user")]
+    here = [f"{agent}.serve=null" for agent in (*WHO, "user")]
     own = [user, "user.dtype=float32", "user.max_new_tokens=32", f"task.path={tau2}", "iterations=1"]
     kept = [change for change in models if not change.startswith(("opd.states_per_step", "opd.bf16", "opd.save"))]
     changes = [*kept, *own, *few, *here, "arms=[debate_opd]", "opd.states_per_step=4", "opd.save_steps=1"]
-    found = {}
+    sizes = {}
     for name, more in (("one", "train={}"), ("several", f"train.processes={processes}")):
         made = load_recipe(EIGHT, [*changes, more])
         assert isinstance(made, opad.Options)
@@ -262,8 +266,8 @@ def test_the_papers_sizes_are_dry_run_with_several_processes(
         assert made.opd.gradient_checkpointing
         assert made.opd.lora is None
         with open_run(tmp_path / name, made) as run:
-            found[name] = asyncio.run(opad.distill(made, run))
+            sizes[name] = asyncio.run(opad.distill(made, run))
         curve = (tmp_path / name / "checkpoints" / "debate_opd.0-0" / "loss.jsonl").read_text().splitlines()
-        found[name] = [json.loads(line) for line in curve]
-    for one, several in zip(found["one"], found["several"], strict=True):
+        sizes[name] = [json.loads(line) for line in curve]
+    for one, several in zip(sizes["one"], sizes["several"], strict=True):
         assert several["loss"] == pytest.approx(one["loss"], rel=0.05), "in bfloat16"

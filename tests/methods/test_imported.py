@@ -100,10 +100,10 @@ def test_a_run_that_imports_its_texts_asks_no_teacher_and_trains_every_arm(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     where = tmp_path / "run"
-    found, paid = carry_out(values, where)
-    arms = [arm["name"] for arm in found["arms"]]
+    results, paid = carry_out(values, where)
+    arms = [arm["name"] for arm in results["arms"]]
     assert arms == ["student", "single:ada", "single:bob", "unreviewed", "reviewed", "checked"]
-    assert found["n"] == 6, "the question that is trained on is not tested"
+    assert results["n"] == 6, "the question that is trained on is not tested"
     assert paid == 6 * 5, "only tests are asked, and two arms learnt the same rows"
     assert sum(p.calls.most for p in plan(check_recipe(values, Path("t")))) == 6 * 6  # type: ignore[arg-type]
     answers = {name: [r.completion for r in rows_of(where, name) if r.stream == "answer"] for name in arms[1:]}
@@ -111,19 +111,19 @@ def test_a_run_that_imports_its_texts_asks_no_teacher_and_trains_every_arm(
     assert answers["checked"] == [f"{sum_} makes {gold} things.\nFinal answer: {gold}" for sum_, gold in ASKED]
     assert answers["single:bob"] == [f"It is {gold + 1}." + f"\nFinal answer: {gold + 1}" for _, gold in ASKED]
     assert answers["reviewed"] == [*answers["checked"][:1], *answers["single:bob"][:1], *answers["checked"][1:]]
-    assert found["exam"] == {"questions": 4, "mistakes": 4, "ungradable": 0, "wrong": 4}
-    assert found["review"]["verdicts"]["right"]["accepted"] == 4
+    assert results["exam"] == {"questions": 4, "mistakes": 4, "ungradable": 0, "wrong": 4}
+    assert results["review"]["verdicts"]["right"]["accepted"] == 4
     decided = [from_json(Decision, x) for x in (where / "data/accepted/reviewed.jsonl").read_text("utf-8").splitlines()]
     assert [(d.author, d.verdict, d.value) for d in decided[:4]] == [
         ("ada", "accepted", 5), ("bob", "accepted", 4), ("ada", "accepted", 5), ("bob", "rejected", 1),
     ]  # fmt: skip
-    assert found["feedback"] == {who: {"texts": 4, "gold": 0, "other": n} for who, n in (("ada", 0), ("bob", 1))}
-    again, nothing = carry_out(values, where)
-    assert (nothing, again["arms"]) == (0, found["arms"])
-    assert "checked" in table(found)
-    by_mean = [(at["mean"], at["texts"], at["right"], at["accepted"]) for at in found["review"]["by_mean"]]
+    assert results["feedback"] == {agent: {"texts": 4, "gold": 0, "other": n} for agent, n in (("ada", 0), ("bob", 1))}
+    second, nothing = carry_out(values, where)
+    assert (nothing, second["arms"]) == (0, results["arms"])
+    assert "checked" in table(results)
+    by_mean = [(at["mean"], at["texts"], at["right"], at["accepted"]) for at in results["review"]["by_mean"]]
     assert by_mean == [(1.0, 3, 0, 0), (4.0, 1, 0, 0), (5.0, 4, 4, 4)], "the recipe's rule checks answers too"
-    (where / "results.json").write_text(json.dumps(found), "utf-8")
+    (where / "results.json").write_text(json.dumps(results), "utf-8")
     page = write_report(where).read_text("utf-8")
     assert '<h2 id="reviews">Reviews</h2>' in page
     assert "bob gave 5.0" in page
@@ -132,19 +132,21 @@ def test_a_run_that_imports_its_texts_asks_no_teacher_and_trains_every_arm(
 
 def test_texts_are_learnt_as_they_stand_if_no_last_answer_is_read(values: dict[str, Any], tmp_path: Path) -> None:
     values["imported"]["answers"], values["arms"] = "marked", ["unreviewed", "checked"]
-    found, _ = carry_out(values, tmp_path / "run")
-    assert [arm["name"] for arm in found["arms"]] == ["student", "unreviewed"], "no answer is marked, so none is right"
+    results, _ = carry_out(values, tmp_path / "run")
+    assert [arm["name"] for arm in results["arms"]] == ["student", "unreviewed"], (
+        "no answer is marked, so none is right"
+    )
     assert "\nFinal" not in rows_of(tmp_path / "run", "unreviewed")[-1].completion
 
 
 def test_the_doctor_looks_at_the_imported_questions(values: dict[str, Any], tmp_path: Path) -> None:
     def said(values: dict[str, Any]) -> dict[str, str]:
-        found = list(examine(check_recipe(values, Path("t")), tmp_path / "run", True))
-        return {f"{f.what}: {f.said}": f.level for f in found}
+        rows = list(examine(check_recipe(values, Path("t")), tmp_path / "run", True))
+        return {f"{f.what}: {f.said}": f.level for f in rows}
 
-    found = said(values)
-    assert found["data: 4 train questions"] == "ok"
-    assert "failed" not in found.values(), found
+    reply = said(values)
+    assert reply["data: 4 train questions"] == "ok"
+    assert "failed" not in reply.values(), reply
     del values["task"]["leave_out"]
     assert any(level == "failed" and "are trained on" in words for words, level in said(values).items())
     with pytest.raises(DataError, match="1 questions stand in train and in test"):
@@ -216,7 +218,7 @@ def test_two_commands_import_texts_and_train_on_them(released: Path, reader: Pat
 def test_the_published_texts_become_rows_that_a_test_can_read(fair_svamp: Path, tmp_path: Path) -> None:
     write_graphs(tmp_path / "g.jsonl", read_fair(fair_svamp))
     made = rows_of_graphs(tmp_path / "g.jsonl", "reviewed")
-    assert made.told == "826 of 1,161 rationales accepted"
+    assert made.summary == "826 of 1,161 rationales accepted"
     assert Counter(row.stream for row in made.examples) == {"feedback": 1161, "answer": 826}
     marked = [row.completion for row in made.examples if row.stream == "answer" and stated(row.completion)]
     assert len(marked) > 815, "all but a few name a number"
@@ -251,7 +253,8 @@ def test_left_out_teachers_and_thresholds_change_what_is_learnt_from_graphs(rele
     assert sum(row.stream == "feedback" for row in consistent) == 7
     bare = rows_of_graphs(tmp_path / "g.jsonl", "answer_only").examples
     assert [row.completion for row in bare] == [f"Final answer: {gold}" for _, gold in ASKED]
-    assert rows_of_graphs(tmp_path / "g.jsonl", "reviewed@accept={threshold: 4.5}").told == "4 of 8 rationales accepted"
+    made = rows_of_graphs(tmp_path / "g.jsonl", "reviewed@accept={threshold: 4.5}")
+    assert made.summary == "4 of 8 rationales accepted"
 
 
 def test_whose_task_the_questions_are_must_be_known(released: Path, tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ def opened(name: str, folder: Path) -> Options:
 
 
 def test_every_configuration_has_a_recipe_for_code_and_one_for_agents() -> None:
-    found = {p.name.removesuffix(".yaml") for p in RECIPES.glob("*.yaml")}
-    assert found == {f"{domain}_{name}" for domain in ("code", "agents") for name in STUDENTS}
+    names = {p.name.removesuffix(".yaml") for p in RECIPES.glob("*.yaml")}
+    assert names == {f"{domain}_{name}" for domain in ("code", "agents") for name in STUDENTS}
 
 
 @EVERY
@@ -45,7 +45,7 @@ def test_it_has_the_papers_models_and_settings_and_is_planned_without_weights(na
     made = opened(name, tmp_path)
     domain, _, config = name.partition("_")
     assert made.student.options["model"] == STUDENTS[config]
-    assert len(made.seated) == len(made.teachers) == 2
+    assert len(made.scoring_agents) == len(made.teachers) == 2
     opd = made.opd
     assert (opd.learning_rate, opd.states_per_step, opd.epochs, opd.lora) == (1e-5, 128, 1, None)
     assert opd.objective.divergence == ("reverse_kl" if domain == "code" else "jsd")
@@ -58,8 +58,8 @@ def test_it_has_the_papers_models_and_settings_and_is_planned_without_weights(na
 
 @EVERY
 def test_the_doctor_finds_nothing_wrong_with_it_but_what_is_not_here(name: str, tmp_path: Path) -> None:
-    found = examine(opened(name, tmp_path), tmp_path / "run", offline=True)
-    failed = [f for f in found if f.level == "failed"]
+    reports = examine(opened(name, tmp_path), tmp_path / "run", offline=True)
+    failed = [f for f in reports if f.level == "failed"]
     away = ("weights", "not here", "no such", "reach")
     assert all(f.what.startswith(("student", "large", "small")) or any(w in f.said for w in away) for f in failed), (
         failed

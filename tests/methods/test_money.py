@@ -50,17 +50,17 @@ def test_a_plan_without_data_is_within_a_fifth_of_what_an_endpoint_then_charges(
     before, asked = list(server.spent), server.requests
     plan = planned(values)
     assert server.requests == asked, "a plan sends nothing"
-    found = talks(values, tmp_path / "run")
-    total = found["total"]
+    talked = talks(values, tmp_path / "run")
+    total = talked["total"]
     assert total["calls"] == server.requests - asked
     assert [total["prompt_tokens"], total["completion_tokens"]] == [
         a - b for a, b in zip(server.spent, before, strict=True)
     ]
     assert total["money"] == pytest.approx((total["prompt_tokens"] * 2 + total["completion_tokens"] * 10) / 1e6)
-    off = against(plan, found)
+    off = against(plan, talked)
     assert all(abs(share) < 0.2 for share in off.values()), off
     for p in plan:
-        for line in (x for x in found["lines"] if (x["stage"], x["agent"]) == (p.stage, p.agent)):
+        for line in (x for x in talked["lines"] if (x["stage"], x["agent"]) == (p.stage, p.agent)):
             assert p.calls.least <= line["calls"] <= p.calls.most
             assert p.completion_tokens.least <= line["completion_tokens"] <= p.completion_tokens.most
 
@@ -76,13 +76,13 @@ def test_a_plan_by_a_pilot_needs_no_expectations_and_the_run_pays_for_none_of_it
         asyncio.run(method.pilot(recipe, run, 20))
     assert server.requests - before >= 20 * 3 * 3
     wild, plan = planned(values), planned(values, measured_run(tmp_path / "run"))
-    found = talks(values, tmp_path / "run")
-    off = against(plan, found)
+    talked = talks(values, tmp_path / "run")
+    off = against(plan, talked)
     assert all(abs(share) < 0.2 for share in off.values()), off
-    assert any(abs(share) > 0.5 for share in against(wild, found).values()), "else the pilot told nothing new"
-    served = sum(line["calls"] for line in found["lines"] if line["agent"] in TEACHERS)
+    assert any(abs(share) > 0.5 for share in against(wild, talked).values()), "else the pilot told nothing new"
+    served = sum(line["calls"] for line in talked["lines"] if line["agent"] in TEACHERS)
     assert served == server.requests - before, "what the pilot asked is not asked again"
-    whole = against(planned(values, measured_run(tmp_path / "run")), found)
+    whole = against(planned(values, measured_run(tmp_path / "run")), talked)
     assert all(abs(share) < 0.02 for share in whole.values()), "a finished run is predicted as it was"
 
 
@@ -110,8 +110,8 @@ def test_a_run_stops_at_its_cap_with_all_kept_and_ends_the_same_when_it_is_raise
     assert server.requests - asked - first <= 12, "some cheaper calls fit into what was left, and no more"
     values["budget"] = {"run": {"money": 2 * cost}, "question": {"calls": 100}}
     values["teachers"][0]["price"] = {**PRICE, "prompt": 2.0}
-    found = talks(values, tmp_path / "run")
-    assert server.requests - asked == free["total"]["calls"] == found["total"]["calls"], "nothing was asked twice"
+    talked = talks(values, tmp_path / "run")
+    assert server.requests - asked == free["total"]["calls"] == talked["total"]["calls"], "nothing was asked twice"
     for name in ("train", "test"):
         same = Path("graphs") / f"{name}.jsonl"
         assert (tmp_path / "run" / same).read_bytes() == (tmp_path / "free" / same).read_bytes()
@@ -153,8 +153,8 @@ def test_a_question_at_its_cap_ends_early_in_the_graph_and_goes_on_when_it_is_ra
     values["budget"] = {}
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
         had = len(journal)
-    found = talks(values, tmp_path / "run")
-    assert found["total"]["calls"] == had + server.requests - asked
+    talked = talks(values, tmp_path / "run")
+    assert talked["total"]["calls"] == had + server.requests - asked
     assert all(g.stopped != "budget" for g in read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
 
 
@@ -194,15 +194,15 @@ def test_a_plan_of_peer_review_is_within_a_fifth_of_what_an_endpoint_then_charge
     before, asked = list(server.spent), server.requests
     plan = planned(values)
     assert server.requests == asked, "a plan sends nothing"
-    found = talks(values, tmp_path / "run")
-    paid = [line for line in found["lines"] if line["agent"] in TEACHERS]
+    talked = talks(values, tmp_path / "run")
+    paid = [line for line in talked["lines"] if line["agent"] in TEACHERS]
     assert sum(line["calls"] for line in paid) == server.requests - asked
-    told = [sum(line[k] for line in paid) for k in ("prompt_tokens", "completion_tokens")]
-    assert told == [a - b for a, b in zip(server.spent, before, strict=True)]
-    off = against(plan, found, "review:")
+    totals = [sum(line[k] for line in paid) for k in ("prompt_tokens", "completion_tokens")]
+    assert totals == [a - b for a, b in zip(server.spent, before, strict=True)]
+    off = against(plan, talked, "review:")
     assert all(abs(share) < 0.2 for share in off.values()), off
     for p in plan:
-        for line in (x for x in found["lines"] if (x["stage"], x["agent"]) == (p.stage, p.agent)):
+        for line in (x for x in talked["lines"] if (x["stage"], x["agent"]) == (p.stage, p.agent)):
             assert p.calls.least <= line["calls"] <= p.calls.most
             assert p.money.least <= line["money"] <= p.money.most
 
@@ -211,7 +211,7 @@ def test_debates_that_would_not_pay_are_skipped_by_rule_and_the_graph_says_so(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     values["debate"] = {"max_rounds": 2, "stop": "cap_only", "student": "never", "later_rounds": "if_drafts_disagree"}
-    found = talks(values, tmp_path / "run")
+    talked = talks(values, tmp_path / "run")
     graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
     for g in graphs:
         agreed = len({n.answer for n in g.stated(0)}) == 1
@@ -219,7 +219,7 @@ def test_debates_that_would_not_pay_are_skipped_by_rule_and_the_graph_says_so(
     assert 0 < sum(g.stopped == "drafts_agree" for g in graphs) < 60
     plan = planned(values)
     assert {p.stage: p.calls.least for p in plan if p.agent == "ada"} == {"debate:train": 60, "debate:test": 20}
-    off = against(plan, found)
+    off = against(plan, talked)
     assert all(abs(share) < 0.2 for share in off.values()), off
     with pytest.raises(RecipeError, match="needs a student"):
         check_recipe({**values, "debate": {**values["debate"], "later_rounds": "if_student_wrong"}}, Path("t"))
@@ -258,13 +258,13 @@ def test_what_the_student_knows_is_not_debated_where_the_recipe_says_so(values: 
             return graphs
 
         graphs = asyncio.run(hold())
-        found = facts(journal.costs(), recipe.model_dump(mode="json"))
-        assert found["total"]["calls"] == server.requests
+        figures = facts(journal.costs(), recipe.model_dump(mode="json"))
+        assert figures["total"]["calls"] == server.requests
     for g in graphs:
         right = all(n.correct for n in g.answers(0, ["student"]))
         assert (g.rounds, g.stopped) == ((1, "student_right") if right else (2, "cap"))
     assert 0 < sum(g.stopped == "student_right" for g in graphs) < 60
-    teachers = {"lines": [line for line in found["lines"] if line["agent"] in TEACHERS]}
+    teachers = {"lines": [line for line in figures["lines"] if line["agent"] in TEACHERS]}
     off = against([p for p in plan if p.agent in TEACHERS and p.stage == "debate:train"], teachers)
     assert all(abs(share) < 0.2 for share in off.values()), off
     assert sum(p.money.expected for p in plan) < 0.9 * sum(p.money.expected for p in always)
@@ -278,9 +278,9 @@ def test_on_the_schoolhouse_a_plan_by_a_finished_run_is_what_another_seed_then_t
     plan = planned({**recipe, "seed": 5}, measured_run(tmp_path / "first"))
     carry_out({**recipe, "seed": 5}, tmp_path / "second")
     with Journal(tmp_path / "second" / "journal.sqlite", read_only=True) as journal:
-        found = facts(journal.costs(), recipe)
+        figures = facts(journal.costs(), recipe)
     kinds = ("calls", "prompt_tokens", "completion_tokens")
-    off = {k: sum(getattr(p, k).expected for p in plan) / found["total"][k] - 1 for k in kinds}
+    off = {k: sum(getattr(p, k).expected for p in plan) / figures["total"][k] - 1 for k in kinds}
     assert all(abs(share) < 0.2 for share in off.values()), off
 
 
@@ -296,21 +296,21 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     assert "of 60 done; everything is kept in run" in done.stderr
     assert "still to come, by what was measured so far: about" in done.stderr
     assert "Traceback" not in done.stderr
-    found = json.loads(viva("costs", "run", "--json", cwd=tmp_path).stdout)
-    total = found["total"]
+    content = json.loads(viva("costs", "run", "--json", cwd=tmp_path).stdout)
+    total = content["total"]
     assert total["calls"] == server.requests - asked == 100
-    told = [total["prompt_tokens"], total["completion_tokens"]]
-    assert told == [a - b for a, b in zip(server.spent, before, strict=True)], "the server's own count"
-    assert {line["agent"] for line in found["lines"]} == set(TEACHERS)
+    totals = [total["prompt_tokens"], total["completion_tokens"]]
+    assert totals == [a - b for a, b in zip(server.spent, before, strict=True)], "the server's own count"
+    assert {line["agent"] for line in content["lines"]} == set(TEACHERS)
     assert "of it cached" in viva("costs", "run", cwd=tmp_path).stdout
     page = write_report(tmp_path / "run").read_text("utf-8")
     assert '<h2 id="ledger">' in page
     assert "<th>USD</th>" in page
     assert f"<td>{total['money']:.4f}</td>" in page
     assert "The run may spend 100 calls at most." in page
-    assert found["under_way"] == {"calls": 0, "tokens": 0, "money": 0}, "nothing was cut off"
+    assert content["under_way"] == {"calls": 0, "tokens": 0, "money": 0}, "nothing was cut off"
     plan = json.loads(viva("plan", "recipe.yaml", "--from", "run", "--json", cwd=tmp_path).stdout)
-    assert plan["total"]["money"]["expected"] > found["total"]["money"]
+    assert plan["total"]["money"]["expected"] > content["total"]["money"]
     assert {line["stage"] for line in plan["lines"] if line["measured"]} == {"debate:train"}
     said = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
     assert "of debate:train: by what was measured in run, give or take two standard errors" in said

@@ -16,7 +16,7 @@ TABLE_1 = ["student", "single:gpt", "single:claude", "single:gemini", "magdi", "
 
 
 @pytest.fixture
-def found(request: pytest.FixtureRequest, official: Path) -> Options:
+def options(request: pytest.FixtureRequest, official: Path) -> Options:
     name = request.param
     if name == "math":
         pytest.importorskip("math_verify")
@@ -30,7 +30,7 @@ def found(request: pytest.FixtureRequest, official: Path) -> Options:
     return made
 
 
-EVERY = pytest.mark.parametrize("found", [p.stem for p in sorted(RECIPES.glob("*.yaml"))], indirect=True)
+EVERY = pytest.mark.parametrize("options", [p.stem for p in sorted(RECIPES.glob("*.yaml"))], indirect=True)
 
 
 def test_each_of_the_papers_four_tasks_has_a_recipe() -> None:
@@ -38,36 +38,36 @@ def test_each_of_the_papers_four_tasks_has_a_recipe() -> None:
 
 
 @EVERY
-def test_it_is_planned_with_what_it_costs_and_trains_without_weights(found: Options) -> None:
-    assert found.students[: len(TABLE_1)] == TABLE_1
-    assert "rpo" in found.students
-    lines = plan(found)
+def test_it_is_planned_with_what_it_costs_and_trains_without_weights(options: Options) -> None:
+    assert options.students[: len(TABLE_1)] == TABLE_1
+    assert "rpo" in options.students
+    lines = plan(options)
     asked = {(p.stage, p.agent): p for p in lines}
     assert asked["debate:train", "claude"].money.expected > 0
     assert asked["debate:train", "student"].calls.least > 0
-    assert {line.kind for line in trainings(found)} == {"SFT", "T-DPO", "MAGDi"}
+    assert {line.kind for line in trainings(options)} == {"SFT", "T-DPO", "MAGDi"}
 
 
 @EVERY
-def test_its_debates_and_training_are_the_papers(found: Options) -> None:
-    assert (found.debate.max_rounds, found.debate.stop, found.debate.roles) == (4, "consensus", "oracle")
-    assert [t.temperature for t in found.teachers] == [0.3] * 3
-    assert found.student.samples == 5
-    sft, dpo, trees = found.sft, found.dpo, found.trees
+def test_its_debates_and_training_are_the_papers(options: Options) -> None:
+    assert (options.debate.max_rounds, options.debate.stop, options.debate.roles) == (4, "consensus", "oracle")
+    assert [t.temperature for t in options.teachers] == [0.3] * 3
+    assert options.student.samples == 5
+    sft, dpo, trees = options.sft, options.dpo, options.trees
     assert (sft.learning_rate, sft.epochs, dpo.learning_rate, dpo.epochs, dpo.beta) == (2e-4, 2, 5e-6, 3, 0.1)
     assert sft.lora is not None
     assert (sft.lora.r, sft.lora.alpha, trees.branch, trees.pairing) == (16, 32, "answer", "cross_product")
-    assert (found.test.temperature, found.test.top_p, found.test.max_new_tokens) == (0.3, 0.9, 700)
-    if found.task.name == "mmlu_pro":
-        (subject,) = found.task.options["subjects"]
-        assert found.task.options["train_share"] == pytest.approx(SHARES[subject.replace(" ", "_")], abs=1e-6)
+    assert (options.test.temperature, options.test.top_p, options.test.max_new_tokens) == (0.3, 0.9, 700)
+    if options.task.name == "mmlu_pro":
+        (subject,) = options.task.options["subjects"]
+        assert options.task.options["train_share"] == pytest.approx(SHARES[subject.replace(" ", "_")], abs=1e-6)
 
 
 @EVERY
 def test_the_doctor_finds_nothing_wrong_with_it_but_what_is_not_here(
-    found: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.setenv(key, "a key")
-    failed = [f for f in examine(found, tmp_path / "run", offline=True) if f.level == "failed"]
+    failed = [f for f in examine(options, tmp_path / "run", offline=True) if f.level == "failed"]
     assert all("student" in f.what or "weights" in f.said or "not here" in f.said for f in failed), failed

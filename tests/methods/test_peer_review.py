@@ -42,8 +42,8 @@ def values(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, Any], where: Path) -> None:
-    found, paid = carry_out(values, where)
-    names = [a["name"] for a in found["arms"]]
+    results, paid = carry_out(values, where)
+    names = [a["name"] for a in results["arms"]]
     assert names[0] == "student"
     assert set(names) >= {"single:ada", "single:bob", "single:cyd", *ARMS[1:]}
     graphs = list(read_graphs(where / "graphs" / "train.jsonl"))
@@ -51,15 +51,15 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, A
         g.check()
         mistaken = any(n.kind == "review" for n in g.nodes)
         assert sum(n.kind == "review" for n in g.nodes) == (6 if mistaken else 0)
-    assert found["exam"]["questions"] == 30
-    assert 0 < found["exam"]["mistakes"] <= 30
+    assert results["exam"]["questions"] == 30
+    assert 0 < results["exam"]["mistakes"] <= 30
     planned = plan(check_recipe(values, Path("t")))  # type: ignore[arg-type]
     assert sum(p.calls.least for p in planned) <= paid <= sum(p.calls.most for p in planned)
-    again, paid_again = carry_out(values, where)
+    second, paid_again = carry_out(values, where)
     assert paid_again == 0
-    assert {k: v for k, v in again.items() if k != "wall_s"} == {k: v for k, v in found.items() if k != "wall_s"}
-    (where / "results.json").write_text(json.dumps(found))
-    assert "checked_and_reviewed" in table(found)
+    assert {k: v for k, v in second.items() if k != "wall_s"} == {k: v for k, v in results.items() if k != "wall_s"}
+    (where / "results.json").write_text(json.dumps(results))
+    assert "checked_and_reviewed" in table(results)
     assert "checked_and_reviewed" in write_report(where).read_text()
 
 
@@ -73,8 +73,8 @@ def test_changing_what_is_accepted_and_how_it_is_weighed_asks_no_teacher(values:
 
 def test_a_second_exam_asks_teachers_only_about_new_mistakes(values: dict[str, Any], where: Path) -> None:
     recipe = {**values, "arms": ["refreshed"], "seeds": [0]}
-    found, _ = carry_out(recipe, where, update=True)
-    assert [a["name"] for a in found["arms"]] == ["student", "refreshed"]
+    results, _ = carry_out(recipe, where, update=True)
+    assert [a["name"] for a in results["arms"]] == ["student", "refreshed"]
     first, second = (list(read_graphs(where / "graphs" / f"{s}.jsonl")) for s in ("train", "refreshed.2-0"))
     known = {n.call for g in first for n in g.nodes if n.kind in ("rationale", "review")}
     asked = {g.problem.id for g in first if any(n.kind == "review" for n in g.nodes)}
@@ -96,8 +96,8 @@ def test_one_left_out_one_judge_a_majority_and_a_changed_key_are_views_of_the_sa
 ) -> None:
     changed = {**values, "seeds": [0], "arms": ["leave_out", "judge", "majority", "rationale_only@alpha=0.25"]}
     carry_out({**values, "seeds": [0]}, where, update=True)
-    found, paid = carry_out(changed, where, update=True)
-    names = [a["name"] for a in found["arms"]]
+    results, paid = carry_out(changed, where, update=True)
+    names = [a["name"] for a in results["arms"]]
     assert names == [
         "student", "without:ada", "without:bob", "without:cyd", "judge:ada", "judge:bob", "judge:cyd",
         "majority", "rationale_only@alpha=0.25",
@@ -119,8 +119,8 @@ def test_all_items_and_as_many_at_random_are_learnt_from_in_one_run_with_the_mis
     recipe["student"] = {**values["student"], "model": "schoolhouse:student"}
     recipe["review"] = {**values["review"], "per_question": "all"}
     recipe["accept"] = {"take": "all"}
-    found, _ = carry_out(recipe, tmp_path)
-    mistaken, asked = found["exam"]["mistakes"], found["exam"]["questions"]
+    results, _ = carry_out(recipe, tmp_path)
+    mistaken, asked = results["exam"]["mistakes"], results["exam"]["questions"]
     assert 0 < mistaken < asked
     graphs = list(read_graphs(tmp_path / "graphs" / "train.jsonl"))
     mistakes = {g.problem.id for g in graphs if any(n.kind == "critique" for n in g.nodes)}
@@ -161,8 +161,8 @@ def test_where_a_fresh_exam_leaves_nothing_to_learn_the_student_stays_as_it_is(
     recipe["two_task"] = {**values["two_task"], "max_steps": 60, "learning_rate": 4e-3}
     recipe["task"] = {"name": "schoolhouse", "train": 1, "test": 4, "seed": 4, "kinds": ["bit"]}
     (arm,) = recipe["arms"]
-    found, _ = carry_out(recipe, tmp_path)
-    assert [a["name"] for a in found["arms"]] == ["student", arm]
+    results, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in results["arms"]] == ["student", arm]
     assert rows_of(tmp_path, arm)
     assert not rows_of(tmp_path, f"{arm}.2-0")
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"{file_name(arm)}-0"]
@@ -174,26 +174,26 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
     before, _ = carry_out(values, where, update=True)
     far = {"name": "schoolhouse", "test": 7, "seed": 3, "kinds": ["mix"]}
     recipe = {**values, "also_test": {"far": far, "sum": {**far, "test": 5, "kinds": ["sum"]}}}
-    found, paid = carry_out(recipe, where, update=True)
+    results, paid = carry_out(recipe, where, update=True)
     others = ("wall_s", "also", "macro")
-    assert {k: v for k, v in found.items() if k not in others} == {k: v for k, v in before.items() if k not in others}
-    assert found["macro"]["tasks"] == ["schoolhouse"] * 3
-    models = sum(len(a["seeds"]) for a in found["arms"])
+    assert {k: v for k, v in results.items() if k not in others} == {k: v for k, v in before.items() if k not in others}
+    assert results["macro"]["tasks"] == ["schoolhouse"] * 3
+    models = sum(len(a["seeds"]) for a in results["arms"])
     assert 0 < paid <= models * 12, "what was taught and tested before is kept"
-    assert list(found["also"]) == ["far", "sum"]
+    assert list(results["also"]) == ["far", "sum"]
     for name, n, kind in (("far", 7, "mix"), ("sum", 5, "sum")):
-        also = found["also"][name]
+        also = results["also"][name]
         assert (also["task"], also["n"]) == ("schoolhouse", n)
-        assert [a["name"] for a in also["arms"]] == [a["name"] for a in found["arms"]]
+        assert [a["name"] for a in also["arms"]] == [a["name"] for a in results["arms"]]
         assert all(a["groups"].keys() == {kind} for a in also["arms"])
-        assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in found["paired"]]
+        assert [(p["a"], p["b"]) for p in also["paired"]] == [(p["a"], p["b"]) for p in results["paired"]]
         assert len(list((where / "evaluations" / name).glob("*.jsonl"))) == models
     planned = {p.stage: p.calls.most for p in plan(check_recipe(recipe, Path("t")))}  # type: ignore[arg-type]
     assert (planned["test:far"], planned["test:sum"]) == (models * 7, models * 5)
-    again, nothing = carry_out(recipe, where)
-    assert (nothing, again["also"]) == (0, found["also"])
-    assert "Also tested on far (schoolhouse): 7 questions" in table(found)
-    (where / "results.json").write_text(json.dumps(found))
+    second, nothing = carry_out(recipe, where)
+    assert (nothing, second["also"]) == (0, results["also"])
+    assert "Also tested on far (schoolhouse): 7 questions" in table(results)
+    (where / "results.json").write_text(json.dumps(results))
     assert "far: schoolhouse, 7 questions" in write_report(where).read_text("utf-8")
 
 

@@ -82,20 +82,20 @@ def alike(one: Path, two: Path, names: list[str]) -> None:
         for first, second in zip(*curves, strict=True):
             for figure in ("loss", "grad_norm"):
                 assert second[figure] == pytest.approx(first[figure], rel=1e-3), (name, figure)
-        found = [weights(end) for end in ends]
-        for key in found[0]:
-            torch.testing.assert_close(found[1][key], found[0][key], rtol=1e-3, atol=2e-5)
+        ended = [weights(end) for end in ends]
+        for key in ended[0]:
+            torch.testing.assert_close(ended[1][key], ended[0][key], rtol=1e-3, atol=2e-5)
 
 
 def test_two_processes_of_a_recipe_end_where_one_does(few: dict[str, Any], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     carry_out(few, one)
-    found, _ = carry_out({**few, "train": SHARED}, two)
+    results, _ = carry_out({**few, "train": SHARED}, two)
     alike(one, two, ["debate_reflect-0", "debate_reflect_sft-0"])
-    assert [arm["name"] for arm in found["arms"]] == ["student", "debate_reflect"]
-    again, asked = carry_out({**few, "train": {"processes": 1}}, two)
+    assert [arm["name"] for arm in results["arms"]] == ["student", "debate_reflect"]
+    second, asked = carry_out({**few, "train": {"processes": 1}}, two)
     assert not asked, "by how many processes it was trained changes nothing that it depends on"
-    assert again["arms"] == found["arms"]
+    assert second["arms"] == results["arms"]
     assert not list((two / "training").iterdir()), "logs of what went well are not kept"
 
 
@@ -182,7 +182,7 @@ async def train(run: Run, of: Job) -> Path:
 
 def children() -> list[int]:
     """Processes that train, by what they were started with."""
-    found = []
+    numbers = []
     for folder in Path("/proc").iterdir():
         try:
             command = (folder / "cmdline").read_bytes().split(b"\0")
@@ -190,8 +190,8 @@ def children() -> list[int]:
         except (OSError, ValueError, IndexError):
             continue
         if b"vivavoce.train.launched" in command and parent == os.getpid():
-            found.append(int(folder.name))
-    return found
+            numbers.append(int(folder.name))
+    return numbers
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")

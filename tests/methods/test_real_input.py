@@ -84,8 +84,8 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
     by_http = [n for g in graphs for n in g.nodes if n.agent in ("one", "two") and n.kind == "answer"]
     assert len(by_http) == 4 * 2 * 2
     assert all(n.usage.prompt > 100 and n.usage.completion > 0 for n in by_http)
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert {"student", "single:sage", "debate_reflect_sft", "debate_reflect"} <= {a["name"] for a in found["arms"]}
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"student", "single:sage", "debate_reflect_sft", "debate_reflect"} <= {a["name"] for a in content["arms"]}
     trained = json.loads((tmp_path / "run" / "checkpoints" / "debate_reflect-0" / "train_result.json").read_text())
     assert trained["first_loss"] == pytest.approx(math.log(2), abs=1e-5)
 

@@ -42,8 +42,8 @@ def test_a_recipe_that_names_no_arm_has_the_method_and_every_baseline(recipe: di
 def test_what_an_arm_starts_from_is_trained_before_it_and_nothing_else_is() -> None:
     assert list(needed(["debate_reflect"], {}, TEACHERS)) == ["debate_reflect_sft", "debate_reflect"]
     assert list(needed(["sft_continued"], {}, TEACHERS)) == ["debate_reflect_sft", "debate_reflect", "sft_continued"]
-    mine = {"mine": ReflectArm(learn="trees", start="single:bob@sft.max_steps=2")}
-    assert list(needed(["mine"], mine, TEACHERS)) == ["single:bob@sft.max_steps=2", "mine"]
+    arms = {"mine": ReflectArm(learn="trees", start="single:bob@sft.max_steps=2")}
+    assert list(needed(["mine"], arms, TEACHERS)) == ["single:bob@sft.max_steps=2", "mine"]
 
 
 def test_only_arms_that_somebody_asked_for_are_trained_and_those_that_they_start_from_are_not_compared(
@@ -51,15 +51,15 @@ def test_only_arms_that_somebody_asked_for_are_trained_and_those_that_they_start
 ) -> None:
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
     recipe["arms"] = ["debate_reflect", "debate_reflect@dpo.beta=0.5,dpo.max_steps=1"]
-    found, _ = carry_out(recipe, tmp_path)
+    results, _ = carry_out(recipe, tmp_path)
     names = ["student", *recipe["arms"]]
-    assert [a["name"] for a in found["arms"]] == names
+    assert [a["name"] for a in results["arms"]] == names
     trained = {p.name.rpartition("-")[0] for p in (tmp_path / "checkpoints").iterdir()}
     assert trained == {file_name(arm) for arm in ("debate_reflect_sft", *recipe["arms"])}
     steps = [json.loads((tmp_path / "checkpoints" / f"{file_name(arm)}-0" / "train_result.json").read_text())["steps"]
              for arm in recipe["arms"]]  # fmt: skip
     assert steps == [3, 1]
-    facts = {a["name"]: a for a in found["arms"]}
+    facts = {a["name"]: a for a in results["arms"]}
     assert facts["debate_reflect"]["start"] == "debate_reflect_sft"
     changed = facts["debate_reflect@dpo.beta=0.5,dpo.max_steps=1"]
     assert (changed["base"], changed["changes"]) == ("debate_reflect", "dpo.beta=0.5,dpo.max_steps=1")
@@ -72,11 +72,11 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
     recipe |= {"trees": {**recipe["trees"], "pairing": "transition_only", "rounds": [0]}}
     recipe["arms"] = ["multi_teacher", "debate_reflect", "sft_continued"]
-    found, _ = carry_out(recipe, tmp_path)
-    assert [a["name"] for a in found["arms"]] == ["student", "multi_teacher"]
+    results, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in results["arms"]] == ["student", "multi_teacher"]
     said = capsys.readouterr().err
     assert "for want of trees of right and wrong answers: debate_reflect" in said
-    assert ["student", "debate_reflect"] in found["untested"]
+    assert ["student", "debate_reflect"] in results["untested"]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_every_arm_can_be_paired_with_every_other_and_p_is_corrected_for_all(
     recipe |= {"seeds": [0], "arms": ["single:ada", "single:bob", "multi_teacher"]}
     usual, _ = carry_out(recipe, tmp_path)
     asked = ["single:bob", "teacher:cyd"]
-    found, paid = carry_out({**recipe, "pairs": [asked, ["student", "multi_teacher"]]}, tmp_path, update=True)
+    results, paid = carry_out({**recipe, "pairs": [asked, ["student", "multi_teacher"]]}, tmp_path, update=True)
     assert paid == 0
-    before, after = ([[p["a"], p["b"]] for p in r["paired"]] for r in (usual, found))
+    before, after = ([[p["a"], p["b"]] for p in r["paired"]] for r in (usual, results))
     assert after == [*before, asked], "what the method pairs anyway is not tested twice"
     whole, _ = carry_out({**recipe, "pairs": "all"}, tmp_path, update=True)
     n = len(whole["arms"])
@@ -125,9 +125,9 @@ def test_a_pair_of_an_arm_that_there_is_not_is_told_with_its_line(recipe: dict[s
     path = tmp_path / "recipe.yaml"
     lines = json.dumps({**recipe, "arms": ["multi_teacher"]})[:-1] + ',\n"pairs": [\n["student", "multi_teacher"],\n'
     path.write_text(lines + '["student", "multi_techer"]]}')
-    with pytest.raises(RecipeError, match="no arm is called `multi_techer`, did you mean `multi_teacher`") as told:
+    with pytest.raises(RecipeError, match="no arm is called `multi_techer`, did you mean `multi_teacher`") as error:
         load_recipe(path)
-    assert told.value.where == f"{path}:4"
+    assert error.value.where == f"{path}:4"
 
 
 # --- arms that have debates of their own, other objectives, second looks, several draws
@@ -147,13 +147,15 @@ def noted(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def test_patterns_stand_for_one_arm_of_each_round_and_share_and_need_their_own_sft(recipe: dict[str, Any]) -> None:
-    found = checked({**recipe, "arms": ["rounds", "debates", "teachers_only"]})
-    assert list(found.wanted) == [
+    problems = checked({**recipe, "arms": ["rounds", "debates", "teachers_only"]})
+    assert list(problems.wanted) == [
         "rounds:1", "rounds:2", "debates:10%", "debates:30%", "debates:60%", "debates:100%", "teachers_only",
     ]  # fmt: skip
-    assert "rounds_sft:2" in found.needed
-    assert found.wanted["rounds:2"].teacher is None
-    assert list(found.held) == ["train", "train:rounds_sft:1", "train:teachers_only_sft"], "equal debates are held once"
+    assert "rounds_sft:2" in problems.needed
+    assert problems.wanted["rounds:2"].teacher is None
+    assert list(problems.held) == ["train", "train:rounds_sft:1", "train:teachers_only_sft"], (
+        "equal debates are held once"
+    )
 
 
 def test_debates_without_notes_are_held_beside_the_others_and_first_answers_are_paid_once(
@@ -163,23 +165,23 @@ def test_debates_without_notes_are_held_beside_the_others_and_first_answers_are_
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
     _, paid = carry_out({**recipe, "arms": ["debate_reflect"]}, tmp_path / "usual")
     recipe["arms"] = ["debate_reflect", "no_reflection", "no_feedback", "no_notes"]
-    found, paid_all = carry_out(recipe, tmp_path / "all")
-    assert [a["name"] for a in found["arms"]] == ["student", *recipe["arms"]]
+    results, paid_all = carry_out(recipe, tmp_path / "all")
+    assert [a["name"] for a in results["arms"]] == ["student", *recipe["arms"]]
     graphs = {p.name: list(read_graphs(p)) for p in (tmp_path / "all" / "graphs").iterdir()}
     assert len(graphs) == 4
 
     def kinds(name: str) -> set[str]:
-        return {n.kind for file, some in graphs.items() if name in file for g in some for n in g.nodes}
+        return {n.kind for file, subset in graphs.items() if name in file for g in subset for n in g.nodes}
 
     assert kinds("train.jsonl") == {"answer", "critique", "reflection"}
-    silent = {frozenset(n.kind for g in some for n in g.nodes) for some in graphs.values()}
+    silent = {frozenset(n.kind for g in subset for n in g.nodes) for subset in graphs.values()}
     assert silent == {
         frozenset({"answer"}),
         frozenset({"answer", "critique"}),
         frozenset({"answer", "reflection"}),
         frozenset({"answer", "critique", "reflection"}),
     }
-    drafts = [[[n.id for n in g.answers(0)] for g in some] for some in graphs.values()]
+    drafts = [[[n.id for n in g.answers(0)] for g in subset] for subset in graphs.values()]
     assert drafts[0] == drafts[1] == drafts[2] == drafts[3], "the same drafts, drawn once"
     lines = {p.stage: p.calls for p in plan(checked(recipe))}
     assert sum(k.startswith("debate:train") for k in lines) == 4
@@ -191,19 +193,19 @@ def test_what_notes_change_is_told_from_the_same_turns_without_them(
 ) -> None:
     recipe = noted
     recipe |= {"seeds": [0], "test": {"max_new_tokens": 40, "committee": False}}
-    found, _ = carry_out({**recipe, "arms": ["debate_reflect_sft", "no_notes_sft"]}, tmp_path)
-    told = found["notes"]
-    assert f"of the {told['turns']} answers that read them" in capsys.readouterr().err
+    results, _ = carry_out({**recipe, "arms": ["debate_reflect_sft", "no_notes_sft"]}, tmp_path)
+    details = results["notes"]
+    assert f"of the {details['turns']} answers that read them" in capsys.readouterr().err
     full, bare = (
         {(g.problem.id, n.agent): n for g in read_graphs(p) for n in g.answers(1)}
         for p in sorted((tmp_path / "graphs").iterdir(), key=lambda p: len(p.name))
     )
     both = [k for k in full if k in bare]
-    assert 0 < told["turns"] <= len(both)
+    assert 0 < details["turns"] <= len(both)
     changed = sum(full[k].answer != bare[k].answer for k in both)
-    assert round(told["answers_changed"] * told["turns"]) == changed > 0
-    assert told["interval95"][0] <= told["answers_changed"] <= told["interval95"][1]
-    assert {"right", "right_without", "gain", "p"} <= told.keys()
+    assert round(details["answers_changed"] * details["turns"]) == changed > 0
+    assert details["interval95"][0] <= details["answers_changed"] <= details["interval95"][1]
+    assert {"right", "right_without", "gain", "p"} <= details.keys()
     without, _ = carry_out({**recipe, "arms": ["debate_reflect_sft"]}, tmp_path / "other")
     assert without["notes"] is None
 
@@ -222,9 +224,9 @@ def test_every_objective_trains_a_student_from_the_debates(
     recipe |= {"debate": {**recipe["debate"], "student": "always"}}
     recipe["magdi"] = {**recipe["sft"], "graphs_per_step": 4, "hidden": 8}
     del recipe["magdi"]["rows_per_step"]
-    found, _ = carry_out(recipe, tmp_path)
-    assert [a["name"] for a in found["arms"]] == ["student", arm]
-    assert not found["untested"]
+    results, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in results["arms"]] == ["student", arm]
+    assert not results["untested"]
     done = json.loads((tmp_path / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())
     assert done["steps"] == 3
     rows = [json.loads(line) for p in (tmp_path / "data").iterdir() for line in p.read_text().splitlines()]
@@ -244,8 +246,8 @@ def test_every_objective_trains_a_student_from_the_debates(
 
 def test_sft_goes_on_for_as_many_seconds_as_t_dpo_took(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe |= {"seeds": [0], "arms": ["sft_continued_seconds"], "test": {"max_new_tokens": 40, "committee": False}}
-    found, _ = carry_out(recipe, tmp_path)
-    assert [a["name"] for a in found["arms"]] == ["student", "sft_continued_seconds"]
+    results, _ = carry_out(recipe, tmp_path)
+    assert [a["name"] for a in results["arms"]] == ["student", "sft_continued_seconds"]
     done = {
         arm: json.loads((tmp_path / "checkpoints" / f"{arm}-0" / "train_result.json").read_text())
         for arm in ("debate_reflect_sft", "debate_reflect", "sft_continued_seconds")
@@ -257,15 +259,15 @@ def test_sft_goes_on_for_as_many_seconds_as_t_dpo_took(recipe: dict[str, Any], t
 def test_a_second_look_is_an_arm_that_pays_for_all_its_calls(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe |= {"seeds": [0], "arms": ["multi_teacher"], "test": {"max_new_tokens": 40, "committee": False}}
     recipe["looks"] = {"arms": ["multi_teacher"]}
-    found, _ = carry_out(recipe, tmp_path)
-    arms = {a["name"]: a for a in found["arms"]}
+    results, _ = carry_out(recipe, tmp_path)
+    arms = {a["name"]: a for a in results["arms"]}
     modes = [f"multi_teacher+{mode}" for mode in ("reflection", "feedback", "both")]
     assert list(arms) == ["student", "multi_teacher", *modes]
     alone = arms["multi_teacher"]["tokens_per_problem"]
     cost = [arms[name]["tokens_per_problem"] for name in modes]
     assert alone < cost[0] < cost[2]
     assert cost[1] < cost[2]
-    assert ["multi_teacher", "multi_teacher+both"] in [[p["a"], p["b"]] for p in found["paired"]]
+    assert ["multi_teacher", "multi_teacher+both"] in [[p["a"], p["b"]] for p in results["paired"]]
     assert arms["multi_teacher+both"]["material"] == "drafts"
     g = next(read_graphs(tmp_path / "graphs" / f"{file_name('multi_teacher+both-0')}.jsonl"))
     assert [n.kind for n in g.nodes] == ["answer", "reflection", "critique", "critique", "critique", "answer"]
@@ -274,20 +276,20 @@ def test_a_second_look_is_an_arm_that_pays_for_all_its_calls(recipe: dict[str, A
     for p in plan(checked(recipe)):
         planned[p.stage] += p.calls.most
     assert planned["look:multi_teacher+both"] == 6 * 20
-    again, paid = carry_out(recipe, tmp_path)
+    second, paid = carry_out(recipe, tmp_path)
     assert paid == 0
-    assert again["arms"] == found["arms"]
+    assert second["arms"] == results["arms"]
 
 
 def test_several_draws_give_every_student_pass_at_k(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe |= {"arms": ["multi_teacher"], "test": {"max_new_tokens": 40, "committee": False, "draws": 3}}
-    found, _ = carry_out(recipe, tmp_path)
-    for arm in found["arms"]:
+    results, _ = carry_out(recipe, tmp_path)
+    for arm in results["arms"]:
         assert arm["pass_at_k"]["drawn"] == 3
         assert list(arm["pass_at_k"]["k"]) == ["1", "2", "3"]
         assert arm["pass_at_k"]["all"]["1"]["mean"] == pytest.approx(arm["pass_at_k"]["k"]["1"]["mean"])
         assert set(arm["pass_at_k"]["vote"]) == {"1", "2", "3"}
-    (tmp_path / "results.json").write_text(json.dumps(found))
+    (tmp_path / "results.json").write_text(json.dumps(results))
     assert "Several answers" in write_report(tmp_path).read_text("utf-8")
     lines = {p.stage: p.calls.most for p in plan(checked(recipe))}
     assert lines["draws"] == 2 * 3 * 20

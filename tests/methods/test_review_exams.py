@@ -37,8 +37,8 @@ def recipe_of_many(values: dict[str, Any]) -> dict[str, Any]:  # noqa: F811
 
 
 def test_exams_go_on_stop_and_are_told_and_volumes_are_equal(recipe_of_many: dict[str, Any], tmp_path: Path) -> None:
-    found, paid = carry_out(recipe_of_many, tmp_path)
-    names = [arm["name"] for arm in found["arms"]]
+    results, paid = carry_out(recipe_of_many, tmp_path)
+    names = [arm["name"] for arm in results["arms"]]
     assert set(names) == {"student", *ARMS}
 
     done = {p.parent.name: json.loads(p.read_text("utf-8")) for p in tmp_path.glob("checkpoints/*/train_result.json")}
@@ -47,12 +47,12 @@ def test_exams_go_on_stop_and_are_told_and_volumes_are_equal(recipe_of_many: dic
     assert not any(name.startswith(file_name("until_no_gain@until=0.99.2")) for name in steps), "it stopped"
     first_losses = [done[n]["first_loss"] for n in ("each_epoch-0", "each_epoch.2-0", "each_epoch.3-0")]
     assert first_losses[1] < 0.95 * first_losses[0], f"the student that sat the exam goes on {first_losses}"
-    told = found["exams"]
-    assert [(e["exam"], e["seed"]) for e in told["each_epoch"]] == [(2, 0), (3, 0)]
-    assert [e["exam"] for e in told["until_no_gain@until=0.99"]] == [2]
+    details = results["exams"]
+    assert [(e["exam"], e["seed"]) for e in details["each_epoch"]] == [(2, 0), (3, 0)]
+    assert [e["exam"] for e in details["until_no_gain@until=0.99"]] == [2]
     first = list(read_graphs(tmp_path / "graphs" / "train.jsonl"))
     wrong = sum(any(n.kind == "critique" for n in g.nodes) for g in first)
-    second = told["each_epoch"][0]
+    second = details["each_epoch"][0]
     assert second["fixed"] + second["still_wrong"] <= wrong
     assert second["mistakes"] >= second["still_wrong"] + second["regressed"]
     lines = [json.loads(x) for x in (tmp_path / "data/history/each_epoch.jsonl").read_text("utf-8").splitlines()]

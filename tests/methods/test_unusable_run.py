@@ -78,7 +78,7 @@ def test_a_wrong_key_is_told_and_a_right_one_goes_on_without_flags(
 
 
 @pytest.mark.parametrize(
-    ("mistake", "told", "do"),
+    ("mistake", "problem_text", "do"),
     [
         ({"base_url": "http://127.0.0.1:9/v1"}, "unreachable: ", "whether the server is up"),
         ({"base_url": "{server}"}, "not_found: HTTP 404: not found", "check `base_url` ({server}: the part before"),
@@ -87,7 +87,12 @@ def test_a_wrong_key_is_told_and_a_right_one_goes_on_without_flags(
     ],
 )
 def test_a_mistake_in_one_teacher_is_told_before_anybody_is_asked_or_loaded(
-    mistake: dict[str, str], told: str, do: str, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mistake: dict[str, str],
+    problem_text: str,
+    do: str,
+    values: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "k")
     broken = tmp_path / "student"
@@ -101,6 +106,6 @@ def test_a_mistake_in_one_teacher_is_told_before_anybody_is_asked_or_loaded(
         values["teachers"][1] |= {"base_url": server.base_url, **{k: v.format(server=root) for k, v in mistake.items()}}
         error = viva(tmp_path, values).exception
     assert isinstance(error, AgentUnusable | RecipeError)
-    assert told in error.what
+    assert problem_text in error.what
     assert do.format(server=root) in error.do
     assert server.requests == 0

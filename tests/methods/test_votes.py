@@ -24,8 +24,8 @@ def votes(recipe: dict[str, Any], **weights: float) -> dict[str, str]:
         for name, answer in (("ada", "1"), ("bob", "2"), ("cyd", "2")):
             given: dict[str, Any] = {kind: 0.9 if name == "ada" else w for kind, w in weights.items()}
             said.append(node("answer", "q", name, round, answer, answer=answer, correct=answer == "1", **given))
-    found: dict[str, dict[int, list[Judged]]] = session._votes([Graph(Problem("q", "?", "1"), tuple(said))])  # type: ignore[assignment]
-    return {arm: "".join(str(j.answer) for j in rows[0]) for arm, rows in found.items() if arm.startswith("vote")}
+    by_arm: dict[str, dict[int, list[Judged]]] = session._votes([Graph(Problem("q", "?", "1"), tuple(said))])  # type: ignore[assignment]
+    return {arm: "".join(str(j.answer) for j in rows[0]) for arm, rows in by_arm.items() if arm.startswith("vote")}
 
 
 def test_a_vote_has_an_arm_only_if_somebody_gave_the_weights_it_goes_by(
@@ -46,5 +46,5 @@ def test_a_vote_has_an_arm_only_if_somebody_gave_the_weights_it_goes_by(
 
 def test_probabilities_weigh_where_every_teacher_gives_them(recipe: dict[str, Any]) -> None:
     recipe["teachers"] = [{**teacher, "logprobs": True} for teacher in recipe["teachers"]]
-    found = votes(recipe, probability=0.4)
-    assert found == {"vote:majority": "2", "vote:probability": "1", "vote:debate": "1"}
+    cast = votes(recipe, probability=0.4)
+    assert cast == {"vote:majority": "2", "vote:probability": "1", "vote:debate": "1"}

@@ -106,8 +106,8 @@ class WordServer:
                 if not outer.listed or self.path != "/v1/models":
                     self._send(404, {"error": {"message": "not found"}})
                     return
-                told = {} if outer.context is None else {"max_model_len": outer.context}
-                self._send(200, {"object": "list", "data": [{"id": name, **told} for name in outer.listed]})
+                listed = {} if outer.context is None else {"max_model_len": outer.context}
+                self._send(200, {"object": "list", "data": [{"id": name, **listed} for name in outer.listed]})
 
             def _send(self, status: int, answer: dict[str, Any]) -> None:
                 body = json.dumps(answer).encode()
@@ -156,14 +156,14 @@ class WordServer:
             self.asked.append(Asked(key, asked["model"], _question(asked["messages"]), *usage.values()))
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
-        told = {} if self.silent else {"usage": usage}
+        usage_part = {} if self.silent else {"usage": usage}
         return 200, {
             "id": "c",
             "object": "chat.completion",
             "created": 1,
             "model": asked["model"],
             "choices": [choice],
-            **told,
+            **usage_part,
         }
 
 

@@ -44,14 +44,14 @@ class Hub:
                     files = json.loads(body)["files"]
                     self._say({"files": [{**f, "uploadMode": "regular", "shouldIgnore": False} for f in files]})
                 elif "/commit/" in self.path:
-                    found = re.match(r"/api/(?:models|datasets)/([^/]+/[^/]+)/commit/", self.path)
-                    assert found is not None, self.path
-                    kept = hub.files.setdefault(found[1], {})
+                    match = re.match(r"/api/(?:models|datasets)/([^/]+/[^/]+)/commit/", self.path)
+                    assert match is not None, self.path
+                    kept = hub.files.setdefault(match[1], {})
                     for line in body.decode().splitlines():
                         said = json.loads(line)
                         if said["key"] == "file":
                             kept[said["value"]["path"]] = base64.b64decode(said["value"]["content"])
-                    url = f"{hub.address}/{found[1]}/commit/{'1' * 40}"
+                    url = f"{hub.address}/{match[1]}/commit/{'1' * 40}"
                     self._say({"success": True, "commitUrl": url, "commitOid": "1" * 40, "hookOutput": ""})
                 else:
                     self._say({"error": f"not known: {self.path}"}, 404)

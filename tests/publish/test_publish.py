@@ -131,7 +131,7 @@ def test_an_adapter_names_its_base_on_the_hub_and_no_folder(adapter: Path) -> No
     ],
 )
 def test_keys_and_personal_data_are_found(text: str, kind: str) -> None:
-    assert [found for found, _ in in_text(text)] == [kind]
+    assert [kind_found for kind_found, _ in in_text(text)] == [kind]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_sums_and_made_up_addresses_are_none(text: str) -> None:
 
 def test_the_value_of_a_key_in_the_environment_is_found_whatever_its_form(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"x": 1}\n{"text": "it is correcthorsebattery, you know"}\n', "utf-8")
-    (found,) = found_in(tmp_path, {"MY_API_KEY": "correcthorsebattery", "HOME": "it is correct"})
-    assert (found.kind, found.file, found.line) == ("key", "a.jsonl", 2)
-    assert "battery" not in str(found)
+    (finds,) = found_in(tmp_path, {"MY_API_KEY": "correcthorsebattery", "HOME": "it is correct"})
+    assert (finds.kind, finds.file, finds.line) == ("key", "a.jsonl", 2)
+    assert "battery" not in str(finds)
 
 
 def test_a_run_with_personal_data_is_refused_by_file_and_line(whole: Path, tmp_path: Path) -> None:
@@ -233,6 +233,6 @@ def test_what_belongs_to_this_machine_stays_here() -> None:
             {"name": "c", "base_url": "https://gpu7.corp/v1"},
         ],
     }
-    found = public(recipe)
-    assert found["task"]["path"] == "q.jsonl"
-    assert [bool(re.match("https://", t["base_url"])) for t in found["teachers"]] == [False, True, False]
+    names = public(recipe)
+    assert names["task"]["path"] == "q.jsonl"
+    assert [bool(re.match("https://", t["base_url"])) for t in names["teachers"]] == [False, True, False]

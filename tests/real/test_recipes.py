@@ -65,15 +65,15 @@ def test_a_recipe_of_real_models_runs_to_its_results(
 ) -> None:
     import asyncio
 
-    found = asyncio.run(run(name, SMALL[name], official, smollm2, tmp_path))
-    arms = {arm["name"]: arm for arm in found["arms"]} if isinstance(found["arms"], list) else found["arms"]
+    figures = asyncio.run(run(name, SMALL[name], official, smollm2, tmp_path))
+    arms = {arm["name"]: arm for arm in figures["arms"]} if isinstance(figures["arms"], list) else figures["arms"]
     assert "student" in arms
     assert len(arms) >= 2
     if name == "opd_vllm":
         curve = next(tmp_path.glob("checkpoints/debate_opd-0/loss.jsonl")).read_text().splitlines()
-        told = [json.loads(line)["served_mismatch"] for line in curve if "served_mismatch" in line]
-        assert len(told) == 2
-        assert max(told) <= 5e-2  # here the trainer's logits are rounded to bfloat16, too
+        lines = [json.loads(line)["served_mismatch"] for line in curve if "served_mismatch" in line]
+        assert len(lines) == 2
+        assert max(lines) <= 5e-2  # here the trainer's logits are rounded to bfloat16, too
         assert (tmp_path / "engines" / "student.log").is_file()
 
 

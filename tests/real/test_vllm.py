@@ -60,7 +60,7 @@ def change(student: Any, seed: int) -> None:
 @torch.no_grad()
 def trainers(student: Any, prompts: list[Prompt], drawn: list[Any]) -> list[torch.Tensor]:
     """The trainer's log-probabilities of every token of every answer, rounded nowhere after its last layer's input."""
-    found, head = [], student.get_base_model().get_output_embeddings().weight.float()
+    entries, head = [], student.get_base_model().get_output_embeddings().weight.float()
     for prompt, one in zip(prompts, drawn, strict=True):
         ids = torch.tensor([[*prompt.ids, *one.ids]])
         with torch.autocast("cpu", torch.bfloat16):
@@ -69,9 +69,9 @@ def trainers(student: Any, prompts: list[Prompt], drawn: list[Any]) -> list[torc
         whole, rounded = out.hidden_states[-1][0, at].float() @ head.T, out.logits[0, at].float()
         named = torch.tensor(one.ids)[:, None]
         exact, plain = (z.log_softmax(-1).gather(1, named)[:, 0] for z in (whole, rounded))
-        found.append(exact)
+        entries.append(exact)
         ROUNDED.append(float((plain - torch.tensor(one.logprobs)).abs().mean()))
-    return found
+    return entries
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def test_after_every_update_the_served_log_probabilities_are_the_trainers_and_no
             old = {n: v.detach().clone() for n, v in student.named_parameters() if "lora_B" in n}
             change(student, update)
         drawn = sampler.draw(student, update, lambda _, _device=None: prompts)
-        told = [torch.tensor(one.logprobs) for one in drawn]
-        off = [(a - b).abs() for a, b in zip(told, trainers(student, prompts, drawn), strict=True)]
+        served = [torch.tensor(one.logprobs) for one in drawn]
+        off = [(a - b).abs() for a, b in zip(served, trainers(student, prompts, drawn), strict=True)]
         mean = float(torch.cat(off).mean())
         rounded = sum(ROUNDED[-ANSWERS:]) / ANSWERS
         logger.info(
@@ -115,7 +115,7 @@ def test_after_every_update_the_served_log_probabilities_are_the_trainers_and_no
             continue
         new = {n: v.detach().clone() for n, v in student.named_parameters() if "lora_B" in n}
         _put(student, old)
-        before = [(a - b).abs() for a, b in zip(told, trainers(student, prompts, drawn), strict=True)]
+        before = [(a - b).abs() for a, b in zip(served, trainers(student, prompts, drawn), strict=True)]
         _put(student, new)
         assert all(float(a.mean()) < float(b.mean()) for a, b in zip(off, before, strict=True))
 
@@ -132,8 +132,8 @@ def test_an_engine_killed_in_the_middle_of_a_round_draws_the_same_answers_and_lo
     change(student, 7)
     whole = sampler.draw(student, 5, lambda _, _device=None: prompts)
     assert served.state is not None
-    told = json.loads(served.state.read_text())
-    keeper = told["pid"]
+    content = json.loads(served.state.read_text())
+    keeper = content["pid"]
     engine = int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0])
 
     def kill() -> None:
@@ -143,10 +143,10 @@ def test_an_engine_killed_in_the_middle_of_a_round_draws_the_same_answers_and_lo
     thread = threading.Thread(target=kill)
     change(student, 8)
     thread.start()
-    again = sampler.draw(student, 6, lambda _, _device=None: prompts)
+    second = sampler.draw(student, 6, lambda _, _device=None: prompts)
     thread.join()
-    assert json.loads(served.state.read_text())["generation"] == told["generation"] + 1
+    assert json.loads(served.state.read_text())["generation"] == content["generation"] + 1
     assert sampler.asked_again > 0
-    assert len(again) == ANSWERS
-    assert [one.ids for one in sampler.draw(student, 7, lambda _, _device=None: prompts)] == [one.ids for one in again]
-    assert [one.ids for one in again] != [one.ids for one in whole]
+    assert len(second) == ANSWERS
+    assert [one.ids for one in sampler.draw(student, 7, lambda _, _device=None: prompts)] == [one.ids for one in second]
+    assert [one.ids for one in second] != [one.ids for one in whole]

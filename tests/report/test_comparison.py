@@ -41,11 +41,11 @@ def test_calls_that_failed_are_told_apart_from_answers_that_could_not_be_read() 
     unread = sum(j.answer is None for j in rows)
     assert unread
     lost = [Judged(j.problem, j.group, "", None, False, "error", Usage()) for j in rows[:9]]
-    found = results("sums", {"student": {0: rows}, "sft": {0: [*lost, *rows[9:]]}}, [], 1.0)
-    whole, part = found["arms"]
+    figures = results("sums", {"student": {0: rows}, "sft": {0: [*lost, *rows[9:]]}}, [], 1.0)
+    whole, part = figures["arms"]
     assert (whole["unparsed"], whole["failed_calls"]) == (unread, 0)
     assert (part["unparsed"], part["failed_calls"]) == (sum(j.answer is None for j in rows[9:]), 9)
-    shown = [line.split() for line in table(found).splitlines()]
+    shown = [line.split() for line in table(figures).splitlines()]
     assert "failed" in next(line for line in shown if "unparsed" in line)
     assert next(line for line in shown if line[:1] == ["sft"])[-4] == "9"
     assert "failed" not in table(small())
@@ -56,15 +56,15 @@ def test_the_table_is_as_it_was() -> None:
 
 
 def test_the_table_names_every_arm_and_p_and_fits_100_columns() -> None:
-    found = some_results()
-    shown = table(found)
+    figures = some_results()
+    shown = table(figures)
     assert max(map(len, shown.splitlines())) <= 100
     assert "\x1b" not in shown
-    for arm in found["arms"]:
+    for arm in figures["arms"]:
         assert any(
             line.split()[:1] == [arm["name"]] and f"{arm['right']}/{arm['n']}" in line for line in shown.splitlines()
         ), arm["name"]
-    for pair in found["paired"]:
+    for pair in figures["paired"]:
         line = next(x for x in shown.splitlines() if f" {pair['a']} → {pair['b']} " in x)
         of = pair["pooled"]
         assert p_value(of["p"]) in line
@@ -88,9 +88,9 @@ def test_one_arm_without_tests_makes_a_table() -> None:
 
 
 def test_a_gain_is_what_the_second_has_more_than_the_first() -> None:
-    found = small()
-    accuracy = {arm["name"]: arm["mean"] for arm in found["arms"]}
-    for test in paired_tests(found):
+    result = small()
+    accuracy = {arm["name"]: arm["mean"] for arm in result["arms"]}
+    for test in paired_tests(result):
         assert test.gain == pytest.approx(100 * (accuracy[test.b] - accuracy[test.a]))
 
 
@@ -112,16 +112,16 @@ def test_repaired_and_regressed_are_as_worked_by_hand() -> None:
 @pytest.mark.parametrize(("first", "shares"), [("RRRR", (None, 0.5)), ("WWWW", (0.5, None))])
 def test_there_is_no_share_of_nothing(first: str, shares: tuple[float | None, float | None]) -> None:
     arms = {"student": {0: rows_of(first)}, "new": {0: rows_of("RRWW")}}
-    found = results("t", arms, [("student", "new")], 1.0)
-    assert (found["paired"][0]["repaired"], found["paired"][0]["regressed"]) == shares
-    assert "–" in next(line for line in table(found).splitlines() if "%, regressed" in line)
+    figures = results("t", arms, [("student", "new")], 1.0)
+    assert (figures["paired"][0]["repaired"], figures["paired"][0]["regressed"]) == shares
+    assert "–" in next(line for line in table(figures).splitlines() if "%, regressed" in line)
 
 
 def test_other_tests_have_tables_of_their_own_and_pairs_with_the_student_alone() -> None:
-    found = some_results(200)
-    shown = table({**found, "also": {"far": some_results(100)}})
+    figures = some_results(200)
+    shown = table({**figures, "also": {"far": some_results(100)}})
     main, _, other = shown.partition("Also tested on far (schoolhouse): 100 questions")
-    assert main.strip() == table(found).strip()
+    assert main.strip() == table(figures).strip()
     assert all(arm["name"] in other for arm in some_results(100)["arms"])
     assert re.findall(r"\S+ → \S+", other) == ["first → second", "student → debate_reflect"]
     assert max(map(len, shown.splitlines())) <= 100
@@ -137,8 +137,8 @@ def test_results_of_before_have_neither_shares_nor_other_tests_and_are_shown_all
 
 
 def test_no_difference_is_called_better_unless_it_stays_significant_after_correction() -> None:
-    found = some_results()
-    by_pair = {(t.a, t.b): t for t in paired_tests(found)}
+    figures = some_results()
+    by_pair = {(t.a, t.b): t for t in paired_tests(figures)}
     clear, none = by_pair["student", "debate_reflect"], by_pair["sft_continued", "debate_reflect"]
     assert (clear.winner, clear.doubt, clear.verdict) == ("debate_reflect", "", "second is better")
     assert none.winner is None
@@ -199,29 +199,29 @@ def test_what_an_arm_is_stands_beside_its_name_and_is_not_read_from_it() -> None
         name: {0: judged_rows(40, share, i)} for i, (name, share) in enumerate((("a", 0.3), ("b", 0.5), ("c", 0.6)))
     }
     facts = {"a": Arm("a", material="drafts"), "b": Arm("b", material="drafts"), "c": Arm("c", "debate")}
-    found = results("t", rows, [], 1.0, facts)
-    assert [[arm["name"] for arm in family.arms] for family in families(found)] == [["a", "b"], ["c"]]
-    assert strongest_without_debate(found) == {"b": "strongest student without debate"}
+    figures = results("t", rows, [], 1.0, facts)
+    assert [[arm["name"] for arm in family.arms] for family in families(figures)] == [["a", "b"], ["c"]]
+    assert strongest_without_debate(figures) == {"b": "strongest student without debate"}
 
 
 def test_arms_fall_into_families_and_the_strongest_without_debate_are_marked() -> None:
-    found = some_results()
-    names = [[arm["name"] for arm in family.arms] for family in families(found)]
+    figures = some_results()
+    names = [[arm["name"] for arm in family.arms] for family in families(figures)]
     assert names[0][0] == "student"
     assert "sft_continued" in names[0]
     assert all(n.startswith(("teacher:", "vote:")) for n in names[1])
     assert names[2] == ["vote:debate"]
-    right = {arm["name"]: arm["right"] for arm in found["arms"]}
-    for name in strongest_without_debate(found):
+    right = {arm["name"]: arm["right"] for arm in figures["arms"]}
+    for name in strongest_without_debate(figures):
         taught = [n for n in names[0] if n.startswith("single:") or n == "multi_teacher"]
         rivals = names[1] if name in names[1] else taught
         assert right[name] == max(right[n] for n in rivals)
 
 
 def test_the_run_is_about_its_method_or_about_what_most_tests_are_about() -> None:
-    found = some_results()
-    assert final_arm(found, "debate_reflect") == "debate_reflect"
-    assert final_arm(found, "another_method") == "vote:debate"
+    figures = some_results()
+    assert final_arm(figures, "debate_reflect") == "debate_reflect"
+    assert final_arm(figures, "another_method") == "vote:debate"
     assert final_arm(results("t", {"m": {0: judged_rows(5, 0.5, 1)}}, [], 1.0), None) is None
 
 
@@ -239,10 +239,10 @@ def test_p_values_and_times_are_short_and_never_zero() -> None:
 
 
 def test_a_gain_has_one_sign_in_the_results_and_in_the_report() -> None:
-    found = some_results(200)
-    mean = {arm["name"]: arm["mean"] for arm in found["arms"]}
-    by_pair = {(p["a"], p["b"]): p for p in found["paired"]}
-    for test in paired_tests(found):
+    figures = some_results(200)
+    mean = {arm["name"]: arm["mean"] for arm in figures["arms"]}
+    by_pair = {(p["a"], p["b"]): p for p in figures["paired"]}
+    for test in paired_tests(figures):
         pair = by_pair[test.a, test.b]
         for of in (pair, pair["pooled"], *pair.get("seeds", ())):
             assert of["gain"] * (of["b_only"] - of["a_only"]) >= 0, "never the other way"

@@ -30,8 +30,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def with_results(run: Path, **changes: object) -> Sources:
-    found = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps({**found, **changes}))
+    content = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**content, **changes}))
     return Sources(run)
 
 
@@ -47,15 +47,15 @@ def test_the_end_says_what_the_student_can_against_what_and_how_certain_in_80_co
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent)
-    told = ending(Path("demo"), COMMANDS)
-    said, _, steps = told.partition("\n\n")
+    text = ending(Path("demo"), COMMANDS)
+    said, _, steps = text.partition("\n\n")
     whole = " ".join(said.split())
     assert "schoolhouse:student, taught by schoolhouse:ada, schoolhouse:ben and schoolhouse:cyd, now answers" in whole
     assert re.search(r"now answers [78]\d\.\d % of 400 unseen schoolhouse questions right, \d\d?\.\d % before;", whole)
     assert "that took 12 min 34 s" in whole
     assert "the best other way to teach it (multi_teacher)" in whole
     assert "The gain is no chance: p" in whole
-    assert all(len(line) <= 80 for line in told.splitlines())
+    assert all(len(line) <= 80 for line in text.splitlines())
     assert "your student  demo/checkpoints/debate_reflect-0\n" in steps
 
 
@@ -71,9 +71,9 @@ def test_the_end_names_only_commands_and_rows_that_there_are(run: Path) -> None:
 
 
 def test_a_run_without_results_ends_without_a_student(tmp_path: Path) -> None:
-    told = ending(write_run(tmp_path / "demo", whole=False, count=4), COMMANDS)
-    assert told.startswith("This run has not come to its tests yet.")
-    assert "chat" not in told
+    text = ending(write_run(tmp_path / "demo", whole=False, count=4), COMMANDS)
+    assert text.startswith("This run has not come to its tests yet.")
+    assert "chat" not in text
 
 
 def test_the_headline_has_all_money_and_the_time_of_all_sessions(run: Path) -> None:
@@ -119,9 +119,9 @@ def test_every_arm_of_a_run_is_explained_and_a_chain_names_where_an_arm_starts()
 
 
 def test_a_gain_is_what_only_the_second_has_right_less_what_only_the_first_has() -> None:
-    found = gain("taught", 5, 15, 100)
-    assert (found.points, found.only_before, found.only_after) == (pytest.approx(10.0), 5, 15)
-    assert 0 < found.low < 10 < found.high < 20
+    figures = gain("taught", 5, 15, 100)
+    assert (figures.points, figures.only_before, figures.only_after) == (pytest.approx(10.0), 5, 15)
+    assert 0 < figures.low < 10 < figures.high < 20
 
 
 def test_results_of_an_earlier_version_have_a_headline_too(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_results_of_an_earlier_version_have_a_headline_too(tmp_path: Path) -> No
 
 
 def test_a_run_whose_own_arm_had_nothing_to_learn_from_gives_no_other_arm_as_its_student(run: Path) -> None:
-    found = json.loads((run / "results.json").read_text())
-    arms = [arm for arm in found["arms"] if arm["name"] != "debate_reflect"]
-    told = headline(with_results(run, arms=arms, main="debate_reflect"))
-    assert told.sentence.startswith("No student was trained as debate_reflect, because the run had no rows")
-    assert "as it came answers" in told.sentence
-    assert (told.student, told.against, told.certain) == (None, "", "")
+    results = json.loads((run / "results.json").read_text())
+    arms = [arm for arm in results["arms"] if arm["name"] != "debate_reflect"]
+    verdict_lines = headline(with_results(run, arms=arms, main="debate_reflect"))
+    assert verdict_lines.sentence.startswith("No student was trained as debate_reflect, because the run had no rows")
+    assert "as it came answers" in verdict_lines.sentence
+    assert (verdict_lines.student, verdict_lines.against, verdict_lines.certain) == (None, "", "")
     assert "chat" not in ending(run, COMMANDS)

@@ -88,21 +88,21 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone(run: Path) -> None
     assert policy.startswith("default-src 'none'")
     kinds = [a.get("type") for tag, a in page.tags if tag == "script"]
     assert kinds == ["application/json", None]
-    found = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
-    assert policy.partition("script-src ")[2] == f"'sha256-{found}'", "no other script may run"
+    encoded = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert policy.partition("script-src ")[2] == f"'sha256-{encoded}'", "no other script may run"
 
 
 def test_every_arm_seed_and_p_value_is_on_the_page(page: Page) -> None:
-    text, found = page.text, some_results()
-    for arm in found["arms"]:
+    text, figures = page.text, some_results()
+    for arm in figures["arms"]:
         assert arm["name"] in text
         assert f"{arm['right']}/{arm['n']}" in text
-    for pair in found["paired"]:
+    for pair in figures["paired"]:
         assert f"{pair['a']} → {pair['b']}" in text
         assert p_value(pair["pooled"]["p"]) in text
         assert all(p_value(s["p"]) in text for s in pair.get("seeds", ()))
     assert all(arm in text for arm in ARMS)
-    assert len(PAIRS) == len(found["paired"])
+    assert len(PAIRS) == len(figures["paired"])
 
 
 def test_other_tests_are_on_the_page_beside_what_was_repaired_and_what_regressed(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_other_tests_are_on_the_page_beside_what_was_repaired_and_what_regressed
     assert "Other tests" not in page_of_results(tmp_path, some_results()).text
 
 
-def page_of_results(folder: Path, found: dict) -> Page:
-    (folder / "results.json").write_text(json.dumps(found))
+def page_of_results(folder: Path, figures: dict) -> Page:
+    (folder / "results.json").write_text(json.dumps(figures))
     return page_of(folder)
 
 
@@ -143,9 +143,9 @@ def test_links_within_the_page_lead_somewhere(page: Page) -> None:
 
 def test_what_models_wrote_never_becomes_markup(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", text=lambda t: f"{t} {HOSTILE}", count=12)
-    found = json.loads((run / "results.json").read_text())
-    found["task"] = found["arms"][0]["name"] = HOSTILE
-    (run / "results.json").write_text(json.dumps(found))
+    content = json.loads((run / "results.json").read_text())
+    content["task"] = content["arms"][0]["name"] = HOSTILE
+    (run / "results.json").write_text(json.dumps(content))
     html = write_report(run).read_text("utf-8")
     page = Page(html)
     assert "img" not in {tag for tag, _ in page.tags}
@@ -244,19 +244,19 @@ def test_equal_runs_give_equal_pages(run: Path) -> None:
 def test_errors_by_step_are_shown_where_students_acted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert "Errors by step" not in page_of(run).text
-    found = json.loads((run / "results.json").read_text("utf-8"))
+    content = json.loads((run / "results.json").read_text("utf-8"))
     steps = {"turns": 2.5, "wrong_by_step": [[0, 4], [3, 4]], "wrong_after_best": [1, 8], "wrong_after_wrong": [0, 0]}
     norms = {"mean": 0.02, "greatest": 0.1, "spread": 0.5}
-    found |= {"steps": {"student": steps}, "gradient_norms": {"student": norms}}
-    (run / "results.json").write_text(json.dumps(found), "utf-8")
+    content |= {"steps": {"student": steps}, "gradient_norms": {"student": norms}}
+    (run / "results.json").write_text(json.dumps(content), "utf-8")
     text = page_of(run).text
     assert re.search(r"Errors by step .* student 0 75.0 12.5 2.5 0.020 ± 0.010", text)
 
 
 def test_what_trainings_left_out_stands_on_the_page(tmp_path: Path) -> None:
     where = write_run(tmp_path / "run", count=12)
-    found = json.loads((where / "results.json").read_text())
-    found["training"] = Sources(where).trainings([arm["name"] for arm in found["arms"]])
-    assert found["training"]["single:ada"][0] == {"seed": 0, "steps": 200, "rows_used": 1500, "rows_dropped": 3}
-    (where / "results.json").write_text(json.dumps(found))
+    content = json.loads((where / "results.json").read_text())
+    content["training"] = Sources(where).trainings([arm["name"] for arm in content["arms"]])
+    assert content["training"]["single:ada"][0] == {"seed": 0, "steps": 200, "rows_used": 1500, "rows_dropped": 3}
+    (where / "results.json").write_text(json.dumps(content))
     assert "debate_reflect, seed 0: 3 of 1,503 rows were longer than max_length" in page_of(where).text

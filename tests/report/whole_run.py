@@ -225,11 +225,11 @@ ARMS = {
 
 def what_it_is(name: str) -> Arm:
     """The facts of an arm of :data:`ARMS`."""
-    kind, _, who = name.partition(":")
+    kind, _, speaker = name.partition(":")
     if kind == "single" or name == "multi_teacher":
-        return Arm(name, material="drafts", teacher=who or None)
+        return Arm(name, material="drafts", teacher=speaker or None)
     if kind in ("teacher", "vote"):
-        return Arm(name, "debate" if who == "debate" else "committee")
+        return Arm(name, "debate" if speaker == "debate" else "committee")
     return Arm(name, material="" if name == "student" else "debate")
 
 

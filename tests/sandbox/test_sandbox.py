@@ -43,18 +43,18 @@ def run(sandbox: Sandbox, source: str, tests: str = "", limits: Limits = QUICK) 
 
 def test_no_hostile_program_passes_escapes_or_outlives_its_limit(sandbox: Sandbox) -> None:
     with bench.outside() as world, ThreadPoolExecutor(8) as threads:
-        programs = [Program(hostile(name, *world.told), "assert False, 'never right'") for name in PROGRAMS]
+        programs = [Program(hostile(name, *world.places), "assert False, 'never right'") for name in PROGRAMS]
         outcomes = list(threads.map(lambda p: sandbox.run(p, bench.LIMITS), programs))
         harm = world.harm()
         sandbox.close()
         time.sleep(0.1)
         assert bench.processes_left(world.began) == []
-    told = dict(zip(PROGRAMS, outcomes, strict=True))
+    given_facts = dict(zip(PROGRAMS, outcomes, strict=True))
     assert harm == []
     assert {
-        name for name, outcome in told.items() if outcome.ended in ("passed", "sandbox") or not outcome.reason
+        name for name, outcome in given_facts.items() if outcome.ended in ("passed", "sandbox") or not outcome.reason
     } == set()
-    assert {name: o.wall_s for name, o in told.items() if o.wall_s > bench.LIMITS.wall_s + 2} == {}
+    assert {name: o.wall_s for name, o in given_facts.items() if o.wall_s > bench.LIMITS.wall_s + 2} == {}
     assert not any("viva-secret" in outcome.output + outcome.detail for outcome in outcomes)
     assert sum(outcome.ended == "time" for outcome in outcomes) >= 5
 

@@ -80,7 +80,7 @@ def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0"), "install the same versions"),
         (RuntimeError("something else"), "cannot reach the Ray cluster: something else"),
@@ -88,11 +88,11 @@ def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
     ],
     ids=["another version", "an error of Ray's", "nobody there"],
 )
-def test_a_cluster_that_cannot_be_used_is_told_with_what_to_do(error: Exception, told: str) -> None:
+def test_a_cluster_that_cannot_be_used_is_told_with_what_to_do(error: Exception, message: str) -> None:
     def init(**_: Any) -> None:
         raise error
 
-    with pytest.raises(RunConflict, match=told):
+    with pytest.raises(RunConflict, match=message):
         _connect(SimpleNamespace(init=init), "10.0.0.1:6379")
 
 
@@ -101,7 +101,7 @@ def test_a_cluster_that_cannot_be_used_is_told_with_what_to_do(error: Exception,
 def test_a_node_that_dies_half_way_loses_no_completed_call(back: tuple[str, ...]) -> None:
     pytest.importorskip("ray")
     said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed", *back)
-    found = json.loads(said.stdout.splitlines()[-1])
-    assert found["calls_repeated"] == 0
-    assert found["graphs_equal"]
-    assert found["calls_asked"] >= found["calls"] > 200
+    content = json.loads(said.stdout.splitlines()[-1])
+    assert content["calls_repeated"] == 0
+    assert content["graphs_equal"]
+    assert content["calls_asked"] >= content["calls"] > 200

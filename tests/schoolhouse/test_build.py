@@ -54,8 +54,8 @@ def test_a_stage_of_a_few_updates_is_kept_and_not_run_again(builder, lessons, tm
     stages = [builder.STUDENT[0]._replace(steps=2)]
     untaught = Speaker(study.new_model(study.STUDENT_SHAPE, 0, words), words)
     taught = study.study("student", untaught, school, stages, tmp_path, 0)
-    again = study.study("student", untaught, school, stages, tmp_path, 1)
-    assert all(torch.equal(a, b) for a, b in zip(taught.model.parameters(), again.model.parameters(), strict=True))
+    second = study.study("student", untaught, school, stages, tmp_path, 1)
+    assert all(torch.equal(a, b) for a, b in zip(taught.model.parameters(), second.model.parameters(), strict=True))
 
 
 @pytest.mark.slow

@@ -74,9 +74,9 @@ def test_in_anothers_style_the_first_step_is_read_and_the_others_are_written() -
     rng, styles = random.Random(5), set[str]()
     for _ in range(60):
         lesson = lessons.foreign(rng, PUPIL)
-        found = {step.style for step, _ in world.steps_of(reply_of(lesson))}
-        assert len(found) == 1
-        styles |= found
+        seen = {step.style for step, _ in world.steps_of(reply_of(lesson))}
+        assert len(seen) == 1
+        styles |= seen
         assert lesson.reply[0][1] == 0
         assert all(weight > 0 for _, weight in lesson.reply[1:])
     assert styles == set(world.STYLES)

@@ -97,6 +97,6 @@ def test_questions_are_distinct_balanced_repeatable_of_their_split_and_never_nea
 
 
 def test_a_question_can_be_confined_to_given_functions() -> None:
-    rng, some = random.Random(0), world.known("student")
+    rng, functions = random.Random(0), world.known("student")
     for _ in range(100):
-        assert {call.function for call in world.parse(world.draw(rng, functions=some).text)} <= some
+        assert {call.function for call in world.parse(world.draw(rng, functions=functions).text)} <= functions

@@ -22,6 +22,6 @@ def test_the_weights_that_ship_passed_their_gates() -> None:
 
 @pytest.mark.slow
 def test_they_do_so_on_other_states_too() -> None:
-    found = gate.measure({name: Speaker.load(weights(f"halls/{name}")) for name in NAMES}, 400, seed=1)
-    gates = gate.gates(found)
-    assert all(gates.values()), found
+    measured = gate.measure({name: Speaker.load(weights(f"halls/{name}")) for name in NAMES}, 400, seed=1)
+    gates = gate.gates(measured)
+    assert all(gates.values()), measured

@@ -29,9 +29,9 @@ def test_one_half_in_every_form_is_one_answer(math) -> None:
 def test_the_order_of_the_agents_changes_no_class(math) -> None:
     answers = ["2x", "x+x", "3", "x\\cdot 2"]
     for order in itertools.permutations(answers):
-        found = dict(zip(order, classes(math, PROBLEM, order), strict=True))
-        assert len({found[a] for a in ("2x", "x+x", "x\\cdot 2")}) == 1
-        assert found["3"] != found["2x"]
+        table = dict(zip(order, classes(math, PROBLEM, order), strict=True))
+        assert len({table[a] for a in ("2x", "x+x", "x\\cdot 2")}) == 1
+        assert table["3"] != table["2x"]
 
 
 def test_an_answer_that_is_none_agrees_with_nobody() -> None:
@@ -64,5 +64,5 @@ def test_three_right_answers_in_three_forms_outvote_two_wrong_ones_in_one(math) 
 
 def test_a_majority_of_rationales_is_counted_the_same_way(math) -> None:
     texts = [_said(f"a{i}", answer, "rationale") for i, answer in enumerate(["3", *HALVES[1:4], "3"])]
-    found = decide([Graph(PROBLEM, tuple(texts))], AcceptRules(take="majority", answer_check=False), task=math)
-    assert [d.verdict for d in found] == ["rejected", "accepted", "accepted", "accepted", "rejected"]
+    verdicts = decide([Graph(PROBLEM, tuple(texts))], AcceptRules(take="majority", answer_check=False), task=math)
+    assert [d.verdict for d in verdicts] == ["rejected", "accepted", "accepted", "accepted", "rejected"]

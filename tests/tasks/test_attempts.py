@@ -45,8 +45,8 @@ def test_attempts_meet_the_problems_of_the_task_by_their_id(tmp_path: Path) -> N
 def test_a_flag_that_the_grader_contradicts_is_reported(tmp_path: Path) -> None:
     rows = [ROW, ROW | {"id": "q2", "attempts": [ATTEMPT | {"correct": False}, ATTEMPT | {"agent": "bob"}]}]
     grade = open_task("gsm8k", {}).grade
-    (found,) = disagreements(read_attempts(write(tmp_path / "a.jsonl", *rows)), grade)
-    assert (found.problem.id, found.attempt.agent, found.grade.correct) == ("q2", "ada", True)
+    (differing,) = disagreements(read_attempts(write(tmp_path / "a.jsonl", *rows)), grade)
+    assert (differing.problem.id, differing.attempt.agent, differing.grade.correct) == ("q2", "ada", True)
 
 
 @pytest.mark.parametrize(

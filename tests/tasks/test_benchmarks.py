@@ -46,9 +46,9 @@ def test_official_gold_answers_are_right_and_those_beside_them_wrong(
     official: Path, name: str, files: Mapping[str, Any]
 ) -> None:
     """Every so-manieth row; ``viva check-tasks`` goes through all of them."""
-    found = {k: sorted(official.glob(v))[0] if k.endswith("path") else v for k, v in files.items()}
-    task, most = opened(name, **found), 12 if name == "math" else 80
-    for split in [split for split in ("train", "test") if "path" in found or f"{split}_path" in found]:
+    paths = {k: sorted(official.glob(v))[0] if k.endswith("path") else v for k, v in files.items()}
+    task, most = opened(name, **paths), 12 if name == "math" else 80
+    for split in [split for split in ("train", "test") if "path" in paths or f"{split}_path" in paths]:
         rows = len(task.problems(split))
         assert rows > 100
         assert len({problem.id for problem in task.problems(split)}) == rows

@@ -113,7 +113,7 @@ def test_a_field_called_id_is_used_unless_it_is_turned_off(opened, tmp_path: Pat
 
 def test_choices_that_no_model_would_see_are_asked_about(opened) -> None:
     (doubt,) = opened([CHOICES, {**CHOICES, "question": "?"}], grader="choice").doubts
-    assert doubt.said.startswith("2 of 2 questions show no options to choose from")
+    assert doubt.message.startswith("2 of 2 questions show no options to choose from")
     assert "choices_field: options" in doubt.do
     (doubt,) = opened([{"question": "Which is prime?", "answer": "C", "A": "4"}], grader="choice").doubts
     assert "write options under the question" in doubt.do
@@ -166,5 +166,5 @@ def test_the_asked_format_is_the_one_that_is_graded(opened, grader: str) -> None
     (problem,) = task.problems("train")
     assert "'Final answer: '" in task.answer_format
     assert task.grade(problem, f"Let me see.\nFinal answer: {gold}").correct is True
-    again = opened([{"question": "?", "answer": gold}], grader=grader, train_share=1, answer_format="Say it.")
-    assert again.answer_format == "Say it."
+    second = opened([{"question": "?", "answer": gold}], grader=grader, train_share=1, answer_format="Say it.")
+    assert second.answer_format == "Say it."

@@ -65,9 +65,9 @@ def subjects(tmp_path: Path) -> dict[str, Any]:
 def test_a_limit_of_a_benchmark_keeps_every_subject(subjects: dict[str, Any]) -> None:
     kept = open_task("mmlu", {**subjects, "test_limit": 20}).problems("test")
     assert Counter(p.group for p in kept) == {"algebra": 12, "botany": 6, "civics": 2}
-    again = open_task("mmlu", {**subjects, "test_limit": 20, "seed": 1}).problems("test")
-    assert Counter(p.group for p in again) == Counter(p.group for p in kept)
-    assert [p.id for p in again] != [p.id for p in kept]
+    second = open_task("mmlu", {**subjects, "test_limit": 20, "seed": 1}).problems("test")
+    assert Counter(p.group for p in second) == Counter(p.group for p in kept)
+    assert [p.id for p in second] != [p.id for p in kept]
 
 
 def test_the_first_ones_can_be_asked_for(subjects: dict[str, Any]) -> None:

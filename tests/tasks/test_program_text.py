@@ -206,8 +206,8 @@ pieces = st.sampled_from(
 @given(st.lists(pieces | st.text(max_size=5), max_size=30).map("".join))
 def test_any_text_is_looked_through_without_an_error(text: str) -> None:
     for prefix in ("", HEAD):
-        found = program_in(text, "f", prefix)
-        assert found is None or found.endswith("\n")
+        program = program_in(text, "f", prefix)
+        assert program is None or program.endswith("\n")
 
 
 HOSTILE = [

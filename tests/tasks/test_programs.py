@@ -49,16 +49,16 @@ def test_the_program_is_found_in_what_a_model_wrote(reply: str, program: str | N
 
 
 def test_a_mutant_differs_by_one_change_and_the_last_returns_something_else() -> None:
-    found = list(mutants("def f(x):\n    if x > 2 and x != 7:\n        return x * 3\n    return 'a'", "f", 20))
-    assert len(set(found)) == len(found)
-    assert "x <= 2 and x != 7" in found[1] + found[0] + found[2]
-    assert any("x > 2 or x != 7" in m for m in found)
-    assert any("x + 3" in m for m in found)
-    assert any("x * 4" in m for m in found)
-    assert any("'ax'" in m for m in found)
-    assert found[-1].startswith("def f")
-    assert "_right" in found[-1]
-    assert all(ast.parse(m) for m in found)
+    rows = list(mutants("def f(x):\n    if x > 2 and x != 7:\n        return x * 3\n    return 'a'", "f", 20))
+    assert len(set(rows)) == len(rows)
+    assert "x <= 2 and x != 7" in rows[1] + rows[0] + rows[2]
+    assert any("x > 2 or x != 7" in m for m in rows)
+    assert any("x + 3" in m for m in rows)
+    assert any("x * 4" in m for m in rows)
+    assert any("'ax'" in m for m in rows)
+    assert rows[-1].startswith("def f")
+    assert "_right" in rows[-1]
+    assert all(ast.parse(m) for m in rows)
 
 
 def test_a_docstring_is_no_constant_to_change() -> None:

@@ -19,9 +19,9 @@ def task() -> Task:
 
 
 def test_equal_options_make_equal_questions_and_no_question_stands_twice(task: Task) -> None:
-    again = open_task("reasoning_gym", OPTIONS)
+    second = open_task("reasoning_gym", OPTIONS)
     train, test = task.problems("train"), task.problems("test")
-    assert (train, test) == (again.problems("train"), again.problems("test"))
+    assert (train, test) == (second.problems("train"), second.problems("test"))
     assert len({p.id for p in train + test}) == len({p.question for p in train + test}) == 13
     assert [p.group for p in train] == ["chain_sum"] * 3 + ["n_queens"] * 2 + ["puzzle24"] * 2
     other = open_task("reasoning_gym", OPTIONS | {"seed": 1})

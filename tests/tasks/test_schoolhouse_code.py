@@ -18,8 +18,8 @@ def test_ids_are_unique_over_both_splits_and_kinds_are_groups() -> None:
     problems = TASK.problems("train") + TASK.problems("test")
     assert len({problem.id for problem in problems}) == 70
     assert {problem.group for problem in problems} == set(world.KINDS)
-    some = open_task("schoolhouse_code", {"train": 20, "test": 9, "kinds": ["sum", "mix"]})
-    assert {p.group for p in some.problems("test")} == {"sum", "mix"}
+    subset = open_task("schoolhouse_code", {"train": 20, "test": 9, "kinds": ["sum", "mix"]})
+    assert {p.group for p in subset.problems("test")} == {"sum", "mix"}
     with pytest.raises(DataError, match="unknown split"):
         TASK.problems("dev")
     with pytest.raises(RecipeError):

@@ -28,10 +28,10 @@ def test_ids_are_unique_over_both_splits_and_kinds_are_groups() -> None:
 
 
 def test_kinds_restrict_both_splits_so_that_one_can_train_on_some_and_test_on_others() -> None:
-    some = open_task("schoolhouse", {"train": 20, "test": 9, "kinds": ["sum", "mix"]})
-    assert [len(some.problems(split)) for split in ("train", "test")] == [20, 9]
+    subset = open_task("schoolhouse", {"train": 20, "test": 9, "kinds": ["sum", "mix"]})
+    assert [len(subset.problems(split)) for split in ("train", "test")] == [20, 9]
     for split in ("train", "test"):
-        assert {p.group for p in some.problems(split)} == {"sum", "mix"}
+        assert {p.group for p in subset.problems(split)} == {"sum", "mix"}
     every = open_task("schoolhouse", {"train": 50, "test": 20, "kinds": list(world.KINDS)})
     assert every.problems("train") == TASK.problems("train"), "all kinds are what no restriction gives"
     for kinds in ([], ["tens"]):

@@ -142,13 +142,13 @@ def test_without_a_customer_there_is_no_episode_and_no_success_to_speak_of(tau2:
 def test_lengths_are_those_of_the_episodes_that_are_shown(tau2: Path) -> None:
     task = company(tau2)
     problems = task.problems("train")[:10]
-    found = episode_lengths(task, problems, lambda messages: sum(len(m["content"]) for m in messages))
+    lengths = episode_lengths(task, problems, lambda messages: sum(len(m["content"]) for m in messages))
     episodes = [shown(task, p.id) for p in problems]
-    assert found is not None
-    assert found.turns == sum(len(e.steps) for e in episodes) / 10
-    assert found.spoken == sum(not s.action.calls for e in episodes for s in e.steps) / 10
-    assert found.longest in [e.before(len(e.steps) - 1) for e in episodes]
-    assert found.seen_most > found.seen > 0
+    assert lengths is not None
+    assert lengths.turns == sum(len(e.steps) for e in episodes) / 10
+    assert lengths.spoken == sum(not s.action.calls for e in episodes for s in e.steps) / 10
+    assert lengths.longest in [e.before(len(e.steps) - 1) for e in episodes]
+    assert lengths.seen_most > lengths.seen > 0
 
 
 def test_what_is_missing_is_said(tau2: Path, tmp_path: Path) -> None:

@@ -222,13 +222,13 @@ class Update:
 
 def trained(training: str, student: Path, teacher: Path, out: Path, **changes: Any) -> Update:
     """One update as our training makes it."""
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     way: list[str] = []
     learn = updates.UpdateTrainer.learn
 
     def watched(self: updates.UpdateTrainer, model: torch.nn.Module, parts: Any, over: float = 1.0) -> torch.Tensor:
         done = learn(self, model, parts, over)
-        found.update({n: p.grad.clone() for n, p in bare(model).named_parameters() if p.grad is not None})
+        weights.update({n: p.grad.clone() for n, p in bare(model).named_parameters() if p.grad is not None})
         way.append("rows" if self.method.attention == "rows" else "packed")
         return done
 
@@ -261,7 +261,7 @@ def trained(training: str, student: Path, teacher: Path, out: Path, **changes: A
             done = train_on_policy(student, states, settings, out, seed=0)
     finally:
         updates.UpdateTrainer.learn = learn
-    return Update(done.first_loss, found, way[0])
+    return Update(done.first_loss, weights, way[0])
 
 
 def by_hand(training: str, student: Path, teacher: Path) -> Update:

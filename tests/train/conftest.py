@@ -63,13 +63,13 @@ def trees() -> list[Tree]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The students as trainers have them at the end."""
-    found: list[Any] = []
+    parts: list[Any] = []
     plain = TreeDPOTrainer.train
 
     def train(self: TreeDPOTrainer, *args: Any, **kwargs: Any) -> Any:
         done = plain(self, *args, **kwargs)
-        found.append(self.model)
+        parts.append(self.model)
         return done
 
     monkeypatch.setattr(TreeDPOTrainer, "train", train)
-    return found
+    return parts

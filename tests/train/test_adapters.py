@@ -133,8 +133,8 @@ def test_training_on_top_of_an_adapter_goes_on_after_a_kill(student: Path, tmp_p
     whole = train_tree_dpo(tmp_path / "first", TREES, settings, tmp_path / "whole", seed=1)
     with pytest.raises(Killed):
         train_tree_dpo(tmp_path / "first", TREES, settings, tmp_path / "killed", seed=1, progress=die_at(3))
-    again = train_tree_dpo(tmp_path / "first", TREES, settings, tmp_path / "killed", seed=1)
-    assert again.history == whole.history
+    second = train_tree_dpo(tmp_path / "first", TREES, settings, tmp_path / "killed", seed=1)
+    assert second.history == whole.history
     assert equal(tmp_path / "whole", tmp_path / "killed")
 
 

@@ -119,15 +119,15 @@ def test_an_sft_update_has_the_loss_and_gradients_of_trl_s(
     loss = cast(torch.Tensor, trainer.compute_loss(model, batch))
     loss.backward()
 
-    mine, wanted = tiny_model(seed=0), SFTSettings(lora=None, rows_per_step=len(rows), max_steps=1, device="cpu")
+    tiny, wanted = tiny_model(seed=0), SFTSettings(lora=None, rows_per_step=len(rows), max_steps=1, device="cpu")
     taught, _ = supervised._rows(any_tokenizer, rows, wanted, tmp_path, None)
     steps = supervised.Steps(taught, Plain.of(taught, wanted, 1), budget)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
     method = Method("blocks")
-    ours = supervised.SupervisedTrainer(mine, arguments, steps, wanted, method, ["answer"])
-    with attending(mine, method):
-        found = ours.training_step(mine, steps[0])
-    assert_same((loss.item(), gradients(model)), (found.item(), gradients(mine)))
+    ours = supervised.SupervisedTrainer(tiny, arguments, steps, wanted, method, ["answer"])
+    with attending(tiny, method):
+        loss_value = ours.training_step(tiny, steps[0])
+    assert_same((loss.item(), gradients(model)), (loss_value.item(), gradients(tiny)))
     assert len(steps[0]["parts"]) == 1 or budget == 48
 
 
@@ -141,7 +141,7 @@ def test_trl_reads_exported_examples_as_the_tokens_that_we_train_on(
     config = SFTConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None)
     trainer = SFTTrainer(tiny_model(), args=config, train_dataset=loaded, processing_class=tokenizer)
     for row, read in zip(rows, cast(Any, trainer.train_dataset), strict=True):
-        (mine,) = score_rows(tokenizer, row.prompt, [row.completion])
-        assert tuple(read["input_ids"]) == mine.ids
+        (scores,) = score_rows(tokenizer, row.prompt, [row.completion])
+        assert tuple(read["input_ids"]) == scores.ids
         if form == "prompt-completion":
-            assert read["labels"] == [-100] * mine.start + list(mine.completion)
+            assert read["labels"] == [-100] * scores.start + list(scores.completion)

@@ -299,8 +299,8 @@ def test_groups_close_where_byte_ends_coincide(student: str, teacher: str, expec
 
 
 def test_a_group_may_close_within_a_character() -> None:
-    found = groups([b"caf\xc3", b"\xa9"], [b"c", b"af", b"\xc3", b"\xa9"])
-    assert found == [Group(range(0, 1), range(0, 3)), Group(range(1, 2), range(3, 4))]
+    joined = groups([b"caf\xc3", b"\xa9"], [b"c", b"af", b"\xc3", b"\xa9"])
+    assert joined == [Group(range(0, 1), range(0, 3)), Group(range(1, 2), range(3, 4))]
 
 
 def test_no_tokens_are_no_groups() -> None:
@@ -335,19 +335,19 @@ def cuts(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
 @example(([b"", b"a", b"", b""], [b"a", b""]))
 def test_groups_cover_every_token_once_and_are_the_smallest(both: tuple[list[bytes], list[bytes]]) -> None:
     student, teacher = both
-    found = groups(student, teacher)
-    assert [i for group in found for i in group.student] == list(range(len(student)))
-    assert [i for group in found for i in group.teacher] == list(range(len(teacher)))
-    for group in found:
+    joined = groups(student, teacher)
+    assert [i for group in joined for i in group.student] == list(range(len(student)))
+    assert [i for group in joined for i in group.teacher] == list(range(len(teacher)))
+    for group in joined:
         assert group.student
         assert group.teacher
         assert b"".join(student[i] for i in group.student) == b"".join(teacher[i] for i in group.teacher)
     ends = [{sum(map(len, side[:i])) for i in range(1, len(side) + 1)} - {0} for side in (student, teacher)]
-    sizes = [len(b"".join(student[i] for i in group.student)) for group in found]
+    sizes = [len(b"".join(student[i] for i in group.student)) for group in joined]
     assert [end for end, size in zip(accumulate(sizes), sizes, strict=True) if size] == sorted(ends[0] & ends[1])
     assert 0 not in sizes[:-1], "only the end of turn is a group without bytes"
     assert (sizes[-1] == 0) == (student[-1] == b"" == teacher[-1])
-    assert groups(teacher, student) == [Group(group.teacher, group.student) for group in found]
+    assert groups(teacher, student) == [Group(group.teacher, group.student) for group in joined]
 
 
 @pytest.mark.parametrize(("left", "right"), [("bpe", "fallback"), ("schoolhouse", "bpe"), ("fallback", "schoolhouse")])
@@ -357,9 +357,9 @@ def test_real_tokens_are_grouped_up_to_the_ends_of_turn(left: str, right: str) -
         for name in (left, right):
             ids = [*encode(TOKENIZERS[name], text), eos(TOKENIZERS[name])]
             sides.append(token_bytes(TOKENIZERS[name], ids))
-        found = groups(*sides)
-        assert found[-1] == Group(range(len(sides[0]) - 1, len(sides[0])), range(len(sides[1]) - 1, len(sides[1])))
-        assert len(found) >= len(text.split())
+        joined = groups(*sides)
+        assert joined[-1] == Group(range(len(sides[0]) - 1, len(sides[0])), range(len(sides[1]) - 1, len(sides[1])))
+        assert len(joined) >= len(text.split())
 
 
 def test_one_tokenizer_gives_groups_of_one() -> None:
@@ -593,10 +593,10 @@ def test_spans_are_sums_of_their_tokens() -> None:
 @cases
 @given(cuts())
 def test_spans_of_groups_lose_no_token(both: tuple[list[bytes], list[bytes]]) -> None:
-    found = groups(*both)
-    for side, ranges in zip(both, ([g.student for g in found], [g.teacher for g in found]), strict=True):
+    joined = groups(*both)
+    for side, ranges in zip(both, ([g.student for g in joined], [g.teacher for g in joined]), strict=True):
         values = -torch.arange(1.0, len(side) + 1)
         sums = span_logprobs(values, ranges)
-        assert sums.shape == (len(found),)
+        assert sums.shape == (len(joined),)
         assert sums.sum() == values.sum()
         assert torch.equal(sums, span_logprobs(values, ranges))

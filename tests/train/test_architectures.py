@@ -40,7 +40,7 @@ def off(ours: Update, wanted: Update) -> float:
     return (apart / sum(float(g.pow(2).sum()) for g in wanted.gradients.values())) ** 0.5
 
 
-def found(name: str, folder: Path) -> list[str]:
+def weight_names(name: str, folder: Path) -> list[str]:
     """How each training goes: packed, rows or refused. Fails if an update is not what it should be."""
     student, teacher = (save(ARCHITECTURES[name](), seed, folder / str(seed)) for seed in (0, 1))
     ways = []
@@ -61,7 +61,7 @@ def found(name: str, folder: Path) -> list[str]:
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 )
 def test_an_update_is_what_a_plain_pass_row_by_row_makes_of_it(name: str, tmp_path: Path) -> None:
-    assert found(name, tmp_path) == said()[name]
+    assert weight_names(name, tmp_path) == said()[name]
 
 
 @pytest.mark.parametrize(

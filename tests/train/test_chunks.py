@@ -129,8 +129,8 @@ def test_gradients_accumulate_over_backward_passes():
     head, hidden = problem()
     once = results(chunks(3), head, hidden)
     once = {name: tensor.clone() for name, tensor in once.items()}
-    again = results(chunks(3), head, hidden)
-    assert_same(again, {name: tensor if name == "loss" else 2 * tensor for name, tensor in once.items()})
+    second = results(chunks(3), head, hidden)
+    assert_same(second, {name: tensor if name == "loss" else 2 * tensor for name, tensor in once.items()})
 
 
 @sizes

@@ -77,8 +77,8 @@ def test_the_row_that_scores_as_no_number_is_named(kind: str, row: str, student:
     tokenizer = AutoTokenizer.from_pretrained(student)
     model: Any = AutoModelForCausalLM.from_pretrained(student)
     texts = [QUESTIONS[1], QUESTIONS[0], QUESTIONS[2], "The answer is 42. It is 42. It is 41."]
-    mine, *others = (set(tokenizer(text)["input_ids"]) for text in texts)
-    token = min(mine.difference(*others))
+    first_ids, *others = (set(tokenizer(text)["input_ids"]) for text in texts)
+    token = min(first_ids.difference(*others))
     with torch.no_grad():
         untied = model.model.embed_tokens.weight.clone()
         model.config.tie_word_embeddings = False

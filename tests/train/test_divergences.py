@@ -685,14 +685,14 @@ def test_a_scorer_counts_as_much_as_it_is_sure_of_each_token(kind: Any) -> None:
     ones = [torch.cat([sharp, flat]), torch.cat([flat, sharp])]
     how = Objective(by_token=kind, tau_token=0.25)
     sure = torch.stack([sureness(one, how) for one in ones], -1)
-    told = {"probability": (0.98, 0.4), "entropy": (-0.1119, -1.0889)}[kind]
-    assert sure[0].tolist() == pytest.approx(told, abs=1e-4)
+    expected = {"probability": (0.98, 0.4), "entropy": (-0.1119, -1.0889)}[kind]
+    assert sure[0].tolist() == pytest.approx(expected, abs=1e-4)
     weights = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
-    found = by_token(weights, sure, how)
-    grown = [0.6 * math.exp(told[0] / 0.25), 0.4 * math.exp(told[1] / 0.25)]
-    assert found[0].tolist() == pytest.approx([g / sum(grown) for g in grown], abs=1e-3)
-    assert found[1, 1] > found[1, 0], "the other one is sure there"
-    assert found.sum(-1).tolist() == pytest.approx([1, 1])
+    spread = by_token(weights, sure, how)
+    grown = [0.6 * math.exp(expected[0] / 0.25), 0.4 * math.exp(expected[1] / 0.25)]
+    assert spread[0].tolist() == pytest.approx([g / sum(grown) for g in grown], abs=1e-3)
+    assert spread[1, 1] > spread[1, 0], "the other one is sure there"
+    assert spread.sum(-1).tolist() == pytest.approx([1, 1])
     absent = by_token(torch.tensor([[0.0, 0.5], [0.0, 0.0]]), sure, how)
     assert absent.tolist() == [[0.0, 0.5], [0.0, 0.0]], (
         "who has not read an answer has no say; its weight is not shared"

@@ -66,13 +66,13 @@ def test_states_of_eight_bits_learn_as_well_and_a_killed_training_goes_on_exactl
         text=True,
     )
     assert said.returncode == 0, said.stderr[-2000:]
-    found = json.loads(said.stdout.splitlines()[-1])
-    large, small, again = (found["loss"][name] for name in ("large", "small", "killed"))
+    content = json.loads(said.stdout.splitlines()[-1])
+    large, small, resumed = (content["loss"][name] for name in ("large", "small", "killed"))
     assert small == pytest.approx(large, rel=0.05)
     assert not equal(tmp_path / "large", tmp_path / "small")
-    assert any("8bit" in name for name in found["states"]), found
+    assert any("8bit" in name for name in content["states"]), content
     assert equal(tmp_path / "small", tmp_path / "killed")
-    assert small == again
+    assert small == resumed
 
 
 def train_three_times(student: Path, folder: Path) -> dict[str, Any]:

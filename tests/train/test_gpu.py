@@ -39,13 +39,13 @@ def scored(model: torch.nn.Module, row: Packed, method: Method) -> torch.Tensor:
 @pytest.mark.parametrize("how", [Method("flex"), Method("flex", compiled=True), Method("blocks")])
 def test_a_packed_row_scores_as_rows_of_their_own_do_gradients_included(how: Method):
     model = on_gpu()
-    found = []
+    parts = []
     for method in (how, Method("rows")):
         model.zero_grad()
         values = scored(model, packed(100), method)
         values.sum().backward()
-        found.append([values.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
-    for one, other in zip(*found, strict=True):
+        parts.append([values.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for one, other in zip(*parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 

@@ -100,9 +100,9 @@ def test_the_odds_ratio_is_of_the_probabilities_and_not_of_their_logarithms() ->
 def test_simpo_is_dpo_without_a_reference_and_with_a_margin(
     chosen: list[float], rejected: list[float], beta: float, gamma: float
 ) -> None:
-    found = simpo(tensor(chosen), tensor(rejected), beta, gamma)
+    loss = simpo(tensor(chosen), tensor(rejected), beta, gamma)
     shifted = dpo(beta * tensor(chosen) - gamma, beta * tensor(rejected))
-    torch.testing.assert_close(found, shifted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss, shifted, rtol=1e-5, atol=1e-5)
 
 
 def test_kto_by_hand() -> None:

@@ -102,16 +102,16 @@ def one_update(student: Path, tmp_path: Path, o: MAGDiSettings, attention: str =
 def test_loss_and_gradients_are_those_of_the_three_formulas(student: Path, tmp_path: Path, attention: str, budget: int):
     o = settings(answer_weight=0.7, node_weight=1.3, margin_weight=0.5, token_budget=budget)
     model, tokenizer, reader, loss = one_update(student, tmp_path, o, attention)
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     expected = by_the_formulas(model, tokenizer, reader, [GRAPH, OTHER], o)
     expected.backward()
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
     wanted = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert set(found) == set(wanted)
-    assert any(name.startswith("interaction_reader.graph") for name in found)
+    assert set(grads) == set(wanted)
+    assert any(name.startswith("interaction_reader.graph") for name in grads)
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(grads[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize(("detached", "reaches"), [(False, True), (True, False)])
@@ -161,12 +161,12 @@ def test_a_killed_training_goes_on_to_the_same_weights(student: Path, tmp_path: 
     whole = magdi.train_magdi(student, [GRAPH, OTHER], o, tmp_path / "whole", seed=3)
     with pytest.raises(Killed):
         magdi.train_magdi(student, [GRAPH, OTHER], o, tmp_path / "cut", seed=3, progress=die_at(5))
-    again = magdi.train_magdi(student, [GRAPH, OTHER], o, tmp_path / "cut", seed=3)
-    assert again.last_loss == whole.last_loss
+    second = magdi.train_magdi(student, [GRAPH, OTHER], o, tmp_path / "cut", seed=3)
+    assert second.last_loss == whole.last_loss
     assert equal(tmp_path / "cut", tmp_path / "whole")
     stored = json.loads((tmp_path / "cut" / "train_result.json").read_text())
     assert stored["steps"] == 6
-    assert magdi.train_magdi(student, [GRAPH, OTHER], o, tmp_path / "cut", seed=3).seconds == again.seconds
+    assert magdi.train_magdi(student, [GRAPH, OTHER], o, tmp_path / "cut", seed=3).seconds == second.seconds
 
 
 @pytest.mark.parametrize(

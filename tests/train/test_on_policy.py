@@ -86,11 +86,11 @@ def settings(folders: dict[str, Path], scorers: Sequence[str] = ("ada",), **chan
 
 def states(weights: Sequence[float] = (1.0,), shown: str = "") -> list[State]:
     """One state for each question; what is shown to scorers stands before the question."""
-    found = []
+    values = []
     for q in QUESTIONS:
         views = tuple(View(messages(f"{shown} {q}".strip()), w) for w in weights)
-        found.append(State(q, messages(q), views, (Completion("42", "n"),)))
-    return found
+        values.append(State(q, messages(q), views, (Completion("42", "n"),)))
+    return values
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -387,8 +387,8 @@ def test_an_answer_is_learnt_from_in_the_tokens_that_were_drawn(
     finished = [
         (p, reply, tuple(ids)) for p, reply, ids in zip(prompts, replies, drawn, strict=True) if ids[-1] in decoder.eos
     ]
-    again = [tuple(answer_ids(words, reply.text)) == ids for _, reply, ids in finished]
-    assert not all(again), "a random model hardly ever draws what a tokenizer would"
+    second = [tuple(answer_ids(words, reply.text)) == ids for _, reply, ids in finished]
+    assert not all(second), "a random model hardly ever draws what a tokenizer would"
     given, wanted = [], list[tuple[int, ...]]()
     for p, reply, ids in finished:
         action = from_json(EnvironmentAction, to_json(read(reply, ())))
@@ -414,7 +414,7 @@ def test_calls_alone_may_count_and_answers_without_any_are_refused(
         train_on_policy(folders["student"], plain, how, tmp_path / "none", seed=0)
     said = [replace(s, recorded=(Completion(f"Bob said 42. {call} It is so.", "n"),)) for s in plain]
     ids = answer_ids(words, said[0].recorded[0].text)
-    learnt = [str(words.decode([i])) for i, mine in zip(ids, of_calls(words, ids), strict=True) if mine]
+    learnt = [str(words.decode([i])) for i, own in zip(ids, of_calls(words, ids), strict=True) if own]
     assert call in "".join(learnt)
     assert len("".join(learnt)) <= len(call) + 8, "tokens at the edges may hold a letter more"
     done = train_on_policy(folders["student"], said, how, tmp_path / "calls", seed=0)
@@ -443,9 +443,9 @@ def test_an_update_without_anything_to_learn_from_teaches_nothing_and_is_told(
     assert "3 of 3 updates had nothing to learn from" in caplog.text
 
     call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
-    some = [replace(s, recorded=(Completion(call if i else "42", "n"),)) for i, s in enumerate(states())]
+    part = [replace(s, recorded=(Completion(call if i else "42", "n"),)) for i, s in enumerate(states())]
     now_and_then = settings(folders, learn_from="calls", on_policy=0.0, states_per_step=1, max_steps=3)
-    done = train_on_policy(folders["student"], some, now_and_then, tmp_path / "some", seed=0)
+    done = train_on_policy(folders["student"], part, now_and_then, tmp_path / "some", seed=0)
     assert done.details["empty_updates"] == 1
     assert sorted("divergence/ada" in point for point in curve(tmp_path / "some")) == [False, True, True]
 
@@ -456,8 +456,8 @@ def test_recorded_answers_are_gone_over_once_however_many_epochs_there_are(
     how = settings(folders, ("ada", "bob"), on_policy=0.0, max_steps=6, save_steps=2)
     given = states((0.5, 0.5), NOTES)
     kept = train_on_policy(folders["student"], given, how, tmp_path / "kept", seed=1)
-    again = how.model_copy(update={"score_memory": 0.0})
-    anew = train_on_policy(folders["student"], given, again, tmp_path / "anew", seed=1)
+    second = how.model_copy(update={"score_memory": 0.0})
+    anew = train_on_policy(folders["student"], given, second, tmp_path / "anew", seed=1)
     assert kept.details["teacher_tokens"] < anew.details["teacher_tokens"] / 3
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "anew"), rel=1e-5)
     with pytest.raises(Killed):
@@ -480,8 +480,8 @@ def test_a_state_that_weighs_twice_counts_as_if_it_were_there_twice(folders: dic
 def test_states_with_one_prompt_keep_their_own_views_in_one_row(folders: dict[str, Path], tmp_path: Path) -> None:
     """Only views or weights differ: the student sees one prompt and gives one answer."""
 
-    def first(given: list[State], name: str, who: tuple[str, ...] = ("ada",)) -> float:
-        how = settings(folders, who, max_steps=1, states_per_step=len(given), on_policy=0.0)
+    def first(given: list[State], name: str, agents: tuple[str, ...] = ("ada",)) -> float:
+        how = settings(folders, agents, max_steps=1, states_per_step=len(given), on_policy=0.0)
         return train_on_policy(folders["student"], given, how, tmp_path / name, seed=1).first_loss
 
     plain, shown = states()[0], states(shown=NOTES)[0]
@@ -511,19 +511,21 @@ def test_token_and_sequence_means_differ_as_they_should(folders: dict[str, Path]
         State(q, messages(q), (View(messages(q), 1.0),), (Completion(text, "n"),))
         for q, text in zip(QUESTIONS, ("", str(bpe().decode(list(ids))), ""), strict=True)
     ][:2]
-    found = {}
+    by_reduction = {}
     for reduction in ("sequence", "token"):
         how = settings(folders, on_policy=0.0, max_steps=1, reduction=reduction)
         train_on_policy(folders["student"], given, how, tmp_path / reduction, seed=0)
-        found[reduction] = losses(tmp_path / reduction)[0]
+        by_reduction[reduction] = losses(tmp_path / reduction)[0]
     alone = []
     for i, state in enumerate(given):
         how = settings(folders, on_policy=0.0, max_steps=1, states_per_step=1)
         train_on_policy(folders["student"], [state], how, tmp_path / f"alone{i}", seed=0)
         alone.append(losses(tmp_path / f"alone{i}")[0])
     sizes = [len(bpe()(s.recorded[0].text).input_ids) + 1 for s in given]
-    assert found["sequence"] == pytest.approx(sum(alone) / 2, rel=1e-4)
-    assert found["token"] == pytest.approx(sum(a * n for a, n in zip(alone, sizes, strict=True)) / sum(sizes), rel=1e-4)
+    assert by_reduction["sequence"] == pytest.approx(sum(alone) / 2, rel=1e-4)
+    assert by_reduction["token"] == pytest.approx(
+        sum(a * n for a, n in zip(alone, sizes, strict=True)) / sum(sizes), rel=1e-4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -555,8 +557,8 @@ def test_a_teacher_with_another_tokenizer_teaches_too(
     folders = {**folders, "eve": tmp_path / "eve"}
     how = settings(folders, ("ada", "eve"), max_steps=40, states_per_step=3, rollouts=2, learning_rate=1e-2)
     done = train_on_policy(folders["student"], states((0.3, 0.7)), how, tmp_path / "run", seed=0)
-    found = losses(tmp_path / "run")
-    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+    values = losses(tmp_path / "run")
+    assert sum(values[-5:]) < 0.8 * sum(values[:5])
     assert done.details["scored_tokens"] == done.details["answer_tokens"]
     merged = settings(folders, ("ada", "eve"), objective=Objective(aggregate="arithmetic"))
     with pytest.raises(RecipeError, match="nothing to merge"):
@@ -628,12 +630,14 @@ def test_an_answer_that_a_tokenizer_writes_otherwise_is_left_out_for_its_scorer_
     folders = {**folders, "eve": tmp_path / "eve"}
     odd = "cafe\u0301, 5 \u2126" + (" \ufb01ve" if normaliser == "NFKC" else "")
 
-    def trained(texts: Sequence[str], name: str, *who: str, weights: Sequence[float] = (1.0,), **changes: Any) -> Any:
+    def trained(
+        texts: Sequence[str], name: str, *agents: str, weights: Sequence[float] = (1.0,), **changes: Any
+    ) -> Any:
         given = [
             replace(s, recorded=(Completion(text, "n"),))
             for s, text in zip(states(weights, NOTES), texts, strict=False)
         ]
-        how = settings(folders, who, on_policy=0.0, max_steps=1, states_per_step=len(given), **changes)
+        how = settings(folders, agents, on_policy=0.0, max_steps=1, states_per_step=len(given), **changes)
         return train_on_policy(folders["student"], given, how, tmp_path / name, seed=0)
 
     assert trained([odd], "odd", "eve").details["left_out/eve"] == 1
@@ -726,22 +730,24 @@ def test_the_most_informative_tokens_alone_count_however_an_update_is_cut_into_r
         done = train_on_policy(folders["student"], given, how, tmp_path / name, seed=0)
         return losses(tmp_path / name)[0], done.details
 
-    whole, told = first("whole")
+    whole, score = first("whole")
     most, few = first("few", informative=0.25)
     every = first("every", informative=1.0)
-    assert every == (whole, told)
+    assert every == (whole, score)
     assert most > 1.03 * whole, "those that tell most are farther from the teachers than the mean"
-    assert told["answers"] <= few["learnt_tokens"] <= 0.25 * few["answer_tokens"] + few["answers"]
+    assert score["answers"] <= few["learnt_tokens"] <= 0.25 * few["answer_tokens"] + few["answers"]
     assert first("rows", informative=0.25, token_budget=60)[0] == pytest.approx(most, rel=1e-5)
     unsure, _ = first("unsure", informative=0.25, informative_by="entropy")
     assert unsure not in (whole, most)
 
 
 def test_what_is_kept_of_an_answer_counts_as_much_as_the_whole_of_it() -> None:
-    factors, told = np.array([0.1, 0.0, 0.3, 0.2, 0.4]), np.array([1.0, 9.0, 2.0, 5.0, 4.0])
-    found = kept(factors, told, [range(3), range(3, 5)], 0.5)
-    assert found.tolist() == pytest.approx([0.0, 0.0, 0.4, 0.6, 0.0]), "a token that does not count is never chosen"
-    assert kept(factors, told, [range(5)], 1e-6).tolist() == pytest.approx([0, 0, 0, 1.0, 0])
+    factors, informative = np.array([0.1, 0.0, 0.3, 0.2, 0.4]), np.array([1.0, 9.0, 2.0, 5.0, 4.0])
+    kept_factors = kept(factors, informative, [range(3), range(3, 5)], 0.5)
+    assert kept_factors.tolist() == pytest.approx([0.0, 0.0, 0.4, 0.6, 0.0]), (
+        "a token that does not count is never chosen"
+    )
+    assert kept(factors, informative, [range(5)], 1e-6).tolist() == pytest.approx([0, 0, 0, 1.0, 0])
 
 
 def test_a_student_without_a_teacher_only_unlearns_what_it_says(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -763,12 +769,12 @@ def test_one_teacher_without_a_debate_is_plain_on_policy_distillation_bit_for_bi
     graphs = [Graph(Problem(q, q, "42"), ()) for q in QUESTIONS]
     how = Supervision(context="none", weights="uniform")
     wording = Wording(Options(), prompt_set("general"), open_task("gsm8k", {}))
-    found, counts = supervise(graphs, how, ["ada"], wording, seed=0)
-    plain = [State(g.problem.id, s.prompt, (View(s.prompt, 1.0),)) for g, s in zip(graphs, found, strict=True)]
+    built, counts = supervise(graphs, how, ["ada"], wording, seed=0)
+    plain = [State(g.problem.id, s.prompt, (View(s.prompt, 1.0),)) for g, s in zip(graphs, built, strict=True)]
     assert counts.states == len(QUESTIONS)
     confident, _ = supervise(graphs, Supervision(context="none"), ["ada"], wording, seed=0)
     same = settings(folders, ("ada",), max_length=500, states_per_step=3)
-    runs = {"debate of nobody": found, "plain": plain, "confident": confident}
+    runs = {"debate of nobody": built, "plain": plain, "confident": confident}
     for name, given in runs.items():
         train_on_policy(folders["student"], given, same, tmp_path / name, seed=3)
     assert equal(tmp_path / "debate of nobody", tmp_path / "plain")

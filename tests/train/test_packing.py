@@ -20,11 +20,11 @@ from vivavoce.train.tokens import Scored
 @st.composite
 def rows(draw: st.DrawFn, alphabet: int = 3, most: int = 8) -> list[Scored]:
     """Rows over few symbols, so that they share prefixes, repeat each other and end inside each other."""
-    found = []
+    values = []
     row = st.lists(st.integers(0, alphabet - 1), min_size=2, max_size=9)
     for ids in draw(st.lists(row, min_size=1, max_size=most)):
-        found.append(Scored(tuple(ids), draw(st.integers(1, len(ids) - 1))))
-    return found
+        values.append(Scored(tuple(ids), draw(st.integers(1, len(ids) - 1))))
+    return values
 
 
 @cases
@@ -84,11 +84,11 @@ def test_the_blocks_see_exactly_the_mask(given_rows: list[Scored], overhead: int
 @given(rows(), st.randoms())
 def test_the_order_of_rows_does_not_change_the_packing(given_rows: list[Scored], random):
     order = random.sample(range(len(given_rows)), len(given_rows))
-    packed, again = pack(given_rows), pack([given_rows[i] for i in order])
-    assert np.array_equal(packed.input_ids, again.input_ids)
-    assert np.array_equal(packed.ends, again.ends)
+    packed, second = pack(given_rows), pack([given_rows[i] for i in order])
+    assert np.array_equal(packed.input_ids, second.input_ids)
+    assert np.array_equal(packed.ends, second.ends)
     for place, i in enumerate(order):
-        assert np.array_equal(packed.answers[i], again.answers[place])
+        assert np.array_equal(packed.answers[i], second.answers[place])
 
 
 @cases
@@ -99,7 +99,7 @@ def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(
     """However the row is cut, and whichever of the runs are attended to together."""
     model = tiny_model(num_hidden_layers=1)
     packed = pack(given_rows)
-    found = []
+    outcomes = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "SHORT", short)
         patch.setattr(attention, "blocks", lambda ends: blocks(ends, overhead))
@@ -108,12 +108,12 @@ def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(
             with attending(model, method):
                 values = logprobs(model, packed, method)
                 (values * torch.arange(1, len(values) + 1)).sum().backward()
-            found.append((values.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+            outcomes.append((values.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(outcomes[0][0], outcomes[1][0], rtol=1e-5, atol=1e-5)
     # Some gradients vanish in exact arithmetic (attention over equal tokens): what is left of them is rounding of the
     # whole, so the whole is their measure.
-    whole = torch.stack([gradient.norm() for gradient in found[1][1]]).norm()
-    for packed_grad, row_grad in zip(found[0][1], found[1][1], strict=True):
+    whole = torch.stack([gradient.norm() for gradient in outcomes[1][1]]).norm()
+    for packed_grad, row_grad in zip(outcomes[0][1], outcomes[1][1], strict=True):
         assert (packed_grad - row_grad).norm() <= 1e-4 * row_grad.norm() + 1e-5 * whole
 
 
@@ -185,8 +185,8 @@ def test_blocks_of_the_mask_are_those_that_its_pairs_make(trees: list[list[Score
 
 def test_flex_attentions_mask_holds_what_it_would_find_itself():
     packed = pack([Scored((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
-    made, found = flex_mask(packed, torch.device("cpu")), trie_mask(torch.from_numpy(packed.ends))
-    whole = create_block_mask(lambda b, h, q, k: found[q, k], None, None, len(packed), len(packed), device="cpu")
+    made, mask = flex_mask(packed, torch.device("cpu")), trie_mask(torch.from_numpy(packed.ends))
+    whole = create_block_mask(lambda b, h, q, k: mask[q, k], None, None, len(packed), len(packed), device="cpu")
     assert torch.equal(made.to_dense(), whole.to_dense())
     assert made.seq_lengths == whole.seq_lengths
 

@@ -33,15 +33,15 @@ def grads(model: torch.nn.Module) -> list[torch.Tensor]:
 
 def test_projecting_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     model = tiny_model()
-    found = []
+    outcomes = []
     for chunk in (scoring.CHUNK["cpu"], 400 * 7):
         monkeypatch.setitem(scoring.CHUNK, "cpu", chunk)
         model.zero_grad()
         with attending(model, Method("blocks")):
             values = logprobs(model, PACKED, Method("blocks"))
             values.sum().backward()
-        found.append([values.detach(), *grads(model)])
-    for whole, chunked in zip(*found, strict=True):
+        outcomes.append([values.detach(), *grads(model)])
+    for whole, chunked in zip(*outcomes, strict=True):
         torch.testing.assert_close(whole, chunked, rtol=1e-5, atol=1e-5)
 
 

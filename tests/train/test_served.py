@@ -166,13 +166,13 @@ def test_of_merged_scorers_who_name_a_part_nobody_seems_farther_away_than_by_the
     q = torch.randn(3, 40, generator=generator, requires_grad=True)
     how, weights = Objective(divergence=divergence, aggregate="arithmetic"), torch.tensor([[0.5, 0.3, 0.2]] * 3)
     sampled = torch.tensor([1, 2, 3])
-    told: list[Any] = [ps[0].float()]
+    probabilities: list[Any] = [ps[0].float()]
     for p in ps[1:]:
         named = [sorted({*row.topk(top).indices.tolist(), int(y)}) for row, y in zip(p, sampled, strict=True)]
         logp = p.log_softmax(-1)
         at = [Position(tuple(ids), tuple(row[ids].tolist())) for ids, row in zip(named, logp, strict=True)]
-        told.append(ServedTargets.of(at, 40, Marks()).teacher(np.arange(3), torch.device("cpu")))
-    loss = merged_loss(q, told, weights, sampled, how)
+        probabilities.append(ServedTargets.of(at, 40, Marks()).teacher(np.arange(3), torch.device("cpu")))
+    loss = merged_loss(q, probabilities, weights, sampled, how)
     exact = distillation_loss(q, [p.float() for p in ps], weights, sampled, how)
     assert (loss <= exact + 1e-4).all()
     if top == 40:
@@ -226,9 +226,9 @@ def test_what_is_told_is_a_distribution_and_never_farther_apart_than_the_whole(
     positions = [Position(tuple((t := row.topk(top)).indices.tolist()), tuple(t.values.tolist())) for row in logp]
     talk = Marks((5,), (6, 7), 2) if marks else Marks()
     scores = ServedTargets.of(positions, 40, talk)
-    told, known = scores.teacher(np.arange(3), torch.device("cpu"))
+    teacher, known = scores.teacher(np.arange(3), torch.device("cpu"))
     if not marks:
-        assert told.exp().sum(-1) == pytest.approx([1, 1, 1], abs=1e-5)
+        assert teacher.exp().sum(-1) == pytest.approx([1, 1, 1], abs=1e-5)
         assert known.sum(1).tolist() == [top] * 3
     sampled = logp.argmax(-1)
     how = Objective(divergence="reverse_kl")
@@ -245,10 +245,12 @@ def test_what_teachers_say_to_the_committee_alone_is_silenced_as_in_a_local_scor
     near.prepare(300)
     with VLLMServer(folders["ada"], max_logprobs=ALL) as server:
         far = open_served(served(folders, "ada", server, ALL), how)
-        told, known = far.read(VIEWS, ACTIONS).teacher(np.arange(sum(len(a.ids) for a in ACTIONS)), near.model.device)
+        targets, known = far.read(VIEWS, ACTIONS).teacher(
+            np.arange(sum(len(a.ids) for a in ACTIONS)), near.model.device
+        )
     wanted = near.logits(near.hidden(VIEWS, ACTIONS)).log_softmax(-1)
     assert known.all()
-    torch.testing.assert_close(told[:, :-1].exp(), wanted.exp(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(targets[:, :-1].exp(), wanted.exp(), atol=1e-5, rtol=1e-4)
 
 
 def test_the_worth_of_a_debate_can_be_told_by_a_served_scorer(folders: dict[str, Path]) -> None:

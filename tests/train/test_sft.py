@@ -71,9 +71,11 @@ def test_answers_to_one_question_share_it_and_a_row_counts_by_its_weight(student
     assert plain.tokens_seen < sum(result.tokens_seen for result in apart)
     rows = [replace(twice[0], weight=3.0), twice[1], replace(ROWS[1], weight=0.0)]
     weighted = train_sft(student, rows, settings(max_steps=1, rows_per_step=2), tmp_path / "weighted", seed=1)
-    again = train_sft(student, [twice[0]] * 3 + [twice[1]], settings(max_steps=1), tmp_path / "again", seed=1)
+    second = train_sft(student, [twice[0]] * 3 + [twice[1]], settings(max_steps=1), tmp_path / "again", seed=1)
     assert weighted.rows_used == 2, "what counts nothing is not read"
-    assert weighted.first_loss == pytest.approx(again.first_loss, rel=1e-5) != pytest.approx(plain.first_loss, rel=1e-3)
+    assert (
+        weighted.first_loss == pytest.approx(second.first_loss, rel=1e-5) != pytest.approx(plain.first_loss, rel=1e-3)
+    )
 
 
 def test_splitting_an_update_into_passes_changes_nothing(student: Path, tmp_path: Path):
@@ -134,12 +136,12 @@ def test_training_reports_to_nobody():
 
 
 def test_progress_is_told_after_every_update(student: Path, tmp_path: Path):
-    told: list[tuple[int, int, bool]] = []
+    lines: list[tuple[int, int, bool]] = []
     how = settings(max_steps=5, log_steps=3)
     train_sft(
-        student, ROWS, how, tmp_path, seed=1, progress=lambda *heard: told.append((*heard[:2], "loss" in heard[2]))
+        student, ROWS, how, tmp_path, seed=1, progress=lambda *heard: lines.append((*heard[:2], "loss" in heard[2]))
     )
-    assert told == [(1, 5, True), (2, 5, False), (3, 5, True), (4, 5, False), (5, 5, True)]
+    assert lines == [(1, 5, True), (2, 5, False), (3, 5, True), (4, 5, False), (5, 5, True)]
 
 
 def test_the_curve_has_the_first_and_the_last_update(student: Path, tmp_path: Path):

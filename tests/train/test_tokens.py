@@ -58,8 +58,8 @@ def test_no_token_joins_the_served_prompt_and_the_answer():
     served, joined = context_ids(words, CHAT), 0
     for row in score_rows(words, CHAT, ANSWERS):
         assert list(row.ids[: row.start]) == served
-        again = list(words(decoded(words, row.ids), add_special_tokens=False)["input_ids"])
-        joined += again[: len(served)] != served
+        second = list(words(decoded(words, row.ids), add_special_tokens=False)["input_ids"])
+        joined += second[: len(served)] != served
     assert joined, "a tokenizer that joins nothing shows nothing"
 
 

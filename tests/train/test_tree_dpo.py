@@ -85,15 +85,15 @@ def test_the_nll_term_makes_right_answers_likelier(student: Path, trees: list[Tr
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many answers each pass of the reference scored."""
-    found: list[int] = []
+    counts: list[int] = []
     inner = reference.logprobs
 
     def logprobs(model: Any, packed: Any, method: Any) -> torch.Tensor:
-        found.append(len(packed.answers))
+        counts.append(len(packed.answers))
         return inner(model, packed, method)
 
     monkeypatch.setattr(reference, "logprobs", logprobs)
-    return found
+    return counts
 
 
 def test_the_reference_is_computed_once_per_answer_and_kept(
@@ -216,8 +216,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 def test_a_folder_belongs_to_one_run(student: Path, trees: list[Tree], tmp_path: Path):
     first = train_tree_dpo(student, trees, settings(), tmp_path, seed=1)
-    again = train_tree_dpo(student, trees, settings(), tmp_path, seed=1, progress=die_at(1))
-    assert again == first
+    second = train_tree_dpo(student, trees, settings(), tmp_path, seed=1, progress=die_at(1))
+    assert second == first
     with pytest.raises(RunConflict):
         train_tree_dpo(student, trees, settings(), tmp_path, seed=2)
 

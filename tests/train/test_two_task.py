@@ -134,8 +134,8 @@ def test_paired_updates_hold_one_of_each_and_leave_out_who_has_not_both():
     assert all(Counter((rows[i].problem, rows[i].stream) for i in u) == Counter(
         {(p, stream): 1 for p in "ac" for stream in ("feedback", "answer")}) for u in made)  # fmt: skip
     assert len({frozenset(u) for u in made}) == 1, "drawn once"
-    again = updates(rows, settings(pairing="paired-resampled", rows_per_step=2, max_steps=10), seed=1)
-    assert len({frozenset(u) for u in again}) > 1, "drawn every epoch"
+    second = updates(rows, settings(pairing="paired-resampled", rows_per_step=2, max_steps=10), seed=1)
+    assert len({frozenset(u) for u in second}) > 1, "drawn every epoch"
     with pytest.raises(DataError, match="both a feedback and a rationale"):
         updates(taught({"a": (1, 0), "b": (0, 1)}), settings(pairing="paired-fixed"), seed=1)
 

@@ -74,8 +74,10 @@ def shown_run(path: Path, count: int = 60) -> Path:
             file = path / "evaluations" / f"{arm.replace(':', '+')}-{seed}.jsonl"
             file.write_text("".join(to_json(row) + "\n" for row in rows), "utf-8")
     pairs = [("student", "debate_reflect"), ("single:ada", "debate_reflect")]
-    found = results("schoolhouse", tested, pairs, 754.2, {arm: what_it_is(arm) for arm in ARMS}, main="debate_reflect")
-    (path / "results.json").write_text(json.dumps(found), "utf-8")
+    figures = results(
+        "schoolhouse", tested, pairs, 754.2, {arm: what_it_is(arm) for arm in ARMS}, main="debate_reflect"
+    )
+    (path / "results.json").write_text(json.dumps(figures), "utf-8")
     (path / "data").mkdir()
     learnt = [
         Example(g.problem.id, ({"role": "user", "content": "?"},), f"Learn {HOSTILE}", (g.nodes[0].id,)) for g in train

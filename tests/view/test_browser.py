@@ -112,14 +112,14 @@ def test_a_filter_stands_in_the_address_and_the_address_opens_the_same_page(page
     page.goto(f"{address}#/run/demo/questions/test")
     page.get_by_role("button", name="student broke").click()
     page.wait_for_selector(".filter.on")
-    shown, found = rows(page), count(page)
-    assert found == "10 of 30", "every third answer of the student is right, and none of these of the other arm"
+    shown, content = rows(page), count(page)
+    assert content == "10 of 30", "every third answer of the student is right, and none of these of the other arm"
     there = page.url
     assert "f=broke" in there
     page.goto("about:blank")
     page.goto(there)
     page.wait_for_selector(".filter.on")
-    assert (rows(page), count(page)) == (shown, found)
+    assert (rows(page), count(page)) == (shown, content)
     page.locator(".rows .trow a").nth(1).click()
     page.wait_for_selector(".whole-question")
     assert "2 of 10 · student broke" in page.inner_text(".qbar")

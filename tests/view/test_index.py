@@ -53,19 +53,19 @@ def test_the_letters_of_a_set_are_those_of_its_graphs_and_test_answers(run: Path
     assert list(index.sets().items()) == [("train", 31), ("test", 15)]
     known = [seats(g) for g in debates(30)]
     for column in index.columns("train"):
-        found = list(column.letters[:30])
-        seat = tuple(column.label.values())
-        assert found == [next((v for k, v in one.items() if tuple(k) == seat), "-") for one in known]
+        rows = list(column.letters[:30])
+        cells = tuple(column.label.values())
+        assert rows == [next((v for k, v in one.items() if tuple(k) == cells), "-") for one in known]
     arms = {(c.label["arm"], c.label["seed"]) for c in index.columns("test") if "arm" in c.label}
     assert arms == {("student", 0), ("single:ada", 0), ("single:ada", 1), ("debate_reflect", 0), ("debate_reflect", 1)}
 
 
 def test_every_place_leads_to_the_line_that_it_is_about(run: Path) -> None:
     index = indexed(run)
-    found = Pages("demo", run, index).get(["question", "train", "30"])
-    assert found["problem"]["id"] == "hostile/1"
-    assert [n["kind"] for n in found["debates"][0]["nodes"]] == ["answer", "answer", "critique", "answer"]
-    assert [row["in"] for row in found["rows"]] == [["debate_reflect_sft", "multi_teacher"]], "equal rows are told once"
+    pages = Pages("demo", run, index).get(["question", "train", "30"])
+    assert pages["problem"]["id"] == "hostile/1"
+    assert [n["kind"] for n in pages["debates"][0]["nodes"]] == ["answer", "answer", "critique", "answer"]
+    assert [row["in"] for row in pages["rows"]] == [["debate_reflect_sft", "multi_teacher"]], "equal rows are told once"
     test = Pages("demo", run, index).get(["question", "test", "3"])
     assert len(test["answers"]) == 5
 
@@ -94,7 +94,7 @@ def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:
     ]
     write_graphs(tmp_path / "graphs" / "train.jsonl", texts)
     index = indexed(tmp_path)
-    for query, found in {
+    for query, hits in {
         "resume": [0, 2],
         "LONG résu": [0, 2],
         "lon": [0, 2],
@@ -105,7 +105,7 @@ def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:
         "-long (": [0, 2],
         "": [],
     }.items():
-        assert index.search("train", query) == found, query
+        assert index.search("train", query) == hits, query
 
 
 def test_a_line_that_cannot_be_read_is_told_and_the_others_are_shown(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import Field
 
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located, trusted
-from vivavoce.agents.faults import Failed, failed_kind, failed_status, short, told_inside
+from vivavoce.agents.faults import Failed, failed_kind, failed_status, failure_inside, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, counted, ended
 from vivavoce.errors import AgentError, MissingDependency
@@ -144,9 +144,9 @@ class AnthropicMessages:
                     return None
                 if sum(batch["request_counts"].values()) != len(keys):
                     continue
-                while (found := await self.results(batch["id"])) is None:
+                while (replies := await self.results(batch["id"])) is None:
                     await asyncio.sleep(self.batch.poll_s)
-                if found.keys() == keys:
+                if replies.keys() == keys:
                     return str(batch["id"])
             if not page.get("has_more"):
                 return None
@@ -158,8 +158,8 @@ class AnthropicMessages:
         if (await self._json("get", path))["processing_status"] != "ended":
             return None
         # not by the address in the answer, which the key would be sent to
-        said, _ = await self._endpoint.persist(lambda: self._send("get", f"{path}/results"), 0, is_call=False)
-        rows = [json.loads(line) for line in lines_in(said)]
+        body, _ = await self._endpoint.persist(lambda: self._send("get", f"{path}/results"), 0, is_call=False)
+        rows = [json.loads(line) for line in lines_in(body)]
         return {row["custom_id"]: self._result(row["result"]) for row in rows}
 
     def _result(self, result: dict[str, Any]) -> Reply | Failed:
@@ -170,11 +170,11 @@ class AnthropicMessages:
         return Failed("server", f"{result['type']} in its batch", True)
 
     async def _json(self, method: Literal["get", "post"], path: str, body: Any = None, *, once: bool = False) -> Any:
-        said, _ = await self._endpoint.persist(lambda: self._send(method, path, body), 0, once=once, is_call=False)
+        reply, _ = await self._endpoint.persist(lambda: self._send(method, path, body), 0, once=once, is_call=False)
         try:
-            return json.loads(said)
+            return json.loads(reply)
         except (ValueError, RecursionError):
-            raise AgentError("malformed", short(f"no JSON: {said[:200]!r}")) from None
+            raise AgentError("malformed", short(f"no JSON: {reply[:200]!r}")) from None
 
     # --- one request
 
@@ -194,13 +194,13 @@ class AnthropicMessages:
         except (TimeoutError, anthropic.APITimeoutError):
             return Failed("timeout", f"no complete answer within {self.options.timeout_s:g} s", True, refused=True)
         except anthropic.APIStatusError as error:
-            said = self._endpoint.scrub(error.response.content)
-            return failed_status(error.status_code, said, error.response.headers)
+            detail = self._endpoint.scrub(error.response.content)
+            return failed_status(error.status_code, detail, error.response.headers)
         except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
-            said = self._endpoint.scrub(f"{type(cause).__name__}: {cause}".encode("utf-8", "replace"))
+            detail = self._endpoint.scrub(f"{type(cause).__name__}: {cause}".encode("utf-8", "replace"))
             nobody = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
-            return Failed("unreachable" if nobody else "connection", short(said.decode()), True)
+            return Failed("unreachable" if nobody else "connection", short(detail.decode()), True)
 
     def _client(self) -> AsyncAnthropic:
         """The package's client in the running event loop. A client does not survive its loop."""
@@ -235,8 +235,8 @@ class _Hiding(logging.Filter):
         self._endpoint = endpoint
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage().encode("utf-8", "replace")
-        record.msg, record.args = self._endpoint.scrub(said).decode("utf-8", "replace"), ()
+        line = record.getMessage().encode("utf-8", "replace")
+        record.msg, record.args = self._endpoint.scrub(line).decode("utf-8", "replace"), ()
         return True
 
 
@@ -250,10 +250,10 @@ def conversation(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]
 
     Raises AgentError ``bad_request`` if the first turn is not the user's, because the API takes no such conversation.
     """
-    said = [message for message in messages if message["content"].strip()]
-    system = "\n\n".join(message["content"] for message in said if message["role"] == "system")
+    filled = [message for message in messages if message["content"].strip()]
+    system = "\n\n".join(message["content"] for message in filled if message["role"] == "system")
     turns: list[dict[str, str]] = []
-    for message in said:
+    for message in filled:
         if message["role"] == "system":
             continue
         if turns and turns[-1]["role"] == message["role"]:
@@ -272,14 +272,14 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
     ``means`` explains stop reasons that are not known here.
     """
     usage = counted(answer)
-    if (failed := told_inside(answer, usage)) is not None:
+    if (failed := failure_inside(answer, usage)) is not None:
         return failed
     why, text = answer.get("stop_reason"), "".join(b["text"] for b in answer["content"] if b["type"] == "text")
     end = ended(why, means)
     if not text:
         if end == "filter":
-            told = (answer.get("stop_details") or {}).get("explanation") or "the model declined"
-            return Failed("refused", short(str(told)), False, usage=usage)
+            reason = (answer.get("stop_details") or {}).get("explanation") or "the model declined"
+            return Failed("refused", short(str(reason)), False, usage=usage)
         if end == "length":  # a model that thought until the end would do so again
             return Failed("empty", f"all {usage.completion} new tokens went by without an answer", False, usage=usage)
         return Failed("empty", f"stop_reason {why}", True, usage=usage)

@@ -119,8 +119,8 @@ class Server:
             meta = answer["meta_info"]
             if (why := meta["finish_reason"]["type"]) not in ("stop", "length"):
                 raise AgentError("server", f"the engine ended an answer for the reason {why}")
-            told = meta["output_token_logprobs"]
-            return _drawn([token for _, token, *_ in told], [value for value, *_ in told])
+            tokens = meta["output_token_logprobs"]
+            return _drawn([token for _, token, *_ in tokens], [value for value, *_ in tokens])
 
     async def load(self, adapter: str, folder: Path) -> None:
         """Have the engine serve the adapter in ``folder`` under the name ``adapter``. Raises AgentError."""
@@ -162,19 +162,21 @@ class Server:
     async def context(self) -> int | None:
         """Tokens that prompt and answer may have together, if the engine tells it."""
         if self._serve.engine == "sglang":
-            found = (await self._get("/get_model_info")).get("context_length")
+            length = (await self._get("/get_model_info")).get("context_length")
         else:
             listed = await self._get("/v1/models")
-            found = next((one.get("max_model_len") for one in listed.get("data", ()) if one.get("max_model_len")), None)
-        return found if isinstance(found, int) else None
+            length = next(
+                (one.get("max_model_len") for one in listed.get("data", ()) if one.get("max_model_len")), None
+            )
+        return length if isinstance(length, int) else None
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._endpoint.aclose()
 
     async def _post(self, path: str, body: Any) -> Any:
-        said = await self._endpoint.fetch("POST", path, json.dumps(body).encode())
-        return _json(said)
+        reply = await self._endpoint.fetch("POST", path, json.dumps(body).encode())
+        return _json(reply)
 
     async def _get(self, path: str) -> Any:
         return _json(await self._endpoint.fetch("GET", path))
@@ -232,8 +234,8 @@ class Attached:
                 seen, deaths = seen if lives else server.generation, deaths + 1
                 self.asked_again += 1
                 if deaths >= _DEADLY:
-                    told = f"the engine died {deaths} times over this call; at last: {error.detail}"
-                    raise AgentError("server", short(told)) from None
+                    message = f"the engine died {deaths} times over this call; at last: {error.detail}"
+                    raise AgentError("server", short(message)) from None
 
     async def server(self, after: int = -1) -> Server:
         """The engine's life that is ready, and later than ``after``; waits for it."""
@@ -259,12 +261,12 @@ class Attached:
         if self.state is None:
             return await self._remote(after)
         while True:
-            told = _state(self.state)
-            if told.get("failed"):
-                do = f"look into {told.get('log', 'its log')}; `serve.args` and `serve.env` reach the engine"
-                raise AgentUnusable(str(told["failed"]), f"agent {self.name!r}, `serve`", do)
-            if told.get("ready") and told["generation"] > after:
-                return Running(told["generation"], told["url"], told["model"])
+            state = _state(self.state)
+            if state.get("failed"):
+                do = f"look into {state.get('log', 'its log')}; `serve.args` and `serve.env` reach the engine"
+                raise AgentUnusable(str(state["failed"]), f"agent {self.name!r}, `serve`", do)
+            if state.get("ready") and state["generation"] > after:
+                return Running(state["generation"], state["url"], state["model"])
             await asyncio.sleep(_POLL_S)
 
     async def _remote(self, after: int) -> Running:
@@ -272,8 +274,8 @@ class Attached:
         url, begun = self.serve.root, time.monotonic()
         if after >= self._generation:  # the first to notice says so; the others wait with it
             self._generation = after + 1
-            told = f"{self.serve.start_s:g} s"
-            say(f"engine {self.name} at {url} does not answer: it is waited for, {told} at most, and then asked again")
+            limit = f"{self.serve.start_s:g} s"
+            say(f"engine {self.name} at {url} does not answer: it is waited for, {limit} at most, and then asked again")
         while not await asyncio.to_thread(healthy, url, 10.0):
             if time.monotonic() - begun > self.serve.start_s:
                 do = "start it again: the same command then goes on"
@@ -286,8 +288,8 @@ class Attached:
         until = time.monotonic() + _NOTICED_S
         while time.monotonic() < until:
             if self.state is not None:
-                told = _state(self.state)
-                if told.get("generation") != server.generation or not told.get("ready"):
+                state = _state(self.state)
+                if state.get("generation") != server.generation or not state.get("ready"):
                     return False
             if await asyncio.to_thread(healthy, server.url, 5.0):
                 return True
@@ -308,8 +310,8 @@ class _Reading:
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, LookupError | TypeError | ValueError | AttributeError):
-            told = short(f"{type(error).__name__}: {error} in the engine's answer ({self._what})")
-            raise AgentError("malformed", told) from None
+            message = short(f"{type(error).__name__}: {error} in the engine's answer ({self._what})")
+            raise AgentError("malformed", message) from None
 
 
 _read_in = _Reading
@@ -324,11 +326,11 @@ def _drawn(ids: Sequence[Any], logprobs: Sequence[Any]) -> Drawn:
     return Drawn([int(token) for token in ids], values)
 
 
-def _json(said: bytes) -> Any:
+def _json(body: bytes) -> Any:
     try:
-        return json.loads(said) if said.strip() else {}
+        return json.loads(body) if body.strip() else {}
     except ValueError:
-        return {"said": said.decode("utf-8", "replace")}  # vLLM answers some requests with a sentence
+        return {"said": body.decode("utf-8", "replace")}  # vLLM answers some requests with a sentence
 
 
 def _state(file: Path) -> dict[str, Any]:

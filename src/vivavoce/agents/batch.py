@@ -43,7 +43,7 @@ class Lines:
     """Tokens of the prompt."""
     limit: Tensor
     """Most tokens to draw."""
-    said: Tensor
+    counts: Tensor
     """Tokens drawn so far."""
     done: Tensor
     drawn: Tensor
@@ -84,7 +84,7 @@ class Lines:
         return cls(
             size=torch.tensor([len(prompt.ids) for prompt in prompts], device=device),
             limit=torch.tensor(limits, device=device),
-            said=torch.zeros(rows, dtype=torch.long, device=device),
+            counts=torch.zeros(rows, dtype=torch.long, device=device),
             done=torch.zeros(rows, dtype=torch.bool, device=device),
             drawn=torch.zeros(rows, room, dtype=torch.long, device=device),
             logprobs=torch.zeros(rows, room, device=device),
@@ -102,14 +102,14 @@ class Lines:
     @staticmethod
     def joined(parts: Sequence[Lines]) -> Lines:
         """The rows of all parts, one part after the other."""
-        found = []
+        columns = []
         for one in fields(Lines):
             tensors = [cast(Tensor, getattr(part, one.name)) for part in parts]
             if tensors[0].dim() == 2:
                 room = max(tensor.shape[1] for tensor in tensors)
                 tensors = [torch.nn.functional.pad(tensor, (0, room - tensor.shape[1])) for tensor in tensors]
-            found.append(torch.cat(tensors))
-        return Lines(*found)
+            columns.append(torch.cat(tensors))
+        return Lines(*columns)
 
 
 class Batch:
@@ -134,13 +134,13 @@ class Batch:
         self._narrow = any(sampling.top_p < 1 or sampling.top_k for sampling in warm)
         self._penalised = any(sampling.repetition_penalty != 1 for sampling in samplings)
         self._score = any(sampling.logprobs for sampling in samplings)
-        self._rows = torch.arange(len(samplings), device=self.lines.said.device)
+        self._rows = torch.arange(len(samplings), device=self.lines.counts.device)
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """The next step's inputs: ids (rows, 1), mask (rows, width + 1), positions (rows, 1)."""
         lines = self.lines
-        ids = lines.drawn[self._rows, lines.said - 1][:, None]
-        length = (lines.size + lines.said)[:, None]
+        ids = lines.drawn[self._rows, lines.counts - 1][:, None]
+        length = (lines.size + lines.counts)[:, None]
         self.width += 1
         columns = torch.arange(self.width, 0, -1, device=ids.device)
         return ids, (columns <= length).long(), length - 1
@@ -149,11 +149,11 @@ class Batch:
         """Draw one more token for each row from its logits (rows, vocabulary). Rows that end with it are done."""
         lines, rows = self.lines, self._rows
         token = self._pick(logits)
-        lines.drawn[rows, lines.said] = token
+        lines.drawn[rows, lines.counts] = token
         if self._score:
-            lines.logprobs[rows, lines.said] = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
-        lines.said += ~lines.done
-        lines.done |= torch.isin(token, eos) | (lines.said >= lines.limit)
+            lines.logprobs[rows, lines.counts] = logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
+        lines.counts += ~lines.done
+        lines.done |= torch.isin(token, eos) | (lines.counts >= lines.limit)
 
     def _pick(self, logits: Tensor) -> Tensor:
         """Greedy, or by inverting the cumulative distribution at the row's own uniform number of this step.
@@ -180,7 +180,7 @@ class Batch:
         # u < 1, but u * mass may round up to the mass itself: then the last token that has any
         mass = total[:, -1:]
         point = torch.minimum(
-            lines.uniform[self._rows, lines.said, None] * mass, mass.nextafter(torch.zeros_like(mass))
+            lines.uniform[self._rows, lines.counts, None] * mass, mass.nextafter(torch.zeros_like(mass))
         )
         token = torch.searchsorted(total, point, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
         return token if self._all_hot else torch.where(hot, token, logits.argmax(-1))
@@ -191,7 +191,7 @@ class Batch:
         Source: arXiv:1909.05858, section 4.1; as RepetitionPenaltyLogitsProcessor of transformers.
         """
         lines = self.lines
-        said = torch.arange(lines.drawn.shape[1], device=logits.device) < lines.said[:, None]
+        said = torch.arange(lines.drawn.shape[1], device=logits.device) < lines.counts[:, None]
         asked = torch.arange(lines.prompt.shape[1], device=logits.device) < lines.size[:, None]
         # what stands at no place of a row is taken for its first token, which is there anyway
         first = lines.prompt[:, :1]
@@ -206,13 +206,13 @@ class Batch:
 
     def rearranged(self, kept: Sequence[int], joining: Sequence[Batch] = ()) -> Batch:
         """The rows ``kept`` and those of ``joining``. The caches of all of them are used up, layer after layer."""
-        at = torch.tensor(list(kept), dtype=torch.long, device=self.lines.said.device)
+        at = torch.tensor(list(kept), dtype=torch.long, device=self.lines.counts.device)
         if not self.plain:
             assert not joining, "rows cannot join a cache that is not plain"
             self.cache.reorder_cache(cast(Any, at))  # selects rows for every kind of layer
             return Batch([self.prompts[row] for row in kept], self.lines[at], self.cache, False)
         lines = self.lines[at]
-        used = [len(self.prompts[row].ids) + said - 1 for row, said in zip(kept, lines.said.tolist(), strict=True)]
+        used = [len(self.prompts[row].ids) + count - 1 for row, count in zip(kept, lines.counts.tolist(), strict=True)]
         width = max([*used, *(part.width for part in joining)])
         for layer, *others in zip(*(_layers(part.cache) for part in (self, *joining)), strict=True):
             layer.take([(layer, at), *((other, slice(None)) for other in others)], width)

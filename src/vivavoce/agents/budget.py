@@ -314,20 +314,20 @@ class Ledger:
         """The scopes of a call, from the narrowest. Waiting in one does not block calls that only a wider one
         limits.
         """
-        found = []
+        accounts = []
         if question is not None and self.question:
-            found.append(self.questions.setdefault((stage, question), Account(self.question)))
+            accounts.append(self.questions.setdefault((stage, question), Account(self.question)))
         if agent in self.agents:
-            found.append(self.agents[agent])
-        return [*found, self.run]
+            accounts.append(self.agents[agent])
+        return [*accounts, self.run]
 
-    def charged(self, ticket: Ticket, told: Usage) -> Usage:
+    def charged(self, ticket: Ticket, usage: Usage) -> Usage:
         """The tokens that an answered call counts with: those that its endpoint told, otherwise those that were
         reserved.
 
         Without a cap nothing was reserved, and tokens that are not told count as 0.
         """
-        return Usage(told.prompt or ticket.most.prompt, told.completion or ticket.most.completion, told.cached)
+        return Usage(usage.prompt or ticket.most.prompt, usage.completion or ticket.most.completion, usage.cached)
 
     async def end(self, why: UserError, within_s: float) -> NoReturn:
         """Admit no further call, and raise ``why`` when those in flight are written down, or after so long."""
@@ -388,7 +388,7 @@ class Ledger:
         return f"{amount:,.1f} s" if kind == "seconds" else f"{amount:,.0f} {kind}"
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """A summary of the spend so far, in a few words."""
         caps = self.run.caps
         if any(price != FREE for price in self.prices.values()):

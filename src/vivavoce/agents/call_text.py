@@ -39,12 +39,12 @@ def write_call(call: ToolCall) -> str:
     return write_json({"name": call.name, "arguments": call.arguments})
 
 
-def write_json(said: Any) -> str:
+def write_json(call: Any) -> str:
     """The content of a call, as JSON between the tags. Half a surrogate pair in it is replaced, because it is no
     character.
     """
-    said = json.dumps(all_storable(said), ensure_ascii=False)
-    return f"{OPEN}\n{_MARKS.sub(_escaped, said)}\n{CLOSE}"
+    call = json.dumps(all_storable(call), ensure_ascii=False)
+    return f"{OPEN}\n{_MARKS.sub(_escaped, call)}\n{CLOSE}"
 
 
 def read_calls(text: str) -> list[ToolCall]:
@@ -97,11 +97,11 @@ def _within(text: str, at: int, end: int) -> Iterator[_Written]:
         stop = json_end(text, begin)
         closed = _CLOSED.match(text, stop, end) if stop else None
         if closed is None:  # no JSON, or more than that: up to the next tag, for the reader to complain of
-            found = text.find(CLOSE, begin, end)
-            if found < 0:
+            closing = text.find(CLOSE, begin, end)
+            if closing < 0:
                 yield _Written(start, -1, text[begin:end])
                 return
-            stop, at = found, found + len(CLOSE)
+            stop, at = closing, closing + len(CLOSE)
         else:
             at = closed.end()
         yield _Written(start, at, text[begin:stop])
@@ -111,22 +111,22 @@ def _read(call: _Written) -> ToolCall:
     if call.end < 0:
         raise ValueError("a <tool_call> is not closed")
     try:
-        said: Any = DECODER.decode(call.content)
+        content: Any = DECODER.decode(call.content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"a call is no JSON: {error}") from None
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         raise ValueError("a call is an object with a name and an object of arguments")
-    arguments = said.get("arguments", said.get("parameters"))  # as Llama calls them
-    if arguments is None and said.keys() <= {"name", "arguments"}:
+    arguments = content.get("arguments", content.get("parameters"))  # as Llama calls them
+    if arguments is None and content.keys() <= {"name", "arguments"}:
         arguments = {}
     if isinstance(arguments, str):  # JSON in JSON, as some models and servers write it
         arguments = in_json(arguments)
     if not isinstance(arguments, dict):
         raise ValueError("a call is an object with a name and an object of arguments")
-    if not isinstance(name := said.get("name"), str):
+    if not isinstance(name := content.get("name"), str):
         raise ValueError(f"the name of a call is a text, not {name!r}")
-    said = all_storable({"name": name, "arguments": arguments})
-    return ToolCall(said["name"], said["arguments"])
+    content = all_storable({"name": name, "arguments": arguments})
+    return ToolCall(content["name"], content["arguments"])
 
 
 def in_json(text: str) -> Any:

@@ -29,10 +29,10 @@ def called(call: Mapping[str, Any]) -> str:
     can complain.
     """
     name, arguments = call["function"]["name"], call["function"].get("arguments") or "{}"
-    said = in_json(arguments) if isinstance(arguments, str) else arguments
-    if isinstance(said, str):
+    value = in_json(arguments) if isinstance(arguments, str) else arguments
+    if isinstance(value, str):
         return f'{OPEN}\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}\n{CLOSE}'
-    return write_json({"name": name, "arguments": said})
+    return write_json({"name": name, "arguments": value})
 
 
 def _converted(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
@@ -46,8 +46,8 @@ def _converted(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
             # nine letters and digits, as Mistral wants them
             ids = [f"call{named + n:05}" for n in range(len(calls))]
             named, at = named + len(calls), at + len(calls)
-            said = [_tool_call(id, call) for id, call in zip(ids, calls, strict=True)]
-            yield {"role": "assistant", "content": without_calls(message["content"]) or None, "tool_calls": said}
+            tool_calls = [_tool_call(id, call) for id, call in zip(ids, calls, strict=True)]
+            yield {"role": "assistant", "content": without_calls(message["content"]) or None, "tool_calls": tool_calls}
             for id, answer in zip(ids, answers, strict=True):
                 yield {"role": "tool", "tool_call_id": id, "content": answer["content"]}
         elif message["role"] == "tool":

@@ -94,13 +94,13 @@ class ChatTemplate:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None) -> ChatTemplate:
         """The template of a tokenizer. Raises RecipeError if it has none."""
-        found: Any = tokenizer.chat_template
-        if isinstance(found, Mapping):
-            found = found.get("default")
+        source: Any = tokenizer.chat_template
+        if isinstance(source, Mapping):
+            source = source.get("default")
         model = str(getattr(tokenizer, "name_or_path", "") or "the model")
-        if not found:
+        if not source:
             raise RecipeError("the tokenizer has no chat template", model, _TEXTLESS)
-        return cls(str(found), dict(tokenizer.special_tokens_map), dict(arguments or {}), model)
+        return cls(str(source), dict(tokenizer.special_tokens_map), dict(arguments or {}), model)
 
     @classmethod
     def within(cls, folder: Path, arguments: Mapping[str, Any] | None = None) -> ChatTemplate | None:
@@ -110,14 +110,14 @@ class ChatTemplate:
         """
         file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
         config = object_in(settings, AS_IT_CAME) if settings.is_file() else {}
-        found = text_of(file) if file.is_file() else config.get("chat_template")
-        if isinstance(found, list):  # several by name, in older files
-            found = next((one["template"] for one in found if one.get("name") == "default"), None)
-        if not isinstance(found, str):
+        source = text_of(file) if file.is_file() else config.get("chat_template")
+        if isinstance(source, list):  # several by name, in older files
+            source = next((one["template"] for one in source if one.get("name") == "default"), None)
+        if not isinstance(source, str):
             return None
         named = {k: v for k, v in config.items() if k.endswith("_token") and v and not isinstance(v, bool)}
         special = {k: v["content"] if isinstance(v, dict) else v for k, v in named.items()}
-        return cls(found, special, dict(arguments or {}), str(folder))
+        return cls(source, special, dict(arguments or {}), str(folder))
 
     @property
     def dated(self) -> bool:
@@ -152,8 +152,8 @@ class ChatTemplate:
         before, trims = before.rpartition(SAID)[0], f"{SAID} {self.after()}" not in whole
         head = before.removeprefix(prompt) if before.startswith(prompt) else ""
         if (opens := _opens(prompt)) is None:
-            found = list(_THOUGHT.finditer(head))
-            inside = [(m[0], _closing(m)) for m in found if _closing(m) in head[m.end() :]]
+            openings = list(_THOUGHT.finditer(head))
+            inside = [(m[0], _closing(m)) for m in openings if _closing(m) in head[m.end() :]]
             return Spoken(head, inside[0] if inside else None, "", trims)
         opening, closing, opened = opens
         if closing not in head:
@@ -165,12 +165,12 @@ class ChatTemplate:
         """The template's text after an answer that is the last message, or that ``more`` follow; "" if it loses the
         answer or cannot be rendered.
         """
-        said: list[Message] = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+        talk: list[Message] = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
         try:
-            _, found, after = self._render([*said, *more], generation=False).rpartition(SAID)
+            _, mark, after = self._render([*talk, *more], generation=False).rpartition(SAID)
         except _failures():
             return ""
-        return after if found else ""
+        return after if mark else ""
 
     @cached_property
     def anchor(self) -> str:
@@ -207,8 +207,8 @@ class ChatTemplate:
                     break
                 reasons.append(f"it loses the {lost[0]} message")
             else:
-                said = ", ".join(roles)
-                what = f"the chat template of {self.model} takes no conversation of {said}: {reasons[0]}"
+                order = ", ".join(roles)
+                what = f"the chat template of {self.model} takes no conversation of {order}: {reasons[0]}"
                 if reasons[-1] != reasons[0]:
                     what += f"; with system texts and turns put together, {reasons[-1]}"
                 do = "use a model whose template takes these roles, or put such a template into its folder"
@@ -224,8 +224,8 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], generation: bool = True) -> str:
         given = {key: value for key, value in self.arguments.items() if key != DAY}
-        told = [dict(message) for message in messages]
-        always = {"messages": told, "tools": None, "documents": None, "add_generation_prompt": generation}
+        copies = [dict(message) for message in messages]
+        always = {"messages": copies, "tools": None, "documents": None, "add_generation_prompt": generation}
         return _compiled(self.source).render({**always, **self.special, **given, DAY: self._today})
 
     def _today(self, form: str) -> str:
@@ -270,10 +270,10 @@ def formed(messages: Sequence[Message], form: int) -> list[Message]:
 
 def _opens(prompt: str) -> tuple[str, str, str] | None:
     """The texts that open and close a thought, and the end of the prompt, if a prompt ends in an open thought."""
-    found = next(reversed(list(_THOUGHT.finditer(prompt))), None)
-    if found is None or prompt[found.end() :].strip():
+    opening = next(reversed(list(_THOUGHT.finditer(prompt))), None)
+    if opening is None or prompt[opening.end() :].strip():
         return None
-    return found[0], _closing(found), prompt[found.start() :]
+    return opening[0], _closing(opening), prompt[opening.start() :]
 
 
 def _closing(opening: re.Match[str]) -> str:

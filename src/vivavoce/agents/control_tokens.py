@@ -65,11 +65,11 @@ class ControlTokens:
 
     def quoted(self, messages: Sequence[Message]) -> list[Message] | None:
         """The messages with marks for the control tokens that they quote; None if they quote none."""
-        told = [self._mark(m["content"], m["role"] == "assistant") for m in messages]
-        if not any(text is not None for text in told):
+        texts = [self._mark(m["content"], m["role"] == "assistant") for m in messages]
+        if not any(text is not None for text in texts):
             return None
         return [
-            m if text is None else {"role": m["role"], "content": text} for m, text in zip(messages, told, strict=True)
+            m if text is None else {"role": m["role"], "content": text} for m, text in zip(messages, texts, strict=True)
         ]
 
     def quoted_answer(self, text: str) -> str | None:
@@ -102,10 +102,10 @@ class ControlTokens:
         return ids
 
     def _mark(self, text: str, answer: bool) -> str | None:
-        found = self._in_answers if answer else self._anywhere
-        if found is None or not found.search(text):
+        pattern = self._in_answers if answer else self._anywhere
+        if pattern is None or not pattern.search(text):
             return None
-        return found.sub(lambda quote: f"Qzv{self._key}x{self._numbers[quote[0]]}x", text)
+        return pattern.sub(lambda quote: f"Qzv{self._key}x{self._numbers[quote[0]]}x", text)
 
     @cached_property
     def _names(self) -> list[str]:
@@ -145,11 +145,11 @@ class _Copy:
         key = secrets.token_hex(4)
         self._names = {token: f"<zq{key}n{i}z>" for i, token in enumerate(tokens)}
         self._written = _any_of(tokens)
-        told = json.loads(backend.to_str())
-        told.update(truncation=None, padding=None, post_processor=None)
-        for added in told["added_tokens"]:
+        core = json.loads(backend.to_str())
+        core.update(truncation=None, padding=None, post_processor=None)
+        for added in core["added_tokens"]:
             added["content"] = self._names.get(added["content"], added["content"])
-        model, vocab = told["model"], told["model"].get("vocab")
+        model, vocab = core["model"], core["model"].get("vocab")
         if model.get("unk_token") in self._names:
             model["unk_token"] = self._names[model["unk_token"]]
         if isinstance(vocab, dict):
@@ -161,7 +161,7 @@ class _Copy:
                 m for m in model["merges"] if "".join(m if isinstance(m, list) else m.split(" ")) not in self._names
             )
             model["merges"] = list(kept)
-        self._core = Tokenizer.from_str(json.dumps(told, ensure_ascii=False))
+        self._core = Tokenizer.from_str(json.dumps(core, ensure_ascii=False))
         before = {self._core.token_to_id(name): backend.token_to_id(token) for token, name in self._names.items()}
         self._ids = {new: old for new, old in before.items() if new is not None and old is not None}
         self.ids = frozenset(self._ids.values())
@@ -172,8 +172,8 @@ class _Copy:
 
     def encode(self, text: str) -> list[int]:
         """Token ids as the original counts them."""
-        found = self._core.encode(text, add_special_tokens=False).ids
-        return [self._ids.get(i, i) for i in found]
+        encoded = self._core.encode(text, add_special_tokens=False).ids
+        return [self._ids.get(i, i) for i in encoded]
 
 
 def _any_of(tokens: Any) -> re.Pattern[str] | None:
@@ -185,10 +185,14 @@ def _any_of(tokens: Any) -> re.Pattern[str] | None:
 def _frame(template: ChatTemplate) -> str:
     """The template's text around the messages of a conversation."""
     asked: Message = {"role": "user", "content": ASKED}
-    said: Message = {"role": "assistant", "content": SAID}
-    for told in ([Message(role="system", content="Qzvbrief"), asked, said, asked], [asked, said, asked], [asked]):
+    answer: Message = {"role": "assistant", "content": SAID}
+    for messages in (
+        [Message(role="system", content="Qzvbrief"), asked, answer, asked],
+        [asked, answer, asked],
+        [asked],
+    ):
         with suppress(UserError):
-            return template.prompt(told)
+            return template.prompt(messages)
     return ""
 
 

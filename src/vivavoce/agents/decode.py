@@ -84,19 +84,19 @@ class Decoder:
 
         Raises :class:`Interrupted` within one step after ``interrupted`` says so.
         """
-        found = dict[int, Decoded]()
+        decoded = dict[int, Decoded]()
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
-            found[cast(int, prompt.tag)] = self.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
+            decoded[cast(int, prompt.tag)] = self.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
 
         self._together(prompts, finished, interrupted)
-        return [found[i] for i in range(len(prompts))]
+        return [decoded[i] for i in range(len(prompts))]
 
     def draw(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The exact token ids that each prompt is continued with, its end-of-sequence token included."""
-        found = dict[int, list[int]]()
-        self._together(prompts, lambda prompt, ids, _: found.update({cast(int, prompt.tag): ids}), lambda: False)
-        return [found[i] for i in range(len(prompts))]
+        drawn = dict[int, list[int]]()
+        self._together(prompts, lambda prompt, ids, _: drawn.update({cast(int, prompt.tag): ids}), lambda: False)
+        return [drawn[i] for i in range(len(prompts))]
 
     def _together(
         self,
@@ -161,11 +161,11 @@ class Decoder:
         here = Prefixes(math.inf, copies=False)
         waves = self._waves(distinct, hashes)
         for wave in waves:
-            found = []
+            pairs = []
             for prompt in wave:
                 stores = (store.longest(prompt.ids, hashes[id(prompt)]) for store in (here, self.prefixes))
-                found.append((prompt, *max(stores, key=lambda one: one[1])))
-            for group in self._groups(found):
+                pairs.append((prompt, *max(stores, key=lambda one: one[1])))
+            for group in self._groups(pairs):
                 if interrupted():
                     raise Interrupted
                 part = self._prefill_together(group, samples, eos)
@@ -190,13 +190,13 @@ class Decoder:
             waves[wave].append(prompt)
         return waves
 
-    def _groups(self, found: list[Found]) -> Iterator[list[Found]]:
+    def _groups(self, pairs: list[Found]) -> Iterator[list[Found]]:
         """Prompts that are prefilled in one forward: similar in the tokens to compute, and not too many."""
         if not self._plain:
-            yield found
+            yield pairs
             return
         group = list[Found]()
-        for one in sorted(found, key=lambda one: (len(one[0].ids) - one[2], len(one[0].ids))):
+        for one in sorted(pairs, key=lambda one: (len(one[0].ids) - one[2], len(one[0].ids))):
             size = len(one[0].ids) - one[2]
             if group and (
                 size * (len(group) + 1) > _PREFILL_TOKENS or size > 2 * (len(group[0][0].ids) - group[0][2]) + BLOCK
@@ -244,19 +244,19 @@ class Decoder:
         finished: Callable[[Prompt, list[int], list[float]], None],
     ) -> list[int]:
         """Hand over the rows that are done; returns those that go on."""
-        done, said = batch.lines.done.tolist(), batch.lines.said.tolist()
+        done, lengths = batch.lines.done.tolist(), batch.lines.counts.tolist()
         left, ended = list[int](), list[int]()
         for row in live:
             stops = batch.prompts[row].sampling.stop
             over = done[row]
             if not over and stops and step % _LOOK_EVERY == 0:
-                over = self._stopped(stops, batch.lines.drawn[row, : said[row]])
+                over = self._stopped(stops, batch.lines.drawn[row, : lengths[row]])
             (ended if over else left).append(row)
         if not ended:
             return left
         drawn, logprobs = batch.lines.drawn[ended].tolist(), batch.lines.logprobs[ended].tolist()
         for row, ids, scores in zip(ended, drawn, logprobs, strict=True):
-            finished(batch.prompts[row], ids[: said[row]], scores[: said[row]])
+            finished(batch.prompts[row], ids[: lengths[row]], scores[: lengths[row]])
         return left
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:

@@ -52,12 +52,12 @@ class Reader:
     def read(self, sampling: Sampling, size: int, ids: list[int], logprobs: list[float]) -> Decoded:
         """The text that was drawn after a prompt of ``size`` tokens, cut at a stop string."""
         ended = bool(ids) and ids[-1] in self.eos
-        said, count = ids[:-1] if ended else ids, len(ids)
-        text = self.text(said)
+        own_ids, count = ids[:-1] if ended else ids, len(ids)
+        text = self.text(own_ids)
         pieces = None
         stops = [(text.find(stop), len(stop)) for stop in sampling.stop if stop in text]
         if sampling.logprobs or stops:
-            pieces = self._detokeniser.pieces(said, text)
+            pieces = self._detokeniser.pieces(own_ids, text)
         if stops and pieces is not None:
             start, length = min(stops)
             text, ended = text[:start], True

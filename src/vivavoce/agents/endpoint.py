@@ -286,9 +286,11 @@ class Endpoint:
             lasting = await hope.lost(enough=1 if reason in _TELLING else _SILENT)
         if failed.refused and failed.wait_s is not None and failed.wait_s > self.options.max_wait_s:
             lasting = True
-        return AgentError(reason, self._told(failed, attempts), spent, self._what_to_do(failed) if lasting else "")
+        return AgentError(
+            reason, self._error_text(failed, attempts), spent, self._what_to_do(failed) if lasting else ""
+        )
 
-    def _told(self, failed: Failed, attempts: int) -> str:
+    def _error_text(self, failed: Failed, attempts: int) -> str:
         """A text for people: what was wrong, and how it was tried."""
         # what no attempt changes is told alike, however many there were: the record of it is no matter of luck
         tried = [f"{attempts} attempts"] if failed.retryable and attempts > 1 else []
@@ -361,9 +363,9 @@ class Endpoint:
             detail = f"no complete answer within {self.options.timeout_s:g} s"
             return Failed("timeout", detail, True, refused=True)
         except (aiohttp.ClientError, OSError) as error:
-            said = short(self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace")).decode())
+            message = short(self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace")).decode())
             nobody = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
-            return Failed("unreachable" if nobody else "connection", said, True)
+            return Failed("unreachable" if nobody else "connection", message, True)
         if response.status < 300:
             return body
         headers = {name.lower(): self.scrub(value.encode()).decode() for name, value in response.headers.items()}
@@ -376,10 +378,10 @@ class Endpoint:
             answer = json.loads(body)
             return read(answer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            said = short(f"{type(error).__name__}: {error} in body {body[:200]!r}")
+            message = short(f"{type(error).__name__}: {error} in body {body[:200]!r}")
             if answer is None and body.lstrip()[:1] == b"<":
-                return Failed("not_found", f"a web page and no API is at this address: {said}", False)
-            return Failed("malformed", said, True, usage=counted(answer))
+                return Failed("not_found", f"a web page and no API is at this address: {message}", False)
+            return Failed("malformed", message, True, usage=counted(answer))
 
     def _opened(self) -> _Open:
         """Connections and limits of the running event loop. Neither survives its loop."""
@@ -399,13 +401,13 @@ class Endpoint:
             self._open = _Open(loop, session, limits, _Hope())
         return self._open
 
-    def scrub(self, said: bytes) -> bytes:
+    def scrub(self, body: bytes) -> bytes:
         """The text without the key, which servers like to quote if they did not accept it. Call it before anything
         cuts the text.
         """
         for secret in self._secrets:
-            said = said.replace(secret, b"***")
-        return said
+            body = body.replace(secret, b"***")
+        return body
 
 
 class _Open(NamedTuple):

@@ -134,15 +134,17 @@ class Serve(BaseModel):
         if self.url is None:
             if self.engine == "sglang":
                 raise ValueError("SGLang is not started here: start it, and give its `url`; or use engine: vllm")
-            if told := [key for key in ("served_name", "api_key_env") if getattr(self, key) is not None]:
-                raise ValueError(f"`{told[0]}` is for an engine that runs already: give its `url`, or leave it out")
+            if misplaced := [key for key in ("served_name", "api_key_env") if getattr(self, key) is not None]:
+                raise ValueError(
+                    f"`{misplaced[0]}` is for an engine that runs already: give its `url`, or leave it out"
+                )
             if self.python is not None and self.command is not None:
                 raise ValueError("give either `python` or `command`")
             return self
         own = ("python", "command", "devices", "memory", "context", "args", "env")
-        if told := [key for key in own if getattr(self, key) not in (None, (), {})]:
+        if misplaced := [key for key in own if getattr(self, key) not in (None, (), {})]:
             raise ValueError(
-                f"`{told[0]}` is for an engine that is started here, but `url` names one that runs already"
+                f"`{misplaced[0]}` is for an engine that is started here, but `url` names one that runs already"
             )
         if not re.fullmatch(r"https?://[^/@?#\s]+(/[^@?#\s]*)?", self.url):
             raise ValueError(f"`url` is {self.url!r}, which is no address: write http://host:8000")
@@ -177,7 +179,7 @@ class Engine:
         self._port = free_port()
         self._stop = threading.Event()
         self._keeper: subprocess.Popen[bytes] | None = None
-        self._told: dict[str, Any] = {}
+        self._state: dict[str, Any] = {}
         self._tell(_generation(self.state) + 1, ready=False)
         self._thread = threading.Thread(target=self._watch, name=f"vivavoce-engine-{name}", daemon=True)
         self._thread.start()
@@ -191,7 +193,7 @@ class Engine:
         """End the engine and wait until it has ended."""
         self._stop.set()
         self._thread.join()
-        self._tell(self._told["generation"], ready=False, failed=f"the engine {self.name} was closed")
+        self._tell(self._state["generation"], ready=False, failed=f"the engine {self.name} was closed")
 
     # --- in the thread
 
@@ -203,7 +205,7 @@ class Engine:
 
     def _supervise(self) -> None:
         first, failures = True, 0
-        generation: int = self._told["generation"]
+        generation: int = self._state["generation"]
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
@@ -280,21 +282,21 @@ class Engine:
             rank = next((n for n in _RANKS if n >= self._rank), self._rank)
             flags |= {"--max-lora-rank": rank, "--max-loras": 2, "--max-cpu-loras": 8}
         given = {one.partition("=")[0] for one in serve.args if one.startswith("--")}
-        told = [word for flag, value in flags.items() if flag not in given for word in (flag, str(value))]
-        return [*program, *told, *(s for s in switches if s not in given), *serve.args]
+        options = [word for flag, value in flags.items() if flag not in given for word in (flag, str(value))]
+        return [*program, *options, *(s for s in switches if s not in given), *serve.args]
 
     def _environment(self) -> dict[str, str]:
-        found = {
+        variables = {
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
             "VLLM_SERVER_DEV_MODE": "1",  # how weights are updated, and the cache of prompts emptied
         }
         if _on_cpu(self.serve):
-            found |= {"VLLM_CPU_KVCACHE_SPACE": f"{self.serve.memory or 2:g}", "CUDA_VISIBLE_DEVICES": ""}
+            variables |= {"VLLM_CPU_KVCACHE_SPACE": f"{self.serve.memory or 2:g}", "CUDA_VISIBLE_DEVICES": ""}
         elif self.serve.devices is not None:
-            found["CUDA_VISIBLE_DEVICES"] = self.serve.devices
-        return found
+            variables["CUDA_VISIBLE_DEVICES"] = self.serve.devices
+        return variables
 
     def _ready(self, begun: float) -> bool:
         """Wait until the engine says that it is ready; False if it ends, or takes too long."""
@@ -341,7 +343,7 @@ class Engine:
         self._tell(generation, ready=False, failed=f"{what}. Its log ends:\n{tail}" if tail else what)
 
     def _tell(self, generation: int, *, ready: bool, failed: str | None = None) -> None:
-        self._told = {
+        self._state = {
             "generation": generation,
             "url": f"http://127.0.0.1:{self._port}",
             "model": self.model.name,
@@ -351,7 +353,7 @@ class Engine:
             "log": str(self.log),
         }
         part = self.state.with_suffix(".part")
-        part.write_text(json.dumps(self._told, indent=2) + "\n", "utf-8")
+        part.write_text(json.dumps(self._state, indent=2) + "\n", "utf-8")
         part.replace(self.state)
 
 
@@ -380,7 +382,7 @@ def engine(
         there = _engines.get(key)
         if there is not None:
             fits = wanted is None or (there.rank or 0) >= wanted
-            if there.model == model and fits and not there._told.get("failed"):
+            if there.model == model and fits and not there._state.get("failed"):
                 return there
             wanted = max(wanted or 0, there.rank or 0) or None
             there.close()
@@ -425,10 +427,10 @@ def check(name: str, serve: Serve) -> None:
     do = "make an environment with vLLM in it, and name its Python with `serve: {python: …}`, or give the `url` of one"
     looked = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     try:
-        found = subprocess.run([python, "-c", looked], capture_output=True, timeout=60, check=False).returncode == 0
+        answered = subprocess.run([python, "-c", looked], capture_output=True, timeout=60, check=False).returncode == 0
     except (OSError, subprocess.SubprocessError) as error:
         raise RecipeError(f"cannot run {python}: {error}", f"agent {name!r}, `serve`", do) from None
-    if not found:
+    if not answered:
         raise RecipeError(f"vLLM is not installed for {python}", f"agent {name!r}, `serve`", do)
 
 
@@ -465,8 +467,8 @@ def _context(model: Path) -> int | None:
         config = json.loads((model / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    found = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
-    return found if isinstance(found, int) else None
+    length = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    return length if isinstance(length, int) else None
 
 
 def _generation(state: Path) -> int:

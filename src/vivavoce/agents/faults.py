@@ -70,19 +70,19 @@ class Failed(NamedTuple):
 
 def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Failed:
     """The fault that an HTTP error means. ``body`` is without the key."""
-    code, said = _complaint(body)
+    code, message = _complaint(body)
     if 300 <= status < 400:
-        said = f"it points to {headers.get('location', 'nowhere')}"
-    detail = short(f"HTTP {status}{f' {code}' if code else ''}: {said or 'empty body'}")
+        message = f"it points to {headers.get('location', 'nowhere')}"
+    detail = short(f"HTTP {status}{f' {code}' if code else ''}: {message or 'empty body'}")
     wait_s, spent = _retry_after(headers), _spent(headers)
-    if status == 402 or any(sign in f"{code} {said}".lower() for sign in _UNPAID):
+    if status == 402 or any(sign in f"{code} {message}".lower() for sign in _UNPAID):
         # an empty account does not fill while we wait
         return Failed("account", detail, False)
     if status == 429:
         return Failed("rate_limit", detail, True, _reset(headers) if wait_s is None else wait_s, Usage(), True, spent)
     if status == 408:
         return Failed("timeout", detail, True, wait_s, refused=True)
-    if status == 500 and refuses_turns(said):  # llama.cpp tells so that a chat template has refused
+    if status == 500 and refuses_turns(message):  # llama.cpp tells so that a chat template has refused
         return Failed("bad_request", detail, False)
     if status in _PASSING or status >= 500:
         return Failed("server", detail, True, wait_s, refused=status in _OVERLOADED)
@@ -99,12 +99,12 @@ def failed_status(status: int, body: bytes, headers: Mapping[str, str]) -> Faile
     return Failed("bad_request", detail, False)
 
 
-def refuses_turns(said: str) -> bool:
+def refuses_turns(message: str) -> bool:
     """Whether an error is about the roles of messages: no system text is taken, or turns have to alternate."""
-    return _TURNS.search(said) is not None
+    return _TURNS.search(message) is not None
 
 
-def told_inside(answer: Any, usage: Usage | None = None) -> Failed | None:
+def failure_inside(answer: Any, usage: Usage | None = None) -> Failed | None:
     """The error that an answer with a good status, or one of its choices, contains; else None.
 
     ``usage`` is the answer's.
@@ -133,9 +133,9 @@ def _status_of(error: Any) -> int:
     if not isinstance(error, dict):
         return 500
     for key in ("code", "status", "status_code", "http_status"):
-        told = error.get(key)
-        if isinstance(told, int | str) and str(told).isdecimal() and 300 <= int(told) < 600:
-            return int(told)
+        status = error.get(key)
+        if isinstance(status, int | str) and str(status).isdecimal() and 300 <= int(status) < 600:
+            return int(status)
     return next((_STATUS[kind] for kind in (error.get("type"), error.get("code")) if kind in _STATUS), 500)
 
 
@@ -148,21 +148,23 @@ def short(text: str) -> str:
 def _complaint(body: bytes) -> tuple[str, str]:
     """Code and message out of the body of an error, in the shapes that providers give it."""
     try:
-        said: Any = json.loads(body)
+        complaint: Any = json.loads(body)
     except (ValueError, RecursionError):
         return "", body.decode("utf-8", "replace")
-    if isinstance(said, list) and len(said) == 1:  # Gemini
-        said = said[0]
-    if isinstance(said, dict) and isinstance(said.get("error"), dict):
-        said = said["error"]
-    if isinstance(said, dict) and isinstance(said.get("error"), str) and "message" not in said:  # Ollama, LM Studio
-        return "", said["error"]
-    if not isinstance(said, dict):
-        return "", str(said or "")
-    code = said.get("code")
+    if isinstance(complaint, list) and len(complaint) == 1:  # Gemini
+        complaint = complaint[0]
+    if isinstance(complaint, dict) and isinstance(complaint.get("error"), dict):
+        complaint = complaint["error"]
+    if (
+        isinstance(complaint, dict) and isinstance(complaint.get("error"), str) and "message" not in complaint
+    ):  # Ollama, LM Studio
+        return "", complaint["error"]
+    if not isinstance(complaint, dict):
+        return "", str(complaint or "")
+    code = complaint.get("code")
     if not isinstance(code, str):  # some repeat the status there
-        code = said.get("type") or code
-    return str(code or ""), str(said.get("message") or said.get("detail") or said)
+        code = complaint.get("type") or code
+    return str(code or ""), str(complaint.get("message") or complaint.get("detail") or complaint)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -193,22 +195,22 @@ def _left(name: str) -> bool:
 
 def _reset(headers: Mapping[str, str]) -> float | None:
     """Seconds until the allowance that is used up is renewed: ``6m0s``, seconds, or a date."""
-    found = []
+    waits = []
     for name, value in headers.items():
         if not (_left(name) and value.strip() == "0"):
             continue
-        told = headers.get(re.sub("remaining", "reset", name, flags=re.I), "").strip()
-        if parts := re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", told):
-            found.append(sum(float(n) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[unit] for n, unit in parts))
-        elif re.fullmatch(r"\d+(\.\d+)?", told):
-            at = float(told)
-            found.append(at if at < 1e8 else (at / 1000 if at > 1e11 else at) - time.time())
-        elif told:
+        reset = headers.get(re.sub("remaining", "reset", name, flags=re.I), "").strip()
+        if parts := re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", reset):
+            waits.append(sum(float(n) * {"h": 3600, "m": 60, "s": 1, "ms": 0.001}[unit] for n, unit in parts))
+        elif re.fullmatch(r"\d+(\.\d+)?", reset):
+            at = float(reset)
+            waits.append(at if at < 1e8 else (at / 1000 if at > 1e11 else at) - time.time())
+        elif reset:
             try:
-                found.append(datetime.fromisoformat(told).timestamp() - time.time())
+                waits.append(datetime.fromisoformat(reset).timestamp() - time.time())
             except ValueError:
                 continue
-    return max(0.0, *found) if found else None
+    return max(0.0, *waits) if waits else None
 
 
-__all__ = ["SETTINGS", "Failed", "failed_kind", "failed_status", "refuses_turns", "short", "told_inside"]
+__all__ = ["SETTINGS", "Failed", "failed_kind", "failed_status", "failure_inside", "refuses_turns", "short"]

@@ -55,14 +55,14 @@ def blocks(text: str) -> list[Block]:
     A line that opens another block ends a block that says its language and was not closed. A closing fence inside a
     docstring does not end the program around it.
     """
-    found, at, depth = list[Block](), 0, 0
+    blocks_read, at, depth = list[Block](), 0, 0
     open_: _Open | None = None
     for line in text.split("\n"):
         begin, at = at, at + len(line) + 1
         bare = line.rstrip()
         if open_ is None:
             if one := _ONE_LINE.match(bare):
-                found.append(
+                blocks_read.append(
                     Block(one["info"] or "", one["text"].strip() + "\n", begin + one.start("fence"), begin + len(line))
                 )
             else:
@@ -73,7 +73,7 @@ def blocks(text: str) -> list[Block]:
             if not open_.info or open_.info in _WRAPPERS:
                 depth += 1
             elif open_triple(text[open_.inside : begin]) is None:
-                found.append(_block(text, open_, begin, begin))
+                blocks_read.append(_block(text, open_, begin, begin))
                 open_, depth = _opened(bare, begin, at), 0
             continue
         end = _closed(bare, open_)
@@ -82,11 +82,11 @@ def blocks(text: str) -> list[Block]:
         if depth:
             depth -= 1
             continue
-        found.append(_block(text, open_, begin + end, begin + len(line)))
+        blocks_read.append(_block(text, open_, begin + end, begin + len(line)))
         open_ = None
     if open_ is not None:
-        found.append(_block(text, open_, len(text), len(text)))
-    return found
+        blocks_read.append(_block(text, open_, len(text), len(text)))
+    return blocks_read
 
 
 _WRAPPERS = ("markdown", "md", "text", "txt", "plaintext")

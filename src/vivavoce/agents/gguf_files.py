@@ -62,7 +62,7 @@ def unpacked(file: Path, loading: threading.Lock) -> Path:
     place = base / digest(known)[:16]
     if (place / "config.json").is_file():
         return place
-    told, count = header(file)
+    facts, count = header(file)
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependency("GGUF files need the package gguf", str(file), 'pip install "vivavoce[gguf]"')
     base.mkdir(parents=True, exist_ok=True)
@@ -71,10 +71,10 @@ def unpacked(file: Path, loading: threading.Lock) -> Path:
         raise RecipeError(f"the model needs {need}", str(file), "make room, or set XDG_CACHE_HOME to another disk")
     part = place.with_name(f"{place.name}.part-{os.getpid()}")
     with awaited(f"unpacking {file.name}"):
-        _unpack(file, told, part, loading)
+        _unpack(file, facts, part, loading)
     for one in beside:
         shutil.copy(one, part)
-    template = told.get("tokenizer.chat_template")
+    template = facts.get("tokenizer.chat_template")
     if template and ChatTemplate.within(part) is None:
         (part / "chat_template.jinja").write_text(template, "utf-8")
     shutil.rmtree(place, ignore_errors=True)
@@ -82,7 +82,7 @@ def unpacked(file: Path, loading: threading.Lock) -> Path:
     return place
 
 
-def _unpack(file: Path, told: dict[str, Any], out: Path, loading: threading.Lock) -> None:
+def _unpack(file: Path, facts: dict[str, Any], out: Path, loading: threading.Lock) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -91,18 +91,18 @@ def _unpack(file: Path, told: dict[str, Any], out: Path, loading: threading.Lock
     do = "give the original model's folder or Hub id, or serve the file: backend: openai_chat, preset: llama_cpp"
     try:
         config: Any = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-        width = told.get(f"{told.get('general.architecture')}.attention.key_length")
+        width = facts.get(f"{facts.get('general.architecture')}.attention.key_length")
         if width and getattr(config, "head_dim", None):
             config.head_dim = width  # Transformers reads it for some families only, and assumes 128 for Qwen3
         with loading:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, config=config, dtype=torch.float32, output_loading_info=True
             )
-        model, found = loaded
+        model, notes = loaded
         tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise RecipeError(f"cannot read the GGUF file: {str(error).splitlines()[0]}", str(file), do) from error
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(notes["missing_keys"]):
         raise RecipeError(f"the GGUF file lacks {len(missing)} weights, such as {missing[0]}", str(file), do)
     model.hf_quantizer = None  # what it holds now are plain numbers
     if hasattr(model.config, "quantization_config"):
@@ -121,12 +121,12 @@ def header(file: Path) -> tuple[dict[str, Any], int]:
             if stream.read(4) != _MAGIC:
                 raise RecipeError("the file is no GGUF file", str(file), "was the download cut? give a whole file")
             _, tensors, values = struct.unpack("<IQQ", _read(stream, 20))
-            found = {}
+            facts = {}
             for _ in range(values):
                 key = _text(stream)
                 value = _value(stream, _number(stream, "I"))
                 if value is not None:
-                    found[key] = value
+                    facts[key] = value
             count = 0
             for _ in range(tensors):
                 _text(stream)
@@ -135,7 +135,7 @@ def header(file: Path) -> tuple[dict[str, Any], int]:
     except (OSError, EOFError, KeyError, UnicodeDecodeError, OverflowError) as error:
         what = f"the GGUF file cannot be read: {error}"
         raise RecipeError(what, str(file), "was the download cut? give a whole file") from error
-    return found, count
+    return facts, count
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:

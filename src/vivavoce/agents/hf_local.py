@@ -231,10 +231,12 @@ class HFLocal:
 
         def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
             waiting = self._under_way.pop(id(prompt.tag))
-            said = decoder.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
-            if said.ids and rendering(decoder.tokenizer, self.options.chat_template_kwargs).says(said.ids, said.text):
-                said = replace(said, ids=())  # the text says it all
-            self._tell(loop, waiting, said)
+            decoded = decoder.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
+            if decoded.ids and rendering(decoder.tokenizer, self.options.chat_template_kwargs).says(
+                decoded.ids, decoded.text
+            ):
+                decoded = replace(decoded, ids=())  # the text says it all
+            self._tell(loop, waiting, decoded)
 
         try:
             decoder.stream(lambda under_way: self._joining(decoder, loop, under_way), finished, stop.is_set)
@@ -278,19 +280,19 @@ class HFLocal:
         self._under_way |= taken
         return [waiting.prompt for waiting in joining if waiting.prompt]
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, said: Decoded | AgentError) -> None:
+    def _tell(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, outcome: Decoded | AgentError) -> None:
         with suppress(RuntimeError):  # the loop was closed: nobody listens
-            loop.call_soon_threadsafe(self._settle, waiting, said)
+            loop.call_soon_threadsafe(self._settle, waiting, outcome)
 
-    def _settle(self, waiting: _Waiting, said: Decoded | AgentError) -> None:
+    def _settle(self, waiting: _Waiting, outcome: Decoded | AgentError) -> None:
         if waiting.future.done():
             return
-        if isinstance(said, AgentError):
-            waiting.future.set_exception(said)
+        if isinstance(outcome, AgentError):
+            waiting.future.set_exception(outcome)
         else:
             latency = time.perf_counter() - waiting.since
             model = self.options.model if self.options.model.startswith("schoolhouse:") else self.folder.name
-            reply = Reply(said.text, said.finish, said.usage, model, said.tokens, latency, ids=said.ids)
+            reply = Reply(outcome.text, outcome.finish, outcome.usage, model, outcome.tokens, latency, ids=outcome.ids)
             waiting.future.set_result(received(reply, waiting.opened))
 
     def _load(self) -> tuple[Decoder, int | None]:

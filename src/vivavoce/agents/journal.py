@@ -302,8 +302,8 @@ class Journal:
         """
         assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
         messages, parts = parts_of(asked)
-        request = storable(said := request_of(messages, sampling, seed))
-        if request is not said:  # half a surrogate pair: no agent and no file takes it
+        request = storable(content := request_of(messages, sampling, seed))
+        if request is not content:  # half a surrogate pair: no agent and no file takes it
             messages = json.loads(request)["messages"]
             parts = [(role, [storable(part) for part in texts]) for role, texts in parts]
         key = key_from(agent.identity, request)
@@ -410,18 +410,18 @@ class Journal:
 
     def busy(self) -> dict[str, tuple[int, float]]:
         """The calls of each stage, and the seconds during which at least one of them was under way."""
-        found, until = dict[str, tuple[int, float]](), ("", 0.0)
+        by_stage, until = dict[str, tuple[int, float]](), ("", 0.0)
         asked = "SELECT stage, created_at - latency_s AS begun, created_at FROM calls ORDER BY stage, begun"
         for stage, begun, ended in self._db.execute(asked):
-            calls, seconds = found.get(stage, (0, 0.0))
+            calls, seconds = by_stage.get(stage, (0, 0.0))
             free = max(begun, until[1]) if until[0] == stage else begun
-            found[stage] = calls + 1, seconds + max(0.0, ended - free)
+            by_stage[stage] = calls + 1, seconds + max(0.0, ended - free)
             until = stage, max(ended, free)
-        return found
+        return by_stage
 
     def _recorded(self, key: str) -> Answered | None:
-        found = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
-        row = self._db.execute(found, (key,)).fetchone()
+        query = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
+        row = self._db.execute(query, (key,)).fetchone()
         if row is None or (row[0] is None and self.retry_failed and not self.read_only):
             return None
         return Answered(key, *outcome_of(*row), cached=True)
@@ -546,7 +546,9 @@ class Journal:
             raise failure
 
     def _read(self, row: tuple[Any, ...]) -> Call:
-        key, agent, identity, stage, tags, request, reply, said, reason, detail, _, _, _, latency_s, attempts, at = row
+        key, agent, identity, stage, tags, request, reply, text_id, reason, detail, _, _, _, latency_s, attempts, at = (
+            row
+        )
         return Call(
             key,
             agent,
@@ -554,7 +556,7 @@ class Journal:
             stage,
             json.loads(tags),
             *asked_of(request, self._texts),
-            *outcome_of(reply, None if said is None else self._texts[said], reason, detail),
+            *outcome_of(reply, None if text_id is None else self._texts[text_id], reason, detail),
             latency_s,
             attempts,
             at,

@@ -86,13 +86,13 @@ class Limits:
         self._requests = self._requests.tighter(requests_per_minute)
         self._tokens = self._tokens.tighter(tokens_per_minute)
 
-    async def enter(self, who: str, tokens: int, *, first: bool = False) -> Turn:
-        """Wait for a turn of ``who``'s that is expected to take so many tokens; ``first`` goes before its others.
+    async def enter(self, agent: str, tokens: int, *, first: bool = False) -> Turn:
+        """Wait for a turn of ``agent``'s that is expected to take so many tokens; ``first`` goes before its others.
 
         Each turn ends with :meth:`leave`.
         """
-        turn = Turn(who, tokens, asyncio.get_running_loop().create_future())
-        queue = self._waiting.setdefault(who, deque())
+        turn = Turn(agent, tokens, asyncio.get_running_loop().create_future())
+        queue = self._waiting.setdefault(agent, deque())
         if first:
             queue.appendleft(turn)
         else:
@@ -109,7 +109,7 @@ class Limits:
     def leave(self, turn: Turn, correction: int = 0) -> None:
         """End a turn. ``correction`` is how many tokens more than expected it took (negative: fewer)."""
         self.in_flight -= 1
-        self._held[turn.who] -= 1
+        self._held[turn.agent] -= 1
         if correction:
             self._tokens.take(correction)
         if turn.refused is not None and turn.epoch == self._epoch:
@@ -242,7 +242,7 @@ class Limits:
 
     def _grant(self) -> None:
         """Give turns to the waiting calls, as many as may go now."""
-        while self.in_flight < max(1, self._bears()) and (who := self._next()) is not None:
+        while self.in_flight < max(1, self._bears()) and (agent := self._next()) is not None:
             wait_s = max(self._resume_at, self._requests.free_at, self._tokens.free_at) - _now()
             if self.window < 1 and self.latency_s is not None:
                 wait_s = max(wait_s, self._granted_at + self.latency_s / self.window - _now())
@@ -251,25 +251,25 @@ class Limits:
                     self._timer.cancel()
                 self._timer = asyncio.get_running_loop().call_later(wait_s, self._grant)
                 return
-            turn = self._waiting[who].popleft()
+            turn = self._waiting[agent].popleft()
             self._requests.take(1)
             self._tokens.take(turn.tokens)
             self._granted_at = turn.granted_at = _now()
             self.in_flight += 1
-            self._held[who] += 1
+            self._held[agent] += 1
             turn.epoch = self._epoch
             turn.granted.set_result(None)
 
     def _next(self) -> str | None:
         """The agent with waiting calls that holds the fewest turns: a slow model leaves its neighbours their share."""
         best = None
-        for who, queue in list(self._waiting.items()):
+        for agent, queue in list(self._waiting.items()):
             while queue and queue[0].granted.done():  # given up
                 queue.popleft()
             if not queue:
-                del self._waiting[who]
-            elif best is None or self._held[who] < self._held[best]:
-                best = who
+                del self._waiting[agent]
+            elif best is None or self._held[agent] < self._held[best]:
+                best = agent
         return best
 
 
@@ -277,7 +277,7 @@ class Limits:
 class Turn:
     """Permission to send one request, once ``granted``."""
 
-    who: str
+    agent: str
     tokens: int
     granted: asyncio.Future[None]
     granted_at: float = 0.0

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from vivavoce.agents.called import called, with_calls
 from vivavoce.agents.chat_template import formed
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located
-from vivavoce.agents.faults import Failed, failed_status, refuses_turns, short, told_inside
+from vivavoce.agents.faults import Failed, failed_status, failure_inside, refuses_turns, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
 from vivavoce.agents.reading import NO_MORE, End, counted, ended
 from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, received, thought_beside
@@ -181,11 +181,11 @@ class OpenAIChat:
         try:
             listed = json.loads(await self._endpoint.fetch("GET", "/models"))["data"]
             (entry,) = [m for m in listed if m["id"] == self.options.model]
-            told = {**(entry.get("meta") or {}), **entry}
+            facts = {**(entry.get("meta") or {}), **entry}
         except (AgentError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return None
-        found = [told.get(name) for name in _CONTEXT]
-        return next((n for n in found if isinstance(n, int) and n > 0), None)
+        lengths = [facts.get(name) for name in _CONTEXT]
+        return next((n for n in lengths if isinstance(n, int) and n > 0), None)
 
     async def aclose(self) -> None:
         """Close the connections. A later reply opens new ones."""
@@ -269,17 +269,17 @@ class OpenAIChat:
         """The outcome of each call of a batch, or of all; None while it is worked on."""
         now = json.loads(await self._endpoint.fetch("GET", f"/batches/{batch}"))
         if now["status"] == "failed":
-            said = ((now.get("errors") or {}).get("data") or [{}])[0]
-            full = said.get("code") == "token_limit_exceeded"  # of all batches that wait
-            return Failed("bad_request", short(f"{said.get('code')}: {said.get('message')}"), full)
+            error = ((now.get("errors") or {}).get("data") or [{}])[0]
+            full = error.get("code") == "token_limit_exceeded"  # of all batches that wait
+            return Failed("bad_request", short(f"{error.get('code')}: {error.get('message')}"), full)
         if now["status"] not in ("completed", "expired", "cancelled"):
             return None
-        found = dict[str, Reply | Failed]()
+        replies = dict[str, Reply | Failed]()
         for file in (now.get("output_file_id"), now.get("error_file_id")):
             text = await self._endpoint.fetch("GET", f"/files/{file}/content") if file else b""
             rows = [json.loads(line) for line in lines_in(text)]
-            found |= {row["custom_id"]: self._result(row) for row in rows}
-        return found
+            replies |= {row["custom_id"]: self._result(row) for row in rows}
+        return replies
 
     def _result(self, row: dict[str, Any]) -> Reply | Failed:
         answer, error = row.get("response"), row.get("error") or {}
@@ -299,7 +299,7 @@ class OpenAIChat:
         """Say once that a message quotes the mark of a turn, if the server is one that renders templates itself."""
         if self._warned or self.options.limits == "model":
             return
-        quote = next((found for m in messages if (found := QUOTES.search(m["content"]))), None)
+        quote = next((match for m in messages if (match := QUOTES.search(m["content"]))), None)
         if quote is not None:
             self._warned = True
             _log.warning(
@@ -331,10 +331,10 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
     ``means`` explains finish reasons that are not known here.
     """
     usage = counted(answer)
-    if (failed := told_inside(answer, usage)) is not None:
+    if (failed := failure_inside(answer, usage)) is not None:
         return failed
     choice = answer["choices"][0]
-    if (failed := told_inside(choice, usage)) is not None:
+    if (failed := failure_inside(choice, usage)) is not None:
         return failed
     message, why = choice["message"], choice.get("finish_reason")
     content, refusal = message.get("content"), message.get("refusal")

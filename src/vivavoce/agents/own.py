@@ -23,11 +23,11 @@ def check_own(agent: Any, module: ModuleType, file: str) -> None:
         answered = kind.reply(self, *given, **named)
         if not inspect.isawaitable(answered):
             raise RecipeError("`reply` is not async", place_of(kind.reply, file), "write `async def reply(…)`")
-        said = await answered
-        if not isinstance(said, Reply):
-            what = f"`reply` returned {repr(said)[:60]} (a {type(said).__name__}), not a Reply"
+        answer = await answered
+        if not isinstance(answer, Reply):
+            what = f"`reply` returned {repr(answer)[:60]} (a {type(answer).__name__}), not a Reply"
             raise RecipeError(what, place_of(kind.reply, file), "return Reply(text)")
-        return said
+        return answer
 
     replace_methods(agent, {"reply": reply})
 

@@ -272,20 +272,20 @@ class Batches:
         await self._follow(id, way)
 
     async def _submitted(self, token: str, requests: Sequence[Request]) -> str:
-        since, keys, said = time.time(), frozenset(request.key for request in requests), ""
+        since, keys, problem = time.time(), frozenset(request.key for request in requests), ""
         for _ in range(_TRIES):
             try:
-                return await _told(self.agent.submit(token, requests))
+                return await _result(self.agent.submit(token, requests))
             except AgentError as error:
                 if error.reason not in _UNSURE:  # it was turned away
                     self.notes.drop(token)
                     raise
-                said = str(error)
+                problem = str(error)
             await asyncio.sleep(self.options.poll_s)  # lists of batches may lag behind
             if (id := await self._found(token, keys, since)) is not None:
                 return id
         self.notes.drop(token)
-        raise AgentError("server", f"no batch could be submitted: {said}")
+        raise AgentError("server", f"no batch could be submitted: {problem}")
 
     async def _resume(self, noted: Noted, way: _Way) -> None:
         """Go on with a batch of an earlier run."""
@@ -306,7 +306,7 @@ class Batches:
 
     async def _found(self, token: str, keys: frozenset[str], since: float) -> str | None:
         try:
-            return await _told(self.agent.find(token, keys, since))
+            return await _result(self.agent.find(token, keys, since))
         except AgentError as error:
             raise AgentError(UNREAD, f"whether it was submitted is unknown: {error}", do=error.do) from None
 
@@ -315,7 +315,7 @@ class Batches:
         last_seen = self.loop.time()
         while True:
             try:
-                results = await _told(self.agent.results(id))
+                results = await _result(self.agent.results(id))
                 last_seen = self.loop.time()
             except AgentError as error:
                 if error.reason not in _PASSING or self.loop.time() - last_seen > self.options.give_up_h * 3600:
@@ -331,7 +331,7 @@ class Batches:
                 one.outcome.set_result(_taken(way.results, key))
 
 
-async def _told(asked: Awaitable[T]) -> T:
+async def _result(asked: Awaitable[T]) -> T:
     """The provider's answer. Raises AgentError ``malformed`` if it cannot be read."""
     try:
         return await asked

@@ -39,19 +39,19 @@ def ended(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
 
     Raises Failed for an unknown reason, or none: the reply may be whole, or not.
     """
-    told = str(reason).strip() if reason and str(reason).lower() not in ("null", "none") else MISSING
-    if (end := means.get(told)) is not None:
+    given_reason = str(reason).strip() if reason and str(reason).lower() not in ("null", "none") else MISSING
+    if (end := means.get(given_reason)) is not None:
         return end
     # "SAFETY", "content-filter", "content_filter: RECITATION", "FinishReason.STOP", "FINISH_REASON_STOP"
-    word = re.sub(r"[\s-]+", "_", told.lower()).removeprefix("finishreason.").removeprefix("finish_reason_")
+    word = re.sub(r"[\s-]+", "_", given_reason.lower()).removeprefix("finishreason.").removeprefix("finish_reason_")
     for one in (word, re.split(r"[:/(]", word)[0].strip("_")):
         if one in _MEANS:
             return _MEANS[one]
-    detail = "no finish reason" if told == MISSING else f"the unknown finish reason {told!r}"
+    detail = "no finish reason" if given_reason == MISSING else f"the unknown finish reason {given_reason!r}"
     return Failed(
         "malformed",
         f"{detail}: whether the reply is whole is not known. If this endpoint always ends whole replies so, say "
-        f"`finish_reasons: {{{told}: stop}}` of its agent",
+        f"`finish_reasons: {{{given_reason}: stop}}` of its agent",
         True,
     )
 
@@ -61,21 +61,21 @@ def counted(answer: Any) -> Usage:
 
     Thoughts are part of the completion. Some providers count them in the total alone (Gemini, xAI).
     """
-    told = answer.get("usage") if isinstance(answer, dict) else None
-    if not isinstance(told, dict):
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    if not isinstance(usage, dict):
         return Usage()
-    if "input_tokens" in told:  # Anthropic, which counts apart what its cache held
-        read, written = _number(told, "cache_read_input_tokens"), _number(told, "cache_creation_input_tokens")
-        return Usage(_number(told, "input_tokens") + read + written, _number(told, "output_tokens"), read)
-    prompt, completion = _number(told, "prompt_tokens"), _number(told, "completion_tokens")
-    total = _number(told, "total_tokens")
-    details = told.get("prompt_tokens_details")
+    if "input_tokens" in usage:  # Anthropic, which counts apart what its cache held
+        read, written = _number(usage, "cache_read_input_tokens"), _number(usage, "cache_creation_input_tokens")
+        return Usage(_number(usage, "input_tokens") + read + written, _number(usage, "output_tokens"), read)
+    prompt, completion = _number(usage, "prompt_tokens"), _number(usage, "completion_tokens")
+    total = _number(usage, "total_tokens")
+    details = usage.get("prompt_tokens_details")
     cached = _number(details, "cached_tokens") if isinstance(details, dict) else 0
     return Usage(prompt, max(completion, total - prompt if prompt else 0), min(cached, prompt))
 
 
-def _number(told: dict[str, Any], key: str) -> int:
-    value = told.get(key)
+def _number(counts: dict[str, Any], key: str) -> int:
+    value = counts.get(key)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) < 16:
         value = int(value)
     known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15

@@ -87,12 +87,12 @@ class Rendering:
         """
         quoted = self.controls.quoted_answer(text)
         read = self.controls.encode if quoted is not None else partial(encode, self.tokenizer)
-        said = self.template.spoken.answer(text if quoted is None else quoted, complete)
+        answer = self.template.spoken.answer(text if quoted is None else quoted, complete)
         for before, given in self._shape.before:
-            ids = read(before + said)
+            ids = read(before + answer)
             if ids[: len(given)] == list(given):
                 return [*ids[len(given) :], *(self.closing if complete else ())]
-        return [*read(said), *(self.closing if complete else ())]
+        return [*read(answer), *(self.closing if complete else ())]
 
 
 class Asked(NamedTuple):
@@ -175,8 +175,8 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
     if template.dated:  # the tokenizer asks the clock: both are told one day
         template = replace(template, source=_ONE_DAY + template.source)
     asked: Message = {"role": "user", "content": ASKED}
-    said: Message = {"role": "assistant", "content": SAID}
-    for messages in ([asked], [{"role": "system", "content": "Qzvbrief"}, asked], [asked, said, asked]):
+    answer: Message = {"role": "assistant", "content": SAID}
+    for messages in ([asked], [{"role": "system", "content": "Qzvbrief"}, asked], [asked, answer, asked]):
         shown: list[Any] = formed(messages, template.form(messages))
         how: dict[str, Any] = {"chat_template": template.source, **given} if template.dated else given
         theirs: Any = tokenizer.apply_chat_template(shown, add_generation_prompt=True, return_dict=False, **how)
@@ -187,8 +187,8 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
         at = alike.index(False) if False in alike else len(alike)
         texts = [tokenizer.decode(ids[at : at + 8]) for ids in (theirs, ours)]
         what = f"the tokenizer of {template.model} does not render by its chat template"
-        told = f"{what}: from token {at} on it writes {texts[0]!r}, the template {texts[1]!r}"
-        raise RecipeError(told, "chat_template", "use a tokenizer without code of its own, or correct its template")
+        message = f"{what}: from token {at} on it writes {texts[0]!r}, the template {texts[1]!r}"
+        raise RecipeError(message, "chat_template", "use a tokenizer without code of its own, or correct its template")
     controls = ControlTokens(tokenizer, template)
     if not controls.readable():
         _log.warning("%s: messages that quote its control tokens are refused, as if they were turns", template.model)

@@ -103,12 +103,12 @@ def received(reply: Reply, opened: bool = False) -> Reply:
     A backend that was told the thought apart has put it into ``thought`` already. ``opened`` says that the prompt opens
     the thought, so that a reply that never closes it is nothing but thought.
     """
-    text, told = storable(reply.text), reply.thought
-    cut = parted(text, False if told else opened or None)
-    thought = storable("\n\n".join(filter(None, (told, cut.thought))))
+    text, apart = storable(reply.text), reply.thought
+    cut = parted(text, False if apart else opened or None)
+    thought = storable("\n\n".join(filter(None, (apart, cut.thought))))
     tokens = None if reply.tokens is None else _tokens(reply.tokens, text, cut)
     model = storable(reply.model)
-    if (cut.text, thought, tokens, model) == (reply.text, told, reply.tokens, reply.model):
+    if (cut.text, thought, tokens, model) == (reply.text, apart, reply.tokens, reply.model):
         return reply
     ids = reply.ids if cut.text == reply.text else ()
     return replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model, ids=ids)
@@ -160,26 +160,26 @@ def in_chunks(content: Sequence[Any]) -> tuple[str, str]:
 
     Raises TypeError for a chunk that is neither text nor thought, LookupError for one without its text.
     """
-    said, thought = list[str](), list[str]()
+    texts, thought = list[str](), list[str]()
     for chunk in content:
         if isinstance(chunk, str):
-            said.append(chunk)
+            texts.append(chunk)
         elif (kind := chunk["type"]) in ("text", "output_text"):
-            said.append(chunk["text"])
+            texts.append(chunk["text"])
         elif kind in ("thinking", "reasoning", "reasoning_text", "summary_text"):
             inside = next((chunk[key] for key in ("thinking", "reasoning", "text", "summary") if key in chunk), "")
             thought.append(inside if isinstance(inside, str) else "".join(in_chunks(inside or ())))
         elif kind not in ("redacted_thinking", "reference"):
             raise TypeError(f"a chunk of type {kind!r}")
-    return "".join(said), "".join(thought)
+    return "".join(texts), "".join(thought)
 
 
 def thought_beside(message: Mapping[str, Any]) -> str:
     """The thought that an endpoint of the OpenAI protocol gives beside a message's content; empty if it gives none."""
     for field in ("reasoning_content", "reasoning", "thinking"):
-        told = message.get(field)
-        if isinstance(told, str) and told:
-            return told
+        text = message.get(field)
+        if isinstance(text, str) and text:
+            return text
     details = message.get("reasoning_details")
     parts = [d.get("text") or d.get("summary") for d in details if isinstance(d, dict)] if details else []
     return "".join(part for part in parts if isinstance(part, str))
@@ -319,12 +319,12 @@ def _ended(text: str, kept: Spans) -> Spans:
         return kept
     for n, (start, end) in enumerate(kept):
         for mark in _ENDED.finditer(text, start, end):
-            said = text[start : mark.start()].rstrip()
-            if mark["end"] == "</s>" and "<s>" in said:  # a text that is struck through
+            before = text[start : mark.start()].rstrip()
+            if mark["end"] == "</s>" and "<s>" in before:  # a text that is struck through
                 continue
             if mark.end() < end and _Shields(text, [mark]).around(mark.start()):
                 continue
-            return [*kept[:n], (start, start + len(said))]
+            return [*kept[:n], (start, start + len(before))]
     return kept
 
 
@@ -371,14 +371,14 @@ def _tokens(tokens: Sequence[Token], text: str, cut: Parted) -> tuple[Token, ...
 
 def _cut(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> tuple[Token, ...]:
     """The tokens of these pieces of the text; one that reaches over an edge keeps the part inside."""
-    found, at = list[Token](), 0
+    trimmed, at = list[Token](), 0
     for token in tokens:
         end = at + len(token.text)
         inside = [token.text[max(a - at, 0) : b - at] for a, b in spans if a < max(end, at + 1) and b > at]
         if inside:
-            found.append(Token("".join(inside), token.logprob))
+            trimmed.append(Token("".join(inside), token.logprob))
         at = end
-    return tuple(found)
+    return tuple(trimmed)
 
 
 __all__ = [

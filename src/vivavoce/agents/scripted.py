@@ -67,21 +67,21 @@ class Scripted:
         started = time.perf_counter()
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
-        said = self._respond(messages, sampling, seed)
-        if inspect.isawaitable(said):
-            said = await said
-        if isinstance(said, Reply):
-            return said
+        reply = self._respond(messages, sampling, seed)
+        if inspect.isawaitable(reply):
+            reply = await reply
+        if isinstance(reply, Reply):
+            return reply
         for stop in sampling.stop:
-            said = said.partition(stop)[0]
-        words = list(re.finditer(r"\s*\S+", said))
+            reply = reply.partition(stop)[0]
+        words = list(re.finditer(r"\s*\S+", reply))
         finish = "stop"
         if len(words) > sampling.max_new_tokens:
             words, finish = words[: sampling.max_new_tokens], "length"
-            said = said[: words[-1].end()] if words else ""
+            reply = reply[: words[-1].end()] if words else ""
         prompt = sum(len(message["content"].split()) for message in messages)
         usage = Usage(prompt, len(words))
-        return Reply(said, finish, usage, self.identity, latency_s=time.perf_counter() - started)
+        return Reply(reply, finish, usage, self.identity, latency_s=time.perf_counter() - started)
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to free."""

@@ -94,10 +94,10 @@ class Served:
             )
         finally:
             _BUSY[self._key] -= 1
-        said = reader.read(call.sampling, len(call.ids), ids, logprobs)
-        exact = () if form.says(said.ids, said.text) else said.ids
+        decoded = reader.read(call.sampling, len(call.ids), ids, logprobs)
+        exact = () if form.says(decoded.ids, decoded.text) else decoded.ids
         latency = time.perf_counter() - begun
-        reply = Reply(said.text, said.finish, said.usage, self.folder.name, said.tokens, latency, ids=exact)
+        reply = Reply(decoded.text, decoded.finish, decoded.usage, self.folder.name, decoded.tokens, latency, ids=exact)
         return received(reply, call.opened)
 
     async def aclose(self) -> None:

@@ -81,8 +81,8 @@ class Store:
             return None
         if row is None:
             return None
-        rest, said = row
-        return outcome_of(rest, said, None, None)[0]
+        rest, text = row
+        return outcome_of(rest, text, None, None)[0]
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
         """Keep replies by their journal keys, all or none. Of two replies to one call the first that came stays."""
@@ -90,8 +90,8 @@ class Store:
             return
         rows = []
         for key, reply in replies:
-            rest, said = reply_row(reply)
-            rows.append((bytes.fromhex(key), rest, packed(said)))
+            rest, text = reply_row(reply)
+            rows.append((bytes.fromhex(key), rest, packed(text)))
         if not rows:
             return
         try:
@@ -131,8 +131,8 @@ class EarlierRun:
 
     def get(self, key: str) -> Reply | None:
         """The reply to the call with this journal key, or None if the run has none."""
-        found = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
-        row = self._db.execute(found, (key,)).fetchone()
+        query = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
+        row = self._db.execute(query, (key,)).fetchone()
         return None if row is None else outcome_of(*row)[0]
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:

@@ -125,9 +125,9 @@ class Texts:
         key = hashlib.blake2b(core.encode(), digest_size=16).digest()
         row = self._known.get(key)
         if row is None:
-            found = self._db.execute("SELECT id FROM texts WHERE hash = ?", (key,)).fetchone()
-            if found:
-                row = found[0]
+            stored = self._db.execute("SELECT id FROM texts WHERE hash = ?", (key,)).fetchone()
+            if stored:
+                row = stored[0]
             else:
                 row = self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, packed(core))).lastrowid
             assert row is not None
@@ -218,8 +218,8 @@ def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]
     """A reply without its text, and the row of that."""
     if reply is None:
         return None, None
-    rest, said = reply_row(reply)
-    reference = texts.at(said)
+    rest, text = reply_row(reply)
+    reference = texts.at(text)
     if isinstance(reference, list):
         around = _LINE([reference[0], reference[2]])
         rest, reference = f'{{"around":{around},{rest[1:]}', reference[1]
@@ -227,14 +227,14 @@ def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]
 
 
 def outcome_of(
-    reply: str | None, said: str | bytes | None, reason: str | None, detail: str | None
+    reply: str | None, reply_text: str | bytes | None, reason: str | None, detail: str | None
 ) -> tuple[Reply | None, AgentError | None]:
-    """The outcome of a stored call; ``said`` is the value of the column ``texts.text``."""
+    """The outcome of a stored call; ``reply_text`` is the value of the column ``texts.text``."""
     if reply is None:
         return None, AgentError(reason or "", detail or "")
     values = json.loads(reply)
     before, after = values.pop("around", ("", ""))
-    text = "" if said is None else unpacked(said)
+    text = "" if reply_text is None else unpacked(reply_text)
     kept = _REPLY.validate_python({**values, "text": f"{before}{text}{after}"})
     return received(kept), None  # an earlier version left thoughts in the text
 
@@ -265,7 +265,7 @@ def merge(db: sqlite3.Connection, other: sqlite3.Connection) -> int:
 
 def _moved(row: Sequence[Any], known: dict[int, int]) -> tuple[Any, ...]:
     """A row of calls with its references to texts as ``known`` tells them."""
-    *head, request, reply, said = row[:8]
+    *head, request, reply, text_id = row[:8]
     asked = json.loads(request)
 
     def moved(reference: Any) -> Any:
@@ -275,7 +275,7 @@ def _moved(row: Sequence[Any], known: dict[int, int]) -> tuple[Any, ...]:
 
     messages = [[role, [moved(part) for part in parts]] for role, parts in asked["messages"]]
     request = _as_stored(messages, moved(asked["sampling"]), asked["seed"])
-    return (*head, request, reply, None if said is None else known[said], *row[8:])
+    return (*head, request, reply, None if text_id is None else known[text_id], *row[8:])
 
 
 def upgrade(db: sqlite3.Connection) -> None:

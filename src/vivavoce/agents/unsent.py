@@ -41,7 +41,7 @@ def unsent(name: str, backend: str, options: Mapping[str, Any], sampling: Sampli
         "max_new_tokens": "max_new_tokens is not sent: replies may be longer, and cost more than caps reckon with",
         "seed": "no seed is sent: a run begun anew draws other replies; one that goes on keeps its own",
     }
-    return [Unsent(field, said, kept[field]) for field, said in follows.items() if said and field in kept]
+    return [Unsent(field, message, kept[field]) for field, message in follows.items() if message and field in kept]
 
 
 __all__ = ["Unsent", "unsent"]

@@ -86,18 +86,18 @@ class VLLM(OpenAIChat):
         )
         try:
             choice = answer["choices"][0]
-            said, echoed = choice.get("prompt_logprobs"), choice.get("prompt_token_ids")
-            if said is None:
+            positions, echoed = choice.get("prompt_logprobs"), choice.get("prompt_token_ids")
+            if positions is None:
                 raise AgentError("bad_request", "the server gives no prompt_logprobs")
-            if len(said) != len(prompt) or (echoed is not None and list(echoed) != list(prompt)):
-                raise AgentError("malformed", f"{len(said)} prompt_logprobs for a prompt of {len(prompt)} tokens")
-            found = [_position(entry) for entry in said[start:]]
+            if len(positions) != len(prompt) or (echoed is not None and list(echoed) != list(prompt)):
+                raise AgentError("malformed", f"{len(positions)} prompt_logprobs for a prompt of {len(prompt)} tokens")
+            parsed = [_position(entry) for entry in positions[start:]]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise AgentError("malformed", short(f"{type(error).__name__}: {error} in prompt_logprobs")) from None
-        for token, position in zip(prompt[start:], found, strict=True):
+        for token, position in zip(prompt[start:], parsed, strict=True):
             if token not in position.ids:
                 raise AgentError("malformed", f"prompt_logprobs leave out token {token}, which stands there")
-        return found
+        return parsed
 
     async def tokens(self, text: str) -> tuple[list[int], int | None]:
         """The server's own tokens of a text, nothing added, and the number of tokens that its model takes."""
@@ -114,17 +114,17 @@ class VLLM(OpenAIChat):
 
     async def _post(self, endpoint: Endpoint, path: str, body: dict[str, Any]) -> Any:
         data = json.dumps({"model": self.options.model, **body}).encode()
-        said = await endpoint.fetch("POST", path, data)
+        reply = await endpoint.fetch("POST", path, data)
         try:
-            return json.loads(said)
+            return json.loads(reply)
         except (ValueError, RecursionError):
-            raise AgentError("malformed", short(f"no JSON: {said[:200]!r}")) from None
+            raise AgentError("malformed", short(f"no JSON: {reply[:200]!r}")) from None
 
 
 def _position(entry: Any) -> Position:
     """One entry, ``{"17": {"logprob": -0.1, …}, …}``. vLLM writes -9999 if the probability is 0."""
     ids = tuple(int(token) for token in entry)
-    values = tuple(float(said["logprob"]) for said in entry.values())
+    values = tuple(float(token["logprob"]) for token in entry.values())
     if any(math.isnan(value) or value > 1e-3 for value in values):
         raise ValueError(f"{max(values)} is no log-probability")
     return Position(ids, values)

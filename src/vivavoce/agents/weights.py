@@ -196,9 +196,9 @@ def adapter_rank(path: Path) -> int:
     return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
 
 
-def _base_there(path: Path, found: Callable[[], T]) -> T:
+def _base_there(path: Path, use: Callable[[], T]) -> T:
     try:
-        return found()
+        return use()
     except RecipeError as error:
         do = "set base_model_name_or_path in that file to where the base lies now"
         raise RecipeError(f"the adapter's base model is missing: {error.what}", str(path / _ADAPTER), do) from error

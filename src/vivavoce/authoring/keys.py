@@ -86,8 +86,8 @@ def description(model: type[BaseModel], name: str) -> str:
     """
     for kind in model.__mro__:
         field = getattr(kind, "model_fields", {}).get(name)
-        if field is not None and (said := field.description or _docstrings(kind).get(name)):
-            return re.sub(r"\bNone\b", "null", " ".join(said.replace("``", "`").split()))  # as YAML writes it
+        if field is not None and (text := field.description or _docstrings(kind).get(name)):
+            return re.sub(r"\bNone\b", "null", " ".join(text.replace("``", "`").split()))  # as YAML writes it
     return ""
 
 
@@ -99,25 +99,25 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     except (OSError, TypeError):  # made while the program runs, so without a source
         return {}
     assert isinstance(tree, ast.ClassDef), model
-    found = {}
+    texts = {}
     for key, below in pairwise(tree.body):
-        said = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
-        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(said, str):
-            found[key.target.id] = said
-    return found
+        text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(text, str):
+            texts[key.target.id] = text
+    return texts
 
 
 def keys(model: type[BaseModel], default: BaseModel | None = None) -> list[Key]:
     """The keys that a model takes, in its order. ``default`` is an instance that the place has, if it is not the
     model's own."""
-    found, declared = [], inspect.get_annotations(model)
+    keys_read, declared = [], inspect.get_annotations(model)
     for name, field in model.model_fields.items():
         below = tuple(dict.fromkeys(_models(field.annotation)))
         value = getattr(default, name) if default is not None else _default(field)
         shown = None if value is PydanticUndefined else _yaml(value)
         own = name in declared
-        found.append(Key(name, _kind(field, below), shown, description(model, name), own, below))
-    return found
+        keys_read.append(Key(name, _kind(field, below), shown, description(model, name), own, below))
+    return keys_read
 
 
 def below(model: type[BaseModel], default: BaseModel | None = None, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -136,14 +136,14 @@ def below(model: type[BaseModel], default: BaseModel | None = None, path: str = 
 @cache
 def sections() -> tuple[Section, ...]:
     """Every section there is, of all that comes with the package."""
-    found = [Section("methods", "", "", Recipe)]
-    found += [Section("methods", "", path, model, kept) for path, model, kept in below(Recipe)]
+    listed = [Section("methods", "", "", Recipe)]
+    listed += [Section("methods", "", path, model, kept) for path, model, kept in below(Recipe)]
     common = set(Recipe.model_fields)
     for room in ROOMS:
         for name in plugins.names(room):
             model = plugins.load(room, name, room).Options
-            found += _sections(room, name, model, common if room == "methods" else set())
-    return tuple(found)
+            listed += _sections(room, name, model, common if room == "methods" else set())
+    return tuple(listed)
 
 
 def _sections(room: Room, name: str, model: type[BaseModel], common: set[str]) -> Iterator[Section]:
@@ -172,24 +172,24 @@ def find(name: str) -> list[tuple[Section, list[Key]]]:
     if whole:
         return [(s, _shown(s)) for s in _once(whole)]
     path, _, last = asked.rpartition(".")
-    found = []
+    hits = []
     for s in _once([s for s in every if not path or path in (_bare(s.path), s.of)]):
         if hit := [key for key in _shown(s) if key.name == last]:
-            found.append((s, hit))
-    if not found:
+            hits.append((s, hit))
+    if not hits:
         known = [*(_bare(s.path) or s.of for s in every), *(k.name for s in every for k in keys(s.model))]
         near = plugins.near(asked, list(dict.fromkeys(filter(None, known))))
-        said = near if near.startswith(", did you mean") else ""
-        raise RecipeError(f"no section or key is called `{name}`{said}", "viva keys", "`viva keys` lists the sections")
-    return found
+        hint = near if near.startswith(", did you mean") else ""
+        raise RecipeError(f"no section or key is called `{name}`{hint}", "viva keys", "`viva keys` lists the sections")
+    return hits
 
 
 def _shown(section: Section) -> list[Key]:
     """The keys of a section; of a method, those that not every recipe has."""
-    found = keys(section.model, section.default)
+    own_keys = keys(section.model, section.default)
     if section.room == "methods" and section.of and not section.path:
-        return [key for key in found if key.name not in Recipe.model_fields]
-    return found
+        return [key for key in own_keys if key.name not in Recipe.model_fields]
+    return own_keys
 
 
 def _bare(path: str) -> str:
@@ -197,10 +197,10 @@ def _bare(path: str) -> str:
     return ".".join(step for step in path.split(".") if step not in ("N", "NAME"))
 
 
-def _once(found: Sequence[Section]) -> list[Section]:
+def _once(sections_read: Sequence[Section]) -> list[Section]:
     """Sections, those that look the same told as one of several methods: one model, one default, one path."""
     kept: dict[Any, list[Section]] = {}
-    for s in found:
+    for s in sections_read:
         look = (s.room, s.model, s.path, s.default.model_dump_json() if s.default else "")
         kept.setdefault(look, []).append(s)
     return [replace(of[0], of=", ".join(s.of for s in of)) for of in kept.values()]
@@ -254,8 +254,8 @@ def _kind(field: FieldInfo, below: Sequence[type[BaseModel]]) -> str:
     options = list(dict.fromkeys(_words(part) for part in _parts(field.annotation)))
     null = "null" in options
     options = [o for o in options if o != "null"]
-    said = " or ".join(options) + (f" {bounds}" if bounds else "")
-    return f"{said}, or null" if null else said
+    kind = " or ".join(options) + (f" {bounds}" if bounds else "")
+    return f"{kind}, or null" if null else kind
 
 
 def _parts(annotation: Any) -> Sequence[Any]:
@@ -288,14 +288,14 @@ def _words(annotation: Any) -> str:
 
 def _bounds(metadata: Sequence[Any]) -> str:
     """Limits of a number or a length, such as ``> 0, <= 1``."""
-    said = []
+    limits = []
     for one in metadata:
         for kind, attribute, sign in _SIGNS:
             if isinstance(one, kind):
-                said.append(f"{sign} {getattr(one, attribute)}")
+                limits.append(f"{sign} {getattr(one, attribute)}")
         if isinstance(one, annotated_types.MinLen) and one.min_length:
-            said.append("(not empty)")
-    return ", ".join(said)
+            limits.append("(not empty)")
+    return ", ".join(limits)
 
 
 _SIGNS = (

@@ -66,25 +66,25 @@ def _recipes() -> list[Listed]:
 
 def headed(path: Path) -> tuple[str, str, str]:
     """A recipe's first comment: its first sentence, and the lines ``Needs: …`` and ``Takes: …``."""
-    about, told = list[str](), {"needs": "", "takes": ""}
+    about, parts = list[str](), {"needs": "", "takes": ""}
     for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         text = line.removeprefix("#").strip()
-        if found := re.fullmatch(r"(Needs|Takes): (.+)", text):
-            told[found[1].lower()] = found[2].rstrip(".")
+        if match := re.fullmatch(r"(Needs|Takes): (.+)", text):
+            parts[match[1].lower()] = match[2].rstrip(".")
         elif not text.startswith("yaml-language-server"):
             about.append(text)
-    return _sentence(" ".join(about)), told["needs"], told["takes"]
+    return _sentence(" ".join(about)), parts["needs"], parts["takes"]
 
 
 def _prompts() -> list[Listed]:
-    found = []
+    names = []
     for name in prompt_sets():
         path = Path(__file__).parent.parent / "committee" / "prompts" / name / "set.yaml"
         first = path.read_text("utf-8").splitlines()[0] if path.is_file() else ""
-        found.append(Listed(name, _sentence(first.removeprefix("#").strip()) if first.startswith("#") else ""))
-    return found
+        names.append(Listed(name, _sentence(first.removeprefix("#").strip()) if first.startswith("#") else ""))
+    return names
 
 
 def _sentence(text: str) -> str:
@@ -93,13 +93,13 @@ def _sentence(text: str) -> str:
     return re.sub(r":\w+:`~?([\w.]+)`", r"\1", first)
 
 
-def told(found: list[Listed]) -> Iterator[str]:
+def listing_lines(entries: list[Listed]) -> Iterator[str]:
     """Lines for a terminal: a name, and indented below it what is said of it."""
-    for one in found:
+    for one in entries:
         yield one.name
         for words in (one.about, one.needs and f"needs {one.needs}", one.takes and f"takes {one.takes}"):
             if words:
                 yield f"    {words}"
 
 
-__all__ = ["Listed", "headed", "listed", "told"]
+__all__ = ["Listed", "headed", "listed", "listing_lines"]

@@ -38,7 +38,7 @@ _INTRO: dict[Room, str] = {
 _TITLES: dict[Room, str] = {"methods": "Methods", "protocols": "Protocols", "agents": "Backends", "tasks": "Tasks"}
 
 
-def told(section: Section, shown: Sequence[Key], width: int = 80) -> str:
+def section_text(section: Section, shown: Sequence[Key], width: int = 80) -> str:
     """A section for a terminal."""
     about = first_line(section.model.__doc__)
     lines = [section.title, *textwrap.wrap(about, width - 2, initial_indent="  ", subsequent_indent="  "), ""]
@@ -69,10 +69,10 @@ def _every_recipe() -> Iterator[str]:
     yield from _grouped([s for s in sections() if not s.of and s.path])
 
 
-def _grouped(found: Iterable[Section], of: str = "") -> Iterator[str]:
+def _grouped(sections_read: Iterable[Section], of: str = "") -> Iterator[str]:
     """The models of sections, each once, under the names of all its places; ``of`` says whose they are."""
     places: dict[type[BaseModel], list[Section]] = {}
-    for s in found:
+    for s in sections_read:
         places.setdefault(s.model, []).append(s)
     for model, all_ in places.items():
         title = ", ".join(f"`{path}`" for path in dict.fromkeys(_plain(s.path) for s in all_))
@@ -113,12 +113,12 @@ def _rooms() -> Iterator[str]:
 
 def _parents(models: Iterable[type[BaseModel]]) -> list[type[BaseModel]]:
     """The models that these extend, the nearest first, without those that every model extends."""
-    found: dict[type[BaseModel], None] = {}
+    parents: dict[type[BaseModel], None] = {}
     for model in models:
         for parent in model.__mro__[1:]:
             if issubclass(parent, BaseModel) and parent not in (BaseModel, Recipe) and parent.model_fields:
-                found[parent] = None
-    return list(found)
+                parents[parent] = None
+    return list(parents)
 
 
 def _section(title: str, model: type[BaseModel], doc: str = "") -> Iterator[str]:
@@ -166,4 +166,4 @@ def _plain(path: str) -> str:
     return path.replace(".NAME", "").replace(".N", "")
 
 
-__all__ = ["overview", "page", "told"]
+__all__ = ["overview", "page", "section_text"]

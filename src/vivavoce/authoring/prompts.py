@@ -32,13 +32,13 @@ def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "t
     """
     for name, part in (recipe.parts or {"": recipe}).items():
         graph, plain = sketched(part, question, split)
-        said = {node.id: node for node in graph.nodes}
+        nodes = {node.id: node for node in graph.nodes}
         seen = set[str]()
         for node in graph.nodes:
             if node.prompt is None or (agent and node.agent != agent):
                 continue
             asked = graph.prompt_of(node)
-            messages = tuple(_written(asked, said))
+            messages = tuple(_written(asked, nodes))
             look = json.dumps([asked.template, messages])
             if look not in seen:
                 seen.add(look)
@@ -47,20 +47,20 @@ def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "t
             yield Shown(name, part.student.name, "test", 0, tuple(plain))
 
 
-def _written(asked: Prompt, said: dict[str, Node]) -> Iterator[Message]:
+def _written(asked: Prompt, nodes: dict[str, Node]) -> Iterator[Message]:
     """The messages of a prompt, with a name in place of what will be said."""
     for role, parts in asked.messages:
-        content = "".join(p if isinstance(p, str) else _stands_for(p.node, said) for p in parts)
+        content = "".join(p if isinstance(p, str) else _stands_for(p.node, nodes) for p in parts)
         yield {"role": role, "content": content}
 
 
-def _stands_for(node: str, said: dict[str, Node]) -> str:
+def _stands_for(node: str, nodes: dict[str, Node]) -> str:
     if node == GOLD:
         return "⟨the right answer⟩"
-    return f"⟨{said[node].kind} of {said[node].agent}⟩" if node in said else "⟨what was said⟩"
+    return f"⟨{nodes[node].kind} of {nodes[node].agent}⟩" if node in nodes else "⟨what was said⟩"
 
 
-def told(shown: Iterator[Shown]) -> Iterator[str]:
+def prompt_lines(shown: Iterator[Shown]) -> Iterator[str]:
     """Prompts as text for a terminal."""
     for one in shown:
         if one.template == "test":
@@ -73,4 +73,4 @@ def told(shown: Iterator[Shown]) -> Iterator[str]:
         yield ""
 
 
-__all__ = ["Shown", "prompts", "told"]
+__all__ = ["Shown", "prompt_lines", "prompts"]

@@ -52,8 +52,8 @@ def reading(path: Path, test: Path | None = None, **given: str) -> dict[str, Any
 def _column(rows: Sequence[Row], names: Sequence[str], what: str, path: Path, besides: str = "") -> str:
     """The column that is called as ``what`` usually is."""
     there = {name.casefold(): name for name in rows[0].value if name != besides}
-    if found := next((there[name] for name in names if name in there), None):
-        return found
+    if column := next((there[name] for name in names if name in there), None):
+        return column
     has = ", ".join(rows[0].value)
     raise DataError(f"which column is the {what}? the rows have {has}", str(path), f"give --{what}-field NAME")
 
@@ -83,12 +83,12 @@ def _grader(rows: Sequence[Row], question: str, answer: str, choices: str) -> st
 
 def _answer_is(rows: Sequence[Row], answer: str, choices: str) -> str:
     """How the gold answer names its choice, by all rows together."""
-    said = [(row.text(answer).strip(), [str(c).strip() for c in row.value[choices]]) for row in rows]
-    if all(_LETTER.fullmatch(a) for a, _ in said):
+    answers = [(row.text(answer).strip(), [str(c).strip() for c in row.value[choices]]) for row in rows]
+    if all(_LETTER.fullmatch(a) for a, _ in answers):
         return "letter"
-    if all(a in options for a, options in said):
+    if all(a in options for a, options in answers):
         return "text"
-    return "index" if all(a.isdecimal() and int(a) < len(options) for a, options in said) else "letter"
+    return "index" if all(a.isdecimal() and int(a) < len(options) for a, options in answers) else "letter"
 
 
 __all__ = ["reading"]

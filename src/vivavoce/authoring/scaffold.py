@@ -41,32 +41,32 @@ class First(NamedTuple):
     """What was assumed, in words."""
 
 
-def agent(said: str, key_env: str | None = None, taken: Sequence[str] = ()) -> dict[str, Any]:
+def agent(text: str, key_env: str | None = None, taken: Sequence[str] = ()) -> dict[str, Any]:
     """An agent of a recipe, from a few words: ``gpt-4o-mini@https://…``, ``ollama:qwen3``, ``./models/student``.
 
     ``key_env`` is the environment variable with the key of an endpoint at a URL; None: none if it is on this machine or
     network, else TEACHER_KEY. Raises RecipeError if it is in none of the known forms.
     """
-    name, _, rest = said.partition("=") if re.match(r"[\w .-]+=", said) else ("", "", said)
+    name, _, rest = text.partition("=") if re.match(r"[\w .-]+=", text) else ("", "", text)
     head, _, tail = rest.partition(":")
     if "@http" in rest:
         model, _, url = rest.partition("@")
-        found: dict[str, Any] = {"backend": "openai_chat", "model": model, "base_url": _address(url)}
-        found["api_key_env"] = key_env or (None if _local(url) else "TEACHER_KEY")
+        options: dict[str, Any] = {"backend": "openai_chat", "model": model, "base_url": _address(url)}
+        options["api_key_env"] = key_env or (None if _local(url) else "TEACHER_KEY")
     elif head in PRESETS and tail:
-        model, found = tail, {"backend": "openai_chat", "model": tail, "preset": head}
-        found |= {"api_key_env": key_env} if key_env else {}
+        model, options = tail, {"backend": "openai_chat", "model": tail, "preset": head}
+        options |= {"api_key_env": key_env} if key_env else {}
     elif head == "anthropic" and tail:
-        model, found = tail, {"backend": "anthropic_messages", "model": tail}
+        model, options = tail, {"backend": "anthropic_messages", "model": tail}
     elif head == "scripted" and tail:
-        model, found = tail.rpartition(":")[2], {"backend": "scripted", "function": tail}
+        model, options = tail.rpartition(":")[2], {"backend": "scripted", "function": tail}
     elif head == "schoolhouse" or "/" in rest or Path(rest).expanduser().is_dir():
-        model, found = rest.removeprefix("schoolhouse:"), {"model": rest}
+        model, options = rest.removeprefix("schoolhouse:"), {"model": rest}
     else:
-        raise RecipeError(f"`{said}` names no agent", "viva init", _FORMS)
+        raise RecipeError(f"`{text}` names no agent", "viva init", _FORMS)
     if not model:
-        raise RecipeError(f"`{said}` names no model", "viva init", _FORMS)
-    return {"name": _name(name or model, taken), **found}
+        raise RecipeError(f"`{text}` names no model", "viva init", _FORMS)
+    return {"name": _name(name or model, taken), **options}
 
 
 def _name(text: str, taken: Sequence[str]) -> str:
@@ -97,17 +97,17 @@ def first_recipe(
     task: Mapping[str, Any], teachers: Sequence[str], student: str, method: str, name: str, key_env: str | None = None
 ) -> First:
     """A commented recipe, checked. Raises RecipeError, naming what is wrong, if it cannot be one."""
-    who: list[dict[str, Any]] = []
-    for said in teachers:
-        who.append(agent(said, key_env, [w["name"] for w in who]))
-    learner = agent(student, key_env, [w["name"] for w in who])
+    agents: list[dict[str, Any]] = []
+    for named in teachers:
+        agents.append(agent(named, key_env, [w["name"] for w in agents]))
+    learner = agent(student, key_env, [w["name"] for w in agents])
     if learner.get("backend", "hf_local") != "hf_local":
         do = "give a model folder or Hub id to run and train here"
         raise RecipeError(f"`{student}` cannot be trained: its weights are elsewhere", "viva init", do)
-    if "=" not in student and "student" not in [w["name"] for w in who]:
+    if "=" not in student and "student" not in [w["name"] for w in agents]:
         learner["name"] = "student"
-    room, notes = _room(task, who, learner, method, name)
-    text = _written(_values(task, who, learner, method, name, room), room)
+    room, notes = _room(task, agents, learner, method, name)
+    text = _written(_values(task, agents, learner, method, name, room), room)
     check_recipe(yaml.safe_load(text), Path("recipe.yaml"))
     return First(text, tuple(notes))
 

@@ -129,8 +129,8 @@ def _protocols(
 
 def _case(key: str, value: str, then: Mapping[str, Any], *, absent: bool = False) -> dict[str, Any]:
     """``then`` holds if ``key`` has a value; with ``absent``, if it is not there too."""
-    said = {"properties": {key: {"enum": [value, ""] if absent else [value]}}}
-    return {"if": said if absent else {**said, "required": [key]}, "then": then}
+    condition = {"properties": {key: {"enum": [value, ""] if absent else [value]}}}
+    return {"if": condition if absent else {**condition, "required": [key]}, "then": then}
 
 
 def _ref(name: str) -> dict[str, Any]:

@@ -108,35 +108,35 @@ def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000)
     """All measurements, about two minutes with the defaults; memory with so many questions, 0 to leave it out."""
     peers = {"openai": Path(sys.executable)} if importlib.util.find_spec("openai") else {}
     peers |= {"distilabel": distilabel} if distilabel else {}
-    found: dict[str, Any] = {"peers": {name: {} for name in peers}}
+    figures: dict[str, Any] = {"peers": {name: {} for name in peers}}
     for key, work in WORKS.items():
         ours, theirs = list[Found](), {name: list[Found]() for name in peers if key in _STEPS}
         for _ in range(repeats):
             ours.append(_ours(work))
             for name, measured in theirs.items():
                 measured.append(_peer(name, peers[name], work, ours[0].calls, _STEPS[key]))
-        found[key] = _shown(ours)
+        figures[key] = _shown(ours)
         for name, measured in theirs.items():
-            found["peers"][name][key] = _shown(measured)
+            figures["peers"][name][key] = _shown(measured)
     if questions:
-        found["memory"] = _spent([sys.executable, "-m", "vivavoce.bench.debate", str(questions)])
-    return found
+        figures["memory"] = _spent([sys.executable, "-m", "vivavoce.bench.debate", str(questions)])
+    return figures
 
 
 def run_faulty(repeats: int = 3) -> dict[str, Any]:
     """Debates at an endpoint that turns some away, fails, or has limits; about two minutes with the defaults."""
-    found: dict[str, list[Found]] = {key: [] for key in FAULTY}
+    by_fault: dict[str, list[Found]] = {key: [] for key in FAULTY}
     for repeat in range(repeats):
         for key, work in FAULTY.items():
             if work.faults.per_minute is None or not repeat:  # its pace is the server's, and it takes half a minute
                 say(f"{TITLES[key]}: {repeat + 1} of {repeats if work.faults.per_minute is None else 1}")
-                found[key].append(_ours(work))
-    return {key: _shown(measured) for key, measured in found.items()}
+                by_fault[key].append(_ours(work))
+    return {key: _shown(measured) for key, measured in by_fault.items()}
 
 
-def told_faulty(found: dict[str, Any]) -> list[tuple[str, ...]]:
+def faulty_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows for people: what the endpoint does, and what comes of it."""
-    clean = found["clean"]["rate"]
+    clean = measured["clean"]["rate"]
     return [
         (
             TITLES[key],
@@ -147,7 +147,7 @@ def told_faulty(found: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{100 * f['ratio']:.1f} %",
             f"{f['retries']}",
         )
-        for key, f in found.items()
+        for key, f in measured.items()
     ]
 
 
@@ -162,7 +162,7 @@ TITLES = {
 }
 
 
-def told(found: dict[str, Any]) -> list[tuple[str, ...]]:
+def engine_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows for people: what was measured, whose, and the figures."""
     titles = {
         "debate": "debates, 200 ms, 64 slots",
@@ -171,7 +171,7 @@ def told(found: dict[str, Any]) -> list[tuple[str, ...]]:
         "in_flight_1000": "1,000 in flight, 2 s",
     }
     rows = []
-    for whose, figures in {"vivavoce": found, **found["peers"]}.items():
+    for whose, figures in {"vivavoce": measured, **measured["peers"]}.items():
         for key, title in titles.items():
             if (f := figures.get(key)) is not None:
                 share = f"{100 * f['ratio']:.1f} %" if f["ideal_s"] else "–"
@@ -182,8 +182,13 @@ def told(found: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _shown(measured: Sequence[Found]) -> dict[str, Any]:
     """The median measurement by time, and the time of each."""
-    found = sorted(measured, key=lambda f: f.seconds)[(len(measured) - 1) // 2]
-    return {**asdict(found), "ratio": found.ratio, "rate": found.rate, "all_seconds": [f.seconds for f in measured]}
+    by_time = sorted(measured, key=lambda f: f.seconds)[(len(measured) - 1) // 2]
+    return {
+        **asdict(by_time),
+        "ratio": by_time.ratio,
+        "rate": by_time.rate,
+        "all_seconds": [f.seconds for f in measured],
+    }
 
 
 def _cores() -> tuple[int | None, int | None]:

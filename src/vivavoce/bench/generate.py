@@ -194,8 +194,8 @@ def _turns(shape: Shape, vocabulary: int, seed: int) -> list[list[Turn]]:
         ids, turns = instructions + text(int(draw.integers(*shape.question, endpoint=True))), list[Turn]()
         for _ in range(shape.rounds):
             turns.append(Turn(i, ids, length()))
-            said = [turns[-1].length, *(length() for _ in range(shape.others))]
-            ids = ids + text(sum(said))
+            lengths = [turns[-1].length, *(length() for _ in range(shape.others))]
+            ids = ids + text(sum(lengths))
         debates.append(turns)
     return debates
 
@@ -203,7 +203,7 @@ def _turns(shape: Shape, vocabulary: int, seed: int) -> list[list[Turn]]:
 def _streamed(decoder: Decoder, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
     """All debates with our engine: a debate's next turn waits as soon as the one before it is done."""
     rests = {turns[0].debate: deque(turns[1:]) for turns in debates}
-    waiting, said = deque(turns[0] for turns in debates), dict[Turn, list[int]]()
+    waiting, drawn = deque(turns[0] for turns in debates), dict[Turn, list[int]]()
 
     def newcomers(under_way: Sequence[Prompt]) -> list[Prompt]:
         free = min(lines - len(under_way), len(waiting))
@@ -215,12 +215,12 @@ def _streamed(decoder: Decoder, debates: Sequence[Sequence[Turn]], lines: int) -
     def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
         turn = prompt.tag
         assert isinstance(turn, Turn)
-        said[turn] = ids
+        drawn[turn] = ids
         if rests[turn.debate]:
             waiting.append(rests[turn.debate].popleft())
 
     decoder.stream(newcomers, finished)
-    return said
+    return drawn
 
 
 class _Ends(StoppingCriteria):
@@ -236,7 +236,7 @@ class _Ends(StoppingCriteria):
 @torch.inference_mode()
 def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Turn, list[int]]:
     """All debates with ``generate``: a round after the other, prompts alike in length in one batch."""
-    said = dict[Turn, list[int]]()
+    drawn = dict[Turn, list[int]]()
     for turns in zip(*debates, strict=True):
         ordered = sorted(turns, key=lambda turn: len(turn.ids))
         for first in range(0, len(ordered), size):
@@ -256,8 +256,8 @@ def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Tu
             )[:, width:].tolist()
             for turn, row in zip(batch, out, strict=True):
                 row = row[: turn.length]
-                said[turn] = row[: row.index(1) + 1] if 1 in row else row
-    return said
+                drawn[turn] = row[: row.index(1) + 1] if 1 in row else row
+    return drawn
 
 
 def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
@@ -270,7 +270,7 @@ def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Tu
         max_batch_tokens=4 * lines,
         max_requests_per_batch=lines,
     )
-    config, said = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1), dict[Turn, list[int]]()
+    config, drawn = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1), dict[Turn, list[int]]()
     with model.continuous_batching_context_manager(
         generation_config=config, continuous_batching_config=paging, warmup=False
     ) as manager:
@@ -282,14 +282,14 @@ def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Tu
 
         for debate in debates:
             ask(debate[0].debate, 0)
-        while len(said) < len(turns):
+        while len(drawn) < len(turns):
             result = manager.get_result(timeout=1)
             assert result or manager.is_running(), "transformers' continuous batching has stopped"
             if result and result.is_finished():
                 debate, i = map(int, result.request_id.split("/"))
-                said[turns[result.request_id]] = result.generated_tokens
+                drawn[turns[result.request_id]] = result.generated_tokens
                 ask(debate, i + 1)
-    return said
+    return drawn
 
 
 def _agreement(model: Any, ours: dict[Turn, list[int]], theirs: dict[Turn, list[int]]) -> float:

@@ -149,8 +149,8 @@ be refused too.
 
 def hostile(name: str, outside: str, port: int, socket: str, pid: int) -> str:
     """The program of that name, told what lies outside."""
-    told = f"OUTSIDE, PORT, SOCKET, PID = {outside!r}, {port}, {socket!r}, {pid}\n"
-    return told + textwrap.dedent(PROGRAMS[name])
+    constants = f"OUTSIDE, PORT, SOCKET, PID = {outside!r}, {port}, {socket!r}, {pid}\n"
+    return constants + textwrap.dedent(PROGRAMS[name])
 
 
 __all__ = ["PROGRAMS", "hostile"]

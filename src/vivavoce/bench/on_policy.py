@@ -254,7 +254,7 @@ def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: i
         return [s.hidden([view], actions) for s, view in zip(scorers, views, strict=True)]
 
     def separately(size: int) -> list[Tensor]:
-        found = []
+        logits = []
         for scorer, view in zip(scorers, views, strict=True):
             context = scorer.context(view)
             ids = torch.tensor([[*context, *a.ids] for a in actions], device=device)
@@ -263,8 +263,8 @@ def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: i
                     scorer.model.base_model(input_ids=part, use_cache=False).last_hidden_state
                     for part in ids.split(size)
                 ]
-            found.append(torch.cat(parts)[:, len(context) - 1 : -1].flatten(0, 1))
-        return found
+            logits.append(torch.cat(parts)[:, len(context) - 1 : -1].flatten(0, 1))
+        return logits
 
     error = max(float((a - b).norm() / b.norm()) for a, b in zip(hidden(), separately(1), strict=True))
     assert error < 1e-4, f"hidden states differ by {error:.1e}"
@@ -325,15 +325,15 @@ def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int 
     """Train the schoolhouse's student both ways. Both use our engine, so that only the structure differs."""
     with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        found, debated = _debated(Path(folder), states, seed)
+        own_states, debated = _debated(Path(folder), states, seed)
         once = time.perf_counter() - started
-        scored, seconds = _trained(found, Path(folder) / "ours", epochs, rollouts, seed, "auto")
+        scored, seconds = _trained(own_states, Path(folder) / "ours", epochs, rollouts, seed, "auto")
         redebated, repeated = 0, 0.0
         for i in range(epochs * rollouts):
             started = time.perf_counter()
             redebated += _debated(Path(folder), states, seed + 1 + i)[1]
             repeated += time.perf_counter() - started
-        alone, longer = _trained(found, Path(folder) / "theirs", epochs, rollouts, seed, "rows")
+        alone, longer = _trained(own_states, Path(folder) / "theirs", epochs, rollouts, seed, "rows")
     return Epochs(states, epochs, rollouts, debated + scored, redebated + alone, once + seconds, repeated + longer)
 
 
@@ -354,14 +354,14 @@ def _teacher(name: str) -> Any:
 
 
 def _trained(
-    found: Sequence[State], out: Path, epochs: int, rollouts: int, seed: int, attention: str
+    states: Sequence[State], out: Path, epochs: int, rollouts: int, seed: int, attention: str
 ) -> tuple[int, float]:
     """Train the student; teacher tokens of scoring, and seconds."""
     never, as_end = prompt_set("schoolhouse").silent
     settings = OnPolicySettings.model_validate(
         {
             "scorers": [Scorer(name=n, model=str(weights.folder(f"schoolhouse:{n}"))) for n in _TEACHERS],
-            "states_per_step": len(found),
+            "states_per_step": len(states),
             "epochs": epochs,
             "rollouts": rollouts,
             "temperature": 1.0,
@@ -377,7 +377,7 @@ def _trained(
         }
     )
     started = time.perf_counter()
-    done = train_on_policy(weights.folder("schoolhouse:student"), found, settings, out, seed=seed)
+    done = train_on_policy(weights.folder("schoolhouse:student"), states, settings, out, seed=seed)
     return done.details["teacher_tokens"], time.perf_counter() - started
 
 

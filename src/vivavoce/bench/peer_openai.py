@@ -22,14 +22,14 @@ async def ask(settings: dict) -> int:
     async with AsyncOpenAI(base_url=settings["address"], api_key="none") as client:
 
         async def one(i: int) -> None:
-            said = ""
+            earlier = ""
             for step in range(settings["steps"]):
                 async with slots:
-                    content = f"{TEXT}What is 2 + 2, in world {i}? {step} {said}"
+                    content = f"{TEXT}What is 2 + 2, in world {i}? {step} {earlier}"
                     reply = await client.chat.completions.create(
                         model="m", messages=[{"role": "user", "content": content}], max_tokens=1000, seed=i
                     )
-                said = reply.choices[0].message.content or ""
+                earlier = reply.choices[0].message.content or ""
 
         count = settings["calls"] // settings["steps"]
         await asyncio.gather(*map(one, range(count)))

@@ -66,42 +66,42 @@ class Found:
 def run(hostile_programs: int = 1000, ordinary: int = 400, level: Level | None = None) -> Found:
     """So many hostile programs, each kind in turn, then so many ordinary ones of which every second is wrong."""
     sandbox = Sandbox(level=level)
-    found = Found(sandbox.level, sandbox.at_once, hostile_programs, min(len(PROGRAMS), hostile_programs))
+    result = Found(sandbox.level, sandbox.at_once, hostile_programs, min(len(PROGRAMS), hostile_programs))
     try:
-        _hostile(sandbox, found)
-        _ordinary(sandbox, ordinary, found)
+        _hostile(sandbox, result)
+        _ordinary(sandbox, ordinary, result)
     finally:
         sandbox.close()
-    return found
+    return result
 
 
-def _hostile(sandbox: Sandbox, found: Found) -> None:
-    names, lock = list(islice(cycle(PROGRAMS), found.hostile)), threading.Lock()
+def _hostile(sandbox: Sandbox, result: Found) -> None:
+    names, lock = list(islice(cycle(PROGRAMS), result.hostile)), threading.Lock()
     with outside() as world, ThreadPoolExecutor(sandbox.at_once) as threads:
 
         def one(name: str) -> None:
-            program = Program(hostile(name, *world.told), "assert False, 'a hostile program is never right'")
+            program = Program(hostile(name, *world.places), "assert False, 'a hostile program is never right'")
             outcome = sandbox.run(program, LIMITS)
             with lock:
-                found.ended[outcome.ended] = found.ended.get(outcome.ended, 0) + 1
-                found.passed += outcome.passed
-                found.longest_s = max(found.longest_s, outcome.wall_s)
+                result.ended[outcome.ended] = result.ended.get(outcome.ended, 0) + 1
+                result.passed += outcome.passed
+                result.longest_s = max(result.longest_s, outcome.wall_s)
                 if _SECRET in outcome.output or _SECRET in outcome.detail:
-                    found.escaped.append(f"{name}: told a secret")
+                    result.escaped.append(f"{name}: told a secret")
                 if outcome.wall_s > LIMITS.wall_s + _LOAD_S:
-                    found.outlived.append(f"{name}: {outcome.wall_s:.2f} s")
-                found.escaped += [f"{name} or one beside it: {what}" for what in world.harm()]
+                    result.outlived.append(f"{name}: {outcome.wall_s:.2f} s")
+                result.escaped += [f"{name} or one beside it: {what}" for what in world.harm()]
 
         began = time.monotonic()
         list(threads.map(one, names))
-        found.hostile_s = time.monotonic() - began
+        result.hostile_s = time.monotonic() - began
         sandbox.close()
         time.sleep(0.1)
-        found.outlived += [f"process {pid} is left" for pid in processes_left(world.began)]
-        found.escaped += world.harm()
+        result.outlived += [f"process {pid} is left" for pid in processes_left(world.began)]
+        result.escaped += world.harm()
 
 
-def _ordinary(sandbox: Sandbox, n: int, found: Found) -> None:
+def _ordinary(sandbox: Sandbox, n: int, result: Found) -> None:
     body = "def f(xs, n={n}):\n    out = []\n    for x in sorted(set(xs)):\n        out.append(x * n)\n    return out\n"
     programs = [
         Program(body.format(n=i), f"assert f([3, 1, 3]) == [{i}, {3 * i + i % 2}]\nassert f([]) == []")
@@ -111,9 +111,9 @@ def _ordinary(sandbox: Sandbox, n: int, found: Found) -> None:
         list(threads.map(sandbox.run, programs[: 2 * sandbox.at_once]))  # the jails are started
         began = time.monotonic()
         outcomes = list(threads.map(sandbox.run, programs))
-        found.per_second = n / (time.monotonic() - began)
-    found.ordinary = n
-    found.ordinary_right = sum(outcome.passed == (i % 2 == 0) for i, outcome in enumerate(outcomes))
+        result.per_second = n / (time.monotonic() - began)
+    result.ordinary = n
+    result.ordinary_right = sum(outcome.passed == (i % 2 == 0) for i, outcome in enumerate(outcomes))
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Outside:
     began: float
 
     @property
-    def told(self) -> tuple[str, int, str, int]:
+    def places(self) -> tuple[str, int, str, int]:
         return str(self.folder), self.port, self.socket, os.getpid()
 
     def harm(self) -> list[str]:

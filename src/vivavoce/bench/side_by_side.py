@@ -61,8 +61,8 @@ class Timing:
 
 def ratios(ours: Timing, theirs: Timing, clock: str = "wall") -> tuple[float, float, float]:
     """Their time over ours in neighbouring passes: least, median, greatest."""
-    found = [b / a for a, b in zip(getattr(ours, clock), getattr(theirs, clock), strict=True)]
-    return min(found), median(found), max(found)
+    quotients = [b / a for a, b in zip(getattr(ours, clock), getattr(theirs, clock), strict=True)]
+    return min(quotients), median(quotients), max(quotients)
 
 
 def memory_ratio(ours: Timing, theirs: Timing) -> float | None:
@@ -81,8 +81,8 @@ def alternate(sides: Mapping[str, Pass], model: torch.nn.Module, device: str, re
             times[name].append(_timed(one, optimizer, device))
             logger.info("%s: %.2f s, %.2f s of processor", name, *times[name][-1])
     return {
-        name: Timing(tuple(t[0] for t in found), tuple(t[1] for t in found), _peak(sides[name], model, device))
-        for name, found in times.items()
+        name: Timing(tuple(t[0] for t in pairs), tuple(t[1] for t in pairs), _peak(sides[name], model, device))
+        for name, pairs in times.items()
     }
 
 
@@ -183,15 +183,15 @@ class Measured(Comparison):
         return self.flops / self.ours.seconds / self.rate if self.flops and self.rate else None
 
     def summary(self) -> dict[str, Any]:
-        found: dict[str, Any] = super().summary() | {"max_rel_grad_diff": self.gradient_error}
+        facts: dict[str, Any] = super().summary() | {"max_rel_grad_diff": self.gradient_error}
         if self.floor:
-            found["of_floor"] = found["ratio"] / self.floor
+            facts["of_floor"] = facts["ratio"] / self.floor
         if self.utilisation:
-            found["utilisation"] = self.utilisation
+            facts["utilisation"] = self.utilisation
         if self.naive:
-            found["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
-            found["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
-        return found
+            facts["ratio_to_naive"] = ratios(self.ours, self.naive)[1]
+            facts["peak_memory_ratio_to_naive"] = memory_ratio(self.ours, self.naive)
+        return facts
 
     def __str__(self) -> str:
         low, middle, high = ratios(self.ours, self.theirs)
@@ -232,9 +232,9 @@ def gradients(model: torch.nn.Module, one: Pass) -> tuple[float, list[torch.Tens
     """The value of ``one``, taken as a loss, and the gradients that it leaves in ``model``, which are cleared again."""
     model.zero_grad()
     loss = one()
-    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
-    return loss, found
+    return loss, grads
 
 
 def apart(model: torch.nn.Module, ours: Pass, theirs: Pass) -> tuple[float, float]:

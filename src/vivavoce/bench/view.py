@@ -77,7 +77,7 @@ def run(questions: int) -> Seen:
             rare = _timed(address, f"search/train?q=rareword{questions // 2}")
             common = _timed(address, "search/train?q=step")
             question = _timed(address, f"question/train/{questions // 3}")
-            painted, found = _in_browser(address, questions)
+            painted, figures = _in_browser(address, questions)
             return Seen(
                 questions,
                 round(graphs / 2**20, 1),
@@ -90,7 +90,7 @@ def run(questions: int) -> Seen:
                 round(question, 4),
                 round(_peak(process.pid), 1),
                 painted,
-                found,
+                figures,
             )
 
 
@@ -125,7 +125,7 @@ def _words(draw: random.Random, n: int) -> str:
 
 def _debate(draw: random.Random) -> Graph:
     p = Problem("QUESTION-ID", f"What is RAREWORD? {_words(draw, 30)}", "4", draw.choice(["sum", "mul", "bit"]))
-    said, before = list[Node](), list[Node]()
+    nodes, before = list[Node](), list[Node]()
     for r in range(2):
         now = []
         for agent in ("ada", "ben", "cyd", "student"):
@@ -139,9 +139,9 @@ def _debate(draw: random.Random) -> Graph:
             for b in now
             if not b.correct
         ]
-        said += [*now, *notes]
+        nodes += [*now, *notes]
         before = [*now, *notes]
-    return Graph(p, tuple(said))
+    return Graph(p, tuple(nodes))
 
 
 @contextmanager

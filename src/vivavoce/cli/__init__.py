@@ -64,16 +64,16 @@ def main() -> None:
         raise
     except Exception as e:  # noqa: BLE001 - the last place at which an error can be told
         error = the_one(e)
-        told = _told(error)
-        if told is None:
+        user_error = _user_error(error)
+        if user_error is None:
             raise error from None
         if _shown["traceback"]:
             traceback.print_exception(error)
-        typer.echo(f"error: {told}", err=True)
-        raise SystemExit(told.exit_code) from None
+        typer.echo(f"error: {user_error}", err=True)
+        raise SystemExit(user_error.exit_code) from None
 
 
-def _told(error: BaseException) -> UserError | None:
+def _user_error(error: BaseException) -> UserError | None:
     """The error as the user is told of it; None if it is a fault of vivavoce, of which a traceback tells more."""
     if isinstance(error, UserError):
         return error

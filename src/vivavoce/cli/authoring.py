@@ -28,17 +28,17 @@ def list_(
     what: Annotated[Room | None, typer.Argument(help="What to list; none: everything.")] = None, as_json: AsJson = False
 ) -> None:
     """List tasks, agents (backends), methods, protocols, recipes or prompt sets, with what each needs."""
-    from vivavoce.authoring.listing import listed, told
+    from vivavoce.authoring.listing import listed, listing_lines
 
-    found = {room.value: listed(room.value) for room in ([what] if what else Room)}
+    by_room = {room.value: listed(room.value) for room in ([what] if what else Room)}
     if as_json:
-        plain = {room: [one._asdict() for one in those] for room, those in found.items()}
+        plain = {room: [one._asdict() for one in entries] for room, entries in by_room.items()}
         typer.echo(json.dumps(plain[what.value] if what else plain, indent=2, ensure_ascii=False))
         return
-    for room, those in found.items():
+    for room, entries in by_room.items():
         if what is None:
             typer.echo(f"{room.upper()}\n")
-        for line in told(those):
+        for line in listing_lines(entries):
             typer.echo(line)
         if what is None:
             typer.echo("")
@@ -55,14 +55,14 @@ def keys(
 ) -> None:
     """Explain the keys of a recipe: what each takes, its default, what it does."""
     from vivavoce.authoring.keys import find
-    from vivavoce.authoring.page import overview, told
+    from vivavoce.authoring.page import overview, section_text
     from vivavoce.authoring.schema import schema_text
 
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     if schema:
         typer.echo(schema_text(), nl=False)
     elif section:
-        typer.echo("\n\n".join(told(*one, width) for one in find(section)))
+        typer.echo("\n\n".join(section_text(*one, width) for one in find(section)))
     else:
         for path, of, about in overview():
             typer.echo(f"{path}  ({of})\n    {about}")
@@ -81,16 +81,16 @@ def prompt(
     as ⟨answer of NAME⟩."""
     from dataclasses import asdict
 
-    from vivavoce.authoring.prompts import prompts, told
+    from vivavoce.authoring.prompts import prompt_lines, prompts
     from vivavoce.errors import DataError
 
-    found = list(prompts(recipe_of(recipe, set_), question, agent, split))
-    if not found:
+    prompts_shown = list(prompts(recipe_of(recipe, set_), question, agent, split))
+    if not prompts_shown:
         raise DataError(f"`{agent}` is asked nothing about this question", str(recipe), "is the name right?")
     typer.echo(
-        json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False)
+        json.dumps([asdict(one) for one in prompts_shown], indent=2, ensure_ascii=False)
         if as_json
-        else "\n".join(told(iter(found)))
+        else "\n".join(prompt_lines(iter(prompts_shown)))
     )
 
 
@@ -152,8 +152,8 @@ def init(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(made.text, "utf-8")
     (out.parent / SCHEMA).write_text(schema_text(), "utf-8")
-    told = ", ".join(f"{key} {value}" for key, value in read.items() if key not in ("name", "path", "seed"))
-    say(f"{out}: {method}; task {read['name']}{': ' + told if told else ''}")
+    options = ", ".join(f"{key} {value}" for key, value in read.items() if key not in ("name", "path", "seed"))
+    say(f"{out}: {method}; task {read['name']}{': ' + options if options else ''}")
     for note in made.notes:
         say(note)
     _examined(out)
@@ -178,10 +178,10 @@ def _examined(recipe: Path) -> None:
     from vivavoce.methods.doctor import examine
     from vivavoce.progress import say
 
-    found = [f for f in examine(recipe_of(recipe, []), offline=True) if f.level != "ok"]
-    for one in found:
+    findings = [f for f in examine(recipe_of(recipe, []), offline=True) if f.level != "ok"]
+    for one in findings:
         typer.echo(f"{one.level:7} {one.what}: {one.said}" + (f"\n{'':8}{one.do}" if one.do else ""), err=True)
-    wrong = sum(one.level == "failed" for one in found)
+    wrong = sum(one.level == "failed" for one in findings)
     say("next: viva doctor, which asks your endpoints too" if not wrong else f"{wrong} to mend before it can run")
 
 

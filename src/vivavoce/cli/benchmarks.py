@@ -100,8 +100,8 @@ def bench_generate(
     from vivavoce.bench.generate import Shape, run
     from vivavoce.bench.models import Size
 
-    found = run(Shape(debates=debates, rounds=rounds, answer=answer), Size.narrow(hidden, layers, 4096))
-    typer.echo(json.dumps(found.summary(), indent=2) if as_json else str(found))
+    measured = run(Shape(debates=debates, rounds=rounds, answer=answer), Size.narrow(hidden, layers, 4096))
+    typer.echo(json.dumps(measured.summary(), indent=2) if as_json else str(measured))
 
 
 @app.command("scaling")
@@ -114,11 +114,11 @@ def bench_scaling(
     with _peer("trl"):
         from vivavoce.bench.scaling import HEAD, run
 
-    found = list(run(repeats))
+    points = list(run(repeats))
     if as_json:
-        typer.echo(json.dumps([point.summary() for point in found], indent=2))
+        typer.echo(json.dumps([point.summary() for point in points], indent=2))
     else:
-        print_table(HEAD, [point.cells for point in found])
+        print_table(HEAD, [point.cells for point in points])
 
 
 @app.command("gpu")
@@ -148,8 +148,8 @@ def bench_debate(
 
     from vivavoce.bench.debate import measure
 
-    found = measure(questions, in_flight, rounds, teachers)
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+    measured = measure(questions, in_flight, rounds, teachers)
+    typer.echo(json.dumps(asdict(measured), indent=2) if as_json else measured)
 
 
 @app.command("engine")
@@ -166,24 +166,24 @@ def bench_engine(
 ) -> None:
     """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
     from vivavoce.bench.debate import Measured
-    from vivavoce.bench.engine import run, run_faulty, told, told_faulty
+    from vivavoce.bench.engine import engine_rows, faulty_rows, run, run_faulty
 
     if faulty:
-        found = run_faulty(repeats)
+        measured = run_faulty(repeats)
         if as_json:
-            typer.echo(json.dumps(found, indent=2))
+            typer.echo(json.dumps(measured, indent=2))
         else:
             head = ("endpoint", "calls", "s", "calls/s", "of no faults", "of ideal", "sent again")
-            print_table(head, told_faulty(found))
+            print_table(head, faulty_rows(measured))
         return
-    found = run(distilabel, repeats, questions)
+    measured = run(distilabel, repeats, questions)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(measured, indent=2))
         return
     head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
-    print_table(head, told(found))
+    print_table(head, engine_rows(measured))
     if questions:
-        typer.echo(Measured(**found["memory"]))
+        typer.echo(Measured(**measured["memory"]))
 
 
 @app.command("view")
@@ -196,8 +196,8 @@ def bench_view(
 
     from vivavoce.bench.view import run
 
-    found = run(questions)
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
+    measured = run(questions)
+    typer.echo(json.dumps(asdict(measured), indent=2) if as_json else measured)
 
 
 @app.command("sandbox")
@@ -211,15 +211,15 @@ def bench_sandbox(
 
     from vivavoce.bench.sandbox import run
 
-    found = run(hostile, ordinary)
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else found)
-    if found.escaped or found.outlived or found.passed:
+    result = run(hostile, ordinary)
+    typer.echo(json.dumps(asdict(result), indent=2) if as_json else result)
+    if result.escaped or result.outlived or result.passed:
         raise typer.Exit(1)
 
 
-def _tell(found: Iterable[Comparison | Epochs], as_json: bool) -> None:
+def _tell(compared: Iterable[Comparison | Epochs], as_json: bool) -> None:
     """Print each as soon as it is measured: a run that is cut short has minutes behind it."""
-    for i, one in enumerate(found):
+    for i, one in enumerate(compared):
         typer.echo(("," if i else "[") + json.dumps(one.summary(), indent=2) if as_json else one)
     if as_json:
         typer.echo("]")

@@ -93,16 +93,16 @@ def export(
         has = "trees" if kind is Tree else "answers to learn"
         do = "give another --arm, or --as preferences" if kind is Tree else "give an --arm with trees, or --as messages"
         raise DataError(f"the file holds {has}, which the form {rows.value} does not take", str(file), do)
-    found: list[Example] | list[Tree] = training_rows(file, Tree) if kind is Tree else training_rows(file, Example)
+    rows_read: list[Example] | list[Tree] = training_rows(file, Tree) if kind is Tree else training_rows(file, Example)
     problems = {}
     if source.is_dir() and (whole or rows is Rows.verl):
-        texts, problems = _said(source)
-        found = list(whole_answers(training_rows(file, Tree), texts)) if whole and kind is Tree else found
+        texts, problems = _texts_of(source)
+        rows_read = list(whole_answers(training_rows(file, Tree), texts)) if whole and kind is Tree else rows_read
     elif whole:
         raise DataError(
             "a file alone does not hold whole answers", str(source), "give the run that it is of, and --arm"
         )
-    n, files = write_form(out, rows.value, form_rows(rows.value, found, problems), kind)
+    n, files = write_form(out, rows.value, form_rows(rows.value, rows_read, problems), kind)
     of = "" if source.is_file() else f" of {file.stem}"
     typer.echo(f"{n:,} rows{of} in {', '.join(map(str, files))}", err=True)
 
@@ -148,7 +148,7 @@ def _holds_trees(file: Path) -> bool:
     return first is not None and "chosen" in json_object(first[1], f"{file}, row {first[0]}")
 
 
-def _said(run: Path) -> tuple[dict[str, str], dict[str, Problem]]:
+def _texts_of(run: Path) -> tuple[dict[str, str], dict[str, Problem]]:
     """The answers of a run by their nodes, as a student is taught to write them, and its questions by id."""
     from vivavoce.committee.prompting import prompt_set
     from vivavoce.graph import read_graphs
@@ -195,8 +195,8 @@ def check_tasks_command(
             + (f"{c.unknown:6,} without a known answer  " if c.unknown else "")
             + (f"({', '.join(c.files)})" if c.files else "")
         )
-        for mark, said in (("off", c.off), ("odd", c.odd)):
-            for one in said:
+        for mark, lines in (("off", c.off), ("odd", c.odd)):
+            for one in lines:
                 typer.echo(f"  {mark}: {one}", err=mark == "odd")
     if as_json:
         typer.echo(json.dumps(made, indent=2, ensure_ascii=False))
@@ -233,15 +233,15 @@ def import_fair(
     """Turn the released files of peer review (FAIR, arXiv:2410.03663) into graphs, and say what is odd about them."""
     from dataclasses import asdict
 
-    from vivavoce.data.fair import read_fair, summary, told
+    from vivavoce.data.fair import read_fair, summary, summary_text
     from vivavoce.graph import write_graphs
 
     graphs = read_fair(path)
-    found = summary(graphs)
+    counts = summary(graphs)
     if out is not None:
         write_graphs(out, graphs)
         typer.echo(f"{len(graphs)} graphs in {out}", err=True)
-    typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else told(found))
+    typer.echo(json.dumps(asdict(counts), indent=2, ensure_ascii=False) if as_json else summary_text(counts))
 
 
 @debate_app.command("value")
@@ -265,21 +265,21 @@ def debate_value(
     if not isinstance(loaded, debate_opd.Options):
         raise DataError(f"a recipe of {loaded.method} has no scorers", str(recipe), "give a recipe of debate_opd")
     with open_run(out or Path("runs") / loaded.name, loaded) as opened:
-        found = asyncio.run(debate_opd.value(loaded, opened))
+        figures = asyncio.run(debate_opd.value(loaded, opened))
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(figures, indent=2))
         return
     likely = [
         (name, str(v["answers"]), cell(v["nll_plain"]), cell(v["nll_debate"]), cell(v["likelier"]))
-        for name, v in found["likelihood"].items()
+        for name, v in figures["likelihood"].items()
     ]
     print_table(("scorer", "verified answers", "-log p alone", "after the debate", "share made likelier"), likely)
-    changed = [(r, *(str(v[k]) for k in ("WR", "RW", "WW", "RR"))) for r, v in found["flips"].items()]
+    changed = [(r, *(str(v[k]) for k in ("WR", "RW", "WW", "RR"))) for r, v in figures["flips"].items()]
     print_table(("round", "wrong to right", "right to wrong", "stayed wrong", "stayed right"), changed)
-    said = [
-        (r, *(cell(v[k]) for k in ("stated", "auroc", "calibration_error"))) for r, v in found["confidence"].items()
+    cells = [
+        (r, *(cell(v[k]) for k in ("stated", "auroc", "calibration_error"))) for r, v in figures["confidence"].items()
     ]
-    print_table(("round", "stated", "AUROC", "calibration error"), said)
+    print_table(("round", "stated", "AUROC", "calibration error"), cells)
 
 
 @review_app.command("sweep")
@@ -295,19 +295,19 @@ def review_sweep(
 
     from vivavoce.data.acceptance import RELEASED
     from vivavoce.data.calibration import calibrate
-    from vivavoce.data.sweep import sweep, told
+    from vivavoce.data.sweep import sweep, sweep_text
     from vivavoce.graph import read_graphs
 
     graphs, recipe = list(read_graphs(graphs_in(path))), recipe_of_run(path)
     if not any(n.kind == "review" for g in graphs for n in g.nodes):
         raise DataError("there is no review in the graphs", str(path), "give a run of peer review")
     rules, seed = getattr(recipe, "accept", RELEASED), recipe.seed if recipe is not None else 0
-    rows, found = sweep(graphs, threshold=rules.threshold), calibrate(graphs, rules, seed)
+    rows, calibration = sweep(graphs, threshold=rules.threshold), calibrate(graphs, rules, seed)
     if as_json:
-        shown = {"rules": [asdict(row) for row in rows], "calibration": asdict(found)}
+        shown = {"rules": [asdict(row) for row in rows], "calibration": asdict(calibration)}
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        typer.echo(told(rows, found))
+        typer.echo(sweep_text(rows, calibration))
 
 
 def trees(

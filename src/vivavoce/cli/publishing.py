@@ -44,13 +44,13 @@ def publish(
         raise DataError(f"`{unknown[0]}` cannot be allowed", "--allow", do)
     wanted = Wanted(to, arm, seed, base, license_, terms_checked, model, data)
     shipments = prepare(run_path, wanted)
-    found = [one for shipment in shipments for one in found_in(shipment.folder) if one.kind not in allow]
-    if found:
-        more = f"\nand {len(found) - 10:,} more" if len(found) > 10 else ""
-        kinds = dict.fromkeys(one.kind for one in found if one.kind != "key")
+    findings = [one for shipment in shipments for one in found_in(shipment.folder) if one.kind not in allow]
+    if findings:
+        more = f"\nand {len(findings) - 10:,} more" if len(findings) > 10 else ""
+        kinds = dict.fromkeys(one.kind for one in findings if one.kind != "key")
         do = "take them out of the run's files and publish again"
         do += f"; what is nobody's: {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else ""
-        raise DataError("\n".join(map(str, found[:10])) + more, str(run_path / "publish"), do)
+        raise DataError("\n".join(map(str, findings[:10])) + more, str(run_path / "publish"), do)
     for shipment in shipments:
         files = [file for file in shipment.folder.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in files) / 1e6

@@ -152,8 +152,8 @@ def _train(
     done = train_here(job, out)
     leave_launch()
     if done.rows_dropped:
-        said = f"{done.rows_dropped:,} of {done.rows_used + done.rows_dropped:,} rows are longer than max_length"
-        say(f"{said} ({how.max_length:,} tokens) and were left out")
+        message = f"{done.rows_dropped:,} of {done.rows_used + done.rows_dropped:,} rows are longer than max_length"
+        say(f"{message} ({how.max_length:,} tokens) and were left out")
     typer.echo(
         f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
         f"model in {done.path}"
@@ -171,7 +171,7 @@ def _rows_of_graphs(graphs: Path, out: Path, how: Any, kind: Any, arm: str, task
     alpha = how.alpha if isinstance(how, TwoTaskSettings) else 0.0
     made = rows_of_graphs(graphs, arm, task_of(task) if task else None, seed, alpha)
     rows: list[Any] = list(made.trees) if kind is Tree else list(made.examples)
-    say(f"{made.told}; {len(rows):,} rows for the arm {arm}")
+    say(f"{made.summary}; {len(rows):,} rows for the arm {arm}")
     path = out.with_name(f"{out.name}.{file_name(arm)}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(to_json(row) + "\n" for row in rows), "utf-8")

@@ -105,8 +105,8 @@ class Judging(BaseModel):
             score = read_score(reply.text, "strict", 1, self.highest)
             value, status = score.value, score.status
         else:
-            said = _PREFERRED.search(spoken(reply.text).rstrip())
-            first = {"a": 1.0, "b": 0.0, "tie": 0.5}[said[1].lower()] if said else None
+            match = _PREFERRED.search(spoken(reply.text).rstrip())
+            first = {"a": 1.0, "b": 0.0, "tie": 0.5}[match[1].lower()] if match else None
             value = first if first is None or order == "first" else 1 - first
             status = "no_answer" if value is None else "ok"
         if reply.cut:  # a 1 may have become 10
@@ -131,19 +131,19 @@ def values(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
 
     A judge that prefers the first answer in both orders, or the second in both, gives a tie.
     """
-    found: dict[str, float | None] = {}
+    means: dict[str, float | None] = {}
     for name in dict.fromkeys(v.judge for v in verdicts):
-        said = [v.value for v in verdicts if v.judge == name]
-        known = [value for value in said if value is not None]
-        found[name] = fmean(known) if len(known) == len(said) else None
-    return found
+        own = [v.value for v in verdicts if v.judge == name]
+        known = [value for value in own if value is not None]
+        means[name] = fmean(known) if len(known) == len(own) else None
+    return means
 
 
 def decided(verdicts: Sequence[Verdict], how: Judging) -> bool | None:
     """Whether the answer is right; None if half of the judges or more have no verdict that can be read."""
-    said = values(verdicts)
-    known = [value for value in said.values() if value is not None]
-    if 2 * len(known) <= len(said):
+    by_judge = values(verdicts)
+    known = [value for value in by_judge.values() if value is not None]
+    if 2 * len(known) <= len(by_judge):
         return None
     if how.decide == "mean":
         return fmean(known) >= how.threshold
@@ -171,8 +171,8 @@ class Jury:
     @property
     def depends(self) -> list[Any]:
         """A hash of everything that verdicts depend on, beside the answers."""
-        who = [[agent.identity, agent.name, repr(sampling)] for agent, sampling in self.judges]
-        return [who, self.how.model_dump(mode="json"), self.prompts.fingerprint, self.seed]
+        identities = [[agent.identity, agent.name, repr(sampling)] for agent, sampling in self.judges]
+        return [identities, self.how.model_dump(mode="json"), self.prompts.fingerprint, self.seed]
 
     async def verdicts(self, problem: Problem, text: str, stage: str, gold: bool | None = None) -> list[Verdict]:
         """The judges' verdicts on an answer. ``gold``: whether it is right, if a program knows; for the audit alone."""
@@ -221,19 +221,19 @@ class Jury:
 
 def open_prompts(how: Judging) -> PromptSet:
     """The templates by which judges are asked. Raises RecipeError if one is missing or uses what it is not given."""
-    found = prompt_set(how.prompts)
-    found.need([how.form], ("reference", "rubric", "highest", "other"))
-    return found
+    prompts = prompt_set(how.prompts)
+    prompts.need([how.form], ("reference", "rubric", "highest", "other"))
+    return prompts
 
 
 def asked_of(prompts: PromptSet, how: Judging, problem: Problem, text: str, order: Order) -> Prompt:
     """The prompt by which a judge is asked about an answer."""
-    said, gold = Quote(digest(text)[:16], spoken(text)), Quote(GOLD, problem.gold)
+    answer, gold = Quote(digest(text)[:16], spoken(text)), Quote(GOLD, problem.gold)
     given: dict[str, Any] = {"question": problem.question, "rubric": how.rubric, "highest": how.highest}
     if how.form == "pairwise":
-        given |= {"text": said, "other": gold} if order == "first" else {"text": gold, "other": said}
+        given |= {"text": answer, "other": gold} if order == "first" else {"text": gold, "other": answer}
     else:
-        given |= {"text": said, "reference": gold if how.reference and problem.gold else None}
+        given |= {"text": answer, "reference": gold if how.reference and problem.gold else None}
     return prompt(how.form, (), tuple(prompts.render(how.form, **given)))
 
 

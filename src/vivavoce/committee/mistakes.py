@@ -29,13 +29,13 @@ def mistake(answers: Iterable[Node], rules: MistakeRules) -> Node | None:
 
     It is the first mistaken sample of a class that is taught. An ungradable or failed answer is no mistake.
     """
-    said = [n for n in answers if n.correct is not None]
-    wrong = [n for n in said if not n.correct]
-    right = len(said) - len(wrong)
+    graded = [n for n in answers if n.correct is not None]
+    wrong = [n for n in graded if not n.correct]
+    right = len(graded) - len(wrong)
     counts = {
         "any_wrong": bool(wrong),
-        "majority_wrong": 2 * len(wrong) > len(said),
-        "pass_rate": right < rules.pass_rate * len(said),
+        "majority_wrong": 2 * len(wrong) > len(graded),
+        "pass_rate": right < rules.pass_rate * len(graded),
     }
     taught = [n for n in wrong if mistake_class(n) in rules.classes]
     return taught[0] if taught and counts[rules.mistake] else None

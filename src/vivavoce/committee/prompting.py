@@ -96,7 +96,7 @@ class _Quotes:
 
         If a filter cut a mark off, the quote goes to the next mark or to the end of the text.
         """
-        found: list[str | Quote] = []
+        parts_read: list[str | Quote] = []
         quoted: int | None = None  # whose text stands here: of the mark before, if it opens, or of the one after
         text, *pieces = rendered.replace(_CLOSE, _OPEN + _CLOSE).split(_OPEN)
         for piece in pieces:
@@ -108,11 +108,11 @@ class _Quotes:
             if quoted is None and closes:
                 quoted = self._numbers[number]
             if text:
-                found.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
+                parts_read.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
             quoted, text = None if closes else self._numbers[number], rest
         if text:
-            found.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
-        return _stripped(found)
+            parts_read.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
+        return _stripped(parts_read)
 
 
 @cache
@@ -146,13 +146,13 @@ def _stripped(parts: list[str | Quote]) -> Parts:
 
 def joined(parts: Iterable[str | Quote]) -> Parts:
     """The parts with neighbouring texts of the template put together."""
-    found: list[str | Quote] = []
+    merged: list[str | Quote] = []
     for part in parts:
-        if found and isinstance(part, str) and isinstance(found[-1], str):
-            found[-1] += part
+        if merged and isinstance(part, str) and isinstance(merged[-1], str):
+            merged[-1] += part
         else:
-            found.append(part)
-    return tuple(found)
+            merged.append(part)
+    return tuple(merged)
 
 
 class _Reading(BaseModel):
@@ -175,10 +175,10 @@ class _Reading(BaseModel):
 
         ``bounded`` gives None for a number out of range, too.
         """
-        found = re.findall(self.pattern, text)
-        if found and self.words:
-            return self.words.get(" ".join(found[-1].lower().split()))
-        value = _number(found[-1]) if found else None
+        matches = re.findall(self.pattern, text)
+        if matches and self.words:
+            return self.words.get(" ".join(matches[-1].lower().split()))
+        value = _number(matches[-1]) if matches else None
         if value is None:
             return None
         if bounded and not self.lowest <= value <= self.highest:
@@ -237,8 +237,8 @@ class PromptSet:
         except DataError as e:
             raise RecipeError(f"prompt set cannot be read: {e.what}", e.where, do) from e
         except ValidationError as e:
-            said = "; ".join(mistake(one, list(_SetFile.model_fields)) for one in e.errors(include_url=False))
-            raise RecipeError(f"prompt set cannot be read: {said}", str(at), "see general/set.yaml") from e
+            mistakes = "; ".join(mistake(one, list(_SetFile.model_fields)) for one in e.errors(include_url=False))
+            raise RecipeError(f"prompt set cannot be read: {mistakes}", str(at), "see general/set.yaml") from e
         except yaml.YAMLError as e:
             raise RecipeError(f"prompt set cannot be read: not YAML: {e}", str(at), "quote patterns") from e
         self._parts = {ask: _parts(text, folder / f"{ask}.md") for ask, text in self._text.items()}
@@ -308,8 +308,8 @@ class PromptSet:
 
     def confidence(self, text: str) -> float | None:
         """Confidence that the reply states, 0 to 1; beyond the scale it counts as the end of the scale."""
-        said = self.stated_confidence(text)
-        return None if said is None else min(1.0, max(0.0, said))
+        value = self.stated_confidence(text)
+        return None if value is None else min(1.0, max(0.0, value))
 
     def stated_confidence(self, text: str) -> float | None:
         """The stated confidence without a bound: 10 for an agent that claims 1000 of 100."""
@@ -326,8 +326,8 @@ class PromptSet:
         if self._file.score is None:
             return read_score(text, form)
         reading = self._file.score
-        found = re.findall(reading.pattern, text)
-        value = _number(found[-1]) if found else None
+        matches = re.findall(reading.pattern, text)
+        value = _number(matches[-1]) if matches else None
         if value is None:
             return Score(None, "no_answer")
         fits = reading.lowest <= value <= reading.highest

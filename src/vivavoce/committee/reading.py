@@ -68,20 +68,20 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
         return []
     ids = {n.id for n in reads}
     notes: dict[str | None, list[Node]] = {}
-    others_said = []
+    other_nodes = []
     for n in reads:
         if n.kind == "answer" or n.absent:
             continue
         if n.target in ids and n.kind in ("reflection", "critique"):
             notes.setdefault(n.target, []).append(n)
         else:
-            others_said.append(n)
+            other_nodes.append(n)
     answers = stated(n for n in reads if n.kind == "answer")
-    said = [*answers, *others_said]
-    if not said:
+    shown_nodes = [*answers, *other_nodes]
+    if not shown_nodes:
         return []
-    first = min(n.round for n in answers or said)
-    table = [n for n in answers or said if n.round == first]
+    first = min(n.round for n in answers or shown_nodes)
+    table = [n for n in answers or shown_nodes if n.round == first]
     speakers = tuple(n.agent for n in table)
     by_reader = (reader,) if how.order == "per_agent" else ()
     rng = random.Random(seed_of(how.order_seed, problem.id, first, *by_reader))
@@ -90,10 +90,10 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
     numbers = dict(zip(rng.sample(others, len(others)), range(1, len(others) + 1), strict=True))
     names = {n.agent: f"Agent {i}" if how.anonymous else n.agent for i, n in enumerate(table, 1)}
     place = {n.agent: i for i, n in enumerate(table)}
-    said.sort(key=lambda n: (n.round, n.kind != "answer", place.get(n.agent, len(place))))
+    shown_nodes.sort(key=lambda n: (n.round, n.kind != "answer", place.get(n.agent, len(place))))
     masked = (lambda text: hidden(text, problem.gold)) if how.hide_gold else (lambda text: text)
     shown = []
-    for n in said:
+    for n in shown_nodes:
         if not _heard(n.agent, reader, speakers, how.topology):
             continue
         about = notes.get(n.id, ())

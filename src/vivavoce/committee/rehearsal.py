@@ -116,16 +116,16 @@ class Absent:
     async def aclose(self) -> None: ...
 
 
-def seat(name: str) -> Agent:
+def stand_in(name: str) -> Agent:
     """An agent that is never asked, for a place in a rehearsal."""
     return Absent(name)
 
 
 async def rehearse(
-    setting: Setting, problems: Sequence[Problem], who: Expected, count: CountPrompt
+    setting: Setting, problems: Sequence[Problem], expected: Expected, count: CountPrompt
 ) -> dict[str, Spend]:
     """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
-    desk = _Desk(who, count)
+    desk = _Desk(expected, count)
     played = _played(setting, desk)  # once, so that what is drawn by lot differs from question to question
     for problem in problems:
         await hold(problem, played)
@@ -133,18 +133,18 @@ async def rehearse(
 
 
 async def bounds(
-    setting: Setting, problem: Problem, who: Expected, count: CountPrompt
+    setting: Setting, problem: Problem, committee: Expected, count: CountPrompt
 ) -> dict[str, tuple[Spend, Spend]]:
     """The least and the most that one question takes of each agent, of all committees that are played through.
 
-    ``who`` gives the greatest length of replies. The bounds come from the page, so they hold for any protocol; they are
-    the extremes that were found, not a proof.
+    ``committee`` gives the greatest length of replies. The bounds come from the page, so they hold for any protocol;
+    they are the extremes that were found, not a proof.
     """
-    found: dict[str, list[Spend]] = {**{m.name: [] for m in setting.members}, JUDGED: []}
-    for expected in _committees([m.name for m in setting.members], who):
+    spends_by_name: dict[str, list[Spend]] = {**{m.name: [] for m in setting.members}, JUDGED: []}
+    for expected in _committees([m.name for m in setting.members], committee):
         desk = _Desk(expected, count)
         await hold(problem, _played(setting, desk))
-        for name, spends in found.items():
+        for name, spends in spends_by_name.items():
             spends.append(desk.spent.get(name, Spend()))
     fields = ("calls", "prompt", "completion")
     return {
@@ -152,7 +152,7 @@ async def bounds(
             Spend(*(min(getattr(s, k) for s in all_) for k in fields)),
             Spend(*(max(getattr(s, k) for s in all_) for k in fields)),
         )
-        for name, all_ in found.items()
+        for name, all_ in spends_by_name.items()
     }
 
 
@@ -162,16 +162,16 @@ async def sketch(setting: Setting, problem: Problem, count: CountPrompt) -> Grap
     Its prompts are those of a run, up to the texts of others.
     """
     first = setting.members[0].name
-    who = Expected(lambda name, kind: 1, dict.fromkeys((m.name for m in setting.members), 0.5), agree=False)
-    desk = _Desk(replace(who, knows=lambda agent, question, times: agent == first), count)
+    expected = Expected(lambda name, kind: 1, dict.fromkeys((m.name for m in setting.members), 0.5), agree=False)
+    desk = _Desk(replace(expected, knows=lambda agent, question, times: agent == first), count)
     return await hold(problem, _played(setting, desk))
 
 
-def _committees(names: Sequence[str], who: Expected) -> Iterator[Expected]:
+def _committees(names: Sequence[str], expected: Expected) -> Iterator[Expected]:
     """Committees that make a protocol talk as little and as much as it may."""
 
     def made(knows: Knows, agree: bool, readable: bool) -> Expected:
-        return replace(who, knows=knows, agree=agree, readable=readable)
+        return replace(expected, knows=knows, agree=agree, readable=readable)
 
     for agree, readable in ((True, True), (False, False)):
         yield made(lambda *_: True, agree, readable)
@@ -191,7 +191,7 @@ def _played(setting: Setting, desk: _Desk) -> Setting:
         setting,
         journal=cast(Journal, desk),
         task=cast(Task, _Judge(setting.task)),
-        prompts=cast(PromptSet, _Prompts(setting.prompts, desk.who)),
+        prompts=cast(PromptSet, _Prompts(setting.prompts, desk.expected)),
     )
 
 
@@ -205,7 +205,7 @@ def words(text: str) -> tuple[str, int]:
 class _Desk:
     """Takes the place of a journal: it makes no call, and counts each."""
 
-    who: Expected
+    expected: Expected
     count: CountPrompt
     spent: dict[str, Spend] = field(default_factory=dict)
     _right: dict[tuple[str, str], bool] = field(default_factory=dict)
@@ -214,23 +214,23 @@ class _Desk:
     async def call(self, agent: Agent, asked: Prompt, sampling: Sampling, seed: int, **tags: Any) -> Answered:
         name, kind, rng = agent.name, tags["kind"], random.Random(seed)
         messages = asked.chat
-        n = min(self.who.tokens(name, kind), sampling.max_new_tokens)
+        n = min(self.expected.tokens(name, kind), sampling.max_new_tokens)
         self.spent[name] = self.spent.get(name, Spend()) + Spend(1, self.count(name, messages), n)
         sign = ""
         if kind in ("answer", "rationale"):
             self.spent[JUDGED] = self.spent.get(JUDGED, Spend()) + Spend(1, 0, n)
             key = (tags["question"], name)
             times = self._times[key] = self._times.get(key, -1) + 1
-            right = self.who.knows(name, tags["question"], times)
+            right = self.expected.knows(name, tags["question"], times)
             if right is None:
                 read = messages[-1]["content"]
                 if _WORD in read and key in self._right:
                     right = self._right[key] or (_RIGHT in read and rng.random() < _PERSUADED)
                 else:
-                    right = rng.random() < self.who.right.get(name, 0.7)
+                    right = rng.random() < self.expected.right.get(name, 0.7)
                 wrong = 1 + rng.randrange(3)  # three ways to be wrong: they may agree
             else:
-                wrong = 1 + sorted(self.who.right).index(name) if name in self.who.right else 1  # nobody agrees
+                wrong = 1 + sorted(self.expected.right).index(name) if name in self.expected.right else 1
             self._right[key] = right
             sign = _RIGHT if right else _WRONG * wrong
         text = f"{sign}{' '.join([_WORD] * n)}"
@@ -252,21 +252,21 @@ class _Judge:
 class _Prompts:
     """The prompts. Score and confidence of a stand-in's reply are as high as expected, whatever the reply is."""
 
-    def __init__(self, prompts: PromptSet, who: Expected) -> None:
-        self._prompts, self._who, self._rng, self._sure = prompts, who, random.Random(0), random.Random(1)
+    def __init__(self, prompts: PromptSet, expected: Expected) -> None:
+        self._prompts, self._expected, self._rng, self._sure = prompts, expected, random.Random(0), random.Random(1)
 
     def render(self, template: str, **values: Any) -> list[tuple[str, Parts]]:
         return self._prompts.render(template, **values)
 
     def confidence(self, text: str) -> float:
-        return float(self._sure.random() < 0.5 if self._who.agree is None else self._who.agree)
+        return float(self._sure.random() < 0.5 if self._expected.agree is None else self._expected.agree)
 
     def score(self, text: str, kind: str) -> float:
-        agree = self._rng.random() < 0.5 if self._who.agree is None else self._who.agree
+        agree = self._rng.random() < 0.5 if self._expected.agree is None else self._expected.agree
         return 1.0 if agree else 0.0
 
     def review_score(self, text: str, form: object) -> Score:
-        return Score(3.0, "ok") if self._who.readable else Score(None, "no_answer")
+        return Score(3.0, "ok") if self._expected.readable else Score(None, "no_answer")
 
 
 __all__ = [
@@ -278,7 +278,7 @@ __all__ = [
     "Spend",
     "bounds",
     "rehearse",
-    "seat",
     "sketch",
+    "stand_in",
     "words",
 ]

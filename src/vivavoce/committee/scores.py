@@ -71,10 +71,10 @@ def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest
         return on_scale(_released(text), lowest, highest)
     text = text.rstrip()
     line = text[text.rfind("\n") + 1 :]
-    said = _LAST_LINE.fullmatch(line) or (None if _UNREADABLE_LINE.fullmatch(line) else _bracketed(text, highest))
-    if said is None or (said[2] is not None and float(said[2]) != highest):
+    match = _LAST_LINE.fullmatch(line) or (None if _UNREADABLE_LINE.fullmatch(line) else _bracketed(text, highest))
+    if match is None or (match[2] is not None and float(match[2]) != highest):
         return Score(None, "no_answer")
-    return on_scale(float(said[1]), lowest, highest)
+    return on_scale(float(match[1]), lowest, highest)
 
 
 def on_scale(value: float, lowest: float = 1, highest: float = 5) -> Score:
@@ -84,9 +84,9 @@ def on_scale(value: float, lowest: float = 1, highest: float = 5) -> Score:
 
 def _bracketed(text: str, highest: float) -> re.Match[str] | None:
     """The number in the last brackets that state a score; None if there are none, or no such number in them."""
-    for found in reversed([*_BRACKETED.finditer(text)]):
-        line = text[max(text.rfind("\n", 0, found.start()) + 1, found.start() - 200) : found.start()]
-        after = text[found.end() : found.end() + 200]
+    for match in reversed([*_BRACKETED.finditer(text)]):
+        line = text[max(text.rfind("\n", 0, match.start()) + 1, match.start() - 200) : match.start()]
+        after = text[match.end() : match.end() + 200]
         alone = _ALONE.search(line) is not None
         if not _WRAPPED.search(line) and (_ATTACHED.search(line) or _COUNTED.search(line.rstrip("*_ \t"))):
             continue
@@ -97,12 +97,12 @@ def _bracketed(text: str, highest: float) -> re.Match[str] | None:
         ends_line = not rest or "\n" in ends[0]
         about = _SCORES.search(re.split(r"[.!?]\s", line)[-1]) is not None
         if about or (ends_line and (alone or (not rest and not _LED_TO.search(line)))):
-            if _JOINED.search(text[max(0, found.start() - 40) : found.start()]) or (top and float(top[1]) != highest):
+            if _JOINED.search(text[max(0, match.start() - 40) : match.start()]) or (top and float(top[1]) != highest):
                 return None
             if rest and not ends_line and re.search(r"\[\s*[0-9]", re.split(r"[.!?]\s", line)[-1]):
                 return None  # the score is [4] because of [2] errors
-            return _WHOLE.fullmatch(found[1])
-        if re.search(r"\d", found[1]):  # perhaps it is one: to be asked for again
+            return _WHOLE.fullmatch(match[1])
+        if re.search(r"\d", match[1]):  # perhaps it is one: to be asked for again
             return None
     return None
 

@@ -23,21 +23,21 @@ def quorum(answers: Sequence[Node], speakers: int) -> bool:
 
 def agreed(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> bool:
     """Whether all agents that answered gave the same answer, which could be read, and they are a quorum."""
-    said = stated(answers)
-    found = set(classes(task, problem, [n.answer for n in said]))
-    return quorum(said, speakers) and len(found) == 1 and None not in found
+    usable = stated(answers)
+    different = set(classes(task, problem, [n.answer for n in usable]))
+    return quorum(usable, speakers) and len(different) == 1 and None not in different
 
 
 def majority_of(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> str | None:
     """The answer of more than half of the agents that answered, if they are a quorum."""
-    said = stated(answers)
-    return majority(task, problem, [n.answer for n in said]) if quorum(said, speakers) else None
+    usable = stated(answers)
+    return majority(task, problem, [n.answer for n in usable]) if quorum(usable, speakers) else None
 
 
 def same(task: Task, problem: Problem, a: str | None, b: str | None) -> bool:
     """Whether two answers are the same answer. None equals no answer, not even None."""
-    found = classes(task, problem, [a, b])
-    return a is not None and found[0] == found[1]
+    labels = classes(task, problem, [a, b])
+    return a is not None and labels[0] == labels[1]
 
 
 def why_stop(
@@ -52,15 +52,15 @@ def why_stop(
         before: The answers of the round before; none in round 0.
         speakers: The number of agents that were asked. Those that answered must be a quorum of them.
     """
-    said = stated(answers)
-    if not said:
+    usable = stated(answers)
+    if not usable:
         return "no_answers"
-    if rule == "all_correct" and quorum(said, speakers) and all(n.correct for n in said):
+    if rule == "all_correct" and quorum(usable, speakers) and all(n.correct for n in usable):
         return "all_correct"
-    if rule in ("consensus", "majority_stable") and agreed(task, problem, said, speakers):
+    if rule in ("consensus", "majority_stable") and agreed(task, problem, usable, speakers):
         return "consensus"
     if rule == "majority_stable" and before:
-        now, then = (majority_of(task, problem, ns, speakers) for ns in (said, before))
+        now, then = (majority_of(task, problem, ns, speakers) for ns in (usable, before))
         if same(task, problem, now, then):
             return "majority_stable"
     return None

@@ -94,7 +94,7 @@ class Table:
         self.members = setting.members
         self.task, self.seed = setting.task, setting.seed
         self._wording = setting.wording
-        self._said: dict[tuple[int, ...], Node] = {}
+        self._by_place: dict[tuple[int, ...], Node] = {}
         self._prompts: dict[str, Prompt] = {}
         self._capped = False
 
@@ -121,7 +121,7 @@ class Table:
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes so far, in the order in which the protocol asked for them."""
-        return tuple({n.id: n for _, n in sorted(self._said.items())}.values())
+        return tuple({n.id: n for _, n in sorted(self._by_place.items())}.values())
 
     async def ask(
         self,
@@ -184,11 +184,11 @@ class Table:
         known = {n.id: n for n in (*reads, about, own) if n is not None}
         saw_gold = asked.shows_gold or any(known[i].saw_gold for i in parents)
         shown = {"parents": parents, "prompt": asked.id, "saw_gold": saw_gold}
-        said = await self._call(member, sampling, kind, round, sample, asked, about, shown)
+        node = await self._call(member, sampling, kind, round, sample, asked, about, shown)
         self._prompts[asked.id] = asked
-        self._said[place] = said
-        self._capped |= said.status == "over_budget"
-        return said
+        self._by_place[place] = node
+        self._capped |= node.status == "over_budget"
+        return node
 
     async def all(
         self,
@@ -230,22 +230,22 @@ class Table:
             raise error
         return done  # type: ignore[return-value]
 
-    def stands(self, said: Node, round: int) -> Node:
-        """Repeat ``said`` in a later ``round``, because its author is not asked again. No call is made."""
+    def stands(self, original: Node, round: int) -> Node:
+        """Repeat ``original`` in a later ``round``, because its author is not asked again. No call is made."""
         kept = node(
-            said.kind,
-            said.problem,
-            said.agent,
+            original.kind,
+            original.problem,
+            original.agent,
             round,
-            said.text,
-            answer=said.answer,
-            correct=said.correct,
-            status=said.status,
-            confidence=said.confidence,
-            probability=said.probability,
-            saw_gold=said.saw_gold,
+            original.text,
+            answer=original.answer,
+            correct=original.correct,
+            status=original.status,
+            confidence=original.confidence,
+            probability=original.probability,
+            saw_gold=original.saw_gold,
         )
-        self._said[_BRANCH.get().take()] = kept
+        self._by_place[_BRANCH.get().take()] = kept
         return kept
 
     def graph(self, why: str) -> Graph:

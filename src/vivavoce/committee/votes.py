@@ -36,8 +36,8 @@ def vote(task: Task | None, problem: Problem, answers: Sequence[Node], by: VoteB
     random.Random(seed_of(seed, cast[0].problem, by)).shuffle(cast)
 
     def weight(n: Node) -> float:
-        said = n.probability if by == "probability" else n.confidence
-        return 0.5 if said is None else said
+        weight_given = n.probability if by == "probability" else n.confidence
+        return 0.5 if weight_given is None else weight_given
 
     group = classes(task, problem, [n.answer for n in cast])
     total: defaultdict[int | None, float] = defaultdict(float)

@@ -181,10 +181,10 @@ class Wording:
             "known_wrong": False,
             **values,
         }
-        said = self.prompts.render(template, **given)
+        messages = self.prompts.render(template, **given)
         if problem.history and after_history:
-            said = _continued(problem.history, said)
-        return prompt(template, tuple(n.id for n in reads), tuple(said))
+            messages = _continued(problem.history, messages)
+        return prompt(template, tuple(n.id for n in reads), tuple(messages))
 
     def fitted(self, problem: Problem, shown: Sequence[Statement], budget: int) -> tuple[list[Statement], int]:
         """The statements within a budget of tokens, and how many were cut: :func:`vivavoce.committee.reading.fit`."""
@@ -201,12 +201,12 @@ class Wording:
         return self.prompts.taught(text)
 
 
-def _continued(history: Iterable[Message], said: Sequence[tuple[str, Parts]]) -> list[tuple[str, Parts]]:
+def _continued(history: Iterable[Message], added: Sequence[tuple[str, Parts]]) -> list[tuple[str, Parts]]:
     """The messages that an agent had, followed by the added ones. An empty message is left out; a message of the role
     that spoke last is joined to that message.
     """
     messages: list[tuple[str, Parts]] = [(m["role"], (m["content"],)) for m in history]
-    for role, parts in said:
+    for role, parts in added:
         if not parts:
             continue
         if messages[-1][0] == role:

@@ -161,17 +161,17 @@ class Scored(NamedTuple):
 
 def scores(graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None) -> list[Scored]:
     """The score of each reviewer of ``by`` (None: all) for the rationale, in the order of their first reviews."""
-    said: dict[str, list[Node]] = {}
+    by_reviewer: dict[str, list[Node]] = {}
     for n in graph.nodes:
         if n.kind != "review" or n.target != rationale.id or (n.agent == rationale.agent and not self_review):
             continue
         if by is None or n.agent in by:
-            said.setdefault(n.agent, []).append(n)
-    found = []
-    for reviewer, nodes in said.items():
+            by_reviewer.setdefault(n.agent, []).append(n)
+    scored = []
+    for reviewer, nodes in by_reviewer.items():
         given = [n.score for n in nodes if readable(n) and n.score is not None]
-        found.append(Scored(reviewer, fmean(given) if given else None, tuple(nodes)))
-    return found
+        scored.append(Scored(reviewer, fmean(given) if given else None, tuple(nodes)))
+    return scored
 
 
 def readable(review: Node) -> bool:
@@ -179,9 +179,9 @@ def readable(review: Node) -> bool:
     return review.status == "ok" and review.score is not None
 
 
-def _raw(said: Scored) -> tuple[float, float]:
-    assert said.score is not None, said
-    return said.score, 1.0
+def _raw(opinion: Scored) -> tuple[float, float]:
+    assert opinion.score is not None, opinion
+    return opinion.score, 1.0
 
 
 def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[Scored]:
@@ -211,7 +211,7 @@ def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str
 
 def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None) -> Decision:
     asked = _counted(graph, rationale, rules)
-    valid = [said for said in asked if said.score is not None]
+    valid = [score for score in asked if score.score is not None]
     value = _aggregate(valid, rules, rescale) if valid else None
 
     def is_(verdict: Verdict, reason: str) -> Decision:
@@ -253,7 +253,7 @@ def _needed(asked: int, rules: AcceptRules) -> int:
 
 
 def _aggregate(valid: Sequence[Scored], rules: AcceptRules, rescale: _Rescale) -> float:
-    given = [rescale(said) for said in valid]
+    given = [rescale(score) for score in valid]
     if rules.aggregate == "share_above":
         return sum(rules.above(score) for score, _ in given) / len(given)
     if rules.aggregate in ("reliable", "agreeing"):
@@ -271,16 +271,16 @@ def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
     given: dict[str, list[float]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
-            for said in _counted(graph, rationale, rules):
-                if said.score is not None:
-                    given.setdefault(said.reviewer, []).append(said.score)
+            for review in _counted(graph, rationale, rules):
+                if review.score is not None:
+                    given.setdefault(review.reviewer, []).append(review.score)
     everything = [score for scores in given.values() for score in scores]
     overall = _spread(everything) if everything else (0.0, 0.0)
     own: Mapping[str, tuple[float, float]] = {agent: _spread(scores) for agent, scores in given.items()}
 
-    def rescale(said: Scored) -> tuple[float, float]:
-        mean, deviation = own[said.reviewer]
-        return overall[0] + (overall[1] * (_raw(said)[0] - mean) / deviation if deviation else 0.0), 1.0
+    def rescale(opinion: Scored) -> tuple[float, float]:
+        mean, deviation = own[opinion.reviewer]
+        return overall[0] + (overall[1] * (_raw(opinion)[0] - mean) / deviation if deviation else 0.0), 1.0
 
     return rescale
 
@@ -295,22 +295,22 @@ def reliability(graphs: Iterable[Graph], rules: AcceptRules) -> dict[str, float]
     pairs: dict[str, list[tuple[float, float]]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
-            said = [(one.reviewer, one.score) for one in _counted(graph, rationale, rules) if one.score is not None]
-            for reviewer, score in said:
-                others = [other for name, other in said if name != reviewer]
+            opinions = [(one.reviewer, one.score) for one in _counted(graph, rationale, rules) if one.score is not None]
+            for reviewer, score in opinions:
+                others = [other for name, other in opinions if name != reviewer]
                 if rules.aggregate == "agreeing" and others:
                     pairs.setdefault(reviewer, []).append((score, fmean(others)))
                 elif rules.aggregate == "reliable" and rationale.correct is not None:
                     pairs.setdefault(reviewer, []).append((score, float(rationale.correct)))
                 else:
                     pairs.setdefault(reviewer, [])
-    known = {name: _told(both, rules.aggregate == "reliable") for name, both in pairs.items()}
+    known = {name: _weight_of(both, rules.aggregate == "reliable") for name, both in pairs.items()}
     there = [weight for weight in known.values() if weight is not None]
     usual = fmean(there) if there else 1.0
     return {name: usual if weight is None else weight for name, weight in known.items()}
 
 
-def _told(pairs: Sequence[tuple[float, float]], against_answers: bool) -> float | None:
+def _weight_of(pairs: Sequence[tuple[float, float]], against_answers: bool) -> float | None:
     given, truth = [score for score, _ in pairs], [other for _, other in pairs]
     if against_answers:
         area = auroc(given, [bool(x) for x in truth]) if pairs else None
@@ -321,7 +321,7 @@ def _told(pairs: Sequence[tuple[float, float]], against_answers: bool) -> float 
 
 
 def _weighted(weights: Mapping[str, float]) -> _Rescale:
-    return lambda said: (_raw(said)[0], weights[said.reviewer])
+    return lambda opinion: (_raw(opinion)[0], weights[opinion.reviewer])
 
 
 def _spread(scores: Sequence[float]) -> tuple[float, float]:

@@ -22,8 +22,8 @@ _LONGEST = 100
 
 def figures(text: str) -> list[Decimal]:
     """Every number that is written in the text, in order: ``$1,080.50`` is 1080.5, ``29 - 42 = -13`` 29, 42 and -13."""
-    found = (match[0].replace(",", "") for match in _FIGURE.finditer(text.replace("\N{MINUS SIGN}", "-")))
-    return [Decimal(digits) for digits in found if len(digits) <= _LONGEST]
+    numbers = (match[0].replace(",", "") for match in _FIGURE.finditer(text.replace("\N{MINUS SIGN}", "-")))
+    return [Decimal(digits) for digits in numbers if len(digits) <= _LONGEST]
 
 
 def figure(answer: str) -> Decimal | None:
@@ -32,23 +32,23 @@ def figure(answer: str) -> Decimal | None:
     return figures(answer)[0] if len(answer) <= _LONGEST and _FIGURE.fullmatch(answer) else None
 
 
-def right(said: Node, problem: Problem) -> bool | None:
+def right(answer: Node, problem: Problem) -> bool | None:
     """Whether the text ends at the gold answer: the grader's word if it read an answer, else the last number, sign
     ignored. None if the grader could not tell and the gold answer is no number.
     """
     gold = figure(problem.gold)
-    if said.answer is not None or gold is None:
-        return said.correct
-    written = figures(said.text)
+    if answer.answer is not None or gold is None:
+        return answer.correct
+    written = figures(answer.text)
     return bool(written) and written[-1].copy_abs() == gold.copy_abs()
 
 
-def surely_wrong(said: Node, problem: Problem) -> bool:
+def surely_wrong(answer: Node, problem: Problem) -> bool:
     """Whether the gold number, sign ignored, is nowhere in the text; the grader's word if gold is no number."""
     gold = figure(problem.gold)
-    if gold is None or said.correct:
-        return said.correct is False
-    return gold.copy_abs() not in {written.copy_abs() for written in figures(said.text)}
+    if gold is None or answer.correct:
+        return answer.correct is False
+    return gold.copy_abs() not in {written.copy_abs() for written in figures(answer.text)}
 
 
 __all__ = ["figure", "figures", "right", "surely_wrong"]

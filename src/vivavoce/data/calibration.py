@@ -129,10 +129,10 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     """
     graphs = list(graphs)
     texts = [(g, n) for g in graphs for n in rationales(g) if not n.absent]
-    said = [
+    reviews = [
         [_Review(n.agent, one.reviewer, one.score, right(n, g.problem)) for one in scores(g, n, True)] for g, n in texts
     ]
-    peers = [[r for r in of_one if r.reviewer != r.author] for of_one in said]
+    peers = [[r for r in of_one if r.reviewer != r.author] for of_one in reviews]
     everything = [r for of_one in peers for r in of_one]
     verdicts: dict[str, Verdict] = {d.rationale: d.verdict for d in decide(graphs, rules, seed)}
     authors = list(dict.fromkeys(n.agent for _, n in texts))
@@ -148,7 +148,11 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
         ],
         _agreements(peers, rules),
         _score_pairs(peers),
-        [found for k in dict.fromkeys(r.reviewer for rs in said for r in rs) if (found := _self_preference(said, k))],
+        [
+            preference
+            for k in dict.fromkeys(r.reviewer for rs in reviews for r in rs)
+            if (preference := _self_preference(reviews, k))
+        ],
         *_outcomes(texts, verdicts),
         _by_mean(texts, verdicts),
     )
@@ -191,8 +195,8 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
     return None if chance == 1 else (same - chance) / (1 - chance)
 
 
-def _given(said: Iterable[_Review], reviewer: str, author: str | None, rules: AcceptRules) -> Given:
-    reviews = [r for r in said if r.reviewer == reviewer and author in (None, r.author)]
+def _given(all_reviews: Iterable[_Review], reviewer: str, author: str | None, rules: AcceptRules) -> Given:
+    reviews = [r for r in all_reviews if r.reviewer == reviewer and author in (None, r.author)]
     scored = [(r.score, r.right) for r in reviews if r.score is not None]
     judged = [(s, is_right) for s, is_right in scored if is_right is not None]
     counts = Counter(s for s, _ in scored)
@@ -222,14 +226,16 @@ def _pairs(of_one: Iterable[_Review]) -> list[tuple[tuple[str, str, str], float,
 def _agreements(peers: Iterable[list[_Review]], rules: AcceptRules) -> list[Agreement]:
     scores: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for of_one in peers:
-        for who, s, t in _pairs(of_one):
-            scores.setdefault(who, []).append((s, t))
-    found = []
-    for who, both in scores.items():
+        for pair, s, t in _pairs(of_one):
+            scores.setdefault(pair, []).append((s, t))
+    agreements = []
+    for pair, both in scores.items():
         first, second = [rules.above(s) for s, _ in both], [rules.above(t) for _, t in both]
         same = fmean(a == b for a, b in zip(first, second, strict=True))
-        found.append(Agreement(*who, len(both), same, kappa(first, second), fmean(abs(s - t) >= FAR for s, t in both)))
-    return found
+        agreements.append(
+            Agreement(*pair, len(both), same, kappa(first, second), fmean(abs(s - t) >= FAR for s, t in both))
+        )
+    return agreements
 
 
 def _score_pairs(peers: Iterable[list[_Review]]) -> dict[str, int]:
@@ -237,9 +243,9 @@ def _score_pairs(peers: Iterable[list[_Review]]) -> dict[str, int]:
     return {f"{low:g}+{high:g}": n for (low, high), n in counts.most_common()}
 
 
-def _self_preference(said: Iterable[list[_Review]], reviewer: str) -> SelfPreference | None:
+def _self_preference(reviews: Iterable[list[_Review]], reviewer: str) -> SelfPreference | None:
     own, others = list[float](), list[float]()
-    for of_one in said:
+    for of_one in reviews:
         to_itself = [r.score for r in of_one if r.reviewer == r.author == reviewer and r.score is not None]
         rest = [r.score for r in of_one if r.reviewer != r.author == reviewer and r.score is not None]
         if to_itself and rest:

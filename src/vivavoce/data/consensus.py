@@ -38,17 +38,17 @@ def consensus_trees(
         own = [n for n in g.answers(0, [student]) if n.answer is not None and n.status not in ("truncated", "empty")]
         if won is None or not own:
             continue
-        agreed, *found = classes(task, g.problem, [won.answer, *(n.answer for n in own)])
-        same = [n for n, key in zip(own, found, strict=True) if key == agreed]
-        other = [n for n, key in zip(own, found, strict=True) if key != agreed]
-        chosen = _said(same if prefer == "majority" else [won], wording)
-        rejected = _said(other, wording)
+        agreed, *labels = classes(task, g.problem, [won.answer, *(n.answer for n in own)])
+        same = [n for n, key in zip(own, labels, strict=True) if key == agreed]
+        other = [n for n, key in zip(own, labels, strict=True) if key != agreed]
+        chosen = _completions(same if prefer == "majority" else [won], wording)
+        rejected = _completions(other, wording)
         if chosen and rejected:
             id = digest([g.problem.id, *(c.text for c in chosen), "", *(c.text for c in rejected)])[:16]
             yield Tree(id, g.problem.id, tuple(wording.plain(g.problem)), chosen, rejected)
 
 
-def _said(nodes: Sequence[Node], wording: Wording) -> tuple[Completion, ...]:
+def _completions(nodes: Sequence[Node], wording: Wording) -> tuple[Completion, ...]:
     """What was said, each text once."""
     first: dict[str, str] = {}
     for n in nodes:

@@ -69,12 +69,12 @@ def form_rows(
 def sft_rows(rows: Iterable[Example], form: SFTForm = "messages") -> Iterator[dict[str, Any]]:
     """Conversational SFT rows: ``{"messages"}``, or ``{"prompt", "completion"}`` to train on the completion alone."""
     for row in rows:
-        said = [{"role": "assistant", "content": row.completion}]
+        completion = [{"role": "assistant", "content": row.completion}]
         rest = {"problem": row.problem, "source": list(row.source), "stream": row.stream, "weight": row.weight}
         if form == "messages":
-            yield {"messages": [*row.prompt, *said], **rest}
+            yield {"messages": [*row.prompt, *completion], **rest}
         else:
-            yield {"prompt": list(row.prompt), "completion": said, **rest}
+            yield {"prompt": list(row.prompt), "completion": completion, **rest}
 
 
 def preference_rows(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:

@@ -70,12 +70,12 @@ def _files(source: Path | Sequence[Path]) -> dict[str, Path]:
         raise DataError("no such file or folder", str(missing[0]), "give the folder of one released data set")
     files = [file for path in given for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
     where = ", ".join(map(str, given))
-    found = {kind: [file for file in files if f"_{kind}_" in file.name] for kind in _KINDS}
-    for kind, named in found.items():
+    by_kind = {kind: [file for file in files if f"_{kind}_" in file.name] for kind in _KINDS}
+    for kind, named in by_kind.items():
         if len(named) != 1:
             what = f"no file with _{kind}_ in its name" if not named else f"several files with _{kind}_ in their names"
             raise DataError(what, where, "give the folder of one released data set, or its three files")
-    return {kind: named[0] for kind, named in found.items()}
+    return {kind: named[0] for kind, named in by_kind.items()}
 
 
 def _records(path: Path) -> dict[int, Row]:
@@ -87,7 +87,7 @@ def _records(path: Path) -> dict[int, Row]:
         raise DataError(f"not JSON: {e}", str(path), "was the file cut or edited?") from e
     if not isinstance(listed, list) or not listed:
         raise DataError("not a list of records", str(path), "the released files are lists of objects")
-    found = dict[int, Row]()
+    rows = dict[int, Row]()
     for i, value in enumerate(listed, 1):
         where = f"{path}, record {i}"
         if not isinstance(value, dict):
@@ -95,28 +95,28 @@ def _records(path: Path) -> dict[int, Row]:
         id_ = value.get("id")
         if not isinstance(id_, int) or isinstance(id_, bool):
             raise DataError(f"the id is {id_!r}, not a whole number", where)
-        if id_ in found:
-            raise DataError(f"id {id_} stands there twice", f"{where}, and before it {found[id_].where}")
-        found[id_] = Row(where, value)
-    return found
+        if id_ in rows:
+            raise DataError(f"id {id_} stands there twice", f"{where}, and before it {rows[id_].where}")
+        rows[id_] = Row(where, value)
+    return rows
 
 
 def _same(records: Mapping[int, Row], id_: int, mistake: Row, path: Path) -> Row:
     if id_ not in records:
         raise DataError(f"record {id_} is missing", str(path), f"it stands in {mistake.where}")
-    found = records[id_]
+    row = records[id_]
     for field in _SHARED:
-        if found.value.get(field) != mistake.value.get(field):
-            raise DataError(f"{field!r} differs between the files", f"{found.where}, and {mistake.where}")
-    return found
+        if row.value.get(field) != mistake.value.get(field):
+            raise DataError(f"{field!r} differs between the files", f"{row.where}, and {mistake.where}")
+    return row
 
 
 def _teachers(row: Row) -> list[str]:
     fields = [key.removesuffix("_rationale") for key in row.value if key.endswith("_rationale")]
-    found = [name for name in fields if name and name != "correct"]
-    if not found:
+    teachers = [name for name in fields if name and name != "correct"]
+    if not teachers:
         raise DataError("no field like 'gpt_rationale'", row.where, "the suffix _rationale tells the teachers")
-    return found
+    return teachers
 
 
 class _Asked(NamedTuple):
@@ -131,17 +131,17 @@ class _Asked(NamedTuple):
     def grade(self, text: str) -> Grade:
         """A text by the task's grader; of a choice that names no letter, by the option whose text it gives, as the
         release reads it: between the words Answer and Rationale, or anywhere if only one option stands there."""
-        found = self.grader.grade(self.gold, text)
-        if found.answer is not None or not self.options:
-            return found
+        grade = self.grader.grade(self.gold, text)
+        if grade.answer is not None or not self.options:
+            return grade
         part = re.search(r"answer\s*:(.*?)(?:rationale\s*:|\Z)", text, re.IGNORECASE | re.DOTALL)
         letter = self.letter(part[1].strip() if part else text, part is None)
-        return found if letter is None else self.grader.grade(self.gold, letter)
+        return grade if letter is None else self.grader.grade(self.gold, letter)
 
     def letter(self, text: str, alone: bool = False) -> str | None:
         """The answer line of the option whose text stands in ``text``: the first of them, or the one that is alone."""
-        said = " ".join(text.split()).casefold()
-        there = [i for i, option in enumerate(self.options) if " ".join(option.split()).casefold() in said]
+        words = " ".join(text.split()).casefold()
+        there = [i for i, option in enumerate(self.options) if " ".join(option.split()).casefold() in words]
         return self.grader.written(LETTERS[there[0]]) if there and (len(there) == 1 or not alone) else None
 
 
@@ -151,21 +151,21 @@ _TRUTH = re.compile(r"\s*(true|false|yes|no)\b", re.IGNORECASE)
 def _asked(row: Row) -> _Asked:
     """The question of a record: a number (GSM8K, SVAMP), true or false (StrategyQA: ``True.`` and facts behind it), or
     one of several options (LogiQA: the gold answer is an option's text, its letter, or its index from 0)."""
-    question, told = row.text("question"), row.text("gold_answer").strip()
+    question, gold_text = row.text("question"), row.text("gold_answer").strip()
     if "options" in row.value:
         options = row.value["options"]
         if not isinstance(options, list) or not all(isinstance(one, str) and one.strip() for one in options):
             raise DataError("field 'options' is no list of texts", row.where)
-        same = [i for i, one in enumerate(options) if one.strip().casefold() == told.casefold()]
-        gold: int | str = same[0] if same else int(told) if told.isdecimal() else told
+        same = [i for i, one in enumerate(options) if one.strip().casefold() == gold_text.casefold()]
+        gold: int | str = same[0] if same else int(gold_text) if gold_text.isdecimal() else gold_text
         made = multiple_choice(row, f"{row.text('context').strip()}\n{question.strip()}", options, gold)
         shown = tuple(dict.fromkeys(one.strip() for one in options))
         return _Asked(made.question, made.gold, GRADERS["choice"], shown)
-    if truth := _TRUTH.match(told):
+    if truth := _TRUTH.match(gold_text):
         return _Asked(question, "yes" if truth[1].lower() in ("true", "yes") else "no", GRADERS["yes_no"])
-    number = GRADERS["number"].read_gold(told)
+    number = GRADERS["number"].read_gold(gold_text)
     if number is None:
-        what = f"the gold answer {told[:60]!r} is no number, not true or false, and there are no options"
+        what = f"the gold answer {gold_text[:60]!r} is no number, not true or false, and there are no options"
         raise DataError(what, row.where, "files of GSM8K, SVAMP, StrategyQA and LogiQA are read")
     return _Asked(question, number, GRADERS["number"])
 
@@ -173,17 +173,17 @@ def _asked(row: Row) -> _Asked:
 def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequence[str]) -> Graph:
     asked = _asked(mistake)
     problem = Problem(id_, asked.question, asked.gold)
-    said, stored = (_string(mistake, field) for field in ("student_wrong_pred", "student_wrong_final_answer"))
+    prediction, stored = (_string(mistake, field) for field in ("student_wrong_pred", "student_wrong_final_answer"))
     grade = asked.grade(asked.letter(stored) or stored)
     exam = node(
         "answer",
         id_,
         STUDENT,
         0,
-        said,
+        prediction,
         answer=grade.answer,
         correct=grade.correct,
-        status=grade.status if said.strip() else "empty",
+        status=grade.status if prediction.strip() else "empty",
     )
     nodes = [exam]
     for teacher in teachers:
@@ -323,9 +323,9 @@ def summary(graphs: Iterable[Graph]) -> Summary:
             for g, n in reviews
             if n.target and not readable(n)
         ],
-        [problem.id for problem, said in exams if _suspect(problem, said)],
-        [problem.id for problem, said in exams if _cut(said)],
-        [problem.id for problem, said in exams if said.status == "empty"],
+        [problem.id for problem, answer in exams if _suspect(problem, answer)],
+        [problem.id for problem, answer in exams if _cut(answer)],
+        [problem.id for problem, answer in exams if answer.status == "empty"],
         [g.problem.id for g in graphs if _released(g) != {n.id for n in rationales(g) if n.id in accepted}],
     )
 
@@ -334,30 +334,31 @@ def _released(graph: Graph) -> set[str | None]:
     return {n.target for n in graph.nodes if n.kind == "verdict" and n.agent == RELEASE}
 
 
-def _suspect(problem: Problem, said: Node) -> bool:
+def _suspect(problem: Problem, answer: Node) -> bool:
     gold = figure(problem.gold)
-    return gold is not None and gold in figures(said.text) and gold not in figures(problem.question)
+    return gold is not None and gold in figures(answer.text) and gold not in figures(problem.question)
 
 
-def _cut(said: Node) -> bool:
-    written, stored = figures(said.text), figure(said.answer or "")
+def _cut(answer: Node) -> bool:
+    written, stored = figures(answer.text), figure(answer.answer or "")
     return bool(written) and stored is not None and written[-1] != stored
 
 
-def told(found: Summary) -> str:
+def summary_text(summary: Summary) -> str:
     """The summary in lines."""
-    flagged = "; ".join(f"{f.problem}: {f.reviewer} gave {f.author} {f.score}" for f in found.flagged)
+    flagged = "; ".join(f"{f.problem}: {f.reviewer} gave {f.author} {f.score}" for f in summary.flagged)
     return "\n".join(
         [
-            f"{found.items} mistakes, {found.rationales} rationales, {found.reviews} reviews ({found.valid} valid)",
+            f"{summary.items} mistakes, {summary.rationales} rationales, "
+            f"{summary.reviews} reviews ({summary.valid} valid)",
             f"off the scale: {flagged or 'none'}",
-            f"accepted (mean > 3): {found.accepted} rationales of {found.covered} questions; "
-            + ", ".join(f"{author} {n}" for author, n in found.accepted_of.items()),
-            "accepted for one question: " + ", ".join(f"{k} in {n}" for k, n in found.questions_with.items()),
-            f"questions in which the release accepted other texts: {_count(found.mismatches)}",
-            f"mistakes that may be none (gold number in the answer, not in the question): {_count(found.suspect)}",
-            f"answers cut short by the release: {_count(found.cut)}",
-            f"empty answers: {_count(found.empty)}",
+            f"accepted (mean > 3): {summary.accepted} rationales of {summary.covered} questions; "
+            + ", ".join(f"{author} {n}" for author, n in summary.accepted_of.items()),
+            "accepted for one question: " + ", ".join(f"{k} in {n}" for k, n in summary.questions_with.items()),
+            f"questions in which the release accepted other texts: {_count(summary.mismatches)}",
+            f"mistakes that may be none (gold number in the answer, not in the question): {_count(summary.suspect)}",
+            f"answers cut short by the release: {_count(summary.cut)}",
+            f"empty answers: {_count(summary.empty)}",
         ]
     )
 
@@ -366,4 +367,4 @@ def _count(ids: Sequence[str], most: int = 4) -> str:
     return f"{len(ids)}" + (f" ({', '.join(ids[:most])}{', …' if len(ids) > most else ''})" if ids else "")
 
 
-__all__ = ["RELEASE", "STUDENT", "Flagged", "Summary", "read_fair", "summary", "told"]
+__all__ = ["RELEASE", "STUDENT", "Flagged", "Summary", "read_fair", "summary", "summary_text"]

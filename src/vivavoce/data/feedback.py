@@ -53,18 +53,18 @@ def claims(note: Node, problem: Problem, task: Task) -> Claims:
 
 def _offered(text: str, grader: Grader) -> Iterable[str | None]:
     for match in _OFFERED.finditer(text):
-        said = text[match.end() : match.end() + _REACH]
-        said = re.split(r"[\n;]|\.(?:\s|$)", said)[0]
-        if re.match(r"\s*(?:not|wrong|incorrect|different|the\s+same)\b", said, re.IGNORECASE):
+        phrase = text[match.end() : match.end() + _REACH]
+        phrase = re.split(r"[\n;]|\.(?:\s|$)", phrase)[0]
+        if re.match(r"\s*(?:not|wrong|incorrect|different|the\s+same)\b", phrase, re.IGNORECASE):
             continue
         if grader.name in ("number", "math"):
-            found = figures(re.split(r"=|\bequals?\b", said)[-1])  # of 13 + 8 = 21, the 21
-            yield grader.canonical(f"{found[0]:f}") if found else None
+            values = figures(re.split(r"=|\bequals?\b", phrase)[-1])  # of 13 + 8 = 21, the 21
+            yield grader.canonical(f"{values[0]:f}") if values else None
         elif grader.name == "yes_no":
-            found = polar(said)
-            yield found[0] if found else None
+            values = polar(phrase)
+            yield values[0] if values else None
         else:
-            yield grader.canonical(said.strip(" \"'*_`"))
+            yield grader.canonical(phrase.strip(" \"'*_`"))
 
 
 def kept(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
@@ -73,21 +73,24 @@ def kept(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
     """
     if rule == "all":
         return True
-    found = claims(note, problem, task)
-    return not found.other and not (rule == "silent" and found.gold)
+    claim = claims(note, problem, task)
+    return not claim.other and not (rule == "silent" and claim.gold)
 
 
 def counts(graphs: Iterable[Graph], task: Task) -> dict[str, dict[str, int]]:
     """Counts by author: feedback texts, those that offer the right answer, and those that offer another one."""
-    found: dict[str, dict[str, int]] = {}
+    by_agent: dict[str, dict[str, int]] = {}
     for g in graphs:
         for n in g.nodes:
             if n.kind == "critique" and n.status == "ok":
-                said, of = claims(n, g.problem, task), found.setdefault(n.agent, {"texts": 0, "gold": 0, "other": 0})
+                claim, of = (
+                    claims(n, g.problem, task),
+                    by_agent.setdefault(n.agent, {"texts": 0, "gold": 0, "other": 0}),
+                )
                 of["texts"] += 1
-                of["gold"] += said.gold
-                of["other"] += said.other
-    return found
+                of["gold"] += claim.gold
+                of["other"] += claim.other
+    return by_agent
 
 
 __all__ = ["Claims", "FeedbackRule", "claims", "counts", "kept"]

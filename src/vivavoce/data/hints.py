@@ -65,16 +65,16 @@ def summary(problem: Problem, shown: Sequence[Statement], wording: Wording) -> l
     It stands under the name of the first who gave it; readers find their own answer under their own name.
     """
     last = [s for s in shown if s.round == max(s.round for s in shown)]
-    found: dict[int | None, list[Statement]] = {}
+    by_answer: dict[int | None, list[Statement]] = {}
     for s, key in zip(last, classes(wording.task, problem, [s.answer for s in last]), strict=True):
-        found.setdefault(key, []).append(s)
-    groups = sorted(found.values(), key=lambda same: -len(same))
+        by_answer.setdefault(key, []).append(s)
+    groups = sorted(by_answer.values(), key=lambda same: -len(same))
 
-    def told(same: Sequence[Statement]) -> Statement:
+    def one_of(same: Sequence[Statement]) -> Statement:
         one = next((s for s in same if not s.peer), same[0])
         return replace(one, text=Quote(one.text.node, f"{one.text.text.strip()} ({len(same)} of {len(last)})"))
 
-    return [told(same) for same in groups]
+    return [one_of(same) for same in groups]
 
 
 __all__ = ["MADE_UP", "NO_ANSWER", "Hint", "answers_alone", "right_hint", "summary", "wrong_hint"]

@@ -67,8 +67,8 @@ def imported(how: Imported, task: Task, test: Sequence[Problem] = ()) -> list[Gr
         what = f"the texts are by {', '.join(authors)}, and not by {', '.join(how.teachers)}"
         raise DataError(what, str(how.path), f"write imported.teachers: [{', '.join(authors)}]")
     if not any(g.answers(agents=[how.student]) for g in graphs):
-        who = list(dict.fromkeys(n.agent for g in graphs for n in g.answers()))
-        do = f"set imported.student to one of {', '.join(who)}" if who else "give graphs with an exam"
+        students = list(dict.fromkeys(n.agent for g in graphs for n in g.answers()))
+        do = f"set imported.student to one of {', '.join(students)}" if students else "give graphs with an exam"
         raise DataError(f"`{how.student}` answered none of the questions", str(how.path), do)
     refuse_overlap([g.problem for g in graphs], test, str(how.path))
     return read_answers(graphs, task) if how.answers == "last" else graphs

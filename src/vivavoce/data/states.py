@@ -116,7 +116,7 @@ def states(
         raise RecipeError(
             f"{how.rounds} rounds are to be shown and {longest} were debated", "rounds", "raise debate.max_rounds"
         )
-    found, counts = [], Supervised()
+    states_made, counts = [], Supervised()
     others = _others(graphs, seed)
     calibrated = Calibration(graphs) if how.weights == "calibrated" else None
     for g in graphs:
@@ -140,8 +140,8 @@ def states(
             continue
         counts.states += 1
         answers = tuple(Completion(wording.taught(n.text), n.id, drawn(n)) for n in recorded(g))
-        found.append(State(g.problem.id, prompt, tuple(views), answers, tuple(parents)))
-    return found, counts
+        states_made.append(State(g.problem.id, prompt, tuple(views), answers, tuple(parents)))
+    return states_made, counts
 
 
 def heard(graph: Graph, round: int, options: Talk) -> list[Node]:
@@ -149,12 +149,12 @@ def heard(graph: Graph, round: int, options: Talk) -> list[Node]:
     if the protocol's options say ``reads: last_round``; with the notes on them.
     """
     rounds = [round] if getattr(options, "reads", "all_rounds") == "last_round" else range(round + 1)
-    said = [n for r in rounds for n in graph.stated(r)]
-    ids = {n.id for n in said}
+    answers = [n for r in rounds for n in graph.stated(r)]
+    ids = {n.id for n in answers}
     others = [
         n for n in graph.nodes if n.kind != "answer" and n.round in rounds and (n.target is None or n.target in ids)
     ]
-    return [*said, *others]
+    return [*answers, *others]
 
 
 def _view(
@@ -222,9 +222,9 @@ def _weights(
         return None if scorers else []
     if how.weights == "uniform":
         return _noted(factors, counts)
-    said = {n.agent: n for n in graph.stated(last, scorers)}
+    answers = {n.agent: n for n in graph.stated(last, scorers)}
     stated = [
-        1.0 if name in how.inflated else _stated(said.get(name), graph, how, wording, counts, calibrated)
+        1.0 if name in how.inflated else _stated(answers.get(name), graph, how, wording, counts, calibrated)
         for name in scorers
     ]
     known = [c for c in stated if c is not None]
@@ -245,7 +245,7 @@ def _weights(
 
 
 def _stated(
-    said: Node | None,
+    answer: Node | None,
     graph: Graph,
     how: Supervision,
     wording: Wording,
@@ -253,27 +253,27 @@ def _stated(
     calibrated: Calibration | None,
 ) -> float | None:
     """How much a teacher's last answer is to be trusted, 0 to 1, as the arm wants it; None if that is not known."""
-    if said is None:
+    if answer is None:
         return None
     if how.weights == "probability":
-        return said.probability
+        return answer.probability
     if how.weights == "verified":
-        return None if said.correct is None else float(said.correct)
+        return None if answer.correct is None else float(answer.correct)
     if how.weights == "agreed":
-        return _agreed(said, graph, wording.task)
-    if said.confidence is not None:
-        counts.histogram[min(9, int(10 * said.confidence))] += 1
-        counts.beyond_scale += wording.prompts.stated_confidence(said.text) != said.confidence
-    return said.confidence if calibrated is None else calibrated.of(said)
+        return _agreed(answer, graph, wording.task)
+    if answer.confidence is not None:
+        counts.histogram[min(9, int(10 * answer.confidence))] += 1
+        counts.beyond_scale += wording.prompts.stated_confidence(answer.text) != answer.confidence
+    return answer.confidence if calibrated is None else calibrated.of(answer)
 
 
-def _agreed(said: Node, graph: Graph, task: Task) -> float | None:
+def _agreed(answer: Node, graph: Graph, task: Task) -> float | None:
     """The share of the others of that round whose answer is the same."""
-    others = [n for n in graph.stated(said.round) if n.agent != said.agent]
-    if said.answer is None or not others:
+    others = [n for n in graph.stated(answer.round) if n.agent != answer.agent]
+    if answer.answer is None or not others:
         return None
-    own, *found = classes(task, graph.problem, [said.answer, *(n.answer for n in others)])
-    return sum(key == own for key in found) / len(found)
+    own, *labels = classes(task, graph.problem, [answer.answer, *(n.answer for n in others)])
+    return sum(key == own for key in labels) / len(labels)
 
 
 class Calibration:
@@ -291,11 +291,11 @@ class Calibration:
                 seen[0] += n.correct
                 seen[1] += 1
 
-    def of(self, said: Node) -> float | None:
+    def of(self, answer: Node) -> float | None:
         """The share of right answers at an answer's stated confidence, 0 to 1; None if it states none."""
-        if said.confidence is None:
+        if answer.confidence is None:
             return None
-        right, whole = self._seen.get((1 - _half(said), *_case(said)), (0, 0))
+        right, whole = self._seen.get((1 - _half(answer), *_case(answer)), (0, 0))
         return (right + 1) / (whole + 2)
 
 
@@ -319,9 +319,9 @@ def winner(graph: Graph, task: Task, seed: int = 0, speakers: Sequence[str] | No
 
     ``speakers`` are the agents that have a vote; None: all.
     """
-    said = graph.stated(graph.rounds - 1, speakers)
-    known = all(n.probability is not None for n in said)
-    won = vote(task, graph.problem, said, "probability" if known else "confidence", seed)
+    answers = graph.stated(graph.rounds - 1, speakers)
+    known = all(n.probability is not None for n in answers)
+    won = vote(task, graph.problem, answers, "probability" if known else "confidence", seed)
     return [won] if won else []
 
 

@@ -77,7 +77,7 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
     Actions that were cut off at their limit, or are empty, are no example of an action and left out. Raises RecipeError
     if the first error is asked for and the environment does not know the best action.
     """
-    found: dict[str, Visited] = {}
+    by_text: dict[str, Visited] = {}
     for i, episode in enumerate(episodes):
         chosen = _chosen(episode, how, random.Random(seed_of(seed, "steps", i, episode.task)))
         nodes = {n.round: n.id for n in episode.nodes() if n.kind == "action"}
@@ -87,11 +87,11 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
         start = situation(episode, 0, group)
         for step in chosen:
             action, problem = episode.steps[step].action, situation(episode, step, group)
-            one = found.setdefault(problem.id, Visited(problem, start, f"{episode.task} {i}"))
+            one = by_text.setdefault(problem.id, Visited(problem, start, f"{episode.task} {i}"))
             one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
             if how.states == "student":  # of gold states, what it would do there is yet to be asked
                 one.actions.append(Completion(action.text, nodes[step], action.ids))
-    return list(found.values())
+    return list(by_text.values())
 
 
 def _chosen(episode: Episode, how: Stepwise, rng: random.Random) -> list[int]:
@@ -122,13 +122,13 @@ def step_states(
     """
     by_id = {one.problem.id: one for one in seen}
     talked = [_debate_on(one, graphs, how) for one in by_id.values()]
-    found, counts = states(talked, how, scorers, wording, seed)
+    states_made, counts = states(talked, how, scorers, wording, seed)
 
     def whole(state: State) -> State:
         one = by_id[state.problem]
         return replace(state, recorded=tuple(one.actions), weight=one.weight, group=one.episode)
 
-    return [whole(state) for state in found], counts
+    return [whole(state) for state in states_made], counts
 
 
 def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Graph:

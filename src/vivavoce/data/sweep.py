@@ -94,9 +94,9 @@ def _kept(rule: str, accepted: Sequence[_Text]) -> Kept:
     )
 
 
-def told(rows: Iterable[Kept], found: Calibration) -> str:
+def sweep_text(rows: Iterable[Kept], calibration: Calibration) -> str:
     """Table and calibration as plain text of at most 100 columns."""
-    tau = f"> {found.threshold:g}"
+    tau = f"> {calibration.threshold:g}"
     columns = ("accepted", "rejected", "undecided")
     parts: list[Table | Text] = [
         Text("What each rule accepts, and the share of it in % that is wrong, from below and from above"),
@@ -105,40 +105,40 @@ def told(rows: Iterable[Kept], found: Calibration) -> str:
             ((r.rule, r.accepted, r.questions, _percent(r.surely_wrong), _percent(r.last_differs)) for r in rows),
         ),
         Text(f"Reviewers: scores, and the share in % that is {tau} of all, of right and of wrong texts"),
-        _given_table(found.reviewers, tau),
+        _given_table(calibration.reviewers, tau),
     ]
-    if len(found.reviewers_of) > len(found.reviewers):
-        parts += [Text("Reviewers, by the author of the text"), _given_table(found.reviewers_of, tau)]
-    if found.agreements:
+    if len(calibration.reviewers_of) > len(calibration.reviewers):
+        parts += [Text("Reviewers, by the author of the text"), _given_table(calibration.reviewers_of, tau)]
+    if calibration.agreements:
         parts += [
             Text(f"Two reviewers of one text: share in % on which both find {tau}, or neither"),
             _table(
                 ("author", "reviewers", "texts", "agree", "kappa", f"{FAR} or more apart"),
                 (
                     (a.author, f"{a.first}, {a.second}", a.texts, _percent(a.same), _number(a.kappa), _percent(a.far))
-                    for a in found.agreements
+                    for a in calibration.agreements
                 ),
                 names=2,
             ),
         ]
-    if found.self_preference:
+    if calibration.self_preference:
         parts += [
             Text("Mean score of an author's own texts, by itself and by the others"),
             _table(
                 ("author", "texts", "itself", "others"),
-                ((s.reviewer, s.texts, _number(s.own), _number(s.others)) for s in found.self_preference),
+                ((s.reviewer, s.texts, _number(s.own), _number(s.others)) for s in calibration.self_preference),
             ),
         ]
     parts += [
-        Text(f"Authors: right, as far as can be told, and accepted by the rule (threshold {found.threshold:g})"),
+        Text(f"Authors: right, as far as can be told, and accepted by the rule (threshold {calibration.threshold:g})"),
         _table(
             ("author", "texts", "right", "surely wrong", "accepted", "surely wrong among them"),
             (
                 (a.author, a.rationales, a.right, a.surely_wrong, a.accepted, a.surely_wrong_accepted)
-                for a in found.authors
+                for a in calibration.authors
             ),
         ),
-        _table(("answer", *columns), ((a, *(of[c] for c in columns)) for a, of in found.verdicts.items())),
+        _table(("answer", *columns), ((a, *(of[c] for c in columns)) for a, of in calibration.verdicts.items())),
     ]
     return _render(parts)
 
@@ -194,4 +194,4 @@ def _render(parts: Iterable[Table | Text]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
-__all__ = ["THRESHOLDS", "Kept", "sweep", "told"]
+__all__ = ["THRESHOLDS", "Kept", "sweep", "sweep_text"]

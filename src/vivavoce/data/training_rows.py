@@ -43,7 +43,7 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
     Raises DataError, with file and row and what is expected, for a row that is none, a weight that is no number from 0
     up, and a file in which nothing has any weight.
     """
-    found = list[R]()
+    rows = list[R]()
     for number, line in json_lines(path):
         where = f"{path}, row {number}"
         try:
@@ -52,12 +52,12 @@ def training_rows(path: Path, kind: type[R]) -> list[R]:
             row = _read(kind, json_object(line, where), where, error)
         check_weights(row, where)
         _check_roles(row.prompt, where)
-        found.append(row)
-    if not found:
+        rows.append(row)
+    if not rows:
         raise DataError("the file holds no rows", str(path), f"write one row a line: {_FORMS[kind]}")
-    if not any(row.weight for row in found):
+    if not any(row.weight for row in rows):
         raise DataError("every row has weight 0: nothing would be learnt", str(path), "leave `weight` out, for 1")
-    return found
+    return rows
 
 
 def several_answers(rows: Sequence[Example | Tree | State | Interaction]) -> int:
@@ -155,11 +155,11 @@ def _answer(value: Any, where: str, name: str) -> str:
     """What the student should write: a text, or a list of one message."""
     if isinstance(value, str):
         return value
-    said = _messages(value, where, name)
-    if len(said) != 1 or said[0]["role"] != "assistant":
-        roles = ", ".join(m["role"] for m in said)
+    messages = _messages(value, where, name)
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
+        roles = ", ".join(m["role"] for m in messages)
         raise DataError(f"`{name}` holds messages of {roles}", where, "one message of the assistant is learnt")
-    return said[0]["content"]
+    return messages[0]["content"]
 
 
 def _messages(value: Any, where: str, name: str) -> list[Message]:

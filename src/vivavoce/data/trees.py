@@ -139,9 +139,9 @@ def _prompts(graph: Graph, round: int, g: Grower) -> Iterator[list[Message]]:
 
 def _asked(graph: Graph, round: int, student: str) -> Prompt | None:
     """The prompt by which the student was asked in a round or, if it was not, one by which somebody else was."""
-    said = [n for n in graph.nodes if n.kind == "answer" and n.round == round and n.call is not None]
-    said = said or [n for n in graph.nodes if n.kind == "answer" and n.round == round]
-    return graph.prompt_of(next((n for n in said if n.agent == student), said[0])) if said else None
+    answers = [n for n in graph.nodes if n.kind == "answer" and n.round == round and n.call is not None]
+    answers = answers or [n for n in graph.nodes if n.kind == "answer" and n.round == round]
+    return graph.prompt_of(next((n for n in answers if n.agent == student), answers[0])) if answers else None
 
 
 def _offered(graph: Graph, asked: Prompt, rules: TreeRules) -> list[Node]:

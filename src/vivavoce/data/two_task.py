@@ -51,12 +51,12 @@ class Lessons:
         made = self.wording.made("correction", graph.problem, text=text, gold=gold, after_history=False)
         return tuple(made.chat)
 
-    def taught(self, said: Node) -> str:
+    def taught(self, answer: Node) -> str:
         """A rationale or an answer as the student learns to write it."""
-        text, grader = self.wording.taught(said.text), getattr(self.wording.task, "grader", None)
-        if not self.marks or said.answer is None or not isinstance(grader, Grader) or stated(text) is not None:
+        text, grader = self.wording.taught(answer.text), getattr(self.wording.task, "grader", None)
+        if not self.marks or answer.answer is None or not isinstance(grader, Grader) or stated(text) is not None:
             return text
-        return f"{text}\n{grader.written(said.answer)}"
+        return f"{text}\n{grader.written(answer.answer)}"
 
     @property
     def _options(self) -> Options:

@@ -77,25 +77,25 @@ class Bridge:
             raise MissingDependency(f"there is no Python {self._python}", "task.python", "name the one of the package")
         process = LineProcess([self._python, "-B", str(_FOLDER / f"{self.script}.py")], _KEPT, PYTHONHASHSEED="0")
         atexit.register(self.close)
-        said = self._said(process, "begin", self._given)
-        if "ready" not in said:
+        answer = self._reply_of(process, "begin", self._given)
+        if "ready" not in answer:
             process.close()
             do = f"{self._install}, and name its Python as task.python if that is another environment"
-            raise MissingDependency(f"{self.script} cannot start: {said.get('failed', 'it ended')}", "task", do)
+            raise MissingDependency(f"{self.script} cannot start: {answer.get('failed', 'it ended')}", "task", do)
         return process
 
     def _asked(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
-        said = self._said(process, what, given)
-        if not said:
+        answer = self._reply_of(process, what, given)
+        if not answer:
             self.close()
             raise DataError(
                 f"the process of {self.script} ended", f"{what} {given}", "run its script by hand to see why"
             )
-        if "failed" in said:
-            raise DataError(said["failed"], f"{self.script}, {what}", "see the package's documentation")
-        return said
+        if "failed" in answer:
+            raise DataError(answer["failed"], f"{self.script}, {what}", "see the package's documentation")
+        return answer
 
-    def _said(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
+    def _reply_of(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
         try:
             return process.ask({what: given})
         except EOFError:
@@ -125,9 +125,9 @@ class Bridged:
 
     async def step(self, action: Action) -> Observation:
         """Say it to the environment."""
-        said = spoken(action.text).strip()
-        self._done.append(said)
-        return self._seen(await self._bridge.answer("step", [self._episode, said]))
+        text = spoken(action.text).strip()
+        self._done.append(text)
+        return self._seen(await self._bridge.answer("step", [self._episode, text]))
 
     async def leave(self) -> None:
         """Let the package end an episode that a limit ended here."""
@@ -141,9 +141,9 @@ class Bridged:
         """Whether the score is high enough; None before the end, and if the package gives none."""
         return None if self._score is None else self._score >= self._right_from
 
-    def _seen(self, said: Mapping[str, Any]) -> Observation:
-        self._score = said.get("score")
-        return Observation(tuple(said["messages"]), bool(said["done"]))
+    def _seen(self, answer: Mapping[str, Any]) -> Observation:
+        self._score = answer.get("score")
+        return Observation(tuple(answer["messages"]), bool(answer["done"]))
 
 
 class BridgedWithTools(Bridged):
@@ -159,24 +159,25 @@ class BridgedWithTools(Bridged):
         """Say it to the environment, or call its tools."""
         if action.malformed:
             return Observation(({"role": "user", "content": f"Error: {action.malformed}"},))
-        said = without_calls(spoken(action.text)) if action.calls else spoken(action.text).strip()
+        text = without_calls(spoken(action.text)) if action.calls else spoken(action.text).strip()
         calls = [[call.name, call.arguments] for call in action.calls]
-        if not said and not calls:
+        if not text and not calls:
             return Observation(({"role": "user", "content": "Error: nothing was said"},))
-        self._done.append([said, calls])
-        return self._seen(await self._bridge.answer("step", [self._episode, said, calls]))
+        self._done.append([text, calls])
+        return self._seen(await self._bridge.answer("step", [self._episode, text, calls]))
 
-    def _seen(self, said: Mapping[str, Any]) -> Observation:
-        if "tools" in said:
-            self.tools = offered_tools(said)
-        return super()._seen(said)
+    def _seen(self, answer: Mapping[str, Any]) -> Observation:
+        if "tools" in answer:
+            self.tools = offered_tools(answer)
+        return super()._seen(answer)
 
 
-def offered_tools(said: Mapping[str, Any]) -> tuple[Tool, ...]:
+def offered_tools(answer: Mapping[str, Any]) -> tuple[Tool, ...]:
     """The tools of an observation as a bridge tells it."""
     none = {"type": "object", "properties": {}}
     return tuple(
-        Tool(one["name"], one.get("description") or "", one.get("parameters") or none) for one in said.get("tools", ())
+        Tool(one["name"], one.get("description") or "", one.get("parameters") or none)
+        for one in answer.get("tools", ())
     )
 
 

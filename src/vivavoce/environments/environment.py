@@ -155,11 +155,11 @@ class Episode:
 
         ``correct`` of the last one says whether the episode succeeded. The prompt is no node: it is the problem's.
         """
-        said: list[Node] = []
+        nodes: list[Node] = []
         for index, step in enumerate(self.steps):
-            earlier = tuple(n.id for n in said)
+            earlier = tuple(n.id for n in nodes)
             action = step.action
-            said.append(
+            nodes.append(
                 node(
                     "action",
                     self.task,
@@ -173,20 +173,20 @@ class Episode:
                 )
             )
             if (seen := "\n".join(m["content"] for m in step.observation.messages)) or step.observation.done:
-                parents = (*earlier, said[-1].id)
-                said.append(
+                parents = (*earlier, nodes[-1].id)
+                nodes.append(
                     node("observation", self.task, self.environment, index, seen, sample=sample, parents=parents)
                 )
-        if said:
-            said[-1] = replace(said[-1], correct=self.success)
-        return tuple(said)
+        if nodes:
+            nodes[-1] = replace(nodes[-1], correct=self.success)
+        return tuple(nodes)
 
     def _masked(self, end: int) -> list[tuple[Message, bool]]:
-        found = [(message, False) for message in self.prompt]
+        masked = [(message, False) for message in self.prompt]
         for step in self.steps[:end]:
-            found.append(({"role": "assistant", "content": step.action.text}, True))
-            found += [(message, False) for message in step.observation.messages]
-        return found
+            masked.append(({"role": "assistant", "content": step.action.text}, True))
+            masked += [(message, False) for message in step.observation.messages]
+        return masked
 
 
 __all__ = [

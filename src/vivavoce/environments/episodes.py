@@ -37,10 +37,10 @@ async def play(
     """
     begun = time.monotonic()
 
-    async def act(said: Sequence[Message], step: int) -> Action | Ended:
+    async def act(messages: Sequence[Message], step: int) -> Action | Ended:
         left = environment.limits.time_s - (time.monotonic() - begun)
         drawn = offering(sampling, environment, agent)
-        call = journal.call(agent, list(said), drawn, seed_of(seed, task, "step", step), stage="act", problem=task)
+        call = journal.call(agent, list(messages), drawn, seed_of(seed, task, "step", step), stage="act", problem=task)
         try:
             answered = await asyncio.wait_for(call, left)
         except TimeoutError:
@@ -60,7 +60,7 @@ async def reference(environment: Environment, task: str, seed: int) -> Episode:
     if (shown := _shown(environment)) is None:
         raise TypeError(f"{environment.name} shows no way")
 
-    async def act(said: Sequence[Message], step: int) -> Action | Ended:
+    async def act(messages: Sequence[Message], step: int) -> Action | Ended:
         return read(Reply(shown()), environment.tools)
 
     return await _acted(environment, task, seed, "reference", act)
@@ -81,30 +81,30 @@ async def _acted(
     environment: Environment,
     task: str,
     seed: int,
-    who: str,
+    agent: str,
     act: Callable[[Sequence[Message], int], Awaitable[Action | Ended]],
 ) -> Episode:
     """Play one episode with a function that gives the next action, or the reason for none, from the messages so far
     and the step.
     """
     first = _storable(await environment.reset(task, seed))
-    said, steps = list(first.messages), list[Step]()
+    messages, steps = list(first.messages), list[Step]()
     ended: Ended = "done" if first.done else "turns"
     for index in range(0 if first.done else environment.limits.turns):
         state, best = digest(environment.state()), environment.best() if isinstance(environment, Guide) else ()
-        action = await act(said, index)
+        action = await act(messages, index)
         if isinstance(action, str):
             ended = action
             break
         seen = _storable(await environment.step(action))
         steps.append(Step(action, seen, state, best))
-        said += [{"role": "assistant", "content": action.text}, *seen.messages]
+        messages += [{"role": "assistant", "content": action.text}, *seen.messages]
         if seen.done:
             ended = "done"
             break
     if isinstance(environment, Leavable):
         await environment.leave()
-    return Episode(environment.name, task, seed, who, first.messages, tuple(steps), ended, environment.succeeded())
+    return Episode(environment.name, task, seed, agent, first.messages, tuple(steps), ended, environment.succeeded())
 
 
 def _storable(seen: Observation) -> Observation:

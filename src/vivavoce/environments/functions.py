@@ -48,7 +48,8 @@ class Toolbox(Generic[World]):
         assert len(self._functions) == len(functions), "two functions have one name"
         self._arguments = {name: _arguments(function) for name, function in self._functions.items()}
         self.tools = tuple(
-            Tool(name, _told(function)[0], _schema(self._arguments[name])) for name, function in self._functions.items()
+            Tool(name, _documented(function)[0], _schema(self._arguments[name]))
+            for name, function in self._functions.items()
         )
 
     def call(self, world: World, call: ToolCall) -> Any:
@@ -112,8 +113,8 @@ class Functions(Generic[World]):
 
     async def reset(self, task: str, seed: int) -> Observation:
         """Begin the task."""
-        self._world, told = self._begin(task, seed)
-        return Observation(({"role": "user", "content": told},))
+        self._world, text = self._begin(task, seed)
+        return Observation(({"role": "user", "content": text},))
 
     async def step(self, action: Action) -> Observation:
         """Call the tools."""
@@ -145,15 +146,19 @@ def _fields(function: Callable[..., Any]) -> list[tuple[str, str]]:
 
 def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
     """A model of the arguments after the world."""
-    parameters, hints, said = inspect.signature(function).parameters, get_type_hints(function), _told(function)[1]
+    parameters, hints, descriptions = (
+        inspect.signature(function).parameters,
+        get_type_hints(function),
+        _documented(function)[1],
+    )
     fields: dict[str, Any] = {}
     for name, field in _fields(function):
         default = ... if parameters[name].default is inspect.Parameter.empty else parameters[name].default
-        fields[field] = (hints[name], Field(default, alias=name, description=said.get(name)))
+        fields[field] = (hints[name], Field(default, alias=name, description=descriptions.get(name)))
     return create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def _told(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     """What a docstring says of a function, and of each argument below ``Args:``."""
     text, _, below = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     arguments: dict[str, str] = {}
@@ -162,9 +167,9 @@ def _told(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
         if not line.startswith(" "):
             if line:  # another section
                 break
-        elif found := _ARGUMENT.match(line):
-            name = found[1]
-            arguments[name] = found[2]
+        elif match := _ARGUMENT.match(line):
+            name = match[1]
+            arguments[name] = match[2]
         elif name:
             arguments[name] += " " + line.strip()
     return " ".join(text.split()), arguments
@@ -183,8 +188,8 @@ def _plain(schema: Any, definitions: dict[str, Any]) -> Any:
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        found = definitions[schema["$ref"].rpartition("/")[2]]
-        return _plain({**found, **{k: v for k, v in schema.items() if k != "$ref"}}, definitions)
+        definition = definitions[schema["$ref"].rpartition("/")[2]]
+        return _plain({**definition, **{k: v for k, v in schema.items() if k != "$ref"}}, definitions)
     # an argument may be called title: then its value is no text
     titles = {key for key, value in schema.items() if key == "title" and isinstance(value, str)}
     return {key: _plain(value, definitions) for key, value in schema.items() if key not in titles}

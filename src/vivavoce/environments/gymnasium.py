@@ -3,7 +3,7 @@
 ::
 
     world = gymnasium.make("FrozenLake-v1", is_slippery=False)
-    Gymnasium("lake", world, told="Reach the goal …", actions=("left", "down", "right", "up"))
+    Gymnasium("lake", world, prompt="Reach the goal …", actions=("left", "down", "right", "up"))
 
 Actions of a ``Discrete`` space are an argument of the tool ``act``; of a ``Text`` space, the agent's words are one.
 """
@@ -44,7 +44,7 @@ class Gymnasium:
     Args:
         name: Name of the environment.
         env: Reset with a seed drawn from task and seed, so that every id is an episode of its own.
-        told: The text that the agent is told before the first observation.
+        prompt: The text that the agent reads before the first observation.
         actions: Names of the actions of a ``Discrete`` space, in order; empty: their numbers.
         describe: An observation as text.
         reached: Whether an outcome is a success.
@@ -61,7 +61,7 @@ class Gymnasium:
         self,
         name: str,
         env: Env[Any, Any],
-        told: str,
+        prompt: str,
         *,
         actions: Sequence[str] = (),
         describe: Callable[[Any], str] = str,
@@ -70,7 +70,7 @@ class Gymnasium:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
         self.name, self.limits = name, limits
-        self._env, self._told, self._describe, self._reached, self._state = env, told, describe, reached, state
+        self._env, self._prompt, self._describe, self._reached, self._state = env, prompt, describe, reached, state
         self._actions = _numbered(env, actions, name)
         self.tools = (_act(list(self._actions)),) if self._actions else ()
 
@@ -79,26 +79,26 @@ class Gymnasium:
         self._done: list[Any] = [task, seed]
         seen, info = self._env.reset(seed=seed_of(task, seed))
         self._outcome = Outcome(0.0, 0.0, False, False, info)
-        return Observation(({"role": "user", "content": f"{self._told}\n\n{self._describe(seen)}"},))
+        return Observation(({"role": "user", "content": f"{self._prompt}\n\n{self._describe(seen)}"},))
 
     async def step(self, action: Action) -> Observation:
         """Act, once for each call, until it is over."""
         if not self._actions:
-            said = spoken(action.text)
-            if not self._env.action_space.contains(said):
-                return _said("user", f"Error: that is no action; what can be said is {self._env.action_space}")
-            return _said("user", self._acted(said), self._over)
+            text = spoken(action.text)
+            if not self._env.action_space.contains(text):
+                return _observation("user", f"Error: that is no action; what can be said is {self._env.action_space}")
+            return _observation("user", self._acted(text), self._over)
         if action.malformed or not action.calls:
-            return _said("tool" if action.malformed else "user", f"Error: {action.malformed or 'call act'}")
+            return _observation("tool" if action.malformed else "user", f"Error: {action.malformed or 'call act'}")
         seen = list[Message]()
         for call in action.calls:
             if self._over:
-                said = "Error: it is over"
+                text = "Error: it is over"
             elif (named := call.arguments.get("action")) in self._actions:
-                said = self._acted(self._actions[named])
+                text = self._acted(self._actions[named])
             else:
-                said = f"Error: there is no action {named!r}; there are {', '.join(self._actions)}"
-            seen.append({"role": "tool", "content": said})
+                text = f"Error: there is no action {named!r}; there are {', '.join(self._actions)}"
+            seen.append({"role": "tool", "content": text})
         return Observation(tuple(seen), self._over)
 
     def state(self) -> Any:
@@ -143,7 +143,7 @@ def _act(names: list[str]) -> Tool:
     return Tool("act", "Do it.", {"type": "object", "properties": {"action": action}, "required": ["action"]})
 
 
-def _said(role: str, text: str, done: bool = False) -> Observation:
+def _observation(role: str, text: str, done: bool = False) -> Observation:
     return Observation(({"role": role, "content": text},), done)
 
 

@@ -75,10 +75,10 @@ def told_in_words(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[M
     """The first messages of an episode with its tools, if there are any, at the end of the system message."""
     if not tools:
         return _answered(messages)
-    told = told_of(tools)
+    description = told_of(tools)
     if messages and messages[0]["role"] == "system":
-        told, messages = f"{messages[0]['content']}\n\n{told}", messages[1:]
-    return {"role": "system", "content": told}, *_answered(messages)
+        description, messages = f"{messages[0]['content']}\n\n{description}", messages[1:]
+    return {"role": "system", "content": description}, *_answered(messages)
 
 
 def offering(sampling: Sampling, environment: Environment, agent: Agent) -> Sampling:
@@ -100,17 +100,20 @@ def told_of(tools: Sequence[Tool]) -> str:
 
 def _answered(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The messages, tools' answers in a row as one of a user."""
-    found = list[Message]()
+    messages_answered = list[Message]()
     joins = False
     for message in messages:
         if message["role"] != "tool":
-            found.append(message)
+            messages_answered.append(message)
         elif joins:
-            found[-1] = {"role": "user", "content": f"{found[-1]['content']}\n{response(message['content'])}"}
+            messages_answered[-1] = {
+                "role": "user",
+                "content": f"{messages_answered[-1]['content']}\n{response(message['content'])}",
+            }
         else:
-            found.append({"role": "user", "content": response(message["content"])})
+            messages_answered.append({"role": "user", "content": response(message["content"])})
         joins = message["role"] == "tool"
-    return tuple(found)
+    return tuple(messages_answered)
 
 
 __all__ = ["InWords", "for_agent", "offering", "told_in_words", "told_of"]

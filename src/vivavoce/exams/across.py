@@ -47,15 +47,15 @@ def kept_tests(path: Path, name: str) -> Kept:
         raise DataError("there are no results", str(file), "give the folder of a run that has ended")
     results = json.loads(file.read_text("utf-8"))
     if (path / OUTCOMES).is_file():
-        found = json.loads((path / OUTCOMES).read_text("utf-8"))
+        outcomes = json.loads((path / OUTCOMES).read_text("utf-8"))
         arms = {
             arm: {
-                int(s): dict(zip(found["questions"], map(_judged, found["questions"], said), strict=True))
-                for s, said in seeds.items()
+                int(s): dict(zip(outcomes["questions"], map(_judged, outcomes["questions"], letters), strict=True))
+                for s, letters in seeds.items()
             }
-            for arm, seeds in found["arms"].items()
+            for arm, seeds in outcomes["arms"].items()
         }
-        return Kept(name, results, arms, dict(zip(found["questions"], found["clusters"], strict=True)))
+        return Kept(name, results, arms, dict(zip(outcomes["questions"], outcomes["clusters"], strict=True)))
     arms = {}  # of an earlier version: students alone, from what they answered
     for arm in results["arms"]:
         files = {s["seed"]: path / "evaluations" / f"{file_name(arm['name'])}-{s['seed']}.jsonl" for s in arm["seeds"]}
@@ -101,18 +101,18 @@ def across(runs: Sequence[Kept], arms: Sequence[str] = (), how: Statistics | Non
     named: list[Pair] = [(_called(a), _called(b)) for a, b in pairs]
     task = " and ".join(dict.fromkeys(str(run.results["task"]) for run in runs))
     if shared:
-        found = compared(task, tested, named, facts, how or Statistics(), first.clusters)
-        return {**found, "questions": {run.name: len(run.questions) for run in runs}, "apart": []}
-    found = compared(task, tested, [], facts, how or Statistics())
-    return {**found, "questions": {run.name: len(run.questions) for run in runs}, "apart": _apart(tested, named)}
+        table = compared(task, tested, named, facts, how or Statistics(), first.clusters)
+        return {**table, "questions": {run.name: len(run.questions) for run in runs}, "apart": []}
+    table = compared(task, tested, [], facts, how or Statistics())
+    return {**table, "questions": {run.name: len(run.questions) for run in runs}, "apart": _apart(tested, named)}
 
 
 def _pairs(first: Kept, other: Kept, arms: Sequence[str]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     names = list(arms) or [arm for arm in first.arms if arm in other.arms]
-    found = [((first.name, arm), (other.name, arm)) for arm in names]
+    same_arms = [((first.name, arm), (other.name, arm)) for arm in names]
     if not arms and first.main in first.arms and other.main in other.arms and first.main != other.main:
-        found.append(((first.name, str(first.main)), (other.name, str(other.main))))
-    return found
+        same_arms.append(((first.name, str(first.main)), (other.name, str(other.main))))
+    return same_arms
 
 
 def _called(side: tuple[str, str]) -> str:
@@ -126,15 +126,15 @@ def _fact(run: Kept, arm: str, called: str) -> Arm:
 
 
 def _apart(tested: dict[str, dict[int, list[Judged]]], pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    found = []
+    differences = []
     for a, b in pairs:
         (right_a, n_a), (right_b, n_b) = (
             (sum(bool(j.correct) for j in rows), len(rows)) for rows in (next(iter(tested[x].values())) for x in (a, b))
         )
         gain = right_b / n_b - right_a / n_a
         interval = unpaired(right_a, n_a, right_b, n_b)
-        found.append({"a": a, "b": b, "gain": round(gain, 6), "interval95": [round(end, 6) for end in interval]})
-    return found
+        differences.append({"a": a, "b": b, "gain": round(gain, 6), "interval95": [round(end, 6) for end in interval]})
+    return differences
 
 
 __all__ = ["Kept", "across", "kept_tests"]

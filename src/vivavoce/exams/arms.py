@@ -53,11 +53,11 @@ def planned_pairs(usual: Iterable[Pair], asked: Asked, names: Sequence[str]) -> 
     ``all`` asks for every pair of ``names``, each against all that come after it.
     """
     more = combinations(names, 2) if asked == "all" else asked
-    found: dict[frozenset[str], Pair] = {}
+    planned: dict[frozenset[str], Pair] = {}
     for a, b in (*usual, *more):
         if a != b:
-            found.setdefault(frozenset((a, b)), (a, b))
-    return list(found.values())
+            planned.setdefault(frozenset((a, b)), (a, b))
+    return list(planned.values())
 
 
 __all__ = ["Arm", "Asked", "Family", "Material", "Pair", "planned_pairs"]

@@ -42,11 +42,11 @@ def likelihood(
     for start in range(0, len(items), _AT_ONCE):
         batch = items[start : start + _AT_ONCE]
         texts = [text for _, _, text in batch]
-        said = [answer_ids(scorer.tokenizer, text, spec.chat_template_kwargs) for text in texts]
-        actions = [Action(i, tuple(ids)) for i, ids in enumerate(said)]
-        for found, views in ((before, [plain for plain, _, _ in batch]), (after, [shown for _, shown, _ in batch])):
+        ids_of_answers = [answer_ids(scorer.tokenizer, text, spec.chat_template_kwargs) for text in texts]
+        actions = [Action(i, tuple(ids)) for i, ids in enumerate(ids_of_answers)]
+        for losses, views in ((before, [plain for plain, _, _ in batch]), (after, [shown for _, shown, _ in batch])):
             values = scorer.logprobs(views, actions)
-            found += [-float(part.sum()) for part in values.split([len(a.ids) for a in actions])]
+            losses += [-float(part.sum()) for part in values.split([len(a.ids) for a in actions])]
         advance(len(batch))
     return {
         "answers": len(items),
@@ -58,25 +58,25 @@ def likelihood(
 
 def flips(graphs: Sequence[Graph]) -> dict[str, dict[str, int]]:
     """Per round, how many answers went from wrong (W) or right (R) to wrong or right."""
-    found: dict[str, Counter[str]] = {}
+    rounds: dict[str, Counter[str]] = {}
     for g in graphs:
         for _, r, change in g.transitions():
-            found.setdefault(str(r), Counter())[change] += 1
-    return {r: {change: counts[change] for change in ("WR", "RW", "WW", "RR")} for r, counts in sorted(found.items())}
+            rounds.setdefault(str(r), Counter())[change] += 1
+    return {r: {change: counts[change] for change in ("WR", "RW", "WW", "RR")} for r, counts in sorted(rounds.items())}
 
 
 def stated(graphs: Sequence[Graph]) -> dict[str, dict[str, Any]]:
     """Per round: share of answers with a stated confidence, its AUROC, and its expected calibration error (10 bins)."""
-    said: dict[int, list[tuple[float, bool]]] = {}
+    rounds: dict[int, list[tuple[float, bool]]] = {}
     turns: Counter[int] = Counter()
     for g in graphs:
         for n in g.answers():
             turns[n.round] += 1
             if n.confidence is not None and n.correct is not None:
-                said.setdefault(n.round, []).append((n.confidence, n.correct))
+                rounds.setdefault(n.round, []).append((n.confidence, n.correct))
     result = {}
     for r, count in sorted(turns.items()):
-        pairs = said.get(r, [])
+        pairs = rounds.get(r, [])
         area = auroc([c for c, _ in pairs], [right for _, right in pairs]) if pairs else None
         result[str(r)] = {
             "stated": round(len(pairs) / count, 4),

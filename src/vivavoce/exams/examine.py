@@ -43,12 +43,12 @@ class Judged:
 def of_arm(rows: Sequence[Judged], arm: str, seed: int, problems: Sequence[Problem] = ()) -> list[Judged]:
     """The rows, saying whose they are; rows of an earlier version, which do not tell, with their ``problems``."""
     asked = {p.id: p for p in problems}
-    found = [row if row.arm else replace(row, arm=arm, seed=seed) for row in rows]
+    own_rows = [row if row.arm else replace(row, arm=arm, seed=seed) for row in rows]
     return [
         row
         if row.question or row.problem not in asked
         else replace(row, question=asked[row.problem].question, gold=asked[row.problem].gold)
-        for row in found
+        for row in own_rows
     ]
 
 
@@ -113,9 +113,9 @@ def judged(
     """A committee's answers: ``winner`` names the answer, ``spent`` the nodes that it cost to get there."""
     rows = []
     for g in graphs:
-        said, p = list(spent(g)), g.problem
-        n, usage = winner(g), sum((n.usage for n in said), Usage())
-        failed = bool(said) and all(n.status == "error" for n in said)  # nobody said anything: that is no wrong answer
+        nodes, p = list(spent(g)), g.problem
+        n, usage = winner(g), sum((n.usage for n in nodes), Usage())
+        failed = bool(nodes) and all(n.status == "error" for n in nodes)  # every call failed: that is no wrong answer
         rows.append(
             Judged(
                 p.id,

@@ -43,9 +43,9 @@ def paired(
     ``p_holm`` its p-value corrected for all of ``pairs``: the family that was planned, whether or not each could be
     made. A gain is that of ``b`` over ``a``, as a share of the answers.
     """
-    found = [_pair(a, b, tested[a], tested[b], clusters) for a, b in pairs if a in tested and b in tested]
-    corrected = holm([pair["pooled"]["p"] for pair in found], len(pairs))
-    return [{**pair, "p_holm": p} for pair, p in zip(found, corrected, strict=True)]
+    rows = [_pair(a, b, tested[a], tested[b], clusters) for a, b in pairs if a in tested and b in tested]
+    corrected = holm([pair["pooled"]["p"] for pair in rows], len(pairs))
+    return [{**pair, "p_holm": p} for pair, p in zip(rows, corrected, strict=True)]
 
 
 def _pair(a: str, b: str, of_a: BySeed, of_b: BySeed, clusters: Clusters) -> dict[str, Any]:
@@ -69,15 +69,15 @@ def _pooled(seeds: Sequence[tuple[Sequence[Judged], Sequence[Judged]]], clusters
             at = totals[clusters.get(x.problem, x.problem)]
             at[0] += bool(y.correct) - bool(x.correct)
             at[1] += 1
-    found = difference([(t, m) for t, m in totals.values()])
+    gain = difference([(t, m) for t, m in totals.values()])
     all_a, all_b = ([j for pair in seeds for j in pair[k]] for k in (0, 1))
     spread = mean_sd([_right(of_b) / len(of_b) - _right(of_a) / len(of_a) for of_a, of_b in seeds])
     return {
         **_counted(all_a, all_b),
-        "interval95": [round(end, 6) for end in found.interval],
-        "p": found.p,
-        "detectable": round(found.detectable, 6),
-        "clusters": found.clusters,
+        "interval95": [round(end, 6) for end in gain.interval],
+        "p": gain.p,
+        "detectable": round(gain.detectable, 6),
+        "clusters": gain.clusters,
         "seeds": len(seeds),
         "sd_of_seeds": None if spread.sd is None else round(spread.sd, 6),
     }

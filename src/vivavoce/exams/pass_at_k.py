@@ -49,7 +49,7 @@ def _check(sign: str, n: int, c: int, k: int) -> None:
         raise ValueError(f"pass{sign}{k} needs 0 <= c <= n and 1 <= k <= n, got n = {n}, c = {c}")
 
 
-def told(drawn: Sequence[Sequence[Judged]], task: Task, problems: Sequence[Problem]) -> dict[str, Any]:
+def pass_at_k_figures(drawn: Sequence[Sequence[Judged]], task: Task, problems: Sequence[Problem]) -> dict[str, Any]:
     """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
     ``problems``.
 
@@ -95,4 +95,4 @@ def _estimate(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "interval95": [max(0.0, mean - half), min(1.0, mean + half)]}
 
 
-__all__ = ["most_given", "pass_at_k", "pass_hat_k", "told"]
+__all__ = ["most_given", "pass_at_k", "pass_at_k_figures", "pass_hat_k"]

@@ -29,8 +29,8 @@ def results(
     ``macro`` is the mean over all tasks, each counting the same.
     """
     given = {key: facts.pop(key) for key in ("how", "clusters") if key in facts}
-    found = {**compared(task, tested, pairs, arms, **given), "wall_s": round(wall_s, 1), **facts}
-    return {**found, "macro": macro(found, found["also"])} if found.get("also") else found
+    table = {**compared(task, tested, pairs, arms, **given), "wall_s": round(wall_s, 1), **facts}
+    return {**table, "macro": macro(table, table["also"])} if table.get("also") else table
 
 
 def compared(
@@ -116,11 +116,11 @@ def _mean(values: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
     return {"mean": round(mean, 6), "interval95": [round(mean - half, 6), round(mean + half, 6)]}
 
 
-def accuracies(found: Mapping[str, Any]) -> list[dict[str, float]]:
+def accuracies(table: Mapping[str, Any]) -> list[dict[str, float]]:
     """Figures of a comparison for trackers, one step for each training seed: every arm's accuracy, and of the first
     seed the ends of its 95 % interval. Further tests have their name before that of the figure."""
     steps: list[dict[str, float]] = []
-    for name, one in [("", found), *((f"{name}/", one) for name, one in found.get("also", {}).items())]:
+    for name, one in [("", table), *((f"{name}/", one) for name, one in table.get("also", {}).items())]:
         for arm in one["arms"]:
             for step, seed in enumerate(arm["seeds"]):
                 steps += [{}] * (step + 1 - len(steps))

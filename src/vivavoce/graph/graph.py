@@ -48,11 +48,11 @@ class Graph:
     @cached_property
     def _about(self) -> dict[str, list[Node]]:
         """Critiques, reflections and reviews of each answer, by its id. Calls that gave no text are left out."""
-        said = defaultdict[str, list[Node]](list)
+        by_target = defaultdict[str, list[Node]](list)
         for n in self.nodes:
             if n.target is not None and not n.absent:
-                said[n.target].append(n)
-        return dict(said)
+                by_target[n.target].append(n)
+        return dict(by_target)
 
     @property
     def rounds(self) -> int:
@@ -66,14 +66,14 @@ class Graph:
 
     def answers(self, round: int | None = None, agents: Iterable[str] | None = None) -> list[Node]:
         """Answers that arrived (failed calls left out), every sample, of one round or of all."""
-        who = None if agents is None else set(agents)
+        wanted = None if agents is None else set(agents)
         return [
             n
             for n in self.nodes
             if n.kind == "answer"
             and not n.absent
             and (round is None or n.round == round)
-            and (who is None or n.agent in who)
+            and (wanted is None or n.agent in wanted)
         ]
 
     def stated(self, round: int, agents: Iterable[str] | None = None) -> list[Node]:
@@ -82,9 +82,9 @@ class Graph:
 
     def notes(self, about: Node) -> tuple[Node | None, list[Node]]:
         """The reflection on an answer, if any, and the critiques of it, in order; failed ones are left out."""
-        said = self._about.get(about.id, [])
-        reflection = next((n for n in said if n.kind == "reflection"), None)
-        return reflection, [n for n in said if n.kind == "critique"]
+        notes = self._about.get(about.id, [])
+        reflection = next((n for n in notes if n.kind == "reflection"), None)
+        return reflection, [n for n in notes if n.kind == "critique"]
 
     def asked(self, n: Node) -> list[Message]:
         """The messages that a node was asked with. Raises DataError if the graph does not hold them."""
@@ -116,14 +116,14 @@ class Graph:
 
     def transitions(self) -> list[tuple[str, int, Transition]]:
         """``(agent, round, from-to)`` for each agent that answered in two rounds running and was gradable in both."""
-        found = []
+        changes = []
         for r in range(1, self.rounds):
             before = {n.agent: n for n in self.stated(r - 1)}
             for after in self.stated(r):
                 b = before.get(after.agent)
                 if b is not None and b.correct is not None and after.correct is not None:
-                    found.append((after.agent, r, ("R" if b.correct else "W") + ("R" if after.correct else "W")))
-        return found
+                    changes.append((after.agent, r, ("R" if b.correct else "W") + ("R" if after.correct else "W")))
+        return changes
 
     def extended(self, nodes: Iterable[Node]) -> Graph:
         """The graph with more nodes; those that it already holds are not doubled."""
@@ -167,8 +167,8 @@ class Graph:
             for p in self.prompts.values()
         ]
         nodes = [_short(n, self.problem.id) for n in self.nodes]
-        said = {"stopped": self.stopped, "oracle_roles": self.oracle_roles, "nodes": nodes}
-        return to_json({"problem": self.problem, **said, "texts": list(texts), "prompts": prompts})
+        facts = {"stopped": self.stopped, "oracle_roles": self.oracle_roles, "nodes": nodes}
+        return to_json({"problem": self.problem, **facts, "texts": list(texts), "prompts": prompts})
 
 
 def stated(answers: Iterable[Node]) -> list[Node]:
@@ -190,15 +190,15 @@ _USUAL = {"sample": 0, "parents": ()} | {f.name: f.default for f in fields(Node)
 
 def _short(n: Node, problem: str) -> dict[str, Any]:
     """A node without the fields that are at their defaults."""
-    found = {}
+    fields = {}
     for name in _NAMES:
         value = getattr(n, name)
         if name in _USUAL and value == _USUAL[name]:
             continue
         if (name == "problem" and value == problem) or (name == "parents" and n.prompt is not None):
             continue
-        found[name] = value
-    return found
+        fields[name] = value
+    return fields
 
 
 _NAMES = [f.name for f in fields(Node)]

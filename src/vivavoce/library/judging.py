@@ -53,9 +53,9 @@ class Evaluation(Table[Judged]):
 class Comparison(Table[dict[str, Any]]):
     """Several models on the same questions: one row for each, and paired tests between them."""
 
-    def __init__(self, found: dict[str, Any]) -> None:
-        super().__init__(found["arms"])
-        self.results: dict[str, Any] = found
+    def __init__(self, results: dict[str, Any]) -> None:
+        super().__init__(results["arms"])
+        self.results: dict[str, Any] = results
         """The form of ``results.json``: ``arms``, and ``paired`` with McNemar's exact test."""
 
     def records(self) -> Iterable[dict[str, Any]]:

@@ -73,8 +73,8 @@ def examples(
         rationales = rationale_rows(learnt, decide(learnt, accepted, graphs.seed), lessons)
         return Examples([*feedback_rows(graphs, lessons), *rationales])
     take = plugins.check(ExampleRules, rules, "examples")
-    who = [*(t.name for t in graphs.teachers), graphs.student] if agents is None else list(agents)
-    return Examples(examples_of(graphs, take, who, graphs.wording, graphs.student))
+    names = [*(t.name for t in graphs.teachers), graphs.student] if agents is None else list(agents)
+    return Examples(examples_of(graphs, take, names, graphs.wording, graphs.student))
 
 
 def trees(graphs: Graphs, **rules: Any) -> Trees:
@@ -90,14 +90,14 @@ def states(graphs: Graphs, scorers: Sequence[Speaker] | None = None, **rules: An
 
     ``scorers`` are local models that score the student's tokens; None: the teachers.
     """
-    who = list(graphs.teachers if scorers is None else scorers)
-    if remote := [s.name for s in who if s.backend != "hf_local"]:
+    scoring = list(graphs.teachers if scorers is None else scorers)
+    if remote := [s.name for s in scoring if s.backend != "hf_local"]:
         raise RecipeError(
             f"`{remote[0]}` cannot score the student's tokens here", "scorers", "name local models (backend hf_local)"
         )
     how = plugins.check(Supervision, rules, "states")
-    found, _ = states_of(graphs, how, [s.name for s in who], graphs.wording, graphs.seed)
-    return States(found, who, graphs.wording.prompts.silent)
+    states_made, _ = states_of(graphs, how, [s.name for s in scoring], graphs.wording, graphs.seed)
+    return States(states_made, scoring, graphs.wording.prompts.silent)
 
 
 def sft(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:

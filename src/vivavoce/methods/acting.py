@@ -136,9 +136,9 @@ class ActingSession(DistilSession):
         with self.run.counting(f"actions of {stage}", len(seen)) as advance:
 
             async def one(state: Visited) -> None:
-                id, said = state.problem.id, list(state.problem.history)
+                id, messages = state.problem.id, list(state.problem.history)
                 async with gate:
-                    call = self.run.journal.call(agent, said, drawn, seed_of(seed, id), stage="act", problem=id)
+                    call = self.run.journal.call(agent, messages, drawn, seed_of(seed, id), stage="act", problem=id)
                     reply = (answered := await call).reply
                 advance()
                 if reply is not None and not reply.cut and reply.text.strip():
@@ -154,12 +154,12 @@ class ActingSession(DistilSession):
         from the journal."""
         if self._user and self._user.backend == "hf_local":  # debates want the memory
             await self._agents[self._user.name].aclose()
-        found: dict[Table, dict[str, Graph]] = {}
+        by_table: dict[Table, dict[str, Graph]] = {}
         for table, states in wanted.items():
             if problems := list({p.id: p for p in states}.values()):
                 held = await self.debate(problems, table, stage=f"states-{iteration}")
-                found[table] = {g.problem.id: g for g in held}
-        return found
+                by_table[table] = {g.problem.id: g for g in held}
+        return by_table
 
     def teach(
         self,
@@ -170,22 +170,22 @@ class ActingSession(DistilSession):
         options: OnPolicyOptions,
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
-        who = list(self.scorers if arm.scorers is None else arm.scorers)
-        found, counts = step_states(seen, graphs, arm, who, self.wording, self.recipe.seed)
+        scorers = list(self.scorers if arm.scorers is None else arm.scorers)
+        rows, counts = step_states(seen, graphs, arm, scorers, self.wording, self.recipe.seed)
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
         self._enough(name, counts, len(seen), options, arm)
         learn_from, share = arm.learn_from or options.learn_from, 1.0 if arm.act_again else 0.0
-        return self.rows(name, found), self._how(options, who, arm, learn_from=learn_from, on_policy=share)
+        return self.rows(name, rows), self._how(options, scorers, arm, learn_from=learn_from, on_policy=share)
 
     # --- tests
 
-    async def _sits(
+    async def _examine_model(
         self,
         model: tuple[Path, str],
         problems: Sequence[Problem],
         task: Task,
         stage: str,
-        who: tuple[str, int],
+        arm_and_seed: tuple[str, int],
         kept: Path,
         draw: int | None = None,
     ) -> Sequence[Judged]:
@@ -193,7 +193,7 @@ class ActingSession(DistilSession):
 
         ``draw`` is the number of a drawn episode, for pass@k.
         """
-        arm, seed = who
+        arm, seed = arm_and_seed
         if draw is not None:
             sampling = replace(self._exam_sampling, temperature=self.recipe.test.draws_temperature)
             own = seed_of(self.recipe.seed, "draw", draw)
@@ -215,7 +215,7 @@ class ActingSession(DistilSession):
 
     def gradients(self, trained: Mapping[str, Sequence[Trained]]) -> dict[str, dict[str, float]]:
         """Norms of the gradients before clipping, over all logged updates of an arm."""
-        found = {}
+        spreads = {}
         for arm, rounds in trained.items():
             norms = [
                 point["grad_norm"]
@@ -227,8 +227,12 @@ class ActingSession(DistilSession):
             if norms:
                 mean = fmean(norms)
                 spread = pstdev(norms) / mean if mean else 0.0
-                found[arm] = {"mean": round(mean, 4), "greatest": round(max(norms), 4), "spread": round(spread, 4)}
-        return found
+                spreads[arm] = {
+                    "mean": round(mean, 4),
+                    "greatest": round(max(norms), 4),
+                    "spread": round(spread, 4),
+                }
+        return spreads
 
 
 def _cut_off(episode: Episode) -> bool:

@@ -62,15 +62,15 @@ def by_name(
     for pattern, (label, hows, teachers) in each.items():
         made = [Listed(f"{label}:{of}", pattern, of if teachers else None, "", how) for of, how in hows.items()]
         known |= {one.name: [one] for one in made} | {pattern: made}
-    found: dict[str, Listed[A]] = {}
+    listed: dict[str, Listed[A]] = {}
     for i, name in enumerate(names):
         base, at, changes = name.partition("@")
         if base not in known:
             raise Misplaced(f"unknown arm `{base}`; there are {', '.join([*each, *standard, *own])}", "arms", i)
         for one in known[base]:
             how = _changed(one.how, changes, i) if at else one.how
-            found[f"{one.name}{at}{changes}"] = Listed(f"{one.name}{at}{changes}", one.base, one.teacher, changes, how)
-    return found
+            listed[f"{one.name}{at}{changes}"] = Listed(f"{one.name}{at}{changes}", one.base, one.teacher, changes, how)
+    return listed
 
 
 async def after_what_they_need(

@@ -57,10 +57,10 @@ def by_round(graphs: Iterable[Graph]) -> list[dict[str, float]]:
     right, agree = dict[int, list[bool]](), dict[int, list[bool]]()
     for g in graphs:
         for n in range(g.rounds):
-            said = g.stated(n)
-            right.setdefault(n, []).extend(a.correct for a in said if a.correct is not None)
-            if len(said) > 1:
-                agree.setdefault(n, []).append(len({a.answer for a in said}) == 1)
+            answers = g.stated(n)
+            right.setdefault(n, []).extend(a.correct for a in answers if a.correct is not None)
+            if len(answers) > 1:
+                agree.setdefault(n, []).append(len({a.answer for a in answers}) == 1)
     shares = {"right": right, "agree": agree}
     last = max((*right, *agree), default=-1)
     return [{k: fmean(of[n]) for k, of in shares.items() if of.get(n)} for n in range(last + 1)]

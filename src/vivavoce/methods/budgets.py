@@ -95,8 +95,8 @@ def budgets(
         key = "test.max_new_tokens"
         for name, questions in tested.items():
             yield from _room(questions, counts[student.name], limit, key, new, key, f" of {name}")
-    said = max((t.max_new_tokens for t in recipe.teachers), default=0)
-    sections = [(name, how, said, "teachers'") for name in _SECTIONS if (how := _section(recipe, name)) is not None]
+    message = max((t.max_new_tokens for t in recipe.teachers), default=0)
+    sections = [(name, how, message, "teachers'") for name in _SECTIONS if (how := _section(recipe, name)) is not None]
     if (opd := _section(recipe, "opd")) is not None and (arms := _arms(recipe)):
         assert isinstance(opd, OnPolicyOptions), opd
         if any(_samples(arm, opd) for arm in arms):
@@ -108,15 +108,15 @@ def budgets(
         yield from _rows(asked, counts[student.name], limit, name, longest, f"{whose} max_new_tokens")
     trees, dpo = getattr(recipe, "trees", None), _section(recipe, "dpo")
     if dpo and isinstance(trees, TreeRules) and trees.context != "none" and trees.context_budget >= dpo.max_length:
-        said = f"trees.context_budget is {trees.context_budget:,} and dpo.max_length {dpo.max_length:,}"
+        message = f"trees.context_budget is {trees.context_budget:,} and dpo.max_length {dpo.max_length:,}"
         do = "lower the first or raise the second: longer rows are left out"
-        yield Fit("warning", "trees.context_budget", f"{said}: what the others said leaves an answer no room", do)
+        yield Fit("warning", "trees.context_budget", f"{message}: what the others said leaves an answer no room", do)
     shown: int = getattr(recipe.rules, "context_tokens", None) or 0
     for spec in recipe.agents if shown else ():
         if (limit := _takes(spec)) and shown + spec.max_new_tokens >= limit.tokens:
-            said = f"debate.context_tokens is {shown:,} and {spec.name}.max_new_tokens {spec.max_new_tokens:,}"
+            message = f"debate.context_tokens is {shown:,} and {spec.name}.max_new_tokens {spec.max_new_tokens:,}"
             do = "lower one of the two: such calls would fail or be cut"
-            yield Fit("warning", "debate.context_tokens", f"{said}, but {limit.said}", do)
+            yield Fit("warning", "debate.context_tokens", f"{message}, but {limit.said}", do)
 
 
 def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Problem]], Plain]:
@@ -144,15 +144,17 @@ def require_room(spec: AgentSpec, asked: Mapping[str, Sequence[Problem]], plain:
     _settle([fit for of, problems in parts for fit in _room(problems, count, limit, key, new, key, of)])
 
 
-def _settle(found: Sequence[Fit]) -> None:
+def _settle(fits: Sequence[Fit]) -> None:
     """Warn of budgets that some questions break; raise RecipeError with all that fail."""
-    for fit in found:
+    for fit in fits:
         if fit.level == "warning":
             say(f"{fit.said}: {fit.do}")
-    failed = [fit for fit in found if fit.level == "failed"]
+    failed = [fit for fit in fits if fit.level == "failed"]
     if failed:
-        said = "\n".join(fit.said for fit in failed)
-        raise RecipeError(said, ", ".join(fit.what for fit in failed), "; ".join(dict.fromkeys(f.do for f in failed)))
+        problem = "\n".join(fit.said for fit in failed)
+        raise RecipeError(
+            problem, ", ".join(fit.what for fit in failed), "; ".join(dict.fromkeys(f.do for f in failed))
+        )
 
 
 def context_of(spec: AgentSpec) -> int | None:
@@ -185,9 +187,9 @@ def _room(
     if not over:
         return
     level = "failed" if len(over) > (1 - ENOUGH) * len(questions) else "warning"
-    said = f"{limit.said}, {key} is {new:,}, and {len(over):,} of {len(questions):,} questions{of} have up to"
+    message = f"{limit.said}, {key} is {new:,}, and {len(over):,} of {len(questions):,} questions{of} have up to"
     do = f"lower {key}, take a model that reads more, or leave long questions out"
-    yield Fit(level, what, f"{said} {max(over):,} tokens", do)
+    yield Fit(level, what, f"{message} {max(over):,} tokens", do)
 
 
 def _on_policy(
@@ -198,16 +200,16 @@ def _on_policy(
     new = f"opd.max_new_tokens is {opd.max_new_tokens:,}"
     if over := asked.over(count, limit.tokens - opd.max_new_tokens):
         level = "failed" if len(over) > (1 - opd.min_coverage) * len(asked) else "warning"
-        said = f"{limit.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to {max(over):,} tokens"
+        message = f"{limit.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to {max(over):,} tokens"
         do = "raise opd.max_length, lower opd.max_new_tokens, or lower opd.min_coverage knowingly: they are left out"
-        yield Fit(level, "opd.max_new_tokens", said, do)
-    scorers: list[AgentSpec] = getattr(recipe, "seated", [])
+        yield Fit(level, "opd.max_new_tokens", message, do)
+    scorers: list[AgentSpec] = getattr(recipe, "scoring_agents", [])
     for spec in scorers:
         takes = _takes(spec)
         if takes and (over := asked.over(TokenCount(spec), takes.tokens - opd.max_new_tokens)):
-            said = f"scorer {takes.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to"
+            message = f"scorer {takes.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to"
             do = "lower opd.max_new_tokens, or take a scorer that reads more"
-            yield Fit("failed", "opd.max_new_tokens", f"{said} {max(over):,} tokens", do)
+            yield Fit("failed", "opd.max_new_tokens", f"{message} {max(over):,} tokens", do)
 
 
 def _rows(asked: _Questions, count: TokenCount, limit: Limit, section: str, longest: int, whose: str) -> Iterator[Fit]:
@@ -215,13 +217,13 @@ def _rows(asked: _Questions, count: TokenCount, limit: Limit, section: str, long
     key = f"{section}.max_length"
     if over := asked.over(count, limit.tokens - 2):
         level = "failed" if len(over) > (1 - ENOUGH) * len(asked) else "warning"
-        said = f"{limit.said}, and {len(over):,} of {len(asked):,} questions alone have up to {max(over):,} tokens"
-        yield Fit(level, key, said, f"raise {key}, or take a student that reads more: such rows are left out")
+        message = f"{limit.said}, and {len(over):,} of {len(asked):,} questions alone have up to {max(over):,} tokens"
+        yield Fit(level, key, message, f"raise {key}, or take a student that reads more: such rows are left out")
     elif over := asked.over(count, limit.tokens - longest):
-        said = (
+        message = (
             f"{limit.said}, and answers may have {longest:,} tokens ({whose}) after up to {max(over):,} of a question"
         )
-        yield Fit("warning", key, said, f"raise {key}: longer rows are left out")
+        yield Fit("warning", key, message, f"raise {key}: longer rows are left out")
 
 
 def _section(recipe: Recipe, name: str) -> TrainSettings | None:

@@ -70,20 +70,20 @@ class Options(Recipe):
     @cached_property
     def _resolved(self) -> dict[str, Recipe]:
         shared = {key: value for key, value in self.model_dump().items() if key in _OF_THE_WHOLE - {"pairs", "name"}}
-        found: dict[str, Recipe] = {}
+        recipes: dict[str, Recipe] = {}
         for i, stage in enumerate(self.stages):
             own = dict(stage.model_extra or {})
             if twice := next((key for key in own if key in _OF_THE_WHOLE), None):
                 raise Misplaced(f"`{twice}` is the same in all stages: it stands in the chain", "stages", i, twice)
-            if stage.called in found:
+            if stage.called in recipes:
                 raise Misplaced(f"two stages are called `{stage.called}`: give one a `name`", "stages", i)
             model = _model(stage, i)
             try:
                 values = {**shared, **own, "method": stage.method, "name": f"{self.name}.{stage.called}"}
-                found[stage.called] = model.model_validate(values)
+                recipes[stage.called] = model.model_validate(values)
             except ValidationError as e:
                 raise WithinPart(e, model, "stages", i) from None
-        return found
+        return recipes
 
     @property
     def rules(self) -> Talk:
@@ -91,10 +91,10 @@ class Options(Recipe):
 
     @property
     def places(self) -> dict[tuple[str | int, ...], AgentSpec]:
-        found, there = super().places, set(super().places)
+        specs, there = super().places, set(super().places)
         for i, part in enumerate(self.parts.values()):
-            found |= {("stages", i, *loc): spec for loc, spec in part.places.items() if loc not in there}
-        return found
+            specs |= {("stages", i, *loc): spec for loc, spec in part.places.items() if loc not in there}
+        return specs
 
     @property
     def students(self) -> list[str]:
@@ -107,7 +107,7 @@ class Options(Recipe):
 
     def starts(self) -> list[str]:
         """The arm that each stage starts from, by its name in the results. Raises Misplaced if there is no such arm."""
-        found, before = list[str](), ""
+        origins, before = list[str](), ""
         there = [_UNTAUGHT]
         for i, (stage, (name, part)) in enumerate(zip(self.stages, self.parts.items(), strict=True)):
             near = [arm.removeprefix(f"{before}.") for arm in there if arm.startswith(f"{before}.")]
@@ -118,10 +118,10 @@ class Options(Recipe):
             if full not in there:
                 known = f"{before} trains {', '.join(near)}" if near else "no stage before it trains anything"
                 raise Misplaced(f"no stage before `{name}` trains an arm `{start}`: {known}", "stages", i, "start")
-            found.append(full)
+            origins.append(full)
             there += [f"{name}.{arm}" for arm in part.students[1:]]
             before = name
-        return found
+        return origins
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Options:
@@ -185,8 +185,8 @@ class _SoFar:
         self.main = called(learnt.main) if learnt.main else None
         self.pairs += [(called(a), called(b)) for a, b in learnt.pairs(best)]
         self.pairs += [(_UNTAUGHT, self.main)] if self.main else []
-        told = {"best_single": called(best) if best else None, "main": self.main}
-        self.facts[stage] = {"method": part.method, "start": start, **told, **learnt.facts()}
+        leaders = {"best_single": called(best) if best else None, "main": self.main}
+        self.facts[stage] = {"method": part.method, "start": start, **leaders, **learnt.facts()}
 
 
 async def distill(recipe: Options, run: Run) -> dict[str, Any]:
@@ -229,14 +229,14 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make: each stage's, under its name."""
     tasks = {"test": recipe.task} | {f"test:{name}": spec for name, spec in recipe.also_test.items()}
     asked = {stage: len(open_task(spec.name, spec.options).problems("test")) for stage, spec in tasks.items()}
-    found = list[Planned]()
+    lines = list[Planned]()
     for i, (name, part) in enumerate(recipe.parts.items()):
         for line in _method(recipe.stages[i], i).plan(part, measured and measured.of(name)):
             if i and line.stage in asked:  # the student that a later stage begins with was tested by the one before
                 line = _scaled(line, 1 - asked[line.stage] / max(1, line.calls.most))
             if line.calls.most:
-                found.append(replace(line, stage=f"{name}/{line.stage}"))
-    return found
+                lines.append(replace(line, stage=f"{name}/{line.stage}"))
+    return lines
 
 
 def _scaled(line: Planned, share: float) -> Planned:

@@ -35,7 +35,7 @@ class Chat:
         self.model = str(folder or model)
         recipe = _recipe(run)
         self._wording = _wording(recipe) if recipe is not None and system is None and not plain else None
-        self.said: list[Message] = []
+        self.history: list[Message] = []
         self._system: list[Message] = [{"role": "system", "content": system}] if system else []
         options, sampling = {}, Sampling(temperature=0.0, max_new_tokens=512)
         if recipe is not None:
@@ -53,7 +53,7 @@ class Chat:
 
     def anew(self) -> None:
         """Forget the talk so far."""
-        self.said = []
+        self.history = []
 
     async def ask(self, text: str) -> Reply:
         """The student's reply, which stays in its memory with the question.
@@ -61,17 +61,17 @@ class Chat:
         Raises AgentError ``overlong`` if the talk no longer fits its context; RecipeError if it cannot be loaded.
         """
         asked = self._asked(text)
-        messages = [*self._system, *self.said, *asked] if self.said else [*self._system, *asked]
+        messages = [*self._system, *self.history, *asked] if self.history else [*self._system, *asked]
         self._turn += 1
         reply = await self._agent.reply(messages, self._sampling, seed_of(0, "chat", self._turn))
-        self.said = [*self.said, *asked, {"role": "assistant", "content": reply.text}]
+        self.history = [*self.history, *asked, {"role": "assistant", "content": reply.text}]
         return reply
 
     def _asked(self, text: str) -> list[Message]:
         if self._wording is None:
             return [{"role": "user", "content": text}]
         asked = self._wording.plain(Problem("chat", text, ""))
-        return [m for m in asked if m["role"] != "system"] if self.said else list(asked)
+        return [m for m in asked if m["role"] != "system"] if self.history else list(asked)
 
     async def aclose(self) -> None:
         """Unload the model."""

@@ -46,16 +46,16 @@ def comparison(
     belongs = clusters(task)
     run.write(run.path / OUTCOMES, json.dumps(outcomes(task.name, main, belongs)) + "\n")
     given = {"also": further, "how": how, "clusters": belongs, **facts}
-    found = results(task.name, main, pairs, seconds, arms, **given)
-    told = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in found["arms"]]
-    return {**found, "arms": told, **_by_tokens(found)}
+    summary = results(task.name, main, pairs, seconds, arms, **given)
+    with_draws = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in summary["arms"]]
+    return {**summary, "arms": with_draws, **_by_tokens(summary)}
 
 
-def _by_tokens(found: Mapping[str, Any]) -> dict[str, Any]:
+def _by_tokens(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The curve of gains on the untaught student against the tokens of teachers, cheapest arm first; nothing if no
     tokens were counted."""
-    gains = {p["b"]: p["pooled"] for p in found["paired"] if p["a"] == "student"}
-    means = {a["name"]: a["mean"] for a in found["arms"]}
+    gains = {p["b"]: p["pooled"] for p in summary["paired"] if p["a"] == "student"}
+    means = {a["name"]: a["mean"] for a in summary["arms"]}
     points = [
         {
             "arm": name,
@@ -65,7 +65,7 @@ def _by_tokens(found: Mapping[str, Any]) -> dict[str, Any]:
             "accuracy": means[name],
             **({key: gains[name][key] for key in ("gain", "interval95")} if name in gains else {}),
         }
-        for name, spent in found.get("teacher_tokens", {}).items()
+        for name, spent in summary.get("teacher_tokens", {}).items()
         if name in means
     ]
     return {"gain_by_tokens": sorted(points, key=lambda point: point["tokens"])} if points else {}

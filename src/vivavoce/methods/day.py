@@ -29,14 +29,14 @@ def on_day(recipe: R, day: str) -> R:
     changes: dict[str, Any] = {}
     for key in ("student", "user"):
         if (spec := getattr(recipe, key, None)) is not None:
-            changes[key] = told(spec, day)
+            changes[key] = with_day(spec, day)
     for key in ("teachers", "scorers"):
         if (specs := getattr(recipe, key, None)) is not None:
-            changes[key] = [told(spec, day) for spec in specs]
+            changes[key] = [with_day(spec, day) for spec in specs]
     return recipe.model_copy(update=changes)
 
 
-def told(spec: AgentSpec, day: str) -> AgentSpec:
+def with_day(spec: AgentSpec, day: str) -> AgentSpec:
     """One agent, told ``day`` if it is a local model whose chat template asks for it.
 
     A vLLM server renders by itself. It is told the day if its model's template lies on this machine and takes one as
@@ -63,8 +63,8 @@ def _served(spec: AgentSpec, day: str) -> AgentSpec:
     written = _WRITTEN.search(template.source) if template else None
     if written is None or _STRING in given or DAY in given:
         return spec
-    told = date.fromisoformat(day).strftime(written[1])
-    return spec.model_copy(update={"chat_template_kwargs": {_STRING: told, **given}})
+    shown = date.fromisoformat(day).strftime(written[1])
+    return spec.model_copy(update={"chat_template_kwargs": {_STRING: shown, **given}})
 
 
-__all__ = ["on_day", "told"]
+__all__ = ["on_day", "with_day"]

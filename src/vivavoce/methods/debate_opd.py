@@ -74,7 +74,7 @@ class Options(DistilRecipe):
     @property
     def wanted(self) -> dict[str, Listed[DistilArm]]:
         """The arms by name."""
-        return wanted(self.arms, dict(self.own_arms), [s.name for s in self.seated])
+        return wanted(self.arms, dict(self.own_arms), [s.name for s in self.scoring_agents])
 
     @property
     def students(self) -> list[str]:
@@ -83,7 +83,7 @@ class Options(DistilRecipe):
     @model_validator(mode="after")
     def _arms_name_those_who_are_there(self) -> Options:
         there = [t.name for t in self.teachers]
-        scoring = [*(s.name for s in self.seated), self.student.name]
+        scoring = [*(s.name for s in self.scoring_agents), self.student.name]
         for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             if isinstance(arm, ImitationArm) and arm.shares is not None:
                 of = arm.teachers or there
@@ -122,7 +122,7 @@ class Options(DistilRecipe):
 
 async def learn(s: QuestionSession, recipe: Options) -> Learnt:
     """Debates on states, a warm start, every arm."""
-    s.seat(recipe.seated)
+    s.set_scorers(recipe.scoring_agents)
     problems, start = s.task.problems("train"), s.start
     graphs: dict[Table, Stored] = {USUAL: await s.debate(problems)}
     facts: dict[str, Any] = {"debate_value": s.value(graphs[USUAL])} if recipe.value else {}
@@ -268,7 +268,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
 async def value(recipe: Options, run: Run) -> dict[str, Any]:
     """The value of the debate to the scorers; nothing is trained."""
     async with opened(recipe, run) as s:
-        s.seat(recipe.seated)
+        s.set_scorers(recipe.scoring_agents)
         return s.value(await s.debate(s.task.problems("train")))
 
 
@@ -276,7 +276,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         await s.debate(s.drawn("train", questions))
-        await s.sit({"student": s.start}, questions)
+        await s.examine({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
@@ -292,28 +292,28 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """The trainings of a run of this recipe."""
-    seeds, found = len(recipe.seeds), list[Training]()
+    seeds, lines = len(recipe.seeds), list[Training]()
     if recipe.warm is not None:
-        found.append(training("student", seeds, recipe.warm.sft, measured))
+        lines.append(training("student", seeds, recipe.warm.sft, measured))
     opd = recipe.opd
     as_many = recipe.sft.model_copy(update={"max_steps": opd.max_steps})
     for name, one in recipe.wanted.items():
         how, known = one.how, _other(one.how) is None
         if isinstance(how, PreferenceArm):
             pairs = (recipe.dpo or TreeDPOSettings()).model_copy(update={"max_steps": opd.max_steps})
-            found.append(training(name, seeds, pairs, measured))
+            lines.append(training(name, seeds, pairs, measured))
         elif isinstance(how, ImitationArm):
-            found.append(training(name, seeds, as_many, measured, known=known))
+            lines.append(training(name, seeds, as_many, measured, known=known))
             if not known:  # how many updates take as long is tried out first
-                found.append(training(f"{name}.pace", seeds, as_many, measured))
+                lines.append(training(f"{name}.pace", seeds, as_many, measured))
         else:
             cold = opd.max_steps and round(how.cold_start * opd.max_steps)
             left = opd.model_copy(update={"max_steps": opd.max_steps and opd.max_steps - (cold or 0)})
-            found.append(training(name, seeds, left, measured, known=known))
+            lines.append(training(name, seeds, left, measured, known=known))
             if how.cold_start:
                 first = recipe.sft.model_copy(update={"max_steps": cold})
-                found.append(training(f"{name}.cold", seeds, first, measured))
+                lines.append(training(f"{name}.cold", seeds, first, measured))
             if not known:
                 short = opd.model_copy(update={"max_steps": min(_PACE, opd.max_steps or _PACE)})
-                found.append(training(f"{name}.pace", 1, short, measured))
-    return found
+                lines.append(training(f"{name}.pace", 1, short, measured))
+    return lines

@@ -91,11 +91,11 @@ class Options(Recipe):
     def held(self) -> dict[str, Talk]:
         """The debates that are held for the arms, by the name of their stage: the recipe's own, then the others by the
         first arm that learns from them."""
-        found: dict[str, Talk] = {_TRAIN: self.debate}
+        rules_by_stage: dict[str, Talk] = {_TRAIN: self.debate}
         for name, one in self.needed.items():
-            if (rules := self.debate_of(one.how)) not in found.values():
-                found[f"{_TRAIN}:{name}"] = rules
-        return found
+            if (rules := self.debate_of(one.how)) not in rules_by_stage.values():
+                rules_by_stage[f"{_TRAIN}:{name}"] = rules
+        return rules_by_stage
 
     @property
     def students(self) -> list[str]:
@@ -130,15 +130,15 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
     school = _School(s, recipe, held)
 
     async def examined() -> dict[str, Trained]:
-        await s.sit({"student": s.start})
+        await s.examine({"student": s.start})
         return {}
 
     # What a student goes through is one thing after another and fills no two cores: seeds are trained side by side.
-    found = Trained.merged(await together(*map(school.teach, recipe.seeds), examined()))
-    if not found:
+    trained = Trained.merged(await together(*map(school.teach, recipe.seeds), examined()))
+    if not trained:
         do = "were there right answers (and for trees, wrong ones too)? see `viva graph show`"
         raise RecipeError("no arm of the run has anything to learn from", str(s.run.path / "data"), do)
-    students = {"student": s.start} | {name: found[name] for name in recipe.wanted if name in found}
+    students = {"student": s.start} | {name: trained[name] for name in recipe.wanted if name in trained}
     arms = {name: one.arm(recipe.method, one.how.material, one.how.start) for name, one in recipe.wanted.items()}
     singles = [name for name, one in recipe.wanted.items() if one.plain == "single"]
 
@@ -148,11 +148,11 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
         votes = votes_against_debate(s.committee())
         return _pairs(list(arms), main, singles, best) + s.looks.pairs + votes
 
-    told = {"notes": (notes := school.notes())}
+    facts = {"notes": (notes := school.notes())}
     if notes and "turns" in notes:
-        said = f"notes changed {notes['answers_changed']:.1%} of the {notes['turns']:,} answers that read them"
-        say(f"{said}: {notes['right']:,} are right, {notes['right_without']:,} of the same turns without notes")
-    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main, lambda: told)
+        effects = f"notes changed {notes['answers_changed']:.1%} of the {notes['turns']:,} answers that read them"
+        say(f"{effects}: {notes['right']:,} are right, {notes['right_without']:,} of the same turns without notes")
+    return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main, lambda: facts)
 
 
 def _pairs(arms: Sequence[str], main: str, singles: Sequence[str], best: str | None) -> list[Pair]:
@@ -182,24 +182,24 @@ class _School:
 
     def graphs(self, arm: ReflectArm) -> Sequence[Graph]:
         """The debates that an arm learns from: all of them, or the first."""
-        found = next(graphs for rules, graphs in self.held if rules == self.recipe.debate_of(arm))
-        return found if arm.share == 1 else found[: max(1, round(arm.share * len(found)))]
+        held = next(graphs for rules, graphs in self.held if rules == self.recipe.debate_of(arm))
+        return held if arm.share == 1 else held[: max(1, round(arm.share * len(held)))]
 
     def notes(self) -> dict[str, Any] | None:
         """The effect of notes on the answers of agents that read them: of all notes, and of each kind, if debates
         without them are held. None if there is nothing to compare.
         """
         debate, full = self.recipe.debate, self.held[0][1]
-        found = dict[str, dict[str, Any] | None]()
+        effects = dict[str, dict[str, Any] | None]()
         for kind, silent in SILENT.items():
             try:
                 rules = changed(debate, silent)
             except ValueError:  # of a protocol without such notes
                 continue
             bare = next((graphs for other, graphs in self.held[1:] if other == rules), None)
-            found[kind] = None if bare is None else effect(self.s.task, full, bare)
-        told = {kind: one for kind, one in found.items() if one and kind}
-        return {**(found.get("") or {}), **({"without": told} if told else {})} or None
+            effects[kind] = None if bare is None else effect(self.s.task, full, bare)
+        by_kind = {kind: one for kind, one in effects.items() if one and kind}
+        return {**(effects.get("") or {}), **({"without": by_kind} if by_kind else {})} or None
 
     @cached_property
     def rows(self) -> dict[str, Path]:
@@ -210,8 +210,8 @@ class _School:
 
     def _right(self, name: str, arm: ReflectArm) -> Path:
         s, take = self.s, changed(self.recipe.examples, arm.examples)
-        who = arm.teachers or s.everyone
-        return s.rows(name, examples(self.graphs(arm), take, who, s.wording, s.student))
+        teachers = arm.teachers or s.everyone
+        return s.rows(name, examples(self.graphs(arm), take, teachers, s.wording, s.student))
 
     def _discussed(self, name: str, arm: ReflectArm) -> Path:
         return self.s.rows(name, interactions(self.graphs(arm), arm.teachers or self.s.teachers, self.s.wording))
@@ -226,12 +226,12 @@ class _School:
                 return None
             return (await self.s.train({name: lesson}, [seed]))[name]
 
-        async def sit(name: str, student: Trained | None) -> None:
+        async def test(name: str, student: Trained | None) -> None:
             if student is not None and name in wanted:
-                await self.s.sit({name: student})
+                await self.s.examine({name: student})
 
-        found = await after_what_they_need(names, train, sit)
-        return {name: student for name, student in found.items() if student is not None}
+        trained = await after_what_they_need(names, train, test)
+        return {name: student for name, student in trained.items() if student is not None}
 
     async def _lesson(
         self, name: str, arm: ReflectArm, before: Mapping[str, Trained | None], seed: int
@@ -294,7 +294,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
             await s.debate(s.drawn("train", questions), stage, rules)
         if recipe.test.committee:
             await s.debate_test(s.drawn("test", questions))
-        await s.sit({"student": s.start}, questions)
+        await s.examine({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
@@ -309,11 +309,11 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """The trainings of a run of this recipe."""
-    found, models, arms = list[Training](), len(recipe.seeds), {k: one.how for k, one in recipe.needed.items()}
+    lines, models, arms = list[Training](), len(recipe.seeds), {k: one.how for k, one in recipe.needed.items()}
     for name, arm in arms.items():
         sft = changed(recipe.sft, arm.sft)
         if arm.as_long_as is not None:
             sft = sft.model_copy(update={"max_steps": changed(recipe.dpo, arms[arm.as_long_as].dpo).max_steps})
         how = {"answers": sft, "trees": changed(recipe.dpo, arm.dpo), "graphs": changed(recipe.magdi, arm.magdi)}
-        found.append(training(name, models, how[arm.learn], measured, known=arm.seconds_of is None))
-    return found
+        lines.append(training(name, models, how[arm.learn], measured, known=arm.seconds_of is None))
+    return lines

@@ -43,7 +43,7 @@ class DebateSession(VotingSession[Talk]):
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Examine every model of every arm on the test questions; after them, the committee itself."""
-        return {**await self.sit(arms), **await self.look_again(arms), **await self.committee_sits()}
+        return {**await self.examine(arms), **await self.look_again(arms), **await self.test_committee()}
 
     @property
     def looks(self) -> Looks:
@@ -52,13 +52,13 @@ class DebateSession(VotingSession[Talk]):
 
     async def look_again(self, arms: Mapping[str, Trained]) -> Tested:
         """Have students answer the test questions, read notes on their answers, and answer again."""
-        found = dict[str, dict[int, Sequence[Judged]]]()
+        looks = dict[str, dict[int, Sequence[Judged]]]()
         for arm, mode, name in self.looks.looked:
             if arm in arms:
                 models = arms[arm].models
                 sat = await together(*(self._looks(name, mode, seed, model) for seed, model in models.items()))
-                found[name] = dict(zip(models, sat, strict=True))
-        return found
+                looks[name] = dict(zip(models, sat, strict=True))
+        return looks
 
     async def _looks(self, name: str, mode: Mode, seed: int, model: tuple[Path, str]) -> Sequence[Judged]:
         sampling = self._exam_sampling

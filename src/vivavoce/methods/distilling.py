@@ -22,7 +22,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Pair
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.attempts import attempt, later_name
-from vivavoce.methods.day import told
+from vivavoce.methods.day import with_day
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opd_arms import USUAL, ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, Table
 from vivavoce.methods.seats import SCORING, need_scorers
@@ -59,7 +59,7 @@ class DistilRecipe(Recipe):
     )
 
     @property
-    def seated(self) -> list[AgentSpec]:
+    def scoring_agents(self) -> list[AgentSpec]:
         """The agents that score."""
         return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
@@ -72,10 +72,10 @@ class DistilSession(Session[Talk]):
     supervision: dict[str, dict[str, Any]]
     """Counts of each arm's supervision."""
 
-    def seat(self, scorers: Sequence[AgentSpec]) -> None:
+    def set_scorers(self, scorers: Sequence[AgentSpec]) -> None:
         """Set the scorers. Raises RecipeError if one gives no distributions."""
         need_scorers(scorers)
-        self.scorers, self.supervision = {spec.name: told(spec, self.run.day) for spec in scorers}, {}
+        self.scorers, self.supervision = {spec.name: with_day(spec, self.run.day) for spec in scorers}, {}
 
     async def debate(
         self,

@@ -126,7 +126,7 @@ def _seats(recipe: Recipe) -> Iterator[Finding]:
     """Whether the agents can do what the method wants of them, and somebody can act in the task if the student does."""
     try:
         need_student(recipe)
-        need_scorers(getattr(recipe, "seated", ()))
+        need_scorers(getattr(recipe, "scoring_agents", ()))
         if recipe.acts:
             tasks = [open_task(s.name, s.options) for s in (recipe.task, *recipe.also_test.values())]
             for task in tasks:
@@ -179,20 +179,20 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
             if problems
             else Finding("failed", "data", counted, "is a limit 0, a file empty?")
         )
-    for said, do, sure in getattr(task, "doubts", ()):
-        yield Finding("failed" if sure else "warning", "data", said, do)
+    for message, do, sure in getattr(task, "doubts", ()):
+        yield Finding("failed" if sure else "warning", "data", message, do)
     for name, problems in (("test", test), *others.items()):
         same, near = overlap(train, problems)
         if same:
             a, b = same[0]
-            said = f"{len(same)} questions of {name} are trained on, {b} is {a}"
+            message = f"{len(same)} questions of {name} are trained on, {b} is {a}"
             yield Finding(
-                "failed" if name == "test" else "warning", "overlap", said, "leave them out of one of the two"
+                "failed" if name == "test" else "warning", "overlap", message, "leave them out of one of the two"
             )
         if near:
             a, b = near[0]
-            said = f"{len(near)} questions of {name} are nearly in the training questions, {b} is close to {a}"
-            yield Finding("warning", "overlap", said, "look at them: is only a number or a name different?")
+            message = f"{len(near)} questions of {name} are nearly in the training questions, {b} is close to {a}"
+            yield Finding("warning", "overlap", message, "look at them: is only a number or a name different?")
         if not same and not near:
             yield Finding("ok", "overlap", f"no question of {name} is among the training questions, or nearly")
 
@@ -226,7 +226,7 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
     """Whether the engines that serve models can be started here, or are there, and take what is trained."""
     serving, gpus = Serving.of(recipe, out), visible_gpus()
     rank = trained_rank(recipe)
-    scorers: list[AgentSpec] = [s for s in getattr(recipe, "seated", []) if s not in recipe.agents]
+    scorers: list[AgentSpec] = [s for s in getattr(recipe, "scoring_agents", []) if s not in recipe.agents]
     for spec in [*recipe.agents, *scorers]:
         serve = serving.serve(spec) if spec.backend == "hf_local" else None
         if serve is None:
@@ -249,8 +249,8 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
         elif absent := [one for one in named if one.isdecimal() and int(one) >= len(gpus)]:
             yield Finding("failed", what, f"GPU {absent[0]} is not visible", f"name some of {', '.join(gpus)}")
         elif learns and (most := _largest_rank(serve)) is not None and (rank or 0) > most:
-            said = f"adapters of rank {rank} are trained, and its --max-lora-rank is {most}"
-            yield Finding("failed", what, said, "leave it out of `args`: the run knows the rank")
+            message = f"adapters of rank {rank} are trained, and its --max-lora-rank is {most}"
+            yield Finding("failed", what, message, "leave it out of `args`: the run knows the rank")
         else:
             program = " ".join(serve.command or (serve.python or "this Python",))
             yield Finding("ok", what, f"vLLM is started by {program}, on a port that is free then")
@@ -259,9 +259,9 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
 def _largest_rank(serve: Serve) -> int | None:
     """What the flags of a recipe let an engine take, if they say."""
     flags = list(serve.args)
-    told = [b for a, b in itertools.pairwise(flags) if a == "--max-lora-rank"]
-    told += [flag.partition("=")[2] for flag in flags if flag.startswith("--max-lora-rank=")]
-    return int(told[-1]) if told and told[-1].isdecimal() else None
+    ranks = [b for a, b in itertools.pairwise(flags) if a == "--max-lora-rank"]
+    ranks += [flag.partition("=")[2] for flag in flags if flag.startswith("--max-lora-rank=")]
+    return int(ranks[-1]) if ranks and ranks[-1].isdecimal() else None
 
 
 def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Finding:
@@ -284,10 +284,10 @@ def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Findin
 def _unsent(spec: AgentSpec) -> Iterator[Finding]:
     """Sampling settings of the recipe that are not sent to a model."""
     try:
-        found = unsent(spec.name, spec.backend, spec.options, spec.sampling())
+        settings = unsent(spec.name, spec.backend, spec.options, spec.sampling())
     except UserError:  # told already
         return
-    for one in found:
+    for one in settings:
         level: Literal["ok", "warning", "failed"] = (
             "ok" if one.field == "seed" else "failed" if one.field == "logprobs" else "warning"
         )
@@ -296,7 +296,7 @@ def _unsent(spec: AgentSpec) -> Iterator[Finding]:
 
 def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
     """Whether scorers can read the student's tokens unchanged."""
-    scorers: list[AgentSpec] = getattr(recipe, "seated", [])
+    scorers: list[AgentSpec] = getattr(recipe, "scoring_agents", [])
     own = _vocabulary(recipe.student)
     for spec in scorers:
         what, other = f"tokenizer {spec.name}", _vocabulary(spec)
@@ -323,7 +323,7 @@ def _templates(recipe: Recipe) -> Iterator[Finding]:
             template = ChatTemplate.within(tokens, spec.options.get("chat_template_kwargs"))
             if template is None:  # told already
                 continue
-            said = [
+            remarks = [
                 "it knows no system role: system texts stand before the user's turn" if template.form(system) else "",
                 f"prompts open a thought ({template.spoken.opened.strip()})" if template.spoken.opened else "",
                 "prompts tell the day that the run was begun" if template.dated else "",
@@ -331,7 +331,7 @@ def _templates(recipe: Recipe) -> Iterator[Finding]:
         except UserError as e:
             yield _wrong(what, e)
         else:
-            yield Finding("ok", what, "; ".join(filter(None, said)) or "it takes system texts as they are")
+            yield Finding("ok", what, "; ".join(filter(None, remarks)) or "it takes system texts as they are")
 
 
 def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
@@ -350,34 +350,34 @@ def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
     """The contexts of the models that are here; endpoints are asked later."""
     broken = list(budgets(recipe, *asked_of(recipe)))
     yield from (Finding(fit.level, fit.what, fit.said, fit.do) for fit in broken)
-    told = {fit.what for fit in broken}
+    misfits = {fit.what for fit in broken}
     for spec in recipe.agents:
         context = context_of(spec)
-        if context is not None and spec.name in longest and f"context {spec.name}" not in told:
+        if context is not None and spec.name in longest and f"context {spec.name}" not in misfits:
             yield _fits(spec, longest[spec.name], context)
     opd: OnPolicyOptions | None = getattr(recipe, "opd", None)
     if opd is not None:
         lengths, new = longest[recipe.student.name], max(opd.max_new_tokens, recipe.student.max_new_tokens)
-        said = f"prompts of up to {lengths.plain:,} tokens and {new:,} new ones; max_length is {opd.max_length:,}"
+        message = f"prompts of up to {lengths.plain:,} tokens and {new:,} new ones; max_length is {opd.max_length:,}"
         do = "raise opd.max_length, for what is longer is not trained on; below opd.min_coverage training stops"
         fits = lengths.plain + new <= opd.max_length
-        yield Finding("ok", "opd.max_length", said) if fits else Finding("warning", "opd.max_length", said, do)
+        yield Finding("ok", "opd.max_length", message) if fits else Finding("warning", "opd.max_length", message, do)
 
 
 def _fits(spec: AgentSpec, lengths: Lengths, context: int | None) -> Finding:
     """Whether the longest calls of an agent fit its context."""
     what, new = f"context {spec.name}", spec.max_new_tokens
-    said = f"prompts of up to {lengths.longest:,} tokens and {new:,} new ones"
+    message = f"prompts of up to {lengths.longest:,} tokens and {new:,} new ones"
     if context is None:
-        return Finding("ok", what, f"{said}; the endpoint does not tell how many it takes")
+        return Finding("ok", what, f"{message}; the endpoint does not tell how many it takes")
     if lengths.plain + new > context:
         do = "lower max_new_tokens, leave long questions out, or take a model that reads more"
         took = lengths.plain + new
         return Finding("failed", what, f"a plain question and its answer take {took:,} of {context:,} tokens", do)
     if lengths.longest + new > context:
         do = "set debate.context_tokens, lower max_new_tokens or word_limit; such calls would be cut or fail"
-        return Finding("warning", what, f"{said}, but the context has {context:,}", do)
-    return Finding("ok", what, f"{said}, of {context:,}")
+        return Finding("warning", what, f"{message}, but the context has {context:,}", do)
+    return Finding("ok", what, f"{message}, of {context:,}")
 
 
 # --- money and room
@@ -397,11 +397,11 @@ def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
     for kind, amount in expected.items():
         cap = getattr(caps, kind)
         if cap is not None and amount > cap:
-            said = f"about {amount:,.2f} {kind} are expected, the cap is {cap:,}: the run will stop before its end"
-            yield Finding("warning", "budget", said, f"raise budget.run.{kind}, or let it stop and raise it then")
+            message = f"about {amount:,.2f} {kind} are expected, the cap is {cap:,}: the run will stop before its end"
+            yield Finding("warning", "budget", message, f"raise budget.run.{kind}, or let it stop and raise it then")
     paid = f"{money(expected['money'])} {recipe.currency}"
-    said = f"about {expected['calls']:,.0f} calls, {expected['tokens']:,.0f} tokens, {paid}: see viva plan"
-    yield Finding("ok", "budget", said)
+    message = f"about {expected['calls']:,.0f} calls, {expected['tokens']:,.0f} tokens, {paid}: see viva plan"
+    yield Finding("ok", "budget", message)
 
 
 def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> Iterator[Finding]:
@@ -411,9 +411,9 @@ def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> I
     tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
     need, free = _ROW_BYTES * tokens + students * 2 * student, shutil.disk_usage(here).free
     kept = f"{students} students of {gib(student)}, with checkpoints"
-    said = f"{gib(need)} needed at most ({kept}), {gib(free)} free in {here}"
+    message = f"{gib(need)} needed at most ({kept}), {gib(free)} free in {here}"
     do = "choose another --out, or train adapters (lora)"
-    yield Finding("ok", "disk", said) if need < free else Finding("warning", "disk", said, do)
+    yield Finding("ok", "disk", message) if need < free else Finding("warning", "disk", message, do)
 
 
 def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> Iterator[Finding]:
@@ -429,9 +429,9 @@ def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> It
     }
     for use in uses(recipe, machine, {name: lengths.longest for name, lengths in longest.items()}):
         if use.needed < use.free:
-            yield Finding("ok", "memory", use.told + more)
+            yield Finding("ok", "memory", use.summary + more)
         else:
-            yield Finding("warning", "memory", use.told + more, dos[use.when])
+            yield Finding("warning", "memory", use.summary + more, dos[use.when])
 
 
 def _devices(recipe: Recipe, machine: Machine | None) -> Iterator[Finding]:
@@ -480,12 +480,12 @@ def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Leng
     say(f"asking {names} {_CALLS} tiny questions each: at most {paid} (--offline: none)")
 
     async def all_of_them() -> list[list[Finding]]:
-        found = await asyncio.gather(*(_asked(s, agents[s.name], longest.get(s.name)) for s in asked))
+        by_agent = await asyncio.gather(*(_asked(s, agents[s.name], longest.get(s.name)) for s in asked))
         await asyncio.gather(*(agents[s.name].aclose() for s in asked))
-        return found
+        return by_agent
 
-    for found in asyncio.run(all_of_them()):
-        yield from found
+    for findings in asyncio.run(all_of_them()):
+        yield from findings
 
 
 async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list[Finding]:
@@ -502,20 +502,20 @@ async def _asked(spec: AgentSpec, agent: Agent, lengths: Lengths | None) -> list
             do = "a model that reasons unseen? leave it room: raise max_new_tokens"
             return [Finding("warning", what, f"no text within {_NEW_TOKENS} tokens", do)]
         return [Finding("failed", what, str(e), e.do or "is the address right, the model's name known there?")]
-    found = [Finding("ok", what, f"reached; the model calls itself {first.model or 'nothing'}")]
+    findings = [Finding("ok", what, f"reached; the model calls itself {first.model or 'nothing'}")]
     if spec.logprobs:
         there = first.tokens is not None
         do = "set logprobs: false; votes then go by what agents say of themselves"
-        found.append(
+        findings.append(
             Finding("ok", what, "gives log-probabilities")
             if there
             else Finding("failed", what, "gives no log-probabilities, which the recipe asks for", do)
         )
-    found += [*_temperature(what, spec.samples, first, repeated, others), *_usage(what, [first, repeated, *others])]
+    findings += [*_temperature(what, spec.samples, first, repeated, others), *_usage(what, [first, repeated, *others])]
     if lengths is not None:
         tells = getattr(agent, "context", None)
-        found.append(_fits(spec, lengths, await tells() if tells else None))
-    return found
+        findings.append(_fits(spec, lengths, await tells() if tells else None))
+    return findings
 
 
 def _temperature(what: str, samples: int, first: Reply, repeated: Reply, others: list[Reply]) -> Iterator[Finding]:

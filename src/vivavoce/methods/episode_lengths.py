@@ -40,8 +40,8 @@ def episode_lengths(
 
     async def played() -> list[Episode]:
         worlds = [task.environment() for _ in problems]
-        told = [world if world.tells_tools else InWords(world) for world in worlds]
-        return [await reference(world, p.id, 0) for world, p in zip(told, problems, strict=True)]
+        tellers = [world if world.tells_tools else InWords(world) for world in worlds]
+        return [await reference(world, p.id, 0) for world, p in zip(tellers, problems, strict=True)]
 
     episodes = [e for e in asyncio.run(played()) if e.steps]
     answered = [[count(s.observation.messages) if s.observation.messages else 0 for s in e.steps] for e in episodes]

@@ -37,7 +37,7 @@ class Trained:
 
 def folders(students: Mapping[str, Trained], run: Path) -> dict[str, dict[str, str]]:
     """The folders of a run's students, for ``results.json``: by arm and training seed, as paths within the run."""
-    found = {
+    by_arm = {
         arm: {
             str(seed): folder.relative_to(run).as_posix()
             for seed, (folder, _) in one.models.items()
@@ -45,7 +45,7 @@ def folders(students: Mapping[str, Trained], run: Path) -> dict[str, dict[str, s
         }
         for arm, one in students.items()
     }
-    return {arm: seeds for arm, seeds in found.items() if seeds}
+    return {arm: seeds for arm, seeds in by_arm.items() if seeds}
 
 
 def _no_facts() -> dict[str, Any]:

@@ -62,12 +62,12 @@ class Machine:
     @classmethod
     def of(cls, text: str) -> Machine:
         """The machine that a text such as ``8x80`` names: eight GPUs of 80 GiB. Raises RecipeError if it names none."""
-        found = re.fullmatch(r"([1-9]\d*)\s*x\s*([1-9]\d*)\s*(?:GB|GiB)?", text.strip(), re.IGNORECASE)
-        if not found:
+        match = re.fullmatch(r"([1-9]\d*)\s*x\s*([1-9]\d*)\s*(?:GB|GiB)?", text.strip(), re.IGNORECASE)
+        if not match:
             raise RecipeError(
                 f"`{text}` names no GPUs", "--gpus", "write how many there are and their GiB, such as 8x80"
             )
-        return cls((float(found[2]) * _GIB,) * int(found[1]), math.inf)
+        return cls((float(match[2]) * _GIB,) * int(match[1]), math.inf)
 
 
 class Size(NamedTuple):
@@ -101,7 +101,7 @@ class Use(NamedTuple):
         return sum(self.parts.values())
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """In a line, for people."""
         parts = ", ".join(f"{name} {gib(size)}" for name, size in self.parts.items() if size >= 2**19)
         return (
@@ -119,9 +119,9 @@ def uses(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> list[U
     ``longest`` are the tokens of each agent's longest calls.
     """
     parts = list(recipe.parts.values()) or [recipe]
-    found = [use for part in parts for use in (*_talking(part, machine, longest), *_training(part, machine, longest))]
-    kinds = dict.fromkeys((use.when, use.device) for use in found)
-    return [max((u for u in found if (u.when, u.device) == kind), key=lambda u: u.needed) for kind in kinds]
+    lines = [use for part in parts for use in (*_talking(part, machine, longest), *_training(part, machine, longest))]
+    kinds = dict.fromkeys((use.when, use.device) for use in lines)
+    return [max((u for u in lines if (u.when, u.device) == kind), key=lambda u: u.needed) for kind in kinds]
 
 
 def unknown(recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -258,14 +258,14 @@ def a_pass(size: Size, how: TrainSettings) -> float:
 
 def _scoring(recipe: Recipe, how: OnPolicyOptions, student: Size, shares: int) -> dict[str, float]:
     """Bytes of the scorers that one process holds, by name."""
-    found = dict[str, float]()
-    for spec in getattr(recipe, "seated", ()):
+    bytes_by_scorer = dict[str, float]()
+    for spec in getattr(recipe, "scoring_agents", ()):
         size = size_of(spec) if spec.backend == "hf_local" and not _scores_elsewhere(spec) else None
         if size is not None:
             each = 4.0 if not how.bf16 else 2.0 if how.lora else min(size.bytes, 4.0)
             head = min(size.weights, 2 * size.vocabulary * size.width)
-            found[f"scorer {spec.name}"] = each * ((size.weights - head) / shares + head)
-    return found
+            bytes_by_scorer[f"scorer {spec.name}"] = each * ((size.weights - head) / shares + head)
+    return bytes_by_scorer
 
 
 def _scores_elsewhere(spec: AgentSpec) -> bool:
@@ -287,8 +287,8 @@ def _size_in(folders: tuple[Path, ...]) -> Size | None:
     config = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
     if config is None:
         return None
-    told = object_in(config, AS_IT_CAME)
-    told = told.get("text_config") or told
+    settings = object_in(config, AS_IT_CAME)
+    settings = settings.get("text_config") or settings
     count, size = 0, 0
     for file in (file for folder in folders for file in folder.glob("*.safetensors")):
         for shape in _shapes(file):
@@ -298,20 +298,20 @@ def _size_in(folders: tuple[Path, ...]) -> Size | None:
         count, size = _counted(config), 2
         size *= count
     layers, width = (
-        told.get("num_hidden_layers", told.get("n_layer", 1)),
-        told.get("hidden_size", told.get("n_embd", 1)),
+        settings.get("num_hidden_layers", settings.get("n_layer", 1)),
+        settings.get("hidden_size", settings.get("n_embd", 1)),
     )
-    heads = told.get("num_attention_heads", told.get("n_head", 1))
-    pairs = told.get("num_key_value_heads") or heads
-    cached = 2 * layers * pairs * (told.get("head_dim") or width / max(1, heads))
-    return Size(count, layers, width, told.get("vocab_size", 0), cached, size / max(1, count), known=True)
+    heads = settings.get("num_attention_heads", settings.get("n_head", 1))
+    pairs = settings.get("num_key_value_heads") or heads
+    cached = 2 * layers * pairs * (settings.get("head_dim") or width / max(1, heads))
+    return Size(count, layers, width, settings.get("vocab_size", 0), cached, size / max(1, count), known=True)
 
 
 def _shapes(file: Path) -> list[list[int]]:
     """Shapes of the tensors in a file, from its header."""
     with file.open("rb") as stream:
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return [told["shape"] for name, told in header.items() if name != "__metadata__"]
+    return [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
 
 
 def _counted(config: Path) -> int:
@@ -326,10 +326,10 @@ def _counted(config: Path) -> int:
 
 def _size_in_name(name: str) -> Size | None:
     """Of a decoder with usual proportions: 12 squares of its width a layer, a width of 80 a layer, 8 heads of 128."""
-    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", name.rpartition("/")[2], re.IGNORECASE)
-    if found is None:
+    match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", name.rpartition("/")[2], re.IGNORECASE)
+    if match is None:
         return None
-    count = float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6)
+    count = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6)
     width = (count / 12 * 80) ** (1 / 3)
     return Size(count, width / 80, width, 150_000, 2 * width / 80 * min(1024, width), 2.0, known=False)
 

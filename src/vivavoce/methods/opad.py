@@ -88,7 +88,7 @@ class Options(DistilRecipe):
     @property
     def wanted(self) -> dict[str, Listed[StepArm]]:
         """The arms by name."""
-        return wanted(self.arms, self.own_arms, [s.name for s in self.seated])
+        return wanted(self.arms, self.own_arms, [s.name for s in self.scoring_agents])
 
     @property
     def ways(self) -> dict[str, StepArm]:
@@ -105,7 +105,7 @@ Seen = dict[tuple[str, int], list[Visited]]
 
 async def learn(s: ActingSession, recipe: Options) -> Learnt:
     """Play, debate and train in iterations."""
-    s.seat(recipe.seated)
+    s.set_scorers(recipe.scoring_agents)
     problems, ways = s.task.problems("train"), recipe.ways
     students: dict[str, Trained] = dict.fromkeys(ways, s.start)
     trained: defaultdict[str, list[Trained]] = defaultdict(list)
@@ -148,8 +148,8 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
         steps = s.depths() if s.guided else {}
         norms = s.gradients(trained)
         spent = {name: {"debate": round(debating[name]), "scoring": sum(map(s.scored, trained[name]))} for name in ways}
-        told = {"supervision": s.supervision, "teacher_tokens": spent, "iterations": counted}
-        return {**told, "steps": steps, "gradient_norms": norms}
+        counts_by_arm = {"supervision": s.supervision, "teacher_tokens": spent, "iterations": counted}
+        return {**counts_by_arm, "steps": steps, "gradient_norms": norms}
 
     students = {"student": s.start, **students}
     return Learnt(students, {"student": Arm("student")} | arms, pairs, singles, main=main_arm(list(ways)), facts=facts)
@@ -170,7 +170,7 @@ async def _visited(
     s: ActingSession, recipe: Options, problems: list[Problem], students: dict[str, Trained], i: int
 ) -> Seen:
     """The states of each arm's student, or of the reference, in this iteration, by arm and training seed."""
-    groups, found = {p.id: p.group for p in problems}, Seen()
+    groups, by_arm = {p.id: p.group for p in problems}, Seen()
     for seed in recipe.seeds:
         rng = random.Random(seed_of(recipe.seed, seed, "episodes", i))
         drawn = rng.sample(problems, min(recipe.episodes, len(problems)))
@@ -188,8 +188,8 @@ async def _visited(
             if arm.states == "gold":
                 await s.acts(stage, model, states, sampling, seed_of(recipe.seed, seed, i))
                 states = [state for state in states if state.actions]
-            found[name, seed] = states
-    return found
+            by_arm[name, seed] = states
+    return by_arm
 
 
 async def pilot(recipe: Options, run: Run, questions: int) -> None:

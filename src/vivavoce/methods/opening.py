@@ -34,7 +34,7 @@ class Serving:
         """The settings for a run of ``recipe`` in the folder ``path``."""
         return cls(path / "engines", recipe.student.name, trained_rank(recipe))
 
-    def told(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    def options_for(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """The options of an agent, with the engine's log folder and the largest rank of its adapters."""
         serve = options.get("serve")
         if not isinstance(serve, dict) or serve.get("url") is not None:
@@ -44,7 +44,7 @@ class Serving:
 
     def serve(self, spec: AgentSpec) -> Serve | None:
         """The agent's engine settings, if it is served."""
-        serve = self.told(spec.name, spec.options).get("serve")
+        serve = self.options_for(spec.name, spec.options).get("serve")
         return None if serve is None else Serve.model_validate(serve)
 
 
@@ -62,14 +62,14 @@ def trained_how(recipe: Recipe) -> list[tuple[str, TrainSettings]]:
     """The sections of a recipe, or of its parts, that say how a student is trained, by their keys."""
     if recipe.parts:
         return [(f"{name}: {key}", how) for name, part in recipe.parts.items() for key, how in trained_how(part)]
-    found = [(name, getattr(recipe, name)) for name in type(recipe).model_fields]
+    sections = [(name, getattr(recipe, name)) for name in type(recipe).model_fields]
     inner = [
         (f"{key}.{name}", getattr(one, name))
-        for key, one in found
+        for key, one in sections
         if isinstance(one, BaseModel)
         for name in type(one).model_fields
     ]
-    return [(key, one) for key, one in (*found, *inner) if isinstance(one, TrainSettings)]
+    return [(key, one) for key, one in (*sections, *inner) if isinstance(one, TrainSettings)]
 
 
 class Agents:
@@ -101,7 +101,7 @@ class Agents:
         """One more agent as ``spec`` says, with other options, such as a ``model`` of its own."""
         options = {**spec.options, **changes}
         if self._serving is not None:
-            options = self._serving.told(spec.name, options)
+            options = self._serving.options_for(spec.name, options)
         agent = open_agent(spec.name, spec.backend, options)
         self._open.push_async_callback(agent.aclose)
         return agent

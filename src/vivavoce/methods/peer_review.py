@@ -186,12 +186,13 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
 
     def pairs(best: str | None) -> Sequence[Pair]:
         others = [name for name in ways if name not in singles]
-        found = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
-        return found + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
+        arm_pairs = [("student", name) for name in ways] + [(best, name) for name in others if best is not None]
+        return arm_pairs + [(a, b) for i, a in enumerate(others) for b in others[i + 1 :]]
 
     of_method = [name for base in _MAIN for name, one in recipe.wanted.items() if one.base == base and name in students]
-    told = counts(graphs, s.task)
-    facts = {"exam": s.exam(graphs), "feedback": told, "review": asdict(calibrate(graphs, recipe.accept, recipe.seed))}
+    feedback = counts(graphs, s.task)
+    review = asdict(calibrate(graphs, recipe.accept, recipe.seed))
+    facts = {"exam": s.exam(graphs), "feedback": feedback, "review": review}
     facts |= {"exams": history} if history else {}
     return Learnt(
         {"student": s.start} | students,
@@ -230,7 +231,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
     """Ask some questions as a run would, so that a plan can use it. The run pays for none of them again."""
     async with opened(recipe, run) as s:
         await s.review(s.drawn("train", questions))
-        await s.sit({"student": s.start}, questions)
+        await s.examine({"student": s.start}, questions)
 
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
@@ -241,9 +242,9 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """The trainings of a run of this recipe."""
-    found, seeds = list[Training](), len(recipe.seeds)
+    lines, seeds = list[Training](), len(recipe.seeds)
     for name, one in ((name, one) for name, one in recipe.wanted.items() if not one.how.shots):
-        found.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))
+        lines.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))
         if one.how.prefer:
-            found.append(training(name, seeds, one.how.preference(recipe.dpo), measured))
-    return found
+            lines.append(training(name, seeds, one.how.preference(recipe.dpo), measured))
+    return lines

@@ -24,8 +24,8 @@ from vivavoce.committee.rehearsal import (
     Spend,
     bounds,
     rehearse,
-    seat,
     sketch,
+    stand_in,
     words,
 )
 from vivavoce.committee.table import Member, Setting
@@ -223,7 +223,7 @@ class Lengths(NamedTuple):
 
 def longest_calls(recipe: Recipe) -> dict[str, Lengths]:
     """The longest prompts of each agent, by its name."""
-    return {name: Lengths(*found) for name, found in _Plan(recipe, recipe.rules, None).longest().items()}
+    return {name: Lengths(*lengths) for name, lengths in _Plan(recipe, recipe.rules, None).longest().items()}
 
 
 def sketched(recipe: Recipe, question: str = "", split: str = "train") -> tuple[Graph, list[Message]]:
@@ -235,11 +235,11 @@ def sketched(recipe: Recipe, question: str = "", split: str = "train") -> tuple[
     """
     plan = _Plan(recipe, recipe.rules, None)
     problems = plan.task.problems(split)
-    found = [p for i, p in enumerate(problems, 1) if question in (p.id, str(i))] if question else problems[:1]
-    if not found:
+    matches = [p for i, p in enumerate(problems, 1) if question in (p.id, str(i))] if question else problems[:1]
+    if not matches:
         do = f"give an id, or a number from 1 to {len(problems)}; the first id is {problems[0].id}" if problems else ""
         raise DataError(f"no {split} question `{question}`", plan.task.name, do)
-    problem = found[0]
+    problem = matches[0]
     if plan.shown and not problem.history:
         first = plan.shown.longest[:2]
         problem = replace(problem, question=first[-1]["content"], history=tuple(first))
@@ -283,9 +283,9 @@ class _Plan:
         return Expected(self.tokens, {s.name: s.expected_right for s, _ in self.everybody})
 
     def _count(self, name: str, messages: Sequence[Message]) -> int:
-        said = [words(m["content"]) for m in messages]
-        plain: list[Message] = [{**m, "content": text} for m, (text, _) in zip(messages, said, strict=True)]
-        return self._counts[name].messages(plain) + sum(n for _, n in said)
+        contents = [words(m["content"]) for m in messages]
+        plain: list[Message] = [{**m, "content": text} for m, (text, _) in zip(messages, contents, strict=True)]
+        return self._counts[name].messages(plain) + sum(n for _, n in contents)
 
     def _count_text(self, text: str) -> int:
         plain, made_up = words(text)
@@ -297,11 +297,11 @@ class _Plan:
         shown = [wording.plain(p) for p in problems[:_SAMPLE]]
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
-    def rehearsed(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Rehearsed:
-        """The calls and tokens of each agent in the debate of one question; ``who`` are some of the teachers, None
+    def rehearsed(self, options: Talk, student: AgentSpec | None, teachers: Sequence[str] | None = None) -> Rehearsed:
+        """The calls and tokens of each agent in the debate of one question; ``teachers`` are some of the teachers, None
         all.
         """
-        setting = self.setting(options, student, who)
+        setting = self.setting(options, student, teachers)
         longest = max(self._again(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
         most = {s.name: s.max_new_tokens for s, _ in self.everybody}
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
@@ -312,8 +312,8 @@ class _Plan:
 
         return asyncio.run(both())
 
-    def setting(self, options: Talk, student: AgentSpec | None, who: Sequence[str] | None = None) -> Setting:
-        members = [self._member(t, "teacher") for t in self.recipe.teachers if who is None or t.name in who]
+    def setting(self, options: Talk, student: AgentSpec | None, teachers: Sequence[str] | None = None) -> Setting:
+        members = [self._member(t, "teacher") for t in self.recipe.teachers if teachers is None or t.name in teachers]
         members += [self._member(student, "student")] if student else []
         # what stand-ins say differs by its length alone, and is measured again and again to be cut
         count = lru_cache(1 << 12)(self._count_text) if options.context_budget else None
@@ -321,7 +321,7 @@ class _Plan:
         return Setting(page, tuple(members), options, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
-        return Member(seat(spec.name), role, spec.sampling(), spec.samples, spec.system)
+        return Member(stand_in(spec.name), role, spec.sampling(), spec.samples, spec.system)
 
     def _again(self, enough: int) -> list[Problem]:
         """The questions of the sample, repeated until there are enough."""
@@ -339,16 +339,16 @@ class _Plan:
             last = self.shown.longest
             self._problems = [Problem("longest", last[-1]["content"], "", history=last)]
         self._problems = sorted(self._problems, key=lambda p: -len(p.question))[:5]
-        found = {name: (n := self._longest_plain(name), n + earlier) for name in most}
+        lengths = {name: (n := self._longest_plain(name), n + earlier) for name in most}
 
         def count(name: str, messages: Sequence[Message]) -> int:
             n = self._count(name, messages)
-            found[name] = (found[name][0], max(found[name][1], n + earlier))
+            lengths[name] = (lengths[name][0], max(lengths[name][1], n + earlier))
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
         asyncio.run(rehearse(self.setting(self.options, self.recipe.student), self._again(_TALKED), talkative, count))
-        return found
+        return lengths
 
     def _longest_plain(self, name: str) -> int:
         wording = Wording(self.options, self.prompts, self.task)
@@ -449,8 +449,8 @@ class _Plan:
         share = self.shown.spoken / self.shown.turns if self.shown else 1.0
         part = _PART + 2 * fmean(self._counts[spec.name].text(p.question) for p in self._problems[:_SAMPLE])
         new, their = self.tokens(spec.name, "answer"), self.recipe.student.max_new_tokens
-        said, long = 1 + turns * share, 1.0 + most
-        usual = Spend(said, said * (part + (said - 1) / 2 * 2 * new), said * new)
+        texts, long = 1 + turns * share, 1.0 + most
+        usual = Spend(texts, texts * (part + (texts - 1) / 2 * 2 * new), texts * new)
         far = Spend(long, long * (part + (long - 1) / 2 * (their + spec.max_new_tokens)), long * spec.max_new_tokens)
         self.add("user", spec, n, Spend(1, part, 1), usual, far)
 

@@ -215,7 +215,7 @@ def needed(
 
     Raises ValueError, too, if an arm needs itself, or several.
     """
-    found: dict[str, Listed[ReflectArm]] = {}
+    listed: dict[str, Listed[ReflectArm]] = {}
 
     def find(one: Listed[ReflectArm], above: tuple[str, ...]) -> None:
         if one.name in above:
@@ -225,11 +225,11 @@ def needed(
             if list(before) != [name]:
                 raise ValueError(f"arm `{one.name}` cannot start from `{name}`: name one of {', '.join(before)}")
             find(before[name], (*above, one.name))
-        found.setdefault(one.name, one)
+        listed.setdefault(one.name, one)
 
     for one in wanted(names, own, teachers, rounds).values():
         find(one, ())
-    return found
+    return listed
 
 
 __all__ = ["SILENT", "STANDARD", "Attempts", "ReflectArm", "changed", "check", "needed", "usual", "wanted"]

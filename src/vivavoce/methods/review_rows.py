@@ -135,7 +135,7 @@ class Made(NamedTuple):
 
     examples: list[Example]
     trees: list[Tree]
-    told: str
+    summary: str
     """A summary of the accepted rationales, in words."""
 
 
@@ -161,12 +161,12 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
         raise DataError(what, str(path), "give graphs with the exam of one student")
     options = Options(classes=["wrong", "no_answer", "empty", "truncated"], per_question="all")
     try:
-        found = wanted([arm], {}, authors, options)
+        listed_arms = wanted([arm], {}, authors, options)
     except ValueError as e:
         raise RecipeError(str(e), f"--arm {arm}", "name one arm, as recipes of peer_review do") from e
-    if len(found) != 1:
-        raise RecipeError(f"`{arm}` is {len(found)} arms", f"--arm {arm}", f"name one: {', '.join(found)}")
-    (listed,) = found.values()
+    if len(listed_arms) != 1:
+        raise RecipeError(f"`{arm}` is {len(listed_arms)} arms", f"--arm {arm}", f"name one: {', '.join(listed_arms)}")
+    (listed,) = listed_arms.values()
     if listed.how.exams > 1:
         raise RecipeError(f"`{arm}` sits several exams, and the graphs are of one", f"--arm {arm}", "run a recipe")
     texts = imported(Imported(path=path, teachers=authors, student=students[0]), task)
@@ -175,8 +175,8 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
     made = ReviewRows(lessons, authors, seed)
     decided = decide(only(texts, listed.how.teachers or authors), accept, seed, task)
     taken = sum(d.verdict == "accepted" for d in decided)
-    told = f"{taken:,} of {len(decided):,} rationales accepted"
-    return Made(made.examples(listed.how, accept, [texts], alpha), list(made.trees(listed.how, accept, texts)), told)
+    summary = f"{taken:,} of {len(decided):,} rationales accepted"
+    return Made(made.examples(listed.how, accept, [texts], alpha), list(made.trees(listed.how, accept, texts)), summary)
 
 
 __all__ = ["NO_LIMIT", "Limit", "Made", "ReviewRows", "rows_of_graphs"]

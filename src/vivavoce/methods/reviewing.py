@@ -94,17 +94,17 @@ class ReviewSession(Session[Options]):
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Examine every student, and the untaught one with worked examples before each question."""
         shown = {name: {self.recipe.seeds[0]: await self._shown(name, rows)} for name, rows in self._examples.items()}
-        return {**await self.sit(arms), **shown}
+        return {**await self.examine(arms), **shown}
 
     def show(self, name: str, rows: Path, many: int) -> None:
         """Have the untaught student tested as arm ``name``, with so many of the rationales in ``rows`` before each
         question, drawn at random, no two of one question.
         """
-        found: dict[str, Example] = {}
+        first_rows: dict[str, Example] = {}
         answers = [row for row in read_records(rows, Example) if row.stream == "answer"]
         for row in sorted(answers, key=lambda row: seed_of(self.recipe.seed, "shots", *row.source)):
-            found.setdefault(row.problem, row)
-        self._examples[name] = list(found.values())[:many]
+            first_rows.setdefault(row.problem, row)
+        self._examples[name] = list(first_rows.values())[:many]
 
     async def _shown(self, name: str, rows: Sequence[Example]) -> Sequence[Judged]:
         (folder, fingerprint), problems = self.start.of(self.recipe.seeds[0]), self.task.problems("test")
@@ -189,25 +189,25 @@ class ReviewSession(Session[Options]):
 
         Its letters are, exam by exam: W for a mistake that is taught, R for a right answer, ``-`` for any other.
         """
-        found, lines = list[dict[str, Any]](), list[str]()
+        entries, lines = list[dict[str, Any]](), list[str]()
         for seed, sat in exams.items():
             letters = [{g.problem.id: self._letter(g) for g in graphs} for graphs in sat]
             for before, after, at in zip(letters, letters[1:], range(2, len(letters) + 1), strict=False):
                 both = [(letter, after[i]) for i, letter in before.items()]
                 counted = {"mistakes": "?W", "fixed": "WR", "still_wrong": "WW", "regressed": "RW"}
                 sizes = {k: sum(p in ("?", a) and q == b for a, b in both) for k, (p, q) in counted.items()}
-                found.append({"exam": at, "seed": seed, **sizes})
+                entries.append({"exam": at, "seed": seed, **sizes})
             for i in letters[0]:
-                said = "".join(of[i] for of in letters)
-                lines.append(json.dumps({"seed": seed, "problem": i, "exams": said}) + "\n")
+                row = "".join(of[i] for of in letters)
+                lines.append(json.dumps({"seed": seed, "problem": i, "exams": row}) + "\n")
         self.run.write(self.run.path / "data" / "history" / f"{file_name(name)}.jsonl", "".join(lines))
-        return found
+        return entries
 
     def _letter(self, graph: Graph) -> str:
         if self._lessons.mistake(graph) is not None:
             return "W"
-        said = graph.answers(agents=[self._lessons.student])
-        return "R" if any(n.correct for n in said) else "-"
+        answers = graph.answers(agents=[self._lessons.student])
+        return "R" if any(n.correct for n in answers) else "-"
 
     def mistake_trees(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], name: str) -> Path:
         """Accepted rationales against the student's wrong answers."""
@@ -216,8 +216,8 @@ class ReviewSession(Session[Options]):
     def exam(self, graphs: Sequence[Graph]) -> dict[str, int]:
         """The outcome of the exam: questions, those taken up as mistakes, and wrong answers by kind."""
         lessons = self._lessons
-        said = [n for g in graphs for n in g.answers(agents=[lessons.student])]
-        kinds = Counter(mistake_class(n) for n in said if n.correct is False)
+        answers = [n for g in graphs for n in g.answers(agents=[lessons.student])]
+        kinds = Counter(mistake_class(n) for n in answers if n.correct is False)
         taken = sum(lessons.mistake(g) is not None for g in graphs)
-        ungradable = sum(n.correct is None for n in said)
+        ungradable = sum(n.correct is None for n in answers)
         return {"questions": len(graphs), "mistakes": taken, "ungradable": ungradable, **kinds}

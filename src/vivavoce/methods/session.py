@@ -28,7 +28,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, planned_pairs
 from vivavoce.exams.examine import Judged, examine, of_arm
 from vivavoce.exams.judging import judging
-from vivavoce.exams.pass_at_k import told
+from vivavoce.exams.pass_at_k import pass_at_k_figures
 from vivavoce.exams.table import Tested
 from vivavoce.files import file_name
 from vivavoce.graph import Stored
@@ -153,7 +153,7 @@ class Session(Generic[R]):
             plugins.fingerprint(page),
             self.prompts.fingerprint,
             seed,
-            [_told(m) for m in members],
+            [_settings_of(m) for m in members],
             *self._judged_by,
         ]
         setting = Setting(
@@ -279,7 +279,7 @@ class Session(Generic[R]):
 
     @property
     def _student_options(self) -> dict[str, Any]:
-        return self._serving.told(self.student, self.recipe.student.options)
+        return self._serving.options_for(self.student, self.recipe.student.options)
 
     @property
     def _template(self) -> dict[str, Any]:
@@ -295,13 +295,13 @@ class Session(Generic[R]):
         of = self.recipe.questions(self.task) if split == "train" else self.task.problems(split)
         return sample(of, questions, self.recipe.seed)
 
-    async def sit(self, arms: Mapping[str, Trained], questions: int | None = None) -> Tested:
+    async def examine(self, arms: Mapping[str, Trained], questions: int | None = None) -> Tested:
         """Examine every model of every arm on the test questions, or on so many. What is kept is read back."""
-        return await self._sat(arms, self.task, "test", self.run.path / "evaluations", questions)
+        return await self._examine_all(arms, self.task, "test", self.run.path / "evaluations", questions)
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Test the students and, if a method has one, its committee."""
-        return await self.sit(arms)
+        return await self.examine(arms)
 
     def beside(self, arms: Mapping[str, Arm]) -> list[Arm]:
         """Test the arms beside the students, which are ``arms``."""
@@ -310,20 +310,20 @@ class Session(Generic[R]):
     async def also_test(self, arms: Mapping[str, Trained]) -> dict[str, Tested]:
         """The same on the test questions of the other tasks, by their names in the recipe. Committees do not sit."""
         return {
-            name: await self._sat(arms, task, f"test:{name}", self.run.path / "evaluations" / file_name(name))
+            name: await self._examine_all(arms, task, f"test:{name}", self.run.path / "evaluations" / file_name(name))
             for name, task in self.also.items()
         }
 
-    async def _sat(
+    async def _examine_all(
         self, arms: Mapping[str, Trained], task: Task, stage: str, kept: Path, questions: int | None = None
     ) -> Tested:
         problems = sample(task.problems("test"), questions, self.recipe.seed)
-        who = [(arm, seed) for arm, trained in arms.items() for seed in trained.models]
-        sat = await together(
-            *(self._sits(arms[arm].models[seed], problems, task, stage, (arm, seed), kept) for arm, seed in who)
+        models = [(arm, seed, model) for arm, trained in arms.items() for seed, model in trained.models.items()]
+        answers = await together(
+            *(self._examine_model(model, problems, task, stage, (arm, seed), kept) for arm, seed, model in models)
         )
         found: dict[str, dict[int, Sequence[Judged]]] = {arm: {} for arm in arms}
-        for (arm, seed), rows in zip(who, sat, strict=True):
+        for (arm, seed, _), rows in zip(models, answers, strict=True):
             found[arm][seed] = rows
         return found
 
@@ -332,13 +332,13 @@ class Session(Generic[R]):
         draws, seed, problems = self.recipe.test.draws, self.recipe.seeds[0], self.task.problems("test")
         kept, models = self.run.path / "evaluations" / "draws", {arm: trained.of(seed) for arm, trained in arms.items()}
         asked = [(arm, i) for arm in models for i in range(draws)]
-        sat = await together(
-            *(self._sits(models[arm], problems, self.task, "draws", (arm, seed), kept, i) for arm, i in asked)
+        answers = await together(
+            *(self._examine_model(models[arm], problems, self.task, "draws", (arm, seed), kept, i) for arm, i in asked)
         )
         by_arm: dict[str, list[Sequence[Judged]]] = {}
-        for (arm, _), rows in zip(asked, sat, strict=True):
+        for (arm, _), rows in zip(asked, answers, strict=True):
             by_arm.setdefault(arm, []).append(rows)
-        return {arm: told(drawn, self.task, problems) for arm, drawn in by_arm.items()}
+        return {arm: pass_at_k_figures(drawn, self.task, problems) for arm, drawn in by_arm.items()}
 
     @asynccontextmanager
     async def answering(self, model: Path) -> AsyncIterator[Agent]:
@@ -352,22 +352,22 @@ class Session(Generic[R]):
     def _exam_sampling(self) -> Sampling:
         return self.recipe.test.sampling(self.recipe.student.stop)
 
-    async def _sits(
+    async def _examine_model(
         self,
         model: tuple[Path, str],
         problems: Sequence[Problem],
         task: Task,
         stage: str,
-        who: tuple[str, int],
+        arm_and_seed: tuple[str, int],
         kept: Path,
         draw: int | None = None,
     ) -> Sequence[Judged]:
-        """Test one model on test questions; ``who`` is its arm and training seed, and the folder that keeps the
-        answers.
+        """Test one model on test questions; ``arm_and_seed`` is its arm and training seed, and the folder that keeps
+        the answers.
 
         ``draw`` is the number of a drawn answer.
         """
-        (folder, fingerprint), (arm, seed) = model, who
+        (folder, fingerprint), (arm, seed) = model, arm_and_seed
         path = kept / f"{file_name(arm)}-{seed}{'' if draw is None else f'-{draw}'}.jsonl"
         sampling, asked = self._exam_sampling, self.recipe.test.asked
         if draw is not None:
@@ -461,7 +461,7 @@ def _launch(recipe: Recipe, run: Run) -> Launch | None:
     return Launch(processes, recipe.train.fsdp, visible_gpus(), run.path / "training")
 
 
-def _told(m: Member) -> tuple[Any, ...]:
+def _settings_of(m: Member) -> tuple[Any, ...]:
     """The settings of a member that decide its replies."""
     said = (m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples)
     return (*said, m.system) if m.system else said

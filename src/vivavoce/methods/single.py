@@ -17,7 +17,7 @@ from vivavoce.config import Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.exams.examine import examine
 from vivavoce.exams.judging import judging
-from vivavoce.exams.pass_at_k import told
+from vivavoce.exams.pass_at_k import pass_at_k_figures
 from vivavoce.exams.table import results
 from vivavoce.methods.budgets import require_room
 from vivavoce.methods.juries import judged, jury_of
@@ -76,7 +76,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     if found_by is not None:
         found["judging"] = found_by
     if samples > 1:
-        found["arms"][0]["pass_at_k"] = told(drawn, task, problems)
+        found["arms"][0]["pass_at_k"] = pass_at_k_figures(drawn, task, problems)
     return found
 
 

@@ -88,10 +88,12 @@ def _here(model: str, revision: str | None) -> Path | None:
     except ImportError:
         return None
     try:
-        found = [try_to_load_from_cache(model, n, revision=revision) for n in ("tokenizer.json", "adapter_config.json")]
+        cached_files = [
+            try_to_load_from_cache(model, n, revision=revision) for n in ("tokenizer.json", "adapter_config.json")
+        ]
     except ValueError:  # no name of the hub
         return None
-    return next((Path(cached).parent for cached in found if isinstance(cached, str)), None)
+    return next((Path(cached).parent for cached in cached_files if isinstance(cached, str)), None)
 
 
 def model_folders(spec: AgentSpec) -> list[Path]:

@@ -34,9 +34,9 @@ def training(
     return Training(arm, kind, models, updates, None if pace is None or updates is None else models * updates * pace)
 
 
-def summed(found: Iterable[Training]) -> Training:
+def summed(lines_given: Iterable[Training]) -> Training:
     """All lines in one. A value that is not known for one of them is not known for all."""
-    lines = list(found)
+    lines = list(lines_given)
     updates = [None if line.updates is None else line.models * line.updates for line in lines]
     seconds = [line.seconds for line in lines]
     return Training(

@@ -66,7 +66,7 @@ class VotingSession(Session[R]):
 
     async def test(self, arms: Mapping[str, Trained]) -> Tested:
         """Examine every model of every arm on the test questions; after them, the committee itself."""
-        return {**await self.sit(arms), **await self.committee_sits()}
+        return {**await self.examine(arms), **await self.test_committee()}
 
     def committee(self) -> list[Arm]:
         """The committee's arms in the test."""
@@ -76,7 +76,7 @@ class VotingSession(Session[R]):
         """The committee."""
         return self.committee()
 
-    async def committee_sits(self) -> Tested:
+    async def test_committee(self) -> Tested:
         """The committee's answers to the test questions; nothing if it is not to sit the test."""
         if not self.recipe.test.committee:
             return {}
@@ -98,7 +98,7 @@ class VotingSession(Session[R]):
         """Each teacher's answers without a debate, by its name: as many to each question as cost the tokens of a
         debate."""
         whole = fmean(sum(_tokens(n) for n in g.nodes) for g in debated)
-        found = dict[str, Sequence[Graph]]()
+        by_teacher = dict[str, Sequence[Graph]]()
         for spec in self.recipe.teachers:
             once = fmean([_tokens(n) for g in debated for n in g.stated(0, [spec.name])] or [whole])
             options = self_consistency.Options(
@@ -110,8 +110,8 @@ class VotingSession(Session[R]):
             )
             member = Member(self._agents[spec.name], "teacher", spec.sampling(top_p=self.recipe.test.top_p))
             stage = f"again-{spec.name}"
-            found[spec.name] = await self.ask(stage, "again", [member], options, self.task.problems("test"))
-        return found
+            by_teacher[spec.name] = await self.ask(stage, "again", [member], options, self.task.problems("test"))
+        return by_teacher
 
     def _votes(
         self, graphs: Sequence[Graph], repeated: Mapping[str, Sequence[Graph]] = {}
@@ -131,8 +131,8 @@ class VotingSession(Session[R]):
 
         def rows(arm: Arm) -> Sequence[Judged]:
             if arm.base == AGAIN:
-                said = repeated[arm.teacher] if arm.teacher else together(list(repeated.values()))
-                return judged(said, lambda g: self._vote(g, g.answers(0), by), lambda g: g.answers(0))
+                graphs_of_arm = repeated[arm.teacher] if arm.teacher else together(list(repeated.values()))
+                return judged(graphs_of_arm, lambda g: self._vote(g, g.answers(0), by), lambda g: g.answers(0))
             if arm.teacher is not None:
                 t = arm.teacher
                 return judged(graphs, lambda g: next(iter(g.stated(0, [t])), None), lambda g: g.answers(0, [t]))
@@ -147,16 +147,16 @@ class VotingSession(Session[R]):
         return vote(self.task, graph.problem, answers, by, self.recipe.seed)
 
 
-def together(said: Sequence[Sequence[Graph]]) -> list[Graph]:
+def together(by_speaker: Sequence[Sequence[Graph]]) -> list[Graph]:
     """The first answers of several speakers, equally many of each, that together cost as many tokens as all answers of
-    one of them. ``said`` holds the graphs of each speaker, whose answers to a question cost equally many tokens.
+    one of them. ``by_speaker`` holds the graphs of each speaker, whose answers to a question cost equally many tokens.
     """
-    found = []
-    for graphs in zip(*said, strict=True):
+    joined = []
+    for graphs in zip(*by_speaker, strict=True):
         each = max(1, round(1 / sum(1 / max(1, len(g.answers(0))) for g in graphs)))
         first, *others = (replace(g, nodes=tuple(n for n in g.nodes if n.sample < each)) for g in graphs)
-        found.append(first.extended(n for g in others for n in g.nodes))
-    return found
+        joined.append(first.extended(n for g in others for n in g.nodes))
+    return joined
 
 
 def _tokens(n: Node) -> int:

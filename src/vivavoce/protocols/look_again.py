@@ -33,6 +33,6 @@ async def run(question: Problem, table: Table) -> str:
         return "no_answers"
     authors = [(student, "reflection")] if o.reflect else []
     authors += [(teacher, "critique") for teacher in table.teachers if o.feedback]
-    notes = await table.gather(*(table.ask(who, template, about=draft) for who, template in authors))
+    notes = await table.gather(*(table.ask(reviewer, template, about=draft) for reviewer, template in authors))
     await table.ask(student, "debate", reads=[draft, *notes])
     return "cap"

@@ -92,8 +92,8 @@ async def run(question: Problem, table: Table) -> str:
     written = [
         table.ask(m, "rationale", sample=i, gold=o.rationale_sees_gold) for m in authors for i in range(o.rationales)
     ]
-    said = await table.gather(*feedback, *written)
-    rationales = [n for n in said[len(feedback) :] if not n.absent and n.status not in ("empty", "truncated")]
+    nodes = await table.gather(*feedback, *written)
+    rationales = [n for n in nodes[len(feedback) :] if not n.absent and n.status not in ("empty", "truncated")]
     checked = [n for n in rationales if o.answer_check == "after" or n.correct]
     each = range(o.reviews_each)
     await table.gather(*(_review(n, m, table, i) for n in checked for m in reviewers_of(n.agent, table) for i in each))
@@ -106,7 +106,7 @@ async def _review(rationale: Node, reviewer: Member, table: Table, which: int) -
     """
     o = table.options
     for attempt in range(o.retries + 1):
-        said = await table.ask(
+        review = await table.ask(
             reviewer,
             "review",
             about=rationale,
@@ -114,5 +114,5 @@ async def _review(rationale: Node, reviewer: Member, table: Table, which: int) -
             sample=which * (o.retries + 1) + attempt,
             temperature=o.review_temperature,
         )
-        if said.status == "ok" or said.absent:
+        if review.status == "ok" or review.absent:
             return

@@ -26,7 +26,7 @@ class Options(Talk):
 
 async def run(question: Problem, table: Table) -> str:
     o = table.options
-    who = table.member(o.agent) if o.agent else table.teachers[0]
-    asks = (table.ask(who, "answer", sample=i, temperature=o.temperature) for i in range(o.samples))
+    speaker = table.member(o.agent) if o.agent else table.teachers[0]
+    asks = (table.ask(speaker, "answer", sample=i, temperature=o.temperature) for i in range(o.samples))
     answers = await table.gather(*asks)
     return "no_answers" if all(n.absent for n in answers) else "cap"

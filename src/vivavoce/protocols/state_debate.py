@@ -63,13 +63,13 @@ async def run(question: Problem, table: Table) -> str:
         asked = [m for m in present if m.name not in silent]
         if not asked:
             return "settled"
-        said = await table.all(o.turn, asked, reads=read, round=r)
-        answers = [*said, *(table.stands(n, r) for n in silent.values())]
+        answers_now = await table.all(o.turn, asked, reads=read, round=r)
+        answers = [*answers_now, *(table.stands(n, r) for n in silent.values())]
         if all(n.absent for n in answers):
             return "no_answers"
         if r == 0 and o.later_rounds == "if_drafts_disagree" and agreed(table.task, question, answers, len(present)):
             return "drafts_agree"
-        read = [*read, *said] if o.reads == "all_rounds" else answers
+        read = [*read, *answers_now] if o.reads == "all_rounds" else answers
     return "cap"
 
 
@@ -81,8 +81,8 @@ def _silent(table: Table, answers: Sequence[Node]) -> dict[str, Node]:
         return {n.agent: n for n in last if n.confidence is not None and n.confidence >= o.sure}
     if o.later_speakers == "all":
         return {}
-    found = classes(table.task, table.question, [n.answer for n in last])
-    ranks = Counter(key for key in found if key is not None).most_common(2)
+    labels = classes(table.task, table.question, [n.answer for n in last])
+    ranks = Counter(key for key in labels if key is not None).most_common(2)
     if not ranks or (len(ranks) > 1 and ranks[0][1] == ranks[1][1]):
         return {}
-    return {n.agent: n for n, key in zip(last, found, strict=True) if key == ranks[0][0]}
+    return {n.agent: n for n, key in zip(last, labels, strict=True) if key == ranks[0][0]}

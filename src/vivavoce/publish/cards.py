@@ -150,19 +150,21 @@ def _who(spec: Mapping[str, Any]) -> str:
 
 
 def _people(facts: Facts) -> list[str]:
-    found = ["## Who taught", ""]
-    found += [f"- {_who(t)}" for t in facts.recipe.get("teachers", ())]
+    lines = ["## Who taught", ""]
+    lines += [f"- {_who(t)}" for t in facts.recipe.get("teachers", ())]
     judges = (facts.recipe.get("judge") or {}).get("agents") or ()
-    found += [f"- judge {_who(j)}" for j in judges]
-    return [*found, ""]
+    lines += [f"- judge {_who(j)}" for j in judges]
+    return [*lines, ""]
 
 
 def _trained_on(facts: Facts) -> list[str]:
     training = (facts.results.get("training") or {}).get(facts.arm) or []
     result: dict[str, Any] = next((one for one in training if int(one.get("seed", -1)) == facts.seed), {})
-    said = f"{result.get('rows_used', 0):,} rows, {result.get('steps', 0):,} updates" if result else "see `recipe.yaml`"
+    amounts = (
+        f"{result.get('rows_used', 0):,} rows, {result.get('steps', 0):,} updates" if result else "see `recipe.yaml`"
+    )
     task = facts.recipe.get("task", {})
-    return ["## What it learnt from", "", f"Training questions of `{task.get('name')}`; {said}.", ""]
+    return ["## What it learnt from", "", f"Training questions of `{task.get('name')}`; {amounts}.", ""]
 
 
 def _figures(facts: Facts) -> list[str]:

@@ -48,8 +48,8 @@ def upload(shipments: Sequence[Shipment], *, public: bool = False, endpoint: str
 
 def _short(text: str) -> str:
     token = os.environ.get("HF_TOKEN")
-    said = text.replace(token, "(token)") if token else text
-    return " ".join(said.split())[:300]
+    redacted = text.replace(token, "(token)") if token else text
+    return " ".join(redacted.split())[:300]
 
 
 __all__ = ["upload"]

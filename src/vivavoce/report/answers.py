@@ -43,18 +43,18 @@ def _of(sources: Sources, stage: str) -> Iterator[dict[str, Any]]:
 
 
 def _row(row: Judged, test: str, stage: str, file: Path, known: Mapping[str, Problem]) -> dict[str, Any]:
-    found = asdict(row)
-    usage = found.pop("usage")
+    fields = asdict(row)
+    usage = fields.pop("usage")
     if not row.arm:  # of an earlier version: the file's name tells
-        found["arm"], _, seed = file.stem.rpartition("-")
-        found["seed"] = int(seed) if seed.isdigit() else 0
+        fields["arm"], _, seed = file.stem.rpartition("-")
+        fields["seed"] = int(seed) if seed.isdigit() else 0
         if row.problem in known:
-            found |= {"question": known[row.problem].question, "gold": known[row.problem].gold}
-    if found["arm"] != "student":
-        found["arm"] = stage + found["arm"]
-    found |= {"test": test, "prompt": [dict(m) for m in row.prompt]}
-    found |= {"prompt_tokens": usage["prompt"], "completion_tokens": usage["completion"]}
-    return {**{key: found.pop(key) for key in _FIRST}, **found}
+            fields |= {"question": known[row.problem].question, "gold": known[row.problem].gold}
+    if fields["arm"] != "student":
+        fields["arm"] = stage + fields["arm"]
+    fields |= {"test": test, "prompt": [dict(m) for m in row.prompt]}
+    fields |= {"prompt_tokens": usage["prompt"], "completion_tokens": usage["completion"]}
+    return {**{key: fields.pop(key) for key in _FIRST}, **fields}
 
 
 def as_csv(rows: Iterator[dict[str, Any]]) -> Iterator[str]:

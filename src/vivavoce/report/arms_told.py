@@ -46,19 +46,19 @@ def what_it_is(arm: Mapping[str, Any]) -> str:
     """The line of an arm of the results; empty if nothing is known of it."""
     base, teacher = str(arm.get("base") or ""), arm.get("teacher")
     name = str(arm.get("name", ""))
-    said = _BASES.get(base) or _BASES.get(name) or _BASES.get(name.rpartition(".")[2], "")
-    if not said and teacher:
-        said = f"of {teacher} alone"
-    if not said:
-        said = _LEARNT.get(str(arm.get("material") or ""), "")
-    said = said.replace("{teacher}", str(teacher or name.partition(":")[2] or "one teacher"))
-    if said and (start := arm.get("start")) and not said.startswith("that student"):
-        said += f"; starts from {start}"
+    text = _BASES.get(base) or _BASES.get(name) or _BASES.get(name.rpartition(".")[2], "")
+    if not text and teacher:
+        text = f"of {teacher} alone"
+    if not text:
+        text = _LEARNT.get(str(arm.get("material") or ""), "")
+    text = text.replace("{teacher}", str(teacher or name.partition(":")[2] or "one teacher"))
+    if text and (start := arm.get("start")) and not text.startswith("that student"):
+        text += f"; starts from {start}"
     elif start := arm.get("start"):
-        said = said.replace("that student", f"{start}, taught on" if not said else f"{start}", 1)
+        text = text.replace("that student", f"{start}, taught on" if not text else f"{start}", 1)
     if changes := arm.get("changes"):
-        said += f"{'; ' if said else ''}with {changes}"
-    return said
+        text += f"{'; ' if text else ''}with {changes}"
+    return text
 
 
 __all__ = ["what_it_is"]

@@ -118,14 +118,14 @@ _POINTS = 400  # more than there are pixels across
 
 def panels(curves: Sequence[Curve]) -> list[Panel]:
     """A panel of losses for each arm, and one of preference accuracies for an arm that has them."""
-    found = []
+    charts = []
     for arm, several in groupby(curves, key=lambda c: c.arm):
         drawn = [c for c in several if c.points]
         if drawn:
-            found.append(_panel(arm, "loss", drawn, "loss"))
+            charts.append(_panel(arm, "loss", drawn, "loss"))
         if ranked := [c for c in drawn if any("rewards/accuracies" in p for p in c.points)]:
-            found.append(_panel(arm, "share of pairs ranked right", ranked, "rewards/accuracies"))
-    return found
+            charts.append(_panel(arm, "share of pairs ranked right", ranked, "rewards/accuracies"))
+    return charts
 
 
 def _panel(arm: str, measure: str, curves: Sequence[Curve], key: str) -> Panel:

@@ -30,7 +30,7 @@ class Line:
 def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
     """The ledger by stage and agent, priced as ``recipe`` (plain values) says."""
     prices = _prices(recipe)
-    found = [
+    lines_made = [
         Line(
             c.stage,
             c.agent,
@@ -45,7 +45,7 @@ def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
         )
         for c in costs
     ]
-    return sorted(found, key=lambda line: (line.stage, line.agent))
+    return sorted(lines_made, key=lambda line: (line.stage, line.agent))
 
 
 def _prices(recipe: Mapping[str, Any]) -> dict[str, Price]:
@@ -67,24 +67,24 @@ def caps(recipe: Mapping[str, Any]) -> str:
     """The caps of a run, in words; empty if nothing is capped."""
     run = (recipe.get("budget") or {}).get("run") or {}
     currency = recipe.get("currency", "USD")
-    said = {"money": f"{{:,.2f}} {currency}", "tokens": "{:,} tokens", "calls": "{:,} calls", "seconds": "{:,.0f} s"}
-    return ", ".join(form.format(run[kind]) for kind, form in said.items() if run.get(kind) is not None)
+    forms = {"money": f"{{:,.2f}} {currency}", "tokens": "{:,} tokens", "calls": "{:,} calls", "seconds": "{:,.0f} s"}
+    return ", ".join(form.format(run[kind]) for kind, form in forms.items() if run.get(kind) is not None)
 
 
-def total(found: Iterable[Line]) -> Line:
+def total(costs: Iterable[Line]) -> Line:
     """All lines in one."""
-    rows = [asdict(line) for line in found]
+    rows = [asdict(line) for line in costs]
     numbers = {key: sum(row[key] for row in rows) for key in Line.__slots__ if key not in ("stage", "agent")}
     return Line("all", "", **numbers)
 
 
 def facts(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The ledger as plain values, for scripts and ``results.json``."""
-    found = lines(costs, recipe)
+    cost_lines = lines(costs, recipe)
     return {
         "currency": recipe.get("currency", "USD"),
-        "lines": [asdict(line) for line in found],
-        "total": {key: value for key, value in asdict(total(found)).items() if key not in ("stage", "agent")},
+        "lines": [asdict(line) for line in cost_lines],
+        "total": {key: value for key, value in asdict(total(cost_lines)).items() if key not in ("stage", "agent")},
     }
 
 

@@ -50,7 +50,7 @@ class Debated:
         self.kinds: Counter[str] = Counter()
         self._agents: dict[str, None] = {}
         self._moves: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
-        self._said: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
+        self._ratings: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
         self._read: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
         self._stories: list[tuple[int, tuple[int, ...]]] = []
         self._task = task
@@ -75,7 +75,7 @@ class Debated:
                 self.failures[n.agent] += n.status == "error"
             elif n.kind == "answer" and n.correct is not None:
                 if n.confidence is not None:
-                    self._said[n.agent].append((n.confidence, n.correct))
+                    self._ratings[n.agent].append((n.confidence, n.correct))
                 if n.probability is not None:
                     self._read[n.agent].append((n.probability, n.correct))
 
@@ -92,9 +92,9 @@ class Debated:
     def calibration(self) -> list[Calibration]:
         """Every gradable answer of all rounds with a stated confidence; empty if there is none."""
         return [
-            Calibration(agent, _bins(said), _auroc(said), _auroc(self._read[agent]))
+            Calibration(agent, _bins(ratings), _auroc(ratings), _auroc(self._read[agent]))
             for agent in self._agents
-            if (said := self._said[agent])
+            if (ratings := self._ratings[agent])
         ]
 
     @property
@@ -107,16 +107,16 @@ class Debated:
         return {at: self._stories[at][0] for at in order}
 
 
-def _bins(said: list[tuple[float, bool]]) -> list[tuple[int, int]]:
+def _bins(ratings: list[tuple[float, bool]]) -> list[tuple[int, int]]:
     bins = [(0, 0)] * BINS
-    for confidence, correct in said:
+    for confidence, correct in ratings:
         i = min(BINS - 1, int(confidence * BINS))
         bins[i] = (bins[i][0] + 1, bins[i][1] + correct)
     return bins
 
 
-def _auroc(said: list[tuple[float, bool]]) -> float | None:
-    return auroc([s for s, _ in said], [right for _, right in said]) if said else None
+def _auroc(ratings: list[tuple[float, bool]]) -> float | None:
+    return auroc([s for s, _ in ratings], [right for _, right in ratings]) if ratings else None
 
 
 def _story(graph: Graph, changed: list[Turn], task: Task | None) -> tuple[int, tuple[int, ...]]:

@@ -40,8 +40,8 @@ class Compared(NamedTuple):
 
 def gain(arm: str, b: int, c: int, n: int) -> Gain:
     """The gain of an arm that alone is right on ``c`` questions, over one that alone is right on ``b``."""
-    found = difference([(-1, 1)] * b + [(1, 1)] * c + [(0, 1)] * (n - b - c))
-    return Gain(arm, 100 * found.gain, 100 * found.interval.low, 100 * found.interval.high, b, c)
+    change = difference([(-1, 1)] * b + [(1, 1)] * c + [(0, 1)] * (n - b - c))
+    return Gain(arm, 100 * change.gain, 100 * change.interval.low, 100 * change.interval.high, b, c)
 
 
 def differences(sources: Sources, over: Sequence[str]) -> list[Compared]:
@@ -51,7 +51,7 @@ def differences(sources: Sources, over: Sequence[str]) -> list[Compared]:
         return []
     students = [a["name"] for a in results["arms"] if a.get("family") in ("student", None, "")]
     right = {name: [bool(row.correct) for row in sources.answers(name)] for name in students}
-    found = []
+    compared = []
     for base in dict.fromkeys(over):
         gains = [g for name in students if name != base and (g := _of(results, right, base, name)) is not None]
         if gains:
@@ -59,8 +59,8 @@ def differences(sources: Sources, over: Sequence[str]) -> list[Compared]:
             step = 5 if high - low <= 40 else 10 if high - low <= 80 else 25
             first, last = int(low // step), -int(-high // step)
             ticks = [Tick(100 * (i - first) / ((last - first) or 1), _signed(i * step)) for i in range(first, last + 1)]
-            found.append(Compared(base, gains, ticks, first * step, last * step))
-    return found
+            compared.append(Compared(base, gains, ticks, first * step, last * step))
+    return compared
 
 
 def _signed(points: int) -> str:

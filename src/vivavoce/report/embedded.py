@@ -16,7 +16,7 @@ from vivavoce.files import read_records
 from vivavoce.graph import Graph, Stored
 from vivavoce.records import Problem, storable
 from vivavoce.report.debates import Debated
-from vivavoce.report.question import answered, told
+from vivavoce.report.question import answered, question_facts
 from vivavoce.report.sources import Sources
 from vivavoce.report.tables import about, head_of, table_of
 from vivavoce.report.verdicts import NOTHING, Seat, in_order, letter, seats
@@ -43,10 +43,10 @@ class _Set:
         at = len(self.questions)
         self.questions.append(question)
         self.tokens.append(tokens)
-        for key, found in letters.items():
+        for key, sign in letters.items():
             column = self.letters.setdefault(key, [])
             column.extend([NOTHING] * (at + 1 - len(column)))
-            column[at] = found
+            column[at] = sign
 
     def held(self) -> dict[str, Any]:
         n = len(self.questions)
@@ -74,7 +74,7 @@ def embedded(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) ->
     if tests.ids:
         sets.append(_taken(_Set("test", len(tests.ids)), tests.ranked(), tests, room * _OF_TESTS))
         room -= _size(sets[0].questions)
-    rest = {of: found for of, found in debated.items() if of != "test" and len(found[0])}
+    rest = {of: debate for of, debate in debated.items() if of != "test" and len(debate[0])}
     for i, (of, (graphs, counted)) in enumerate(rest.items()):
         source = _Debates(sources, of, graphs)
         sets.insert(
@@ -84,8 +84,8 @@ def embedded(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) ->
     kept = [one for one in sets if one.questions]
     if not kept:
         return None
-    found = about(sources, {one.of: len(one.questions) for one in kept})
-    return {"about": {**found, "of": {one.of: one.n for one in kept}}, "sets": [one.held() for one in kept]}
+    facts = about(sources, {one.of: len(one.questions) for one in kept})
+    return {"about": {**facts, "of": {one.of: one.n for one in kept}}, "sets": [one.held() for one in kept]}
 
 
 def _size(questions: Sequence[Any]) -> int:
@@ -117,13 +117,13 @@ def _taken(into: _Set, ranked: Iterator[int], source: _Tests | _Debates, room: f
     """Fill a set with the questions that fit, in their own order."""
     chosen: list[tuple[int, tuple[dict[str, Any], int, Mapping[Any, str]]]] = []
     for at in ranked:
-        found = source.question(at)
-        room -= len(_json(found[0]))
+        question = source.question(at)
+        room -= len(_json(question[0]))
         if room < 0:
             break
-        chosen.append((at, found))
-    for _, found in sorted(chosen, key=lambda one: one[0]):
-        into.add(*found)
+        chosen.append((at, question))
+    for _, question in sorted(chosen, key=lambda one: one[0]):
+        into.add(*question)
     return into
 
 
@@ -135,7 +135,7 @@ class _Debates:
 
     def question(self, at: int) -> tuple[dict[str, Any], int, Mapping[Any, str]]:
         graph = self.graphs[at]
-        shown = {"stage": self.of, **told(graph, self.task)}
+        shown = {"stage": self.of, **question_facts(graph, self.task)}
         spent = sum(n.usage.prompt + n.usage.completion for n in graph.nodes)
         return _question(shown["problem"], [shown], []), spent, seats(graph)
 
@@ -158,7 +158,7 @@ class _Tests:
         self.ids = [row.problem for row in rows] or list(self.graphs)
         self._groups = {row.problem: row.group for row in rows}
         self._known: dict[str, Problem] = sources.problems("test") if self.ids and not self.graphs else {}
-        self._rows = {who: {row.problem: row for row in rows} for who, rows in self.exams.items()}
+        self._rows = {key: {row.problem: row for row in rows} for key, rows in self.exams.items()}
         self._main = about(sources, {})["main"]
 
     def _first(self, arm: str | None) -> Mapping[str, Judged]:
@@ -187,7 +187,7 @@ class _Tests:
         }
         if self._stored is not None and problem in self.graphs:
             graph: Graph = self._stored[self.graphs[problem]]
-            debates = [{"stage": "test", **told(graph, self.task)}]
+            debates = [{"stage": "test", **question_facts(graph, self.task)}]
             shown = debates[0]["problem"]
             letters.update(seats(graph))
             spent = sum(n.usage.prompt + n.usage.completion for n in graph.nodes)
@@ -201,13 +201,13 @@ class _Tests:
 
 def _exams(sources: Sources) -> dict[tuple[str, int], list[Judged]]:
     """The answers of every arm and seed, in the order of the results."""
-    found: dict[tuple[str, int], list[Judged]] = {}
+    answers: dict[tuple[str, int], list[Judged]] = {}
     for arm in (sources.results or {}).get("arms", ()):
         for one in arm["seeds"]:
             file = sources.exam(arm["name"], one["seed"])
             if file is not None:
-                found[arm["name"], one["seed"]] = list(read_records(file, Judged))
-    return found
+                answers[arm["name"], one["seed"]] = list(read_records(file, Judged))
+    return answers
 
 
 __all__ = ["BYTES", "embedded"]

@@ -19,17 +19,17 @@ def ending(run: Path, commands: Collection[str], width: int = _WIDTH) -> str:
     """The text that is printed at the end; ``commands`` are those that the command line has. Lines are of ``width``
     at most, but paths are never broken.
     """
-    found, where = headline(Sources(run)), told_path(run)
-    said = [found.sentence, found.against, found.certain, *(text for _, text in found.banners)]
-    lines = [line for text in said if text for line in _wrapped(clean(text), width)]
+    outcome, where = headline(Sources(run)), told_path(run)
+    sentences = [outcome.sentence, outcome.against, outcome.certain, *(text for _, text in outcome.banners)]
+    lines = [line for text in sentences if text for line in _wrapped(clean(text), width)]
     steps = [("look", f"viva view {where}"), ("report", f"{where}/report.html")]
-    if found.student is not None:
-        student = told_path(found.student)
+    if outcome.student is not None:
+        student = told_path(outcome.student)
         steps = [("your student", student), ("try", f"viva chat {student}"), *steps]
     steps.append(("all tests", f"viva report {where} --details"))
-    if (arm := _rows(run, found.arm)) is not None:
+    if (arm := _rows(run, outcome.arm)) is not None:
         steps.append(("its rows", f"viva export {where} --as messages --arm {arm} --out rows.jsonl"))
-    if "publish" in commands and found.student is not None:
+    if "publish" in commands and outcome.student is not None:
         steps.append(("publish", f"viva publish {where} --to USER/NAME --dry-run"))
     wide = max(len(what) for what, _ in steps) + 2
     return "\n".join([*lines, "", *(f"{what:<{wide}}{do}" for what, do in steps)])

@@ -40,8 +40,8 @@ class Headline:
 def headline(sources: Sources) -> Headline:
     """The headline of a run, finished or not."""
     results = sources.results
-    found, _ = sources.costs()
-    lines = costs.lines(found, sources.recipe)
+    spent, _ = sources.costs()
+    lines = costs.lines(spent, sources.recipe)
     banners = [*_stopped(sources), *_failing(lines, sources)]
     if results is None or not results["arms"]:
         return Headline("This run has not come to its tests yet.", "", "", None, "", tuple(banners))
@@ -139,12 +139,12 @@ def _certain(gain: Paired | None, n: int) -> str:
 
 
 def _worse(tests: list[Paired]) -> list[tuple[str, str]]:
-    found = []
+    banners = []
     for t in tests:
         if t.winner == t.a:
             what = "before it was taught" if t.a == "student" else f"{t.a}"
-            found.append(("worse", f"Worse: {t.b} is {abs(t.gain):.1f} points below {what} (p {p_value(t.p)})."))
-    return found
+            banners.append(("worse", f"Worse: {t.b} is {abs(t.gain):.1f} points below {what} (p {p_value(t.p)})."))
+    return banners
 
 
 def _few(gain: Paired | None, n: int) -> list[tuple[str, str]]:
@@ -156,14 +156,14 @@ def _few(gain: Paired | None, n: int) -> list[tuple[str, str]]:
 
 def _failing(lines: list[costs.Line], sources: Sources) -> list[tuple[str, str]]:
     names = [str(t.get("name")) for t in sources.recipe.get("teachers") or ()]
-    found = []
+    banners = []
     for name in names:
         spent = [line for line in lines if line.agent == name]
         calls, failures = sum(line.calls for line in spent), sum(line.failures for line in spent)
         if failures and failures >= _FAILED * calls:
             what = "none was answered" if failures == calls else f"{failures:,} of {calls:,} calls got no answer"
-            found.append(("failed", f"Teacher {name} failed: {what}."))
-    return found
+            banners.append(("failed", f"Teacher {name} failed: {what}."))
+    return banners
 
 
 def _stopped(sources: Sources) -> list[tuple[str, str]]:

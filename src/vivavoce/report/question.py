@@ -15,7 +15,7 @@ from vivavoce.report.transcript import STOPPED, mark, turns, votes
 from vivavoce.tasks import Task
 
 
-def told(graph: Graph, task: Task | None = None) -> dict[str, Any]:
+def question_facts(graph: Graph, task: Task | None = None) -> dict[str, Any]:
     """The data of a debate's page. ``task`` says which answers are the same, for the votes."""
     p, texts = graph.problem, dict[str, int]()
     changed = {t.after.id: t for t in turns(graph) if t.changed}
@@ -26,9 +26,9 @@ def told(graph: Graph, task: Task | None = None) -> dict[str, Any]:
             n["turn"] = {"kind": turn.kind, "before": turn.before.answer, "words": turn.words}
     rounds = sorted({0, graph.rounds - 1}) if graph.rounds else []
     ballots = [
-        {"round": r, "votes": [[how, n.answer, mark(n)] for how, n in found]}
+        {"round": r, "votes": [[how, n.answer, mark(n)] for how, n in winners]}
         for r in rounds
-        if (found := votes(graph, r, task))
+        if (winners := votes(graph, r, task))
     ]
     return {
         "problem": {"id": p.id, "question": p.question, "gold": p.gold, "group": p.group, "history": list(p.history)},
@@ -94,4 +94,4 @@ def answered(row: Judged) -> dict[str, Any]:
     }
 
 
-__all__ = ["answered", "told"]
+__all__ = ["answered", "question_facts"]

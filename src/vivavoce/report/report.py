@@ -79,8 +79,8 @@ def write_report(run_path: Path) -> Path:
 def overview(sources: Sources, debates: Debates, whole: bool = True) -> str:
     """The overview of a run as a piece of HTML, without its browser of questions: what the viewer shows. Not
     ``whole``: without what the debates did, which takes long to read the first time."""
-    found = debates.of(sources) if whole else {}
-    return _PAGE.get_template("overview.html.j2").render(_view(sources, found))
+    debated = debates.of(sources) if whole else {}
+    return _PAGE.get_template("overview.html.j2").render(_view(sources, debated))
 
 
 class Debates:
@@ -93,14 +93,14 @@ class Debates:
     def of(self, sources: Sources) -> dict[str, tuple[Stored, Debated]]:
         """The debates of every stage that has held some, by their sets."""
         with self._reading:
-            found = {}
+            by_stage = {}
             for of, file, part in _graph_files(sources):
                 known = self._known.get(file)
                 if known is None or known[0] != file.stat().st_mtime_ns:
                     made, graphs = file.stat().st_mtime_ns, stored(file)
                     known = self._known[file] = made, graphs, Debated(graphs, part.task)
-                found[of] = known[1:]
-            return found
+                by_stage[of] = known[1:]
+            return by_stage
 
     def ready(self, sources: Sources) -> bool:
         """Whether all of them have been read."""
@@ -122,7 +122,7 @@ _UNSEEN = re.compile("[<\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 def _in_script(held: Any) -> str:
     """JSON that stands inside a script element: no text in it can end the element, or turn the source around it."""
     text = storable(json.dumps(held, ensure_ascii=False, separators=(",", ":")))
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSEEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _of_all(held: Mapping[str, Any]) -> str:
@@ -139,14 +139,14 @@ _NAMES = {"train": "on the training questions", "test": "on the test questions",
 def _where(of: str) -> str:
     """What a set of debates was about, for a title."""
     stage, slash, own = of.rpartition("/")
-    said = _NAMES.get(own, f"stage {own}")
-    return f"Stage {stage}: {said}" if slash else said[0].upper() + said[1:]
+    title = _NAMES.get(own, f"stage {own}")
+    return f"Stage {stage}: {title}" if slash else title[0].upper() + title[1:]
 
 
 def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> dict[str, Any]:
     """Everything that the templates show."""
     costs, no_costs = sources.costs()
-    found = headline(sources)
+    ending = headline(sources)
     compared = _compared(sources)
     over = ["student", *([compared["best_other"]] if compared and compared["best_other"] else [])]
     made = {
@@ -157,8 +157,8 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "student": sources.student,
         "version": __version__,
         "seeds": sources.recipe.get("seeds", []),
-        "headline": found,
-        "path": None if found.student is None else told_path(found.student),
+        "headline": ending,
+        "path": None if ending.student is None else told_path(ending.student),
         "story": story(sources),
         "mark": mark,
         "compared": compared,
@@ -245,7 +245,7 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
         ],
         "of_final": [t for t in tests if t.b == final],
         "best_other": other.a if (other := best_other([t for t in tests if t.b == final], arms)) else None,
-        "told": {name: what_it_is(arm) for name, arm in arms.items()},
+        "descriptions": {name: what_it_is(arm) for name, arm in arms.items()},
         "level": comparison.LEVEL,
         "of_debate": [t for t in tests if t.b != final and arms[t.b].get("family") == "debate" and t.a in strongest],
         "groups": {g: c["n"] for g, c in results["arms"][0]["groups"].items()},

@@ -37,7 +37,7 @@ class Reviewed:
     """A peer review of the run: its figures as ``results.json`` holds them, and examples."""
 
     title: str
-    found: Mapping[str, Any]
+    figures: Mapping[str, Any]
     feedback: Mapping[str, Mapping[str, int]]
     exams: Mapping[str, list[Mapping[str, int]]]
     chains: list[Chain]
@@ -70,13 +70,15 @@ def _chains(part: Sources) -> list[Chain]:
     graphs = list(islice(stored(file), 2000))
     of = {d.rationale: d for d in decide(graphs, rules, seed)}
     wanted = [(False, "accepted"), (True, "rejected"), (True, "accepted"), (False, "rejected")]
-    found: dict[tuple[bool | None, str], list[Chain]] = {key: [] for key in wanted}
+    chains: dict[tuple[bool | None, str], list[Chain]] = {key: [] for key in wanted}
     for graph, n in _texts(graphs):
         key = right(n, graph.problem), of[n.id].verdict
-        if key in found and len(found[key]) < _EACH and of[n.id].valid:
-            said = [(one.reviewer, one.score, one.reviews[-1].text[:_LONG]) for one in scores(graph, n)]
-            found[key].append(Chain(graph.problem.question[:_LONG], n.agent, n.text[:_LONG], key[0], said, of[n.id]))
-    return [chain for key in wanted for chain in found[key]]
+        if key in chains and len(chains[key]) < _EACH and of[n.id].valid:
+            reviews = [(one.reviewer, one.score, one.reviews[-1].text[:_LONG]) for one in scores(graph, n)]
+            chains[key].append(
+                Chain(graph.problem.question[:_LONG], n.agent, n.text[:_LONG], key[0], reviews, of[n.id])
+            )
+    return [chain for key in wanted for chain in chains[key]]
 
 
 def _texts(graphs: list[Graph]) -> Iterator[tuple[Graph, Node]]:

@@ -76,13 +76,13 @@ class Sources:
     @cached_property
     def parts(self) -> dict[str, Sources]:
         """The stages of a chain that have begun, each a run of its own, by name."""
-        found = {}
+        by_name = {}
         for stage in self.recipe.get("stages") or ():
             name = stage.get("name") or stage["method"]
             folder = self.path / "stages" / file_name(name)
             if folder.is_dir():
-                found[name] = Sources(folder)
-        return found
+                by_name[name] = Sources(folder)
+        return by_name
 
     def _of_arm(self, arm: str) -> tuple[Sources, str]:
         """The run or stage that made an arm, and what the arm is called there."""
@@ -105,14 +105,14 @@ class Sources:
 
     def asked(self, problems: Collection[str]) -> dict[str, tuple[str, str]]:
         """Question and right answer of test questions, by id: from the committee's debates, else from the task."""
-        found, wanted = {}, set(problems)
+        by_problem, wanted = {}, set(problems)
         for graph in self.graphs("test"):
             if graph.problem.id in wanted:
-                found[graph.problem.id] = (graph.problem.question, graph.problem.gold)
-                if len(found) == len(wanted):
-                    return found
+                by_problem[graph.problem.id] = (graph.problem.question, graph.problem.gold)
+                if len(by_problem) == len(wanted):
+                    return by_problem
         known = self.problems("test")
-        return found | {id: (known[id].question, known[id].gold) for id in wanted - set(found) if id in known}
+        return by_problem | {id: (known[id].question, known[id].gold) for id in wanted - set(by_problem) if id in known}
 
     def checkpoint(self, arm: str) -> Path | None:
         """The folder of an arm's student of the first seed; of several trainings, the last one. None if there is
@@ -157,8 +157,8 @@ class Sources:
     def _curves(self, named: Mapping[str, str]) -> list[Curve]:
         """The loss curves; ``named`` are the arms by their names in this run, as the results call them."""
         arms = list(named.values())
-        by_folder = {file_name(name): said for name, said in named.items()}
-        found = [
+        by_folder = {file_name(name): arm for name, arm in named.items()}
+        curves = [
             curve if curve.arm in arms else curve._replace(arm=f"{name}.{curve.arm}")
             for name, part in self.parts.items()
             for curve in part._curves({n.removeprefix(f"{name}."): n for n in arms if n.startswith(f"{name}.")})
@@ -168,18 +168,18 @@ class Sources:
             folder, seed = (folder, seed) if seed.isdigit() else (file.parent.name, "")
             arm = by_folder.get(folder, folder.replace("+", ":"))
             result = self._json(file.parent.relative_to(self.path) / "train_result.json")
-            found.append(Curve(arm, seed, read_curve(file), result))
+            curves.append(Curve(arm, seed, read_curve(file), result))
         order = {arm: i for i, arm in enumerate(arms)}
-        return sorted(found, key=lambda c: (order.get(c.arm, len(arms)), c.arm, int(c.seed or 0)))
+        return sorted(curves, key=lambda c: (order.get(c.arm, len(arms)), c.arm, int(c.seed or 0)))
 
     def trainings(self, arms: Collection[str]) -> dict[str, list[dict[str, Any]]]:
         """The rows of each training of these arms: by arm, its seeds with rows used and left out."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        by_arm: dict[str, list[dict[str, Any]]] = {}
         for curve in self.curves(list(arms)):
             if curve.result is not None and curve.arm.partition(".")[0] in {arm.partition(".")[0] for arm in arms}:
                 kept = {key: curve.result[key] for key in ("steps", "rows_used", "rows_dropped")}
-                found.setdefault(curve.arm, []).append({"seed": int(curve.seed or 0), **kept})
-        return found
+                by_arm.setdefault(curve.arm, []).append({"seed": int(curve.seed or 0), **kept})
+        return by_arm
 
     def _json(self, name: str | Path) -> Any:
         file = self.path / name

@@ -75,16 +75,16 @@ def mark(n: Node | Judged) -> str:
 
 def turns(graph: Graph) -> list[Turn]:
     """Every agent from each round to the next, as :meth:`Graph.transitions` counts them, with the answers."""
-    found, before = list[Turn](), dict[str, Node]()
+    turns_made, before = list[Turn](), dict[str, Node]()
     for r in range(graph.rounds):
         now = {n.agent: n for n in graph.stated(r)}
-        found += [
+        turns_made += [
             Turn(agent, r, before[agent], n)
             for agent, n in now.items()
             if agent in before and n.correct is not None and before[agent].correct is not None
         ]
         before = now
-    return found
+    return turns_made
 
 
 def minds(all_turns: list[Turn]) -> list[Turn]:
@@ -103,8 +103,8 @@ def votes(graph: Graph, round: int, task: Task | None = None, seed: int = 0) -> 
     """
     stated = graph.stated(round)
     sure, likely = (any(getattr(n, w) is not None for n in stated) for w in ("confidence", "probability"))
-    told: dict[VoteBy, bool] = {"majority": True, "confidence": sure, "probability": likely, "most_confident": sure}
-    won = {words: vote(task, graph.problem, stated, way, seed) for way, words in VOTES.items() if told[way]}
+    usable: dict[VoteBy, bool] = {"majority": True, "confidence": sure, "probability": likely, "most_confident": sure}
+    won = {words: vote(task, graph.problem, stated, way, seed) for way, words in VOTES.items() if usable[way]}
     return [(words, winner) for words, winner in won.items() if winner is not None]
 
 
@@ -126,7 +126,7 @@ def transcript(graph: Graph, task: Task | None = None) -> str:
 def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
     p = graph.problem
     yield f"Question {clean(p.id)}" + (f" ({clean(p.group)})" if p.group else "")
-    yield from _said(p.question, 2)
+    yield from _indented(p.question, 2)
     yield f"  Right answer: {clean(p.gold)}"
     for r in range(graph.rounds):
         yield from ("", _rule(f"Round {r}" + (", independent answers" if r == 0 else "")))
@@ -155,14 +155,14 @@ def _answers(graph: Graph, round: int) -> Iterator[str]:
             yield f"{_head(n, '')}: {clean(n.error or '')}"
         elif stated[n.agent] is n:
             yield _head(n, "")
-            yield from _said(n.text, 6)
+            yield from _indented(n.text, 6)
         else:
             yield _head(n, f", sample {n.sample}")
 
 
 def _head(n: Node, more: str) -> str:
-    said = ", ".join([*figures(n), *(["saw gold"] if n.saw_gold else [])])
-    return f"  [{mark(n)}] {clean(n.agent)}{more}" + (f": {said}" if said else "")
+    details = ", ".join([*figures(n), *(["saw gold"] if n.saw_gold else [])])
+    return f"  [{mark(n)}] {clean(n.agent)}{more}" + (f": {details}" if details else "")
 
 
 def _notes(graph: Graph, round: int) -> Iterator[str]:
@@ -171,12 +171,12 @@ def _notes(graph: Graph, round: int) -> Iterator[str]:
             if n.kind != kind or n.round != round:
                 continue
             about = graph.by_id[n.target].agent if n.target in graph.by_id else None
-            who = clean(n.agent) if about in (None, n.agent) else f"{clean(n.agent)} → {clean(about or '')}"
+            speakers = clean(n.agent) if about in (None, n.agent) else f"{clean(n.agent)} → {clean(about or '')}"
             shown = [f"score {n.score:g}"] if n.score is not None else []
             shown += ["saw gold"] if n.saw_gold else []
             shown += [f"{mark(n)}: {clean(n.error or '')}"] if n.absent else []
-            yield f"  ({kind}) {who}" + (f": {', '.join(shown)}" if shown else "")
-            yield from _said(n.text, 6)
+            yield f"  ({kind}) {speakers}" + (f": {', '.join(shown)}" if shown else "")
+            yield from _indented(n.text, 6)
 
 
 def kinds_of_notes(graph: Graph) -> list[str]:
@@ -199,7 +199,7 @@ def _rule(title: str) -> str:
     return f"── {title} " + "─" * max(3, WIDTH - 4 - len(title))
 
 
-def _said(text: str, indent: int) -> Iterator[str]:
+def _indented(text: str, indent: int) -> Iterator[str]:
     """A text wrapped to the page, its own line breaks kept."""
     edge = " " * indent
     for line in clean(text).strip().splitlines():

@@ -37,10 +37,10 @@ class Seat(NamedTuple):
     round: int
 
 
-def letter(said: Any) -> str:
+def letter(node: Any) -> str:
     """The letter of an answer: a node, or the judged answer to a test question."""
-    found = _LETTERS[mark(said)]
-    return found.lower() if said.status == "truncated" and found in "RW" else found
+    sign = _LETTERS[mark(node)]
+    return sign.lower() if node.status == "truncated" and sign in "RW" else sign
 
 
 def seats(graph: Graph) -> dict[Seat, str]:
@@ -49,18 +49,18 @@ def seats(graph: Graph) -> dict[Seat, str]:
     for n in graph.nodes:
         if n.kind == "answer" or n.answer is not None or n.correct is not None:
             by_kind.setdefault(n.kind, []).append(n)
-    found: dict[Seat, str] = {}
+    letters: dict[Seat, str] = {}
     for kind, nodes in by_kind.items():
         for n in stated(nodes):
-            found[Seat(kind, n.agent, n.round)] = letter(n)
+            letters[Seat(kind, n.agent, n.round)] = letter(n)
         for n in nodes:  # nobody's call gave a text there
-            found.setdefault(Seat(kind, n.agent, n.round), letter(n))
-    return found
+            letters.setdefault(Seat(kind, n.agent, n.round), letter(n))
+    return letters
 
 
-def in_order(found: Iterable[Seat]) -> list[Seat]:
+def in_order(cells: Iterable[Seat]) -> list[Seat]:
     """Seats as a table shows them: by kind as it was first met, then round by round."""
-    several = list(found)
+    several = list(cells)
     kinds, agents = (list(dict.fromkeys(getattr(s, key) for s in several)) for key in ("kind", "agent"))
     return sorted(several, key=lambda s: (kinds.index(s.kind), s.round, agents.index(s.agent)))
 

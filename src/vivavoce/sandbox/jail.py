@@ -98,9 +98,9 @@ def _run(request: dict[str, Any], requests: int, level: str) -> dict[str, Any]:
     watch.drain()
     os.close(reports)
     os.close(outputs)
-    said = watch.report(token)
+    outcome = watch.report(token)
     if ended is None:
-        ended, detail = said or _by_status(status, request, used)
+        ended, detail = outcome or _by_status(status, request, used)
     else:
         detail = ""
     return {
@@ -176,8 +176,8 @@ class _Watch:
     def report(self, token: str) -> tuple[str, str] | None:
         """The program's own report of its end; None if it did not get so far."""
         try:
-            said = json.loads(self.reported)
-            return (said["ended"], str(said["detail"])) if said["token"] == token else None
+            report = json.loads(self.reported)
+            return (report["ended"], str(report["detail"])) if report["token"] == token else None
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -242,15 +242,15 @@ def _execute(source: str, tests: str) -> tuple[str, str]:
         except (KeyboardInterrupt, SystemExit) as error:
             return "exited", f"{type(error).__name__} in {name}"
         except PermissionError as error:
-            return "forbidden", _told(error)
+            return "forbidden", _error_text(error)
         except AssertionError as error:
-            return failing, _told(error)
+            return failing, _error_text(error)
         except BaseException as error:  # noqa: BLE001  what a program raises is its outcome
-            return "error", f"{_told(error)} in {name}"
+            return "error", f"{_error_text(error)} in {name}"
     return "passed", ""
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"[:500].rstrip(": ")
     except BaseException:  # noqa: BLE001  its own __str__ may fail

@@ -149,10 +149,10 @@ _AT_NUMBER, _AT_MACHINE, _AT_ARGUMENTS = 0, 4, 16
 
 
 def _machine() -> _Machine:
-    found = _MACHINES.get(platform.machine())
-    if sys.platform != "linux" or found is None or sys.byteorder != "little" or sys.maxsize < 2**32:
+    machine = _MACHINES.get(platform.machine())
+    if sys.platform != "linux" or machine is None or sys.byteorder != "little" or sys.maxsize < 2**32:
         raise OSError(errno.ENOSYS, f"no filter is written for {sys.platform} on {platform.machine()}")
-    return found
+    return machine
 
 
 def _numbers(name: str) -> int:

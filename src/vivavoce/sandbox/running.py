@@ -124,7 +124,7 @@ def machine_level() -> Level:
 
     Raises MissingDependency where it allows none: no program is run without one.
     """
-    said = list[str]()
+    reasons = list[str]()
     levels: tuple[Level, ...] = ("namespaces", "filter")
     for level in levels:
         try:
@@ -132,13 +132,13 @@ def machine_level() -> Level:
             ended = jail.run(Program("x = 1", "assert x == 1"), Limits())
             jail.close()
         except OSError as error:
-            said.append(f"{level}: {error}")
+            reasons.append(f"{level}: {error}")
             continue
         if ended.passed:
             return level
-        said.append(f"{level}: {ended.reason}")
+        reasons.append(f"{level}: {ended.reason}")
     raise MissingDependency(
-        f"this machine cannot shut a program in ({'; '.join(said)})",
+        f"this machine cannot shut a program in ({'; '.join(reasons)})",
         "the sandbox, which code is graded in",
         "use Linux on x86_64 or aarch64, with seccomp allowed (in a container: its default profile does)",
     )
@@ -171,10 +171,10 @@ class _Jail:
             start_new_session=True,
         )
         self.ran, self._rest = 0, b""
-        said = self._answer(time.monotonic() + 60)
-        if said is None or "refused" in said:
+        reply = self._answer(time.monotonic() + 60)
+        if reply is None or "refused" in reply:
             self.close()
-            raise OSError((said or {}).get("refused", "the jail did not start"))
+            raise OSError((reply or {}).get("refused", "the jail did not start"))
 
     def run(self, program: Program, limits: Limits) -> Outcome:
         assert self.process.stdin is not None
@@ -185,11 +185,11 @@ class _Jail:
             self.process.stdin.flush()
         except OSError:
             pass  # it is gone: no answer comes
-        said = self._answer(began + limits.wall_s + GRACE_S)
-        if said is None:
+        reply = self._answer(began + limits.wall_s + GRACE_S)
+        if reply is None:
             self.process.kill()
             return Outcome("sandbox", "the jail gave no answer and was killed", "", time.monotonic() - began)
-        return Outcome(**said)
+        return Outcome(**reply)
 
     def _answer(self, deadline: float) -> dict[str, Any] | None:
         """The next line; None if none comes in time."""

@@ -44,8 +44,8 @@ def _run(question: str, program: str) -> Verdict:
     outcome = shared().run(Program(program, world.tests(question)), LIMITS)
     if outcome.ended == "sandbox":
         raise _NotRun(outcome.reason)
-    told = outcome.output.partition("\n")[0].strip() or program
-    return Verdict(told, outcome.passed, "" if outcome.passed else outcome.reason)
+    answer_line = outcome.output.partition("\n")[0].strip() or program
+    return Verdict(answer_line, outcome.passed, "" if outcome.passed else outcome.reason)
 
 
 def judge_all(questions: Sequence[str], texts: Sequence[str]) -> list[Verdict]:

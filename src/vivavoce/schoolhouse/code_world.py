@@ -185,7 +185,7 @@ def questions(split: Split, n: int, seed: int = 0, kinds: Sequence[str] = KINDS)
 
 def parse(question: str) -> list[Call]:
     """The calls of a question's text."""
-    return [Call(*found) for found in _CALL.findall(question)]
+    return [Call(*parts) for parts in _CALL.findall(question)]
 
 
 def spell(calls: Sequence[Call], body: Callable[[str], Body], style: Style = "nested") -> list[Step]:
@@ -211,18 +211,18 @@ def clean(text: str) -> str:
 
 def steps_of(text: str) -> list[tuple[Step, bool]]:
     """The steps that a reply wrote in one of the styles, and whether each is marked; other text is skipped."""
-    found = list[tuple[int, Step, bool]]()
+    steps = list[tuple[int, Step, bool]]()
     for m in _NESTED.finditer(text):
-        found.append((m.start(), Step(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "nested"), bool(m[7])))
+        steps.append((m.start(), Step(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "nested"), bool(m[7])))
     for m in _SWAPPED.finditer(text):
         if m[2] and m[4] != "+":
             continue
         body = Body(m[6], int(m[7]), "-" if m[2] else m[4])
         if m[2] or m[4] != "-":
-            found.append((m.start(), Step(m[1], m[5], body, m[3], "swapped"), bool(m[8])))
+            steps.append((m.start(), Step(m[1], m[5], body, m[3], "swapped"), bool(m[8])))
     for m in _IN_TWO.finditer(text):
-        found.append((m.start(), Step(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "in_two"), bool(m[7])))
-    return [(step, marked) for _, step, marked in sorted(found, key=lambda f: f[0])]
+        steps.append((m.start(), Step(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "in_two"), bool(m[7])))
+    return [(step, marked) for _, step, marked in sorted(steps, key=lambda f: f[0])]
 
 
 def results(question: str, arguments: Sequence[int]) -> list[int]:

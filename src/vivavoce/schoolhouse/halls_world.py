@@ -61,27 +61,27 @@ class Errand(NamedTuple):
 def doors() -> Mapping[Place, Mapping[int, int]]:
     """The open doors of every place, and the rooms behind them; every room of a hall can be reached from every one."""
     rng = random.Random(f"halls/{_WORLD_SEED}")
-    found = dict[Place, Mapping[int, int]]()
+    behind_door = dict[Place, Mapping[int, int]]()
     for hall in HALLS:
         ring = rng.sample(list(ROOMS), len(ROOMS))  # one door leads around, so that nobody is ever shut in
         for here, after in zip(ring, ring[1:] + ring[:1], strict=True):
             others = [room for room in ROOMS if room not in (here, after)]
             behind = [after, *rng.sample(others, _OPEN - 1)]
-            found[hall, here] = dict(zip(rng.sample(list(DOORS), _OPEN), behind, strict=True))
-    return found
+            behind_door[hall, here] = dict(zip(rng.sample(list(DOORS), _OPEN), behind, strict=True))
+    return behind_door
 
 
 @cache
 def steps_to(hall: str, goal: int) -> Mapping[int, int]:
     """The fewest doors from each room of a hall to the goal."""
-    found, waiting = {goal: 0}, deque([goal])
+    distances, waiting = {goal: 0}, deque([goal])
     while waiting:
         room = waiting.popleft()
         for before in ROOMS:
-            if before not in found and room in doors()[hall, before].values():
-                found[before] = found[room] + 1
+            if before not in distances and room in doors()[hall, before].values():
+                distances[before] = distances[room] + 1
                 waiting.append(before)
-    return found
+    return distances
 
 
 @cache
@@ -126,12 +126,12 @@ def draw(rng: random.Random, kind: str) -> Errand:
 
 def errands(split: Split, n: int, seed: int = 0) -> list[Errand]:
     """``n`` distinct errands of one split, the kinds in turn. No errand is in both splits."""
-    rng, found = random.Random(f"{split}/{seed}"), dict[str, Errand]()
-    while len(found) < n:
-        drawn = draw(rng, KINDS[len(found) % len(KINDS)])
+    rng, by_id = random.Random(f"{split}/{seed}"), dict[str, Errand]()
+    while len(by_id) < n:
+        drawn = draw(rng, KINDS[len(by_id) % len(KINDS)])
         if split_of(drawn) == split:
-            found.setdefault(drawn.id, drawn)
-    return list(found.values())
+            by_id.setdefault(drawn.id, drawn)
+    return list(by_id.values())
 
 
 def split_of(errand: Errand) -> Split:
@@ -200,7 +200,7 @@ class Walk:
         return sum(1 + steps_to(hall, goal)[room] for room, (hall, goal) in zip(rooms, self.errand.legs, strict=False))
 
 
-def told(errand: Errand) -> str:
+def errand_text(errand: Errand) -> str:
     """The first message to a walker."""
     return f"at {errand.legs[0][0]}{errand.start}"
 

@@ -203,8 +203,8 @@ def steps_of(text: str) -> list[Step]:
 
 def answer_of(text: str) -> str | None:
     """The digit after `ans=`, or None if the reply never got there."""
-    found = _ANSWER.search(text)
-    return found[1] if found else None
+    match = _ANSWER.search(text)
+    return match[1] if match else None
 
 
 def check(question: str, text: str) -> Grade:

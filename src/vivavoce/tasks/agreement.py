@@ -39,9 +39,9 @@ def majority(task: Task | None, problem: Problem, answers: Sequence[str | None])
 
     An answer that is None counts in the number of answers, and for no answer.
     """
-    found = classes(task, problem, answers)
-    for i in sorted({i for i in found if i is not None}):
-        if 2 * found.count(i) > len(found):
+    labels = classes(task, problem, answers)
+    for i in sorted({i for i in labels if i is not None}):
+        if 2 * labels.count(i) > len(labels):
             return answers[i]
     return None
 

@@ -95,9 +95,9 @@ def choice(line: str) -> str | None:
         elif letter != chosen and _STRONG_CUE.search(before) and not _AGAINST.search(before[-40:]):
             return None  # I think it is B, but the answer is D
     if chosen is None and not _AGAINST.search(line):
-        found = {match[1] for match in _ONE_OF.finditer(line)}  # the sun (C)
+        letters = {match[1] for match in _ONE_OF.finditer(line)}  # the sun (C)
         others = {m[0] for m in _LETTER.finditer(line) if m[0].isupper() and not _article(line, m)}
-        chosen = found.pop() if len(found) == 1 and found == others else None
+        chosen = letters.pop() if len(letters) == 1 and letters == others else None
     return chosen
 
 
@@ -157,10 +157,10 @@ def yes_no(line: str) -> str | None:
     others``). A word that is negated or weakened (``not true``, ``partly true``) is left unread.
     """
     line = undressed(line).lstrip(" \"'([|")
-    found, first = polar(line), _POLAR.match(line)
-    if first and found and re.match(r"\s*[,.;:!-]", line[first.end() :]):
-        return found[0]
-    return found[0] if len(set(found)) == 1 and not (_NEGATED.search(line) or _PARTLY.search(line)) else None
+    polarities, first = polar(line), _POLAR.match(line)
+    if first and polarities and re.match(r"\s*[,.;:!-]", line[first.end() :]):
+        return polarities[0]
+    return polarities[0] if len(set(polarities)) == 1 and not (_NEGATED.search(line) or _PARTLY.search(line)) else None
 
 
 def exact(line: str) -> str | None:

@@ -133,13 +133,13 @@ def disagreements(records: Iterable[Recorded], grade: Callable[[Problem, str], G
     """The attempts whose flag differs from the judgement of ``grade`` (such as ``task.grade``). Look at each before
     use.
     """
-    found = list[Disagreement]()
+    differing = list[Disagreement]()
     for record in records:
         for attempt in record.attempts:
             judged = grade(record.problem, attempt.text)
             if attempt.correct is not None and judged.correct is not attempt.correct:
-                found.append(Disagreement(record.problem, attempt, judged))
-    return found
+                differing.append(Disagreement(record.problem, attempt, judged))
+    return differing
 
 
 __all__ = ["GSM8K_SOLUTIONS", "Attempt", "Disagreement", "Fields", "Recorded", "disagreements", "read_attempts"]

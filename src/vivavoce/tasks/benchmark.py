@@ -166,16 +166,16 @@ class Benchmark(Graded):
             self._all[split] = self._not_left_out(self._cut[split] if self._whole else self._read(split))
         return self._all[split]
 
-    def _not_left_out(self, found: list[Entry]) -> list[Entry]:
+    def _not_left_out(self, entries: list[Entry]) -> list[Entry]:
         """Without the questions that the options leave out."""
         path = self.options.leave_out
         if path is None:
-            return found
+            return entries
         if not path.exists():
             raise DataError("no such file or folder", str(path), "correct task.leave_out")
         keys = {spelling(_question(row)) for row in read_rows(path)}
-        self.left_out += [f"{e.where}: stands in {path}" for e in found if spelling(e.problem.question) in keys]
-        return [e for e in found if spelling(e.problem.question) not in keys]
+        self.left_out += [f"{e.where}: stands in {path}" for e in entries if spelling(e.problem.question) in keys]
+        return [e for e in entries if spelling(e.problem.question) not in keys]
 
     @property
     def _whole(self) -> bool:
@@ -201,7 +201,7 @@ class Benchmark(Graded):
         return [entry for entry in train if entry.where not in shared]
 
     def _read(self, split: str) -> list[Entry]:
-        found, seen = list[Entry](), dict[str, int]()
+        entries, seen = list[Entry](), dict[str, int]()
         for row in self._rows(split):
             asked = self.ask(row)
             if not asked.gold and self.grader.name != "judge":
@@ -214,20 +214,20 @@ class Benchmark(Graded):
             seen[id_] = times = seen.get(id_, 0) + 1
             if times > 1:
                 id_, asked = f"{id_}-{times}", asked.and_odd("stands there before: asked again")
-            found.append(Entry(Problem(id_, asked.question, gold, asked.group), asked, row.where))
-        return self._of_subjects(found)
+            entries.append(Entry(Problem(id_, asked.question, gold, asked.group), asked, row.where))
+        return self._of_subjects(entries)
 
-    def _of_subjects(self, found: list[Entry]) -> list[Entry]:
+    def _of_subjects(self, entries: list[Entry]) -> list[Entry]:
         subjects = self.options.subjects if isinstance(self.options, Subjects) else None
         if subjects is None:
-            return found
-        known = {_plain(entry.problem.group): entry.problem.group for entry in found}
+            return entries
+        known = {_plain(entry.problem.group): entry.problem.group for entry in entries}
         for subject in subjects:
             if _plain(subject) not in known:
-                said = near(subject, sorted(known.values()))
-                raise DataError(f"no question of the subject {subject!r}{said}", self.name, "correct task.subjects")
+                hint = near(subject, sorted(known.values()))
+                raise DataError(f"no question of the subject {subject!r}{hint}", self.name, "correct task.subjects")
         wanted = {_plain(subject) for subject in subjects}
-        return [entry for entry in found if _plain(entry.problem.group) in wanted]
+        return [entry for entry in entries if _plain(entry.problem.group) in wanted]
 
     def _rows(self, split: str) -> Iterable[Row]:
         o = self.options

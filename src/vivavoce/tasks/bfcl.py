@@ -95,14 +95,14 @@ class Calls(Benchmark):
             calls = read_calls(text)
         except ValueError as error:
             return Grade(None, False, "no_answer", str(error))
-        said = "\n".join(map(write_call, calls)) or _NONE
+        answer = "\n".join(map(write_call, calls)) or _NONE
         if not calls and not case.wanted and (form := _other_form(spoken(text), case.functions)):
             return Grade(None, False, "no_answer", f"a call in another form: {form}")
         if case.wanted is None:
             wrong = "" if calls else "nothing is called"
         else:
             wrong = wrong_calls(case.functions, case.wanted, calls)
-        return Grade(said, not wrong, "ok", wrong)
+        return Grade(answer, not wrong, "ok", wrong)
 
     def samples(self, split: str) -> Iterator[Sample]:
         """A right answer; without its calls, with one too many, and with every name and argument changed."""
@@ -129,15 +129,15 @@ class Calls(Benchmark):
 _TAGS = re.compile(r"<function[=_]|\[TOOL_CALLS\]|<\|python_tag\|>|<\|?tool_calls?(?:_begin)?\|?>|<｜tool▁call")
 
 
-def _other_form(said: str, functions: Sequence[Mapping[str, Any]]) -> str:
+def _other_form(text: str, functions: Sequence[Mapping[str, Any]]) -> str:
     """A text in the reply that looks like a call in another form; empty if there is none."""
-    if tag := _TAGS.search(said):
+    if tag := _TAGS.search(text):
         return tag[0]
     for name in {spelling for f in functions for spelling in (f["name"], f["name"].replace(".", "_"))}:
-        json_call = re.search(rf'"name"\s*:\s*"{re.escape(name)}"\s*,\s*"(?:arguments|parameters)"', said)
-        python_call = re.search(rf"^[ \t`]*\[?{re.escape(name)}\(.*\)\]?[ \t`]*$", said, re.MULTILINE)
-        if found := json_call or python_call:
-            return found[0].strip()
+        json_call = re.search(rf'"name"\s*:\s*"{re.escape(name)}"\s*,\s*"(?:arguments|parameters)"', text)
+        python_call = re.search(rf"^[ \t`]*\[?{re.escape(name)}\(.*\)\]?[ \t`]*$", text, re.MULTILINE)
+        if match := json_call or python_call:
+            return match[0].strip()
     return ""
 
 
@@ -167,8 +167,8 @@ def _rows(path: Path) -> Iterator[Row]:
 
 def _question(turns: Sequence[Sequence[Mapping[str, str]]], functions: Sequence[Mapping[str, Any]]) -> str:
     """The conversation, then the functions on offer, one a line."""
-    (said,) = turns
-    alone = len(said) == 1
-    words = said[0]["content"] if alone else "\n\n".join(f"{m['role'].title()}: {m['content']}" for m in said)
+    (messages,) = turns
+    alone = len(messages) == 1
+    words = messages[0]["content"] if alone else "\n\n".join(f"{m['role'].title()}: {m['content']}" for m in messages)
     offered = (json.dumps(json_schema(function), ensure_ascii=False) for function in functions)
     return "\n".join([words, "", "Functions:", *offered])

@@ -70,11 +70,11 @@ class BFCLMultiTurn(ActingTask):
     @cached_property
     def _by_number(self) -> Mapping[str, list[tuple[str, Conversation]]]:
         """A conversation in each category."""
-        found = defaultdict[str, list[tuple[str, Conversation]]](list)
+        by_number = defaultdict[str, list[tuple[str, Conversation]]](list)
         for category in self.options.categories:
             for talk in read_conversations(self.options.path, category).values():
-                found[talk.id.rpartition("_")[2]].append((category, talk))
-        return found
+                by_number[talk.id.rpartition("_")[2]].append((category, talk))
+        return by_number
 
     @cached_property
     def _talks(self) -> Mapping[str, Conversation]:
@@ -90,7 +90,7 @@ class BFCLMultiTurn(ActingTask):
 
 
 def _problem(category: str, talk: Conversation) -> Problem:
-    first: Message = {"role": "user", "content": talk.turns[0].said}
+    first: Message = {"role": "user", "content": talk.turns[0].text}
     return Problem(talk.id, first["content"], "", category, told_in_words((first,), talk.offered(0)))
 
 

@@ -126,20 +126,20 @@ def _changed(
     """The call with another value, one that makes a difference if there is one, and the difference that it makes at
     once: in the judged state of the services, in its result or elsewhere, or none.
     """
-    found = list[tuple[bool, ToolCall, Literal["state", "result"]]]()
+    candidates = list[tuple[bool, ToolCall, Literal["state", "result"]]]()
     values = list(_others(call.arguments[argument]))
     for value in values:
         other, services = ToolCall(call.name, {**call.arguments, argument: value}), deepcopy(before)
         returned = called(services, other)
         refused = isinstance(returned, dict) and "error" in returned
         if judged(states_of(services)) != judged(states_of(after)):
-            found.append((refused, other, "state"))
+            candidates.append((refused, other, "state"))
         elif returned != result or states_of(services) != states_of(after):
-            found.append((refused, other, "result"))
-    if not found:
+            candidates.append((refused, other, "result"))
+    if not candidates:
         return ToolCall(call.name, {**call.arguments, argument: values[0]}), "none"
     # rather one that the function takes: that an error is no result is easily told
-    return min(found, key=lambda one: one[0])[1:]
+    return min(candidates, key=lambda one: one[0])[1:]
 
 
 def _others(value: Any) -> Iterator[Any]:

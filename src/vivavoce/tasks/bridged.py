@@ -48,10 +48,10 @@ class BridgedTask(ActingTask):
 
     def _begun(self, id_: str, group: str) -> Problem:
         episode = self.bridge.episode()
-        said = self.bridge.ask("reset", [episode, id_, 0])
+        first = self.bridge.ask("reset", [episode, id_, 0])
         self.bridge.ask("close", episode)
-        seen = said["messages"]
-        return Problem(id_, seen[-1]["content"], "", group, told_in_words(seen, offered_tools(said)))
+        seen = first["messages"]
+        return Problem(id_, seen[-1]["content"], "", group, told_in_words(seen, offered_tools(first)))
 
 
 __all__ = ["BridgedTask"]

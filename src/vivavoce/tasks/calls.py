@@ -37,8 +37,8 @@ def an_answer(functions: Sequence[Mapping[str, Any]], wanted: Sequence[Wanted]) 
     required = {f["name"]: set(f["parameters"].get("required", ())) for f in functions}
     calls = list[ToolCall]()
     for ((name, arguments),) in (want.items() for want in wanted):
-        said = {argument: _first(allowed) for argument, allowed in arguments.items()}
-        calls.append(ToolCall(name, {k: v for k, v in said.items() if v != "" or k in required[name]}))
+        chosen = {argument: _first(allowed) for argument, allowed in arguments.items()}
+        calls.append(ToolCall(name, {k: v for k, v in chosen.items() if v != "" or k in required[name]}))
     return calls
 
 
@@ -78,27 +78,27 @@ def _fault(call: ToolCall, want: Wanted, required: Mapping[str, set[str]]) -> st
     return ""
 
 
-def _same(said: Any, allowed: Any) -> bool:
+def _same(value: Any, allowed: Any) -> bool:
     if isinstance(allowed, str):
-        return isinstance(said, str) and said.translate(_LIGHT).lower() == allowed.translate(_LIGHT).lower()
+        return isinstance(value, str) and value.translate(_LIGHT).lower() == allowed.translate(_LIGHT).lower()
     if isinstance(allowed, bool) or allowed is None:
-        return said is allowed
+        return value is allowed
     if isinstance(allowed, int | float):
         # 5 passes for 5.0, and 5.0 not for 5: an integer may stand for a float, as in Python
-        return type(said) in (int, type(allowed)) and said == allowed
+        return type(value) in (int, type(allowed)) and value == allowed
     if isinstance(allowed, Mapping):
-        return isinstance(said, Mapping) and _same_object(said, allowed)
+        return isinstance(value, Mapping) and _same_object(value, allowed)
     return (
-        isinstance(said, list | tuple)
-        and len(said) == len(allowed)
-        and all(_same(s, a) for s, a in zip(said, allowed, strict=True))
+        isinstance(value, list | tuple)
+        and len(value) == len(allowed)
+        and all(_same(s, a) for s, a in zip(value, allowed, strict=True))
     )
 
 
-def _same_object(said: Mapping[str, Any], allowed: Mapping[str, Any]) -> bool:
+def _same_object(call: Mapping[str, Any], allowed: Mapping[str, Any]) -> bool:
     values = {key: value if isinstance(value, list) else [value] for key, value in allowed.items()}
-    return said.keys() <= values.keys() and all(
-        any(_same(said[key], a) for a in value) if key in said else "" in value for key, value in values.items()
+    return call.keys() <= values.keys() and all(
+        any(_same(call[key], a) for a in value) if key in call else "" in value for key, value in values.items()
     )
 
 

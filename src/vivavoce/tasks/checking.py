@@ -67,12 +67,12 @@ def check_tasks(data: Path, names: Sequence[str] = ()) -> Iterator[Checked]:
     ]
     if not data.is_dir() and any(_has_files(pattern) for _, pattern in patterns):
         raise DataError("there is no such folder", str(data), "give the folder that holds gsm8k/, math/, …")
-    found = False
+    any_problem = False
     for name, pattern in patterns:
         if (options := _files(data, pattern)) is not None:
-            found = True
+            any_problem = True
             yield _check(open_task(name, options), options)
-    if not found:
+    if not any_problem:
         raise DataError("no official file of any task is there", str(data), "see OFFICIAL in vivavoce/tasks/*.py")
 
 

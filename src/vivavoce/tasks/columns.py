@@ -121,19 +121,19 @@ def _letter(row: Row, o: Columns, raw: str, choices: list[str]) -> str:
     """The letter of the gold choice, by the one reading that matches the options; never guessed from the value."""
     letters = LETTERS[: len(choices)]
     if o.answer_is == "index":
-        found = letters[int(raw)] if raw.strip().isdecimal() and int(raw) < len(letters) else None
+        letter = letters[int(raw)] if raw.strip().isdecimal() and int(raw) < len(letters) else None
     elif o.answer_is == "text":
-        found = letters[choices.index(raw.strip())] if raw.strip() in choices else None
+        letter = letters[choices.index(raw.strip())] if raw.strip() in choices else None
     else:
-        found = GRADERS["choice"].read_gold(raw)
-        found = found if found is not None and found in letters else None
-    if found is None:
+        letter = GRADERS["choice"].read_gold(raw)
+        letter = letter if letter is not None and letter in letters else None
+    if letter is None:
         raise DataError(
             f"the gold answer {raw[:80]!r} is no {o.answer_is} of {len(choices)} choices",
             f"{row.where}, field {o.answer_field!r}",
             "correct the row, or set answer_is to letter, index (from 0) or text",
         )
-    return found
+    return letter
 
 
 LETTERED = re.compile(r"(?:^|[\s(\[])([A-J])\s?[.):\]]")

@@ -23,14 +23,14 @@ def at(tokens: Sequence[Token], positions: Sequence[int]) -> list[float]:
 
     A position past the end of the tokens is left out.
     """
-    found, end, i = list[float](), 0, -1
+    logprobs, end, i = list[float](), 0, -1
     for position in positions:
         while position >= end and i + 1 < len(tokens):
             i += 1
             end += len(tokens[i].text)
         if position < end:
-            found.append(tokens[i].logprob)
-    return found
+            logprobs.append(tokens[i].logprob)
+    return logprobs
 
 
 __all__ = ["at", "geometric_mean"]

@@ -90,7 +90,7 @@ class _Mark(NamedTuple):
     """``The final answer is …``: it may give the answer, or say something about it."""
 
 
-def stated(text: str, reads: Callable[[str], bool] = lambda said: True) -> str | None:
+def stated(text: str, reads: Callable[[str], bool] = lambda phrase: True) -> str | None:
     """The text that the reply marks as its final answer: the rest of the line after the last mark, or the inside of the
     box.
 
@@ -105,10 +105,10 @@ def _stated(text: str, reads: Callable[[str], bool]) -> tuple[str | None, int]:
     end, passed_over = len(text), None
     for mark in _marks(text):
         boxed = _boxed(text, mark.begin, end)
-        said = _line(text, mark.end, end) if boxed is None else boxed
-        if boxed is not None or not mark.sentence or reads(said):
-            return said, len(text)
-        passed_over = said if passed_over is None else passed_over
+        phrase = _line(text, mark.end, end) if boxed is None else boxed
+        if boxed is not None or not mark.sentence or reads(phrase):
+            return phrase, len(text)
+        passed_over = phrase if passed_over is None else passed_over
         end = mark.begin
     boxed = _boxed(text, 0, end)
     if boxed is not None:
@@ -123,14 +123,14 @@ def _marks(text: str) -> Iterator[_Mark]:
     """The marks of the reply, the last one first; no more than a reader would go back to."""
     labels = deque((match.span() for match in _LABEL.finditer(text)), maxlen=_LABELS)
     hashes = deque((match.span() for match in _HASHES.finditer(text)), maxlen=1)
-    found = [_Mark(begin, end, False) for begin, end in hashes]
+    marks = [_Mark(begin, end, False) for begin, end in hashes]
     for begin, end in labels:
         start = _line_start(text, begin)
         after, before = _AFTER_LABEL.match(text, end), _BEFORE_LABEL.search(text[start:begin])
         if after and before:
             start += before.start() + (before[0][:1] in tuple(".!?;:)]}"))
-            found.append(_Mark(start, after.end(), bool(after["verb"]) and not after["colon"]))
-    return iter(sorted(found, reverse=True))
+            marks.append(_Mark(start, after.end(), bool(after["verb"]) and not after["colon"]))
+    return iter(sorted(marks, reverse=True))
 
 
 def _line_start(text: str, position: int) -> int:
@@ -156,26 +156,26 @@ def _boxed(text: str, begin: int, end: int) -> str | None:
 
     Empty if something beside it changes its value: a sign before it, a power or ``million`` behind it.
     """
-    found = deque(_BOX.finditer(text, begin, end), maxlen=_BOXES)
-    if not found:
+    boxes_found = deque(_BOX.finditer(text, begin, end), maxlen=_BOXES)
+    if not boxes_found:
         return None
-    said = [_box(text, found[-1])]
-    start = found[-1].start()
+    contents = [_box(text, boxes_found[-1])]
+    start = boxes_found[-1].start()
     if _CHANGED_BEFORE.search(text[_line_start(text, start) : start]):
         return ""
-    if _CHANGED_AFTER.match(text, _box_end(text, found[-1])):
+    if _CHANGED_AFTER.match(text, _box_end(text, boxes_found[-1])):
         return ""
-    for match in list(found)[-2::-1]:
+    for match in list(boxes_found)[-2::-1]:
         between = text[_box_end(text, match) : start]
         if len(between) > _NEAR or re.search(r"[.!?]\s|=|\n\s*\n", between):
             break
         inside = _box(text, match)
-        if inside not in said:
+        if inside not in contents:
             if not _LISTED.fullmatch(between):
                 return ""
-            said.insert(0, inside)
+            contents.insert(0, inside)
         start = match.start()
-    return ", ".join(said)
+    return ", ".join(contents)
 
 
 def boxes(text: str) -> list[str]:
@@ -239,9 +239,9 @@ class Grader:
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None if it states none that can be read."""
         text = cleaned(spoken(text))
-        said, end = _stated(text, self._reads)
-        if said is not None:
-            answer = self.canonical(said)
+        phrase, end = _stated(text, self._reads)
+        if phrase is not None:
+            answer = self.canonical(phrase)
             if answer is not None or end == len(text):
                 return answer
             text = text[:end]  # before a sentence about the answer
@@ -254,9 +254,9 @@ class Grader:
         text = text.strip()
         return self.canonical(text) if "\n" not in text and self.whole.match(text) else None
 
-    def _reads(self, said: str) -> bool:
+    def _reads(self, phrase: str) -> bool:
         """Whether the rest of a sentence is an answer and nothing else."""
-        bare = said.strip().rstrip(".! ")
+        bare = phrase.strip().rstrip(".! ")
         if self.name in ("number", "math") and _BEGINS.match(bare):
             return True  # it is meant for one, whether or not it can be read
         return self.whole is not _ANYTHING and self.whole.match(bare) is not None and self.canonical(bare) is not None
@@ -271,10 +271,10 @@ class Grader:
         answer, right = self.answer(text), self.canonical(gold)
         if right is None:
             return Grade(answer, None, "no_answer" if answer is None else "ok", "the gold answer cannot be read")
-        said = None if answer is None else self.equal(right, answer)
-        if said is None:
+        verdict = None if answer is None else self.equal(right, answer)
+        if verdict is None:
             return Grade(None, False, "no_answer")
-        return Grade(answer, None, "ok", said) if isinstance(said, str) else Grade(answer, said)
+        return Grade(answer, None, "ok", verdict) if isinstance(verdict, str) else Grade(answer, verdict)
 
     def same(self, a: str, b: str) -> bool:
         """Whether two answers of replies, in canonical form, are one answer. Two that cannot be compared are not."""
@@ -293,8 +293,8 @@ class Grader:
             letters = re.findall(r"(?<![\w'])(?:[B-HJ]|[AI](?!\s+[a-z0-9]))(?![\w'])", tail)
             return letters[-1] if letters else None
         if self.name == "yes_no":
-            said = answers.polar(tail)
-            return said[-1] if said else None
+            words = answers.polar(tail)
+            return words[-1] if words else None
         return self.canonical(_last_line(tail))
 
     def read_gold(self, text: str) -> str | None:

@@ -65,7 +65,7 @@ class Options(Columns):
 class Doubt(NamedTuple):
     """An oddity of the data that is no error, but looks like a mistake."""
 
-    said: str
+    message: str
     do: str
     sure: bool = False
     """Whether nothing could be learned from such data, so that `viva run` refuses them."""
@@ -135,7 +135,7 @@ def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
     """Read the rows of a file; ``places`` remembers the place of each of the rows' own ids and is added to."""
     rows = list(read_rows(path))
     named = o.id_field if "id_field" in o.model_fields_set or any("id" in row.value for row in rows) else None
-    found, asked = list[Problem](), dict[str, str]()
+    problems, asked = list[Problem](), dict[str, str]()
     for row in rows:
         problem = _problem(row, o, named)
         key = question_id(o.name, problem.question)
@@ -146,8 +146,8 @@ def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
             do += ", or give each an id of its own; `id_field: null` makes ids from the questions"
         if before != row.where:
             raise DataError(what, f"{row.where}, and before it {before}", do)
-        found.append(problem)
-    return found
+        problems.append(problem)
+    return problems
 
 
 def _problem(row: Row, o: Options, named: str | None) -> Problem:

@@ -161,11 +161,11 @@ def words(text: str, loose: bool = False) -> str | None:
             return None
         if "⟦" in text and re.sub(r"⟦[^⟦⟧]*⟧", "", text).strip(" ,;.()"):
             return None
-    said = " ".join(re.sub("[⟦⟧]", " ", text).split()).strip(" .,;:!?\"'")
-    if not loose and not re.search(r"[a-zA-Z]", said):
+    phrase = " ".join(re.sub("[⟦⟧]", " ", text).split()).strip(" .,;:!?\"'")
+    if not loose and not re.search(r"[a-zA-Z]", phrase):
         return None
-    said = re.sub(r"\b([apAP])\.?\s?[mM]\b\.?", r"\1m", said)
-    pieces = [piece.strip(" .()") for piece in re.split(r",|;|\band\b", said)]
+    phrase = re.sub(r"\b([apAP])\.?\s?[mM]\b\.?", r"\1m", phrase)
+    pieces = [piece.strip(" .()") for piece in re.split(r",|;|\band\b", phrase)]
     cased = [piece if len(piece) == 1 else piece.casefold() for piece in pieces if piece]
     return ",".join(sorted(re.sub(r"^(?:the|an?) (?=\w)", "", piece) for piece in cased))
 

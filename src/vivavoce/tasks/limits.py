@@ -30,28 +30,28 @@ class Limited(BaseModel):
         default=0, description="draws which questions a limit keeps, and which of a whole set are trained on"
     )
 
-    def within(self, found: Sequence[T], split: str, problem: Callable[[T], Problem]) -> list[T]:
+    def within(self, entries: Sequence[T], split: str, problem: Callable[[T], Problem]) -> list[T]:
         """The questions that the limit of a split keeps, in the given order. ``problem`` has id and group."""
         limit = self.train_limit if split == "train" else self.test_limit
-        return list(found[:limit]) if self.limit_takes == "first" else sample(found, limit, self.seed, problem)
+        return list(entries[:limit]) if self.limit_takes == "first" else sample(entries, limit, self.seed, problem)
 
 
 def sample(
-    found: Sequence[T], limit: int | None, seed: int, problem: Callable[[T], Problem] = lambda one: cast(Problem, one)
+    entries: Sequence[T], limit: int | None, seed: int, problem: Callable[[T], Problem] = lambda one: cast(Problem, one)
 ) -> list[T]:
-    """``limit`` of ``found``, drawn by a hash of seed and id, each group in proportion, in the order of ``found``.
+    """``limit`` of ``entries``, drawn by a hash of seed and id, each group in proportion, in the order of ``entries``.
 
     The j-th question of a group of n (from 0) comes at (j + 1/2) / n, and the first ``limit`` are taken. These are the
     seats that Sainte-Laguë gives to groups: each has its share, rounded, and a higher limit takes nothing away.
     """
-    if limit is None or limit >= len(found):
-        return list(found)
+    if limit is None or limit >= len(entries):
+        return list(entries)
     groups = defaultdict[str, list[tuple[str, int]]](list)
-    for i, one in enumerate(found):
+    for i, one in enumerate(entries):
         groups[problem(one).group].append((digest([seed, problem(one).id]), i))
     places = [((j + 0.5) / len(drawn), lot, i) for drawn in groups.values() for j, (lot, i) in enumerate(sorted(drawn))]
     kept = {i for *_, i in sorted(places)[:limit]}
-    return [one for i, one in enumerate(found) if i in kept]
+    return [one for i, one in enumerate(entries) if i in kept]
 
 
 __all__ = ["Limited", "sample"]

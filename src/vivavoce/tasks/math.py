@@ -56,12 +56,12 @@ def _ask(row: Row) -> Asked:
     gold, odd = row.text("answer") if "answer" in row.value else boxed[-1], ""
     if len({"".join(one.split()) for one in boxed}) > 1:
         odd = "its solution boxes several: the last counts"
-    said = GRADERS["math"].answer(solution)
-    if said is None:
+    answer = GRADERS["math"].answer(solution)
+    if answer is None:
         solution, odd = "", "something beside the box of its solution changes what is boxed: the box counts"
-    elif "".join(said.split()) != "".join(boxed[-1].split()) and "answer" not in row.value and ", " in said:
+    elif "".join(answer.split()) != "".join(boxed[-1].split()) and "answer" not in row.value and ", " in answer:
         if re.search(r"\bor\b", solution[: solution.rfind("\\boxed")][-60:]):
             solution = ""  # either is right
         else:
-            gold, odd = said, "its solution boxes several: all that it lists count"
+            gold, odd = answer, "its solution boxes several: all that it lists count"
     return Asked(problem, gold, subject, solution, odd=odd)

@@ -59,8 +59,8 @@ def equal(gold: str, answer: str) -> bool | str | None:
     right, given = latex.measured(gold), latex.measured(answer, nouns=True)
     if right.percent == given.percent:
         return _compared(right.value, given.value)
-    said = _compared(right.value, given.value)  # 28 % and 28: a percentage keeps its figure
-    if said is True:
+    verdict = _compared(right.value, given.value)  # 28 % and 28: a percentage keeps its figure
+    if verdict is True:
         return True
     if right.percent:
         return _compared(_hundredth(right.value), given.value)  # 28 % and 0.28
@@ -103,9 +103,9 @@ def _compared(gold: str, answer: str) -> bool | str | None:
         return "only the answer names a base"
     if _CLOCK.fullmatch(gold) and _CLOCK.fullmatch(answer):
         return [*map(int, gold.split(":"))] == [*map(int, answer.split(":"))]
-    (left, _, right), (other, _, said) = gold.partition("="), answer.partition("=")
-    if right and said and "".join(left.split()) == "".join(other.split()):
-        return equal(right, said)  # y = 2x and y = 3x: solving would be slow
+    (left, _, right), (other, _, right_side) = gold.partition("="), answer.partition("=")
+    if right and right_side and "".join(left.split()) == "".join(other.split()):
+        return equal(right, right_side)  # y = 2x and y = 3x: solving would be slow
     parts, given = _parts(gold), _parts(answer)
     if parts and (converted := latex.interval(answer)):
         given = _parts(converted)
@@ -155,8 +155,8 @@ def _parts(text: str) -> list[str] | None:
 def _each(parts: list[str], given: list[str]) -> bool | str | None:
     if len(parts) != len(given) or parts[:2] != given[:2]:
         return False
-    said = [equal(part, other) for part, other in zip(parts[2:], given[2:], strict=True)]
-    return next((one for one in said if one is not True), True)
+    verdicts = [equal(part, other) for part, other in zip(parts[2:], given[2:], strict=True)]
+    return next((one for one in verdicts if one is not True), True)
 
 
 def perturbed(gold: str) -> str:

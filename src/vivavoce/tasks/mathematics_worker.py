@@ -60,18 +60,18 @@ def main(memory: int, seconds: float) -> None:
         # By default the signal ends the process, in the middle of a multiplication too, where no handler would run.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            said: bool | str | None = compare(*json.loads(line))
+            verdict: bool | str | None = compare(*json.loads(line))
         except MemoryError:
-            said = "too large"
+            verdict = "too large"
         except RecursionError:
-            said = "nested too deep"
+            verdict = "nested too deep"
         except Exception as error:  # noqa: BLE001  whatever a parser raises on a hostile text is its answer
-            said = f"{type(error).__name__} while reading it"
+            verdict = f"{type(error).__name__} while reading it"
         signal.setitimer(signal.ITIMER_PROF, 0)
         if refused:
-            said = f"reading it led to {refused[0]}, which is not allowed"
+            verdict = f"reading it led to {refused[0]}, which is not allowed"
             refused.clear()
-        print(json.dumps(said), file=answers, flush=True)
+        print(json.dumps(verdict), file=answers, flush=True)
 
 
 def _comparison() -> Any:

@@ -233,10 +233,10 @@ def number(line: str) -> str | None:
 def alone(text: str) -> Fraction | None:
     """The value of a text that is nothing but a number, with its sign, currency, percent sign or scale; else None."""
     text = _plain(text)
-    found = next(_numbers(text), None)
-    if found is None or text[: found.begin].strip(" ("):
+    candidate = next(_numbers(text), None)
+    if candidate is None or text[: candidate.begin].strip(" ("):
         return None
-    return found.value if re.fullmatch(r"[\s%$.)]*", text[found.end :]) else None
+    return candidate.value if re.fullmatch(r"[\s%$.)]*", text[candidate.end :]) else None
 
 
 def every(text: str) -> list[Fraction]:
@@ -256,15 +256,15 @@ def _stated(line: str) -> Fraction | None:
         line = outside
     before, equals, after = line.rpartition("=")
     if not equals:
-        return _said(line)
+        return _number_of_line(line)
     left = before.rpartition("=")[2]
     if "=" in before and _SEPARATED.search(left):
         return None  # x = 3, y = 4
     if re.search(r"[0-9]", after):
-        if not _NO_VALUE_OF.search(left) and (value := _said(after)) is not None:
+        if not _NO_VALUE_OF.search(left) and (value := _number_of_line(after)) is not None:
             return value
-        return _said(before) if _ONLY_NUMBERS.fullmatch(after) and "=" not in before else None  # 18 = 9 * 2
-    return _said(before) if "=" not in before else None
+        return _number_of_line(before) if _ONLY_NUMBERS.fullmatch(after) and "=" not in before else None  # 18 = 9 * 2
+    return _number_of_line(before) if "=" not in before else None
 
 
 def _glued(match: re.Match[str]) -> bool:
@@ -272,25 +272,25 @@ def _glued(match: re.Match[str]) -> bool:
     return match[0].startswith("(") and re.search(r"[0-9]", match[1]) is not None
 
 
-def _said(line: str) -> Fraction | None:
+def _number_of_line(line: str) -> Fraction | None:
     """The number of a line without equations and asides."""
-    found = list(_numbers(line))
-    if not found:
+    numbers = list(_numbers(line))
+    if not numbers:
         return None
-    first = found[0]
+    first = numbers[0]
     leads = not re.search(r"[^\W\d_]", line[: first.begin])
     if leads and (boundary := _BOUNDARY.search(line, first.end)):
         rest = line[boundary.end() :]
         if _RETRACTED.search(rest) or _GOES_ON.match(rest):
             return None
         line = line[: boundary.start()]
-        found = [one for one in found if one.begin < boundary.start()]
+        numbers = [one for one in numbers if one.begin < boundary.start()]
     if _NEGATED.search(line) or _RETRACTED.search(line):
         return None
-    values = {one.value for one in found}
+    values = {one.value for one in numbers}
     if None in values or len(values) > 1:
         return None
-    if any(_ANYWHERE_AFTER.search(line, one.end) for one in found):
+    if any(_ANYWHERE_AFTER.search(line, one.end) for one in numbers):
         return None
     return first.value
 
@@ -316,11 +316,11 @@ def _scaled(line: str, match: re.Match[str]) -> tuple[int, Fraction | None]:
     """The value of a number with the words of scale behind it, and where they end."""
     value, end = fraction(match), match.end()
     while scale := _SCALE.match(line, end):
-        said = scale[0].strip(" -")
-        by = _LETTER_SCALES.get(said.upper()) if scale["letter"] else _SCALES[said.lower()]
-        if scale["letter"] and said.islower() and said != "k" and not match["currency"]:
+        word = scale[0].strip(" -")
+        by = _LETTER_SCALES.get(word.upper()) if scale["letter"] else _SCALES[word.lower()]
+        if scale["letter"] and word.islower() and word != "k" and not match["currency"]:
             break  # 5m: metres
-        if said == "K" and scale[0][:1] in " -" and not match["currency"]:
+        if word == "K" and scale[0][:1] in " -" and not match["currency"]:
             break  # 300 K: kelvin
         value = None if by is None or value is None else value * by
         end = scale.end()

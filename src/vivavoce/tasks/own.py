@@ -20,27 +20,27 @@ def check_own(task: Any, module: ModuleType, file: str) -> None:
     need_call(task.grade, 2, "def grade(self, problem, text)", file)
 
     def problems(self: Any, split: str) -> list[Problem]:
-        found = kind.problems(self, split)
-        if not isinstance(found, list | tuple) or not all(isinstance(one, Problem) for one in found):
-            other = next((one for one in found if not isinstance(one, Problem)), None) if _several(found) else found
+        made = kind.problems(self, split)
+        if not isinstance(made, list | tuple) or not all(isinstance(one, Problem) for one in made):
+            other = next((one for one in made if not isinstance(one, Problem)), None) if _several(made) else made
             what = f"`problems` returned {_shown(other)}, not a list of Problem"
             raise RecipeError(what, place_of(kind.problems, file), "return [Problem(id, question, gold), …]")
-        if len({one.id for one in found}) < len(found):
+        if len({one.id for one in made}) < len(made):
             raise RecipeError("two problems have one id", place_of(kind.problems, file), "give each an id of its own")
-        return list(found)
+        return list(made)
 
     def grade(self: Any, problem: Problem, text: str) -> Grade:
-        found = kind.grade(self, problem, text)
-        if not isinstance(found, Grade):
-            what = f"`grade` returned {_shown(found)}, not a Grade"
+        outcome = kind.grade(self, problem, text)
+        if not isinstance(outcome, Grade):
+            what = f"`grade` returned {_shown(outcome)}, not a Grade"
             raise RecipeError(what, place_of(kind.grade, file), "return Grade(answer, correct)")
-        return found
+        return outcome
 
     replace_methods(task, {"problems": problems, "grade": grade})
 
 
-def _several(found: Any) -> bool:
-    return isinstance(found, list | tuple)
+def _several(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _shown(value: Any) -> str:

@@ -60,15 +60,15 @@ def program_in(text: str, name: str, prefix: str = "") -> str | None:
     text = _cleaned(spoken(text))
     fenced = blocks(text)
     chunks = [*_in_fences(fenced)]
-    found = _defining(chunks, name)
-    if found is None:
+    definition = _defining(chunks, name)
+    if definition is None:
         loose = _without(text, fenced)
         runs = [*_runs(loose)]
-        found, chunks = _defining(runs, name), [*chunks, *runs]
-        if found is None:
+        definition, chunks = _defining(runs, name), [*chunks, *runs]
+        if definition is None:
             inline = next((code for code in reversed(_INLINE.findall(loose)) if name in definitions(code)), None)
             return inline + "\n" if inline else _completed(text, [*_in_fences(fenced)], prefix)
-    return _with_what_it_uses(found, chunks, name, prefix)
+    return _with_what_it_uses(definition, chunks, name, prefix)
 
 
 def definitions(code: str, imported: bool = True) -> set[str]:
@@ -126,8 +126,8 @@ def _cleaned(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "```" not in text and "~~~" not in text:
-        text = _HTML.sub(lambda found: f"\n```\n{html.unescape(found[1] or found[2])}\n```\n", text)
-    return _INDENTATION.sub(lambda found: "".join(_BLANKS.get(c, c) for c in found[0]), text)
+        text = _HTML.sub(lambda match: f"\n```\n{html.unescape(match[1] or match[2])}\n```\n", text)
+    return _INDENTATION.sub(lambda match: "".join(_BLANKS.get(c, c) for c in match[0]), text)
 
 
 def _in_fences(fenced: Sequence[Block]) -> Iterator[str]:
@@ -150,9 +150,9 @@ def _typed_in(code: str) -> str:
 
 def _defining(chunks: Sequence[str], name: str) -> str | None:
     """The last chunk that defines a name, if there is one with a body; one that only imports it shows its use."""
-    found = [chunk for chunk in reversed(chunks) if name in definitions(chunk)]
-    whole = (chunk for chunk in found if name in definitions(chunk, imported=False) and not _is_stub(chunk, name))
-    return next(whole, found[0] if found else None)
+    defining = [chunk for chunk in reversed(chunks) if name in definitions(chunk)]
+    whole = (chunk for chunk in defining if name in definitions(chunk, imported=False) and not _is_stub(chunk, name))
+    return next(whole, defining[0] if defining else None)
 
 
 def _is_stub(chunk: str, name: str) -> bool:
@@ -268,8 +268,8 @@ def _free(code: str) -> set[str]:
         r"([\w, *()]{1,200}?)\s{0,9}(?::[^=\n()]{1,200})?(?<![=!<>])=(?!=)",
         r"(\w+)\s*:=",
     ):
-        for found in re.findall(pattern, bare):
-            bound |= {*_WORD.findall(re.sub(r":[^,]*|=[^,]*", "", found))}
+        for names_list in re.findall(pattern, bare):
+            bound |= {*_WORD.findall(re.sub(r":[^,]*|=[^,]*", "", names_list))}
     return _used(code) - bound
 
 

@@ -80,7 +80,7 @@ class Programs(Benchmark):
         if program is None:
             return Grade(None, False, "no_answer", f"no program that defines {case.name}")
         outcome = run(program, case)
-        return Grade(program, None if outcome.ended == "sandbox" else outcome.passed, "ok", _said(outcome))
+        return Grade(program, None if outcome.ended == "sandbox" else outcome.passed, "ok", _reason(outcome))
 
     def steps(self, text: str) -> list[str]:
         """Lines."""
@@ -133,7 +133,7 @@ def _wrong(case: Case) -> str:
     return tried
 
 
-def _said(outcome: Outcome) -> str:
+def _reason(outcome: Outcome) -> str:
     return "" if outcome.passed else outcome.reason
 
 

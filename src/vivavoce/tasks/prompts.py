@@ -133,7 +133,7 @@ class Prompts:
 def task(options: Options) -> Task:
     """Read and check the prompts. Raises DataError, naming file and row, for one that cannot be read."""
     exam = open_task(options.exam.name, dict(options.exam.model_extra or {}))
-    found, recorded, seen = list[Problem](), dict[str, str](), set[str]()
+    problems, recorded, seen = list[Problem](), dict[str, str](), set[str]()
     for row in read_rows(options.path):
         if not all(str(row.get(name)) == value for name, value in options.where.items()):
             continue
@@ -142,25 +142,25 @@ def task(options: Options) -> Task:
             id = f"prompts/{digest([list(m.items()) for m in history])[:16]}"
             if id not in seen:  # the same conversation may stand in a file twice: it is one state
                 seen.add(id)
-                found.append(Problem(id, history[-1]["content"], "", group, history))
+                problems.append(Problem(id, history[-1]["content"], "", group, history))
                 recorded[id] = answer
-    if not found:
+    if not problems:
         what = "no row has a prompt that is wanted"
         raise DataError(what, str(options.path), "check task.where, and that conversations have turns of an assistant")
-    kept = options.within(found, "train", lambda p: p)
+    kept = options.within(problems, "train", lambda p: p)
     return Prompts("prompts", exam.answer_format, exam, tuple(kept), {p.id: recorded[p.id] for p in kept})
 
 
 def _states(row: Row, o: Options) -> Iterator[tuple[tuple[Message, ...], str]]:
     """The message lists of a row that the student goes on with, and what the file has for its turn."""
-    said = _conversation(row, o)
-    turns = [i for i, message in enumerate(said) if i and message["role"] == "assistant"]
-    if said[-1]["role"] != "assistant":
-        turns = [*turns, len(said)]
+    messages = _conversation(row, o)
+    turns = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
+    if messages[-1]["role"] != "assistant":
+        turns = [*turns, len(messages)]
     chosen = {"first": turns[:1], "last": turns[-1:], "all": turns}[o.turns]
     for i in chosen:
-        if said[i - 1]["role"] == "user":
-            yield tuple(said[:i]), said[i]["content"] if i < len(said) else ""
+        if messages[i - 1]["role"] == "user":
+            yield tuple(messages[:i]), messages[i]["content"] if i < len(messages) else ""
 
 
 def _conversation(row: Row, o: Options) -> list[Message]:
@@ -187,13 +187,13 @@ def _conversation(row: Row, o: Options) -> list[Message]:
 
 
 def _first(row: Row) -> Any:
-    found = next((row.value[name] for name in _LISTS if isinstance(row.value.get(name), list)), None)
-    if found is None:
-        found = next((row.value[name] for name in _TEXTS if isinstance(row.value.get(name), str)), None)
-    if found is None or (isinstance(found, str) and blank(found)):
+    content = next((row.value[name] for name in _LISTS if isinstance(row.value.get(name), list)), None)
+    if content is None:
+        content = next((row.value[name] for name in _TEXTS if isinstance(row.value.get(name), str)), None)
+    if content is None or (isinstance(content, str) and blank(content)):
         has = f"the row has: {', '.join(row.value)}; name the right one in task.prompt_field"
         raise DataError(f"no field {', '.join(dict.fromkeys((*_LISTS, *_TEXTS)))} holds a prompt", row.where, has)
-    return found
+    return content
 
 
 def _turn(turn: Any, where: str, n: int) -> tuple[Role, str]:

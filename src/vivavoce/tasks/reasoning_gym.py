@@ -110,10 +110,10 @@ class ReasoningGym:
         if not answer:
             return Grade(None, False, "no_answer")
         place = self._place(problem)
-        said = _ask({"score": [place.name, place.config, place.seed, place.number, answer]})
-        if isinstance(said, str):
-            return Grade(answer, False, reason=said)
-        return Grade(answer, said >= self.options.right_from)
+        score = _ask({"score": [place.name, place.config, place.seed, place.number, answer]})
+        if isinstance(score, str):
+            return Grade(answer, False, reason=score)
+        return Grade(answer, score >= self.options.right_from)
 
     def same(self, problem: Problem, a: str, b: str) -> bool:
         """Whether two answers are equal but for spaces and case."""
@@ -161,9 +161,9 @@ class ReasoningGym:
     def _of(self, name: str, share: int, split: str, seen: set[str]) -> Iterator[Problem]:
         o = self.options
         config = o.config.get(name, _COMPOSITE if name == "composite" else {})
-        seed, index, found, repeats = seed_of(o.seed, split, name), 0, 0, 0
-        while found < share:
-            made = _ask({"make": [name, config, seed, index, share - found]})
+        seed, index, count, repeats = seed_of(o.seed, split, name), 0, 0, 0
+        while count < share:
+            made = _ask({"make": [name, config, seed, index, share - count]})
             if isinstance(made, dict):
                 do = "correct task.config; the package's documentation has the keys of each data set"
                 raise DataError(f"reasoning-gym cannot make it: {made['failed']}", f"data set {name}", do)
@@ -172,11 +172,11 @@ class ReasoningGym:
                 if key in seen:
                     repeats += 1
                     if repeats == _TRIES:
-                        what = f"only {found} of {share} questions are different"
+                        what = f"only {count} of {share} questions are different"
                         do = "ask for fewer, or make the data set larger in task.config"
                         raise DataError(what, f"data set {name}, {split}", do)
                 else:
-                    repeats, found = 0, found + 1
+                    repeats, count = 0, count + 1
                     seen.add(key)
                     problem = Problem(question_id(self.name, f"{name}\n{question}"), question, gold, name)
                     self._places[problem.id] = _Place(name, config, seed, index, example)
@@ -198,10 +198,10 @@ _COMPOSITE: dict[str, Any] = {"datasets": [{"name": "chain_sum"}, {"name": "leg_
 
 def _answer(text: str) -> str:
     """The text that a reply gives for its answer; empty if it gives none."""
-    said = spoken(text)
-    if tagged := _ANSWER.findall(said):
+    final = spoken(text)
+    if tagged := _ANSWER.findall(final):
         return tagged[-1].strip()
-    return (stated(said) or "").strip()
+    return (stated(final) or "").strip()
 
 
 def _written(answer: str) -> str:

@@ -50,12 +50,12 @@ def main(memory: int, seconds: float) -> None:
         ((what, given),) = json.loads(line).items()
         try:
             if what == "score":
-                said: Any = _score(given, memory, seconds)
+                output: Any = _score(given, memory, seconds)
             else:
-                said = _make(*given) if what == "make" else _names()
+                output = _make(*given) if what == "make" else _names()
         except Exception as error:  # noqa: BLE001  whatever the package raises on a configuration is told
-            said = {"failed": f"{type(error).__name__}: {error}"}
-        print(json.dumps(said), file=answers, flush=True)
+            output = {"failed": f"{type(error).__name__}: {error}"}
+        print(json.dumps(output), file=answers, flush=True)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -72,14 +72,14 @@ def _names() -> list[str]:
 
 
 def _make(name: str, config: dict[str, Any], seed: int, start: int, count: int) -> list[tuple[str, str, str]]:
-    found, made = [], _data_set(name, json.dumps(config, sort_keys=True), seed)
+    examples, made = [], _data_set(name, json.dumps(config, sort_keys=True), seed)
     for index in range(start, start + count):
         entry = made[index]
         facts = entry["metadata"]
         example = next((facts[key] for key in _EXAMPLES if facts.get(key) is not None), "")
         gold = "" if entry["answer"] is None else str(entry["answer"])
-        found.append((entry["question"], gold, example if isinstance(example, str) else json.dumps(example)))
-    return found
+        examples.append((entry["question"], gold, example if isinstance(example, str) else json.dumps(example)))
+    return examples
 
 
 @lru_cache(maxsize=4)  # some hold gigabytes, and questions come data set by data set
@@ -121,16 +121,16 @@ def _score(given: list[Any], memory: int, seconds: float) -> float | str:
     if child == 0:
         _in_fork(made, entry, reply, writes, memory, seconds)
     os.close(writes)
-    said, part, deadline = b"", b" ", time.monotonic() + seconds
+    written, part, deadline = b"", b" ", time.monotonic() + seconds
     while part and select.select([reads], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        said += (part := os.read(reads, 1 << 16))
+        written += (part := os.read(reads, 1 << 16))
     os.close(reads)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if part:
         return f"the scorer gave no score within {seconds:g} s"
     with contextlib.suppress(ValueError):
-        return json.loads(said)
+        return json.loads(written)
     return "the scorer broke down"
 
 
@@ -152,10 +152,10 @@ def _in_fork(made: Any, entry: Any, reply: str, writes: int, memory: int, second
     except BaseException:  # noqa: BLE001  no reply may be scored outside
         os._exit(70)
     try:
-        said: float | str = float(_own(made, entry, reply))
+        score: float | str = float(_own(made, entry, reply))
     except BaseException as error:  # noqa: BLE001  whatever a scorer raises on a reply is the outcome
-        said = f"the scorer raised {type(error).__name__}"
-    os.write(3, json.dumps(said).encode())
+        score = f"the scorer raised {type(error).__name__}"
+    os.write(3, json.dumps(score).encode())
     os._exit(0)
 
 

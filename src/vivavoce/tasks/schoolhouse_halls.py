@@ -14,7 +14,7 @@ from vivavoce.environments.functions import Toolbox
 from vivavoce.errors import DataError
 from vivavoce.records import Message, Problem
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_world import act, thought, told
+from vivavoce.schoolhouse.halls_world import act, errand_text, thought
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import ActingTask
 from vivavoce.tasks.splitting import known_split
@@ -46,7 +46,7 @@ def go(walk: world.Walk, door: int) -> str:
 
 def opening(errand: world.Errand) -> tuple[Message, ...]:
     """The first message to a walker."""
-    return {"role": "system", "content": "act"}, {"role": "user", "content": told(errand)}
+    return {"role": "system", "content": "act"}, {"role": "user", "content": errand_text(errand)}
 
 
 class Halls:
@@ -75,8 +75,8 @@ class Halls:
     async def step(self, action: Action) -> Observation:
         """Do the first call; an action without a call costs its turn, too."""
         self._left -= 1
-        said = "\n".join(m["content"] for m in self._tools.answers(self._walk, action)[:1]) or "nothing"
-        return Observation(({"role": "user", "content": said},), done=self._walk.done or not self._left)
+        text = "\n".join(m["content"] for m in self._tools.answers(self._walk, action)[:1]) or "nothing"
+        return Observation(({"role": "user", "content": text},), done=self._walk.done or not self._left)
 
     def state(self) -> Any:
         """The errand, its progress, and the turns left."""
@@ -89,8 +89,8 @@ class Halls:
 
     def best(self) -> tuple[str, ...]:
         """Looking, if the room to be reached is not known yet; else the doors of a shortest way."""
-        said = thought(self._walk)
-        return tuple(act(said, door) for door in self._walk.best()) or (act(said, None),)
+        words = thought(self._walk)
+        return tuple(act(words, door) for door in self._walk.best()) or (act(words, None),)
 
 
 class SchoolhouseHalls(ActingTask):

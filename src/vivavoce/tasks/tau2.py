@@ -85,12 +85,12 @@ class Tau2Task(ActingTask):
         return Tau2({"airline": AIRLINE, "retail": RETAIL}[self.options.domain], self.options.path, limits=limits)
 
     def _problem(self, id: str) -> Problem:
-        said = opening(self._desk.scenarios[id])
+        opening_words = opening(self._desk.scenarios[id])
         first: tuple[Message, ...] = (
             {"role": "system", "content": self._desk.policy},
-            {"role": "user", "content": said},
+            {"role": "user", "content": opening_words},
         )
-        return Problem(id, said, "", history=told_in_words(first, self._desk.tools))
+        return Problem(id, opening_words, "", history=told_in_words(first, self._desk.tools))
 
 
 def task(options: Options) -> Task:

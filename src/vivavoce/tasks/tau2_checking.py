@@ -43,21 +43,21 @@ def check_domain(domain: Domain, data: Path) -> Checked:
         missed = played(desk, scenario, scenario.expected)
         checked.accepted += not missed
         checked.off += [f"task {scenario.id}: {one}" for one in missed]
-        passed = [what for what, calls, told in mutations(desk, scenario) if not played(desk, scenario, calls, told)]
+        passed = [what for what, calls, final in mutations(desk, scenario) if not played(desk, scenario, calls, final)]
         checked.rejected += not passed
         checked.off += [f"task {scenario.id}: accepted though {what}" for what in passed]
         checked.odd += [f"task {scenario.id}: {one}" for one in _odd(desk, scenario)]
     return checked
 
 
-def played(desk: Tau2, scenario: Scenario, calls: Sequence[ToolCall], told: bool = True) -> list[str]:
+def played(desk: Tau2, scenario: Scenario, calls: Sequence[ToolCall], final: bool = True) -> list[str]:
     """The faults after an episode of these calls, one an action, and then words that tell all that is to be told."""
 
     async def play() -> list[str]:
         await desk.reset(scenario.id, 0)
         for call in calls:
             await desk.step(Action("", (call,)))
-        end = await desk.step(Action(f"Done. {'; '.join(scenario.told)}" if told else "Done."))
+        end = await desk.step(Action(f"Done. {'; '.join(scenario.to_tell)}" if final else "Done."))
         assert end.done, scenario.id
         return desk.amiss()
 
@@ -83,7 +83,7 @@ def mutations(desk: Tau2, scenario: Scenario) -> Iterator[tuple[str, Calls, bool
             other = _other(desk, earlier, call, argument)
             yield f"{argument} of {call.name} is {_short(other, argument)}", (*earlier, other, *calls[at + 1 :]), True
     yield "a record is changed that nobody spoke of", (*calls, unasked(desk.name, desk.records())), True
-    if scenario.told:
+    if scenario.to_tell:
         yield "nothing is told", calls, False
 
 
@@ -118,7 +118,7 @@ def _odd(desk: Tau2, scenario: Scenario) -> Iterator[str]:
             yield f"a later call overwrites what {call.name} did first: who leaves out the first passes"
     if not changes:
         yield "no expected call changes anything: " + (
-            "what is told decides" if scenario.told else "whoever changes nothing passes"
+            "what is told decides" if scenario.to_tell else "whoever changes nothing passes"
         )
 
 

@@ -7,7 +7,7 @@
 A series is one curve sheet: ``debate``, ``test``, or ``train/ARM-SEED`` for each model. In a tracker each is a run of
 its own, all in the group of the run's folder, in the project ``vivavoce``. Nothing leaves the machine unless the user's
 environment says so, in the tracker's own way (``WANDB_MODE=online``, ``MLFLOW_TRACKING_URI=…``). One tracker a file: it
-defines ``open_tracker(Told) -> Tracker``.
+defines ``open_tracker(RunDescription) -> Tracker``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROJECT = "vivavoce"
 
 
 @dataclass(frozen=True)
-class Told:
+class RunDescription:
     """Facts about a run for a tracker, before it starts."""
 
     folder: Path
@@ -99,11 +99,11 @@ def need_trackers(names: Sequence[TrackerName]) -> None:
 _PACKAGES = {"trackio": "trackio", "wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
 
 
-def open_trackers(names: Sequence[TrackerName], told: Told) -> Trackers:
+def open_trackers(names: Sequence[TrackerName], description: RunDescription) -> Trackers:
     """The trackers of these names. Raises MissingDependency if one is not installed."""
     need_trackers(names)
     made = {name: importlib.import_module(f"vivavoce.trackers.{name}_tracker") for name in dict.fromkeys(names)}
-    return Trackers({name: module.open_tracker(told) for name, module in made.items()})
+    return Trackers({name: module.open_tracker(description) for name, module in made.items()})
 
 
-__all__ = ["PROJECT", "Told", "Tracker", "TrackerName", "Trackers", "need_trackers", "open_trackers"]
+__all__ = ["PROJECT", "RunDescription", "Tracker", "TrackerName", "Trackers", "need_trackers", "open_trackers"]

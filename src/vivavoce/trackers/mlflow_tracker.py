@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vivavoce.trackers import PROJECT, Told, Tracker
+from vivavoce.trackers import PROJECT, RunDescription, Tracker
 
 _LONGEST = 250
 """Characters of a parameter."""
@@ -19,13 +19,13 @@ _LONGEST = 250
 class MLflow:
     """Writes by MLflow's client alone, so that no global state of the package is touched."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, description: RunDescription) -> None:
         # MLflow 3 wants to be asked for its file store, which needs no database package
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
-        place = os.environ.get("MLFLOW_TRACKING_URI") or (told.folder.resolve().parent / "mlruns").as_uri()
-        self._told, self._client, self._runs = told, MlflowClient(place), dict[str, str]()
+        place = os.environ.get("MLFLOW_TRACKING_URI") or (description.folder.resolve().parent / "mlruns").as_uri()
+        self._description, self._client, self._runs = description, MlflowClient(place), dict[str, str]()
         known = self._client.get_experiment_by_name(PROJECT)
         self._experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
 
@@ -44,18 +44,18 @@ class MLflow:
 
     def _run(self, series: str) -> str:
         if series not in self._runs:
-            name = f"{self._told.group}/{series}"
-            tags = {"vivavoce.folder": str(self._told.folder.resolve()), "vivavoce.series": series}
+            name = f"{self._description.group}/{series}"
+            tags = {"vivavoce.folder": str(self._description.folder.resolve()), "vivavoce.series": series}
             wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-            found = self._client.search_runs([self._experiment], wanted, max_results=1)
-            if found:
-                self._runs[series] = found[0].info.run_id
+            runs = self._client.search_runs([self._experiment], wanted, max_results=1)
+            if runs:
+                self._runs[series] = runs[0].info.run_id
             else:
                 made = self._client.create_run(
-                    self._experiment, run_name=name, tags={**tags, "group": self._told.group}
+                    self._experiment, run_name=name, tags={**tags, "group": self._description.group}
                 )
                 self._runs[series] = made.info.run_id
-                for key, value in _flat(self._told.config).items():
+                for key, value in _flat(self._description.config).items():
                     self._client.log_param(made.info.run_id, _plain(key), str(value)[:_LONGEST])
         return self._runs[series]
 
@@ -66,13 +66,13 @@ def _plain(name: str) -> str:
 
 def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     """Values by dotted key, lists as they are."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{at}.{key}" if at else key
-        found |= _flat(value, name) if isinstance(value, Mapping) else {name: value}
-    return found
+        flat |= _flat(value, name) if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
-def open_tracker(told: Told) -> Tracker:
+def open_tracker(description: RunDescription) -> Tracker:
     """The experiment is made at once, and a run for each series with its first figure."""
-    return MLflow(told)
+    return MLflow(description)

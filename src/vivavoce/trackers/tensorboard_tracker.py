@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vivavoce.trackers import Told, Tracker
+from vivavoce.trackers import RunDescription, Tracker
 
 
 class TensorBoard:
     """Writes event files, without torch or TensorFlow."""
 
-    def __init__(self, told: Told) -> None:
-        self._folder, self._writers = told.folder / "tracking" / "tensorboard", dict[str, Any]()
+    def __init__(self, description: RunDescription) -> None:
+        self._folder, self._writers = description.folder / "tracking" / "tensorboard", dict[str, Any]()
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
@@ -32,6 +32,6 @@ class TensorBoard:
         self._writers.clear()
 
 
-def open_tracker(told: Told) -> Tracker:
+def open_tracker(description: RunDescription) -> Tracker:
     """Open the tracker. It writes nothing before the first figure."""
-    return TensorBoard(told)
+    return TensorBoard(description)

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from typing import Any
 
-from vivavoce.trackers import PROJECT, Told, Tracker
+from vivavoce.trackers import PROJECT, RunDescription, Tracker
 
 
 class Trackio:
     """Several runs at once, each of its own."""
 
-    def __init__(self, told: Told) -> None:
-        self._told, self._runs = told, dict[str, Any]()
+    def __init__(self, description: RunDescription) -> None:
+        self._description, self._runs = description, dict[str, Any]()
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
         import trackio  # pyright: ignore[reportMissingImports]
@@ -26,9 +26,9 @@ class Trackio:
             with redirect_stdout(sys.stderr):  # standard output is for results
                 self._runs[series] = trackio.init(
                     project=PROJECT,
-                    name=f"{self._told.group}/{series}",
-                    group=self._told.group,
-                    config=dict(self._told.config),
+                    name=f"{self._description.group}/{series}",
+                    group=self._description.group,
+                    config=dict(self._description.config),
                     resume="allow",
                     embed=False,
                     auto_log_gpu=False,
@@ -43,6 +43,6 @@ class Trackio:
         self._runs.clear()
 
 
-def open_tracker(told: Told) -> Tracker:
+def open_tracker(description: RunDescription) -> Tracker:
     """Open the tracker. It writes nothing before the first figure."""
-    return Trackio(told)
+    return Trackio(description)

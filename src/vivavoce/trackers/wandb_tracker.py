@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from vivavoce.records import digest
-from vivavoce.trackers import PROJECT, Told, Tracker
+from vivavoce.trackers import PROJECT, RunDescription, Tracker
 
 
 class Wandb:
     """Several runs at once, each of its own."""
 
-    def __init__(self, told: Told) -> None:
-        self._told, self._runs = told, dict[str, Any]()
-        (told.folder / "tracking").mkdir(parents=True, exist_ok=True)
+    def __init__(self, description: RunDescription) -> None:
+        self._description, self._runs = description, dict[str, Any]()
+        (description.folder / "tracking").mkdir(parents=True, exist_ok=True)
 
     def log(self, series: str, figures: Mapping[str, float], step: int) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
@@ -27,15 +27,15 @@ class Wandb:
         if series not in self._runs:
             self._runs[series] = wandb.init(
                 project=PROJECT,
-                group=self._told.group,
+                group=self._description.group,
                 job_type=series.partition("/")[0],
-                name=f"{self._told.group}/{series}",
-                id=digest([str(self._told.folder.resolve()), series])[:16],
+                name=f"{self._description.group}/{series}",
+                id=digest([str(self._description.folder.resolve()), series])[:16],
                 resume="allow",
                 reinit="create_new",
-                dir=str(self._told.folder / "tracking"),
+                dir=str(self._description.folder / "tracking"),
                 mode=os.environ.get("WANDB_MODE", "offline"),
-                config=dict(self._told.config),
+                config=dict(self._description.config),
                 settings=wandb.Settings(silent=True, console="off"),
             )
         self._runs[series].log(dict(figures), step=step)
@@ -46,6 +46,6 @@ class Wandb:
         self._runs.clear()
 
 
-def open_tracker(told: Told) -> Tracker:
+def open_tracker(description: RunDescription) -> Tracker:
     """Open the tracker. It writes nothing before the first figure."""
-    return Wandb(told)
+    return Wandb(description)

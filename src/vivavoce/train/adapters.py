@@ -154,14 +154,14 @@ def _together(
     model: torch.nn.Module, start: Mapping[str, Tensor], trained: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], int]:
     """Both adapters as one with scale 1, and its rank; layers with less are filled up with zeros."""
-    found: dict[str, list[Tensor]] = {}
+    halves: dict[str, list[Tensor]] = {}
     for name, layer in _layers(model).items():
         for adapter, held in ((START, start), (TRAINED, trained)):
             for down, up in zip(*_HELD, strict=True):
                 if f"{name}.{down}" in held:
-                    found.setdefault(f"{name}.{down}", []).append(held[f"{name}.{down}"])
-                    found.setdefault(f"{name}.{up}", []).append(held[f"{name}.{up}"] * layer.scaling[adapter])
-    joined = {key: torch.cat(parts, 0 if key.endswith(_HELD[0]) else 1) for key, parts in found.items()}
+                    halves.setdefault(f"{name}.{down}", []).append(held[f"{name}.{down}"])
+                    halves.setdefault(f"{name}.{up}", []).append(held[f"{name}.{up}"] * layer.scaling[adapter])
+    joined = {key: torch.cat(parts, 0 if key.endswith(_HELD[0]) else 1) for key, parts in halves.items()}
     rank = max(value.shape[0] for key, value in joined.items() if key.endswith(_HELD[0]))
     return {key: _filled(value, 0 if key.endswith(_HELD[0]) else 1, rank) for key, value in joined.items()}, rank
 

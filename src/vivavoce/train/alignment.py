@@ -71,18 +71,22 @@ def same_tokenizer(
     one, other = ends or cast("tuple[int | None, int | None]", (student.eos_token_id, teacher.eos_token_id))
     named = [(None if i is None else t.convert_ids_to_tokens(i), i) for t, i in ((student, one), (teacher, other))]
     if named[0] != named[1]:
-        said, heard = (f"{token!r} (id {i})" for token, i in named)
-        reasons.append(f"end of sequence: {said} in the student, {heard} in the teacher")
+        in_student, in_teacher = (f"{token!r} (id {i})" for token, i in named)
+        reasons.append(f"end of sequence: {in_student} in the student, {in_teacher} in the teacher")
     merges, other = _merges(student), _merges(teacher)
     if merges != other:
         at = common(merges, other)
-        said, heard = (repr(side[at]) if at < len(side) else "none" for side in (merges, other))
-        reasons.append(f"merges: number {at} is {said} in the student, {heard} in the teacher")
+        in_student, in_teacher = (repr(side[at]) if at < len(side) else "none" for side in (merges, other))
+        reasons.append(f"merges: number {at} is {in_student} in the student, {in_teacher} in the teacher")
     for text in SAMPLES:
-        said, heard = (list(t(text, add_special_tokens=False, verbose=False).input_ids) for t in (student, teacher))
-        if said != heard:
-            at = common(said, heard)
-            reasons.append(f"sample: {text!r} differs from token {at} on: {said[at:][:4]} and {heard[at:][:4]}")
+        in_student, in_teacher = (
+            list(t(text, add_special_tokens=False, verbose=False).input_ids) for t in (student, teacher)
+        )
+        if in_student != in_teacher:
+            at = common(in_student, in_teacher)
+            reasons.append(
+                f"sample: {text!r} differs from token {at} on: {in_student[at:][:4]} and {in_teacher[at:][:4]}"
+            )
             break
     return reasons
 
@@ -145,12 +149,12 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
     special = _special_ids(tokenizer)
     strings = tokenizer.convert_ids_to_tokens(list(ids))
     kept = [i for i, token in enumerate(ids) if token not in special and strings[i] is not None]
-    said = [ids[i] for i in kept]
+    answer_ids = [ids[i] for i in kept]
     detokeniser = Detokeniser(tokenizer)
-    text = detokeniser.text(said)
+    text = detokeniser.text(answer_ids)
     pieces = _read(tokenizer, [strings[i] for i in kept], text.encode())
     if pieces is None:
-        pieces = [piece.encode() for piece in detokeniser.pieces(said, text)]
+        pieces = [piece.encode() for piece in detokeniser.pieces(answer_ids, text)]
     result = [b""] * len(ids)
     for i, piece in zip(kept, pieces, strict=True):
         result[i] = piece
@@ -250,13 +254,15 @@ def groups(student: Sequence[bytes], teacher: Sequence[bytes]) -> list[Group]:
     range(2, 3) range(3, 4)
     range(3, 4) range(4, 5)
     """
-    said, heard = b"".join(student), b"".join(teacher)
-    if said != heard:
-        at = next((i for i, (a, b) in enumerate(zip(said, heard, strict=False)) if a != b), min(len(said), len(heard)))
+    ours, theirs = b"".join(student), b"".join(teacher)
+    if ours != theirs:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
+        )
         around = slice(max(0, at - 20), at + 20)
         raise DataError(
-            f"student and teacher spell different texts: {said[around]!r} and {heard[around]!r}",
-            f"byte {at} of {len(said)} and {len(heard)}",
+            f"student and teacher spell different texts: {ours[around]!r} and {theirs[around]!r}",
+            f"byte {at} of {len(ours)} and {len(theirs)}",
             "tokenise for the teacher what the student's token bytes spell, and cut both after the end of turn",
         )
     left, right = _ends(student), _ends(teacher)

@@ -207,8 +207,8 @@ def block_attention(
     outputs = _long(query, key, value, dropout, scaling, trie) if any(trie.keys) else []
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs += [_together(q, k, v, batch, dropout, scaling) for batch in trie.batches]
-    found = torch.cat(outputs)
-    return (found if trie.order is None else found.index_select(0, trie.order))[None], None
+    joined = torch.cat(outputs)
+    return (joined if trie.order is None else joined.index_select(0, trie.order))[None], None
 
 
 def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: float | None, trie: Plan) -> list[Tensor]:
@@ -252,8 +252,8 @@ def _together(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: 
     )
     scores = torch.bmm(queries, keys.transpose(1, 2)).view(runs, groups, count, -1, most)
     weights = drop(torch.softmax(scores + batch.mask[:, None, :, None], -1), dropout)
-    found = torch.bmm(weights.view(runs * groups, -1, most).to(values.dtype), values)
-    return found.view(runs, groups, count, -1, width).transpose(1, 2).reshape(runs * count, heads, width)
+    attended = torch.bmm(weights.view(runs * groups, -1, most).to(values.dtype), values)
+    return attended.view(runs, groups, count, -1, width).transpose(1, 2).reshape(runs * count, heads, width)
 
 
 AttentionInterface.register(BLOCKS, block_attention)

@@ -273,8 +273,8 @@ def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> f
     checkpoints = out / "checkpoints"
     # The trainer's state is the last file of a checkpoint, so one without it was cut off in the writing.
     whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
-    told = checkpoints / "run.json"
-    if whole and told.is_file() and json.loads(told.read_text()).get("sharded", False) != sharded():
+    record = checkpoints / "run.json"
+    if whole and record.is_file() and json.loads(record.read_text()).get("sharded", False) != sharded():
         logger.warning("checkpoints of %s are of another kind (train.fsdp): training begins anew", out.name)
         whole = []
     trainer.accelerator.wait_for_everyone()  # all have looked
@@ -282,7 +282,7 @@ def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> f
         if not whole:
             shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps({"key": key, "sharded": sharded()}))
+        record.write_text(json.dumps({"key": key, "sharded": sharded()}))
     latest = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
     return time.perf_counter() - started

@@ -89,8 +89,8 @@ class _Trial:
             if reason is None:
                 return method
             reasons.append(f"{way}: {reason}")
-        say = "%s cannot share prefixes, so every answer gets a row of its own (%s)"
-        logger.warning(say, self.name, "; ".join(reasons))
+        warning = "%s cannot share prefixes, so every answer gets a row of its own (%s)"
+        logger.warning(warning, self.name, "; ".join(reasons))
         return rows
 
     def _candidates(self) -> Sequence[Attention]:
@@ -107,24 +107,24 @@ class _Trial:
 
     def _own(self, packed: Packed) -> Tensor:
         """The model's own log p of each row of ``packed``, one by one and without our code."""
-        found = []
+        sums = []
         for row in packed.answers:
             path = _path(packed, int(row[-1]))
             ids = torch.from_numpy(packed.input_ids[path])[None].to(self.inner.device)
             logits = self.inner(input_ids=ids, use_cache=False).logits[0].float()
-            said = torch.log_softmax(logits[-len(row) - 1 : -1], -1)
-            found.append(said.gather(1, ids[0, -len(row) :, None]).sum())
-        return torch.stack(found)
+            scores = torch.log_softmax(logits[-len(row) - 1 : -1], -1)
+            sums.append(scores.gather(1, ids[0, -len(row) :, None]).sum())
+        return torch.stack(sums)
 
-    def _like(self, found: Tensor, wanted: Tensor, packed: Packed) -> bool:
-        return bool((self._apart(found, wanted, packed) <= self.tolerance).all())
+    def _like(self, values: Tensor, wanted: Tensor, packed: Packed) -> bool:
+        return bool((self._apart(values, wanted, packed) <= self.tolerance).all())
 
-    def _apart(self, found: Tensor, wanted: Tensor, packed: Packed) -> Tensor:
+    def _apart(self, values: Tensor, wanted: Tensor, packed: Packed) -> Tensor:
         """The difference in nats a token. Two values that are no numbers count as equal; training itself will tell
         of them.
         """
-        apart = torch.where(found.isnan() & wanted.isnan(), 0.0, (found - wanted).abs())
-        return apart / torch.tensor([len(row) for row in packed.answers], device=found.device)
+        apart = torch.where(values.isnan() & wanted.isnan(), 0.0, (values - wanted).abs())
+        return apart / torch.tensor([len(row) for row in packed.answers], device=values.device)
 
     def _tried(self, method: Method, rows: Method, own: Tensor) -> str | None:
         """Why ``method`` fails, None if it does not. Tried with short runs alone, all runs alone, and a row of real
@@ -141,7 +141,7 @@ class _Trial:
             return str(error).splitlines()[0] if str(error) else type(error).__name__
         if method.attention == "blocks" and not calls:
             return "the model does not use the attention that it is given"
-        off = max(float(self._apart(found, own, self.short).max()) for found in packed)
+        off = max(float(self._apart(values, own, self.short).max()) for values in packed)
         if not off <= self.tolerance:
             return f"a packed toy tree scores differently by {off:.2g} nats a token"
         if self.long is not None and long is not None:
@@ -192,8 +192,8 @@ class _Trial:
             raise RecipeError(
                 what, "student", "train another model: what an answer scores must depend on its row alone"
             )
-        say = "%s has dropout or noise of its own, which is switched off in training (%s)"
-        logger.warning(say, self.name, ", ".join(named) or "in its layers")
+        warning = "%s has dropout or noise of its own, which is switched off in training (%s)"
+        logger.warning(warning, self.name, ", ".join(named) or "in its layers")
         return True
 
     def _positions_of_their_own(self) -> None:
@@ -302,19 +302,19 @@ def _silence(inner: PreTrainedModel) -> list[str]:
 
     Jitter keeps its value: it may be a threshold too, in evaluation mode as well.
     """
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for path, module in inner.named_modules():
         if ".lora_dropout" in path:
             continue
         if isinstance(module, torch.nn.Dropout) and module.p:
-            found["dropout"] = module.p
+            rates["dropout"] = module.p
             module.p = 0.0
         for name, value in vars(module).items():
             noise = any(word in name for word in ("dropout", "pdrop", "layerdrop"))
             if noise and isinstance(value, float) and value > 0:
-                found[name] = value
+                rates[name] = value
                 setattr(module, name, 0.0)
-    return [f"{name} {value:g}" for name, value in found.items()]
+    return [f"{name} {value:g}" for name, value in rates.items()]
 
 
 def _ropes(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

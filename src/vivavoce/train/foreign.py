@@ -60,13 +60,13 @@ class ForeignScorer(LocalScorer):
             ours = token_bytes(self.ours, action.ids)
             try:
                 ids = self._tokens(b"".join(ours).decode(), action.finished)
-                found = groups(ours, token_bytes(self.tokenizer, ids))
+                matched = groups(ours, token_bytes(self.tokenizer, ids))
             except DataError:
                 left_out.add(i)
                 pair += [-1] * len(action.ids)
                 ours_at += len(action.ids)
                 continue
-            for group in found:
+            for group in matched:
                 covered = range(ours_at + group.student.start, ours_at + group.student.stop)
                 its = range(theirs_at + group.teacher.start, theirs_at + group.teacher.stop)
                 single = len(covered) == len(its) == 1

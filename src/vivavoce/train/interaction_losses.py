@@ -39,11 +39,11 @@ def adjacency(edges: Sequence[tuple[int, int]], n: int) -> Tensor:
     >>> adjacency([(0, 1)], 2).round(decimals=4).tolist()
     [[1.0, 0.0], [0.7070999741554260, 0.5]]
     """
-    found = torch.eye(n)
+    links = torch.eye(n)
     for before, after in edges:
-        found[after, before] = 1.0
-    scale = found.sum(1).rsqrt()
-    return scale[:, None] * found * scale[None, :]
+        links[after, before] = 1.0
+    scale = links.sum(1).rsqrt()
+    return scale[:, None] * links * scale[None, :]
 
 
 def node_losses(scores: Tensor, labels: Sequence[str]) -> Tensor:

@@ -92,11 +92,11 @@ class Launch:
             processes = []
             for rank in range(self.processes):
                 logs = self._log(job, rank)
-                heard, told = Pipe(duplex=False)
+                heard, end = Pipe(duplex=False)
                 opened.callback(heard.close)
-                processes.append(self._start(rank, port, devices, told, opened.enter_context(logs.open("wb"))))
+                processes.append(self._start(rank, port, devices, end, opened.enter_context(logs.open("wb"))))
                 opened.callback(_end, processes[-1])
-                told.close()  # so that its end is seen here
+                end.close()  # so that its end is seen here
                 pipes[heard] = rank
             for process in processes:
                 assert process.stdin is not None
@@ -114,7 +114,7 @@ class Launch:
         return self.logs / f"{job.name}.{rank}.log"
 
     def _start(
-        self, rank: int, port: int, devices: Sequence[str], told: Connection, log: Any
+        self, rank: int, port: int, devices: Sequence[str], end: Connection, log: Any
     ) -> subprocess.Popen[bytes]:
         told_where = {
             "WORLD_SIZE": str(self.processes),
@@ -130,12 +130,12 @@ class Launch:
         elif self.processes > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.processes)))
         return subprocess.Popen(
-            [sys.executable, "-m", "vivavoce.train.launched", str(told.fileno())],
+            [sys.executable, "-m", "vivavoce.train.launched", str(end.fileno())],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            pass_fds=[told.fileno()],
+            pass_fds=[end.fileno()],
         )
 
     def _follow(
@@ -155,7 +155,7 @@ class Launch:
                 assert isinstance(pipe, Connection)
                 rank = pipes[pipe]
                 try:
-                    kind, *said = pipe.recv()
+                    kind, *details = pipe.recv()
                 except (EOFError, OSError):
                     del pipes[pipe]
                     if rank not in done and not any(isinstance(e, UserError) for e in errors):
@@ -164,11 +164,11 @@ class Launch:
                         until = min(until, time.monotonic() + _OTHERS_S)
                     continue
                 if kind == "step":
-                    show(*said)
+                    show(*details)
                 elif kind == "warning":
-                    logger.warning("%s", said[0])
+                    logger.warning("%s", details[0])
                 elif kind == "error":
-                    errors.append(said[0])
+                    errors.append(details[0])
                     done.add(rank)
                     until = min(until, time.monotonic() + _OTHERS_S)
                 else:

@@ -17,27 +17,27 @@ from vivavoce.train.launch import shard_on_cpus, visible_gpus
 class _Warnings(logging.Handler):
     """Sends warnings to the run."""
 
-    def __init__(self, told: Connection) -> None:
+    def __init__(self, pipe: Connection) -> None:
         super().__init__(logging.WARNING)
-        self._told = told
+        self._pipe = pipe
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._told.send(("warning", record.getMessage()))
+        self._pipe.send(("warning", record.getMessage()))
 
 
 def main() -> None:
     """Train one process's share of the job that it is given, and tell how far it is."""
-    told = Connection(int(sys.argv[1]), readable=False)
+    pipe = Connection(int(sys.argv[1]), readable=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run says what Ctrl-C came to
     job, folder = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_run, daemon=True).start()
     first = os.environ.get("RANK", "0") == "0"
     if first:
-        logging.getLogger("vivavoce").addHandler(_Warnings(told))
+        logging.getLogger("vivavoce").addHandler(_Warnings(pipe))
 
     def show(step: int, total: int, logs: dict[str, float]) -> None:
         if first:
-            told.send(("step", step, total, logs))
+            pipe.send(("step", step, total, logs))
 
     try:
         from vivavoce.train.checkpoint import leave_launch
@@ -45,11 +45,11 @@ def main() -> None:
         if os.environ.get("ACCELERATE_USE_FSDP") and not visible_gpus():
             shard_on_cpus()
         train(job, folder, show)
-        told.send(("done",))
+        pipe.send(("done",))
         leave_launch()
     except BaseException as error:
         logging.getLogger("vivavoce").handlers.clear()
-        told.send(("error", _portable(error)))
+        pipe.send(("error", _portable(error)))
         raise
 
 

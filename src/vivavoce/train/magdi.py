@@ -67,8 +67,8 @@ class Talk:
         """Tokens of right answers, stands, and pairs of right and wrong, each times the weight."""
         right = [row for row, label in zip(self.rows, self.present, strict=True) if label == "right"]
         pairs = len(right) * (len(self.rows) - len(right))
-        found = [sum(len(row.completion) for row in right), len(self.labels), pairs]
-        return self.weight * torch.tensor(found, dtype=torch.float64)
+        terms = [sum(len(row.completion) for row in right), len(self.labels), pairs]
+        return self.weight * torch.tensor(terms, dtype=torch.float64)
 
 
 class Part(NamedTuple):
@@ -215,8 +215,8 @@ class MAGDiTrainer(UpdateTrainer):
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
         """A part's packed row, and the name in errors of the discussion behind each of its answers."""
-        found: Part = part["part"]
-        return found.packed, [talk.name for talk in found.talks for _ in talk.rows]
+        own_part: Part = part["part"]
+        return own_part.packed, [talk.name for talk in own_part.talks for _ in talk.rows]
 
     def compute_loss(
         self,

@@ -133,8 +133,8 @@ def train_on_policy(
         logger.warning("%d of %d updates had nothing to learn from", counted["empty_updates"], updates)
     for name, count in counted.items():
         if count and name.startswith(_LEFT_OUT):
-            who, of = name.removeprefix(_LEFT_OUT), counted["answers"]
-            logger.warning("scorer %s left out %d of %d answers: its tokenizer changes their text", who, count, of)
+            label, of = name.removeprefix(_LEFT_OUT), counted["answers"]
+            logger.warning("scorer %s left out %d of %d answers: its tokenizer changes their text", label, count, of)
     return checkpoint.finish(
         trainer,
         tokenizer,
@@ -176,7 +176,7 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     for state in states:
         where = f"problem {state.problem}"
         context = context_ids(tokenizer, state.prompt, where, settings.template)
-        recorded = [_said(tokenizer, c, settings) for c in state.recorded]
+        recorded = [_recorded_ids(tokenizer, c, settings) for c in state.recorded]
         prepared = Prepared(state, context, recorded)
         sizes.append((len(context), prepared.longest(settings)))
         if sum(sizes[-1]) <= settings.max_length and (recorded or settings.on_policy):
@@ -201,7 +201,7 @@ def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings
     return used
 
 
-def _said(tokenizer: Any, answer: Completion, settings: OnPolicySettings) -> tuple[int, ...]:
+def _recorded_ids(tokenizer: Any, answer: Completion, settings: OnPolicySettings) -> tuple[int, ...]:
     """A recorded answer in tokens: the drawn ones, if they are known and spell its text."""
     if answer.ids and b"".join(token_bytes(tokenizer, answer.ids)) == answer.text.encode():
         return answer.ids
@@ -242,27 +242,27 @@ def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
     """Whether each token of an answer belongs to a tool call, tags included: bool, one for each."""
     pieces = token_bytes(tokenizer, ids)
     ends = np.cumsum([len(piece) for piece in pieces])
-    found = np.zeros(len(ids), bool)
+    inside = np.zeros(len(ids), bool)
     for start, stop in call_spans(b"".join(pieces).decode("latin-1")):  # one character a byte; tags are ASCII
-        found |= (ends > start) & (ends - [len(piece) for piece in pieces] < stop)
-    return found
+        inside |= (ends > start) & (ends - [len(piece) for piece in pieces] < stop)
+    return inside
 
 
-def kept(factors: np.ndarray, told: np.ndarray, answers: Sequence[range], share: float) -> np.ndarray:
+def kept(factors: np.ndarray, information: np.ndarray, answers: Sequence[range], share: float) -> np.ndarray:
     """The factor of each token if only a share of every answer's tokens counts, those that tell most.
 
-    ``factors`` is what they count without that, ``told`` how much each tells, ``answers`` the tokens of each answer. An
-    answer counts as much as before, and at least one of its tokens. By hand: 0.4 of five tokens are two.
+    ``factors`` is what they count without that, ``information`` how much each tells, ``answers`` the tokens of each
+    answer. An answer counts as much as before, and at least one of its tokens. By hand: 0.4 of five tokens are two.
 
     >>> kept(np.full(5, 0.2), np.array([3.0, 1.0, 2.0, 0.0, 9.0]), [range(5)], 0.4).tolist()
     [0.5, 0.0, 0.0, 0.0, 0.5]
     """
-    found = np.zeros_like(factors)
+    weights = np.zeros_like(factors)
     for answer in answers:
         counting = [t for t in answer if factors[t] > 0]
-        best = sorted(counting, key=lambda t: (-told[t], t))[: max(1, math.ceil(share * len(counting) - 1e-9))]
-        found[best] = factors[counting].sum() / max(1, len(best))
-    return found
+        best = sorted(counting, key=lambda t: (-information[t], t))[: max(1, math.ceil(share * len(counting) - 1e-9))]
+        weights[best] = factors[counting].sum() / max(1, len(best))
+    return weights
 
 
 class Steps(Dataset[dict[str, Any]]):
@@ -305,13 +305,13 @@ def _keep(scorers: Sequence[OpenScorer], steps: Steps, settings: OnPolicySetting
 def _alike(states: Sequence[Prepared]) -> list[int]:
     """For each state the first one with the same prompt for the student and for every scorer."""
     first = dict[tuple[int, ...], list[int]]()
-    found = []
+    first_alike = []
     for i, prepared in enumerate(states):
         same = first.setdefault(tuple(prepared.context), [])
-        found.append(next((j for j in same if states[j].state.views == prepared.state.views), i))
-        if found[-1] == i:
+        first_alike.append(next((j for j in same if states[j].state.views == prepared.state.views), i))
+        if first_alike[-1] == i:
             same.append(i)
-    return found
+    return first_alike
 
 
 class OnPolicyTrainer(UpdateTrainer):
@@ -348,15 +348,15 @@ class OnPolicyTrainer(UpdateTrainer):
         states: list[Prepared] = inputs["states"]
         actions = self.actions(model, states, inputs["places"])
         self.learning(model)
-        found = self._read(states, actions)
-        shares = self._shares(states, actions, found)
+        targets = self._read(states, actions)
+        shares = self._shares(states, actions, targets)
         contexts = [p.context for p in states]
         rows = packed_rows(contexts, actions, self.settings.token_budget)
         shared = {
             "contexts": contexts,
             "alike": _alike(states),
             "actions": actions,
-            "found": found,
+            "targets": targets,
             "shares": shares,
             "factors": self._factors(states, actions, shares.sum(1) > 0),
         }
@@ -405,8 +405,8 @@ class OnPolicyTrainer(UpdateTrainer):
             actions[at] = Action(state, ids, finished=ids[-1] in self._eos, logprobs=tuple(one.logprobs))
         if self.settings.served is not None and drawn and not drawn[0].logprobs:
             asked = [(at, prompt.ids, actions[at].ids) for at, prompt in wanted]
-            found = self.sampler.probe(update, [p for _, p, _ in asked], [ids for _, _, ids in asked])
-            for (at, _, _), one in zip(asked, found, strict=False):
+            probed = self.sampler.probe(update, [p for _, p, _ in asked], [ids for _, _, ids in asked])
+            for (at, _, _), one in zip(asked, probed, strict=False):
                 actions[at] = actions[at]._replace(logprobs=tuple(one.logprobs))
         return actions
 
@@ -434,21 +434,23 @@ class OnPolicyTrainer(UpdateTrainer):
                     actions.append(Action(i, ()))
         return actions, wanted
 
-    def _shares(self, states: Sequence[Prepared], actions: Sequence[Action], found: Sequence[Targets]) -> np.ndarray:
+    def _shares(
+        self, states: Sequence[Prepared], actions: Sequence[Action], by_scorer: Sequence[Targets]
+    ) -> np.ndarray:
         """The weight of each scorer's opinion of each answer, shape (answers, scorers).
 
         They are the weights of the state's views. If a scorer cannot read an answer, the others share its weight.
         Without scorers there is one column of ones.
         """
-        if not found:
+        if not by_scorer:
             return np.ones((len(actions), 1))
         shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
-        for k, targets in enumerate(found):
+        for k, targets in enumerate(by_scorer):
             if unread := sorted(targets.left_out):
                 self.totals[_LEFT_OUT + self.scorers[k].spec.name] += len(unread)
                 shares[unread, k] = 0
         rest = shares.sum(1, keepdims=True)
-        incomplete = sorted(set[int]().union(*(targets.left_out for targets in found)))
+        incomplete = sorted(set[int]().union(*(targets.left_out for targets in by_scorer)))
         shares[incomplete] /= np.where(rest > 0, rest, 1)[incomplete]
         return shares
 
@@ -489,8 +491,8 @@ class OnPolicyTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The share of one packed row in the update's loss."""
-        contexts, actions, chosen, found = (inputs[key] for key in ("contexts", "actions", "chosen", "found"))
-        device, parts = self.args.device, [t for t in found if not isinstance(t, LocalTargets)]
+        contexts, actions, chosen, by_scorer = (inputs[key] for key in ("contexts", "actions", "chosen", "targets"))
+        device, parts = self.args.device, [t for t in by_scorer if not isinstance(t, LocalTargets)]
         packed = pack([row(contexts, actions[i]) for i in chosen])
         ends = np.cumsum([0, *(len(a.ids) for a in actions)])
         tokens = np.concatenate([np.arange(int(ends[i]), int(ends[i + 1])) for i in chosen])
@@ -523,20 +525,22 @@ class OnPolicyTrainer(UpdateTrainer):
             counted = factors
             if self.settings.informative < 1:
                 with torch.no_grad():
-                    told = [
+                    divergences = [
                         self._telling(
-                            top(hidden[part])[:, : self.columns], found, tokens[part], sampled[part], weights[part]
+                            top(hidden[part])[:, : self.columns], by_scorer, tokens[part], sampled[part], weights[part]
                         )
                         for part in (slice(start, start + size) for start in range(0, len(hidden), size))
                     ]
-                counted = kept(factors, torch.cat(told).cpu().numpy()[inverse], counts, self.settings.informative)
+                counted = kept(
+                    factors, torch.cat(divergences).cpu().numpy()[inverse], counts, self.settings.informative
+                )
                 self.totals["learnt_tokens"] += int((counted > 0).sum()) - int((factors > 0).sum())
             merged = np.bincount(inverse, weights=counted, minlength=len(first))
             factor = torch.from_numpy(merged).to(device, torch.float32)
 
             def of(logits: Tensor, part: slice) -> Tensor:
                 z = logits[:, : self.columns]
-                values = self._compared(z, found, tokens[part], sampled[part], weights[part], factor[part])
+                values = self._compared(z, by_scorer, tokens[part], sampled[part], weights[part], factor[part])
                 return (values * factor[part]).sum()
 
             return chunked_loss(top, hidden, size, of)
@@ -547,46 +551,52 @@ class OnPolicyTrainer(UpdateTrainer):
         return (loss, {}) if return_outputs else loss
 
     def _telling(
-        self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor
+        self, z: Tensor, targets: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor
     ) -> Tensor:
         """How much each of some tokens tells, shape (n,): how far the teachers are from the student there, or how
         unsure the student is, in nats."""
         if self.settings.informative_by == "entropy":
             return torch.distributions.Categorical(logits=z.float()).entropy()
-        weights = self._at_tokens(z, found, tokens, weights)
-        return self._apart(z, found, tokens, sampled, weights, measured=False)[0]
+        weights = self._at_tokens(z, targets, tokens, weights)
+        return self._apart(z, targets, tokens, sampled, weights, measured=False)[0]
 
     def _compared(
-        self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor, factor: Tensor
+        self,
+        z: Tensor,
+        targets: Sequence[Targets],
+        tokens: np.ndarray,
+        sampled: Tensor,
+        weights: Tensor,
+        factor: Tensor,
     ) -> Tensor:
         """sum_k w_k D_k at some tokens, shape (n,), from the student's logits (n, V) and the weights (n, K)."""
         self.agreement.add(z, tokens, sampled)
-        weights = self._at_tokens(z, found, tokens, weights)
-        values, apart = self._apart(z, found, tokens, sampled, weights, self.measuring)
+        weights = self._at_tokens(z, targets, tokens, weights)
+        values, apart = self._apart(z, targets, tokens, sampled, weights, self.measuring)
         if self.measuring:
             self._measure(z.detach(), apart, weights, factor)
         return values
 
     @torch.no_grad()
-    def _at_tokens(self, z: Tensor, found: Sequence[Targets], tokens: np.ndarray, weights: Tensor) -> Tensor:
+    def _at_tokens(self, z: Tensor, targets: Sequence[Targets], tokens: np.ndarray, weights: Tensor) -> Tensor:
         """The scorers' weights at some tokens, shape (n, K): those of the answer, or with how sure each is there.
 
         Of a served scorer all that it did not name counts as one token.
         """
         how = self.settings.objective
-        if how.by_token == "none" or len(found) < 2:
+        if how.by_token == "none" or len(targets) < 2:
             return weights
-        told = [
+        positions = [
             t.logits(tokens) if isinstance(t, LocalTargets) else cast(ServedTargets, t).teacher(tokens, z.device)[0]
-            for t in found
+            for t in targets
         ]
-        sure = torch.stack([sureness(one, how) for one in told], -1)
+        sure = torch.stack([sureness(one, how) for one in positions], -1)
         return by_token(weights, sure, how)
 
     def _apart(
         self,
         z: Tensor,
-        found: Sequence[Targets],
+        by_scorer: Sequence[Targets],
         tokens: np.ndarray,
         sampled: Tensor,
         weights: Tensor,
@@ -596,23 +606,24 @@ class OnPolicyTrainer(UpdateTrainer):
         tokens."""
         how, one = self.settings.objective, weights.new_ones(len(z), 1)
         apart = dict[int, tuple[Tensor, Tensor | None]]()
-        if not found:
+        if not by_scorer:
             return distillation_loss(z, [], one, sampled, how), apart
         # Scorers that know a whole distribution over the student's tokens are compared at once: merged, or fused.
-        whole = {k: targets.logits(tokens) for k, targets in enumerate(found) if isinstance(targets, LocalTargets)}
-        merged = how.aggregate != "sum" and any(isinstance(t, ServedTargets) for t in found)
+        whole = {k: targets.logits(tokens) for k, targets in enumerate(by_scorer) if isinstance(targets, LocalTargets)}
+        merged = how.aggregate != "sum" and any(isinstance(t, ServedTargets) for t in by_scorer)
         share = weights[:, list(whole)].sum(1)
         values = z.new_zeros(len(z), dtype=torch.float32)
         if merged:
-            told = [
-                t.teacher(tokens, z.device) if isinstance(t, ServedTargets) else whole[k] for k, t in enumerate(found)
+            teachers = [
+                t.teacher(tokens, z.device) if isinstance(t, ServedTargets) else whole[k]
+                for k, t in enumerate(by_scorer)
             ]
             share = weights.sum(1)
-            values = share * merged_loss(z, told, weights / share.clamp(min=1e-12)[:, None], sampled, how)
+            values = share * merged_loss(z, teachers, weights / share.clamp(min=1e-12)[:, None], sampled, how)
         elif whole:
             normed = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
             values = share * distillation_loss(z, list(whole.values()), normed, sampled, how)
-        for k, targets in enumerate(found):
+        for k, targets in enumerate(by_scorer):
             if not isinstance(targets, LocalTargets) and (measured or not merged):
                 apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, how)
                 values = values if merged else values + weights[:, k] * apart[k][0]

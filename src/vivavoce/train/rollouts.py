@@ -219,11 +219,11 @@ class ServedRollouts:
                 options = vllm.Options(model=version.adapter or await server.named(), base_url=f"{server.url}/v1")
                 scorer = vllm.VLLM(self._served.name, options, f"{server.url}/v1", server.key)
                 try:
-                    found = await scorer.score([*prompt, *ids], len(prompt))
+                    positions = await scorer.score([*prompt, *ids], len(prompt))
                 finally:
                     await scorer.aclose()
-                told = (dict(zip(at.ids, at.logprobs, strict=True)) for at in found)
-                return Drawn(list(ids), [at[token] for at, token in zip(told, ids, strict=True)])
+                top_tokens = (dict(zip(at.ids, at.logprobs, strict=True)) for at in positions)
+                return Drawn(list(ids), [at[token] for at, token in zip(top_tokens, ids, strict=True)])
 
             return await self._attached.ask(attempt)
 
@@ -250,21 +250,21 @@ class SharedRollouts:
     def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
         """Draw as :class:`Rollouts` says. Every process raises what the engine refuses."""
         weights = whole_weights(getattr(model, "module", model)) if sharded() else None
-        found: list[Any] = [None]
+        outcome: list[Any] = [None]
         if self._served is not None:
 
             def of_all(of: int) -> list[Prompt]:
                 return [prompt for k in range(self._processes) for prompt in wanted(of, k)]
 
             try:
-                found = [self._served.draw_by(weights, model, update, of_all)]
+                outcome = [self._served.draw_by(weights, model, update, of_all)]
             except VivaError as error:
-                found = [error]
-        broadcast_object_list(found)
-        if isinstance(found[0], VivaError):
-            raise found[0]
+                outcome = [error]
+        broadcast_object_list(outcome)
+        if isinstance(outcome[0], VivaError):
+            raise outcome[0]
         before = sum(len(wanted(update, k)) for k in range(self._rank))
-        return found[0][before : before + len(wanted(update))]
+        return outcome[0][before : before + len(wanted(update))]
 
     def probe(self, update: int, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Drawn]:
         """Log-probabilities of the first few answers of the process that asks; of those of others nothing."""
@@ -285,23 +285,23 @@ class Agreement:
 
     def __init__(self, served: ServedStudent | None) -> None:
         self._served, self.apart = served, cast("float | None", None)
-        self._told, self._sum, self._tokens = np.zeros(0), 0.0, 0
+        self._logprobs, self._sum, self._tokens = np.zeros(0), 0.0, 0
 
-    def begin(self, told: Sequence[Sequence[float]]) -> None:
+    def begin(self, logprobs: Sequence[Sequence[float]]) -> None:
         """Begin an update with the engine's log-probability of each token of each answer, NaN if it gave none."""
-        self._told, self._sum, self._tokens = np.array([v for one in told for v in one]), 0.0, 0
+        self._logprobs, self._sum, self._tokens = np.array([v for one in logprobs for v in one]), 0.0, 0
 
     @torch.no_grad()
     def add(self, z: Tensor, tokens: np.ndarray, sampled: Tensor) -> None:
         """Compare some ``tokens``, numbered over all answers, with the trainer's logits ``z`` (n, V) of ``sampled``."""
         if self._served is None:
             return
-        known = np.flatnonzero(~np.isnan(self._told[tokens]))
+        known = np.flatnonzero(~np.isnan(self._logprobs[tokens]))
         if not len(known):
             return
         at = torch.from_numpy(known).to(z.device)
         computed = torch.log_softmax(z[at].float(), -1).gather(1, sampled[at, None])[:, 0]
-        theirs = torch.from_numpy(self._told[tokens[known]]).to(z.device, torch.float32)
+        theirs = torch.from_numpy(self._logprobs[tokens[known]]).to(z.device, torch.float32)
         self._sum += float((computed - theirs).abs().sum())
         self._tokens += len(known)
 

@@ -237,8 +237,8 @@ class LocalScorer(OpenScorer):
 
         It is done at once and before training, so that a resumed run finds the same numbers to the last bit.
         """
-        found = self._hidden(views, actions)
-        self._kept = {(repr(views[a.state].messages), a.ids): part for a, part in zip(actions, found, strict=True)}
+        states = self._hidden(views, actions)
+        self._kept = {(repr(views[a.state].messages), a.ids): part for a, part in zip(actions, states, strict=True)}
 
     def hidden(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
         """The states that predict every token of every action, action after action: shape (tokens, H), on the model's
@@ -269,10 +269,10 @@ class LocalScorer(OpenScorer):
             for chosen in rows:
                 packed: Packed = pack([row(contexts, actions[i]) for i in chosen])
                 self.tokens += packed.unpacked if self.method.attention == "rows" else len(packed)
-                found = predictions(self.model, packed, self.method)
+                states = predictions(self.model, packed, self.method)
                 sizes = [len(actions[i].ids) for i in chosen]
-                assert len(found) == sum(sizes), f"{self.spec.name}: {len(found)} rows for {sum(sizes)} tokens"
-                for i, part in zip(chosen, found.split(sizes), strict=True):
+                assert len(states) == sum(sizes), f"{self.spec.name}: {len(states)} rows for {sum(sizes)} tokens"
+                for i, part in zip(chosen, states.split(sizes), strict=True):
                     parts[i] = part
         return [part for part in parts if part is not None]
 
@@ -340,7 +340,7 @@ def open_scorer(
             if settings.bf16 and not settings.lora and not sharded():
                 # Layers hand on what embeddings begin with. The student's are float32, so half-precision ones are cast.
                 embedding = cast(torch.nn.Module, model.get_input_embeddings())
-                embedding.register_forward_hook(lambda module, given, found: found.float())
+                embedding.register_forward_hook(lambda module, given, output: output.float())
             return model.requires_grad_(False).eval(), tokenizer
 
         model, tokenizer = load()

@@ -102,9 +102,9 @@ class ServedScorer(OpenScorer):
             finally:
                 await self.server.aclose()
 
-        found = [position for said in _apart(ask()) for position in said]
+        positions = [position for answer in _apart(ask()) for position in answer]
         self.tokens += sum(len(contexts[a.state]) + len(a.ids) for a in actions)
-        return ServedTargets.of(found, self.columns, self.marks)
+        return ServedTargets.of(positions, self.columns, self.marks)
 
     def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
         """log p of every token of every action, action after action: shape (tokens,), in nats."""
@@ -120,20 +120,20 @@ class ServedScorer(OpenScorer):
 
         async def ask() -> list[tuple[list[int], int | None]]:
             try:
-                said = [await self.server.tokens(text) for text in SAMPLES]
-                await self.server.score(said[0][0], 1)
-                return said
+                texts_as_read = [await self.server.tokens(text) for text in SAMPLES]
+                await self.server.score(texts_as_read[0][0], 1)
+                return texts_as_read
             finally:
                 await self.server.aclose()
 
         where, do = f"scorer {self.spec.name}", "serve the model with vLLM, and --max-logprobs of top_logprobs or more"
         try:
-            found = _apart(ask())
+            replies = _apart(ask())
         except AgentError as error:
             if error.reason not in ("bad_request", "malformed"):
                 raise
             raise RecipeError(f"the server does not score: {error.detail}", where, do) from None
-        for text, (theirs, limit) in zip(SAMPLES, found, strict=True):
+        for text, (theirs, limit) in zip(SAMPLES, replies, strict=True):
             if theirs != list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids):
                 what = f"the server has another tokenizer than {self.spec.model}: it cuts {text!r} into {theirs[:8]}…"
                 raise RecipeError(what, where, "name the served model's own tokenizer with `tokenizer`")
@@ -202,20 +202,20 @@ class ServedTargets:
 
 
 def merged_loss(
-    z: Tensor, found: Sequence[Tensor | tuple[Tensor, Tensor]], weights: Tensor, sampled: Tensor, how: Objective
+    z: Tensor, teachers: Sequence[Tensor | tuple[Tensor, Tensor]], weights: Tensor, sampled: Tensor, how: Objective
 ) -> Tensor:
     """The objective of scorers that are merged, if some of them name a part of their distribution only; shape (n,).
 
-    ``z`` are the student's logits (n, V), with gradient. For a local scorer ``found`` holds logits (n, V), for a served
-    one the result of :meth:`ServedTargets.teacher`. ``weights`` (n, K) sum to 1. All are compared on the tokens that
-    all of them named, with one bucket for the rest: so all are distributions over the same events, and with whole
+    ``z`` are the student's logits (n, V), with gradient. For a local scorer ``teachers`` holds logits (n, V), for a
+    served one the result of :meth:`ServedTargets.teacher`. ``weights`` (n, K) sum to 1. All are compared on the tokens
+    that all of them named, with one bucket for the rest: so all are distributions over the same events, and with whole
     vocabularies named the loss is that of local scorers. The student's token is always named.
     """
     common = torch.ones_like(z, dtype=torch.bool)
-    for k, one in enumerate(found):
+    for k, one in enumerate(teachers):
         if isinstance(one, tuple):
             common &= one[1] | (weights[:, k] == 0)[:, None]
-    cut = [_cut(one, common) for one in found]
+    cut = [_cut(one, common) for one in teachers]
     log_q = with_rest(torch.log_softmax(z.float(), -1), common)
     return distillation_loss(log_q, cut, weights, sampled, how.model_copy(update={"top_k": None}))
 

@@ -82,9 +82,9 @@ def _mesh(device: str) -> DeviceMesh:
 
 def most(count: int, device: torch.device) -> int:
     """The largest ``count`` of any process. Every process must call it."""
-    found = torch.tensor([count], device=device)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    greatest = torch.tensor([count], device=device)
+    dist.all_reduce(greatest, dist.ReduceOp.MAX)
+    return int(greatest)
 
 
 def whole(value: Tensor) -> Tensor:

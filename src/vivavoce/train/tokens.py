@@ -53,11 +53,11 @@ def settled(settings: S, student: Any, tokenizer: PreTrainedTokenizerBase, out: 
         part = file.with_suffix(f".{os.getpid()}")  # several processes may train together
         part.write_text(day().isoformat(), "utf-8")
         part.replace(file)
-    told = {DAY: file.read_text("utf-8")}
-    changes: dict[str, Any] = {"template": {**told, **settings.template}}
+    template_day = {DAY: file.read_text("utf-8")}
+    changes: dict[str, Any] = {"template": {**template_day, **settings.template}}
     if scorers:
         changes["scorers"] = tuple(
-            s.model_copy(update={"chat_template_kwargs": {**told, **s.chat_template_kwargs}}) for s in scorers
+            s.model_copy(update={"chat_template_kwargs": {**template_day, **s.chat_template_kwargs}}) for s in scorers
         )
     return settings.model_copy(update=changes)
 

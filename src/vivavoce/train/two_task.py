@@ -103,15 +103,15 @@ class TwoTasks:
     def _by_micro_batch(self, update: Sequence[int], share: dict[bool, float]) -> list[float]:
         """Each stream's rows in micro-batches, in their order; all of these count the same, whatever their tokens."""
         rows, size = [self.rows[i] for i in update], self.settings.micro_batch
-        found = [0.0] * len(update)
+        weights = [0.0] * len(update)
         for kind in share:
             places = [k for k, row in enumerate(rows) if (row.stream == FEEDBACK) == kind]
             batches = [places[i : i + size] for i in range(0, len(places), size)]
             for batch in batches:
                 mass = sum(rows[k].weight * rows[k].tokens for k in batch)
                 for k in batch:
-                    found[k] = share[kind] * rows[k].weight / mass / len(batches)
-        return found
+                    weights[k] = share[kind] * rows[k].weight / mass / len(batches)
+        return weights
 
     def facts(self) -> dict[str, int]:
         """Counts for the report; a row of a paired problem that was never drawn is unused."""

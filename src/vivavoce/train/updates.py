@@ -123,8 +123,8 @@ class UpdateTrainer(Trainer):
 
     def check_weights(self) -> None:
         """Raise Diverged if a weight that is trained is not a finite number after the update that was just made."""
-        found = all(bool(p.isfinite().all()) for p in self._learning())
-        if self.over_all(not found) != [0]:
+        finite = all(bool(p.isfinite().all()) for p in self._learning())
+        if self.over_all(not finite) != [0]:
             what = f"weights are no finite numbers after update {self.state.global_step}"
             raise Diverged(what, "learning_rate", "lower it; nothing was saved as finished")
 
@@ -140,9 +140,9 @@ class UpdateTrainer(Trainer):
         update = self.state.global_step + 1
         names, bad = self._suspects()
         if self.accelerator.num_processes > 1:
-            found = gather_object([(loss, names, bad)])
-            loss = next((one for one, _, _ in found if not math.isfinite(one)), loss)
-            names, bad = ([name for part in found for name in part[k]] for k in (1, 2))
+            losses = gather_object([(loss, names, bad)])
+            loss = next((one for one, _, _ in losses if not math.isfinite(one)), loss)
+            names, bad = ([name for part in losses for name in part[k]] for k in (1, 2))
         what = f"the loss of update {update} is {loss}"
         if math.isfinite(loss):
             what = f"the norm of the gradient of update {update} is {norm}, though its loss is {loss:.4g}"
@@ -159,10 +159,10 @@ class UpdateTrainer(Trainer):
         names: list[str] = []
         bad: list[str] = []
         for part in self._parts:
-            found = self.named(part)
-            if found is None:
+            named = self.named(part)
+            if named is None:
                 continue
-            packed, of = found
+            packed, of = named
             names += of
             if not sharded():  # there every device would have to go through the model
                 inner = self.accelerator.unwrap_model(self.model)

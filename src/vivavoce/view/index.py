@@ -119,8 +119,8 @@ class Index:
     def sets(self) -> dict[str, int]:
         """Sets of questions, and how many each has; those of debates first, as their files were read."""
         with closing(self._open()) as db:
-            found = dict(db.execute("SELECT of, count(*) FROM questions GROUP BY of"))
-        return {of: found[of] for of in sorted(found, key=_order)}
+            counts = dict(db.execute("SELECT of, count(*) FROM questions GROUP BY of"))
+        return {of: counts[of] for of in sorted(counts, key=_order)}
 
     def columns(self, of: str) -> list[Column]:
         """The columns of a set."""
@@ -131,13 +131,13 @@ class Index:
                 "ORDER BY s.kind DESC, s.path, place",
                 (of,),
             )
-            found = [Column(json.loads(label), letters.decode().ljust(n, NOTHING)) for label, letters in rows]
+            columns = [Column(json.loads(label), letters.decode().ljust(n, NOTHING)) for label, letters in rows]
             if live := db.execute("SELECT DISTINCT at FROM calls WHERE of = ?", (of,)).fetchall():
                 begun = bytearray(NOTHING * n, "ascii")
                 for (at,) in live:
                     begun[at] = ord("L")
-                found.append(Column({"live": True}, begun.decode()))
-            return found
+                columns.append(Column({"live": True}, begun.decode()))
+            return columns
 
     def names(self, of: str) -> tuple[list[str], list[str]]:
         """Ids and groups of the questions of a set."""
@@ -159,10 +159,10 @@ class Index:
     def heads(self, of: str, start: int, end: int) -> list[tuple[str, str]]:
         """``(beginning of the question, gold)`` of some questions."""
         with closing(self._open()) as db:
-            found = db.execute(
+            rows = db.execute(
                 "SELECT head, gold FROM questions WHERE of = ? AND at >= ? AND at < ? ORDER BY at", (of, start, end)
             )
-            return found.fetchall()
+            return rows.fetchall()
 
     def question(self, of: str, at: int) -> Problem | None:
         """A question as far as the index has it, with its whole text unless a graph has that."""
@@ -218,7 +218,7 @@ class Index:
             sources = [
                 i for (i,) in db.execute("SELECT id FROM sources WHERE of = ? AND words ORDER BY kind DESC", (of,))
             ]
-            found: set[int] | None = None
+            matches: set[int] | None = None
             for i, word in enumerate(wanted):
                 match = f'"{word}"' + ("*" if i == len(wanted) - 1 else "")
                 hits: set[int] = set()
@@ -228,10 +228,10 @@ class Index:
                     )
                     if len(hits) == n:
                         break
-                found = hits if found is None else found & hits
-                if not found:
+                matches = hits if matches is None else matches & hits
+                if not matches:
                     break
-        return sorted(found or ())
+        return sorted(matches or ())
 
     @staticmethod
     def _worded(db: sqlite3.Connection, of: str) -> list[int]:
@@ -259,9 +259,10 @@ class Index:
 
     # --- making
 
-    def refresh(self, told: Callable[[], object] = lambda: None, end: Callable[[], bool] = lambda: False) -> bool:
-        """Read what is new or has changed since the last time; whether anything was. ``told`` is called as parts are
-        ready, and ``end`` asks whether to stop."""
+    def refresh(self, advanced: Callable[[], object] = lambda: None, end: Callable[[], bool] = lambda: False) -> bool:
+        """Read what is new or has changed since the last time; whether anything was. ``advanced`` is called as parts
+        are ready, and ``end`` asks whether to stop.
+        """
         before = self.version
         with closing(self._open()) as db:
             there = list(_files(self.run))
@@ -276,7 +277,7 @@ class Index:
                 if stat is None or (file.path in known and known[file.path][1] == stat):
                     continue
                 self.doing = file.path
-                writer = _Writer(db, self, told)
+                writer = _Writer(db, self, advanced)
                 try:
                     writer.replace(file, stat, known.get(file.path, (None,))[0])
                 except (OSError, sqlite3.Error) as error:
@@ -321,8 +322,8 @@ class Index:
             if of not in self._of_task:
                 self._of_task[of] = Sources(self.run).problems(of)
             known = self._of_task[of]
-            if found := [known[problem] for where, problem in rows if where == of and problem in known]:
-                _Writer(db, self).fill(of, found)
+            if rows_known := [known[problem] for where, problem in rows if where == of and problem in known]:
+                _Writer(db, self).fill(of, rows_known)
 
 
 def _order(of: str) -> tuple[bool, bool, str]:
@@ -342,9 +343,9 @@ class _File(NamedTuple):
 def _files(run: Path) -> Iterator[_File]:
     """What there is to read, those first that know their questions."""
     sources = Sources(run)
-    found = [(name, part, _Named(name, sources, first)) for first, (name, part) in _parts(sources)]
+    files = [(name, part, _Named(name, sources, first)) for first, (name, part) in _parts(sources)]
     for kind in ("graphs", "evaluations", "episodes", "data"):
-        for name, part, named in found:
+        for name, part, named in files:
             before = f"{name}/" if name else ""
             for file in sorted((part.path / kind).rglob("*.jsonl")):
                 path, stem = file.relative_to(run).as_posix(), file.name.removesuffix(".jsonl")
@@ -382,11 +383,14 @@ class _Named:
         own = {arm.removeprefix(f"{stage}."): arm for arm in known}
         seeds = whole.recipe.get("seeds") or [0]
         also = ["", *(whole.recipe.get("also_test") or ())]
-        self._arms = {file_name(arm): said for arm, said in own.items()}
+        self._arms = {file_name(arm): arm_name for arm, arm_name in own.items()}
         self._episodes = {
-            file_name(f"test{':' if name else ''}{name} {arm}-{seed}"): (_of_test(name), {"arm": said, "seed": seed})
+            file_name(f"test{':' if name else ''}{name} {arm}-{seed}"): (
+                _of_test(name),
+                {"arm": arm_name, "seed": seed},
+            )
             for name in also
-            for arm, said in own.items()
+            for arm, arm_name in own.items()
             for seed in seeds
         }
 
@@ -402,8 +406,8 @@ class _Named:
         plain = stem.partition("~")[0]
         if test := re.fullmatch(r"test(?:\+([^-]+))?-(.+)-(\d+)", plain):
             return _of_test(test[1] or ""), {"arm": self._arm(test[2]), "seed": int(test[3])}
-        said = f"{self.stage}/{plain}" if self.stage else plain
-        return f"episodes of {said}", {"stage": said}
+        stage = f"{self.stage}/{plain}" if self.stage else plain
+        return f"episodes of {stage}", {"stage": stage}
 
     def _arm(self, name: str) -> str:
         guess = name.replace("+", ":")
@@ -421,17 +425,17 @@ def _count(db: sqlite3.Connection, of: str) -> int:
 
 def _stat(path: Path) -> str | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 class _Writer:
     """Reads one file into the database."""
 
-    def __init__(self, db: sqlite3.Connection, index: Index, told: Callable[[], object] = lambda: None) -> None:
-        self.db, self.index, self.told = db, index, told
+    def __init__(self, db: sqlite3.Connection, index: Index, advanced: Callable[[], object] = lambda: None) -> None:
+        self.db, self.index, self.advanced = db, index, advanced
         self.letters: dict[Any, bytearray] = {}
         self.counts, self.at_of = array("I"), dict[tuple[str, str], int]()
 
@@ -472,7 +476,7 @@ class _Writer:
                 if done % _BATCH == 0:
                     self._write()
                     self.db.execute("COMMIT")
-                    self.told()
+                    self.advanced()
                     self.db.execute("BEGIN")
             self._write()
             self.db.execute("UPDATE sources SET stat = ? WHERE id = ?", (stat, self.source))
@@ -483,7 +487,7 @@ class _Writer:
             raise
         if unread:
             self.index.unread[file.path] = f"{len(unread):,} lines cannot be read; the first: {unread[0]}"
-        self.told()
+        self.advanced()
 
     def fill(self, of: str, problems: Iterable[Problem]) -> None:
         """Write down questions that the run's task has, and no file of the run."""
@@ -525,13 +529,13 @@ class _Writer:
         assert file.of is not None
         graph = graph_of(line, f"{file.path}, byte {start}")
         at = self.question(file.of, graph.problem, whole=False)
-        for seat, found in seats(graph).items():
-            self._letter(seat, at, found)
+        for place, sign in seats(graph).items():
+            self._letter(place, at, sign)
         self._count(at, sum(n.usage.prompt + n.usage.completion for n in graph.nodes))
         self._place(at, start, line)
         p = graph.problem
-        said = (text for n in graph.nodes for text in (n.text, n.error) if text)
-        self._words(at, (p.id, p.group, p.question, p.gold, *said))
+        texts = (text for n in graph.nodes for text in (n.text, n.error) if text)
+        self._words(at, (p.id, p.group, p.question, p.gold, *texts))
 
     def _exam(self, file: _File, start: int, line: bytes) -> None:
         assert file.of is not None
@@ -558,10 +562,10 @@ class _Writer:
         self._words(at, (episode.task, *(m["content"] for m, _ in episode.masked())))
 
     def _rows(self, file: _File, start: int, line: bytes) -> None:
-        found = _PROBLEM.search(line)
-        if found is None:
+        match = _PROBLEM.search(line)
+        if match is None:
             return
-        problem = json.loads(found[1])
+        problem = json.loads(match[1])
         for (of,) in self.db.execute("SELECT of FROM questions WHERE problem = ?", (problem,)).fetchall():
             if not _fits(of, file):
                 continue
@@ -604,11 +608,11 @@ class _Writer:
             row = (call.row, call.agent, call.stage, call.problem)
             self.db.execute("REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
 
-    def _letter(self, key: Any, at: int, found: str) -> None:
+    def _letter(self, key: Any, at: int, sign: str) -> None:
         column = self.letters.setdefault(key, bytearray())
         if len(column) <= at:
             column.extend(NOTHING.encode() * (at + 1 - len(column)))
-        column[at] = ord(found)
+        column[at] = ord(sign)
 
     def _count(self, at: int, n: int) -> None:
         if len(self.counts) <= at:

@@ -19,7 +19,7 @@ from vivavoce.exams.examine import Judged
 from vivavoce.graph.graph import graph_of
 from vivavoce.records import from_json
 from vivavoce.report import costs
-from vivavoce.report.question import answered, told
+from vivavoce.report.question import answered, question_facts
 from vivavoce.report.report import Debates, overview
 from vivavoce.report.sources import Sources
 from vivavoce.report.tables import about, table_of
@@ -115,7 +115,7 @@ class Pages:
         problem = self.index.question(of, at)
         if problem is None:
             raise KeyError(f"{of}/{at}")
-        found: dict[str, Any] = {
+        content: dict[str, Any] = {
             "at": at,
             "problem": {"id": problem.id, "question": problem.question, "gold": problem.gold, "group": problem.group},
             "debates": [],
@@ -129,21 +129,21 @@ class Pages:
             line = self.index.line(place)
             match place.kind:
                 case "graph":
-                    debate = told(graph_of(line, place.path), self.task)
-                    found["debates"].append({**place.label, **debate})
-                    found["problem"] = debate["problem"]
+                    debate = question_facts(graph_of(line, place.path), self.task)
+                    content["debates"].append({**place.label, **debate})
+                    content["problem"] = debate["problem"]
                 case "exam":
-                    found["answers"].append({**place.label, **answered(from_json(Judged, line))})
+                    content["answers"].append({**place.label, **answered(from_json(Judged, line))})
                 case "episode":
-                    found["episodes"].append({**place.label, **_episode(from_json(Episode, line))})
+                    content["episodes"].append({**place.label, **_episode(from_json(Episode, line))})
                 case _:
                     row = rows.setdefault(line, {"in": [], "row": json.loads(line)})
                     row["in"].append(place.label["data"])
-        found["rows"] = list(rows.values())
+        content["rows"] = list(rows.values())
         if calls := self.index.calls(of, at):
             with Journal(self.run / "journal.sqlite", read_only=True) as journal:
-                found["calls"] = [_call(call) for call in journal.rows(calls)]
-        return found
+                content["calls"] = [_call(call) for call in journal.rows(calls)]
+        return content
 
     def asked(self, of: str, at: int) -> list[list[str]] | None:
         """The messages that students were asked a test question with, from the journal; None if it has none."""
@@ -177,9 +177,9 @@ class Pages:
     def costs(self) -> dict[str, Any]:
         """The ledger by stage and agent."""
         sources = Sources(self.run)
-        found, none = sources.costs()
+        spent, none = sources.costs()
         return {
-            **costs.facts(found, sources.recipe),
+            **costs.facts(spent, sources.recipe),
             "none": none,
             "caps": costs.caps(sources.recipe),
             "under_way": costs.cut_off(sources.under_way(), sources.recipe),
@@ -236,31 +236,31 @@ def _episode(e: Episode) -> dict[str, Any]:
 
 def keys_of(runs: Sequence[Path]) -> dict[str, Path]:
     """A short key for each run: its folder's name, with more of the path if two are called alike."""
-    found: dict[str, Path] = {}
+    by_key: dict[str, Path] = {}
     for run in runs:
         resolved, key = run.resolve(), run.resolve().name
         for parent in resolved.parents:
-            if found.get(key, resolved) == resolved:
+            if by_key.get(key, resolved) == resolved:
                 break
             key = f"{parent.name}-{key}"
-        found[key] = resolved
-    return found
+        by_key[key] = resolved
+    return by_key
 
 
 def runs_in(paths: Sequence[Path]) -> list[Path]:
     """The run directories among ``paths`` and right inside them. Raises DataError for a path that has none."""
-    found: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         if (path / "recipe.yaml").is_file() or (path / "manifest.json").is_file() or (path / "results.json").is_file():
-            found.append(path)
+            folders.append(path)
             continue
         inside = [p.parent for p in sorted(path.glob("*/manifest.json"))] if path.is_dir() else []
         if not inside:
             raise DataError(
                 "there is no run", str(path), "give the folder that `viva run` made, or one that holds such"
             )
-        found += inside
-    return list({p.resolve(): p for p in found}.values())
+        folders += inside
+    return list({p.resolve(): p for p in folders}.values())
 
 
 __all__ = ["HEADS", "Pages", "keys_of", "runs_in"]

@@ -93,8 +93,8 @@ class Viewer:
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, those at work first, then the newest."""
-        found = [self.run(key).look().state() for key in keys_of(runs_in(self.paths))]
-        newest = sorted(found, key=lambda run: str(run["started"]), reverse=True)
+        states = [self.run(key).look().state() for key in keys_of(runs_in(self.paths))]
+        newest = sorted(states, key=lambda run: str(run["started"]), reverse=True)
         return sorted(newest, key=lambda run: not run["running"])
 
     def close(self) -> None:
@@ -130,12 +130,12 @@ def app(viewer: Viewer) -> Starlette:
 def _json(ask: Any) -> Response:
     """What ``ask`` gives; errors that the user can mend as such."""
     try:
-        found, status = ask(), 200
+        content, status = ask(), 200
     except (KeyError, IndexError) as error:
-        found, status = {"error": f"there is no {error}"}, 404
+        content, status = {"error": f"there is no {error}"}, 404
     except (UserError, OSError) as error:
-        found, status = {"error": str(error)}, 409
-    return _sent(storable(json.dumps(found, ensure_ascii=False)), "application/json", status)
+        content, status = {"error": str(error)}, 409
+    return _sent(storable(json.dumps(content, ensure_ascii=False)), "application/json", status)
 
 
 def _sent(text: str, kind: str, status: int = 200) -> Response:

@@ -22,7 +22,7 @@ def at_work(run: Path) -> bool:
     """Whether a process has the run open. Nothing is locked to find out: that would keep a run from starting."""
     lock = run / "run.lock"
     try:
-        found = lock.stat()
+        status = lock.stat()
     except OSError:
         return False
     try:
@@ -31,7 +31,7 @@ def at_work(run: Path) -> bool:
         newest = max((p.stat().st_mtime for p in run.glob("*.*")), default=0.0)
         return time.time() - newest < _FRESH_S
     return any(
-        line.split()[1] == "FLOCK" and line.split()[5].endswith(f":{found.st_ino}") for line in held.splitlines()
+        line.split()[1] == "FLOCK" and line.split()[5].endswith(f":{status.st_ino}") for line in held.splitlines()
     )
 
 

@@ -24,17 +24,17 @@ class GuessingEnvConfig(vf.EnvConfig):
 
 class GuessingEnv(vf.Env[GuessingEnvConfig]):
     async def run(self, task, agents):
-        found = False
+        solved = False
         async with agents.player.interaction(task) as interaction:
             segment = await interaction.turn()
             while not segment.terminated:
                 digits = "".join(c for c in segment.last_reply if c.isdigit())[:3]
-                found = digits == str(task.data.number)
-                if found:
+                solved = digits == str(task.data.number)
+                if solved:
                     break
                 higher = not digits or int(digits) < task.data.number
                 segment = await interaction.turn("higher" if higher else "lower")
-        interaction.trace.record_reward("found", float(found), 1.0)
+        interaction.trace.record_reward("found", float(solved), 1.0)
 
 
 class GuessingTaskset(vf.Taskset[NumberTask, GuessingConfig]):

@@ -25,7 +25,7 @@ CATEGORIES = ("base", "miss_func", "miss_param", "long_context")
 class Turn:
     """One message of the user's, and the calls by which it is judged."""
 
-    said: str
+    text: str
     """Empty if there is nothing but new functions."""
     expected: tuple[ToolCall, ...]
     """The expected calls; None if the agent lacks a function or something that only the user knows, and should say
@@ -108,13 +108,13 @@ class _Row(BaseModel):
         tools = {name: tool for of in self.involved_classes for name, tool in documents[of].items()}
         offered = {name: tool for name, tool in tools.items() if name not in self.excluded_function}
         turns, beyond = list[Turn](), list[str]()
-        for n, (said, official) in enumerate(zip(self.question, calls, strict=True)):
+        for n, (messages, official) in enumerate(zip(self.question, calls, strict=True)):
             later = {name for turn, given in self.missed_function.items() if turn > n for name in given}
             expected = [_read_call(call, tools, where) for call in official]
             away = [call for call in expected if call.name in later or call.name not in offered]
             turns.append(
                 Turn(
-                    "\n\n".join(message.content for message in said),
+                    "\n\n".join(message.content for message in messages),
                     tuple(call for call in expected if call not in away),
                     tuple(self.missed_function.get(n, ())),
                 )

@@ -128,21 +128,21 @@ class FileSystem(Service):
         where, name = self._goal(source, destination)
         del self._here[source]
         where[name] = moved
-        return {"result": f"{source!r} is moved to {self._said(destination, name)}"}
+        return {"result": f"{source!r} is moved to {self._path_text(destination, name)}"}
 
     def cp(self, source: str, destination: str) -> dict[str, str]:
         """Copy into a directory, or under another name."""
         copied = self._there(source)
         where, name = self._goal(source, destination)
         where[name] = copied if isinstance(copied, str) else _copy(copied)
-        return {"result": f"{source!r} is copied to {self._said(destination, name)}"}
+        return {"result": f"{source!r} is copied to {self._path_text(destination, name)}"}
 
     @property
     def _here(self) -> Directory:
-        found = self.root
+        folder = self.root
         for name in self._path[1:]:
-            found = found[name]
-        return found
+            folder = folder[name]
+        return folder
 
     def _there(self, name: str) -> Any:
         if name not in self._here:
@@ -150,15 +150,15 @@ class FileSystem(Service):
         return self._here[name]
 
     def _file(self, name: str) -> str:
-        if not isinstance(found := self._there(name), str):
+        if not isinstance(content := self._there(name), str):
             raise Refused(f"{name!r} is a directory")
-        return found
+        return content
 
     def _directory(self, name: str, start: Directory | None = None) -> Directory:
-        found = (self._here if start is None else start).get(name)
-        if not isinstance(found, dict):
+        folder = (self._here if start is None else start).get(name)
+        if not isinstance(folder, dict):
             raise Refused(f"there is no directory {name!r} here")
-        return found
+        return folder
 
     def _new(self, name: str) -> None:
         if _name(name) in self._here:
@@ -166,15 +166,15 @@ class FileSystem(Service):
 
     def _goal(self, source: str, destination: str) -> tuple[Directory, str]:
         """Directory and name that something is moved or copied to."""
-        found = self._here.get(_name(destination))
-        where, name = (found, source) if isinstance(found, dict) else (self._here, destination)
+        target = self._here.get(_name(destination))
+        where, name = (target, source) if isinstance(target, dict) else (self._here, destination)
         if where is self._there(source):
             raise Refused(f"{source!r} cannot be put into itself")
         if name in where:
             raise Refused(f"there is a {name!r} already")
         return where, name
 
-    def _said(self, destination: str, name: str) -> str:
+    def _path_text(self, destination: str, name: str) -> str:
         return f"'{destination}/{name}'" if name != destination else f"{name!r}"
 
 

@@ -77,8 +77,8 @@ class Messages(Service):
     def search_messages(self, keyword: str) -> dict[str, list[dict[str, str]]]:
         """Messages that hold a word, however it is written."""
         self._logged_in()
-        found = [(receiver, text) for receiver, text in self._sent() if keyword.lower() in text.lower()]
-        return {"results": [{"receiver_id": receiver, "message": text} for receiver, text in found]}
+        matches = [(receiver, text) for receiver, text in self._sent() if keyword.lower() in text.lower()]
+        return {"results": [{"receiver_id": receiver, "message": text} for receiver, text in matches]}
 
     def get_message_stats(self) -> dict[str, dict[str, int]]:
         """The number of messages that came in, and of their senders."""

@@ -41,11 +41,11 @@ def padding_of(
     texts = Counter[str]()
     pictures = dict[str, tuple[str, ...]]()
     for id, calls in expected.items():
-        said = [value for call in calls for value in call.arguments.values() if isinstance(value, str)]
+        arguments = [value for call in calls for value in call.arguments.values() if isinstance(value, str)]
         files = [file for file in _files(configs[id]) if file]
-        ends = (one.rpartition(file)[2].strip() for one in said for file in files if file in one)
+        ends = (one.rpartition(file)[2].strip() for one in arguments for file in files if file in one)
         texts.update(end for end in ends if len(end) >= _LONG)
-        if named := tuple(dict.fromkeys(picture for one in said for picture in _PICTURE.findall(one))):
+        if named := tuple(dict.fromkeys(picture for one in arguments for picture in _PICTURE.findall(one))):
             pictures[id] = named
     text = max(texts, key=lambda one: (texts[one], -len(one)), default="")
     others = next(iter(pictures.values()), ())

@@ -19,7 +19,7 @@ class Posts(Service):
         self.password: str = config.get("password", "john123")
         self.authenticated: bool = config.get("authenticated", False)
         self.tweets: dict[int, dict[str, Any]] = {int(id): one for id, one in config.get("tweets", {}).items()}
-        self.comments = {int(id): said for id, said in config.get("comments", {}).items()}
+        self.comments = {int(id): comments for id, comments in config.get("comments", {}).items()}
         self.retweets: dict[str, list[int]] = config.get("retweets", {})
         self.following_list: list[str] = config.get("following_list", [])
         self.tweet_counter: int = config.get("tweet_counter", len(self.tweets))
@@ -104,8 +104,8 @@ class Posts(Service):
     def search_tweets(self, keyword: str) -> dict[str, list[dict[str, Any]]]:
         """Tweets whose text or tags hold a word, however it is written."""
         word = keyword.lower()
-        found = [t for t in self.tweets.values() if any(word in s.lower() for s in (t["content"], *t["tags"]))]
-        return {"matching_tweets": found}
+        matches = [t for t in self.tweets.values() if any(word in s.lower() for s in (t["content"], *t["tags"]))]
+        return {"matching_tweets": matches}
 
     def get_tweet_comments(self, tweet_id: int) -> dict[str, list[dict[str, Any]]]:
         """The comments below a tweet."""

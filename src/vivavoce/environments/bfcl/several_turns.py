@@ -67,8 +67,8 @@ class SeveralTurns:
     async def reset(self, task: str, seed: int) -> Observation:
         """The user's first message. Raises DataError if there is no such conversation."""
         if task not in self.conversations:
-            said = near(task, list(self.conversations)[:20])
-            raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of the official file")
+            hint = near(task, list(self.conversations)[:20])
+            raise DataError(f"there is no task {task!r}{hint}", self.name, "take an id of the official file")
         self._talk = self.conversations[task]
         self._services, self._results, self._amiss = self._talk.begun(), list[Any](), list[str]()
         self._turn = -1
@@ -107,11 +107,11 @@ class SeveralTurns:
     def outcomes(self, talk: Conversation) -> list[Outcome]:
         """The outcomes of each turn's expected calls."""
         if talk.id not in self._outcomes:
-            services, found = talk.begun(), list[Outcome]()
+            services, outcomes = talk.begun(), list[Outcome]()
             for turn in talk.turns:
                 results = [called(services, call) for call in turn.expected]
-                found.append(Outcome(judged(states_of(services)), results))
-            self._outcomes[talk.id] = found
+                outcomes.append(Outcome(judged(states_of(services)), results))
+            self._outcomes[talk.id] = outcomes
         return self._outcomes[talk.id]
 
     def _next(self) -> Observation:
@@ -119,8 +119,8 @@ class SeveralTurns:
         if self._turn == len(self._talk.turns):
             return Observation((), done=True)
         self.tools = self._talk.offered(self._turn)
-        said = self._talk.turns[self._turn].said or _MORE
-        return Observation(({"role": "user", "content": said},))
+        text = self._talk.turns[self._turn].text or _MORE
+        return Observation(({"role": "user", "content": text},))
 
     def _answer(self, call: ToolCall) -> str:
         if call.name not in {tool.name for tool in self.tools}:

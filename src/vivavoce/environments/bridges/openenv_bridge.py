@@ -16,10 +16,10 @@ def main():
     for line in sys.stdin:
         ((what, given),) = json.loads(line).items()
         try:
-            said = server.answer(what, given)
+            answer = server.answer(what, given)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
-            said = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        print(json.dumps(said), file=answers, flush=True)
+            answer = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 class Server:
@@ -37,11 +37,11 @@ class Server:
             self.end(episode)
             self.episodes[episode] = self.opened()
             self.totals[episode] = 0.0
-            return self.told(episode, self.episodes[episode].reset(seed=int(task.rpartition("#")[2])))
+            return self.observed(episode, self.episodes[episode].reset(seed=int(task.rpartition("#")[2])))
         if what == "step":
             episode, text = given
             action = {**self.options["action"], self.options["action_field"]: text}
-            return self.told(episode, self.episodes[episode].step(action))
+            return self.observed(episode, self.episodes[episode].step(action))
         self.end(given)
         return {"closed": True}
 
@@ -57,7 +57,7 @@ class Server:
         if client is not None:
             client.__exit__(None, None, None)
 
-    def told(self, episode, result):
+    def observed(self, episode, result):
         self.totals[episode] += float(result.reward or 0.0)
         seen, field = result.observation, self.options["observation_field"]
         if field and field not in seen:
@@ -71,8 +71,8 @@ class Server:
             score = self.totals[episode]
         if result.done:
             self.end(episode)
-        said = [{"role": "user", "content": text}] if text.strip() else []
-        return {"messages": said, "done": bool(result.done), "score": score}
+        messages = [{"role": "user", "content": text}] if text.strip() else []
+        return {"messages": messages, "done": bool(result.done), "score": score}
 
 
 if __name__ == "__main__":

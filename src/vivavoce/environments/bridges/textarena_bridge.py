@@ -20,10 +20,10 @@ def main() -> None:
     for line in sys.stdin:
         ((what, given),) = json.loads(line).items()
         try:
-            said = answer(what, given, episodes)
+            reply = answer(what, given, episodes)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
-            said = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        print(json.dumps(said), file=answers, flush=True)
+            reply = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        print(json.dumps(reply), file=answers, flush=True)
 
 
 def answer(what, given, episodes):
@@ -34,7 +34,7 @@ def answer(what, given, episodes):
     if what == "reset":
         episode, task, _ = given
         episodes[episode] = game = Game(task)
-        return game.told()
+        return game.observed()
     if what == "step":
         episode, text = given
         return episodes[episode].moved(text)
@@ -73,9 +73,9 @@ class Game:
             if self.done:
                 rewards, _ = self.env.close()
                 self.score = float(rewards.get(0, 0)) if rewards else 0.0
-        return self.told()
+        return self.observed()
 
-    def told(self):
+    def observed(self):
         """The texts that the player has not seen yet, without its own."""
         with self.own_random():
             _, seen = self.env.get_observation() if not self.done else (0, self.env.state.observations.get(0, []))
@@ -83,8 +83,8 @@ class Game:
             text = seen
         else:
             text = "\n".join(message for sender, message, kind in seen if kind.name != "PLAYER_ACTION")
-        said = [{"role": "user", "content": text}] if text.strip() else []
-        return {"messages": said, "done": self.done, "score": self.score}
+        messages = [{"role": "user", "content": text}] if text.strip() else []
+        return {"messages": messages, "done": self.done, "score": self.score}
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ def main():
     for line in sys.stdin:
         ((what, given),) = json.loads(line).items()
         try:
-            said = player.answer(what, given)
+            answer = player.answer(what, given)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
-            said = {"failed": told(error)}
-        print(json.dumps(said), file=answers, flush=True)
+            answer = {"failed": error_text(error)}
+        print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # what the package left running has nobody to answer to
 
 
-def told(error):
+def error_text(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -99,7 +99,7 @@ class Player:
         try:
             episode.events.put(("end", await self.world.play(split, number, address)))
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
-            episode.events.put(("failed", told(error)))
+            episode.events.put(("failed", error_text(error)))
 
 
 class Episode:
@@ -171,8 +171,8 @@ def handler(episodes):
                 ]
             choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
             usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-            said = {"id": f"c{next(numbers)}", "object": "chat.completion", "created": 0, "model": "agent"}
-            return self.reply(200, {**said, "choices": [choice], "usage": usage})
+            head = {"id": f"c{next(numbers)}", "object": "chat.completion", "created": 0, "model": "agent"}
+            return self.reply(200, {**head, "choices": [choice], "usage": usage})
 
         def reply(self, status, body):
             data = json.dumps(body).encode()
@@ -260,21 +260,21 @@ class Taskset:
         config = loaders.resolve_env_config(given)
         changed = {}
         for name, spec in agent_config_fields(config).items():
-            told = given.get(name, {})
-            own = {} if "runtime" in told else {"runtime": SubprocessConfig()}
+            settings = given.get(name, {})
+            own = {} if "runtime" in settings else {"runtime": SubprocessConfig()}
             if spec.harness is None:
                 own["harness"] = HarnessConfig(id="verifiers_harness")
             if spec.max_turns is None:
                 own["max_turns"] = options["turns"]
             changed[name] = spec.model_copy(update=own)
-        found = cls(loaders.load_environment(config.model_copy(update=changed)), options)
+        taskset = cls(loaders.load_environment(config.model_copy(update=changed)), options)
         ready = asyncio.Event()
-        found.serving = asyncio.ensure_future(found.serve(ready))
+        taskset.serving = asyncio.ensure_future(taskset.serve(ready))
         waiting = asyncio.ensure_future(ready.wait())
-        done, _ = await asyncio.wait((found.serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait((taskset.serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         for one in done:
             one.result()
-        return found
+        return taskset
 
     async def serve(self, ready):
         async with self.environment.serving():

@@ -55,8 +55,8 @@ class Words(Harness[WordsConfig]):
                     return ProgramResult(0, "", "")
                 for call in message["tool_calls"]:
                     name, arguments = call["function"]["name"], call["function"]["arguments"]
-                    said = await called(opened, dispatch, name, arguments)
-                    messages.append({"role": "tool", "tool_call_id": call["id"], "name": name, "content": said})
+                    result = await called(opened, dispatch, name, arguments)
+                    messages.append({"role": "tool", "tool_call_id": call["id"], "name": name, "content": result})
 
 
 async def called(servers, dispatch, name, arguments):

@@ -122,16 +122,16 @@ def search_onestop_flight(airline: Records, origin: str, destination: str, date:
         destination: Code of the airport, such as 'SEA'.
         date: Of the first flight, as YYYY-MM-DD.
     """
-    found = list[list[dict[str, Any]]]()
+    connections = list[list[dict[str, Any]]]()
     for first in _bookable(airline, date, origin=origin):
         arrival, _, later = first["scheduled_arrival_time_est"].partition("+")
         day = _later(date, int(later or 0))
-        found += [
+        connections += [
             [first, second]
             for second in _bookable(airline, day, origin=first["destination"], destination=destination)
             if second["scheduled_departure_time_est"] >= arrival
         ]
-    return found
+    return connections
 
 
 def book_reservation(
@@ -224,13 +224,13 @@ def update_reservation_flights(
         flights: All flights in order, those that stay too.
         payment_id: Gift card or credit card that pays the difference in price, or receives it.
     """
-    found = _standing(airline, reservation_id)
-    people, before = len(found["passengers"]), found["flights"]
-    kept = {(leg["flight_number"], leg["date"]): leg for leg in before} if cabin == found["cabin"] else {}
+    present = _standing(airline, reservation_id)
+    people, before = len(present["passengers"]), present["flights"]
+    kept = {(leg["flight_number"], leg["date"]): leg for leg in before} if cabin == present["cabin"] else {}
     after = _priced(airline, flights, cabin, people, kept)
     difference = (sum(leg["price"] for leg in after) - sum(leg["price"] for leg in before)) * people
-    _card(airline, found["user_id"], payment_id)
-    _can_pay(airline, found["user_id"], payment_id, difference)
+    _card(airline, present["user_id"], payment_id)
+    _can_pay(airline, present["user_id"], payment_id, difference)
     reservation = airline.change("reservations", reservation_id)
     _take_seats(airline, before, reservation["cabin"], -people)
     _take_seats(airline, after, cabin, people)
@@ -250,11 +250,11 @@ def update_reservation_baggages(
         nonfree_baggages: Those of them that are paid for, those of before too.
         payment_id: Gift card or credit card that pays for further ones.
     """
-    found = _standing(airline, reservation_id)
+    present = _standing(airline, reservation_id)
     _bags(total_baggages, nonfree_baggages)
-    price = _BAG * max(0, nonfree_baggages - found["nonfree_baggages"])
-    _card(airline, found["user_id"], payment_id)
-    _can_pay(airline, found["user_id"], payment_id, price)
+    price = _BAG * max(0, nonfree_baggages - present["nonfree_baggages"])
+    _card(airline, present["user_id"], payment_id)
+    _can_pay(airline, present["user_id"], payment_id, price)
     reservation = airline.change("reservations", reservation_id)
     reservation |= {"total_baggages": total_baggages, "nonfree_baggages": nonfree_baggages}
     _charge(airline, reservation, payment_id, price)
@@ -270,9 +270,9 @@ def update_reservation_passengers(
         reservation_id: Such as 'ABC123'.
         passengers: Everybody who flies, those who stay too.
     """
-    found = _standing(airline, reservation_id)
-    if len(passengers) != len(found["passengers"]):
-        raise Refused(f"the reservation is for {len(found['passengers'])}, not for {len(passengers)}")
+    present = _standing(airline, reservation_id)
+    if len(passengers) != len(present["passengers"]):
+        raise Refused(f"the reservation is for {len(present['passengers'])}, not for {len(passengers)}")
     reservation = airline.change("reservations", reservation_id)
     reservation["passengers"] = [dict(passenger) for passenger in passengers]
     return reservation
@@ -307,8 +307,8 @@ def _bookable(airline: Records, date: str, **ends: str) -> Iterator[dict[str, An
     for _, flight in airline.all("flights"):
         day = flight["dates"].get(date, {})
         if day.get("status") == "available" and all(flight[end] == airport for end, airport in ends.items()):
-            told = {key: value for key, value in flight.items() if key != "dates"}
-            yield {**told, "date": date, "available_seats": day["available_seats"], "prices": day["prices"]}
+            fixed = {key: value for key, value in flight.items() if key != "dates"}
+            yield {**fixed, "date": date, "available_seats": day["available_seats"], "prices": day["prices"]}
 
 
 def _day(airline: Records, flight_number: str, date: str) -> Mapping[str, Any]:

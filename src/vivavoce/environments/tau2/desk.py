@@ -80,8 +80,8 @@ class Tau2:
     async def reset(self, task: str, seed: int) -> Observation:
         """The policy, and the customer's first words. Raises DataError if there is no such task."""
         if task not in self.scenarios:
-            said = near(task, list(self.scenarios)[:20])
-            raise DataError(f"there is no task {task!r}{said}", self.name, "take an id of tasks.json")
+            hint = near(task, list(self.scenarios)[:20])
+            raise DataError(f"there is no task {task!r}{hint}", self.name, "take an id of tasks.json")
         self._scenario, self._seed = self.scenarios[task], seed
         self._records, self._talk, self._made = Records(self._tables), list[Message](), list[ToolCall]()
         self._transferred = self._unplayed = self._over = False
@@ -110,16 +110,16 @@ class Tau2:
 
     def demonstrate(self) -> str:
         """The next expected call, or the words that go before it; after all of them, the facts to be told."""
-        said = [m["content"] for m in self._talk if m["role"] == "assistant"]
-        if not said:
+        spoken_texts = [m["content"] for m in self._talk if m["role"] == "assistant"]
+        if not spoken_texts:
             return _WELCOME
         expected, done = self._scenario.expected, 0
         for call in self._made:
             done += done < len(expected) and call == expected[done]
         if done == len(expected):
-            return " ".join(["Done.", *self._scenario.told])
+            return " ".join(["Done.", *self._scenario.to_tell])
         asked, call = _asked(expected[done]), expected[done]
-        return write_call(call) if asked in said[-1:] or not self._changes(expected, done) else asked
+        return write_call(call) if asked in spoken_texts[-1:] or not self._changes(expected, done) else asked
 
     def _changes(self, calls: Sequence[ToolCall], at: int) -> bool:
         """Whether a call, after those before it, changes the database."""
@@ -132,15 +132,15 @@ class Tau2:
     def amiss(self) -> list[str]:
         """The faults: records that differ, and facts that were not told."""
         wanted, _ = self.expected(self._scenario)
-        found = self._records.changes()
+        changed = self._records.changes()
         off = [
             f"{table.removesuffix('s')} {id} is not as it should be"
-            for table in sorted(wanted.keys() | found.keys())
-            for id in sorted(wanted.get(table, {}).keys() | found.get(table, {}).keys())
-            if wanted.get(table, {}).get(id) != found.get(table, {}).get(id)
+            for table in sorted(wanted.keys() | changed.keys())
+            for id in sorted(wanted.get(table, {}).keys() | changed.get(table, {}).keys())
+            if wanted.get(table, {}).get(id) != changed.get(table, {}).get(id)
         ]
-        said = "\n".join(message["content"] for message in self._talk if message["role"] == "assistant")
-        return off + [f"{one!r} was not told" for one in untold(self._scenario.told, said)]
+        spoken_text = "\n".join(message["content"] for message in self._talk if message["role"] == "assistant")
+        return off + [f"{one!r} was not told" for one in untold(self._scenario.to_tell, spoken_text)]
 
     def expected(self, scenario: Scenario) -> tuple[dict[str, Any], list[str]]:
         """The changes that the expected calls make, and which of the calls fail and so change nothing."""
@@ -166,14 +166,14 @@ class Tau2:
 
     async def _heard(self) -> Observation:
         try:
-            said = await self._user.says(self._scenario, self._talk, self._seed)
+            reply = await self._user.says(self._scenario, self._talk, self._seed)
         except AgentError:  # in the journal; nobody is there to talk to
             self._unplayed = True
             return Observation((), done=True)
-        message: Message = {"role": "user", "content": said.text}
+        message: Message = {"role": "user", "content": reply.text}
         self._talk.append(message)
-        self._over = said.ends or not said.text  # who says nothing has gone
-        return Observation((message,) if said.text else (), done=self._over)
+        self._over = reply.ends or not reply.text  # who says nothing has gone
+        return Observation((message,) if reply.text else (), done=self._over)
 
 
 def _asked(call: ToolCall) -> str:

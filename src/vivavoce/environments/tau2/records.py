@@ -21,10 +21,10 @@ class Records:
 
     def read(self, table: str, id: str) -> Mapping[str, Any]:
         """A record, to look at. Raises Refused if there is none."""
-        found = self._changed.get(table, {}).get(id) or self._tables[table].get(id)
-        if found is None:
+        record = self._changed.get(table, {}).get(id) or self._tables[table].get(id)
+        if record is None:
             raise Refused(f"there is no {table.removesuffix('s')} {id!r}")
-        return found
+        return record
 
     def change(self, table: str, id: str) -> dict[str, Any]:
         """A record, to write into."""
@@ -47,11 +47,11 @@ class Records:
 
     def changes(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The records that differ from those below, by table and id: equal for equal databases."""
-        found = {
+        changes = {
             table: {id: record for id, record in sorted(changed.items()) if self._tables[table].get(id) != record}
             for table, changed in sorted(self._changed.items())
         }
-        return {table: records for table, records in found.items() if records}
+        return {table: records for table, records in changes.items() if records}
 
 
 __all__ = ["Records", "Tables"]

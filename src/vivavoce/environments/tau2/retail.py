@@ -130,14 +130,14 @@ def modify_pending_order_payment(shop: Records, order_id: str, payment_method_id
         order_id: With the '#' in front of it.
         payment_method_id: One of the user's profile, such as 'gift_card_0000000'.
     """
-    found = _in_status(shop, order_id, "pending")
-    if len(found["payment_history"]) != 1:
+    present = _in_status(shop, order_id, "pending")
+    if len(present["payment_history"]) != 1:
         raise Refused(f"order {order_id} was not paid at once by a single method")
-    (paid,) = found["payment_history"]
-    _method(shop, found["user_id"], payment_method_id)
+    (paid,) = present["payment_history"]
+    _method(shop, present["user_id"], payment_method_id)
     if payment_method_id == paid["payment_method_id"]:
         raise Refused(f"{payment_method_id} is what the order was paid by")
-    _can_pay(shop, found["user_id"], payment_method_id, paid["amount"])
+    _can_pay(shop, present["user_id"], payment_method_id, paid["amount"])
     order = shop.change("orders", order_id)
     _pay(shop, order, payment_method_id, paid["amount"])
     _refund(shop, order, paid["payment_method_id"], paid["amount"])
@@ -156,8 +156,8 @@ def modify_pending_order_items(
         new_item_ids: What each of them becomes, in the same order.
         payment_method_id: Pays the difference in price, or receives it.
     """
-    found = _in_status(shop, order_id, "pending")
-    pairs, difference = _changes(shop, found, item_ids, new_item_ids, payment_method_id)
+    present = _in_status(shop, order_id, "pending")
+    pairs, difference = _changes(shop, present, item_ids, new_item_ids, payment_method_id)
     order = shop.change("orders", order_id)
     if difference > 0:
         _pay(shop, order, payment_method_id, difference)
@@ -181,11 +181,11 @@ def return_delivered_order_items(
         item_ids: The items to return; one that was ordered twice may stand here twice.
         payment_method_id: Receives the refund: what the order was paid by, or a gift card of the user's profile.
     """
-    found = _in_status(shop, order_id, "delivered")
-    method = _method(shop, found["user_id"], payment_method_id)
-    if method["source"] != "gift_card" and payment_method_id != found["payment_history"][0]["payment_method_id"]:
+    present = _in_status(shop, order_id, "delivered")
+    method = _method(shop, present["user_id"], payment_method_id)
+    if method["source"] != "gift_card" and payment_method_id != present["payment_history"][0]["payment_method_id"]:
         raise Refused("a refund goes to what the order was paid by, or to a gift card")
-    _ordered(found, item_ids)
+    _ordered(present, item_ids)
     order = shop.change("orders", order_id)
     order |= {
         "status": "return requested",
@@ -207,8 +207,8 @@ def exchange_delivered_order_items(
         new_item_ids: What each of them is exchanged for, in the same order.
         payment_method_id: Pays the difference in price, or receives it.
     """
-    found = _in_status(shop, order_id, "delivered")
-    pairs, difference = _changes(shop, found, item_ids, new_item_ids, payment_method_id)
+    present = _in_status(shop, order_id, "delivered")
+    pairs, difference = _changes(shop, present, item_ids, new_item_ids, payment_method_id)
     order = shop.change("orders", order_id)
     order |= {
         "status": "exchange requested",

@@ -24,7 +24,7 @@ class Scenario:
     """The customer's wishes, and the expected outcome.
 
     The success of an episode is judged by the database that ``expected`` calls would leave, and by the facts to be
-    ``told`` to the customer. The official criteria state the latter as strings (``communicate_info``), and in retail
+    ``to_tell`` to the customer. The official criteria state the latter as strings (``communicate_info``), and in retail
     name sentences for a model to judge (``nl_assertions``) in place of them. We take the strings for both, because a
     program can check them, and hand the sentences out in ``assertions``, which nothing here judges.
     """
@@ -38,7 +38,7 @@ class Scenario:
     """How they behave."""
     persona: str
     expected: tuple[ToolCall, ...]
-    told: tuple[str, ...]
+    to_tell: tuple[str, ...]
     assertions: tuple[str, ...]
 
 
@@ -59,11 +59,11 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     return read_json(folder, "split_tasks.json")
 
 
-def untold(wanted: Sequence[str], said: str) -> list[str]:
+def untold(wanted: Sequence[str], spoken_text: str) -> list[str]:
     """The texts of ``wanted`` that were not said. Case does not count; a number is one however it is written
     (1,628.50 is 1628.5), and is not part of a longer one.
     """
-    text = " ".join(_THOUSANDS.sub("", said).lower().split())
+    text = " ".join(_THOUSANDS.sub("", spoken_text).lower().split())
     numbers = {Decimal(number) for number in _NUMBER.findall(text)}
     return [one for one in wanted if not (Decimal(one) in numbers if _NUMBER.fullmatch(one) else one.lower() in text)]
 
@@ -99,8 +99,8 @@ class _Row(BaseModel):
     evaluation_criteria: _Criteria
 
     def scenario(self) -> Scenario:
-        who, criteria = self.user_scenario, self.evaluation_criteria
-        what = who.instructions
+        user, criteria = self.user_scenario, self.evaluation_criteria
+        what = user.instructions
         judged = {"COMMUNICATE", "NL_ASSERTION"} & set(criteria.reward_basis)
         return Scenario(
             self.id,
@@ -108,7 +108,7 @@ class _Row(BaseModel):
             (what.known_info or "").strip(),
             (what.unknown_info or "").strip(),
             what.task_instructions.strip() if what.task_instructions.strip(" .") else "",
-            (who.persona or "").strip(),
+            (user.persona or "").strip(),
             tuple(ToolCall(call.name, call.arguments) for call in criteria.actions or ()),
             tuple(criteria.communicate_info or ()) if judged else (),
             tuple(criteria.nl_assertions or ()),

@@ -50,8 +50,8 @@ class ScriptedUser:
             return Said(opening(scenario))
         if "?" not in talk[-1]["content"]:
             return Said(self.thanks, ends=True)
-        if turn == 1 and (told := _joined(scenario.unknown, scenario.instructions)):
-            return Said(in_first_person(told))
+        if turn == 1 and (words := _joined(scenario.unknown, scenario.instructions)):
+            return Said(in_first_person(words))
         return Said(self.agrees)
 
 
@@ -84,7 +84,7 @@ class PlayedUser:
         A customer that thinks and says nothing has not hung up: that is a failed call.
         """
         messages: list[Message] = [
-            {"role": "system", "content": f"{_PLAYED}\n{_told(scenario)}"},
+            {"role": "system", "content": f"{_PLAYED}\n{_part_text(scenario)}"},
             {"role": "user", "content": "Hello, how can I help you?"},
         ]
         other = {"user": "assistant", "assistant": "user"}
@@ -106,7 +106,7 @@ class PlayedUser:
         return Said(text.strip(), bool(end))
 
 
-def _told(scenario: Scenario) -> str:
+def _part_text(scenario: Scenario) -> str:
     parts = {
         "Who you are": scenario.persona,
         "Why you call": scenario.reason,
@@ -136,9 +136,9 @@ _PERSONS = [
 
 def in_first_person(text: str) -> str:
     """A customer's instructions in the first person, as well as a few patterns can: 'you are Ada' as 'I am Ada'."""
-    for pattern, said in _PERSONS:
-        text = re.sub(pattern, said, text, flags=re.IGNORECASE)
-    return re.sub(r"(^|[.!?]\s+)([a-z])", lambda found: found[1] + found[2].upper(), text)
+    for pattern, replacement in _PERSONS:
+        text = re.sub(pattern, replacement, text, flags=re.IGNORECASE)
+    return re.sub(r"(^|[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
 __all__ = ["PlayedUser", "Said", "ScriptedUser", "User", "in_first_person", "opening"]
