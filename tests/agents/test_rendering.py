@@ -128,11 +128,19 @@ def test_a_template_that_refuses_a_text_is_told_as_an_error_of_the_row() -> None
         context_ids(words, [{"role": "user", "content": "a forbidden word"}], "problem 7")
 
 
-@pytest.mark.parametrize("broken", ["{% for m in messages %}", "{{ messages[0].none.at.all }}", "{{ 1 + 'x' }}", "x"])
-def test_a_template_that_cannot_be_rendered_is_a_mistake_of_the_recipe(broken: str) -> None:
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        ("{% for m in messages %}", "is no template: Unexpected end of template"),
+        ("{{ messages[0].none.at.all }}", "takes no conversation of user"),
+        ("{{ 1 + 'x' }}", "takes no conversation of user"),
+        ("x", "takes no conversation of user"),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_is_a_mistake_of_the_recipe(broken: str, what: str) -> None:
     words = copy.deepcopy(family("chatml"))
     words.chat_template = broken
-    with pytest.raises(RecipeError, match=r"the chat template of .* takes no conversation of user"):
+    with pytest.raises(RecipeError, match=f"the chat template of .* {what}"):
         score_rows(words, [U], ["42"])
 
 
