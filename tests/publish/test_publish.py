@@ -75,7 +75,7 @@ def test_a_dry_run_writes_what_would_be_uploaded_and_sends_nothing(whole: Path) 
     results = json.loads((whole / "results.json").read_text("utf-8"))
     arm = next(arm for arm in results["arms"] if arm["name"] == "debate_reflect_sft")
     assert f"{arm['right']} of {arm['n']}" in card
-    for said in ("ada", "bob", "2506.03541", "## Prompt", "Do the terms of the teachers", "Of this nobody has said"):
+    for said in ("ada", "bob", "2506.03541", "## Prompt", "Do the terms of the teachers", "The publisher has not said"):
         assert said in card
     head = front(model / "README.md")
     assert (head["license"], head["library_name"], head["datasets"]) == (

@@ -41,7 +41,7 @@ def test_every_answer_has_a_mark_in_words() -> None:
 
 def test_a_debate_of_one_round_or_none_can_be_shown() -> None:
     p = Problem("p", "?", "1")
-    assert "nobody" in transcript(Graph(p, (answer(p, "ada", 0, "1"),)))
+    assert "\n  none" in transcript(Graph(p, (answer(p, "ada", 0, "1"),)))
     assert "Question p" in transcript(Graph(p, (), "no_answers"))
 
 

@@ -98,7 +98,7 @@ def test_an_answer_to_a_prompt_is_neither_right_nor_wrong_and_the_exam_grades_it
     [
         ({"conversations": [{"from": "narrator", "value": "x"}]}, "turn 1 has no author"),
         ({"messages": [{"role": "user"}]}, "turn 1 has no author and text"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "nobody asks anything"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "holds no message of a user"),
         ({"text": "x"}, "no field messages, conversations, prompt"),
     ],
 )

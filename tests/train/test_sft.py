@@ -15,8 +15,6 @@ from vivavoce.train import SFTSettings
 from vivavoce.train.sft import train_sft
 from vivavoce.train.tokens import score_rows
 
-# PEFT 0.21 still asks for a name that transformers 5.23 has renamed.
-
 ROWS = [
     Example("a", messages("Solve: what is 12 + 30?"), "The sum of twelve and thirty is forty-two.", ("n1",)),
     Example("b", messages("6 * 7?"), "42", ("n2",)),

@@ -49,7 +49,7 @@ def publish(
         more = f"\nand {len(findings) - 10:,} more" if len(findings) > 10 else ""
         kinds = dict.fromkeys(one.kind for one in findings if one.kind != "key")
         do = "take them out of the run's files and publish again"
-        do += f"; what is nobody's: {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else ""
+        do += f"; if they are no person's: {' '.join(f'--allow {kind}' for kind in kinds)}" if kinds else ""
         raise DataError("\n".join(map(str, findings[:10])) + more, str(run_path / "publish"), do)
     for shipment in shipments:
         files = [file for file in shipment.folder.rglob("*") if file.is_file()]

@@ -19,7 +19,6 @@ _METHODS = {
     "opad": "debate-conditioned on-policy distillation of an agent, OPAD (arXiv:2605.01347)",
     "chain": "several methods, one after the other",
 }
-UNKNOWN = "nobody has said"
 
 
 def model_card(facts: Facts) -> str:
@@ -230,7 +229,9 @@ def _use(facts: Facts) -> list[str]:
 
 
 def _licence(facts: Facts) -> list[str]:
-    answer = "The publisher says that this was looked into." if facts.wanted.terms_checked else f"Of this {UNKNOWN}."
+    answer = (
+        "The publisher says that this was looked into." if facts.wanted.terms_checked else "The publisher has not said."
+    )
     return ["## Licence", "", *(f"- {asked}" for asked in questions(facts)), "", answer, ""]
 
 

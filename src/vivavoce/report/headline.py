@@ -87,7 +87,7 @@ def _sentence(
 ) -> str:
     student = _model(sources.recipe.get("student") or {"name": "the student"})
     by = teachers(sources)
-    several = f"{', '.join(by[:-1])} and {by[-1]}" if len(by) > 1 else (by or ["nobody"])[0]
+    several = f"{', '.join(by[:-1])} and {by[-1]}" if len(by) > 1 else (by or ["no agent"])[0]
     was = f", {percent(before['accuracy'])} % before" if before is not None and before is not main else ""
     took = [duration(results["wall_s"])] if results.get("wall_s") is not None else []
     took += [f"{costs.money(spent)} {sources.recipe.get('currency', 'USD')}"] if spent else []

@@ -23,7 +23,7 @@ STOPPED = {
     "student_right": "the student was right, and by rule only its mistakes are discussed",
     "cap": "it reached its last round",
     "moderator": "the moderator found that all agree",
-    "no_answers": "nobody answered",
+    "no_answers": "no agent answered",
     "budget": "the question reached its cap",
     "recorded": "the record ends here",
 }
@@ -192,7 +192,7 @@ def _turns(graph: Graph) -> Iterator[str]:
             f"({clean(t.before.answer or 'none')} → {clean(t.after.answer or 'none')})"
         )
     if not changed:
-        yield "  nobody"
+        yield "  none"
 
 
 def _rule(title: str) -> str:

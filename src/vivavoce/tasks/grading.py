@@ -332,7 +332,7 @@ class Open(Grader):
 
     def grade(self, gold: str, text: str) -> Grade:
         """No verdict: that is for judges."""
-        return Grade(None, None, "unjudged", "the question is for judges, and nobody was asked")
+        return Grade(None, None, "unjudged", "the question needs a judge, and none was asked")
 
     def lenient_answer(self, text: str) -> None: ...
 

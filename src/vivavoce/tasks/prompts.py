@@ -122,7 +122,7 @@ class Prompts:
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """The exam's checker for its questions. Raises NotImplementedError for prompts."""
         if self._is_prompt(problem):
-            raise NotImplementedError("nobody knows a right answer to a prompt")
+            raise NotImplementedError("a prompt has no right answer")
         return self.exam.first_wrong_step(problem, text)
 
     def probability(self, text: str, tokens: Sequence[Token]) -> float:
@@ -182,7 +182,7 @@ def _conversation(row: Row, o: Options) -> list[Message]:
         else:
             messages.append({"role": role, "content": content})
     if not any(m["role"] == "user" for m in messages):
-        raise DataError("nobody asks anything in the conversation", row.where, "take the row out")
+        raise DataError("the conversation holds no message of a user", row.where, "take the row out")
     return messages
 
 

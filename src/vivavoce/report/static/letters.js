@@ -52,7 +52,7 @@ viva.filters = function (set, layout, first, second) {
   const can = (key, title, hint, test, there = true) => there && found.push({ key, title, hint, test });
   can("gain", "wrong → right", "an agent changed to a right answer in the debate", (i) => steps.some(([x, y]) => viva.bad(letters[x][i]) && viva.good(letters[y][i])), steps.length);
   can("loss", "right → wrong", "an agent was talked out of a right answer", (i) => steps.some(([x, y]) => viva.good(letters[x][i]) && viva.bad(letters[y][i])), steps.length);
-  can("none", "all wrong", "nobody of the committee ended with a right answer", (i) => { const e = ended(i); return e.length > 0 && !e.some(viva.good); }, finals.length);
+  can("none", "all wrong", "no agent of the committee ended with a right answer", (i) => { const e = ended(i); return e.length > 0 && !e.some(viva.good); }, finals.length);
   can("split", "split", "right and wrong answers at the end", (i) => { const e = ended(i); return e.some(viva.good) && e.some(viva.bad); }, finals.length > 1);
   const two = a !== undefined && b !== undefined && a !== b;
   can("fixed", "student fixed", `${second} is right where ${first} was not`, (i) => letters[a][i] !== "-" && letters[b][i] !== "-" && !viva.good(letters[a][i]) && viva.good(letters[b][i]), two);
