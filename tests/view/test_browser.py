@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,9 +82,14 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def rows(page: Page) -> list[str]:
+    """What the rows of the table say, once each has the text of its question; until then it has the id."""
     page.wait_for_selector(".table")
     page.wait_for_selector(".rows .trow a")
-    return page.locator(".rows .trow a").all_inner_texts()
+    links = page.locator(".rows .trow a")
+    deadline = time.monotonic() + 15
+    while any(text.startswith("q-") for text in links.all_inner_texts()) and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    return links.all_inner_texts()
 
 
 def says(page: Page, where: str, what: str | re.Pattern[str]) -> None:
