@@ -330,6 +330,11 @@ class Recipe(BaseModel):
         """Every agent of the recipe: teachers, student, and those that a method adds."""
         return list(self.places.values())
 
+    @property
+    def scoring_agents(self) -> list[AgentSpec]:
+        """The agents that score a student's tokens in its training: none, unless the method has such."""
+        return []
+
     def ledger(self, parts: int = 1) -> Ledger:
         """Prices and caps, for a journal. A part of a run has its share of the caps."""
         return Ledger(

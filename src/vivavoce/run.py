@@ -428,7 +428,7 @@ _ABSENT = object()
 
 def _unheard(path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both recipes without the teachers that have answered nothing yet, in a run that has finished nothing yet; nothing
-    of them if nobody has answered.
+    of them if no agent has answered.
 
     What is left out may be corrected, because nothing depends on it: the model of a teacher who is not known there, or
     the student of a run that was refused.

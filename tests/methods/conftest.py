@@ -41,3 +41,17 @@ def recipe(student: Path) -> dict[str, Any]:
         "dpo": {**quick, "trees_per_step": 4, "learning_rate": 1e-3},
         "test": {"max_new_tokens": 40},
     }
+
+
+def review_recipe(recipe: dict[str, Any], arms: list[str]) -> dict[str, Any]:
+    """The tests' recipe of a debate, as a recipe of peer review with these arms."""
+    quick = {k: v for k, v in recipe["sft"].items() if k != "rows_per_step"}
+    kept = {k: recipe[k] for k in ("name", "seeds", "task", "teachers", "student", "dpo", "test")}
+    return {
+        **kept,
+        "method": "peer_review",
+        "student": {**recipe["student"], "samples": 1, "max_new_tokens": 40},
+        "review": {"prompts": "schoolhouse", "gold_shown": False, "classes": ["wrong", "no_answer", "truncated"]},
+        "arms": arms,
+        "two_task": {**quick, "rows_per_step": 8, "learning_rate": 1e-3},
+    }

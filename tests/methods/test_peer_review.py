@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.methods.carry import carry_out
+from tests.methods.conftest import review_recipe
 
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
@@ -28,17 +29,7 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def values(recipe: dict[str, Any]) -> dict[str, Any]:
     """The tests' recipe of a debate, as a recipe of peer review."""
-    quick = {k: v for k, v in recipe["sft"].items() if k != "rows_per_step"}
-    kept = {k: recipe[k] for k in ("name", "seeds", "task", "teachers", "student", "dpo", "test")}
-    return {
-        **kept,
-        "method": "peer_review",
-        "student": {**recipe["student"], "samples": 1, "max_new_tokens": 40},
-        "review": {"prompts": "schoolhouse", "gold_shown": False, "classes": ["wrong", "no_answer", "truncated"]},
-        "arms": ARMS,
-        "two_task": {**quick, "rows_per_step": 8, "learning_rate": 1e-3},
-        "test": {"max_new_tokens": 40, "committee": False},
-    }
+    return {**review_recipe(recipe, ARMS), "test": {"max_new_tokens": 40, "committee": False}}
 
 
 def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, Any], where: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from tests.methods.carry import carry_out
+from tests.methods.conftest import review_recipe
 from tests.methods.test_debate_opd import local as local
 from tests.train.students import messages, weights
 from typer.testing import CliRunner
@@ -42,19 +43,6 @@ def few(recipe: dict[str, Any]) -> dict[str, Any]:
         "arms": ["debate_reflect"],
         "attempts": {"samples": 0},
         "test": {"max_new_tokens": 8, "committee": False},
-    }
-
-
-def of_reviews(few: dict[str, Any]) -> dict[str, Any]:
-    quick = {k: v for k, v in few["sft"].items() if k != "rows_per_step"}
-    kept = {k: few[k] for k in ("name", "seeds", "task", "teachers", "student", "dpo", "test")}
-    return {
-        **kept,
-        "method": "peer_review",
-        "student": {**few["student"], "samples": 1, "max_new_tokens": 40},
-        "review": {"prompts": "schoolhouse", "gold_shown": False, "classes": ["wrong", "no_answer", "truncated"]},
-        "arms": ["reviewed"],
-        "two_task": {**quick, "rows_per_step": 8, "learning_rate": 1e-3},
     }
 
 
@@ -105,7 +93,7 @@ def test_two_processes_of_a_recipe_end_where_one_does(few: dict[str, Any], tmp_p
 def test_every_training_of_a_recipe_may_have_several_processes(
     kind: str, how: dict[str, Any], few: dict[str, Any], local: Path, tmp_path: Path
 ) -> None:
-    values = of_reviews(few) if kind == "two tasks" else on_policy(few, local)
+    values = review_recipe(few, ["reviewed"]) if kind == "two tasks" else on_policy(few, local)
     carry_out(values, tmp_path / "one")
     carry_out({**values, "train": how}, tmp_path / "two")
     alike(tmp_path / "one", tmp_path / "two", ["reviewed-0" if kind == "two tasks" else "debate_opd-0"])

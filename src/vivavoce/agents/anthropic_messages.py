@@ -199,8 +199,8 @@ class AnthropicMessages:
         except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
             cause = error.__cause__ or error
             detail = self._endpoint.scrub(f"{type(cause).__name__}: {cause}".encode("utf-8", "replace"))
-            nobody = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
-            return Failed("unreachable" if nobody else "connection", short(detail.decode()), True)
+            unreached = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
+            return Failed("unreachable" if unreached else "connection", short(detail.decode()), True)
 
     def _client(self) -> AsyncAnthropic:
         """The package's client in the running event loop. A client does not survive its loop."""

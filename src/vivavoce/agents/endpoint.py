@@ -364,8 +364,8 @@ class Endpoint:
             return Failed("timeout", detail, True, refused=True)
         except (aiohttp.ClientError, OSError) as error:
             message = short(self.scrub(f"{type(error).__name__}: {error}".encode("utf-8", "replace")).decode())
-            nobody = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
-            return Failed("unreachable" if nobody else "connection", message, True)
+            unreached = isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
+            return Failed("unreachable" if unreached else "connection", message, True)
         if response.status < 300:
             return body
         headers = {name.lower(): self.scrub(value.encode()).decode() for name, value in response.headers.items()}

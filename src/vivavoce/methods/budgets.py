@@ -203,8 +203,7 @@ def _on_policy(
         message = f"{limit.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to {max(over):,} tokens"
         do = "raise opd.max_length, lower opd.max_new_tokens, or lower opd.min_coverage knowingly: they are left out"
         yield Fit(level, "opd.max_new_tokens", message, do)
-    scorers: list[AgentSpec] = getattr(recipe, "scoring_agents", [])
-    for spec in scorers:
+    for spec in recipe.scoring_agents:
         takes = _takes(spec)
         if takes and (over := asked.over(TokenCount(spec), takes.tokens - opd.max_new_tokens)):
             message = f"scorer {takes.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to"

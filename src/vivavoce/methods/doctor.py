@@ -126,7 +126,7 @@ def _seats(recipe: Recipe) -> Iterator[Finding]:
     """Whether the agents can do what the method wants of them, and somebody can act in the task if the student does."""
     try:
         need_student(recipe)
-        need_scorers(getattr(recipe, "scoring_agents", ()))
+        need_scorers(recipe.scoring_agents)
         if recipe.acts:
             tasks = [open_task(s.name, s.options) for s in (recipe.task, *recipe.also_test.values())]
             for task in tasks:
@@ -226,7 +226,7 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
     """Whether the engines that serve models can be started here, or are there, and take what is trained."""
     serving, gpus = Serving.of(recipe, out), visible_gpus()
     rank = trained_rank(recipe)
-    scorers: list[AgentSpec] = [s for s in getattr(recipe, "scoring_agents", []) if s not in recipe.agents]
+    scorers = [s for s in recipe.scoring_agents if s not in recipe.agents]
     for spec in [*recipe.agents, *scorers]:
         serve = serving.serve(spec) if spec.backend == "hf_local" else None
         if serve is None:
@@ -296,9 +296,8 @@ def _unsent(spec: AgentSpec) -> Iterator[Finding]:
 
 def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
     """Whether scorers can read the student's tokens unchanged."""
-    scorers: list[AgentSpec] = getattr(recipe, "scoring_agents", [])
     own = _vocabulary(recipe.student)
-    for spec in scorers:
+    for spec in recipe.scoring_agents:
         what, other = f"tokenizer {spec.name}", _vocabulary(spec)
         if own is None or other is None:
             yield Finding(

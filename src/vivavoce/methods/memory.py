@@ -38,7 +38,7 @@ _GIB = 2**30
 _LOGITS = {"cpu": 2**22 * 12, "gpu": 2**27 * 12}
 """Bytes of the logits that exist at a time, with what their gradient takes."""
 _VLLM = 0.9
-"""Share of a GPU that vLLM takes unless it is told another."""
+"""The share of a GPU that vLLM takes by default."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def a_pass(size: Size, how: TrainSettings) -> float:
 def _scoring(recipe: Recipe, how: OnPolicyOptions, student: Size, shares: int) -> dict[str, float]:
     """Bytes of the scorers that one process holds, by name."""
     bytes_by_scorer = dict[str, float]()
-    for spec in getattr(recipe, "scoring_agents", ()):
+    for spec in recipe.scoring_agents:
         size = size_of(spec) if spec.backend == "hf_local" and not _scores_elsewhere(spec) else None
         if size is not None:
             each = 4.0 if not how.bf16 else 2.0 if how.lora else min(size.bytes, 4.0)

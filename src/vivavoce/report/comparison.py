@@ -191,7 +191,7 @@ def planned(results: Results) -> int:
 def final_arm(results: Results, method: str | None) -> str | None:
     """The arm that the run is about: as the results say, else the method's own, else the one of most tests.
 
-    None if there are no tests, or if nobody was tested as the arm that the results name: it had nothing to learn from.
+    None if there are no tests, or no model was tested as the arm that the results name: it had nothing to learn from.
     """
     names = [arm["name"] for arm in results["arms"]]
     if named := results.get("main"):
