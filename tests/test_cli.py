@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -106,6 +107,14 @@ def test_recorded_attempts_become_graphs_and_trees(tmp_path: Path) -> None:
 )
 def test_what_there_is_can_be_listed(tmp_path: Path, what: str, name: str) -> None:
     assert name in viva("list", what, cwd=tmp_path).stdout.split()
+
+
+@pytest.mark.parametrize("command", [["list"], ["keys"], ["keys", "debate"]], ids=" ".join)
+def test_lists_fit_80_columns(command: list[str], tmp_path: Path) -> None:
+    printed = viva(*command, cwd=tmp_path, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert printed.strip()
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+    assert ":mod:" not in printed
 
 
 def test_a_list_of_nothing_named_is_of_everything(tmp_path: Path) -> None:

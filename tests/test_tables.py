@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vivavoce.cli.tables import print_table
+from vivavoce.cli.tables import hung, print_table
 
 HEAD = ("stage", "agent", "calls", "hits", "failures", "prompt", "of it cached", "completion", "USD", "seconds")
 ROWS = [
@@ -30,3 +30,33 @@ def test_money_is_readable_at_every_width(
 def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("agent", "calls"), [("[red]a[/]", "1")])
     assert "[red]a[/]" in capsys.readouterr().out
+
+
+def test_a_range_that_does_not_fit_stands_below_its_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = ("stage", "agent", "calls", "prompt tokens", "completion tokens")
+    figures = ("199,520 (29,000–1.16M)", "14.71M (232.0k–461.68M)", "2.99M (29.0k–13.92M)")
+    for width in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_table(head, [("debate:states", "student", *figures)])
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= width
+        assert all(part in said for one in figures for part in one.split())
+        assert "debate:states" in said
+        assert (figures[0] in said) == (width == 120)
+
+
+def test_long_lines_hang_from_their_first_in_a_terminal_and_stay_whole_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = "/a/very/long/path" * 6
+    text = f"    warning overlap: 23 questions of test are nearly in the training questions, see {path}"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert hung(text, 4) == text
+    monkeypatch.setenv("COLUMNS", "80")
+    first, *others = hung(text, 4).splitlines()
+    assert len(first) <= 80
+    assert first.startswith("    warning")
+    assert all(line.startswith("        ") for line in others)
+    assert others[-1].strip() == path, "what is copied is not cut"

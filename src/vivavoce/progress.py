@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 import time
@@ -86,6 +88,15 @@ def say(text: str) -> None:
         console.print(text)
     else:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def page_width(most: int = 100) -> int:
+    """Columns for tables and texts on standard output: those of the terminal, or as COLUMNS says, from 60 to ``most``;
+    ``most`` if it is a file or another program, which nothing need be squeezed for.
+    """
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        return most
+    return max(60, min(most, shutil.get_terminal_size((most, 24)).columns))
 
 
 @contextmanager

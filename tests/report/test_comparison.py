@@ -36,6 +36,21 @@ def small() -> dict:
     return results("sums", arms, pairs, 12.5, {"vote:majority": Arm("vote:majority", "committee")})
 
 
+def test_on_a_terminal_of_80_columns_what_belongs_to_a_row_stands_set_in_below_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = table(some_results(seeds=(0, 1))).splitlines()
+    assert max(map(len, lines)) <= 80
+    below = [line for line in lines if "regressed" in line and "%" in line]
+    assert below
+    assert all(line.startswith("  ") for line in below), below
+    legend = " ".join(" ".join(lines).split())
+    assert "that only the first / only the second got right" in legend
+    breaks = [i for i, line in enumerate(lines) if line.endswith("only the")]
+    assert all(len(lines[i]) > 60 for i in breaks), "no line is broken twice"
+
+
 def test_calls_that_failed_are_told_apart_from_answers_that_could_not_be_read() -> None:
     rows = judged_rows(50, 0.7, 3)
     unread = sum(j.answer is None for j in rows)

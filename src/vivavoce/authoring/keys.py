@@ -77,7 +77,7 @@ class Section:
 def first_line(text: str | None) -> str:
     """The first sentence or line of a docstring."""
     line = " ".join((text or "").strip().split("\n\n")[0].split())
-    return line.replace("``", "`")
+    return re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", line).replace("``", "`")
 
 
 def description(model: type[BaseModel], name: str) -> str:

@@ -29,9 +29,12 @@ _EXTRAS = {
     "vllm": "vivavoce[endpoints]",
     "anthropic_messages": "vivavoce[anthropic]",
     "math": "vivavoce[math]",
+    "reasoning_gym": "vivavoce[reasoning-gym]",
+    "textarena": "vivavoce[textarena]",
     "methods": "vivavoce[train]",
 }
-"""What has to be installed beside the core of the package, by module or room. A module may say it itself: ``NEEDS``."""
+"""What has to be installed beside the core of the package, by module or room. A module may say all that it needs
+itself: ``NEEDS``."""
 
 
 def listed(what: str) -> list[Listed]:
@@ -44,9 +47,10 @@ def listed(what: str) -> list[Listed]:
 def _module(room: str, name: str) -> Listed:
     module = plugins.load(room, name, room)
     about = _sentence(first_line(module.__doc__))
-    needs = [_data(module.Options)] if room == "tasks" else []
-    needs.append(getattr(module, "NEEDS", "") or _EXTRAS.get(name) or _EXTRAS.get(room, ""))
-    return Listed(name, about, ", ".join(filter(None, needs)))
+    if needs := getattr(module, "NEEDS", ""):
+        return Listed(name, about, needs)
+    installed = _EXTRAS.get(name) or _EXTRAS.get(room, "")
+    return Listed(name, about, ", ".join(filter(None, [_data(module.Options) if room == "tasks" else "", installed])))
 
 
 def _data(options: type) -> str:

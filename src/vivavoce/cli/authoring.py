@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, recipe_of
+from vivavoce.cli.tables import finding_lines, hung
 
 
 class Room(StrEnum):
@@ -39,7 +40,7 @@ def list_(
         if what is None:
             typer.echo(f"{room.upper()}\n")
         for line in listing_lines(entries):
-            typer.echo(line)
+            typer.echo(hung(line))
         if what is None:
             typer.echo("")
 
@@ -65,8 +66,9 @@ def keys(
         typer.echo("\n\n".join(section_text(*one, width) for one in find(section)))
     else:
         for path, of, about in overview():
-            typer.echo(f"{path}  ({of})\n    {about}")
-        typer.echo("\n`viva keys SECTION` explains one; methods, protocols, agents and tasks too: see `viva list`")
+            typer.echo(hung(f"{path}  ({of})", 4) + "\n" + hung(f"    {about}"))
+        told = "`viva keys SECTION` explains one; methods, protocols, agents and tasks too: see `viva list`"
+        typer.echo("\n" + hung(told))
 
 
 def prompt(
@@ -180,7 +182,7 @@ def _examined(recipe: Path) -> None:
 
     findings = [f for f in examine(recipe_of(recipe, []), offline=True) if f.level != "ok"]
     for one in findings:
-        typer.echo(f"{one.level:7} {one.what}: {one.said}" + (f"\n{'':8}{one.do}" if one.do else ""), err=True)
+        typer.echo(finding_lines(one), err=True)
     wrong = sum(one.level == "failed" for one in findings)
     say("next: viva doctor, which asks your endpoints too" if not wrong else f"{wrong} to mend before it can run")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, RunPath, commands, recipe_of
-from vivavoce.cli.tables import print_table, short, spanned, width
+from vivavoce.cli.tables import finding_lines, print_table, short, spanned, width
 from vivavoce.errors import BudgetReached, DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -410,9 +410,7 @@ def doctor(
     for finding in examine(loaded, out or run_folder(recipe, loaded), offline, machine):
         found.append(finding)
         if not as_json:
-            typer.echo(
-                f"{finding.level:7} {finding.what}: {finding.said}" + (f"\n{'':8}{finding.do}" if finding.do else "")
-            )
+            typer.echo(finding_lines(finding))
     if as_json:
         typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
     failed, warned = (sum(f.level == level for f in found) for level in ("failed", "warning"))

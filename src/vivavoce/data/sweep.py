@@ -20,9 +20,9 @@ from vivavoce.data.acceptance import AcceptRules, decide, rationales
 from vivavoce.data.bounds import figure, right, surely_wrong
 from vivavoce.data.calibration import FAR, Calibration, Given
 from vivavoce.graph import Graph
+from vivavoce.progress import page_width
 
 THRESHOLDS = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5)
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _kept(rule: str, accepted: Sequence[_Text]) -> Kept:
 
 
 def sweep_text(rows: Iterable[Kept], calibration: Calibration) -> str:
-    """Table and calibration as plain text of at most 100 columns."""
+    """Table and calibration as plain text, no wider than the terminal."""
     tau = f"> {calibration.threshold:g}"
     columns = ("accepted", "rejected", "undecided")
     parts: list[Table | Text] = [
@@ -188,7 +188,7 @@ def _clean(text: str) -> str:
 
 def _render(parts: Iterable[Table | Text]) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, highlight=False, markup=False, emoji=False, force_terminal=False)
+    console = Console(file=out, width=page_width(), highlight=False, markup=False, emoji=False, force_terminal=False)
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

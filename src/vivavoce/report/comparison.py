@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vivavoce.progress import page_width
 from vivavoce.report.text import clean
 from vivavoce.stats import LEVEL, holm
 
@@ -248,9 +249,9 @@ def table(results: Results) -> str:
         parts += [
             Text(
                 f"\nPaired on the same questions{', all training seeds together' if several else ''}:\n"
-                "points that the second gains, with the 95 % interval; answers that only the first / only the\n"
-                "second got right; p of one exact two-sided test; repaired is a share of the student's wrong\n"
-                "answers, regressed one of its right ones"
+                "points that the second gains, with the 95 % interval; answers that only the first / only the second "
+                "got right; p of one exact two-sided test; repaired is a share of the student's wrong answers, "
+                "regressed one of its right ones"
             ),
             _tests(found),
         ]
@@ -320,7 +321,7 @@ def left_out(results: Results) -> list[str]:
 
 
 def _arms(results: Results, several: bool, starred: Collection[str]) -> Table:
-    narrow = _width() < WIDTH  # names are not broken: rather the tokens are left out, which the report has
+    narrow = page_width(WIDTH) < WIDTH  # names are not broken: rather the tokens are left out, which the report has
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0) if narrow else (0, 1))
     failed = any(arm.get("failed_calls") for arm in results["arms"])  # no answers, and not to be taken for wrong ones
     rest = [*(["mean ± sd"] if several else []), "unparsed", *(["failed"] if failed else [])]
@@ -394,16 +395,16 @@ def _tests(found: Sequence[Paired]) -> Table:
         )
         if test.a == "student":
             shares = f"repaired {percent(test.repaired)} %, regressed {percent(test.regressed)} %"
-            shown.add_row(Text(f"  {shares}", "dim"), "", "", "", "")
+            shown.add_row(_below(shares), "", "", "", "")
         if test.seeds:
             gains = ", ".join(signed(gain) for _, gain, _ in test.seeds)
-            shown.add_row(Text(f"  by seed {gains}", "dim"), "", "", "", "")
+            shown.add_row(_below(f"by seed {gains}"), "", "", "", "")
     return shown
 
 
-def _width() -> int:
-    """Columns of the terminal, at most 100 and at least 60; 100 elsewhere."""
-    return max(60, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)) if sys.stdout.isatty() else WIDTH
+def _below(text: str) -> RenderableType:
+    """More of the row above: set in, however many lines it takes."""
+    return Padding(Text(text, "dim"), (0, 0, 0, 2))
 
 
 def _render(parts: Sequence[RenderableType]) -> str:
@@ -412,7 +413,7 @@ def _render(parts: Sequence[RenderableType]) -> str:
     out = io.StringIO()
     console = Console(
         file=out,
-        width=_width(),
+        width=page_width(WIDTH),
         force_terminal=terminal,
         force_jupyter=False,
         highlight=False,

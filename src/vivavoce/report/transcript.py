@@ -10,11 +10,11 @@ from vivavoce.committee.votes import VoteBy, vote
 from vivavoce.exams.examine import Judged
 from vivavoce.graph import Graph
 from vivavoce.graph.graph import Transition
+from vivavoce.progress import page_width
 from vivavoce.records import Node
 from vivavoce.report.text import clean
 from vivavoce.tasks import Task
 
-WIDTH = 100
 STOPPED = {
     "all_correct": "everyone was right",
     "consensus": "everyone gave the same answer",
@@ -119,7 +119,7 @@ def figures(n: Node) -> list[str]:
 
 
 def transcript(graph: Graph, task: Task | None = None) -> str:
-    """The debate, readable from top to bottom in a terminal of 100 columns."""
+    """The debate, readable from top to bottom in a terminal."""
     return "\n".join(_lines(graph, task))
 
 
@@ -141,9 +141,11 @@ def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
     yield ""
     yield f"The debate ended because {why_ended(graph.stopped)}."
     if graph.oracle_roles:
-        yield "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
+        told = "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
+        yield from _indented(told, 0)
     if seen := sum(n.saw_gold for n in graph.nodes):
-        yield f"{seen} of {len(graph.nodes)} texts were written with the right answer in view (marked: saw gold)."
+        told = f"{seen} of {len(graph.nodes)} texts were written with the right answer in view (marked: saw gold)."
+        yield from _indented(told, 0)
 
 
 def _answers(graph: Graph, round: int) -> Iterator[str]:
@@ -196,7 +198,7 @@ def _turns(graph: Graph) -> Iterator[str]:
 
 
 def _rule(title: str) -> str:
-    return f"── {title} " + "─" * max(3, WIDTH - 4 - len(title))
+    return f"── {title} " + "─" * max(3, page_width() - 4 - len(title))
 
 
 def _indented(text: str, indent: int) -> Iterator[str]:
@@ -205,7 +207,7 @@ def _indented(text: str, indent: int) -> Iterator[str]:
     for line in clean(text).strip().splitlines():
         yield from textwrap.wrap(
             line,
-            WIDTH,
+            page_width(),
             initial_indent=edge,
             subsequent_indent=edge,
             tabsize=4,

@@ -19,6 +19,8 @@ from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
 from vivavoce.tasks.columns import Columns, grader_of, read
 from vivavoce.tasks.rows import Row
 
+NEEDS = "a data set of the Hub, or a folder with one"
+
 
 class Options(Columns, Official):
     """The data set, its splits, and the columns of a row."""

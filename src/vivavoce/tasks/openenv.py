@@ -20,6 +20,8 @@ from vivavoce.environments.environment import Environment, Limits
 from vivavoce.tasks import Task
 from vivavoce.tasks.bridged import BridgedTask
 
+NEEDS = "a server of OpenEnv, and a Python that has openenv"
+
 
 class Options(BaseModel):
     """The server, the form of an action for it, and the number of episodes."""

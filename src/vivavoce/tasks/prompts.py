@@ -52,6 +52,9 @@ class Exam(BaseModel):
     name: str = Field(description="a file of vivavoce/tasks, or a path to one")
 
 
+NEEDS = "a file of yours"
+
+
 class Options(Limited):
     """The file of the prompts, a choice of them, and the exam."""
 

@@ -21,6 +21,8 @@ from vivavoce.errors import DataError
 from vivavoce.tasks import Task
 from vivavoce.tasks.bridged import BridgedTask
 
+NEEDS = "a Python that has verifiers and the environment"
+
 
 class Options(BaseModel):
     """The environment, its settings, and the number of episodes."""
