@@ -16,10 +16,13 @@ from typer.testing import CliRunner
 
 from vivavoce.cli import app
 from vivavoce.errors import DataError
+from vivavoce.publish.cards import model_card
 from vivavoce.publish.checks import found_in, in_text
-from vivavoce.publish.facts import Wanted, public
+from vivavoce.publish.facts import Wanted, facts_of, public
 from vivavoce.publish.preparing import prepare
 from vivavoce.publish.upload import upload
+from vivavoce.report.comparison import signed
+from vivavoce.report.sources import Sources
 
 TEACHERS = Path(__file__).parent.parent / "methods" / "teachers.py"
 
@@ -77,6 +80,14 @@ def test_a_dry_run_writes_what_would_be_uploaded_and_sends_nothing(whole: Path) 
     assert f"{arm['right']} of {arm['n']}" in card
     for said in ("ada", "bob", "2506.03541", "## Prompt", "Do the terms of the teachers", "The publisher has not said"):
         assert said in card
+    assert "| a student of what was right in the debates (SFT) |" in card
+    assert "All weights were trained." in card
+    assert "6 test questions of `schoolhouse`, none of which was trained on; answers are greedy" in card
+    pair = next(p for p in results["paired"] if (p["a"], p["b"]) == ("student", "debate_reflect_sft"))
+    low, high = (signed(100 * end) for end in pair["pooled"]["interval95"])
+    assert (
+        f"`debate_reflect_sft` over `student`: {signed(100 * pair['pooled']['gain'])} points ({low} to {high})" in card
+    )
     head = front(model / "README.md")
     assert (head["license"], head["library_name"], head["datasets"]) == (
         "apache-2.0",
@@ -91,7 +102,6 @@ def test_a_dry_run_writes_what_would_be_uploaded_and_sends_nothing(whole: Path) 
 
 def test_what_was_prepared_loads_where_it_is_read(whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from datasets import load_dataset
-    from transformers import AutoModelForCausalLM
 
     prepare(whole, Wanted("me/small-mind"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
@@ -101,7 +111,25 @@ def test_what_was_prepared_loads_where_it_is_read(whole: Path, monkeypatch: pyte
     for name in configs:
         split = "test" if name.endswith("__answers") else "train"
         assert len(load_dataset(str(data), name, split=split)) > 0, name
-    AutoModelForCausalLM.from_pretrained(whole / "publish" / "model")
+    model = whole / "publish" / "model"
+    # as a stranger would: the code of the card, word for word
+    (code,) = re.findall(r"```python\n(.*?)```", (model / "README.md").read_text("utf-8"), re.DOTALL)
+    said: list[Any] = []
+    exec(code.replace("me/small-mind", str(model)).replace("=512", "=4"), {"print": said.append})
+    assert len(said) == 1
+    assert isinstance(said[0], str)
+
+
+def test_the_card_does_not_claim_that_test_questions_are_new_if_they_are_not(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = Sources.problems
+    monkeypatch.setattr(Sources, "problems", lambda sources, of: problems(sources, "test"))
+    card = model_card(facts_of(whole, Wanted("me/small-mind")))
+    assert "**6 of which are among the training questions**" in card
+    monkeypatch.setattr(Sources, "problems", lambda sources, of: {})
+    card = model_card(facts_of(whole, Wanted("me/small-mind")))
+    assert "On 6 test questions of `schoolhouse`; answers are greedy" in card
 
 
 def test_an_adapter_names_its_base_on_the_hub_and_no_folder(adapter: Path) -> None:

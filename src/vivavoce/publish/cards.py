@@ -10,6 +10,8 @@ import yaml
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.errors import UserError
 from vivavoce.publish.facts import Facts
+from vivavoce.report.arms_told import what_it_is
+from vivavoce.report.comparison import Paired, paired_tests, planned, signed
 from vivavoce.report.sources import Sources
 
 _METHODS = {
@@ -163,7 +165,27 @@ def _trained_on(facts: Facts) -> list[str]:
         f"{result.get('rows_used', 0):,} rows, {result.get('steps', 0):,} updates" if result else "see `recipe.yaml`"
     )
     task = facts.recipe.get("task", {})
-    return ["## What it learnt from", "", f"Training questions of `{task.get('name')}`; {amounts}.", ""]
+    lines = [f"Training questions of `{task.get('name')}`; {amounts}."]
+    if told := what_it_is(_arm(facts)):
+        lines.append(f"`{facts.arm}` is {told}.")
+    how = "A LoRA adapter was trained" if facts.adapter else "All weights were trained"
+    if facts.quantised:
+        how += f", beside the base's weights in 4 bits ({facts.quantised}, bitsandbytes)"
+    return ["## What it learnt from", "", *lines, f"{how}.", ""]
+
+
+def _asked(facts: Facts) -> str:
+    """What the figures were counted on, and how answers were drawn."""
+    results, test = facts.results, facts.recipe.get("test") or {}
+    temperature = test.get("temperature") or 0
+    how = f"drawn at temperature {temperature:g}" if temperature else "greedy"
+    train, asked = ({p.question.strip() for p in facts.sources.problems(of).values()} for of in ("train", "test"))
+    known = "none of which was trained on"
+    if same := len(train & asked):
+        known = f"**{same:,} of which are among the training questions**"
+    said = f", {known}" if train and asked else ""
+    of = f"On {results['n']:,} test questions of `{results['task']}`{said}"
+    return f"{of}; answers are {how}; right and interval are of the first training seed."
 
 
 def _figures(facts: Facts) -> list[str]:
@@ -171,26 +193,24 @@ def _figures(facts: Facts) -> list[str]:
     lines = [
         "## Figures",
         "",
-        f"On {results['n']:,} test questions of `{results['task']}`, none of which was trained on; first training "
-        "seed, greedy unless the recipe says otherwise.",
+        _asked(facts),
         "",
-        "| arm | right | % (95 % interval) | over seeds |",
-        "| --- | --- | --- | --- |",
+        "| arm | right | % (95 % interval) | over seeds | what it is |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for arm in results["arms"]:
         low, high = (100 * end for end in arm["wilson95"])
         name = f"**{arm['name']}**" if arm["name"] == facts.arm else arm["name"]
         seeds = f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}" if arm.get("sd") is not None else ""
         share = f"{100 * arm['accuracy']:.1f} ({low:.1f}–{high:.1f})"
-        lines.append(f"| {name} | {arm['right']:,} of {arm['n']:,} | {share} | {seeds} |")
-    pairs = [p for p in results.get("paired", ()) if facts.arm in (p["a"], p["b"])]
+        told = what_it_is(arm).replace("|", "\\|")
+        lines.append(f"| {name} | {arm['right']:,} of {arm['n']:,} | {share} | {seeds} | {told} |")
+    pairs = [test for test in paired_tests(results) if facts.arm in (test.a, test.b)]
     if pairs:
-        lines += ["", "On the same questions:", ""]
-        lines += [
-            f"- `{p['b']}` gains {100 * p['gain']:+.1f} points over `{p['a']}` (p = {p['p']:.2g})"
-            for p in pairs
-            if "p" in p
-        ]
+        of = ", all training seeds together" if pairs[0].seeds and pairs[0].low is not None else ""
+        tests = f"corrected for {planned(results)} tests (Holm)"
+        lines += ["", f"On the same questions{of}, with 95 % intervals; whether it is more than chance, {tests}:", ""]
+        lines += [_gain(test) for test in pairs]
     judged = results.get("judging")
     if judged:
         lines += [
@@ -198,6 +218,13 @@ def _figures(facts: Facts) -> list[str]:
             f"Right is what judges call so ({judged['form']}, from {judged['right_from']:g}); see `report.html`.",
         ]
     return [*lines, ""]
+
+
+def _gain(test: Paired) -> str:
+    """A line of one paired test."""
+    between = "" if test.low is None or test.high is None else f" ({signed(test.low)} to {signed(test.high)})"
+    verdict = f"`{test.winner}` is better" if test.winner else test.verdict
+    return f"- `{test.b}` over `{test.a}`: {signed(test.gain)} points{between}, p = {test.p:.2g}: {verdict}"
 
 
 def _prompt(facts: Facts) -> list[str]:
@@ -211,20 +238,29 @@ def _prompt(facts: Facts) -> list[str]:
 
 
 def _use(facts: Facts) -> list[str]:
-    to = facts.wanted.to
-    if facts.adapter:
-        return [
-            "from peft import AutoPeftModelForCausalLM",
-            "from transformers import AutoTokenizer",
-            "",
-            f'model = AutoPeftModelForCausalLM.from_pretrained("{to}")',
-            f'tokenizer = AutoTokenizer.from_pretrained("{to}")',
-        ]
+    to, kind = facts.wanted.to, "AutoPeftModelForCausalLM" if facts.adapter else "AutoModelForCausalLM"
+    few, load = list[str](), f'model = {kind}.from_pretrained("{to}")'
+    if facts.quantised:
+        few = ["import torch", ""]
+        load = (
+            f'few = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{facts.quantised}",\n'
+            "                         bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)\n"
+            f'model = {kind}.from_pretrained("{to}", quantization_config=few)  # as it was trained'
+        )
+    names = [*([] if facts.adapter else [kind]), "AutoTokenizer", *(["BitsAndBytesConfig"] if facts.quantised else [])]
     return [
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        *few,
+        *(["from peft import AutoPeftModelForCausalLM"] if facts.adapter else []),
+        f"from transformers import {', '.join(names)}",
         "",
-        f'model = AutoModelForCausalLM.from_pretrained("{to}")',
+        *load.split("\n"),
         f'tokenizer = AutoTokenizer.from_pretrained("{to}")',
+        'messages = [{"role": "user", "content": "…"}]  # the prompt above',
+        "ids = tokenizer.apply_chat_template(",
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+        ")",
+        "answer = model.generate(**ids, max_new_tokens=512, do_sample=False)",
+        'print(tokenizer.decode(answer[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
 
 

@@ -55,6 +55,11 @@ class Facts:
         return (self.checkpoint / "adapter_config.json").is_file()
 
     @property
+    def quantised(self) -> str:
+        """The kind of 4 bits of the weights that the adapter was trained beside, such as nf4; empty if they were whole."""
+        return str(self.recipe.get("student", {}).get("quantise") or "") if self.adapter else ""
+
+    @property
     def base(self) -> str:
         """The Hub's id of the model that the student started from; empty if it is not known."""
         named = str(self.sources.recipe.get("student", {}).get("model", ""))
