@@ -13,16 +13,18 @@ export TOKENIZERS_PARALLELISM = false
 # Where it is set, every process compiles all that it imports anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow test-real weights vllm environments readers check lint types docs release bench schoolhouse clean
+.PHONY: setup demo test test-slow test-real weights vllm environments trackers readers check lint types docs release bench schoolhouse clean
 
 setup: $(VENV)/ready
 
-# torchao lies apart, for its own test: Transformers imports it where it can, and on a CPU it then warns in each process.
+# torchao and bitsandbytes lie apart, for their own tests: Transformers and PEFT import them where they can, and on a CPU
+# torchao then warns in each process.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $(VENV)/apart -c constraints.txt torchao
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $(VENV)/apart-bitsandbytes -c constraints.txt bitsandbytes
 	touch $@
 
 demo: setup $(SCHOOLHOUSE)/cyd  ## the whole story on the schoolhouse: runs/demo/results.json and report.html
@@ -50,6 +52,14 @@ NEEDED_verifiers        := "verifiers>=0.4,<0.5"
 NEEDED_verifiers_loader := "verifiers==0.1.14" "sophistry-bench-sprint==0.1.6"
 
 environments: .venv-openenv/ready .venv-verifiers/ready .venv-verifiers_loader/ready  ## Pythons with packages of environments
+
+# Trackers: Trackio wants another pillow than ours, so they come first there, and our own environment behind them.
+NEEDED_trackers         := "trackio>=0.43" "mlflow-skinny>=3.17" "wandb>=0.28"
+
+trackers: setup .venv-trackers/ready  ## the tests of trackers, with each one's own package
+	$(BIN)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" > .venv-trackers/behind
+	.venv-trackers/bin/python -c "import shutil, site; shutil.copy('.venv-trackers/behind', site.getsitepackages()[0] + '/behind.pth')"
+	.venv-trackers/bin/python -m pytest tests/test_trackers.py
 
 # LLaMA-Factory imports torchaudio and torchvision, whose wheels want CUDA's libraries beside a torch without: they go.
 NEEDED_llama_factory    := "$$(grep '^torch==' constraints.txt)" "llamafactory>=0.9.5,<0.10"

@@ -25,14 +25,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vivavoce.agents import weights
 from vivavoce.agents.chat_template import DAY, day
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.given_template import source
+from vivavoce.agents.quantised import Quantise, need_quantiser
 from vivavoce.agents.rendering import asked, check_rendering, rendering
 from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, MissingDependency
@@ -64,6 +65,10 @@ class Options(BaseModel):
     """Branch, tag or commit of a hub id."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """``auto`` is the checkpoint's own type."""
+    quantise: Quantise | None = None
+    """``nf4`` keeps the linear layers in 4 bits, by the package bitsandbytes, and computes in ``dtype``: they take a
+    quarter of the memory of bfloat16. A student's adapter is then trained beside them (QLoRA). null: weights as they
+    are."""
     device: str = "auto"
     """``auto`` is cuda if there is a device, otherwise cpu; or ``cuda:1``."""
     max_batch: int = Field(default=256, ge=1)
@@ -94,6 +99,15 @@ class Options(BaseModel):
     @classmethod
     def _a_day_is_a_text(cls, given: dict[str, Any]) -> dict[str, Any]:
         return {**given, DAY: day(given[DAY]).isoformat()} if DAY in given else given
+
+    @model_validator(mode="after")
+    def _an_engine_quantises_by_itself(self) -> Self:
+        if self.quantise and self.serve is not None:
+            raise ValueError(
+                "`quantise` is for models that this process runs: leave it out, and give the engine its own flag in "
+                "serve.args, such as [--quantization, bitsandbytes]"
+            )
+        return self
 
 
 @dataclass(eq=False, slots=True)
@@ -146,7 +160,8 @@ class HFLocal:
         """
         rendered = self.options.chat_template_kwargs
         extra = f":{digest(rendered)[:16]}" if rendered else ""
-        return f"hf:{weights.fingerprint(self.folder)}:{self.options.dtype}{extra}"
+        quantised = f":{self.options.quantise}" if self.options.quantise else ""
+        return f"hf:{weights.fingerprint(self.folder)}:{self.options.dtype}{quantised}{extra}"
 
     async def reply(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
         """Answer the messages, in one batch with other calls of the same time.
@@ -308,7 +323,8 @@ class HFLocal:
         device = self.options.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model, tokenizer = weights.load(self.folder, self.options.dtype, device, self.options.trust_remote_code)
+        trust, quantise = self.options.trust_remote_code, self.options.quantise
+        model, tokenizer = weights.load(self.folder, self.options.dtype, device, trust, quantise)
         check_rendering(tokenizer, self.options.chat_template_kwargs)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         return Decoder(model, tokenizer, self.options.prefix_memory * 2**20), context
@@ -398,6 +414,8 @@ def agent(name: str, options: Options) -> HFLocal | Served:
         if importlib.util.find_spec(package) is None:
             raise MissingDependency(f"local models need {package}", f"agent {name!r}", 'pip install "vivavoce[train]"')
     weights.check(options.model)
+    if options.quantise:
+        need_quantiser(f"agent {name!r}, quantise", options.device)
     if options.chat_template:
         source(options.chat_template)
     if options.serve is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vivavoce.agents.gguf_files import gguf_in, header, unpacked
 from vivavoce.agents.given_template import known, with_template
+from vivavoce.agents.quantised import Quantise, loading, one_way
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.files import object_in
 from vivavoce.records import digest
@@ -138,12 +139,12 @@ def fingerprint(path: Path, *, tokenizer_only: bool = False) -> str:
 
 
 def load(
-    path: Path, dtype: str, device: str, trust_remote_code: bool
+    path: Path, dtype: str, device: str, trust_remote_code: bool, quantise: Quantise | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model, in evaluation mode on ``device``, and tokenizer. An adapter is loaded with its base model.
 
-    Raises RecipeError if they cannot be loaded or have no chat template, MissingDependency for an adapter without
-    peft.
+    A quantised model computes in ``dtype``. Raises RecipeError if they cannot be loaded or have no chat template,
+    MissingDependency for an adapter without peft, or for weights that need a package which is not there.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -153,9 +154,9 @@ def load(
     base = base_folder(path)
     try:
         with LOADING:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                base or path, dtype=dtype, trust_remote_code=trust_remote_code
-            )
+            how = loading(quantise, base or path, dtype, device, trust_remote_code)
+            model: Any = AutoModelForCausalLM.from_pretrained(base or path, trust_remote_code=trust_remote_code, **how)
+            one_way(model)
             if base:
                 adapted = add_adapter(model, path)
                 whole = all(p.dtype.itemsize >= 4 for p in model.parameters())
@@ -164,6 +165,11 @@ def load(
         tokenizer: Any = AutoTokenizer.from_pretrained(
             tokenizer_folder(path), trust_remote_code=trust_remote_code, padding_side="left"
         )
+    except MissingDependency:
+        raise
+    except ImportError as error:
+        what = f"the model needs a package that is not here: {str(error).strip().splitlines()[0]}"
+        raise MissingDependency(what, str(path), "install it, or take the model's whole weights") from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise RecipeError(f"cannot load the model: {error}", str(path), "check that the folder is complete") from error
     if not tokenizer.chat_template:

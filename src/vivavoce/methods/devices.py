@@ -10,6 +10,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.methods.opening import trained_how
 from vivavoce.methods.trainings import Training
 from vivavoce.train.launch import need_devices, visible_gpus
+from vivavoce.train.objective import OnPolicyOptions
 
 
 def check_devices(recipe: Recipe, gpus: Sequence[str] | None = None) -> None:
@@ -21,6 +22,15 @@ def check_devices(recipe: Recipe, gpus: Sequence[str] | None = None) -> None:
     need_devices(how.processes, visible_gpus() if gpus is None else gpus)
     for where, settings in trained_how(recipe):
         settings.need_packages()
+        if settings.quantise and not settings.lora:
+            what = "weights in 4 bits are not trained, an adapter beside them is"
+            raise RecipeError(what, f"{where}.lora", "keep lora, or set the student's quantise to null")
+        if settings.quantise and how.fsdp:
+            what = "weights in 4 bits are not shared among processes"
+            raise RecipeError(what, "train.fsdp", "set it to false, or quantise to null")
+        if settings.quantise and recipe.student.options.get("serve") and isinstance(settings, OnPolicyOptions):
+            what = "an engine serves the student's whole weights, and it is to learn beside weights in 4 bits"
+            raise RecipeError(what, f"{where}.quantise", "leave out the student's `serve`, or set quantise to null")
         states = getattr(settings, "states_per_step", None)
         if states is not None and states < (how.processes or 1):
             what = f"{how.processes} processes share the {states} states of an update, and each needs one"

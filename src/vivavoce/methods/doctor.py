@@ -421,10 +421,10 @@ def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> It
     more = f"; not counted, for they are not on this machine: {', '.join(absent)}" if absent else ""
     more += f"; sizes by their names: {', '.join(by_name)}" if by_name else ""
     dos = {
-        "talking": "take dtype: bfloat16, lower max_batch_tokens, put models on GPUs of their own (device: cuda:1), or "
-        "have them served",
+        "talking": "take dtype: bfloat16 or quantise: nf4, lower max_batch_tokens, put models on GPUs of their own "
+        "(device: cuda:1), or have them served",
         "training": "lower parallel or token_budget, train adapters (lora), share it among GPUs (train: {processes: …, "
-        "fsdp: true}), take adam_bits: 8, gradient_checkpointing: true or opd.resident: one",
+        "fsdp: true}), take adam_bits: 8, quantise: nf4, gradient_checkpointing: true or opd.resident: one",
     }
     for use in uses(recipe, machine, {name: lengths.longest for name, lengths in longest.items()}):
         if use.needed < use.free:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from vivavoce.agents.chat_template import AS_IT_CAME
 from vivavoce.agents.engines import Serve
+from vivavoce.agents.quantised import BITS
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import RecipeError
 from vivavoce.files import object_in
@@ -152,7 +153,7 @@ def _talking(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> li
         each = _bytes(str(options.get("dtype", "auto")), size)
         device = _device(str(options.get("device", "auto")), machine)
         there = on.setdefault(device, {})
-        there[spec.name] = there.get(spec.name, 0.0) + size.weights * each + tokens * size.cached * each
+        there[spec.name] = there.get(spec.name, 0.0) + _held(size, each, options) + tokens * size.cached * each
     return [Use("talking", device, parts, _free(device, machine)) for device, parts in on.items()]
 
 
@@ -240,7 +241,8 @@ def student(size: Size, how: TrainSettings, shares: int) -> float:
     """Bytes of a student in training that one of ``shares`` processes holds: weights, gradients, optimiser states."""
     if how.lora is not None:
         adapted = len(how.lora.targets) * how.lora.r * 2.5 * size.width * size.layers  # layers are up to 4 wide
-        return (size.weights * (2 if how.bf16 else 4) + 16 * adapted) / shares
+        half = 2 if how.bf16 else 4
+        return ((in_few_bits(size, half) if how.quantise else size.weights * half) + 16 * adapted) / shares
     states = 4 if how.muon else 2 * how.adam_bits / 8
     held = size.weights * (8 + states) / shares
     if how.bf16 and shares == 1:
@@ -263,6 +265,9 @@ def _scoring(recipe: Recipe, how: OnPolicyOptions, student: Size, shares: int) -
         size = size_of(spec) if spec.backend == "hf_local" and not _scores_elsewhere(spec) else None
         if size is not None:
             each = 4.0 if not how.bf16 else 2.0 if how.lora else min(size.bytes, 4.0)
+            if spec.options.get("quantise"):
+                bytes_by_scorer[f"scorer {spec.name}"] = in_few_bits(size, each)
+                continue
             head = min(size.weights, 2 * size.vocabulary * size.width)
             bytes_by_scorer[f"scorer {spec.name}"] = each * ((size.weights - head) / shares + head)
     return bytes_by_scorer
@@ -332,6 +337,17 @@ def _size_in_name(name: str) -> Size | None:
     count = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6)
     width = (count / 12 * 80) ** (1 / 3)
     return Size(count, width / 80, width, 150_000, 2 * width / 80 * min(1024, width), 2.0, known=False)
+
+
+def _held(size: Size, each: float, options: Mapping[str, Any]) -> float:
+    """Bytes of a model's weights of ``each`` bytes, or in 4 bits, but for what embeds tokens and makes logits."""
+    return in_few_bits(size, each) if options.get("quantise") else size.weights * each
+
+
+def in_few_bits(size: Size, each: float) -> float:
+    """Bytes of a model whose linear layers are in 4 bits; the others have ``each`` bytes a weight."""
+    ends = min(size.weights, 2 * size.vocabulary * size.width)
+    return (size.weights - ends) * BITS / 8 + ends * each
 
 
 def _bytes(dtype: str, size: Size) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,6 +18,8 @@ from vivavoce.agents.reaching import reach
 from vivavoce.agents.served import Served
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.train.settings import TrainSettings
+
+S = TypeVar("S", bound=TrainSettings)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,16 @@ def trained_how(recipe: Recipe) -> list[tuple[str, TrainSettings]]:
         if isinstance(one, BaseModel)
         for name in type(one).model_fields
     ]
-    return [(key, one) for key, one in (*sections, *inner) if isinstance(one, TrainSettings)]
+    sections_of_training = [(key, one) for key, one in (*sections, *inner) if isinstance(one, TrainSettings)]
+    return [(key, as_trained(one, recipe.student)) for key, one in sections_of_training]
+
+
+def as_trained(how: S, student: AgentSpec) -> S:
+    """Settings of a training with what they take over from the student: its template's arguments, so that rows are what
+    is served, and how its weights are quantised.
+    """
+    template = dict(student.options.get("chat_template_kwargs") or {})
+    return how.model_copy(update={"template": template, "quantise": how.quantise or student.options.get("quantise")})
 
 
 class Agents:
@@ -127,4 +138,4 @@ class Agents:
             await asyncio.to_thread(engines.close_all, self._serving.logs)
 
 
-__all__ = ["Agents", "Serving", "trained_how", "trained_rank"]
+__all__ = ["Agents", "Serving", "as_trained", "trained_how", "trained_rank"]

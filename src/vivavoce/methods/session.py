@@ -39,7 +39,7 @@ from vivavoce.methods.comparing import comparison
 from vivavoce.methods.day import on_day
 from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.learnt import Learnt, Trained, folders
-from vivavoce.methods.opening import Agents, Serving
+from vivavoce.methods.opening import Agents, Serving, as_trained
 from vivavoce.methods.seats import need_student, need_sure, need_whole
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
@@ -233,7 +233,7 @@ class Session(Generic[R]):
                         "were there right answers (and for trees, wrong ones too)? see `viva graph show`",
                     )
                 how = settings[seed] if isinstance(settings, Mapping) else settings
-                how = how.model_copy(update={"template": self._template})
+                how = as_trained(how, self.recipe.student)
                 folder, fingerprint = start.of(seed)
                 jobs[arm, seed] = Job(
                     f"{file_name(arm)}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
@@ -280,11 +280,6 @@ class Session(Generic[R]):
     @property
     def _student_options(self) -> dict[str, Any]:
         return self._serving.options_for(self.student, self.recipe.student.options)
-
-    @property
-    def _template(self) -> dict[str, Any]:
-        """Further arguments of the student's chat template, for rows as for prompts that are served."""
-        return dict(self.recipe.student.options.get("chat_template_kwargs") or {})
 
     # --- tests
 

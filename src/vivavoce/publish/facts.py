@@ -56,7 +56,7 @@ class Facts:
 
     @property
     def quantised(self) -> str:
-        """The kind of 4 bits of the weights that the adapter was trained beside, such as nf4; empty if they were whole."""
+        """The kind of 4 bits of the weights that the adapter was trained beside, say nf4; empty if they were whole."""
         return str(self.recipe.get("student", {}).get("quantise") or "") if self.adapter else ""
 
     @property

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from vivavoce.agents import weights
+from vivavoce.agents.quantised import stored_quantised
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.train.settings import LoRASettings
 
@@ -122,11 +123,16 @@ def save(model: PeftModel, out: Path, whole: Mapping[str, Tensor] | None = None)
 def merge(folder: Path, out: Path) -> None:
     """Write the whole model that an adapter and its base make, in float32, with its tokenizer, into ``out``.
 
-    Raises DataError if ``folder`` holds no adapter or ``out`` holds something.
+    An adapter that was trained beside weights in 4 bits is added to the whole weights, which it names as its base.
+    Raises DataError if ``folder`` holds no adapter, its base holds no whole weights, or ``out`` holds something.
     """
     base = weights.base_folder(folder)
     if base is None:
         raise DataError("there is no adapter to merge", str(folder), "give a folder with adapter_config.json")
+    if (stored := stored_quantised(base)) is not None:
+        what = f"the adapter's base is stored in few bits ({stored}): a sum rounded to them loses what was learnt"
+        do = "name the folder of the same model's whole weights as base_model_name_or_path in adapter_config.json"
+        raise DataError(what, str(base), do)
     if out.exists() and any(out.iterdir()):
         raise DataError("the folder is not empty", str(out), "choose another one for the merged model")
     with weights.LOADING:
@@ -147,7 +153,9 @@ def _simple(layer: Any, adapter: str) -> bool:
     """Whether an adapter's part of a layer is two matrices and nothing else."""
     from peft.tuners.lora import Embedding, Linear
 
-    return isinstance(layer, Linear | Embedding) and not layer.lora_variant.get(adapter)
+    # PEFT's layer over a matrix in 4 bits is no `Linear`, and exists only if bitsandbytes is there.
+    plain = isinstance(layer, Linear | Embedding) or type(layer).__name__ == "Linear4bit"
+    return plain and not layer.lora_variant.get(adapter)
 
 
 def _together(

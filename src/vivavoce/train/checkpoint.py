@@ -41,6 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 from vivavoce.agents import weights
 from vivavoce.agents.gguf_files import gguf_in
+from vivavoce.agents.quantised import loading, one_way, stored_quantised
 from vivavoce.errors import DataError, RecipeError, RunConflict
 from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
@@ -60,17 +61,25 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrai
 
     A folder that holds an adapter is opened with its base: the adapter stays beside it, frozen, if another one is to
     be trained, and is added to its weights if all of them are. Weights are float32, but for a frozen base under LoRA
-    with ``bf16``. Raises DataError if nothing can be opened, RecipeError if no adapter can be added to that one.
+    with ``bf16``, or in 4 bits; such a one is on the device that it is trained on. Raises DataError if nothing can be
+    opened, RecipeError if no adapter can be added to that one or all weights of one in 4 bits are to be trained,
+    MissingDependency without a package that the settings need.
     """
+    settings.need_packages()
     dtype = torch.bfloat16 if settings.bf16 and settings.lora else torch.float32
     if gguf_in(Path(model)):
         model = weights.folder(str(model))
     folder = Path(model)
     base = weights.base_folder(folder)
+    if not settings.lora and stored_quantised(base or folder) == "bitsandbytes":
+        what = "the model's own weights are in few bits (bitsandbytes), and all are to be trained"
+        raise RecipeError(what, str(base or folder), "train an adapter (lora), or start from the whole weights")
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights.tokenizer_folder(folder) if base else model)
         with weights.LOADING:
-            student = AutoModelForCausalLM.from_pretrained(base or model, dtype=dtype)
+            how = loading(settings.quantise, Path(base or model), dtype, training_device(settings))
+            student = AutoModelForCausalLM.from_pretrained(base or model, **how)
+            one_way(student)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot open the model: {error}", str(model), "give a folder or a hub name") from error
     if base and settings.lora:
@@ -78,6 +87,15 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrai
     elif base:
         student = weights.merged(weights.add_adapter(student, folder)).requires_grad_(True)
     return student, tokenizer
+
+
+def training_device(settings: TrainSettings) -> str:
+    """The device that this process trains on, as accelerate chooses it."""
+    if settings.device == "cpu" or not torch.accelerator.is_available():
+        return "cpu"
+    kind = torch.accelerator.current_accelerator()
+    assert kind is not None, "an accelerator was there a moment ago"
+    return f"{kind.type}:{int(os.environ.get('LOCAL_RANK', '0')) % torch.accelerator.device_count()}"
 
 
 def fingerprint(model: str | Path) -> str:
@@ -147,11 +165,9 @@ def _checkpointing(on: bool) -> dict[str, Any]:
 
 def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
     """Raise RecipeError if training was started in a way that it does not support: one process that sees several
-    GPUs, DeepSpeed, the first version of FSDP, Muon on sharded matrices, fewer states to an update than devices.
-
-    Raises MissingDependency without a package that the settings need.
+    GPUs, DeepSpeed, the first version of FSDP, Muon on sharded matrices, weights in 4 bits that are sharded, fewer
+    states to an update than devices.
     """
-    settings.need_packages()
     if arguments.n_gpu > 1:
         what = f"one process sees {arguments.n_gpu} GPUs"
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
@@ -162,6 +178,8 @@ def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
         raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
     if sharded() and settings.muon:
         raise RecipeError("Muon needs whole matrices", "muon", "launch without FSDP, or set it to null")
+    if sharded() and settings.quantise:
+        raise RecipeError("weights in 4 bits are not shared", "quantise", "launch without FSDP, or set it to null")
     if (launched := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and arguments.world_size == 1:
         what = f"{launched} processes were launched, and this one finds no other"
         raise RecipeError(what, "accelerate launch", "launch as many processes as there are GPUs, or set device: cpu")
@@ -353,5 +371,6 @@ __all__ = [
     "run_key",
     "threads",
     "train",
+    "training_device",
     "training_order",
 ]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents import vllm, weights
 from vivavoce.agents.engines import Serve
+from vivavoce.agents.quantised import Quantise
 from vivavoce.train.settings import TrainSettings
 
 
@@ -123,6 +124,7 @@ class Scorer(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="type of its weights; auto: it computes as the student does, so that equals agree"
     )
+    quantise: Quantise | None = Field(default=None, description="how its weights are quantised; None: they are whole")
     trust_remote_code: bool = False
     chat_template_kwargs: dict[str, Any] = {}
 
@@ -138,7 +140,7 @@ def local_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     Raises RecipeError if the model is not there.
     """
     folder = weights.folder(options["model"], options.get("revision"), template=options.get("chat_template"))
-    kept = {key: options[key] for key in ("trust_remote_code", "chat_template_kwargs") if key in options}
+    kept = {key: options[key] for key in ("trust_remote_code", "chat_template_kwargs", "quantise") if key in options}
     return Scorer(name=name, model=str(folder), fingerprint=weights.fingerprint(folder), **kept)
 
 

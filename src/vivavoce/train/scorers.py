@@ -39,6 +39,7 @@ from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError
 from vivavoce.records import State, View
 from vivavoce.train.alignment import trimmed
+from vivavoce.train.checkpoint import training_device
 from vivavoce.train.choosing import choose
 from vivavoce.train.divergences import silenced
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
@@ -336,7 +337,9 @@ def open_scorer(
         folder = weights.folder(spec.model)
 
         def load() -> tuple[Any, PreTrainedTokenizerBase]:
-            model, tokenizer = weights.load(folder, dtype, "cpu", spec.trust_remote_code)
+            # Weights in 4 bits are quantised on the device; others move there when all scorers are open.
+            device = training_device(settings) if spec.quantise else "cpu"
+            model, tokenizer = weights.load(folder, dtype, device, spec.trust_remote_code, spec.quantise)
             if settings.bf16 and not settings.lora and not sharded():
                 # Layers hand on what embeddings begin with. The student's are float32, so half-precision ones are cast.
                 embedding = cast(torch.nn.Module, model.get_input_embeddings())

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vivavoce.agents.quantised import Quantise, need_quantiser
 from vivavoce.errors import MissingDependency
 from vivavoce.files import json_lines
 
@@ -99,6 +100,11 @@ class TrainSettings(BaseModel):
         default_factory=LoRASettings,
         description="None trains every weight. The result is an adapter over the model that training started from.",
     )
+    quantise: Quantise | None = Field(
+        default=None,
+        description="nf4: an adapter is trained beside weights in 4 bits, by the package bitsandbytes (QLoRA, "
+        "arXiv:2305.14314). A run fills in the student's. None: beside the weights as they are.",
+    )
     bf16: bool = Field(
         default=False, description="Compute in bfloat16; weights stay float32 where all are trained (ours)."
     )
@@ -132,6 +138,9 @@ class TrainSettings(BaseModel):
     def _whole(self) -> Self:
         if self.muon and self.lora:
             raise ValueError("muon trains whole matrices and lora leaves them as they are: set one of them to null")
+        if self.quantise and not self.lora:
+            what = "weights in 4 bits are not trained, an adapter beside them is"
+            raise ValueError(f"{what}: keep lora, or set quantise to null")
         if self.muon and self.adam_bits == 8:
             raise ValueError("muon keeps a state of its own in float32: set muon to null, or adam_bits to 32")
         return self
@@ -141,6 +150,8 @@ class TrainSettings(BaseModel):
         if self.adam_bits == 8 and importlib.util.find_spec("torchao") is None:
             what = "AdamW with states of 8 bits needs the package torchao"
             raise MissingDependency(what, "adam_bits", 'pip install "vivavoce[torchao]", or set it to 32')
+        if self.quantise:
+            need_quantiser("quantise", self.device)
 
     def updates(self, rows: int, size: int) -> int:
         """The updates of a training on so many rows, ``size`` in each: ``max_steps``, or what the epochs give."""
