@@ -22,7 +22,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.committee.prompting import PromptSet, prompt_set
 from vivavoce.committee.reading import fit, hidden, statements
-from vivavoce.committee.table import Member, Run, Setting, Table, hold, hold_all
+from vivavoce.committee.table import Action, Member, Run, Setting, Table, hold, hold_all
 from vivavoce.committee.votes import vote
 from vivavoce.committee.wording import Discussion, Talk, Wording
 from vivavoce.data.rules import TreeRules
@@ -245,6 +245,61 @@ def test_self_consistency_draws_one_agent_so_often_and_the_vote_decides(tmp_path
     won = vote(TASK, SUM, graph.answers(0), "majority")
     assert won is not None
     assert won.answer == "4"
+
+
+ASKED: tuple[Message, ...] = ({"role": "system", "content": "walk"}, {"role": "user", "content": "next?"})
+STATE = Problem("halls/1", "next?", "go(2)\ngo(3)", history=ASKED)
+
+
+@pytest.mark.parametrize("prompts", ["general", "code"])
+@pytest.mark.parametrize(("page", "problem"), [(state_debate, SUM), (act_debate, STATE)])
+def test_teachers_that_are_told_the_right_answer_read_it_in_every_turn_and_their_texts_say_so(
+    tmp_path: Path, page: Any, problem: Problem, prompts: str
+) -> None:
+    wanted = replace(problem, gold="the wine-dark sea")
+    scripts = {"a": always(4), "b": always(5)}
+    rules = page.Options(prompts=prompts)
+    blind = held(tmp_path, page.run, rules, scripts, wanted, prompt_set(prompts))
+    told = held(tmp_path, page.run, rules.model_copy(update={"sees_gold": True}), scripts, wanted, prompt_set(prompts))
+    assert len(told.nodes) == len(blind.nodes) == 4
+    for n in told.nodes:
+        assert "the wine-dark sea" in told.asked(n)[-1]["content"]
+        assert told.asked(n)[:-1] == blind.asked(blind.answers(n.round, [n.agent])[0])[:-1]
+        assert n.saw_gold
+    assert not any("wine-dark" in m["content"] or n.saw_gold for n in blind.nodes for m in blind.asked(n))
+    wording = Wording(rules.model_copy(update={"sees_gold": True}), prompt_set(prompts), TASK)
+    assert "wine-dark" not in str(wording.plain(wanted)), "the student is asked as ever"
+    views, _ = states([told], Supervision(weights="uniform"), ["a", "b"], wording, 0)
+    assert "wine-dark" not in str(views[0].views), "scorers read what was said, not what was told"
+    unknown = held(tmp_path, page.run, rules.model_copy(update={"sees_gold": True}), scripts, replace(problem, gold=""))
+    assert not any(n.saw_gold or "eyes alone" in str(unknown.asked(n)) for n in unknown.nodes)
+
+
+def test_test_questions_are_debated_without_what_was_told_or_done() -> None:
+    rules = act_debate.Options(sees_gold=True, student="first_round").for_tests(2)
+    assert (rules.sees_gold, rules.student) == (False, "never")
+
+
+def test_a_debate_on_an_action_is_read_from_the_first_turn_and_asks_nobody_for_it(tmp_path: Path) -> None:
+    rules = act_debate.Options(student="first_round")
+    with Journal(tmp_path / "j.sqlite") as journal:
+        actions = {STATE.id: Action("student", "go(7)")}
+        sat = teachers({"a": unique("a"), "b": unique("b")})
+        setting = Setting(act_debate.run, sat, rules, prompt_set("general"), TASK, journal, actions=actions)
+        graph = asyncio.run(hold(STATE, setting))
+        assert len(journal) == 4, "two turns of two teachers"
+    (did,) = graph.stated(0, ["student"])
+    assert (did.text, did.call, did.prompt) == ("go(7)", None, None)
+    for n in graph.nodes[1:]:
+        assert did.id in n.parents
+        assert "go(7)" in graph.asked(n)[-1]["content"]
+    assert {n.agent for n in graph.stated(1)} == {"a", "b"}, "it does not speak again"
+
+
+def test_a_prompt_set_that_cannot_tell_the_right_answer_is_refused() -> None:
+    rules = state_debate.Options(prompts="schoolhouse", sees_gold=True)
+    with pytest.raises(RecipeError, match="does not print it"):
+        prompt_set("schoolhouse").need(rules.templates, rules.values, rules.tells)
 
 
 def test_a_page_knows_nothing_of_caps_and_is_stopped_by_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.vllm_server import VLLMServer
 from transformers import AutoTokenizer
 
 from vivavoce.agents.journal import Journal
+from vivavoce.committee.prompting import prompt_set
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.graph import read_graphs
@@ -126,8 +128,54 @@ def test_an_action_aware_debate_reads_the_students_answer_and_trains_on_it(
         (answer,) = said[state.problem].stated(0, ["student"])
         assert [c.source for c in state.recorded] == ([answer.id] if answer.text.strip() else [])
         assert said[state.problem].rounds == 2
-    turns = [n for g in said.values() for n in g.answers(1)]
-    assert all("student" in {said[n.problem].by_id[p].agent for p in n.parents} for n in turns)
+    spoken = [(said[n.problem], n) for g in said.values() for n in g.answers() if n.agent != "student"]
+    own = {g.problem.id: g.stated(0, ["student"])[0] for g in said.values()}
+    assert all(own[g.problem.id].text in g.asked(n)[-1]["content"] for g, n in spoken), "from the first turn on"
+
+
+def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its_scorers_alone(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    shutil.copytree(prompt_set("schoolhouse").folder, told)
+    discuss = (told / "discuss.md").read_text("utf-8")
+    (told / "discuss.md").write_text(discuss + "{% if gold is not none %}\n[told {{ gold }}]\n{% endif %}\n", "utf-8")
+    values |= {"seeds": [0], "arms": ["debate_opd", "sees_gold", "sft_debate"], "warm": None, "value": False}
+    values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
+    with pytest.raises(RecipeError, match="does not print it"):
+        carry_out(values, tmp_path / "refused")
+    assert not list((tmp_path / "refused" / "graphs").glob("*.jsonl")), "nothing was asked"
+    values["debate"]["prompts"] = str(told)
+    values["opd"] |= {"max_steps": 2, "on_policy": 0.5}
+    results, _ = carry_out(values, tmp_path / "run")
+    assert {a["name"]: a["material"] for a in results["arms"]}["sees_gold"] == "gold"
+    kept = tmp_path / "run" / "graphs"
+    debates = {stage: list(read_graphs(kept / f"{stage}.jsonl")) for stage in ("states", "states-gold")}
+    for stage, graphs in debates.items():
+        assert {n.saw_gold for g in graphs for n in g.nodes} == {stage == "states-gold"}
+        assert all(("[told" in g.asked(n)[-1]["content"]) == n.saw_gold for g in graphs for n in g.nodes)
+    said = {n.text for g in debates["states-gold"] for n in g.nodes}
+    files = [tmp_path / "run" / "data" / f"{name}.jsonl" for name in ("debate_opd", "sees_gold")]
+    blind_rows, told_rows = ([from_json(State, x) for x in file.read_text("utf-8").splitlines()] for file in files)
+    for blind, row in zip(blind_rows, told_rows, strict=True):
+        assert row.prompt == blind.prompt
+        assert blind.recorded
+        assert not row.recorded, "what a teacher wrote who had been told is no example"
+        assert "[told" not in str(row)
+        assert all(any(text in v.messages[-1]["content"] for text in said) for v in row.views)
+    assert "[told" not in (tmp_path / "run" / "data" / "sft_debate.jsonl").read_text("utf-8")
+
+
+def test_right_answers_that_nobody_knows_are_missed_before_anything_is_asked(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "q.jsonl").write_text('{"messages": [{"role": "user", "content": "Write a poem."}]}\n' * 1)
+    exam = {"name": "schoolhouse", "train": 1, "test": 2}
+    values |= {"task": {"name": "prompts", "path": str(tmp_path / "q.jsonl"), "exam": exam}, "value": False}
+    values |= {"debate": {"protocol": "act_debate"}, "warm": None, "arms": ["debate_opd", "gold"]}
+    with pytest.raises(RecipeError, match="arm `gold` needs right answers"):
+        carry_out(values, tmp_path / "run")
+    assert not list((tmp_path / "run" / "graphs").glob("*.jsonl"))
 
 
 def test_the_plan_counts_what_a_run_asks_for(values: dict[str, Any], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,41 @@ def test_a_pilot_plays_a_few_episodes_and_debates_what_they_came_to(tmp_path: Pa
     assert [e.task for e in played] == [p.id for p in sample(train, 3, made.seed)], "of every group its share"
     assert [e.task for e in played] != [p.id for p in train[:3]]
     assert len(graphs) == len({str(e.before(m)) for e in played for m in range(len(e.steps))})
+
+
+def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_learns_from_neither_text(
+    tmp_path: Path,
+) -> None:
+    told = tmp_path / "told"
+    shutil.copytree(prompt_set("schoolhouse_halls").folder, told)
+    act = (told / "act.md").read_text("utf-8")
+    (told / "act.md").write_text(act + "{% if gold is not none %}[told {{ gold }}]\n{% endif %}\n", "utf-8")
+    few = ["iterations=1", "episodes=3", "test.draws=0", "task.test=2", "opd.max_steps=1"]
+    made = recipe(*few, f"debate.prompts={told}", "arms=[debate_opd, sees_action, sees_gold]")
+    where = tmp_path / "run"
+    with open_run(where, made) as run:
+        asyncio.run(opad.distill(made, run))
+    debates = {
+        stage: {g.problem.id: g for g in read_graphs(where / "graphs" / f"states-0{stage}.jsonl")}
+        for stage in ("", "-seen", "-gold")
+    }
+    best = {str(e.before(m)): e.steps[m].best[0] for e in episodes(where, "iteration-0") for m in range(len(e.steps))}
+    for row in rows(where, "sees_action.0-0"):
+        graph = debates["-seen"][row.problem]
+        (did,) = graph.stated(0, ["student"])
+        assert {c.text for c in row.recorded} == {did.text}
+        assert len(graph.answers()) == 1 + 2 * 3
+        assert all(did.text in graph.asked(n)[-1]["content"] for n in graph.answers() if n.agent != "student")
+        assert not any(n.saw_gold for n in graph.nodes)
+    for g in debates["-gold"].values():
+        assert all(n.saw_gold and f"[told {best[str(g.problem.history)]}" in str(g.asked(n)) for n in g.nodes)
+    assert not any("[told" in str(g.asked(n)) for g in debates[""].values() for n in g.nodes)
+    own = {str(row.prompt): [c.text for c in row.recorded] for row in rows(where, "debate_opd.0-0")}
+    for row in (*rows(where, "sees_action.0-0"), *rows(where, "sees_gold.0-0")):
+        assert {c.text for c in row.recorded} <= set(own[str(row.prompt)]), "it learns from what it did"
+        assert "[told" not in str(row)
+    with pytest.raises(RecipeError, match="does not go with act_again"):
+        recipe("arms=['sees_action@act_again=true']")
 
 
 def test_a_task_of_questions_is_refused_with_what_to_do(tmp_path: Path) -> None:

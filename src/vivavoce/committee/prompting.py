@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jinja2
+import jinja2.meta
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -258,9 +259,10 @@ class PromptSet:
     def _wrong(self, ask: str, part: _Part, line: int, what: str, do: str) -> RecipeError:
         return RecipeError(what, f"{self.folder / ask}.md:{part.line + line - 1}", do)
 
-    def need(self, asks: Iterable[str], more: Iterable[str] = ()) -> None:
+    def need(self, asks: Iterable[str], more: Iterable[str] = (), tell: Iterable[str] = ()) -> None:
         """Raise RecipeError if a template is missing that a protocol will ask for, or uses a value that it is not
-        given. ``more`` are values that the protocol gives beside the usual ones."""
+        given. ``more`` are values that the protocol gives beside the usual ones; templates in ``tell`` have to print
+        the right answer."""
         asks = list(asks)
         if missing := [f"{a}.md" for a in asks if a not in self._templates]:
             raise RecipeError(f"the prompt set has no {', '.join(missing)}", str(self.folder), "write it; see general/")
@@ -271,6 +273,12 @@ class PromptSet:
                     name, line = unknown
                     what = f"the template uses `{name}`, which it is not given{near(name, known)}"
                     raise self._wrong(ask, part, line, what, f"it may use {', '.join(known)}")
+        for ask in tell:
+            parsed = [self._env.parse(part.text) for part in self._parts[ask]]
+            if not any("gold" in jinja2.meta.find_undeclared_variables(one) for one in parsed):
+                what = "the right answer is to be told, and the template does not print it"
+                do = f"print `gold` there, as general/{ask}.md does, or set sees_gold: false"
+                raise RecipeError(what, str(self.folder / f"{ask}.md"), do)
 
     @property
     def silent(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

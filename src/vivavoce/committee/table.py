@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
@@ -63,6 +63,13 @@ class Member:
         return self.agent.name
 
 
+class Action(NamedTuple):
+    """The text that an agent had written before a debate was held on it."""
+
+    agent: str
+    text: str
+
+
 @dataclass(frozen=True)
 class Setting:
     """The setting of debates: the members, the protocol, the prompts, the task that grades and the journal."""
@@ -78,6 +85,8 @@ class Setting:
     """Label of these calls in the cost ledger."""
     count: CountTokens | None = None
     """Tokens of a text; needed if the options set a ``context_tokens`` budget."""
+    actions: Mapping[str, Action] = field(default_factory=dict)
+    """What the student did, by question, if debates are held on that."""
 
     @property
     def wording(self) -> Wording:
@@ -149,7 +158,7 @@ class Table:
             reads: Nodes that the member may read; the prompt prints what the options show of them.
             about: The node that is criticised, reflected on or reviewed.
             own: The member's own answer, for a prompt that prints it beside ``about``.
-            gold: Print the right answer.
+            gold: Print the right answer, if it is known.
             kind: Kind of the node; None: the kind that the template asks for (``debate`` asks for an ``answer``), else
                 its name. An ``answer`` and a ``rationale`` are graded; the score of a ``review`` is read.
             round: Round of the node; None: for an answer, one more than the last round that it reads; for anything
@@ -229,6 +238,19 @@ class Table:
         for error in sorted(failed, key=lambda e: isinstance(e, _QuestionCapped)):
             raise error
         return done  # type: ignore[return-value]
+
+    async def acted(self) -> Node | None:
+        """What the student did before this debate, as its answer of round 0; None if the debate is held on nothing. No
+        call is made."""
+        action = self.setting.actions.get(self.question.id)
+        if action is None:
+            return None
+        grade = await grade_of(self.task, self.question, action.text, False, self.setting.stage)
+        self._capped |= grade.status == "unjudged" and grade.reason == CAPPED
+        read: dict[str, Any] = {"answer": grade.answer, "correct": grade.correct, "status": grade.status}
+        did = node("answer", self.question.id, action.agent, 0, action.text, **read)
+        self._by_place[_BRANCH.get().take()] = did
+        return did
 
     def stands(self, original: Node, round: int) -> Node:
         """Repeat ``original`` in a later ``round``, because its author is not asked again. No call is made."""
@@ -389,4 +411,4 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-__all__ = ["Member", "Run", "Setting", "Table", "hold", "hold_all", "rounded"]
+__all__ = ["Action", "Member", "Run", "Setting", "Table", "hold", "hold_all", "rounded"]

@@ -12,8 +12,8 @@ _EVERY = frozenset({"question", "answer_format", "word_limit", "ask_confidence"}
 VALUES: dict[str, frozenset[str]] = {
     "answer": _EVERY,
     "debate": _EVERY | {"statements"},
-    "discuss": _EVERY | {"statements", "scoring"},
-    "act": _EVERY | {"statements", "scoring"},
+    "discuss": _EVERY | {"statements", "scoring", "gold"},
+    "act": _EVERY | {"statements", "scoring", "gold"},
     "reflection": _EVERY | {"text", "gold", "known_wrong"},
     "critique": _EVERY | {"text", "own", "known_wrong"},
     "rationale": _EVERY | {"gold"},

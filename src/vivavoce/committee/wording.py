@@ -57,6 +57,11 @@ class Talk(BaseModel):
         return "strict"
 
     @property
+    def tells(self) -> tuple[str, ...]:
+        """Templates by which agents are told the right answer before they answer."""
+        return ()
+
+    @property
     def needs_gold(self) -> bool:
         """Whether correctness, known from gold, decides which agent says what, or when a debate ends."""
         return False
@@ -158,7 +163,7 @@ class Wording:
                 and how.
             about: The node that the call is about: ``text`` in the template.
             own: The reader's own answer, if the call is about another agent's: ``own`` in the template.
-            gold: Print the right answer: ``gold`` in the template, else None.
+            gold: Print the right answer, if it is known: ``gold`` in the template, else None.
             shown: Statements to show in place of those of ``reads``.
             after_history: Put the messages behind those of the problem's history, if it has one.
 
@@ -168,6 +173,7 @@ class Wording:
             shown = statements(problem, reads, reader, self.options.showing)
             if shown and self.options.context_budget is not None:
                 shown, _ = self.fitted(problem, shown, self.options.context_budget)
+        right = self.right(problem) if gold else ""
         given = {
             "question": problem.question,
             "answer_format": self.task.answer_format,
@@ -177,7 +183,7 @@ class Wording:
             "scoring": False,
             "text": None if about is None else Quote(about.id, about.text),
             "own": None if own is None else Quote(own.id, own.text),
-            "gold": Quote(GOLD, problem.gold) if gold else None,
+            "gold": Quote(GOLD, right) if right else None,
             "known_wrong": False,
             **values,
         }
@@ -185,6 +191,12 @@ class Wording:
         if problem.history and after_history:
             messages = _continued(problem.history, messages)
         return prompt(template, tuple(n.id for n in reads), tuple(messages))
+
+    def right(self, problem: Problem) -> str:
+        """The right answer in the form that prompts print: in an agent's state, the best action as agents write it. It
+        is empty if the task does not know it."""
+        worked = getattr(self.task, "worked", None)
+        return worked(problem) if worked and problem.history else problem.gold
 
     def fitted(self, problem: Problem, shown: Sequence[Statement], budget: int) -> tuple[list[Statement], int]:
         """The statements within a budget of tokens, and how many were cut: :func:`vivavoce.committee.reading.fit`."""

@@ -14,7 +14,7 @@ from vivavoce.data.states import Supervised, Supervision, states
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
-from vivavoce.records import Completion, Problem, State, seed_of
+from vivavoce.records import Completion, Problem, State, digest, seed_of
 from vivavoce.tasks.acting import situation, was_best
 
 
@@ -94,6 +94,23 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
     return list(by_text.values())
 
 
+def by_action(seen: Iterable[Visited]) -> list[Visited]:
+    """The states once for each different action in them, so that a debate can be held on it.
+
+    The id of such a state names the action; its weight is that of the visits in which the action was taken.
+    """
+    apart = []
+    for one in seen:
+        by_text: dict[str, list[Completion]] = {}
+        for action in one.actions:
+            by_text.setdefault(action.text, []).append(action)
+        for text, same in by_text.items():
+            problem = replace(one.problem, id=f"{one.problem.id}+{digest(text)[:8]}")
+            weight = one.weight * len(same) / len(one.actions)
+            apart.append(Visited(problem, one.start, one.episode, same, weight))
+    return apart
+
+
 def _chosen(episode: Episode, how: Stepwise, rng: random.Random) -> list[int]:
     usable = [i for i, s in enumerate(episode.steps) if s.action.status == "ok" and s.action.text.strip()]
     if how.steps == "all":
@@ -137,4 +154,4 @@ def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Grap
     return replace(held, problem=one.problem) if held else Graph(one.problem, ())
 
 
-__all__ = ["Stepwise", "Visited", "step_states", "visited"]
+__all__ = ["Stepwise", "Visited", "by_action", "step_states", "visited"]

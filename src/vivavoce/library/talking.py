@@ -154,7 +154,7 @@ async def debate(
     given = {"prompts": _prompts(grader), **options, "protocol": protocol}
     talk: Talk = plugins.check(page.Options, given, f"protocol {protocol}")
     prompts = prompt_set(talk.prompts)
-    prompts.need(talk.templates)
+    prompts.need(talk.templates, tell=talk.tells)
     run, members = run or here(), [t.member("teacher") for t in teachers]
     if student is not None:
         members.append(student.member("student"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
+from vivavoce.committee.table import Action
 from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.steps import Visited, step_states
@@ -148,16 +149,20 @@ class ActingSession(DistilSession):
         await agent.aclose()
 
     async def debate_states(
-        self, iteration: int | str, wanted: Mapping[Table, Iterable[Problem]]
+        self,
+        iteration: int | str,
+        wanted: Mapping[Table, Iterable[Problem]],
+        actions: Mapping[str, Action] | None = None,
     ) -> dict[Table, dict[str, Graph]]:
         """Debates by table and state. A state that was debated before, in any run of this folder, is read
-        from the journal."""
+        from the journal. ``actions`` are what was done there, by state, for tables that see it."""
         if self._user and self._user.backend == "hf_local":  # debates want the memory
             await self._agents[self._user.name].aclose()
         by_table: dict[Table, dict[str, Graph]] = {}
         for table, states in wanted.items():
             if problems := list({p.id: p for p in states}.values()):
-                held = await self.debate(problems, table, stage=f"states-{iteration}")
+                done = actions if table.sees_action else None
+                held = await self.debate(problems, table, stage=f"states-{iteration}", actions=done)
                 by_table[table] = {g.problem.id: g for g in held}
         return by_table
 
@@ -171,7 +176,8 @@ class ActingSession(DistilSession):
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
         scorers = list(self.scorers if arm.scorers is None else arm.scorers)
-        rows, counts = step_states(seen, graphs, arm, scorers, self.wording, self.recipe.seed)
+        wording = self._worded(arm.table.rules(self.rules))
+        rows, counts = step_states(seen, graphs, arm, scorers, wording, self.recipe.seed)
         self.supervision[name] = {**counts.facts(), "visits": sum(len(v.actions) or 1 for v in seen)}
         self._enough(name, counts, len(seen), options, arm)
         learn_from, share = arm.learn_from or options.learn_from, 1.0 if arm.act_again else 0.0

@@ -21,7 +21,16 @@ from vivavoce.methods.arms import Listed
 from vivavoce.methods.distilling import DistilRecipe, QuestionSession, main_arm, usual_pairs
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opd_arms import USUAL, DistilArm, ImitationArm, OnPolicyArm, PreferenceArm, Table, wanted
+from vivavoce.methods.opd_arms import (
+    USUAL,
+    DistilArm,
+    ImitationArm,
+    OnPolicyArm,
+    PreferenceArm,
+    ScoredArm,
+    Table,
+    wanted,
+)
 from vivavoce.methods.plan import plan_states
 from vivavoce.methods.trainings import Training, training
 from vivavoce.methods.voting import committee, votes_against_debate
@@ -75,6 +84,10 @@ class Options(DistilRecipe):
     def wanted(self) -> dict[str, Listed[DistilArm]]:
         """The arms by name."""
         return wanted(self.arms, dict(self.own_arms), [s.name for s in self.scoring_agents])
+
+    @property
+    def scored_arms(self) -> dict[str, ScoredArm]:
+        return {name: one.how for name, one in self.wanted.items() if isinstance(one.how, OnPolicyArm)}
 
     @property
     def students(self) -> list[str]:
@@ -234,7 +247,8 @@ class _School:
         cold = dict[str, Plan]()
         for name, way in self.ways.items():
             if isinstance(way, OnPolicyArm) and way.cold_start:
-                rows = s.imitate(f"{name}.cold", ImitationArm(), self.graphs[way.table])
+                told = way.sees_gold or way.sees_action
+                rows = s.imitate(f"{name}.cold", ImitationArm(), self.graphs[USUAL if told else way.table])
                 first = max(1, round(way.cold_start * self._updates))
                 cold[name] = (plans[name][0], rows, sft.model_copy(update={"max_steps": first}))
         begun = await s.train({f"{name}.cold": plan for name, plan in cold.items()})
@@ -282,12 +296,12 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make."""
     arms = [one.how for one in recipe.wanted.values()]
-    tables = dict.fromkeys([USUAL, *(a.table for a in arms if isinstance(a, OnPolicyArm))])
+    of_arms = [(a.table, a.start if a.sees_action else "") for a in arms if isinstance(a, OnPolicyArm)]
+    tables = [table for table, _ in dict.fromkeys([(USUAL, ""), *of_arms])]
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
-    seen = sum(isinstance(a, OnPolicyArm) and a.sees_action for a in arms) * len(recipe.seeds)
     tried = {(a.start, a.samples, a.temperature) for a in arms if isinstance(a, PreferenceArm)}
     attempts = sum(samples for _, samples, _ in tried)
-    return plan_states(recipe, recipe.debate, list(tables), students, seen, measured, attempts)
+    return plan_states(recipe, recipe.debate, tables, students, measured, attempts)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -12,12 +11,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vivavoce.agents import engines
-from vivavoce.committee.table import Member
-from vivavoce.committee.wording import Talk, Wording
+from vivavoce.committee.prompting import prompt_set
+from vivavoce.committee.table import Action, Member
+from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.consensus import consensus_trees
 from vivavoce.data.hints import right_hint
 from vivavoce.data.states import Supervised, states, winner
+from vivavoce.environments.environment import Guide
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Pair
 from vivavoce.graph import Graph, Stored
@@ -30,6 +31,8 @@ from vivavoce.methods.session import Session
 from vivavoce.methods.voting import VotingSession
 from vivavoce.progress import bar, say
 from vivavoce.records import Example, Node, Problem, seed_of
+from vivavoce.tasks import Task
+from vivavoce.tasks.acting import Acting
 from vivavoce.train.objective import (
     OnPolicyOptions,
     OnPolicySettings,
@@ -63,6 +66,34 @@ class DistilRecipe(Recipe):
         """The agents that score."""
         return [t for t in self.teachers if t.backend in SCORING] if self.scorers is None else self.scorers
 
+    @property
+    def scored_arms(self) -> Mapping[str, ScoredArm]:
+        """The arms with scorers, by name."""
+        return {}
+
+
+def need_told(recipe: DistilRecipe, task: Task) -> None:
+    """Raise RecipeError if an arm's debate cannot be held by the recipe's protocol and prompts, or if right answers are
+    to be told or shown and the task knows none.
+    """
+    needy = list[str]()
+    for name, arm in recipe.scored_arms.items():
+        rules = arm.table.rules(recipe.rules)
+        if rules.tells:
+            prompt_set(rules.prompts).need(rules.templates, rules.values, rules.tells)
+        if arm.context == "gold" or rules.tells:
+            needy.append(name)
+    if needy and not _knows_gold(task):
+        what = f"arm `{needy[0]}` needs right answers, and {task.name} does not know them"
+        raise RecipeError(what, "arms", f"leave out {', '.join(needy)}")
+
+
+def _knows_gold(task: Task) -> bool:
+    if isinstance(task, Acting):
+        return isinstance(task.environment(), Guide)
+    worked = getattr(task, "worked", None)
+    return any(p.gold or (worked and worked(p)) for p in task.problems("train"))
+
 
 class DistilSession(Session[Talk]):
     """A session whose committee debates the student's states. Opened and closed as a Session is."""
@@ -75,6 +106,8 @@ class DistilSession(Session[Talk]):
     def set_scorers(self, scorers: Sequence[AgentSpec]) -> None:
         """Set the scorers. Raises RecipeError if one gives no distributions."""
         need_scorers(scorers)
+        if isinstance(self.recipe, DistilRecipe):
+            need_told(self.recipe, self.task)
         self.scorers, self.supervision = {spec.name: with_day(spec, self.run.day) for spec in scorers}, {}
 
     async def debate(
@@ -83,12 +116,14 @@ class DistilSession(Session[Talk]):
         table: Table = USUAL,
         action: tuple[Trained, int] | None = None,
         stage: str = "states",
+        actions: Mapping[str, Action] | None = None,
     ) -> Stored:
         """Debate the states: once, for every student, seed and objective.
 
-        ``table`` has other debaters than the recipe, or other rules of who is asked again. Draws depend on the members
-        only through the texts that they read, so a first round, or an equal later turn, costs nothing again. The debate
-        does not see the student's answer, unless ``action``, a student and its seed, adds an answer of that student.
+        ``table`` has other debaters than the recipe, or other rules of who is asked again and what is told. Draws
+        depend on the members only through the texts that they read, so a first round, or an equal later turn, costs
+        nothing again. The debate does not see what the student did, unless the table has it so: then ``action``, a
+        student and its seed, adds an answer of that student, or ``actions`` are what was done, by state.
         """
         names = list(table.debaters or self.teachers)
         members = [self._member(spec, "teacher") for spec in self.recipe.teachers if spec.name in names]
@@ -99,23 +134,9 @@ class DistilSession(Session[Talk]):
             (student, seed), spec = action, self.recipe.student
             agent = self._agents.another(spec, model=str(student.of(seed)[0]))
             members.append(Member(agent, "student", spec.sampling()))
-            stage, rules = f"{stage}-seen-{seed}", table.rules(self._seen)
+            stage = f"{stage}-{seed}"
         own = getattr(self.recipe, "debate_seed", None)
-        return await self.ask(stage, "debate", members, rules, problems, seed=own)
-
-    @property
-    def _seen(self) -> Talk:
-        if "student" not in type(self.rules).model_fields:
-            raise RecipeError(
-                f"protocol `{self.rules.protocol}` cannot debate an answer of the student's",
-                "arms",
-                "leave out arms with sees_action, or use protocol: state_debate",
-            )
-        return self.rules.model_copy(update={"student": "first_round"})
-
-    def worded(self, sees_action: bool = False) -> Wording:
-        """The wording in which scorers read the debate."""
-        return self._worded(self._seen if sees_action else self.rules)
+        return await self.ask(stage, "debate", members, rules, problems, seed=own, actions=actions)
 
     # --- supervision
 
@@ -125,10 +146,10 @@ class DistilSession(Session[Talk]):
         """The states of an arm, written into the run, and how to train on them."""
         who = list(self.scorers if arm.scorers is None else arm.scorers)
         rate = options.on_policy if arm.on_policy is None else arm.on_policy
-        recorded = partial(winner, task=self.task)
+        recorded = self._unaided
         if arm.sees_action:
             rate, recorded = 0.0, self._action
-        worded, seed = self.worded(arm.sees_action), self.recipe.seed
+        worded, seed = self._worded(arm.table.rules(self.rules)), self.recipe.seed
         found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options, arm)
@@ -171,6 +192,11 @@ class DistilSession(Session[Talk]):
             return {}
         state = None if serve.url else engines.state_file(self.student, serve)
         return {"served": ServedStudent(name=self.student, serve=serve, state=state), "sampler": serve.engine}
+
+    def _unaided(self, graph: Graph) -> list[Node]:
+        """The answer that wins the debate's vote, if its author was not told the right one: the student learns what
+        the committee found, not what it was told."""
+        return [n for n in winner(graph, self.task) if not n.saw_gold]
 
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
@@ -338,4 +364,4 @@ def main_arm(wanted: Sequence[str]) -> str:
     return "debate_opd" if "debate_opd" in wanted else wanted[0]
 
 
-__all__ = ["DistilRecipe", "DistilSession", "QuestionSession", "main_arm", "usual_pairs"]
+__all__ = ["DistilRecipe", "DistilSession", "QuestionSession", "main_arm", "need_told", "usual_pairs"]

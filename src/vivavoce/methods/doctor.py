@@ -29,6 +29,7 @@ from vivavoce.errors import AgentError, UserError
 from vivavoce.files import object_in
 from vivavoce.methods.budgets import asked_of, budgets, context_of
 from vivavoce.methods.devices import check_devices
+from vivavoce.methods.distilling import DistilRecipe, need_told
 from vivavoce.methods.juries import need_judgeable
 from vivavoce.methods.memory import Machine, gib, unknown, uses
 from vivavoce.methods.opening import Serving, trained_how, trained_rank
@@ -115,7 +116,8 @@ def _wrong(what: str, error: UserError) -> Finding:
 
 def _prompts(recipe: Recipe) -> Iterator[Finding]:
     try:
-        prompt_set(recipe.rules.prompts).need(recipe.rules.templates, recipe.rules.values)
+        rules = recipe.rules
+        prompt_set(rules.prompts).need(rules.templates, rules.values, rules.tells)
     except UserError as e:
         yield _wrong("prompts", e)
     else:
@@ -179,6 +181,12 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
             if problems
             else Finding("failed", "data", counted, "is a limit 0, a file empty?")
         )
+    for part in recipe.parts.values() or [recipe]:
+        try:
+            if isinstance(part, DistilRecipe):
+                need_told(part, task)
+        except UserError as e:
+            yield _wrong("arms", e)
     for message, do, sure in getattr(task, "doubts", ()):
         yield Finding("failed" if sure else "warning", "data", message, do)
     for name, problems in (("test", test), *others.items()):

@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from vivavoce.committee.rehearsal import Planned
+from vivavoce.committee.table import Action
 from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec
-from vivavoce.data.steps import Visited, visited
+from vivavoce.data.steps import Visited, by_action, visited
 from vivavoce.environments.environment import Episode
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.methods.acting import ActingSession
@@ -96,6 +97,10 @@ class Options(DistilRecipe):
         return {name: one.how for name, one in self.wanted.items()}
 
     @property
+    def scored_arms(self) -> dict[str, StepArm]:
+        return self.ways
+
+    @property
     def students(self) -> list[str]:
         return ["student", *self.wanted]
 
@@ -115,10 +120,13 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     for i in range(recipe.iterations):
         seen = await _visited(s, recipe, problems, students, i)
         tables: defaultdict[Table, list[Problem]] = defaultdict(list)
+        actions = dict[str, Action]()
         for (name, _), states in seen.items():
             if (way := ways[name]).debates:
                 tables[way.table] += [one.debated(way) for one in states]
-        graphs = await s.debate_states(i, tables)
+            if way.sees_action:
+                actions |= {one.problem.id: Action(s.student, one.actions[0].text) for one in states}
+        graphs = await s.debate_states(i, tables, actions)
         new = {problem.id for asked in tables.values() for problem in asked}
         counted.append({"visited": sum(map(len, seen.values())), "states": len(new), "new": len(new - debated)})
         debated |= new
@@ -188,7 +196,7 @@ async def _visited(
             if arm.states == "gold":
                 await s.acts(stage, model, states, sampling, seed_of(recipe.seed, seed, i))
                 states = [state for state in states if state.actions]
-            by_arm[name, seed] = states
+            by_arm[name, seed] = by_action(states) if arm.sees_action else states
     return by_arm
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vivavoce.data.steps import Stepwise
 from vivavoce.methods.arms import Listed, OfEach, by_name
@@ -18,6 +18,13 @@ class StepArm(Stepwise, ScoredArm):
         default=False,
         description="in training the student acts anew in the states that it came to, not what it did there",
     )
+
+    @model_validator(mode="after")
+    def _debate_is_on_what_is_learnt(self) -> StepArm:
+        if self.sees_action and (self.act_again or self.debate_at == "start"):
+            other = "act_again: true" if self.act_again else "debate_at: start"
+            raise ValueError(f"a debate on the student's action in each state (sees_action) does not go with {other}")
+        return self
 
 
 STANDARD: dict[str, StepArm] = {
@@ -33,6 +40,8 @@ STANDARD: dict[str, StepArm] = {
     "mixed": StepArm(reference=0.5),
     "calls_only": StepArm(learn_from="calls"),
     "gold": StepArm(context="gold", weights="uniform"),
+    "sees_gold": StepArm(sees_gold=True),
+    "sees_action": StepArm(sees_action=True),
     "answers_only": StepArm(shows="answers"),
     "summary_only": StepArm(shows="summary"),
     "who_disagree": StepArm(later_speakers="who_disagree"),

@@ -20,26 +20,36 @@ from vivavoce.protocols.state_debate import LaterSpeakers
 
 
 class Table(NamedTuple):
-    """The choices that make a debate another one than the recipe's: who debates, and who of them is asked again."""
+    """The choices that make a debate another one than the recipe's: who debates, who of them is asked again, and what
+    they are told."""
 
     debaters: tuple[str, ...] | None = None
     """None: all teachers."""
     later_speakers: LaterSpeakers | None = None
     """None: as the recipe's debate has it; so too ``sure``."""
     sure: float | None = None
+    sees_gold: bool = False
+    """Whether teachers are told the right answer, although the recipe's debate may not tell it."""
+    sees_action: bool = False
+    """Whether they read what the student did."""
 
     def stage(self, stage: str) -> str:
         """The name of a stage whose debates are held at this table. Other tables have other names."""
         who = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
-        return "-".join([stage, *who, *(str(one) for one in self[1:] if one is not None)])
+        who += [str(one) for one in (self.later_speakers, self.sure) if one is not None]
+        return "-".join([stage, *who, *["gold"] * self.sees_gold, *["seen"] * self.sees_action])
 
     def rules(self, rules: Talk) -> Talk:
         """The rules of its debates, given those of the recipe's. Raises RecipeError if the protocol has no such key."""
-        changes = {key: value for key, value in self._asdict().items() if key != "debaters" and value is not None}
+        changes: dict[str, Any] = {"later_speakers": self.later_speakers, "sure": self.sure}
+        changes = {key: value for key, value in changes.items() if value is not None}
+        changes |= {"sees_gold": True} if self.sees_gold else {}
+        changes |= {"student": "first_round"} if self.sees_action else {}
         for key in changes:
             if key not in type(rules).model_fields:
-                what = f"protocol `{rules.protocol}` cannot choose who is asked again: it has no `{key}`"
-                raise RecipeError(what, "arms", "leave out arms with it, or use protocol: state_debate")
+                what = f"protocol `{rules.protocol}` cannot hold such a debate: it has no `{key}`"
+                do = "leave out arms with later_speakers, sure, sees_gold or sees_action, or use protocol: state_debate"
+                raise RecipeError(what, "arms", do)
         return rules.model_copy(update=changes)
 
 
@@ -62,6 +72,17 @@ class ScoredArm(Supervision):
         le=1,
         description="who_doubt: confidence from which a teacher rests; None: the recipe's",
     )
+    sees_gold: bool = Field(
+        default=False,
+        description="teachers are told the right answer in the arm's own debate, and argue for it (an upper bound for "
+        "debates; scorers read it, the student never does)",
+    )
+    sees_action: bool = Field(
+        default=False,
+        description="the arm's own debate is held on what the student did: an answer that it gave before training, or "
+        "its action in each state, from which it learns; teachers read it from their first turn on (paper: the debate "
+        "is blind to it, so that scorers cannot copy it)",
+    )
     objective: dict[str, Any] = Field(default={}, description="changes to the recipe's opd.objective")
     own_scorer: Literal["frozen", "ema"] = Field(
         default="frozen",
@@ -72,7 +93,8 @@ class ScoredArm(Supervision):
     @property
     def table(self) -> Table:
         """The table at which the arm's debate is held."""
-        return Table(None if self.debaters is None else tuple(self.debaters), self.later_speakers, self.sure)
+        debaters = None if self.debaters is None else tuple(self.debaters)
+        return Table(debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action)
 
     @property
     def debates(self) -> bool:
@@ -89,7 +111,7 @@ class ScoredArm(Supervision):
         """The texts that the scorers read."""
         if self.teacherless:
             return ""
-        if self.context in ("gold", "wrong"):
+        if self.context in ("gold", "wrong") or (self.sees_gold and self.debates):
             return "gold"
         silent = self.context in ("none", "filler") and self.weights == "uniform"
         return "drafts" if silent or self.rounds == 1 else "debate"
@@ -109,11 +131,6 @@ class Start(BaseModel):
 class OnPolicyArm(Start, ScoredArm):
     """On-policy distillation from scorers, with the texts that they read in each state."""
 
-    sees_action: bool = Field(
-        default=False,
-        description="the debate is held on an answer that the student gave before training, and it learns from that "
-        "answer (paper: the debate is blind to it, so that scorers cannot copy it)",
-    )
     on_policy: float | None = Field(
         default=None, ge=0, le=1, description="share of sampled answers; None: the recipe's"
     )
@@ -197,6 +214,7 @@ STANDARD: dict[str, DistilArm] = {
     "filler": OnPolicyArm(context="filler", weights="uniform"),
     "summary_only": OnPolicyArm(shows="summary"),
     "sees_action": OnPolicyArm(sees_action=True),
+    "sees_gold": OnPolicyArm(sees_gold=True),
     "gold": OnPolicyArm(context="gold", weights="uniform"),
     "sft_debate": ImitationArm(),
     "sft_debate_seconds": ImitationArm(seconds_of="debate_opd"),

@@ -97,30 +97,30 @@ def plan_states(
     options: Talk,
     tables: Sequence[Table],
     students: int,
-    seen: int = 0,
     measured: Measured | None = None,
     attempts: int = 0,
 ) -> list[Planned]:
     """Calls of debates on the student's states, held at each table, and of all tests.
 
-    First turns are the same at every table and are paid once. ``seen`` more debates are held by all on an answer of the
-    student's. Before training the student gives ``attempts`` answers to every question, for pairs. Scoring the
-    student's tokens is no call.
+    First turns are the same at every table at which the same is told, and are paid once. A debate on what the student
+    did is held for each training seed. Before training the student gives ``attempts`` answers to every question, for
+    pairs. Scoring the student's tokens is no call.
     """
     plan = _Plan(recipe, options, measured)
     names = [t.name for t in recipe.teachers]
-    held = [(t.stage("debate:states"), list(t.debaters or names), t.rules(options), None) for t in tables]
-    looked = options.model_copy(update={"student": "first_round"})
-    held += [("debate:states-seen", names, looked, recipe.student)] * seen
-    paid = set[str]()
-    for stage, debaters, rules, student in held:
-        rehearsed = plan.rehearsed(rules, student, debaters)
-        for spec in (t for t in recipe.teachers if t.name in debaters):
-            plan.questions(stage, spec, plan.train, rehearsed, free=spec.samples if spec.name in paid else 0)
-            paid.add(spec.name)
-        if student:
-            plan.questions(stage, student, plan.train, rehearsed)
-        plan.judged(stage, plan.train, rehearsed)
+    paid = set[tuple[str, bool]]()
+    for table in tables:
+        stage, debaters = table.stage("debate:states"), list(table.debaters or names)
+        student = recipe.student if table.sees_action else None
+        rehearsed = plan.rehearsed(table.rules(options), student, debaters)
+        for held in [f"{stage}-{seed}" for seed in recipe.seeds] if student else [stage]:
+            for spec in (t for t in recipe.teachers if t.name in debaters):
+                free = spec.samples if (spec.name, table.sees_gold) in paid and not student else 0
+                plan.questions(held, spec, plan.train, rehearsed, free=free)
+                paid |= set() if student else {(spec.name, table.sees_gold)}
+            if student:
+                plan.questions(held, student, plan.train, rehearsed)
+            plan.judged(held, plan.train, rehearsed)
     plan.calls("attempts", recipe.student, attempts * plan.train * len(recipe.seeds), taught=1)
     plan.tests(students)
     plan.votes()

@@ -21,7 +21,7 @@ from vivavoce.agents import Agent, engines
 from vivavoce.agents.weights import token_counter
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.reading import CountTokens
-from vivavoce.committee.table import Member, Setting, hold_all
+from vivavoce.committee.table import Action, Member, Setting, hold_all
 from vivavoce.committee.wording import Talk, Wording
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.errors import RecipeError
@@ -73,7 +73,7 @@ class Session(Generic[R]):
         self.task: Task = open_task(recipe.task.name, recipe.task.options)
         self.also: dict[str, Task] = {k: open_task(spec.name, spec.options) for k, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
-        self.prompts.need(rules.templates, rules.values)
+        self.prompts.need(rules.templates, rules.values, rules.tells)
         self.teachers = [t.name for t in recipe.teachers]
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
@@ -136,10 +136,12 @@ class Session(Generic[R]):
         problems: Sequence[Problem],
         label: str | None = None,
         seed: int | None = None,
+        actions: Mapping[str, Action] | None = None,
     ) -> Stored:
         """The graphs of ``problems`` by the protocol that ``options`` belong to: read back if nothing changed,
         otherwise asked for and kept in ``graphs/STAGE.jsonl``. Calls have ``label`` in the ledger, by default
-        ``ROOM:STAGE``. ``seed`` draws the replies; None: the recipe's seed.
+        ``ROOM:STAGE``. ``seed`` draws the replies; None: the recipe's seed. ``actions`` are what the student did, by
+        question, if debates are held on that; the id of a question names its action too.
         """
         seed = self.recipe.seed if seed is None else seed
         if self.run.share is not None:
@@ -166,6 +168,7 @@ class Session(Generic[R]):
             seed,
             label or f"{room}:{stage}",
             self._count if options.context_budget else None,
+            actions or {},
         )
         return await kept_graphs(
             self.run, stage, depends, problems, lambda done: hold_all(problems, setting, self.recipe.in_flight, done)

@@ -5,9 +5,7 @@ Paper: arXiv:2605.01347 (OPAD). It proceeds like the debate over a state, with a
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar
 
 from vivavoce.committee.table import Table
 from vivavoce.protocols import state_debate
@@ -20,9 +18,6 @@ class Options(state_debate.Options):
     templates: ClassVar[tuple[str, ...]] = ("act",)
     turn: ClassVar[str] = "act"
     protocol: str = "act_debate"
-    student: Literal["never"] = Field(  # type: ignore[assignment]
-        default="never", description="the student acts and takes no part in debates"
-    )
 
 
 async def run(question: Problem, table: Table) -> str:

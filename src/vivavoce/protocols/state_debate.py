@@ -1,6 +1,7 @@
 """A debate over a student's state: the committee answers, reads all answers, and answers again, with a confidence.
 
-No agent is told which answer is right, and the student takes no part. Paper: arXiv:2605.01347 (MAD-OPD).
+No agent is told which answer is right, unless ``sees_gold`` says so. The student takes no part, unless the debate is
+held on what it did. Paper: arXiv:2605.01347 (MAD-OPD).
 """
 
 from __future__ import annotations
@@ -43,34 +44,53 @@ class Options(Discussion):
     )
     student: Literal["never", "first_round"] = Field(
         default="never",
-        description="first_round: the debate is held on an answer of the student's, which all read and no agent "
-        "changes; set by arms with sees_action",
+        description="first_round: the debate is held on what the student did, which all read from their first turn on "
+        "and no agent changes; set by arms with sees_action",
+    )
+    sees_gold: bool = Field(
+        default=False,
+        description="every teacher is told the right answer with each turn, and asked to argue for it; nodes say that "
+        "they saw it, and debates on test questions go without; set by arms with sees_gold",
     )
     reads: Literal["last_round", "all_rounds"] = Field(
         default="all_rounds", description="what a later turn, and a scorer, is shown (paper: all rounds)"
     )
     ask_confidence: bool = Field(default=True, description="every turn ends with a stated confidence (paper)")
 
+    @property
+    def tells(self) -> tuple[str, ...]:
+        return (self.turn,) if self.sees_gold else ()
+
     def for_tests(self, rounds: int) -> Self:
-        return self.model_copy(update={"student": "never", "max_rounds": rounds})
+        return self.model_copy(update={"student": "never", "sees_gold": False, "max_rounds": rounds})
 
 
 async def run(question: Problem, table: Table) -> str:
-    o, read, answers = table.options, list[Node](), list[Node]()
+    o, answers = table.options, list[Node]()
+    action = await _action(table) if o.student == "first_round" else []
+    read = action
     for r in range(o.max_rounds):
-        present = [m for m in table.members if m.role == "teacher" or (o.student == "first_round" and r == 0)]
         silent = _silent(table, answers) if r else {}
-        asked = [m for m in present if m.name not in silent]
+        asked = [m for m in table.teachers if m.name not in silent]
         if not asked:
             return "settled"
-        answers_now = await table.all(o.turn, asked, reads=read, round=r)
+        answers_now = await table.all(o.turn, asked, reads=read, round=r, gold=o.sees_gold)
         answers = [*answers_now, *(table.stands(n, r) for n in silent.values())]
         if all(n.absent for n in answers):
             return "no_answers"
-        if r == 0 and o.later_rounds == "if_drafts_disagree" and agreed(table.task, question, answers, len(present)):
-            return "drafts_agree"
+        if r == 0:
+            answers, speakers = [*action, *answers], len(table.teachers) + bool(action)
+            if o.later_rounds == "if_drafts_disagree" and agreed(table.task, question, answers, speakers):
+                return "drafts_agree"
         read = [*read, *answers_now] if o.reads == "all_rounds" else answers
     return "cap"
+
+
+async def _action(table: Table) -> list[Node]:
+    """What the student did, as an answer of the first round: recorded before the debate, or else asked for now."""
+    did = await table.acted()
+    students = [m for m in table.members if m.role == "student"]
+    return [did] if did else await table.all(table.options.turn, students, round=0)
 
 
 def _silent(table: Table, answers: Sequence[Node]) -> dict[str, Node]:
