@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from vivavoce.cli import app
 from vivavoce.cli.runs import run_folder
 from vivavoce.config import find_recipe, load_recipe, recipes
 from vivavoce.errors import RecipeError
@@ -171,6 +173,49 @@ def test_a_folder_that_is_no_run_is_no_recipe(tmp_path: Path) -> None:
 def test_the_name_of_a_run_leads_out_of_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecipeError, match="`name`"):
         recipe(tmp_path, f"{GOOD}name: '{name}'\n")
+
+
+ON_STATES = GOOD.replace("debate_reflect", "debate_opd").replace("dpo:\n  beta: 0.2\n", "")
+MBPP = "{name: mbpp, path: rows.jsonl}"
+
+
+@pytest.mark.parametrize(
+    ("task", "debate", "prompts"),
+    [
+        (MBPP, "max_rounds: 2", "code"),
+        ("{name: humaneval, path: rows.jsonl}", "protocol: act_debate", "code"),
+        ("{name: livecodebench, path: rows.jsonl}", "max_rounds: 2", "code"),
+        (f"{{name: prompts, path: rows.jsonl, exam: {MBPP}}}", "protocol: act_debate", "code"),
+        (MBPP, "prompts: general", "general"),
+        (MBPP, "protocol: debate_reflect", "general"),  # `code` has no prompts for critiques
+        ("{name: gsm8k}", "max_rounds: 2", "general"),
+        ("{name: schoolhouse}", "max_rounds: 2", "schoolhouse"),
+    ],
+)
+def test_a_debate_has_the_prompts_of_its_task_unless_the_recipe_names_some(
+    tmp_path: Path, task: str, debate: str, prompts: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(ON_STATES.replace("{name: schoolhouse, train: 5, test: 5}", task).replace("max_rounds: 2", debate))
+    assert load_recipe(path).rules.prompts == prompts
+    path.write_text(path.read_text().replace(f"debate:\n  {debate}\n", ""))
+    if "protocol" not in debate and "prompts" not in debate:
+        assert load_recipe(path).rules.prompts == prompts, "without the section too"
+
+
+def test_a_task_of_ones_own_names_its_prompts_and_the_plan_says_whose_they_are(tmp_path: Path) -> None:
+    head = "from vivavoce.tasks.jsonl import Options, task as jsonl\nPROMPTS = 'code'\n"
+    (tmp_path / "mine.py").write_text(head + "def task(options): return jsonl(options)\n")
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "1+{n}?", "answer": "{n + 1}"}}\n' for n in (1, 2)))
+    mine = f"{{name: {tmp_path / 'mine.py'}, path: {tmp_path / 'q.jsonl'}, train_share: 0.5, grader: number}}"
+    text = ON_STATES.replace("{name: schoolhouse, train: 5, test: 5}", mine)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    assert load_recipe(path).rules.prompts == "code"
+    shown = CliRunner().invoke(app, ["plan", str(path)])
+    assert "prompts: the set code (that of" in " ".join(shown.stderr.split())
+    shown = CliRunner().invoke(app, ["plan", str(path), "--set", "debate.prompts=general"])
+    assert "the set general (that of" in " ".join(shown.stderr.split())
 
 
 def test_recipes_are_found_by_short_names_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from vivavoce import plugins
 from vivavoce.agents.budget import Budget, Caps, Ledger, Price
 from vivavoce.committee.judges import Judging
+from vivavoce.committee.prompting import prompts_of
 from vivavoce.committee.wording import Talk
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
@@ -140,6 +141,11 @@ class Examination(BaseModel):
         "pass^k and votes; 0: none",
     )
     draws_temperature: float = Field(default=0.8, gt=0, description="sampling temperature of these answers")
+    best_by: list[Literal["probability", "judge"]] = Field(
+        default=[],
+        description="scores by which the best of these answers is chosen, beside the vote, gold unseen: the student's "
+        "own probability of its answer, or the mean score of the recipe's `judge`",
+    )
     committee: bool = Field(default=True, description="debate the test questions too, gold-free, and count its votes")
     committee_rounds: int = Field(default=2, ge=1, description="answer rounds of that debate")
     self_consistency: bool = Field(
@@ -159,7 +165,7 @@ class Examination(BaseModel):
 
         What came later is named only if it asks for something, so that older answers are found again.
         """
-        asked = self.model_dump(mode="json", exclude={"draws", "draws_temperature"})
+        asked = self.model_dump(mode="json", exclude={"draws", "draws_temperature", "best_by"})
         later = {"top_k": 0, "repetition_penalty": 1.0}
         return {key: value for key, value in asked.items() if key not in later or value != later[key]}
 
@@ -345,6 +351,27 @@ class Recipe(BaseModel):
             currency=self.currency,
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_are_the_tasks(cls, values: Any) -> Any:
+        """A protocol's section without a prompt set gets that of the task."""
+        task = values.get("task") if isinstance(values, dict) else None
+        if isinstance(task, TaskSpec):
+            task = {"name": task.name, **task.options}
+        if not isinstance(task, dict) or "name" not in task:
+            return values
+        given = dict(values)
+        for section in SECTIONS:
+            field, keys = cls.model_fields.get(section), given.get(section, {})
+            options = None if field is None else field.annotation
+            if not (isinstance(options, type) and issubclass(options, Talk)) or field is None:
+                continue
+            if isinstance(keys, dict) and "prompts" not in keys:
+                named = {"prompts": prompts_of(str(task["name"]), task, options.templates)}
+                usual = isinstance(field.default, Talk) and section not in given
+                given[section] = field.default.model_copy(update=named) if usual else {**keys, **named}
+        return given
+
     @model_validator(mode="after")
     def _money_is_known(self) -> Recipe:
         for agent in self.agents:
@@ -354,6 +381,14 @@ class Recipe(BaseModel):
                     f"money is capped, but `{agent.name}` has no price: give it `price: {{prompt: …, completion: …}}` "
                     "for a million tokens; 0 for a server of your own"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_scores(self) -> Recipe:
+        if "judge" in self.test.best_by and self.judge is None:
+            raise Misplaced("`judge` cannot choose the best answer, because the recipe has no judge", "test", "best_by")
+        if self.test.best_by and self.acts:
+            raise Misplaced("an agent's episodes have no answer that could be chosen by a score", "test", "best_by")
         return self
 
     @model_validator(mode="after")

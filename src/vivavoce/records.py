@@ -59,6 +59,8 @@ class Grade:
     status: Status = "ok"
     reason: str = ""
     """Why ``correct`` is None; for a program that did not pass, how it ended."""
+    score: float | None = None
+    """The mean of what judges gave the answer; None if none judged it, or half of them cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from fractions import Fraction
 from math import comb
 from typing import cast
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.pass_at_k import most_given, pass_at_k, pass_at_k_figures, pass_hat_k
+from vivavoce.exams.pass_at_k import highest, most_given, pass_at_k, pass_at_k_figures, pass_hat_k
 from vivavoce.records import Problem, Usage
 from vivavoce.tasks import Task, open_task
 
@@ -107,6 +108,37 @@ def test_the_best_of_n_is_what_most_answers_say_by_the_tasks_equality() -> None:
     assert (found["vote"]["1"]["mean"], found["vote"]["6"]["mean"]) == (0.0, 1.0)
     assert [found[kind]["1"]["mean"] for kind in ("all", "k")] == pytest.approx([0.5, 0.5])
     assert found["all"]["4"]["mean"] == 0.0
+
+
+def scored(answer: str | None, correct: bool, probability: float | None, score: float | None) -> Judged:
+    return Judged("p", "", "", answer, correct, "ok", Usage(), probability=probability, score=score)
+
+
+def test_the_best_of_n_may_be_chosen_by_the_students_probability_or_by_judges_and_never_by_gold() -> None:
+    answers = [
+        scored("7", False, 0.2, 9.0),
+        scored("8", True, 0.6, None),
+        scored("7", False, 0.5, 3.0),
+        scored(None, False, 0.99, 10.0),
+    ]
+    found = pass_at_k_figures([[one] for one in answers], TEXTS, [P])
+    chosen = {kind: [found[kind][k]["mean"] for k in ("1", "2", "4")] for kind in ("vote", "likeliest", "judged")}
+    assert chosen["likeliest"] == [0.0, 1.0, 1.0], "what cannot be read is never chosen"
+    assert chosen["judged"] == [0.0, 0.0, 0.0], "judges like the wrong one, and gold does not help"
+    assert chosen["vote"][2] == 0.0
+    one_way = [highest([replace(a, correct=not a.correct) for a in answers], [0.1, 0.3, 0.2, 0.9])]
+    assert one_way == [highest(answers, [0.1, 0.3, 0.2, 0.9])] == [1]
+    unscored = pass_at_k_figures([[said("7", True)]] * 2, TEXTS, [P])
+    assert not {"likeliest", "judged"} & set(unscored)
+
+
+def test_equal_scores_are_drawn_and_answers_without_one_come_last() -> None:
+    def of(problem: str) -> list[Judged]:
+        return [replace(said(answer, True), problem=problem) for answer in "ab"]
+
+    assert {highest(of(f"p{i}"), [0.5, 0.5]) for i in range(20)} == {0, 1}
+    assert highest(of("p"), [None, 0.0]) == 1
+    assert highest([said(None, False)] * 2, [0.1, 0.2]) == 0
 
 
 def test_equals_are_drawn_whatever_is_right() -> None:

@@ -30,7 +30,8 @@ def evaluated(out: Path, samples: int, *changes: str) -> dict[str, Any]:
 
 def test_several_answers_give_pass_at_k_and_the_first_ones_are_what_one_gives(tmp_path: Path) -> None:
     hot = "test.temperature=1.0"
-    one, four = evaluated(tmp_path / "one", 1, hot), evaluated(tmp_path / "four", 4, hot)
+    chosen = "test.best_by=[probability]"
+    one, four = evaluated(tmp_path / "one", 1, hot), evaluated(tmp_path / "four", 4, hot, chosen)
     assert "pass_at_k" not in one["arms"][0]
     assert four["arms"][0]["right"] == one["arms"][0]["right"]
     sample_four = four["arms"][0]["pass_at_k"]
@@ -42,7 +43,10 @@ def test_several_answers_give_pass_at_k_and_the_first_ones_are_what_one_gives(tm
 
     with Journal(tmp_path / "four" / "journal.sqlite", read_only=True) as journal:
         assert len(journal) == 160
-    assert evaluated(tmp_path / "four", 4, hot)["arms"] == four["arms"]
+    likeliest = [sample_four["likeliest"][k]["mean"] for k in ("1", "4")]
+    assert likeliest[0] == one["arms"][0]["right"] / 40
+    assert likeliest[0] <= likeliest[1] < means[2], "a student that is sure is right more often"
+    assert evaluated(tmp_path / "four", 4, hot, chosen)["arms"] == four["arms"]
     with Journal(tmp_path / "four" / "journal.sqlite", read_only=True) as journal:
         assert len(journal) == 160, "asked again, nothing is generated again"
 

@@ -109,10 +109,10 @@ def test_a_judge_who_prefers_a_place_says_tie(task: Any, tmp_path: Path) -> None
 def test_answers_are_graded_by_those_who_judge(task: Any, tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         judges = jury(journal, "strict")
-        assert graded(task, judges, GOOD) == Grade(GOOD, True)
-        assert graded(task, judges, f"<think>Paint it?</think>{BAD}") == Grade(BAD, False)
+        assert graded(task, judges, GOOD) == Grade(GOOD, True, score=9.0)
+        assert graded(task, judges, f"<think>Paint it?</think>{BAD}") == Grade(BAD, False, score=2.0)
         assert len(journal) == 2
-        assert graded(task, judges, GOOD) == Grade(GOOD, True)  # from the journal
+        assert graded(task, judges, GOOD) == Grade(GOOD, True, score=9.0)  # from the journal
         assert graded(task, judges, "") == Grade(None, False, "empty")
         assert graded(task, judges, GOOD, cut=True) == Grade(None, False, "truncated")
         assert len(journal) == 2
@@ -124,7 +124,7 @@ def test_what_no_judge_can_be_read_on_is_unjudged_and_neither_right_nor_wrong(ta
     with Journal(tmp_path / "journal.sqlite") as journal:
         for names in (("mute",), ("gone",), ("strict", "mute"), ("strict", "gone")):
             grade = graded(task, jury(journal, *names), GOOD)
-            assert (grade.correct, grade.status) == (None, "unjudged"), names
+            assert (grade.correct, grade.status, grade.score) == (None, "unjudged", None), names
             assert grade.reason
         assert graded(task, jury(journal, "strict", "kind", "mute"), GOOD).correct is True
         assert sum(call.agent == "mute" for call in journal) == 2  # asked once more, and no third time
@@ -146,7 +146,7 @@ def test_judges_are_measured_against_gold_without_deciding(tmp_path: Path) -> No
         for i, problem in enumerate(task.problems("train")):
             said = f"Final answer: {'water' if i < 5 else 'paint'}"
             grade = asyncio.run(grade_of(JudgedTask(task, judges), problem, said))  # type: ignore[arg-type]
-            assert grade.correct is (i < 5)
+            assert (grade.correct, grade.score) == (i < 5, 9.5 if i < 5 else 6.0), "the mean of both"
         found = judging(journal, judges.how)
     assert found["gold"]["strict"] | {"wilson95": 0} == {
         "n": 8, "agree": 1.0, "wilson95": 0, "kappa": 1.0, "right_called_wrong": 0, "wrong_called_right": 0,

@@ -99,6 +99,7 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
         ({"looks": {"arms": ["debate"]}}, "looks: no student is called `debate`"),
         ({"looks": {"arms": ["student"], "modes": ["gold"]}}, "looks.modes"),
         ({"test": {"draws": 4, "draws_temperature": 0}}, "draws_temperature"),
+        ({"test": {"draws": 4, "best_by": ["judge"]}}, "the recipe has no judge"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_spent(recipe: dict[str, Any], change: dict[str, Any], said: str) -> None:
@@ -283,12 +284,15 @@ def test_a_second_look_is_an_arm_that_pays_for_all_its_calls(recipe: dict[str, A
 
 def test_several_draws_give_every_student_pass_at_k(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe |= {"arms": ["multi_teacher"], "test": {"max_new_tokens": 40, "committee": False, "draws": 3}}
+    recipe["test"]["best_by"] = ["probability"]
+    with pytest.raises(RecipeError, match="best of 0 answers"):
+        carry_out({**recipe, "test": {**recipe["test"], "draws": 0}}, tmp_path / "none")
     results, _ = carry_out(recipe, tmp_path)
     for arm in results["arms"]:
         assert arm["pass_at_k"]["drawn"] == 3
         assert list(arm["pass_at_k"]["k"]) == ["1", "2", "3"]
         assert arm["pass_at_k"]["all"]["1"]["mean"] == pytest.approx(arm["pass_at_k"]["k"]["1"]["mean"])
-        assert set(arm["pass_at_k"]["vote"]) == {"1", "2", "3"}
+        assert set(arm["pass_at_k"]["vote"]) == set(arm["pass_at_k"]["likeliest"]) == {"1", "2", "3"}
     (tmp_path / "results.json").write_text(json.dumps(results))
     assert "Several answers" in write_report(tmp_path).read_text("utf-8")
     lines = {p.stage: p.calls.most for p in plan(checked(recipe))}

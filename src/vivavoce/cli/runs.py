@@ -188,6 +188,7 @@ def plan(
         shown = {kind: asdict(span) for kind, span in total.items()}
         told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
         told["not_sent"] = {name: [one.field for one in found] for name, found in kept.items()}
+        told["prompts"] = _prompts(loaded)
         told["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(summed(trained))}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
@@ -207,6 +208,7 @@ def plan(
             "expected (least to most): by expected_tokens and expected_right of the agents; the range is all that the "
             "rules allow. --pilot 20 asks 20 questions first, comes closer, and tells the time"
         )
+    _say_prompts(loaded)
     if not from_:
         _say_saved(loaded, set_, recipe, total)
     for name, found in kept.items():
@@ -214,6 +216,22 @@ def plan(
             say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
+
+
+def _prompts(loaded: Recipe) -> dict[str, str]:
+    """The prompt set of a recipe; of a chain, that of each stage by its name."""
+    return {stage: part.rules.prompts for stage, part in (loaded.parts or {"": loaded}).items()}
+
+
+def _say_prompts(loaded: Recipe) -> None:
+    """The prompt sets, and whether they are those that the task has without a key of the recipe."""
+    from vivavoce.committee.prompting import prompts_of
+    from vivavoce.progress import say
+
+    for stage, part in (loaded.parts or {"": loaded}).items():
+        own = prompts_of(part.task.name, part.task.options, part.rules.templates)
+        whose = f"that of {part.task.name}" if part.rules.prompts == own else f"that of {part.task.name} is {own}"
+        say(f"prompts{stage and ' of ' + stage}: the set {part.rules.prompts} ({whose})")
 
 
 def _trainings(method: Any, loaded: Recipe, measured: Any) -> list[Training]:

@@ -139,11 +139,17 @@ def values(verdicts: Sequence[Verdict]) -> dict[str, float | None]:
     return means
 
 
-def decided(verdicts: Sequence[Verdict], how: Judging) -> bool | None:
-    """Whether the answer is right; None if half of the judges or more have no verdict that can be read."""
+def _known(verdicts: Sequence[Verdict]) -> list[float]:
+    """The opinions that can be read; empty if half of the judges or more have none."""
     by_judge = values(verdicts)
     known = [value for value in by_judge.values() if value is not None]
-    if 2 * len(known) <= len(by_judge):
+    return known if 2 * len(known) > len(by_judge) else []
+
+
+def decided(verdicts: Sequence[Verdict], how: Judging) -> bool | None:
+    """Whether the answer is right; None if half of the judges or more have no verdict that can be read."""
+    known = _known(verdicts)
+    if not known:
         return None
     if how.decide == "mean":
         return fmean(known) >= how.threshold
@@ -258,14 +264,16 @@ class JudgedTask:
             return by_task if not self.jury.how.decides else Grade(None, False, "truncated")
         known = by_task.correct if by_task.status != "unjudged" else None
         verdicts = await self.jury.verdicts(problem, text, stage, known)
+        opinions = _known(verdicts)
+        score = fmean(opinions) if opinions else None
         if not self.jury.how.decides:
-            return by_task
+            return replace(by_task, score=score)
         answer = by_task.answer if by_task.answer is not None else spoken(text).strip()
         right = decided(verdicts, self.jury.how)
         if right is None:
             why = [v.reason for v in verdicts if v.value is None]
             return Grade(answer, None, "unjudged", CAPPED if CAPPED in why else why[0])
-        return Grade(answer, right)
+        return Grade(answer, right, score=score)
 
 
 def need_references(problems: Sequence[Problem], how: Judging) -> None:

@@ -16,7 +16,7 @@ inside an answer, and those that begin it after one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ import jinja2.meta
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from vivavoce import plugins
 from vivavoce.committee.reading import Statement
 from vivavoce.committee.scores import Score, ScoreForm, read_score
 from vivavoce.committee.template_check import line_in_template, unknown_value, values_of
@@ -280,6 +281,10 @@ class PromptSet:
                 do = f"print `gold` there, as general/{ask}.md does, or set sees_gold: false"
                 raise RecipeError(what, str(self.folder / f"{ask}.md"), do)
 
+    def has(self, asks: Iterable[str]) -> bool:
+        """Whether the set has all of these templates."""
+        return all(ask in self._templates for ask in asks)
+
     @property
     def silent(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Tokens by which an author talks to the committee only: those inside an answer, and those that begin such talk
@@ -384,6 +389,23 @@ def prompt_set(name: str) -> PromptSet:
         do = f"known sets: {', '.join(known)}; or give a folder"
         raise RecipeError(f"unknown prompt set `{name}`", "debate.prompts", do)
     return PromptSet(folder)
+
+
+def prompts_of(task: str, options: Mapping[str, Any], templates: Iterable[str]) -> str:
+    """The prompt set for a task's questions if a recipe names none: the one that the task's file names (``PROMPTS``) or
+    that is called like the task. It is ``general`` if that set lacks one of the protocol's ``templates``.
+
+    A task that is tested by an exam has the exam's. A task that cannot be loaded is told of elsewhere.
+    """
+    if isinstance(exam := options.get("exam"), Mapping) and "name" in exam:
+        return prompts_of(str(exam["name"]), exam, templates)
+    try:
+        named = getattr(plugins.load("tasks", task, "task.name"), "PROMPTS", task)
+        if named == task and task not in prompt_sets():
+            return "general"
+        return str(named) if prompt_set(str(named)).has(templates) else "general"
+    except RecipeError:
+        return "general"
 
 
 def prompt_sets() -> list[str]:

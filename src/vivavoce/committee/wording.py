@@ -31,7 +31,11 @@ class Talk(BaseModel):
     protocol: str = Field(
         default="", description="who speaks when: a file of vivavoce/protocols, or a path to one; empty: the method's"
     )
-    prompts: str = Field(default="general", description="prompt set: a folder name under committee/prompts, or a path")
+    prompts: str = Field(
+        default="general",
+        description="prompt set: a folder name under committee/prompts, or a path; left out, it is the task's own if "
+        "that has what the protocol asks (code, for tasks of programs), else general",
+    )
     word_limit: int = Field(
         default=500, ge=1, description="words that prompts allow for an answer or a note (paper: 500)"
     )

@@ -38,6 +38,10 @@ class Judged:
     """The training seed of who answered."""
     prompt: tuple[Message, ...] = ()
     """The messages that were answered; of a committee's vote, those that the winner answered."""
+    probability: float | None = None
+    """The probability of the answer by the student's own log-probabilities, if they were asked for."""
+    score: float | None = None
+    """The mean of what judges gave the answer, if judges were asked."""
 
 
 def of_arm(rows: Sequence[Judged], arm: str, seed: int, problems: Sequence[Problem] = ()) -> list[Judged]:
@@ -96,6 +100,8 @@ async def examine(
                 grade.status,
                 reply.usage,
                 **_asked(problem, messages),
+                probability=wording.task.probability(reply.text, reply.tokens) if reply.tokens else None,
+                score=grade.score,
             )
         done(judged)
         return judged

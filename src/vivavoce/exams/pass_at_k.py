@@ -1,4 +1,4 @@
-"""Figures from several answers, or episodes, to each question: pass@k, pass^k, and the best of them by a vote.
+"""Figures from several answers, or episodes, to each question: pass@k, pass^k, and the best of n by a vote or a score.
 
     pass@k = E over problems of  1 − C(n−c, k) / C(n, k)          one of k is right: n drawn, c of them right
     pass^k = E over problems of  C(c, k) / C(n, k)                all k are right: how far an agent can be relied on
@@ -9,9 +9,10 @@ first k, or powers of c/n, would be noisier or biased. pass@1 and pass^1 are the
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod, sqrt
 from typing import Any
 
@@ -54,8 +55,10 @@ def pass_at_k_figures(drawn: Sequence[Sequence[Judged]], task: Task, problems: S
     ``problems``.
 
     For k = 1, 2, 4, … and the number drawn: the means over problems, with normal 95 % intervals over problems, of
-    pass@k (``k``), of pass^k (``all``), and of the answer that most of the first k gave (``vote``; not of episodes,
-    which have no answers to vote by). An answer that could not be parsed or graded counts as wrong.
+    pass@k (``k``), of pass^k (``all``), and of the one of the first k that is chosen without gold: the answer that most
+    gave (``vote``), the one to which the student itself gives the greatest probability (``likeliest``), or that judges
+    scored highest (``judged``), if such scores were asked for. Nothing is chosen among episodes. An answer that could
+    not be parsed or graded counts as wrong.
     """
     n, by_problem = len(drawn), list(zip(*drawn, strict=True))
     right = [sum(bool(j.correct) for j in answers) for answers in by_problem]
@@ -67,12 +70,36 @@ def pass_at_k_figures(drawn: Sequence[Sequence[Judged]], task: Task, problems: S
     }
     if not isinstance(task, Acting):
         asked = {p.id: p for p in problems}
-
-        def best(answers: Sequence[Judged]) -> float:
-            return float(bool(answers[most_given(task, asked[answers[0].problem], answers)].correct))
-
-        made["vote"] = {str(k): _estimate([best(answers[:k]) for answers in by_problem]) for k in ks}
+        choices: dict[str, Callable[[Sequence[Judged]], int]] = {
+            "vote": lambda answers: most_given(task, asked[answers[0].problem], answers)
+        }
+        every = [j for answers in by_problem for j in answers]
+        if any(j.probability is not None for j in every):
+            choices["likeliest"] = lambda answers: highest(answers, [j.probability for j in answers])
+        if any(j.score is not None for j in every):
+            choices["judged"] = lambda answers: highest(answers, [j.score for j in answers])
+        for kind, choose in choices.items():
+            made[kind] = {
+                str(k): _estimate([float(bool(of[:k][choose(of[:k])].correct)) for of in by_problem]) for k in ks
+            }
     return made
+
+
+def highest(answers: Sequence[Judged], scores: Sequence[float | None]) -> int:
+    """The index of the answer with the highest score; gold is not looked at.
+
+    Equals are drawn by a seed of the problem. An answer that cannot be read is chosen only if none can, and one without
+    a score only if none has one.
+    """
+    ranks = [
+        (-math.inf if score is None else score) if j.answer is not None else None
+        for j, score in zip(answers, scores, strict=True)
+    ]
+    readable = [rank for rank in ranks if rank is not None]
+    if not readable:
+        return 0
+    best = [i for i, rank in enumerate(ranks) if rank == max(readable)]
+    return random.Random(seed_of("best of n", answers[0].problem)).choice(best)
 
 
 def most_given(task: Task, problem: Problem, answers: Sequence[Judged]) -> int:
@@ -95,4 +122,4 @@ def _estimate(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "interval95": [max(0.0, mean - half), min(1.0, mean + half)]}
 
 
-__all__ = ["most_given", "pass_at_k", "pass_at_k_figures", "pass_hat_k"]
+__all__ = ["highest", "most_given", "pass_at_k", "pass_at_k_figures", "pass_hat_k"]

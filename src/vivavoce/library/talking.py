@@ -11,7 +11,7 @@ from vivavoce import plugins
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.scripted import Respond, Scripted
 from vivavoce.agents.weights import token_counter
-from vivavoce.committee.prompting import prompt_set, prompt_sets
+from vivavoce.committee.prompting import prompt_set, prompts_of
 from vivavoce.committee.reading import CountTokens
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.committee.wording import Talk, Wording
@@ -151,7 +151,7 @@ async def debate(
         raise RecipeError("problems alone do not say who grades them", "task", "give task=vv.task(…)")
     problems = questions if isinstance(questions, Sequence) else questions.problems(split)
     page = open_protocol(protocol)
-    given = {"prompts": _prompts(grader), **options, "protocol": protocol}
+    given = {"prompts": _prompts(grader, page.Options.templates), **options, "protocol": protocol}
     talk: Talk = plugins.check(page.Options, given, f"protocol {protocol}")
     prompts = prompt_set(talk.prompts)
     prompts.need(talk.templates, tell=talk.tells)
@@ -183,13 +183,13 @@ async def review(
 
 def worded(task: Task, prompts: str | None = None, word_limit: int = 500) -> Wording:
     """The wording of a task's questions outside a debate."""
-    name = prompts or _prompts(task)
+    name = prompts or _prompts(task, Talk.templates)
     return Wording(Talk(prompts=name, word_limit=word_limit), prompt_set(name), task)
 
 
-def _prompts(task: Task) -> str:
-    """The name of the prompt set that is called like the task, or ``general`` if there is none."""
-    return task.name if task.name in prompt_sets() else "general"
+def _prompts(task: Task, templates: Sequence[str]) -> str:
+    """The prompt set of the task, or of its exam if it is tested by another task."""
+    return prompts_of(getattr(task, "exam", task).name, {}, templates)
 
 
 def _count(student: Speaker | None) -> CountTokens:

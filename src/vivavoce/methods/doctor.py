@@ -34,7 +34,7 @@ from vivavoce.methods.juries import need_judgeable
 from vivavoce.methods.memory import Machine, gib, unknown, uses
 from vivavoce.methods.opening import Serving, trained_how, trained_rank
 from vivavoce.methods.plan import Lengths, longest_calls
-from vivavoce.methods.seats import acting, need_person, need_scorers, need_student, need_whole
+from vivavoce.methods.seats import acting, need_draws, need_person, need_scorers, need_student, need_whole
 from vivavoce.methods.token_count import local_folder, model_folders, tokenizer_in
 from vivavoce.methods.trainings import Training, summed
 from vivavoce.progress import say
@@ -128,6 +128,7 @@ def _seats(recipe: Recipe) -> Iterator[Finding]:
     """Whether the agents can do what the method wants of them, and somebody can act in the task if the student does."""
     try:
         need_student(recipe)
+        need_draws(recipe)
         need_scorers(recipe.scoring_agents)
         if recipe.acts:
             tasks = [open_task(s.name, s.options) for s in (recipe.task, *recipe.also_test.values())]

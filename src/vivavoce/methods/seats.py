@@ -30,6 +30,13 @@ def need_student(recipe: Recipe) -> None:
         )
 
 
+def need_draws(recipe: Recipe) -> None:
+    """Raise RecipeError if the best of several answers is to be chosen and there are no several."""
+    if recipe.test.best_by and recipe.test.draws < 2:
+        what = f"the best of {recipe.test.draws} answers is to be chosen by {', '.join(recipe.test.best_by)}"
+        raise RecipeError(what, "test.best_by", "set test.draws to 2 or more, or leave best_by out")
+
+
 def need_sure(task: Task) -> None:
     """Raise DataError for an oddity of the data that cannot be meant, such as options that no model is shown."""
     for said, do, sure in getattr(task, "doubts", ()):
@@ -95,4 +102,4 @@ def need_scorers(scorers: Sequence[AgentSpec]) -> None:
             )
 
 
-__all__ = ["SCORING", "acting", "need_person", "need_scorers", "need_student", "need_sure", "need_whole"]
+__all__ = ["SCORING", "acting", "need_draws", "need_person", "need_scorers", "need_student", "need_sure", "need_whole"]

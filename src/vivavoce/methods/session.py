@@ -40,7 +40,7 @@ from vivavoce.methods.day import on_day
 from vivavoce.methods.juries import judged, jury_of
 from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.opening import Agents, Serving, as_trained
-from vivavoce.methods.seats import need_student, need_sure, need_whole
+from vivavoce.methods.seats import need_draws, need_student, need_sure, need_whole
 from vivavoce.progress import say
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Example, Interaction, Problem, Sampling, State, Tree, digest, seed_of, to_json
@@ -78,6 +78,7 @@ class Session(Generic[R]):
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]
         need_student(recipe)
+        need_draws(recipe)
         need_whole(recipe.agents)
         for task in (self.task, *self.also.values()):
             need_sure(task)
@@ -369,8 +370,9 @@ class Session(Generic[R]):
         path = kept / f"{file_name(arm)}-{seed}{'' if draw is None else f'-{draw}'}.jsonl"
         sampling, asked = self._exam_sampling, self.recipe.test.asked
         if draw is not None:
-            sampling = replace(sampling, temperature=self.recipe.test.draws_temperature)
-            asked |= {"temperature": sampling.temperature, "draw": draw}
+            likely = "probability" in self.recipe.test.best_by
+            sampling = replace(sampling, temperature=self.recipe.test.draws_temperature, logprobs=likely)
+            asked |= {"temperature": sampling.temperature, "draw": draw, **({"logprobs": True} if likely else {})}
         depends = [
             fingerprint,
             digest([to_json(p) for p in problems]),

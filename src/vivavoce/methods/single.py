@@ -32,8 +32,9 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
 
     Calls are kept in ``out/journal.sqlite``, so that nothing is generated twice. Returns the shape of ``results.json``
     with one arm, named after the model; its figures are of the first answer to each question. With ``samples`` answers
-    to each, the arm also has ``pass_at_k``. ``wall_s`` is the time of all sessions that were asked for the same. Raises
-    RecipeError if all samples would be the same, or if the model's context has no room for questions and answers.
+    to each, the arm also has ``pass_at_k``, and the best of them by ``test.best_by``. ``wall_s`` is the time of all
+    sessions that were asked for the same. Raises RecipeError if all samples would be the same, or if the model's
+    context has no room for questions and answers.
     """
     task, test = open_task(recipe.task.name, recipe.task.options), recipe.test
     wording = Wording(recipe.rules, prompt_set(recipe.rules.prompts), task)
@@ -45,6 +46,8 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     require_room(spec, {"the test": task.problems("test")}, wording.plain, "test.max_new_tokens", test.max_new_tokens)
     problems, begun = task.problems("test"), time.monotonic()
     sampling = test.sampling(recipe.student.stop)
+    if samples > 1 and "probability" in test.best_by:
+        sampling = replace(sampling, logprobs=True)
     agent = open_agent(model, recipe.student.backend, {**recipe.student.options, "model": model})
     judges = Agents(recipe.judge.agents if recipe.judge else ())
     with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems) * samples) as advance:

@@ -19,8 +19,14 @@ from vivavoce.stats import LEVEL, holm
 
 Results = Mapping[str, Any]
 WIDTH = 100
-SEVERAL = {"k": "pass@", "all": "pass^", "vote": "vote of "}
-"""What several answers to each question tell, by its key: one of k is right, all k are, the answer of most is."""
+SEVERAL = {
+    "k": "pass@",
+    "all": "pass^",
+    "vote": "vote of ",
+    "likeliest": "likeliest of ",
+    "judged": "best judged of ",
+}
+"""What several answers to each question tell, by its key: one of k is right, all k are, the one that is chosen is."""
 
 
 class Family(NamedTuple):

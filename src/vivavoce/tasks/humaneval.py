@@ -14,6 +14,8 @@ from vivavoce.tasks.numpy_stand_in import without_numpy
 from vivavoce.tasks.programs import Case, programs
 from vivavoce.tasks.rows import Row
 
+PROMPTS = "code"
+"""The prompt set in which its questions are asked, if a recipe names no other."""
 OFFICIAL = [
     {"test_path": "humaneval/HumanEval*.jsonl*"},
     {"test_path": "humaneval_plus/HumanEvalPlus-OriginFmt*.jsonl*"},

@@ -40,6 +40,8 @@ from vivavoce.tasks.programs import FORMAT
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.splitting import known_split
 
+PROMPTS = "code"
+"""The prompt set in which its questions are asked, if a recipe names no other."""
 LIMITS = Limits(wall_s=120, cpu_s=60, memory_mb=4096)
 """Limits of a program with all its tests (ours; the official grader gives each test six seconds)."""
 _IMPORTS = (

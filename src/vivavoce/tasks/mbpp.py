@@ -18,6 +18,8 @@ from vivavoce.tasks.program_text import definitions
 from vivavoce.tasks.programs import Case, programs
 from vivavoce.tasks.rows import Row
 
+PROMPTS = "code"
+"""The prompt set in which its questions are asked, if a recipe names no other."""
 OFFICIAL = [
     {"train_path": "mbpp/train.jsonl*", "test_path": "mbpp/test*.jsonl*"},
     {"train_path": "mbpp/validation.jsonl*", "test_path": "mbpp/prompt.jsonl*"},
