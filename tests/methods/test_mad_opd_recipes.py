@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.methods.carry import carry_out
 
 from vivavoce.config import load_recipe
 from vivavoce.methods.debate_opd import Options, plan, trainings
@@ -64,3 +65,33 @@ def test_the_doctor_finds_nothing_wrong_with_it_but_what_is_not_here(name: str, 
     assert all(f.what.startswith(("student", "large", "small")) or any(w in f.said for w in away) for f in failed), (
         failed
     )
+
+
+TWINS = pytest.mark.parametrize("domain", ["code", "agents"])
+
+
+@TWINS
+def test_a_twin_has_the_arms_the_rounds_and_the_divergence_of_its_recipes(domain: str, tmp_path: Path) -> None:
+    twin = load_recipe(RECIPES.parent / "schoolhouse" / f"mad_opd_{domain}.yaml")
+    assert isinstance(twin, Options)
+    for path in sorted(RECIPES.glob(f"{domain}_*.yaml")):
+        paper = opened(path.name.removesuffix(".yaml"), tmp_path)
+        assert (twin.arms, twin.seeds, twin.value) == (paper.arms, paper.seeds, paper.value)
+        assert (twin.debate.max_rounds, len(twin.teachers)) == (paper.debate.max_rounds, len(paper.teachers))
+        assert twin.opd.objective == paper.opd.objective
+        assert (twin.test.draws, twin.test.best_by) == (paper.test.draws, paper.test.best_by)
+    assert twin.debate.prompts == {"code": "schoolhouse_code", "agents": "schoolhouse_halls"}[domain]
+
+
+@pytest.mark.slow
+@TWINS
+def test_a_twin_runs_to_its_results(domain: str, tmp_path: Path) -> None:
+    few = ["task.train=12", "task.test=6", "opd.max_steps=2", "opd.states_per_step=6", "parallel=1"]
+    few += ["test.draws=2"] if domain == "code" else []
+    recipe = load_recipe(RECIPES.parent / "schoolhouse" / f"mad_opd_{domain}.yaml", few)
+    results, _ = carry_out(recipe.model_dump(mode="json"), tmp_path)
+    arms = {arm["name"]: arm for arm in results["arms"]}
+    assert list(arms) == ["student", "mt_seqkd_7_3", "opd:large", "mt_opd", "debate_opd"]
+    assert all(arm["n"] == 6 for arm in arms.values())
+    if domain == "code":
+        assert set(arms["debate_opd"]["pass_at_k"]) == {"drawn", "k", "all", "vote", "likeliest"}

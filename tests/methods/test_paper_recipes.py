@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.methods.carry import carry_out
 
 from vivavoce.config import load_recipe
 from vivavoce.methods.debate_reflect import Options, plan, trainings
@@ -71,3 +72,22 @@ def test_the_doctor_finds_nothing_wrong_with_it_but_what_is_not_here(
         monkeypatch.setenv(key, "a key")
     failed = [f for f in examine(options, tmp_path / "run", offline=True) if f.level == "failed"]
     assert all("student" in f.what or "weights" in f.said or "not here" in f.said for f in failed), failed
+
+
+@EVERY
+def test_its_twins_on_the_schoolhouse_have_its_arms(options: Options) -> None:
+    twins = [load_recipe(RECIPES.parent / "schoolhouse" / f"{name}.yaml") for name in ("table1", "ablations")]
+    assert set(TABLE_1[4:]) | {"rpo", "sft_continued"} <= set(twins[0].students)
+    assert {arm.partition(":")[0] for arm in options.students} <= {
+        arm.partition(":")[0] for twin in twins for arm in twin.students
+    }
+
+
+@pytest.mark.slow
+def test_a_twin_runs_to_its_results(tmp_path: Path) -> None:
+    few = ["seeds=[0]", "task.train=40", "task.test=8", "sft.max_steps=2", "dpo.max_steps=2", "magdi.max_steps=2"]
+    recipe = load_recipe(RECIPES.parent / "schoolhouse" / "table1.yaml", [*few, "parallel=1"])
+    results, _ = carry_out(recipe.model_dump(mode="json"), tmp_path)
+    assert {"single:ada", "magdi", "debate_reflect_sft", "debate_reflect", "rpo", "sft_continued"} <= {
+        arm["name"] for arm in results["arms"]
+    }

@@ -16,14 +16,15 @@ _PIECE = re.compile(r"\w+|[^\w\s]")
 def overlap(train: Sequence[Problem], test: Sequence[Problem]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Pairs ``(training id, test id)`` of equal questions, and of nearly equal ones; each test question once at most.
 
-    Compared are words and signs, without case and space. Nearly equal: one training question holds four fifths of the
-    test question's runs of five words, and the other way round; so a template with other names and numbers is not.
+    Compared are words and signs, without case and space; of a state of an episode, all that was said by then. Nearly
+    equal: one training question holds four fifths of the test question's runs of five words, and the other way round;
+    so a template with other names and numbers is not.
     """
     exact: dict[tuple[str, ...], str] = {}
     holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     sizes: dict[str, int] = {}
     for p in train:
-        words = _words(p.question)
+        words = _words(_text(p))
         exact.setdefault(words, p.id)
         runs = _runs(words)
         sizes[p.id] = len(runs)
@@ -31,7 +32,7 @@ def overlap(train: Sequence[Problem], test: Sequence[Problem]) -> tuple[list[tup
             holders[run].append(p.id)
     same, near = [], []
     for p in test:
-        words = _words(p.question)
+        words = _words(_text(p))
         if words in exact:
             same.append((exact[words], p.id))
             continue
@@ -41,6 +42,11 @@ def overlap(train: Sequence[Problem], test: Sequence[Problem]) -> tuple[list[tup
         if close:
             near.append((max(close)[1], p.id))
     return same, near
+
+
+def _text(p: Problem) -> str:
+    """The question; in a chat, all messages but the system's, which may be the same for all."""
+    return "\n".join(m["content"] for m in p.history if m["role"] != "system") or p.question
 
 
 def _words(text: str) -> tuple[str, ...]:
