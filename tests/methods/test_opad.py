@@ -252,8 +252,21 @@ def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_le
     for row in (*rows(where, "sees_action.0-0"), *rows(where, "sees_gold.0-0")):
         assert {c.text for c in row.recorded} <= set(own[str(row.prompt)]), "it learns from what it did"
         assert "[told" not in str(row)
-    with pytest.raises(RecipeError, match="does not go with act_again"):
-        recipe("arms=['sees_action@act_again=true']")
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ("sees_action@act_again=true", "does not go with act_again"),
+        ("sees_action@debate_at=start", "does not go with debate_at"),
+        ("debate_opd@prior.zoe=2", "`zoe` does not score"),
+        ("debate_opd@shown_to=[zoe]", "`zoe` does not score"),
+        ("debate_opd@debaters=[zoe]", "`zoe` does not debate"),
+    ],
+)
+def test_arms_that_cannot_be_are_refused_with_the_recipe(arm: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        recipe(f'arms=["{arm}"]')
 
 
 def test_a_task_of_questions_is_refused_with_what_to_do(tmp_path: Path) -> None:

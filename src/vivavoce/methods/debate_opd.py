@@ -94,21 +94,14 @@ class Options(DistilRecipe):
         return [*(["untrained"] if self.warm else []), "student", *self.wanted]
 
     @model_validator(mode="after")
-    def _arms_name_those_who_are_there(self) -> Options:
+    def _shares_are_of_teachers(self) -> Options:
         there = [t.name for t in self.teachers]
-        scoring = [*(s.name for s in self.scoring_agents), self.student.name]
         for name, arm in ((name, one.how) for name, one in self.wanted.items()):
             if isinstance(arm, ImitationArm) and arm.shares is not None:
                 of = arm.teachers or there
                 if len(arm.shares) != len(of):
                     what = f"arm `{name}` shares the questions among {len(arm.shares)} teachers, not {len(of)}"
                     raise ValueError(f"{what}: give own_arms one with as many `shares`, or name its `teachers`")
-            if isinstance(arm, OnPolicyArm):
-                named = [*arm.prior, *arm.inflated, *(one for routed in arm.route.values() for one in routed)]
-                if unknown := [one for one in named if one not in scoring]:
-                    raise ValueError(f"arm `{name}`: `{unknown[0]}` does not score; there are {', '.join(scoring)}")
-                if any(factor < 0 for factor in arm.prior.values()):
-                    raise ValueError(f"arm `{name}`: a prior is no negative number")
         return self
 
     @model_validator(mode="after")

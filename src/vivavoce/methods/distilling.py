@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vivavoce.agents import engines
 from vivavoce.committee.prompting import prompt_set
@@ -70,6 +70,21 @@ class DistilRecipe(Recipe):
     def scored_arms(self) -> Mapping[str, ScoredArm]:
         """The arms with scorers, by name."""
         return {}
+
+    @model_validator(mode="after")
+    def _arms_name_those_who_are_there(self) -> DistilRecipe:
+        there = [t.name for t in self.teachers]
+        scoring = [*(s.name for s in self.scoring_agents), self.student.name]
+        for name, arm in self.scored_arms.items():
+            routed = [one for names in arm.route.values() for one in names]
+            named = [*arm.prior, *arm.inflated, *routed, *(arm.shown_to or ()), *(arm.scorers or ())]
+            if unknown := [one for one in named if one not in scoring]:
+                raise ValueError(f"arm `{name}`: `{unknown[0]}` does not score; there are {', '.join(scoring)}")
+            if unknown := [one for one in arm.debaters or () if one not in there]:
+                raise ValueError(f"arm `{name}`: `{unknown[0]}` does not debate; there are {', '.join(there)}")
+            if any(factor < 0 for factor in arm.prior.values()):
+                raise ValueError(f"arm `{name}`: a prior is no negative number")
+        return self
 
 
 def need_told(recipe: DistilRecipe, task: Task) -> None:
