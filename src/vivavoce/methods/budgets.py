@@ -247,7 +247,8 @@ def _samples(arm: OnPolicyArm | StepArm, opd: OnPolicyOptions) -> bool:
     """Whether the student answers anew in the training of an arm."""
     if isinstance(arm, StepArm):
         return arm.act_again
-    return bool(opd.on_policy if arm.on_policy is None else arm.on_policy) and not arm.sees_action
+    rate = opd.on_policy if arm.on_policy is None else arm.on_policy
+    return bool(rate or arm.sees_gold) and not arm.sees_action
 
 
 __all__ = ["Fit", "asked_of", "budgets", "context_of", "require", "require_room", "samples"]

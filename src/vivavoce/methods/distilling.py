@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -161,10 +162,12 @@ class DistilSession(Session[Talk]):
         """The states of an arm, written into the run, and how to train on them."""
         who = list(self.scorers if arm.scorers is None else arm.scorers)
         rate = options.on_policy if arm.on_policy is None else arm.on_policy
-        recorded = self._unaided
+        recorded, rules = partial(winner, task=self.task), arm.table.rules(self.rules)
         if arm.sees_action:
             rate, recorded = 0.0, self._action
-        worded, seed = self._worded(arm.table.rules(self.rules)), self.recipe.seed
+        elif rules.tells:  # what teachers write who were told the right answer is no example
+            rate = 1.0
+        worded, seed = self._worded(rules), self.recipe.seed
         found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options, arm)
@@ -207,11 +210,6 @@ class DistilSession(Session[Talk]):
             return {}
         state = None if serve.url else engines.state_file(self.student, serve)
         return {"served": ServedStudent(name=self.student, serve=serve, state=state), "sampler": serve.engine}
-
-    def _unaided(self, graph: Graph) -> list[Node]:
-        """The answer that wins the debate's vote, if its author was not told the right one: the student learns what
-        the committee found, not what it was told."""
-        return [n for n in winner(graph, self.task) if not n.saw_gold]
 
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]

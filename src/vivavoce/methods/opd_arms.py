@@ -75,7 +75,7 @@ class ScoredArm(Supervision):
     sees_gold: bool = Field(
         default=False,
         description="teachers are told the right answer in the arm's own debate, and argue for it (an upper bound for "
-        "debates; scorers read it, the student never does)",
+        "debates; scorers read it, and the student learns from its own answers alone)",
     )
     sees_action: bool = Field(
         default=False,
