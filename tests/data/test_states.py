@@ -178,7 +178,7 @@ def test_a_wrong_hint_is_the_debates_own_mistake_or_the_tasks_and_answers_may_st
                 assert all((hint.count("=") > 1) == (shows == "whole") for hint in hints)
 
 
-def test_of_a_debate_the_answers_alone_or_a_summary_may_be_shown() -> None:
+def test_of_a_debate_the_last_turns_the_answers_alone_or_a_summary_may_be_shown() -> None:
     nodes = [
         node("answer", "q", agent, r, f"{agent} reasons at length.\nFinal answer: {x}", answer=x, correct=x == "4")
         for r, said_ in enumerate(("455", "454"))
@@ -189,6 +189,9 @@ def test_of_a_debate_the_answers_alone_or_a_summary_may_be_shown() -> None:
     for text in texts(answers):
         assert "reasons" not in text
         assert (text.count("Final answer: 4"), text.count("Final answer: 5")) == (3, 3)
+    (last,), _ = view([g], shows="last_round", weights="uniform")
+    for text in texts(last):
+        assert (text.count("reasons at length"), "turn 1" in text, "turn 2" in text) == (3, False, True)
     (shown_state,), _ = view([g], shows="summary", weights="uniform")
     for text in texts(shown_state):
         assert text.count("Final answer: 4 (2 of 3)") == text.count("Final answer: 5 (1 of 3)") == 1

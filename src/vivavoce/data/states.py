@@ -38,10 +38,11 @@ class Supervision(BaseModel):
         "another question, words of no meaning of the same length, the debate as if all had been right, or as if all "
         "had made the same mistake",
     )
-    shows: Literal["whole", "answers", "summary"] = Field(
+    shows: Literal["whole", "last_round", "answers", "summary"] = Field(
         default="whole",
-        description="what it reads of each turn: all (paper), its final answer alone; or, in place of the turns, each "
-        "different final answer of the last round once, with how many gave it",
+        description="what it reads of the turns: all that debaters read (paper), the last turn of each alone, their "
+        "final answers alone; or, in place of the turns, each different final answer of the last round once, with how "
+        "many gave it",
     )
     rounds: int | None = Field(
         default=None, ge=1, description="rounds of the debate that are shown; 1: independent answers; None: all"
@@ -175,7 +176,9 @@ def _view(
         shown = [replace(s, text=Quote(s.text.node, _filler(s.text.text))) for s in shown]
     elif how.hide_confidence:
         shown = [replace(s, text=Quote(s.text.node, wording.taught(s.text.text))) for s in shown]
-    if how.shows != "whole":
+    if how.shows == "last_round":
+        shown = [s for s in shown if s.round == max(s.round for s in shown)]
+    elif how.shows != "whole":
         shown = answers_alone(graph.problem, shown, wording)
     if how.shows == "summary":
         shown = summary(source.problem, shown, wording)

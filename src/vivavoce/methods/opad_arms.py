@@ -43,6 +43,7 @@ STANDARD: dict[str, StepArm] = {
     "sees_gold": StepArm(sees_gold=True),
     "sees_action": StepArm(sees_action=True),
     "answers_only": StepArm(shows="answers"),
+    "last_round_only": StepArm(shows="last_round"),
     "summary_only": StepArm(shows="summary"),
     "who_disagree": StepArm(later_speakers="who_disagree"),
     "who_doubt": StepArm(later_speakers="who_doubt"),

@@ -212,6 +212,7 @@ STANDARD: dict[str, DistilArm] = {
     "no_marks": OnPolicyArm(hide_confidence=True),
     "shuffled": OnPolicyArm(context="shuffled"),
     "filler": OnPolicyArm(context="filler", weights="uniform"),
+    "last_round_only": OnPolicyArm(shows="last_round"),
     "summary_only": OnPolicyArm(shows="summary"),
     "sees_action": OnPolicyArm(sees_action=True),
     "sees_gold": OnPolicyArm(sees_gold=True),
