@@ -207,7 +207,7 @@ def test_a_task_of_ones_own_names_its_prompts_and_the_plan_says_whose_they_are(t
     head = "from vivavoce.tasks.jsonl import Options, task as jsonl\nPROMPTS = 'code'\n"
     (tmp_path / "mine.py").write_text(head + "def task(options): return jsonl(options)\n")
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "1+{n}?", "answer": "{n + 1}"}}\n' for n in (1, 2)))
-    mine = f"{{name: {tmp_path / 'mine.py'}, path: {tmp_path / 'q.jsonl'}, train_share: 0.5, grader: number}}"
+    mine = f"{{name: {tmp_path / 'mine.py'}, path: {tmp_path / 'q.jsonl'}, train_share: 0.5, seed: 0, grader: number}}"
     text = ON_STATES.replace("{name: schoolhouse, train: 5, test: 5}", mine)
     path = tmp_path / "recipe.yaml"
     path.write_text(text)

@@ -129,8 +129,8 @@ def test_an_action_aware_debate_reads_the_students_answer_and_trains_on_it(
         assert [c.source for c in state.recorded] == ([answer.id] if answer.text.strip() else [])
         assert said[state.problem].rounds == 2
     spoken = [(said[n.problem], n) for g in said.values() for n in g.answers() if n.agent != "student"]
-    own = {g.problem.id: g.stated(0, ["student"])[0] for g in said.values()}
-    assert all(own[g.problem.id].text in g.asked(n)[-1]["content"] for g, n in spoken), "from the first turn on"
+    own = {g.problem.id: g.stated(0, ["student"])[0].id for g in said.values()}
+    assert all(own[g.problem.id] in n.parents for g, n in spoken), "from the first turn on"
 
 
 def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its_scorers_alone(

@@ -228,7 +228,7 @@ def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_le
     shutil.copytree(prompt_set("schoolhouse_halls").folder, told)
     act = (told / "act.md").read_text("utf-8")
     (told / "act.md").write_text(act + "{% if gold is not none %}[told {{ gold }}]\n{% endif %}\n", "utf-8")
-    few = ["iterations=1", "episodes=3", "test.draws=0", "task.test=2", "opd.max_steps=1"]
+    few = ["iterations=1", "episodes=2", "test.draws=0", "task.test=2", "opd.max_steps=1"]
     made = recipe(*few, f"debate.prompts={told}", "arms=[debate_opd, sees_action, sees_gold]")
     where = tmp_path / "run"
     with open_run(where, made) as run:

@@ -1,7 +1,7 @@
 """States of the walkers' reference errands, as questions: what to do next.
 
-Recorded conversations in small, as ToolACE's: a state is what a walker had read and done by then, whoever answers. No
-environment is played; an action is graded by whether it is one of the best there.
+Recorded conversations in small, as ToolACE's: a state is what a walker had read and done by then. No environment is
+played; an action is right if it is one of the best there.
 """
 
 from __future__ import annotations
