@@ -240,8 +240,8 @@ class Table:
         return done  # type: ignore[return-value]
 
     async def acted(self) -> Node | None:
-        """The student's action on which this debate is held, as its answer of round 0; None if there is none. No call is
-        made."""
+        """The student's action on which this debate is held, as its answer of round 0; None if there is none. No agent
+        is called."""
         action = self.setting.actions.get(self.question.id)
         if action is None:
             return None
