@@ -44,6 +44,8 @@ _CPU_CONTEXT = 8192
 _OURS = {"--host", "--model", "--port", "--served-model-name"}
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks of adapters that vLLM's flag takes."""
+_WORKER = Path(__file__).parent / "vllm_worker"
+"""A folder for the path of vLLM's worker; see `vivavoce_on_cpu.py` in it."""
 _KEEPER = """
 import os, signal, subprocess, sys, threading, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -271,6 +273,7 @@ class Engine:
             # In parts, the prompt of a call with a seed ends vLLM on a CPU: "CPU Generator does not use offset".
             switches += ["--enforce-eager", "--no-enable-chunked-prefill"]
             flags["--max-num-batched-tokens"] = max(_CPU_CONTEXT, context)
+            flags["--worker-extension-cls"] = "vivavoce_on_cpu.Extension"
         elif serve.memory is not None:
             flags["--gpu-memory-utilization"] = serve.memory
         if context is not None:
@@ -294,6 +297,8 @@ class Engine:
         }
         if _on_cpu(self.serve):
             variables |= {"VLLM_CPU_KVCACHE_SPACE": f"{self.serve.memory or 2:g}", "CUDA_VISIBLE_DEVICES": ""}
+            paths = [str(_WORKER), os.environ.get("PYTHONPATH")]
+            variables["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         elif self.serve.devices is not None:
             variables["CUDA_VISIBLE_DEVICES"] = self.serve.devices
         return variables
