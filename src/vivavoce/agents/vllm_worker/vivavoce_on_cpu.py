@@ -84,10 +84,11 @@ def apply_head(processor: Any, head: Any, hidden: torch.Tensor, bias: torch.Tens
     """Logits of ``hidden`` (rows × width) by a bfloat16 head in float32; any other kind goes to vLLM's own function."""
     weight = getattr(head, "weight", None)
     plain = (logits_processor.UnquantizedEmbeddingMethod, logits_processor.UnquantizedLinearMethod)
-    if isinstance(weight, torch.Tensor) and weight.dtype == hidden.dtype == torch.bfloat16:
-        if processor.head_dtype == torch.float32 and isinstance(head.quant_method, plain):
-            return float32_product(hidden, weight, bias)
-    return _apply_head(processor, head, hidden, bias)
+    if not isinstance(weight, torch.Tensor) or not isinstance(head.quant_method, plain):
+        return _apply_head(processor, head, hidden, bias)
+    if processor.head_dtype != torch.float32 or not (weight.dtype == hidden.dtype == torch.bfloat16):
+        return _apply_head(processor, head, hidden, bias)
+    return float32_product(hidden, weight, bias)
 
 
 def float32_product(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
