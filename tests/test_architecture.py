@@ -32,6 +32,7 @@ ROOMS = [
     "trackers",
     "config",
     "run",
+    "workspace",
     "merging",
     "train",
     "exams",

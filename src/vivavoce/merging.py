@@ -50,6 +50,9 @@ def merge_parts(run: Run, parts: Sequence[Path]) -> int:
     for _, path in sorted(by_number.items()):
         with _held(path), Journal(path / "journal.sqlite", read_only=True) as journal:
             taken += run.journal.merge(journal)
+    lenders = [one for path in by_number.values() for one in manifest_of(path).get("lenders", ())]
+    if lenders := list(dict.fromkeys([*run.manifest.get("lenders", ()), *lenders])):
+        run.note(lenders=lenders)
     return taken
 
 

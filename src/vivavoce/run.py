@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -34,7 +34,7 @@ from pydantic import ValidationError
 
 from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Answered, Journal
-from vivavoce.agents.store import EarlierRun, Store
+from vivavoce.agents.store import EarlierRuns, Replies, Store
 from vivavoce.config import Recipe, what_decides
 from vivavoce.errors import RecipeError, RunBusy, RunConflict, told_once
 from vivavoce.files import file_name, read_records
@@ -296,24 +296,28 @@ def open_run(
     update: bool = False,
     retry_failed: bool = False,
     store: Path | None = None,
+    earlier: Sequence[Path] = (),
     share: Share | None = None,
 ) -> Iterator[Run]:
     """Open a run directory for ``recipe``, new or begun; only one process may at a time.
 
     ``store`` is a file of replies that all runs of a workspace share (:class:`vivavoce.agents.store.Store`), or the
-    folder of an earlier run, whose replies are free. With
-    ``share`` the run asks only this part of its questions.
+    folder of an earlier run, whose replies are free. Without it those of ``earlier`` runs are, as far as they can be
+    read. With ``share`` the run asks only this part of its questions.
 
     Raises RunConflict if another process has it open, or if it was begun with another recipe and ``update`` is false:
     the error names the keys that differ. With ``update``, everything that depends on those keys is done again and the
     rest is kept. Paid calls are never paid again.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with (path / "run.lock").open("w") as lock:
+    with (path / "run.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
             raise RunBusy("another process is at work in this run", str(path), "wait for it, or stop it") from e
+        lock.truncate(0)
+        lock.write(platform.node())  # other machines that see the disk must not read the journal meanwhile
+        lock.flush()
         new = recipe.model_dump(mode="json")
         old = begun_with(path, recipe) or new
         both = what_decides(old), what_decides(new)
@@ -332,8 +336,15 @@ def open_run(
         _need_share(path, share)
         ledger = recipe.ledger(share.of if share else 1)
         trackers = open_trackers(recipe.track, RunDescription(path, new))
+
+        def lent(lender: Path) -> None:
+            lenders = run.manifest.get("lenders", [])
+            if str(lender) not in lenders:
+                run.note(lenders=[*lenders, str(lender)])
+            say(f"{lender} has asked some of this: its replies are taken, and not paid again (--alone asks anew)")
+
         with (
-            _replies(store) if store else nullcontext() as below,
+            _replies(store, earlier, lent) as below,
             Journal(path / "journal.sqlite", retry_failed=retry_failed, ledger=ledger, store=below) as journal,
         ):
             run = Run(path, recipe, journal, trackers=trackers, share=share)
@@ -357,23 +368,17 @@ def open_run(
                 run.note()
 
 
-def _replies(store: Path) -> AbstractContextManager[Store | EarlierRun]:
-    return closing(EarlierRun(store) if store.is_dir() else Store(store, failed=say))
-
-
-def paid_beside(path: Path, recipe: Recipe) -> Path | None:
-    """A run beside ``path`` that has asked the same paid teachers about the same task, if nothing has begun in
-    ``path``."""
-    if (path / "journal.sqlite").exists() or all(t.backend in ("hf_local", "scripted") for t in recipe.teachers):
-        return None
-    new = recipe.model_dump(mode="json")
-    for file in sorted(path.parent.glob("*/recipe.yaml")):
-        with suppress(yaml.YAMLError, OSError):
-            old = yaml.safe_load(file.read_text("utf-8"))
-            asked = manifest_of(file.parent).get("stages") and (file.parent / "journal.sqlite").exists()
-            if asked and all(old.get(key) == new[key] for key in ("method", "task", "teachers", "seed")):
-                return file.parent
-    return None
+@contextmanager
+def _replies(store: Path | None, earlier: Sequence[Path], lent: Callable[[Path], object]) -> Iterator[Replies | None]:
+    """The replies of other runs that a run may take."""
+    if store is None and not earlier:
+        yield None
+    elif store is None:
+        with closing(EarlierRuns(earlier, lent, say)) as runs:
+            yield runs
+    else:
+        with closing(EarlierRuns([store], lent) if store.is_dir() else Store(store, failed=say)) as replies:
+            yield replies
 
 
 def _need_share(path: Path, share: Share | None) -> None:

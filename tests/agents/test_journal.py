@@ -225,7 +225,7 @@ def test_a_bug_in_an_agent_is_raised_to_everybody_and_not_recorded(path: Path) -
 def test_a_full_disk_is_an_error_for_the_caller(path: Path) -> None:
     with Journal(path) as journal:
         journal._db.execute("PRAGMA max_page_count = 8")
-        with pytest.raises(sqlite3.OperationalError, match="full"):
+        with pytest.raises(DataError, match=r"cannot write the journal: .*full"):
             ask(journal, Scripted("ada", lambda *_: random.Random(0).randbytes(100_000).hex()))
 
 

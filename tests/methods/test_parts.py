@@ -19,12 +19,11 @@ from typer.testing import CliRunner, Result
 
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
-from vivavoce.agents.store import EarlierRun, Store
+from vivavoce.agents.store import EarlierRuns, Store
 from vivavoce.cli import app
-from vivavoce.config import load_recipe
 from vivavoce.errors import DataError, RecipeError, RunConflict, UserError
 from vivavoce.records import Message, Reply, Sampling, Usage
-from vivavoce.run import Share, open_run, paid_beside, share_of
+from vivavoce.run import Share, share_of
 
 pytestmark = pytest.mark.usefixtures("log")
 
@@ -75,14 +74,14 @@ def test_a_run_in_parts_comes_out_as_the_whole_and_asks_nothing_twice(written: P
     calls = asked(log)
     parts = [tmp_path / f"part{i}" for i in (1, 2, 3)]
     for i, part in enumerate(parts, 1):
-        done("run", written, "--part", f"{i}/3", "--out", part)
+        done("run", written, "--alone", "--part", f"{i}/3", "--out", part)
         assert not (part / "checkpoints").exists()
     assert asked(log) == 2 * calls, "the parts ask what the whole asks, and each question once"
     for _ in range(2):  # to merge again changes nothing
         done("merge", merged, *parts[::-1])
         with Journal(merged / "journal.sqlite", read_only=True) as journal:
             assert sum(c.calls for c in journal.costs()) == calls
-    done("run", merged)
+    done("run", merged, "--alone")
     assert asked(log) == 2 * calls, "what a part has paid for is not asked again"
     assert made(merged) == made(whole)
     results = [json.loads((where / "results.json").read_text()) for where in (whole, merged)]
@@ -250,28 +249,14 @@ def test_an_earlier_run_lends_its_replies_and_stays_as_it_is(tmp_path: Path) -> 
     mute = Scripted("ada", lambda _, __, seed: f"new {seed}")
     mute.identity = long.identity
     with (
-        closing(EarlierRun(tmp_path / "first")) as earlier,
+        closing(EarlierRuns([tmp_path / "first"])) as earlier,
         Journal(tmp_path / "second" / "journal.sqlite", store=earlier) as journal,
     ):
         assert asyncio.run(_calls(journal, mute, range(4))) == [*said, "new 3"]
         assert sum(cost.calls for cost in journal.costs()) == 1
     assert (tmp_path / "first" / "journal.sqlite").read_bytes() == before
     with pytest.raises(DataError, match="no run whose replies"):
-        EarlierRun(tmp_path)
-
-
-def test_a_run_that_has_asked_the_same_teachers_is_named_before_they_are_asked_again(
-    written: Path, tmp_path: Path
-) -> None:
-    recipe = load_recipe(written)
-    paid = recipe.teachers[0].model_copy(update={"backend": "openai_chat"})
-    recipe = recipe.model_copy(update={"teachers": [paid, *recipe.teachers[1:]]})
-    assert paid_beside(tmp_path / "runs" / "b", recipe) is None
-    with open_run(tmp_path / "runs" / "a", recipe) as run:
-        run.keep(run.path / "graphs" / "train.jsonl", 1, lambda part: part.write_text(""))
-    assert paid_beside(tmp_path / "runs" / "b", recipe) == tmp_path / "runs" / "a"
-    assert paid_beside(tmp_path / "runs" / "b", recipe.model_copy(update={"seed": 99})) is None
-    assert paid_beside(tmp_path / "runs" / "a", recipe) is None, "it has begun itself"
+        EarlierRuns([tmp_path])
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

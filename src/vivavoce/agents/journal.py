@@ -26,10 +26,11 @@ from vivavoce.agents import Agent, takes_tools
 from vivavoce.agents.budget import Ledger, Spent, Ticket
 from vivavoce.agents.provider_batches import UNREAD, Batches, Notes
 from vivavoce.agents.replies import received
-from vivavoce.agents.store import EarlierRun, Store
+from vivavoce.agents.store import Replies
 from vivavoce.agents.stored_calls import (
     COLUMNS,
     FORMAT,
+    READABLE,
     SCHEMA,
     Arrived,
     Parts,
@@ -39,6 +40,7 @@ from vivavoce.agents.stored_calls import (
     merge,
     outcome_of,
     parts_of,
+    read_only,
     request_of,
     upgrade,
 )
@@ -84,11 +86,20 @@ FROM calls ORDER BY begun
 _UNDER_WAY = """
 SELECT agent, '', NULL, sum(prompt_tokens), sum(completion_tokens), 0, count(*), 0.0, 0.0 FROM under_way GROUP BY agent
 """
+# A reply that another run has paid for counts as what it took there.
 _TALLIES = """
 SELECT stage, agent, identity, coalesce(json_extract(tags, '$.problem'), ''),
-       coalesce(json_extract(tags, '$.kind'), ''), sum(attempts), sum(prompt_tokens), sum(completion_tokens),
-       sum(cached_tokens)
+       coalesce(json_extract(tags, '$.kind'), ''), sum(max(attempts, 1)),
+       sum(iif(attempts, prompt_tokens, coalesce(json_extract(reply, '$.usage.prompt'), 0))),
+       sum(iif(attempts, completion_tokens, coalesce(json_extract(reply, '$.usage.completion'), 0))),
+       sum(iif(attempts, cached_tokens, coalesce(json_extract(reply, '$.usage.cached'), 0)))
 FROM calls GROUP BY 1, 2, 3, 4, 5 ORDER BY min(rowid)
+"""
+_LENT = """
+SELECT agent, count(*), coalesce(sum(json_extract(reply, '$.usage.prompt')), 0),
+       coalesce(sum(json_extract(reply, '$.usage.completion')), 0),
+       coalesce(sum(json_extract(reply, '$.usage.cached')), 0)
+FROM calls WHERE attempts = 0 GROUP BY agent ORDER BY agent
 """
 _PERHAPS_CHARGED = ("timeout", "malformed")
 """Reasons of calls that an endpoint may have worked on without telling their tokens."""
@@ -149,6 +160,15 @@ class Cost:
     """Latency summed over calls; calls run side by side, so this is more than wall-clock time."""
 
 
+class Lent(NamedTuple):
+    """Replies of one agent that earlier runs have paid for."""
+
+    agent: str
+    calls: int
+    usage: Usage
+    """What they took there."""
+
+
 class Tally(NamedTuple):
     """The calls of one agent about one question in one stage, by kind of text."""
 
@@ -203,7 +223,7 @@ class Journal:
         read_only: bool = False,
         on_call: Callable[[str, bool, Usage], None] | None = None,
         ledger: Ledger | None = None,
-        store: Store | EarlierRun | None = None,
+        store: Replies | None = None,
     ) -> None:
         self.path, self.retry_failed, self.read_only, self.on_call = Path(path), retry_failed, read_only, on_call
         self.store = store
@@ -229,18 +249,14 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         elif not self.path.is_file():
             raise DataError("there is no journal", where, "give the directory of a run that has started")
-        uri = self.path.absolute().as_uri()
-        if self.read_only:
-            # Readers of a WAL file need to write beside it; in a directory that forbids it nobody else writes either.
-            uri += "?mode=ro" if os.access(self.path.parent, os.W_OK) else "?immutable=1"
         # autocommit mode: transactions begin where this file says so
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+        db = read_only(self.path, 30) if self.read_only else sqlite3.connect(where, isolation_level=None, timeout=30)
         try:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if self.read_only and version == 1:
                 do = "`viva run` with its recipe and folder brings it up to date; no call that was paid is made again"
                 raise RunConflict("the journal was written by an earlier version", where, do)
-            if version not in (0, 1, 2, FORMAT) or (self.read_only and version == 0):
+            if version not in (0, 1, *READABLE) or (self.read_only and version == 0):
                 raise RunConflict(f"journal has format {version}, not {FORMAT}", where, "open it with what made it")
             if not self.read_only:
                 db.execute("PRAGMA journal_mode = WAL")
@@ -393,6 +409,11 @@ class Journal:
             for agent, stage, calls, hits, failures, prompt, completion, cached, seconds in self._db.execute(_COSTS)
         ]
 
+    def lent(self) -> list[Lent]:
+        """The replies, by agent, that earlier runs or a store gave to this one."""
+        self._flush()
+        return [Lent(agent, calls, Usage(*tokens)) for agent, calls, *tokens in self._db.execute(_LENT)]
+
     def under_way(self) -> list[tuple[str, int, Usage]]:
         """Calls, by agent, that were sent under a cap and are not written down, and the most that they may take.
 
@@ -403,7 +424,9 @@ class Journal:
         return [(row[0], row[6], Usage(row[3], row[4])) for row in self._db.execute(_UNDER_WAY)]
 
     def by_question(self) -> Iterator[Tally]:
-        """Calls and tokens by stage, agent, question and kind, in the order in which they were first written."""
+        """Calls and tokens by stage, agent, question and kind, in the order in which they were first written. Those
+        that earlier runs have paid for are among them.
+        """
         for row in self._db.execute(_TALLIES):
             stage, agent, identity, question, kind, calls, *tokens = row
             yield Tally(stage, agent, identity, question, kind, calls, Usage(*tokens))
@@ -532,9 +555,10 @@ class Journal:
                 if self._batches and self._notes is not None:
                     self._notes.settle([call.key for call, *_ in pending if call.reason != UNREAD])
         except sqlite3.Error as error:  # the disk is full, or the file was taken away: every caller hears of it
-            failure = error
+            do = "free some room and give the same command: it goes on from here; or check the rights of the file"
+            failure = DataError(f"cannot write the journal: {error}", str(self.path), do)
             self._texts.forget()
-        if failure is None and self.store is not None:
+        if self.store is not None:  # paid calls, which another disk may have room for
             self.store.put((call.key, call.reply) for call, *_ in pending if call.paid and call.reply is not None)
         waiting = [written for *_, written in pending if not written.done()]  # one whose caller was cancelled is done
         for written in waiting:

@@ -34,11 +34,13 @@ class Reachable(Protocol):
 
 async def reach(agents: Iterable[tuple[Agent, Sampling]], journal: Journal) -> None:
     """Raise AgentUnusable for the first agent that cannot be asked. Those who have answered before, and are in the
-    journal, are not asked again; nor is anybody if replies may come from a store."""
-    if journal.read_only or journal.store is not None:
+    journal or in an earlier run that lends its replies, are not asked again."""
+    if journal.read_only:
         return
-    heard = journal.heard()
+    heard, store = journal.heard(), journal.store
     left = [(agent, how) for agent, how in agents if isinstance(agent, Reachable) and agent.identity not in heard]
+    if store is not None:
+        left = [(agent, how) for agent, how in left if not store.heard(agent.identity)]
     try:
         async with asyncio.TaskGroup() as group:
             for agent, how in left:

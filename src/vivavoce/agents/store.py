@@ -1,19 +1,21 @@
-"""One store below all runs of a workspace: a call that one run has paid is free for every other.
+"""What runs of a workspace share: a call that one run has paid is free for every other.
 
-The store is a file that any number of processes may read and write at once. It knows a call by the same key as the
-journal and holds the reply alone; prompts, stages and tags are those of the run that asks. A run still writes every
-call to its own journal first, so it never depends on the store: if the store cannot be read or written any more, the
-run says so once and goes on without it.
+A run looks into the journals of earlier runs (:class:`EarlierRuns`), which stay as they are, or into a store
+(:class:`Store`): a file that any number of processes may read and write at once. A store knows a call by the same key
+as the journal and holds the reply alone; prompts, stages and tags are those of the run that asks. A run writes every
+call to its own journal too, so it never depends on the others: if they cannot be read or written any more, it says so
+once and goes on without them.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from vivavoce.agents.stored_calls import FORMAT, outcome_of, packed, reply_row
+from vivavoce.agents.stored_calls import FORMAT, READABLE, outcome_of, packed, read_only, reply_row
 from vivavoce.errors import DataError, RunConflict
 from vivavoce.records import Reply
 
@@ -25,6 +27,22 @@ PRAGMA user_version = {_FORMAT};
 """
 _WAIT_S = 30
 """Seconds for which one process waits until another has written."""
+
+
+class Replies(Protocol):
+    """Replies that other runs have paid for, by the journal keys of calls."""
+
+    def get(self, key: str) -> Reply | None:
+        """The reply to a call, or None."""
+        ...
+
+    def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
+        """Take in what a run has paid for."""
+        ...
+
+    def heard(self, identity: str) -> bool:
+        """Whether an agent of that identity may have answered before, so that it need not be reached now."""
+        ...
 
 
 class Store:
@@ -58,7 +76,9 @@ class Store:
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise DataError(f"cannot open the store: {error}", where, "move the file away") from error
+            written = isinstance(error, sqlite3.OperationalError)  # it is one, and cannot be used now
+            do = "free some room, check the rights, or run without a store" if written else "move the file away"
+            raise DataError(f"cannot open the store: {error}", where, do) from error
         except (DataError, RunConflict):
             self._db.close()
             raise
@@ -84,6 +104,10 @@ class Store:
         rest, text = row
         return outcome_of(rest, text, None, None)[0]
 
+    def heard(self, identity: str) -> bool:
+        """True if any reply is here, because a store knows calls and no agents."""
+        return bool(not self._gone and self._db.execute("SELECT 1 FROM replies LIMIT 1").fetchone())
+
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
         """Keep replies by their journal keys, all or none. Of two replies to one call the first that came stays."""
         if self._gone:
@@ -106,37 +130,90 @@ class Store:
         self._failed(f"the store {self.path} cannot be used any more ({error}); the run goes on without it")
 
 
-class EarlierRun:
-    """The replies that one earlier run has paid for, by the same keys; nothing is written to it.
+class EarlierRuns:
+    """The replies that earlier runs have paid for, by the same keys; nothing is written to those runs.
 
-    Raises DataError if the folder holds no journal, RunConflict if another version of vivavoce wrote it.
+    Args:
+        runs: Their folders. Of two replies to one call, that of the run which is named first is taken.
+        lent: Told the folder of a run when it lends its first reply.
+        failed: Told why a run cannot lend, or not any more; its calls are made again then. None: the error is raised.
+
+    Without ``failed``, raises DataError if a folder holds no journal that can be read, and RunConflict if another
+    version of vivavoce wrote it.
     """
 
-    def __init__(self, run: Path) -> None:
-        file = run / "journal.sqlite"
-        if not file.is_file():
-            raise DataError(
-                "there is no run whose replies could be used", str(run), "name a run, or a file for a store"
-            )
-        self._db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version != FORMAT:
-            self._db.close()
-            do = f"`viva run {run}` brings it up to date"
-            raise RunConflict(f"the journal has format {version}, not {FORMAT}", str(file), do)
+    def __init__(
+        self,
+        runs: Sequence[Path],
+        lent: Callable[[Path], object] = lambda _: None,
+        failed: Callable[[str], object] | None = None,
+    ) -> None:
+        self._lent, self._failed = lent, failed
+        self._lenders = dict[Path, sqlite3.Connection]()
+        self._silent = set[Path]()
+        """Runs that have lent nothing yet."""
+        for run in runs:
+            try:
+                self._lenders[run] = _opened(run)
+            except (DataError, RunConflict) as error:
+                if failed is None:
+                    self.close()
+                    raise
+                failed(f"{run} lends no reply: {error.what}" + (f" ({error.do})" if error.do else ""))
+            self._silent.add(run)
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the files. Closing twice does nothing."""
+        for database in self._lenders.values():
+            database.close()
 
     def get(self, key: str) -> Reply | None:
-        """The reply to the call with this journal key, or None if the run has none."""
+        """The reply to the call with this journal key, or None if no run has one."""
         query = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
-        row = self._db.execute(query, (key,)).fetchone()
-        return None if row is None else outcome_of(*row)[0]
+        for run, row in self._rows(query, key):
+            if row is not None and row[0] is not None:
+                if run in self._silent:
+                    self._silent.remove(run)
+                    self._lent(run)
+                return outcome_of(*row)[0]
+        return None
+
+    def heard(self, identity: str) -> bool:
+        """Whether an agent of that identity has answered a call of these runs."""
+        query = "SELECT 1 FROM calls WHERE identity = ? AND reply IS NOT NULL LIMIT 1"
+        return any(row is not None for _, row in self._rows(query, identity))
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
-        """Do nothing, because the run is left as it is."""
+        """Do nothing, because the runs are left as they are."""
+
+    def _rows(self, query: str, value: str) -> Iterator[tuple[Path, Any]]:
+        for run, database in list(self._lenders.items()):
+            try:
+                yield run, database.execute(query, (value,)).fetchone()
+            except sqlite3.Error as error:
+                if self._failed is None:
+                    raise DataError(
+                        f"cannot read the journal: {error}", str(run), "name another run, or none"
+                    ) from error
+                self._failed(f"{run} lends no further reply: {error}")
+                self._lenders.pop(run).close()
 
 
-__all__ = ["EarlierRun", "Store"]
+def _opened(run: Path) -> sqlite3.Connection:
+    file = run / "journal.sqlite"
+    if not file.is_file():
+        do = "name a run, or a file for a store"
+        raise DataError("there is no run whose replies could be used", str(run), do)
+    try:
+        database = read_only(file, _WAIT_S)
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise DataError(f"cannot open the journal: {error}", str(file), "name another run, or none") from error
+    if version not in READABLE:
+        database.close()
+        do = f"`viva run {run}` brings it up to date"
+        raise RunConflict(f"the journal has format {version}, not {FORMAT}", str(file), do)
+    return database
+
+
+__all__ = ["EarlierRuns", "Replies", "Store"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -22,6 +24,8 @@ from vivavoce.records import Message, Prompt, Quote, Reply, Sampling, Tool, cano
 
 FORMAT = 3
 """The version of a journal: 2 since each text is stored once, 3 since long ones are compressed."""
+READABLE = (2, FORMAT)
+"""Versions that can be read as they are."""
 _CALLS = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY, agent TEXT NOT NULL, identity TEXT NOT NULL, stage TEXT NOT NULL, tags TEXT NOT NULL,
@@ -146,6 +150,13 @@ class Texts:
         before, row, after = reference if isinstance(reference, list) else ("", reference, "")
         (core,) = self._db.execute("SELECT text FROM texts WHERE id = ?", (row,)).fetchone()
         return f"{before}{unpacked(core)}{after}"
+
+
+def read_only(file: Path, wait_s: float) -> sqlite3.Connection:
+    """A connection that reads a journal, which another process may be writing. Raises sqlite3.Error if it cannot."""
+    # Readers of a WAL file need to write beside it; in a directory that forbids it nobody else writes either.
+    how = "mode=ro" if os.access(file.parent, os.W_OK) else "immutable=1"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, isolation_level=None, timeout=wait_s)
 
 
 def packed(text: str) -> str | bytes:
@@ -302,6 +313,7 @@ def upgrade(db: sqlite3.Connection) -> None:
 __all__ = [
     "COLUMNS",
     "FORMAT",
+    "READABLE",
     "SCHEMA",
     "Arrived",
     "Parts",
@@ -312,6 +324,7 @@ __all__ = [
     "outcome_of",
     "packed",
     "parts_of",
+    "read_only",
     "reply_row",
     "request_of",
     "unpacked",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 import traceback
 from typing import Annotated
 
@@ -81,14 +82,15 @@ def _user_error(error: BaseException) -> UserError | None:
 
     if (own := own_error(error)) is not None:
         return own
-    if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
-        do = (
-            "free some room, or choose another folder"
-            if error.errno == errno.ENOSPC
-            else "check the path and its rights"
-        )
+    if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+        do = "free some room, or choose another folder" if error.errno in _FULL else "check the path and its rights"
         return DataError(error.strerror or str(error), str(error.filename or ""), do)
+    if isinstance(error, sqlite3.OperationalError):
+        return DataError(f"a file of the run cannot be used: {error}", "", "free some room, or check the rights")
     return None
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 _shown = {"traceback": False}

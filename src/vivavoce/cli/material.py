@@ -260,11 +260,13 @@ def debate_value(
 
     from vivavoce.methods import debate_opd
     from vivavoce.run import open_run
+    from vivavoce.workspace import earlier_runs
 
     loaded = recipe_of(recipe, set_)
     if not isinstance(loaded, debate_opd.Options):
         raise DataError(f"a recipe of {loaded.method} has no scorers", str(recipe), "give a recipe of debate_opd")
-    with open_run(out or Path("runs") / loaded.name, loaded) as opened:
+    path = out or Path("runs") / loaded.name
+    with open_run(path, loaded, earlier=earlier_runs(path, loaded)) as opened:
         figures = asyncio.run(debate_opd.value(loaded, opened))
     if as_json:
         typer.echo(json.dumps(figures, indent=2))

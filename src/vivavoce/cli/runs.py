@@ -15,8 +15,10 @@ from vivavoce.errors import BudgetReached, DataError, RecipeError
 if TYPE_CHECKING:
     from vivavoce.committee.rehearsal import Planned
     from vivavoce.config import Recipe
+    from vivavoce.methods.foreseeing import InStore
     from vivavoce.methods.measured import Measured
     from vivavoce.methods.trainings import Training
+    from vivavoce.run import Run
 
 
 def run(
@@ -30,16 +32,20 @@ def run(
     store: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of an earlier run, or a file below all runs of a workspace: what is paid there is free."
+            help="Take replies from here, and not from the runs beside this one: the folder of an earlier run, or a "
+            "file that several runs share."
         ),
     ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Take no replies from earlier runs: ask, and pay for, every call anew.")
+    ] = False,
     part: Annotated[
         str | None,
         typer.Option(help="Ask only part I/N of the questions, such as 2/8, and train nothing; then `viva merge`."),
     ] = None,
 ) -> None:
     """Run a recipe to its report. Started again, it goes on after the last completed call and pays for no call twice.
-    `viva run runs/NAME` goes on with the recipe of that run.
+    `viva run runs/NAME` goes on with the recipe of that run. A call that a run beside this one has paid for is free.
 
     At a cap of the recipe's budget it stops with code 3; with the cap raised the same command goes on.
     """
@@ -54,7 +60,7 @@ def run(
     from vivavoce.report.costs import facts
     from vivavoce.report.ending import ending
     from vivavoce.report.sources import Sources
-    from vivavoce.run import PartDone, open_run, paid_beside, share_of
+    from vivavoce.run import PartDone, open_run, share_of
 
     loaded = recipe_of(recipe, set_)
     share = share_of(part) if part else None
@@ -63,13 +69,15 @@ def run(
     path = out or run_folder(recipe, loaded)
     if share and not out:
         path = path.with_name(f"{path.name}-part-{share.number}-of-{share.of}")
-    if store is None and (paid := paid_beside(path, loaded)) is not None:
-        say(f"{paid} has asked the same teachers: with --store {paid} nothing that it paid is paid again")
-    with open_run(path, loaded, update=update, retry_failed=retry_failed, store=store, share=share) as opened:
+    earlier = _earlier(path, loaded, store, alone, part=share is not None)
+    how: dict[str, Any] = {"update": update, "retry_failed": retry_failed}
+    with open_run(path, loaded, **how, store=store, earlier=earlier, share=share) as opened:
+        if alone:
+            opened.note(alone=True)
         if loaded.scale is not None and share is None:
             from vivavoce.scale.ray_parts import ask_elsewhere
 
-            ask_elsewhere(opened, update=update, retry_failed=retry_failed)
+            ask_elsewhere(opened, **how, earlier=earlier if store is None else [store])
         say(f"{loaded.method}: {loaded.name} in {path}")
         method = plugins.load("methods", loaded.method, "method")
         try:
@@ -78,23 +86,53 @@ def run(
             stopped = missing(opened, method.plan)
             opened.note(stopped=stopped)
             _say_missing(stopped, loaded.currency, path)
+            _say_lent(opened)
             raise
         except PartDone:
             opened.note(stopped=None, part_done=True)
+            _say_lent(opened)
             say(f"part {share} is done, in {path}; when all are: viva merge RUN PART…, then viva run as usual")
             return
         _need_results(found, method, loaded.method)
         opened.note(stopped=None)
-        found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"))
+        found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"), opened.journal.lent())
         found["training"] = Sources(path).trainings([arm["name"] for arm in found["arms"]])
         opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         for step, figures in enumerate(accuracies(found)):
             opened.track("test", figures, step)
         with awaited("writing the report"):
             write_report(path)
+        _say_lent(opened)
     if details:
         typer.echo(table(found) + "\n")
     typer.echo(ending(path, commands(context), width()))
+
+
+def _earlier(path: Path, recipe: Recipe, store: Path | None, alone: bool, part: bool) -> list[Path]:
+    """The runs whose replies a run in ``path`` may take, if no store is named and it is not to be alone."""
+    from vivavoce.workspace import earlier_runs
+
+    if alone and store is not None:
+        raise RecipeError("a run alone takes no replies from a store", "--alone", "give either --store or --alone")
+    if store is not None and not store.is_dir() and recipe.scale is not None and not part:
+        what = "a file cannot be shared by the machines of a cluster"
+        raise RecipeError(what, f"--store {store}", "name the folder of an earlier run, or leave it out")
+    return [] if alone or store is not None else earlier_runs(path, recipe, part)
+
+
+def _say_lent(opened: Run) -> None:
+    """Print how many calls earlier runs have paid for, of teachers and judges if they paid any of those."""
+    from vivavoce.progress import say
+
+    student, lent, costs = opened.recipe.student.name, opened.journal.lent(), opened.journal.costs()
+    if not lent:
+        return
+    others = [one for one in lent if one.agent != student]
+    paid = sum(cost.calls for cost in costs if cost.agent != student or not others)
+    taken = sum(one.calls for one in others or lent)
+    runs = ", ".join(opened.manifest.get("lenders", ())) or "the store"
+    whose = "teacher calls" if others else "calls"
+    say(f"{taken:,} of {taken + paid:,} {whose} were paid by an earlier run ({runs})")
 
 
 def _need_results(found: Any, method: Any, file: str) -> None:
@@ -181,12 +219,14 @@ def plan(
     with awaited("rehearsing the questions"):
         measured = measured_run(from_) if from_ else None
         planned, trained = method.plan(loaded, measured), _trainings(method, loaded, measured)
+    stored = _in_store(loaded, method, out or run_folder(recipe, loaded))
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
     kept = {a.name: found for a in loaded.agents if (found := unsent(a.name, a.backend, a.options, a.sampling()))}
     if as_json:
         shown = {kind: asdict(span) for kind, span in total.items()}
         told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
+        told["in_store"] = asdict(stored) if stored else None
         told["not_sent"] = {name: [one.field for one in found] for name, found in kept.items()}
         told["prompts"] = _prompts(loaded)
         told["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(summed(trained))}
@@ -211,6 +251,9 @@ def plan(
     _say_prompts(loaded)
     if not from_:
         _say_saved(loaded, set_, recipe, total)
+    if stored and stored.calls:
+        about = f"{stored.calls:,} of {stored.looked_up:,} calls about {stored.questions:,} questions"
+        say(f"{about}, of those made before training, are in {', '.join(stored.runs)}: they cost nothing")
     for name, found in kept.items():
         for one in found:
             say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
@@ -232,6 +275,31 @@ def _say_prompts(loaded: Recipe) -> None:
         own = prompts_of(part.task.name, part.task.options, part.rules.templates)
         whose = f"that of {part.task.name}" if part.rules.prompts == own else f"that of {part.task.name} is {own}"
         say(f"prompts{stage and ' of ' + stage}: the set {part.rules.prompts} ({whose})")
+
+
+_LOOKED_UP = 200
+"""The training questions about which a plan looks for calls that were paid before."""
+
+
+def _in_store(recipe: Recipe, method: Any, path: Path) -> InStore | None:
+    """What earlier runs, and a run that was begun in ``path``, have paid for already; None if there are none."""
+    from vivavoce.errors import UserError
+    from vivavoce.methods.foreseeing import in_store
+    from vivavoce.progress import awaited, say
+    from vivavoce.tasks import open_task
+    from vivavoce.workspace import earlier_runs
+
+    runs = [path] if (path / "journal.sqlite").is_file() else []
+    runs += earlier_runs(path, recipe)
+    if not runs or not hasattr(method, "pilot"):
+        return None
+    try:
+        with awaited("looking up what earlier runs have paid for"):
+            questions = len(recipe.questions(open_task(recipe.task.name, recipe.task.options)))
+            return in_store(recipe, method, runs, min(questions, _LOOKED_UP))
+    except UserError as error:
+        say(f"it was not counted what earlier runs have paid for: {error.what}")
+        return None
 
 
 def _trainings(method: Any, loaded: Recipe, measured: Any) -> list[Training]:
@@ -321,25 +389,27 @@ def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
     from vivavoce.progress import say
     from vivavoce.run import open_run
 
-    with open_run(out, recipe) as opened:
+    with open_run(out, recipe, earlier=_earlier(out, recipe, None, alone=False, part=False)) as opened:
         say(f"pilot: {questions} questions are asked, and paid for, in {out}; a run there will not pay for them again")
         before = opened.journal.ledger.run.money
         asyncio.run(method.pilot(recipe, opened, questions))
         say(f"the pilot cost {money(opened.journal.ledger.run.money - before)} {recipe.currency}")
+        _say_lent(opened)
 
 
 def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     """Show what a run has cost so far: calls, hits, failures, tokens, money and seconds, by stage and agent."""
     from vivavoce.progress import say
-    from vivavoce.report.costs import cut_off, facts, lines, money, total
+    from vivavoce.report.costs import cut_off, facts, lent_text, lines, money, total
     from vivavoce.report.sources import Sources
 
     sources = Sources(run_path)
     found, none = sources.costs()
     if none:
         raise DataError(none, str(run_path), "give the directory of a run that has started")
+    lent = sources.lent()
     if as_json:
-        told = {**facts(found, sources.recipe), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        told = {**facts(found, sources.recipe, lent), "under_way": cut_off(sources.under_way(), sources.recipe)}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
     told = lines(found, sources.recipe)
@@ -358,6 +428,8 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     currency = str(sources.recipe.get("currency", "money"))
     spare = ("of it cached", "hits", "failures", "seconds")
     print_table(("stage", "agent", *heads, currency, "seconds"), rows, spare)
+    if lent:
+        say(lent_text(lent, sources.recipe))
     cut = cut_off(sources.under_way(), sources.recipe)
     if cut["calls"]:
         say(

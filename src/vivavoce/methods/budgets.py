@@ -15,6 +15,7 @@ refused.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -60,23 +61,26 @@ class Limit(NamedTuple):
 
 
 class _Questions:
-    """Questions with their plain prompts, counted for one model after another."""
+    """Questions, whose plain prompts are counted for one model after another.
+
+    Prompts are made again for those that are long, because a million of them would take a gigabyte.
+    """
 
     def __init__(self, problems: Sequence[Problem], plain: Plain) -> None:
-        self._prompts = [list(plain(problem)) for problem in problems]
-        self._bytes = [sum(len(m["content"].encode()) for m in messages) for messages in self._prompts]
+        self._problems, self._plain = problems, plain
+        self._bytes = array("Q", (sum(len(m["content"].encode()) for m in plain(problem)) for problem in problems))
 
     def __len__(self) -> int:
-        return len(self._prompts)
+        return len(self._problems)
 
     def over(self, count: TokenCount, room: int) -> list[int]:
         """Tokens of the prompts that have more than ``room``."""
-        if not self._prompts or not count.exact:
+        if not self._problems or not count.exact:
             return []
         # No token spells less than a byte, so most need no tokenizer.
-        frame = count.messages([{**m, "content": "x"} for m in self._prompts[0]]) + 2
-        long = [m for m, size in zip(self._prompts, self._bytes, strict=True) if size + frame > room]
-        return [n for n in map(count.messages, long) if n > room]
+        frame = count.messages([{**m, "content": "x"} for m in self._plain(self._problems[0])]) + 2
+        long = [p for p, size in zip(self._problems, self._bytes, strict=True) if size + frame > room]
+        return [n for n in (count.messages(list(self._plain(p))) for p in long) if n > room]
 
 
 def budgets(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vivavoce.agents.budget import FREE, Price, money
-from vivavoce.agents.journal import Cost
+from vivavoce.agents.journal import Cost, Lent
 from vivavoce.records import Usage
 
 
@@ -50,6 +50,7 @@ def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
 
 def _prices(recipe: Mapping[str, Any]) -> dict[str, Price]:
     agents = [*recipe.get("teachers", ()), *(recipe[key] for key in ("student", "user") if recipe.get(key))]
+    agents += (recipe.get("judge") or {}).get("agents", ())
     return {a["name"]: Price.model_validate(a["price"]) for a in agents if a.get("price")}
 
 
@@ -78,14 +79,32 @@ def total(costs: Iterable[Line]) -> Line:
     return Line("all", "", **numbers)
 
 
-def facts(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> dict[str, Any]:
+def lent_facts(lent: Iterable[Lent], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What earlier runs have paid for: calls, tokens, and money at this recipe's prices."""
+    prices, taken = _prices(recipe), list(lent)
+    return {
+        "calls": sum(one.calls for one in taken),
+        "tokens": sum(one.usage.prompt + one.usage.completion for one in taken),
+        "money": sum(prices.get(one.agent, FREE).of(one.usage) for one in taken),
+    }
+
+
+def lent_text(lent: Iterable[Lent], recipe: Mapping[str, Any]) -> str:
+    """The same in a sentence without its end."""
+    of = lent_facts(lent, recipe)
+    worth = f" and {money(of['money'])} {recipe.get('currency', 'USD')}" if of["money"] else ""
+    return f"{of['calls']:,} more calls were paid by earlier runs: {of['tokens']:,} tokens{worth}"
+
+
+def facts(costs: Iterable[Cost], recipe: Mapping[str, Any], lent: Iterable[Lent] = ()) -> dict[str, Any]:
     """The ledger as plain values, for scripts and ``results.json``."""
     cost_lines = lines(costs, recipe)
     return {
         "currency": recipe.get("currency", "USD"),
         "lines": [asdict(line) for line in cost_lines],
         "total": {key: value for key, value in asdict(total(cost_lines)).items() if key not in ("stage", "agent")},
+        "lent": lent_facts(lent, recipe),
     }
 
 
-__all__ = ["Line", "caps", "cut_off", "facts", "lines", "money", "total"]
+__all__ = ["Line", "caps", "cut_off", "facts", "lent_facts", "lent_text", "lines", "money", "total"]

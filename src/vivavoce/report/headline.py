@@ -55,7 +55,8 @@ def headline(sources: Sources) -> Headline:
     gain = next((t for t in tests if t.a == "student"), None)
     best = best_other(tests, arms)
     student = sources.checkpoint(main["name"])
-    sentence = _sentence(sources, results, arms.get("student"), main, costs.total(lines).money)
+    before = costs.lent_facts(sources.lent(), sources.recipe)["money"]
+    sentence = _sentence(sources, results, arms.get("student"), main, costs.total(lines).money, before)
     return Headline(
         sentence,
         _against(best),
@@ -84,14 +85,17 @@ def _sentence(
     before: Mapping[str, Any] | None,
     main: Mapping[str, Any],
     spent: float,
+    lent: float,
 ) -> str:
     student = _model(sources.recipe.get("student") or {"name": "the student"})
     by = teachers(sources)
     several = f"{', '.join(by[:-1])} and {by[-1]}" if len(by) > 1 else (by or ["no agent"])[0]
     was = f", {percent(before['accuracy'])} % before" if before is not None and before is not main else ""
     took = [duration(results["wall_s"])] if results.get("wall_s") is not None else []
-    took += [f"{costs.money(spent)} {sources.recipe.get('currency', 'USD')}"] if spent else []
-    end = f"; that took {' and '.join(took)}" if took else ""
+    currency = sources.recipe.get("currency", "USD")
+    took += [f"{costs.money(spent)} {currency}"] if spent else []
+    took += [f"{costs.money(lent)} {currency} that earlier runs have paid"] if lent else []
+    end = f"; that took {' and '.join(filter(None, (', '.join(took[:-1]), took[-1])))}" if took else ""
     taught = f", taught by {several}," if by else ""
     return (
         f"{student}{taught} now answers {percent(main['accuracy'])} % of {results['n']:,} unseen "

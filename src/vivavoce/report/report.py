@@ -23,7 +23,7 @@ from vivavoce.report import comparison
 from vivavoce.report.arms_told import what_it_is
 from vivavoce.report.assets import allowed, report_script, style
 from vivavoce.report.charts import HIGH, WIDE, Axis, Scatter, panels
-from vivavoce.report.costs import caps, cut_off, lines, money, total
+from vivavoce.report.costs import caps, cut_off, lent_text, lines, money, total
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.differences import differences
 from vivavoce.report.embedded import embedded
@@ -180,6 +180,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "no_costs": no_costs,
         "caps": caps(sources.recipe),
         "cut_off": cut_off(sources.under_way(), sources.recipe),
+        "lent": lent_text(lent, sources.recipe) if (lent := sources.lent()) else "",
     }
     return {**made, "sections": _sections(made)}
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from vivavoce.agents.journal import Cost, Journal
+from vivavoce.agents.journal import Cost, Journal, Lent
 from vivavoce.errors import DataError, RunConflict, UserError
 from vivavoce.exams.examine import Judged
 from vivavoce.files import file_name, read_records
@@ -139,6 +139,14 @@ class Sources:
                 return journal.costs(), ""
         except (DataError, RunConflict) as error:
             return [], error.what
+
+    def lent(self) -> list[Lent]:
+        """The replies that earlier runs have paid for: see :meth:`Journal.lent`."""
+        try:
+            with Journal(self.path / "journal.sqlite", read_only=True) as journal:
+                return journal.lent()
+        except (DataError, RunConflict):
+            return []
 
     def under_way(self) -> list[tuple[str, int, Usage]]:
         """Calls of which the ledger has no answer: see :meth:`Journal.under_way`."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,23 @@ _WAIT_S = 120
 """For so long a part that is started again waits for the process that had it before."""
 
 
-def ask_elsewhere(run: Run, *, update: bool = False, retry_failed: bool = False) -> None:
-    """Ask all parts of a run on the cluster of its recipe and merge them into it, unless that was done before.
+def ask_elsewhere(run: Run, *, update: bool = False, retry_failed: bool = False, earlier: Sequence[Path] = ()) -> None:
+    """Ask all parts of a run on the cluster of its recipe and merge them into it, unless that was done before. The
+    replies of ``earlier`` runs are free to every part whose node sees them.
 
     Errors are those of :func:`ask_in_parts` and :func:`vivavoce.merging.merge_parts`.
     """
     depends = digest(what_decides(run.recipe.model_dump(mode="json")))
     if run.manifest.get("merged") == depends and not retry_failed:
         return
-    parts = ask_in_parts(run.recipe, run.path, update=update, retry_failed=retry_failed)
+    parts = ask_in_parts(run.recipe, run.path, update=update, retry_failed=retry_failed, earlier=earlier)
     say(f"{merge_parts(run, parts):,} calls of {len(parts)} parts are merged")
     run.note(merged=depends)
 
 
-def ask_in_parts(recipe: Recipe, path: Path, *, update: bool = False, retry_failed: bool = False) -> list[Path]:
+def ask_in_parts(
+    recipe: Recipe, path: Path, *, update: bool = False, retry_failed: bool = False, earlier: Sequence[Path] = ()
+) -> list[Path]:
     """Ask all parts of a run on the cluster that ``recipe.scale`` names; their directories, below ``path``.
 
     Raises MissingDependency without Ray, RunConflict if the cluster runs another version of Ray or Python, DataError if
@@ -77,6 +81,7 @@ def ask_in_parts(recipe: Recipe, path: Path, *, update: bool = False, retry_fail
         values = recipe.model_dump(mode="json")
         how = {"update": update, "retry_failed": retry_failed}
         here = {"mark": str(folder / _MARK), "token": token, "cwd": str(Path.cwd()), "how": how}
+        here["earlier"] = [str(one.absolute()) for one in earlier]
         waiting = [ask.remote(values, str(f), s.number, s.of, here) for f, s in zip(folders, shares, strict=True)]
         with bar("parts", len(waiting)) as advance:
             while waiting:
@@ -126,9 +131,10 @@ def _ask_part(values: dict[str, Any], path: str, number: int, of: int, here: dic
     method = plugins.load("methods", recipe.method, "method")
     share = Share(number, of)
     end = time.monotonic() + _WAIT_S
+    earlier = [run for run in map(Path, here["earlier"]) if (run / "journal.sqlite").is_file()]
     while True:
         try:
-            with open_run(Path(path), recipe, share=share, **here["how"]) as run:
+            with open_run(Path(path), recipe, share=share, earlier=earlier, **here["how"]) as run:
                 try:
                     asyncio.run(method.distill(recipe, run))
                 except PartDone:

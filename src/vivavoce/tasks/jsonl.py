@@ -133,10 +133,11 @@ def _unseen_choices(problems: Sequence[Problem], o: Options) -> tuple[Doubt, ...
 
 def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
     """Read the rows of a file; ``places`` remembers the place of each of the rows' own ids and is added to."""
-    rows = list(read_rows(path))
-    named = o.id_field if "id_field" in o.model_fields_set or any("id" in row.value for row in rows) else None
+    named = o.id_field
+    if "id_field" not in o.model_fields_set and not any("id" in row.value for row in read_rows(path)):
+        named = None
     problems, asked = list[Problem](), dict[str, str]()
-    for row in rows:
+    for row in read_rows(path):  # read again, so that a million rows are not held beside their questions
         problem = _problem(row, o, named)
         key = question_id(o.name, problem.question)
         what, before = f"the question stands there twice: {problem.question[:80]!r}", asked.setdefault(key, row.where)

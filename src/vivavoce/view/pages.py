@@ -179,7 +179,7 @@ class Pages:
         sources = Sources(self.run)
         spent, none = sources.costs()
         return {
-            **costs.facts(spent, sources.recipe),
+            **costs.facts(spent, sources.recipe, sources.lent()),
             "none": none,
             "caps": costs.caps(sources.recipe),
             "under_way": costs.cut_off(sources.under_way(), sources.recipe),

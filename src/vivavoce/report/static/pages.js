@@ -263,7 +263,7 @@ viva.pageCosts = async function (key, state) {
   return viva.frame(key, "costs", state, viva.el("main", null, viva.el("h1", null, "Costs"),
     costs.lines.length ? table : viva.el("p", { class: "soft" }, `There is no ledger${costs.none ? `: ${costs.none}` : ""}.`),
     viva.el("p", { class: "small soft" }, "A hit is an answer that was in the journal already and cost nothing. Seconds are summed over calls side by side.",
-      costs.caps ? ` The run may spend ${costs.caps} at most.` : "", cut.calls ? ` ${viva.count(cut.calls)} more calls are under way, or a kill cut them off.` : ""),
+      costs.lent?.calls ? ` ${viva.count(costs.lent.calls)} more calls were paid by earlier runs.` : "", costs.caps ? ` The run may spend ${costs.caps} at most.` : "", cut.calls ? ` ${viva.count(cut.calls)} more calls are under way, or a kill cut them off.` : ""),
     failed.length ? [viva.el("h2", null, "Calls that failed for good"), failed] : null));
 };
 
