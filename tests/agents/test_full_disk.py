@@ -60,7 +60,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(tmp_pat
         tmp_path,
         """
         filler = disk / "filler"
-        filler.write_bytes(bytes(100_000))
+        filler.write_bytes(bytes(500_000))
         said, had = "", []
         try:
             with Journal(disk / "journal.sqlite") as journal:
@@ -74,6 +74,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(tmp_pat
             again = asyncio.run(calls(journal, range(done + 5)))
         print(json.dumps({"said": said, "done": done, "kept": again[:done] == had, "asked": asked[before:]}))
         """,
+        size="800k",
     )
     assert "cannot write the journal" in made["said"]
     assert "full" in made["said"]
