@@ -22,7 +22,7 @@ from vivavoce.cli import app
 from vivavoce.config import AgentSpec, check_recipe
 from vivavoce.errors import RecipeError, UserError
 from vivavoce.methods.doctor import Finding, examine
-from vivavoce.methods.memory import Machine, Use, size_of, uses
+from vivavoce.methods.memory import Machine, Use, free_memory, size_of, uses
 
 TEACHERS = {"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}
 
@@ -357,6 +357,28 @@ def test_an_engine_at_an_address_must_take_what_is_trained(values: dict[str, Any
         assert "VLLM_SERVER_DEV_MODE" in said(values, "/is_sleeping").do
         server.shutdown()
     assert "says that it is well" in said(values).said
+
+
+def test_free_memory_counts_caches_as_free_and_keeps_to_the_group_around_the_process(tmp_path: Path) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 64000 kB\nMemFree: 1000 kB\nMemAvailable: 32000 kB\n")
+    assert free_memory(proc, groups) == 32000 * 1024
+    job = groups / "slurm" / "job_7"
+    job.mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("0::/slurm/job_7\n")
+    for folder, limit in ((job, "max"), (job.parent, "9000000")):
+        (folder / "memory.max").write_text(limit)
+        (folder / "memory.current").write_text("5000000")
+        (folder / "memory.stat").write_text("anon 4000000\ninactive_file 1000000\n")
+    assert free_memory(proc, groups) == 5_000_000
+    (proc / "self" / "cgroup").write_text("4:cpu,memory:/docker\n1:name=systemd:/\n")
+    docker = groups / "memory" / "docker"
+    docker.mkdir(parents=True)
+    (docker / "memory.limit_in_bytes").write_text("3000000")
+    (docker / "memory.usage_in_bytes").write_text("2500000")
+    (docker / "memory.stat").write_text("cache 7\ntotal_inactive_file 0\n")
+    assert free_memory(proc, groups) == 500_000
 
 
 def test_memory_is_reckoned_from_files_configs_and_names(values: dict[str, Any], tmp_path: Path) -> None:

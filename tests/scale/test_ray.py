@@ -72,11 +72,16 @@ def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
         (tmp_path / f"{name}.json").write_text(json.dumps({**recipe, **more}))
         log, out = tmp_path / f"{name}.log", tmp_path / name
         for _ in range(2):  # the second command finds all done
-            command = ("-m", "vivavoce.cli", "run", tmp_path / f"{name}.json", "--out", out)
+            command = ("-m", "vivavoce.cli", "run", tmp_path / f"{name}.json", "--out", out, "--alone")
             ran(*command, VIVA_TEST_LOG=str(log))
         results = json.loads((out / "results.json").read_text())
         made[name] = ((out / "graphs" / "train.jsonl").read_bytes(), results["arms"], sorted(log.read_text().split()))
     assert made["whole"] == made["spread"]
+    log, out = tmp_path / "lent.log", tmp_path / "lent"
+    command = ("-m", "vivavoce.cli", "run", tmp_path / "spread.json", "--set", "dpo.beta=0.2", "--out", out)
+    said = ran(*command, VIVA_TEST_LOG=str(log)).stderr
+    assert not log.exists(), "parts on the cluster take what the runs beside theirs have paid for"
+    assert "teacher calls were paid by an earlier run" in said
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,7 +58,7 @@ class Machine:
 
             if torch.cuda.is_available():
                 gpus = tuple(float(torch.cuda.mem_get_info(i)[0]) for i in range(torch.cuda.device_count()))
-        return cls(gpus, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return cls(gpus, free_memory())
 
     @classmethod
     def of(cls, text: str) -> Machine:
@@ -69,6 +69,44 @@ class Machine:
                 f"`{text}` names no GPUs", "--gpus", "write how many there are and their GiB, such as 8x80"
             )
         return cls((float(match[2]) * _GIB,) * int(match[1]), math.inf)
+
+
+def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this process may still take: what is left of the machine, or of the control group that it is in, which
+    is a container's or a Slurm job's. What only caches files counts as left.
+    """
+    try:
+        lines = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+        free = float(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux
+        free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((free, *_left_in_groups(proc, groups)))
+
+
+def _left_in_groups(proc: Path, groups: Path) -> Iterator[float]:
+    """Bytes that are left of every control group around this process that has a limit."""
+    try:
+        lines = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in lines:
+        if controllers == "":
+            top, names, cached = groups, ("memory.max", "memory.current"), "inactive_file"
+        elif "memory" in controllers.split(","):
+            names, cached = ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"
+            top = groups / "memory"
+        else:
+            continue
+        here = top / path.strip("/")
+        for group in (here, *here.parents):
+            try:
+                limit, used = (float((group / name).read_text()) for name in names)
+                told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                yield limit - used + float(told.get(cached, 0))
+            except (OSError, ValueError):  # no limit (`max`), or not to be seen from inside a container
+                pass
+            if group == top:
+                break
 
 
 class Size(NamedTuple):
@@ -354,4 +392,4 @@ def _bytes(dtype: str, size: Size) -> float:
     return {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}.get(dtype, size.bytes)
 
 
-__all__ = ["Machine", "Size", "Use", "a_pass", "gib", "size_of", "student", "unknown", "uses"]
+__all__ = ["Machine", "Size", "Use", "a_pass", "free_memory", "gib", "size_of", "student", "unknown", "uses"]
