@@ -20,6 +20,11 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(student: Path) -> dict[str, Any]:
     """A recipe as plain values, small enough for a test."""
+    return plain_recipe(student)
+
+
+def plain_recipe(student: Path) -> dict[str, Any]:
+    """The same, for a student in any folder."""
     quick = {"max_steps": 3, "lora": None, "threads": 1, "max_length": 400, "log_steps": 1}
     return {
         "method": "debate_reflect",

@@ -8,10 +8,11 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from tests.methods.conftest import plain_recipe
 from tests.methods.priced import TEACHERS, priced
 from tests.methods.word_server import WordServer
 from typer.testing import CliRunner, Result
@@ -19,25 +20,41 @@ from typer.testing import CliRunner, Result
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.store import EarlierRuns
 from vivavoce.cli import app
-from vivavoce.config import check_recipe
+from vivavoce.config import check_recipe, load_recipe
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.workspace import earlier_runs
 
 
-@pytest.fixture
-def server() -> Iterator[WordServer]:
-    with WordServer(TEACHERS) as server:
-        yield server
+class Workspace(NamedTuple):
+    """A folder with a recipe and its run in ``runs/first``, which has made ``calls`` calls at the teachers' server."""
+
+    recipe: Path
+    server: WordServer
+    calls: int
+
+
+@pytest.fixture(scope="module")
+def first(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """The workspace of this file. Tests leave its first run as it is."""
+    folder = tmp_path_factory.mktemp("workspace")
+    with WordServer(TEACHERS) as server, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        values = priced(plain_recipe(student), server, folder, train=6, test=3)
+        values |= {"name": "first", "arms": ["debate_reflect"], "test": {"max_new_tokens": 8, "committee": False}}
+        (folder / "recipe.json").write_text(json.dumps(values))
+        assert "earlier run" not in viva("run", folder / "recipe.json").stderr
+        assert server.requests > 6
+        yield Workspace(folder / "recipe.json", server, server.requests)
 
 
 @pytest.fixture
-def written(recipe: dict[str, Any], server: WordServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recipe in a folder of its own, which is the workspace and the current folder."""
-    monkeypatch.chdir(tmp_path)
-    values = priced(recipe, server, tmp_path, train=6, test=3)
-    values |= {"name": "first", "arms": ["debate_reflect"], "test": {"max_new_tokens": 8, "committee": False}}
-    (tmp_path / "recipe.json").write_text(json.dumps(values))
-    return tmp_path / "recipe.json"
+def new(first: Workspace) -> Iterator[Workspace]:
+    """The same, with the server's calls counted from now on; what a test adds to the folder is taken away."""
+    first.server.requests, there = 0, set(first.recipe.parent.glob("**"))
+    first.server.asked.clear()
+    yield first
+    for folder in set(first.recipe.parent.glob("**")) - there:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def viva(*words: str | Path) -> Result:
@@ -50,85 +67,81 @@ def costs(run: Path | str) -> dict[str, Any]:
     return json.loads(viva("costs", run, "--json").stdout)
 
 
-def test_another_setting_of_training_in_a_new_folder_asks_no_teacher(
-    written: Path, server: WordServer, tmp_path: Path
-) -> None:
-    assert "earlier run" not in viva("run", written).stderr
-    paid, calls = costs("runs/first"), server.requests
-    assert calls > 0
-    said = viva("run", written, "--set", "dpo.beta=0.2", "--out", "other").stderr
-    assert server.requests == calls, "no teacher is asked again, though the new folder lies beside `runs`"
+ASK = ("--part", "1/1")
+"""Ask what is asked before training, and train nothing."""
+
+
+def test_another_setting_of_training_in_a_new_folder_asks_no_teacher(new: Workspace, tmp_path: Path) -> None:
+    calls, folder = new.calls, new.recipe.parent
+    said = viva("run", new.recipe, "--set", "dpo.beta=0.2", "--out", "other").stderr
+    assert new.server.requests == 0, "no teacher is asked again, though the new folder lies beside `runs`"
     assert "runs/first has asked some of this" in said
     assert f"{calls} of {calls} teacher calls were paid by an earlier run (runs/first)" in said
-    graphs = [(tmp_path / run / "graphs" / "train.jsonl").read_bytes() for run in ("runs/first", "other")]
+    graphs = [(folder / run / "graphs" / "train.jsonl").read_bytes() for run in ("runs/first", "other")]
     assert graphs[0] == graphs[1]
 
-    free = costs("other")
-    assert free["total"]["money"] == 0, "a run's ledger holds what it paid itself"
+    paid, free = costs("runs/first"), costs("other")
+    assert paid["total"]["money"] > free["total"]["money"] == 0, "a run's ledger holds what it paid itself"
     assert free["lent"]["money"] == pytest.approx(paid["total"]["money"]), "and says what it was lent"
-    assert "USD that earlier runs have paid" in (tmp_path / "other/report.html").read_text()
-    plans = [json.loads(viva("plan", written, "--from", run, "--json").stdout) for run in ("runs/first", "other")]
+    assert "USD that earlier runs have paid" in (folder / "other" / "report.html").read_text()
+    plans = [json.loads(viva("plan", new.recipe, "--from", run, "--json").stdout) for run in ("runs/first", "other")]
     assert plans[0]["total"] == plans[1]["total"], "a plan by a run that was lent its calls foresees them all"
 
-    shutil.rmtree(tmp_path / "runs")
-    shutil.move(tmp_path / "other", tmp_path / "elsewhere" / "carried")
-    for made in ("graphs", "evaluations", "results.json"):
-        path = tmp_path / "elsewhere" / "carried" / made
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    viva("run", "elsewhere/carried")
-    assert server.requests == calls, "the folder of a run is whole by itself"
+    carried = tmp_path / "carried"
+    shutil.move(folder / "other", carried)
+    shutil.rmtree(carried / "graphs")
+    (carried / "results.json").unlink()
+    viva("run", carried)
+    assert new.server.requests == 0, "the folder of a run is whole by itself"
+    assert (carried / "graphs" / "train.jsonl").read_bytes() == graphs[0]
 
 
-def test_other_seeds_and_runs_alone_ask_for_themselves(written: Path, server: WordServer) -> None:
-    viva("run", written)
-    calls = server.requests
-    viva("run", written, "--set", "seed=1", "--out", "runs/seed-1")
-    assert server.requests >= 2 * calls - 5, "another seed draws other samples"
-    again = {a.key for a in server.asked[:calls]} & {a.key for a in server.asked[calls:]}
-    assert not again, "no sample of one seed is one of the other"
+def test_another_seed_asks_for_samples_of_its_own(new: Workspace) -> None:
+    viva("run", new.recipe, "--out", "runs/alone", "--alone", *ASK)
+    before = {call.key for call in new.server.asked}
+    assert len(before) == new.calls, "a run alone asks all calls anew"
+    viva("run", new.recipe, "--set", "seed=1", "--out", "runs/seed-1", *ASK)
+    assert not before & {call.key for call in new.server.asked[new.calls :]}, "no sample of one seed is one of another"
+    assert costs("runs/seed-1")["lent"]["calls"] == 0
 
-    before = server.requests
-    said = viva("run", written, "--out", "runs/alone", "--alone").stderr
-    assert server.requests == before + calls
+
+def test_a_run_that_was_begun_alone_stays_alone(new: Workspace) -> None:
+    said = viva("run", new.recipe, "--out", "runs/alone", "--alone", *ASK).stderr
+    assert new.server.requests == new.calls
     assert "earlier run" not in said
-    manifest = json.loads(Path("runs/alone/manifest.json").read_text())
-    assert manifest["alone"], "and a run that goes on stays alone"
-    assert earlier_runs(Path("runs/alone"), check_recipe(yaml.safe_load(written.read_text()), written)) == []
+    assert earlier_runs(Path("runs/alone"), load_recipe(new.recipe)) == []
+    assert earlier_runs(Path("runs/other"), load_recipe(new.recipe)) == [Path("runs/first"), Path("runs/alone")]
 
 
-def test_a_plan_says_how_many_calls_are_in_the_store_and_asks_nobody(written: Path, server: WordServer) -> None:
-    assert json.loads(viva("plan", written, "--json").stdout)["in_store"] is None
-    viva("run", written)
-    calls = server.requests
-    new = ("plan", written, "--out", "runs/second")
-    found = json.loads(viva(*new, "--json").stdout)["in_store"]
-    assert found["calls"] == found["looked_up"] == calls + 3, "the student's answers to the test questions too"
+def test_a_plan_says_how_many_calls_are_in_the_store_and_asks_nobody(new: Workspace) -> None:
+    words = ("plan", new.recipe, "--out", "runs/second")
+    found = json.loads(viva(*words, "--json").stdout)["in_store"]
+    assert found["calls"] == found["looked_up"] == new.calls + 3, "the student's answers to the test questions too"
     assert found["runs"] == ["runs/first"]
-    assert f"{calls + 3} of {calls + 3} calls about 6 questions" in viva(*new).stderr
-    longer = json.loads(viva(*new, "--set", "debate.max_rounds=2", "--json").stdout)["in_store"]
-    assert 0 < longer["calls"] <= longer["looked_up"]
-    other = json.loads(viva(*new, "--set", "seed=7", "--json").stdout)["in_store"]
+    assert f"{new.calls + 3} of {new.calls + 3} calls about 6 questions" in viva(*words).stderr
+    other = json.loads(viva(*words, "--set", "seed=7", "--json").stdout)["in_store"]
     assert other["calls"] < 4, "with another seed all teachers are asked anew"
-    assert server.requests == calls
+    assert json.loads(viva("plan", new.recipe, "--out", "elsewhere/new", "--json").stdout)["in_store"] is None
+    assert new.server.requests == 0
 
 
-def test_caps_count_what_a_run_pays_itself(written: Path, server: WordServer) -> None:
-    viva("run", written)
-    calls = server.requests
-    viva("run", written, "--out", "runs/capped", "--set", "budget.run.calls=30", "--set", "budget.question.calls=0")
-    assert server.requests == calls
+def test_caps_count_what_a_run_pays_itself(new: Workspace) -> None:
+    caps = ("--set", "budget.run.calls=0", "--set", "budget.question.calls=0")
+    viva("run", new.recipe, "--out", "runs/capped", *caps, *ASK)
+    assert new.server.requests == 0
 
 
-def test_an_endpoint_that_is_gone_is_not_asked_for_what_a_run_lends(written: Path, server: WordServer) -> None:
-    viva("run", written)
-    server.teachers.clear()
-    server.listed.clear()
-    viva("run", written, "--out", "runs/second")
-
-
-def test_only_runs_with_an_agent_of_the_recipe_lend_and_the_oldest_comes_first(
-    tmp_path: Path, recipe: dict[str, Any]
+def test_an_endpoint_that_is_gone_is_not_asked_for_what_a_run_lends(
+    new: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(new.server, "teachers", {})
+    monkeypatch.setattr(new.server, "listed", [])
+    viva("run", new.recipe, "--out", "runs/second", *ASK)
+    assert costs("runs/second")["lent"]["calls"] == new.calls
+
+
+def test_only_runs_with_an_agent_of_the_recipe_lend_and_the_oldest_comes_first(tmp_path: Path) -> None:
+    recipe = plain_recipe(tmp_path / "student")
     made = check_recipe(recipe, Path("t"))
 
     def run(name: str, started: str, **changes: Any) -> Path:
@@ -182,7 +195,9 @@ def test_a_run_that_cannot_lend_is_named_and_passed_over(tmp_path: Path) -> None
         EarlierRuns([tmp_path / "broken"])
 
 
-def test_a_run_is_either_alone_or_has_a_store(written: Path) -> None:
+def test_a_run_is_either_alone_or_has_a_store(tmp_path: Path) -> None:
+    written = tmp_path / "recipe.json"
+    written.write_text(json.dumps(plain_recipe(tmp_path / "student")))
     result = CliRunner().invoke(app, ["run", str(written), "--alone", "--store", "s.sqlite"])
     assert isinstance(result.exception, RecipeError)
     result = CliRunner().invoke(app, ["run", str(written), "--store", "s.sqlite", "--set", "scale={engine: ray}"])
