@@ -432,9 +432,12 @@ class Journal:
             yield Tally(stage, agent, identity, question, kind, calls, Usage(*tokens))
 
     def busy(self) -> dict[str, tuple[int, float]]:
-        """The calls of each stage, and the seconds during which at least one of them was under way."""
+        """The calls of each stage that this run made, and the seconds during which at least one was under way."""
         by_stage, until = dict[str, tuple[int, float]](), ("", 0.0)
-        asked = "SELECT stage, created_at - latency_s AS begun, created_at FROM calls ORDER BY stage, begun"
+        asked = (
+            "SELECT stage, created_at - latency_s AS begun, created_at FROM calls WHERE attempts > 0 "
+            "ORDER BY stage, begun"
+        )
         for stage, begun, ended in self._db.execute(asked):
             calls, seconds = by_stage.get(stage, (0, 0.0))
             free = max(begun, until[1]) if until[0] == stage else begun
