@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def recipe(address: str, folder: Path, questions: int, parts: int) -> Recipe:
     return check_recipe(values, folder / "recipe.yaml")
 
 
-@contextmanager
+@contextlib.contextmanager
 def cluster(nodes: int) -> Iterator[Cluster]:
     """A Ray cluster of nodes with one core each, to which this process is connected."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -99,9 +100,20 @@ def _warm() -> None:
     time.sleep(0.5)
 
 
-def killed(of: Recipe, path: Path, address: str, calls: int, back: bool = False) -> list[Path]:
+def workers(path: Path) -> list[int]:
+    """Processes that are at work in a part of the run, by the journals that they hold open."""
+    holding = dict[int, None]()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            file = link.readlink()
+            if file.name == "journal.sqlite" and file.is_relative_to(path / "parts"):
+                holding[int(link.parts[2])] = None
+    return list(holding)
+
+
+def killed(of: Recipe, path: Path, address: str, calls: int, back: bool = False, worker: bool = False) -> list[Path]:
     """The parts of a run one of whose two nodes is killed when half of the calls are answered; ``back`` has a node
-    take its place, as one that was started again does."""
+    take its place, as one that was started again does. With ``worker`` only the process of one part is killed."""
     with cluster(2) as two:
         victim = next(iter(two.worker_nodes))
 
@@ -109,6 +121,9 @@ def killed(of: Recipe, path: Path, address: str, calls: int, back: bool = False)
             start = stats(address)["served"]
             while stats(address)["served"] - start < calls / 2:
                 time.sleep(0.02)
+            if worker:
+                os.kill(workers(path)[0], signal.SIGKILL)
+                return
             two.remove_node(victim, allow_graceful=False)
             if back:
                 two.add_node(num_cpus=1)
@@ -128,6 +143,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=256)
     parser.add_argument("--no-speed", action="store_true", help="only kill a node")
     parser.add_argument("--back", action="store_true", help="the node that was killed comes back")
+    parser.add_argument("--worker", action="store_true", help="kill the process of one part, not a node")
     asked = parser.parse_args()
     result: dict[str, Any] = {"questions": asked.questions, "parts": asked.parts, "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +163,7 @@ def main() -> None:
             result["ratio"] = result["seconds_1"] / result["seconds_2"]
         with loopback(asked.latency_s, asked.slots) as address:
             of = recipe(address, where, asked.questions, asked.parts)
-            parts = killed(of, where / "killed", address, calls, asked.back)
+            parts = killed(of, where / "killed", address, calls, asked.back, asked.worker)
             result["calls"], result["calls_asked"] = calls, stats(address)["served"]
             result["calls_repeated"] = stats(address)["repeated"]
             merged = graphs(of, where / "merged", parts)

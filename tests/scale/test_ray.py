@@ -102,10 +102,12 @@ def test_a_cluster_that_cannot_be_used_is_told_with_what_to_do(error: Exception,
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("back", [(), ("--back",)], ids=["it stays away", "it comes back"])
-def test_a_node_that_dies_half_way_loses_no_completed_call(back: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "how", [(), ("--back",), ("--worker",)], ids=["a node stays away", "a node comes back", "a worker is killed"]
+)
+def test_a_node_or_worker_that_dies_half_way_loses_no_completed_call(how: tuple[str, ...]) -> None:
     pytest.importorskip("ray")
-    said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed", *back)
+    said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed", *how)
     content = json.loads(said.stdout.splitlines()[-1])
     assert content["calls_repeated"] == 0
     assert content["graphs_equal"]
