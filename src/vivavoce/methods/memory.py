@@ -6,8 +6,10 @@
     training    in each process: weights, gradients and optimiser states of the student, or its part of them; the local
                 scorers; what a pass keeps for its gradient; the cache of the answers that the student draws
 
-What a pass keeps is 34 bytes a token, layer and unit of width in half precision (arXiv:2205.05198, Eq. 2, without the
-attention scores, which are not kept). Nothing here was measured on the models that it is said of.
+What a pass keeps on a GPU is 34 bytes a token, layer and unit of width in half precision (arXiv:2205.05198, Eq. 2,
+without the attention scores, which are not kept); nothing of it was measured on the models that it is said of. On a CPU
+layers are not compiled and keep more: 18 numbers a unit of width and 4 a unit of the feed-forward layer, as measured on
+models of the shape of Qwen3.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from vivavoce.train.settings import TrainSettings
 _GIB = 2**30
 _LOGITS = {"cpu": 2**22 * 12, "gpu": 2**27 * 12}
 """Bytes of the logits that exist at a time, with what their gradient takes."""
+_PROGRAM = 0.5 * _GIB
+"""What Python takes with torch and transformers, which all processes of a CPU share."""
 _VLLM = 0.9
 """The share of a GPU that vLLM takes by default."""
 
@@ -121,6 +125,8 @@ class Size(NamedTuple):
     """Numbers that its cache holds of each token."""
     bytes: float
     """Of each weight as it is kept."""
+    inner: float
+    """Width of a feed-forward layer; of experts, of those that a token goes through."""
     known: bool
     """Whether it was read off the model, not off its name."""
 
@@ -192,6 +198,8 @@ def _talking(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> li
         device = _device(str(options.get("device", "auto")), machine)
         there = on.setdefault(device, {})
         there[spec.name] = there.get(spec.name, 0.0) + _held(size, each, options) + tokens * size.cached * each
+    for parts in (parts for device, parts in on.items() if device == "the CPU"):
+        parts["the program"] = _PROGRAM
     return [Use("talking", device, parts, _free(device, machine)) for device, parts in on.items()]
 
 
@@ -248,10 +256,11 @@ def _learning(recipe: Recipe, how: TrainSettings, size: Size, machine: Machine, 
             parts["cache of its answers"] = tokens * size.cached * half
             if recipe.train.fsdp:
                 parts["a whole copy that answers"] = size.weights * half
-    parts["a pass"] = a_pass(size, how) + _LOGITS["gpu" if on_gpus else "cpu"]
+    parts["a pass"] = a_pass(size, how, on_gpus) + _LOGITS["gpu" if on_gpus else "cpu"]
     if not on_gpus:
         times = processes * recipe.parallel
-        return Use("training", "the CPU", {k: v * times for k, v in parts.items()}, machine.memory)
+        taken = {k: v * times for k, v in parts.items()} | {"the program": _PROGRAM}
+        return Use("training", "the CPU", taken, machine.memory)
     used = min(len(machine.gpus), processes * (recipe.parallel if recipe.train.processes else 1))
     side_by_side = math.ceil(processes * recipe.parallel / used)
     parts = {name: taken * side_by_side for name, taken in parts.items()}
@@ -288,11 +297,12 @@ def student(size: Size, how: TrainSettings, shares: int) -> float:
     return held + (2 * size.weights * (2 if how.bf16 else 4) / max(1, size.layers) if shares > 1 else 0)
 
 
-def a_pass(size: Size, how: TrainSettings) -> float:
+def a_pass(size: Size, how: TrainSettings, on_gpus: bool) -> float:
     """Bytes that one forward pass keeps for its gradient."""
     half = 2 if how.bf16 else 4
     tokens = max(getattr(how, "token_budget", 0), how.max_length)
-    layer = 17 * half * tokens * size.width
+    numbers = 17 * size.width if on_gpus else 18 * size.width + 4 * size.inner
+    layer = half * tokens * numbers
     return size.layers * half * tokens * size.width + layer if how.gradient_checkpointing else size.layers * layer
 
 
@@ -347,7 +357,16 @@ def _size_in(folders: tuple[Path, ...]) -> Size | None:
     heads = settings.get("num_attention_heads", settings.get("n_head", 1))
     pairs = settings.get("num_key_value_heads") or heads
     cached = 2 * layers * pairs * (settings.get("head_dim") or width / max(1, heads))
-    return Size(count, layers, width, settings.get("vocab_size", 0), cached, size / max(1, count), known=True)
+    inner = _inner(settings, width)
+    return Size(count, layers, width, settings.get("vocab_size", 0), cached, size / max(1, count), inner, known=True)
+
+
+def _inner(settings: Mapping[str, Any], width: float) -> float:
+    experts, each = settings.get("num_experts_per_tok"), settings.get("moe_intermediate_size")
+    if experts and each:
+        return experts * each
+    # GPT-2's layer is four times as wide as the model, and keeps half as much of it, for it has no gate.
+    return settings.get("intermediate_size") or 2 * width
 
 
 def _shapes(file: Path) -> list[list[int]]:
@@ -374,7 +393,8 @@ def _size_in_name(name: str) -> Size | None:
         return None
     count = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6)
     width = (count / 12 * 80) ** (1 / 3)
-    return Size(count, width / 80, width, 150_000, 2 * width / 80 * min(1024, width), 2.0, known=False)
+    cached = 2 * width / 80 * min(1024, width)
+    return Size(count, width / 80, width, 150_000, cached, 2.0, 8 / 3 * width, known=False)
 
 
 def _held(size: Size, each: float, options: Mapping[str, Any]) -> float:
