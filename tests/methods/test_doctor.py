@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 from tests.methods.word_server import Teacher, WordServer, write_problems
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from typer.testing import CliRunner
 
 from vivavoce.cli import app
@@ -23,6 +25,7 @@ from vivavoce.config import AgentSpec, check_recipe
 from vivavoce.errors import RecipeError, UserError
 from vivavoce.methods.doctor import Finding, examine
 from vivavoce.methods.memory import Machine, Use, free_memory, size_of, uses
+from vivavoce.schoolhouse import tokenizer as schoolhouse_tokenizer
 
 TEACHERS = {"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}
 
@@ -411,3 +414,33 @@ def test_memory_is_reckoned_from_files_configs_and_names(values: dict[str, Any],
     assert eight.parts["student"] == 4e9 * 10
     with pytest.raises(RecipeError, match="names no GPUs"):
         Machine.of("eight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [{"lora": None}, {}, {"lora": None, "gradient_checkpointing": True}], ids=str)
+def test_the_memory_of_a_training_on_a_cpu_is_about_what_was_reckoned(
+    how: dict[str, Any], values: dict[str, Any], tmp_path: Path
+) -> None:
+    config = Qwen3Config.from_pretrained(values["student"]["model"])
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers, config.head_dim = 256, 768, 6, 64
+    config.num_attention_heads, config.num_key_value_heads, config.layer_types = 4, 2, ["full_attention"] * 6
+    config.max_position_embeddings = 2048
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path / "model")
+    schoolhouse_tokenizer.save(tmp_path / "model")
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{i} " + "a=3; b=a-8; " * 12}], "completion": "c=b+7; " * 60}
+        for i in range(32)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = {**how, "max_steps": 2, "rows_per_step": 8, "threads": 1}
+    changes = [word for key, value in how.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "vivavoce.cli", "train", "sft", tmp_path / "rows.jsonl"]
+    process = subprocess.Popen([*command, "--model", tmp_path / "model", "--out", tmp_path / "out", *changes])
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    made = {**values, "student": {**values["student"], "model": str(tmp_path / "model")}, "sft": how}
+    made["dpo"] = {key: value for key, value in how.items() if key != "rows_per_step"}
+    recipe = check_recipe(made, Path("t"))
+    (use,) = [one for one in uses(recipe, Machine((), 1e12), {}) if one.when == "training"]
+    assert 0.75 < use.needed / (1024 * used.ru_maxrss) < 1.35, use.summary

@@ -8,8 +8,8 @@
 
 What a pass keeps on a GPU is 34 bytes a token, layer and unit of width in half precision (arXiv:2205.05198, Eq. 2,
 without the attention scores, which are not kept); nothing of it was measured on the models that it is said of. On a CPU
-layers are not compiled and keep more: 18 numbers a unit of width and 4 a unit of the feed-forward layer, as measured on
-models of the shape of Qwen3.
+layers are not compiled and keep more: 18 numbers a unit of width and 4 a unit of the feed-forward layer, by the peak
+memory of trainings of models of the shape of Qwen3.
 """
 
 from __future__ import annotations
@@ -301,9 +301,12 @@ def a_pass(size: Size, how: TrainSettings, on_gpus: bool) -> float:
     """Bytes that one forward pass keeps for its gradient."""
     half = 2 if how.bf16 else 4
     tokens = max(getattr(how, "token_budget", 0), how.max_length)
-    numbers = 17 * size.width if on_gpus else 18 * size.width + 4 * size.inner
-    layer = half * tokens * numbers
-    return size.layers * half * tokens * size.width + layer if how.gradient_checkpointing else size.layers * layer
+    if on_gpus:
+        layer = at_once = 17 * half * tokens * size.width
+    else:
+        layer = (3 if how.bf16 else 4) * tokens * (18 * size.width + 4 * size.inner)  # norms stay in float32
+        at_once = 3 * layer  # one is computed again, and gradients go through it
+    return size.layers * half * tokens * size.width + at_once if how.gradient_checkpointing else size.layers * layer
 
 
 def _scoring(recipe: Recipe, how: OnPolicyOptions, student: Size, shares: int) -> dict[str, float]:
