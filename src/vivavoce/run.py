@@ -325,10 +325,10 @@ def open_run(
             changed = changed_keys(*both)
             if not update:
                 do = "choose another --out, or give --update to redo what depends on these keys"
-                if earlier := [
+                if as_before := [
                     f"--set {key}={_EARLIER[key.rpartition('.')[2]]}" for key in changed if _unsaid(key, new)
                 ]:
-                    do += f"; {' '.join(earlier)} goes on as the version did that began the run"
+                    do += f"; {' '.join(as_before)} goes on as the version did that began the run"
                 raise RunConflict(
                     f"the run was begun with another recipe; it differs in {told_changes(*both)}", str(path), do
                 )
