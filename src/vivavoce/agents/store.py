@@ -1,4 +1,4 @@
-"""What runs of a workspace share: a call that one run has paid is free for every other.
+"""Replies that runs of a workspace share: a call that one run has paid is free for every other.
 
 A run looks into the journals of earlier runs (:class:`EarlierRuns`), which stay as they are, or into a store
 (:class:`Store`): a file that any number of processes may read and write at once. A store knows a call by the same key

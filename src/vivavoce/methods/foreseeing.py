@@ -26,7 +26,7 @@ from vivavoce.run import open_run
 
 @dataclass
 class InStore:
-    """What was found of the calls that a run makes before it trains, about so many training questions at most."""
+    """The calls that a run makes before it trains, about so many training questions, and how many are paid for."""
 
     questions: int
     looked_up: int = 0
@@ -58,8 +58,7 @@ class _Looked:
 
 
 def in_store(recipe: Recipe, method: Any, runs: Sequence[Path], questions: int) -> InStore:
-    """How many calls about ``questions`` training questions, and as many test questions, are in the journals of these
-    runs.
+    """Count the calls about ``questions`` training questions, and as many test questions, that these runs have paid for.
 
     Raises UserError if the run could not begin: without a key, say.
     """

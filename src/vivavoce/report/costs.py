@@ -80,7 +80,7 @@ def total(costs: Iterable[Line]) -> Line:
 
 
 def lent_facts(lent: Iterable[Lent], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What earlier runs have paid for: calls, tokens, and money at this recipe's prices."""
+    """Calls that earlier runs have paid for, with their tokens, and the money at this recipe's prices."""
     prices, taken = _prices(recipe), list(lent)
     return {
         "calls": sum(one.calls for one in taken),
