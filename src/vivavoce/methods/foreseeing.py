@@ -58,7 +58,7 @@ class _Looked:
 
 
 def in_store(recipe: Recipe, method: Any, runs: Sequence[Path], questions: int) -> InStore:
-    """Count the calls about ``questions`` training questions, and as many test questions, that these runs have paid for.
+    """Count the calls about ``questions`` training questions, and as many test questions, that these runs hold.
 
     Raises UserError if the run could not begin: without a key, say.
     """
