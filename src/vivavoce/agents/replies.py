@@ -127,7 +127,8 @@ def parted(text: str, opened: bool | None = None) -> Parted:
         opened: Whether the reply begins inside a thought because its prompt opens one. None: this is unknown, and a
             thought that is closed but not opened is taken for one. False: it does not, and such a mark is text.
     """
-    if not opened and not (_HINT.search(text) or "THINK]" in text or "◁" in text):
+    hinted = ("<" in text or "[" in text) and _HINT.search(text)
+    if not opened and not (hinted or "THINK]" in text or "◁" in text):
         if text.lstrip().startswith("analysis") and (bare := _BARE.match(text)):
             return _joined(text, [(bare.end(), len(text))], [bare.span("thought")])
         return Parted(text, "", _all(text))

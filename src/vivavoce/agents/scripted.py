@@ -74,13 +74,13 @@ class Scripted:
             return reply
         for stop in sampling.stop:
             reply = reply.partition(stop)[0]
-        words = list(re.finditer(r"\s*\S+", reply))
-        finish = "stop"
-        if len(words) > sampling.max_new_tokens:
-            words, finish = words[: sampling.max_new_tokens], "length"
-            reply = reply[: words[-1].end()] if words else ""
+        words, finish = len(reply.split()), "stop"
+        if words > sampling.max_new_tokens:
+            words, finish = sampling.max_new_tokens, "length"
+            kept = re.match(rf"(?:\s*\S+){{{words}}}", reply) if words else None
+            reply = kept[0] if kept else ""
         prompt = sum(len(message["content"].split()) for message in messages)
-        usage = Usage(prompt, len(words))
+        usage = Usage(prompt, words)
         return Reply(reply, finish, usage, self.identity, latency_s=time.perf_counter() - started)
 
     async def aclose(self) -> None:

@@ -49,7 +49,10 @@ _ALIKE = {
 
 def blank(text: str) -> bool:
     """Whether a text shows nothing: it is empty, or has only spaces and invisible characters."""
-    return not text.strip() or (len(text) < 1000 and not text.translate(_UNSEEN).strip())
+    first = text.lstrip()[:1]
+    if not first or first.isascii():  # no invisible character is ASCII
+        return not first
+    return len(text) < 1000 and not text.translate(_UNSEEN).strip()
 
 
 def cleaned(text: str) -> str:
@@ -59,6 +62,8 @@ def cleaned(text: str) -> str:
             text = text[head.end() :]
         if mark := _MARK.search(text):
             text = text[: mark.start()]
+    if text.isascii() and "\v" not in text and "\f" not in text:  # so it is for most replies: a tenth of the time
+        return text
     text = text.translate(_UNSEEN)
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 

@@ -121,8 +121,8 @@ def _stated(text: str, reads: Callable[[str], bool]) -> tuple[str | None, int]:
 
 def _marks(text: str) -> Iterator[_Mark]:
     """The marks of the reply, the last one first; no more than a reader would go back to."""
-    labels = deque((match.span() for match in _LABEL.finditer(text)), maxlen=_LABELS)
-    hashes = deque((match.span() for match in _HASHES.finditer(text)), maxlen=1)
+    labels = deque((match.span() for match in _LABEL.finditer(text, _first_label(text))), maxlen=_LABELS)
+    hashes = deque((match.span() for match in _HASHES.finditer(text)), maxlen=1) if "####" in text else ()
     marks = [_Mark(begin, end, False) for begin, end in hashes]
     for begin, end in labels:
         start = _line_start(text, begin)
@@ -131,6 +131,14 @@ def _marks(text: str) -> Iterator[_Mark]:
             start += before.start() + (before[0][:1] in tuple(".!?;:)]}"))
             marks.append(_Mark(start, after.end(), bool(after["verb"]) and not after["colon"]))
     return iter(sorted(marks, reverse=True))
+
+
+def _first_label(text: str) -> int:
+    """An index before which no label begins. The pattern by itself takes far longer to pass over the reasoning."""
+    if not text.isascii():
+        return 0
+    at = text.lower().find("final")
+    return len(text) if at < 0 else at
 
 
 def _line_start(text: str, position: int) -> int:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from vivavoce.tasks.characters import alike
@@ -219,6 +220,7 @@ class Number(NamedTuple):
     value: Fraction | None
 
 
+@lru_cache(maxsize=4096)
 def number(line: str) -> str | None:
     """The one number that the line states, exactly: ``$1,000`` is 1000, ``18.0`` is 18, ``1/2`` is 0.5, ``1/3`` is 1/3.
 
