@@ -210,6 +210,21 @@ def test_an_interrupted_event_loop_leaves_a_journal_that_goes_on(path: Path) -> 
         assert not ask(journal, agent, seed=20).cached
 
 
+def test_a_row_that_an_ended_loop_left_is_written_with_the_next_call(path: Path) -> None:
+    agent = Scripted("ada", parrot)
+    with Journal(path) as journal:
+        ended = asyncio.new_event_loop()
+        call = ended.create_task(journal.call(agent, ASK, SAMPLING, 1))
+        ended.call_soon(lambda: ended.call_soon(ended.stop))  # after the agent's answer, before it is written
+        ended.run_forever()
+        assert agent.calls == 1
+        assert len(journal) == 0
+        assert asyncio.run(asyncio.wait_for(journal.call(agent, ASK, SAMPLING, 2), 10)).reply is not None
+        assert len(journal) == 2
+        ended.run_until_complete(call)
+        ended.close()
+
+
 def test_a_bug_in_an_agent_is_raised_to_everybody_and_not_recorded(path: Path) -> None:
     async def run() -> None:
         agent = Scripted("ada", lambda *_: {}["missing"])
@@ -227,6 +242,10 @@ def test_a_full_disk_is_an_error_for_the_caller(path: Path) -> None:
         journal._db.execute("PRAGMA max_page_count = 8")
         with pytest.raises(DataError, match=r"cannot write the journal: .*full"):
             ask(journal, Scripted("ada", lambda *_: random.Random(0).randbytes(100_000).hex()))
+        journal._db.execute("PRAGMA max_page_count = 1000")
+        recorded = journal[ask(journal, Scripted("ada", parrot)).key]
+        assert recorded.messages == ASK  # its text was rolled back with the failed call, and is stored now
+        assert recorded.reply is not None
 
 
 def test_the_ledger_adds_up_by_agent_and_stage(path: Path) -> None:

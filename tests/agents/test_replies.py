@@ -283,6 +283,12 @@ def test_a_journal_gives_back_what_it_was_given(
         assert first.text == storable(said)
 
 
+@given(st.lists(st.sampled_from(["<think>", "</think>", "[THINK]x[/THINK]", "analysisWe", "assistantfinal", " ", "</s>"])))
+def test_a_reply_that_was_received_is_not_divided_again(pieces: list[str]) -> None:
+    once = received(Reply("".join(pieces)))
+    assert received(once) == once
+
+
 def test_what_an_endpoint_complains_of_can_be_written_down(tmp_path: Path) -> None:
     def respond(*_: object) -> str:
         raise AgentError("refused", "no: \ud83d")

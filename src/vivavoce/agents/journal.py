@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,6 +229,8 @@ class Journal:
         self.store = store
         self._in_flight: dict[str, _Flight] = {}
         self._pending: list[tuple[Arrived, int | None, asyncio.Future[None]]] = []
+        self._flushes_in: asyncio.AbstractEventLoop | None = None
+        """The loop in which a flush is scheduled."""
         self._hits: Counter[tuple[str, str]] = Counter()
         self._batches: dict[str, Batches] = {}
         self._db = self._open()
@@ -335,21 +337,36 @@ class Journal:
             row = (key, agent.name, agent.identity, stage, canonical(tags), request)
             flight = _Flight(asyncio.create_task(self._ask(agent, messages, parts, sampling, seed, row, question)))
             self._in_flight[key] = flight
-            flight.task.add_done_callback(lambda _: self._in_flight.pop(key))
+            flight.task.add_done_callback(lambda _: self._landed(key))
             cached = False
         else:
             cached = True
-        flight.waiters += 1
+        # each caller waits for a future of its own: its cancellation does not take the call from the others
+        answer = asyncio.get_running_loop().create_future()
+        flight.waiting.append(answer)
         try:
-            # shielded, so that one caller's cancellation does not take the call from the others
-            answered = await asyncio.shield(flight.task)
+            answered = await answer
         finally:
-            flight.waiters -= 1
-            if not flight.waiters:
+            flight.waiting.remove(answer)
+            if not flight.waiting:
                 flight.task.cancel()  # does nothing to a task that is done
         if cached and not answered.refused:
             answered = replace(answered, cached=True)
         return self._tell(agent.name, stage, answered)
+
+    def _landed(self, key: str) -> None:
+        """Tell everyone who waits for a call how it ended."""
+        flight = self._in_flight.pop(key)
+        failure = None if flight.task.cancelled() else flight.task.exception()
+        for answer in flight.waiting:
+            if answer.done():  # its caller was cancelled
+                continue
+            if flight.task.cancelled():
+                answer.cancel()
+            elif failure is not None:
+                answer.set_exception(failure)
+            else:
+                answer.set_result(flight.task.result())
 
     def __getitem__(self, key: str) -> Call:
         """The recorded call with this key (a node's ``call``). Raises KeyError if there is no such call."""
@@ -528,8 +545,10 @@ class Journal:
         written = loop.create_future()
         self._pending.append((call, sent, written))
         # Group commit: the flush runs after everything that is ready now, so replies that came together share one
-        # transaction. One flush is scheduled for each row; those after the first find nothing left to do.
-        loop.call_soon(self._flush)
+        # transaction. One that was scheduled in a loop that has ended never runs.
+        if self._flushes_in is not loop:
+            self._flushes_in = loop
+            loop.call_soon(self._flush)
         await written
 
     def _through(self, agent: Any) -> Batches:
@@ -542,6 +561,7 @@ class Journal:
 
     def _flush(self) -> None:
         """Commit pending calls, then let their callers go on."""
+        self._flushes_in = None
         if self.read_only or not (self._pending or self._hits):
             return
         pending, self._pending = self._pending, []
@@ -599,10 +619,10 @@ class Journal:
 
 @dataclass(slots=True)
 class _Flight:
-    """A call on its way, and the number of callers that wait for it."""
+    """A call on its way, and a future for each caller that waits for it."""
 
     task: asyncio.Task[Answered]
-    waiters: int = 0
+    waiting: list[asyncio.Future[Answered]] = field(default_factory=list)
 
 
 def unusable(agent: Agent, failure: AgentError) -> AgentUnusable:

@@ -111,7 +111,8 @@ def received(reply: Reply, opened: bool = False) -> Reply:
     if (cut.text, thought, tokens, model) == (reply.text, apart, reply.tokens, reply.model):
         return reply
     ids = reply.ids if cut.text == reply.text else ()
-    return replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model, ids=ids)
+    # again, because the rest may look like a thought now that it begins the text
+    return received(replace(reply, text=cut.text, thought=thought, tokens=tokens, model=model, ids=ids))
 
 
 def spoken(text: str) -> str:

@@ -68,7 +68,7 @@ class _Quotes:
             return _escaped(value)
         if isinstance(value, Statement):
             return self._statement(value)
-        if isinstance(value, tuple | list):
+        if isinstance(value, (tuple, list)):
             return [self.marked(v) for v in value]
         if isinstance(value, dict):
             return {k: self.marked(v) for k, v in value.items()}
