@@ -42,6 +42,8 @@ class Measured:
     nodes: int
     seconds: float
     ms_per_call: float
+    processor_ms_per_call: float
+    """Without the time in which other processes had the processor, or the disk was waited for."""
     first_tenth_ms: float
     """Milliseconds for each question of the first tenth; the engine should not slow down with what is done."""
     last_tenth_ms: float
@@ -53,9 +55,9 @@ class Measured:
         """For people."""
         return (
             f"{self.calls:,} calls of {self.questions:,} questions, {self.ms_per_call:.3f} ms of our own each "
-            f"({self.in_flight:,} debates in flight); a question took {self.first_tenth_ms:.2f} ms in the first tenth, "
-            f"{self.last_tenth_ms:.2f} ms in the last; {self.peak_mib:,.0f} MiB of memory at most, "
-            f"journal {self.journal_mib:,.0f} MiB"
+            f"({self.processor_ms_per_call:.3f} ms of the processor; {self.in_flight:,} debates in flight); a question "
+            f"took {self.first_tenth_ms:.2f} ms in the first tenth, {self.last_tenth_ms:.2f} ms in the last; "
+            f"{self.peak_mib:,.0f} MiB of memory at most, journal {self.journal_mib:,.0f} MiB"
         )
 
 
@@ -68,11 +70,11 @@ def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teacher
         task = open_task("gsm8k", {})
         setting = Setting(debate_reflect.run, members, options, prompt_set("general"), task, journal)
         ended = array("d")
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), time.process_time()
         graphs = asyncio.run(
             hold_all(problems, setting, in_flight, lambda _: ended.append(time.perf_counter() - begun))
         )
-        seconds = time.perf_counter() - begun
+        seconds, busy = time.perf_counter() - begun, time.process_time() - busy
         calls, tenth = len(journal), max(1, questions // 10)
         return Measured(
             questions,
@@ -81,6 +83,7 @@ def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teacher
             sum(len(g.nodes) for g in graphs),
             round(seconds, 3),
             1000 * seconds / calls,
+            1000 * busy / calls,
             1000 * ended[tenth - 1] / tenth,
             1000 * (ended[-1] - ended[-tenth - 1]) / tenth if questions > 1 else 1000 * seconds,
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
