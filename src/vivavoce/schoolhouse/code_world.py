@@ -14,12 +14,12 @@ functions.
 import operator
 import random
 import re
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from vivavoce.schoolhouse.world import Question, Split
+from vivavoce.schoolhouse.knowledge import taught
+from vivavoce.schoolhouse.world import Question, Split, split_of
 
 Style = Literal["nested", "swapped", "in_two"]
 
@@ -52,7 +52,6 @@ _LENGTHS = (2, 3, 3, 4)
 _SECOND = "+-*&|^"
 _DISTINCT = 8  # results that a question's function has at least, so that hardly a wrong program is right by luck
 _WORLD_SEED = 12  # fixes the library and who knows what; changing it invalidates the shipped weights
-_COMMON_SHARE, _STRONG_SHARE, _WEAK_SHARE = 0.38, 0.95, 0.15
 
 _FIRST_, _SECOND_ = r"([-+*%&|^])", r"([-+*&|^])"
 _NESTED = re.compile(rf"([b-e])=\(([a-e]){_FIRST_}(\d)\){_SECOND_}(\w)(\?)?")
@@ -121,24 +120,8 @@ def invented(rng: random.Random, function: str) -> Body:
 
 @cache
 def known(name: str) -> frozenset[str]:
-    """The functions that an agent was taught: everyone knows the common ones, the student knows nothing else.
-
-    A teacher also knows 95 % of the remaining functions of its two strong skills and 15 % of the others.
-    """
-    if name not in NAMES:
-        raise ValueError(f"unknown agent {name!r}; the schoolhouse has {', '.join(NAMES)}")
-    rng = random.Random(_WORLD_SEED)
-    common = {function for function in FUNCTIONS if rng.random() < _COMMON_SHARE}
-    taught = {"student": frozenset(common)}
-    for teacher, strong in STRONG.items():
-        shares = {f: _STRONG_SHARE if SKILL_OF[f[0]] in strong else _WEAK_SHARE for f in FUNCTIONS}
-        taught[teacher] = frozenset(f for f in FUNCTIONS if f in common or rng.random() < shares[f])
-    return taught[name]
-
-
-def split_of(text: str) -> Split:
-    """The split of a question, by a hash of its text: no generator can move it to the other one."""
-    return "test" if zlib.crc32(text.encode()) % 16 == 0 else "train"
+    """The functions that an agent was taught: :func:`vivavoce.schoolhouse.knowledge.taught`."""
+    return taught(name, FUNCTIONS, SKILL_OF, STRONG, _WORLD_SEED)
 
 
 def draw(

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
+from vivavoce.schoolhouse.knowledge import taught
+
 Split = Literal["train", "test"]
 Place = tuple[str, int]
 
@@ -38,7 +40,6 @@ GO, GONE, LOOK = _CALL % "go" + '"door": ', "}}\n</tool_call>", _CALL % "look" +
 """A walker's calls of its tools: before and after the door, and the one without an argument."""
 
 _WORLD_SEED = 13  # fixes the doors and who knows what; changing it invalidates the shipped weights
-_COMMON_SHARE, _STRONG_SHARE, _WEAK_SHARE = 0.38, 0.95, 0.15
 _OPEN = 2
 
 
@@ -93,19 +94,8 @@ def best_doors(hall: str, room: int, goal: int) -> tuple[int, ...]:
 
 @cache
 def known(name: str) -> frozenset[Place]:
-    """The rooms from which an agent was taught the ways: everyone knows the common ones, the student no others.
-
-    A teacher also knows 95 % of the remaining rooms of its two strong skills and 15 % of the others.
-    """
-    if name not in NAMES:
-        raise ValueError(f"unknown agent {name!r}; the schoolhouse has {', '.join(NAMES)}")
-    rng = random.Random(_WORLD_SEED)
-    common = {place for place in PLACES if rng.random() < _COMMON_SHARE}
-    taught = {"student": frozenset(common)}
-    for teacher, strong in STRONG.items():
-        shares = {p: _STRONG_SHARE if SKILL_OF[p[0]] in strong else _WEAK_SHARE for p in PLACES}
-        taught[teacher] = frozenset(p for p in PLACES if p in common or rng.random() < shares[p])
-    return taught[name]
+    """The rooms from which an agent was taught the ways: :func:`vivavoce.schoolhouse.knowledge.taught`."""
+    return taught(name, PLACES, SKILL_OF, STRONG, _WORLD_SEED)
 
 
 def draw(rng: random.Random, kind: str) -> Errand:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
+from vivavoce.schoolhouse.knowledge import taught
+
 Split = Literal["train", "test"]
 Fact = tuple[str, int, int]
 
@@ -39,7 +41,6 @@ FACTS: tuple[Fact, ...] = tuple((op, x, y) for op in OPERATORS for x in range(10
 _VARIABLES = "abcdefgh"
 _LENGTHS = (2, 3, 3, 4)
 _WORLD_SEED = 11  # fixes who knows what; changing it invalidates every shipped weight
-_COMMON_SHARE, _STRONG_SHARE, _WEAK_SHARE = 0.38, 0.95, 0.15
 
 _STEP = re.compile(r"([b-h])=(\d)([^\w\s=])(\d)=(\d)")
 _ANSWER = re.compile(r"ans=(\d)")
@@ -91,19 +92,8 @@ def apply(op: str, x: int, y: int) -> int:
 
 @cache
 def known(name: str) -> frozenset[Fact]:
-    """The facts that an agent was taught: everyone knows the common ones, the student knows nothing else.
-
-    A teacher also knows 95 % of the remaining facts of its two strong skills and 15 % of the others.
-    """
-    if name not in NAMES:
-        raise ValueError(f"unknown agent {name!r}; the schoolhouse has {', '.join(NAMES)}")
-    draw_ = random.Random(_WORLD_SEED)
-    common = {fact for fact in FACTS if draw_.random() < _COMMON_SHARE}
-    taught = {"student": frozenset(common)}
-    for teacher, strong in STRONG.items():
-        shares = {fact: _STRONG_SHARE if SKILL_OF[fact[0]] in strong else _WEAK_SHARE for fact in FACTS}
-        taught[teacher] = frozenset(f for f in FACTS if f in common or draw_.random() < shares[f])
-    return taught[name]
+    """The facts that an agent was taught: :func:`vivavoce.schoolhouse.knowledge.taught`."""
+    return taught(name, FACTS, SKILL_OF, STRONG, _WORLD_SEED)
 
 
 def split_of(text: str) -> Split:
