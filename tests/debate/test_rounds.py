@@ -15,7 +15,7 @@ from tests.debate.scripts import SUM, always, broken
 from vivavoce.agents.journal import Call
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.reading import hidden
-from vivavoce.committee.rehearsal import Expected, bounds, stand_in
+from vivavoce.committee.rehearsal import Absent, Expected, bounds
 from vivavoce.committee.table import Member, Setting
 from vivavoce.graph import Graph
 from vivavoce.protocols import debate_reflect
@@ -162,7 +162,7 @@ def test_a_plan_bounds_what_each_agent_is_asked(
     teachers = {f"t{i}": always(a) for i, a in enumerate(answers[:3])}
     hold(teachers, always(answers[3]), **rules.model_dump())
     names = [*teachers, "student"]
-    members = tuple(Member(stand_in(n), "student" if n == "student" else "teacher", Sampling()) for n in names)
+    members = tuple(Member(Absent(n), "student" if n == "student" else "teacher", Sampling()) for n in names)
     nowhere: Any = None
     setting = Setting(debate_reflect.run, members, rules, prompt_set("general"), open_task("gsm8k", {}), nowhere)
     expected = Expected(lambda name, kind: 10, dict.fromkeys(names, 0.5))

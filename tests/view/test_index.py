@@ -21,7 +21,7 @@ from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError, DataError
 from vivavoce.exams.examine import Judged
 from vivavoce.graph import Graph, write_graphs
-from vivavoce.records import Message, Problem, Sampling, Usage, node, to_json
+from vivavoce.records import Example, Message, Problem, Sampling, Usage, node, to_json
 from vivavoce.report.verdicts import seats
 from vivavoce.tasks import open_task
 from vivavoce.view.export import export_runs
@@ -83,6 +83,16 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
     (run / "graphs" / "train.jsonl").unlink()
     index.refresh()
     assert index.search("train", "narwhal") == []
+
+
+def test_a_stage_whose_name_begins_like_a_test_is_none(tmp_path: Path) -> None:
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "data").mkdir()
+    write_graphs(tmp_path / "graphs" / "testing.jsonl", [said("right")])
+    row = Example("p", ({"role": "user", "content": "?"},), "right", ("n",))
+    (tmp_path / "data" / "sft.jsonl").write_text(to_json(row) + "\n", encoding="utf-8")
+    [_, taught] = indexed(tmp_path).places("testing", 0)
+    assert taught.label == {"data": "sft"}
 
 
 def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class Expected:
 
 @dataclass
 class Absent:
-    """An agent that is never asked."""
+    """An agent that is never asked, for a place in a rehearsal."""
 
     name: str
     identity: str = "absent"
@@ -114,11 +114,6 @@ class Absent:
         raise AssertionError(self.name)
 
     async def aclose(self) -> None: ...
-
-
-def stand_in(name: str) -> Agent:
-    """An agent that is never asked, for a place in a rehearsal."""
-    return Absent(name)
 
 
 async def rehearse(
@@ -271,6 +266,7 @@ class _Prompts:
 
 __all__ = [
     "JUDGED",
+    "Absent",
     "CountPrompt",
     "Expected",
     "Planned",
@@ -279,6 +275,5 @@ __all__ = [
     "bounds",
     "rehearse",
     "sketch",
-    "stand_in",
     "words",
 ]

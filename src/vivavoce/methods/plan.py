@@ -18,6 +18,7 @@ from vivavoce.committee.judges import KIND, asked_of, open_prompts
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.rehearsal import (
     JUDGED,
+    Absent,
     Expected,
     Planned,
     Span,
@@ -25,7 +26,6 @@ from vivavoce.committee.rehearsal import (
     bounds,
     rehearse,
     sketch,
-    stand_in,
     words,
 )
 from vivavoce.committee.table import Member, Setting
@@ -321,7 +321,7 @@ class _Plan:
         return Setting(page, tuple(members), options, self.prompts, self.task, _NOWHERE, self.recipe.seed, count=count)
 
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
-        return Member(stand_in(spec.name), role, spec.sampling(), spec.samples, spec.system)
+        return Member(Absent(spec.name), role, spec.sampling(), spec.samples, spec.system)
 
     def _again(self, enough: int) -> list[Problem]:
         """The questions of the sample, repeated until there are enough."""
@@ -504,11 +504,6 @@ class _Plan:
             task = open_task(other.name, other.options)
             problems = task.problems("test")
             self.calls(f"test:{name}", spec, students * len(problems), taught, new, self._plain(spec, task, problems))
-
-
-def _less(spend: Spend, calls: float) -> Spend:
-    """A spend without so many of its calls, and their share of its tokens."""
-    return spend.over(spend.calls / (spend.calls - calls)) if spend.calls > calls else Spend()
 
 
 _NOWHERE: Any = None

@@ -53,7 +53,6 @@ from vivavoce.train.launch import Launch, visible_gpus
 from vivavoce.train.objective import Scorer, ServedStudent
 
 R = TypeVar("R", bound=Talk)
-"""Keys of ``test:`` on which the answers that are compared do not depend."""
 
 
 class Session(Generic[R]):

@@ -200,7 +200,6 @@ class MAGDiTrainer(UpdateTrainer):
     ) -> None:
         super().__init__(model, arguments, steps, settings, method)
         self.settings = settings
-        self._sums: list[Tensor] = []
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -243,7 +242,7 @@ class MAGDiTrainer(UpdateTrainer):
         o = self.settings
         shares = (o.answer_weight / counts[0], o.node_weight / counts[1], o.margin_weight / counts[2])
         terms = terms * terms.new_tensor(shares)
-        self._sums.append(terms.detach())
+        self._figures.append(terms.detach())
         return (terms.sum(), {"terms": terms}) if return_outputs else terms.sum()
 
     def _terms(
@@ -285,12 +284,7 @@ class MAGDiTrainer(UpdateTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each objective's share of the loss."""
-        if self._sums and "loss" in logs:
-            total = cast(Tensor, self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")).tolist()
-            whole = sum(total) or 1.0
-            names = ("answers", "nodes", "margins")
-            logs.update((name, logs["loss"] * t / whole) for name, t in zip(names, total, strict=True))
-            self._sums.clear()
+        self.add_shares(logs, ("answers", "nodes", "margins"))
         super().log(logs, start_time)
 
 

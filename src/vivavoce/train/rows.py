@@ -30,16 +30,16 @@ def check_rows(rows: Sequence[Example | Tree | State | Interaction], source: Pat
 
 
 def check_fit(used: int, counted: int, things: str, longest: int, out: Path) -> int:
-    """The number of ``counted`` things, each of several rows, that were left out for a row over ``longest`` tokens; it
-    is logged.
+    """The number of ``counted`` things (rows, or groups of rows) that were left out because a row is longer than
+    ``longest`` tokens; it is logged.
 
     Raises DataError, which names ``out``, if none is left to train on.
     """
     dropped = counted - used
     if dropped:
-        logger.warning("dropped %d of %d %s with rows over %d tokens", dropped, counted, things, longest)
+        logger.warning("dropped %d of %d %s longer than %d tokens", dropped, counted, things, longest)
     if not used:
-        raise DataError(f"all {dropped} {things} have rows over {longest} tokens", str(out), "raise max_length")
+        raise DataError(f"all {dropped} {things} are longer than {longest} tokens", str(out), "raise max_length")
     return dropped
 
 

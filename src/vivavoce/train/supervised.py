@@ -9,7 +9,6 @@ cut into packed rows and devices changes nothing. Rows are unrelated or share th
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,13 +25,11 @@ from vivavoce.train import checkpoint
 from vivavoce.train.adapters import add_lora
 from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed, pack, rows_of
-from vivavoce.train.rows import check_rows, row_name
+from vivavoce.train.rows import check_fit, check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.settings import Progress, SupervisedSettings, TrainResult
 from vivavoce.train.tokens import Scored, score_rows, settled
 from vivavoce.train.updates import UpdateTrainer
-
-logger = logging.getLogger(__name__)
 
 
 class Taught(NamedTuple):
@@ -152,13 +149,7 @@ def _rows(
             (row,) = score_rows(tokenizer, e.prompt, [e.completion], where=name, template=settings.template)
             rows.append(Taught(e.problem, e.stream, row, e.weight, name))
     used = [row for row in rows if len(row.row.ids) <= settings.max_length]
-    dropped = len(rows) - len(used)
-    if dropped:
-        logger.warning("dropped %d of %d rows longer than %d tokens", dropped, len(rows), settings.max_length)
-    if not used:
-        what = f"all {dropped} rows are longer than {settings.max_length} tokens"
-        raise DataError(what, str(out), "raise max_length")
-    return used, dropped
+    return used, check_fit(len(used), len(rows), "rows", settings.max_length, out)
 
 
 class Steps(Dataset[dict[str, list[Part]]]):
@@ -205,7 +196,6 @@ class SupervisedTrainer(UpdateTrainer):
     ) -> None:
         super().__init__(model, arguments, steps, settings, method)
         self.settings, self.streams = settings, list(streams)
-        self._sums: list[Tensor] = []
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -235,16 +225,12 @@ class SupervisedTrainer(UpdateTrainer):
         terms = -values * values.new_tensor(part.factors)
         if len(self.streams) > 1:
             stream_of = torch.tensor([self.streams.index(s) for s in part.streams], device=terms.device)
-            self._sums.append(torch.stack([terms[stream_of == k].sum() for k in range(len(self.streams))]).detach())
+            self._figures.append(torch.stack([terms[stream_of == k].sum() for k in range(len(self.streams))]).detach())
         return (terms.sum(), {"logprobs": values}) if return_outputs else terms.sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each stream's share of the loss, if there are several."""
-        if self._sums and "loss" in logs:
-            total = cast(Tensor, self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")).tolist()
-            whole = sum(total) or 1.0
-            logs.update((name, logs["loss"] * t / whole) for name, t in zip(self.streams, total, strict=True))
-            self._sums.clear()
+        self.add_shares(logs, self.streams)
         super().log(logs, start_time)
 
 

@@ -148,7 +148,6 @@ class TreeDPOTrainer(UpdateTrainer):
     ) -> None:
         super().__init__(model, arguments, steps, settings, method)
         self.reference, self.settings = reference, settings
-        self._sums: list[Tensor] = []
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -205,12 +204,12 @@ class TreeDPOTrainer(UpdateTrainer):
             policy[rejected].mean(),
             margin.new_ones(()),
         ]
-        self._sums.append(torch.stack(figures) * float(tree.weight > 0))
+        self._figures.append(torch.stack(figures) * float(tree.weight > 0))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add rewards, margins and log-probabilities, each a mean over the trees since the last point."""
-        if self._sums and "loss" in logs:
-            sums = self.accelerator.reduce(torch.stack(self._sums).sum(0), "sum")
+        if self._figures and "loss" in logs:
+            sums = self.accelerator.reduce(torch.stack(self._figures).sum(0), "sum")
             names = (
                 "rewards/margins",
                 "rewards/accuracies",
@@ -220,7 +219,7 @@ class TreeDPOTrainer(UpdateTrainer):
                 "logps/rejected",
             )
             logs.update(zip(names, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
-            self._sums.clear()
+            self._figures.clear()
         super().log(logs, start_time)
 
 

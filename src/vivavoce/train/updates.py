@@ -49,6 +49,8 @@ class UpdateTrainer(Trainer):
 
             halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
             cast(Any, self.accelerator.state.fsdp_plugin).mixed_precision_policy = halves
+        self._figures: list[Tensor] = []
+        """Figures of the parts since the last point of the log, for a subclass that tells more than the loss."""
         self._parts: Sequence[Mapping[str, Any]] = ()
         self._loss = torch.zeros(())
         self._norm: Any = None
@@ -102,6 +104,14 @@ class UpdateTrainer(Trainer):
     def count(self, tokens: float) -> None:
         """Count tokens that went through the model, on all devices together."""
         self.state.num_input_tokens_seen += int(tokens)
+
+    def add_shares(self, logs: dict[str, float], names: Sequence[str]) -> None:
+        """Add to ``logs`` the share in the loss of each of the terms that ``_figures`` holds, over all devices."""
+        if self._figures and "loss" in logs:
+            total = cast(Tensor, self.accelerator.reduce(torch.stack(self._figures).sum(0), "sum")).tolist()
+            whole = sum(total) or 1.0
+            logs.update((name, logs["loss"] * t / whole) for name, t in zip(names, total, strict=True))
+            self._figures.clear()
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]] | None:
         """A part's packed row, and the name in errors of the training row behind each of its answers; None: not

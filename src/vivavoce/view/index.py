@@ -328,7 +328,7 @@ class Index:
 
 def _order(of: str) -> tuple[bool, bool, str]:
     """Debates first, then tests, then episodes."""
-    return of.startswith("episodes of"), of.startswith("test"), of
+    return of.startswith("episodes of"), _tests(of), of
 
 
 class _File(NamedTuple):
@@ -370,6 +370,11 @@ def _parts(sources: Sources) -> Iterator[tuple[bool, tuple[str, Sources]]]:
 
 def _of_test(also: str) -> str:
     return f"test {also}" if also else "test"
+
+
+def _tests(of: str) -> bool:
+    """Whether a set is of test questions; one of a chain's stage that is called ``testing`` is not."""
+    return of == "test" or (of.startswith("test ") and "/" not in of)
 
 
 class _Named:
@@ -630,7 +635,7 @@ def _fits(of: str, file: _File) -> bool:
     """Whether rows of a data file can have come from a set: of a chain, that of the same stage."""
     stage, slash, _ = of.rpartition("/")
     own = file.label["data"].rpartition("/")[0]
-    return not of.startswith("test") and (stage if slash else "") == own
+    return not _tests(of) and (stage if slash else "") == own
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
