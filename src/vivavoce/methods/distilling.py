@@ -177,13 +177,13 @@ class DistilSession(Session[Talk]):
     def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions, arm: ScoredArm) -> None:
         """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
         if counts.dropped > (1 - options.min_coverage) * of:
-            do = "did calls fail? `viva run --retry-failed` asks again; or lower opd.min_coverage knowingly"
+            failed, do = "did calls fail?", "`viva run --retry-failed` asks again; or lower opd.min_coverage knowingly"
             what, where = f"arm `{name}`: nothing can be shown of {counts.dropped} of {of} states", "debate"
             if arm.context in ("gold", "wrong"):
                 known = "right" if arm.context == "gold" else "wrong"
                 what = f"{what}, because the task does not know what is {known} there"
-                where, do = "arms", f"leave the arm out, or did calls fail? {do.partition('? ')[2]}"
-            raise RecipeError(what, where, do)
+                where, failed = "arms", f"leave the arm out, or {failed}"
+            raise RecipeError(what, where, f"{failed} {do}")
         if counts.dropped:
             say(f"arm {name}: skipped {counts.dropped} states, because no teacher call for them succeeded")
 
