@@ -74,17 +74,29 @@ class Scripted:
             return reply
         for stop in sampling.stop:
             reply = reply.partition(stop)[0]
-        words, finish = len(reply.split()), "stop"
+        words, finish = _words(reply), "stop"
         if words > sampling.max_new_tokens:
             words, finish = sampling.max_new_tokens, "length"
             kept = re.match(rf"(?:\s*\S+){{{words}}}", reply) if words else None
             reply = kept[0] if kept else ""
-        prompt = sum(len(message["content"].split()) for message in messages)
+        prompt = sum(_words(message["content"]) for message in messages)
         usage = Usage(prompt, words)
         return Reply(reply, finish, usage, self.identity, latency_s=time.perf_counter() - started)
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to free."""
+
+
+_SHAPE = bytes(ord(" ") if chr(code).isspace() else ord("x") for code in range(256))
+
+
+def _words(text: str) -> int:
+    """The number of words between white space: those that ``split`` gives, counted at a third of its time if possible,
+    because prompts are long.
+    """
+    if not text.isascii():
+        return len(text.split())
+    return (b" " + text.encode().translate(_SHAPE)).count(b" x")
 
 
 def agent(name: str, options: Options) -> Scripted:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +249,8 @@ def asked_of(request: str, texts: Texts) -> tuple[list[Message], Sampling, int]:
 
 def reply_row(reply: Reply) -> tuple[str, str]:
     """A reply as JSON without its text, and the text."""
-    return _REPLY.dump_json(replace(reply, text=""), exclude_defaults=True).decode(), reply.text
+    rest = _REPLY.dump_json(reply, exclude={"text"}, exclude_defaults=True).decode()
+    return f'{{"text":""{"," if len(rest) > 2 else ""}{rest[1:]}', reply.text
 
 
 def _written(reply: Reply | None, texts: Texts) -> tuple[str | None, int | None]:

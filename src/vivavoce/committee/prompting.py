@@ -56,7 +56,7 @@ class _Quotes:
     """The texts of one rendering that are quotes, numbered in the order in which they were marked."""
 
     def __init__(self) -> None:
-        self.nodes: list[str] = []
+        self.quotes: list[Quote] = []
         self._numbers: dict[str, int] = {}
         """Each quote, by the number in its marks."""
 
@@ -75,9 +75,9 @@ class _Quotes:
         return value
 
     def _marked(self, quote: Quote) -> str:
-        number = _in_marks(len(self.nodes))
-        self._numbers[number] = len(self.nodes)
-        self.nodes.append(quote.node)
+        number = _in_marks(len(self.quotes))
+        self._numbers[number] = len(self.quotes)
+        self.quotes.append(quote)
         return f"{_OPEN}{number}{_END}{_escaped(quote.text)}{_CLOSE}{number}{_END}"
 
     def _statement(self, s: Statement) -> SimpleNamespace:
@@ -110,11 +110,18 @@ class _Quotes:
             if quoted is None and closes:
                 quoted = self._numbers[number]
             if text:
-                parts_read.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
+                parts_read.append(self._part(text, quoted))
             quoted, text = None if closes else self._numbers[number], rest
         if text:
-            parts_read.append(_restored(text) if quoted is None else Quote(self.nodes[quoted], _restored(text)))
+            parts_read.append(self._part(text, quoted))
         return _stripped(parts_read)
+
+    def _part(self, text: str, quoted: int | None) -> str | Quote:
+        text = _restored(text)
+        if quoted is None:
+            return text
+        quote = self.quotes[quoted]
+        return quote if text == quote.text else Quote(quote.node, text)  # most are printed whole, and share their text
 
 
 @cache
@@ -140,7 +147,9 @@ def _stripped(parts: list[str | Quote]) -> Parts:
             edge = parts[end]
             text = strip(edge if isinstance(edge, str) else edge.text)
             if text:
-                parts[end] = text if isinstance(edge, str) else Quote(edge.node, text)
+                if not isinstance(edge, str):
+                    text = edge if text == edge.text else Quote(edge.node, text)
+                parts[end] = text
                 break
             del parts[end]
     return joined(parts)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vivavoce.graph.graph import stated
 from vivavoce.records import Node, Problem, Quote, seed_of
@@ -64,8 +64,77 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
     read, names and order stay those of the first, so that the text of one round only adds to that of the round before.
     An agent that does not speak in the first round that is read reads every agent, whatever the topology.
     """
-    if not reads:
+    offer = _offer(reads) if reads else _NOTHING
+    if not offer.shown:
         return []
+    first, table = offer.first, list(offer.table)
+    speakers = tuple(n.agent for n in table)
+    by_reader = (reader,) if how.order == "per_agent" else ()
+    rng = random.Random(seed_of(how.order_seed, problem.id, first, *by_reader))
+    rng.shuffle(table)
+    others = [n.agent for n in table if n.agent != reader]
+    numbers = dict(zip(rng.sample(others, len(others)), range(1, len(others) + 1), strict=True))
+    names = {n.agent: f"Agent {i}" if how.anonymous else n.agent for i, n in enumerate(table, 1)}
+    place = {n.agent: i for i, n in enumerate(table)}
+    shown = []
+    for n, text, reflection, critiques in sorted(offer.shown, key=lambda s: _place(s.node, place)):
+        if not _heard(n.agent, reader, speakers, how.topology):
+            continue
+        if how.hide_gold:
+            reflection = reflection and Quote(reflection.node, hidden(reflection.text, problem.gold))
+            critiques = [(critic, Quote(q.node, hidden(q.text, problem.gold))) for critic, q in critiques]
+        shown.append(
+            Statement(
+                n.kind,
+                names.get(n.agent, "Agent" if how.anonymous else n.agent),
+                0 if n.agent == reader else numbers.get(n.agent, len(place)),
+                text,
+                reflection,
+                tuple((names.get(critic, "Agent" if how.anonymous else critic), q) for critic, q in critiques),
+                n.round,
+                n.answer,
+            )
+        )
+    return shown
+
+
+def _place(n: Node, seats: Mapping[str, int]) -> tuple[int, bool, int]:
+    """The place of a node among those that are shown: by round, answers first, then by its author's seat."""
+    return n.round, n.kind != "answer", seats.get(n.agent, len(seats))
+
+
+class _Shown(NamedTuple):
+    """A node that is shown, and the notes on it."""
+
+    node: Node
+    text: Quote
+    reflection: Quote | None
+    critiques: list[tuple[str, Quote]]
+    """``(critic, text)``."""
+
+
+class _Offer(NamedTuple):
+    """The nodes that are offered to readers, in the form that is the same for all of them."""
+
+    nodes: tuple[Node, ...]
+    shown: list[_Shown]
+    table: list[Node]
+    """Those of the first round that is read."""
+    first: int
+
+
+_NOTHING = _Offer((), [], [], 0)
+_latest = _NOTHING
+
+
+def _offer(reads: Sequence[Node]) -> _Offer:
+    """The nodes in the form that is the same for all readers. The members of a committee read the same nodes one after
+    the other, so the latest offer is kept.
+    """
+    global _latest
+    kept = _latest
+    if len(kept.nodes) == len(reads) and all(a is b for a, b in zip(kept.nodes, reads, strict=True)):
+        return kept
     ids = {n.id for n in reads}
     notes: dict[str | None, list[Node]] = {}
     other_nodes = []
@@ -77,44 +146,16 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
         else:
             other_nodes.append(n)
     answers = stated(n for n in reads if n.kind == "answer")
-    shown_nodes = [*answers, *other_nodes]
-    if not shown_nodes:
-        return []
-    first = min(n.round for n in answers or shown_nodes)
-    table = [n for n in answers or shown_nodes if n.round == first]
-    speakers = tuple(n.agent for n in table)
-    by_reader = (reader,) if how.order == "per_agent" else ()
-    rng = random.Random(seed_of(how.order_seed, problem.id, first, *by_reader))
-    rng.shuffle(table)
-    others = [n.agent for n in table if n.agent != reader]
-    numbers = dict(zip(rng.sample(others, len(others)), range(1, len(others) + 1), strict=True))
-    names = {n.agent: f"Agent {i}" if how.anonymous else n.agent for i, n in enumerate(table, 1)}
-    place = {n.agent: i for i, n in enumerate(table)}
-    shown_nodes.sort(key=lambda n: (n.round, n.kind != "answer", place.get(n.agent, len(place))))
-    masked = (lambda text: hidden(text, problem.gold)) if how.hide_gold else (lambda text: text)
     shown = []
-    for n in shown_nodes:
-        if not _heard(n.agent, reader, speakers, how.topology):
-            continue
+    for n in (*answers, *other_nodes):
         about = notes.get(n.id, ())
-        reflection = next((m for m in about if m.kind == "reflection"), None)
-        shown.append(
-            Statement(
-                n.kind,
-                names.get(n.agent, "Agent" if how.anonymous else n.agent),
-                0 if n.agent == reader else numbers.get(n.agent, len(place)),
-                Quote(n.id, n.text),
-                Quote(reflection.id, masked(reflection.text)) if reflection else None,
-                tuple(
-                    (names.get(m.agent, "Agent" if how.anonymous else m.agent), Quote(m.id, masked(m.text)))
-                    for m in about
-                    if m.kind == "critique"
-                ),
-                n.round,
-                n.answer,
-            )
-        )
-    return shown
+        reflection = next((Quote(m.id, m.text) for m in about if m.kind == "reflection"), None)
+        critiques = [(m.agent, Quote(m.id, m.text)) for m in about if m.kind == "critique"]
+        shown.append(_Shown(n, Quote(n.id, n.text), reflection, critiques))
+    speaking = answers or other_nodes
+    first = min((n.round for n in speaking), default=0)
+    _latest = made = _Offer(tuple(reads), shown, [n for n in speaking if n.round == first], first)
+    return made
 
 
 def _heard(speaker: str, reader: str, speakers: tuple[str, ...], topology: str) -> bool:

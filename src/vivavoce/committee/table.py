@@ -404,7 +404,7 @@ def _rare_collections() -> Iterator[None]:
     and hardly any of these objects is in a cycle: the search took a tenth to a fifth of the engine's time.
     """
     before = gc.get_threshold()
-    gc.set_threshold(20_000, *before[1:])
+    gc.set_threshold(50_000, *before[1:])
     try:
         yield
     finally:
