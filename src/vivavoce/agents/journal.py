@@ -261,8 +261,6 @@ class Journal:
             if version not in (0, 1, *READABLE) or (self.read_only and version == 0):
                 raise RunConflict(f"journal has format {version}, not {FORMAT}", where, "open it with what made it")
             if not self.read_only:
-                # of a new file; compressed replies of some kilobytes fill half of SQLite's usual pages
-                db.execute("PRAGMA page_size = 8192")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
                 if version == 1:
