@@ -10,10 +10,27 @@ from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.splitting import lines_and_sentences
 
 
-class Graded:
-    """A :class:`~vivavoce.tasks.Task` without its problems: answers in prose with a stated end."""
+class Prose:
+    """The part of a :class:`~vivavoce.tasks.Task` that all answers in prose share, whatever grades them."""
 
     name: str
+
+    def steps(self, text: str) -> list[str]:
+        """Lines and sentences."""
+        return lines_and_sentences(text)
+
+    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
+        """Raises NotImplementedError: no program can check a step."""
+        raise NotImplementedError(f"{self.name} has no checker of steps")
+
+    def probability(self, text: str, tokens: Sequence[Token]) -> float:
+        """Geometric mean probability of a token of the reply."""
+        return geometric_mean(tokens)
+
+
+class Graded(Prose):
+    """A task without its problems: answers in prose with a stated end."""
+
     answer_format: str
     grader: Grader
 
@@ -29,17 +46,5 @@ class Graded:
         """Whether two answers that ``grade`` read are one answer, whatever the gold answer is."""
         return self.grader.same(a, b)
 
-    def steps(self, text: str) -> list[str]:
-        """Lines and sentences."""
-        return lines_and_sentences(text)
 
-    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Raises NotImplementedError: no program can check a step of prose."""
-        raise NotImplementedError(f"{self.name} has no checker of steps")
-
-    def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """Geometric mean probability of a token of the reply."""
-        return geometric_mean(tokens)
-
-
-__all__ = ["Graded"]
+__all__ = ["Graded", "Prose"]

@@ -20,7 +20,7 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,13 +30,13 @@ from pydantic import Field
 from vivavoce.agents.fences import blocks
 from vivavoce.agents.replies import spoken
 from vivavoce.errors import DataError
-from vivavoce.records import Grade, Problem, Token
+from vivavoce.records import Grade, Problem
 from vivavoce.sandbox.running import Limits, Program, shared
 from vivavoce.tasks import Task
-from vivavoce.tasks.confidence import geometric_mean
+from vivavoce.tasks.graded import Prose
 from vivavoce.tasks.limits import Limited
 from vivavoce.tasks.program_text import program_in
-from vivavoce.tasks.programs import FORMAT
+from vivavoce.tasks.programs import FORMAT, of_run
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.splitting import known_split
 
@@ -110,7 +110,7 @@ class Tests(NamedTuple):
 
 
 @dataclass
-class LiveCodeBench:
+class LiveCodeBench(Prose):
     """The benchmark as a :class:`~vivavoce.tasks.Task`; it has test questions alone."""
 
     options: Options
@@ -140,20 +140,11 @@ class LiveCodeBench:
         if program is None:
             return Grade(None, False, "no_answer", "no program")
         outcome = shared().run(harness(program, tests), LIMITS)
-        passed = None if outcome.ended == "sandbox" else outcome.passed
-        return Grade(program, passed, "ok", "" if outcome.passed else outcome.reason)
+        return of_run(program, outcome)
 
     def steps(self, text: str) -> list[str]:
         """Lines."""
         return text.splitlines(keepends=True)
-
-    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Raise NotImplementedError: a line of a program is not right or wrong by itself."""
-        raise NotImplementedError("programs are run as a whole")
-
-    def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """Geometric mean over the tokens."""
-        return geometric_mean(tokens)
 
     def _all(self) -> dict[str, tuple[Problem, Tests]]:
         if not self._read:

@@ -79,8 +79,7 @@ class Programs(Benchmark):
         program = program_in(text, case.name, case.prefix)
         if program is None:
             return Grade(None, False, "no_answer", f"no program that defines {case.name}")
-        outcome = run(program, case)
-        return Grade(program, None if outcome.ended == "sandbox" else outcome.passed, "ok", _reason(outcome))
+        return of_run(program, run(program, case))
 
     def steps(self, text: str) -> list[str]:
         """Lines."""
@@ -124,6 +123,12 @@ def run(program: str, case: Case) -> Outcome:
     return shared().run(Program(program, case.tests), LIMITS)
 
 
+def of_run(program: str, outcome: Outcome) -> Grade:
+    """The grade of a program that was run with its tests."""
+    passed = None if outcome.ended == "sandbox" else outcome.passed
+    return Grade(program, passed, "ok", "" if outcome.passed else outcome.reason)
+
+
 def _wrong(case: Case) -> str:
     """The first mutant that a test finds out within seconds; if none is, the last one, for the check to show."""
     tried = ""
@@ -133,8 +138,4 @@ def _wrong(case: Case) -> str:
     return tried
 
 
-def _reason(outcome: Outcome) -> str:
-    return "" if outcome.passed else outcome.reason
-
-
-__all__ = ["FORMAT", "LIMITS", "Case", "Programs", "fenced", "program_in", "programs", "run"]
+__all__ = ["FORMAT", "LIMITS", "Case", "Programs", "fenced", "of_run", "program_in", "programs", "run"]

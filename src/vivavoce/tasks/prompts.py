@@ -13,7 +13,7 @@ assistant is kept as the recorded answer (``worked``), for arms that imitate it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,13 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from vivavoce.agents.call_text import CLOSE, OPEN, response
 from vivavoce.errors import DataError
 from vivavoce.files import kind_of
-from vivavoce.records import Grade, Message, Problem, Token, digest
+from vivavoce.records import Grade, Message, Problem, digest
 from vivavoce.tasks import Task, open_task
 from vivavoce.tasks.characters import blank
-from vivavoce.tasks.confidence import geometric_mean
+from vivavoce.tasks.graded import Prose
 from vivavoce.tasks.limits import Limited
 from vivavoce.tasks.rows import Row, read_rows
-from vivavoce.tasks.splitting import known_split, lines_and_sentences
+from vivavoce.tasks.splitting import known_split
 
 Role = Literal["system", "user", "assistant"]
 _ROLES = {
@@ -77,7 +77,7 @@ class Options(Limited):
 
 
 @dataclass(slots=True)
-class Prompts:
+class Prompts(Prose):
     """A file's prompts to train on, and another task's questions to be tested on."""
 
     name: str
@@ -118,19 +118,11 @@ class Prompts:
         """Whether the exam's grading runs something."""
         return bool(getattr(self.exam, "waits", False))
 
-    def steps(self, text: str) -> list[str]:
-        """Lines and sentences."""
-        return lines_and_sentences(text)
-
     def first_wrong_step(self, problem: Problem, text: str) -> int | None:
         """The exam's checker for its questions. Raises NotImplementedError for prompts."""
         if self._is_prompt(problem):
             raise NotImplementedError("a prompt has no right answer")
         return self.exam.first_wrong_step(problem, text)
-
-    def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """Geometric mean over the tokens: what an answer to a prompt is, no exam can know."""
-        return geometric_mean(tokens)
 
 
 def task(options: Options) -> Task:

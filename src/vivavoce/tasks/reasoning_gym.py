@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -24,12 +24,12 @@ from vivavoce.agents.replies import spoken
 from vivavoce.errors import DataError, MissingDependency
 from vivavoce.line_process import LineProcess, Pool
 from vivavoce.plugins import near
-from vivavoce.records import Grade, Problem, Token, seed_of
+from vivavoce.records import Grade, Problem, seed_of
 from vivavoce.tasks import Task
-from vivavoce.tasks.confidence import geometric_mean
+from vivavoce.tasks.graded import Prose
 from vivavoce.tasks.grading import stated
 from vivavoce.tasks.samples import Sample
-from vivavoce.tasks.splitting import key_of, known_split, lines_and_sentences, question_id
+from vivavoce.tasks.splitting import key_of, known_split, question_id
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MEMORY = 1 << 30
@@ -73,7 +73,7 @@ class _Place(NamedTuple):
 
 
 @dataclass
-class ReasoningGym:
+class ReasoningGym(Prose):
     """Questions of reasoning-gym as a :class:`~vivavoce.tasks.Task`. A problem's group is its data set.
 
     ``grade`` waits for another process. The gold answer is empty for data sets that name none, because several answers
@@ -133,18 +133,6 @@ class ReasoningGym:
             odd = "" if right else "the package gives no answer that is right"
             where = f"reasoning_gym, {place.name}, question {place.number}"
             yield Sample(problem, (_written(right),) if right else (), wrong, where, odd)
-
-    def steps(self, text: str) -> list[str]:
-        """Lines and sentences."""
-        return lines_and_sentences(text)
-
-    def first_wrong_step(self, problem: Problem, text: str) -> int | None:
-        """Raises NotImplementedError: scorers read the answer alone."""
-        raise NotImplementedError("reasoning_gym has no checker of steps")
-
-    def probability(self, text: str, tokens: Sequence[Token]) -> float:
-        """Geometric mean probability of a token of the reply."""
-        return geometric_mean(tokens)
 
     def _drawn(self, split: str, seen: set[str]) -> Iterator[Problem]:
         o = self.options
