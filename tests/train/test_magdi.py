@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.train.students import Killed, die_at, equal, messages, weights
 from torch.nn.functional import log_softmax
-from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers import AutoModelForCausalLM
 
 from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError
@@ -89,7 +89,7 @@ def one_update(student: Path, tmp_path: Path, o: MAGDiSettings, attention: str =
     model.add_module("interaction_reader", reader)
     talks, _ = magdi._talks(tokenizer, [GRAPH, OTHER], o, tmp_path, None)
     steps = magdi.Steps(talks, o, 1, seed=0)
-    arguments = TrainingArguments(**checkpoint.arguments(o, tmp_path, 0, 1), per_device_train_batch_size=1)
+    arguments = checkpoint.arguments(o, tmp_path, 0, 1)
     method = Method(attention)  # type: ignore[arg-type]
     trainer = magdi.MAGDiTrainer(model, arguments, steps, o, method)
     with attending(model, method):

@@ -124,9 +124,9 @@ def run_key(kind: str, model: str | Path, settings: TrainSettings, seed: int, da
     return digest([kind, fingerprint(model), knobs, seed, data])
 
 
-def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> dict[str, Any]:
-    """The constructor arguments of transformers' TrainingArguments that all trainers share."""
-    return {
+def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> TrainingArguments:
+    """The arguments of transformers' Trainer. Raises what :func:`check_launch` raises."""
+    shared: dict[str, Any] = {
         "output_dir": str(out / "checkpoints"),
         "max_steps": steps,
         "learning_rate": settings.learning_rate,
@@ -154,6 +154,9 @@ def arguments(settings: TrainSettings, out: Path, seed: int, steps: int) -> dict
         "report_to": "none",
         "disable_tqdm": True,
     }
+    made = TrainingArguments(**shared, per_device_train_batch_size=1)
+    check_launch(made, settings)
+    return made
 
 
 def _checkpointing(on: bool) -> dict[str, Any]:

@@ -107,8 +107,7 @@ def train_magdi(
     out.mkdir(parents=True, exist_ok=True)
 
     updates = settings.updates(len(used), settings.graphs_per_step)
-    arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
-    checkpoint.check_launch(arguments, settings)
+    arguments = checkpoint.arguments(settings, out, seed, updates)
     if sharded():
         raise RecipeError("what reads the student cannot be sharded", "accelerate launch", "launch without FSDP")
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)

@@ -105,8 +105,7 @@ def train_on_policy(
     out.mkdir(parents=True, exist_ok=True)
 
     updates = settings.updates(len(used), settings.states_per_step)
-    arguments = TrainingArguments(**checkpoint.arguments(settings, out, seed, updates), per_device_train_batch_size=1)
-    checkpoint.check_launch(arguments, settings)
+    arguments = checkpoint.arguments(settings, out, seed, updates)
     steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)

@@ -112,10 +112,7 @@ def train_supervised(
     out.mkdir(parents=True, exist_ok=True)
 
     planned = schedule(used)
-    arguments = TrainingArguments(
-        **checkpoint.arguments(settings, out, seed, len(planned.updates)), per_device_train_batch_size=1
-    )
-    checkpoint.check_launch(arguments, settings)
+    arguments = checkpoint.arguments(settings, out, seed, len(planned.updates))
     steps = Steps(used, planned, settings.token_budget, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, settings.lora.dropout)
