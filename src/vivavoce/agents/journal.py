@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -325,8 +326,8 @@ class Journal:
             messages = json.loads(request)["messages"]
             parts = [(role, [storable(part) for part in texts]) for role, texts in parts]
         key = key_from(agent.identity, request)
-        flight = self._in_flight.get(key)
-        if flight is None:
+        flight, loop = self._in_flight.get(key), asyncio.get_running_loop()
+        if flight is None or flight.task.get_loop() is not loop:  # what a loop left when it ended never lands
             answered = self._recorded(key)
             if answered is not None:
                 return self._tell(agent.name, stage, answered)
@@ -335,14 +336,14 @@ class Journal:
             if question is not None:  # by this tag the ledger finds the question again
                 tags["problem"] = question
             row = (key, agent.name, agent.identity, stage, canonical(tags), request)
-            flight = _Flight(asyncio.create_task(self._ask(agent, messages, parts, sampling, seed, row, question)))
+            flight = _Flight(loop.create_task(self._ask(agent, messages, parts, sampling, seed, row, question)))
             self._in_flight[key] = flight
-            flight.task.add_done_callback(lambda _: self._landed(key))
+            flight.task.add_done_callback(partial(self._landed, key, flight))
             cached = False
         else:
             cached = True
         # each caller waits for a future of its own: its cancellation does not take the call from the others
-        answer = asyncio.get_running_loop().create_future()
+        answer = loop.create_future()
         flight.waiting.append(answer)
         try:
             answered = await answer
@@ -354,19 +355,20 @@ class Journal:
             answered = replace(answered, cached=True)
         return self._tell(agent.name, stage, answered)
 
-    def _landed(self, key: str) -> None:
+    def _landed(self, key: str, flight: _Flight, task: asyncio.Task[Answered]) -> None:
         """Tell everyone who waits for a call how it ended."""
-        flight = self._in_flight.pop(key)
-        failure = None if flight.task.cancelled() else flight.task.exception()
+        if self._in_flight.get(key) is flight:
+            del self._in_flight[key]
+        failure = None if task.cancelled() else task.exception()
         for answer in flight.waiting:
             if answer.done():  # its caller was cancelled
                 continue
-            if flight.task.cancelled():
+            if task.cancelled():
                 answer.cancel()
             elif failure is not None:
                 answer.set_exception(failure)
             else:
-                answer.set_result(flight.task.result())
+                answer.set_result(task.result())
 
     def __getitem__(self, key: str) -> Call:
         """The recorded call with this key (a node's ``call``). Raises KeyError if there is no such call."""
