@@ -1,4 +1,4 @@
-"""Which agent of a schoolhouse knows what: in every world it is shared out in the same way."""
+"""The knowledge of the agents of a schoolhouse, which is shared out in the same way in every world."""
 
 import random
 from collections.abc import Mapping, Sequence
