@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import shutil
@@ -18,10 +20,12 @@ from tests.methods.word_server import Teacher, WordServer
 from typer.testing import CliRunner, Result
 
 from vivavoce.agents.journal import Journal
+from vivavoce.agents.scripted import Scripted
 from vivavoce.agents.store import EarlierRuns
 from vivavoce.cli import app
 from vivavoce.config import check_recipe, load_recipe
 from vivavoce.errors import DataError, RecipeError
+from vivavoce.records import Reply, Sampling, Usage
 from vivavoce.workspace import earlier_runs
 
 
@@ -168,6 +172,32 @@ def test_only_runs_with_an_agent_of_the_recipe_lend_and_the_oldest_comes_first(t
         assert late in earlier_runs(tmp_path / "new", made)
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert late not in earlier_runs(tmp_path / "new", made), "its journal is not read while it is written there"
+
+
+def test_a_run_lends_what_it_writes_while_others_read_and_each_call_is_paid_once(tmp_path: Path) -> None:
+    """Runs of processes that ask the same calls side by side: those that began later find what is written already."""
+    asked: list[int] = []
+    agent = Scripted("ada", lambda _, __, seed: asked.append(seed) or Reply(f"{seed}", usage=Usage(10, 5)))
+
+    async def side_by_side() -> list[str]:
+        runs, said = [tmp_path / name for name in "abc"], list[str]()
+        with contextlib.ExitStack() as open_runs:
+            journals = []
+            for i, run in enumerate(runs):
+                run.mkdir()
+                lenders = open_runs.enter_context(contextlib.closing(EarlierRuns(runs[:i])))
+                journals.append(open_runs.enter_context(Journal(run / "journal.sqlite", store=lenders)))
+            for seed in range(20):
+                for journal in journals:
+                    answered = await journal.call(agent, [{"role": "user", "content": "?"}], Sampling(), seed)
+                    assert answered.reply is not None
+                    said.append(answered.reply.text)
+            assert [sum(c.calls for c in journal.costs()) for journal in journals] == [20, 0, 0]
+            assert [sum(one.calls for one in journal.lent()) for journal in journals] == [0, 20, 20]
+        return said
+
+    assert asyncio.run(side_by_side()) == [str(seed) for seed in range(20) for _ in "abc"]
+    assert asked == list(range(20))
 
 
 def test_a_run_that_cannot_lend_is_named_and_passed_over(tmp_path: Path) -> None:
