@@ -324,8 +324,8 @@ def open_run(
         if changed_keys(*_unheard(path, *both)):
             changed = changed_keys(*both)
             if not update:
-                do = "choose another --out (beside this run, where what it has paid for is free), or give --update to redo "
-                do += "what depends on these keys"
+                do = "choose another --out (beside this run, where what it has paid for is free), or give --update to "
+                do += "redo what depends on these keys"
                 if as_before := [
                     f"--set {key}={_EARLIER[key.rpartition('.')[2]]}" for key in changed if _unsaid(key, new)
                 ]:
