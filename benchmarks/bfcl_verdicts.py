@@ -55,7 +55,7 @@ def conversations(data: Path) -> Iterator[dict[str, Any]]:
     from vivavoce.environments.bfcl.conversations import CATEGORIES, read_conversations
     from vivavoce.environments.bfcl.several_turns import SeveralTurns
     from vivavoce.files import json_lines
-    from vivavoce.tasks.bfcl_turns_checking import mutations, played
+    from vivavoce.tasks.bfcl_turns_checking import faults_of, mutations
 
     for category in CATEGORIES:
         world = SeveralTurns(read_conversations(data, category))
@@ -68,10 +68,10 @@ def conversations(data: Path) -> Iterator[dict[str, Any]]:
             drawn = random.Random(talk.id).sample(others, min(MOST, len(others)))
             expected = ("expected", [turn.expected for turn in talk.turns])
             for what, calls in (expected, *((one.what, one.calls) for one in drawn)):
-                said = [[_source(call.name, call.arguments) for call in turn] for turn in calls]
+                sources = [[_source(call.name, call.arguments) for call in turn] for turn in calls]
                 row = {key: rows[talk.id][key] for key in ("id", "initial_config", "involved_classes")}
-                case = {"id": talk.id, "what": what, "row": row, "wanted": wanted[talk.id], "said": said}
-                yield {**case, "ours": not played(world, talk, calls)}
+                case = {"id": talk.id, "what": what, "row": row, "wanted": wanted[talk.id], "said": sources}
+                yield {**case, "ours": not faults_of(world, talk, calls)}
 
 
 def _source(name: str, arguments: dict[str, Any]) -> str:

@@ -31,8 +31,8 @@ RIGHT = 0.7
 def respond(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """A reply of about 100 words that ends in the answer, which is right in most cases."""
     rng = random.Random(seed_of(seed, digest(list(messages))))
-    said = " ".join(rng.choices(WORDS, k=rng.randint(80, 110)))
-    return f"{said}.\nFinal answer: {4 if rng.random() < RIGHT else rng.randint(5, 9)}"
+    text = " ".join(rng.choices(WORDS, k=rng.randint(80, 110)))
+    return f"{text}.\nFinal answer: {4 if rng.random() < RIGHT else rng.randint(5, 9)}"
 
 
 def recipe(folder: Path, questions: int) -> Path:

@@ -174,11 +174,11 @@ def main() -> None:
 
 def without_calls(lines: bytes) -> list[Any]:
     """Graphs without the keys of their calls."""
-    said = [json.loads(line) for line in lines.splitlines()]
-    for graph in said:
+    rows = [json.loads(line) for line in lines.splitlines()]
+    for graph in rows:
         for node in graph["nodes"]:
             node.pop("call", None)
-    return said
+    return rows
 
 
 if __name__ == "__main__":

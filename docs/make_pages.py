@@ -48,12 +48,12 @@ def help_of(command: str) -> str:
 
 def table_of_recipes() -> str:
     """recipes/README.md with its table made from what every recipe says of itself in its first comment."""
-    from vivavoce.authoring.listing import headed
+    from vivavoce.authoring.listing import header_of
 
     rows = ["| recipe | what it does | needs | takes |", "| --- | --- | --- | --- |"]
     for path in sorted(RECIPES.rglob("*.yaml"), key=lambda p: (p.parent.name != "schoolhouse", p.as_posix())):
         name = path.relative_to(RECIPES).with_suffix("").as_posix()
-        rows.append(f"| `{name}` | {' | '.join(headed(path))} |")
+        rows.append(f"| `{name}` | {' | '.join(header_of(path))} |")
     text = (RECIPES / "README.md").read_text("utf-8")
     return re.sub(r"(?m)(^\|.*\n)+", lambda _: "\n".join(rows) + "\n", text, count=1)
 

@@ -74,10 +74,10 @@ def measure(speaker: Speaker, pupil: Pupil, n: int, seed: int) -> Pupil:
     """Let the model answer `n` training questions at temperature 1 and grade every step: what does it really know?"""
     rng = random.Random(f"measure/{seed}")
     asked = [world.draw(rng).text for _ in range(n)]
-    said = speaker.replies([tokenizer.prompt("solve", q) for q in asked], temperature=1.0, seed=seed)
+    replies = speaker.replies([tokenizer.prompt("solve", q) for q in asked], temperature=1.0, seed=seed)
     tries: dict[world.Fact, list[bool]] = {}
     samples = list[tuple[str, str]]()
-    for question, text in zip(asked, said, strict=True):
+    for question, text in zip(asked, replies, strict=True):
         steps, links = world.steps_of(text), world.parse(question)[1]
         for step in steps:
             tries.setdefault(step.fact, []).append(step.value == world.apply(*step.fact))
@@ -91,9 +91,9 @@ def known_accuracy(speaker: Speaker, facts: frozenset[world.Fact], n: int, seed:
     """(chains, steps) answered right on unseen questions that need only these facts."""
     rng = random.Random(f"known/{seed}")
     asked = [world.draw(rng, facts=facts, split="test").text for _ in range(n)]
-    said = speaker.replies([tokenizer.prompt("solve", q) for q in asked])
+    replies = speaker.replies([tokenizer.prompt("solve", q) for q in asked])
     right_steps = total = right = 0
-    for question, text in zip(asked, said, strict=True):
+    for question, text in zip(asked, replies, strict=True):
         gold, written = world.gold(question), world.steps_of(text)
         right_steps += sum(a == b for a, b in zip(gold, written, strict=False))
         total += len(gold)
@@ -105,7 +105,7 @@ def build_student(out: Path, seed: int, shorten: float = 1.0) -> Speaker:
     """The student: common facts only."""
     speaker = Speaker(new_model(STUDENT_SHAPE, seed), tokenizer.tokenizer())
     stages = [stage._replace(steps=int(stage.steps * shorten)) for stage in STUDENT]
-    speaker = study("student", speaker, school(Pupil(world.known("student"))), stages, out, seed)
+    speaker = study("student", speaker, school(Pupil(world.taught_facts("student"))), stages, out, seed)
     save(speaker.model.bfloat16(), out / "student")
     return speaker
 
@@ -113,12 +113,12 @@ def build_student(out: Path, seed: int, shorten: float = 1.0) -> Speaker:
 def build_base(out: Path, seed: int) -> Speaker:
     """The common ancestor of the teachers: every role, common facts only."""
     speaker = Speaker(new_model(TEACHER_SHAPE, seed + 1), tokenizer.tokenizer())
-    return study("base", speaker, school(Pupil(world.known("student"))), BASE, out, seed)
+    return study("base", speaker, school(Pupil(world.taught_facts("student"))), BASE, out, seed)
 
 
 def build_teacher(name: str, out: Path, seed: int) -> Speaker:
     """One teacher, from the finished base: its own facts, then its own measured confidence."""
-    pupil = Pupil(world.known(name))
+    pupil = Pupil(world.taught_facts(name))
     speaker = study(name, build_base(out, seed), school(pupil), TEACHER_FACTS, out, seed)
     pupil = measure(speaker, pupil, OWN_SAMPLES, seed)
     speaker = study(name, with_one_more_layer(speaker, seed + 2), school(pupil), TEACHER_SELF, out, seed)

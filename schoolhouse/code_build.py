@@ -54,14 +54,14 @@ def build(part: str, out: Path, seed: int) -> None:
     """One part: the student, the common ancestor of the teachers, or a teacher."""
     words = tokenizer.tokenizer(tokenizer.CODE_WORDS)
     if part == "student":
-        pupil = Pupil(world.known("student"), world.STYLE_OF["student"])
+        pupil = Pupil(world.taught_functions("student"), world.STYLE_OF["student"])
         speaker = Speaker(new_model(STUDENT_SHAPE, seed, words), words)
         speaker = study(part, speaker, school(pupil), STUDENT, out, seed)
     else:
         speaker = Speaker(new_model(TEACHER_SHAPE, seed + 1, words), words)
-        speaker = study("base", speaker, school(Pupil(world.known("student"))), BASE, out, seed)
+        speaker = study("base", speaker, school(Pupil(world.taught_functions("student"))), BASE, out, seed)
     if part in world.STRONG:
-        pupil = Pupil(world.known(part), world.STYLE_OF[part])
+        pupil = Pupil(world.taught_functions(part), world.STYLE_OF[part])
         speaker = study(part, speaker, school(pupil), TEACHER, out, seed)
     if part != "base":
         save(speaker.model.bfloat16(), out / part, tokenizer.CODE_WORDS)

@@ -17,7 +17,7 @@ from schoolhouse.gates import VOTES, Draft, area, by_kind, debate_prompts, mean,
 from schoolhouse.speak import Speaker
 from vivavoce.schoolhouse import code_world as world
 from vivavoce.schoolhouse import tokenizer
-from vivavoce.schoolhouse.code_grading import Verdict, judge_all
+from vivavoce.schoolhouse.code_grading import AnswerOutcome, judge_all
 from vivavoce.schoolhouse.world import Question
 
 TEACHERS = tuple(world.STRONG)
@@ -36,12 +36,14 @@ def drafts(speaker: Speaker, prompts: Sequence[str], asked: Sequence[Question], 
     probabilities = speaker.result_probabilities(prompts, texts, spelt)
     out = list[Draft]()
     for text, verdict, tokens in zip(texts, judged(asked, texts), probabilities, strict=True):
-        said = _SAID.search(text)
-        out.append(Draft(text, verdict.answer, float(said[1]) if said else 50.0, math.prod(tokens) if tokens else 0.0))
+        match = _SAID.search(text)
+        out.append(
+            Draft(text, verdict.answer, float(match[1]) if match else 50.0, math.prod(tokens) if tokens else 0.0)
+        )
     return out
 
 
-def judged(asked: Sequence[Question], texts: Sequence[str]) -> list[Verdict]:
+def judged(asked: Sequence[Question], texts: Sequence[str]) -> list[AnswerOutcome]:
     return judge_all([q.text for q in asked], texts)
 
 
@@ -53,17 +55,17 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
     rng = random.Random(f"debate/{seed}")
     second = {name: drafts(s, debate_prompts(asked, first, name, rng), asked, 256) for name, s in speakers.items()}
 
-    def right(said: Sequence[Draft]) -> list[bool]:
-        return [bool(v.right) for v in judged(asked, [d.text for d in said])]
+    def right(drafts_given: Sequence[Draft]) -> list[bool]:
+        return [bool(v.right) for v in judged(asked, [d.text for d in drafts_given])]
 
     teachers = dict[str, Any]()
-    for name, said in first.items():
-        known, unknown = _marked(name, asked, said)
+    for name, own_drafts in first.items():
+        known, unknown = _marked(name, asked, own_drafts)
         teachers[name] = {
-            "alone": by_kind(asked, right(said), world.KINDS),
+            "alone": by_kind(asked, right(own_drafts), world.KINDS),
             "after debate": by_kind(asked, right(second[name]), world.KINDS),
-            "auroc said": area([d.said for d in said], right(said)),
-            "auroc probability": area([d.probability for d in said], right(said)),
+            "auroc said": area([d.stated for d in own_drafts], right(own_drafts)),
+            "auroc probability": area([d.probability for d in own_drafts], right(own_drafts)),
             "known steps right": round(mean([ok for ok, _ in known]), 3),
             "known steps marked": round(mean([mark for _, mark in known]), 3),
             "unknown steps right": round(mean([ok for ok, _ in unknown]), 3),
@@ -73,7 +75,7 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
     def outcome(rounds: dict[str, list[Draft]], kind: str) -> list[bool]:
         weight, largest = VOTES[kind]
         out = list[bool]()
-        verdicts = {name: right(said) for name, said in rounds.items()}
+        verdicts = {name: right(round_drafts) for name, round_drafts in rounds.items()}
         for i, ballots in enumerate(zip(*rounds.values(), strict=True)):
             won = vote(ballots, weight, largest)
             out.append(next(verdicts[name][i] for name in rounds if rounds[name][i].answer == won))
@@ -82,7 +84,7 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
     best = max(TEACHERS, key=lambda name: teachers[name]["alone"]["all"])
     before = {f"best teacher ({best})": right(first[best])}
     before |= {f"drafts, {kind}": outcome(first, kind) for kind in VOTES}
-    oracle = [any(ok) for ok in zip(*(right(said) for said in first.values()), strict=True)]
+    oracle = [any(ok) for ok in zip(*(right(own_drafts) for own_drafts in first.values()), strict=True)]
     after = {f"one round, {kind}": outcome(second, kind) for kind in VOTES if "most" not in kind}
     ours = after["one round, weighted (probability)"]
     votes = before | {"any draft right": oracle} | after
@@ -94,14 +96,14 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
 
 
 def _marked(
-    name: str, asked: Sequence[Question], said: Sequence[Draft]
+    name: str, asked: Sequence[Question], answers: Sequence[Draft]
 ) -> tuple[list[tuple[bool, bool]], list[tuple[bool, bool]]]:
     """(right, marked) of the written steps whose function the teacher was taught, and of the others."""
     known, unknown = list[tuple[bool, bool]](), list[tuple[bool, bool]]()
-    for question, draft in zip(asked, said, strict=True):
+    for question, draft in zip(asked, answers, strict=True):
         gold, calls = world.gold(question.text), world.parse(question.text)
         for (step, mark), wanted, call in zip(world.steps_of(draft.text), gold, calls, strict=False):
-            (known if call.function in world.known(name) else unknown).append((step.means(wanted), mark))
+            (known if call.function in world.taught_functions(name) else unknown).append((step.means(wanted), mark))
     return known, unknown
 
 
@@ -109,11 +111,11 @@ def measure_student(student: Speaker, n: int, seed: int) -> dict[str, Any]:
     """The untaught student: nearly perfect on the functions it knows, poor on the rest."""
     asked = list(world.questions("test", n, seed))
     rng = random.Random(f"student/{seed}")
-    easy = [world.draw(rng, functions=world.known("student"), split="test") for _ in range(n)]
+    easy = [world.draw(rng, functions=world.taught_functions("student"), split="test") for _ in range(n)]
     measured = {}
     for what, those in (("all questions", asked), ("known functions", easy)):
-        said = student.replies([tokenizer.prompt("solve", q.text) for q in those])
-        measured[what] = [bool(v.right) for v in judged(those, said)]
+        replies = student.replies([tokenizer.prompt("solve", q.text) for q in those])
+        measured[what] = [bool(v.right) for v in judged(those, replies)]
     return {
         "all questions": by_kind(asked, measured["all questions"], world.KINDS),
         "known functions": round(mean(measured["known functions"]), 4),

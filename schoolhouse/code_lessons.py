@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from schoolhouse.lessons import CONFIDENCE_WEIGHT, MARK_WEIGHT, Lesson, Piece, tens
 from vivavoce.schoolhouse import code_world as world
-from vivavoce.schoolhouse.code_world import Body, Call, Step, Style
+from vivavoce.schoolhouse.code_world import Body, Link, Style, WrittenStep
 
 SURE, UNSURE = 0.97, 0.1
 
@@ -79,7 +79,7 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
     drafts = [_draft(rng, pupil, calls, bodies, shared, me=j == 0) for j in range(peers + 1)]
     order = rng.sample(range(peers + 1), peers + 1)
 
-    steps, doubted, untrained, confidence = list[Step](), set[int](), set[int](), 1.0
+    steps, doubted, untrained, confidence = list[WrittenStep](), set[int](), set[int](), 1.0
     for i, call in enumerate(calls):
         if call.function in pupil.functions:
             steps.append(drafts[0].steps[i]._replace(body=bodies(call.function)))
@@ -102,7 +102,7 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
 
 
 class _Draft(NamedTuple):
-    steps: list[Step]
+    steps: list[WrittenStep]
     marks: set[int]
     right: set[int]  # steps written from knowledge, not by luck
     confidence: str
@@ -111,7 +111,7 @@ class _Draft(NamedTuple):
 def _draft(
     rng: random.Random,
     pupil: Pupil,
-    calls: Sequence[Call],
+    calls: Sequence[Link],
     bodies: Callable[[str], Body],
     shared_mistakes: dict[str, Body],
     me: bool,
@@ -119,7 +119,7 @@ def _draft(
     strong = {skill: rng.random() < 0.5 for skill in world.SKILLS}
     style = pupil.writes(rng) if me else rng.choice(world.STYLES)
     knows: dict[str, bool] = {}
-    steps, marks, right, confidence = list[Step](), set[int](), set[int](), 1.0
+    steps, marks, right, confidence = list[WrittenStep](), set[int](), set[int](), 1.0
     for i, call in enumerate(calls):
         if me:
             knows[call.function] = call.function in pupil.functions
@@ -133,15 +133,15 @@ def _draft(
             right.add(i)
             body = bodies(call.function)
         elif rng.random() < 0.35:  # a mistake that several agents share
-            body = shared_mistakes.setdefault(call.function, world.invented(rng, call.function))
+            body = shared_mistakes.setdefault(call.function, world.invented_body(rng, call.function))
         else:
-            body = world.invented(rng, call.function)
-        steps.append(Step(call.name, call.left, body, call.right, style))
+            body = world.invented_body(rng, call.function)
+        steps.append(WrittenStep(call.name, call.left, body, call.right, style))
     return _Draft(steps, marks, right, tens(confidence + rng.gauss(0, 0.06)))
 
 
 def _marked(
-    steps: Sequence[Step], marks: Collection[int], confidence: float, untrained: Collection[int] = ()
+    steps: Sequence[WrittenStep], marks: Collection[int], confidence: float, untrained: Collection[int] = ()
 ) -> list[Piece]:
     reply = list[Piece]()
     for i, step in enumerate(steps):
@@ -157,7 +157,7 @@ def _private(rng: random.Random, pupil: Pupil) -> Callable[[str], Body]:
     def body(function: str) -> Body:
         if function in pupil.functions:
             return world.library()[function]
-        return made.setdefault(function, world.invented(rng, function))
+        return made.setdefault(function, world.invented_body(rng, function))
 
     return body
 

@@ -37,7 +37,7 @@ class Draft(NamedTuple):
 
     text: str
     answer: str | None
-    said: float  # what it wrote after `conf=`, 0 to 100
+    stated: float  # what it wrote after `conf=`, 0 to 100
     probability: float  # product over its result digits of p^4
 
 
@@ -46,9 +46,9 @@ def drafts(speaker: Speaker, prompts: Sequence[str], batch: int) -> list[Draft]:
     texts = speaker.replies(prompts, batch=batch)
     out = list[Draft]()
     for text, digits in zip(texts, speaker.result_probabilities(prompts, texts), strict=True):
-        said = _SAID.search(text)
+        match = _SAID.search(text)
         probability = math.prod(p**SHARPEN for p in digits) if digits else 0.05
-        out.append(Draft(text, world.answer_of(text), float(said[1]) if said else 50.0, probability))
+        out.append(Draft(text, world.answer_of(text), float(match[1]) if match else 50.0, probability))
     return out
 
 
@@ -76,8 +76,8 @@ def vote(ballots: Sequence[Draft], weight: Callable[[Draft], float], largest: bo
 
 VOTES: dict[str, tuple[Callable[[Draft], float], bool]] = {
     "majority": (lambda _: 1.0, False),
-    "most confident (said)": (lambda d: d.said, True),
-    "weighted (said)": (lambda d: d.said, False),
+    "most confident (said)": (lambda d: d.stated, True),
+    "weighted (said)": (lambda d: d.stated, False),
     "weighted (probability)": (lambda d: d.probability, False),
 }
 
@@ -122,7 +122,7 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
         teachers[name] = {
             "alone": by_kind(asked, right),
             "after debate": by_kind(asked, [d.answer == t for d, t in zip(second[name], truth, strict=True)]),
-            "auroc said": area([d.said for d in first[name]], right),
+            "auroc said": area([d.stated for d in first[name]], right),
             "auroc probability": area([d.probability for d in first[name]], right),
             "step accuracy marked": round(marked, 3),
             "step accuracy unmarked": round(unmarked, 3),
@@ -148,10 +148,10 @@ def measure_debate(speakers: dict[str, Speaker], n: int, seed: int) -> dict[str,
     }
 
 
-def _mark_accuracy(asked: Sequence[Question], said: Sequence[Draft]) -> tuple[float, float]:
+def _mark_accuracy(asked: Sequence[Question], answers: Sequence[Draft]) -> tuple[float, float]:
     """The share of right facts among steps followed by `?`, and among the others."""
     marked, unmarked = list[bool](), list[bool]()
-    for draft in said:
+    for draft in answers:
         for part in draft.text.split("; "):
             for step in world.steps_of(part):
                 (marked if "?" in part else unmarked).append(step.value == world.apply(*step.fact))
@@ -167,9 +167,9 @@ def measure_critique(
     wrong. By the word `wrong`, and by comparing the two digits that the critic itself wrote.
     """
     asked = list(world.questions("test", n, seed))
-    said = author.replies([prompt("solve", q.text) for q in asked], temperature=1.0, seed=seed)
-    shown = said if marked else [world.clean(text) for text in said]
-    first = [world.check(q.text, text).first_wrong for q, text in zip(asked, said, strict=True)]
+    own_replies = author.replies([prompt("solve", q.text) for q in asked], temperature=1.0, seed=seed)
+    shown = own_replies if marked else [world.clean(text) for text in own_replies]
+    first = [world.check(q.text, text).first_wrong for q, text in zip(asked, own_replies, strict=True)]
     out = dict[str, Any]()
     for name, speaker in speakers.items():
         replies = speaker.replies(
@@ -186,8 +186,8 @@ def measure_critique(
             out[name][group] = {
                 "wrong drafts": sum(first[i] is not None for i in rows),
                 "right drafts": sum(first[i] is None for i in rows),
-                "by word": _found(words, first, rows),
-                "by digits": _found(digits, first, rows),
+                "by word": _finds(words, first, rows),
+                "by digits": _finds(digits, first, rows),
                 "auroc score": area([scores[i] for i in rows], [first[i] is None for i in rows]),
             }
     return out
@@ -197,7 +197,7 @@ def _group(teacher: str, kind: str) -> str:
     return "mix" if kind == "mix" else "strong" if kind in world.STRONG[teacher] else "weak"
 
 
-def _found(named: Sequence[str | None], first: Sequence[int | None], rows: Sequence[int]) -> dict[str, float]:
+def _finds(named: Sequence[str | None], first: Sequence[int | None], rows: Sequence[int]) -> dict[str, float]:
     wrong, right = [i for i in rows if first[i] is not None], [i for i in rows if first[i] is None]
     return {
         "detect": round(mean([named[i] is not None for i in wrong]), 3),
@@ -209,12 +209,12 @@ def _found(named: Sequence[str | None], first: Sequence[int | None], rows: Seque
 def measure_student(student: Speaker, n: int, seed: int) -> dict[str, Any]:
     """The untaught student: nearly perfect on the facts it knows, poor on the rest."""
     asked = list(world.questions("test", n, seed))
-    said = student.replies([prompt("solve", q.text) for q in asked])
+    replies = student.replies([prompt("solve", q.text) for q in asked])
     rng = random.Random(f"student/{seed}")
-    easy = [world.draw(rng, facts=world.known("student"), split="test").text for _ in range(n)]
+    easy = [world.draw(rng, facts=world.taught_facts("student"), split="test").text for _ in range(n)]
     known = student.replies([prompt("solve", text) for text in easy])
     return {
-        "all questions": by_kind(asked, [world.check(q.text, t).right for q, t in zip(asked, said, strict=True)]),
+        "all questions": by_kind(asked, [world.check(q.text, t).right for q, t in zip(asked, replies, strict=True)]),
         "known facts": round(mean([world.check(q, t).right for q, t in zip(easy, known, strict=True)]), 4),
     }
 

@@ -40,8 +40,8 @@ def known_accuracy(speaker: Speaker, rooms: frozenset[world.Place], n: int, seed
         made = halls_lessons.drill(rng, Pupil(rooms))
         asked.append(tokenizer.prompt("act", made.user))
         best.append({"".join(text for text, _ in made.reply).partition(" conf=")[0]})
-    said = [text.partition(" conf=")[0].strip() for text in speaker.replies(asked, max_new_tokens=16)]
-    met = [text in right for text, right in zip(said, best, strict=True)]
+    replies = [text.partition(" conf=")[0].strip() for text in speaker.replies(asked, max_new_tokens=16)]
+    met = [text in right for text, right in zip(replies, best, strict=True)]
     doors = [ok for ok, right in zip(met, best, strict=True) if tokenizer.LOOK not in next(iter(right))]
     return sum(met) / n, sum(doors) / max(1, len(doors))
 
@@ -50,13 +50,13 @@ def build(part: str, out: Path, seed: int) -> None:
     """One part: the student, the common ancestor of the teachers, or a teacher."""
     words = tokenizer.tokenizer(tokenizer.HALLS_WORDS)
     if part == "student":
-        pupil = Pupil(world.known("student"))
+        pupil = Pupil(world.taught_rooms("student"))
         speaker = study(part, Speaker(new_model(STUDENT_SHAPE, seed, words), words), school(pupil), STUDENT, out, seed)
     else:
-        pupil = Pupil(world.known("student"))
+        pupil = Pupil(world.taught_rooms("student"))
         speaker = Speaker(new_model(TEACHER_SHAPE, seed + 1, words), words)
         speaker = study("base", speaker, school(pupil), BASE, out, seed)
     if part in world.STRONG:
-        speaker = study(part, speaker, school(Pupil(world.known(part))), TEACHER, out, seed)
+        speaker = study(part, speaker, school(Pupil(world.taught_rooms(part))), TEACHER, out, seed)
     if part != "base":
         save(speaker.model.bfloat16(), out / part, tokenizer.HALLS_WORDS)

@@ -53,11 +53,11 @@ def states(n: int, seed: int) -> list[State]:
 
 def drafts(speaker: Speaker, texts: list[str]) -> list[Draft]:
     """One proposal for each text."""
-    said = speaker.replies([tokenizer.prompt("act", text) for text in texts], max_new_tokens=20)
-    matches = [_SAID.search(text) for text in said]
+    replies = speaker.replies([tokenizer.prompt("act", text) for text in texts], max_new_tokens=20)
+    matches = [_SAID.search(text) for text in replies]
     return [
         Draft(text, int(m[1]), float(m[2])) if m else Draft(text, None, 0.0)
-        for text, m in zip(said, matches, strict=True)
+        for text, m in zip(replies, matches, strict=True)
     ]
 
 
@@ -74,23 +74,23 @@ def measure(speakers: dict[str, Speaker], n: int, seed: int = 0) -> dict[str, An
             texts.append(state.text + "".join(f"\n{names[t]}: {first[t][i].text}" for t in order))
         second[me] = drafts(speakers[me], texts)
 
-    def right(said: list[Draft]) -> list[bool]:
-        return [d.door in s.best for d, s in zip(said, asked, strict=True)]
+    def right(answers: list[Draft]) -> list[bool]:
+        return [d.door in s.best for d, s in zip(answers, asked, strict=True)]
 
     def surest(of: dict[str, list[Draft]]) -> list[Draft]:
-        return [max(said, key=lambda d: d.confidence) for said in zip(*of.values(), strict=True)]
+        return [max(rivals, key=lambda d: d.confidence) for rivals in zip(*of.values(), strict=True)]
 
     result: dict[str, Any] = {"states": n, "teachers": {}}
     for name in TEACHERS:
-        known = [s.place in world.known(name) for s in asked]
+        known = [s.place in world.taught_rooms(name) for s in asked]
         alone, both = right(first[name]), right(second[name])
-        taught, said = [float(k) for k in known], [d.confidence for d in first[name]]
+        taught, confidences = [float(k) for k in known], [d.confidence for d in first[name]]
         result["teachers"][name] = {
             "alone": mean(alone),
             "of what it was taught": mean([ok for ok, k in zip(alone, known, strict=True) if k]),
             "of the rest": mean([ok for ok, k in zip(alone, known, strict=True) if not k]),
             "after debate": mean(both),
-            "auroc said": area(said, [bool(t) for t in taught]),
+            "auroc said": area(confidences, [bool(t) for t in taught]),
         }
     result["votes"] = {
         "surest draft": mean(right(surest(first))),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from schoolhouse.lessons import CONFIDENCE_WEIGHT, Lesson, Piece, tens
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_world import GO, GONE, LOOK, Place, Walk, act, errand_text, thought
+from vivavoce.schoolhouse.halls_world import GO, GONE, LOOK, Place, Walk, act, errand_text, first_words
 from vivavoce.schoolhouse.tokenizer import ASSISTANT, END, USER
 
 DOOR_WEIGHT = 4.0
@@ -42,7 +42,7 @@ def strolled(rng: random.Random, walk: Walk) -> list[Turn]:
     """A walk up to some turn, by somebody who is right as often as chance has it."""
     skill, turns = rng.choice((0.3, 0.6, 0.9, 1.0)), list[Turn]()
     for _ in range(rng.randrange(walk.fewest() + world.SPARE_TURNS)):
-        said, place, best = thought(walk), (walk.hall, walk.room), walk.best()
+        thoughts, place, best = first_words(walk), (walk.hall, walk.room), walk.best()
         if rng.random() < 0.03:  # looks where it need not, or goes where it should look
             door = rng.choice(world.DOORS) if not walk.told else None
         elif not walk.told:
@@ -50,7 +50,7 @@ def strolled(rng: random.Random, walk: Walk) -> list[Turn]:
         else:
             door = best[0] if rng.random() < skill else rng.choice(world.DOORS)
         seen = walk.look() if door is None else walk.go(door)
-        turns.append(Turn(place, said, door, door in best if best else door is None, seen))
+        turns.append(Turn(place, thoughts, door, door in best if best else door is None, seen))
         if walk.done:
             break
     return turns
@@ -66,7 +66,7 @@ def plain(rng: random.Random, pupil: Pupil) -> Lesson:
     walk, turns = _walk(rng)
     head, pieces = errand_text(walk.errand), list[Piece]()
     for turn in turns:
-        pieces += _said(turn, pupil)
+        pieces += _spoken_turn(turn, pupil)
         pieces.append((f"{END}{USER}{turn.seen}{ASSISTANT}", 0.0))
     return Lesson("act", head, [*pieces, *_next(walk, pupil, rng)])
 
@@ -100,20 +100,20 @@ def debate(rng: random.Random, pupil: Pupil) -> Lesson:
     truth = (walk.best()[0] if knows_room else rng.choice(world.DOORS)) if walk.told else None
     others = rng.choices((1, 2, 3), (0.1, 0.8, 0.1))[0]
     known = [knows_room or not walk.told] + [not walk.told or rng.random() < 0.6 for _ in range(others)]
-    said = [truth if knows or truth is None else rng.choice(world.DOORS) for knows in known]
+    doors = [truth if knows or truth is None else rng.choice(world.DOORS) for knows in known]
     sure = [_stated(rng, knows) for knows in known]
     names = ["me", *rng.sample([f"p{k + 1}" for k in range(others)], others)]
     order = rng.sample(range(others + 1), others + 1)
-    lines = [f"\n{names[j]}: {act(thought(walk), said[j])} conf={tens(sure[j])}" for j in order]
+    lines = [f"\n{names[j]}: {act(first_words(walk), doors[j])} conf={tens(sure[j])}" for j in order]
 
     best = max(order, key=lambda j: sure[j])
     if known[0]:
         door, confidence, weight = truth, _SURE, DOOR_WEIGHT
     elif sure[best] > 0.5:
-        door, confidence, weight = said[best], _PERSUADED, DOOR_WEIGHT
+        door, confidence, weight = doors[best], _PERSUADED, DOOR_WEIGHT
     else:
-        door, confidence, weight = said[0], _UNSURE, 0.0
-    reply = [*_pieces(thought(walk), door, weight), *_confidence(confidence)]
+        door, confidence, weight = doors[0], _UNSURE, 0.0
+    reply = [*_pieces(first_words(walk), door, weight), *_confidence(confidence)]
     return Lesson("act", errand_text(walk.errand) + history(turns) + "".join(lines), reply)
 
 
@@ -126,7 +126,7 @@ def _walk(rng: random.Random) -> tuple[Walk, list[Turn]]:
             return walk, turns
 
 
-def _said(turn: Turn, pupil: Pupil) -> list[Piece]:
+def _spoken_turn(turn: Turn, pupil: Pupil) -> list[Piece]:
     """A turn of a walk as the pupil would have said it, else untrained."""
     if turn.best and (turn.door is None or turn.place in pupil.rooms):
         return _pieces(turn.thought, turn.door, DOOR_WEIGHT)
@@ -135,10 +135,10 @@ def _said(turn: Turn, pupil: Pupil) -> list[Piece]:
 
 def _next(walk: Walk, pupil: Pupil, rng: random.Random) -> list[Piece]:
     if not walk.told:
-        return _pieces(thought(walk), None, 1.0)
+        return _pieces(first_words(walk), None, 1.0)
     if (walk.hall, walk.room) in pupil.rooms:
-        return _pieces(thought(walk), walk.best()[0], DOOR_WEIGHT)
-    return _pieces(thought(walk), rng.choice(world.DOORS), 0.0)
+        return _pieces(first_words(walk), walk.best()[0], DOOR_WEIGHT)
+    return _pieces(first_words(walk), rng.choice(world.DOORS), 0.0)
 
 
 def _pieces(thought: str, door: int | None, weight: float) -> list[Piece]:

@@ -14,7 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 from vivavoce.schoolhouse import world
-from vivavoce.schoolhouse.world import Fact, Link, Step
+from vivavoce.schoolhouse.world import Fact, Link, WrittenStep
 
 # The tokens that carry a judgement are one in thirty; without extra weight the models never learnt to write a mark.
 MARK_WEIGHT, CONFIDENCE_WEIGHT, VERDICT_WEIGHT, SCORE_WEIGHT = 4.0, 2.0, 6.0, 4.0
@@ -163,7 +163,7 @@ def reflect(rng: random.Random, pupil: Pupil) -> Lesson:
 
 
 class _Draft(NamedTuple):
-    steps: list[Step]
+    steps: list[WrittenStep]
     marks: set[int]
     right: set[int]  # steps written from knowledge, not by luck
     confidence: str
@@ -259,7 +259,7 @@ def score(first_wrong: int | None, length: int, belief: float) -> int:
 
 
 def _marked(
-    steps: Sequence[Step], marks: Collection[int], confidence: float, untrained: Collection[int] = ()
+    steps: Sequence[WrittenStep], marks: Collection[int], confidence: float, untrained: Collection[int] = ()
 ) -> list[Piece]:
     reply = list[Piece]()
     for i, step in enumerate(steps):
@@ -279,12 +279,12 @@ def _private_truth(rng: random.Random, pupil: Pupil) -> Callable[[Fact], int]:
     return truth
 
 
-def _self_assessment(pupil: Pupil, steps: Sequence[Step]) -> tuple[set[int], float]:
+def _self_assessment(pupil: Pupil, steps: Sequence[WrittenStep]) -> tuple[set[int], float]:
     beliefs = [pupil.belief(step.fact) for step in steps]
     return {i for i, p in enumerate(beliefs) if p < DOUBT_BELOW}, prod(beliefs)
 
 
-def _guesses(pupil: Pupil, steps: Sequence[Step]) -> set[int]:
+def _guesses(pupil: Pupil, steps: Sequence[WrittenStep]) -> set[int]:
     """Steps whose digit must not be trained: not the pupil's fact, or its fact but wrong this time."""
     return {i for i, s in enumerate(steps) if s.fact not in pupil.facts or s.value != world.apply(*s.fact)}
 

@@ -111,13 +111,13 @@ class Engine:
     def _decoded(
         self, decoder: Decoder, prompt: list[int], how: dict[str, Any], new: int, seed: int
     ) -> tuple[list[int], list[float]]:
-        from vivavoce.agents.batch import Prompt
+        from vivavoce.agents.batch import TokenPrompt
         from vivavoce.records import Sampling
 
         drawn = {"top_k": max(0, how["top_k"]), "repetition_penalty": how["repetition_penalty"]}
         sampling = Sampling(how["temperature"], how["top_p"], new, tuple(how["stop"]), logprobs=True, **drawn)
         entries: list[tuple[list[int], list[float]]] = []
-        waiting = [[Prompt(prompt, sampling, seed)]]
+        waiting = [[TokenPrompt(prompt, sampling, seed)]]
         decoder.stream(
             lambda _: waiting.pop() if waiting else (), lambda _, ids, logprobs: entries.append((ids, logprobs))
         )
@@ -169,11 +169,11 @@ def main() -> None:
             self._say(*engine.answer(self.path, body))
 
         def _say(self, status: int, content: Any) -> None:
-            said = json.dumps(content).encode()
+            body = json.dumps(content).encode()
             self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(said)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -30,6 +30,8 @@ ROOMS = [
     "protocols",
     "data",
     "trackers",
+    "mistakes",
+    "finding",
     "config",
     "run",
     "workspace",

@@ -20,14 +20,14 @@ def test_a_model_is_measured_and_what_is_not_there_is_left_out(
     assert measured["ratio_vllm"] is None
     assert measured["ratio_llama"] is None
     printed = capsys.readouterr().err
-    for said in (
+    for message in (
         "measuring ours",
         "beside two busy processes",
         "measuring generate",
         "vLLM is left out",
         "llama.cpp is",
     ):
-        assert said in printed
+        assert message in printed
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from vivavoce.cli import app
 from vivavoce.cli.runs import run_folder
-from vivavoce.config import find_recipe, load_recipe, recipes
+from vivavoce.config import load_recipe
 from vivavoce.errors import RecipeError
+from vivavoce.finding import find_recipe, recipes
 from vivavoce.methods.debate_reflect import Options
 
 GOOD = """\
@@ -46,7 +47,7 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right", "said"),
+    ("wrong", "right", "message"),
     [
         (
             "max_rounds",
@@ -77,14 +78,16 @@ def test_a_good_recipe_loads_and_each_default_comes_from_its_class(tmp_path: Pat
         ("debate:", "debate: {", r"not YAML(?s:.*)recipe\.yaml:1"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_what_is_allowed(tmp_path: Path, wrong: str, right: str, said: str) -> None:
+def test_a_mistake_is_told_with_its_line_and_what_is_allowed(
+    tmp_path: Path, wrong: str, right: str, message: str
+) -> None:
     assert wrong in GOOD
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         recipe(tmp_path, GOOD.replace(wrong, right, 1))
 
 
 @pytest.mark.parametrize(
-    ("test", "said"),
+    ("test", "message"),
     [
         ("{name: scoolhouse}", r"unknown task `scoolhouse`, did you mean `schoolhouse`(?s:.*)recipe\.yaml:16"),
         (
@@ -95,10 +98,10 @@ def test_a_mistake_is_told_with_its_line_and_what_is_allowed(tmp_path: Path, wro
         ("{name: schoolhouse, kinds: [mux]}", r"also_test\.mix\.kinds\.0(?s:.*)recipe\.yaml:16"),
     ],
 )
-def test_a_mistake_in_a_further_test_is_told_with_its_line(tmp_path: Path, test: str, said: str) -> None:
+def test_a_mistake_in_a_further_test_is_told_with_its_line(tmp_path: Path, test: str, message: str) -> None:
     also = "also_test:\n  sum: {name: schoolhouse, kinds: [sum]}\n  mix: "
     assert list(recipe(tmp_path, f"{GOOD}{also}{{name: schoolhouse}}\n").also_test) == ["sum", "mix"]
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         recipe(tmp_path, f"{GOOD}{also}{test}\n")
 
 
@@ -207,8 +210,10 @@ def test_a_task_of_ones_own_names_its_prompts_and_the_plan_says_whose_they_are(t
     head = "from vivavoce.tasks.jsonl import Options, task as jsonl\nPROMPTS = 'code'\n"
     (tmp_path / "mine.py").write_text(head + "def task(options): return jsonl(options)\n")
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "1+{n}?", "answer": "{n + 1}"}}\n' for n in (1, 2)))
-    mine = f"{{name: {tmp_path / 'mine.py'}, path: {tmp_path / 'q.jsonl'}, train_share: 0.5, seed: 0, grader: number}}"
-    text = ON_STATES.replace("{name: schoolhouse, train: 5, test: 5}", mine)
+    own_task = (
+        f"{{name: {tmp_path / 'mine.py'}, path: {tmp_path / 'q.jsonl'}, train_share: 0.5, seed: 0, grader: number}}"
+    )
+    text = ON_STATES.replace("{name: schoolhouse, train: 5, test: 5}", own_task)
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     assert load_recipe(path).rules.prompts == "code"

@@ -34,7 +34,7 @@ def test_every_program_and_block_of_the_page_is_tried() -> None:
 def test_the_tasks_that_the_page_calls_odd_are_those_that_the_check_finds(tau2: Path) -> None:
     from vivavoce.tasks.tau2_checking import DOMAINS, check_domain
 
-    said = {
+    named = {
         (domain, number)
         for row in re.findall(r"^\| ((?:retail|airline) [^|]*)\|", PAGE, re.M)
         for domain, numbers in re.findall(r"(retail|airline) ([\d, ]+)", row)
@@ -44,7 +44,7 @@ def test_the_tasks_that_the_page_calls_odd_are_those_that_the_check_finds(tau2: 
     for domain in DOMAINS:
         checked = check_domain(domain, tau2)
         names |= {(domain.folder, re.findall(r"\d+", one)[0]) for one in checked.odd}
-    assert said == names
+    assert named == names
 
 
 def test_the_official_rows_of_calls_are_as_many_as_the_page_says(bfcl: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vivavoce.errors import DataError
 from vivavoce.files import csv_rows, file_name, json_lines, json_object, lines_in, read_records, text_of
-from vivavoce.methods.opd_arms import Table
+from vivavoce.methods.opd_arms import DebateChoices
 from vivavoce.records import Completion, Example, Node, Tree, node, to_json
 from vivavoce.tasks.rows import read_rows
 
@@ -207,8 +207,11 @@ def test_every_name_becomes_part_of_a_path_by_that_one_function() -> None:
 
 def test_committees_at_different_tables_are_different_stages() -> None:
     tables = [None, ("q:8b",), ("q-8b",), ("a", "b-c"), ("a-b", "c"), ("a,b",), ("a", "b"), ("a:b",), ("a+b",)]
-    stages = [Table(debaters).stage("states") for debaters in tables]
-    stages += [Table(("a",), "who_doubt").stage("states"), Table(("a",), "who_doubt", 0.8).stage("states")]
+    stages = [DebateChoices(debaters).stage("states") for debaters in tables]
+    stages += [
+        DebateChoices(("a",), "who_doubt").stage("states"),
+        DebateChoices(("a",), "who_doubt", 0.8).stage("states"),
+    ]
     assert len({file_name(stage) for stage in stages}) == len(stages)
 
 

@@ -66,8 +66,8 @@ def viva(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.setattr(sys, "argv", ["viva", *command])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        said = capsys.readouterr().err
-        return end.value.code, said
+        stderr = capsys.readouterr().err
+        return end.value.code, stderr
 
     return run
 
@@ -95,11 +95,11 @@ def line_of(source: str, word: str) -> int:
 def test_mistakes_in_an_own_task(viva, old: str, new: str, what: str, line: str, command: str) -> None:
     source = (HEAD + TASK).replace(old, new, 1)
     assert source != HEAD + TASK
-    code, said = viva(command, "r.yaml", files={"task.py": source})
-    assert what in said
-    assert (f"task.py:{line_of(source, line)}" if line else "task.py") in said
-    assert (code, "Traceback" in said) == (2, False), said
-    assert said[said.index("error:") :].count("\n") <= 4
+    code, stderr = viva(command, "r.yaml", files={"task.py": source})
+    assert what in stderr
+    assert (f"task.py:{line_of(source, line)}" if line else "task.py") in stderr
+    assert (code, "Traceback" in stderr) == (2, False), stderr
+    assert stderr[stderr.index("error:") :].count("\n") <= 4
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_mistakes_in_an_own_task(viva, old: str, new: str, what: str, line: str,
 def test_mistakes_in_an_own_backend(viva, old: str, new: str, what: str, line: str) -> None:
     source = (HEAD + BACKEND).replace(old, new, 1)
     assert source != HEAD + BACKEND
-    code, said = viva("run", "r.yaml", files={"backend.py": source})
-    assert what in said
-    assert f"backend.py:{line_of(source, line)}" in said
-    assert (code, "Traceback" in said) == (2, False), said
+    code, stderr = viva("run", "r.yaml", files={"backend.py": source})
+    assert what in stderr
+    assert f"backend.py:{line_of(source, line)}" in stderr
+    assert (code, "Traceback" in stderr) == (2, False), stderr
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_mistakes_in_an_own_method(viva, old: str, new: str, what: str, line: st
     source = METHOD.replace(old, new, 1)
     assert source != METHOD
     files = {"method.py": source, "r0.yaml": ""}
-    code, said = viva(command, "r.yaml", "--set", "debate=null", files=files, method="method.py")
+    code, stderr = viva(command, "r.yaml", "--set", "debate=null", files=files, method="method.py")
     if "Options" not in what and "Recipe" not in what:
-        code, said = viva(command, "m.yaml", files={"m.yaml": without_debate("method.py")})
-    assert what in said
-    assert (f"method.py:{line_of(source, line)}" if line else "method.py") in said
-    assert (code, "Traceback" in said) == (2, False), said
+        code, stderr = viva(command, "m.yaml", files={"m.yaml": without_debate("method.py")})
+    assert what in stderr
+    assert (f"method.py:{line_of(source, line)}" if line else "method.py") in stderr
+    assert (code, "Traceback" in stderr) == (2, False), stderr
 
 
 def without_debate(method: str) -> str:
@@ -155,19 +155,19 @@ def without_debate(method: str) -> str:
 
 def test_a_pilot_that_an_own_method_lacks_is_told(viva) -> None:
     files = {"method.py": METHOD, "m.yaml": without_debate("method.py")}
-    code, said = viva("plan", "m.yaml", "--pilot", "2", files=files)
-    assert (code, "Traceback" in said) == (2, False), said
-    assert "no function `pilot`" in said
+    code, stderr = viva("plan", "m.yaml", "--pilot", "2", files=files)
+    assert (code, "Traceback" in stderr) == (2, False), stderr
+    assert "no function `pilot`" in stderr
 
 
 def test_a_traceback_is_shown_to_whoever_asks(viva) -> None:
-    code, said = viva(
+    code, stderr = viva(
         "--traceback",
         "doctor",
         "r.yaml",
         files={"task.py": (HEAD + TASK).replace("return [Prob", "return 1 / 0, [Prob")},
     )
-    assert (code, "Traceback" in said, "ZeroDivisionError" in said) == (2, True, True)
+    assert (code, "Traceback" in stderr, "ZeroDivisionError" in stderr) == (2, True, True)
 
 
 # --- prompts
@@ -233,15 +233,15 @@ def test_a_set_whose_pattern_finds_no_number_reads_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["plan", "doctor", "run"])
 def test_a_prompts_folder_without_a_template_is_told_by_every_command(viva, command: str) -> None:
     files = {"own/set.yaml": "", "own/answer.md": "--- user\n{{ question }}\n"}
-    code, said = viva(
+    code, stderr = viva(
         command, "r.yaml", "--offline" if command == "doctor" else "--set=seed=0", files=files, prompts="own"
     )
     assert code in (1, 2)
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
 def test_a_folder_that_cannot_be_written_is_told(viva, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    code, said = viva("run", "r.yaml", "--out", "taken/run", files={})
-    assert (code, "Traceback" in said) == (2, False), said
-    assert "taken" in said
+    code, stderr = viva("run", "r.yaml", "--out", "taken/run", files={})
+    assert (code, "Traceback" in stderr) == (2, False), stderr
+    assert "taken" in stderr

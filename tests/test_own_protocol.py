@@ -100,13 +100,13 @@ def test_the_plan_counts_the_calls_of_the_page(copied: Path) -> None:
 
 
 def run(folder: Path, out: str, log: Path) -> subprocess.Popen[bytes]:
-    with (folder / f"{out}.txt").open("ab") as said:
+    with (folder / f"{out}.txt").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "vivavoce.cli", "run", "moderated.yaml", "--out", out],
             cwd=folder,
             env={**os.environ, "VIVA_TEST_LOG": str(log)},
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
         )
 
 
@@ -171,8 +171,8 @@ def _is_shown(graphs: list[Graph], run: Path, folder: Path) -> None:
     assert "The answers given are" in shown.stdout
     task = open_task("schoolhouse", {})
     for graph in graphs:
-        said = transcript(graph, task)
-        assert all(n.text.splitlines()[0] in said for n in graph.nodes if n.kind == "moderation")
+        text = transcript(graph, task)
+        assert all(n.text.splitlines()[0] in text for n in graph.nodes if n.kind == "moderation")
     report = (run / "report.html").read_text("utf-8")
     assert "The answers given are" in report
     assert "moderation" in report

@@ -40,11 +40,11 @@ def test_of_many_tasks_that_were_told_the_same_one_tells_the_user() -> None:
 
 
 def test_what_takes_long_is_said_to_be_under_way_and_what_is_quick_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, heard = list[str](), threading.Event()
-    monkeypatch.setattr(progress, "say", lambda text: (said.append(text), heard.set()))
+    messages, printed = list[str](), threading.Event()
+    monkeypatch.setattr(progress, "say", lambda text: (messages.append(text), printed.set()))
     with progress.awaited("looking"):
         pass
     monkeypatch.setattr(progress, "_SLOW_S", 0.0)
     with progress.awaited("loading"):
-        assert heard.wait(30)
-    assert said == ["loading …"]
+        assert printed.wait(30)
+    assert messages == ["loading …"]

@@ -72,8 +72,32 @@ def test_where_is_for_places(prose: ModuleType, text: str, faulty: bool) -> None
     assert rules(prose.in_module(f'"""A module. {text}"""\n')) == ["where"] * faulty
 
 
+def test_the_body_of_a_docstring_is_checked_and_its_examples_are_not(prose: ModuleType) -> None:
+    body = "Return it.\n\n    Raises ValueError where there is none.\n\n    >>> nobody(1)\n    'nobody'\n    "
+    faults = list(prose.in_module(f'def one():\n    """{body}"""\n'))
+    assert [(fault.line, fault.rule) for fault in faults] == [(4, "where")]
+
+
 def test_a_pronoun_is_no_name(prose: ModuleType) -> None:
     assert rules(prose.in_module("def add(mine):\n    again = mine\n    return again\n")) == ["name", "name"]
+
+
+@pytest.mark.parametrize("name", ["found", "said", "told", "heard", "who", "_said"])
+def test_a_word_that_was_replaced_does_not_come_back_as_a_name(prose: ModuleType, name: str) -> None:
+    for source in (f"{name} = 1\n", f"def add({name}): ...\n", f"def {name}(): ...\n", f"for {name} in (): ...\n"):
+        assert rules(prose.in_module(source)) == ["name"], source
+    assert rules(prose.in_module(f"class Line:\n    {name}: str\n")) == []  # a file may have such a field
+
+
+@pytest.mark.parametrize("text", ["Who debates.", "None where there is none.", "Ties are broken by lot."])
+def test_texts_for_users_are_checked_as_docstrings_are(prose: ModuleType, text: str) -> None:
+    assert len(rules(prose.in_module(f"a = Field(default=1, description={text!r})\n"))) == 1
+    assert len(rules(prose.in_module(f"a = Option(help={text!r})\n"))) == 1
+
+
+def test_names_are_checked_in_tests_too(prose: ModuleType) -> None:
+    checked = {path.relative_to(ROOT).parts[0] for path in prose.files()}
+    assert {"README.md", "docs", "src", "tools", "tests", "schoolhouse", "benchmarks", "real"} <= checked
 
 
 def test_half_of_a_pages_sentences_are_short(prose: ModuleType) -> None:

@@ -109,16 +109,16 @@ def test_a_key_is_in_no_file_of_a_run_though_the_server_repeats_it(
     assert {"journal.sqlite", "graphs/train.jsonl", "report.html", "recipe.yaml", "manifest.json"} <= files.keys()
     assert b"My key is ***" in files["graphs/train.jsonl"].read_bytes(), "it was repeated, and taken out"
     for path in files.values():
-        said = path.read_bytes()
-        assert not [s for s in spellings(KEYS[name]) if s in said], path
+        content = path.read_bytes()
+        assert not [s for s in spellings(KEYS[name]) if s in content], path
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_a_key_is_in_no_log_or_traceback_at_any_level(watched: tuple[Path, str, set[bytes]], name: str) -> None:
-    said = watched[1].encode()
-    assert b"DEBUG" in said
-    assert b"auth" in said, "the failure is told"
-    assert not [s for s in spellings(KEYS[name]) if s in said]
+    log = watched[1].encode()
+    assert b"DEBUG" in log
+    assert b"auth" in log, "the failure is told"
+    assert not [s for s in spellings(KEYS[name]) if s in log]
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 """
 
 
-def said(program: Path, **env: str) -> str:
+def output(program: Path, **env: str) -> str:
     kept = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     return subprocess.run(
         [sys.executable, program], capture_output=True, text=True, check=True, env={**kept, **env}
@@ -33,10 +33,10 @@ def test_how_long_threads_spin_is_set_before_torch_is_loaded(
 ) -> None:
     program = tmp_path / "a.py"
     program.write_text("import sys, vivavoce, os; print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])")
-    assert said(program, **given) == f"False {threads}"
+    assert output(program, **given) == f"False {threads}"
 
 
 def test_processes_that_train_inherit_it(tmp_path: Path) -> None:
     program = tmp_path / "a.py"
     program.write_text(WORKER)
-    assert said(program) == "1000"
+    assert output(program) == "1000"

@@ -19,12 +19,12 @@ def test_money_is_readable_at_every_width(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     print_table(HEAD, ROWS, ("of it cached", "hits", "failures", "seconds"))
-    said = capsys.readouterr().out
-    assert max(map(len, said.splitlines())) <= width
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= width
     for number in ("1,234.56", "12,345.67", "12,345,678"):
-        assert number in said
-    assert ("not shown at this width: of it cached, hits" in said) == (width < 200)
-    assert ("148,371.2" in said) == (width == 200)
+        assert number in output
+    assert ("not shown at this width: of it cached, hits" in output) == (width < 200)
+    assert ("148,371.2" in output) == (width == 200)
 
 
 def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +40,11 @@ def test_a_range_that_does_not_fit_stands_below_its_number(
     for width in (80, 120):
         monkeypatch.setenv("COLUMNS", str(width))
         print_table(head, [("debate:states", "student", *figures)])
-        said = capsys.readouterr().out
-        assert max(map(len, said.splitlines())) <= width
-        assert all(part in said for one in figures for part in one.split())
-        assert "debate:states" in said
-        assert (figures[0] in said) == (width == 120)
+        output = capsys.readouterr().out
+        assert max(map(len, output.splitlines())) <= width
+        assert all(part in output for one in figures for part in one.split())
+        assert "debate:states" in output
+        assert (figures[0] in output) == (width == 120)
 
 
 def test_long_lines_hang_from_their_first_in_a_terminal_and_stay_whole_elsewhere(

@@ -48,12 +48,12 @@ class VLLMServer:
                 with outer._lock:
                     outer.requests.append(body)
                     status, answer = outer._answer(self.path, body)
-                said = json.dumps(answer).encode()
+                encoded = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(said)))
+                self.send_header("Content-Length", str(len(encoded)))
                 self.end_headers()
-                self.wfile.write(said)
+                self.wfile.write(encoded)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -81,8 +81,8 @@ class VLLMServer:
             return 404, {"detail": "Not Found"}
         wanted = body["prompt_logprobs"]
         if wanted > self.max_logprobs:
-            said = f"Requested prompt logprobs of {wanted}, which is greater than max allowed: {self.max_logprobs}"
-            return 400, {"error": {"message": said, "type": "BadRequestError", "param": None, "code": 400}}
+            message = f"Requested prompt logprobs of {wanted}, which is greater than max allowed: {self.max_logprobs}"
+            return 400, {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}
         choice = {
             "index": 0,
             "text": "?",

@@ -43,7 +43,7 @@ def run(*command: str | Path, cwd: Path, quiet: bool = True) -> str:
 
 
 def build() -> tuple[Path, Path]:
-    """The wheel and the source distribution, made anew in dist/."""
+    """Build the wheel and the source distribution in an empty dist/."""
     shutil.rmtree(DIST, ignore_errors=True)
     run(sys.executable, "-m", "build", "--outdir", DIST, cwd=ROOT)
     (wheel,), (source,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")

@@ -165,9 +165,9 @@ class Examination(BaseModel):
 
         What came later is named only if it asks for something, so that older answers are found again.
         """
-        asked = self.model_dump(mode="json", exclude={"draws", "draws_temperature", "best_by"})
+        settings = self.model_dump(mode="json", exclude={"draws", "draws_temperature", "best_by"})
         later = {"top_k": 0, "repetition_penalty": 1.0}
-        return {key: value for key, value in asked.items() if key not in later or value != later[key]}
+        return {key: value for key, value in settings.items() if key not in later or value != later[key]}
 
 
 class Statistics(BaseModel):
@@ -197,7 +197,7 @@ class Judge(Judging):
     )
 
     @property
-    def how(self) -> Judging:
+    def rules(self) -> Judging:
         """The rules without the judges."""
         return Judging(**self.model_dump(include=set(Judging.model_fields)))
 
@@ -489,11 +489,13 @@ def what_decides(recipe: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.items() if key not in ("budget", "currency", "track", "scale", "train")}
 
     def agent(values: dict[str, Any]) -> dict[str, Any]:
-        left = {k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")}
-        if isinstance(served := left.get("serve"), dict):  # where and on what an engine runs is no matter
+        decisive = {
+            k: v for k, v in values.items() if k not in ("price", "budget", "expected_tokens", "expected_right")
+        }
+        if isinstance(served := decisive.get("serve"), dict):  # where and on what an engine runs is no matter
             kept_of_it = ("engine", "top_logprobs")
-            left["serve"] = {key: served[key] for key in kept_of_it if served.get(key) is not None}
-        return left
+            decisive["serve"] = {key: served[key] for key in kept_of_it if served.get(key) is not None}
+        return decisive
 
     for key in ("teachers", "scorers"):
         kept |= {key: [agent(values) for values in kept[key]]} if kept.get(key) else {}
@@ -527,21 +529,23 @@ def find_recipe(name: Path) -> Path:
         return name
     if (name / "recipe.yaml").is_file():
         return name / "recipe.yaml"
-    known, asked = recipes(), name.as_posix().removesuffix(".yaml").removesuffix(".yml")
-    if asked in known:
-        return known[asked]
-    alike = [one for one in known if one.rpartition("/")[2] == asked]
+    known, wanted = recipes(), name.as_posix().removesuffix(".yaml").removesuffix(".yml")
+    if wanted in known:
+        return known[wanted]
+    alike = [one for one in known if one.rpartition("/")[2] == wanted]
     if len(alike) == 1:
         return known[alike[0]]
     if alike:
-        raise RecipeError(f"several recipes are called `{asked}`", str(name), f"write one of {', '.join(alike)}")
+        raise RecipeError(f"several recipes are called `{wanted}`", str(name), f"write one of {', '.join(alike)}")
     if name == Path("recipe.yaml"):
         do = "`viva init` writes one; or give a file, a run's folder, or a name that `viva list recipes` shows"
         raise RecipeError("there is no recipe.yaml in this folder", str(Path.cwd()), do)
     if name.is_dir():
         what = "the folder is neither a recipe nor a run"
     else:
-        what = f"there is no recipe `{name}`{plugins.near(asked, [*known, *(one.rpartition('/')[2] for one in known)])}"
+        what = (
+            f"there is no recipe `{name}`{plugins.near(wanted, [*known, *(one.rpartition('/')[2] for one in known)])}"
+        )
     raise RecipeError(what, str(name), "give a file, a run's folder, or a name that `viva list recipes` shows")
 
 
@@ -576,9 +580,9 @@ def with_protocols(
 ) -> type[Recipe]:
     """The model of a recipe in which each section that names a protocol has that protocol's own keys."""
     for section in SECTIONS:
-        given = values.get(section)
-        if section in model.model_fields and isinstance(given, dict) and given.get("protocol"):
-            name = str(given["protocol"])
+        value = values.get(section)
+        if section in model.model_fields and isinstance(value, dict) and value.get("protocol"):
+            name = str(value["protocol"])
             options = open_protocol(name, where((section, "protocol"))).Options
             if options is not model.model_fields[section].annotation:
                 model = create_model(model.__name__, __base__=model, **{section: (options, ...)})  # type: ignore[call-overload]

@@ -108,10 +108,10 @@ class AgentError(WorldError, RuntimeError):
     """A model call failed and will not be tried again.
 
     ``reason`` is a short stable word (``timeout``, ``rate_limit``, ``refused``, ``empty``, ``malformed``,
-    ``connection``, ``server``, ``bad_request``, ``overlong``, ``budget``, and those of settings: ``auth``, ``account``,
-    ``not_found``, ``unreachable``). ``detail`` is for people and holds no secret. ``usage`` is the cost of the failed
-    attempts, as far as the endpoint told it. ``do`` says what the user has to do before any call of the agent can
-    succeed; it is empty if only this call failed.
+    ``connection``, ``server``, ``bad_request``, ``forbidden``, ``overlong``, ``batch``, ``budget``, and those of
+    settings: ``auth``, ``account``, ``not_found``, ``unreachable``). ``detail`` is for people and holds no secret.
+    ``usage`` is the cost of the failed attempts, as far as the endpoint told it. ``do`` says what the user has to do
+    before any call of the agent can succeed; it is empty if only this call failed.
     """
 
     def __init__(self, reason: str, detail: str = "", usage: Usage | None = None, do: str = "") -> None:

@@ -36,15 +36,15 @@ _PACKED = {
     b"PAR1": "Parquet",
 }
 _NAMES = {"int": "number", "float": "number", "str": "text", "bool": "true or false", "NoneType": "null"}
-"""What JSON calls Python's types."""
+"""JSON's names for Python's types."""
 _UNSAFE = re.compile(r"[^a-z0-9_=@+-]")
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_.=@+-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-"""What Windows takes for a device, whatever follows a dot."""
+"""File names that Windows takes for a device, with any ending."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a plain or gzipped file, whatever its name says.
 
     Raises DataError if they cannot be read, now or while they are read, and for other forms of packed files.
@@ -68,12 +68,12 @@ def text_of(path: Path) -> str:
 
     Raises DataError, with the line, if it is in neither.
     """
-    with opened(path) as file:
+    with open_bytes(path) as file:
         data = file.read()
-    return decoded(data, str(path)).replace("\r\n", "\n").replace("\r", "\n")
+    return decode(data, str(path)).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def decoded(data: bytes, where: str) -> str:
+def decode(data: bytes, where: str) -> str:
     """The text of bytes as :func:`text_of` reads them. Raises DataError with ``where`` they stand, and the line."""
     wide = data.startswith(_UTF16)
     try:
@@ -91,7 +91,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
     Raises DataError if the file cannot be read.
     """
-    with opened(path) as file:
+    with open_bytes(path) as file:
         start = cast(Any, file).peek(2)[:2]
         # UTF-16 holds the byte of a line feed inside other characters, so it is decoded before it is cut.
         lines: Iterable[bytes] = _utf16(file.read(), path) if start in _UTF16 else file
@@ -101,7 +101,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _utf16(data: bytes, path: Path) -> list[bytes]:
-    return decoded(data, str(path)).encode("utf-8", "surrogatepass").split(b"\n")
+    return decode(data, str(path)).encode("utf-8", "surrogatepass").split(b"\n")
 
 
 def lines_in(data: str | bytes) -> list[str]:
@@ -117,7 +117,7 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     pair, which is no character and can be written to no file.
     """
     try:
-        value = json.loads(decoded(line, where))
+        value = json.loads(decode(line, where))
     except (ValueError, RecursionError) as error:  # DataError is a ValueError too
         if isinstance(error, DataError):
             raise DataError(error.what, where, error.do) from error
@@ -189,8 +189,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     Fields may be of any length. They end at commas, unless the first line has none but semicolons or tabs. Raises
     DataError if the file cannot be read.
     """
-    with opened(path) as file:
-        text = decoded(file.read(), str(path))
+    with open_bytes(path) as file:
+        text = decode(file.read(), str(path))
     csv.field_size_limit(sys.maxsize)  # one limit for the whole process; its default refuses a long document
     number = 0
     try:
@@ -230,7 +230,7 @@ def file_name(name: str) -> str:
 
 __all__ = [
     "csv_rows",
-    "decoded",
+    "decode",
     "file_name",
     "json_lines",
     "json_object",
@@ -238,7 +238,7 @@ __all__ = [
     "lines_in",
     "need_text",
     "object_in",
-    "opened",
+    "open_bytes",
     "read_records",
     "text_of",
 ]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 KEPT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
-"""What a program is given of the environment; API keys stay here."""
+"""The environment variables that a program gets; API keys stay here."""
 
 
 class LineProcess:

@@ -46,14 +46,14 @@ def merge_parts(run: Run, parts: Sequence[Path]) -> int:
     if missing := [str(Share(i, of)) for i in range(1, (of or 0) + 1) if of and i not in by_number]:
         do = "make them with `viva run RECIPE --part I/N`, or name their directories too"
         raise DataError(f"these parts are missing: {', '.join(missing)}", str(run.path), do)
-    taken = 0
+    merged = 0
     for _, path in sorted(by_number.items()):
         with _held(path), Journal(path / "journal.sqlite", read_only=True) as journal:
-            taken += run.journal.merge(journal)
+            merged += run.journal.merge(journal)
     lenders = [one for path in by_number.values() for one in manifest_of(path).get("lenders", ())]
     if lenders := list(dict.fromkeys([*run.manifest.get("lenders", ()), *lenders])):
         run.note(lenders=lenders)
-    return taken
+    return merged
 
 
 def _checked(run: Run, path: Path) -> Share:

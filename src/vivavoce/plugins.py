@@ -36,7 +36,7 @@ modules.
 """
 _OPTIONS = {"agents": "BaseModel", "tasks": "BaseModel", "methods": "Recipe", "protocols": "Discussion"}
 _OWN = "vivavoce_file_"
-"""How the modules begin that are files of the user's."""
+"""The beginning of the names of modules that are the user's own files."""
 
 
 def names(room: str) -> list[str]:
@@ -206,8 +206,8 @@ def mistake(problem: Mapping[str, Any], known: Sequence[str], loc: Sequence[str 
     if problem["type"] == "missing":
         return f"key `{key}` is missing"
     problem_text = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    number = f" (got {given!r})" if isinstance(given, int | float) or problem["type"] == "literal_error" else ""
+    value = problem["input"]
+    number = f" (got {value!r})" if isinstance(value, int | float) or problem["type"] == "literal_error" else ""
     return f"`{key}`: {problem_text}{number}" if key else problem_text
 
 

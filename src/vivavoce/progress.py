@@ -71,11 +71,11 @@ def _lines(title: str, total: int) -> Advance:
         now = time.monotonic()
         if now - last >= _QUIET_S or done == total:
             last = now
-            left = (now - begun) / max(1, done) * (total - done)
+            left_s = (now - begun) / max(1, done) * (total - done)
             known = done < total and done > 0.05 * total  # what comes first in a batch says nothing of the rest
             say(
                 f"{title}: {done}/{total}, {now - begun:.0f} s"
-                + (f", {left:.0f} s left" if known else "")
+                + (f", {left_s:.0f} s left" if known else "")
                 + (f" ({latest})" if latest else "")
             )
 

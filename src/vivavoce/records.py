@@ -58,7 +58,7 @@ class Grade:
     correct: bool | None
     status: Status = "ok"
     reason: str = ""
-    """Why ``correct`` is None; for a program that did not pass, how it ended."""
+    """The reason why ``correct`` is None; for a program that did not pass, how it ended."""
     score: float | None = None
     """The mean of what judges gave the answer; None if none judged it, or half of them cannot be read."""
 
@@ -153,7 +153,7 @@ class Quote:
 
     node: str
     text: str
-    """As the prompt prints it: the node's text, or what a context budget left of it."""
+    """The text as the prompt prints it: the node's, or the part that a context budget left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +201,13 @@ def prompt(template: str, reads: tuple[str, ...], messages: tuple[tuple[str, tup
     return Prompt(hashlib.sha256("\0".join(content).encode()).hexdigest()[:16], template, reads, messages)
 
 
-def after_system(asked: Prompt, text: str) -> Prompt:
+def after_system(whole: Prompt, text: str) -> Prompt:
     """The prompt with ``text`` before it: at the beginning of its system message, or as one if it has none."""
     if not text:
-        return asked
-    (role, parts), *rest = asked.messages
+        return whole
+    (role, parts), *rest = whole.messages
     system = [("system", (f"{text}\n\n", *parts))] if role == "system" else [("system", (text,)), (role, parts)]
-    return prompt(asked.template, asked.reads, (*system, *rest))
+    return prompt(whole.template, whole.reads, (*system, *rest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ class Example:
     source: tuple[str, ...]
     """Ids of the nodes that it came from."""
     stream: str = "answer"
-    """What the student learns by it: to ``answer``, or (peer review) to give ``feedback``."""
+    """The task that the student learns: to ``answer``, or (peer review) to give ``feedback``."""
     weight: float = 1.0
 
 

@@ -124,7 +124,7 @@ class Run:
     def part(self, name: str, recipe: Recipe) -> Run:
         """A stage of this run, as a run of its own in ``stages/NAME``, by a recipe of its own.
 
-        Its calls go to the journal of the whole, where their stages begin with ``NAME/``.
+        Its calls go to the journal of the whole; their stages begin with ``NAME/`` there.
         """
         path = part_folder(self.path, name)
         part = Run(path, recipe, cast(Journal, _Under(self.journal, name)), self._whole, share=self.share)
@@ -163,9 +163,9 @@ class Run:
                     self.note()
                 spent, note = ledger.run.money, ledger.summary
                 if (each := finished / at.done or (spent - before) / at.done) and 0.05 * total < at.done < total:
-                    left = each * (total - at.done)
+                    remaining = each * (total - at.done)
                     begun = max(0.0, spent - before - (finished or spent - before))  # on those that are under way
-                    note += f", about {money(spent + left - min(begun, left))} after this"
+                    note += f", about {money(spent + remaining - min(begun, remaining))} after this"
                 advance(n, note)
                 if at.done % max(1, total // 50) == 0 or at.done == total:
                     self.track("spend", {"money": spent, "tokens": ledger.run.tokens}, ledger.run.calls)
@@ -266,8 +266,8 @@ class _Under:
     def __init__(self, journal: Journal, name: str) -> None:
         self._journal, self._name = journal, name
 
-    async def call(self, *asked: Any, stage: str = "", **tags: Any) -> Answered:
-        return await self._journal.call(*asked, stage=f"{self._name}/{stage}", **tags)
+    async def call(self, *args: Any, stage: str = "", **tags: Any) -> Answered:
+        return await self._journal.call(*args, stage=f"{self._name}/{stage}", **tags)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
@@ -394,7 +394,7 @@ def _need_share(path: Path, share: Share | None) -> None:
 
 
 _READS = 2
-"""How a task's options are read. 2: a limit draws its questions, and a user's `id` is used. 1: neither was so."""
+"""The version of reading a task's options. 2: a limit draws questions, and a user's `id` is used. 1: neither."""
 _EARLIER = {"limit_takes": "first", "id_field": "null"}
 """The options of tasks, new in 2, that read as 1 did."""
 
@@ -436,18 +436,18 @@ def _unheard(path: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[dict
     """Both recipes without the teachers that have answered nothing yet, in a run that has finished nothing yet; nothing
     of them if no agent has answered.
 
-    What is left out may be corrected, because nothing depends on it: the model of a teacher who is not known there, or
-    the student of a run that was refused.
+    What is left out may be corrected, because nothing depends on it yet: for example a model that the endpoint does not
+    know, or the student of a run that was refused.
     """
     if manifest_of(path).get("stages") or not (path / "journal.sqlite").exists():
         return old, new
     with Journal(path / "journal.sqlite", read_only=True) as journal:
-        heard = {cost.agent for cost in journal.costs() if cost.calls > cost.failures}
-    if not heard:
+        answered = {cost.agent for cost in journal.costs() if cost.calls > cost.failures}
+    if not answered:
         return {}, {}
 
     def known(recipe: dict[str, Any]) -> dict[str, Any]:
-        return {**recipe, "teachers": [t for t in recipe.get("teachers", ()) if t.get("name") in heard]}
+        return {**recipe, "teachers": [t for t in recipe.get("teachers", ()) if t.get("name") in answered]}
 
     return known(old), known(new)
 

@@ -45,11 +45,11 @@ def wilson(right: int, n: int, level: float = 0.95) -> Interval:
 
         (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n),   p = right/n,   z = Φ⁻¹((1 + level)/2)
 
-    It stays within [0, 1] and keeps its coverage near the ends, where p ± z·sd does not. 81 of 100 gives
+    It stays within [0, 1] and keeps its coverage near the ends; p ± z·sd does neither. 81 of 100 gives
     (0.722, 0.875); no observation gives (0, 1).
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22:209; without continuity correction.
-    Raises ValueError where ``right`` is not between 0 and ``n``, or ``level`` not between 0 and 1.
+    Raises ValueError if ``right`` is not between 0 and ``n``, or ``level`` not between 0 and 1.
     """
     if not 0 <= right <= n or not 0 < level < 1:
         raise ValueError(f"no proportion: {right} of {n} at level {level}")
@@ -76,7 +76,7 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
     5 against 1 gives p = 2 · 7/64 = 0.21875. No continuity correction and no mid-p: the p-value never understates.
 
     Source: McNemar 1947, Psychometrika 12:153; exact form as in Fagerland et al. 2013, BMC Med. Res. Methodol. 13:91.
-    Raises ValueError where the lengths differ.
+    Raises ValueError if the lengths differ.
     """
     a_only = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
     b_only = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
@@ -104,10 +104,10 @@ def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
 
         (R - m(m+1)/2) / (m · w),   R = sum of the midranks of the m right ones, w = number of wrong ones
 
-    0.5 says that the score tells nothing. None where all are right or all wrong, because then it is not defined.
+    0.5 says that the score tells nothing. None if all are right or all wrong, because then it is not defined.
 
     Source: Mann and Whitney 1947; Hanley and McNeil 1982, Radiology 143:29.
-    Raises ValueError where the lengths differ or a score is NaN.
+    Raises ValueError if the lengths differ or a score is NaN.
     """
     pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: pair[0])
     if any(math.isnan(score) for score, _ in pairs):
@@ -130,7 +130,7 @@ def auroc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
 def mean_sd(values: Sequence[float]) -> MeanSd:
     """Mean and sample standard deviation, ``sqrt(sum (x - mean)² / (n - 1))``, over the seeds of one setting.
 
-    Raises ValueError where there is no value.
+    Raises ValueError if there is no value.
     """
     if not values:
         raise ValueError("no values")
@@ -260,7 +260,7 @@ def _binomial(n: int, k: int, p: float) -> float:
     return math.exp(log + (k * math.log(p) if k else 0) + ((n - k) * math.log1p(-p) if n - k else 0))
 
 
-def unpaired(right_a: int, n_a: int, right_b: int, n_b: int, level: float = 0.95) -> Interval:
+def unpaired_interval(right_a: int, n_a: int, right_b: int, n_b: int, level: float = 0.95) -> Interval:
     """Newcombe's hybrid score interval of what ``b`` gains over ``a`` on *different* questions.
 
     ::
@@ -352,6 +352,6 @@ __all__ = [
     "mcnemar",
     "mean_sd",
     "t_quantile",
-    "unpaired",
+    "unpaired_interval",
     "wilson",
 ]

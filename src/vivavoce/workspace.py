@@ -32,24 +32,24 @@ _WHO = ("backend", "model", "function", "base_url", "preset")
 def earlier_runs(path: Path, recipe: Recipe, part: bool = False) -> list[Path]:
     """Runs of the workspace of ``path`` that have asked agents of the recipe, in the order in which they were begun.
 
-    So a run that goes on finds its replies where it found them before. Empty if the run in ``path`` was begun alone
+    So a run that goes on finds its replies in the same order as before. Empty if the run in ``path`` was begun alone
     (``viva run --alone``). A part of a run (``part``) takes nothing from other parts, and no run takes from one that
     another machine is at work in, because its journal cannot be read meanwhile.
     """
     if manifest_of(path).get("alone"):
         return []
-    wanted, found = _agents(recipe.model_dump(mode="json")), dict[Path, tuple[str, Path]]()
+    wanted, runs = _agents(recipe.model_dump(mode="json")), dict[Path, tuple[str, Path]]()
     root = path.parent.parent if path.parent.name == "runs" else path.parent
     for file in (*root.glob("*/journal.sqlite"), *root.glob("runs/*/journal.sqlite")):
         run = file.parent
-        if run.resolve() == path.resolve() or run.resolve() in found:
+        if run.resolve() == path.resolve() or run.resolve() in runs:
             continue
         manifest = manifest_of(run)
         with suppress(OSError, yaml.YAMLError):
             asked = _agents(yaml.load((run / "recipe.yaml").read_text("utf-8"), _LOADER))
             if wanted & asked and not (part and "part" in manifest) and not _elsewhere(run):
-                found[run.resolve()] = str(manifest.get("started", "")), run
-    return [run for _, run in sorted(found.values())]
+                runs[run.resolve()] = str(manifest.get("started", "")), run
+    return [run for _, run in sorted(runs.values())]
 
 
 def _agents(recipe: Any) -> set[tuple[str, ...]]:

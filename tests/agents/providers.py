@@ -104,19 +104,19 @@ class Providers:
             with self._lock:
                 self.asked.append(what)
                 self.headers.append({key.lower(): value for key, value in handler.headers.items()})
-                status, said = 200, self._work(handler, body)
+                status, reply_body = 200, self._work(handler, body)
         except Refuse as refused:
-            status, said = refused.status, json.dumps(refused.body).encode()
+            status, reply_body = refused.status, json.dumps(refused.body).encode()
         except Redirect as away:
-            status, said, headers = 307, b"", {"Location": str(away)}
+            status, reply_body, headers = 307, b"", {"Location": str(away)}
         self.after(what)
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(said)))
+        handler.send_header("Content-Length", str(len(reply_body)))
         for name, value in headers.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(said)
+        handler.wfile.write(reply_body)
 
     def _work(self, handler: BaseHTTPRequestHandler, body: bytes) -> bytes:
         path, _, query = handler.path.partition("?")
@@ -229,9 +229,9 @@ class Providers:
         return json.dumps(batch["said"]).encode()
 
     def _end_openai(self, batch: dict[str, Any]) -> None:
-        said = batch["said"]
+        summary = batch["said"]
         if self.status == "failed":
-            said |= {"status": "failed", "errors": {"data": [{"code": "token_limit_exceeded", "message": "later"}]}}
+            summary |= {"status": "failed", "errors": {"data": [{"code": "token_limit_exceeded", "message": "later"}]}}
             self.status = "completed"
             return
         good, bad = list[str](), list[str]()
@@ -242,9 +242,9 @@ class Providers:
                 good.append(json.dumps({"id": "r", "custom_id": key, "response": response, "error": None}))
             else:
                 bad.append(json.dumps({"id": "r", "custom_id": key, "response": None, "error": None, **other}))
-        said["status"] = self.status
-        said["output_file_id"] = self._file("\n".join(good) + "\n") if good else None
-        said["error_file_id"] = self._file("\n".join(bad) + "\n") if bad else None
+        summary["status"] = self.status
+        summary["output_file_id"] = self._file("\n".join(good) + "\n") if good else None
+        summary["error_file_id"] = self._file("\n".join(bad) + "\n") if bad else None
 
     def _end_anthropic(self, batch: dict[str, Any]) -> None:
         rows = list[str]()

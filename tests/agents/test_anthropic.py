@@ -76,7 +76,7 @@ def test_a_reply_holds_text_without_thoughts_and_all_tokens_that_were_counted(se
 
 
 def test_the_conversation_is_brought_into_the_form_of_the_api(server: Providers) -> None:
-    said = [
+    conversation = [
         ("system", "a"),
         ("user", "b"),
         ("user", "c"),
@@ -86,7 +86,7 @@ def test_the_conversation_is_brought_into_the_form_of_the_api(server: Providers)
         ("user", "f"),
     ]
     _, [reply] = ask(
-        server.address, [{"role": role, "content": text} for role, text in said], Sampling(0, 1, 9, ("x",))
+        server.address, [{"role": role, "content": text} for role, text in conversation], Sampling(0, 1, 9, ("x",))
     )
     assert isinstance(reply, Reply)
     assert server.bodies == [
@@ -161,7 +161,7 @@ def test_what_is_no_answer_has_its_reason(server: Providers, answer: Any, reason
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "said", "reason", "attempts"),
+    ("status", "kind", "message", "reason", "attempts"),
     [
         (400, "invalid_request_error", FULL["message"], "overlong", 1),
         (400, "invalid_request_error", "no such field", "bad_request", 1),
@@ -177,16 +177,16 @@ def test_what_is_no_answer_has_its_reason(server: Providers, answer: Any, reason
     ],
 )
 def test_each_error_of_the_api_has_its_reason_and_is_retried_by_our_bounds(
-    server: Providers, status: int, kind: str, said: str, reason: str, attempts: int
+    server: Providers, status: int, kind: str, message: str, reason: str, attempts: int
 ) -> None:
     def refuse(_: str) -> None:
-        raise Refuse(status, said, kind)
+        raise Refuse(status, message, kind)
 
     server.before = refuse
     agent, [error] = ask(server.address)
     assert isinstance(error, AgentError)
     assert error.reason == reason
-    assert said in error.detail
+    assert message in error.detail
     assert agent.attempts == attempts, "the package's own retries are off"
 
 

@@ -94,10 +94,10 @@ def test_a_raised_cap_goes_on_where_the_lower_one_stopped_and_asks_nothing_twice
             assert len(spent) == len(journal) == cap
             assert sum(isinstance(r, BudgetReached) for r in results) == 60 - cap
     with pytest.raises(BudgetReached, match=r"60 calls of 60 calls spent|60 of 60 calls"):
-        _again(tmp_path / "journal.sqlite", ada)
+        _call_again(tmp_path / "journal.sqlite", ada)
 
 
-def _again(path: Path, agent: Scripted) -> None:
+def _call_again(path: Path, agent: Scripted) -> None:
     with Journal(path, ledger=Ledger(run=Caps(calls=60))) as journal:
         asyncio.run(journal.call(agent, ask(99), SAMPLING, 99))
 

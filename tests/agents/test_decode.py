@@ -28,7 +28,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from vivavoce.agents.batch import Prompt
+from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import Decoder, Interrupted
 from vivavoce.agents.detokenise import Detokeniser
 from vivavoce.records import Sampling
@@ -108,12 +108,12 @@ def test_greedy_equals_generate_token_for_token(kind: str, model: Any) -> None:
     config = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=pad, eos_token_id=eos)
     with torch.inference_mode():
         expected = net.generate(ids, attention_mask=mask, generation_config=config)[:, width:].tolist()
-    decoded = Decoder(net, TOKENIZER).decode([Prompt(row, Sampling(0.0, max_new_tokens=new), 0) for row in rows])
-    for row, said in zip(expected, decoded, strict=True):
+    decoded = Decoder(net, TOKENIZER).decode([TokenPrompt(row, Sampling(0.0, max_new_tokens=new), 0) for row in rows])
+    for row, output in zip(expected, decoded, strict=True):
         count = row.index(eos) + 1 if eos in row else new
-        assert said.usage.completion == count
-        assert said.finish == ("stop" if eos in row else "length")
-        assert said.text == TOKENIZER.decode(row[:count], skip_special_tokens=True)
+        assert output.usage.completion == count
+        assert output.finish == ("stop" if eos in row else "length")
+        assert output.text == TOKENIZER.decode(row[:count], skip_special_tokens=True)
 
 
 def test_a_row_says_the_same_in_any_company(decoder: Decoder) -> None:
@@ -129,7 +129,7 @@ def test_a_row_says_the_same_in_any_company(decoder: Decoder) -> None:
         Sampling(1.2, 1.0, 22, top_k=9, repetition_penalty=1.2, logprobs=True),
     ]
     lengths = (5 + 7 * i % 23 for i in range(18))
-    mixed = [Prompt(ids, samplings[i % 9], i) for i, ids in enumerate(prompts_of(*lengths))]
+    mixed = [TokenPrompt(ids, samplings[i % 9], i) for i, ids in enumerate(prompts_of(*lengths))]
     together = decoder.decode(mixed)
     alone = [decoder.decode([prompt])[0] for prompt in mixed]
     backwards = decoder.decode(mixed[::-1])[::-1]
@@ -142,7 +142,9 @@ def test_a_row_says_the_same_in_any_company(decoder: Decoder) -> None:
 
 def test_seeds_differ_and_repeat(decoder: Decoder) -> None:
     [ids] = prompts_of(10)
-    texts = [said.text for said in decoder.decode([Prompt(ids, Sampling(1.0, 1.0, 20), s % 8) for s in range(16)])]
+    texts = [
+        output.text for output in decoder.decode([TokenPrompt(ids, Sampling(1.0, 1.0, 20), s % 8) for s in range(16)])
+    ]
     assert texts[:8] == texts[8:]
     assert len(set(texts)) == 8
 
@@ -154,7 +156,7 @@ def test_draws_follow_the_distribution(decoder: Decoder) -> None:
     p, order = (logits / temperature).softmax(-1).sort(descending=True)
     kept = (p.cumsum(-1) - p) < top_p
     p = p[kept] / p[kept].sum()
-    drawn = torch.tensor(decoder.draw([Prompt(ids, Sampling(temperature, top_p, 1), s) for s in range(count)]))
+    drawn = torch.tensor(decoder.draw([TokenPrompt(ids, Sampling(temperature, top_p, 1), s) for s in range(count)]))
     seen = torch.bincount(drawn[:, 0], minlength=len(logits))[order]
     assert seen[~kept].sum() == 0
     sigma = (p * (1 - p) / count).sqrt()
@@ -176,7 +178,7 @@ def test_what_is_drawn_is_what_processors_of_transformers_leave_token_for_token(
     ]
     rows, new = prompts_of(3, 17, 9, 30, 1, 12, 25), 16
     wishes = [
-        Prompt(row, Sampling(t, p, new, top_k=k, repetition_penalty=r), seed)
+        TokenPrompt(row, Sampling(t, p, new, top_k=k, repetition_penalty=r), seed)
         for seed, (row, (t, p, k, r)) in enumerate(zip(rows, settings, strict=True))
     ]
     for seed, (row, (t, p, k, r), ids) in enumerate(
@@ -197,8 +199,8 @@ def test_what_is_drawn_is_what_processors_of_transformers_leave_token_for_token(
 
 def test_a_penalised_greedy_row_says_what_generate_says(model: Any) -> None:
     rows, new = prompts_of(3, 17, 9), 30
-    together = [Prompt(row, Sampling(0.0, 1.0, new, repetition_penalty=1.5), 0) for row in rows]
-    plain = Decoder(model, TOKENIZER).draw([Prompt(row, Sampling(0.0, 1.0, new), 0) for row in rows])
+    together = [TokenPrompt(row, Sampling(0.0, 1.0, new, repetition_penalty=1.5), 0) for row in rows]
+    plain = Decoder(model, TOKENIZER).draw([TokenPrompt(row, Sampling(0.0, 1.0, new), 0) for row in rows])
     drawn = Decoder(model, TOKENIZER).draw(together)
     how = {"max_new_tokens": new, "do_sample": False, "pad_token_id": PAD, "eos_token_id": EOS}
     for row, ids, unpenalised in zip(rows, drawn, plain, strict=True):
@@ -210,39 +212,39 @@ def test_a_penalised_greedy_row_says_what_generate_says(model: Any) -> None:
 
 def test_a_tiny_nucleus_is_greedy(decoder: Decoder) -> None:
     rows = prompts_of(8, 11)
-    greedy = decoder.decode([Prompt(row, Sampling(0.0, 1.0, 20), 1) for row in rows])
-    narrow = decoder.decode([Prompt(row, Sampling(2.0, 1e-9, 20), 1) for row in rows])
-    assert [said.text for said in greedy] == [said.text for said in narrow]
+    greedy = decoder.decode([TokenPrompt(row, Sampling(0.0, 1.0, 20), 1) for row in rows])
+    narrow = decoder.decode([TokenPrompt(row, Sampling(2.0, 1e-9, 20), 1) for row in rows])
+    assert [output.text for output in greedy] == [output.text for output in narrow]
 
 
 def test_log_probabilities_equal_a_teacher_forced_forward(decoder: Decoder) -> None:
     rows = prompts_of(4, 21, 13)
     narrow = {"logprobs": True, "top_k": 8, "repetition_penalty": 1.3}
-    wishes = [Prompt(row, Sampling(0.8, 0.95, 30, **narrow), i) for i, row in enumerate(rows)]
-    for row, ids, said in zip(rows, decoder.draw(wishes), decoder.decode(wishes), strict=True):
-        assert said.tokens is not None
-        ids = ids[: len(said.tokens)]
+    wishes = [TokenPrompt(row, Sampling(0.8, 0.95, 30, **narrow), i) for i, row in enumerate(rows)]
+    for row, ids, output in zip(rows, decoder.draw(wishes), decoder.decode(wishes), strict=True):
+        assert output.tokens is not None
+        ids = ids[: len(output.tokens)]
         with torch.inference_mode():
             logprobs = decoder.model(torch.tensor([row + ids])).logits[0, len(row) - 1 : -1].log_softmax(-1)
         expected = logprobs.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
-        assert [token.logprob for token in said.tokens] == pytest.approx(expected, abs=1e-4)
-        assert "".join(token.text for token in said.tokens) == said.text
+        assert [token.logprob for token in output.tokens] == pytest.approx(expected, abs=1e-4)
+        assert "".join(token.text for token in output.tokens) == output.text
 
 
 def test_a_stop_string_ends_a_row_before_it_and_counts_what_it_took(decoder: Decoder) -> None:
     rows = prompts_of(9, 14, 6, 19)
-    free = decoder.decode([Prompt(row, Sampling(0.9, 1.0, 60, logprobs=True), i) for i, row in enumerate(rows)])
-    for i, (row, said) in enumerate(zip(rows, free, strict=True)):
-        middle = len(said.text) // 2
-        stop = said.text[middle : middle + 3]
+    free = decoder.decode([TokenPrompt(row, Sampling(0.9, 1.0, 60, logprobs=True), i) for i, row in enumerate(rows)])
+    for i, (row, output) in enumerate(zip(rows, free, strict=True)):
+        middle = len(output.text) // 2
+        stop = output.text[middle : middle + 3]
         sampling = Sampling(0.9, 1.0, 60, ("never said", stop), logprobs=True)
-        [cut] = decoder.decode([Prompt(row, sampling, i)])
-        assert cut.text == said.text[: said.text.find(stop)]
+        [cut] = decoder.decode([TokenPrompt(row, sampling, i)])
+        assert cut.text == output.text[: output.text.find(stop)]
         assert cut.finish == "stop"
         assert cut.tokens is not None
         assert "".join(token.text for token in cut.tokens) == cut.text
-        assert said.tokens is not None
-        spelled = [len("".join(token.text for token in said.tokens[:n])) for n in range(len(said.tokens) + 1)]
+        assert output.tokens is not None
+        spelled = [len("".join(token.text for token in output.tokens[:n])) for n in range(len(output.tokens) + 1)]
         assert cut.usage.completion == next(n for n, end in enumerate(spelled) if end >= len(cut.text) + len(stop))
 
 
@@ -255,11 +257,11 @@ def test_finished_rows_leave_the_batch(decoder: Decoder) -> None:
     try:
         limits = [4 * (i + 1) for i in range(8)]
         rows = prompts_of(*range(5, 13))
-        wishes = [Prompt(row, Sampling(0.0, 1.0, limit), 0) for row, limit in zip(rows, limits, strict=True)]
-        said = decoder.decode(wishes)
+        wishes = [TokenPrompt(row, Sampling(0.0, 1.0, limit), 0) for row, limit in zip(rows, limits, strict=True)]
+        outputs = decoder.decode(wishes)
         assert sizes == [8 - i // 4 for i in range(32)]
-        assert [one.usage.completion for one in said] == limits
-        assert [one.text for one in said] == [decoder.decode([wish])[0].text for wish in wishes]
+        assert [one.usage.completion for one in outputs] == limits
+        assert [one.text for one in outputs] == [decoder.decode([wish])[0].text for wish in wishes]
     finally:
         watch.remove()
         decoder.eos = ends
@@ -270,21 +272,21 @@ def test_whoever_joins_late_says_what_it_says_alone(kind: str, model: Any) -> No
     net: Any = {"rotary": lambda: model, "sliding": sliding, "learned": learned_positions}[kind]()
     there = Decoder(net, TOKENIZER)
     wishes = [
-        Prompt(ids, Sampling(0.9 * (i % 2), 1.0, 3 + 7 * i % 31, logprobs=True), i, tag=i)
+        TokenPrompt(ids, Sampling(0.9 * (i % 2), 1.0, 3 + 7 * i % 31, logprobs=True), i, tag=i)
         for i, ids in enumerate(prompts_of(*(3 + 11 * i % 50 for i in range(40))))
     ]
     alone = [there.draw([wish])[0] for wish in wishes]
-    waiting, said, most = list(wishes), dict[object, list[int]](), list[int]()
+    waiting, ids_of, most = list(wishes), dict[object, list[int]](), list[int]()
     joined_others = list[bool]()
 
-    def newcomers(under_way: Any) -> list[Prompt]:
+    def newcomers(under_way: Any) -> list[TokenPrompt]:
         most.append(len(under_way))
         joining = [waiting.pop() for _ in range(min(len(waiting), 8 - len(under_way)))]
         joined_others.append(bool(joining and under_way))
         return joining
 
-    there.stream(newcomers, lambda prompt, ids, _: said.update({prompt.tag: ids}))
-    assert [said[i] for i in range(40)] == alone
+    there.stream(newcomers, lambda prompt, ids, _: ids_of.update({prompt.tag: ids}))
+    assert [ids_of[i] for i in range(40)] == alone
     assert max(most) <= 8
     assert any(joined_others) == (kind != "sliding")  # a sliding cache does not hold all keys, so nobody can join it
 
@@ -296,8 +298,8 @@ def test_a_late_row_joins_under_way_and_the_cache_stays_as_wide_as_its_longest_r
     )
     ends, decoder.eos = decoder.eos, []
     try:
-        first, late = (Prompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(30, 6))
-        short = Prompt(prompts_of(40)[0], Sampling(0.0, 1.0, 3), 0)
+        first, late = (TokenPrompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(30, 6))
+        short = TokenPrompt(prompts_of(40)[0], Sampling(0.0, 1.0, 3), 0)
         coming = [[first, short], [], [], [late]]
         decoder.stream(lambda _: coming.pop(0) if coming else (), lambda *_: None)
     finally:
@@ -320,7 +322,7 @@ def test_a_shared_beginning_is_computed_once_and_changes_nothing(remember: int, 
         *[prompts_of(48)[0]] * 3,
         prompts_of(4)[0],
     ]
-    wishes = [Prompt(ids, Sampling(0.8, 0.95, 20), i) for i, ids in enumerate(rows)]
+    wishes = [TokenPrompt(ids, Sampling(0.8, 0.95, 20), i) for i, ids in enumerate(rows)]
     there = Decoder(model, TOKENIZER, remember)
     alone = [Decoder(model, TOKENIZER).draw([wish])[0] for wish in wishes]
     assert there.draw(wishes) == alone
@@ -343,7 +345,7 @@ def test_samples_of_one_prompt_compute_it_once(kind: str, model: Any) -> None:
         lambda _, __, given: shapes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
     one, two = prompts_of(41, 40)
-    wishes = [Prompt(ids, Sampling(0.9, 1.0, 12), seed) for seed in range(6) for ids in (one, two)]
+    wishes = [TokenPrompt(ids, Sampling(0.9, 1.0, 12), seed) for seed in range(6) for ids in (one, two)]
     there = Decoder(net, TOKENIZER)
     try:
         together = there.draw(wishes)
@@ -357,7 +359,7 @@ def test_samples_of_one_prompt_compute_it_once(kind: str, model: Any) -> None:
 
 def test_hashes_that_collide_are_no_beginning(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     monkeypatch.setattr("vivavoce.agents.decode.chain", lambda ids: [7] * (len(ids) // 16))
-    wishes = [Prompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(33, 34, 50)]
+    wishes = [TokenPrompt(ids, Sampling(0.0, 1.0, 10), 0) for ids in prompts_of(33, 34, 50)]
     there = Decoder(model, TOKENIZER, 2**30)
     together = there.draw(wishes)
     monkeypatch.undo()
@@ -369,7 +371,7 @@ def test_decoding_can_be_interrupted(decoder: Decoder) -> None:
     calls = iter(range(100))
     before = decoder.forwards
     with pytest.raises(Interrupted):
-        decoder.decode([Prompt(prompts_of(5)[0], Sampling(0.0, 1.0, 50), 0)], lambda: next(calls) == 3)
+        decoder.decode([TokenPrompt(prompts_of(5)[0], Sampling(0.0, 1.0, 50), 0)], lambda: next(calls) == 3)
     assert decoder.forwards - before == 3
 
 
@@ -379,11 +381,13 @@ def test_decoding_can_be_interrupted(decoder: Decoder) -> None:
 def test_a_cuda_device_says_the_same(tiny_model: Path, decoder: Decoder, dtype: torch.dtype) -> None:
     device: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype)
     there = Decoder(device.to("cuda").eval(), TOKENIZER)
-    wishes = [Prompt(row, Sampling(0.8, 0.9, 40, ("e",), True), i) for i, row in enumerate(prompts_of(*range(1, 40)))]
-    said, second = there.decode(wishes), there.decode(wishes)
-    assert [one.text for one in said] == [one.text for one in second]
+    wishes = [
+        TokenPrompt(row, Sampling(0.8, 0.9, 40, ("e",), True), i) for i, row in enumerate(prompts_of(*range(1, 40)))
+    ]
+    first, second = there.decode(wishes), there.decode(wishes)
+    assert [one.text for one in first] == [one.text for one in second]
     if dtype == torch.float32:
-        agree = [a.text == b.text for a, b in zip(decoder.decode(wishes), said, strict=True)]
+        agree = [a.text == b.text for a, b in zip(decoder.decode(wishes), first, strict=True)]
         assert sum(agree) >= len(agree) - 1  # a draw may fall on the other side of a rounding
 
 

@@ -48,7 +48,7 @@ def served(model: Path, logs: Path, name: str = "student", **serve: Any) -> Agen
     return open_agent(name, "hf_local", {"model": str(model), "dtype": "float32", "serve": how})
 
 
-def said(agent: Agent, asked: list[list[Message]], sampling: Sampling) -> list[Reply]:
+def replies(agent: Agent, asked: list[list[Message]], sampling: Sampling) -> list[Reply]:
     async def ask() -> list[Reply]:
         try:
             return await asyncio.gather(*(agent.reply(m, sampling, seed) for seed, m in enumerate(asked)))
@@ -65,7 +65,7 @@ def child(keeper: int) -> int:
 def test_a_served_model_answers_token_for_token_as_the_same_model_in_this_process(model: Path, logs: Path) -> None:
     local = open_agent("student", "hf_local", {"model": str(model), "dtype": "float32"})
     for sampling in (GREEDY, DRAWN, Sampling(1.0, max_new_tokens=30, stop=("a",), logprobs=True)):
-        here, there = (said(agent, questions(6), sampling) for agent in (local, served(model, logs)))
+        here, there = (replies(agent, questions(6), sampling) for agent in (local, served(model, logs)))
         assert [(r.text, r.finish, r.usage, r.ids) for r in there] == [(r.text, r.finish, r.usage, r.ids) for r in here]
     assert there[0].tokens
     assert here[0].tokens
@@ -152,7 +152,7 @@ def test_an_engine_that_does_not_start_says_why(model: Path, logs: Path) -> None
     program = "import sys; print('no such flag: --port'); sys.exit(3)"
     agent = served(model, logs, command=[sys.executable, "-c", program])
     with pytest.raises(AgentUnusable, match="ended before it was ready") as error:
-        said(agent, questions(2), GREEDY)
+        replies(agent, questions(2), GREEDY)
     assert "no such flag" in str(error.value)
 
 
@@ -186,7 +186,7 @@ def test_an_engine_that_runs_already_is_asked_at_its_address_and_waited_for(
 def test_a_wrong_serve_is_named_before_anything_is_spent(model: Path, logs: Path, given: Any, message: str) -> None:
     def ask() -> None:
         agent = open_agent("student", "hf_local", {"model": str(model), "serve": {"logs": str(logs), **given}})
-        said(agent, questions(1), GREEDY)
+        replies(agent, questions(1), GREEDY)
 
     with pytest.raises(RecipeError, match=message):
         ask()

@@ -48,8 +48,8 @@ def test_concurrent_replies_are_decoded_together_and_say_what_they_say_alone(tin
     assert many.batches <= 20  # the first 64, then an eighth or more at a time
     alone = asyncio.run(closing(single, *(single.reply(question(i), SAMPLING, i) for i in range(0, 150, 10))))
     assert single.batches == 15
-    assert [said.text for said in together[::10]] == [said.text for said in alone]
-    assert all(said.usage.prompt > 0 and 0 < said.usage.completion <= 24 for said in together)
+    assert [reply.text for reply in together[::10]] == [reply.text for reply in alone]
+    assert all(reply.usage.prompt > 0 and 0 < reply.usage.completion <= 24 for reply in together)
     assert not workers()
 
 
@@ -57,11 +57,11 @@ def test_several_agents_share_a_device_over_several_rounds(tiny_model: Path) -> 
     agents = [make(tiny_model, name) for name in ("ada", "bob", "cyd")]
 
     async def debate(i: int) -> list[str]:
-        said = list[str]()
+        texts = list[str]()
         for turn in range(3):
             agent = agents[(i + turn) % 3]
-            said.append((await agent.reply([{"role": "user", "content": f"{i} {said}"[:90]}], SAMPLING, i)).text)
-        return said
+            texts.append((await agent.reply([{"role": "user", "content": f"{i} {texts}"[:90]}], SAMPLING, i)).text)
+        return texts
 
     async def run() -> list[list[str]]:
         try:
@@ -151,10 +151,10 @@ def test_an_adapter_folder_loads_over_its_base(tiny_model: Path, tmp_path: Path)
     adapted = get_peft_model(base, LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
     adapted.save_pretrained(str(tmp_path))
     agent, plain = make(tmp_path), make(tiny_model)
-    [said] = asyncio.run(closing(agent, agent.reply(question(3), Sampling(0.0, 1.0, 24), 1)))
+    [reply] = asyncio.run(closing(agent, agent.reply(question(3), Sampling(0.0, 1.0, 24), 1)))
     [other] = asyncio.run(closing(plain, plain.reply(question(3), Sampling(0.0, 1.0, 24), 1)))
     assert agent.identity != plain.identity
-    assert said.text != other.text
+    assert reply.text != other.text
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_model)
 
@@ -193,8 +193,8 @@ def test_a_cancelled_loop_stops_the_worker_and_the_agent_goes_on_later(tiny_mode
     with pytest.raises(TimeoutError):
         asyncio.run(hasty())
     assert time.monotonic() - started < 120
-    [said] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
-    assert isinstance(said, Reply)
+    [reply] = asyncio.run(closing(agent, agent.reply(question(1), SAMPLING, 1)))
+    assert isinstance(reply, Reply)
     assert not workers()
 
 
@@ -225,16 +225,18 @@ def test_a_reply_to_a_template_that_opens_a_thought_says_nothing_until_it_is_clo
 ) -> None:
     plain = make(with_template(tiny_model, tmp_path / "plain", "<thin>"))
     thinks = make(with_template(tiny_model, tmp_path / "thinks", "<think>"))
-    said, thought = (asyncio.run(closing(a, a.reply(question(1), SAMPLING, 1)))[0] for a in (plain, thinks))
-    assert (bool(said.text), said.thought) == (True, "")
-    assert (thought.text, bool(thought.thought)) == ("", True)
+    plain_reply, thinking_reply = (
+        asyncio.run(closing(a, a.reply(question(1), SAMPLING, 1)))[0] for a in (plain, thinks)
+    )
+    assert (bool(plain_reply.text), plain_reply.thought) == (True, "")
+    assert (thinking_reply.text, bool(thinking_reply.thought)) == ("", True)
 
 
 def test_special_tokens_that_mark_a_thought_are_not_lost(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     from vivavoce.agents.decode import Decoder
-    from vivavoce.agents.replies import parted
+    from vivavoce.agents.replies import split_thought
 
     folder = with_template(tiny_model, tmp_path / "mistral", "", ("[THINK]", "[/THINK]", "[OTHER]"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -243,4 +245,4 @@ def test_special_tokens_that_mark_a_thought_are_not_lost(tiny_model: Path, tmp_p
     detokeniser = Decoder(model, tokenizer).reader._detokeniser
     text = detokeniser.text(ids)
     assert "".join(detokeniser.pieces(ids, text)) == text
-    assert parted(text)[:2] == ("b=2", "a=1")
+    assert split_thought(text)[:2] == ("b=2", "a=1")

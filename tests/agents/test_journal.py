@@ -19,7 +19,7 @@ from tests.agents.drive import CALLS, IN_FLIGHT
 
 from vivavoce.agents.journal import Answered, Journal, key_of
 from vivavoce.agents.scripted import Scripted
-from vivavoce.agents.stored_calls import unpacked
+from vivavoce.agents.stored_calls import decompress
 from vivavoce.errors import AgentError, DataError, RunConflict
 from vivavoce.records import Message, Reply, Sampling, Token, Usage
 
@@ -85,14 +85,14 @@ def test_a_reply_is_in_the_file_before_the_caller_sees_it(path: Path) -> None:
 
 def test_a_second_asking_is_free_and_equal_in_every_field(path: Path) -> None:
     tokens = (Token("Vier ", -0.25), Token("€\ud7ff", -1e-9))
-    said = Reply("Vier €\ud7ff", "length", Usage(3, 2, 1), "m-1", tokens, 0.125)
-    agent = Scripted("ada", lambda *_: said)
+    reply = Reply("Vier €\ud7ff", "length", Usage(3, 2, 1), "m-1", tokens, 0.125)
+    agent = Scripted("ada", lambda *_: reply)
     with Journal(path) as journal:
         first = ask(journal, agent)
-        assert (first.reply, first.error, first.cached) == (said, None, False)
-        assert ask(journal, agent) == Answered(first.key, said, cached=True)
+        assert (first.reply, first.error, first.cached) == (reply, None, False)
+        assert ask(journal, agent) == Answered(first.key, reply, cached=True)
     with Journal(path) as journal:
-        assert ask(journal, agent) == Answered(first.key, said, cached=True)
+        assert ask(journal, agent) == Answered(first.key, reply, cached=True)
     assert agent.calls == 1
 
 
@@ -220,8 +220,8 @@ def test_what_an_ended_loop_left_is_written_with_the_next_call_and_may_be_asked_
         assert agent.calls == 1
         assert len(journal) == 0
         for seed in (2, 1):
-            again = asyncio.run(asyncio.wait_for(journal.call(agent, ASK, SAMPLING, seed), 10))
-            assert again.reply is not None
+            repeated = asyncio.run(asyncio.wait_for(journal.call(agent, ASK, SAMPLING, seed), 10))
+            assert repeated.reply is not None
         assert len(journal) == 2
         ended.run_until_complete(call)
         ended.close()
@@ -334,7 +334,7 @@ def test_long_texts_are_stored_compressed_and_a_journal_from_before_is_read_as_i
         assert len(stored) == 3
         assert all(len(text) < 400 for (text,) in stored)
         for (text,) in stored:  # as the format before kept it
-            journal._db.execute("UPDATE texts SET text = ? WHERE text = ?", (unpacked(text), text))
+            journal._db.execute("UPDATE texts SET text = ? WHERE text = ?", (decompress(text), text))
         journal._db.execute("PRAGMA user_version = 2")
     with Journal(path) as journal:
         second = [ask(journal, Scripted("ada", parrot), seed=seed) for seed in range(4)]

@@ -13,7 +13,7 @@ from tests.agents.simulated import Server, asked, simulate
 
 from vivavoce.agents import Agent, open_agent
 from vivavoce.agents.journal import Journal
-from vivavoce.agents.limits import Limits, limits_of
+from vivavoce.agents.limits import EndpointLimits, limits_of
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.errors import AgentError
@@ -82,7 +82,7 @@ def test_a_quota_of_each_minute_is_used_up_and_the_next_one_waited_for() -> None
 
 def test_the_window_opens_again_when_the_crowd_is_gone() -> None:
     async def run() -> tuple[float, float]:
-        limits = Limits(64)
+        limits = EndpointLimits(64)
 
         async def call(server: Server) -> None:
             while True:
@@ -111,7 +111,7 @@ def test_the_window_opens_again_when_the_crowd_is_gone() -> None:
 
 def test_a_refusal_that_is_everybodys_stops_all_and_another_one_only_itself() -> None:
     async def run(everybody: bool) -> list[float]:
-        limits, sent = Limits(4), list[float]()
+        limits, sent = EndpointLimits(4), list[float]()
 
         async def call(i: int) -> None:
             turn = await limits.enter("ada", 0)
@@ -131,7 +131,7 @@ def test_a_refusal_that_is_everybodys_stops_all_and_another_one_only_itself() ->
     assert sum(at >= 60 for at in together) == 39
 
 
-async def spread(limits: Limits, calls: int, tokens: int = 0, correction: int = 0) -> list[float]:
+async def spread(limits: EndpointLimits, calls: int, tokens: int = 0, correction: int = 0) -> list[float]:
     """Seconds after which each of the calls got its turn."""
     got = list[float]()
 
@@ -145,7 +145,7 @@ async def spread(limits: Limits, calls: int, tokens: int = 0, correction: int = 
 
 
 def test_requests_keep_to_their_number_a_minute_and_evenly() -> None:
-    limits = Limits(64)
+    limits = EndpointLimits(64)
     limits.narrow(64, requests_per_minute=60 * 50)
     got = simulate(spread(limits, 40))
     assert 0.65 < got[-1] < 0.85, "40 requests at 50 a second, of which 0.1 s may come at once"
@@ -153,10 +153,10 @@ def test_requests_keep_to_their_number_a_minute_and_evenly() -> None:
 
 
 def test_tokens_keep_to_their_number_a_minute_and_are_put_right_afterwards() -> None:
-    limits = Limits(64)
+    limits = EndpointLimits(64)
     limits.narrow(64, tokens_per_minute=60 * 10_000)
     assert 0.75 < simulate(spread(limits, 10, tokens=1000))[-1] < 1
-    limits = Limits(64)
+    limits = EndpointLimits(64)
     limits.narrow(64, tokens_per_minute=60 * 10_000)
     got = simulate(spread(limits, 10, tokens=1000, correction=-900))
     assert got[-1] < 0.7, "fewer were taken than expected"
@@ -176,7 +176,7 @@ def test_of_two_agents_bounds_the_tighter_counts_and_equal_names_share_limits() 
 
 def test_an_agent_whose_calls_hang_leaves_its_neighbour_half_of_the_turns() -> None:
     async def run() -> tuple[int, int]:
-        limits, hung = Limits(8), list[asyncio.Task[None]]()
+        limits, hung = EndpointLimits(8), list[asyncio.Task[None]]()
 
         async def hang() -> None:
             await limits.enter("slow", 0)
@@ -209,7 +209,7 @@ def test_an_agent_whose_calls_hang_leaves_its_neighbour_half_of_the_turns() -> N
 
 def test_a_call_that_is_given_up_leaves_its_turn_to_the_next() -> None:
     async def run() -> None:
-        limits = Limits(1)
+        limits = EndpointLimits(1)
         turn = await limits.enter("ada", 0)
         waiting = [asyncio.create_task(limits.enter("ada", 0)) for _ in range(3)]
         await asyncio.sleep(0)

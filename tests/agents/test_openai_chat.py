@@ -244,9 +244,9 @@ def test_a_full_address_of_a_call_is_refused_with_the_one_to_write() -> None:
 def test_trouble_is_said_while_it_happens(faulty: FaultyServer, capsys: pytest.CaptureFixture[str]) -> None:
     faulty.script = ["busy=0.01", "busy=0.01", "status=500"]
     ask(faulty, *[GREEDY] * 8, max_concurrency=1)
-    said = capsys.readouterr().err
-    assert said.count("ada: ") == 1, "and not for every request"
-    assert "1 of the last 1 requests turned away (HTTP 429: slow down)" in said
+    stderr = capsys.readouterr().err
+    assert stderr.count("ada: ") == 1, "and not for every request"
+    assert "1 of the last 1 requests turned away (HTTP 429: slow down)" in stderr
 
 
 def test_cached_tokens_and_finish_reasons_are_read(faulty: FaultyServer) -> None:

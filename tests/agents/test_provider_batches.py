@@ -362,8 +362,8 @@ def test_what_a_thrown_away_answer_cost_is_counted(server: Providers, tmp_path: 
             },
         }
     }
-    said = [empty]
-    server.outcome = lambda question: said.pop() if said else None
+    replies = [empty]
+    server.outcome = lambda question: replies.pop() if replies else None
     path = tmp_path / "journal.sqlite"
     [answered] = answers(path, "openai_chat", options(server, "openai_chat"), 1)
     assert answered.reply is not None
@@ -389,9 +389,9 @@ def test_the_key_is_neither_in_the_journal_nor_on_the_command_line_nor_in_what_i
     answered = answers(path, backend, options(server, backend), CALLS)
     assert all(isinstance(a.error, AgentError) and "***" in a.error.detail for a in answered)
     assert KEY.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    said = capfd.readouterr()
-    assert "submitted as batch" in said.err
-    assert KEY not in said.out + said.err
+    printed = capfd.readouterr()
+    assert "submitted as batch" in printed.err
+    assert KEY not in printed.out + printed.err
 
 
 def test_waiting_takes_no_time_that_counts(server: Providers, backend: str, tmp_path: Path) -> None:
@@ -427,8 +427,8 @@ def test_a_debate_of_many_questions_is_one_batch_for_each_teacher_and_step(serve
         return sum(len(graph.nodes) for graph in graphs)
 
     with Journal(tmp_path / "journal.sqlite") as journal:
-        said = asyncio.run(hold(journal))
-        assert said == len(journal) == sum(server.answered.values())
-    assert said >= 4 * len(problems)
+        held = asyncio.run(hold(journal))
+        assert held == len(journal) == sum(server.answered.values())
+    assert held >= 4 * len(problems)
     assert len(server.created) <= 6
     assert len({id[:3] for id in server.created}) == 2

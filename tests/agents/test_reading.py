@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vivavoce.agents.faults import Failed, failed_status, failure_inside
-from vivavoce.agents.reading import counted, ended
+from vivavoce.agents.reading import end_of, usage_of
 from vivavoce.records import Usage
 
 ENDS = {
@@ -42,12 +42,12 @@ ENDS = {
 
 @pytest.mark.parametrize(("end", "reason"), [(end, reason) for end, reasons in ENDS.items() for reason in reasons])
 def test_every_spelling_of_an_end_is_read(end: str, reason: str) -> None:
-    assert ended(reason) == end
+    assert end_of(reason) == end
 
 
 @pytest.mark.parametrize("reason", [None, "", "null", "None", "something new", 7, {"type": "stop"}])
 def test_an_end_that_nobody_knows_is_no_end(reason: Any) -> None:
-    assert isinstance(ended(reason), Failed)
+    assert isinstance(end_of(reason), Failed)
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_an_end_that_nobody_knows_is_no_end(reason: Any) -> None:
     ],
 )  # fmt: skip
 def test_tokens_are_counted_as_far_as_they_are_told(reported: Any, usage: Usage) -> None:
-    assert counted({"usage": reported}) == usage
+    assert usage_of({"usage": reported}) == usage
 
 
 @pytest.mark.parametrize("answer", [None, [], "text", 5, {}])
 def test_no_answer_is_too_odd_to_be_counted(answer: Any) -> None:
-    assert counted(answer) == Usage()
+    assert usage_of(answer) == Usage()
     assert failure_inside(answer) is None
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "retryable", "said"),
+    ("answer", "reason", "retryable", "message"),
     [
         ({"error": {"message": "Insufficient credits", "code": 402}}, "account", False, "402: Insufficient credits"),
         ({"error": {"message": "Rate limit exceeded", "code": 429}}, "rate_limit", True, "Rate limit exceeded"),
@@ -91,11 +91,13 @@ def test_no_answer_is_too_odd_to_be_counted(answer: Any) -> None:
         ({"error": {"code": 1234, "message": "odd"}}, "server", True, "odd"),
     ],
 )
-def test_an_error_inside_a_good_status_means_what_it_says(answer: Any, reason: str, retryable: bool, said: str) -> None:
+def test_an_error_inside_a_good_status_means_what_it_says(
+    answer: Any, reason: str, retryable: bool, message: str
+) -> None:
     failed = failure_inside(answer)
     assert failed is not None
     assert (failed.reason, failed.retryable) == (reason, retryable)
-    assert said in failed.detail
+    assert message in failed.detail
 
 
 def test_no_error_is_seen_in_an_answer_without_one() -> None:

@@ -11,7 +11,7 @@ from tests.families import FAMILIES, KINDS, family
 from transformers import PreTrainedTokenizerFast
 
 from vivavoce.agents import chat_template as module
-from vivavoce.agents.chat_template import DAY, ChatTemplate, formed
+from vivavoce.agents.chat_template import DAY, ChatTemplate, in_form
 from vivavoce.agents.rendering import check_rendering, rendering
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.records import Message
@@ -32,9 +32,9 @@ ANSWERS = ("The answer is 42.", "42", "forty-two\n", "Check:\n\n6 * 7 = 42")
 
 
 def text(tokenizer: PreTrainedTokenizerFast, ids: Any) -> str:
-    said = tokenizer.decode(list(ids))
-    assert isinstance(said, str)
-    return said
+    decoded = tokenizer.decode(list(ids))
+    assert isinstance(decoded, str)
+    return decoded
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,9 +49,9 @@ def test_a_row_is_the_served_prompt_then_the_answer_then_the_end_of_turn(name: s
         assert list(row.ids[: row.start]) == served
         assert list(row.completion) == answer_ids(words, answer)
         assert list(row.completion[-len(ends) :]) == ends
-        said = text(words, row.completion[: -len(ends)])
+        before_end = text(words, row.completion[: -len(ends)])
         taught = of.head + (answer.strip() if of.trims else answer)
-        assert said in (taught, taught.removeprefix(" "))  # read alone, sentencepiece's tokens lose a first space
+        assert before_end in (taught, taught.removeprefix(" "))  # read alone, sentencepiece's tokens lose a first space
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -59,7 +59,7 @@ def test_a_row_is_the_served_prompt_then_the_answer_then_the_end_of_turn(name: s
 def test_prompts_are_what_transformers_renders(name: str, asked: str) -> None:
     words = family(name)
     form = ChatTemplate.of(words).form(ASKED[asked])
-    shown: list[Any] = formed(ASKED[asked], form)
+    shown: list[Any] = in_form(ASKED[asked], form)
     theirs = words.apply_chat_template(shown, add_generation_prompt=True, return_dict=False)
     assert context_ids(words, ASKED[asked]) == theirs
     for message in ASKED[asked]:
@@ -326,9 +326,9 @@ def test_the_way_for_quotes_reads_all_else_as_the_way_for_plain_messages_does(na
     words = family(name, kind)
     form = rendering(words)
     for asked in ASKED.values():
-        said, tokens = form.prompt(asked)
+        rendered, tokens = form.prompt(asked)
         assert form.controls.quoted(asked) is None
-        assert form.controls.encode(said) == tokens
+        assert form.controls.encode(rendered) == tokens
     (row,) = score_rows(words, [U], ["<think>Two tens.</think>42"])
     if "<think>" in controls(words):  # a model's own thoughts are tokens
         assert words.convert_tokens_to_ids("</think>") in row.completion

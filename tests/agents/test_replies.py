@@ -14,7 +14,7 @@ from vivavoce.agents import replies
 from vivavoce.agents.anthropic_messages import read as read_message
 from vivavoce.agents.journal import Journal
 from vivavoce.agents.openai_chat import read as read_completion
-from vivavoce.agents.replies import in_chunks, kept_special, opens_thought, parted, received, spoken
+from vivavoce.agents.replies import in_chunks, kept_special, opens_thought, received, split_thought, spoken
 from vivavoce.agents.scripted import Scripted
 from vivavoce.errors import AgentError
 from vivavoce.records import Example, Message, Reply, Sampling, Token, Usage, from_json, storable, to_json
@@ -25,7 +25,7 @@ CALL = '<tool_call>\n{"name": "write", "arguments": {"text": "a </think> b"}}\n<
 
 
 @pytest.mark.parametrize(
-    ("reply", "said", "thought"),
+    ("reply", "text", "thought"),
     [
         ("Four.", "Four.", ""),
         ("<think>2 + 2</think>\n\nFour.", "Four.", "2 + 2"),
@@ -92,11 +92,11 @@ CALL = '<tool_call>\n{"name": "write", "arguments": {"text": "a </think> b"}}\n<
         ("", "", ""),
     ],
 )  # fmt: skip
-def test_a_reply_is_parted_into_what_is_said_and_what_is_thought(reply: str, said: str, thought: str) -> None:
-    cut = parted(reply)
-    assert (cut.text, cut.thought) == (said, thought)
+def test_a_reply_is_parted_into_what_is_said_and_what_is_thought(reply: str, text: str, thought: str) -> None:
+    cut = split_thought(reply)
+    assert (cut.text, cut.thought) == (text, thought)
     assert spoken(cut.text) == cut.text, "what is said is said when it is looked at again"
-    assert "".join(reply[a:b] for a, b in cut.spans) == said
+    assert "".join(reply[a:b] for a, b in cut.spans) == text
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_prompt_tells_whether_the_reply_begins_inside_a_thought(prompt: str, o
 
 
 @pytest.mark.parametrize(
-    ("reply", "said", "thought"),
+    ("reply", "text", "thought"),
     [
         ("Final answer: 4. But wait", "", "Final answer: 4. But wait"),
         ("2 + 2</think>Four.", "Four.", "2 + 2"),
@@ -123,15 +123,15 @@ def test_a_prompt_tells_whether_the_reply_begins_inside_a_thought(prompt: str, o
     ],
 )
 def test_where_the_prompt_opened_the_thought_a_reply_that_never_closes_it_says_nothing(
-    reply: str, said: str, thought: str
+    reply: str, text: str, thought: str
 ) -> None:
     got = received(Reply(reply), opened=True)
-    assert (got.text, got.thought) == (said, thought)
+    assert (got.text, got.thought) == (text, thought)
 
 
 def test_a_thought_that_was_told_apart_leaves_the_text_as_it_is() -> None:
-    said = "The tag </think> ends a thought."
-    assert received(Reply(said, thought="hm")) == Reply(said, thought="hm")
+    text = "The tag </think> ends a thought."
+    assert received(Reply(text, thought="hm")) == Reply(text, thought="hm")
     assert received(Reply("</think>\n\nFour.", thought="hm")).text == "Four."
 
 
@@ -197,9 +197,9 @@ def test_special_tokens_that_mark_thoughts_are_read() -> None:
     assert "<|end|>" in kept_special(["<|channel|>", "<|message|>", "<|end|>"])
 
 
-def asked(path: Path, said: Reply, messages: list[Message] | None = None) -> tuple[Reply | None, Reply | None]:
+def asked(path: Path, reply: Reply, messages: list[Message] | None = None) -> tuple[Reply | None, Reply | None]:
     """What the journal answers, and answers again."""
-    agent = Scripted("ada", lambda *_: said)
+    agent = Scripted("ada", lambda *_: reply)
 
     async def run() -> tuple[Reply | None, Reply | None]:
         with Journal(path / "journal.sqlite") as journal:
@@ -219,8 +219,8 @@ def test_a_journal_keeps_the_thought_apart_for_any_agent(tmp_path: Path) -> None
 def test_a_journal_of_before_is_read_as_one_of_today(tmp_path: Path) -> None:
     asked(tmp_path, Reply("x"))
     with Journal(tmp_path / "journal.sqlite") as journal:
-        said = "<think>2 + 2</think>Four."
-        journal._db.execute("UPDATE texts SET text = ? WHERE id IN (SELECT said FROM calls)", (said,))
+        text = "<think>2 + 2</think>Four."
+        journal._db.execute("UPDATE texts SET text = ? WHERE id IN (SELECT said FROM calls)", (text,))
         (call,) = journal
         assert call.reply == Reply("Four.", thought="2 + 2")
 
@@ -236,7 +236,7 @@ marks = st.sampled_from(
 
 @given(st.lists(st.one_of(any_text, marks), max_size=12).map("".join), st.booleans())
 def test_parting_never_fails_and_keeps_pieces_of_the_reply_in_order(text: str, opened: bool) -> None:
-    cut = parted(text, opened or None)
+    cut = split_thought(text, opened or None)
     assert "".join(text[a:b] for a, b in cut.spans) == cut.text
     assert all(a <= b for a, b in cut.spans)
     assert list(cut.spans) == sorted(cut.spans)
@@ -270,17 +270,17 @@ def test_a_row_is_read_as_it_was_written(prompt: str, completion: str) -> None:
     assert to_json(read) == to_json(row)
 
 
-@given(said=any_text, asking=any_text, thought=any_text, token=any_text)
+@given(text=any_text, asking=any_text, thought=any_text, token=any_text)
 def test_a_journal_gives_back_what_it_was_given(
-    tmp_path_factory: pytest.TempPathFactory, said: str, asking: str, thought: str, token: str
+    tmp_path_factory: pytest.TempPathFactory, text: str, asking: str, thought: str, token: str
 ) -> None:
-    given_ = Reply(said, "length", Usage(1, 2, 3), token, (Token(said, -0.5),), 0.25, thought=thought)
+    given_ = Reply(text, "length", Usage(1, 2, 3), token, (Token(text, -0.5),), 0.25, thought=thought)
     first, second = asked(tmp_path_factory.mktemp("j"), given_, [Message(role="user", content=asking)])
     assert first == second == received(given_)
     assert first is not None
     assert first.text == storable(first.text)
     if received(given_) == given_:  # nothing in it is a mark of thoughts or of an end
-        assert first.text == storable(said)
+        assert first.text == storable(text)
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "[THINK]x[/THINK]", "analysisWe", "assistantfinal", "</s>"])))

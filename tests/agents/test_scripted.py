@@ -27,12 +27,12 @@ def test_a_text_is_finished_like_a_models() -> None:
 
 
 def test_a_reply_passes_unchanged_and_respond_may_be_async() -> None:
-    said = Reply("STOP", "filter", Usage(1, 2), "m")
+    reply = Reply("STOP", "filter", Usage(1, 2), "m")
 
     async def respond(*_: object) -> Reply:
-        return said
+        return reply
 
-    assert asyncio.run(Scripted("ada", respond).reply(ASK, Sampling(stop=("STOP",)), 1)) is said
+    assert asyncio.run(Scripted("ada", respond).reply(ASK, Sampling(stop=("STOP",)), 1)) is reply
 
 
 def test_replies_of_a_recipe_are_picked_by_content_not_by_order() -> None:

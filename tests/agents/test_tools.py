@@ -15,7 +15,7 @@ from tests.agents.faulty import FaultyServer, completion
 
 from vivavoce.agents import Agent, open_agent, takes_tools
 from vivavoce.agents.call_text import call_spans, read_calls, without_calls, write_call
-from vivavoce.agents.called import called, with_calls
+from vivavoce.agents.called import call_as_text, with_calls
 from vivavoce.agents.journal import Answered, Journal, key_of
 from vivavoce.agents.scripted import Scripted
 from vivavoce.records import Message, Reply, Sampling, Tool, ToolCall, all_storable
@@ -100,26 +100,26 @@ def test_servers_of_others_take_tools_calls_and_answers(
     ],
 )
 def test_arguments_come_as_text_or_object_or_not_at_all(arguments: Any, text: str) -> None:
-    assert called({"function": {"name": "add", "arguments": arguments}}) == text
+    assert call_as_text({"function": {"name": "add", "arguments": arguments}}) == text
 
 
 def test_arguments_that_are_no_json_are_left_for_the_reader() -> None:
     with pytest.raises(ValueError, match="no JSON"):
-        read_calls(called({"function": {"name": "add", "arguments": '{"n": '}}))
+        read_calls(call_as_text({"function": {"name": "add", "arguments": '{"n": '}}))
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "<tool_call>{</tool_call>",  # cannot be read: one answer that says so
         f"{write_call(CALLS[0])}{write_call(CALLS[1])}",  # two calls, one answer
         "No call at all.",
     ],
 )
-def test_calls_without_an_answer_each_stay_words(said: str) -> None:
-    answered: list[Message] = [{"role": "assistant", "content": said}, {"role": "tool", "content": "Error: no"}]
+def test_calls_without_an_answer_each_stay_words(text: str) -> None:
+    answered: list[Message] = [{"role": "assistant", "content": text}, {"role": "tool", "content": "Error: no"}]
     assert with_calls(answered) == [
-        {"role": "assistant", "content": said},
+        {"role": "assistant", "content": text},
         {"role": "user", "content": "<tool_response>\nError: no\n</tool_response>"},
     ]
 
@@ -190,16 +190,16 @@ _values = st.recursive(
 
 
 @given(st.lists(st.tuples(_texts, st.dictionaries(_texts, _values, max_size=3)), min_size=1, max_size=3))
-def test_what_is_written_as_calls_is_read_as_the_same_calls(said: list[tuple[str, dict[str, Any]]]) -> None:
-    calls = [ToolCall(*all_storable(list(one))) for one in said]
-    text = "\n".join(write_call(ToolCall(*one)) for one in said)
+def test_what_is_written_as_calls_is_read_as_the_same_calls(named: list[tuple[str, dict[str, Any]]]) -> None:
+    calls = [ToolCall(*all_storable(list(one))) for one in named]
+    text = "\n".join(write_call(ToolCall(*one)) for one in named)
     assert text.encode()
     assert read_calls(text) == calls
     assert read_calls(f"<think>Which?</think>Both.\n{text}") == calls
     assert [text[a:b] for a, b in call_spans(text)] == [write_call(call) for call in calls]
     assert without_calls(f"Both.\n{text}") == "Both."
     native = [{"function": {"name": c.name, "arguments": json.dumps(c.arguments)}} for c in calls]
-    assert read_calls("\n".join(map(called, native))) == calls
+    assert read_calls("\n".join(map(call_as_text, native))) == calls
 
 
 @pytest.mark.parametrize("mark", ["</think>", "<think>", "</tool_call>", "<tool_call>", "[/THINK]", "<|im_end|>"])
@@ -224,12 +224,14 @@ def test_a_mark_in_an_argument_is_no_mark_in_the_text(mark: str) -> None:
     ],
 )
 def test_arguments_as_endpoints_send_them_are_read(arguments: str, n: Any) -> None:
-    assert read_calls(called({"function": {"name": "add", "arguments": arguments}})) == [ToolCall("add", {"n": n})]
+    assert read_calls(call_as_text({"function": {"name": "add", "arguments": arguments}})) == [
+        ToolCall("add", {"n": n})
+    ]
 
 
 def test_half_a_surrogate_pair_that_a_model_escapes_is_no_character_of_the_call() -> None:
-    said = '<tool_call>{"name": "add", "arguments": {"n": "\\ud83d", "m": "\\ud83d\\ude00"}}</tool_call>'
-    assert read_calls(said) == [ToolCall("add", {"n": "\ufffd", "m": "😀"})]
+    text = '<tool_call>{"name": "add", "arguments": {"n": "\\ud83d", "m": "\\ud83d\\ude00"}}</tool_call>'
+    assert read_calls(text) == [ToolCall("add", {"n": "\ufffd", "m": "😀"})]
 
 
 @pytest.mark.parametrize("text", ["<think>{}", "<think>{}</think>No.", "{}\n</think>\nNo.", "[THINK]{}[/THINK]No."])
@@ -245,8 +247,8 @@ def test_what_equals_nothing_is_no_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "arguments"),
+    ("text", "arguments"),
     [('"name": "f"', {}), ('"name": "f", "arguments": null', {}), ('"name": "f", "parameters": {"a": 1}', {"a": 1})],
 )
-def test_a_call_may_have_no_arguments_or_call_them_parameters(said: str, arguments: dict[str, Any]) -> None:
-    assert read_calls(f"<tool_call>{{{said}}}</tool_call>") == [ToolCall("f", arguments)]
+def test_a_call_may_have_no_arguments_or_call_them_parameters(text: str, arguments: dict[str, Any]) -> None:
+    assert read_calls(f"<tool_call>{{{text}}}</tool_call>") == [ToolCall("f", arguments)]

@@ -57,7 +57,7 @@ def unusable(results: list[Answered | BaseException]) -> AgentUnusable:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said", "do"),
+    ("fault", "message", "do"),
     [
         ("status=401", "HTTP 401", "the key in $TEST_KEY"),
         ("status=403", "HTTP 403", "may use this model"),
@@ -73,14 +73,14 @@ def unusable(results: list[Answered | BaseException]) -> AgentUnusable:
     ],
 )
 def test_what_no_call_survives_stops_all_and_mended_they_go_on(
-    faulty: FaultyServer, tmp_path: Path, fault: str, said: str, do: str
+    faulty: FaultyServer, tmp_path: Path, fault: str, message: str, do: str
 ) -> None:
     faulty.script = [fault] * 10_000
     with Journal(tmp_path / "journal.sqlite") as journal:
         error = unusable(asyncio.run(asked(journal, at(faulty.base_url), range(200))))
-        assert said in error.what
+        assert message in error.what
         assert do in error.do
-        if "attempts" not in said:
+        if "attempts" not in message:
             assert len(faulty.requests) <= 200, "nothing is asked twice"
         assert len(journal) == 0
     faulty.script = []

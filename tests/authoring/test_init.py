@@ -139,7 +139,7 @@ def test_what_cannot_be_told_is_asked_for_by_its_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("words", "expected"),
     [
         ("m@http://127.0.0.1:8000", {"name": "m", "base_url": "http://127.0.0.1:8000/v1", "api_key_env": None}),
         ("m@https://api.x.ai/v1/chat/completions", {"base_url": "https://api.x.ai/v1", "api_key_env": "TEACHER_KEY"}),
@@ -152,14 +152,14 @@ def test_what_cannot_be_told_is_asked_for_by_its_option(tmp_path: Path) -> None:
         ("scripted:my.py:reply", {"name": "reply", "backend": "scripted", "function": "my.py:reply"}),
     ],
 )
-def test_an_agent_is_written_in_a_few_words(said: str, expected: dict[str, Any]) -> None:
-    assert agent(said).items() >= expected.items()
+def test_an_agent_is_written_in_a_few_words(words: str, expected: dict[str, Any]) -> None:
+    assert agent(words).items() >= expected.items()
 
 
-@pytest.mark.parametrize("said", ["gpt-4o", "@http://x/v1", "", "openai:"])
-def test_what_names_no_agent_is_refused_with_the_forms(said: str) -> None:
+@pytest.mark.parametrize("words", ["gpt-4o", "@http://x/v1", "", "openai:"])
+def test_what_names_no_agent_is_refused_with_the_forms(words: str) -> None:
     with pytest.raises(RecipeError) as error:
-        agent(said)
+        agent(words)
     assert "MODEL@URL" in error.value.do
 
 

@@ -15,11 +15,12 @@ from tests.command import viva
 
 from vivavoce import plugins
 from vivavoce.authoring.keys import description, find, keys, sections
-from vivavoce.authoring.listing import headed, listed
+from vivavoce.authoring.listing import entries_of, header_of
 from vivavoce.authoring.page import page, section_text
 from vivavoce.authoring.schema import recipe_schema, schema_text
-from vivavoce.config import check_recipe, recipes
+from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
+from vivavoce.finding import recipes
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -180,14 +181,14 @@ def test_every_recipe_names_the_schema_that_lies_above_it() -> None:
 
 def test_every_list_tells_what_each_thing_is() -> None:
     for room in ("tasks", "agents", "methods", "protocols", "recipes", "prompts"):
-        entries = listed(room)
+        entries = entries_of(room)
         assert entries
         assert all(len(one.about) > 10 for one in entries), room
-    assert {one.name for one in listed("tasks")} == set(plugins.names("tasks"))
+    assert {one.name for one in entries_of("tasks")} == set(plugins.names("tasks"))
 
 
 def test_every_recipe_tells_what_it_needs_and_how_long_it_takes() -> None:
-    assert all(all(headed(path)) for path in recipes().values())
+    assert all(all(header_of(path)) for path in recipes().values())
 
 
 def test_the_commands_work_from_anywhere(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_scores_decide_as_the_rule_says(
 
 
 @pytest.mark.parametrize(
-    ("said", "verdict", "reason"),
+    ("answer", "verdict", "reason"),
     [
         ({"correct": True}, "accepted", "mean 5.0"),
         ({"correct": False}, "rejected", "wrong answer"),
@@ -99,14 +99,14 @@ def test_the_scores_decide_as_the_rule_says(
     ],
 )
 def test_an_answer_check_takes_right_answers_only_and_ungradable_ones_stay_undecided(
-    said: dict[str, Any], verdict: str, reason: str
+    answer: dict[str, Any], verdict: str, reason: str
 ) -> None:
-    decision = decided(*scored(5, 5, **said), answer_check=True)
+    decision = decided(*scored(5, 5, **answer), answer_check=True)
     assert (decision.verdict, decision.reason) == (verdict, reason)
-    if said.get("status") == "truncated":
-        assert decided(*scored(5, 5, **said)).verdict == "rejected", "a text that was cut teaches to stop anywhere"
-    elif said.get("text") is None:
-        assert decided(*scored(5, 5, **said)).verdict == "accepted", "the authors' code checks no answer"
+    if answer.get("status") == "truncated":
+        assert decided(*scored(5, 5, **answer)).verdict == "rejected", "a text that was cut teaches to stop anywhere"
+    elif answer.get("text") is None:
+        assert decided(*scored(5, 5, **answer)).verdict == "accepted", "the authors' code checks no answer"
 
 
 def test_an_authors_review_of_its_own_text_counts_only_on_request() -> None:
@@ -308,8 +308,8 @@ def test_kappa_of_small_cases_worked_by_hand() -> None:
 def test_the_report_tells_leniency_auroc_agreement_and_self_preference() -> None:
     graphs = []
     for i, (scores, own, right) in enumerate([((5, 4), 5, True), ((1, 4), 5, False), ((4, None), None, None)]):
-        said = {"correct": right, "answer": "4" if right else "B"}
-        one = scored(*scores, problem=f"p{i}", **said)
+        answer = {"correct": right, "answer": "4" if right else "B"}
+        one = scored(*scores, problem=f"p{i}", **answer)
         own_reviews = [review(one[0], "ada", own)] if own else []
         graphs.append(graph(*one, *own_reviews, problem=f"p{i}"))
     calibration = calibrate(graphs)
@@ -390,16 +390,16 @@ def test_reviewers_count_by_how_well_they_tell_right_from_wrong_or_by_how_they_a
     given = {"ada": (5, 1), "bob": (5, 5), "cyd": (1, 5)}
     graphs = []
     for q in range(6):
-        said, nodes = [], []
+        scores_of, nodes = [], []
         for author in ("x", "y"):
             good = (q + (author == "y")) % 2 == 0
             text = node("rationale", f"q{q}", author, 0, f"{author} {q}", answer="1", correct=good)
-            said.append(text)
+            scores_of.append(text)
             nodes += [
                 node("review", f"q{q}", agent, 0, "", target=text.id, score=float(scores[0 if good else 1]))
                 for agent, scores in given.items()
             ]
-        graphs.append(Graph(Problem(f"q{q}", "?", "1"), (*said, *nodes)))
+        graphs.append(Graph(Problem(f"q{q}", "?", "1"), (*scores_of, *nodes)))
     reliable = AcceptRules(aggregate="reliable")
     assert reliability(graphs, reliable) == {"ada": 1.0, "bob": 0.0, "cyd": 0.0}
     verdicts = {(d.verdict, graphs[int(d.problem[1:])].by_id[d.rationale].correct) for d in decide(graphs, reliable)}

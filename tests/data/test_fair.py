@@ -225,7 +225,7 @@ def test_options_are_lettered_as_our_task_asks_them_and_read_by_letter_or_text(t
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"options": "four"}, "'options' is no list"),
         ({"options": ["a", ""]}, "'options' is no list"),
@@ -233,8 +233,8 @@ def test_options_are_lettered_as_our_task_asks_them_and_read_by_letter_or_text(t
         ({"gold_answer": "nothing follows"}, "none of 4 options"),
     ],
 )
-def test_options_that_cannot_be_read_are_told(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_options_that_cannot_be_read_are_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         other_release(tmp_path, "logiqa", {**LOGIC, "gold_answer": "1", **change}, {"ada": "x", "bob": "y"})
 
 

@@ -79,10 +79,10 @@ def test_feedback_of_the_schoolhouse_is_read_by_its_own_grader() -> None:
 
 def test_rules_leave_out_what_offers_a_wrong_answer_or_any() -> None:
     task = open_task("gsm8k", {})
-    said = node("answer", "p", "student", 0, "5", answer="5", correct=False)
+    answer = node("answer", "p", "student", 0, "5", answer="5", correct=False)
     texts = ["Look again.", "The correct answer is 4.", "The correct answer is 6."]
-    notes = [node("critique", "p", name, 0, text, target=said.id) for name, text in zip("abc", texts, strict=True)]
-    graph = Graph(Problem("p", "2 + 2?", "4"), (said, *notes))
+    notes = [node("critique", "p", name, 0, text, target=answer.id) for name, text in zip("abc", texts, strict=True)]
+    graph = Graph(Problem("p", "2 + 2?", "4"), (answer, *notes))
     lessons = Lessons(Wording(Options(), prompt_set("general"), task), "student")
     kept = {
         rule: [row.completion for row in feedback_rows([graph], lessons, None, rule)]

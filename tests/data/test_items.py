@@ -7,7 +7,16 @@ import pytest
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import AcceptRules, decide
-from vivavoce.data.two_task import Items, Lessons, chosen, feedback_rows, only, rationale_rows, replayed, solved
+from vivavoce.data.two_task import (
+    Items,
+    Lessons,
+    chosen,
+    feedback_rows,
+    only,
+    rationale_rows,
+    replay_rows,
+    solved_problems,
+)
 from vivavoce.graph import Graph
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Example, Problem, node
@@ -16,7 +25,7 @@ from vivavoce.tasks import open_task
 LESSONS = Lessons(Wording(Options(per_question="all"), prompt_set("general"), open_task("gsm8k", {})), "pupil")
 
 
-def exam(i: int, said: str | None) -> Graph:
+def exam(i: int, stated: str | None) -> Graph:
     """A question whose answer is 4, what the student said, and a feedback and a rationale of each of two teachers."""
     p = Problem(f"p{i}", f"What is 2 + 2, in world {i}?", "4")
     answer = node(
@@ -24,17 +33,17 @@ def exam(i: int, said: str | None) -> Graph:
         p.id,
         "pupil",
         0,
-        f"Final answer: {said}",
-        answer=said,
-        correct=said == "4",
-        status="ok" if said else "no_answer",
+        f"Final answer: {stated}",
+        answer=stated,
+        correct=stated == "4",
+        status="ok" if stated else "no_answer",
     )
     notes = [
         node("critique", p.id, t, 0, f"{t}: you forgot to carry.", parents=(answer.id,), target=answer.id)
         for t in ("ada", "bob")
     ]
     texts = [node("rationale", p.id, t, 0, f"{t}: 2 and 2 make 4.", answer="4", correct=True) for t in ("ada", "bob")]
-    return Graph(p, (answer, *(notes if said == "7" else []), *texts))
+    return Graph(p, (answer, *(notes if stated == "7" else []), *texts))
 
 
 EXAM = [exam(i, "7" if i % 3 == 0 else "4" if i % 3 == 1 else None) for i in range(30)]
@@ -74,16 +83,16 @@ def test_a_teacher_left_out_teaches_nothing_and_takes_no_place_among_the_best() 
 
 
 def test_solved_is_what_was_answered_right_and_no_answer_is_not() -> None:
-    assert solved(EXAM, LESSONS) == {f"p{i}" for i in range(1, 30, 3)}
+    assert solved_problems(EXAM, LESSONS) == {f"p{i}" for i in range(1, 30, 3)}
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.0, 0), (0.25, 5), (0.5, 10), (1.0, 20)])
 def test_the_share_that_is_replayed_is_drawn_from_the_rows_on_what_is_solved(share: float, kept: int) -> None:
     rows = [Example(f"p{i}", (), f"text {j}", (f"{i}-{j}",), stream="answer") for i in range(30) for j in range(2)]
-    known = solved(EXAM, LESSONS)
-    drawn = replayed(rows, known, share, 0)
+    known = solved_problems(EXAM, LESSONS)
+    drawn = replay_rows(rows, known, share, 0)
     assert len(drawn) == kept == len({row.source for row in drawn})
     assert {row.problem for row in drawn} <= known
-    assert drawn == replayed(rows, known, share, 0)
+    assert drawn == replay_rows(rows, known, share, 0)
     if share == 0.5:
-        assert drawn != replayed(rows, known, share, 1)
+        assert drawn != replay_rows(rows, known, share, 1)

@@ -22,7 +22,9 @@ PROMPTS = prompt_set("general")
 SPEAKERS = ("a", "b", "c")
 
 
-def said(problem: str, agent: str, round: int, confidence: float | None, probability: float | None = None) -> Node:
+def answer_node(
+    problem: str, agent: str, round: int, confidence: float | None, probability: float | None = None
+) -> Node:
     text = f"{agent} speaks of {problem} in round {round}.\nFinal answer: 4"
     if confidence is not None:
         text += f"\nConfidence: {round_(confidence)}"
@@ -38,7 +40,7 @@ def round_(confidence: float) -> int:
 
 def debate(problem: str, confidences: list[dict[str, float | None]]) -> Graph:
     """A debate of as many rounds as there are dicts of agents' stated confidences."""
-    nodes = [said(problem, agent, r, c) for r, turns in enumerate(confidences) for agent, c in turns.items()]
+    nodes = [answer_node(problem, agent, r, c) for r, turns in enumerate(confidences) for agent, c in turns.items()]
     return Graph(Problem(problem, f"What is {problem}?", "4"), tuple(nodes))
 
 
@@ -97,7 +99,7 @@ def test_equal_weights_where_asked_for_and_ninety_five_against_eighty_is_nearly_
     (state,), counts = view([debate("q", TWO)], weights="uniform")
     assert [v.weight for v in state.views] == pytest.approx([1 / 3] * 3)
     assert counts.facts()["weight_entropy"] == pytest.approx(math.log(3), abs=1e-4)
-    pair = Graph(Problem("q", "q?", "4"), (said("q", "a", 0, 0.95), said("q", "b", 0, 0.80)))
+    pair = Graph(Problem("q", "q?", "4"), (answer_node("q", "a", 0, 0.95), answer_node("q", "b", 0, 0.80)))
     (state,), _ = view([pair], scorers=("a", "b"))
     assert [round(v.weight, 3) for v in state.views] == [0.537, 0.463]
 

@@ -25,7 +25,7 @@ TASK = open_task("gsm8k", {})
 WORDING = Wording(Options(), prompt_set("general"), TASK)
 
 
-def said(agent: str, answer: int | None, round: int = 0, note: str = "", **rest: Any) -> Node:
+def answer_node(agent: str, answer: int | None, round: int = 0, note: str = "", **rest: Any) -> Node:
     text = f"I am {agent}{note}.\nFinal answer: {answer}" if answer is not None else "I cannot say."
     correct = None if rest.pop("ungradable", False) else answer == 4
     return node(
@@ -61,27 +61,29 @@ def grow(g: Graph, count: int = 1, options: Options = WORDING.options, **rules: 
 
 @pytest.mark.parametrize("right", range(5))
 def test_a_round_with_k_right_of_a_gives_k_times_a_minus_k_pairs(right: int) -> None:
-    trees = grow(graph(*(said(f"t{i}", 4 if i < right else 7) for i in range(4))))
+    trees = grow(graph(*(answer_node(f"t{i}", 4 if i < right else 7) for i in range(4))))
     assert sum(len(list(pairs(t))) for t in trees) == right * (4 - right)
 
 
 def test_a_correct_answer_never_becomes_a_rejected_one_nor_an_ungradable_one_anything() -> None:
-    g = graph(said("a", 4), said("b", 5), said("c", 9, ungradable=True), said("student", None))
+    g = graph(
+        answer_node("a", 4), answer_node("b", 5), answer_node("c", 9, ungradable=True), answer_node("student", None)
+    )
     (tree,) = grow(g)
     assert [c.text for c in tree.chosen] == ["I am a.\nFinal answer: 4"]
     assert [c.text for c in tree.rejected] == ["I am b.\nFinal answer: 5"]
 
 
 def test_an_answer_that_cannot_be_parsed_is_rejected_only_on_request() -> None:
-    g = graph(said("a", 4), said("b", None))
+    g = graph(answer_node("a", 4), answer_node("b", None))
     assert grow(g) == []
     assert [c.text for c in grow(g, rejected_must_parse=False)[0].rejected] == ["I cannot say."]
-    cut = graph(said("a", 4), replace(said("b", None), status="truncated"))
+    cut = graph(answer_node("a", 4), replace(answer_node("b", None), status="truncated"))
     assert grow(cut, rejected_must_parse=False) == [], "what its limit cut is nobody's mistake"
 
 
 def test_every_row_names_the_nodes_that_it_came_from() -> None:
-    g = graph(said("a", 4), said("b", 5), said("a", 4, 1), said("b", 4, 1, note=" too"))
+    g = graph(answer_node("a", 4), answer_node("b", 5), answer_node("a", 4, 1), answer_node("b", 4, 1, note=" too"))
     known = set(g.by_id)
     rows = examples([g], ExampleRules(), ["a", "b"], WORDING)
     assert len(rows) == 2, "a said the same twice: one row, two sources"
@@ -91,14 +93,14 @@ def test_every_row_names_the_nodes_that_it_came_from() -> None:
 
 
 def test_supervised_rows_hold_no_shared_information_and_no_wrong_answer() -> None:
-    g = graph(said("a", 4), said("b", 5), said("b", 4, 1, note=" convinced by a"))
+    g = graph(answer_node("a", 4), answer_node("b", 5), answer_node("b", 4, 1, note=" convinced by a"))
     rows = examples([g], ExampleRules(), ["a", "b", "student"], WORDING)
     assert {r.completion for r in rows} == {"I am a.\nFinal answer: 4", "I am b convinced by a.\nFinal answer: 4"}
     assert all("experts" not in r.prompt[-1]["content"] for r in rows)
 
 
 def test_the_student_learns_from_its_own_right_answers_only_if_it_may() -> None:
-    g = graph(said("a", 4), said("student", 4))
+    g = graph(answer_node("a", 4), answer_node("student", 4))
 
     def taken(include: bool) -> list[str]:
         rows = examples([g], ExampleRules(include_student=include), ["a", "student"], WORDING, "student")
@@ -108,14 +110,19 @@ def test_the_student_learns_from_its_own_right_answers_only_if_it_may() -> None:
 
 
 def test_at_most_so_many_rows_of_a_question_are_kept_the_latest_rounds_first() -> None:
-    g = graph(said("a", 4), said("b", 4), said("a", 4, 1, note=" again"), said("b", 4, 1, note=" again"))
+    g = graph(
+        answer_node("a", 4),
+        answer_node("b", 4),
+        answer_node("a", 4, 1, note=" again"),
+        answer_node("b", 4, 1, note=" again"),
+    )
     rows = examples([g], ExampleRules(max_per_question=3), ["a", "b"], WORDING)
     assert [g.by_id[r.source[0]].round for r in rows] == [1, 1, 0]
     assert len(examples([g], ExampleRules(), ["a", "b"], WORDING)) == 4
 
 
 def test_the_winner_of_a_vote_is_taken_though_gold_says_otherwise() -> None:
-    g = graph(said("a", 5), said("b", 5), said("c", 4))
+    g = graph(answer_node("a", 5), answer_node("b", 5), answer_node("c", 4))
     take = ExampleRules(take="winner", vote="majority")
     (row,) = examples([g], take, ["a", "b", "c"], WORDING)
     assert row.completion.endswith("5")
@@ -123,7 +130,14 @@ def test_the_winner_of_a_vote_is_taken_though_gold_says_otherwise() -> None:
 
 
 def test_pairing_rules_filter_the_cross_product() -> None:
-    g = graph(said("a", 4), said("b", 5), said("student", 6), said("a", 5, 1), said("b", 4, 1), said("student", 6, 1))
+    g = graph(
+        answer_node("a", 4),
+        answer_node("b", 5),
+        answer_node("student", 6),
+        answer_node("a", 5, 1),
+        answer_node("b", 4, 1),
+        answer_node("student", 6, 1),
+    )
     own = grow(g, pairing="student_rejected_only", rounds=[0])
     assert [c.source for t in own for c in t.rejected] == [g.nodes[2].id]
     changed = grow(g, pairing="transition_only")
@@ -133,15 +147,15 @@ def test_pairing_rules_filter_the_cross_product() -> None:
 
 
 def test_at_most_so_many_pairs_and_always_the_same_ones() -> None:
-    g = graph(*(said(f"t{i}", 4, note=str(i)) for i in range(3)), *(said(f"w{i}", 5) for i in range(3)))
+    g = graph(*(answer_node(f"t{i}", 4, note=str(i)) for i in range(3)), *(answer_node(f"w{i}", 5) for i in range(3)))
     trees = grow(g, max_pairs=4)
     assert sum(len(list(pairs(t))) for t in trees) == 4
     assert trees == grow(g, max_pairs=4)
 
 
 def long_graph() -> Graph:
-    early = [said(a, 5, note=" who says " + "much " * 120) for a in ("a", "b", "c")]
-    return graph(*early, said("a", 4, 1), said("b", 5, 1))
+    early = [answer_node(a, 5, note=" who says " + "much " * 120) for a in ("a", "b", "c")]
+    return graph(*early, answer_node("a", 4, 1), answer_node("b", 5, 1))
 
 
 def test_a_context_over_the_budget_is_shortened_and_the_question_never_is() -> None:
@@ -219,7 +233,7 @@ def test_checked_step_trees_reject_the_first_wrong_step_of_the_student_alone() -
 
 
 def test_exports_are_conversational_rows_one_for_each_pair() -> None:
-    g = graph(said("a", 4), said("b", 4), said("c", 5), said("student", 6))
+    g = graph(answer_node("a", 4), answer_node("b", 4), answer_node("c", 5), answer_node("student", 6))
     rows = list(preference_rows(grow(g)))
     assert len(rows) == 4
     assert rows[0]["prompt"][-1]["role"] == "user"

@@ -103,23 +103,23 @@ def test_the_parents_of_a_node_are_exactly_the_nodes_whose_text_stands_in_its_pr
         order_seed=rng.randrange(99),
     )
 
-    def ask(table: Table, said: Sequence[Node], sample: int) -> Any:
-        about = rng.choice(said) if said else None
+    def ask(table: Table, nodes: Sequence[Node], sample: int) -> Any:
+        about = rng.choice(nodes) if nodes else None
         template = rng.choice(ALONE if about is None else (*ALONE, *ABOUT))
         return table.ask(
             rng.choice(table.members),
             template,
-            reads=rng.sample(said, rng.randint(0, len(said))),
+            reads=rng.sample(nodes, rng.randint(0, len(nodes))),
             about=about if template in ABOUT else None,
-            own=rng.choice([None, *said]) if template == "critique" else None,
+            own=rng.choice([None, *nodes]) if template == "critique" else None,
             gold=rng.random() < 0.5,
             sample=sample,
         )
 
     async def run(question: Problem, table: Table) -> str:
-        said: list[Node] = []
+        nodes: list[Node] = []
         for step in range(rng.randint(1, 5)):
-            said += await table.gather(*(ask(table, tuple(said), 10 * step + i) for i in range(rng.randint(1, 4))))
+            nodes += await table.gather(*(ask(table, tuple(nodes), 10 * step + i) for i in range(rng.randint(1, 4))))
         return "cap"
 
     graph = held(tmp_path, run, options, {n: unique(n) for n in ("a", "b", "c", "student")})
@@ -260,16 +260,18 @@ def test_teachers_that_are_told_the_right_answer_read_it_in_every_turn_and_their
     scripts = {"a": always(4), "b": always(5)}
     rules = page.Options(prompts=prompts)
     blind = held(tmp_path, page.run, rules, scripts, wanted, prompt_set(prompts))
-    told = held(tmp_path, page.run, rules.model_copy(update={"sees_gold": True}), scripts, wanted, prompt_set(prompts))
-    assert len(told.nodes) == len(blind.nodes) == 4
-    for n in told.nodes:
-        assert "the wine-dark sea" in told.asked(n)[-1]["content"]
-        assert told.asked(n)[:-1] == blind.asked(blind.answers(n.round, [n.agent])[0])[:-1]
+    sees_gold = held(
+        tmp_path, page.run, rules.model_copy(update={"sees_gold": True}), scripts, wanted, prompt_set(prompts)
+    )
+    assert len(sees_gold.nodes) == len(blind.nodes) == 4
+    for n in sees_gold.nodes:
+        assert "the wine-dark sea" in sees_gold.asked(n)[-1]["content"]
+        assert sees_gold.asked(n)[:-1] == blind.asked(blind.answers(n.round, [n.agent])[0])[:-1]
         assert n.saw_gold
     assert not any("wine-dark" in m["content"] or n.saw_gold for n in blind.nodes for m in blind.asked(n))
     wording = Wording(rules.model_copy(update={"sees_gold": True}), prompt_set(prompts), TASK)
     assert "wine-dark" not in str(wording.plain(wanted)), "the student is asked as ever"
-    views, _ = states([told], Supervision(weights="uniform"), ["a", "b"], wording, 0)
+    views, _ = states([sees_gold], Supervision(weights="uniform"), ["a", "b"], wording, 0)
     assert "wine-dark" not in str(views[0].views), "scorers read what was said, not what was told"
     unknown = held(tmp_path, page.run, rules.model_copy(update={"sees_gold": True}), scripts, replace(problem, gold=""))
     assert not any(n.saw_gold or "eyes alone" in str(unknown.asked(n)) for n in unknown.nodes)
@@ -346,8 +348,8 @@ def test_speakers_are_shuffled_from_question_to_question_and_by_reader_if_asked(
     names = ["a", "b", "c", "d"]
 
     def order(question: str, reader: str, how: debate_reflect.Options) -> tuple[str, ...]:
-        said = [node("answer", question, n, 0, f"I am {n}") for n in names]
-        return tuple(s.text.text for s in statements(Problem(question, "?", "4"), said, reader, how.showing))
+        answers = [node("answer", question, n, 0, f"I am {n}") for n in names]
+        return tuple(s.text.text for s in statements(Problem(question, "?", "4"), answers, reader, how.showing))
 
     shared, own = debate_reflect.Options(), debate_reflect.Options(shuffle="per_agent")
     assert len({order(str(q), "a", shared) for q in range(30)}) > 10
@@ -405,10 +407,10 @@ def test_trees_show_the_notes_that_their_rules_show(tmp_path: Path, reflections:
 
 
 def test_a_vote_by_confidence_is_no_majority() -> None:
-    def said(agent: str, answer: str, confidence: float) -> Node:
+    def answer_node(agent: str, answer: str, confidence: float) -> Node:
         return node("answer", "sum", agent, 0, answer, answer=answer, confidence=confidence)
 
-    answers = [said("a", "4", 0.95), said("b", "5", 0.3), said("c", "5", 0.3)]
+    answers = [answer_node("a", "4", 0.95), answer_node("b", "5", 0.3), answer_node("c", "5", 0.3)]
     won = {by: vote(TASK, SUM, answers, by) for by in ("majority", "confidence")}  # type: ignore[arg-type]
     assert {by: n.answer for by, n in won.items() if n} == {"majority": "5", "confidence": "4"}
 
@@ -447,8 +449,8 @@ def test_gold_is_masked_as_a_whole_and_never_inside_another_word(gold: str, text
 
 
 def _shown(text: str, answer: str, n: int = 2) -> list[Any]:
-    said = [node("answer", "q", f"a{i}", 0, text, answer=answer) for i in range(n)]
-    return statements(Problem("q", "?", "4"), said, "x", debate_reflect.Options().showing)
+    answers = [node("answer", "q", f"a{i}", 0, text, answer=answer) for i in range(n)]
+    return statements(Problem("q", "?", "4"), answers, "x", debate_reflect.Options().showing)
 
 
 @pytest.mark.parametrize(

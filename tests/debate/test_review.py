@@ -92,14 +92,17 @@ def test_the_rationale_never_saw_gold_and_the_rest_says_that_it_did(hold) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "taught", "kind"),
+    ("reply_script", "taught", "kind"),
     [(saying(7), True, "ok"), (lambda *_: "I do not know", False, "no_answer"), (lambda *_: " ", False, "empty")],
 )
-def test_only_the_classes_that_are_taught_cost_calls(hold, said: Script, taught: bool, kind: str) -> None:
-    graph = hold({"a": saying(), "b": saying()}, said)
+def test_only_the_classes_that_are_taught_cost_calls(hold, reply_script: Script, taught: bool, kind: str) -> None:
+    graph = hold({"a": saying(), "b": saying()}, reply_script)
     assert graph.nodes[0].status == kind
     assert (kinds(graph)["review"] > 0) == taught
-    assert kinds(hold({"a": saying(), "b": saying()}, said, classes=["wrong", "no_answer", "empty"]))["review"] == 2
+    assert (
+        kinds(hold({"a": saying(), "b": saying()}, reply_script, classes=["wrong", "no_answer", "empty"]))["review"]
+        == 2
+    )
 
 
 def test_a_wrong_rationale_is_not_sent_to_reviewers_where_the_answer_is_checked_before(hold) -> None:
@@ -110,9 +113,9 @@ def test_a_wrong_rationale_is_not_sent_to_reviewers_where_the_answer_is_checked_
 
 def test_authors_who_see_the_right_answer_are_told_it_and_their_texts_say_so(hold) -> None:
     graph = hold({"a": saying(), "b": saying()}, rationale_sees_gold=True)
-    said = [n for n in graph.nodes if n.kind == "rationale"]
-    assert all(n.saw_gold for n in said)
-    assert all("The right answer is 4." in graph.asked(n)[-1]["content"] for n in said)
+    rationales = [n for n in graph.nodes if n.kind == "rationale"]
+    assert all(n.saw_gold for n in rationales)
+    assert all("The right answer is 4." in graph.asked(n)[-1]["content"] for n in rationales)
     plain = hold({"a": saying(), "b": saying()})
     assert not any("right answer" in plain.asked(n)[-1]["content"] for n in plain.nodes if n.kind == "rationale")
 
@@ -232,8 +235,8 @@ def cutting(script: Script, what: str) -> Any:
     """The same agent, whose token limit ends what it says if that begins so."""
 
     def cut(messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        said = script(messages, sampling, seed)
-        return Reply(said, "length" if said.startswith(what) else "stop", Usage(9, 9))
+        reply = script(messages, sampling, seed)
+        return Reply(reply, "length" if reply.startswith(what) else "stop", Usage(9, 9))
 
     return cut
 

@@ -25,8 +25,8 @@ from vivavoce.tasks import open_task
 
 
 def kinds(graph: Graph, round: int | None = None) -> dict[str, int]:
-    said = [n for n in graph.nodes if round is None or n.round == round]
-    return {k: sum(n.kind == k for n in said) for k in ("answer", "critique", "reflection")}
+    nodes = [n for n in graph.nodes if round is None or n.round == round]
+    return {k: sum(n.kind == k for n in nodes) for k in ("answer", "critique", "reflection")}
 
 
 @pytest.mark.parametrize("right", range(5))
@@ -199,8 +199,8 @@ def test_notes_that_a_token_limit_cut_are_truncated_read_as_far_as_they_go_and_c
     from vivavoce.report.debates import Debated
 
     def short(messages: Sequence[Message], sampling: Sampling, seed: int) -> Reply:
-        said = always(4)(messages, sampling, seed)
-        return Reply(said, "length" if said.startswith("Mind") else "stop", Usage(9, 9))
+        reply = always(4)(messages, sampling, seed)
+        return Reply(reply, "length" if reply.startswith("Mind") else "stop", Usage(9, 9))
 
     graph = hold({"right": short, "wrong": always(5)}, stop="cap_only", max_rounds=2)  # type: ignore[dict-item]
     notes = {n.agent: n.status for n in graph.nodes if n.kind in ("critique", "reflection")}

@@ -35,10 +35,10 @@ class Numbers(Environment):
 
     def step(self, action: Guess, **_: Any) -> Hint:
         self._state.step_count += 1
-        said = "".join(c for c in action.guess if c.isdigit())[:3]
-        if said and int(said) == self.number:
+        digits = "".join(c for c in action.guess if c.isdigit())[:3]
+        if digits and int(digits) == self.number:
             return Hint(hint="Right.", done=True, reward=1.0)
-        return Hint(hint="higher" if not said or int(said) < self.number else "lower", done=False, reward=0.0)
+        return Hint(hint="higher" if not digits or int(digits) < self.number else "lower", done=False, reward=0.0)
 
     @property
     def state(self) -> State:

@@ -17,14 +17,14 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.environments.bfcl.conversations import CATEGORIES, Conversation, read_conversations
 from vivavoce.environments.bfcl.file_system import FileSystem
-from vivavoce.environments.bfcl.service import called
+from vivavoce.environments.bfcl.service import call_service
 from vivavoce.environments.bfcl.several_turns import SeveralTurns
 from vivavoce.environments.environment import Action, Demonstrator, Environment, Episode, Observation
 from vivavoce.environments.episodes import play, reference
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import DataError
 from vivavoce.records import Message, Sampling, ToolCall
-from vivavoce.tasks.bfcl_turns_checking import check_category, mutations, played
+from vivavoce.tasks.bfcl_turns_checking import check_category, faults_of, mutations
 
 WORDS = Action("Done.")
 
@@ -44,8 +44,8 @@ def long_context(bfcl: Path) -> SeveralTurns:
     return SeveralTurns(read_conversations(bfcl, "long_context"))
 
 
-def calls(*said: tuple[str, dict[str, Any]]) -> Action:
-    return Action("", tuple(ToolCall(*call) for call in said))
+def calls(*named: tuple[str, dict[str, Any]]) -> Action:
+    return Action("", tuple(ToolCall(*call) for call in named))
 
 
 def after(world: SeveralTurns, task: str, *actions: Action) -> list[Observation]:
@@ -66,11 +66,11 @@ def test_expected_calls_pass_and_every_mutation_that_leaves_a_trace_fails(catego
     """Every so-manieth row; ``viva check-tasks`` goes through all of them."""
     world = SeveralTurns(read_conversations(bfcl, category))
     for talk in islice(world.conversations.values(), 0, None, 9):
-        assert played(world, talk, [turn.expected for turn in talk.turns]) == [], talk.id
+        assert faults_of(world, talk, [turn.expected for turn in talk.turns]) == [], talk.id
         made = list(mutations(talk))
         assert sum(not mutation.traceless for mutation in made) > len(talk.turns) / 2
         for mutation in made:
-            assert mutation.traceless or played(world, talk, mutation.calls), (talk.id, mutation.what)
+            assert mutation.traceless or faults_of(world, talk, mutation.calls), (talk.id, mutation.what)
 
 
 def test_mutations_leave_out_change_add_and_are_too_early(miss_func: SeveralTurns) -> None:
@@ -204,7 +204,7 @@ def test_long_context_is_long_and_its_expected_calls_follow_from_what_is_there(
 ) -> None:
     def returned(world: SeveralTurns, row: int, *made: tuple[str, dict[str, Any]]) -> Any:
         services = _row(world, row).begun()
-        return [called(services, ToolCall(*call)) for call in made][-1]
+        return [call_service(services, ToolCall(*call)) for call in made][-1]
 
     usage = (("cd", {"folder": "data"}), ("du", {"human_readable": True}))
     assert returned(base, 28, *usage) == {"disk_usage": "205 bytes"}
@@ -269,10 +269,10 @@ def test_an_agent_that_reads_tools_in_words_is_told_of_new_ones_when_they_come(
     miss_func: SeveralTurns, tmp_path: Path
 ) -> None:
     task = "multi_turn_miss_func_0"
-    said = [text for turn in expected(miss_func, task) for text in ("".join(map(write_call, turn)), "Done.") if text]
+    replies = [text for turn in expected(miss_func, task) for text in ("".join(map(write_call, turn)), "Done.") if text]
 
     def respond(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
-        return said[sum(message["role"] == "assistant" for message in messages)]
+        return replies[sum(message["role"] == "assistant" for message in messages)]
 
     agent = Scripted("ada", respond)
     episode = acted(for_agent(miss_func, agent), agent, task, tmp_path)
@@ -358,8 +358,8 @@ def test_an_unknown_task_and_a_missing_folder_are_said(base: SeveralTurns, tmp_p
 
 def test_the_command_line_checks_a_named_category(bfcl: Path) -> None:
     done = viva("check-tasks", "--data", bfcl.parent, "--task", "bfcl_multi_turn_base")
-    said = " ".join(done.stdout.split())
-    assert said == (
+    output = " ".join(done.stdout.split())
+    assert output == (
         "bfcl_multi_turn_base 100 rows 100 gold accepted 100 wrong rejected 23 wrong ones counted apart "
         "(BFCL_v4_multi_turn_base.json)"
     )

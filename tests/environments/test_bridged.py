@@ -270,8 +270,8 @@ def test_a_package_of_somebody_else_is_acted_in() -> None:
     problem = task.problems("test")[0]
     assert problem.question.startswith("Make your argument for:")
     for claims, good in ((8, True), (40, False)):
-        said = "".join(f"<claim>It is so, reason {n}.</claim>" for n in range(claims))
-        _, world = played(task, problem.id, said)
+        text = "".join(f"<claim>It is so, reason {n}.</claim>" for n in range(claims))
+        _, world = played(task, problem.id, text)
         assert world.succeeded() is good
 
 

@@ -60,7 +60,7 @@ def opened() -> Functions[Till]:
     return Functions("till", lambda task, seed: (Till(seed), f"Reach {task}."), [add, put, share], lambda t: t.sum == 5)
 
 
-def said(world: Functions[Till], *calls: ToolCall) -> tuple[list[str], bool]:
+def results(world: Functions[Till], *calls: ToolCall) -> tuple[list[str], bool]:
     seen = asyncio.run(world.step(Action("", calls)))
     assert {m["role"] for m in seen.messages} <= {"tool"}
     return [m["content"] for m in seen.messages], seen.done
@@ -94,9 +94,9 @@ def test_functions_make_an_environment_that_ends_at_its_goal() -> None:
     assert isinstance(world, Environment)
     first = asyncio.run(world.reset("5", 1))
     assert first.messages == ({"role": "user", "content": "Reach 5."},)
-    assert said(world, ToolCall("add", {"n": 1})) == (["2"], False)
+    assert results(world, ToolCall("add", {"n": 1})) == (["2"], False)
     assert (world.state(), world.succeeded()) == ({"sum": 2}, False)
-    assert said(world, ToolCall("put", {"coins": [{"worth": 2}, {"worth": 1}]})) == (['{"sum":5}'], True)
+    assert results(world, ToolCall("put", {"coins": [{"worth": 2}, {"worth": 1}]})) == (['{"sum":5}'], True)
     assert world.succeeded()
     asyncio.run(world.reset("5", 0))
     assert world.state() == {"sum": 0}
@@ -135,7 +135,7 @@ def test_words_without_a_call_end_the_episode() -> None:
 def test_what_cannot_be_done_is_told_and_changes_nothing(name: str, arguments: dict[str, Any], wrong: str) -> None:
     world = opened()
     asyncio.run(world.reset("5", 1))
-    (answer,), done = said(world, ToolCall(name, arguments))
+    (answer,), done = results(world, ToolCall(name, arguments))
     assert answer.startswith("Error: ")
     assert wrong in answer
     assert (world.state(), done) == ({"sum": 1}, False)

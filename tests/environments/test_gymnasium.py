@@ -11,7 +11,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.environments.environment import Action, Environment, Observation
 from vivavoce.environments.episodes import play
-from vivavoce.environments.gymnasium import Gymnasium, Outcome
+from vivavoce.environments.gymnasium import Gymnasium, StepResult
 from vivavoce.environments.words import for_agent
 from vivavoce.errors import RecipeError
 from vivavoce.records import Sampling, ToolCall
@@ -108,7 +108,7 @@ def test_success_may_be_judged_by_the_whole_outcome() -> None:
     world = lake(reached=lambda outcome: outcome.total == 0 and not outcome.terminated)
     after(world, moves("down"))
     assert world.succeeded()
-    assert world._outcome == Outcome(0.0, 0.0, False, False, world._outcome.info)
+    assert world._outcome == StepResult(0.0, 0.0, False, False, world._outcome.info)
 
 
 class Echo(gymnasium.Env[str, str]):

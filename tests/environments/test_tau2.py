@@ -21,7 +21,7 @@ from vivavoce.environments.tau2.scenario import untold
 from vivavoce.environments.tau2.users import PlayedUser, ScriptedUser, in_first_person
 from vivavoce.errors import AgentError, DataError
 from vivavoce.records import Message, Sampling, ToolCall
-from vivavoce.tasks.tau2_checking import check_domain, mutations, played
+from vivavoce.tasks.tau2_checking import check_domain, faults_of, mutations
 
 LOOK = ToolCall("find_user_id_by_name_zip", {"first_name": "Yusuf", "last_name": "Rossi", "zip": "19122"})
 
@@ -65,7 +65,7 @@ def test_mutations_leave_out_change_and_add(shop: Tau2) -> None:
     what = [one for one, *_ in mutations(shop, scenario)]
     assert what[0] == "exchange_delivered_order_items is left out"
     assert len(what) == 1 + 4 + 1  # each of four arguments; the record that nobody spoke of
-    assert not played(shop, scenario, scenario.expected)
+    assert not faults_of(shop, scenario, scenario.expected)
 
 
 def test_policy_then_customer_then_tools_then_customer(shop: Tau2) -> None:
@@ -112,7 +112,7 @@ def test_an_episode_through_the_journal_succeeds_and_says_which_record_is_amiss(
 def test_what_was_to_be_told_counts(shop: Tau2) -> None:
     scenario = shop.scenarios["16"]
     assert scenario.to_tell == ("8276.23",)
-    assert played(shop, scenario, scenario.expected, final=False) == ["'8276.23' was not told"]
+    assert faults_of(shop, scenario, scenario.expected, final=False) == ["'8276.23' was not told"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, is_told: 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said", "right"),
+    ("wanted", "stated", "right"),
     [
         ("1628", "That is $1,628 in all.", True),
         ("481.5", "481.50", True),
@@ -143,8 +143,8 @@ def test_what_an_agent_only_thinks_is_not_told(shop: Tau2, words: str, is_told: 
         ("Maple Drive", "943  MAPLE\ndrive", True),
     ],
 )
-def test_a_number_is_one_however_it_is_written(wanted: str, said: str, right: bool) -> None:
-    assert (untold([wanted], said) == []) is right
+def test_a_number_is_one_however_it_is_written(wanted: str, stated: str, right: bool) -> None:
+    assert (untold([wanted], stated) == []) is right
 
 
 def test_an_episode_ends_after_a_transfer_and_the_words_that_follow(shop: Tau2) -> None:

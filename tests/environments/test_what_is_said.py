@@ -82,5 +82,5 @@ def test_half_a_surrogate_pair_from_a_world_ends_no_episode(tmp_path: Path, answ
 
 
 def test_half_a_surrogate_pair_from_an_agent_ends_no_episode(tmp_path: Path) -> None:
-    said = NOTE.replace('"a"', '"\\ud83d"')
-    assert played(tmp_path, f"{said} \ud83d").success
+    text = NOTE.replace('"a"', '"\\ud83d"')
+    assert played(tmp_path, f"{text} \ud83d").success

@@ -123,6 +123,10 @@ def test_the_command_tells_gains_and_in_what_the_recipes_differ(two: tuple[Path,
     assert "b differs from a in two_task.alpha" in done.output
     content = json.loads(CliRunner().invoke(app, ["compare", *map(str, two), "--arm", "taught", "--json"]).stdout)
     assert (content["differ"], len(content["paired"])) == ({"b": ["two_task.alpha"]}, 1)
-    for wrong, said in (([two[0]], "nothing to compare"), ([two[0], tmp_path], "no results"), ([two[0]] * 2, "twice")):
-        with pytest.raises(DataError, match=said):
+    for wrong, message in (
+        ([two[0]], "nothing to compare"),
+        ([two[0], tmp_path], "no results"),
+        ([two[0]] * 2, "twice"),
+    ):
+        with pytest.raises(DataError, match=message):
             CliRunner().invoke(app, ["compare", *map(str, wrong)], catch_exceptions=False)

@@ -9,10 +9,10 @@ import pytest
 
 from vivavoce.config import Statistics
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.pairs import clusters_of, paired
-from vivavoce.exams.table import compared, macro, outcomes
+from vivavoce.exams.pairs import clusters_of, paired_entries
+from vivavoce.exams.table import compare_arms, macro, outcomes
 from vivavoce.records import Problem, Usage
-from vivavoce.stats import difference, flip_test, mcnemar, t_quantile, t_tail, unpaired
+from vivavoce.stats import difference, flip_test, mcnemar, t_quantile, t_tail, unpaired_interval
 from vivavoce.tasks import open_task
 
 
@@ -111,7 +111,7 @@ def test_student_t_and_binomials_are_scipys() -> None:
 
 def test_the_difference_on_other_questions_is_newcombes() -> None:
     """His example: 56 of 70 against 48 of 80, with the sign of what the second gains."""
-    assert unpaired(56, 70, 48, 80) == pytest.approx((-0.3339, -0.0524), abs=1e-4)
+    assert unpaired_interval(56, 70, 48, 80) == pytest.approx((-0.3339, -0.0524), abs=1e-4)
 
 
 # --- what belongs together
@@ -119,8 +119,8 @@ def test_the_difference_on_other_questions_is_newcombes() -> None:
 
 def test_questions_that_belong_together_count_once() -> None:
     old, new = {0: rows("W" * 12)}, {0: rows("R" * 12)}
-    (alone,) = paired({"a": old, "b": new}, [("a", "b")])
-    (grouped,) = paired({"a": old, "b": new}, [("a", "b")], {str(i): f"passage {i // 4}" for i in range(12)})
+    (alone,) = paired_entries({"a": old, "b": new}, [("a", "b")])
+    (grouped,) = paired_entries({"a": old, "b": new}, [("a", "b")], {str(i): f"passage {i // 4}" for i in range(12)})
     assert (alone["pooled"]["clusters"], grouped["pooled"]["clusters"]) == (12, 3)
     assert alone["pooled"]["p"] == pytest.approx(2 / 2**12)
     assert grouped["pooled"]["p"] == pytest.approx(2 / 2**3)
@@ -152,7 +152,7 @@ def test_logiqas_questions_about_one_passage_belong_together(tmp_path) -> None:
 
 def test_the_family_is_what_was_planned_whether_or_not_it_could_be_tested() -> None:
     tested = {"a": {0: rows("W" * 10)}, "b": {0: rows("R" * 10)}}
-    (pair,) = paired(tested, [("a", "b"), ("a", "c"), ("b", "c")])
+    (pair,) = paired_entries(tested, [("a", "b"), ("a", "c"), ("b", "c")])
     assert pair["p_holm"] == pytest.approx(3 * pair["pooled"]["p"])
 
 
@@ -161,7 +161,7 @@ def test_a_gain_too_small_to_matter_is_told_from_too_few_questions() -> None:
 
     def verdict(n: int, matters: float) -> str:
         arms = {"a": {0: rows("WR" + "R" * n)}, "b": {0: rows("RW" + "R" * n)}}
-        (test,) = paired_tests({**compared("t", arms, [("a", "b")], how=Statistics(matters=matters))})
+        (test,) = paired_tests({**compare_arms("t", arms, [("a", "b")], statistics=Statistics(matters=matters))})
         return test.doubt
 
     assert verdict(30, 0.02).startswith("not significant: too few questions to tell less than")
@@ -172,7 +172,7 @@ def test_a_gain_too_small_to_matter_is_told_from_too_few_questions() -> None:
 def test_the_mean_over_tasks_counts_each_task_the_same() -> None:
     def task(n: int, right: int) -> dict:
         arms = {"a": {0: rows("W" * n)}, "b": {0: rows("R" * right + "W" * (n - right))}}
-        return compared(f"of {n}", arms, [("a", "b")])
+        return compare_arms(f"of {n}", arms, [("a", "b")])
 
     large, small = task(1000, 500), task(10, 1)
     means = macro(large, {"small": small})
@@ -185,12 +185,12 @@ def test_the_mean_over_tasks_counts_each_task_the_same() -> None:
 
 
 def test_every_answer_is_kept_as_a_letter_for_later_comparisons() -> None:
-    said = [
+    letters = [
         *rows("RW"),
         Judged("2", "", "", None, False, "no_answer", Usage()),
         Judged("3", "", "", None, False, "error", Usage()),
     ]
-    outcome_list = outcomes("t", {"student": {0: said, 7: rows("RRRR")}}, {"1": "p", "0": "p"})
+    outcome_list = outcomes("t", {"student": {0: letters, 7: rows("RRRR")}}, {"1": "p", "0": "p"})
     assert outcome_list == {
         "task": "t",
         "questions": ["0", "1", "2", "3"],

@@ -61,10 +61,10 @@ def judged(correct: bool | None) -> Judged:
 
 def test_the_mean_is_over_problems_and_what_could_not_be_graded_is_wrong() -> None:
     first, second = [judged(True), judged(False)], [judged(None), judged(False)]
-    found = pass_at_k_figures([first, second], TEXTS, [P])
-    assert found["drawn"] == 2
-    assert {k: e["mean"] for k, e in found["k"].items()} == {"1": 0.25, "2": 0.5}
-    low, high = found["k"]["1"]["interval95"]
+    figures = pass_at_k_figures([first, second], TEXTS, [P])
+    assert figures["drawn"] == 2
+    assert {k: e["mean"] for k, e in figures["k"].items()} == {"1": 0.25, "2": 0.5}
+    low, high = figures["k"]["1"]["interval95"]
     assert 0 <= low < 0.25 < high <= 1
 
 
@@ -93,21 +93,28 @@ def test_pass_hat_k_is_the_share_of_choices_of_k_draws_that_are_all_right(n: int
         pass_hat_k(n, 1, 6)
 
 
-def said(answer: str | None, correct: bool) -> Judged:
+def judged_answer(answer: str | None, correct: bool) -> Judged:
     return Judged("p", "", "", answer, correct, "ok", Usage())
 
 
 def test_the_best_of_n_is_what_most_answers_say_by_the_tasks_equality() -> None:
-    halves = [said(half, True) for half in ("1/2", "0.5", "2/4")]
-    answers = [said("7", False), halves[0], said(None, False), halves[1], said("7", False), halves[2]]
+    halves = [judged_answer(half, True) for half in ("1/2", "0.5", "2/4")]
+    answers = [
+        judged_answer("7", False),
+        halves[0],
+        judged_answer(None, False),
+        halves[1],
+        judged_answer("7", False),
+        halves[2],
+    ]
     numbers = cast(Task, Numbers())
     assert most_given(numbers, P, answers) == 1, "three ways to write a half"
     assert most_given(TEXTS, P, answers) == 0, "as texts, two are more than one"
-    assert most_given(TEXTS, P, [said(None, False)] * 2) == 0
-    found = pass_at_k_figures([[one] for one in answers], numbers, [P])
-    assert (found["vote"]["1"]["mean"], found["vote"]["6"]["mean"]) == (0.0, 1.0)
-    assert [found[kind]["1"]["mean"] for kind in ("all", "k")] == pytest.approx([0.5, 0.5])
-    assert found["all"]["4"]["mean"] == 0.0
+    assert most_given(TEXTS, P, [judged_answer(None, False)] * 2) == 0
+    figures = pass_at_k_figures([[one] for one in answers], numbers, [P])
+    assert (figures["vote"]["1"]["mean"], figures["vote"]["6"]["mean"]) == (0.0, 1.0)
+    assert [figures[kind]["1"]["mean"] for kind in ("all", "k")] == pytest.approx([0.5, 0.5])
+    assert figures["all"]["4"]["mean"] == 0.0
 
 
 def scored(answer: str | None, correct: bool, probability: float | None, score: float | None) -> Judged:
@@ -121,28 +128,28 @@ def test_the_best_of_n_may_be_chosen_by_the_students_probability_or_by_judges_an
         scored("7", False, 0.5, 3.0),
         scored(None, False, 0.99, 10.0),
     ]
-    found = pass_at_k_figures([[one] for one in answers], TEXTS, [P])
-    chosen = {kind: [found[kind][k]["mean"] for k in ("1", "2", "4")] for kind in ("vote", "likeliest", "judged")}
+    figures = pass_at_k_figures([[one] for one in answers], TEXTS, [P])
+    chosen = {kind: [figures[kind][k]["mean"] for k in ("1", "2", "4")] for kind in ("vote", "likeliest", "judged")}
     assert chosen["likeliest"] == [0.0, 1.0, 1.0], "what cannot be read is never chosen"
     assert chosen["judged"] == [0.0, 0.0, 0.0], "judges like the wrong one, and gold does not help"
     assert chosen["vote"][2] == 0.0
     one_way = [highest([replace(a, correct=not a.correct) for a in answers], [0.1, 0.3, 0.2, 0.9])]
     assert one_way == [highest(answers, [0.1, 0.3, 0.2, 0.9])] == [1]
-    unscored = pass_at_k_figures([[said("7", True)]] * 2, TEXTS, [P])
+    unscored = pass_at_k_figures([[judged_answer("7", True)]] * 2, TEXTS, [P])
     assert not {"likeliest", "judged"} & set(unscored)
 
 
 def test_equal_scores_are_drawn_and_answers_without_one_come_last() -> None:
     def of(problem: str) -> list[Judged]:
-        return [replace(said(answer, True), problem=problem) for answer in "ab"]
+        return [replace(judged_answer(answer, True), problem=problem) for answer in "ab"]
 
     assert {highest(of(f"p{i}"), [0.5, 0.5]) for i in range(20)} == {0, 1}
     assert highest(of("p"), [None, 0.0]) == 1
-    assert highest([said(None, False)] * 2, [0.1, 0.2]) == 0
+    assert highest([judged_answer(None, False)] * 2, [0.1, 0.2]) == 0
 
 
 def test_equals_are_drawn_whatever_is_right() -> None:
-    two = [said("a", True), said("b", False)]
+    two = [judged_answer("a", True), judged_answer("b", False)]
     assert {most_given(TEXTS, Problem(f"p{i}", "", ""), two) for i in range(20)} == {0, 1}
 
 

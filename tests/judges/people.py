@@ -26,8 +26,8 @@ def _answers(text: str) -> list[str]:
 
 def strict(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """Scores water 9, and all else 2."""
-    (said,) = _answers(messages[-1]["content"])
-    return f"It {'helps' if 'water' in said else 'harms'}. [{9 if 'water' in said else 2}]"
+    (answer,) = _answers(messages[-1]["content"])
+    return f"It {'helps' if 'water' in answer else 'harms'}. [{9 if 'water' in answer else 2}]"
 
 
 def kind(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
@@ -51,7 +51,7 @@ def gone(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
 
 def fair(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
     """Prefers water, wherever it stands."""
-    a, b = ("water" in said for said in _answers(messages[-1]["content"]))
+    a, b = ("water" in answer for answer in _answers(messages[-1]["content"]))
     return f"One of them helps more. [{'tie' if a == b else 'A' if a else 'B'}]"
 
 

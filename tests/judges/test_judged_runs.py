@@ -16,7 +16,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.cli import app
 from vivavoce.config import load_recipe
 from vivavoce.errors import RecipeError
-from vivavoce.graph import stored
+from vivavoce.graph import stored_graphs
 from vivavoce.methods import debate_reflect
 from vivavoce.report import write_report
 from vivavoce.run import Run, open_run
@@ -53,20 +53,20 @@ def begun(tmp_path: Path, values: dict[str, Any]) -> Any:
 
 
 def finished(run: Run, recipe: Any) -> dict[str, Any]:
-    found = asyncio.run(debate_reflect.distill(recipe, run))
-    run.write(run.path / "results.json", json.dumps(found))
-    return found
+    results = asyncio.run(debate_reflect.distill(recipe, run))
+    run.write(run.path / "results.json", json.dumps(results))
+    return results
 
 
 def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values: dict[str, Any]) -> None:
     recipe = begun(tmp_path, values)
     planned = {(p.stage, p.agent): p.calls for p in debate_reflect.plan(recipe)}
     with open_run(tmp_path / "run", recipe) as run:
-        found = finished(run, recipe)
+        results = finished(run, recipe)
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
         costs = {(c.stage, c.agent): c for c in journal.costs()}
     # judged: what wise says is taught, what rash says only if it names water
-    graphs = stored(tmp_path / "run" / "graphs" / "train.jsonl")
+    graphs = stored_graphs(tmp_path / "run" / "graphs" / "train.jsonl")
     answers = [n for g in graphs for n in g.nodes if n.kind == "answer"]
     assert {n.correct for n in answers if n.agent == "wise"} <= {True, None}
     assert all(("water" in n.text) == n.correct for n in answers if n.correct is not None)
@@ -84,21 +84,21 @@ def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values:
     assert done.exit_code == 0, done.output
     assert "strict" in done.stdout
     # measured
-    assert found["judging"]["judges"]["strict"]["unreadable"] == 0
-    assert found["judging"]["answers"] > 10
-    of_tests = found["judging"]["tests"]
-    assert 0 < of_tests["answers"] < found["judging"]["answers"]
+    assert results["judging"]["judges"]["strict"]["unreadable"] == 0
+    assert results["judging"]["answers"] > 10
+    of_tests = results["judging"]["tests"]
+    assert 0 < of_tests["answers"] < results["judging"]["answers"]
     write_report(tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert f"Of answers to test questions: {of_tests['answers']} answers" in page
-    assert f"Of all answers: {found['judging']['answers']} answers" in page
+    assert f"Of all answers: {results['judging']['answers']} answers" in page
     assert '<a href="#judges">' in page
     # finished: nothing is asked again, and the results are the same
     with open_run(tmp_path / "run", recipe) as run:
-        again = finished(run, recipe)
+        results_again = finished(run, recipe)
         assert {(c.stage, c.agent): c.calls for c in run.journal.costs()} == {k: c.calls for k, c in costs.items()}
-    assert again["judging"] == found["judging"]
-    assert again["arms"] == found["arms"]
+    assert results_again["judging"] == results["judging"]
+    assert results_again["arms"] == results["arms"]
 
 
 def test_a_vote_of_teachers_is_right_if_the_answer_it_takes_is(tmp_path: Path, values: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ def test_a_changed_rubric_judges_again_and_asks_no_teacher_again(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"judge": None}, "name them as `judge"),
         ({"judge": {"agents": [person("wise")]}}, "a judge is called `wise`"),
@@ -135,11 +135,11 @@ def test_a_changed_rubric_judges_again_and_asks_no_teacher_again(tmp_path: Path,
     ],
 )
 def test_a_mistake_is_told_before_anything_is_asked(
-    tmp_path: Path, values: dict[str, Any], change: dict[str, Any], said: str
+    tmp_path: Path, values: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError) as error:
         begun(tmp_path, {k: v for k, v in (values | change).items() if v is not None})
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "recipe.yaml:" in error.value.where
 
 
@@ -163,9 +163,9 @@ def test_judges_of_every_form_are_held_against_right_answers_in_the_report(
     task = {**values["task"], "grader": "text"}
     recipe = begun(tmp_path, {**values, "task": task, "judge": judge, "teachers": [person("wise"), person("short")]})
     with open_run(tmp_path / "run", recipe) as run:
-        found = finished(run, recipe)["judging"]
-    assert set(found["tests"]["gold"]) == {*names, "all together"}
-    assert found["tests"]["gold"][names[0]]["n"] > 0
-    assert ("same_in_both_orders" in found["judges"][names[0]]) == (form == "pairwise")
+        judging = finished(run, recipe)["judging"]
+    assert set(judging["tests"]["gold"]) == {*names, "all together"}
+    assert judging["tests"]["gold"][names[0]]["n"] > 0
+    assert ("same_in_both_orders" in judging["judges"][names[0]]) == (form == "pairwise")
     write_report(tmp_path / "run")
     assert "right called wrong" in (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 from vivavoce.agents import open_agent
 from vivavoce.agents.journal import Journal
-from vivavoce.committee.judges import JudgedTask, Judging, Jury, Verdict, decided, values
+from vivavoce.committee.judges import JudgedTask, Judging, Jury, Verdict, decide_verdict, values
 from vivavoce.errors import RecipeError
 from vivavoce.exams.judging import judging
 from vivavoce.records import Grade, Problem, Reply, Sampling
@@ -79,15 +79,15 @@ def test_a_verdict_that_was_cut_is_truncated() -> None:
 
 
 def test_judges_decide_together_and_half_without_a_verdict_decide_nothing() -> None:
-    def said(*scores: float | None) -> list[Verdict]:
+    def verdicts(*scores: float | None) -> list[Verdict]:
         return [Verdict(str(i), "", s, "ok" if s is not None else "no_answer") for i, s in enumerate(scores)]
 
     how = {rule: Judging(decide=rule) for rule in ("mean", "majority", "all")}
-    assert [decided(said(9, 9, 2), how[rule]) for rule in how] == [False, True, False]
-    assert [decided(said(10, 7, 4), how[rule]) for rule in how] == [True, True, False]
-    assert decided(said(9, 9, None), how["mean"]) is True
-    assert decided(said(9, None), how["mean"]) is None
-    assert decided(said(9, None, None), how["mean"]) is None
+    assert [decide_verdict(verdicts(9, 9, 2), how[rule]) for rule in how] == [False, True, False]
+    assert [decide_verdict(verdicts(10, 7, 4), how[rule]) for rule in how] == [True, True, False]
+    assert decide_verdict(verdicts(9, 9, None), how["mean"]) is True
+    assert decide_verdict(verdicts(9, None), how["mean"]) is None
+    assert decide_verdict(verdicts(9, None, None), how["mean"]) is None
 
 
 def test_a_judge_who_prefers_a_place_says_tie(task: Any, tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ def test_a_judge_who_prefers_a_place_says_tie(task: Any, tmp_path: Path) -> None
         assert {v.value for v in asyncio.run(judges.verdicts(problem, GOOD, "test"))} == {1.0, 0.0}
         assert values(asyncio.run(judges.verdicts(problem, GOOD, "test"))) == {"first": 0.5}
         fair = jury(journal, "fair", form="pairwise", right_from=1.0)
-        assert decided(asyncio.run(fair.verdicts(problem, GOOD, "test")), fair.how) is True
-        assert decided(asyncio.run(fair.verdicts(problem, BAD, "test")), fair.how) is False
-        found = judging(journal, fair.how)["judges"]
-    assert (found["first"]["same_in_both_orders"], found["fair"]["same_in_both_orders"]) == (0.0, 1.0)
+        assert decide_verdict(asyncio.run(fair.verdicts(problem, GOOD, "test")), fair.rules) is True
+        assert decide_verdict(asyncio.run(fair.verdicts(problem, BAD, "test")), fair.rules) is False
+        by_judge = judging(journal, fair.rules)["judges"]
+    assert (by_judge["first"]["same_in_both_orders"], by_judge["fair"]["same_in_both_orders"]) == (0.0, 1.0)
 
 
 def test_answers_are_graded_by_those_who_judge(task: Any, tmp_path: Path) -> None:
@@ -144,18 +144,18 @@ def test_judges_are_measured_against_gold_without_deciding(tmp_path: Path) -> No
     with Journal(tmp_path / "journal.sqlite") as journal:
         judges = jury(journal, "strict", "kind", decides=False)
         for i, problem in enumerate(task.problems("train")):
-            said = f"Final answer: {'water' if i < 5 else 'paint'}"
-            grade = asyncio.run(grade_of(JudgedTask(task, judges), problem, said))  # type: ignore[arg-type]
+            reply = f"Final answer: {'water' if i < 5 else 'paint'}"
+            grade = asyncio.run(grade_of(JudgedTask(task, judges), problem, reply))  # type: ignore[arg-type]
             assert (grade.correct, grade.score) == (i < 5, 9.5 if i < 5 else 6.0), "the mean of both"
-        found = judging(journal, judges.how)
-    assert found["gold"]["strict"] | {"wilson95": 0} == {
+        figures = judging(journal, judges.rules)
+    assert figures["gold"]["strict"] | {"wilson95": 0} == {
         "n": 8, "agree": 1.0, "wilson95": 0, "kappa": 1.0, "right_called_wrong": 0, "wrong_called_right": 0,
     }  # fmt: skip
-    assert (found["gold"]["kind"]["agree"], found["gold"]["kind"]["wrong_called_right"]) == (0.625, 3)
-    assert found["gold"]["kind"]["kappa"] == 0
-    assert found["between"][0]["agree"] == 0.625
-    assert "tests" not in found, "no answer of a test was judged"
-    assert found["judges"]["kind"]["right"] == 1.0
+    assert (figures["gold"]["kind"]["agree"], figures["gold"]["kind"]["wrong_called_right"]) == (0.625, 3)
+    assert figures["gold"]["kind"]["kappa"] == 0
+    assert figures["between"][0]["agree"] == 0.625
+    assert "tests" not in figures, "no answer of a test was judged"
+    assert figures["judges"]["kind"]["right"] == 1.0
 
 
 def test_kappa_takes_chance_out() -> None:
@@ -166,7 +166,7 @@ def test_kappa_takes_chance_out() -> None:
 
 
 def test_pairs_need_something_to_compare_with(task: Any) -> None:
-    from vivavoce.methods.juries import judged
+    from vivavoce.methods.juries import with_jury
 
     with pytest.raises(RecipeError, match="3 of 3 questions have none"):
-        judged(task, jury(None, "fair", form="pairwise"))
+        with_jury(task, jury(None, "fair", form="pairwise"))

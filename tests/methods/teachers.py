@@ -21,7 +21,7 @@ Respond = Callable[[Sequence[Message], Sampling, int], str]
 
 
 def teacher(name: str) -> Respond:
-    known = world.known(name)
+    known = world.taught_facts(name)
 
     def respond(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
         if (fails := os.environ.get("VIVA_TEST_FAILS")) and name == "bob" and fails in messages[1]["content"]:
@@ -36,8 +36,8 @@ def teacher(name: str) -> Respond:
             left, right = _operands(question, step.name, at)
             fact = (step.op, left, right)
             noted = "\n>" in messages[1]["content"]
-            heard = rng.random() < (0.95 if noted else 0.8) and role == "debate"
-            knows = fact in known or heard
+            persuaded = rng.random() < (0.95 if noted else 0.8) and role == "debate"
+            knows = fact in known or persuaded
             value = world.apply(*fact) if knows else rng.randrange(10)
             at[step.name] = value
             sure = sure if knows else 15

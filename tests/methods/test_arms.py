@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.methods import opd_arms
-from vivavoce.methods.review_arms import STANDARD, ReviewArm, wanted
+from vivavoce.methods.review_arms import STANDARD, ReviewArm, arms_of
 from vivavoce.protocols.peer_review import Options
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
@@ -15,9 +15,9 @@ TEACHERS = ["ada", "bob", "cyd"]
 
 
 def named(*names: str, own: dict[str, ReviewArm] | None = None, **review: object) -> dict[str, ReviewArm]:
-    listed = wanted(names, own or {}, TEACHERS, Options.model_validate(review))
+    listed = arms_of(names, own or {}, TEACHERS, Options.model_validate(review))
     assert all(name == one.name for name, one in listed.items())
-    return {name: one.how for name, one in listed.items()}
+    return {name: one.options for name, one in listed.items()}
 
 
 def test_leave_out_is_an_arm_for_each_teacher_without_its_texts_and_its_reviews() -> None:
@@ -77,7 +77,7 @@ def test_a_change_to_a_pattern_is_made_to_each_of_its_arms_and_own_arms_can_be_c
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("revewed", "unknown arm `revewed`; there are single, single_checked, leave_out, judge, unreviewed"),
         ("reviewed@alhpa=0.25", "alhpa"),
@@ -87,20 +87,20 @@ def test_a_change_to_a_pattern_is_made_to_each_of_its_arms_and_own_arms_can_be_c
         ("refreshed@replay=0.5", "replay needs fresh"),
     ],
 )
-def test_a_name_or_a_change_that_makes_no_sense_is_refused(name: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_name_or_a_change_that_makes_no_sense_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         named(name)
 
 
 def test_every_method_has_the_same_syntax() -> None:
-    arms = opd_arms.wanted(["debate_opd@tau=0.1,rounds=2", "reverse_kl@objective.beta=0.3", "opd"], {}, TEACHERS)
+    arms = opd_arms.arms_of(["debate_opd@tau=0.1,rounds=2", "reverse_kl@objective.beta=0.3", "opd"], {}, TEACHERS)
     assert list(arms) == [
         "debate_opd@tau=0.1,rounds=2", "reverse_kl@objective.beta=0.3", "opd:ada", "opd:bob", "opd:cyd",
     ]  # fmt: skip
-    changed, kl, *_ = (one.how for one in arms.values())
+    changed, kl, *_ = (one.options for one in arms.values())
     assert isinstance(changed, opd_arms.OnPolicyArm)
     assert isinstance(kl, opd_arms.OnPolicyArm)
     assert (changed.tau, changed.rounds) == (0.1, 2)
     assert kl.objective == {"divergence": "reverse_kl", "beta": 0.3}
     with pytest.raises(ValidationError):
-        opd_arms.wanted(["debate_opd@tua=0.1"], {}, TEACHERS)
+        opd_arms.arms_of(["debate_opd@tua=0.1"], {}, TEACHERS)

@@ -67,8 +67,8 @@ def refused(values: dict[str, Any], where: Path) -> str:
 def test_a_debate_whose_budgets_do_not_fit_is_refused_before_anybody_is_asked(
     recipe: dict[str, Any], tmp_path: Path, change: dict[str, Any], named: list[str]
 ) -> None:
-    said = refused(changed(recipe, change), tmp_path)
-    assert all(name in said for name in named), said
+    message = refused(changed(recipe, change), tmp_path)
+    assert all(name in message for name in named), message
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_debate_whose_budgets_do_not_fit_is_refused_before_anybody_is_asked(
 def test_an_on_policy_training_that_would_train_nothing_is_refused_before_its_debates(
     recipe: dict[str, Any], student: Path, tmp_path: Path, change: dict[str, Any], named: list[str]
 ) -> None:
-    said = refused(changed(on_policy(recipe, student), change), tmp_path)
-    assert all(name in said for name in named), said
+    message = refused(changed(on_policy(recipe, student), change), tmp_path)
+    assert all(name in message for name in named), message
 
 
 def test_a_recipe_without_a_section_for_training_has_defaults_that_train_or_is_refused_at_once(

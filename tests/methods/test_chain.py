@@ -18,7 +18,7 @@ from vivavoce.config import check_recipe, load_recipe
 from vivavoce.errors import RecipeError
 from vivavoce.methods import chain
 from vivavoce.methods.measured import measured_run
-from vivavoce.methods.trainings import summed
+from vivavoce.methods.trainings import total_of
 from vivavoce.report import table, write_report
 from vivavoce.report.answers import answers
 from vivavoce.run import open_run
@@ -142,8 +142,8 @@ def test_every_stage_starts_from_the_one_before_and_the_whole_is_one_run_that_re
     assert stages == {"review", "trees", "opd"}
     planned = chain.plan(made)
     assert sum(p.calls.least for p in planned) <= all_calls <= sum(p.calls.most for p in planned)
-    assert summed(chain.trainings(made)).models == len(begun) + 4
-    timed = summed(chain.trainings(made, measured_run(where)))
+    assert total_of(chain.trainings(made)).models == len(begun) + 4
+    timed = total_of(chain.trainings(made, measured_run(where)))
     assert timed.updates == 6
     assert timed.seconds is not None
     assert timed.seconds > 0
@@ -167,7 +167,7 @@ def where_of(values: dict[str, Any], tmp_path: Path, key: str) -> tuple[str, int
 
 
 @pytest.mark.parametrize(
-    ("stage", "change", "key", "said"),
+    ("stage", "change", "key", "message"),
     [
         (1, {"start": "reviewed"}, "start: reviewed", "trains an arm `reviewed`: review trains unreviewed"),
         (2, {"start": "unreviewed"}, "start: unreviewed", "no stage before `opd` trains an arm `unreviewed`"),
@@ -179,11 +179,11 @@ def where_of(values: dict[str, Any], tmp_path: Path, key: str) -> tuple[str, int
     ],
 )
 def test_what_is_wrong_with_a_stage_is_told_with_its_line_before_anything_is_spent(
-    values: dict[str, Any], tmp_path: Path, stage: int, change: dict[str, Any], key: str, said: str
+    values: dict[str, Any], tmp_path: Path, stage: int, change: dict[str, Any], key: str, message: str
 ) -> None:
     values["stages"][stage] = {**values["stages"][stage], **change}
     what, _ = where_of(values, tmp_path, key)
-    assert said in what
+    assert message in what
 
 
 def test_a_stage_may_start_from_any_arm_before_it_by_its_whole_name_or_from_the_untaught_student(

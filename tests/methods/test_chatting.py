@@ -49,7 +49,7 @@ def test_a_student_is_asked_as_its_run_asked_it_and_remembers_until_it_begins_an
         assert "ans=" in first.text
         await chat.ask("a=1; b=a+1; b?")
         assert [m["role"] for m in chat.history] == ["system", "user", "assistant", "user", "assistant"]
-        chat.anew()
+        chat.restart()
         assert (await chat.ask("a=4; b=a-5; b?")).text == first.text, "as in the tests, nothing is left to chance"
         await chat.aclose()
 
@@ -69,9 +69,9 @@ def test_a_system_text_of_ones_own_replaces_the_runs_words(run: Path) -> None:
 
 
 def test_questions_that_are_piped_in_are_answered_one_a_line(run: Path) -> None:
-    said = viva("chat", run, input="a=4; b=a-5; b?\n\n/new\na=1; b=a+1; b?\n")
-    assert said.returncode == 0, said.stderr
-    assert len(said.stdout.splitlines()) == 2
+    done = viva("chat", run, input="a=4; b=a-5; b?\n\n/new\na=1; b=a+1; b?\n")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("where", ["no/such/folder", "empty"])

@@ -189,9 +189,9 @@ def test_pairs_come_from_the_students_own_answers_and_the_committees_majority(
         if last.count(most) > 1:
             assert {ends(c.text) for c in tree.chosen} == {most}
             assert most not in {ends(c.text) for c in tree.rejected}
-        said = {n.id for n in graphs[tree.problem].nodes}
-        assert not said & {c.source for c in tree.rejected}, "rejected is what the student said itself"
-        assert bool(said & {c.source for c in tree.chosen}) == (tree in consensus)
+        node_ids = {n.id for n in graphs[tree.problem].nodes}
+        assert not node_ids & {c.source for c in tree.rejected}, "rejected is what the student said itself"
+        assert bool(node_ids & {c.source for c in tree.chosen}) == (tree in consensus)
         assert all("conf=" not in c.text for c in (*tree.chosen, *tree.rejected))
 
 
@@ -232,8 +232,8 @@ def test_the_student_of_late_may_score_itself_and_gold_or_shares_of_teachers_be_
     gold = rows(tmp_path, "sft_gold", Example)
     task = open_task("schoolhouse", {"train": 40, "test": 2})
     assert [row.completion for row in gold] == [task.worked(p) for p in task.problems("train")]  # type: ignore[attr-defined]
-    said = {n.id: n.agent for g in read_graphs(tmp_path / "graphs" / "states.jsonl") for n in g.nodes}
-    shares = [said[row.source[0]] for row in rows(tmp_path, "mt_seqkd_7_3", Example)]
+    agents = {n.id: n.agent for g in read_graphs(tmp_path / "graphs" / "states.jsonl") for n in g.nodes}
+    shares = [agents[row.source[0]] for row in rows(tmp_path, "mt_seqkd_7_3", Example)]
     assert len(shares) == 40
     assert 20 <= shares.count("ada") <= 36  # 28 expected; three standard deviations
     assert {a["name"]: a["material"] for a in results["arms"]}["sft_gold"] == "gold"

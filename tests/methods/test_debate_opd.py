@@ -123,29 +123,29 @@ def test_an_action_aware_debate_reads_the_students_answer_and_trains_on_it(
     results, _ = carry_out(values, tmp_path)
     assert [a["name"] for a in results["arms"]] == ["student", "sees_action"]
     rows = [from_json(State, x) for x in (tmp_path / "data" / "sees_action-0.jsonl").read_text().splitlines()]
-    said = {g.problem.id: g for g in read_graphs(tmp_path / "graphs" / "states-seen-0.jsonl")}
+    graphs = {g.problem.id: g for g in read_graphs(tmp_path / "graphs" / "states-seen-0.jsonl")}
     for state in rows:
-        (answer,) = said[state.problem].stated(0, ["student"])
+        (answer,) = graphs[state.problem].stated(0, ["student"])
         assert [c.source for c in state.recorded] == ([answer.id] if answer.text.strip() else [])
-        assert said[state.problem].rounds == 2
-    spoken = [(said[n.problem], n) for g in said.values() for n in g.answers() if n.agent != "student"]
-    own = {g.problem.id: g.stated(0, ["student"])[0].id for g in said.values()}
+        assert graphs[state.problem].rounds == 2
+    spoken = [(graphs[n.problem], n) for g in graphs.values() for n in g.answers() if n.agent != "student"]
+    own = {g.problem.id: g.stated(0, ["student"])[0].id for g in graphs.values()}
     assert all(own[g.problem.id] in n.parents for g, n in spoken), "from the first turn on"
 
 
 def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its_scorers_alone(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
-    told = tmp_path / "told"
-    shutil.copytree(prompt_set("schoolhouse").folder, told)
-    discuss = (told / "discuss.md").read_text("utf-8")
-    (told / "discuss.md").write_text(discuss + "{% if gold is not none %}\n[told {{ gold }}]\n{% endif %}\n", "utf-8")
+    folder = tmp_path / "told"
+    shutil.copytree(prompt_set("schoolhouse").folder, folder)
+    discuss = (folder / "discuss.md").read_text("utf-8")
+    (folder / "discuss.md").write_text(discuss + "{% if gold is not none %}\n[told {{ gold }}]\n{% endif %}\n", "utf-8")
     values |= {"seeds": [0], "arms": ["debate_opd", "sees_gold", "sft_debate"], "warm": None, "value": False}
     values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
     with pytest.raises(RecipeError, match="does not print it"):
         carry_out(values, tmp_path / "refused")
     assert not list((tmp_path / "refused" / "graphs").glob("*.jsonl")), "nothing was asked"
-    values["debate"]["prompts"] = str(told)
+    values["debate"]["prompts"] = str(folder)
     values["opd"] |= {"max_steps": 2, "on_policy": 0.5}
     results, _ = carry_out(values, tmp_path / "run")
     assert {a["name"]: a["material"] for a in results["arms"]}["sees_gold"] == "gold"
@@ -154,7 +154,7 @@ def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its
     for stage, graphs in debates.items():
         assert {n.saw_gold for g in graphs for n in g.nodes} == {stage == "states-gold"}
         assert all(("[told" in g.asked(n)[-1]["content"]) == n.saw_gold for g in graphs for n in g.nodes)
-    said = {n.text for g in debates["states-gold"] for n in g.nodes}
+    texts = {n.text for g in debates["states-gold"] for n in g.nodes}
     files = [tmp_path / "run" / "data" / f"{name}.jsonl" for name in ("debate_opd", "sees_gold")]
     blind_rows, told_rows = ([from_json(State, x) for x in file.read_text("utf-8").splitlines()] for file in files)
     for blind, row in zip(blind_rows, told_rows, strict=True):
@@ -162,7 +162,7 @@ def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its
         assert blind.recorded
         assert not row.recorded, "what a teacher wrote who had been told is no example"
         assert "[told" not in str(row)
-        assert all(any(text in v.messages[-1]["content"] for text in said) for v in row.views)
+        assert all(any(text in v.messages[-1]["content"] for text in texts) for v in row.views)
     assert "[told" not in (tmp_path / "run" / "data" / "sft_debate.jsonl").read_text("utf-8")
 
 

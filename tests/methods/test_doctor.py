@@ -57,10 +57,10 @@ def findings(values: dict[str, Any], **how: Any) -> list[Finding]:
     return list(examine(check_recipe(values, Path("t")), **how))
 
 
-def one(all_findings: list[Finding], what: str, said: str) -> Finding:
-    """The finding on ``what`` that says ``said``."""
-    assert any(f.what == what and said in f.said for f in all_findings), "\n".join(map(str, all_findings))
-    (finding,) = [f for f in all_findings if f.what == what and said in f.said]
+def one(all_findings: list[Finding], what: str, message: str) -> Finding:
+    """The finding on ``what`` that says ``message``."""
+    assert any(f.what == what and message in f.said for f in all_findings), "\n".join(map(str, all_findings))
+    (finding,) = [f for f in all_findings if f.what == what and message in f.said]
     return finding
 
 
@@ -84,7 +84,7 @@ def test_a_sound_recipe_is_found_sound_and_an_offline_one_asks_nobody(
 
 
 @pytest.mark.parametrize(
-    ("change", "said", "do"),
+    ("change", "message", "do"),
     [
         ({"model": "nobody"}, "no model nobody", "whether `model` is known there"),
         ({"base_url": ""}, "unreachable", "whether the server is up"),
@@ -92,14 +92,14 @@ def test_a_sound_recipe_is_found_sound_and_an_offline_one_asks_nobody(
     ],
 )
 def test_what_an_endpoint_does_not_give_is_said_with_what_to_do(
-    values: dict[str, Any], server: WordServer, tmp_path: Path, change: dict[str, Any], said: str, do: str
+    values: dict[str, Any], server: WordServer, tmp_path: Path, change: dict[str, Any], message: str, do: str
 ) -> None:
     if change.get("base_url") == "":
         with socket.socket() as free:  # a port that nobody listens at once it is closed
             free.bind(("127.0.0.1", 0))
             change = {"base_url": f"http://127.0.0.1:{free.getsockname()[1]}/v1"}
     values["teachers"][0] = reached("ada", **{"base_url": server.base_url, **change})
-    bad = one(findings(values), "endpoint ada", said)
+    bad = one(findings(values), "endpoint ada", message)
     assert bad.level == "failed"
     assert do in bad.do
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
@@ -109,7 +109,7 @@ def test_what_an_endpoint_does_not_give_is_said_with_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("server_is", "level", "said"),
+    ("server_is", "level", "message"),
     [
         ("frozen", "warning", "give one and the same text"),
         ("fickle", "warning", "asked twice at temperature 0, it says different things"),
@@ -117,15 +117,15 @@ def test_what_an_endpoint_does_not_give_is_said_with_what_to_do(
     ],
 )
 def test_a_server_that_overrides_sampling_or_tells_no_tokens_is_found_out(
-    values: dict[str, Any], server_is: str, level: str, said: str
+    values: dict[str, Any], server_is: str, level: str, message: str
 ) -> None:
     faults: dict[str, Any] = {server_is: True}
     with WordServer(TEACHERS, **faults) as odd:
         values["teachers"][1] = reached("bob", odd.base_url)
-        assert one(findings(values), "endpoint bob", said).level == level
+        assert one(findings(values), "endpoint bob", message).level == level
         if server_is == "frozen":
             values["teachers"][1]["samples"] = 2
-            assert one(findings(values), "endpoint bob", said).level == "failed"
+            assert one(findings(values), "endpoint bob", message).level == "failed"
 
 
 def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, Any], tmp_path: Path) -> None:
@@ -140,19 +140,19 @@ def test_what_of_the_sampling_does_not_reach_a_model_is_said(values: dict[str, A
     ]
     reports = findings(values, offline=True)
 
-    def said(name: str) -> dict[str, str]:
+    def messages(name: str) -> dict[str, str]:
         return {
             f.said.split(" is not")[0].split(" are not")[0][:14]: f.level
             for f in reports
             if f.what == f"sampling {name}"
         }
 
-    assert said("claude") == {"temperature 0.": "warning", "log-probabilit": "failed", "no seed is sen": "ok"}
-    assert said("older") == {"no seed is sen": "ok"}
-    assert said("gem") == {"no seed is sen": "ok"}
-    assert said("odd") == {"top_p 0.9": "warning", "the texts of `": "warning", "max_new_tokens": "warning"}
-    assert said("all") == said("own") == {}
-    assert said("few") == {"top_k 20": "warning", "repetition_pen": "warning"}
+    assert messages("claude") == {"temperature 0.": "warning", "log-probabilit": "failed", "no seed is sen": "ok"}
+    assert messages("older") == {"no seed is sen": "ok"}
+    assert messages("gem") == {"no seed is sen": "ok"}
+    assert messages("odd") == {"top_p 0.9": "warning", "the texts of `": "warning", "max_new_tokens": "warning"}
+    assert messages("all") == messages("own") == {}
+    assert messages("few") == {"top_k 20": "warning", "repetition_pen": "warning"}
     assert "also_takes: {top_k: top_k}" in one(reports, "sampling few", "top_k").do
     assert "takes: [temperature]" in one(reports, "sampling claude", "temperature 0.3 is not sent").do
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
@@ -179,16 +179,16 @@ def test_a_context_that_the_worst_case_does_not_fit_is_found(values: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("context", "level", "said"),
+    ("context", "level", "message"),
     [(900, "failed", "a plain question and its answer take"), (1200, "warning", "but the context has 1,200")],
 )
 def test_a_context_that_an_endpoint_tells_of_is_held_against_the_longest_calls(
-    values: dict[str, Any], context: int, level: str, said: str
+    values: dict[str, Any], context: int, level: str, message: str
 ) -> None:
     with WordServer(TEACHERS, context=context) as short:
         values["teachers"][0] = reached("ada", short.base_url)
         reports = findings(values)
-    assert one(reports, "context ada", said).level == level
+    assert one(reports, "context ada", message).level == level
     assert one(reports, "context bob", "the endpoint does not tell").level == "ok"
 
 
@@ -232,10 +232,10 @@ def test_what_a_local_model_s_template_does_is_said(values: dict[str, Any], tmp_
     assert "takes system texts as they are" in one(findings(values, offline=True), "template student", "").said
     gemma = (Path(__file__).parent.parent / "chat_templates" / "gemma2.jinja").read_text("utf-8")
     (folder / "chat_template.jinja").write_text(f"{gemma}{{{{ strftime_now('%Y') }}}}<think>")
-    said = one(findings(values, offline=True), "template student", "").said
-    assert "no system role" in said
-    assert "open a thought (<think>)" in said
-    assert "tell the day" in said
+    message = one(findings(values, offline=True), "template student", "").said
+    assert "no system role" in message
+    assert "open a thought (<think>)" in message
+    assert "tell the day" in message
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     assert one(findings(values, offline=True), "template student", "takes no conversation").level == "failed"
 
@@ -306,23 +306,23 @@ def engine(values: dict[str, Any], **serve: Any) -> dict[str, Any]:
 
 
 def test_an_engine_that_cannot_be_started_is_found(values: dict[str, Any], tmp_path: Path) -> None:
-    def said(**serve: Any) -> Finding:
+    def engine_finding(**serve: Any) -> Finding:
         (finding,) = [f for f in findings(engine(values, **serve), offline=True) if f.what == "serve student"]
         return finding
 
-    assert "cannot run /nowhere/python" in said(python="/nowhere/python").said
-    assert "vLLM is not installed" in said(python=sys.executable).said
+    assert "cannot run /nowhere/python" in engine_finding(python="/nowhere/python").said
+    assert "vLLM is not installed" in engine_finding(python=sys.executable).said
     program = ["true"]
-    assert said(command=program).level == "ok"
-    assert "wants a GPU" in said(command=program, devices="0").said
+    assert engine_finding(command=program).level == "ok"
+    assert "wants a GPU" in engine_finding(command=program, devices="0").said
     adapters = {**values, "sft": {**values["sft"], "lora": {"r": 64}}}
     reports = findings(engine(adapters, command=program, args=["--max-lora-rank", "16"]), offline=True)
     assert one(reports, "serve student", "are trained, and its --max-lora-rank is 16").level == "failed"
     for flag in ("--port=8000", "--host"):
         with pytest.raises(RecipeError, match="is chosen by the run"):
-            said(command=program, args=[flag])
+            engine_finding(command=program, args=[flag])
     with pytest.raises(RecipeError, match="an engine that scores goes on"):
-        said(command=program, top_logprobs=20, while_training=False)
+        engine_finding(command=program, top_logprobs=20, while_training=False)
 
 
 class _Engine(BaseHTTPRequestHandler):
@@ -331,13 +331,13 @@ class _Engine(BaseHTTPRequestHandler):
     lacks: ClassVar[set[str]] = set()
 
     def _answer(self) -> None:
-        code, said = (404, b'{"detail":"Not Found"}') if self.path in self.lacks else (200, b"{}")
+        code, body = (404, b'{"detail":"Not Found"}') if self.path in self.lacks else (200, b"{}")
         if self.path == "/v1/load_lora_adapter" and code == 200:
-            code, said = 400, b'{"error": {"message": "give lora_name and lora_path"}}'
+            code, body = 400, b'{"error": {"message": "give lora_name and lora_path"}}'
         self.send_response(code)
-        self.send_header("Content-Length", str(len(said)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(said)
+        self.wfile.write(body)
 
     do_GET = do_POST = _answer
 
@@ -350,16 +350,16 @@ def test_an_engine_at_an_address_must_take_what_is_trained(values: dict[str, Any
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
 
-        def said(of: dict[str, Any], *lacks: str) -> Finding:
+        def engine_finding(of: dict[str, Any], *lacks: str) -> Finding:
             _Engine.lacks = set(lacks)
             (finding,) = [f for f in findings(engine(of, url=url)) if f.what == "serve student"]
             return finding
 
-        assert said(adapters).level == said(values).level == "ok"
-        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in said(adapters, "/v1/load_lora_adapter").do
-        assert "VLLM_SERVER_DEV_MODE" in said(values, "/is_sleeping").do
+        assert engine_finding(adapters).level == engine_finding(values).level == "ok"
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in engine_finding(adapters, "/v1/load_lora_adapter").do
+        assert "VLLM_SERVER_DEV_MODE" in engine_finding(values, "/is_sleeping").do
         server.shutdown()
-    assert "says that it is well" in said(values).said
+    assert "says that it is well" in engine_finding(values).said
 
 
 def test_free_memory_counts_caches_as_free_and_keeps_to_the_group_around_the_process(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.serving import save_tiny_model
 
 from vivavoce.agents import open_agent, weights
 from vivavoce.agents.chat_template import ChatTemplate
-from vivavoce.agents.given_template import known, source, with_template
+from vivavoce.agents.given_template import source, template_names, with_template
 from vivavoce.agents.journal import Journal
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
@@ -89,15 +89,15 @@ def test_the_template_stands_in_prompts_and_ends_an_answer_with_the_models_own_e
 
     async def reply() -> str:
         agent = open_agent("a", "hf_local", {"model": str(base), "chat_template": "plain", "dtype": "float32"})
-        said = await agent.reply(ASKED, Sampling(0.0, max_new_tokens=4), 1)
+        reply_of_agent = await agent.reply(ASKED, Sampling(0.0, max_new_tokens=4), 1)
         await agent.aclose()
-        return said.text
+        return reply_of_agent.text
 
     assert isinstance(asyncio.run(reply()), str)
 
 
 def test_what_is_no_template_is_refused_before_a_model_is_loaded(base: Path, tmp_path: Path) -> None:
-    assert known() == ["chatml", "plain"]
+    assert template_names() == ["chatml", "plain"]
     with pytest.raises(RecipeError, match="did you mean `plain`"):
         open_agent("a", "hf_local", {"model": str(base), "chat_template": "plane"})
     with pytest.raises(RecipeError, match=r"no token <\|im_end\|>") as error:

@@ -136,16 +136,16 @@ def test_a_run_that_is_done_asks_for_nothing_again(
 
 
 def test_lengths_are_examined_before_anything_is_asked(tau2: Path, models: list[str], tmp_path: Path) -> None:
-    def said(*changes: str) -> dict[str, tuple[str, str]]:
+    def findings(*changes: str) -> dict[str, tuple[str, str]]:
         reports = examine(customers(tau2, models, *changes), tmp_path / "run", offline=True)
         return {f.what: (f.level, f.said) for f in reports}
 
-    good = said()
+    good = findings()
     assert good["context large"][0] == good["opd.max_length"][0] == "ok"
     assert good["tokenizer large"] == ("ok", "equal to the student's")
     assert "4 students" in good["disk"][1], "of two arms after each of two iterations"
-    assert said("opd.max_length=1000")["opd.max_length"][0] == "warning"
-    assert said("teachers.0.max_new_tokens=40000")["context large"][0] == "failed"
+    assert findings("opd.max_length=1000")["opd.max_length"][0] == "warning"
+    assert findings("teachers.0.max_new_tokens=40000")["context large"][0] == "failed"
 
 
 def test_a_plan_needs_neither_weights_nor_network(tau2: Path) -> None:
@@ -225,11 +225,11 @@ def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weight
     assert isinstance(made, opad.Options)
     assert sum(p.calls.expected for p in opad.plan(made)) > 10_000
 
-    def said(gpus: str, *changes: str) -> list[Finding]:
+    def findings(gpus: str, *changes: str) -> list[Finding]:
         changed = load_recipe(EIGHT, [f"task.path={tau2}", *changes])
         return list(examine(changed, tmp_path / "run", offline=True, machine=Machine.of(gpus)))
 
-    reply = said("8x80")
+    reply = findings("8x80")
     assert not [f for f in reply if f.level == "failed"]
     memory = [f for f in reply if f.what == "memory"]
     assert len(memory) == 5, "four engines that play and debate, each on its GPU, and the training"
@@ -238,11 +238,11 @@ def test_the_papers_sizes_are_planned_and_reckoned_for_eight_gpus_without_weight
     assert "on each of 8 GPUs" in training.said
     assert all(f"scorer {name}" in training.said for name in ("large", "small"))
     assert "sizes by their names: large, small, student, customer" in training.said
-    (small,) = [f for f in said("8x16") if f.said.startswith("training")]
+    (small,) = [f for f in findings("8x16") if f.said.startswith("training")]
     assert small.level == "warning"
-    (whole,) = [f for f in said("8x80", "train.fsdp=false") if f.said.startswith("training")]
+    (whole,) = [f for f in findings("8x80", "train.fsdp=false") if f.said.startswith("training")]
     assert whole.level == "warning", "16 bytes for each of 4e9 weights, and the teachers whole beside them"
-    (alone,) = [f for f in said("4x80") if f.what == "train"]
+    (alone,) = [f for f in findings("4x80") if f.what == "train"]
     assert "8 processes train a student, each on a GPU of its own, and 4 are visible" in alone.said
 
 

@@ -26,7 +26,7 @@ from vivavoce.methods.review_rows import rows_of_graphs
 from vivavoce.records import Example, Tree, from_json
 from vivavoce.report import table, write_report
 from vivavoce.tasks import open_task
-from vivavoce.tasks.grading import stated
+from vivavoce.tasks.grading import stated_answer
 
 ASKED = [("2 + 2", 4), ("3 + 4", 7), ("9 - 1", 8), ("6 - 6", 0)]
 
@@ -140,34 +140,36 @@ def test_texts_are_learnt_as_they_stand_if_no_last_answer_is_read(values: dict[s
 
 
 def test_the_doctor_looks_at_the_imported_questions(values: dict[str, Any], tmp_path: Path) -> None:
-    def said(values: dict[str, Any]) -> dict[str, str]:
+    def messages(values: dict[str, Any]) -> dict[str, str]:
         rows = list(examine(check_recipe(values, Path("t")), tmp_path / "run", True))
         return {f"{f.what}: {f.said}": f.level for f in rows}
 
-    reply = said(values)
+    reply = messages(values)
     assert reply["data: 4 train questions"] == "ok"
     assert "failed" not in reply.values(), reply
     del values["task"]["leave_out"]
-    assert any(level == "failed" and "are trained on" in words for words, level in said(values).items())
+    assert any(level == "failed" and "are trained on" in words for words, level in messages(values).items())
     with pytest.raises(DataError, match="1 questions stand in train and in test"):
         carry_out(values, tmp_path / "other")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"imported": None}, "there are no teachers"),
         ({"arms": ["refreshed"]}, "`refreshed` sits 2 exams, but the texts are imported"),
         ({"own_arms": {"mine": {"teachers": ["eve"]}}, "arms": ["mine"]}, "`mine` names `eve`, who is no teacher"),
     ],
 )
-def test_what_imported_texts_cannot_give_is_refused(values: dict[str, Any], change: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_what_imported_texts_cannot_give_is_refused(
+    values: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
         check_recipe({**values, **change}, Path("test.yaml"))
 
 
 @pytest.mark.parametrize(
-    ("how", "task", "said"),
+    ("how", "task", "message"),
     [
         ({"teachers": ["ada"]}, "svamp", "the texts are by ada, bob, and not by ada"),
         ({"student": "eve"}, "svamp", "`eve` answered none of the questions"),
@@ -175,9 +177,9 @@ def test_what_imported_texts_cannot_give_is_refused(values: dict[str, Any], chan
         ({}, "schoolhouse", "does not tell how the last answer of a text is read"),
     ],
 )
-def test_what_cannot_be_imported_is_told(released: Path, how: dict[str, Any], task: str, said: str) -> None:
+def test_what_cannot_be_imported_is_told(released: Path, how: dict[str, Any], task: str, message: str) -> None:
     given = {"path": released, "teachers": ["ada", "bob"], **how}
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         imported(Imported.model_validate(given), open_task(task, {}))
 
 
@@ -220,7 +222,7 @@ def test_the_published_texts_become_rows_that_a_test_can_read(fair_svamp: Path, 
     made = rows_of_graphs(tmp_path / "g.jsonl", "reviewed")
     assert made.summary == "826 of 1,161 rationales accepted"
     assert Counter(row.stream for row in made.examples) == {"feedback": 1161, "answer": 826}
-    marked = [row.completion for row in made.examples if row.stream == "answer" and stated(row.completion)]
+    marked = [row.completion for row in made.examples if row.stream == "answer" and stated_answer(row.completion)]
     assert len(marked) > 815, "all but a few name a number"
     task = open_task("svamp", {})
     checked = [row for row in rows_of_graphs(tmp_path / "g.jsonl", "checked").examples if row.stream == "answer"]
@@ -230,7 +232,7 @@ def test_the_published_texts_become_rows_that_a_test_can_read(fair_svamp: Path, 
 
 
 @pytest.mark.parametrize(
-    ("arm", "said"),
+    ("arm", "message"),
     [
         ("revewed", "unknown arm `revewed`"),
         ("single", "`single` is 2 arms"),
@@ -238,9 +240,9 @@ def test_the_published_texts_become_rows_that_a_test_can_read(fair_svamp: Path, 
         ("reviewed@threshold=2", "threshold"),
     ],
 )
-def test_an_arm_that_graphs_cannot_give_is_told(released: Path, tmp_path: Path, arm: str, said: str) -> None:
+def test_an_arm_that_graphs_cannot_give_is_told(released: Path, tmp_path: Path, arm: str, message: str) -> None:
     write_graphs(tmp_path / "g.jsonl", read_fair(released))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         rows_of_graphs(tmp_path / "g.jsonl", arm)
 
 

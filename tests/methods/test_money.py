@@ -168,8 +168,8 @@ def test_money_is_no_part_of_what_a_run_depends_on_but_the_rest_is(values: dict[
     ]
     with open_run(tmp_path / "run", check_recipe(changed, Path("t"))) as run:
         assert run.journal.ledger.agents["ada"].caps.calls == 9
-        heard = Scripted("ada", lambda *_: "hi")  # a teacher that has answered nothing may be corrected
-        asyncio.run(run.journal.call(heard, [{"role": "user", "content": "?"}], Sampling(), 0))
+        silent = Scripted("ada", lambda *_: "hi")  # a teacher that has answered nothing may be corrected
+        asyncio.run(run.journal.call(silent, [{"role": "user", "content": "?"}], Sampling(), 0))
     warmer = {**values, "teachers": [{**values["teachers"][0], "temperature": 1}, *values["teachers"][1:]]}
     with (
         pytest.raises(RunConflict, match=r"teachers\.0\.temperature"),
@@ -312,11 +312,11 @@ def test_the_command_line_stops_with_code_3_says_what_is_missing_and_tells_costs
     plan = json.loads(viva("plan", "recipe.yaml", "--from", "run", "--json", cwd=tmp_path).stdout)
     assert plan["total"]["money"]["expected"] > content["total"]["money"]
     assert {line["stage"] for line in plan["lines"] if line["measured"]} == {"debate:train"}
-    said = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
-    assert "of debate:train: by what was measured in run, give or take two standard errors" in said
-    assert "of test, debate:test: by the length of replies there" in said
-    assert "time: about" in said
-    assert "not known of test" in said
+    stderr = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
+    assert "of debate:train: by what was measured in run, give or take two standard errors" in stderr
+    assert "of test, debate:test: by the length of replies there" in stderr
+    assert "time: about" in stderr
+    assert "not known of test" in stderr
 
 
 def test_a_plan_by_a_run_that_hardly_began_does_not_claim_to_be_measured(
@@ -324,9 +324,9 @@ def test_a_plan_by_a_run_that_hardly_began_does_not_claim_to_be_measured(
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     assert viva("run", "recipe.yaml", "--out", "run", "--set", "budget.run.calls=6", cwd=tmp_path).returncode == 3
-    said = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
-    assert "in run too few questions were finished to go by" in said
-    assert "standard errors" not in said
+    stderr = " ".join(viva("plan", "recipe.yaml", "--from", "run", cwd=tmp_path).stderr.split())
+    assert "in run too few questions were finished to go by" in stderr
+    assert "standard errors" not in stderr
 
 
 def test_a_plan_tells_what_debating_only_where_it_pays_spares(values: dict[str, Any], tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_plan_tells_what_debating_only_where_it_pays_spares(values: dict[str, 
     rule = "debate.later_rounds=if_drafts_disagree"
     always = json.loads(viva("plan", "recipe.yaml", "--json", cwd=tmp_path).stdout)["total"]
     less = json.loads(viva("plan", "recipe.yaml", "--set", rule, "--json", cwd=tmp_path).stdout)["total"]
-    said = viva("plan", "recipe.yaml", "--set", rule, cwd=tmp_path).stderr
+    stderr = viva("plan", "recipe.yaml", "--set", rule, cwd=tmp_path).stderr
     spared = {k: always[k]["expected"] - less[k]["expected"] for k in ("calls", "money")}
     assert spared["calls"] > 40
-    assert f"spares about {spared['calls']:,.0f} calls and {spared['money']:.4f} USD" in " ".join(said.split())
+    assert f"spares about {spared['calls']:,.0f} calls and {spared['money']:.4f} USD" in " ".join(stderr.split())

@@ -19,7 +19,7 @@ from vivavoce.committee.wording import Wording
 from vivavoce.config import load_recipe
 from vivavoce.data.hints import right_hint
 from vivavoce.data.states import Supervised
-from vivavoce.data.steps import visited
+from vivavoce.data.steps import visited_states
 from vivavoce.environments.environment import Episode
 from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
@@ -71,29 +71,29 @@ def episodes(where: Path, stage: str) -> list[Episode]:
 
 
 def test_the_whole_method_runs_and_a_second_time_for_nothing(ran: tuple[Path, dict[str, Any]]) -> None:
-    where, found = ran
-    names = [arm["name"] for arm in found["arms"]]
+    where, results = ran
+    names = [arm["name"] for arm in results["arms"]]
     assert names[:3] == ["student", "mt_opd", "debate_opd"]
-    assert all(arm["n"] == 12 and not arm["failed_calls"] for arm in found["arms"])
-    assert all(sum(n for _, n in steps["wrong_by_step"]) > 0 for steps in found["steps"].values())
-    assert found["gradient_norms"]["debate_opd"]["mean"] > 0
-    for arm in found["arms"]:
+    assert all(arm["n"] == 12 and not arm["failed_calls"] for arm in results["arms"])
+    assert all(sum(n for _, n in steps["wrong_by_step"]) > 0 for steps in results["steps"].values())
+    assert results["gradient_norms"]["debate_opd"]["mean"] > 0
+    for arm in results["arms"]:
         trials = arm["pass_at_k"]
         assert trials["drawn"] == 2, "every student plays each test episode twice more"
         assert trials["all"]["2"]["mean"] <= trials["all"]["1"]["mean"] <= trials["k"]["2"]["mean"]
-    assert all(found["teacher_tokens"][name]["scoring"] > 0 for name in found["teacher_tokens"])
-    assert found["teacher_tokens"]["debate_opd"]["debate"] > 0 == found["teacher_tokens"]["mt_opd"]["debate"]
+    assert all(results["teacher_tokens"][name]["scoring"] > 0 for name in results["teacher_tokens"])
+    assert results["teacher_tokens"]["debate_opd"]["debate"] > 0 == results["teacher_tokens"]["mt_opd"]["debate"]
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         before = sum(c.calls for c in journal.costs())
     made = recipe()
     with open_run(where, made) as run:
-        again = asyncio.run(opad.distill(made, run))
+        results_again = asyncio.run(opad.distill(made, run))
     with Journal(where / "journal.sqlite", read_only=True) as journal:
         assert sum(c.calls for c in journal.costs()) == before
-    assert {**again, "wall_s": 0} == {**found, "wall_s": 0}
-    said = list(answers(where))
-    assert {(row["arm"], row["seed"]) for row in said} == {(name, 0) for name in names}
-    assert all(row["prompt"] and row["question"] and row["text"] for row in said)
+    assert {**results_again, "wall_s": 0} == {**results, "wall_s": 0}
+    rows_of_answers = list(answers(where))
+    assert {(row["arm"], row["seed"]) for row in rows_of_answers} == {(name, 0) for name in names}
+    assert all(row["prompt"] and row["question"] and row["text"] for row in rows_of_answers)
 
 
 def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debate(ran: tuple[Path, Any]) -> None:
@@ -104,7 +104,7 @@ def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debat
     for row in rows(where, "debate_opd.0-0"):
         assert str(row.prompt) in states, "the state is one that the student came to"
         assert states[str(row.prompt)] in [c.text for c in row.recorded], "it learns from what it did there"
-        said = {n.text for n in graphs[row.problem].nodes}
+        texts = {n.text for n in graphs[row.problem].nodes}
         for view in row.views:
             assert view.messages[:-1] == row.prompt[:-1]
             seen, shown = row.prompt[-1]["content"], view.messages[-1]["content"]
@@ -112,7 +112,7 @@ def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debat
             lines = [line for line in shown.removeprefix(seen).split("\nme: ") for line in line.split("\np1: ")]
             lines = [line for whole in lines for line in whole.split("\np2: ") if line]
             assert len(lines) == 3, "one line of each teacher"
-            assert set(lines) <= said
+            assert set(lines) <= texts
     for row in rows(where, "mt_opd.0-0"):
         assert all(view.messages == row.prompt for view in row.views)
 
@@ -124,10 +124,10 @@ def test_gold_is_the_best_action_as_if_all_had_done_it_and_no_student_reads_it(r
         for e in episodes(where, "iteration-0")
         for m in range(len(e.steps))
     }
-    found = rows(where, "gold.0-0")
+    states = rows(where, "gold.0-0")
     debated = {row.problem: row for row in rows(where, "debate_opd.0-0")}
-    assert found
-    for row in found:
+    assert states
+    for row in states:
         assert (row.prompt, row.recorded) == (debated[row.problem].prompt, debated[row.problem].recorded)
         for view in row.views:
             shown = view.messages[-1]["content"].removeprefix(row.prompt[-1]["content"])
@@ -147,11 +147,11 @@ def test_gold_that_nobody_knows_is_told_before_anything_is_trained() -> None:
 
 
 def test_a_state_is_debated_once_for_all_arms(ran: tuple[Path, dict[str, Any]]) -> None:
-    where, found = ran
+    where, results = ran
     for i in (0, 1):
         ids = [g.problem.id for g in read_graphs(where / "graphs" / f"states-{i}.jsonl")]
-        assert len(ids) == len(set(ids)) == found["iterations"][i]["states"]
-    assert found["iterations"][0]["visited"] > found["iterations"][0]["states"], "arms share what they came to"
+        assert len(ids) == len(set(ids)) == results["iterations"][i]["states"]
+    assert results["iterations"][0]["visited"] > results["iterations"][0]["states"], "arms share what they came to"
 
 
 def test_a_debate_at_the_start_serves_every_step_and_gold_states_are_the_references(ran: tuple[Path, Any]) -> None:
@@ -160,14 +160,14 @@ def test_a_debate_at_the_start_serves_every_step_and_gold_states_are_the_referen
     graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl")}
     opening = {n.text for g in graphs.values() if g.problem.question in starts for n in g.nodes}
     for row in rows(where, "trajectory_debate.0-0"):
-        said = row.views[0].messages[-1]["content"].removeprefix(row.prompt[-1]["content"]).strip()
-        assert any(text in said for text in opening)
+        notes = row.views[0].messages[-1]["content"].removeprefix(row.prompt[-1]["content"]).strip()
+        assert any(text in notes for text in opening)
     own = rows(where, "gold_states.0-0")
     assert all(len(row.recorded) == 1 for row in own), "there the student was asked once what it would do"
     done = {str(row.prompt[:at]): row.prompt[at]["content"] for row in own for at in range(2, len(row.prompt), 2)}
     known = [(row.recorded[0].text, done[str(row.prompt)]) for row in own if str(row.prompt) in done]
-    assert any(said != best for said, best in known), "which is not what the reference did"
-    assert any(said == best for said, best in known)
+    assert any(notes != best for notes, best in known), "which is not what the reference did"
+    assert any(notes == best for notes, best in known)
 
 
 def test_part_of_the_episodes_may_be_references_and_calls_alone_may_count(ran: tuple[Path, Any]) -> None:
@@ -194,10 +194,10 @@ def test_steps_of_an_episode_may_count_as_one(ran: tuple[Path, Any]) -> None:
 def test_the_first_error_is_the_first_action_that_was_not_best(ran: tuple[Path, Any]) -> None:
     where, _ = ran
     played = episodes(where, "iteration-0")
-    found = visited(played, {}, StepArm(steps="first_error"), 0)
-    assert 0 < len(found) <= len(played)
+    states = visited_states(played, {}, StepArm(steps="first_error"), 0)
+    assert 0 < len(states) <= len(played)
     blind = [Episode(**{f: getattr(played[0], f) for f in ("environment", "task", "seed", "agent", "prompt")})]
-    assert visited(blind, {}, StepArm(steps="first_error"), 0) == []
+    assert visited_states(blind, {}, StepArm(steps="first_error"), 0) == []
 
 
 def test_the_plan_bounds_what_a_run_asks_for(ran: tuple[Path, Any]) -> None:
@@ -224,12 +224,12 @@ def test_a_pilot_plays_a_few_episodes_and_debates_what_they_came_to(tmp_path: Pa
 def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_learns_from_neither_text(
     tmp_path: Path,
 ) -> None:
-    told = tmp_path / "told"
-    shutil.copytree(prompt_set("schoolhouse_halls").folder, told)
-    act = (told / "act.md").read_text("utf-8")
-    (told / "act.md").write_text(act + "{% if gold is not none %}[told {{ gold }}]\n{% endif %}\n", "utf-8")
+    folder = tmp_path / "told"
+    shutil.copytree(prompt_set("schoolhouse_halls").folder, folder)
+    act = (folder / "act.md").read_text("utf-8")
+    (folder / "act.md").write_text(act + "{% if gold is not none %}[told {{ gold }}]\n{% endif %}\n", "utf-8")
     few = ["iterations=1", "episodes=2", "test.draws=0", "task.test=2", "opd.max_steps=1"]
-    made = recipe(*few, f"debate.prompts={told}", "arms=[debate_opd, sees_action, sees_gold]")
+    made = recipe(*few, f"debate.prompts={folder}", "arms=[debate_opd, sees_action, sees_gold]")
     where = tmp_path / "run"
     with open_run(where, made) as run:
         asyncio.run(opad.distill(made, run))
@@ -258,7 +258,7 @@ def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_le
 
 
 @pytest.mark.parametrize(
-    ("arm", "said"),
+    ("arm", "message"),
     [
         ("sees_action@act_again=true", "does not go with act_again"),
         ("sees_action@debate_at=start", "does not go with debate_at"),
@@ -267,8 +267,8 @@ def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_le
         ("debate_opd@debaters=[zoe]", "`zoe` does not debate"),
     ],
 )
-def test_arms_that_cannot_be_are_refused_with_the_recipe(arm: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_arms_that_cannot_be_are_refused_with_the_recipe(arm: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         recipe(f'arms=["{arm}"]')
 
 

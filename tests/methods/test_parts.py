@@ -225,16 +225,16 @@ def test_several_processes_write_at_once_and_the_first_reply_to_a_call_stays(tmp
 def test_a_store_on_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
     import asyncio
 
-    said: list[str] = []
-    store = Store(tmp_path / "store.sqlite", failed=said.append)
+    messages: list[str] = []
+    store = Store(tmp_path / "store.sqlite", failed=messages.append)
     store._db.execute("PRAGMA max_page_count = 4")
     agent = Scripted("ada", lambda _, __, seed: f"{seed} " + os.urandom(3000).hex())
     with Journal(tmp_path / "journal.sqlite", store=store) as journal:
         asyncio.run(_calls(journal, agent, range(20)))
         assert len(journal) == 20
-    assert len(said) == 1
-    assert "full" in said[0]
-    assert "goes on without it" in said[0]
+    assert len(messages) == 1
+    assert "full" in messages[0]
+    assert "goes on without it" in messages[0]
 
 
 def test_an_earlier_run_lends_its_replies_and_stays_as_it_is(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_an_earlier_run_lends_its_replies_and_stays_as_it_is(tmp_path: Path) -> 
         (tmp_path / folder).mkdir()
     long = Scripted("ada", lambda _, __, seed: f"  {seed} " + "and so on " * 40)
     with Journal(tmp_path / "first" / "journal.sqlite") as journal:
-        said = asyncio.run(_calls(journal, long, range(3)))
+        replies = asyncio.run(_calls(journal, long, range(3)))
     before = (tmp_path / "first" / "journal.sqlite").read_bytes()
     mute = Scripted("ada", lambda _, __, seed: f"new {seed}")
     mute.identity = long.identity
@@ -252,7 +252,7 @@ def test_an_earlier_run_lends_its_replies_and_stays_as_it_is(tmp_path: Path) -> 
         closing(EarlierRuns([tmp_path / "first"])) as earlier,
         Journal(tmp_path / "second" / "journal.sqlite", store=earlier) as journal,
     ):
-        assert asyncio.run(_calls(journal, mute, range(4))) == [*said, "new 3"]
+        assert asyncio.run(_calls(journal, mute, range(4))) == [*replies, "new 3"]
         assert sum(cost.calls for cost in journal.costs()) == 1
     assert (tmp_path / "first" / "journal.sqlite").read_bytes() == before
     with pytest.raises(DataError, match="no run whose replies"):

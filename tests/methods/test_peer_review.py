@@ -94,12 +94,12 @@ def test_one_left_out_one_judge_a_majority_and_a_changed_key_are_views_of_the_sa
         "majority", "rationale_only@alpha=0.25",
     ]  # fmt: skip
     assert paid <= 8 * 20, "only the new students' tests are asked for"
-    said = {n.id: n for g in read_graphs(where / "graphs" / "train.jsonl") for n in g.nodes}
-    assert {said[r.source[0]].agent for r in rows_of(where, "without:ada")} == {"bob", "cyd"}
-    scores = {(n.target, n.agent): n.score for n in said.values() if n.kind == "review"}
+    nodes = {n.id: n for g in read_graphs(where / "graphs" / "train.jsonl") for n in g.nodes}
+    assert {nodes[r.source[0]].agent for r in rows_of(where, "without:ada")} == {"bob", "cyd"}
+    scores = {(n.target, n.agent): n.score for n in nodes.values() if n.kind == "review"}
     judged = rows_of(where, "judge:bob", "answer")
     assert judged
-    assert all((scores[r.source[0], "bob"] or 0) > 3 and said[r.source[0]].agent != "bob" for r in judged)
+    assert all((scores[r.source[0], "bob"] or 0) > 3 and nodes[r.source[0]].agent != "bob" for r in judged)
     assert len(rows_of(where, "judge:bob", "feedback")) == len(rows_of(where, "majority", "feedback")) > 0
 
 
@@ -189,7 +189,7 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"arms": ["revewed"]}, "unknown arm `revewed`"),
         ({"review": {"authors": ["eve"]}}, "names `eve`, who is no teacher"),
@@ -206,8 +206,8 @@ def test_every_student_sits_the_further_tests_too_and_a_second_time_for_nothing(
         ),
     ],
 )
-def test_mistakes_in_a_recipe_are_named(values: dict[str, Any], change: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_mistakes_in_a_recipe_are_named(values: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         check_recipe({**values, **change}, Path("test.yaml"))
 
 

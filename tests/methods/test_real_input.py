@@ -75,8 +75,8 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
     (tmp_path / "sage.py").write_text(f"BOOK = { {p.question: p.gold for p in problems} }\n{SAGE}")
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(data=gsm8k, model=model))
     viva("doctor", "recipe.yaml", cwd=tmp_path)
-    said = viva("run", "recipe.yaml", "--out", "run", cwd=tmp_path)
-    assert "left out, for want of right answers: single:one, single:two" in said
+    output = viva("run", "recipe.yaml", "--out", "run", cwd=tmp_path)
+    assert "left out, for want of right answers: single:one, single:two" in output
 
     graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
     assert [g.problem for g in graphs] == problems
@@ -92,9 +92,9 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
 
 def test_real_models_right_and_wrong_solutions_train_by_preference(gsm8k: Path, model: Path, tmp_path: Path) -> None:
     solutions = gsm8k / "example_model_solutions_first_half.jsonl.gz"
-    said = viva("import", "attempts", solutions, "--task", "gsm8k", "--form", "gsm8k", "--out", "graphs.jsonl",
+    output = viva("import", "attempts", solutions, "--task", "gsm8k", "--form", "gsm8k", "--out", "graphs.jsonl",
                 cwd=tmp_path)  # fmt: skip
-    assert "660 graphs, 2640 answers" in said
+    assert "660 graphs, 2640 answers" in output
     viva("trees", "graphs.jsonl", "--task", "gsm8k", "--out", "trees.jsonl", cwd=tmp_path)
     trees = [json.loads(line) for line in (tmp_path / "trees.jsonl").read_text().splitlines()]
     assert len(trees) > 300

@@ -17,7 +17,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.files import file_name
 from vivavoce.graph import read_graphs
 from vivavoce.methods.debate_reflect import Options, plan
-from vivavoce.methods.reflect_arms import ReflectArm, needed
+from vivavoce.methods.reflect_arms import ReflectArm, needed_arms
 from vivavoce.report import write_report
 
 TEACHERS = ["ada", "bob", "cyd"]
@@ -40,10 +40,14 @@ def test_a_recipe_that_names_no_arm_has_the_method_and_every_baseline(recipe: di
 
 
 def test_what_an_arm_starts_from_is_trained_before_it_and_nothing_else_is() -> None:
-    assert list(needed(["debate_reflect"], {}, TEACHERS)) == ["debate_reflect_sft", "debate_reflect"]
-    assert list(needed(["sft_continued"], {}, TEACHERS)) == ["debate_reflect_sft", "debate_reflect", "sft_continued"]
+    assert list(needed_arms(["debate_reflect"], {}, TEACHERS)) == ["debate_reflect_sft", "debate_reflect"]
+    assert list(needed_arms(["sft_continued"], {}, TEACHERS)) == [
+        "debate_reflect_sft",
+        "debate_reflect",
+        "sft_continued",
+    ]
     arms = {"mine": ReflectArm(learn="trees", start="single:bob@sft.max_steps=2")}
-    assert list(needed(["mine"], arms, TEACHERS)) == ["single:bob@sft.max_steps=2", "mine"]
+    assert list(needed_arms(["mine"], arms, TEACHERS)) == ["single:bob@sft.max_steps=2", "mine"]
 
 
 def test_only_arms_that_somebody_asked_for_are_trained_and_those_that_they_start_from_are_not_compared(
@@ -74,13 +78,13 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
     recipe["arms"] = ["multi_teacher", "debate_reflect", "sft_continued"]
     results, _ = carry_out(recipe, tmp_path)
     assert [a["name"] for a in results["arms"]] == ["student", "multi_teacher"]
-    said = capsys.readouterr().err
-    assert "for want of trees of right and wrong answers: debate_reflect" in said
+    stderr = capsys.readouterr().err
+    assert "for want of trees of right and wrong answers: debate_reflect" in stderr
     assert ["student", "debate_reflect"] in results["untested"]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"arms": ["debate"]}, "unknown arm `debate`"),
         (
@@ -102,8 +106,10 @@ def test_an_arm_without_trees_is_left_out_and_the_others_keep_their_results(
         ({"test": {"draws": 4, "best_by": ["judge"]}}, "the recipe has no judge"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_spent(recipe: dict[str, Any], change: dict[str, Any], said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_mistakes_are_named_before_anything_is_spent(
+    recipe: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
         checked({**recipe, **change})
 
 

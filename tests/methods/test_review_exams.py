@@ -80,13 +80,13 @@ def test_exams_go_on_stop_and_are_told_and_volumes_are_equal(recipe_of_many: dic
 
 
 @pytest.mark.parametrize(
-    ("arm", "said"),
+    ("arm", "message"),
     [
         ("unreviewed@spread=true", "spread needs training: continue"),
         ("few_shot@exams=2", "nothing is trained"),
         ("unreviewed@volume=0", "one rationale at least"),
     ],
 )
-def test_arms_that_contradict_themselves_are_refused(values: dict[str, Any], arm: str, said: str) -> None:  # noqa: F811
-    with pytest.raises(RecipeError, match=said):
+def test_arms_that_contradict_themselves_are_refused(values: dict[str, Any], arm: str, message: str) -> None:  # noqa: F811
+    with pytest.raises(RecipeError, match=message):
         check_recipe({**values, "arms": [arm]}, Path("test.yaml"))

@@ -77,10 +77,10 @@ ASK = ("--part", "1/1")
 
 def test_another_setting_of_training_in_a_new_folder_asks_no_teacher(new: Workspace, tmp_path: Path) -> None:
     calls, folder = new.calls, new.recipe.parent
-    said = viva("run", new.recipe, "--set", "dpo.beta=0.2", "--out", "other").stderr
+    output = viva("run", new.recipe, "--set", "dpo.beta=0.2", "--out", "other").stderr
     assert new.server.requests == 0, "no teacher is asked again, though the new folder lies beside `runs`"
-    assert "runs/first has asked some of this" in said
-    assert f"{calls} of {calls} teacher calls were paid by an earlier run (runs/first)" in said
+    assert "runs/first has asked some of this" in output
+    assert f"{calls} of {calls} teacher calls were paid by an earlier run (runs/first)" in output
     graphs = [(folder / run / "graphs" / "train.jsonl").read_bytes() for run in ("runs/first", "other")]
     assert graphs[0] == graphs[1]
 
@@ -110,17 +110,17 @@ def test_another_seed_asks_for_samples_of_its_own(new: Workspace) -> None:
 
 
 def test_a_run_that_was_begun_alone_stays_alone(new: Workspace) -> None:
-    said = viva("run", new.recipe, "--out", "runs/alone", "--alone", *ASK).stderr
+    output = viva("run", new.recipe, "--out", "runs/alone", "--alone", *ASK).stderr
     assert new.server.requests == new.calls
-    assert "earlier run" not in said
+    assert "earlier run" not in output
     assert earlier_runs(Path("runs/alone"), load_recipe(new.recipe)) == []
     assert earlier_runs(Path("runs/other"), load_recipe(new.recipe)) == [Path("runs/first"), Path("runs/alone")]
 
 
 def test_a_plan_says_how_many_calls_are_in_the_store_and_asks_nobody(new: Workspace) -> None:
     words, calls = ("plan", new.recipe, "--out", "runs/second"), new.calls + 3
-    said = " ".join(viva(*words).stderr.split())
-    assert f"{calls} of {calls} calls about 6 questions, of those made before training, are in runs/first" in said
+    output = " ".join(viva(*words).stderr.split())
+    assert f"{calls} of {calls} calls about 6 questions, of those made before training, are in runs/first" in output
     other = json.loads(viva(*words, "--set", "seed=7", "--json").stdout)["in_store"]
     assert other["calls"] < 4, "with another seed all teachers are asked anew"
     assert json.loads(viva("plan", new.recipe, "--out", "elsewhere/new", "--json").stdout)["in_store"] is None
@@ -180,7 +180,7 @@ def test_a_run_lends_what_it_writes_while_others_read_and_each_call_is_paid_once
     agent = Scripted("ada", lambda _, __, seed: asked.append(seed) or Reply(f"{seed}", usage=Usage(10, 5)))
 
     async def side_by_side() -> list[str]:
-        runs, said = [tmp_path / name for name in "abc"], list[str]()
+        runs, output = [tmp_path / name for name in "abc"], list[str]()
         with contextlib.ExitStack() as open_runs:
             journals = []
             for i, run in enumerate(runs):
@@ -191,17 +191,17 @@ def test_a_run_lends_what_it_writes_while_others_read_and_each_call_is_paid_once
                 for journal in journals:
                     answered = await journal.call(agent, [{"role": "user", "content": "?"}], Sampling(), seed)
                     assert answered.reply is not None
-                    said.append(answered.reply.text)
+                    output.append(answered.reply.text)
             assert [sum(c.calls for c in journal.costs()) for journal in journals] == [20, 0, 0]
             assert [sum(one.calls for one in journal.lent()) for journal in journals] == [0, 20, 20]
-        return said
+        return output
 
     assert asyncio.run(side_by_side()) == [str(seed) for seed in range(20) for _ in "abc"]
     assert asked == list(range(20))
 
 
 def test_a_run_that_cannot_lend_is_named_and_passed_over(tmp_path: Path) -> None:
-    said: list[str] = []
+    output: list[str] = []
     for name in ("old", "broken", "good"):
         (tmp_path / name).mkdir()
         Journal(tmp_path / name / "journal.sqlite").close()
@@ -209,15 +209,15 @@ def test_a_run_that_cannot_lend_is_named_and_passed_over(tmp_path: Path) -> None
         database.execute("PRAGMA user_version = 1")
     database.close()
     (tmp_path / "broken" / "journal.sqlite").write_bytes(b"no database " * 1000)
-    runs = EarlierRuns([tmp_path / name for name in ("old", "broken", "good")], failed=said.append)
+    runs = EarlierRuns([tmp_path / name for name in ("old", "broken", "good")], failed=output.append)
     assert runs.get("00") is None
-    assert [text.split(" lends")[0] for text in said] == [str(tmp_path / "old"), str(tmp_path / "broken")]
-    assert "brings it up to date" in said[0]
+    assert [text.split(" lends")[0] for text in output] == [str(tmp_path / "old"), str(tmp_path / "broken")]
+    assert "brings it up to date" in output[0]
 
     runs._lenders[tmp_path / "good"].execute("PRAGMA query_only = 0")
     (tmp_path / "good" / "journal.sqlite").write_bytes(b"overwritten " * 1000)
     assert runs.get("00") is None
-    assert "lends no further reply" in said[2]
+    assert "lends no further reply" in output[2]
     runs.close()
     with pytest.raises(DataError, match="cannot open the journal"):
         EarlierRuns([tmp_path / "broken"])

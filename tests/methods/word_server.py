@@ -144,7 +144,7 @@ class WordServer:
             drawn = asked["seed"] if asked["temperature"] and not self.frozen else 0
             seed = [asked["model"], asked["messages"], drawn, self.requests if self.fickle else 0]
             rng = random.Random(digest(seed))
-        text = _said(asked["messages"][-1]["content"], teacher, rng)
+        text = _reply(asked["messages"][-1]["content"], teacher, rng)
         usage = {
             "prompt_tokens": sum(3 + _tokens(m["content"]) for m in asked["messages"]),
             "completion_tokens": _tokens(text),
@@ -175,15 +175,15 @@ def _tokens(text: str) -> int:
     return len(re.findall(r"\w{1,6}|[^\w\s]", text))
 
 
-def _said(prompt: str, teacher: Teacher, rng: random.Random) -> str:
+def _reply(prompt: str, teacher: Teacher, rng: random.Random) -> str:
     length = max(5, round(rng.gauss(teacher.words, teacher.words / 5)))
     numbers = re.findall(r"has (\d+) \w+ and buys (\d+)", prompt)
     talk = " ".join(rng.choices(WORDS, k=length))
     if not numbers:
         return f"{rng.randrange(10**8)} {talk}"
     gold = sum(map(int, numbers[0]))
-    heard = "Several experts" in prompt and f"Final answer: {gold}" in prompt
-    right = rng.random() < (0.8 if heard else teacher.right)
+    persuaded = "Several experts" in prompt and f"Final answer: {gold}" in prompt
+    right = rng.random() < (0.8 if persuaded else teacher.right)
     if "in square brackets" in prompt:
         return f"{talk}. [{rng.randrange(1, 6)}]"
     if "Name the mistakes" in prompt or "do not\nwrite a new answer" in prompt:

@@ -48,9 +48,9 @@ class Hub:
                     assert match is not None, self.path
                     kept = hub.files.setdefault(match[1], {})
                     for line in body.decode().splitlines():
-                        said = json.loads(line)
-                        if said["key"] == "file":
-                            kept[said["value"]["path"]] = base64.b64decode(said["value"]["content"])
+                        operation = json.loads(line)
+                        if operation["key"] == "file":
+                            kept[operation["value"]["path"]] = base64.b64decode(operation["value"]["content"])
                     url = f"{hub.address}/{match[1]}/commit/{'1' * 40}"
                     self._say({"success": True, "commitUrl": url, "commitOid": "1" * 40, "hookOutput": ""})
                 else:

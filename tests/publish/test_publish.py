@@ -18,7 +18,7 @@ from vivavoce.cli import app
 from vivavoce.errors import DataError
 from vivavoce.publish.cards import model_card
 from vivavoce.publish.checks import found_in, in_text
-from vivavoce.publish.facts import Wanted, facts_of, public
+from vivavoce.publish.facts import PublishChoices, facts_of, public
 from vivavoce.publish.preparing import prepare
 from vivavoce.publish.upload import upload
 from vivavoce.report.comparison import signed
@@ -78,8 +78,8 @@ def test_a_dry_run_writes_what_would_be_uploaded_and_sends_nothing(whole: Path) 
     results = json.loads((whole / "results.json").read_text("utf-8"))
     arm = next(arm for arm in results["arms"] if arm["name"] == "debate_reflect_sft")
     assert f"{arm['right']} of {arm['n']}" in card
-    for said in ("ada", "bob", "2506.03541", "## Prompt", "Do the terms of the teachers", "The publisher has not said"):
-        assert said in card
+    for part in ("ada", "bob", "2506.03541", "## Prompt", "Do the terms of the teachers", "The publisher has not said"):
+        assert part in card
     assert "| a student of what was right in the debates (SFT) |" in card
     assert "All weights were trained." in card
     assert "6 test questions of `schoolhouse`, none of which was trained on; answers are greedy" in card
@@ -103,7 +103,7 @@ def test_a_dry_run_writes_what_would_be_uploaded_and_sends_nothing(whole: Path) 
 def test_what_was_prepared_loads_where_it_is_read(whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from datasets import load_dataset
 
-    prepare(whole, Wanted("me/small-mind"))
+    prepare(whole, PublishChoices("me/small-mind"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     data = whole / "publish" / "data"
     configs = [one["config_name"] for one in front(data / "README.md")["configs"]]
@@ -114,10 +114,10 @@ def test_what_was_prepared_loads_where_it_is_read(whole: Path, monkeypatch: pyte
     model = whole / "publish" / "model"
     # as a stranger would: the code of the card, word for word
     (code,) = re.findall(r"```python\n(.*?)```", (model / "README.md").read_text("utf-8"), re.DOTALL)
-    said: list[Any] = []
-    exec(code.replace("me/small-mind", str(model)).replace("=512", "=4"), {"print": said.append})
-    assert len(said) == 1
-    assert isinstance(said[0], str)
+    printed: list[Any] = []
+    exec(code.replace("me/small-mind", str(model)).replace("=512", "=4"), {"print": printed.append})
+    assert len(printed) == 1
+    assert isinstance(printed[0], str)
 
 
 def test_the_card_does_not_claim_that_test_questions_are_new_if_they_are_not(
@@ -125,17 +125,17 @@ def test_the_card_does_not_claim_that_test_questions_are_new_if_they_are_not(
 ) -> None:
     problems = Sources.problems
     monkeypatch.setattr(Sources, "problems", lambda sources, of: problems(sources, "test"))
-    card = model_card(facts_of(whole, Wanted("me/small-mind")))
+    card = model_card(facts_of(whole, PublishChoices("me/small-mind")))
     assert "**6 of which are among the training questions**" in card
     monkeypatch.setattr(Sources, "problems", lambda sources, of: {})
-    card = model_card(facts_of(whole, Wanted("me/small-mind")))
+    card = model_card(facts_of(whole, PublishChoices("me/small-mind")))
     assert "On 6 test questions of `schoolhouse`; answers are greedy" in card
 
 
 def test_an_adapter_names_its_base_on_the_hub_and_no_folder(adapter: Path) -> None:
     with pytest.raises(DataError, match="no id of the Hub"):
-        prepare(adapter, Wanted("me/adapter"))
-    prepare(adapter, Wanted("me/adapter", base="org/base-1b"))
+        prepare(adapter, PublishChoices("me/adapter"))
+    prepare(adapter, PublishChoices("me/adapter", base="org/base-1b"))
     model = adapter / "publish" / "model"
     assert json.loads((model / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"] == "org/base-1b"
     assert (model / "adapter_model.safetensors").is_file()
@@ -191,9 +191,9 @@ def test_a_run_with_personal_data_is_refused_by_file_and_line(whole: Path, tmp_p
     number = len(rows.read_text("utf-8").splitlines())
     done = viva(str(run), "--to", "me/x", "--dry-run")
     assert isinstance(done.exception, DataError) or done.exit_code == 2, done.output
-    said = str(done.exception) + done.output
-    assert f"line {number}" in said
-    assert "--allow email" in said
+    message = str(done.exception) + done.output
+    assert f"line {number}" in message
+    assert "--allow email" in message
     assert viva(str(run), "--to", "me/x", "--dry-run", "--allow", "email").exit_code == 0
     with rows.open("a", encoding="utf-8") as file:
         file.write(json.dumps({**row, "completion": "sk-proj-abcdefghijklmnop0123"}) + "\n")
@@ -207,19 +207,19 @@ def test_pickled_weights_are_refused(whole: Path, tmp_path: Path) -> None:
     (folder,) = (run / "checkpoints").glob("debate_reflect_sft-0")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"no safetensors but pytorch_model\.bin"):
-        prepare(run, Wanted("me/x"))
+        prepare(run, PublishChoices("me/x"))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"),
+    ("wanted", "message"),
     [
-        (Wanted("small-mind"), "no name of a repository"),
-        (Wanted("me/x", arm="debate"), "the run trained no arm `debate`"),
-        (Wanted("me/x", seed=7), "no student of"),
+        (PublishChoices("small-mind"), "no name of a repository"),
+        (PublishChoices("me/x", arm="debate"), "the run trained no arm `debate`"),
+        (PublishChoices("me/x", seed=7), "no student of"),
     ],
 )
-def test_a_mistake_is_told(whole: Path, wanted: Wanted, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_mistake_is_told(whole: Path, wanted: PublishChoices, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         prepare(whole, wanted)
 
 
@@ -234,7 +234,7 @@ def test_the_hub_is_sent_what_was_prepared(whole: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.utils._http.constants.HF_HUB_OFFLINE", False, raising=False)
     monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 30)
-    shipments = prepare(whole, Wanted("me/small-mind", licence="mit", terms_checked=True))
+    shipments = prepare(whole, PublishChoices("me/small-mind", licence="mit", terms_checked=True))
     with Hub() as hub:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
         addresses = upload(shipments, endpoint=hub.address)

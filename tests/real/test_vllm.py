@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vivavoce.agents import engines
-from vivavoce.agents.batch import Prompt
+from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.rendering import rendering
 from vivavoce.records import Message, Sampling
@@ -58,7 +58,7 @@ def change(student: Any, seed: int) -> None:
 
 
 @torch.no_grad()
-def trainers(student: Any, prompts: list[Prompt], drawn: list[Any]) -> list[torch.Tensor]:
+def trainers(student: Any, prompts: list[TokenPrompt], drawn: list[Any]) -> list[torch.Tensor]:
     """The trainer's log-probabilities of every token of every answer, rounded nowhere after its last layer's input."""
     entries, head = [], student.get_base_model().get_output_embeddings().weight.float()
     for prompt, one in zip(prompts, drawn, strict=True):
@@ -84,17 +84,17 @@ def sampler(served: ServedStudent, student: Any, smollm2: Path, tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def prompts(smollm2: Path) -> list[Prompt]:
+def prompts(smollm2: Path) -> list[TokenPrompt]:
     form = rendering(AutoTokenizer.from_pretrained(smollm2))
     asked: list[list[Message]] = [
         [{"role": "user", "content": f"Ada has {3 * i} pens and gives {i} away. How many are left?"}]
         for i in range(1, ANSWERS + 1)
     ]
-    return [Prompt(form.prompt_ids(m), Sampling(0.7, 0.9, NEW), seed) for seed, m in enumerate(asked)]
+    return [TokenPrompt(form.prompt_ids(m), Sampling(0.7, 0.9, NEW), seed) for seed, m in enumerate(asked)]
 
 
 def test_after_every_update_the_served_log_probabilities_are_the_trainers_and_not_the_old_adapters(
-    sampler: ServedRollouts, student: Any, prompts: list[Prompt]
+    sampler: ServedRollouts, student: Any, prompts: list[TokenPrompt]
 ) -> None:
     old: dict[str, torch.Tensor] = {}
     for update in range(3):
@@ -127,7 +127,7 @@ def _put(student: Any, values: dict[str, torch.Tensor]) -> None:
 
 
 def test_an_engine_killed_in_the_middle_of_a_round_draws_the_same_answers_and_loses_none(
-    sampler: ServedRollouts, served: ServedStudent, student: Any, prompts: list[Prompt]
+    sampler: ServedRollouts, served: ServedStudent, student: Any, prompts: list[TokenPrompt]
 ) -> None:
     change(student, 7)
     whole = sampler.draw(student, 5, lambda _, _device=None: prompts)

@@ -48,8 +48,8 @@ def test_the_end_says_what_the_student_can_against_what_and_how_certain_in_80_co
 ) -> None:
     monkeypatch.chdir(run.parent)
     text = ending(Path("demo"), COMMANDS)
-    said, _, steps = text.partition("\n\n")
-    whole = " ".join(said.split())
+    summary, _, steps = text.partition("\n\n")
+    whole = " ".join(summary.split())
     assert "schoolhouse:student, taught by schoolhouse:ada, schoolhouse:ben and schoolhouse:cyd, now answers" in whole
     assert re.search(r"now answers [78]\d\.\d % of 400 unseen schoolhouse questions right, \d\d?\.\d % before;", whole)
     assert "that took 12 min 34 s" in whole
@@ -91,8 +91,8 @@ def test_a_student_that_is_worse_is_said_to_be_worse(run: Path) -> None:
 
 def test_few_questions_are_said_to_be_too_few_with_the_least_difference_that_they_can_show(run: Path) -> None:
     few = headline(with_results(run, **two("RRWWWWWWWW", "RRRRWWWWWW"), main="taught"))
-    said = "Too few questions to tell (n = 10): a difference below 60 points cannot be shown."
-    assert ("few", said) in few.banners
+    sentence = "Too few questions to tell (n = 10): a difference below 60 points cannot be shown."
+    assert ("few", sentence) in few.banners
     assert "not certain" in few.certain
     six = headline(with_results(run, **two("W" * 10, "R" * 6 + "W" * 4), main="taught"))
     assert not [text for kind, text in six.banners if kind == "few"], "six of ten are enough"

@@ -33,7 +33,7 @@ def test_turns_are_counted_as_the_graph_counts_them() -> None:
 
 def test_every_answer_has_a_mark_in_words() -> None:
     p = Problem("p", "?", "1")
-    marks = [mark(answer(p, "a", 0, said)) for said in ("1", "2", None)]
+    marks = [mark(answer(p, "a", 0, text)) for text in ("1", "2", None)]
     ungradable = dataclasses.replace(answer(p, "a", 0, "x"), correct=None)
     cut = dataclasses.replace(answer(p, "a", 0, None), status="truncated")
     assert [*marks, mark(ungradable), mark(cut)] == ["right", "wrong", "unparsed", "ungradable", "cut off"]

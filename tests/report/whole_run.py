@@ -34,7 +34,7 @@ def answer(
     problem: Problem,
     agent: str,
     round: int,
-    said: str | None,
+    stated: str | None,
     *,
     text: str = "",
     parents: Sequence[Node] = (),
@@ -46,11 +46,11 @@ def answer(
         problem.id,
         agent,
         round,
-        text or f"Step by step, I get {said}.",
+        text or f"Step by step, I get {stated}.",
         parents=tuple(n.id for n in parents),
-        answer=said,
-        correct=None if said is None else said == problem.gold,
-        status="no_answer" if said is None else "ok",
+        answer=stated,
+        correct=None if stated is None else stated == problem.gold,
+        status="no_answer" if stated is None else "ok",
         usage=Usage(80, 20),
         **rest,
     )
@@ -83,22 +83,22 @@ def small_debate() -> Graph:
             score=2.0,
         ),
     ]
-    heard = [*first[:2], first[3], first[4], *notes]
+    shown = [*first[:2], first[3], first[4], *notes]
     second = [
-        answer(p, "ada", 1, "42", text="Still 42.", parents=heard, confidence=0.95, probability=0.98, saw_gold=True),
+        answer(p, "ada", 1, "42", text="Still 42.", parents=shown, confidence=0.95, probability=0.98, saw_gold=True),
         answer(
             p,
             "ben",
             1,
             "42",
             text="Right: the answer is 42.",
-            parents=heard,
+            parents=shown,
             confidence=0.8,
             probability=0.9,
             saw_gold=True,
         ),
         answer(
-            p, "stu", 1, "41", text="The answer is 41.", parents=heard, confidence=0.5, probability=0.3, saw_gold=True
+            p, "stu", 1, "41", text="The answer is 41.", parents=shown, confidence=0.5, probability=0.3, saw_gold=True
         ),
     ]
     return Graph(p, (*first, *notes, *second), "cap", oracle_roles=True)
@@ -120,21 +120,21 @@ def debates(count: int, seed: int = 0, text: Callable[[str], str] = lambda t: t)
             for agent in everyone:
                 was = next((n for n in before if n.agent == agent), None)
                 chance = 0.55 if was is None else 0.93 if was.correct else 0.45
-                said = p.gold if draw.random() < chance else str(draw.randrange(10))
+                stated = p.gold if draw.random() < chance else str(draw.randrange(10))
                 if draw.random() < 0.02:
                     now.append(node("answer", p.id, agent, r, "", status="error", error=text("rate_limit: slow down")))
                     continue
-                sure = min(0.99, max(0.01, draw.gauss(0.75 if said == p.gold else 0.4, 0.2)))
+                sure = min(0.99, max(0.01, draw.gauss(0.75 if stated == p.gold else 0.4, 0.2)))
                 now.append(
                     answer(
                         p,
                         agent,
                         r,
-                        None if draw.random() < 0.03 else said,
+                        None if draw.random() < 0.03 else stated,
                         parents=before,
                         confidence=round(sure, 2),
                         text=text(
-                            f"First look at {i}. a={i % 7}+{r}; b=a*2; then the answer is {said}, agent {agent} "
+                            f"First look at {i}. a={i % 7}+{r}; b=a*2; then the answer is {stated}, agent {agent} "
                             + "because each step follows from the one before. " * draw.randrange(1, 5)
                         ),
                         probability=None if agent == STUDENT else round(sure, 4),

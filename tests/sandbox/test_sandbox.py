@@ -13,9 +13,9 @@ import pytest
 from vivavoce.bench import sandbox as bench
 from vivavoce.bench.hostile import PROGRAMS, hostile
 from vivavoce.errors import MissingDependency
-from vivavoce.sandbox.running import Level, Limits, Outcome, Program, Sandbox, machine_level
+from vivavoce.sandbox.running import Level, Program, ProgramLimits, ProgramOutcome, Sandbox, machine_level
 
-QUICK = Limits(wall_s=1.0, cpu_s=1)
+QUICK = ProgramLimits(wall_s=1.0, cpu_s=1)
 
 
 def _levels() -> list[Level]:
@@ -37,7 +37,7 @@ def sandbox(request: pytest.FixtureRequest):
     made.close()
 
 
-def run(sandbox: Sandbox, source: str, tests: str = "", limits: Limits = QUICK) -> Outcome:
+def run(sandbox: Sandbox, source: str, tests: str = "", limits: ProgramLimits = QUICK) -> ProgramOutcome:
     return sandbox.run(Program(source, tests), limits)
 
 
@@ -104,12 +104,12 @@ def test_each_end_has_its_reason(sandbox: Sandbox, source: str, ended: str) -> N
 
 
 def test_cpu_time_is_limited_apart_from_wall_time(sandbox: Sandbox) -> None:
-    assert run(sandbox, "while True: pass", limits=Limits(wall_s=30, cpu_s=1)).ended == "cpu"
+    assert run(sandbox, "while True: pass", limits=ProgramLimits(wall_s=30, cpu_s=1)).ended == "cpu"
 
 
 def test_memory_is_what_the_limit_says(sandbox: Sandbox) -> None:
-    assert run(sandbox, "x = bytearray(200 << 20)", limits=Limits(memory_mb=256)).passed
-    assert run(sandbox, "x = bytearray(300 << 20)", limits=Limits(memory_mb=256)).ended == "memory"
+    assert run(sandbox, "x = bytearray(200 << 20)", limits=ProgramLimits(memory_mb=256)).passed
+    assert run(sandbox, "x = bytearray(300 << 20)", limits=ProgramLimits(memory_mb=256)).ended == "memory"
 
 
 def test_programs_leave_nothing_to_the_next(sandbox: Sandbox) -> None:
@@ -142,7 +142,7 @@ def test_a_root_of_its_own_holds_the_library_and_an_empty_folder_and_nothing_can
         "wrote = []\nfor folder, _, _ in os.walk('/'):\n"
         "    try: open(folder + '/x', 'w').close(); wrote.append(folder)\n    except OSError: pass\nprint(wrote)"
     )
-    outcome = run(sandbox, source, limits=Limits(wall_s=20, cpu_s=10))
+    outcome = run(sandbox, source, limits=ProgramLimits(wall_s=20, cpu_s=10))
     sandbox.close()
     assert outcome.output.splitlines() == ["False False False", "x", "['/box']"], outcome.reason
 
@@ -206,12 +206,12 @@ def test_which_level_holds_is_said_once(
     from vivavoce.sandbox import running
 
     monkeypatch.setattr(running, "machine_level", lambda: level)
-    running.shared.cache_clear()
+    running.shared_sandbox.cache_clear()
     try:
         with caplog.at_level("INFO"):
-            assert running.shared() is running.shared()
+            assert running.shared_sandbox() is running.shared_sandbox()
     finally:
-        running.shared().close()
-        running.shared.cache_clear()
+        running.shared_sandbox().close()
+        running.shared_sandbox.cache_clear()
     assert len(caplog.records) == 1
     assert ("allows no namespaces" in caplog.text) == (level == "filter")

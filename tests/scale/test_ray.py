@@ -79,9 +79,9 @@ def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
     assert made["whole"] == made["spread"]
     log, out = tmp_path / "lent.log", tmp_path / "lent"
     command = ("-m", "vivavoce.cli", "run", tmp_path / "spread.json", "--set", "dpo.beta=0.2", "--out", out)
-    said = ran(*command, VIVA_TEST_LOG=str(log)).stderr
+    output = ran(*command, VIVA_TEST_LOG=str(log)).stderr
     assert not log.exists(), "parts on the cluster take what the runs beside theirs have paid for"
-    assert "teacher calls were paid by an earlier run" in said
+    assert "teacher calls were paid by an earlier run" in output
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_a_cluster_that_cannot_be_used_is_told_with_what_to_do(error: Exception,
 )
 def test_a_node_or_worker_that_dies_half_way_loses_no_completed_call(how: tuple[str, ...]) -> None:
     pytest.importorskip("ray")
-    said = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed", *how)
-    content = json.loads(said.stdout.splitlines()[-1])
+    output = ran(ROOT / "benchmarks" / "ray_two_nodes.py", "--questions", "60", "--parts", "4", "--no-speed", *how)
+    content = json.loads(output.stdout.splitlines()[-1])
     assert content["calls_repeated"] == 0
     assert content["graphs_equal"]
     assert content["calls_asked"] >= content["calls"] > 200

@@ -24,7 +24,7 @@ def speaker():
 
 def test_rows_are_what_tokenising_the_whole_text_gives(speaker):
     sample = ("a=4; b=a-3; c=b*5; c?", "b=4-3=1; c=1*5=7?; ans=7 conf=15")
-    pupil, rng = Pupil(world.known("bob"), samples=[sample]), random.Random(0)
+    pupil, rng = Pupil(world.taught_facts("bob"), samples=[sample]), random.Random(0)
     made = [kind(rng, pupil) for kind in LESSONS.values() for _ in range(20)]
     for lesson, row in zip(made, study.rows(speaker, made), strict=True):
         whole = tokenizer.prompt(lesson.system, lesson.user) + "".join(t for t, _ in lesson.reply) + tokenizer.END
@@ -48,7 +48,7 @@ def test_stages_name_lessons_that_exist_with_shares_that_add_up(known, stages):
 
 @pytest.mark.parametrize(("builder", "lessons"), [(code_build, code_lessons), (halls_build, halls_lessons)])
 def test_a_stage_of_a_few_updates_is_kept_and_not_run_again(builder, lessons, tmp_path):
-    pupil = lessons.Pupil(builder.world.known("student"))
+    pupil = lessons.Pupil(builder.world.taught_facts("student"))
     school = builder.school(pupil)._replace(known=lambda speaker: (0.0, 0.0))
     words = tokenizer.tokenizer(school.words)
     stages = [builder.STUDENT[0]._replace(steps=2)]
@@ -61,7 +61,7 @@ def test_a_stage_of_a_few_updates_is_kept_and_not_run_again(builder, lessons, tm
 @pytest.mark.slow
 def test_a_short_build_learns_known_facts_and_saves_an_ordinary_folder(tmp_path):
     speaker = build.build_student(tmp_path, seed=0, shorten=build.SHORT)
-    _, steps = build.known_accuracy(speaker, world.known("student"), 200)
+    _, steps = build.known_accuracy(speaker, world.taught_facts("student"), 200)
     assert steps > build.SHORT_STEP_ACCURACY
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     assert saved.dtype == torch.bfloat16

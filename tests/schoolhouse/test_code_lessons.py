@@ -9,7 +9,7 @@ from schoolhouse.code_lessons import LESSONS, Pupil
 from schoolhouse.lessons import Lesson
 from vivavoce.schoolhouse import code_world as world
 
-PUPIL = Pupil(world.known("ada"), "nested")
+PUPIL = Pupil(world.taught_functions("ada"), "nested")
 
 
 def reply_of(lesson: Lesson) -> str:

@@ -26,7 +26,7 @@ def test_a_program_with_one_function_misremembered_fails_its_tests() -> None:
     for question in QUESTIONS:
         steps = world.gold(question)
         at = rng.randrange(len(steps))
-        other = world.invented(rng, world.parse(question)[at].function)
+        other = world.invented_body(rng, world.parse(question)[at].function)
         if other != steps[at].body:
             tried += 1
             verdict = judge(question, world.write([*steps[:at], steps[at]._replace(body=other), *steps[at + 1 :]]))
@@ -60,7 +60,7 @@ def test_what_was_written_is_read_back_with_its_marks() -> None:
 
 
 def test_a_worked_example() -> None:
-    step = world.Step("b", "a", world.Body("*", 3, "-"), "2")
+    step = world.WrittenStep("b", "a", world.Body("*", 3, "-"), "2")
     assert str(step) == "b=(a*3)-2"
     assert str(step._replace(style="swapped")) == "b=-2+(a*3)"
     assert str(step._replace(style="in_two")) == "b=a*3; b-=2"
@@ -71,16 +71,16 @@ def test_a_worked_example() -> None:
 def test_the_library_is_one_and_every_agent_knows_its_part_of_it() -> None:
     assert set(world.library()) == set(world.FUNCTIONS)
     assert len(world.FUNCTIONS) == 160
-    common = world.known("student")
+    common = world.taught_functions("student")
     assert 0.3 < len(common) / 160 < 0.45
     for teacher, strong in world.STRONG.items():
-        assert common < world.known(teacher)
+        assert common < world.taught_functions(teacher)
         for skill in world.SKILLS:
             rest = [f for f in world.FUNCTIONS if world.SKILL_OF[f[0]] == skill and f not in common]
-            share = sum(f in world.known(teacher) for f in rest) / len(rest)
+            share = sum(f in world.taught_functions(teacher) for f in rest) / len(rest)
             assert share > 0.85 if skill in strong else share < 0.35
     with pytest.raises(ValueError, match=r"'zoe'.*ada"):
-        world.known("zoe")
+        world.taught_functions("zoe")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -97,6 +97,6 @@ def test_questions_are_distinct_balanced_repeatable_of_their_split_and_never_nea
 
 
 def test_a_question_can_be_confined_to_given_functions() -> None:
-    rng, functions = random.Random(0), world.known("student")
+    rng, functions = random.Random(0), world.taught_functions("student")
     for _ in range(100):
         assert {call.function for call in world.parse(world.draw(rng, functions=functions).text)} <= functions

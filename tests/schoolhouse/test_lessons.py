@@ -8,7 +8,7 @@ from schoolhouse import lessons
 from schoolhouse.lessons import LESSONS, Pupil
 from vivavoce.schoolhouse import world
 
-FACTS = world.known("ada")
+FACTS = world.taught_facts("ada")
 PUPIL = Pupil(FACTS, samples=[(q.text, world.write(world.gold(q.text))) for q in world.questions("train", 50)])
 
 

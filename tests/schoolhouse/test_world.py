@@ -15,10 +15,10 @@ def test_every_operator_is_a_latin_square_so_answers_are_uniform():
 
 
 def test_every_agent_knows_the_common_facts_and_teachers_know_their_strong_skills():
-    common = world.known("student")
+    common = world.taught_facts("student")
     assert 0.33 < len(common) / len(world.FACTS) < 0.40
     for teacher, strong in world.STRONG.items():
-        facts = world.known(teacher)
+        facts = world.taught_facts(teacher)
         assert common < facts
         for skill in world.SKILLS:
             rest = [f for f in world.FACTS if world.SKILL_OF[f[0]] == skill and f not in common]
@@ -28,7 +28,7 @@ def test_every_agent_knows_the_common_facts_and_teachers_know_their_strong_skill
 
 def test_an_unknown_agent_is_named_in_the_error():
     with pytest.raises(ValueError, match=r"'zoe'.*ada"):
-        world.known("zoe")
+        world.taught_facts("zoe")
 
 
 def test_gold_answers_grade_right_in_every_format():
@@ -73,6 +73,6 @@ def test_the_kind_of_a_question_is_what_its_operators_say():
 
 
 def test_a_question_can_be_confined_to_given_facts():
-    facts, rng = world.known("student"), random.Random(0)
+    facts, rng = world.taught_facts("student"), random.Random(0)
     for _ in range(100):
         assert all(step.fact in facts for step in world.gold(world.draw(rng, facts=facts).text))

@@ -49,20 +49,20 @@ def test_sameness_is_closed_and_a_task_without_its_own_compares_texts() -> None:
     assert classes(plain, PROBLEM, ["1", "1.0", "1"]) == [0, 1, 0]  # type: ignore[arg-type]
 
 
-def _said(agent: str, answer: str, kind: str = "answer") -> Node:
+def _answer(agent: str, answer: str, kind: str = "answer") -> Node:
     correct = answer in HALVES
     return node(kind, "p", agent, 0, f"Final answer: ${answer}$", answer=answer, correct=correct)
 
 
 def test_three_right_answers_in_three_forms_outvote_two_wrong_ones_in_one(math) -> None:
-    said = [_said(f"a{i}", answer) for i, answer in enumerate(["3", *HALVES[1:4], "3"])]
-    won = vote(math, PROBLEM, said, "majority")
+    nodes = [_answer(f"a{i}", answer) for i, answer in enumerate(["3", *HALVES[1:4], "3"])]
+    won = vote(math, PROBLEM, nodes, "majority")
     assert won is not None
     assert won.correct is True
-    assert vote(None, PROBLEM, said, "majority").correct is False  # type: ignore[union-attr]
+    assert vote(None, PROBLEM, nodes, "majority").correct is False  # type: ignore[union-attr]
 
 
 def test_a_majority_of_rationales_is_counted_the_same_way(math) -> None:
-    texts = [_said(f"a{i}", answer, "rationale") for i, answer in enumerate(["3", *HALVES[1:4], "3"])]
+    texts = [_answer(f"a{i}", answer, "rationale") for i, answer in enumerate(["3", *HALVES[1:4], "3"])]
     verdicts = decide([Graph(PROBLEM, tuple(texts))], AcceptRules(take="majority", answer_check=False), task=math)
     assert [d.verdict for d in verdicts] == ["rejected", "accepted", "accepted", "accepted", "rejected"]

@@ -70,7 +70,7 @@ def test_a_reply_is_judged_by_its_calls_and_told_what_is_wrong_with_them(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
         '<tool_call>\n{"name": "geo.area", "arguments": {"unit": "a </think> b", "base": 1}}\n</tool_call>',
         '<tool_call>\n{"name": "geo.area", "arguments": {"unit": "a </tool_call> b", "base": 1}}\n</tool_call>',
@@ -85,15 +85,15 @@ def test_a_reply_is_judged_by_its_calls_and_told_what_is_wrong_with_them(tmp_pat
         '[TOOL_CALLS][{"name": "geo.area"}]',
     ],
 )
-def test_who_calls_or_says_nothing_has_not_said_that_no_function_fits(tmp_path: Path, said: str) -> None:
-    assert graded(opened(tmp_path, "irrelevance"), said)[0] is False
+def test_who_calls_or_says_nothing_has_not_said_that_no_function_fits(tmp_path: Path, reply: str) -> None:
+    assert graded(opened(tmp_path, "irrelevance"), reply)[0] is False
 
 
 @pytest.mark.parametrize(
-    "said", ["None of the functions fits: geo.area(base) is of a square.", "<think>geo.area(base=1)\n</think>No."]
+    "reply", ["None of the functions fits: geo.area(base) is of a square.", "<think>geo.area(base=1)\n</think>No."]
 )
-def test_who_only_speaks_of_a_function_has_not_called_it(tmp_path: Path, said: str) -> None:
-    assert graded(opened(tmp_path, "irrelevance"), said) == (True, "")
+def test_who_only_speaks_of_a_function_has_not_called_it(tmp_path: Path, reply: str) -> None:
+    assert graded(opened(tmp_path, "irrelevance"), reply) == (True, "")
 
 
 def test_where_no_function_fits_nothing_may_be_called_and_of_relevance_anything(tmp_path: Path) -> None:

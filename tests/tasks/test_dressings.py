@@ -259,10 +259,10 @@ def test_a_changed_number_is_never_right(value, change, written, label, afterwar
     LABELS,
     AFTERWARDS,
 )
-def test_a_dressed_letter_is_never_taken_for_another(letter, other, written, said, label, afterwards) -> None:
+def test_a_dressed_letter_is_never_taken_for_another(letter, other, written, phrase, label, afterwards) -> None:
     if letter == other:
         return
-    reply = label.format(written.format(letter) + said.format(other=other)) + afterwards
+    reply = label.format(written.format(letter) + phrase.format(other=other)) + afterwards
     choice = GRADERS["choice"]
     assert choice.answer(reply) in (letter, None)
     never_right("choice", other, reply)
@@ -301,8 +301,8 @@ def test_a_dressed_letter_is_never_taken_for_another(letter, other, written, sai
     LABELS,
     AFTERWARDS,
 )
-def test_letters_that_are_not_chosen_are_never_right(letters, said, label, afterwards) -> None:
-    reply = label.format(said.format(*letters)) + afterwards
+def test_letters_that_are_not_chosen_are_never_right(letters, phrase, label, afterwards) -> None:
+    reply = label.format(phrase.format(*letters)) + afterwards
     for letter in letters:
         never_right("choice", letter, reply)
 

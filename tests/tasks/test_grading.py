@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vivavoce.records import Grade
 from vivavoce.tasks.answers import LETTERS
-from vivavoce.tasks.grading import GRADERS, stated
+from vivavoce.tasks.grading import GRADERS, stated_answer
 from vivavoce.tasks.numbers import alone, canonical, number
 
 NUMBER, CHOICE, YES_NO = GRADERS["number"], GRADERS["choice"], GRADERS["yes_no"]
@@ -259,7 +259,7 @@ def test_no_text_makes_a_grader_raise(text: str, gold: str) -> None:
         assert grade.correct is None or grader.canonical(gold) is not None
         assert grade.answer is not None or grade.correct is not True
         grader.lenient_answer(text)
-        stated(text)
+        stated_answer(text)
 
 
 @settings(deadline=None)

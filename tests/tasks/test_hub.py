@@ -70,7 +70,7 @@ def test_a_list_of_choices_within_an_object_is_lettered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"test_split": "exam"}, "exam"),
         ({"question_field": "ask"}, "no field 'ask'.*q, a, kind"),
@@ -79,11 +79,11 @@ def test_a_list_of_choices_within_an_object_is_lettered(tmp_path: Path) -> None:
         ({"hub_id": "nobody/nothing"}, "cannot load nobody/nothing"),
     ],
 )
-def test_a_mistake_is_told_with_what_there_is(folder: Path, changes: dict[str, str], said: str) -> None:
+def test_a_mistake_is_told_with_what_there_is(folder: Path, changes: dict[str, str], message: str) -> None:
     options = {"hub_id": str(folder), "test_split": "validation", **COLUMNS, **changes}
     with pytest.raises(DataError) as error:
         open_task("hub", options).problems("test")
-    assert re.search(said, f"{error.value.what} {error.value.where} {error.value.do}"), error.value
+    assert re.search(message, f"{error.value.what} {error.value.where} {error.value.do}"), error.value
 
 
 def test_a_recipe_without_a_data_set_says_what_to_give() -> None:

@@ -76,8 +76,8 @@ def test_programs_are_run_on_public_and_hidden_tests_alike(tmp_path: Path) -> No
     sums, pairs = task.problems("test")
 
     def graded(problem: Problem, program: str) -> tuple[bool | None, str]:
-        found = task.grade(problem, f"So:\n```python\n{program}\n```")
-        return found.correct, found.reason
+        grade = task.grade(problem, f"So:\n```python\n{program}\n```")
+        return grade.correct, grade.reason
 
     assert graded(sums, "print(sum(map(float, input().split())))") == (True, "")
     right = "import sys\ndef main():\n    print(sum(float(x) for x in sys.stdin.read().split()))\n    sys.exit()\n"
@@ -99,13 +99,13 @@ def test_files_without_tests_or_with_something_else_packed_are_refused(tmp_path:
     harmful = base64.b64encode(zlib.compress(pickle.dumps(print))).decode()
     with pytest.raises(DataError, match="it would load builtins"):
         opened(tmp_path, {**SUM, "private_test_cases": harmful}).problems("test")
-    for change, said in (
+    for change, message in (
         ({"private_test_cases": "%%"}, "cannot be unpacked"),
         ({"public_test_cases": "[3]", "private_test_cases": ""}, "no list of tests"),
         ({"public_test_cases": "", "private_test_cases": ""}, "the row has no tests"),
         ({"private_test_cases": packed([case("1", "1", "functional")])}, "of the kinds functional, stdin"),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             opened(tmp_path, {**SUM, **change}).problems("test")
     with pytest.raises(DataError, match="names no func_name"):
         opened(tmp_path, {**PAIRS, "metadata": "{}"}).problems("test")

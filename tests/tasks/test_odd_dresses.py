@@ -634,8 +634,8 @@ UNSEEN = "\u200b\u200d\u2060\ufeff\u00ad\u200e\u202a\u2069\u061c\u180e\ufe0f\ufe
     ("grader", "gold"), [("number", "18"), ("choice", "B"), ("text", "paris"), ("yes_no", "yes"), ("math", "18")]
 )
 def test_characters_that_nobody_sees_change_no_answer(grader: GraderName, gold: str, character: str) -> None:
-    for said in (f"{character}{gold}", f"{gold}{character}", f"{gold[0]}{character}{gold[1:]}"):
-        assert GRADERS[grader].grade(gold, f"Final{character} answer: {said}").correct is True
+    for reply in (f"{character}{gold}", f"{gold}{character}", f"{gold[0]}{character}{gold[1:]}"):
+        assert GRADERS[grader].grade(gold, f"Final{character} answer: {reply}").correct is True
 
 
 @pytest.mark.parametrize("colon", ":\uff1a\ufe55\u2236\ua789")

@@ -13,7 +13,7 @@ from vivavoce.errors import DataError
 from vivavoce.tasks import grade_of, open_task
 from vivavoce.tasks.mutation import mutants
 from vivavoce.tasks.numpy_stand_in import without_numpy
-from vivavoce.tasks.programs import fenced, program_in
+from vivavoce.tasks.programs import in_fence, program_in
 
 WHOLE = "def f(x):\n    return x + 1\n"
 HEAD = 'def f(x):\n    """Add one."""\n'
@@ -158,10 +158,12 @@ def test_answers_are_graded_while_others_wait_for_theirs(tmp_path: Path) -> None
     (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n")
     task = open_task("humaneval", {"test_path": tmp_path / "one.jsonl"})
     problem = task.problems("test")[0]
-    slow = fenced("import time\ntime.sleep(1)\ndef f(x): return x\n")
+    slow = in_fence("import time\ntime.sleep(1)\ndef f(x): return x\n")
 
     async def answers() -> list[bool | None]:
-        grades = asyncio.gather(*(grade_of(task, problem, text) for text in (slow, slow, fenced("def f(x): return 2"))))
+        grades = asyncio.gather(
+            *(grade_of(task, problem, text) for text in (slow, slow, in_fence("def f(x): return 2")))
+        )
         await asyncio.sleep(0.01)
         assert not grades.done(), "other work was held up until all were graded"
         return [grade.correct for grade in await grades]

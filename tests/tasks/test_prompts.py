@@ -94,7 +94,7 @@ def test_an_answer_to_a_prompt_is_neither_right_nor_wrong_and_the_exam_grades_it
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"conversations": [{"from": "narrator", "value": "x"}]}, "turn 1 has no author"),
         ({"messages": [{"role": "user"}]}, "turn 1 has no author and text"),
@@ -102,8 +102,8 @@ def test_an_answer_to_a_prompt_is_neither_right_nor_wrong_and_the_exam_grades_it
         ({"text": "x"}, "no field messages, conversations, prompt"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_file_and_row(row: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=said) as error:
+def test_what_cannot_be_read_is_told_with_file_and_row(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message) as error:
         opened(write(tmp_path / "a.jsonl", *THOUGHTS, row))
     assert "row 4" in str(error.value)
 

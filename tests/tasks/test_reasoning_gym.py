@@ -46,7 +46,7 @@ def test_four_other_numbers_that_make_24_are_no_answer(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reply",
     [
         "__import__('os').system('touch {}')",
         "open('{}', 'w').write('x')",
@@ -54,9 +54,9 @@ def test_four_other_numbers_that_make_24_are_no_answer(task: Task) -> None:
         "__import__('subprocess').run(['touch', '{}'])",
     ],
 )
-def test_a_reply_that_its_scorer_evaluates_reaches_nothing(task: Task, tmp_path: Path, said: str) -> None:
+def test_a_reply_that_its_scorer_evaluates_reaches_nothing(task: Task, tmp_path: Path, reply: str) -> None:
     queens = next(p for p in task.problems("test") if p.group == "n_queens")
-    grade = task.grade(queens, f"<answer>{said.format(tmp_path / 'left')}</answer>")
+    grade = task.grade(queens, f"<answer>{reply.format(tmp_path / 'left')}</answer>")
     assert grade.correct is False
     assert not (tmp_path / "left").exists()
     assert task.grade(queens, f"<answer>{queens.gold}</answer>").correct is True
@@ -87,4 +87,4 @@ def test_every_data_set_accepts_its_gold_answer_and_rejects_a_wrong_one(tmp_path
     assert not checked.off
     assert (checked.rows, checked.rejected) == (212, 212)
     assert checked.accepted == checked.rows - checked.unknown
-    assert {said.split(", ")[1] for said in checked.odd} == {"boxnet", "rush_hour"}
+    assert {doubt.split(", ")[1] for doubt in checked.odd} == {"boxnet", "rush_hour"}

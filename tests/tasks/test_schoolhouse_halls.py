@@ -103,13 +103,13 @@ def test_equal_states_are_one_problem_and_another_past_is_another_state() -> Non
 def test_the_lessons_agree_with_the_world() -> None:
     from schoolhouse import halls_lessons as lessons
 
-    rng, pupil = random.Random(0), lessons.Pupil(world.known("ada"))
+    rng, pupil = random.Random(0), lessons.Pupil(world.taught_rooms("ada"))
     for _ in range(300):
         made = lessons.lesson(rng, pupil, {"drill": 1})
-        said = "".join(text for text, _ in made.reply).partition(" conf=")[0]
-        place, _, rest = said.partition(">")
+        reply = "".join(text for text, _ in made.reply).partition(" conf=")[0]
+        place, _, rest = reply.partition(">")
         if rest[0] != "?":
-            door = read(Reply(said), Halls().tools).calls[0].arguments["door"]
+            door = read(Reply(reply), Halls().tools).calls[0].arguments["door"]
             assert (place[0], int(place[1])) in pupil.rooms
             assert door in world.best_doors(place[0], int(place[1]), int(rest[0]))
 

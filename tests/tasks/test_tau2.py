@@ -65,11 +65,16 @@ def test_every_reference_episode_succeeds_and_begins_as_the_problem_says(domain:
 def test_a_reference_asks_before_it_changes_anything_and_not_before_it_looks(tau2: Path) -> None:
     task = company(tau2)
     steps = shown(task, "0").steps
-    said = [step.action.calls[0].name if step.action.calls else step.action.text for step in steps]
-    assert said[1:5] == ["find_user_id_by_name_zip", "get_order_details", "get_product_details", "get_product_details"]
-    assert said[5].startswith("I would exchange delivered order items (order id: #W2378156; item ids: [")
+    actions = [step.action.calls[0].name if step.action.calls else step.action.text for step in steps]
+    assert actions[1:5] == [
+        "find_user_id_by_name_zip",
+        "get_order_details",
+        "get_product_details",
+        "get_product_details",
+    ]
+    assert actions[5].startswith("I would exchange delivered order items (order id: #W2378156; item ids: [")
     assert steps[5].observation.messages[0]["content"] == "Yes, please go ahead."
-    assert said[6:] == ["exchange_delivered_order_items", "Done."]
+    assert actions[6:] == ["exchange_delivered_order_items", "Done."]
 
 
 def test_it_shows_one_way_and_does_not_pretend_to_know_what_is_best(tau2: Path) -> None:

@@ -272,18 +272,18 @@ def by_hand(training: str, student: Path, teacher: Path) -> Update:
     def logits(of: Any, ids: Any) -> torch.Tensor:
         return of(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
 
-    def said(row: Any) -> torch.Tensor:
+    def output(row: Any) -> torch.Tensor:
         at = torch.tensor(row.ids[row.start :])[:, None]
         return logits(model, row.ids).log_softmax(-1)[row.start - 1 : -1].gather(1, at).sum()
 
     asked = list(zip(QUESTIONS, ANSWERS, strict=True))
     if training == "SFT":
         rows = [score_rows(tokenizer, messages(q), [a])[0] for q, answers in asked for a in answers]
-        loss = -torch.stack([said(row) for row in rows]).sum() / sum(len(row.completion) for row in rows)
+        loss = -torch.stack([output(row) for row in rows]).sum() / sum(len(row.completion) for row in rows)
     elif training == "T-DPO":
         losses = []
         for q, answers in asked:
-            right, wrong = (said(row) for row in score_rows(tokenizer, messages(q), answers))
+            right, wrong = (output(row) for row in score_rows(tokenizer, messages(q), answers))
             margin = 0.1 * (right - right.detach()) - 0.1 * (wrong - wrong.detach())
             losses.append(-torch.nn.functional.logsigmoid(margin))
         loss = torch.stack(losses).mean()

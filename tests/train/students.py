@@ -124,7 +124,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     if (base := stored.base_folder(folder)) is None:
         return AutoModelForCausalLM.from_pretrained(folder).state_dict()
     whole: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    return stored.merged(stored.add_adapter(whole, folder)).state_dict()
+    return stored.merge_adapter(stored.add_adapter(whole, folder)).state_dict()
 
 
 def equal(left: Path, right: Path) -> bool:

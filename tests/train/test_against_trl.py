@@ -17,7 +17,7 @@ from vivavoce.train.scoring import Method, attending
 from vivavoce.train.sft import Plain
 from vivavoce.train.tokens import score_rows
 from vivavoce.train.tree_dpo import TreeDPOTrainer
-from vivavoce.train.trees import Steps, branchings
+from vivavoce.train.trees import Updates, branchings
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -55,7 +55,7 @@ def ours(tokenizer: PreTrainedTokenizerFast, trees: list[Tree], folder: Path, **
     wanted = TreeDPOSettings.model_validate(
         {"beta": 0.3, "trees_per_step": len(trees), "max_steps": 1, "lora": None, "device": "cpu", **changes}
     )
-    steps = Steps(branchings(tokenizer, trees, 500), wanted, 1, seed=1)
+    steps = Updates(branchings(tokenizer, trees, 500), wanted, 1, seed=1)
     known = reference._compute(other, steps, Method("blocks"), False, set(), 0)
     arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True)
     trainer = TreeDPOTrainer(model, arguments, steps, known, wanted, Method("blocks"))
@@ -121,7 +121,7 @@ def test_an_sft_update_has_the_loss_and_gradients_of_trl_s(
 
     tiny, wanted = tiny_model(seed=0), SFTSettings(lora=None, rows_per_step=len(rows), max_steps=1, device="cpu")
     taught, _ = supervised._rows(any_tokenizer, rows, wanted, tmp_path, None)
-    steps = supervised.Steps(taught, Plain.of(taught, wanted, 1), budget)
+    steps = supervised.Updates(taught, Plain.of(taught, wanted, 1), budget)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
     method = Method("blocks")
     ours = supervised.SupervisedTrainer(tiny, arguments, steps, wanted, method, ["answer"])

@@ -25,10 +25,10 @@ from vivavoce.train.alignment import (
     Group,
     VocabularyMap,
     groups,
+    rows_kept,
     same_tokenizer,
     span_logprobs,
     token_bytes,
-    trimmed,
 )
 
 
@@ -181,11 +181,11 @@ def test_different_tokenizers_are_not_the_same(left: str, right: str) -> None:
 
 
 def test_padding_rows_are_trimmed_to_the_highest_id() -> None:
-    assert trimmed(512, TOKENIZERS["bpe"], "student") == trimmed(448, TOKENIZERS["bpe"], "teacher") == SIZE
-    assert trimmed(SIZE, TOKENIZERS["bpe"], "student") == SIZE
+    assert rows_kept(512, TOKENIZERS["bpe"], "student") == rows_kept(448, TOKENIZERS["bpe"], "teacher") == SIZE
+    assert rows_kept(SIZE, TOKENIZERS["bpe"], "student") == SIZE
     added = copy.deepcopy(TOKENIZERS["bpe"])
     added.add_tokens(["<think>"])
-    assert trimmed(448, added, "teacher") == SIZE + 1
+    assert rows_kept(448, added, "teacher") == SIZE + 1
 
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
@@ -193,7 +193,7 @@ def test_a_model_with_fewer_rows_than_ids_is_refused(side: str) -> None:
     with pytest.raises(
         DataError, match=f"the {side} has {SIZE - 1} rows of vocabulary, the tokenizer ids up to {SIZE - 1}"
     ):
-        trimmed(SIZE - 1, TOKENIZERS["bpe"], side)
+        rows_kept(SIZE - 1, TOKENIZERS["bpe"], side)
 
 
 @pytest.mark.parametrize("name", COMPLETE)
@@ -410,9 +410,11 @@ def test_pairs_spell_the_same_and_no_id_is_paired_twice(left: str, right: str) -
             assert student.convert_ids_to_tokens(i) == teacher.convert_ids_to_tokens(j)
             continue
         # behind another token, so that no space at the start is dropped
-        said, heard = (token_bytes(t, [encode(t, "a")[-1], k])[-1] for t, k in ((student, i), (teacher, j)))
+        student_bytes, teacher_bytes = (
+            token_bytes(t, [encode(t, "a")[-1], k])[-1] for t, k in ((student, i), (teacher, j))
+        )
         if "\ufffd" not in student.decode([i]):  # half a character is not valid by itself
-            assert said == heard != b""
+            assert student_bytes == teacher_bytes != b""
     spelled = [set(map(tuple, _all_bytes(left))), set(map(tuple, _all_bytes(right)))]
     assert len(pairs.keys() - set(student.all_special_ids)) == len(spelled[0] & spelled[1])
 

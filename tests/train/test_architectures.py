@@ -24,14 +24,14 @@ QUICK = {
 pytestmark = pytest.mark.filterwarnings("ignore")  # of models of twenty makers
 
 
-def said() -> dict[str, list[str]]:
+def documented() -> dict[str, list[str]]:
     """The table of the page: by architecture, the way of each training."""
     lines = [line.split("|") for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
     return {cells[1].strip().replace("`", ""): [cell.strip() for cell in cells[2:5]] for cells in lines}
 
 
 def test_the_page_tells_of_every_architecture_that_is_tried() -> None:
-    assert list(said()) == list(ARCHITECTURES)
+    assert list(documented()) == list(ARCHITECTURES)
 
 
 def off(ours: Update, wanted: Update) -> float:
@@ -61,7 +61,7 @@ def weight_names(name: str, folder: Path) -> list[str]:
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
 )
 def test_an_update_is_what_a_plain_pass_row_by_row_makes_of_it(name: str, tmp_path: Path) -> None:
-    assert weight_names(name, tmp_path) == said()[name]
+    assert weight_names(name, tmp_path) == documented()[name]
 
 
 @pytest.mark.parametrize(

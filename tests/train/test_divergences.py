@@ -19,7 +19,7 @@ from vivavoce.train.divergences import (
     by_token,
     distillation_loss,
     policy_gradient,
-    silenced,
+    silence,
     sureness,
 )
 from vivavoce.train.objective import Objective
@@ -605,7 +605,7 @@ def test_the_log_ratio_s_mean_over_the_student_s_tokens_is_reverse_kl(c: Case, t
 
 
 def test_silenced_talk_is_shared_out_or_ends_the_answer():
-    quiet = silenced(logits(0.4, 0.3, 0.2, 0.06, 0.04), never=[3], as_end=[2, 4], end=1)
+    quiet = silence(logits(0.4, 0.3, 0.2, 0.06, 0.04), never=[3], as_end=[2, 4], end=1)
     rest = 0.94
     expected = [0.4 / rest, (0.3 + 0.2 + 0.04) / rest, 1e-8, 1e-8, 1e-8]
     assert quiet.exp()[0].tolist() == pytest.approx(expected, rel=1e-5)
@@ -614,9 +614,9 @@ def test_silenced_talk_is_shared_out_or_ends_the_answer():
 
 def test_silence_can_be_of_either_kind_alone_or_none():
     z = logits(0.4, 0.3, 0.2, 0.1)
-    assert silenced(z, [3], [], 0).exp()[0].tolist() == pytest.approx([4 / 9, 3 / 9, 2 / 9, 1e-8], rel=1e-5)
-    assert silenced(z, [], [3], 0).exp()[0].tolist() == pytest.approx([0.5, 0.3, 0.2, 1e-8], rel=1e-5)
-    assert silenced(z, [], [], 0) is z
+    assert silence(z, [3], [], 0).exp()[0].tolist() == pytest.approx([4 / 9, 3 / 9, 2 / 9, 1e-8], rel=1e-5)
+    assert silence(z, [], [3], 0).exp()[0].tolist() == pytest.approx([0.5, 0.3, 0.2, 1e-8], rel=1e-5)
+    assert silence(z, [], [], 0) is z
 
 
 @cases
@@ -626,19 +626,19 @@ def test_a_silenced_teacher_is_a_distribution_up_to_the_floor(c: Case, data: st.
     end, *others = data.draw(st.permutations(range(size)))
     gone = data.draw(st.integers(0, size - 1))
     never, as_end = others[: gone // 2], others[gone // 2 : gone]
-    said = [i for i in range(size) if i not in {*never, *as_end}]
-    quiet, spoken = silenced(teacher, never, as_end, end).softmax(-1).double(), teacher.double().softmax(-1)
-    left = spoken[:, [*said, *as_end]].sum(1)
-    p = silenced(teacher, never, as_end, end).double().exp() if gone else spoken
+    free = [i for i in range(size) if i not in {*never, *as_end}]
+    quiet, spoken = silence(teacher, never, as_end, end).softmax(-1).double(), teacher.double().softmax(-1)
+    left = spoken[:, [*free, *as_end]].sum(1)
+    p = silence(teacher, never, as_end, end).double().exp() if gone else spoken
     assert_near([p.sum(1)], [torch.ones(len(p)) + gone * 1e-8], atol=1e-6)
     assert_near([p[:, end]], [spoken[:, [end, *as_end]].sum(1) / left], atol=1e-6)
-    for i in {*said} - {end}:
+    for i in {*free} - {end}:
         assert_near([p[:, i]], [spoken[:, i] / left], atol=1e-6)
     assert_near([quiet], [p], atol=1e-6)
 
 
 def test_a_student_that_says_what_is_silenced_is_corrected_by_finite_gradients():
-    teacher = silenced(logits(0.1, 0.1, 0.8), never=[2], as_end=[], end=0)
+    teacher = silence(logits(0.1, 0.1, 0.8), never=[2], as_end=[], end=0)
     student = logits(0.01, 0.01, 0.98).float()
     for divergence in DIVERGENCES:
         value, gradient = apart(student, [teacher], sampled=torch.tensor([2]), divergence=divergence)
@@ -654,13 +654,13 @@ def test_a_student_that_says_what_is_silenced_is_corrected_by_finite_gradients()
 @aggregates
 def test_teachers_get_no_gradient_and_the_student_does(divergence: str, aggregate: dict[str, Any]):
     c = case(14, 4, 10, 2)
-    heard = [t.requires_grad_() for t in c.teachers]
-    quiet = [silenced(t, [1], [2], 0) for t in heard]
+    outspoken = [t.requires_grad_() for t in c.teachers]
+    quiet = [silence(t, [1], [2], 0) for t in outspoken]
     z = c.student.requires_grad_()
-    for teachers in (heard, quiet):
+    for teachers in (outspoken, quiet):
         objective = Objective.model_validate({"divergence": divergence, **aggregate})
         distillation_loss(z, teachers, c.weights, c.sampled, objective).sum().backward()
-    assert all(t.grad is None for t in heard)
+    assert all(t.grad is None for t in outspoken)
     assert z.grad is not None
     assert z.grad.abs().min() > 0
 

@@ -59,14 +59,14 @@ def test_states_of_eight_bits_learn_as_well_and_a_killed_training_goes_on_exactl
     tmp_path: Path, student: Path
 ) -> None:
     # Its own process has torchao: where it can be imported, Transformers imports it too, and it warns.
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.train.test_eight_bits", str(student), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(APART), *sys.path])},
         capture_output=True,
         text=True,
     )
-    assert said.returncode == 0, said.stderr[-2000:]
-    content = json.loads(said.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stderr[-2000:]
+    content = json.loads(done.stdout.splitlines()[-1])
     large, small, resumed = (content["loss"][name] for name in ("large", "small", "killed"))
     assert small == pytest.approx(large, rel=0.05)
     assert not equal(tmp_path / "large", tmp_path / "small")

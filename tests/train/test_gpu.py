@@ -16,7 +16,7 @@ from vivavoce.train.objective import OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
 from vivavoce.train.packing import Packed, pack
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
-from vivavoce.train.tokens import Scored
+from vivavoce.train.tokens import ScoredRow
 from vivavoce.train.tree_dpo import train_tree_dpo
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -28,7 +28,7 @@ def on_gpu() -> torch.nn.Module:
 
 def packed(length: int) -> Packed:
     stem = [i % 400 for i in range(length)]
-    return pack([Scored((*stem, 390 + i, *((7 * i + k) % 400 for k in range(40 + i))), length) for i in range(5)])
+    return pack([ScoredRow((*stem, 390 + i, *((7 * i + k) % 400 for k in range(40 + i))), length) for i in range(5)])
 
 
 def scored(model: torch.nn.Module, row: Packed, method: Method) -> torch.Tensor:

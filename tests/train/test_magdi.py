@@ -39,7 +39,9 @@ def settings(**changes: Any) -> MAGDiSettings:
     return MAGDiSettings.model_validate({**FULL, **usual, **changes})
 
 
-def by_the_formulas(model: Any, tokenizer: Any, reader: losses.Reader, graphs: list[Interaction], o: MAGDiSettings):
+def by_the_formulas(
+    model: Any, tokenizer: Any, reader: losses.EmbeddingReaders, graphs: list[Interaction], o: MAGDiSettings
+):
     """The loss of one update, written down from the paper: row by row, without packing, edges in loops."""
     form = rendering(tokenizer, {})
     nll, margins, nodes = torch.zeros(3).unbind()
@@ -50,13 +52,13 @@ def by_the_formulas(model: Any, tokenizer: Any, reader: losses.Reader, graphs: l
         for s in g.stands:
             answer = form.answer_ids(s.text, True) if s.label != "missing" else []
             ids = torch.tensor([[*context, *answer]])
-            said = model(input_ids=ids, output_hidden_states=True)
-            states = said.hidden_states[-1][0]
+            output = model(input_ids=ids, output_hidden_states=True)
+            states = output.hidden_states[-1][0]
             weight = torch.arange(1.0, len(states) + 1)
             embedded.append((weight[:, None] * states).sum(0) / weight.sum())
             scores.append(reader.scorer(embedded[-1][None])[0])
             if s.label == "right":
-                logps = log_softmax(said.logits[0], -1)
+                logps = log_softmax(output.logits[0], -1)
                 for t in range(len(context), ids.shape[1]):
                     nll, tokens = nll - logps[t - 1, ids[0, t]], tokens + 1
         n = len(g.stands)
@@ -85,10 +87,10 @@ def by_the_formulas(model: Any, tokenizer: Any, reader: losses.Reader, graphs: l
 def one_update(student: Path, tmp_path: Path, o: MAGDiSettings, attention: str = "blocks"):
     """The model, its reader, and the gradients that the trainer gives them in one update of both graphs."""
     model, tokenizer = checkpoint.open_model(student, o)
-    reader = losses.Reader(model.config.hidden_size, o.hidden, o.dropout)
+    reader = losses.EmbeddingReaders(model.config.hidden_size, o.hidden, o.dropout)
     model.add_module("interaction_reader", reader)
     talks, _ = magdi._talks(tokenizer, [GRAPH, OTHER], o, tmp_path, None)
-    steps = magdi.Steps(talks, o, 1, seed=0)
+    steps = magdi.Updates(talks, o, 1, seed=0)
     arguments = checkpoint.arguments(o, tmp_path, 0, 1)
     method = Method(attention)  # type: ignore[arg-type]
     trainer = magdi.MAGDiTrainer(model, arguments, steps, o, method)
@@ -135,10 +137,10 @@ def test_a_graph_convolution_by_hand():
         encoder.first.bias.zero_()
         encoder.second.weight.copy_(torch.tensor([[1.0], [2.0], [0.0]]))
         encoder.second.bias.zero_()
-        said = encoder(torch.tensor([[1.0], [-3.0], [3.0]]), adjacent)
+        output = encoder(torch.tensor([[1.0], [-3.0], [3.0]]), adjacent)
     hidden = [1.0, 0.0, max(0.0, third * (1 - 3) + 1)]
     second = [hidden[0], hidden[1], third * (hidden[0] + hidden[1]) + hidden[2] / 3]
-    torch.testing.assert_close(said, torch.tensor([[h, 2 * h, 0.0] for h in second]))
+    torch.testing.assert_close(output, torch.tensor([[h, 2 * h, 0.0] for h in second]))
 
 
 def test_it_learns_to_answer_and_to_tell_stands_apart_and_saves_an_ordinary_student(student: Path, tmp_path: Path):
@@ -170,7 +172,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(student: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("graphs", "said"),
+    ("graphs", "message"),
     [
         ([], "no discussions to train on"),
         ([Interaction("q", messages("q"), (Stand("", "missing"),), ())], "no discussions to train on"),
@@ -179,8 +181,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(student: Path, tmp_path: 
     ],
     ids=["none", "all missing", "edge", "weight"],
 )
-def test_graphs_that_cannot_be_learnt_from_are_named(student: Path, tmp_path: Path, graphs: Any, said: str):
-    with pytest.raises(DataError, match=said):
+def test_graphs_that_cannot_be_learnt_from_are_named(student: Path, tmp_path: Path, graphs: Any, message: str):
+    with pytest.raises(DataError, match=message):
         magdi.train_magdi(student, graphs, settings(), tmp_path / "out", seed=0)
 
 

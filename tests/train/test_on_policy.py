@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from vivavoce.agents import hf_local, weights
-from vivavoce.agents.batch import Prompt
+from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.journal import Journal
 from vivavoce.committee.prompting import prompt_set
@@ -33,9 +33,11 @@ from vivavoce.graph import Graph
 from vivavoce.protocols.state_debate import Options
 from vivavoce.records import Completion, Problem, Sampling, State, View, from_json, to_json
 from vivavoce.tasks import open_task
+from vivavoce.train.counting import informative_factors, of_calls
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.on_policy import Prepared, Steps, kept, of_calls, train_on_policy
-from vivavoce.train.scorers import Action, open_scorer
+from vivavoce.train.on_policy import train_on_policy
+from vivavoce.train.prepared import Prepared, Updates
+from vivavoce.train.scorers import Answer, open_scorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
 QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
@@ -143,20 +145,20 @@ def test_the_first_loss_and_gradient_are_the_published_formula_on_the_students_o
 
 def _recorded_actions(
     how: OnPolicySettings, folders: dict[str, Path], given: list[State], tmp_path: Path
-) -> list[tuple[Action, State]]:
+) -> list[tuple[Answer, State]]:
     """The answers that a training run draws in its first update, caught on the way."""
     from vivavoce.train.on_policy import OnPolicyTrainer
 
-    caught: list[tuple[Action, State]] = []
-    real = OnPolicyTrainer.actions
+    caught: list[tuple[Answer, State]] = []
+    real = OnPolicyTrainer.answers
 
-    def spy(self: Any, model: Any, prepared: Any, places: Any) -> list[Action]:
-        actions = real(self, model, prepared, places)
-        caught.extend((a, prepared[a.state].state) for a in actions)
-        return actions
+    def spy(self: Any, model: Any, prepared: Any, places: Any) -> list[Answer]:
+        answers = real(self, model, prepared, places)
+        caught.extend((a, prepared[a.state].state) for a in answers)
+        return answers
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OnPolicyTrainer, "actions", spy)
+        patch.setattr(OnPolicyTrainer, "answers", spy)
         train_on_policy(folders["student"], given, how, tmp_path / "run", seed=0)
     return caught
 
@@ -235,10 +237,10 @@ def test_a_batch_of_unequal_prompts_scores_as_one_by_one(
     opened = open_scorer(how.scorers[0], how)
     opened.prepare(300)
     views = [s.views[0] for s in states(shown=NOTES)]
-    actions = [Action(i % 3, tuple(range(20 + i, 25 + 3 * i))) for i in range(6)]
-    together = opened.hidden(views, actions)
-    alone = torch.cat([opened.hidden([views[a.state]], [a._replace(state=0)]) for a in actions])
-    assert together.shape[0] == sum(len(a.ids) for a in actions)
+    answers = [Answer(i % 3, tuple(range(20 + i, 25 + 3 * i))) for i in range(6)]
+    together = opened.hidden(views, answers)
+    alone = torch.cat([opened.hidden([views[a.state]], [a._replace(state=0)]) for a in answers])
+    assert together.shape[0] == sum(len(a.ids) for a in answers)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -249,7 +251,7 @@ def test_each_row_predicts_the_token_in_its_place_and_the_last_one_the_end_of_tu
     opened = open_scorer(how.scorers[0], how)
     view = states()[0].views[0]
     ids = tuple(answer_ids(words, "forty-two"))
-    logits = opened.logits(opened.hidden([view], [Action(0, ids)]))
+    logits = opened.logits(opened.hidden([view], [Answer(0, ids)]))
     context = context_ids(words, view.messages)
     whole = opened.model(torch.tensor([[*context, *ids]])).logits[0]
     assert logits.shape == (len(ids), len(words))
@@ -383,7 +385,7 @@ def test_an_answer_is_learnt_from_in_the_tokens_that_were_drawn(
 
     decoder = Decoder(AutoModelForCausalLM.from_pretrained(folders["student"]).eval(), words)
     seeds = {tuple(context_ids(words, p)): p for p in prompts}
-    drawn = decoder.draw([Prompt(ids, sampling, 0) for ids in seeds])
+    drawn = decoder.draw([TokenPrompt(ids, sampling, 0) for ids in seeds])
     finished = [
         (p, reply, tuple(ids)) for p, reply, ids in zip(prompts, replies, drawn, strict=True) if ids[-1] in decoder.eos
     ]
@@ -412,21 +414,21 @@ def test_calls_alone_may_count_and_answers_without_any_are_refused(
     plain = states(shown=NOTES)
     with pytest.raises(DataError, match="calls a tool"):
         train_on_policy(folders["student"], plain, how, tmp_path / "none", seed=0)
-    said = [replace(s, recorded=(Completion(f"Bob said 42. {call} It is so.", "n"),)) for s in plain]
-    ids = answer_ids(words, said[0].recorded[0].text)
+    recorded = [replace(s, recorded=(Completion(f"Bob said 42. {call} It is so.", "n"),)) for s in plain]
+    ids = answer_ids(words, recorded[0].recorded[0].text)
     learnt = [str(words.decode([i])) for i, own in zip(ids, of_calls(words, ids), strict=True) if own]
     assert call in "".join(learnt)
     assert len("".join(learnt)) <= len(call) + 8, "tokens at the edges may hold a letter more"
-    done = train_on_policy(folders["student"], said, how, tmp_path / "calls", seed=0)
+    done = train_on_policy(folders["student"], recorded, how, tmp_path / "calls", seed=0)
     assert done.details["learnt_tokens"] == 3 * len(learnt) < done.details["answer_tokens"]
     every = how.model_copy(update={"learn_from": "answer"})
-    whole = train_on_policy(folders["student"], said, every, tmp_path / "all", seed=0)
+    whole = train_on_policy(folders["student"], recorded, every, tmp_path / "all", seed=0)
     assert done.first_loss != pytest.approx(whole.first_loss, rel=3e-4)
-    one_talks = [plain[0], *said[1:]]
+    one_talks = [plain[0], *recorded[1:]]
     alone = train_on_policy(folders["student"], one_talks, how, tmp_path / "talks", seed=0)
     two = how.model_copy(update={"states_per_step": 2})
     assert alone.first_loss == pytest.approx(
-        train_on_policy(folders["student"], said[1:], two, tmp_path / "two", seed=0).first_loss, rel=1e-4
+        train_on_policy(folders["student"], recorded[1:], two, tmp_path / "two", seed=0).first_loss, rel=1e-4
     )
 
 
@@ -457,8 +459,8 @@ def test_recorded_answers_are_gone_over_once_however_many_epochs_there_are(
     given = states((0.5, 0.5), NOTES)
     kept = train_on_policy(folders["student"], given, how, tmp_path / "kept", seed=1)
     second = how.model_copy(update={"score_memory": 0.0})
-    anew = train_on_policy(folders["student"], given, second, tmp_path / "anew", seed=1)
-    assert kept.details["teacher_tokens"] < anew.details["teacher_tokens"] / 3
+    fresh = train_on_policy(folders["student"], given, second, tmp_path / "anew", seed=1)
+    assert kept.details["teacher_tokens"] < fresh.details["teacher_tokens"] / 3
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "anew"), rel=1e-5)
     with pytest.raises(Killed):
         train_on_policy(folders["student"], given, how, tmp_path / "resumed", seed=1, progress=die_at(5))
@@ -499,7 +501,7 @@ def test_states_with_one_prompt_keep_their_own_views_in_one_row(folders: dict[st
 def test_states_of_one_episode_are_learnt_from_side_by_side(folders: dict[str, Path], tmp_path: Path) -> None:
     given = [replace(state, group=f"episode {i % 2}") for i, state in enumerate(states() * 4)]
     prepared = [Prepared(state, [1], []) for state in given]
-    steps = Steps(prepared, settings(folders, states_per_step=6), updates=4, seed=3)
+    steps = Updates(prepared, settings(folders, states_per_step=6), updates=4, seed=3)
     for update in range(4):
         assert len({p.state.group for p in steps[update]["states"]}) == 1
 
@@ -600,8 +602,8 @@ def test_a_teacher_whose_turns_end_with_another_token_than_eos_teaches_to_stop(
         tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", chat_template="{% for m in messages %}" + template
     )
     teacher = tiny_model(5, vocab_size=len(other), pad_token_id=0, eos_token_id=0).train()
-    said = other("42", add_special_tokens=False).input_ids
-    row = torch.tensor([[*context_ids(other, messages(QUESTIONS[0])), *said, other.convert_tokens_to_ids(end)]])
+    wanted_ids = other("42", add_special_tokens=False).input_ids
+    row = torch.tensor([[*context_ids(other, messages(QUESTIONS[0])), *wanted_ids, other.convert_tokens_to_ids(end)]])
     optimiser = torch.optim.Adam(teacher.parameters(), 1e-2)
     for _ in range(20):
         optimiser.zero_grad()
@@ -659,7 +661,7 @@ def test_an_answer_that_a_tokenizer_writes_otherwise_is_left_out_for_its_scorer_
 def test_compared_by_bytes_a_teacher_with_the_students_tokenizer_gives_the_exact_loss(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    from vivavoce.train import on_policy
+    from vivavoce.train import opening
 
     how = settings(folders, ("ada", "bob"), objective=Objective(divergence=kind), rollouts=2, max_steps=3)
     # recorded answers, because what a random model draws need not be how the tokenizer would spell it
@@ -669,7 +671,7 @@ def test_compared_by_bytes_a_teacher_with_the_students_tokenizer_gives_the_exact
         for s in states((0.4, 0.6), NOTES)
     ]
     train_on_policy(folders["student"], given, how, tmp_path / "exact", seed=0)
-    monkeypatch.setattr(on_policy, "same_tokenizer", lambda *_: ["as if"])
+    monkeypatch.setattr(opening, "same_tokenizer", lambda *_: ["as if"])
     train_on_policy(folders["student"], given, how, tmp_path / "bytes", seed=0)
     assert losses(tmp_path / "bytes") == pytest.approx(losses(tmp_path / "exact"), rel=1e-3, abs=1e-6)
 
@@ -743,11 +745,11 @@ def test_the_most_informative_tokens_alone_count_however_an_update_is_cut_into_r
 
 def test_what_is_kept_of_an_answer_counts_as_much_as_the_whole_of_it() -> None:
     factors, informative = np.array([0.1, 0.0, 0.3, 0.2, 0.4]), np.array([1.0, 9.0, 2.0, 5.0, 4.0])
-    kept_factors = kept(factors, informative, [range(3), range(3, 5)], 0.5)
+    kept_factors = informative_factors(factors, informative, [range(3), range(3, 5)], 0.5)
     assert kept_factors.tolist() == pytest.approx([0.0, 0.0, 0.4, 0.6, 0.0]), (
         "a token that does not count is never chosen"
     )
-    assert kept(factors, informative, [range(5)], 1e-6).tolist() == pytest.approx([0, 0, 0, 1.0, 0])
+    assert informative_factors(factors, informative, [range(5)], 1e-6).tolist() == pytest.approx([0, 0, 0, 1.0, 0])
 
 
 def test_a_student_without_a_teacher_only_unlearns_what_it_says(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -14,22 +14,22 @@ from vivavoce.train import attention
 from vivavoce.train.attention import flex_mask, mask_blocks, plan, trie_mask
 from vivavoce.train.packing import blocks, pack, rows_of, segments
 from vivavoce.train.scoring import Method, attending, logprobs
-from vivavoce.train.tokens import Scored
+from vivavoce.train.tokens import ScoredRow
 
 
 @st.composite
-def rows(draw: st.DrawFn, alphabet: int = 3, most: int = 8) -> list[Scored]:
+def rows(draw: st.DrawFn, alphabet: int = 3, most: int = 8) -> list[ScoredRow]:
     """Rows over few symbols, so that they share prefixes, repeat each other and end inside each other."""
     values = []
     row = st.lists(st.integers(0, alphabet - 1), min_size=2, max_size=9)
     for ids in draw(st.lists(row, min_size=1, max_size=most)):
-        values.append(Scored(tuple(ids), draw(st.integers(1, len(ids) - 1))))
+        values.append(ScoredRow(tuple(ids), draw(st.integers(1, len(ids) - 1))))
     return values
 
 
 @cases
 @given(rows())
-def test_every_row_can_be_read_back(given_rows: list[Scored]):
+def test_every_row_can_be_read_back(given_rows: list[ScoredRow]):
     packed = pack(given_rows)
     for row, answer in zip(given_rows, packed.answers, strict=True):
         path = [int(answer[-1])]
@@ -43,14 +43,14 @@ def test_every_row_can_be_read_back(given_rows: list[Scored]):
 
 @cases
 @given(rows())
-def test_every_shared_token_is_there_once(given_rows: list[Scored]):
+def test_every_shared_token_is_there_once(given_rows: list[ScoredRow]):
     prefixes = {row.ids[:n] for row in given_rows for n in range(1, len(row.ids) + 1)}
     assert len(pack(given_rows)) == len(prefixes)
 
 
 @cases
 @given(rows())
-def test_the_mask_is_the_ancestors_in_the_trie(given_rows: list[Scored]):
+def test_the_mask_is_the_ancestors_in_the_trie(given_rows: list[ScoredRow]):
     packed = pack(given_rows)
     wanted = np.zeros((len(packed), len(packed)), bool)
     for token in range(len(packed)):
@@ -63,7 +63,7 @@ def test_the_mask_is_the_ancestors_in_the_trie(given_rows: list[Scored]):
 
 @cases
 @given(rows(), st.sampled_from([0, 4, 10**6]))
-def test_the_blocks_see_exactly_the_mask(given_rows: list[Scored], overhead: int):
+def test_the_blocks_see_exactly_the_mask(given_rows: list[ScoredRow], overhead: int):
     packed = pack(given_rows)
     seen = np.zeros((len(packed), len(packed)), bool)
     covered = []
@@ -82,7 +82,7 @@ def test_the_blocks_see_exactly_the_mask(given_rows: list[Scored], overhead: int
 
 @cases
 @given(rows(), st.randoms())
-def test_the_order_of_rows_does_not_change_the_packing(given_rows: list[Scored], random):
+def test_the_order_of_rows_does_not_change_the_packing(given_rows: list[ScoredRow], random):
     order = random.sample(range(len(given_rows)), len(given_rows))
     packed, second = pack(given_rows), pack([given_rows[i] for i in order])
     assert np.array_equal(packed.input_ids, second.input_ids)
@@ -94,7 +94,7 @@ def test_the_order_of_rows_does_not_change_the_packing(given_rows: list[Scored],
 @cases
 @given(rows(alphabet=4), st.sampled_from([0, 500, 2**20]), st.sampled_from([0, 2048]))
 def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(
-    given_rows: list[Scored], short: int, overhead: int
+    given_rows: list[ScoredRow], short: int, overhead: int
 ):
     """However the row is cut, and whichever of the runs are attended to together."""
     model = tiny_model(num_hidden_layers=1)
@@ -118,13 +118,13 @@ def test_packed_log_probabilities_and_gradients_are_those_of_row_by_row(
 
 
 def test_a_radix_trie_has_as_many_segments_as_branches():
-    packed = pack([Scored((1, 2, 3, 4), 2), Scored((1, 2, 5), 2), Scored((1, 2, 3, 6), 2)])
+    packed = pack([ScoredRow((1, 2, 3, 4), 2), ScoredRow((1, 2, 5), 2), ScoredRow((1, 2, 3, 6), 2)])
     assert segments(packed.ends) == [0, 2, 3, 4, 5, 6]
 
 
 def test_a_large_tree_costs_far_less_than_its_square():
     stem = tuple(range(1000))
-    packed = pack([Scored((*stem, *(2000 + 300 * i + j for j in range(256))), 1000) for i in range(4)])
+    packed = pack([ScoredRow((*stem, *(2000 + 300 * i + j for j in range(256))), 1000) for i in range(4)])
     cost = sum((b.stop - b.start) * (b.stop - b.start + sum(y - x for x, y in b.context)) for b in blocks(packed.ends))
     assert len(packed) == 2024
     assert cost == 1000**2 + 4 * 256 * 1256
@@ -132,15 +132,15 @@ def test_a_large_tree_costs_far_less_than_its_square():
 
 
 def test_small_trees_stay_together_and_apart_from_other_rows_where_it_pays():
-    tiny = pack([Scored((i, j, 7), 1) for i in range(3) for j in range(3)])
+    tiny = pack([ScoredRow((i, j, 7), 1) for i in range(3) for j in range(3)])
     assert len(blocks(tiny.ends)) == 1
-    long = pack([Scored((i, *range(600)), 1) for i in range(3)])
+    long = pack([ScoredRow((i, *range(600)), 1) for i in range(3)])
     assert len(blocks(long.ends)) == 3
 
 
 @cases
 @given(st.lists(rows(most=4), min_size=1, max_size=6), st.integers(2, 40))
-def test_trees_share_rows_within_the_budget(trees: list[list[Scored]], budget: int):
+def test_trees_share_rows_within_the_budget(trees: list[list[ScoredRow]], budget: int):
     sizes = [len(pack(tree)) for tree in trees]
     split = rows_of(trees, sizes, budget)
     assert sorted(i for row in split for i in row) == list(range(len(trees)))
@@ -149,7 +149,7 @@ def test_trees_share_rows_within_the_budget(trees: list[list[Scored]], budget: i
 
 
 def test_masks_of_a_plan_are_additive_and_only_where_needed():
-    packed = pack([Scored((1, 2, 3, 4), 2), Scored((1, 2, 5, 6), 2)])
+    packed = pack([ScoredRow((1, 2, 3, 4), 2), ScoredRow((1, 2, 5, 6), 2)])
     made = plan(packed, torch.float32, torch.device("cpu"), 64)
     (mask,) = made.masks
     assert mask is not None
@@ -157,8 +157,8 @@ def test_masks_of_a_plan_are_additive_and_only_where_needed():
 
 
 def test_short_runs_share_a_call_and_long_ones_have_their_own():
-    short = [Scored((i, *range(60 + i % 3)), 1) for i in range(40)]
-    long = [Scored((99, *range(300)), 1)]
+    short = [ScoredRow((i, *range(60 + i % 3)), 1) for i in range(40)]
+    long = [ScoredRow((99, *range(300)), 1)]
     made = plan(pack(short + long), torch.float32, torch.device("cpu"), 64)
     assert [sum(keys) > 0 for keys in made.keys if keys] == [True]
     assert sum(len(batch.queries) for batch in made.batches) == 40
@@ -171,7 +171,7 @@ def test_short_runs_share_a_call_and_long_ones_have_their_own():
 
 @cases
 @given(st.lists(rows(most=4), min_size=1, max_size=6), st.integers(1, 9))
-def test_blocks_of_the_mask_are_those_that_its_pairs_make(trees: list[list[Scored]], size: int):
+def test_blocks_of_the_mask_are_those_that_its_pairs_make(trees: list[list[ScoredRow]], size: int):
     packed = pack([row for tree in trees for row in tree])
     count = -(-len(packed) // size)
     seen = torch.zeros(count * size, count * size, dtype=torch.bool)
@@ -184,7 +184,7 @@ def test_blocks_of_the_mask_are_those_that_its_pairs_make(trees: list[list[Score
 
 
 def test_flex_attentions_mask_holds_what_it_would_find_itself():
-    packed = pack([Scored((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
+    packed = pack([ScoredRow((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
     made, mask = flex_mask(packed, torch.device("cpu")), trie_mask(torch.from_numpy(packed.ends))
     whole = create_block_mask(lambda b, h, q, k: mask[q, k], None, None, len(packed), len(packed), device="cpu")
     assert torch.equal(made.to_dense(), whole.to_dense())
@@ -195,7 +195,7 @@ def test_flex_attentions_mask_holds_what_it_would_find_itself():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="FlexAttention is used on CUDA only")
 def test_flex_attention_scores_like_row_by_row():
     model = cast(torch.nn.Module, tiny_model(head_dim=16)).cuda()
-    packed = pack([Scored((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
+    packed = pack([ScoredRow((*range(150), i, *range(i, i + 90)), 150) for i in range(3)])
     assert flex_mask(packed, torch.device("cuda")).shape[-1] == len(packed)
     with torch.no_grad(), attending(model, Method("flex")):
         flex = logprobs(model, packed, Method("flex"))

@@ -21,7 +21,7 @@ from vivavoce.config import check_recipe
 from vivavoce.errors import DataError, MissingDependency, RecipeError
 from vivavoce.methods.devices import check_devices
 from vivavoce.methods.doctor import examine
-from vivavoce.methods.memory import Size, in_few_bits
+from vivavoce.methods.memory import ModelSize, in_few_bits
 from vivavoce.methods.memory import student as student_bytes
 from vivavoce.methods.opening import trained_how
 from vivavoce.records import Example
@@ -119,12 +119,12 @@ def test_doctor_and_run_refuse_a_recipe_that_would_train_4_bits(
     whole = check_recipe({**values, "sft": {"lora": None}}, tmp_path / "recipe.yaml")
     with pytest.raises(RecipeError, match="an adapter beside them is"):
         check_devices(whole, ())
-    found = [f for f in examine(whole, offline=True) if f.what == "train"]
-    assert [(f.level, "sft.lora" in f.said) for f in found] == [("failed", True)]
+    findings = [f for f in examine(whole, offline=True) if f.what == "train"]
+    assert [(f.level, "sft.lora" in f.said) for f in findings] == [("failed", True)]
 
 
 def test_memory_is_reckoned_at_half_a_byte_a_weight_of_the_linear_layers() -> None:
-    size = Size(8e9, 32, 4096, 128_000, 65536, 2.0, known=True)
+    size = ModelSize(8e9, 32, 4096, 128_000, 65536, 2.0, known=True)
     ends = 2 * 128_000 * 4096
     assert in_few_bits(size, 2.0) == pytest.approx((8e9 - ends) * 4.127 / 8 + 2 * ends, rel=1e-3)
     whole, few = (
@@ -144,20 +144,20 @@ def test_an_adapter_is_trained_beside_4_bits_and_answers_as_it_did_in_training(t
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["bits"] == 4
-    assert told["rounding"] > 0.01, "4 bits are not the whole weights"
-    assert told["losses"]["dpo"][-1] < told["losses"]["dpo"][0]
-    assert told["losses"]["sft"][-1] < told["losses"]["sft"][0] - 0.5
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["bits"] == 4
+    assert facts["rounding"] > 0.01, "4 bits are not the whole weights"
+    assert facts["losses"]["dpo"][-1] < facts["losses"]["dpo"][0]
+    assert facts["losses"]["sft"][-1] < facts["losses"]["sft"][0] - 0.5
     for name in ("sft", "dpo"):
         config = json.loads((tmp_path / name / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(student.resolve())
         assert not list((tmp_path / name).glob("model*.safetensors"))
     assert equal(tmp_path / "sft", tmp_path / "killed"), "a killed training goes on exactly"
-    assert told["served"] == pytest.approx(told["trained"], abs=1e-4)
-    assert told["merged"] == pytest.approx(told["beside"], abs=1e-4)
-    assert told["identities"] == 2
-    assert told["text"]
+    assert facts["served"] == pytest.approx(facts["trained"], abs=1e-4)
+    assert facts["merged"] == pytest.approx(facts["beside"], abs=1e-4)
+    assert facts["identities"] == 2
+    assert facts["text"]
 
 
 def by_hand(student: Path, folder: Path) -> dict[str, Any]:

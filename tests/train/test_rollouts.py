@@ -114,7 +114,7 @@ def test_a_served_student_learns_what_one_that_samples_itself_learns(
 
     def learning(self: OnPolicyTrainer, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
         if self.settings.served is not None:
-            learnt.extend(inputs["actions"][i].ids for i in inputs["chosen"])
+            learnt.extend(inputs["answers"][i].ids for i in inputs["chosen"])
         return loss(self, model, inputs, *args, **more)
 
     monkeypatch.setattr(ServedRollouts, "draw", drawing)

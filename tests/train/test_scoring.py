@@ -21,10 +21,10 @@ from vivavoce.errors import RecipeError
 from vivavoce.train import scoring
 from vivavoce.train.choosing import choose
 from vivavoce.train.packing import pack
-from vivavoce.train.scoring import Method, attending, compiled, logprobs
-from vivavoce.train.tokens import Scored
+from vivavoce.train.scoring import Method, attending, compiled_layers, logprobs
+from vivavoce.train.tokens import ScoredRow
 
-PACKED = pack([Scored((*range(20), i, *range(i, i + 30)), 20) for i in range(40, 45)])
+PACKED = pack([ScoredRow((*range(20), i, *range(i, i + 30)), 20) for i in range(40, 45)])
 
 
 def grads(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -67,7 +67,7 @@ def test_layers_are_compiled_once_and_left_as_they_were():
     model = tiny_model()
     seen = []
     for _ in range(2):
-        with compiled(model):
+        with compiled_layers(model):
             seen.append([layer._compiled_call_impl for layer in model.model.layers])
         assert all(layer._compiled_call_impl is None for layer in model.model.layers)
     assert seen[0] == seen[1]

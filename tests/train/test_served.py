@@ -24,7 +24,7 @@ from vivavoce.records import Completion, State, View
 from vivavoce.train.divergences import distillation_loss
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.on_policy import train_on_policy
-from vivavoce.train.scorers import Action, Marks, open_scorer
+from vivavoce.train.scorers import Answer, Marks, open_scorer
 from vivavoce.train.served import ServedTargets, merged_loss, open_served
 
 QUESTIONS = ("Solve: what is 12 + 30?", "Check each step, then answer: 6 * 7", "Ada said 41, Bob said 42.")
@@ -84,7 +84,7 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 
 VIEWS = [View(messages(f"{NOTES} {q}"), 1.0) for q in QUESTIONS]
-ACTIONS = [Action(0, tuple(bpe()("The sum is 42.")["input_ids"] + [2])), Action(2, (40, 50, 60)), Action(0, (7,))]
+ACTIONS = [Answer(0, tuple(bpe()("The sum is 42.")["input_ids"] + [2])), Answer(2, (40, 50, 60)), Answer(0, (7,))]
 
 
 def test_log_probabilities_over_http_are_those_of_the_local_model(folders: dict[str, Path]) -> None:

@@ -137,7 +137,7 @@ def test_progress_is_told_after_every_update(student: Path, tmp_path: Path):
     lines: list[tuple[int, int, bool]] = []
     how = settings(max_steps=5, log_steps=3)
     train_sft(
-        student, ROWS, how, tmp_path, seed=1, progress=lambda *heard: lines.append((*heard[:2], "loss" in heard[2]))
+        student, ROWS, how, tmp_path, seed=1, progress=lambda *shown: lines.append((*shown[:2], "loss" in shown[2]))
     )
     assert lines == [(1, 5, True), (2, 5, False), (3, 5, True), (4, 5, False), (5, 5, True)]
 

@@ -15,7 +15,7 @@ from vivavoce.records import Tree
 from vivavoce.train import LoRASettings, TreeDPOSettings, reference
 from vivavoce.train.scoring import Method, attending
 from vivavoce.train.tree_dpo import TreeDPOTrainer, train_tree_dpo, tree_loss
-from vivavoce.train.trees import Steps, branchings
+from vivavoce.train.trees import Updates, branchings
 
 FULL = {"lora": None, "log_steps": 1, "device": "cpu", "adam_eps": 1e-3}
 
@@ -122,7 +122,7 @@ def step_gradients(student: Path, trees: list[Tree], changes: dict[str, Any]) ->
     model, other = AutoModelForCausalLM.from_pretrained(student), tiny_model(seed=5)
     tokenizer = AutoTokenizer.from_pretrained(student)
     wanted = settings(max_steps=1, **changes)
-    steps = Steps(branchings(tokenizer, trees, 500), wanted, 1, seed=1)
+    steps = Updates(branchings(tokenizer, trees, 500), wanted, 1, seed=1)
     method = Method(wanted.attention if wanted.attention == "rows" else "blocks")
     out = Path(str(student) + "-unused")
     known = reference._compute(other, steps, method, False, set(), 0)

@@ -16,9 +16,9 @@ from vivavoce.errors import DataError
 from vivavoce.records import Example
 from vivavoce.train.settings import SFTSettings, TwoTaskSettings
 from vivavoce.train.sft import train_sft
-from vivavoce.train.supervised import Steps, Taught
-from vivavoce.train.tokens import Scored, score_rows
-from vivavoce.train.two_task import TwoTasks, padded, train_two_task, updates
+from vivavoce.train.supervised import Taught, Updates
+from vivavoce.train.tokens import ScoredRow, score_rows
+from vivavoce.train.two_task import TwoTasks, pad_row, train_two_task, updates
 
 MISTAKE = messages("What is wrong? 12 + 30 = 41")
 ROWS = [
@@ -74,7 +74,7 @@ def test_one_update_is_the_formula_however_it_is_packed(
 
 
 def row(problem: str, stream: str, tokens: int, weight: float = 1.0) -> Taught:
-    return Taught(problem, stream, Scored(tuple(range(tokens + 2)), 2), weight)
+    return Taught(problem, stream, ScoredRow(tuple(range(tokens + 2)), 2), weight)
 
 
 def test_micro_batches_count_the_same_whatever_their_tokens() -> None:
@@ -89,8 +89,8 @@ def test_micro_batches_count_the_same_whatever_their_tokens() -> None:
 
 
 def test_learnt_padding_is_the_released_defect_and_changes_what_is_learnt(student: Path, tmp_path: Path) -> None:
-    filled = padded(12)(Scored((5, 6, 7, 2), 2))
-    assert filled == Scored((5, 6, 7, *(2,) * 9), 2)
+    filled = pad_row(12)(ScoredRow((5, 6, 7, 2), 2))
+    assert filled == ScoredRow((5, 6, 7, *(2,) * 9), 2)
     how = {"max_steps": 1, "max_length": 120}
     plain = train_two_task(student, ROWS, settings(**how), tmp_path / "plain", seed=1)
     learnt = train_two_task(student, ROWS, settings(**how, padding="learnt"), tmp_path / "padded", seed=1)
@@ -119,7 +119,7 @@ def test_alpha_0_and_1_are_plain_training_on_one_stream(student: Path, tmp_path:
 
 
 def taught(n: dict[str, tuple[int, int]]) -> list[Taught]:
-    row = Scored((1, 2, 3), 1)
+    row = ScoredRow((1, 2, 3), 1)
     return [
         Taught(problem, stream, row, 1.0)
         for problem, counts in n.items()
@@ -152,7 +152,7 @@ def test_independent_streams_run_at_their_own_pace():
 def test_the_mixed_stream_has_the_same_objective_over_an_epoch():
     rows = taught({"a": (5, 1), "b": (4, 2)})
     how = settings(pairing="flat-weighted", rows_per_step=3, max_steps=None, epochs=1)
-    steps = Steps(rows, TwoTasks(rows, how, updates(rows, how, 1)), how.token_budget)
+    steps = Updates(rows, TwoTasks(rows, how, updates(rows, how, 1)), how.token_budget)
     factors: Counter[str] = Counter()
     for i in range(len(steps)):
         for part in steps[i]["parts"]:
@@ -165,7 +165,7 @@ def test_devices_share_an_update_whose_factors_are_those_of_one():
     rows = taught({"a": (3, 2), "b": (3, 1)})
     how = settings(rows_per_step=3)
     schedule = TwoTasks(rows, how, updates(rows, how, 1))
-    whole, split = Steps(rows, schedule, how.token_budget), Steps(rows, schedule, how.token_budget, devices=4)
+    whole, split = Updates(rows, schedule, how.token_budget), Updates(rows, schedule, how.token_budget, devices=4)
     together = sorted(f for d in range(4) for part in split[d]["parts"] for f in part.factors)
     assert together == sorted(f for part in whole[0]["parts"] for f in part.factors)
 

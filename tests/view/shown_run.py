@@ -27,7 +27,7 @@ def told_debate(id: str = "hostile/1") -> Graph:
     about = prompt(
         "critique", (first.id,), (("user", ("They say: ", Quote(first.id, first.text), " Gold: ", Quote(GOLD, "4"))),)
     )
-    said = node(
+    speech = node(
         "critique",
         p.id,
         "ben",
@@ -39,11 +39,13 @@ def told_debate(id: str = "hostile/1") -> Graph:
         score=0.5,
         saw_gold=True,
     )
-    read = prompt("answer", (first.id, said.id), (("user", (p.question, "\nOthers: ", Quote(said.id, said.text))),))
-    second = answer(p, "ada", 1, "4", text=LONG, parents=(said,), prompt=read.id)
+    read = prompt(
+        "answer", (first.id, speech.id), (("user", (p.question, "\nOthers: ", Quote(speech.id, speech.text))),)
+    )
+    second = answer(p, "ada", 1, "4", text=LONG, parents=(speech,), prompt=read.id)
     failed = node("answer", p.id, "cyd", 0, "", status="error", error=f"401 {HOSTILE}")
     return Graph(
-        p, (first, failed, said, second), "my own <word>", prompts={one.id: one for one in (asked, about, read)}
+        p, (first, failed, speech, second), "my own <word>", prompts={one.id: one for one in (asked, about, read)}
     )
 
 

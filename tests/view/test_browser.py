@@ -69,7 +69,7 @@ def page(browser: Browser) -> Iterator[Page]:
     wrong: list[str] = []
     opened.set_default_timeout(15_000)
     opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
 
     def asked(dialog: Dialog) -> None:
         wrong.append(f"dialog: {dialog.message}")
@@ -165,9 +165,9 @@ def test_the_exact_prompt_of_an_answer_opens_and_marks_what_it_quotes(page: Page
     note = page.locator(f"#n-{critique.id}")
     assert note.locator("xpath=ancestor::article[1]").get_attribute("id") == f"n-{critique.target}", "it stands beneath"
     note.get_by_role("button", name="prompt").click()
-    said = note.locator(".prompt .said").evaluate("(e) => e.textContent")
+    quoted = note.locator(".prompt .said").evaluate("(e) => e.textContent")
     asked = graph.asked(critique)[0]["content"]
-    assert [w for w in said.split() if w.isalnum()] == [w for w in asked.split() if w.isalnum()]
+    assert [w for w in quoted.split() if w.isalnum()] == [w for w in asked.split() if w.isalnum()]
     assert note.locator(".prompt .quote").count() == 2, "an answer, and the right one"
     taken = page.locator(f"#n-{graph.nodes[0].id} > .taken")
     assert "learnt by multi_teacher" in taken.inner_text(), "what came of it"

@@ -43,7 +43,7 @@ def indexed(run: Path) -> Index:
     return index
 
 
-def said(*texts: str, id: str = "p") -> Graph:
+def graph_of(*texts: str, id: str = "p") -> Graph:
     nodes = (node("answer", id, f"a{i}", 0, text, answer="1", correct=True) for i, text in enumerate(texts))
     return Graph(Problem(id, "?", "1"), tuple(nodes))
 
@@ -76,7 +76,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
     version = index.version
     assert not index.refresh()
     assert index.version == version
-    write_graphs(run / "graphs" / "train.jsonl", [said("a narwhal", id="new")])
+    write_graphs(run / "graphs" / "train.jsonl", [graph_of("a narwhal", id="new")])
     assert index.refresh()
     assert index.search("train", "narwhal") == [index.find("train", "new")]
     assert index.search("train", "chain") == [], "what the file held before is forgotten"
@@ -88,7 +88,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
 def test_a_stage_whose_name_begins_like_a_test_is_none(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     (tmp_path / "data").mkdir()
-    write_graphs(tmp_path / "graphs" / "testing.jsonl", [said("right")])
+    write_graphs(tmp_path / "graphs" / "testing.jsonl", [graph_of("right")])
     row = Example("p", ({"role": "user", "content": "?"},), "right", ("n",))
     (tmp_path / "data" / "sft.jsonl").write_text(to_json(row) + "\n", encoding="utf-8")
     [_, taught] = indexed(tmp_path).places("testing", 0)
@@ -98,9 +98,9 @@ def test_a_stage_whose_name_begins_like_a_test_is_none(tmp_path: Path) -> None:
 def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     texts = [
-        said("The Résumé is long", id="1"),
-        said("東京は大きい。", id="2"),
-        said("long ago", "a short résumé", id="3"),
+        graph_of("The Résumé is long", id="1"),
+        graph_of("東京は大きい。", id="2"),
+        graph_of("long ago", "a short résumé", id="3"),
     ]
     write_graphs(tmp_path / "graphs" / "train.jsonl", texts)
     index = indexed(tmp_path)
@@ -121,7 +121,7 @@ def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_read_is_told_and_the_others_are_shown(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     file = tmp_path / "graphs" / "train.jsonl"
-    write_graphs(file, [said("one", id="1"), said("two", id="2")])
+    write_graphs(file, [graph_of("one", id="1"), graph_of("two", id="2")])
     file.write_text(file.read_text("utf-8")[:-40], "utf-8")
     index = Index(tmp_path, tmp_path / "view.sqlite")
     index.refresh()
@@ -157,7 +157,7 @@ def test_calls_of_a_debate_that_is_under_way_are_shown_until_its_graph_is_there(
     index.refresh()
     assert index.sets() == {"train": 3}
     (tmp_path / "graphs").mkdir()
-    write_graphs(tmp_path / "graphs" / "train.jsonl", [said("4", id=f"q{i}") for i in (1, 2, 3)])
+    write_graphs(tmp_path / "graphs" / "train.jsonl", [graph_of("4", id=f"q{i}") for i in (1, 2, 3)])
     index.refresh()
     assert pages.get(["question", "train", "0"])["calls"] == []
     assert [c.letters for c in index.columns("train")] == ["RRR"]

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located, trusted
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions, address_and_key, trust_store
 from vivavoce.agents.faults import Failed, failed_kind, failed_status, failure_inside, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
-from vivavoce.agents.reading import NO_MORE, End, counted, ended
+from vivavoce.agents.reading import NO_MORE, End, end_of, usage_of
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.files import lines_in
 from vivavoce.records import Message, Reply, Sampling, digest
@@ -126,8 +126,8 @@ class AnthropicMessages:
 
     async def submit(self, token: str, requests: Sequence[Request]) -> str:
         """Make a batch and return its id."""
-        asked = [{"custom_id": request.key, "params": request.body} for request in requests]
-        return str((await self._json("post", "/v1/messages/batches", {"requests": asked}, once=True))["id"])
+        entries = [{"custom_id": request.key, "params": request.body} for request in requests]
+        return str((await self._json("post", "/v1/messages/batches", {"requests": entries}, once=True))["id"])
 
     async def find(self, token: str, keys: frozenset[str], since: float) -> str | None:
         """The batch that was made after ``since`` (Unix time) and holds ``keys``, or None.
@@ -215,7 +215,7 @@ class AnthropicMessages:
                 max_retries=0,
                 timeout=httpx2.Timeout(self.options.timeout_s, connect=_CONNECT_S),
                 http_client=anthropic.DefaultAsyncHttpxClient(
-                    verify=trusted(),
+                    verify=trust_store(),
                     follow_redirects=False,  # the key stays where the recipe sent it
                     # the limits are ours
                     limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
@@ -271,11 +271,11 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
 
     ``means`` explains stop reasons that are not known here.
     """
-    usage = counted(answer)
+    usage = usage_of(answer)
     if (failed := failure_inside(answer, usage)) is not None:
         return failed
     why, text = answer.get("stop_reason"), "".join(b["text"] for b in answer["content"] if b["type"] == "text")
-    end = ended(why, means)
+    end = end_of(why, means)
     if not text:
         if end == "filter":
             reason = (answer.get("stop_details") or {}).get("explanation") or "the model declined"
@@ -304,9 +304,10 @@ def unsent(options: Options) -> dict[str, str]:
 
 
 def agent(name: str, options: Options) -> AnthropicMessages:
-    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see :func:`located`."""
+    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see
+    :func:`vivavoce.agents.endpoint.address_and_key`."""
     where = f"agent {name!r}"
     if importlib.util.find_spec("anthropic") is None:
         raise MissingDependency("this backend needs Anthropic's package", where, 'pip install "vivavoce[anthropic]"')
-    base_url, key = located(options, _HERE, where)
+    base_url, key = address_and_key(options, _HERE, where)
     return AnthropicMessages(name, options, base_url, key)

@@ -33,7 +33,7 @@ _NOTICED_S = 20.0
 _LOST = ("connection", "unreachable", "server", "timeout", "malformed")
 """Reasons for a missing answer that a death of the engine can cause."""
 _BROKEN = ("connection", "unreachable")
-"""Those of them that an engine gives only while it is away."""
+"""The reasons that only an engine gives which does not run."""
 _ALONE, _DEADLY = 2, 4
 """Deaths of an engine after which a call that saw them all is made alone, and after which it fails."""
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class Server:
     async def _draw_sglang(
         self, prompt: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int], model: str | None
     ) -> Drawn:
-        how: dict[str, Any] = {
+        sampling_params: dict[str, Any] = {
             "max_new_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -113,7 +113,7 @@ class Server:
             "skip_special_tokens": False,
             "no_stop_trim": True,
         }
-        body = {"input_ids": list(prompt), "sampling_params": how, "return_logprob": True}
+        body = {"input_ids": list(prompt), "sampling_params": sampling_params, "return_logprob": True}
         answer = await self._post("/generate", body | ({"lora_path": model} if model else {}))
         with _read_in("generate"):
             meta = answer["meta_info"]
@@ -228,7 +228,7 @@ class Attached:
                 if error.reason not in _LOST:
                     raise
                 lives = await self._lives(server)
-                # an engine at an address may be back by now, and nobody tells its lives apart
+                # an engine at an address may have started again by now, and its starts look alike from here
                 if lives and (self.state is not None or error.reason not in _BROKEN):
                     raise
                 seen, deaths = seen if lives else server.generation, deaths + 1

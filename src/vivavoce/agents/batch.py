@@ -25,7 +25,7 @@ from vivavoce.records import Sampling
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class TokenPrompt:
     """One row: the token ids of a prompt, its sampling, and the seed of its draws."""
 
     ids: Sequence[int]
@@ -63,7 +63,7 @@ class Lines:
     """(rows, most tokens) numbers in [0, 1), fp64: the row's own, one for each step."""
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt], device: torch.device) -> Lines:
+    def of(cls, prompts: Sequence[TokenPrompt], device: torch.device) -> Lines:
         """Rows for which nothing has been drawn yet."""
         samplings = [prompt.sampling for prompt in prompts]
         limits = [sampling.max_new_tokens for sampling in samplings]
@@ -77,8 +77,8 @@ class Lines:
                 line[:limit] = torch.rand(limit, generator=generator, dtype=torch.float64)
         rows = len(prompts)
         penalised = [one for one in prompts if one.sampling.repetition_penalty != 1]
-        asked = torch.zeros(rows, max((len(one.ids) for one in penalised), default=0), dtype=torch.long)
-        for line, one in zip(asked, prompts, strict=True):
+        prompt_ids = torch.zeros(rows, max((len(one.ids) for one in penalised), default=0), dtype=torch.long)
+        for line, one in zip(prompt_ids, prompts, strict=True):
             if one.sampling.repetition_penalty != 1:
                 line[: len(one.ids)] = torch.tensor(one.ids)
         return cls(
@@ -92,7 +92,7 @@ class Lines:
             top_p=torch.tensor([s.top_p for s in samplings], dtype=torch.float64, device=device),
             top_k=torch.tensor([s.top_k for s in samplings], device=device),
             penalty=torch.tensor([s.repetition_penalty for s in samplings], dtype=torch.float32, device=device),
-            prompt=asked.to(device),
+            prompt=prompt_ids.to(device),
             uniform=uniform.to(device),
         )
 
@@ -122,7 +122,7 @@ class Batch:
         plain: Whether the cache holds all keys and values of a row and nothing else, so that rows may join.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], lines: Lines, cache: DynamicCache, plain: bool) -> None:
+    def __init__(self, prompts: Sequence[TokenPrompt], lines: Lines, cache: DynamicCache, plain: bool) -> None:
         self.prompts, self.lines, self.cache, self.plain = list(prompts), lines, cache, plain
         self.width = cache.get_seq_length()
         self._note()
@@ -191,11 +191,11 @@ class Batch:
         Source: arXiv:1909.05858, section 4.1; as RepetitionPenaltyLogitsProcessor of transformers.
         """
         lines = self.lines
-        said = torch.arange(lines.drawn.shape[1], device=logits.device) < lines.counts[:, None]
-        asked = torch.arange(lines.prompt.shape[1], device=logits.device) < lines.size[:, None]
+        is_drawn = torch.arange(lines.drawn.shape[1], device=logits.device) < lines.counts[:, None]
+        is_prompt = torch.arange(lines.prompt.shape[1], device=logits.device) < lines.size[:, None]
         # what stands at no place of a row is taken for its first token, which is there anyway
         first = lines.prompt[:, :1]
-        ids = torch.cat([lines.prompt.where(asked, first), lines.drawn.where(said, first)], -1)
+        ids = torch.cat([lines.prompt.where(is_prompt, first), lines.drawn.where(is_drawn, first)], -1)
         there, penalty = logits.gather(-1, ids), lines.penalty[:, None]
         return logits.scatter(-1, ids, torch.where(there < 0, there * penalty, there / penalty))
 
@@ -292,10 +292,10 @@ def _layers(cache: DynamicCache) -> list[RoomyLayer]:
 
 def _beside(parts: Sequence[tuple[Tensor, Tensor | slice]], width: int) -> Tensor:
     """Rows of several tensors (rows, heads, columns, size) in a new one with room, right of ``width`` columns."""
-    taken = [(one, rows, len(rows) if isinstance(rows, Tensor) else len(one)) for one, rows in parts]
-    room = _empty(parts[0][0], sum(count for _, _, count in taken), width)
+    sized = [(one, rows, len(rows) if isinstance(rows, Tensor) else len(one)) for one, rows in parts]
+    room = _empty(parts[0][0], sum(count for _, _, count in sized), width)
     below = 0
-    for one, rows, count in taken:
+    for one, rows, count in sized:
         columns = min(width, one.shape[-2])
         room[below : below + count, :, : width - columns] = 0  # masked, but nothing times NaN is NaN
         room[below : below + count, :, width - columns : width] = one[:, :, one.shape[-2] - columns :][rows]

@@ -61,7 +61,7 @@ class Caps(BaseModel):
 
     def share(self, parts: int) -> Caps:
         """The caps of one of so many parts, so that together they keep to these. Parts run side by side, so each has
-        all of the time.
+        the whole time.
         """
         if parts == 1:
             return self
@@ -149,7 +149,7 @@ class Account:
             if not self.closed:
                 self._take(held)
             return not self.closed
-        if not self.inside:  # then nobody waits either
+        if not self.inside:  # then no call waits either
             self.closed = True
             return False
         turn = asyncio.get_running_loop().create_future()
@@ -241,7 +241,7 @@ class Ledger:
         self.agents = {name: Account(caps) for name, caps in agents.items() if caps}
         self.questions = dict[tuple[str, str], Account]()
         self.ended: UserError | None = None
-        """Why no further call is made: a cap of the run or of an agent is reached, or an agent cannot be asked."""
+        """The error that ended all calls: a cap of the run or of an agent is reached, or an agent cannot be asked."""
         caps = [run, question, *agents.values()]
         self._weighs = any(c.money is not None or c.tokens is not None for c in caps)
         self.lasting = any((c.money, c.tokens, c.calls) != (None, None, None) for c in (run, *agents.values()))
@@ -335,7 +335,7 @@ class Ledger:
             self._close(why)
             self._end_by = asyncio.get_running_loop().time() + within_s
         await self._drain()
-        raise self._again()
+        raise self._error_again()
 
     async def _stop(self, agent: str, account: Account, held: _Held, entered: list[Account]) -> NoReturn:
         """The end at a cap: no further call is admitted, and those in flight are waited for."""
@@ -344,7 +344,7 @@ class Ledger:
         self._give_back(entered, held)
         entered.clear()
         await self._drain()
-        raise self._again()
+        raise self._error_again()
 
     def _close(self, why: UserError) -> None:
         self.ended = why
@@ -360,7 +360,7 @@ class Ledger:
             left_s = None if self._end_by is None else max(0.0, self._end_by - loop.time())
             await asyncio.wait([drained], timeout=left_s)
 
-    def _again(self) -> UserError:
+    def _error_again(self) -> UserError:
         """A new error for each caller, because an error that is raised again and again keeps every traceback."""
         assert self.ended is not None
         return type(self.ended)(*self.ended.args)
@@ -371,12 +371,12 @@ class Ledger:
 
     def _why(self, agent: str, account: Account, held: _Held) -> BudgetReached:
         kind = account.lacking(held) or "calls"
-        whose, key = ("the run", "budget.run") if account is self.run else (f"`{agent}`", "budget of the agent")
+        owner, key = ("the run", "budget.run") if account is self.run else (f"`{agent}`", "budget of the agent")
         cap, spent = getattr(account.caps, kind), account.spent(kind)
         next_one = {"money": held.money, "tokens": held.tokens}.get(kind)
         more = f", and the next call may cost {self.amount(next_one, kind)}" if next_one else ""
         return BudgetReached(
-            f"the cap of {whose} is reached: {self.amount(spent, kind)} of {self.amount(cap, kind)} spent{more}",
+            f"the cap of {owner} is reached: {self.amount(spent, kind)} of {self.amount(cap, kind)} spent{more}",
             f"{key}.{kind}" if account is self.run else f"{key} {agent}: {kind}",
             "raise the cap and give the same command: it goes on from here, and pays for nothing twice",
         )

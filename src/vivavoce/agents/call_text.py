@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from vivavoce.agents.replies import CALL, DECODER, LITERALS, json_end, parted
+from vivavoce.agents.replies import CALL, DECODER, LITERALS, json_end, split_thought
 from vivavoce.records import ToolCall, all_storable
 
 FORMAT = (
@@ -66,7 +66,7 @@ def call_spans(text: str) -> list[tuple[int, int]]:
 def without_calls(text: str) -> str:
     """The words of a reply, without its calls and its thought."""
     pieces = list[str]()
-    for start, end in parted(text).spans:
+    for start, end in split_thought(text).spans:
         for call in _within(text, start, end):
             if call.end > 0:
                 pieces.append(text[start : call.start])
@@ -86,7 +86,7 @@ def _escaped(mark: re.Match[str]) -> str:
 
 def _calls(text: str) -> Iterator[_Written]:
     """The texts between the tags of a reply."""
-    for start, end in parted(text).spans:
+    for start, end in split_thought(text).spans:
         yield from _within(text, start, end)
 
 

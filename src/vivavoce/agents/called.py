@@ -24,7 +24,7 @@ def with_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return list(_converted(messages))
 
 
-def called(call: Mapping[str, Any]) -> str:
+def call_as_text(call: Mapping[str, Any]) -> str:
     """One of an answer's ``tool_calls`` as text. Arguments that are no JSON are kept, so that the reader of the call
     can complain.
     """
@@ -68,4 +68,4 @@ def _tool_call(id: str, call: ToolCall) -> dict[str, Any]:
     return {"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-__all__ = ["called", "with_calls"]
+__all__ = ["call_as_text", "with_calls"]

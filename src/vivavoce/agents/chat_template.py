@@ -78,8 +78,8 @@ class Spoken:
 class ChatTemplate:
     """A model's chat template with its arguments: messages to text.
 
-    A template that has no system role, or that wants turns to alternate, gets messages in a form that it takes: a
-    system text is put before the first turn of the user, and turns of one role that follow each other become one, a
+    A template that has no system role, or that wants turns to alternate, gets messages in a form that it takes. A
+    system text is put before the first turn of the user. Turns of one role that follow each other become one, with a
     blank line between them. A prompt that the template takes is left as it is.
     """
 
@@ -129,7 +129,7 @@ class ChatTemplate:
 
         Raises RecipeError if the template takes no such conversation, DataError if it changes a message's text.
         """
-        text = self._rendered(formed(messages, self.form(messages, where)), where)
+        text = self._rendered(in_form(messages, self.form(messages, where)), where)
         for message in messages:
             # templates may drop the reasoning of earlier answers
             if message["role"] != "assistant" and message["content"].strip() not in text:
@@ -142,11 +142,11 @@ class ChatTemplate:
     @cached_property
     def spoken(self) -> Spoken:
         """The texts around answers, found by rendering a prompt with an empty one."""
-        asked: list[Message] = [{"role": "user", "content": ASKED}]
-        prompt, spaced = self.prompt(asked), f" {SAID} "
+        question: list[Message] = [{"role": "user", "content": ASKED}]
+        prompt, spaced = self.prompt(question), f" {SAID} "
         try:
-            before = self._render([*asked, {"role": "assistant", "content": SAID}], generation=False)
-            whole = self._render([*asked, {"role": "assistant", "content": spaced}], generation=False)
+            before = self._render([*question, {"role": "assistant", "content": SAID}], generation=False)
+            whole = self._render([*question, {"role": "assistant", "content": spaced}], generation=False)
         except _failures():
             before, whole = "", spaced
         before, trims = before.rpartition(SAID)[0], f"{SAID} {self.after()}" not in whole
@@ -184,7 +184,7 @@ class ChatTemplate:
         return {}
 
     def form(self, messages: Sequence[Message], where: str = "") -> int:
-        """The first form of :func:`formed` in which the template takes messages of these roles and loses none.
+        """The first form of :func:`in_form` in which the template takes messages of these roles and loses none.
 
         Raises RecipeError if there is none.
         """
@@ -194,7 +194,7 @@ class ChatTemplate:
             reasons = list[str]()
             for form in range(_FORMS):
                 try:
-                    text = self._render(formed(marked, form))
+                    text = self._render(in_form(marked, form))
                 except _failures() as error:
                     if line := getattr(error, "lineno", None):
                         what = f"the chat template of {self.model} is no template: {error} (line {line})"
@@ -223,10 +223,10 @@ class ChatTemplate:
             raise DataError(what, where, "leave this conversation out, or use another template") from None
 
     def _render(self, messages: Sequence[Message], generation: bool = True) -> str:
-        given = {key: value for key, value in self.arguments.items() if key != DAY}
+        variables = {key: value for key, value in self.arguments.items() if key != DAY}
         copies = [dict(message) for message in messages]
         always = {"messages": copies, "tools": None, "documents": None, "add_generation_prompt": generation}
-        return _compiled(self.source).render({**always, **self.special, **given, DAY: self._today})
+        return _compiled(self.source).render({**always, **self.special, **variables, DAY: self._today})
 
     def _today(self, form: str) -> str:
         return day(self.arguments.get(DAY)).strftime(form)
@@ -238,21 +238,21 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def day(given: object = None) -> date:
+def day(value: object = None) -> date:
     """The day that a recipe gives; today if it gives none. Raises RecipeError for a value that is no day."""
-    if given is None:
+    if value is None:
         return date.today()
-    if isinstance(given, datetime):
-        return given.date()
-    if isinstance(given, date):
-        return given
+    if isinstance(value, datetime):
+        return value.date()
+    if isinstance(value, date):
+        return value
     try:
-        return date.fromisoformat(str(given)[:10])
+        return date.fromisoformat(str(value)[:10])
     except ValueError:
-        raise RecipeError(f"`{given}` is no day", f"chat_template_kwargs.{DAY}", "write it as 2026-07-31") from None
+        raise RecipeError(f"`{value}` is no day", f"chat_template_kwargs.{DAY}", "write it as 2026-07-31") from None
 
 
-def formed(messages: Sequence[Message], form: int) -> list[Message]:
+def in_form(messages: Sequence[Message], form: int) -> list[Message]:
     """Messages as they are (0), with turns of one role put together (1), and with system texts put into the user's
     turn (2).
     """
@@ -314,8 +314,8 @@ def _compiled(source: str) -> Template:
     def raise_exception(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)
 
-    def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **how)
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
     env = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
@@ -325,4 +325,4 @@ def _compiled(source: str) -> Template:
     return env.from_string(source)
 
 
-__all__ = ["ASKED", "AS_IT_CAME", "DAY", "SAID", "ChatTemplate", "Spoken", "day", "encode", "formed"]
+__all__ = ["ASKED", "AS_IT_CAME", "DAY", "SAID", "ChatTemplate", "Spoken", "day", "encode", "in_form"]

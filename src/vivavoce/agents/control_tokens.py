@@ -184,12 +184,12 @@ def _any_of(tokens: Any) -> re.Pattern[str] | None:
 
 def _frame(template: ChatTemplate) -> str:
     """The template's text around the messages of a conversation."""
-    asked: Message = {"role": "user", "content": ASKED}
+    question: Message = {"role": "user", "content": ASKED}
     answer: Message = {"role": "assistant", "content": SAID}
     for messages in (
-        [Message(role="system", content="Qzvbrief"), asked, answer, asked],
-        [asked, answer, asked],
-        [asked],
+        [Message(role="system", content="Qzvbrief"), question, answer, question],
+        [question, answer, question],
+        [question],
     ):
         with suppress(UserError):
             return template.prompt(messages)

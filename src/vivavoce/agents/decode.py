@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from vivavoce.agents.batch import Batch, Lines, Prompt, empty_cache, fill_cache
-from vivavoce.agents.drawn import Decoded, Reader
+from vivavoce.agents.batch import Batch, Lines, TokenPrompt, empty_cache, fill_cache
+from vivavoce.agents.drawn import Decoded, TokenReader
 from vivavoce.agents.prefixes import BLOCK, Known, Prefixes, chain
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ SHARE = 1 / 8
 _PREFILL_TOKENS = 8192
 
 
-Found = tuple[Prompt, Known | None, int]
+Found = tuple[TokenPrompt, Known | None, int]
 """A prompt, another one that shares its beginning, and the number of shared tokens."""
 
 
@@ -68,7 +68,7 @@ class Decoder:
         self.prefixes = Prefixes(remember)
         self.forwards = self.prefilled = self.reused = 0
         """Forward passes so far; prompt tokens that were computed, and those that were found."""
-        self.reader = Reader(tokenizer, getattr(model, "generation_config", None))
+        self.reader = TokenReader(tokenizer, getattr(model, "generation_config", None))
         self.eos = self.reader.eos
         pad = tokenizer.pad_token_id
         self._pad = cast(int, pad if pad is not None else self.eos[0] if self.eos else 0)
@@ -79,20 +79,20 @@ class Decoder:
         if not self._plain:
             logger.info("%s keeps more than keys and values: rows join a batch at a time", type(model).__name__)
 
-    def decode(self, prompts: Sequence[Prompt], interrupted: Callable[[], bool] = lambda: False) -> list[Decoded]:
+    def decode(self, prompts: Sequence[TokenPrompt], interrupted: Callable[[], bool] = lambda: False) -> list[Decoded]:
         """Continue every prompt, all of them together; results in the order of ``prompts``.
 
         Raises :class:`Interrupted` within one step after ``interrupted`` says so.
         """
         decoded = dict[int, Decoded]()
 
-        def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
+        def finished(prompt: TokenPrompt, ids: list[int], logprobs: list[float]) -> None:
             decoded[cast(int, prompt.tag)] = self.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
 
         self._together(prompts, finished, interrupted)
         return [decoded[i] for i in range(len(prompts))]
 
-    def draw(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def draw(self, prompts: Sequence[TokenPrompt]) -> list[list[int]]:
         """The exact token ids that each prompt is continued with, its end-of-sequence token included."""
         drawn = dict[int, list[int]]()
         self._together(prompts, lambda prompt, ids, _: drawn.update({cast(int, prompt.tag): ids}), lambda: False)
@@ -100,8 +100,8 @@ class Decoder:
 
     def _together(
         self,
-        prompts: Sequence[Prompt],
-        finished: Callable[[Prompt, list[int], list[float]], None],
+        prompts: Sequence[TokenPrompt],
+        finished: Callable[[TokenPrompt, list[int], list[float]], None],
         interrupted: Callable[[], bool],
     ) -> None:
         waiting = [[replace(prompt, tag=i) for i, prompt in enumerate(prompts)]]
@@ -110,8 +110,8 @@ class Decoder:
     @torch.inference_mode()
     def stream(
         self,
-        newcomers: Callable[[Sequence[Prompt]], Sequence[Prompt]],
-        finished: Callable[[Prompt, list[int], list[float]], None],
+        newcomers: Callable[[Sequence[TokenPrompt]], Sequence[TokenPrompt]],
+        finished: Callable[[TokenPrompt, list[int], list[float]], None],
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         """Continue prompts as they come, until the batch is empty and no request is waiting.
@@ -145,14 +145,14 @@ class Decoder:
             if step % look_every == 0:
                 live = self._look(batch, live, step, finished)
 
-    def _prefill(self, prompts: Sequence[Prompt], eos: Tensor, interrupted: Callable[[], bool]) -> list[Batch]:
+    def _prefill(self, prompts: Sequence[TokenPrompt], eos: Tensor, interrupted: Callable[[], bool]) -> list[Batch]:
         """Compute the parts of prompts that are not cached yet, and draw the first token of each.
 
         Equal prompts, for example several samples of one, are a single row until they draw. Prompts are computed in
         waves: one that begins like another waits until that one is computed. Inside a wave, prompts with about as much
         to compute share a forward.
         """
-        parts, equal = list[Batch](), dict[tuple[int, ...], list[Prompt]]()
+        parts, equal = list[Batch](), dict[tuple[int, ...], list[TokenPrompt]]()
         for prompt in prompts:
             equal.setdefault(tuple(prompt.ids), []).append(prompt)
         samples = {id(same[0]): same for same in equal.values()}
@@ -176,9 +176,9 @@ class Decoder:
                         store.add(Known(prompt.ids, part.keys_and_values(row)), hashes[id(prompt)])
         return parts
 
-    def _waves(self, prompts: Sequence[Prompt], hashes: dict[int, list[int]]) -> list[list[Prompt]]:
+    def _waves(self, prompts: Sequence[TokenPrompt], hashes: dict[int, list[int]]) -> list[list[TokenPrompt]]:
         """Every prompt behind the one that it shares its longest beginning with, if that is not cached already."""
-        seen, waves = dict[int, int](), list[list[Prompt]]()
+        seen, waves = dict[int, int](), list[list[TokenPrompt]]()
         for prompt in prompts:
             blocks = hashes[id(prompt)]
             count = next((count for count in range(len(blocks), 0, -1) if blocks[count - 1] in seen), 0)
@@ -206,7 +206,7 @@ class Decoder:
             group.append(one)
         yield group
 
-    def _prefill_together(self, group: list[Found], samples: dict[int, list[Prompt]], eos: Tensor) -> Batch:
+    def _prefill_together(self, group: list[Found], samples: dict[int, list[TokenPrompt]], eos: Tensor) -> Batch:
         """Compute the ends of all prompts of a group in one forward, as long for all as for the one with the least
         cached.
 
@@ -241,7 +241,7 @@ class Decoder:
         batch: Batch,
         live: Sequence[int],
         step: int,
-        finished: Callable[[Prompt, list[int], list[float]], None],
+        finished: Callable[[TokenPrompt, list[int], list[float]], None],
     ) -> list[int]:
         """Hand over the rows that are done; returns those that go on."""
         done, lengths = batch.lines.done.tolist(), batch.lines.counts.tolist()

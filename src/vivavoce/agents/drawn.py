@@ -23,12 +23,12 @@ class Decoded:
     usage: Usage
     """Completion tokens count the end-of-sequence token, as servers do."""
     tokens: tuple[Token, ...] | None = None
-    """Without the end-of-sequence token; None unless ``sampling.logprobs``."""
+    """Tokens without the end-of-sequence token; None unless ``sampling.logprobs``."""
     ids: tuple[int, ...] = ()
     """The drawn ids, the end-of-sequence token included; empty if the text was cut at a limit or a stop string."""
 
 
-class Reader:
+class TokenReader:
     """Reads drawn tokens.
 
     Args:
@@ -82,4 +82,4 @@ def _cut(pieces: list[str], start: int, end: int) -> tuple[list[str], int]:
     return kept, len(pieces)
 
 
-__all__ = ["Decoded", "Reader"]
+__all__ = ["Decoded", "TokenReader"]

@@ -29,8 +29,8 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.agents.faults import SETTINGS, Failed, failed_status, short
-from vivavoce.agents.limits import Limits, Turn, limits_of
-from vivavoce.agents.reading import End, counted
+from vivavoce.agents.limits import EndpointLimits, Permit, limits_of
+from vivavoce.agents.reading import End, usage_of
 from vivavoce.errors import AgentError, MissingDependency, MissingKey, RecipeError
 from vivavoce.progress import say
 from vivavoce.records import Reply, Usage, to_json
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 
 _LONGEST_BACKOFF_S = 30.0
 _CONNECT_S = 20.0  # a host that is not there must not take the time that an answer may take
-_REFUSALS = 4  # being turned away is no fault of the call: it may happen to it so many times as often as faults
-_PATIENT, _LONGER = 4, 8.0  # refusals of one call after which it waits longer than it is asked to; so many times
-_NOBODY_THERE = 2  # retries of an address at which nobody has answered yet
-_SILENT = 3  # calls without an answer, and no other with one, after which an agent is given up
+_REFUSALS = 4  # a refusal is no fault of the call, so a call may meet this many times as many refusals as faults
+_PATIENT, _LONGER = 4, 8.0  # after so many refusals a call waits longer than it is asked to, at most so many times
+_NOBODY_THERE = 2  # retries of an address that has not answered yet
+_SILENT = 3  # an agent is given up after so many calls without an answer, if no other call had one
 _SAID_S = 10.0  # between two lines about trouble with one agent
 _PROBE_S = 30.0
 _REACH_S, _REACH_AGAIN_S = 5.0, 0.3  # how long a list of models may take, and how soon it is asked for again
 _NO_ANSWER = ("timeout", "connection", "unreachable", "server", "rate_limit")
 _OF_THE_CALL = ("overlong", "refused")  # the model was reached, and would answer another call
-_TELLING = ("bad_request", "forbidden")  # one such failure tells enough if there is nobody else to ask
+_TELLING = ("bad_request", "forbidden")  # one such failure is enough if no other call has succeeded
 T = TypeVar("T")
 
 
@@ -173,9 +173,9 @@ class Endpoint:
     async def listed(self, path: str, get: Callable[[str], Awaitable[bytes | Failed]] | None = None) -> set[str] | None:
         """The names in the endpoint's list of models, which is free; None if it tells none.
 
-        Raises AgentError, with what to ``do``, if no call can be answered: nobody is there, or the key is not taken. It
-        is asked twice at most, and not waited for long: a call that is paid for is more patient. ``get`` is for
-        backends that send by themselves.
+        Raises AgentError, with what to ``do``, if no call can be answered: no server is there, or it refuses the key.
+        It is asked twice at most, with a short wait; a call that is paid for is more patient. ``get`` is for backends
+        that send by themselves.
         """
         get = get or (lambda path: self._send("GET", path, None, self._headers))
         for last in (False, True):
@@ -271,7 +271,7 @@ class Endpoint:
             # a call that is turned away again and again asks ever more rarely
             asked_s = failed.wait_s * min(_LONGER, 2.0 ** max(0, refusals - _PATIENT))
             return asked_s if failed.wait_s <= self.options.max_wait_s else None
-        # jitter, or everybody who was turned away together comes back together
+        # with jitter, because calls that were refused together would come back together
         backoff_s = self.options.backoff_s * 2.0 ** (faults + refusals - 1)
         return min(backoff_s, _LONGEST_BACKOFF_S) * random.uniform(0.5, 1)
 
@@ -315,7 +315,7 @@ class Endpoint:
         }.get(failed.reason, f"look at what {self.base_url} does, or leave the agent out")
 
     async def _attempt(self, opened: _Open, attempt: Callable[[], Awaitable[T | Failed]]) -> T | Failed:
-        """One attempt, unless the endpoint is taken for dead."""
+        """Make one attempt; a failure at once if the endpoint is taken to be down."""
         limits = opened.limits
         if self._dead(limits):
             if limits.now() < limits.probe_at:
@@ -325,7 +325,7 @@ class Endpoint:
         self._trouble.requests += 1
         return await attempt()
 
-    def _learn(self, limits: Limits, turn: Turn, outcome: object) -> None:
+    def _learn(self, limits: EndpointLimits, turn: Permit, outcome: object) -> None:
         """Tell the limits the outcome of a turn."""
         if not isinstance(outcome, Failed) or outcome.reason not in _NO_ANSWER:
             limits.answered(turn)
@@ -335,7 +335,7 @@ class Endpoint:
             wait_s = outcome.wait_s or 0.0
             limits.refused(turn, wait_s if wait_s <= self.options.max_wait_s else 0.0, outcome.everybody)
 
-    def _dead(self, limits: Limits) -> bool:
+    def _dead(self, limits: EndpointLimits) -> bool:
         return limits.down_s() > self.options.give_up_s
 
     async def _send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> bytes | Failed:
@@ -381,7 +381,7 @@ class Endpoint:
             message = short(f"{type(error).__name__}: {error} in body {body[:200]!r}")
             if answer is None and body.lstrip()[:1] == b"<":
                 return Failed("not_found", f"a web page and no API is at this address: {message}", False)
-            return Failed("malformed", message, True, usage=counted(answer))
+            return Failed("malformed", message, True, usage=usage_of(answer))
 
     def _opened(self) -> _Open:
         """Connections and limits of the running event loop. Neither survives its loop."""
@@ -391,7 +391,9 @@ class Endpoint:
 
             session = aiohttp.ClientSession(
                 # the limits are ours
-                connector=aiohttp.TCPConnector(limit=0, ssl=trusted() if self.base_url.startswith("https:") else True),
+                connector=aiohttp.TCPConnector(
+                    limit=0, ssl=trust_store() if self.base_url.startswith("https:") else True
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -413,7 +415,7 @@ class Endpoint:
 class _Open(NamedTuple):
     loop: asyncio.AbstractEventLoop
     session: ClientSession
-    limits: Limits
+    limits: EndpointLimits
     hope: _Hope
 
 
@@ -492,7 +494,7 @@ class _Trouble:
         self._said_at, self._failed, self.requests = now, 0, 0
 
 
-def located(options: EndpointOptions, default_url: str, where: str) -> tuple[str, str | None]:
+def address_and_key(options: EndpointOptions, default_url: str, where: str) -> tuple[str, str | None]:
     """Address and key, from options and environment.
 
     Raises MissingKey if a named environment variable is empty, RecipeError if the address holds a password or cannot be
@@ -551,7 +553,7 @@ def _spellings(key: str) -> frozenset[bytes]:
     )
 
 
-def trusted() -> ssl.SSLContext:
+def trust_store() -> ssl.SSLContext:
     """The certificates to trust: those that SSL_CERT_FILE or SSL_CERT_DIR name, else the machine's own store."""
     if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context()  # reads both

@@ -121,7 +121,7 @@ class Serve(BaseModel):
     not score, and the trainer loads the model for that, which knows all of its distribution."""
     while_training: bool = True
     """Whether the engine goes on while students are trained. False: it ends before, so that training has its memory,
-    and starts again for the next reply. That of a student who samples while it learns goes on in any case."""
+    and starts again for the next reply. The engine of a student that samples while it learns goes on in any case."""
     logs: str | None = None
     """Folder of the engine's log and state; None: that of the run."""
 
@@ -284,9 +284,9 @@ class Engine:
             switches.append("--enable-lora")
             rank = next((n for n in _RANKS if n >= self._rank), self._rank)
             flags |= {"--max-lora-rank": rank, "--max-loras": 2, "--max-cpu-loras": 8}
-        given = {one.partition("=")[0] for one in serve.args if one.startswith("--")}
-        options = [word for flag, value in flags.items() if flag not in given for word in (flag, str(value))]
-        return [*program, *options, *(s for s in switches if s not in given), *serve.args]
+        own_flags = {one.partition("=")[0] for one in serve.args if one.startswith("--")}
+        options = [word for flag, value in flags.items() if flag not in own_flags for word in (flag, str(value))]
+        return [*program, *options, *(s for s in switches if s not in own_flags), *serve.args]
 
     def _environment(self) -> dict[str, str]:
         variables = {
@@ -451,9 +451,9 @@ def healthy(url: str, timeout_s: float) -> bool:
 def lacks(url: str, path: str, body: Any = None) -> bool:
     """Whether the engine at ``url`` knows no such ``path``, whatever it says of what is asked there."""
     data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(asked, timeout=10.0):
+        with urllib.request.urlopen(request, timeout=10.0):
             return False
     except urllib.error.HTTPError as error:
         return error.code == 404 and json.loads(error.read() or b"{}") == {"detail": "Not Found"}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Block(NamedTuple):
+class FencedBlock(NamedTuple):
     """One fenced block."""
 
     info: str
@@ -49,13 +49,13 @@ class _Open(NamedTuple):
     info: str
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[FencedBlock]:
     """The fenced blocks of a text in order, the outermost ones: a block inside a block is part of its text.
 
     A line that opens another block ends a block that says its language and was not closed. A closing fence inside a
     docstring does not end the program around it.
     """
-    blocks_read, at, depth = list[Block](), 0, 0
+    blocks_read, at, depth = list[FencedBlock](), 0, 0
     open_: _Open | None = None
     for line in text.split("\n"):
         begin, at = at, at + len(line) + 1
@@ -63,7 +63,9 @@ def blocks(text: str) -> list[Block]:
         if open_ is None:
             if one := _ONE_LINE.match(bare):
                 blocks_read.append(
-                    Block(one["info"] or "", one["text"].strip() + "\n", begin + one.start("fence"), begin + len(line))
+                    FencedBlock(
+                        one["info"] or "", one["text"].strip() + "\n", begin + one.start("fence"), begin + len(line)
+                    )
                 )
             else:
                 open_, depth = _opened(bare, begin, at), 0
@@ -134,7 +136,7 @@ def _opened(line: str, begin: int, inside: int) -> _Open | None:
 
 
 def _closed(line: str, open_: _Open) -> int | None:
-    """How much of a line is inside the block that it closes; None if it closes none."""
+    """The number of leading characters of a line that belong to the block that it closes; None if it closes none."""
     inside = _unquoted(line, open_)
     if (rest := inside.strip()) and not rest.strip(open_.fence[0]) and len(rest) >= len(open_.fence):
         return 0 if len(inside) - len(inside.lstrip()) <= len(open_.lead) + 3 else None
@@ -162,12 +164,12 @@ def _unquoted(line: str, open_: _Open) -> str:
     return line[quote.end() :] if quote else line
 
 
-def _block(text: str, open_: _Open, inside: int, end: int) -> Block:
+def _block(text: str, open_: _Open, inside: int, end: int) -> FencedBlock:
     lines = [_unquoted(line, open_) for line in text[open_.inside : inside].split("\n")]
     width = 0 if ">" in open_.lead else len(open_.lead)
     width = min([width, *(len(line) - len(line.lstrip()) for line in lines if line.strip())])
     content = "\n".join(line[width:] if line.strip() else "" for line in lines)
-    return Block(open_.info, content, open_.start, end)
+    return FencedBlock(open_.info, content, open_.start, end)
 
 
-__all__ = ["Block", "blocks", "open_triple", "without_literals"]
+__all__ = ["FencedBlock", "blocks", "open_triple", "without_literals"]

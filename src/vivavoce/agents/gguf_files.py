@@ -49,8 +49,8 @@ def gguf_in(path: Path) -> Path | None:
     return files[0]
 
 
-def unpacked(file: Path, loading: threading.Lock) -> Path:
-    """The folder with the model of a GGUF file; made on first use, anew if the file changes. ``loading`` is held while
+def unpack(file: Path, loading: threading.Lock) -> Path:
+    """The folder with the model of a GGUF file; made on first use and if the file changes. ``loading`` is held while
     the model is loaded.
 
     Raises RecipeError if it cannot be read or does not fit on the disk, MissingDependency without the package gguf.
@@ -168,4 +168,4 @@ def _value(stream: BinaryIO, kind: int) -> Any:
     return None
 
 
-__all__ = ["gguf_in", "header", "unpacked"]
+__all__ = ["gguf_in", "header", "unpack"]

@@ -30,7 +30,7 @@ _TOKENIZER = {
 """The files of a tokenizer, which an adapter may leave to its base."""
 
 
-def known() -> list[str]:
+def template_names() -> list[str]:
     """Names of templates that come with the package."""
     return sorted(path.stem for path in _KNOWN.glob("*.jinja"))
 
@@ -38,11 +38,11 @@ def known() -> list[str]:
 def source(name: str) -> str:
     """The template of a known name, or of a file. Raises RecipeError if there is none."""
     path = Path(name).expanduser()
-    if name in known():
+    if name in template_names():
         path = _KNOWN / f"{name}.jinja"
     elif not path.is_file():
-        what = f"there is no chat template `{name}`{near(name, known())}"
-        raise RecipeError(what, "`chat_template`", f"write {', '.join(known())}, or the path to a .jinja file")
+        what = f"there is no chat template `{name}`{near(name, template_names())}"
+        raise RecipeError(what, "`chat_template`", f"write {', '.join(template_names())}, or the path to a .jinja file")
     try:
         return text_of(path)
     except DataError as error:
@@ -90,4 +90,4 @@ def _cache() -> Path:
     return base / "vivavoce" / "templates"
 
 
-__all__ = ["known", "source", "with_template"]
+__all__ = ["source", "template_names", "with_template"]

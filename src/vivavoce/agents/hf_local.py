@@ -34,7 +34,7 @@ from vivavoce.agents.chat_template import DAY, day
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.given_template import source
 from vivavoce.agents.quantised import Quantise, need_quantiser
-from vivavoce.agents.rendering import asked, check_rendering, rendering
+from vivavoce.agents.rendering import check_rendering, encode_call, rendering
 from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, MissingDependency
 from vivavoce.progress import awaited
@@ -43,7 +43,7 @@ from vivavoce.records import Message, Reply, Sampling, digest
 if TYPE_CHECKING:
     import torch
 
-    from vivavoce.agents.batch import Prompt
+    from vivavoce.agents.batch import TokenPrompt
     from vivavoce.agents.decode import Decoder
     from vivavoce.agents.drawn import Decoded
     from vivavoce.agents.served import Served
@@ -97,8 +97,8 @@ class Options(BaseModel):
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def _a_day_is_a_text(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {**given, DAY: day(given[DAY]).isoformat()} if DAY in given else given
+    def _a_day_is_a_text(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {**arguments, DAY: day(arguments[DAY]).isoformat()} if DAY in arguments else arguments
 
     @model_validator(mode="after")
     def _an_engine_quantises_by_itself(self) -> Self:
@@ -119,7 +119,7 @@ class _Waiting:
     seed: int
     future: asyncio.Future[Reply]
     since: float
-    prompt: Prompt | None = None
+    prompt: TokenPrompt | None = None
     size: tuple[int, int] = (0, 0)
     """Tokens of the prompt, and the most new ones."""
     opened: bool = False
@@ -181,7 +181,7 @@ class HFLocal:
         return await waiting.future
 
     async def aclose(self) -> None:
-        """Stop what runs, end the worker thread and free the model. A later reply starts anew."""
+        """Stop what runs, end the worker thread and free the model. The next reply loads it again."""
         self._stop.set()
         if self._drain is not None:
             self._drain.cancel()
@@ -198,11 +198,11 @@ class HFLocal:
 
     def _asked(self) -> list[_Waiting]:
         """Take all waiting calls. Not while the worker runs."""
-        asked = [*self._under_way.values(), *self._ready, *self._waiting]
+        calls = [*self._under_way.values(), *self._ready, *self._waiting]
         self._under_way.clear()
         self._ready.clear()
         self._waiting.clear()
-        return asked
+        return calls
 
     async def _run(self) -> None:
         """Keep the worker at it until no call waits. Cancelled (Ctrl-C), it stops the worker within a step."""
@@ -244,7 +244,7 @@ class HFLocal:
         """Decode until no call waits. False if memory did not suffice, and fewer rows at a time are to be tried."""
         import torch
 
-        def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
+        def finished(prompt: TokenPrompt, ids: list[int], logprobs: list[float]) -> None:
             waiting = self._under_way.pop(id(prompt.tag))
             decoded = decoder.reader.read(prompt.sampling, len(prompt.ids), ids, logprobs)
             if decoded.ids and rendering(decoder.tokenizer, self.options.chat_template_kwargs).says(
@@ -262,7 +262,7 @@ class HFLocal:
                 self._under_way.clear()
         else:
             return True
-        # outside the handler, whose traceback would keep the tensors that did not fit; nobody has lost a seed
+        # outside the handler, whose traceback would keep the tensors that did not fit; every call keeps its seed
         decoder.prefixes.clear()
         torch.cuda.empty_cache()
         self._most = max(1, len(self._under_way) // 2)
@@ -270,7 +270,9 @@ class HFLocal:
         self._under_way.clear()
         return False
 
-    def _joining(self, decoder: Decoder, loop: asyncio.AbstractEventLoop, under_way: Sequence[Prompt]) -> list[Prompt]:
+    def _joining(
+        self, decoder: Decoder, loop: asyncio.AbstractEventLoop, under_way: Sequence[TokenPrompt]
+    ) -> list[TokenPrompt]:
         """The calls that join those under way: none, while too few could to be worth a prefill."""
         from vivavoce.agents.decode import SHARE
 
@@ -290,13 +292,13 @@ class HFLocal:
         if len(joining) < enough:
             return []
         self.batches += 1
-        taken = {id(waiting): waiting for waiting in joining}
-        self._ready = [waiting for waiting in self._ready if id(waiting) not in taken]
-        self._under_way |= taken
+        started = {id(waiting): waiting for waiting in joining}
+        self._ready = [waiting for waiting in self._ready if id(waiting) not in started]
+        self._under_way |= started
         return [waiting.prompt for waiting in joining if waiting.prompt]
 
     def _tell(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, outcome: Decoded | AgentError) -> None:
-        with suppress(RuntimeError):  # the loop was closed: nobody listens
+        with suppress(RuntimeError):  # the loop was closed, so no caller waits
             loop.call_soon_threadsafe(self._settle, waiting, outcome)
 
     def _settle(self, waiting: _Waiting, outcome: Decoded | AgentError) -> None:
@@ -331,23 +333,24 @@ class HFLocal:
 
     def _render(self, waiting: _Waiting, decoder: Decoder) -> AgentError | None:
         """The ids of the rendered messages, or the reason why the chat template or the context takes none."""
-        from vivavoce.agents.batch import Prompt
+        from vivavoce.agents.batch import TokenPrompt
 
         form = rendering(decoder.tokenizer, self.options.chat_template_kwargs)
         try:
-            ids, sampling, waiting.opened = asked(form, waiting.messages, waiting.sampling, self._context)
+            ids, sampling, waiting.opened = encode_call(form, waiting.messages, waiting.sampling, self._context)
         except AgentError as error:
             return error
-        waiting.prompt, waiting.size = Prompt(ids, sampling, waiting.seed, waiting), (len(ids), sampling.max_new_tokens)
+        waiting.prompt, waiting.size = (
+            TokenPrompt(ids, sampling, waiting.seed, waiting),
+            (len(ids), sampling.max_new_tokens),
+        )
         return None
 
-    def _fitting(self, under_way: Sequence[Prompt]) -> list[_Waiting]:
-        """Of the calls that are ready the one that has waited longest, and those nearest to it in length, as many as
-        fit.
-        """
+    def _fitting(self, under_way: Sequence[TokenPrompt]) -> list[_Waiting]:
+        """Take the call that has waited longest, and those nearest to it in length, as many as fit."""
         if not self._ready:
             return []
-        self._ready.sort(key=lambda waiting: waiting.size)  # sorted already, but for those who came since
+        self._ready.sort(key=lambda waiting: waiting.size)  # mostly sorted already: only new calls are out of place
         low = min(range(len(self._ready)), key=lambda i: self._ready[i].since)
         high = low
         longest = max((len(prompt.ids) for prompt in under_way), default=0)

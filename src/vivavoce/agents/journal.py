@@ -36,13 +36,13 @@ from vivavoce.agents.stored_calls import (
     Arrived,
     Parts,
     Texts,
-    asked_of,
     key_from,
     merge,
     outcome_of,
     parts_of,
     read_only,
     request_of,
+    request_parts,
     upgrade,
 )
 from vivavoce.errors import AgentError, AgentUnusable, DataError, RunConflict
@@ -140,7 +140,7 @@ class Call:
     error: AgentError | None
     latency_s: float
     attempts: int
-    """How often the journal asked the agent: 1, and 1 more for each retry of a recorded failure."""
+    """The number of times that the journal asked the agent: 1, and 1 more for each retry of a recorded failure."""
     created_at: float
     """Unix time in seconds."""
 
@@ -208,7 +208,7 @@ class Journal:
         path: The database; made, with its parents, if it does not exist.
         retry_failed: Make calls again that are recorded as failed. Otherwise a recorded failure stays one.
         read_only: Open an existing file for reports; recorded calls are answered, any other raises RunConflict.
-        store: Replies of other runs, which are free; this run's replies are added to it.
+        store: Replies of other runs, which are free. This run's replies are added to a store, not to an earlier run.
         on_call: Called after each call with the agent's name, whether it was free, and the tokens of its reply.
         ledger: Prices and caps; the spend of earlier sessions is read into it. None: nothing is capped.
 
@@ -239,7 +239,7 @@ class Journal:
         self._notes = None if read_only else Notes(self._db)
         self.ledger = ledger or Ledger()
         if read_only and ledger is None:
-            return  # nobody is asked, so nobody has to know what was spent
+            return  # no agent is asked, so no cap has to know what was spent
         self.ledger.recall(
             Spent(agent, stage, question, Usage(prompt, completion, cached), calls, begun, ended)
             for past in (_PAST if self.ledger.needs_calls else _SUMS, *([] if read_only else [_UNDER_WAY]))
@@ -293,7 +293,7 @@ class Journal:
     async def call(
         self,
         agent: Agent,
-        asked: Sequence[Message] | Prompt,
+        prompt: Sequence[Message] | Prompt,
         sampling: Sampling,
         seed: int,
         *,
@@ -303,7 +303,7 @@ class Journal:
     ) -> Answered:
         """Ask ``agent``, or answer from the journal; written before it returns.
 
-        ``asked`` are the messages. Of a :class:`~vivavoce.records.Prompt` the parts are stored, so that quoted texts
+        ``prompt`` are the messages. Of a :class:`~vivavoce.records.Prompt` the parts are stored, so that quoted texts
         are not stored again. The key is that of the messages either way.
 
         A call that failed for good comes back as ``Answered.error``: it is a record, not a crash. ``stage`` and
@@ -320,7 +320,7 @@ class Journal:
         nothing is recorded).
         """
         assert not sampling.tools or takes_tools(agent), f"{agent.identity} takes no tools: tell it of them in words"
-        messages, parts = parts_of(asked)
+        messages, parts = parts_of(prompt)
         request = storable(content := request_of(messages, sampling, seed))
         if request is not content:  # half a surrogate pair: no agent and no file takes it
             messages = json.loads(request)["messages"]
@@ -381,33 +381,33 @@ class Journal:
         """All recorded calls in the order in which they were first written."""
         return map(self._read, self._db.execute(f"SELECT {COLUMNS} FROM calls ORDER BY rowid"))
 
-    def heard(self) -> set[str]:
+    def answering(self) -> set[str]:
         """The identities of agents that have answered a call."""
         return {one for (one,) in self._db.execute("SELECT DISTINCT identity FROM calls WHERE reply IS NOT NULL")}
 
     def since(self, row: int) -> Iterator[Written]:
         """Calls that were first written after ``row``, in that order; 0: all."""
-        asked = (
+        query = (
             "SELECT rowid, agent, stage, coalesce(json_extract(tags, '$.problem'), ''), reply IS NULL FROM calls "
             "WHERE rowid > ? ORDER BY rowid"
         )
-        for at, agent, stage, problem, failed in self._db.execute(asked, (row,)):
+        for at, agent, stage, problem, failed in self._db.execute(query, (row,)):
             yield Written(at, agent, stage, str(problem), bool(failed))
 
     def rows(self, rows: Sequence[int]) -> list[Call]:
         """The calls of these rows that are still there."""
-        asked = f"SELECT {COLUMNS} FROM calls WHERE rowid IN ({', '.join('?' * len(rows))}) ORDER BY rowid"
-        return [self._read(row) for row in self._db.execute(asked, tuple(rows))]
+        query = f"SELECT {COLUMNS} FROM calls WHERE rowid IN ({', '.join('?' * len(rows))}) ORDER BY rowid"
+        return [self._read(row) for row in self._db.execute(query, tuple(rows))]
 
     def first_about(self, problem: str, stage: str) -> Call | None:
         """The first call about a question in a stage, or in the stage of that name of any part of the run. It reads
         the whole stage.
         """
-        asked = (
+        query = (
             f"SELECT {COLUMNS} FROM calls WHERE (stage = ? OR stage LIKE '%/' || ?) "
             "AND json_extract(tags, '$.problem') = ? ORDER BY rowid LIMIT 1"
         )
-        row = self._db.execute(asked, (stage, stage, problem)).fetchone()
+        row = self._db.execute(query, (stage, stage, problem)).fetchone()
         return None if row is None else self._read(row)
 
     def merge(self, other: Journal) -> int:
@@ -453,11 +453,11 @@ class Journal:
     def busy(self) -> dict[str, tuple[int, float]]:
         """The calls of each stage that this run made, and the seconds during which at least one was under way."""
         by_stage, until = dict[str, tuple[int, float]](), ("", 0.0)
-        asked = (
+        query = (
             "SELECT stage, created_at - latency_s AS begun, created_at FROM calls WHERE attempts > 0 "
             "ORDER BY stage, begun"
         )
-        for stage, begun, ended in self._db.execute(asked):
+        for stage, begun, ended in self._db.execute(query):
             calls, seconds = by_stage.get(stage, (0, 0.0))
             free = max(begun, until[1]) if until[0] == stage else begun
             by_stage[stage] = calls + 1, seconds + max(0.0, ended - free)
@@ -604,7 +604,7 @@ class Journal:
             identity,
             stage,
             json.loads(tags),
-            *asked_of(request, self._texts),
+            *request_parts(request, self._texts),
             *outcome_of(reply, None if text_id is None else self._texts[text_id], reason, detail),
             latency_s,
             attempts,
@@ -613,7 +613,7 @@ class Journal:
 
     def _tell(self, agent: str, stage: str, answered: Answered) -> Answered:
         if answered.cached:
-            self._hits[agent, stage] += 1  # written with the next commit: a lost count costs nobody anything
+            self._hits[agent, stage] += 1  # written with the next commit: a count that is lost costs nothing
         if self.on_call is not None and not answered.refused:
             self.on_call(agent, answered.cached, answered.reply.usage if answered.reply else Usage())
         return answered

@@ -40,11 +40,11 @@ _WIDER = 4.0  # times the window that is tried at once
 _TRYOUT = 256  # outcomes of a larger window by which that is told, at most
 _LEAST = 0.01  # no share is predicted to be smaller than this, or larger than 1 less this: one refusal proves little
 _SLOWEST_S = 2.0  # the smallest window still lets one request through in so long
-_SILENT = 8  # refusals in a row after which an endpoint is taken to turn everybody away
+_SILENT = 8  # after so many refusals in a row, the endpoint is taken to refuse every request
 _BURST_S = 0.1  # requests that a late event loop may catch up on; an even pace is what per-minute limits bear best
 
 
-class Limits:
+class EndpointLimits:
     """The turns at one endpoint, in one event loop. Agents that share an endpoint and a key share one of these.
 
     Attributes:
@@ -64,7 +64,7 @@ class Limits:
         self.latency_s: float | None = None
         self._known = asyncio.Event()
         self._requests = self._tokens = _Pace()
-        self._waiting: dict[str, deque[Turn]] = {}
+        self._waiting: dict[str, deque[Permit]] = {}
         self._held: Counter[str] = Counter()
         self._resume_at = self._granted_at = self._answered_at = self._round_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -86,12 +86,12 @@ class Limits:
         self._requests = self._requests.tighter(requests_per_minute)
         self._tokens = self._tokens.tighter(tokens_per_minute)
 
-    async def enter(self, agent: str, tokens: int, *, first: bool = False) -> Turn:
+    async def enter(self, agent: str, tokens: int, *, first: bool = False) -> Permit:
         """Wait for a turn of ``agent``'s that is expected to take so many tokens; ``first`` goes before its others.
 
         Each turn ends with :meth:`leave`.
         """
-        turn = Turn(agent, tokens, asyncio.get_running_loop().create_future())
+        turn = Permit(agent, tokens, asyncio.get_running_loop().create_future())
         queue = self._waiting.setdefault(agent, deque())
         if first:
             queue.appendleft(turn)
@@ -106,7 +106,7 @@ class Limits:
             raise
         return turn
 
-    def leave(self, turn: Turn, correction: int = 0) -> None:
+    def leave(self, turn: Permit, correction: int = 0) -> None:
         """End a turn. ``correction`` is how many tokens more than expected it took (negative: fewer)."""
         self.in_flight -= 1
         self._held[turn.agent] -= 1
@@ -121,7 +121,7 @@ class Limits:
         """Seconds of the event loop's clock."""
         return _now()
 
-    def answered(self, turn: Turn) -> None:
+    def answered(self, turn: Permit) -> None:
         """Count a request that was answered."""
         latency_s = _now() - turn.granted_at
         self.latency_s = latency_s if self.latency_s is None else self.latency_s + (latency_s - self.latency_s) / 8
@@ -130,7 +130,7 @@ class Limits:
         self._in_a_row = 0
         turn.refused = False
 
-    def refused(self, turn: Turn, wait_s: float = 0.0, everybody: bool = False) -> None:
+    def refused(self, turn: Permit, wait_s: float = 0.0, everybody: bool = False) -> None:
         """Count a request that was turned away or timed out, and may come again after ``wait_s``.
 
         ``everybody``: the endpoint says that any other would be turned away too until then, so none is sent. An
@@ -274,7 +274,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Turn:
+class Permit:
     """Permission to send one request, once ``granted``."""
 
     agent: str
@@ -367,10 +367,12 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Limits]] = weakref.WeakKeyDictionary()
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, EndpointLimits]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def limits_of(endpoint: Hashable, max_concurrency: int) -> Limits:
+def limits_of(endpoint: Hashable, max_concurrency: int) -> EndpointLimits:
     """The limits of an endpoint in the running event loop; one for all agents that name it alike."""
     here = _shared.setdefault(asyncio.get_running_loop(), {})
-    return here.setdefault(endpoint, Limits(max_concurrency))
+    return here.setdefault(endpoint, EndpointLimits(max_concurrency))

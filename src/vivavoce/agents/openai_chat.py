@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vivavoce.agents.called import called, with_calls
-from vivavoce.agents.chat_template import formed
-from vivavoce.agents.endpoint import Endpoint, EndpointOptions, located
+from vivavoce.agents.called import call_as_text, with_calls
+from vivavoce.agents.chat_template import in_form
+from vivavoce.agents.endpoint import Endpoint, EndpointOptions, address_and_key
 from vivavoce.agents.faults import Failed, failed_status, failure_inside, refuses_turns, short
 from vivavoce.agents.provider_batches import BatchOptions, Request
-from vivavoce.agents.reading import NO_MORE, End, counted, ended
+from vivavoce.agents.reading import NO_MORE, End, end_of, usage_of
 from vivavoce.agents.replies import QUOTES, closing_tokens, in_chunks, received, thought_beside
 from vivavoce.errors import AgentError
 from vivavoce.files import lines_in
@@ -112,13 +112,13 @@ class Options(EndpointOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        anywhere = not (given.get("base_url") or given.get("base_url_env"))
-        preset = given.get("preset", cls.model_fields["preset"].default or (anywhere and "openai"))
+    def _preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        anywhere = not (values.get("base_url") or values.get("base_url_env"))
+        preset = values.get("preset", cls.model_fields["preset"].default or (anywhere and "openai"))
         known = next((PRESETS[name] for name in PRESETS if name == preset), {})
-        return {**{key: value for key, value in known.items() if anywhere or key != "base_url"}, **given}
+        return {**{key: value for key, value in known.items() if anywhere or key != "base_url"}, **values}
 
 
 class OpenAIChat:
@@ -214,10 +214,10 @@ class OpenAIChat:
     def body(
         self, messages: Sequence[Message], sampling: Sampling, seed: int, form: int | None = None
     ) -> dict[str, Any]:
-        """A call in the form of the endpoint, alone or in a batch. ``form`` is as in :func:`formed`; None: the
+        """A call in the form of the endpoint, alone or in a batch. ``form`` is as in :func:`in_form`; None: the
         agent's.
         """
-        messages = formed(messages, self._form if form is None else form)
+        messages = in_form(messages, self._form if form is None else form)
         wish: dict[str, Any] = {
             "model": self.options.model,
             "messages": with_calls(messages) if sampling.tools else list(messages),
@@ -330,7 +330,7 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
 
     ``means`` explains finish reasons that are not known here.
     """
-    usage = counted(answer)
+    usage = usage_of(answer)
     if (failed := failure_inside(answer, usage)) is not None:
         return failed
     choice = answer["choices"][0]
@@ -341,10 +341,10 @@ def read(answer: Any, means: Mapping[str, End] = NO_MORE) -> Reply | Failed:
     if not isinstance(content, str | list | None):
         raise TypeError(f"content is of type {type(content).__name__}")
     text, beside = in_chunks(content) if isinstance(content, list) else (content or "", "")
-    text = "\n".join([*([text] if text else []), *map(called, message.get("tool_calls") or ())])
+    text = "\n".join([*([text] if text else []), *map(call_as_text, message.get("tool_calls") or ())])
     if refusal and not text:
         return Failed("refused", short(str(refusal)), False, usage=usage)
-    end = ended(why, means)
+    end = end_of(why, means)
     if not text:
         if end == "filter":
             return Failed("refused", f"by the endpoint's content filter ({why})", False, usage=usage)
@@ -392,6 +392,7 @@ def unsent(options: Options) -> dict[str, str]:
 
 
 def agent(name: str, options: Options) -> OpenAIChat:
-    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see :func:`located`."""
-    base_url, key = located(options, PRESETS["openai"]["base_url"], f"agent {name!r}")
+    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see
+    :func:`vivavoce.agents.endpoint.address_and_key`."""
+    base_url, key = address_and_key(options, PRESETS["openai"]["base_url"], f"agent {name!r}")
     return OpenAIChat(name, options, base_url, key)

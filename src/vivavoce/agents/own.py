@@ -19,8 +19,8 @@ def check_own(agent: Any, module: ModuleType, file: str) -> None:
     kind = type(agent)
     need_call(agent.reply, 3, "async def reply(self, messages, sampling, seed)", file)
 
-    async def reply(self: Any, *given: Any, **named: Any) -> Reply:
-        answered = kind.reply(self, *given, **named)
+    async def reply(self: Any, *args: Any, **kwargs: Any) -> Reply:
+        answered = kind.reply(self, *args, **kwargs)
         if not inspect.isawaitable(answered):
             raise RecipeError("`reply` is not async", place_of(kind.reply, file), "write `async def reply(…)`")
         answer = await answered

@@ -224,8 +224,8 @@ class Batches:
             self._start(self._close_when_quiet(), _Way(self._gathered))
 
     async def _close_when_quiet(self) -> None:
-        while (left := self._last + self.options.gather_s - self.loop.time()) > 0:
-            await asyncio.sleep(left)
+        while (wait_s := self._last + self.options.gather_s - self.loop.time()) > 0:
+            await asyncio.sleep(wait_s)
         gathered, self._gathered = self._gathered, {}
         for part in self._parts({key: one for key, one in gathered.items() if not one.outcome.done()}):
             token, way = uuid.uuid4().hex, _Way(part)
@@ -282,7 +282,7 @@ class Batches:
                     raise
                 problem = str(error)
             await asyncio.sleep(self.options.poll_s)  # lists of batches may lag behind
-            if (id := await self._found(token, keys, since)) is not None:
+            if (id := await self._find(token, keys, since)) is not None:
                 return id
         self.notes.drop(token)
         raise AgentError("server", f"no batch could be submitted: {problem}")
@@ -293,7 +293,7 @@ class Batches:
         if id is None:
             # lists of batches may lag behind
             await asyncio.sleep(max(0.0, noted.created_at + self.options.poll_s - time.time()))
-            id = await self._found(noted.token, self.notes.keys(noted.token), noted.created_at)
+            id = await self._find(noted.token, self.notes.keys(noted.token), noted.created_at)
             if id is None:  # it never got there
                 self.notes.drop(noted.token)
                 del self._ways[noted.token]
@@ -304,7 +304,7 @@ class Batches:
         say(f"{self.agent.name}: going on with batch {id}")
         await self._follow(id, way)
 
-    async def _found(self, token: str, keys: frozenset[str], since: float) -> str | None:
+    async def _find(self, token: str, keys: frozenset[str], since: float) -> str | None:
         try:
             return await _result(self.agent.find(token, keys, since))
         except AgentError as error:
@@ -331,10 +331,10 @@ class Batches:
                 one.outcome.set_result(_taken(way.results, key))
 
 
-async def _result(asked: Awaitable[T]) -> T:
+async def _result(answer: Awaitable[T]) -> T:
     """The provider's answer. Raises AgentError ``malformed`` if it cannot be read."""
     try:
-        return await asked
+        return await answer
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise AgentError("malformed", short(f"{type(error).__name__}: {error}")) from None
 

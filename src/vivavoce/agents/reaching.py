@@ -37,26 +37,30 @@ async def reach(agents: Iterable[tuple[Agent, Sampling]], journal: Journal) -> N
     journal or in an earlier run that lends its replies, are not asked again."""
     if journal.read_only:
         return
-    heard, store = journal.heard(), journal.store
-    left = [(agent, how) for agent, how in agents if isinstance(agent, Reachable) and agent.identity not in heard]
+    answered, store = journal.answering(), journal.store
+    unknown = [
+        (agent, sampling)
+        for agent, sampling in agents
+        if isinstance(agent, Reachable) and agent.identity not in answered
+    ]
     if store is not None:
-        left = [(agent, how) for agent, how in left if not store.heard(agent.identity)]
+        unknown = [(agent, sampling) for agent, sampling in unknown if not store.has_answered(agent.identity)]
     try:
         async with asyncio.TaskGroup() as group:
-            for agent, how in left:
-                group.create_task(_reached(agent, how, journal))
+            for agent, sampling in unknown:
+                group.create_task(_reached(agent, sampling, journal))
     except* UserError as several:  # one is told; the others are found when it is mended
         raise several.exceptions[0] from None
 
 
-async def _reached(agent: Agent, how: Sampling, journal: Journal) -> None:
+async def _reached(agent: Agent, sampling: Sampling, journal: Journal) -> None:
     assert isinstance(agent, Reachable), agent
     try:
         known = await agent.known()
     except AgentError as failure:
         raise unusable(agent, failure) from None
     if known is False and getattr(agent, "batch", None) is None:
-        await journal.call(agent, _ASKED, how, 0, stage="reach")
+        await journal.call(agent, _ASKED, sampling, 0, stage="reach")
 
 
 __all__ = ["Reachable", "reach"]

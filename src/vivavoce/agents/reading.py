@@ -34,7 +34,7 @@ MISSING = "missing"
 NO_MORE: Mapping[str, End] = MappingProxyType({})
 
 
-def ended(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
+def end_of(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
     """The way a reply ended, by the ``finish_reason`` or ``stop_reason`` of its API; ``means`` explains further ones.
 
     Raises Failed for an unknown reason, or none: the reply may be whole, or not.
@@ -56,7 +56,7 @@ def ended(reason: Any, means: Mapping[str, End] = NO_MORE) -> End | Failed:
     )
 
 
-def counted(answer: Any) -> Usage:
+def usage_of(answer: Any) -> Usage:
     """The tokens that an answer reports, however odd the rest of it is; zeros if it reports none.
 
     Thoughts are part of the completion. Some providers count them in the total alone (Gemini, xAI).
@@ -65,8 +65,13 @@ def counted(answer: Any) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
     if "input_tokens" in usage:  # Anthropic, which counts apart what its cache held
-        read, written = _number(usage, "cache_read_input_tokens"), _number(usage, "cache_creation_input_tokens")
-        return Usage(_number(usage, "input_tokens") + read + written, _number(usage, "output_tokens"), read)
+        cache_read, cache_written = (
+            _number(usage, "cache_read_input_tokens"),
+            _number(usage, "cache_creation_input_tokens"),
+        )
+        return Usage(
+            _number(usage, "input_tokens") + cache_read + cache_written, _number(usage, "output_tokens"), cache_read
+        )
     prompt, completion = _number(usage, "prompt_tokens"), _number(usage, "completion_tokens")
     total = _number(usage, "total_tokens")
     details = usage.get("prompt_tokens_details")
@@ -82,4 +87,4 @@ def _number(counts: dict[str, Any], key: str) -> int:
     return max(0, int(value)) if known and value is not None else 0
 
 
-__all__ = ["MISSING", "NO_MORE", "End", "counted", "ended"]
+__all__ = ["MISSING", "NO_MORE", "End", "end_of", "usage_of"]

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from vivavoce.agents.chat_template import ASKED, DAY, SAID, ChatTemplate, encode, formed
+from vivavoce.agents.chat_template import ASKED, DAY, SAID, ChatTemplate, encode, in_form
 from vivavoce.agents.control_tokens import ControlTokens
 from vivavoce.agents.replies import opens_thought
 from vivavoce.errors import AgentError, DataError, RecipeError, UserError
@@ -86,16 +86,16 @@ class Rendering:
         quotes are text, but for those of thoughts and calls, which models write.
         """
         quoted = self.controls.quoted_answer(text)
-        read = self.controls.encode if quoted is not None else partial(encode, self.tokenizer)
+        tokenize = self.controls.encode if quoted is not None else partial(encode, self.tokenizer)
         answer = self.template.spoken.answer(text if quoted is None else quoted, complete)
-        for before, given in self._shape.before:
-            ids = read(before + answer)
-            if ids[: len(given)] == list(given):
-                return [*ids[len(given) :], *(self.closing if complete else ())]
-        return [*read(answer), *(self.closing if complete else ())]
+        for before, before_ids in self._shape.before:
+            ids = tokenize(before + answer)
+            if ids[: len(before_ids)] == list(before_ids):
+                return [*ids[len(before_ids) :], *(self.closing if complete else ())]
+        return [*tokenize(answer), *(self.closing if complete else ())]
 
 
-class Asked(NamedTuple):
+class TokenCall(NamedTuple):
     """A call in tokens."""
 
     ids: list[int]
@@ -105,7 +105,7 @@ class Asked(NamedTuple):
     """Whether the prompt opens a thought, as some chat templates do."""
 
 
-def asked(form: Rendering, messages: Sequence[Message], sampling: Sampling, context: int | None) -> Asked:
+def encode_call(form: Rendering, messages: Sequence[Message], sampling: Sampling, context: int | None) -> TokenCall:
     """A call in tokens, for a model with so large a ``context``.
 
     Raises AgentError ``bad_request`` if the chat template takes no such messages, ``overlong`` if the prompt leaves no
@@ -119,7 +119,7 @@ def asked(form: Rendering, messages: Sequence[Message], sampling: Sampling, cont
         if len(ids) >= context:
             raise AgentError("overlong", f"the prompt has {len(ids)} tokens, the model's context {context}")
         sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, context - len(ids)))
-    return Asked(ids, sampling, opens_thought(text))
+    return TokenCall(ids, sampling, opens_thought(text))
 
 
 class _Shape(NamedTuple):
@@ -170,16 +170,16 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
     Other servers ask the tokenizer; it may come with code of its own, which does not read its chat template. If its
     control tokens cannot be read as text, that is said: messages that quote them are then refused.
     """
-    given = {key: value for key, value in (arguments or {}).items() if key != DAY}
-    template = ChatTemplate.of(tokenizer, given)
+    variables = {key: value for key, value in (arguments or {}).items() if key != DAY}
+    template = ChatTemplate.of(tokenizer, variables)
     if template.dated:  # the tokenizer asks the clock: both are told one day
         template = replace(template, source=_ONE_DAY + template.source)
-    asked: Message = {"role": "user", "content": ASKED}
+    question: Message = {"role": "user", "content": ASKED}
     answer: Message = {"role": "assistant", "content": SAID}
-    for messages in ([asked], [{"role": "system", "content": "Qzvbrief"}, asked], [asked, answer, asked]):
-        shown: list[Any] = formed(messages, template.form(messages))
-        how: dict[str, Any] = {"chat_template": template.source, **given} if template.dated else given
-        theirs: Any = tokenizer.apply_chat_template(shown, add_generation_prompt=True, return_dict=False, **how)
+    for messages in ([question], [{"role": "system", "content": "Qzvbrief"}, question], [question, answer, question]):
+        shown: list[Any] = in_form(messages, template.form(messages))
+        options: dict[str, Any] = {"chat_template": template.source, **variables} if template.dated else variables
+        theirs: Any = tokenizer.apply_chat_template(shown, add_generation_prompt=True, return_dict=False, **options)
         ours = encode(tokenizer, template.prompt(messages))
         if theirs == ours:
             continue
@@ -195,4 +195,4 @@ def check_rendering(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, 
     controls.release()
 
 
-__all__ = ["Asked", "Rendering", "asked", "check_rendering", "rendering"]
+__all__ = ["Rendering", "TokenCall", "check_rendering", "encode_call", "rendering"]

@@ -104,7 +104,7 @@ def received(reply: Reply, opened: bool = False) -> Reply:
     the thought, so that a reply that never closes it is nothing but thought.
     """
     text, apart = storable(reply.text), reply.thought
-    cut = parted(text, False if apart else opened or None)
+    cut = split_thought(text, False if apart else opened or None)
     thought = storable("\n\n".join(filter(None, (apart, cut.thought))))
     tokens = None if reply.tokens is None else _tokens(reply.tokens, text, cut)
     model = storable(reply.model)
@@ -117,10 +117,10 @@ def received(reply: Reply, opened: bool = False) -> Reply:
 
 def spoken(text: str) -> str:
     """The answer in a reply: the text without the author's thought, and without marks that end a turn."""
-    return parted(text).text
+    return split_thought(text).text
 
 
-def parted(text: str, opened: bool | None = None) -> Parted:
+def split_thought(text: str, opened: bool | None = None) -> Parted:
     """Divide a reply into answer and thought.
 
     Args:
@@ -198,7 +198,7 @@ def closing_tokens(tokens: Sequence[Token], text: str) -> tuple[Token, ...] | No
 
 
 def kept_special(vocabulary: Iterable[str]) -> frozenset[str]:
-    """Those of a tokenizer's special tokens that mark thoughts, and so are to be read rather than dropped."""
+    """The special tokens of a tokenizer that mark thoughts, so that they are read and not dropped."""
     known = frozenset(vocabulary)
     marks = {mark for pair in _PAIRS for mark in pair}
     return known & (marks | set(_HARMONY) if "<|channel|>" in known else marks)
@@ -275,7 +275,7 @@ def _by_marks(text: str, opened: bool | None) -> tuple[Spans, Spans]:
             thoughts.append((start, mark.start()))
             kept, start = Spans(), _behind(text, mark.end())
         elif not text[start : mark.start()].strip() and not kept and shield is None:
-            start = _behind(text, mark.end())  # the end of a thought that was told apart
+            start = _behind(text, mark.end())  # the end of a thought that stands apart from the text
     if inside:
         thoughts.append((start, len(text)))
     else:
@@ -394,8 +394,8 @@ __all__ = [
     "json_end",
     "kept_special",
     "opens_thought",
-    "parted",
     "received",
+    "split_thought",
     "spoken",
     "thought_beside",
     "without_end",

@@ -35,7 +35,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     replies: list[str] = Field(default=[])
-    """One is picked by stable hash of messages and seed, not by order of arrival, so that a resumed run agrees."""
+    """Replies, of which a stable hash of messages and seed picks one, so that a resumed run gets the same."""
     function: str = ""
     """``path/to/file.py:name`` of a function of messages, sampling and seed."""
     latency_s: float = Field(default=0.0, ge=0)

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vivavoce.agents import engines, weights
 from vivavoce.agents.attached import Attached, Drawn, Server
-from vivavoce.agents.endpoint import EndpointOptions, located
+from vivavoce.agents.endpoint import EndpointOptions, address_and_key
 from vivavoce.agents.engines import Serve
-from vivavoce.agents.rendering import Rendering, asked, check_rendering, rendering
+from vivavoce.agents.rendering import Rendering, check_rendering, encode_call, rendering
 from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, RecipeError
 from vivavoce.records import Message, Reply, Sampling, digest
 
 if TYPE_CHECKING:
-    from vivavoce.agents.drawn import Reader
+    from vivavoce.agents.drawn import TokenReader
 
 
 _BUSY: Counter[tuple[str, str]] = Counter()
@@ -55,10 +55,12 @@ class Served:
     """
 
     def __init__(self, name: str, options: LocalModel, serve: Serve) -> None:
-        located(EndpointOptions(base_url=serve.root if serve.url else "http://127.0.0.1"), "", f"agent {name!r}")
+        address_and_key(
+            EndpointOptions(base_url=serve.root if serve.url else "http://127.0.0.1"), "", f"agent {name!r}"
+        )
         self.name, self.options, self.serve = name, options, serve
         self.attached: Attached | None = None
-        self._form: tuple[Rendering, Reader] | None = None
+        self._form: tuple[Rendering, TokenReader] | None = None
         self._context: int | None = None
         self._opening = asyncio.Lock()
 
@@ -88,7 +90,7 @@ class Served:
         _BUSY[self._key] += 1
         try:
             attached, form, reader = await self._opened()
-            call = asked(form, messages, sampling, self._context)
+            call = encode_call(form, messages, sampling, self._context)
             ids, logprobs = await attached.ask(
                 lambda server: self._draw(server, call.ids, call.sampling, seed, reader.eos)
             )
@@ -116,7 +118,7 @@ class Served:
     def _key(self) -> tuple[str, str]:
         return self.name, self.serve.url or str(engines.state_file(self.name, self.serve).parent)
 
-    async def _opened(self) -> tuple[Attached, Rendering, Reader]:
+    async def _opened(self) -> tuple[Attached, Rendering, TokenReader]:
         if self.attached is not None and self.serve.url is None and not engines.there(self.name, self.serve):
             await self.aclose()  # it rested, for another agent that it served too
         if self.attached is None or self._form is None:
@@ -134,10 +136,10 @@ class Served:
             return None
         return start(self.name, self.options, self.serve, self.folder).state
 
-    def _read(self) -> tuple[Rendering, Reader]:
+    def _read(self) -> tuple[Rendering, TokenReader]:
         from transformers import AutoTokenizer, GenerationConfig
 
-        from vivavoce.agents.drawn import Reader
+        from vivavoce.agents.drawn import TokenReader
 
         whole = weights.base_folder(self.folder) or self.folder
         folder = weights.tokenizer_folder(self.folder)
@@ -147,7 +149,7 @@ class Served:
         check_rendering(tokenizer, self.options.chat_template_kwargs)
         there = (whole / "generation_config.json").is_file()
         config = GenerationConfig.from_pretrained(whole) if there else None
-        return rendering(tokenizer, self.options.chat_template_kwargs), Reader(tokenizer, config)
+        return rendering(tokenizer, self.options.chat_template_kwargs), TokenReader(tokenizer, config)
 
     async def _draw(
         self, server: Server, ids: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int]

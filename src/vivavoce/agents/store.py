@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from vivavoce.agents.stored_calls import FORMAT, READABLE, outcome_of, packed, read_only, reply_row
+from vivavoce.agents.stored_calls import FORMAT, READABLE, compress, outcome_of, read_only, reply_row
 from vivavoce.errors import DataError, RunConflict
 from vivavoce.records import Reply
 
@@ -40,7 +40,7 @@ class Replies(Protocol):
         """Take in what a run has paid for."""
         ...
 
-    def heard(self, identity: str) -> bool:
+    def has_answered(self, identity: str) -> bool:
         """Whether an agent of that identity may have answered before, so that it need not be reached now."""
         ...
 
@@ -104,7 +104,7 @@ class Store:
         rest, text = row
         return outcome_of(rest, text, None, None)[0]
 
-    def heard(self, identity: str) -> bool:
+    def has_answered(self, identity: str) -> bool:
         """True if any reply is here, because a store knows calls and no agents."""
         return bool(not self._gone and self._db.execute("SELECT 1 FROM replies LIMIT 1").fetchone())
 
@@ -115,7 +115,7 @@ class Store:
         rows = []
         for key, reply in replies:
             rest, text = reply_row(reply)
-            rows.append((bytes.fromhex(key), rest, packed(text)))
+            rows.append((bytes.fromhex(key), rest, compress(text)))
         if not rows:
             return
         try:
@@ -178,7 +178,7 @@ class EarlierRuns:
                 return outcome_of(*row)[0]
         return None
 
-    def heard(self, identity: str) -> bool:
+    def has_answered(self, identity: str) -> bool:
         """Whether an agent of that identity has answered a call of these runs."""
         query = "SELECT 1 FROM calls WHERE identity = ? AND reply IS NOT NULL LIMIT 1"
         return any(row is not None for _, row in self._rows(query, identity))

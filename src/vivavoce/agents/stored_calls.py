@@ -62,12 +62,12 @@ _REMEMBERED_CHARACTERS = 4_000_000
 """Characters of texts that are remembered themselves."""
 
 
-def parts_of(asked: Sequence[Message] | Prompt) -> tuple[list[Message], Parts]:
+def parts_of(messages: Sequence[Message] | Prompt) -> tuple[list[Message], Parts]:
     """The messages of a call, and the same in parts."""
-    if isinstance(asked, Prompt):
-        parts = [(role, [p.text if isinstance(p, Quote) else p for p in ps]) for role, ps in asked.messages]
+    if isinstance(messages, Prompt):
+        parts = [(role, [p.text if isinstance(p, Quote) else p for p in ps]) for role, ps in messages.messages]
         return [{"role": role, "content": "".join(ps)} for role, ps in parts], parts
-    return list(asked), [(m["role"], [m["content"]]) for m in asked]
+    return list(messages), [(m["role"], [m["content"]]) for m in messages]
 
 
 def request_of(messages: list[Message], sampling: Sampling, seed: int) -> str:
@@ -160,7 +160,7 @@ class Texts:
             if stored:
                 row = stored[0]
             else:
-                row = self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, packed(core))).lastrowid
+                row = self._db.execute("INSERT INTO texts VALUES (NULL, ?, ?)", (key, compress(core))).lastrowid
             assert row is not None
             if len(self._rows) >= _REMEMBERED:
                 self._rows.clear()
@@ -176,7 +176,7 @@ class Texts:
         """The text that a reference names."""
         before, row, after = reference if isinstance(reference, list) else ("", reference, "")
         (core,) = self._db.execute("SELECT text FROM texts WHERE id = ?", (row,)).fetchone()
-        return f"{before}{unpacked(core)}{after}"
+        return f"{before}{decompress(core)}{after}"
 
 
 def read_only(file: Path, wait_s: float) -> sqlite3.Connection:
@@ -186,7 +186,7 @@ def read_only(file: Path, wait_s: float) -> sqlite3.Connection:
     return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, isolation_level=None, timeout=wait_s)
 
 
-def packed(text: str) -> str | bytes:
+def compress(text: str) -> str | bytes:
     """The text in the form of the column: compressed if it is long and gets shorter."""
     if len(text) <= _SHORT:
         return text
@@ -196,7 +196,7 @@ def packed(text: str) -> str | bytes:
     return small if len(small) < len(data) else text
 
 
-def unpacked(column: str | bytes) -> str:
+def decompress(column: str | bytes) -> str:
     """The text of a value of the column ``texts.text``."""
     return column if isinstance(column, str) else zlib.decompress(column, -15).decode()
 
@@ -238,7 +238,7 @@ def _as_stored(messages: list[Any], sampling: Any, seed: int) -> str:
     return _LINE({"messages": messages, "sampling": sampling, "seed": seed})
 
 
-def asked_of(request: str, texts: Texts) -> tuple[list[Message], Sampling, int]:
+def request_parts(request: str, texts: Texts) -> tuple[list[Message], Sampling, int]:
     """Messages, sampling and seed of a stored request."""
     asked = json.loads(request)
     messages: list[Message] = [
@@ -273,7 +273,7 @@ def outcome_of(
         return None, AgentError(reason or "", detail or "")
     values = json.loads(reply)
     before, after = values.pop("around", ("", ""))
-    text = "" if reply_text is None else unpacked(reply_text)
+    text = "" if reply_text is None else decompress(reply_text)
     kept = _REPLY.validate_python({**values, "text": f"{before}{text}{after}"})
     return received(kept), None  # an earlier version left thoughts in the text
 
@@ -305,15 +305,15 @@ def merge(db: sqlite3.Connection, other: sqlite3.Connection) -> int:
 def _moved(row: Sequence[Any], known: dict[int, int]) -> tuple[Any, ...]:
     """A row of calls with its references to texts as ``known`` tells them."""
     *head, request, reply, text_id = row[:8]
-    asked = json.loads(request)
+    stored = json.loads(request)
 
     def moved(reference: Any) -> Any:
         if isinstance(reference, list):
             return [reference[0], known[reference[1]], reference[2]]
         return known[reference]
 
-    messages = [[role, [moved(part) for part in parts]] for role, parts in asked["messages"]]
-    request = _as_stored(messages, moved(asked["sampling"]), asked["seed"])
+    messages = [[role, [moved(part) for part in parts]] for role, parts in stored["messages"]]
+    request = _as_stored(messages, moved(stored["sampling"]), stored["seed"])
     return (*head, request, reply, None if text_id is None else known[text_id], *row[8:])
 
 
@@ -346,15 +346,15 @@ __all__ = [
     "Arrived",
     "Parts",
     "Texts",
-    "asked_of",
+    "compress",
+    "decompress",
     "key_from",
     "merge",
     "outcome_of",
-    "packed",
     "parts_of",
     "read_only",
     "reply_row",
     "request_of",
-    "unpacked",
+    "request_parts",
     "upgrade",
 ]

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from vivavoce.agents.chat_template import ChatTemplate, encode
 from vivavoce.records import Message
 
-_found = WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int | None]]()
+_ENDS = WeakKeyDictionary[PreTrainedTokenizerBase, dict[str, int | None]]()
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None) -> int | None:
@@ -40,7 +40,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] 
     """
     if not tokenizer.chat_template:
         return cast("int | None", tokenizer.eos_token_id)
-    known = _found.setdefault(tokenizer, {})
+    known = _ENDS.setdefault(tokenizer, {})
     key = repr((tokenizer.chat_template, sorted((template or {}).items()), tokenizer.eos_token_id))
     if key not in known:
         known[key] = _look(tokenizer, template or {})

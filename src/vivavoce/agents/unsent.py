@@ -13,7 +13,7 @@ class Unsent(NamedTuple):
     """One setting that does not reach the model."""
 
     field: str
-    said: str
+    message: str
     """The consequence, in words."""
     do: str = ""
 
@@ -39,7 +39,7 @@ def unsent(name: str, backend: str, options: Mapping[str, Any], sampling: Sampli
         "stop": "the texts of `stop` are not sent: nothing ends a reply early" if sampling.stop else "",
         "logprobs": "log-probabilities are not asked for, though the recipe wants them" if sampling.logprobs else "",
         "max_new_tokens": "max_new_tokens is not sent: replies may be longer, and cost more than caps reckon with",
-        "seed": "no seed is sent: a run begun anew draws other replies; one that goes on keeps its own",
+        "seed": "no seed is sent: a new run draws other replies; a run that goes on keeps its own",
     }
     return [Unsent(field, message, kept[field]) for field, message in follows.items() if message and field in kept]
 

@@ -6,7 +6,7 @@ It answers as every endpoint of the OpenAI protocol does. Scoring is its own ext
     answer              per position the k likeliest tokens and the one that stands there, with log-probabilities
 
 Source: ``vllm/entrypoints/openai/completion/protocol.py`` of vLLM. Start it with ``--max-logprobs K`` for more than its
-20. It computes the scores of its prefix cache anew, so a long transcript costs its prefill once for every answer.
+20. It computes the scores of its prefix cache again, so a long transcript costs its prefill once for every answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from vivavoce.agents import openai_chat
-from vivavoce.agents.endpoint import Endpoint, located
+from vivavoce.agents.endpoint import Endpoint, address_and_key
 from vivavoce.agents.faults import short
 from vivavoce.agents.openai_chat import OpenAIChat
 from vivavoce.errors import AgentError
@@ -56,8 +56,8 @@ class VLLM(OpenAIChat):
 
     def __init__(self, name: str, options: Options, base_url: str, key: str | None) -> None:
         extra = {"chat_template_kwargs": options.chat_template_kwargs} if options.chat_template_kwargs else {}
-        asked = options.model_copy(update={"extra_body": {**extra, **options.extra_body}})
-        super().__init__(name, asked, base_url, key)
+        with_flags = options.model_copy(update={"extra_body": {**extra, **options.extra_body}})
+        super().__init__(name, with_flags, base_url, key)
         self._top = options.top_logprobs
         root = base_url.rstrip("/").removesuffix("/v1")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -134,6 +134,7 @@ unsent = openai_chat.unsent
 
 
 def agent(name: str, options: Options) -> VLLM:
-    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see :func:`located`."""
-    base_url, key = located(options, _HERE, f"agent {name!r}")
+    """Make the agent. Raises MissingKey, RecipeError or MissingDependency, see
+    :func:`vivavoce.agents.endpoint.address_and_key`."""
+    base_url, key = address_and_key(options, _HERE, f"agent {name!r}")
     return VLLM(name, options, base_url, key)

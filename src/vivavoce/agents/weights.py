@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vivavoce.agents.gguf_files import gguf_in, header, unpacked
-from vivavoce.agents.given_template import known, with_template
+from vivavoce.agents.gguf_files import gguf_in, header, unpack
+from vivavoce.agents.given_template import template_names, with_template
 from vivavoce.agents.quantised import Quantise, loading, one_way
 from vivavoce.errors import MissingDependency, RecipeError
 from vivavoce.files import object_in
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SCHOOLHOUSE = "schoolhouse:"
-GIVE_TEMPLATE = f"take an instruction-tuned model, or set chat_template: {' or '.join(known())}, or a .jinja file"
+GIVE_TEMPLATE = (
+    f"take an instruction-tuned model, or set chat_template: {' or '.join(template_names())}, or a .jinja file"
+)
 """What to do about a model without a chat template."""
 # What determines replies. Left out: optimizer and trainer states, README.
 _FILES = (
@@ -100,7 +102,7 @@ def folder(
         return path
     path = Path(model).expanduser()
     if file := gguf_in(path):
-        return unpacked(file, LOADING)
+        return unpack(file, LOADING)
     if path.is_dir():
         return path
     check(model)
@@ -160,7 +162,9 @@ def load(
             if base:
                 adapted = add_adapter(model, path)
                 whole = all(p.dtype.itemsize >= 4 for p in model.parameters())
-                model = merged(adapted) if whole else adapted.get_base_model()  # which has the adapter's layers in it
+                model = (
+                    merge_adapter(adapted) if whole else adapted.get_base_model()
+                )  # which has the adapter's layers in it
             model = model.to(device).eval()
         tokenizer: Any = AutoTokenizer.from_pretrained(
             tokenizer_folder(path), trust_remote_code=trust_remote_code, padding_side="left"
@@ -260,7 +264,7 @@ def add_adapter(model: PreTrainedModel, path: Path, name: str = "default") -> Pe
 def peft_unheard() -> Iterator[None]:
     """Keep peft from warning of what users can do nothing about.
 
-    It says that an adapter on a tied layer may not survive a merge, which :func:`merged` takes care of, and reads an
+    It says that an adapter on a tied layer may not survive a merge, which :func:`merge_adapter` handles, and reads an
     attribute by a name that Transformers has replaced.
     """
     with warnings.catch_warnings():
@@ -269,7 +273,7 @@ def peft_unheard() -> Iterator[None]:
         yield
 
 
-def merged(adapted: PeftModel) -> PreTrainedModel:
+def merge_adapter(adapted: PeftModel) -> PreTrainedModel:
     """The whole model with the adapter added to its weights, which must be float32 for nothing to be lost.
 
     If an adapter changes only one of embedding and output layer, and the two share a weight, each gets its own.

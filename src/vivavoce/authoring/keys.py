@@ -41,9 +41,9 @@ class Key:
 
     name: str
     kind: str
-    """What values it takes, in words, limits included."""
+    """The values that it takes, in words, with their limits."""
     default: str | None
-    """As YAML; None: it must be given; empty: the defaults of the section that it is."""
+    """The default as YAML; None: the key must be given; empty: the key is a section with defaults of its own."""
     description: str
     own: bool
     """Whether the section's own model declares it, not one that it extends."""
@@ -59,10 +59,10 @@ class Section:
     of: str
     """The method, protocol, backend or task whose keys these are; empty if every recipe has the section."""
     path: str
-    """Where it stands below that, such as ``sft.lora``; empty for its own keys."""
+    """The section's place below that, such as ``sft.lora``; empty for its own keys."""
     model: type[BaseModel]
     default: BaseModel | None = None
-    """What the recipe has there if it says nothing; None: nothing, or as the model's own defaults are."""
+    """The instance that a recipe without the section has; None: it has none, or one with the model's own defaults."""
 
     @property
     def title(self) -> str:
@@ -166,19 +166,19 @@ def find(name: str) -> list[tuple[Section, list[Key]]]:
             raise RecipeError("the file defines no pydantic model `Options`", name, "write `class Options(BaseModel)`")
         rooms: list[Room] = [r for r in ROOMS if hasattr(module, plugins.MAKER[r])]
         return [(s, _shown(s)) for s in _sections(rooms[0] if rooms else "methods", name, options, set())]
-    asked = ".".join(step for step in re.split(r"[.\[\]]+", name) if step and not step.isdecimal())
+    wanted = ".".join(step for step in re.split(r"[.\[\]]+", name) if step and not step.isdecimal())
     every = sections()
-    whole = [s for s in every if asked in (s.of, _bare(s.path)) and (s.path == "" or _bare(s.path) == asked)]
+    whole = [s for s in every if wanted in (s.of, _bare(s.path)) and (s.path == "" or _bare(s.path) == wanted)]
     if whole:
         return [(s, _shown(s)) for s in _once(whole)]
-    path, _, last = asked.rpartition(".")
+    path, _, last = wanted.rpartition(".")
     hits = []
     for s in _once([s for s in every if not path or path in (_bare(s.path), s.of)]):
         if hit := [key for key in _shown(s) if key.name == last]:
             hits.append((s, hit))
     if not hits:
         known = [*(_bare(s.path) or s.of for s in every), *(k.name for s in every for k in keys(s.model))]
-        near = plugins.near(asked, list(dict.fromkeys(filter(None, known))))
+        near = plugins.near(wanted, list(dict.fromkeys(filter(None, known))))
         hint = near if near.startswith(", did you mean") else ""
         raise RecipeError(f"no section or key is called `{name}`{hint}", "viva keys", "`viva keys` lists the sections")
     return hits

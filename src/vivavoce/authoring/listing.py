@@ -10,11 +10,11 @@ from typing import NamedTuple
 from vivavoce import plugins
 from vivavoce.authoring.keys import ROOMS, first_line
 from vivavoce.committee.prompting import prompt_sets
-from vivavoce.config import recipes
+from vivavoce.finding import recipes
 from vivavoce.tasks.benchmark import Official
 
 
-class Listed(NamedTuple):
+class ListedName(NamedTuple):
     """One thing that can be named."""
 
     name: str
@@ -37,20 +37,21 @@ _EXTRAS = {
 itself: ``NEEDS``."""
 
 
-def listed(what: str) -> list[Listed]:
+def entries_of(what: str) -> list[ListedName]:
     """The tasks, agents, methods, protocols, recipes or prompts that there are. Raises KeyError for any other word."""
     if what in ROOMS:
         return [_module(what, name) for name in plugins.names(what)]
     return {"recipes": _recipes, "prompts": _prompts}[what]()
 
 
-def _module(room: str, name: str) -> Listed:
+def _module(room: str, name: str) -> ListedName:
     module = plugins.load(room, name, room)
     about = _sentence(first_line(module.__doc__))
     if needs := getattr(module, "NEEDS", ""):
-        return Listed(name, about, needs)
+        return ListedName(name, about, needs)
     installed = _EXTRAS.get(name) or _EXTRAS.get(room, "")
-    return Listed(name, about, ", ".join(filter(None, [_data(module.Options) if room == "tasks" else "", installed])))
+    data = _data(module.Options) if room == "tasks" else ""
+    return ListedName(name, about, ", ".join(filter(None, [data, installed])))
 
 
 def _data(options: type) -> str:
@@ -64,11 +65,11 @@ def _data(options: type) -> str:
     return ""
 
 
-def _recipes() -> list[Listed]:
-    return [Listed(name, *headed(path)) for name, path in recipes().items()]
+def _recipes() -> list[ListedName]:
+    return [ListedName(name, *header_of(path)) for name, path in recipes().items()]
 
 
-def headed(path: Path) -> tuple[str, str, str]:
+def header_of(path: Path) -> tuple[str, str, str]:
     """A recipe's first comment: its first sentence, and the lines ``Needs: …`` and ``Takes: …``."""
     about, parts = list[str](), {"needs": "", "takes": ""}
     for line in path.read_text("utf-8").splitlines():
@@ -82,12 +83,12 @@ def headed(path: Path) -> tuple[str, str, str]:
     return _sentence(" ".join(about)), parts["needs"], parts["takes"]
 
 
-def _prompts() -> list[Listed]:
+def _prompts() -> list[ListedName]:
     names = []
     for name in prompt_sets():
         path = Path(__file__).parent.parent / "committee" / "prompts" / name / "set.yaml"
         first = path.read_text("utf-8").splitlines()[0] if path.is_file() else ""
-        names.append(Listed(name, _sentence(first.removeprefix("#").strip()) if first.startswith("#") else ""))
+        names.append(ListedName(name, _sentence(first.removeprefix("#").strip()) if first.startswith("#") else ""))
     return names
 
 
@@ -97,7 +98,7 @@ def _sentence(text: str) -> str:
     return re.sub(r":\w+:`~?([\w.]+)`", r"\1", first)
 
 
-def listing_lines(entries: list[Listed]) -> Iterator[str]:
+def listing_lines(entries: list[ListedName]) -> Iterator[str]:
     """Lines for a terminal: a name, and indented below it what is said of it."""
     for one in entries:
         yield one.name
@@ -106,4 +107,4 @@ def listing_lines(entries: list[Listed]) -> Iterator[str]:
                 yield f"    {words}"
 
 
-__all__ = ["Listed", "headed", "listed", "listing_lines"]
+__all__ = ["ListedName", "entries_of", "header_of", "listing_lines"]

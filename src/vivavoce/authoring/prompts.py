@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vivavoce.config import Recipe
-from vivavoce.methods.plan import sketched
+from vivavoce.methods.plan import sketch_question
 from vivavoce.records import GOLD, Message, Node, Prompt
 
 
@@ -21,7 +21,7 @@ class Shown:
     template: str
     round: int
     messages: tuple[Message, ...]
-    """What others will have said stands as ``⟨answer of ada⟩``."""
+    """The messages; texts that others will have written stand as ``⟨answer of ada⟩``."""
 
 
 def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "train") -> Iterator[Shown]:
@@ -31,25 +31,25 @@ def prompts(recipe: Recipe, question: str = "", agent: str = "", split: str = "t
     such question.
     """
     for name, part in (recipe.parts or {"": recipe}).items():
-        graph, plain = sketched(part, question, split)
+        graph, plain = sketch_question(part, question, split)
         nodes = {node.id: node for node in graph.nodes}
         seen = set[str]()
         for node in graph.nodes:
             if node.prompt is None or (agent and node.agent != agent):
                 continue
-            asked = graph.prompt_of(node)
-            messages = tuple(_written(asked, nodes))
-            look = json.dumps([asked.template, messages])
+            prompt = graph.prompt_of(node)
+            messages = tuple(_written(prompt, nodes))
+            look = json.dumps([prompt.template, messages])
             if look not in seen:
                 seen.add(look)
-                yield Shown(name, node.agent, asked.template, node.round, messages)
+                yield Shown(name, node.agent, prompt.template, node.round, messages)
         if not agent or agent == part.student.name:
             yield Shown(name, part.student.name, "test", 0, tuple(plain))
 
 
-def _written(asked: Prompt, nodes: dict[str, Node]) -> Iterator[Message]:
+def _written(prompt: Prompt, nodes: dict[str, Node]) -> Iterator[Message]:
     """The messages of a prompt, with a name in place of what will be said."""
-    for role, parts in asked.messages:
+    for role, parts in prompt.messages:
         content = "".join(p if isinstance(p, str) else _stands_for(p.node, nodes) for p in parts)
         yield {"role": role, "content": content}
 

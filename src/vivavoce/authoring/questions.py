@@ -24,8 +24,8 @@ _LETTER = re.compile(r"\(?[A-J]\)?[.:]?")
 _MATH = re.compile(r"\\[a-zA-Z]+|[\^_=]|\$[^$]+\$")
 
 
-def reading(path: Path, test: Path | None = None, **given: str) -> dict[str, Any]:
-    """The options of the task `jsonl` for a file of questions: those in ``given`` as they are, the others guessed.
+def reading(path: Path, test: Path | None = None, **columns: str) -> dict[str, Any]:
+    """The options of the task `jsonl` for a file of questions: those in ``columns`` as they are, the others guessed.
 
     Raises DataError if a column cannot be told, or if the task itself finds the data wrong, with file and row.
     """
@@ -33,18 +33,18 @@ def reading(path: Path, test: Path | None = None, **given: str) -> dict[str, Any
     options: dict[str, Any] = {"path": str(path), "train_share": 0.7, "seed": 0}
     if test is not None:
         options = {"train_path": str(path), "test_path": str(test)}
-    question = given.get("question_field") or _column(rows, _QUESTION, "question", path)
-    answer = given.get("answer_field") or _column(rows, _ANSWER, "answer", path, besides=question)
-    choices = given.get("choices_field") or next((c for c in _CHOICES if _lists(rows, c)), "")
-    group = given.get("group_field") or next((g for g in _GROUP if _few(rows, g) and g not in (question, answer)), "")
-    options["grader"] = given.get("grader") or _grader(rows, question, answer, choices)
+    question = columns.get("question_field") or _column(rows, _QUESTION, "question", path)
+    answer = columns.get("answer_field") or _column(rows, _ANSWER, "answer", path, besides=question)
+    choices = columns.get("choices_field") or next((c for c in _CHOICES if _lists(rows, c)), "")
+    group = columns.get("group_field") or next((g for g in _GROUP if _few(rows, g) and g not in (question, answer)), "")
+    options["grader"] = columns.get("grader") or _grader(rows, question, answer, choices)
     fields = {"question_field": question, "answer_field": answer, "group_field": group, "choices_field": choices}
     if options["grader"] != "choice":
         fields["choices_field"] = ""
     usual = {"question_field": "question", "answer_field": "answer"}
     options |= {key: value for key, value in fields.items() if value and value != usual.get(key)}
-    if fields["choices_field"] and (how := _answer_is(rows, answer, choices)) != "letter":
-        options["answer_is"] = how
+    if fields["choices_field"] and (form := _answer_is(rows, answer, choices)) != "letter":
+        options["answer_is"] = form
     open_task("jsonl", options).problems("train")
     return options
 
@@ -82,7 +82,7 @@ def _grader(rows: Sequence[Row], question: str, answer: str, choices: str) -> st
 
 
 def _answer_is(rows: Sequence[Row], answer: str, choices: str) -> str:
-    """How the gold answer names its choice, by all rows together."""
+    """The form in which gold answers name their choice, read off all rows."""
     answers = [(row.text(answer).strip(), [str(c).strip() for c in row.value[choices]]) for row in rows]
     if all(_LETTER.fullmatch(a) for a, _ in answers):
         return "letter"

@@ -38,7 +38,7 @@ class First(NamedTuple):
 
     text: str
     notes: tuple[str, ...]
-    """What was assumed, in words."""
+    """The assumptions, in words."""
 
 
 def agent(text: str, key_env: str | None = None, taken: Sequence[str] = ()) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _values(
     student: Mapping[str, Any],
     method: str,
     name: str,
-    room: Room,
+    room: TokensLeft,
 ) -> dict[str, Any]:
     answers = {"max_new_tokens": room.answer}
     return {
@@ -131,30 +131,32 @@ def _values(
     }
 
 
-class Room(NamedTuple):
+class TokensLeft(NamedTuple):
     """Tokens that are left for texts, beside the longest question, in the model that reads least."""
 
     answer: int
-    heard: int | None
-    """What others said in a prompt, in tokens of the student; None: as much as they say."""
+    others: int | None
+    """Tokens of the student for other agents' texts in a prompt; None: no limit."""
     row: int
     """Prompt and answer of a training row."""
 
 
 def _room(
     task: Mapping[str, Any], teachers: Sequence[Mapping[str, Any]], student: Mapping[str, Any], method: str, name: str
-) -> tuple[Room, list[str]]:
+) -> tuple[TokensLeft, list[str]]:
     """The room for answers, as far as contexts are known here, and what was made smaller for it."""
-    recipe = check_recipe(_values(task, teachers, student, method, name, Room(1, None, 8)), Path("recipe.yaml"))
+    recipe = check_recipe(_values(task, teachers, student, method, name, TokensLeft(1, None, 8)), Path("recipe.yaml"))
     longest, notes = longest_calls(recipe), list[str]()
-    room = Room(_ANSWER, None, max(_ROW, longest[recipe.student.name].plain + _ANSWER))
+    room = TokensLeft(_ANSWER, None, max(_ROW, longest[recipe.student.name].plain + _ANSWER))
     for spec in recipe.agents:
-        context, asked = context_of(spec), longest[spec.name].plain
-        if context is None or context >= 2 * asked + _HEARD * _ANSWER:
+        context, question_tokens = context_of(spec), longest[spec.name].plain
+        if context is None or context >= 2 * question_tokens + _HEARD * _ANSWER:
             continue
-        left = max(0, round(context - 2.2 * asked))  # what debates ask beside the question takes about as much again
-        answer = min(room.answer, left // 3)
-        room = Room(answer, max(64, min(left - answer, room.heard or left)), min(room.row, context))
+        remaining = max(
+            0, round(context - 2.2 * question_tokens)
+        )  # what debates ask beside the question takes about as much again
+        answer = min(room.answer, remaining // 3)
+        room = TokensLeft(answer, max(64, min(remaining - answer, room.others or remaining)), min(room.row, context))
         notes.append(f"`{spec.name}` reads {context:,} tokens, so answers have at most {answer:,}")
     if room.answer < 16:
         do = "take a model that reads more, or leave long questions out"
@@ -167,7 +169,7 @@ _OUTLINE: dict[str, str] = {
 debate:                       # viva keys debate
   max_rounds: 2               # answer rounds, the independent first one included; paper: 4
   word_limit: {words}
-  context_tokens: {heard}        # of what the others said, in a prompt; null: all of it
+  context_tokens: {others}        # of what the others said, in a prompt; null: all of it
 sft: {{epochs: 2, max_length: {length}}}    # fine-tuning on right answers; `lora: null` trains every weight
 trees: {{context_budget: {trees}}}   # tokens of what the others said, in the prompts of trees
 dpo: {{epochs: 3, max_length: {length}}}    # then right against wrong, in trees (T-DPO)
@@ -181,16 +183,16 @@ two_task: {{epochs: 3, max_length: {length}}}   # paper: 10 epochs
     "debate_opd": """\
 debate:                       # viva keys debate
   word_limit: {words}
-  context_tokens: {heard}        # of what the others said, in a prompt; null: all of it
+  context_tokens: {others}        # of what the others said, in a prompt; null: all of it
 opd: {{states_per_step: 8, max_new_tokens: {room}, max_length: {length}}}   # viva keys opd, viva keys opd.objective
 """,
 }
 
 
-def _written(values: Mapping[str, Any], room: Room) -> str:
+def _written(values: Mapping[str, Any], room: TokensLeft) -> str:
     """The recipe as text, with comments."""
     method, task = values["method"], values["task"]
-    words, heard = max(20, min(500, room.answer // 2)), "null" if room.heard is None else room.heard
+    words, limit = max(20, min(500, room.answer // 2)), "null" if room.others is None else room.others
     backends = dict.fromkeys(one.get("backend", "hf_local") for one in values["teachers"])
     lines = [
         f"# yaml-language-server: $schema={SCHEMA}",
@@ -210,7 +212,7 @@ def _written(values: Mapping[str, Any], room: Room) -> str:
         f"student: {_yaml(values['student'], flow=True)}",
         "",
         _OUTLINE[method]
-        .format(words=words, heard=heard, length=room.row, room=room.answer, trees=min(1000, room.heard or 1000))
+        .format(words=words, others=limit, length=room.row, room=room.answer, trees=min(1000, room.others or 1000))
         .rstrip(),
         f"test: {_yaml(values['test'], flow=True)}    # `committee: false` spares the debates of test questions",
     ]

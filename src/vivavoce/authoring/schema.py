@@ -27,11 +27,11 @@ def recipe_schema() -> dict[str, Any]:
     models = {
         (room, name): plugins.load(room, name, room).Options for room in plugins.MAKER for name in plugins.names(room)
     }
-    asked: list[type[BaseModel]] = list(dict.fromkeys([*models.values(), AgentSpec, TaskSpec, Recipe]))
-    refs, top = models_json_schema([(model, "validation") for model in asked], ref_template=_DEFS + "{model}")
+    described: list[type[BaseModel]] = list(dict.fromkeys([*models.values(), AgentSpec, TaskSpec, Recipe]))
+    refs, top = models_json_schema([(model, "validation") for model in described], ref_template=_DEFS + "{model}")
     defs: dict[str, Any] = top["$defs"]
-    names = {model: refs[model, "validation"]["$ref"].removeprefix(_DEFS) for model in asked}
-    for model in asked:
+    names = {model: refs[model, "validation"]["$ref"].removeprefix(_DEFS) for model in described}
+    for model in described:
         _explain(defs[names[model]], model)
     _choices(defs, names, models, "agents", AgentSpec, "backend")
     _choices(defs, names, models, "tasks", TaskSpec, "name")

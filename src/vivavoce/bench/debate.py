@@ -33,7 +33,7 @@ def _answer(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EngineCosts:
     """The engine's own costs."""
 
     questions: int
@@ -61,7 +61,7 @@ class Measured:
         )
 
 
-def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teachers: int = 4) -> Measured:
+def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teachers: int = 4) -> EngineCosts:
     """Debate ``questions`` questions, so many at once, each to its last round."""
     options = debate_reflect.Options(max_rounds=rounds, stop="cap_only")
     members = tuple(Member(Scripted(f"t{i}", _answer), "teacher", Sampling()) for i in range(teachers))
@@ -76,7 +76,7 @@ def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teacher
         )
         seconds, busy = time.perf_counter() - begun, time.process_time() - busy
         calls, tenth = len(journal), max(1, questions // 10)
-        return Measured(
+        return EngineCosts(
             questions,
             in_flight,
             calls,

@@ -77,12 +77,12 @@ FAULTY = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurement:
     """One measurement."""
 
     calls: int
     seconds: float
-    """From the first request's arrival to the last answer, as the server saw it."""
+    """Seconds from the first request's arrival to the last answer, as the server saw it."""
     ideal_s: float
     retries: int
     cpu_ms: float
@@ -110,7 +110,7 @@ def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000)
     peers |= {"distilabel": distilabel} if distilabel else {}
     figures: dict[str, Any] = {"peers": {name: {} for name in peers}}
     for key, work in WORKS.items():
-        ours, theirs = list[Found](), {name: list[Found]() for name in peers if key in _STEPS}
+        ours, theirs = list[Measurement](), {name: list[Measurement]() for name in peers if key in _STEPS}
         for _ in range(repeats):
             ours.append(_ours(work))
             for name, measured in theirs.items():
@@ -125,7 +125,7 @@ def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000)
 
 def run_faulty(repeats: int = 3) -> dict[str, Any]:
     """Debates at an endpoint that turns some away, fails, or has limits; about two minutes with the defaults."""
-    by_fault: dict[str, list[Found]] = {key: [] for key in FAULTY}
+    by_fault: dict[str, list[Measurement]] = {key: [] for key in FAULTY}
     for repeat in range(repeats):
         for key, work in FAULTY.items():
             if work.faults.per_minute is None or not repeat:  # its pace is the server's, and it takes half a minute
@@ -135,7 +135,7 @@ def run_faulty(repeats: int = 3) -> dict[str, Any]:
 
 
 def faulty_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows for people: what the endpoint does, and what comes of it."""
+    """Rows of the table: what the endpoint does, and the effect on the run."""
     clean = measured["clean"]["rate"]
     return [
         (
@@ -171,16 +171,16 @@ def engine_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
         "in_flight_1000": "1,000 in flight, 2 s",
     }
     rows = []
-    for whose, figures in {"vivavoce": measured, **measured["peers"]}.items():
+    for library, figures in {"vivavoce": measured, **measured["peers"]}.items():
         for key, title in titles.items():
             if (f := figures.get(key)) is not None:
                 share = f"{100 * f['ratio']:.1f} %" if f["ideal_s"] else "–"
                 cells = (f"{f['calls']:,}", f"{f['seconds']:.2f}", share, f"{f['rate']:,.0f}", f"{f['retries']}")
-                rows.append((title, whose, *cells, f"{f['cpu_ms']:.2f}", f"{f['peak_mib']:.0f}"))
+                rows.append((title, library, *cells, f"{f['cpu_ms']:.2f}", f"{f['peak_mib']:.0f}"))
     return rows
 
 
-def _shown(measured: Sequence[Found]) -> dict[str, Any]:
+def _shown(measured: Sequence[Measurement]) -> dict[str, Any]:
     """The median measurement by time, and the time of each."""
     by_time = sorted(measured, key=lambda f: f.seconds)[(len(measured) - 1) // 2]
     return {
@@ -192,38 +192,38 @@ def _shown(measured: Sequence[Found]) -> dict[str, Any]:
 
 
 def _cores() -> tuple[int | None, int | None]:
-    """One for the client, one for the server."""
+    """A core for the client and one for the server; None for both if there is only one."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
 
 
-def _ours(work: Work) -> Found:
+def _ours(work: Work) -> Measurement:
     core, servers = _cores()
     with loopback(work.latency_s, work.slots, servers, work.faults) as address:
         settings = json.dumps({"work": asdict(work), "address": address, "core": core})
         spent = _spent([sys.executable, "-m", "vivavoce.bench.engine", settings])
-        return _found(work, address, spent)
+        return _measured(work, address, spent)
 
 
-def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Found:
-    """The same number of calls by somebody else's engine, asked for as many in flight as the server has slots."""
+def _peer(name: str, python: Path, work: Work, calls: int, steps: int) -> Measurement:
+    """The same number of calls by another library, with as many in flight as the server has slots."""
     core, servers = _cores()
     script = Path(__file__).with_name(f"peer_{name}.py")
     with loopback(work.latency_s, work.slots, servers) as address:
         settings = {"address": address, "calls": calls, "in_flight": work.slots, "steps": steps, "core": core}
-        return _found(work, address, _spent([str(python), str(script), json.dumps(settings)]))
+        return _measured(work, address, _spent([str(python), str(script), json.dumps(settings)]))
 
 
 def _spent(command: Sequence[str]) -> dict[str, Any]:
-    """What a client prints about itself."""
+    """The figures that a client prints about itself."""
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # of libraries that a peer brings
     done = subprocess.run(command, stdout=subprocess.PIPE, env=quiet, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _found(work: Work, address: str, spent: dict[str, Any]) -> Found:
+def _measured(work: Work, address: str, spent: dict[str, Any]) -> Measurement:
     calls, served = spent["calls"], stats(address)
-    return Found(
+    return Measurement(
         calls,
         served["span_s"],
         work.ideal_s(calls),
@@ -265,6 +265,6 @@ def _client(work: Work, address: str, core: int | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    asked = Work(**{**given["work"], "faults": Faults(**given["work"]["faults"])})
-    print(json.dumps(_client(asked, given["address"], given["core"])))  # noqa: T201
+    job = json.loads(sys.argv[1])
+    workload = Work(**{**job["work"], "faults": Faults(**job["work"]["faults"])})
+    print(json.dumps(_client(workload, job["address"], job["core"])))  # noqa: T201

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from transformers import ContinuousBatchingConfig, GenerationConfig, StoppingCriteria
 
-from vivavoce.agents.batch import Prompt
+from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import SHARE, Decoder
-from vivavoce.bench.models import Size, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Comparison, Hardware, Timing, alternate, facts, fastest, ratios
+from vivavoce.bench.models import ModelDimensions, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Figures, Hardware, Timing, alternate, facts, fastest, ratios
 from vivavoce.records import Sampling
 from vivavoce.train.checkpoint import threads as torch_threads
 
@@ -34,11 +34,11 @@ _TIE = 1e-3
 # Tokens of a page of transformers' continuous batching; its own default, 256, is more than a short prompt needs.
 _PAGE = 32
 _PAGED_LINES = (8, 16, 32)
-_DEFAULT = Size.narrow(128, 4, 4096)
+_DEFAULT = ModelDimensions.narrow(128, 4, 4096)
 
 
 @dataclass(frozen=True)
-class Shape:
+class DebateShape:
     """The debates, their texts in tokens, and the model. Answers have lognormal lengths, questions even ones."""
 
     debates: int = 256
@@ -55,7 +55,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class DebaterTurn:
     """The prompt of one debater in one round, and the number of tokens after which its answer ends."""
 
     debate: int
@@ -64,7 +64,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Measured(Comparison):
+class GenerateComparison(Figures):
     """A comparison of two ways to the same answers; variants are batch sizes of ``generate``, each timed on as many
     debates as the largest has rows."""
 
@@ -106,8 +106,8 @@ class Measured(Comparison):
 
 
 def run(
-    shape: Shape | None = None,
-    size: Size = _DEFAULT,
+    shape: DebateShape | None = None,
+    size: ModelDimensions = _DEFAULT,
     hardware: Hardware | None = None,
     *,
     lines: int = 128,
@@ -115,7 +115,7 @@ def run(
     sizes: Sequence[int] = (16, 32, 64, 128),
     repeats: int = 3,
     seed: int = 0,
-) -> Measured:
+) -> GenerateComparison:
     """Measure both sides. Raises AssertionError if their answers differ.
 
     Args:
@@ -128,24 +128,24 @@ def run(
         repeats: Passes of each side.
         seed: Seed of texts, lengths and weights.
     """
-    shape, hardware = shape or Shape(), hardware or Hardware()
+    shape, hardware = shape or DebateShape(), hardware or Hardware()
     with torch_threads(hardware.threads):
         tokenizer = word_tokenizer(size.vocabulary)
         model = random_model(size, hardware.device, seed).eval()
         model.generation_config.eos_token_id = tokenizer.eos_token_id
         turns, sizes = _turns(shape, size.vocabulary, seed), sorted({min(size, shape.debates) for size in sizes})
-        wanted, got = dict[Turn, list[int]](), dict[Turn, list[int]]()
+        wanted, got = dict[DebaterTurn, list[int]](), dict[DebaterTurn, list[int]]()
 
         def ours(kept: int) -> float:
             got.update(_streamed(Decoder(model, tokenizer, kept), turns, lines))
             return 0.0
 
-        def theirs(rows: int, asked: Sequence[Sequence[Turn]] = turns) -> float:
-            wanted.update(_padded(model, asked, rows))
+        def theirs(rows: int, prompts: Sequence[Sequence[DebaterTurn]] = turns) -> float:
+            wanted.update(_padded(model, prompts, rows))
             return 0.0
 
-        def paged(rows: int, asked: Sequence[Sequence[Turn]]) -> float:
-            return float(len(_paged(model, asked, rows)))
+        def paged(rows: int, prompts: Sequence[Sequence[DebaterTurn]]) -> float:
+            return float(len(_paged(model, prompts, rows)))
 
         ours(remember)
         theirs(max(sizes))
@@ -163,7 +163,7 @@ def run(
             "paged": lambda: paged(paged_rows, turns),
         }
         times = alternate(sides, torch.nn.Linear(1, 1), hardware.device, repeats)
-        return Measured(
+        return GenerateComparison(
             f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines",
             times["ours"],
             times["theirs"],
@@ -179,7 +179,7 @@ def run(
         )
 
 
-def _turns(shape: Shape, vocabulary: int, seed: int) -> list[list[Turn]]:
+def _turns(shape: DebateShape, vocabulary: int, seed: int) -> list[list[DebaterTurn]]:
     """The turns of each debate, in order."""
     draw = np.random.default_rng(seed)
 
@@ -189,32 +189,32 @@ def _turns(shape: Shape, vocabulary: int, seed: int) -> list[list[Turn]]:
     def length() -> int:
         return int(np.clip(draw.lognormal(np.log(shape.answer), shape.spread), 4, shape.longest))
 
-    instructions, debates = text(shape.instructions), list[list[Turn]]()
+    instructions, debates = text(shape.instructions), list[list[DebaterTurn]]()
     for i in range(shape.debates):
-        ids, turns = instructions + text(int(draw.integers(*shape.question, endpoint=True))), list[Turn]()
+        ids, turns = instructions + text(int(draw.integers(*shape.question, endpoint=True))), list[DebaterTurn]()
         for _ in range(shape.rounds):
-            turns.append(Turn(i, ids, length()))
+            turns.append(DebaterTurn(i, ids, length()))
             lengths = [turns[-1].length, *(length() for _ in range(shape.others))]
             ids = ids + text(sum(lengths))
         debates.append(turns)
     return debates
 
 
-def _streamed(decoder: Decoder, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
+def _streamed(decoder: Decoder, debates: Sequence[Sequence[DebaterTurn]], lines: int) -> dict[DebaterTurn, list[int]]:
     """All debates with our engine: a debate's next turn waits as soon as the one before it is done."""
     rests = {turns[0].debate: deque(turns[1:]) for turns in debates}
-    waiting, drawn = deque(turns[0] for turns in debates), dict[Turn, list[int]]()
+    waiting, drawn = deque(turns[0] for turns in debates), dict[DebaterTurn, list[int]]()
 
-    def newcomers(under_way: Sequence[Prompt]) -> list[Prompt]:
+    def newcomers(under_way: Sequence[TokenPrompt]) -> list[TokenPrompt]:
         free = min(lines - len(under_way), len(waiting))
         if free < max(1, SHARE * len(under_way)):
             return []
         turns = [waiting.popleft() for _ in range(free)]
-        return [Prompt(turn.ids, Sampling(0.0, max_new_tokens=turn.length), 0, turn) for turn in turns]
+        return [TokenPrompt(turn.ids, Sampling(0.0, max_new_tokens=turn.length), 0, turn) for turn in turns]
 
-    def finished(prompt: Prompt, ids: list[int], logprobs: list[float]) -> None:
+    def finished(prompt: TokenPrompt, ids: list[int], logprobs: list[float]) -> None:
         turn = prompt.tag
-        assert isinstance(turn, Turn)
+        assert isinstance(turn, DebaterTurn)
         drawn[turn] = ids
         if rests[turn.debate]:
             waiting.append(rests[turn.debate].popleft())
@@ -234,9 +234,9 @@ class _Ends(StoppingCriteria):
 
 
 @torch.inference_mode()
-def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Turn, list[int]]:
+def _padded(model: Any, debates: Sequence[Sequence[DebaterTurn]], size: int) -> dict[DebaterTurn, list[int]]:
     """All debates with ``generate``: a round after the other, prompts alike in length in one batch."""
-    drawn = dict[Turn, list[int]]()
+    drawn = dict[DebaterTurn, list[int]]()
     for turns in zip(*debates, strict=True):
         ordered = sorted(turns, key=lambda turn: len(turn.ids))
         for first in range(0, len(ordered), size):
@@ -260,7 +260,7 @@ def _padded(model: Any, debates: Sequence[Sequence[Turn]], size: int) -> dict[Tu
     return drawn
 
 
-def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Turn, list[int]]:
+def _paged(model: Any, debates: Sequence[Sequence[DebaterTurn]], lines: int) -> dict[DebaterTurn, list[int]]:
     """All debates with transformers' continuous batching, as it is made for servers; prefixes shared as it can."""
     turns = {f"{turn.debate}/{i}": turn for debate in debates for i, turn in enumerate(debate)}
     longest = max(len(turn.ids) + turn.length for turn in turns.values())
@@ -270,7 +270,7 @@ def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Tu
         max_batch_tokens=4 * lines,
         max_requests_per_batch=lines,
     )
-    config, drawn = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1), dict[Turn, list[int]]()
+    config, drawn = GenerationConfig(do_sample=False, pad_token_id=0, eos_token_id=1), dict[DebaterTurn, list[int]]()
     with model.continuous_batching_context_manager(
         generation_config=config, continuous_batching_config=paging, warmup=False
     ) as manager:
@@ -292,7 +292,7 @@ def _paged(model: Any, debates: Sequence[Sequence[Turn]], lines: int) -> dict[Tu
     return drawn
 
 
-def _agreement(model: Any, ours: dict[Turn, list[int]], theirs: dict[Turn, list[int]]) -> float:
+def _agreement(model: Any, ours: dict[DebaterTurn, list[int]], theirs: dict[DebaterTurn, list[int]]) -> float:
     """Share of equal answers. Raises AssertionError if one parts from the other and its token is no tie."""
     parted = [turn for turn in theirs if ours[turn] != theirs[turn]]
     for turn in parted:
@@ -311,8 +311,8 @@ def _positions(model: Any, one: Callable[[], float]) -> int:
     """Positions that go through the model in a pass."""
     counts = list[int]()
 
-    def count(module: Any, args: Any, given: dict[str, Any]) -> None:
-        counts.append(given["input_ids"].numel())
+    def count(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        counts.append(kwargs["input_ids"].numel())
 
     watch = model.register_forward_pre_hook(count, with_kwargs=True)
     try:
@@ -322,8 +322,8 @@ def _positions(model: Any, one: Callable[[], float]) -> int:
     return sum(counts)
 
 
-def _floor(debates: Sequence[Sequence[Turn]]) -> int:
-    """Each prompt's tokens that no other begins with, and what is read of answers while they are drawn."""
+def _floor(debates: Sequence[Sequence[DebaterTurn]]) -> int:
+    """The fewest tokens that must be read: prompts, their shared beginning once, and answers as they are drawn."""
     shared = 0
     first, *rest = (turns[0].ids for turns in debates)
     while rest and all(ids[shared : shared + 1] == first[shared : shared + 1] != () for ids in rest):
@@ -332,4 +332,4 @@ def _floor(debates: Sequence[Sequence[Turn]]) -> int:
     return prompts + sum(turn.length - 1 for turns in debates for turn in turns)
 
 
-__all__ = ["Measured", "Shape", "run"]
+__all__ = ["DebateShape", "GenerateComparison", "run"]

@@ -13,7 +13,7 @@ import torch
 
 from vivavoce.bench import on_policy, sft, tree_dpo
 from vivavoce.bench.models import QWEN3_06B
-from vivavoce.bench.side_by_side import Hardware, Measured
+from vivavoce.bench.side_by_side import Hardware, LossComparison
 
 
 def available() -> bool:
@@ -21,12 +21,12 @@ def available() -> bool:
     return torch.cuda.is_available()
 
 
-def run(repeats: int = 5) -> Iterator[Measured]:
+def run(repeats: int = 5) -> Iterator[LossComparison]:
     """Measure one work after the other. Raises AssertionError if the sides differ."""
     hardware = Hardware("cuda", bf16=True, threads=None)
     for right, wrong in ((1, 1), (2, 2), (3, 3)):
         yield tree_dpo.run(
-            tree_dpo.Shape(right, wrong),
+            tree_dpo.TreeShape(right, wrong),
             QWEN3_06B,
             hardware,
             trees=4,
@@ -35,7 +35,7 @@ def run(repeats: int = 5) -> Iterator[Measured]:
             batch_sizes=(4, 8, 16),
         )
         _free()
-    shape = on_policy.Shape(states=8, prompt=256, answer=512)
+    shape = on_policy.UpdateShape(states=8, prompt=256, answer=512)
     yield from on_policy.run(shape, QWEN3_06B, hardware, repeats=repeats)
     _free()
     yield from sft.run(QWEN3_06B, hardware, budget=16384, repeats=repeats)

@@ -51,7 +51,7 @@ class Faults:
     per_minute: float | None = None
     """Requests that it accepts in a minute, evenly, and ten at once; it turns others away."""
     wait_s: float = 0.5
-    """After so long those whom it turns away (429) may come again."""
+    """Seconds after which a request that was refused (429) may come again."""
 
 
 NO_FAULTS = Faults()
@@ -114,9 +114,9 @@ class Loopback:
             self._end(connection, body)
 
     def _end(self, connection: _Connection, body: bytes) -> None:
-        asked = hashlib.sha256(body).digest()
-        self.repeated += asked in self._answered  # requests that had been answered before
-        self._answered.add(asked)
+        key = hashlib.sha256(body).digest()
+        self.repeated += key in self._answered  # requests that had been answered before
+        self._answered.add(key)
         connection.answer(completion(body))
         self.busy -= 1
         self.served += 1

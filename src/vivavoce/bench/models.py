@@ -31,7 +31,7 @@ def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelDimensions:
     """Dimensions of a Qwen3."""
 
     hidden: int
@@ -45,15 +45,15 @@ class Size:
     """Whether the input embedding is the output embedding too."""
 
     @classmethod
-    def narrow(cls, hidden: int, layers: int, vocabulary: int) -> Size:
+    def narrow(cls, hidden: int, layers: int, vocabulary: int) -> ModelDimensions:
         """One for a CPU: heads of 64, half as many keys as queries."""
         return cls(hidden, layers, vocabulary, hidden // 64, max(1, hidden // 128), 64, 3 * hidden)
 
 
-QWEN3_06B = Size(1024, 28, 151_936, heads=16, key_heads=8, head=128, intermediate=3072, tied=True)
+QWEN3_06B = ModelDimensions(1024, 28, 151_936, heads=16, key_heads=8, head=128, intermediate=3072, tied=True)
 
 
-def random_model(size: Size, device: str, seed: int) -> Any:
+def random_model(size: ModelDimensions, device: str, seed: int) -> Any:
     """A Qwen3 of this size with random weights, float32."""
     torch.manual_seed(seed)
     config = Qwen3Config(
@@ -74,7 +74,7 @@ def random_model(size: Size, device: str, seed: int) -> Any:
         return cast(torch.nn.Module, Qwen3ForCausalLM(config))
 
 
-class Words:
+class TextSource:
     """Draws texts."""
 
     def __init__(self, vocabulary: int, seed: int) -> None:
@@ -93,4 +93,4 @@ class Words:
         return (Message(role="user", content=self.text(tokens - 3)),)
 
 
-__all__ = ["QWEN3_06B", "Size", "Words", "random_model", "word_tokenizer"]
+__all__ = ["QWEN3_06B", "ModelDimensions", "TextSource", "random_model", "word_tokenizer"]

@@ -27,8 +27,8 @@ from trl import DistillationConfig, DistillationTrainer
 
 from vivavoce.agents import hf_local, weights
 from vivavoce.agents.journal import Journal
-from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
+from vivavoce.bench.models import ModelDimensions, TextSource, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Hardware, LossComparison, Pass, alternate, apart, facts, fastest
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.data.states import Supervision
@@ -39,18 +39,19 @@ from vivavoce.tasks import open_task
 from vivavoce.train.checkpoint import threads as torch_threads
 from vivavoce.train.choosing import choose
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.on_policy import OnPolicyTrainer, Prepared, Steps, train_on_policy
-from vivavoce.train.scorers import Action, LocalScorer
+from vivavoce.train.on_policy import OnPolicyTrainer, train_on_policy
+from vivavoce.train.prepared import Prepared, Updates
+from vivavoce.train.scorers import Answer, LocalScorer
 from vivavoce.train.tokens import answer_ids, context_ids
 
-_DEFAULT = Size.narrow(256, 4, 32768)
+_DEFAULT = ModelDimensions.narrow(256, 4, 32768)
 _TEACHERS = ("ada", "bob", "cyd")
 _OPTIONS = state_debate.Options(prompts="schoolhouse", max_rounds=2, reads="last_round", shuffle="per_agent")
 _BETAS = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 
 
 @dataclass(frozen=True)
-class Shape:
+class UpdateShape:
     """The step: so many states of so many tokens, one answer of so many tokens to each."""
 
     states: int = 8
@@ -64,16 +65,16 @@ class Shape:
 
 
 def run(
-    shape: Shape | None = None,
-    size: Size = _DEFAULT,
+    shape: UpdateShape | None = None,
+    size: ModelDimensions = _DEFAULT,
     hardware: Hardware | None = None,
     divergences: Sequence[str] = ("reverse_kl", "jsd", "forward_kl"),
     *,
     repeats: int = 5,
     seed: int = 0,
-) -> Iterator[Measured]:
+) -> Iterator[LossComparison]:
     """Measure the step under each divergence, then scoring. Raises AssertionError if the sides differ."""
-    shape, hardware = shape or Shape(), hardware or Hardware()
+    shape, hardware = shape or UpdateShape(), hardware or Hardware()
     for divergence in divergences:
         yield step(shape, size, divergence, hardware, repeats=repeats, seed=seed)
     yield scoring(shape, size, hardware, repeats=repeats, seed=seed)
@@ -83,8 +84,14 @@ def run(
 
 
 def step(
-    shape: Shape, size: Size, divergence: str, hardware: Hardware | None = None, *, repeats: int = 5, seed: int = 0
-) -> Measured:
+    shape: UpdateShape,
+    size: ModelDimensions,
+    divergence: str,
+    hardware: Hardware | None = None,
+    *,
+    repeats: int = 5,
+    seed: int = 0,
+) -> LossComparison:
     """Measure the step under one divergence."""
     hardware = hardware or Hardware()
     with torch_threads(hardware.threads), tempfile.TemporaryDirectory() as folder:
@@ -92,9 +99,15 @@ def step(
 
 
 def _step(
-    shape: Shape, size: Size, hardware: Hardware, divergence: str, folder: Path, repeats: int, seed: int
-) -> Measured:
-    words, device = Words(size.vocabulary, seed), hardware.device
+    shape: UpdateShape,
+    size: ModelDimensions,
+    hardware: Hardware,
+    divergence: str,
+    folder: Path,
+    repeats: int,
+    seed: int,
+) -> LossComparison:
+    words, device = TextSource(size.vocabulary, seed), hardware.device
     student, teacher = (random_model(size, device, seed + i) for i in range(2))
     made = [(words.prompt(shape.prompt), words.answer(shape.answer)) for _ in range(shape.states)]
     sides = _Sides(student, teacher, word_tokenizer(size.vocabulary), made, _BETAS[divergence], folder, hardware)
@@ -107,7 +120,7 @@ def _step(
     best = fastest(passes, compiling=[student, teacher] if device == "cuda" else [])
     every = {"theirs": best.one, "ours": sides.ours(), "naive": sides.naive()}
     times = alternate(every, student, device, repeats)
-    return Measured(
+    return LossComparison(
         f"on-policy step, {divergence}, {shape.states * shape.answer:,} tokens x {size.vocabulary:,}",
         times["ours"],
         times["theirs"],
@@ -153,7 +166,7 @@ class _Sides:
         trainer = OnPolicyTrainer(
             self.student,
             TrainingArguments(output_dir=str(self.folder), report_to="none", use_cpu=self.hardware.device == "cpu"),
-            steps := Steps(prepared, settings, 1, 0),
+            steps := Updates(prepared, settings, 1, 0),
             [scorer],
             settings,
             choose(self.student, "auto", 0, settings.compile),
@@ -233,31 +246,33 @@ class _Sides:
 # --- scoring
 
 
-def scoring(shape: Shape, size: Size, hardware: Hardware | None = None, *, repeats: int = 5, seed: int = 0) -> Measured:
+def scoring(
+    shape: UpdateShape, size: ModelDimensions, hardware: Hardware | None = None, *, repeats: int = 5, seed: int = 0
+) -> LossComparison:
     """Measure several teachers going over some answers under one transcript."""
     hardware = hardware or Hardware()
     with torch_threads(hardware.threads):
         return _scoring(shape, size, hardware, repeats, seed)
 
 
-def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: int) -> Measured:
-    tokenizer, words, device = word_tokenizer(size.vocabulary), Words(size.vocabulary, seed), hardware.device
+def _scoring(shape: UpdateShape, size: ModelDimensions, hardware: Hardware, repeats: int, seed: int) -> LossComparison:
+    tokenizer, words, device = word_tokenizer(size.vocabulary), TextSource(size.vocabulary, seed), hardware.device
     models = [random_model(size, device, seed + i).eval() for i in range(shape.teachers)]
     settings = OnPolicySettings(lora=None)
     scorers = [LocalScorer(Scorer(name=f"t{i}"), m, tokenizer, settings) for i, m in enumerate(models)]
     views = [View(words.prompt(shape.transcript), 1.0) for _ in scorers]
-    actions = [Action(0, tuple(answer_ids(tokenizer, words.answer(shape.answer)))) for _ in range(shape.rollouts)]
+    answers = [Answer(0, tuple(answer_ids(tokenizer, words.answer(shape.answer)))) for _ in range(shape.rollouts)]
     for scorer in scorers:
         scorer.prepare(shape.transcript + shape.answer)
 
     def hidden() -> list[Tensor]:
-        return [s.hidden([view], actions) for s, view in zip(scorers, views, strict=True)]
+        return [s.hidden([view], answers) for s, view in zip(scorers, views, strict=True)]
 
     def separately(size: int) -> list[Tensor]:
         logits = []
         for scorer, view in zip(scorers, views, strict=True):
             context = scorer.context(view)
-            ids = torch.tensor([[*context, *a.ids] for a in actions], device=device)
+            ids = torch.tensor([[*context, *a.ids] for a in answers], device=device)
             with torch.no_grad():
                 parts = [
                     scorer.model.base_model(input_ids=part, use_cache=False).last_hidden_state
@@ -278,7 +293,7 @@ def _scoring(shape: Shape, size: Size, hardware: Hardware, repeats: int, seed: i
     sides: dict[str, Pass] = {"theirs": best.one, "ours": lambda: float(len(hidden()))}
     times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
     each = shape.transcript + shape.answer
-    return Measured(
+    return LossComparison(
         f"scoring {shape.rollouts} answers of {shape.answer} tokens under {shape.transcript:,}, "
         f"{shape.teachers} teachers",
         times["ours"],
@@ -340,8 +355,8 @@ def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int 
 def _debated(folder: Path, count: int, seed: int) -> tuple[list[State], int]:
     """States of the schoolhouse's training questions after a debate of two rounds, and the tokens that it took."""
     task, options, prompts = open_task("schoolhouse", {"train": count}), _OPTIONS, prompt_set("schoolhouse")
-    how = Sampling(0.3, max_new_tokens=64)
-    members = tuple(Member(_teacher(name), "teacher", how) for name in _TEACHERS)
+    sampling = Sampling(0.3, max_new_tokens=64)
+    members = tuple(Member(_teacher(name), "teacher", sampling) for name in _TEACHERS)
     with Journal(folder / f"journal-{seed}.sqlite") as journal:
         setting = Setting(state_debate.run, members, options, prompts, task, journal, seed)
         graphs = asyncio.run(hold_all(task.problems("train"), setting, in_flight=count))
@@ -381,4 +396,4 @@ def _trained(
     return done.details["teacher_tokens"], time.perf_counter() - started
 
 
-__all__ = ["Epochs", "Measured", "Shape", "run", "scoring", "step", "whole"]
+__all__ = ["Epochs", "LossComparison", "UpdateShape", "run", "scoring", "step", "whole"]

@@ -53,11 +53,11 @@ def ask(settings: dict) -> int:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    if given["core"] is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {given["core"]})
+    job = json.loads(sys.argv[1])
+    if job["core"] is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {job["core"]})
     begun = time.process_time()
-    made = ask(given)
+    made = ask(job)
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = {"calls": made, "cpu_s": time.process_time() - begun + others.ru_utime + others.ru_stime}
     # of the largest of its processes; their sum is some four times that

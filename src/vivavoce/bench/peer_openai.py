@@ -37,11 +37,11 @@ async def ask(settings: dict) -> int:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    if given["core"] is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {given["core"]})
+    job = json.loads(sys.argv[1])
+    if job["core"] is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {job["core"]})
     begun = time.process_time()
-    made = asyncio.run(ask(given))
+    made = asyncio.run(ask(job))
     spent = {"calls": made, "cpu_s": time.process_time() - begun}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({**spent, "peak_mib": peak}))  # noqa: T201

@@ -24,7 +24,7 @@ import torch
 
 from vivavoce.agents import engines, weights
 from vivavoce.agents.attached import Attached
-from vivavoce.agents.batch import Prompt
+from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.engines import Serve
 from vivavoce.agents.rendering import rendering
@@ -57,7 +57,7 @@ def run(folder: Path, questions: int = 48, new: int = 96, vllm_python: str | Non
     say(f"loading {folder.name}")
     model, tokenizer = weights.load(folder, "bfloat16", "cpu", False)
     form = rendering(tokenizer)
-    asked: list[list[Message]] = [
+    conversations: list[list[Message]] = [
         [
             {
                 "role": "user",
@@ -67,10 +67,10 @@ def run(folder: Path, questions: int = 48, new: int = 96, vllm_python: str | Non
         for i in range(questions)
     ]
     sampling = Sampling(0.0, max_new_tokens=new)
-    prompts = [Prompt(form.prompt_ids(m), sampling, i) for i, m in enumerate(asked)]
+    prompts = [TokenPrompt(form.prompt_ids(m), sampling, i) for i, m in enumerate(conversations)]
     decoder = Decoder(model, tokenizer)
 
-    def ours(asked_prompts: Sequence[Prompt]) -> int:
+    def ours(asked_prompts: Sequence[TokenPrompt]) -> int:
         return sum(map(len, decoder.draw(asked_prompts)))
 
     rates: dict[str, float | None] = {"ours": _rate("ours", ours, prompts)}
@@ -79,7 +79,7 @@ def run(folder: Path, questions: int = 48, new: int = 96, vllm_python: str | Non
     rates["generate"] = _rate(
         f"generate in batches of {_PADDED}", lambda asked_prompts: _padded(model, decoder, asked_prompts), prompts
     )
-    rates["llama"] = _llama(folder, asked, new)
+    rates["llama"] = _llama(folder, conversations, new)
     rates["vllm"] = _vllm(folder, prompts, form.closing[-1], vllm_python)
     own = rates["ours"] or 0.0
 
@@ -107,7 +107,7 @@ def _rate(what: str, one: Callable[[Sequence[T]], int], questions: Sequence[T]) 
 
 
 @torch.inference_mode()
-def _padded(model: Any, decoder: Decoder, prompts: Sequence[Prompt]) -> int:
+def _padded(model: Any, decoder: Decoder, prompts: Sequence[TokenPrompt]) -> int:
     """Tokens that `generate` draws, rows sorted by length."""
     drawn, ordered = 0, sorted(prompts, key=lambda p: len(p.ids))
     for first in range(0, len(ordered), _PADDED):
@@ -136,7 +136,7 @@ def _busy() -> Iterator[None]:
             loop.wait()
 
 
-def _llama(folder: Path, asked: Sequence[Sequence[Message]], new: int) -> float | None:
+def _llama(folder: Path, prompts: Sequence[Sequence[Message]], new: int) -> float | None:
     """llama.cpp's server on the GGUF file that the weights were made from."""
     file = folder / "origin.gguf"
     if not file.is_file() or subprocess.run([sys.executable, "-c", "import xllamacpp"], capture_output=True).returncode:
@@ -165,13 +165,13 @@ def _llama(folder: Path, asked: Sequence[Sequence[Message]], new: int) -> float 
                 say("llama.cpp is left out: its server did not start")
                 return None
             time.sleep(0.2)
-        return _rate("llama.cpp's server", lambda batch: asyncio.run(all_of(batch)), asked)
+        return _rate("llama.cpp's server", lambda batch: asyncio.run(all_of(batch)), prompts)
     finally:
         server.kill()
         server.wait()
 
 
-def _vllm(folder: Path, prompts: Sequence[Prompt], end: int, python: str | None) -> float | None:
+def _vllm(folder: Path, prompts: Sequence[TokenPrompt], end: int, python: str | None) -> float | None:
     """vLLM's server."""
     if python is None:
         say("vLLM is left out: `make vllm`, and --vllm .venv-vllm/bin/python")
@@ -182,7 +182,7 @@ def _vllm(folder: Path, prompts: Sequence[Prompt], end: int, python: str | None)
         try:
             state = engines.engine("bench", serve, folder, dtype="bfloat16").state
 
-            async def all_of(batch: Sequence[Prompt]) -> int:
+            async def all_of(batch: Sequence[TokenPrompt]) -> int:
                 async with Attached("bench", serve, state) as attached:
                     calls = (
                         attached.ask(lambda server, p=p: server.draw(p.ids, p.sampling, p.seed, [end])) for p in batch

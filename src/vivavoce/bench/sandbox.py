@@ -22,16 +22,16 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from vivavoce.bench.hostile import PROGRAMS, hostile
-from vivavoce.sandbox.running import Level, Limits, Program, Sandbox
+from vivavoce.sandbox.running import Level, Program, ProgramLimits, Sandbox
 
-LIMITS = Limits(wall_s=0.5, cpu_s=1, memory_mb=256, output_bytes=65_536, files_mb=8)
+LIMITS = ProgramLimits(wall_s=0.5, cpu_s=1, memory_mb=256, output_bytes=65_536, files_mb=8)
 _SECRET = "viva-secret-that-nobody-may-read"
 _LOAD_S = 1.0
-"""What a busy machine may add to a program's time before it counts as having outlived its limit."""
+"""Seconds that a busy machine may add to a program's time before the program counts as having outlived its limit."""
 
 
 @dataclass
-class Found:
+class HostileOutcome:
     """The outcome of hostile programs, and the speed of ordinary ones."""
 
     level: str
@@ -41,7 +41,7 @@ class Found:
     passed: int = 0
     """Hostile programs that were graded right."""
     escaped: list[str] = field(default_factory=list)
-    """What was reached outside."""
+    """Names of what programs reached outside."""
     outlived: list[str] = field(default_factory=list)
     """Programs that ran longer than their limit, or of which a process was left."""
     ended: dict[str, int] = field(default_factory=dict)
@@ -63,10 +63,10 @@ class Found:
         )
 
 
-def run(hostile_programs: int = 1000, ordinary: int = 400, level: Level | None = None) -> Found:
-    """So many hostile programs, each kind in turn, then so many ordinary ones of which every second is wrong."""
+def run(hostile_programs: int = 1000, ordinary: int = 400, level: Level | None = None) -> HostileOutcome:
+    """Run hostile programs, each kind in turn, then ordinary ones, of which every second is wrong."""
     sandbox = Sandbox(level=level)
-    result = Found(sandbox.level, sandbox.at_once, hostile_programs, min(len(PROGRAMS), hostile_programs))
+    result = HostileOutcome(sandbox.level, sandbox.at_once, hostile_programs, min(len(PROGRAMS), hostile_programs))
     try:
         _hostile(sandbox, result)
         _ordinary(sandbox, ordinary, result)
@@ -75,7 +75,7 @@ def run(hostile_programs: int = 1000, ordinary: int = 400, level: Level | None =
     return result
 
 
-def _hostile(sandbox: Sandbox, result: Found) -> None:
+def _hostile(sandbox: Sandbox, result: HostileOutcome) -> None:
     names, lock = list(islice(cycle(PROGRAMS), result.hostile)), threading.Lock()
     with outside() as world, ThreadPoolExecutor(sandbox.at_once) as threads:
 
@@ -101,7 +101,7 @@ def _hostile(sandbox: Sandbox, result: Found) -> None:
         result.escaped += world.harm()
 
 
-def _ordinary(sandbox: Sandbox, n: int, result: Found) -> None:
+def _ordinary(sandbox: Sandbox, n: int, result: HostileOutcome) -> None:
     body = "def f(xs, n={n}):\n    out = []\n    for x in sorted(set(xs)):\n        out.append(x * n)\n    return out\n"
     programs = [
         Program(body.format(n=i), f"assert f([3, 1, 3]) == [{i}, {3 * i + i % 2}]\nassert f([]) == []")
@@ -184,7 +184,7 @@ def _count(server: socket.socket, what: str, calls: Counter[str]) -> None:
 def processes_left(since: float) -> list[int]:
     """Processes that began after ``since`` (of the clock of day) and stem from a jail: they carry its command line."""
     ticks, booted = os.sysconf("SC_CLK_TCK"), time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    left = list[int]()
+    alive = list[int]()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             line, stat = (folder / "cmdline").read_bytes(), (folder / "stat").read_text()
@@ -192,8 +192,8 @@ def processes_left(since: float) -> list[int]:
             continue
         began = booted + int(stat.rpartition(")")[2].split()[19]) / ticks
         if b"vivavoce.sandbox.jail" in line and began > since:
-            left.append(int(folder.name))
-    return left
+            alive.append(int(folder.name))
+    return alive
 
 
-__all__ = ["LIMITS", "Found", "Outside", "outside", "processes_left", "run"]
+__all__ = ["LIMITS", "HostileOutcome", "Outside", "outside", "processes_left", "run"]

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vivavoce.bench import on_policy, tree_dpo
-from vivavoce.bench.models import Size
-from vivavoce.bench.side_by_side import Measured, ratios
+from vivavoce.bench.models import ModelDimensions
+from vivavoce.bench.side_by_side import LossComparison, ratios
 
-_SIZE = Size.narrow(256, 2, 4096)
-_TREE = tree_dpo.Shape(2, 2, context=512, answer=128)
-_STEP = on_policy.Shape(states=4, prompt=64, answer=128, rollouts=8, transcript=512)
+_SIZE = ModelDimensions.narrow(256, 2, 4096)
+_TREE = tree_dpo.TreeShape(2, 2, context=512, answer=128)
+_STEP = on_policy.UpdateShape(states=4, prompt=64, answer=128, rollouts=8, transcript=512)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Point:
     work: str
     varies: str
     value: str
-    measured: Measured
+    measured: LossComparison
 
     def summary(self) -> dict[str, Any]:
         """The figures that a script wants."""
@@ -49,20 +49,20 @@ HEAD = ("work", "varies", "value", "theirs ms", "ours ms", "ratio", "theirs MiB"
 def run(repeats: int = 3) -> Iterator[Point]:
     """Measure every point, some twenty minutes. Raises AssertionError if the sides differ."""
 
-    def tree(shape: tree_dpo.Shape) -> Measured:
+    def tree(shape: tree_dpo.TreeShape) -> LossComparison:
         return tree_dpo.run(shape, _SIZE, budget=8192, repeats=repeats, batch_sizes=(1, 4))
 
-    def step(shape: on_policy.Shape, vocabulary: int = 8192) -> Measured:
-        return on_policy.step(shape, Size.narrow(256, 2, vocabulary), "jsd", repeats=repeats)
+    def step(shape: on_policy.UpdateShape, vocabulary: int = 8192) -> LossComparison:
+        return on_policy.step(shape, ModelDimensions.narrow(256, 2, vocabulary), "jsd", repeats=repeats)
 
-    def scoring(shape: on_policy.Shape) -> Measured:
+    def scoring(shape: on_policy.UpdateShape) -> LossComparison:
         return on_policy.scoring(shape, _SIZE, repeats=repeats)
 
-    def points(work: str, varies: str, values: Sequence[Any], one: Callable[[Any], Measured]) -> Iterator[Point]:
+    def points(work: str, varies: str, values: Sequence[Any], one: Callable[[Any], LossComparison]) -> Iterator[Point]:
         for value in values:
             yield Point(work, varies, f"{value:,}" if isinstance(value, int) else value, one(value))
 
-    def wide(value: str) -> Measured:
+    def wide(value: str) -> LossComparison:
         right, wrong = map(int, value.split("x"))
         return tree(replace(_TREE, right=right, wrong=wrong))
 

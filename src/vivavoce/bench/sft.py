@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from vivavoce.bench.floor import forward_flops, matmul_rate
-from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
+from vivavoce.bench.models import ModelDimensions, TextSource, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Hardware, LossComparison, Pass, alternate, apart, facts, fastest
 from vivavoce.records import Example
 from vivavoce.train import SFTSettings
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -29,22 +29,22 @@ from vivavoce.train.choosing import choose
 from vivavoce.train.packing import Packed
 from vivavoce.train.scoring import attending
 from vivavoce.train.sft import Plain
-from vivavoce.train.supervised import Steps, SupervisedTrainer, Taught
+from vivavoce.train.supervised import SupervisedTrainer, Taught, Updates
 from vivavoce.train.tokens import score_rows
 
-_DEFAULT = Size.narrow(256, 4, 2048)
+_DEFAULT = ModelDimensions.narrow(256, 4, 2048)
 
 
 def run(
-    size: Size = _DEFAULT,
+    size: ModelDimensions = _DEFAULT,
     hardware: Hardware | None = None,
     *,
     budget: int = 4096,
     repeats: int = 5,
     seed: int = 0,
-) -> Iterator[Measured]:
+) -> Iterator[LossComparison]:
     """Measure both sets. Raises AssertionError if loss or gradients differ by more than float32 explains."""
-    words, hardware = Words(size.vocabulary, seed), hardware or Hardware()
+    words, hardware = TextSource(size.vocabulary, seed), hardware or Hardware()
     lengths = np.random.default_rng(seed).integers(60, 400, 32).tolist()
     shared = [
         Example(f"q{i}", prompt, words.answer(128), ())
@@ -62,8 +62,8 @@ def run(
 
 
 def _measure(
-    what: str, rows: Sequence[Example], size: Size, hardware: Hardware, budget: int, repeats: int, seed: int
-) -> Measured:
+    what: str, rows: Sequence[Example], size: ModelDimensions, hardware: Hardware, budget: int, repeats: int, seed: int
+) -> LossComparison:
     tokenizer, model = word_tokenizer(size.vocabulary), random_model(size, hardware.device, seed)
     taught = [Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion])[0], 1.0) for e in rows]
     taught.sort(key=lambda row: len(row.row.ids))
@@ -78,7 +78,7 @@ def _measure(
         best = fastest(passes, compiling=[model] if hardware.device == "cuda" else [])
         ours, packed = _ours(model, taught, budget, Path(folder), hardware)
         timings = alternate({"theirs": best.one, "ours": ours}, model, hardware.device, repeats)
-    return Measured(
+    return LossComparison(
         f"SFT, {what}",
         timings["ours"],
         timings["theirs"],
@@ -96,7 +96,7 @@ def _ours(
     model: Any, taught: Sequence[Taught], budget: int, folder: Path, hardware: Hardware
 ) -> tuple[Pass, list[Packed]]:
     settings = SFTSettings(lora=None, rows_per_step=len(taught), max_steps=1, token_budget=budget, bf16=hardware.bf16)
-    steps = Steps(taught, Plain.of(taught, settings, 0), settings.token_budget)
+    steps = Updates(taught, Plain.of(taught, settings, 0), settings.token_budget)
     method = choose(model, "auto", 0, compile=hardware.bf16)
     arguments = TrainingArguments(output_dir=str(folder), report_to="none", use_cpu=hardware.device == "cpu")
     trainer = SupervisedTrainer(model, arguments, steps, settings, method, ["answer"])

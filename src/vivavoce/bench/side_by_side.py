@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from vivavoce.train.scoring import compiled
+from vivavoce.train.scoring import compiled_layers
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Hardware:
     bf16: bool = False
     """bfloat16 under autocast, as trainers do it; equality is checked in float32 first all the same."""
     threads: int | None = 1
-    """Of torch; None leaves them."""
+    """Threads of torch; None leaves them as they are."""
 
     def precision(self) -> torch.autocast:
         """The context of a forward pass that is timed."""
@@ -41,7 +41,7 @@ class Hardware:
 
 
 Pass = Callable[[], float]
-"""One pass over the work of one side; what it gives is not looked at."""
+"""One pass over the work of one side; its result is not used."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def memory_ratio(ours: Timing, theirs: Timing) -> float | None:
 
 
 def alternate(sides: Mapping[str, Pass], model: torch.nn.Module, device: str, repeats: int) -> dict[str, Timing]:
-    """Each side's passes, ``repeats`` of each in turn, an optimiser's update of ``model`` included; then its memory."""
+    """Time the sides in turn, ``repeats`` passes of each with an optimiser's update of ``model``; then their memory."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     for one in sides.values():  # the first pass of each pays for what is made once
         _timed(one, optimizer, device)
@@ -93,7 +93,7 @@ class Best:
     name: str
     one: Pass
     seconds: dict[str, float]
-    """Of each way, one pass."""
+    """Seconds of one pass, by way."""
 
 
 def fastest(passes: Mapping[str, Pass], *, warm: bool = True, compiling: Sequence[Any] = ()) -> Best:
@@ -112,7 +112,7 @@ def fastest(passes: Mapping[str, Pass], *, warm: bool = True, compiling: Sequenc
     def compiled_() -> float:
         with ExitStack() as stack:
             for model in compiling:
-                stack.enter_context(compiled(model))
+                stack.enter_context(compiled_layers(model))
             return passes[name]()
 
     also = f"{name}, layers compiled"
@@ -137,7 +137,7 @@ def _tried(name: str, one: Pass, warm: bool) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Figures:
     """The figures of every comparison."""
 
     what: str
@@ -162,7 +162,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Measured(Comparison):
+class LossComparison(Figures):
     """A comparison of two ways to the same loss and gradients."""
 
     loss_error: float
@@ -240,7 +240,7 @@ def gradients(model: torch.nn.Module, one: Pass) -> tuple[float, list[torch.Tens
 def apart(model: torch.nn.Module, ours: Pass, theirs: Pass) -> tuple[float, float]:
     """Relative differences of our loss, and of our worst parameter's gradient, from theirs.
 
-    Raises AssertionError where they are more than float32 explains: nothing may be timed that computes something else.
+    Raises AssertionError if they are more than float32 explains: only equal computations may be timed.
     """
     (wanted, gradients_), (loss, others) = gradients(model, theirs), gradients(model, ours)
     worst = max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(gradients_, others, strict=True))
@@ -303,9 +303,9 @@ def _status(field: str) -> int:
 
 __all__ = [
     "Best",
-    "Comparison",
+    "Figures",
     "Hardware",
-    "Measured",
+    "LossComparison",
     "Pass",
     "Timing",
     "alternate",

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
 from vivavoce.bench.floor import forward_flops, matmul_rate
-from vivavoce.bench.models import Size, Words, random_model, word_tokenizer
-from vivavoce.bench.side_by_side import Hardware, Measured, Pass, alternate, apart, facts, fastest
+from vivavoce.bench.models import ModelDimensions, TextSource, random_model, word_tokenizer
+from vivavoce.bench.side_by_side import Hardware, LossComparison, Pass, alternate, apart, facts, fastest
 from vivavoce.records import Completion, Tree
 from vivavoce.train import TreeDPOSettings
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -28,13 +28,13 @@ from vivavoce.train.packing import Packed
 from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.scoring import attending
 from vivavoce.train.tree_dpo import TreeDPOTrainer
-from vivavoce.train.trees import Steps, branchings
+from vivavoce.train.trees import Updates, branchings
 
-_DEFAULT = Size.narrow(512, 2, 4096)
+_DEFAULT = ModelDimensions.narrow(512, 2, 4096)
 
 
 @dataclass(frozen=True)
-class Shape:
+class TreeShape:
     """The trees: ``right`` and ``wrong`` answers of ``answer`` tokens each after ``context`` tokens."""
 
     right: int = 2
@@ -50,8 +50,8 @@ class Shape:
 
 
 def run(
-    shape: Shape | None = None,
-    size: Size = _DEFAULT,
+    shape: TreeShape | None = None,
+    size: ModelDimensions = _DEFAULT,
     hardware: Hardware | None = None,
     *,
     trees: int = 1,
@@ -59,14 +59,14 @@ def run(
     repeats: int = 5,
     batch_sizes: Sequence[int] = (1, 2, 4, 8),
     seed: int = 0,
-) -> Measured:
+) -> LossComparison:
     """Measure one shape: ``trees`` trees in packed rows of ``budget`` tokens, ``repeats`` alternating passes.
 
     The default model is small, but layers, attention and head have about the shares of the work that they have in
-    Qwen3-0.6B; attention, of which sharing saves less, counts for more in a narrower one. Raises AssertionError where
+    Qwen3-0.6B; attention, of which sharing saves less, counts for more in a narrower one. Raises AssertionError if
     loss or gradients differ by more than float32 explains.
     """
-    shape, hardware = shape or Shape(), hardware or Hardware()
+    shape, hardware = shape or TreeShape(), hardware or Hardware()
     tokenizer, rows = word_tokenizer(size.vocabulary), _trees(shape, trees, size.vocabulary, seed)
     model, other = (random_model(size, hardware.device, seed) for _ in range(2))
     # The answers' probabilities must not differ from the reference's by accident of size: start both alike, then move.
@@ -78,7 +78,7 @@ def run(
         return _measure(sides, shape, repeats, batch_sizes)
 
 
-def _measure(sides: _Sides, shape: Shape, repeats: int, batch_sizes: Sequence[int]) -> Measured:
+def _measure(sides: _Sides, shape: TreeShape, repeats: int, batch_sizes: Sequence[int]) -> LossComparison:
     device, bf16 = sides.hardware.device, sides.hardware.bf16
     pairs = shape.right * shape.wrong * len(sides.rows)
     sizes = dict.fromkeys(min(size, pairs) for size in batch_sizes)
@@ -91,7 +91,7 @@ def _measure(sides: _Sides, shape: Shape, repeats: int, batch_sizes: Sequence[in
     best = fastest(passes, warm=bf16, compiling=[sides.model, sides.other] if device == "cuda" else [])
     ours, attention, packed = sides.ours(bf16)
     timings = alternate({"theirs": best.one, "ours": ours}, sides.model, device, repeats)
-    return Measured(
+    return LossComparison(
         f"T-DPO, {shape.right} right x {shape.wrong} wrong, context {shape.context}, answers {shape.answer} tokens",
         timings["ours"],
         timings["theirs"],
@@ -122,7 +122,7 @@ class _Sides:
         settings = TreeDPOSettings(
             lora=None, trees_per_step=len(self.rows), max_steps=1, token_budget=self.budget, bf16=bf16
         )
-        steps = Steps(branchings(self.tokenizer, self.rows, 10**6), settings, 1, seed=0)
+        steps = Updates(branchings(self.tokenizer, self.rows, 10**6), settings, 1, seed=0)
         method = choose(self.model, "auto", 0, compile=bf16)
         arguments = TrainingArguments(
             output_dir=str(self.folder), report_to="none", use_cpu=self.hardware.device == "cpu"
@@ -189,8 +189,8 @@ class _Sides:
         return DPOTrainer(self.model, self.other, args=config, train_dataset=pairs, processing_class=self.tokenizer)
 
 
-def _trees(shape: Shape, count: int, vocabulary: int, seed: int) -> list[Tree]:
-    words = Words(vocabulary, seed)
+def _trees(shape: TreeShape, count: int, vocabulary: int, seed: int) -> list[Tree]:
+    words = TextSource(vocabulary, seed)
 
     def answers(size: int) -> tuple[Completion, ...]:
         return tuple(Completion(words.answer(shape.answer), "") for _ in range(size))
@@ -201,4 +201,4 @@ def _trees(shape: Shape, count: int, vocabulary: int, seed: int) -> list[Tree]:
     ]
 
 
-__all__ = ["Shape", "run"]
+__all__ = ["TreeShape", "run"]

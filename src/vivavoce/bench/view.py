@@ -48,9 +48,9 @@ class Seen:
     question_s: float
     peak_mib: float
     paint_s: float | None
-    """From opening the page of questions to its first rows in Chromium; None if there is none here."""
+    """Seconds from opening the page of questions to its first rows in Chromium; None if Chromium is not here."""
     found_s: float | None
-    """From typing a rare word there to the one question that has it."""
+    """Seconds from typing a rare word there to the one question that has it."""
 
     def __str__(self) -> str:
         painted = "" if self.paint_s is None else f"; in Chromium first rows after {self.paint_s:.2f} s"

@@ -112,7 +112,8 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", callback=_traceback, help="Show where in the code an error came about.")
+        bool,
+        typer.Option("--traceback", callback=_traceback, help="Show the place in the code at which an error arose."),
     ] = False,
 ) -> None:
     pass

@@ -29,9 +29,9 @@ def list_(
     what: Annotated[Room | None, typer.Argument(help="What to list; none: everything.")] = None, as_json: AsJson = False
 ) -> None:
     """List tasks, agents (backends), methods, protocols, recipes or prompt sets, with what each needs."""
-    from vivavoce.authoring.listing import listed, listing_lines
+    from vivavoce.authoring.listing import entries_of, listing_lines
 
-    by_room = {room.value: listed(room.value) for room in ([what] if what else Room)}
+    by_room = {room.value: entries_of(room.value) for room in ([what] if what else Room)}
     if as_json:
         plain = {room: [one._asdict() for one in entries] for room, entries in by_room.items()}
         typer.echo(json.dumps(plain[what.value] if what else plain, indent=2, ensure_ascii=False))
@@ -67,8 +67,8 @@ def keys(
     else:
         for path, of, about in overview():
             typer.echo(hung(f"{path}  ({of})", 4) + "\n" + hung(f"    {about}"))
-        told = "`viva keys SECTION` explains one; methods, protocols, agents and tasks too: see `viva list`"
-        typer.echo("\n" + hung(told))
+        hint = "`viva keys SECTION` explains one; methods, protocols, agents and tasks too: see `viva list`"
+        typer.echo("\n" + hung(hint))
 
 
 def prompt(
@@ -147,15 +147,19 @@ def init(
     teachers = teacher or [one.strip() for one in _asked("--teacher", _TEACHERS).split(",")]
     student = student or _asked("--student", "Model that learns: a folder or Hub id")
     fields = {"question_field": question_field, "answer_field": answer_field, "choices_field": choices_field}
-    given = {key: value for key, value in {**fields, "group_field": group_field, "grader": grader}.items() if value}
-    read = {"name": task} if questions is None else {"name": "jsonl", **reading(questions, test_questions, **given)}
+    given_fields = {
+        key: value for key, value in {**fields, "group_field": group_field, "grader": grader}.items() if value
+    }
+    task_section = (
+        {"name": task} if questions is None else {"name": "jsonl", **reading(questions, test_questions, **given_fields)}
+    )
     called = name or re.sub(r"[^\w.-]+", "-", questions.name.partition(".")[0] if questions else task).strip("-.")
-    made = first_recipe(read, teachers, student, method, called or "run", key_env)
+    made = first_recipe(task_section, teachers, student, method, called or "run", key_env)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(made.text, "utf-8")
     (out.parent / SCHEMA).write_text(schema_text(), "utf-8")
-    options = ", ".join(f"{key} {value}" for key, value in read.items() if key not in ("name", "path", "seed"))
-    say(f"{out}: {method}; task {read['name']}{': ' + options if options else ''}")
+    options = ", ".join(f"{key} {value}" for key, value in task_section.items() if key not in ("name", "path", "seed"))
+    say(f"{out}: {method}; task {task_section['name']}{': ' + options if options else ''}")
     for note in made.notes:
         say(note)
     _examined(out)

@@ -18,7 +18,7 @@ from vivavoce.errors import MissingDependency, RecipeError
 
 if TYPE_CHECKING:
     from vivavoce.bench.on_policy import Epochs
-    from vivavoce.bench.side_by_side import Comparison
+    from vivavoce.bench.side_by_side import Figures
 
 app = typer.Typer(**PLAIN, help="Measure, side by side with what people use today.")
 
@@ -39,11 +39,11 @@ def bench_tree_dpo(
     if not all(sizes):
         raise RecipeError("a shape is RIGHTxWRONG", f"--shape {' '.join(shape)}", "say --shape 2x2")
     with _peer("trl"):
-        from vivavoce.bench.models import Size
-        from vivavoce.bench.tree_dpo import Shape, run
+        from vivavoce.bench.models import ModelDimensions
+        from vivavoce.bench.tree_dpo import TreeShape, run
 
-    shapes = [Shape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
-    _tell((run(s, Size.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes), as_json)
+    shapes = [TreeShape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
+    _tell((run(s, ModelDimensions.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes), as_json)
 
 
 @app.command("sft")
@@ -65,12 +65,12 @@ def bench_on_policy(
 ) -> None:
     """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
     with _peer("trl"):
-        from vivavoce.bench.models import Size
-        from vivavoce.bench.on_policy import Shape, run, whole
+        from vivavoce.bench.models import ModelDimensions
+        from vivavoce.bench.on_policy import UpdateShape, run, whole
 
-    shape = Shape(states=states, answer=answers, transcript=transcript)
+    shape = UpdateShape(states=states, answer=answers, transcript=transcript)
     epochs = (whole(rollouts=n) for n in (1, 4))
-    _tell(chain(run(shape, Size.narrow(256, 4, vocabulary)), epochs), as_json)
+    _tell(chain(run(shape, ModelDimensions.narrow(256, 4, vocabulary)), epochs), as_json)
 
 
 @app.command("generate")
@@ -97,10 +97,12 @@ def bench_generate(
         python = vllm or (str(made) if made.is_file() else None)
         typer.echo(json.dumps(pretrained.run(folder, vllm_python=python), indent=2))
         return
-    from vivavoce.bench.generate import Shape, run
-    from vivavoce.bench.models import Size
+    from vivavoce.bench.generate import DebateShape, run
+    from vivavoce.bench.models import ModelDimensions
 
-    measured = run(Shape(debates=debates, rounds=rounds, answer=answer), Size.narrow(hidden, layers, 4096))
+    measured = run(
+        DebateShape(debates=debates, rounds=rounds, answer=answer), ModelDimensions.narrow(hidden, layers, 4096)
+    )
     typer.echo(json.dumps(measured.summary(), indent=2) if as_json else str(measured))
 
 
@@ -140,7 +142,7 @@ def bench_debate(
     questions: Annotated[int, typer.Option(min=1, help="Questions to debate.")] = 500,
     in_flight: Annotated[int, typer.Option(min=1, help="Debates at once.")] = 500,
     rounds: Annotated[int, typer.Option(min=1, help="Answer rounds.")] = 3,
-    teachers: Annotated[int, typer.Option(min=1, help="Who debates.")] = 4,
+    teachers: Annotated[int, typer.Option(min=1, help="Agents that debate.")] = 4,
     as_json: AsJson = False,
 ) -> None:
     """The debate engine's own time and memory, with scripted agents that answer at once."""
@@ -165,7 +167,7 @@ def bench_engine(
     as_json: AsJson = False,
 ) -> None:
     """The engine against a server on loopback: rate against the ideal, own cost, memory; the openai package beside."""
-    from vivavoce.bench.debate import Measured
+    from vivavoce.bench.debate import EngineCosts
     from vivavoce.bench.engine import engine_rows, faulty_rows, run, run_faulty
 
     if faulty:
@@ -183,7 +185,7 @@ def bench_engine(
     head = ("what", "engine", "calls", "s", "of ideal", "calls/s", "retries", "CPU ms/call", "peak MiB")
     print_table(head, engine_rows(measured))
     if questions:
-        typer.echo(Measured(**measured["memory"]))
+        typer.echo(EngineCosts(**measured["memory"]))
 
 
 @app.command("view")
@@ -217,7 +219,7 @@ def bench_sandbox(
         raise typer.Exit(1)
 
 
-def _tell(compared: Iterable[Comparison | Epochs], as_json: bool) -> None:
+def _tell(compared: Iterable[Figures | Epochs], as_json: bool) -> None:
     """Print each as soon as it is measured: a run that is cut short has minutes behind it."""
     for i, one in enumerate(compared):
         typer.echo(("," if i else "[") + json.dumps(one.summary(), indent=2) if as_json else one)

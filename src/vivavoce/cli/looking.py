@@ -47,7 +47,7 @@ def chat(
 ) -> None:
     """Talk with a student. Questions that are piped in are answered one a line.
 
-    /new begins anew, /quit or Ctrl-D ends.
+    /new begins a new talk, /quit or Ctrl-D ends.
     """
     import asyncio
     import sys
@@ -60,25 +60,25 @@ def chat(
     drawn = {"temperature": temperature, "max_new_tokens": max_new_tokens}
     talk = Chat(student, system=system, plain=plain, **drawn)
     typed = sys.stdin.isatty()
-    how = (
+    asked_as = (
         "questions are put as in its run's tests (--plain: as typed)" if talk.as_asked else "questions are put as typed"
     )
     if typed:
-        say(f"{how}; /new begins anew, /quit ends")
+        say(f"{asked_as}; /new begins a new talk, /quit ends")
 
     async def go() -> None:
         try:
             while (text := await asyncio.to_thread(_line, typed)) is not None:
                 if text == "/new":
-                    talk.anew()
-                    say("begun anew")
+                    talk.restart()
+                    say("a new talk begins")
                     continue
                 if no_history:
-                    talk.anew()
+                    talk.restart()
                 try:
                     reply = await talk.ask(text)
                 except AgentError as error:
-                    say(f"no reply: {error}; /new begins anew")
+                    say(f"no reply: {error}; /new begins a new talk")
                     continue
                 typer.echo(clean(reply.text))
                 if reply.finish == "length":

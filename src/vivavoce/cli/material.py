@@ -316,7 +316,7 @@ def trees(
     graphs: Annotated[Path, typer.Argument(help="Run directory, or a file of graphs.")],
     out: Annotated[Path, typer.Option(help="File of trees to write.")],
     task: Annotated[
-        str, typer.Option(help="Task, for its answer format and steps: its name, or a recipe; default: the run's.")
+        str, typer.Option(help="Task that gives answer format and steps: its name, or a recipe; default: the run's.")
     ] = "",
     prompts: Annotated[str, typer.Option(help="Prompt set of the debate; default: the run's, or general.")] = "",
     student: Annotated[str, typer.Option(help="Name of the student in the graphs; default: the run's.")] = "",
@@ -336,7 +336,7 @@ def trees(
     recipe, kept = recipe_of_run(graphs), read_graphs(graphs_in(graphs))
     judge = task_of(task) if task else None
     if recipe is not None:
-        how = run_grower(recipe, graphs, judge, prompts, student, set_)
+        tree_grower = run_grower(recipe, graphs, judge, prompts, student, set_)
         if getattr(getattr(recipe, "attempts", None), "samples", 0):
             say("the student's later attempts are no part of the graphs; trees with them are in data/trees-SEED.jsonl")
     elif judge is None:
@@ -345,8 +345,8 @@ def trees(
         own, options = student or "student", Talk(prompts=prompts or "general")
         # No model is at hand to count its tokens: four characters stand for one if a context has to fit a budget.
         wording = Wording(options, prompt_set(options.prompts), judge, lambda text: len(text) // 4)
-        how = Grower(checked_overrides(TreeRules, set_), wording, own, (own,))
-    typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, how)))} trees in {out}", err=True)
+        tree_grower = Grower(checked_overrides(TreeRules, set_), wording, own, (own,))
+    typer.echo(f"{write_rows(out, tree_rows(preference_trees(kept, tree_grower)))} trees in {out}", err=True)
 
 
 __all__ = ["check_tasks_command", "debate_app", "export", "graph_app", "import_app", "review_app", "trees"]

@@ -35,14 +35,14 @@ def publish(
     from vivavoce.progress import say
     from vivavoce.publish.cards import questions
     from vivavoce.publish.checks import PERSONAL, found_in
-    from vivavoce.publish.facts import Wanted, facts_of
+    from vivavoce.publish.facts import PublishChoices, facts_of
     from vivavoce.publish.preparing import prepare
     from vivavoce.publish.upload import upload
 
     if unknown := [kind for kind in allow if kind not in PERSONAL]:
         do = f"allow some of {', '.join(PERSONAL)}; keys are never published"
         raise DataError(f"`{unknown[0]}` cannot be allowed", "--allow", do)
-    wanted = Wanted(to, arm, seed, base, license_, terms_checked, model, data)
+    wanted = PublishChoices(to, arm, seed, base, license_, terms_checked, model, data)
     shipments = prepare(run_path, wanted)
     findings = [one for shipment in shipments for one in found_in(shipment.folder) if one.kind not in allow]
     if findings:
@@ -57,8 +57,8 @@ def publish(
         typer.echo(f"{shipment.kind:8} {shipment.repository}  {len(files)} files, {size:,.1f} MB  in {shipment.folder}")
     if not (license_ and terms_checked):
         say("before this is published:")
-        for asked in questions(facts_of(run_path, wanted)):
-            say(f"  - {asked}")
+        for question in questions(facts_of(run_path, wanted)):
+            say(f"  - {question}")
     if dry_run:
         return
     if not (license_ and terms_checked):

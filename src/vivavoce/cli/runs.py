@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivavoce.cli.shared import HERE, AsJson, Overrides, RecipePath, RunPath, commands, recipe_of
-from vivavoce.cli.tables import finding_lines, print_table, short, spanned, width
+from vivavoce.cli.tables import finding_lines, print_table, short, width, with_range
 from vivavoce.errors import BudgetReached, DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run(
         say(f"{loaded.method}: {loaded.name} in {path}")
         method = plugins.load("methods", loaded.method, "method")
         try:
-            found = asyncio.run(method.distill(loaded, opened))
+            outcome = asyncio.run(method.distill(loaded, opened))
         except BudgetReached:
             stopped = missing(opened, method.plan)
             opened.note(stopped=stopped)
@@ -93,18 +93,18 @@ def run(
             _say_lent(opened)
             say(f"part {share} is done, in {path}; when all are: viva merge RUN PART…, then viva run as usual")
             return
-        _need_results(found, method, loaded.method)
+        _need_results(outcome, method, loaded.method)
         opened.note(stopped=None)
-        found["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"), opened.journal.lent())
-        found["training"] = Sources(path).trainings([arm["name"] for arm in found["arms"]])
-        opened.write(path / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        for step, figures in enumerate(accuracies(found)):
+        outcome["costs"] = facts(opened.journal.costs(), loaded.model_dump(mode="json"), opened.journal.lent())
+        outcome["training"] = Sources(path).trainings([arm["name"] for arm in outcome["arms"]])
+        opened.write(path / "results.json", json.dumps(outcome, indent=2, ensure_ascii=False) + "\n")
+        for step, figures in enumerate(accuracies(outcome)):
             opened.track("test", figures, step)
         with awaited("writing the report"):
             write_report(path)
         _say_lent(opened)
     if details:
-        typer.echo(table(found) + "\n")
+        typer.echo(table(outcome) + "\n")
     typer.echo(ending(path, commands(context), width()))
 
 
@@ -131,15 +131,15 @@ def _say_lent(opened: Run) -> None:
     paid = sum(cost.calls for cost in costs if cost.agent != student or not others)
     taken = sum(one.calls for one in others or lent)
     runs = ", ".join(opened.manifest.get("lenders", ())) or "the store"
-    whose = "teacher calls" if others else "calls"
-    say(f"{taken:,} of {taken + paid:,} {whose} were paid by an earlier run ({runs})")
+    named = "teacher calls" if others else "calls"
+    say(f"{taken:,} of {taken + paid:,} {named} were paid by an earlier run ({runs})")
 
 
-def _need_results(found: Any, method: Any, file: str) -> None:
+def _need_results(outcome: Any, method: Any, file: str) -> None:
     """Raise RecipeError if a user's own method returned something else than results."""
     from vivavoce import plugins
 
-    lacks = {"task", "n", "arms", "paired"} - (found.keys() if isinstance(found, dict) else set())
+    lacks = {"task", "n", "arms", "paired"} - (outcome.keys() if isinstance(outcome, dict) else set())
     if lacks and plugins.is_own(method.__name__):
         what = f"`distill` returned no results: {', '.join(sorted(lacks))} are missing"
         do = "return what `Session.results` gives, as methods/debate_reflect.py does"
@@ -161,8 +161,8 @@ def merge(
     if loaded is None:
         raise DataError("this is no part of a run", str(parts[0]), "make one with `viva run RECIPE --part I/N`")
     with open_run(run_path, loaded) as opened:
-        taken = merge_parts(opened, parts)
-    say(f"{taken:,} calls of {len(parts)} parts are in {run_path}; now: viva run {run_path}")
+        calls = merge_parts(opened, parts)
+    say(f"{calls:,} calls of {len(parts)} parts are in {run_path}; now: viva run {run_path}")
 
 
 def run_folder(recipe: Path, loaded: Recipe) -> Path:
@@ -207,7 +207,7 @@ def plan(
     from vivavoce import plugins
     from vivavoce.agents.unsent import unsent
     from vivavoce.methods.measured import measured_run
-    from vivavoce.methods.trainings import summed
+    from vivavoce.methods.trainings import total_of
     from vivavoce.progress import awaited, say
 
     loaded = recipe_of(recipe, set_)
@@ -222,20 +222,22 @@ def plan(
     stored = _in_store(loaded, method, out or run_folder(recipe, loaded))
     kinds = ("calls", "prompt_tokens", "completion_tokens", "money")
     total = {kind: reduce(add, (getattr(p, kind) for p in planned)) for kind in kinds}
-    kept = {a.name: found for a in loaded.agents if (found := unsent(a.name, a.backend, a.options, a.sampling()))}
+    not_sent = {
+        a.name: dropped for a in loaded.agents if (dropped := unsent(a.name, a.backend, a.options, a.sampling()))
+    }
     if as_json:
         shown = {kind: asdict(span) for kind, span in total.items()}
-        told = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
-        told["in_store"] = asdict(stored) if stored else None
-        told["not_sent"] = {name: [one.field for one in found] for name, found in kept.items()}
-        told["prompts"] = _prompts(loaded)
-        told["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(summed(trained))}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        facts = {"currency": loaded.currency, "lines": [asdict(p) for p in planned], "total": shown}
+        facts["in_store"] = asdict(stored) if stored else None
+        facts["not_sent"] = {name: [one.field for one in dropped] for name, dropped in not_sent.items()}
+        facts["prompts"] = _prompts(loaded)
+        facts["trainings"] = {"lines": [asdict(t) for t in trained], "total": asdict(total_of(trained))}
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     priced = [a.name for a in loaded.agents if a.price]
     shown_kinds = kinds if priced else kinds[:3]
-    rows = [(p.stage, p.agent, *(spanned(getattr(p, kind), kind) for kind in shown_kinds)) for p in planned]
-    rows.append(("all", "", *(spanned(total[kind], kind) for kind in shown_kinds)))
+    rows = [(p.stage, p.agent, *(with_range(getattr(p, kind), kind) for kind in shown_kinds)) for p in planned]
+    rows.append(("all", "", *(with_range(total[kind], kind) for kind in shown_kinds)))
     heads = ("calls", "prompt tokens", "completion tokens", loaded.currency)
     print_table(("stage", "agent", *heads[: len(shown_kinds)]), rows)
     _show_trainings(trained, from_)
@@ -254,8 +256,8 @@ def plan(
     if stored and stored.calls:
         about = f"{stored.calls:,} of {stored.looked_up:,} calls about {stored.questions:,} questions"
         say(f"{about}, of those made before training, are in {', '.join(stored.runs)}: they cost nothing")
-    for name, found in kept.items():
-        for one in found:
+    for name, dropped in not_sent.items():
+        for one in dropped:
             say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
@@ -273,8 +275,8 @@ def _say_prompts(loaded: Recipe) -> None:
 
     for stage, part in (loaded.parts or {"": loaded}).items():
         own = prompts_of(part.task.name, part.task.options, part.rules.templates)
-        whose = f"that of {part.task.name}" if part.rules.prompts == own else f"that of {part.task.name} is {own}"
-        say(f"prompts{stage and ' of ' + stage}: the set {part.rules.prompts} ({whose})")
+        usual = f"that of {part.task.name}" if part.rules.prompts == own else f"that of {part.task.name} is {own}"
+        say(f"prompts{stage and ' of ' + stage}: the set {part.rules.prompts} ({usual})")
 
 
 _LOOKED_UP = 200
@@ -303,13 +305,13 @@ def _in_store(recipe: Recipe, method: Any, path: Path) -> InStore | None:
 
 
 def _trainings(method: Any, loaded: Recipe, measured: Any) -> list[Training]:
-    """What a run will train; nothing, if a method of the user's own does not tell."""
+    """The trainings of a run; none if a user's own method does not list them."""
     return method.trainings(loaded, measured) if hasattr(method, "trainings") else []
 
 
 def _show_trainings(trained: list[Training], run: Path | None) -> None:
     """The models that a run will train, their updates, and how long that takes."""
-    from vivavoce.methods.trainings import summed
+    from vivavoce.methods.trainings import total_of
     from vivavoce.progress import say
     from vivavoce.report.comparison import duration
 
@@ -320,17 +322,17 @@ def _show_trainings(trained: list[Training], run: Path | None) -> None:
     if not trained:
         return
     rows = [(line.arm, line.kind, *cells(line)) for line in trained]
-    models, updates, seconds = cells(summed(trained))
+    models, updates, seconds = cells(total_of(trained))
     rows.append(("all", "", models, updates if updates == "by its rows" else f"{updates} in all", seconds))
     print_table(("arm", "trained by", "models", "updates of each", "time"), rows)
-    if summed(trained).seconds is None:
+    if total_of(trained).seconds is None:
         where = f"in {run} too few were measured" if run else "--from RUN goes by what updates took there"
         say(f"how long training takes is not known of all: {where}")
 
 
 def _say_time(planned: list[Planned], trained: list[Training], measured: Measured) -> None:
-    """How long a run takes, by what calls and updates took in an earlier one."""
-    from vivavoce.methods.trainings import summed
+    """Print how long a run will take, by the times of an earlier run."""
+    from vivavoce.methods.trainings import total_of
     from vivavoce.progress import say
     from vivavoce.report.comparison import duration
 
@@ -338,17 +340,17 @@ def _say_time(planned: list[Planned], trained: list[Training], measured: Measure
     for line in planned:
         calls[line.stage] = calls.get(line.stage, 0.0) + line.calls.expected
     times = {stage: measured.seconds(stage, n) for stage, n in calls.items()}
-    training = summed(trained).seconds if trained else 0.0
+    training = total_of(trained).seconds if trained else 0.0
     known = {stage: s for stage, s in times.items() if s is not None} | ({"training": training} if training else {})
     unknown = [stage for stage, s in times.items() if s is None] + (["training"] if training is None else [])
     if known:
-        said = ", ".join(f"{stage} {duration(s)}" for stage, s in known.items())
+        by_stage = ", ".join(f"{stage} {duration(s)}" for stage, s in known.items())
         rest = f"; not known of {', '.join(unknown)}" if unknown else ""
-        say(f"time: about {duration(sum(known.values()))} if nothing runs side by side ({said}){rest}")
+        say(f"time: about {duration(sum(known.values()))} if nothing runs side by side ({by_stage}){rest}")
 
 
 def _say_measured(planned: list[Planned], run: Path) -> None:
-    """Which lines of a plan go by an earlier run, and which could not, for too few of its questions were finished."""
+    """Print which lines of a plan go by an earlier run, and which do not because it finished too few questions."""
     from vivavoce.progress import say
 
     known = dict.fromkeys(p.stage for p in planned if p.measured)
@@ -378,8 +380,8 @@ def _say_saved(loaded: Recipe, set_: list[str], path: Path, total: dict[str, Any
     held = plugins.load("methods", loaded.method, "method").plan(recipe_of(path, [*set_, "debate.later_rounds=always"]))
     calls = sum(p.calls.expected for p in held) - total["calls"].expected
     paid = sum(p.money.expected for p in held) - total["money"].expected
-    said = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
-    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{said}")
+    and_money = f" and {money(max(0.0, paid))} {loaded.currency}" if total["money"].expected else ""
+    say(f"debates go past round 0 only where {where[rule]}, which spares about {max(0.0, calls):,.0f} calls{and_money}")
 
 
 def _pilot(recipe: Recipe, method: Any, questions: int, out: Path) -> None:
@@ -404,15 +406,15 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
     from vivavoce.report.sources import Sources
 
     sources = Sources(run_path)
-    found, none = sources.costs()
+    spent, none = sources.costs()
     if none:
         raise DataError(none, str(run_path), "give the directory of a run that has started")
     lent = sources.lent()
     if as_json:
-        told = {**facts(found, sources.recipe, lent), "under_way": cut_off(sources.under_way(), sources.recipe)}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        ledger = {**facts(spent, sources.recipe, lent), "under_way": cut_off(sources.under_way(), sources.recipe)}
+        typer.echo(json.dumps(ledger, indent=2, ensure_ascii=False))
         return
-    told = lines(found, sources.recipe)
+    ledger = lines(spent, sources.recipe)
     rows = [
         (
             line.stage or "–",
@@ -422,7 +424,7 @@ def costs(run_path: RunPath, as_json: AsJson = False) -> None:
             money(line.money),
             f"{line.seconds:,.1f}",
         )
-        for line in [*told, total(told)]
+        for line in [*ledger, total(ledger)]
     ]
     heads = ("calls", "hits", "failures", "prompt", "of it cached", "completion")
     currency = str(sources.recipe.get("currency", "money"))
@@ -448,9 +450,9 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
     if recipe.judge is None:
         raise DataError("no judge grades in this run", str(run_path), "see docs/judges.md for recipes with judges")
     with Journal(run_path / "journal.sqlite", read_only=True) as journal:
-        found = judging(journal, recipe.judge.how)
+        figures = judging(journal, recipe.judge.rules)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(figures, indent=2, ensure_ascii=False))
         return
 
     def share(value: float | None) -> str:
@@ -459,19 +461,19 @@ def judges(run_path: RunPath, as_json: AsJson = False) -> None:
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
-    typer.echo(f"{found['answers']:,} answers judged ({found['form']}), {found['unjudged']:,} without a verdict")
+    typer.echo(f"{figures['answers']:,} answers judged ({figures['form']}), {figures['unjudged']:,} without a verdict")
     rows = [
         (name, f"{one['verdicts']:,}", f"{one['unreadable']:,}", f"{one['failed']:,}", number(one["mean"]),
          share(one["right"]), share(one.get("same_in_both_orders")))
-        for name, one in found["judges"].items()
+        for name, one in figures["judges"].items()
     ]  # fmt: skip
     print_table(("judge", "verdicts", "unreadable", "failed", "mean", "found right", "same in both orders"), rows)
-    for said, of in (("", found), ("of answers to test questions", found.get("tests", {}))):
-        pairs = [(one["a"], one["b"], one) for one in of.get("between", ())]
-        pairs += [(name, "gold", one) for name, one in of.get("gold", {}).items()]
+    for of_what, part in (("", figures), ("of answers to test questions", figures.get("tests", {}))):
+        pairs = [(one["a"], one["b"], one) for one in part.get("between", ())]
+        pairs += [(name, "gold", one) for name, one in part.get("gold", {}).items()]
         if pairs:
             lines = [(a, b, f"{one['n']:,}", share(one["agree"]), number(one["kappa"])) for a, b, one in pairs]
-            print_table((said, "with", "answers", "agree", "kappa"), lines)
+            print_table((of_what, "with", "answers", "agree", "kappa"), lines)
 
 
 def doctor(
@@ -487,7 +489,7 @@ def doctor(
 ) -> None:
     """Examine what a run will rely on: keys, models, endpoints, prompts, context lengths, data, disk and memory.
 
-    Ends with code 1 where something is wrong that would fail the run.
+    Ends with code 1 if something is wrong that would fail the run.
     """
     from dataclasses import asdict
 
@@ -495,16 +497,16 @@ def doctor(
     from vivavoce.methods.memory import Machine
     from vivavoce.progress import say
 
-    found = []
+    findings = []
     loaded, machine = recipe_of(recipe, set_), Machine.of(gpus) if gpus else None
     for finding in examine(loaded, out or run_folder(recipe, loaded), offline, machine):
-        found.append(finding)
+        findings.append(finding)
         if not as_json:
             typer.echo(finding_lines(finding))
     if as_json:
-        typer.echo(json.dumps([asdict(f) for f in found], indent=2, ensure_ascii=False))
-    failed, warned = (sum(f.level == level for f in found) for level in ("failed", "warning"))
-    say(f"{failed} failed, {warned} to look at, {len(found) - failed - warned} in order")
+        typer.echo(json.dumps([asdict(f) for f in findings], indent=2, ensure_ascii=False))
+    failed, warned = (sum(f.level == level for f in findings) for level in ("failed", "warning"))
+    say(f"{failed} failed, {warned} to look at, {len(findings) - failed - warned} in order")
     if failed:
         raise typer.Exit(1)
 
@@ -524,8 +526,8 @@ def evaluate(
     from vivavoce.report import table
 
     loaded = recipe_of(recipe, set_)
-    found = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
-    typer.echo(json.dumps(found, indent=2) if as_json else table(found))
+    outcome = asyncio.run(evaluate_model(loaded, model, out or Path("runs") / f"{loaded.name}-evaluate", samples))
+    typer.echo(json.dumps(outcome, indent=2) if as_json else table(outcome))
 
 
 def compare(
@@ -554,17 +556,17 @@ def compare(
     if len(set(shown)) < len(shown):
         raise DataError("a run is given twice", ", ".join(shown), "give each once")
     kept = [kept_tests(path, name) for path, name in zip(runs, shown, strict=True)]
-    found = across(kept, arm)
+    comparison = across(kept, arm)
     recipes = [what_decides(yaml.safe_load((path / "recipe.yaml").read_text("utf-8"))) for path in runs]
-    found["differ"] = {
+    comparison["differ"] = {
         name: [key for key in changed_keys(recipes[0], recipe) if key != "name"]
         for name, recipe in zip(shown[1:], recipes[1:], strict=True)
     }
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(comparison, indent=2, ensure_ascii=False))
         return
-    typer.echo(runs_table(found))
-    for name, keys in found["differ"].items():
+    typer.echo(runs_table(comparison))
+    for name, keys in comparison["differ"].items():
         say(
             f"{name} differs from {shown[0]} in {', '.join(keys[:12])}{', …' if len(keys) > 12 else ''}"
             if keys
@@ -585,8 +587,8 @@ def results(
     from vivavoce.report.sources import Sources
 
     if as_csv or as_json:
-        found = answers(run_path)
-        lines = in_csv(found) if as_csv else (json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        rows = answers(run_path)
+        lines = in_csv(rows) if as_csv else (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         empty = True
         for line in lines:
             empty = False
@@ -594,10 +596,10 @@ def results(
         if empty:
             raise DataError("the run has answered no test questions yet", str(run_path), "`viva run` goes on with it")
         return
-    found = Sources(run_path).results
-    if found is None:
+    rows = Sources(run_path).results
+    if rows is None:
         raise DataError("the run has no results yet", str(run_path), "`viva run` goes on with it")
-    typer.echo(table(found))
+    typer.echo(table(rows))
 
 
 def report(

@@ -28,7 +28,8 @@ RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
 
 def recipe_of(recipe: Path, overrides: list[str]) -> Recipe:
     """A recipe by file or name, with ``--set``. Raises RecipeError if it is none."""
-    from vivavoce.config import find_recipe, load_recipe
+    from vivavoce.config import load_recipe
+    from vivavoce.finding import find_recipe
 
     return load_recipe(find_recipe(recipe), overrides)
 

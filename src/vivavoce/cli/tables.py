@@ -21,7 +21,7 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], spare: Seque
     """A table on standard output, no wider than the terminal.
 
     Numbers are never broken: if they do not fit, columns of ``spare`` are left out, the first ones first, and named
-    below the table. If that does not suffice, ranges in brackets stand below their numbers.
+    below the table. If that is not enough, ranges in brackets stand below their numbers.
     """
     from rich.console import Console
     from rich.measure import Measurement
@@ -86,8 +86,8 @@ def hung(text: str, indent: int = 0) -> str:
 
 def finding_lines(finding: Finding) -> str:
     """A finding of the doctor's, and below it what to do."""
-    told = hung(f"{finding.level:7} {finding.what}: {finding.said}", 8)
-    return told + (f"\n{hung(' ' * 8 + finding.do)}" if finding.do else "")
+    line = hung(f"{finding.level:7} {finding.what}: {finding.said}", 8)
+    return line + (f"\n{hung(' ' * 8 + finding.do)}" if finding.do else "")
 
 
 def width() -> int:
@@ -95,7 +95,7 @@ def width() -> int:
     return min(100, max(40, shutil.get_terminal_size((80, 24)).columns))
 
 
-def spanned(span: Span, kind: str) -> str:
+def with_range(span: Span, kind: str) -> str:
     """The expected value, and in brackets least and most if they differ. ``kind``: money, calls, or tokens."""
     from vivavoce.agents.budget import money
 
@@ -114,4 +114,4 @@ def cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-__all__ = ["cell", "finding_lines", "hung", "print_table", "short", "spanned", "width"]
+__all__ = ["cell", "finding_lines", "hung", "print_table", "short", "width", "with_range"]

@@ -142,25 +142,25 @@ def _train(
 
     if not data.is_file():
         raise DataError("no such file of rows", str(data), "see data/ in a run, or `viva trees`")
-    how = checked_overrides(settings, overrides)
+    options = checked_overrides(settings, overrides)
     if arm and holds_graphs(data):
-        data = _rows_of_graphs(data, out, how, kind, arm, task, seed)
+        data = _rows_of_graphs(data, out, options, kind, arm, task, seed)
     rows = training_rows(data, kind)  # before a model is looked for or downloaded
     if several := several_answers(rows):
         say(f"{several:,} of {len(rows):,} rows hold several answers: the last of each is learnt, the others are read")
-    job = Job(out.name, folder(model), model, data, how, seed)
+    job = Job(out.name, folder(model), model, data, options, seed)
     done = train_here(job, out)
     leave_launch()
     if done.rows_dropped:
         message = f"{done.rows_dropped:,} of {done.rows_used + done.rows_dropped:,} rows are longer than max_length"
-        say(f"{message} ({how.max_length:,} tokens) and were left out")
+        say(f"{message} ({options.max_length:,} tokens) and were left out")
     typer.echo(
         f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
         f"model in {done.path}"
     )
 
 
-def _rows_of_graphs(graphs: Path, out: Path, how: Any, kind: Any, arm: str, task: str, seed: int) -> Path:
+def _rows_of_graphs(graphs: Path, out: Path, options: Any, kind: Any, arm: str, task: str, seed: int) -> Path:
     """The rows that an arm makes of graphs, written beside the model that will learn from them."""
     from vivavoce.files import file_name
     from vivavoce.methods.review_rows import rows_of_graphs
@@ -168,7 +168,7 @@ def _rows_of_graphs(graphs: Path, out: Path, how: Any, kind: Any, arm: str, task
     from vivavoce.records import Tree, to_json
     from vivavoce.train.settings import TwoTaskSettings
 
-    alpha = how.alpha if isinstance(how, TwoTaskSettings) else 0.0
+    alpha = options.alpha if isinstance(options, TwoTaskSettings) else 0.0
     made = rows_of_graphs(graphs, arm, task_of(task) if task else None, seed, alpha)
     rows: list[Any] = list(made.trees) if kind is Tree else list(made.examples)
     say(f"{made.summary}; {len(rows):,} rows for the arm {arm}")

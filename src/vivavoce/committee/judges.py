@@ -59,7 +59,7 @@ class Judging(BaseModel):
     decide: Literal["mean", "majority", "all"] = Field(
         default="mean", description="of several judges: their mean score, most of them, or all must find it right"
     )
-    swap: bool = Field(default=True, description="pairwise: ask in both orders; a judge who changes its mind says tie")
+    swap: bool = Field(default=True, description="pairwise: ask in both orders; a judge that changes its mind is a tie")
     reference: bool = Field(default=True, description="pointwise: show judges the gold answer, if there is one")
     tries: int = Field(
         default=2,
@@ -146,15 +146,15 @@ def _known(verdicts: Sequence[Verdict]) -> list[float]:
     return known if 2 * len(known) > len(by_judge) else []
 
 
-def decided(verdicts: Sequence[Verdict], how: Judging) -> bool | None:
+def decide_verdict(verdicts: Sequence[Verdict], rules: Judging) -> bool | None:
     """Whether the answer is right; None if half of the judges or more have no verdict that can be read."""
     known = _known(verdicts)
     if not known:
         return None
-    if how.decide == "mean":
-        return fmean(known) >= how.threshold
-    right = sum(value >= how.threshold for value in known)
-    return right == len(known) if how.decide == "all" else 2 * right > len(known)
+    if rules.decide == "mean":
+        return fmean(known) >= rules.threshold
+    right = sum(value >= rules.threshold for value in known)
+    return right == len(known) if rules.decide == "all" else 2 * right > len(known)
 
 
 class Jury:
@@ -162,23 +162,23 @@ class Jury:
 
     Args:
         judges: The agents that judge, with their sampling.
-        how: The rules.
+        rules: The rules.
         journal: The journal that every call goes through.
         seed: Other calls' seeds derive from it.
     """
 
     def __init__(
-        self, judges: Sequence[tuple[Agent, Sampling]], how: Judging, journal: Journal | None, seed: int = 0
+        self, judges: Sequence[tuple[Agent, Sampling]], rules: Judging, journal: Journal | None, seed: int = 0
     ) -> None:
         assert judges, "a jury needs somebody"
-        self.judges, self.how, self.journal, self.seed = tuple(judges), how, journal, seed
-        self.prompts = open_prompts(how)
+        self.judges, self.rules, self.journal, self.seed = tuple(judges), rules, journal, seed
+        self.prompts = open_prompts(rules)
 
     @property
     def depends(self) -> list[Any]:
         """A hash of everything that verdicts depend on, beside the answers."""
         identities = [[agent.identity, agent.name, repr(sampling)] for agent, sampling in self.judges]
-        return [identities, self.how.model_dump(mode="json"), self.prompts.fingerprint, self.seed]
+        return [identities, self.rules.model_dump(mode="json"), self.prompts.fingerprint, self.seed]
 
     async def verdicts(self, problem: Problem, text: str, stage: str, gold: bool | None = None) -> list[Verdict]:
         """The judges' verdicts on an answer. ``gold``: whether it is right, if a program knows; for the audit alone."""
@@ -187,7 +187,7 @@ class Jury:
                 *(
                     self._asked(agent, sampling, problem, text, order, stage, gold)
                     for agent, sampling in self.judges
-                    for order in self.how.orders
+                    for order in self.rules.orders
                 )
             )
         )
@@ -203,44 +203,44 @@ class Jury:
         gold: bool | None,
     ) -> Verdict:
         assert self.journal is not None, "this jury only plans"
-        asked = asked_of(self.prompts, self.how, problem, text, order)
+        prompt = judge_prompt(self.prompts, self.rules, problem, text, order)
         target = digest([problem.id, text])[:12]
         value, status, reason = None, "no_answer", ""
-        for attempt in range(self.how.tries if sampling.temperature else 1):
+        for attempt in range(self.rules.tries if sampling.temperature else 1):
             seed = seed_of(self.seed, problem.id, target, agent.name, KIND, order, attempt)
             tags: dict[str, Any] = {"kind": KIND, "target": target, "order": order, "again": attempt}
             if gold is not None:
                 tags["gold"] = int(gold)
             answered = await self.journal.call(
-                agent, asked, sampling, seed, stage=f"judge:{stage}", question=problem.id, **tags
+                agent, prompt, sampling, seed, stage=f"judge:{stage}", question=problem.id, **tags
             )
             if answered.reply is None:
                 if answered.refused:
                     return Verdict(agent.name, order, None, "over_budget", CAPPED)
                 return Verdict(agent.name, order, None, "error", str(answered.error))
-            value, status = self.how.read(answered.reply, order)
+            value, status = self.rules.read(answered.reply, order)
             if status == "ok":
                 break
             reason = f"{agent.name}: no verdict can be read"
         return Verdict(agent.name, order, value, status, reason)
 
 
-def open_prompts(how: Judging) -> PromptSet:
+def open_prompts(rules: Judging) -> PromptSet:
     """The templates by which judges are asked. Raises RecipeError if one is missing or uses what it is not given."""
-    prompts = prompt_set(how.prompts)
-    prompts.need([how.form], ("reference", "rubric", "highest", "other"))
+    prompts = prompt_set(rules.prompts)
+    prompts.need([rules.form], ("reference", "rubric", "highest", "other"))
     return prompts
 
 
-def asked_of(prompts: PromptSet, how: Judging, problem: Problem, text: str, order: Order) -> Prompt:
+def judge_prompt(prompts: PromptSet, rules: Judging, problem: Problem, text: str, order: Order) -> Prompt:
     """The prompt by which a judge is asked about an answer."""
     answer, gold = Quote(digest(text)[:16], spoken(text)), Quote(GOLD, problem.gold)
-    given: dict[str, Any] = {"question": problem.question, "rubric": how.rubric, "highest": how.highest}
-    if how.form == "pairwise":
+    given: dict[str, Any] = {"question": problem.question, "rubric": rules.rubric, "highest": rules.highest}
+    if rules.form == "pairwise":
         given |= {"text": answer, "other": gold} if order == "first" else {"text": gold, "other": answer}
     else:
-        given |= {"text": answer, "reference": gold if how.reference and problem.gold else None}
-    return prompt(how.form, (), tuple(prompts.render(how.form, **given)))
+        given |= {"text": answer, "reference": gold if rules.reference and problem.gold else None}
+    return prompt(rules.form, (), tuple(prompts.render(rules.form, **given)))
 
 
 class JudgedTask:
@@ -261,24 +261,24 @@ class JudgedTask:
         """
         by_task = await grade_of(self._task, problem, text, cut)
         if cut:
-            return by_task if not self.jury.how.decides else Grade(None, False, "truncated")
+            return by_task if not self.jury.rules.decides else Grade(None, False, "truncated")
         known = by_task.correct if by_task.status != "unjudged" else None
         verdicts = await self.jury.verdicts(problem, text, stage, known)
         opinions = _known(verdicts)
         score = fmean(opinions) if opinions else None
-        if not self.jury.how.decides:
+        if not self.jury.rules.decides:
             return replace(by_task, score=score)
         answer = by_task.answer if by_task.answer is not None else spoken(text).strip()
-        right = decided(verdicts, self.jury.how)
+        right = decide_verdict(verdicts, self.jury.rules)
         if right is None:
             why = [v.reason for v in verdicts if v.value is None]
             return Grade(answer, None, "unjudged", CAPPED if CAPPED in why else why[0])
         return Grade(answer, right, score=score)
 
 
-def need_references(problems: Sequence[Problem], how: Judging) -> None:
+def need_references(problems: Sequence[Problem], rules: Judging) -> None:
     """Raise RecipeError if answers are to be compared with gold answers that are not there."""
-    bare = [p for p in problems if not p.gold] if how.form == "pairwise" else []
+    bare = [p for p in problems if not p.gold] if rules.form == "pairwise" else []
     if bare:
         what = f"judges compare with the gold answer, and {len(bare):,} of {len(problems):,} questions have none"
         raise RecipeError(what, "judge.form", "take form: pointwise, or give every question an answer to compare with")
@@ -292,8 +292,8 @@ __all__ = [
     "Jury",
     "Order",
     "Verdict",
-    "asked_of",
-    "decided",
+    "decide_verdict",
+    "judge_prompt",
     "need_references",
     "open_prompts",
     "values",

@@ -152,10 +152,10 @@ def _stripped(parts: list[str | Quote]) -> Parts:
                 parts[end] = text
                 break
             del parts[end]
-    return joined(parts)
+    return join_parts(parts)
 
 
-def joined(parts: Iterable[str | Quote]) -> Parts:
+def join_parts(parts: Iterable[str | Quote]) -> Parts:
     """The parts with neighbouring texts of the template put together."""
     merged: list[str | Quote] = []
     for part in parts:
@@ -315,9 +315,9 @@ class PromptSet:
         if template not in self._templates:
             self.need([template])
         quotes = _Quotes()
-        given = {name: quotes.marked(value) for name, value in values.items()}
+        marked = {name: quotes.marked(value) for name, value in values.items()}
         return [
-            (role, quotes.parts(self._rendered(template, i, given)))
+            (role, quotes.parts(self._rendered(template, i, marked)))
             for i, (role, _) in enumerate(self._templates[template])
         ]
 
@@ -378,7 +378,7 @@ def _parts(text: str, file: Path) -> list[_Part]:
     marks = list(re.finditer(r"^--- (system|user)[ \t]*\n", text, flags=re.MULTILINE))
     before = re.sub(
         r"\{#.*?#\}", "", text[: marks[0].start()] if marks else text, flags=re.DOTALL
-    )  # comments are text of nobody
+    )  # comments belong to no message
     if before.strip() or not marks:
         what = "the template has no message" if not marks else "there is text before the first message"
         raise RecipeError(what, f"{file}:1", "begin it with a line `--- user` or `--- system`")

@@ -78,7 +78,7 @@ def statements(problem: Problem, reads: Sequence[Node], reader: str, how: Showin
     place = {n.agent: i for i, n in enumerate(table)}
     shown = []
     for n, text, reflection, critiques in sorted(offer.shown, key=lambda s: _place(s.node, place)):
-        if not _heard(n.agent, reader, speakers, how.topology):
+        if not _is_shown(n.agent, reader, speakers, how.topology):
             continue
         if how.hide_gold:
             reflection = reflection and Quote(reflection.node, hidden(reflection.text, problem.gold))
@@ -158,7 +158,7 @@ def _offer(reads: Sequence[Node]) -> _Offer:
     return made
 
 
-def _heard(speaker: str, reader: str, speakers: tuple[str, ...], topology: str) -> bool:
+def _is_shown(speaker: str, reader: str, speakers: tuple[str, ...], topology: str) -> bool:
     """Whether ``reader`` reads ``speaker``."""
     if topology == "all" or speaker == reader or reader not in speakers:
         return True
@@ -195,7 +195,7 @@ def fit(
     """The statements, shortened until together they take at most ``budget`` tokens, and the number of those that were
     cut.
 
-    The longest statement is cut first, to the length of the next longest or to its fair share; inside it the answer's
+    The longest statement is cut first, to the length of the next longest or to its fair share. Inside it the answer's
     reasoning goes first, then the notes (arXiv:2506.03541's packing, without its splitting of one context over several
     rows, which gives long debates more weight). No statement vanishes. The end of an answer, from its final answer on,
     is kept even if it alone is over the budget. ``reads`` gives the final answer of a text.

@@ -121,7 +121,7 @@ async def rehearse(
 ) -> dict[str, Spend]:
     """Calls and tokens of each agent for one question, on average over ``problems``, by expectation alone."""
     desk = _Desk(expected, count)
-    played = _played(setting, desk)  # once, so that what is drawn by lot differs from question to question
+    played = _played(setting, desk)  # opened once, so that random draws differ from question to question
     for problem in problems:
         await hold(problem, played)
     return {name: spend.over(max(1, len(problems))) for name, spend in desk.spent.items()}
@@ -206,9 +206,9 @@ class _Desk:
     _right: dict[tuple[str, str], bool] = field(default_factory=dict)
     _times: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    async def call(self, agent: Agent, asked: Prompt, sampling: Sampling, seed: int, **tags: Any) -> Answered:
+    async def call(self, agent: Agent, prompt: Prompt, sampling: Sampling, seed: int, **tags: Any) -> Answered:
         name, kind, rng = agent.name, tags["kind"], random.Random(seed)
-        messages = asked.chat
+        messages = prompt.chat
         n = min(self.expected.tokens(name, kind), sampling.max_new_tokens)
         self.spent[name] = self.spent.get(name, Spend()) + Spend(1, self.count(name, messages), n)
         sign = ""
@@ -218,9 +218,9 @@ class _Desk:
             times = self._times[key] = self._times.get(key, -1) + 1
             right = self.expected.knows(name, tags["question"], times)
             if right is None:
-                read = messages[-1]["content"]
-                if _WORD in read and key in self._right:
-                    right = self._right[key] or (_RIGHT in read and rng.random() < _PERSUADED)
+                last = messages[-1]["content"]
+                if _WORD in last and key in self._right:
+                    right = self._right[key] or (_RIGHT in last and rng.random() < _PERSUADED)
                 else:
                     right = rng.random() < self.expected.right.get(name, 0.7)
                 wrong = 1 + rng.randrange(3)  # three ways to be wrong: they may agree

@@ -19,9 +19,9 @@ ROLES: tuple[Role, ...] = ("authors", "commenters", "reviewers")
 class Roles(Talk):
     """The teachers that write, explain and review."""
 
-    authors: list[str] | None = Field(default=None, description="teachers who write rationales; None: all (paper)")
-    commenters: list[str] | None = Field(default=None, description="teachers who explain mistakes; None: all (paper)")
-    reviewers: list[str] | None = Field(default=None, description="teachers who review; None: all (paper)")
+    authors: list[str] | None = Field(default=None, description="teachers that write rationales; None: all (paper)")
+    commenters: list[str] | None = Field(default=None, description="teachers that explain mistakes; None: all (paper)")
+    reviewers: list[str] | None = Field(default=None, description="teachers that review; None: all (paper)")
     scope: Literal["others", "all", "self"] = Field(
         default="others",
         description="who reviews: every reviewer but the author (paper), the author too, or the author alone",

@@ -61,7 +61,7 @@ def read_score(text: str, form: ScoreForm = "strict", lowest: float = 1, highest
     form (``[4.5]``, ``[3-4]``, ``4 out of 5``) is ``no_answer``; a whole number off the scale is ``out_of_range``.
 
     ``compat``: the released reading. It takes the last digits of the last brackets, or of the whole text if there are
-    none; in brackets with a slash it takes the whole number before it. A score that cannot be read is 0 there, thus
+    none; in brackets with a slash it takes the whole number before it. A score that cannot be read is 0 there: it is
     ``out_of_range``.
 
     In either form, the reviewer's thought is no part of the review.

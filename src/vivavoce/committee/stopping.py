@@ -21,7 +21,7 @@ def quorum(answers: Sequence[Node], speakers: int) -> bool:
     return 2 * len(stated(answers)) > speakers
 
 
-def agreed(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> bool:
+def all_agree(task: Task, problem: Problem, answers: Sequence[Node], speakers: int) -> bool:
     """Whether all agents that answered gave the same answer, which could be read, and they are a quorum."""
     usable = stated(answers)
     different = set(classes(task, problem, [n.answer for n in usable]))
@@ -57,7 +57,7 @@ def why_stop(
         return "no_answers"
     if rule == "all_correct" and quorum(usable, speakers) and all(n.correct for n in usable):
         return "all_correct"
-    if rule in ("consensus", "majority_stable") and agreed(task, problem, usable, speakers):
+    if rule in ("consensus", "majority_stable") and all_agree(task, problem, usable, speakers):
         return "consensus"
     if rule == "majority_stable" and before:
         now, then = (majority_of(task, problem, ns, speakers) for ns in (usable, before))
@@ -66,4 +66,4 @@ def why_stop(
     return None
 
 
-__all__ = ["StopRule", "agreed", "majority_of", "quorum", "same", "why_stop"]
+__all__ = ["StopRule", "all_agree", "majority_of", "quorum", "same", "why_stop"]

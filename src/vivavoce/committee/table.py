@@ -149,8 +149,9 @@ class Table:
     ) -> Node:
         """Ask one member one thing and return the node, whatever its status is.
 
-        A call that failed for good is a node of status ``error``; a call that the question's cap did not allow is a
-        node of status ``over_budget``. Its author is absent there, and no prompt shows it.
+        A call that failed for good is a node of status ``error``. A call that the question's cap did not allow is a
+        node of status ``over_budget``, and the debate ends at the next ask. The author of such a node is absent, and no
+        prompt shows it.
 
         Args:
             member: A member, or its name.
@@ -176,7 +177,7 @@ class Table:
         kind = kind or _KINDS.get(template, template)
         if round is None:
             round = _round(kind, [about] if about else reads)
-        asked = self._wording.made(
+        prompt = self._wording.made(
             template,
             self.question,
             member.name,
@@ -187,14 +188,14 @@ class Table:
             after_history=kind == "answer",
             **values,
         )
-        asked = after_system(asked, member.system)
+        prompt = after_system(prompt, member.system)
         sampling = member.sampling if temperature is None else replace(member.sampling, temperature=temperature)
-        parents = asked.quotes
+        parents = prompt.quotes
         known = {n.id: n for n in (*reads, about, own) if n is not None}
-        saw_gold = asked.shows_gold or any(known[i].saw_gold for i in parents)
-        shown = {"parents": parents, "prompt": asked.id, "saw_gold": saw_gold}
-        node = await self._call(member, sampling, kind, round, sample, asked, about, shown)
-        self._prompts[asked.id] = asked
+        saw_gold = prompt.shows_gold or any(known[i].saw_gold for i in parents)
+        shown = {"parents": parents, "prompt": prompt.id, "saw_gold": saw_gold}
+        node = await self._call(member, sampling, kind, round, sample, prompt, about, shown)
+        self._prompts[prompt.id] = prompt
         self._by_place[place] = node
         self._capped |= node.status == "over_budget"
         return node
@@ -283,14 +284,14 @@ class Table:
         kind: str,
         round: int,
         sample: int,
-        asked: Prompt,
+        prompt: Prompt,
         about: Node | None,
         shown: dict[str, Any],
     ) -> Node:
         setting, problem = self.setting, self.question
         seed = seed_of(setting.seed, problem.id, member.name, kind, about.agent if about else "", round, sample)
         answered = await setting.journal.call(
-            member.agent, asked, sampling, seed, stage=setting.stage, question=problem.id, kind=kind
+            member.agent, prompt, sampling, seed, stage=setting.stage, question=problem.id, kind=kind
         )
         common: dict[str, Any] = {
             "sample": sample,
@@ -303,11 +304,11 @@ class Table:
             status = "over_budget" if answered.refused else "error"
             return node(kind, problem.id, member.name, round, "", status=status, error=str(answered.error), **common)
         cut = reply.cut
-        read: dict[str, Any] = {"status": "empty" if blank(reply.text) else "truncated" if cut else "ok"}
+        reading: dict[str, Any] = {"status": "empty" if blank(reply.text) else "truncated" if cut else "ok"}
         if kind in _GRADED:
             grade = await grade_of(self.task, problem, reply.text, cut, setting.stage)
             self._capped |= grade.status == "unjudged" and grade.reason == CAPPED
-            read = {
+            reading = {
                 "answer": grade.answer,
                 "correct": grade.correct,
                 "status": grade.status,
@@ -319,18 +320,18 @@ class Table:
             score = setting.prompts.review_score(reply.text, form)
             if cut and (score.value is None or score != setting.prompts.review_score(whole_lines(reply.text), form)):
                 score = Score(None, "truncated")  # a 1 may have become 10
-            read = {"score": score.value, "status": "empty" if blank(reply.text) else score.status}
+            reading = {"score": score.value, "status": "empty" if blank(reply.text) else score.status}
         else:
             score = setting.prompts.score(reply.text, kind)
             certain = not cut or score == setting.prompts.score(whole_lines(reply.text), kind)
-            read["score"] = score if certain else None
-        return node(kind, problem.id, member.name, round, reply.text, usage=reply.usage, **common, **read)
+            reading["score"] = score if certain else None
+        return node(kind, problem.id, member.name, round, reply.text, usage=reply.usage, **common, **reading)
 
 
-def _round(kind: str, read: Sequence[Node]) -> int:
+def _round(kind: str, shown: Sequence[Node]) -> int:
     if kind == "answer":
-        return 1 + max((n.round for n in read if n.kind == "answer"), default=-1)
-    return max((n.round for n in read), default=0)
+        return 1 + max((n.round for n in shown if n.kind == "answer"), default=-1)
+    return max((n.round for n in shown), default=0)
 
 
 async def hold(question: Problem, setting: Setting) -> Graph:

@@ -14,7 +14,7 @@ from vivavoce.tasks.agreement import classes
 VoteBy = Literal["majority", "confidence", "probability", "most_confident"]
 
 
-def weighed(answers: Iterable[Node], by: VoteBy) -> bool:
+def has_weights(answers: Iterable[Node], by: VoteBy) -> bool:
     """Whether any answer has the weight that a vote counts by. If none has, each counts one half, as in a majority."""
     if by == "majority":
         return True

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.committee.prompting import Parts, PromptSet, joined
+from vivavoce.committee.prompting import Parts, PromptSet, join_parts
 from vivavoce.committee.reading import CountTokens, Showing, Statement, fit, statements
 from vivavoce.errors import RecipeError
 from vivavoce.records import GOLD, Message, Node, Problem, Prompt, Quote, prompt
@@ -171,14 +171,14 @@ class Wording:
             shown: Statements to show in place of those of ``reads``.
             after_history: Put the messages behind those of the problem's history, if it has one.
 
-        Raises RecipeError if the prompt set has no such template.
+        Raises RecipeError if the prompt set has no such template, or it fails on these values.
         """
         if shown is None:
             shown = statements(problem, reads, reader, self.options.showing)
             if shown and self.options.context_budget is not None:
                 shown, _ = self.fitted(problem, shown, self.options.context_budget)
         right = self.right(problem) if gold else ""
-        given = {
+        fields = {
             "question": problem.question,
             "answer_format": self.task.answer_format,
             "word_limit": self.options.word_limit,
@@ -191,7 +191,7 @@ class Wording:
             "known_wrong": False,
             **values,
         }
-        messages = self.prompts.render(template, **given)
+        messages = self.prompts.render(template, **fields)
         if problem.history and after_history:
             messages = _continued(problem.history, messages)
         return prompt(template, tuple(n.id for n in reads), tuple(messages))
@@ -226,7 +226,7 @@ def _continued(history: Iterable[Message], added: Sequence[tuple[str, Parts]]) -
         if not parts:
             continue
         if messages[-1][0] == role:
-            messages[-1] = (role, joined((*messages[-1][1], "\n", *parts)))
+            messages[-1] = (role, join_parts((*messages[-1][1], "\n", *parts)))
         else:
             messages.append((role, parts))
     return messages

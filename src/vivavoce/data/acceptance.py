@@ -27,7 +27,7 @@ from vivavoce.tasks import Task
 from vivavoce.tasks.agreement import classes
 
 Verdict = Literal["accepted", "rejected", "undecided"]
-_Rescale = Callable[["Scored"], tuple[float, float]]
+_Rescale = Callable[["ReviewerScore"], tuple[float, float]]
 """The score of a reviewer as it enters the aggregate, and its weight there."""
 
 _SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
@@ -46,9 +46,9 @@ class AcceptRules(BaseModel):
 
     take: Literal["reviewed", "all", "random", "majority"] = Field(
         default="reviewed",
-        description="reviewed: what the reviews say (paper); all: every one; random: as many as the reviews would "
-        "accept, by lot (ours: what is the review worth beyond the count?); majority: whose answer is the most "
-        "frequent one among the question's rationales, none where two are (ours: gold is not looked at)",
+        description="reviewed: by the reviews (paper); all: every rationale; random: as many as the reviews would "
+        "accept, drawn at random (ours: the worth of reviews beyond the count); majority: those with the most frequent "
+        "answer to the question, none if two are as frequent (ours: gold is not looked at)",
     )
     reviewers: list[str] | None = Field(
         default=None, description="whose reviews count (ours: one left out, one fixed judge); None: all (paper)"
@@ -69,10 +69,10 @@ class AcceptRules(BaseModel):
     min_valid: Annotated[int, Field(ge=1)] | Literal["all", "all_but_one"] = Field(
         default=1,
         description="readable reviews that a decision needs, of those asked for, at least 1 (code: 1; ours: all, which "
-        "is n-1 where n teachers review one another)",
+        "is n-1 if n teachers review one another)",
     )
     top_m: int | None = Field(
-        default=None, ge=1, description="at most so many for a question, the best first; ties by lot"
+        default=None, ge=1, description="at most so many for a question, the best first; ties at random"
     )
     min_words: int = Field(
         default=0, ge=0, description="a text of fewer words teaches nothing (code: 0, bare answers pass)"
@@ -149,17 +149,19 @@ def rationales(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.kind == "rationale"]
 
 
-class Scored(NamedTuple):
+class ReviewerScore(NamedTuple):
     """One reviewer's score of a rationale."""
 
     reviewer: str
     score: float | None
     """Mean of its readable scores; None if it has none."""
     reviews: tuple[Node, ...]
-    """All that it said, tries whose score could not be read among them."""
+    """All its reviews, also those whose score could not be read."""
 
 
-def scores(graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None) -> list[Scored]:
+def scores(
+    graph: Graph, rationale: Node, self_review: bool = False, by: Collection[str] | None = None
+) -> list[ReviewerScore]:
     """The score of each reviewer of ``by`` (None: all) for the rationale, in the order of their first reviews."""
     by_reviewer: dict[str, list[Node]] = {}
     for n in graph.nodes:
@@ -169,8 +171,8 @@ def scores(graph: Graph, rationale: Node, self_review: bool = False, by: Collect
             by_reviewer.setdefault(n.agent, []).append(n)
     scored = []
     for reviewer, nodes in by_reviewer.items():
-        given = [n.score for n in nodes if readable(n) and n.score is not None]
-        scored.append(Scored(reviewer, fmean(given) if given else None, tuple(nodes)))
+        valid = [n.score for n in nodes if readable(n) and n.score is not None]
+        scored.append(ReviewerScore(reviewer, fmean(valid) if valid else None, tuple(nodes)))
     return scored
 
 
@@ -179,12 +181,12 @@ def readable(review: Node) -> bool:
     return review.status == "ok" and review.score is not None
 
 
-def _raw(opinion: Scored) -> tuple[float, float]:
+def _raw(opinion: ReviewerScore) -> tuple[float, float]:
     assert opinion.score is not None, opinion
     return opinion.score, 1.0
 
 
-def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[Scored]:
+def _counted(graph: Graph, rationale: Node, rules: AcceptRules) -> list[ReviewerScore]:
     """The reviewers whose word counts."""
     return scores(graph, rationale, rules.self_review, rules.reviewers)
 
@@ -210,8 +212,8 @@ def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str
 
 
 def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None) -> Decision:
-    asked = _counted(graph, rationale, rules)
-    valid = [score for score in asked if score.score is not None]
+    counted = _counted(graph, rationale, rules)
+    valid = [score for score in counted if score.score is not None]
     value = _aggregate(valid, rules, rescale) if valid else None
 
     def is_(verdict: Verdict, reason: str) -> Decision:
@@ -235,32 +237,32 @@ def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, m
         if not majority:
             return is_("rejected", "no majority")
         return is_("accepted", "majority") if rationale.id in majority else is_("rejected", "outvoted")
-    if value is None or len(valid) < _needed(len(asked), rules):
+    if value is None or len(valid) < _needed(len(counted), rules):
         return is_("undecided", "too few valid reviews")
     passes = value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
     return is_("accepted" if passes else "rejected", f"{rules.aggregate.replace('_', ' ')} {round(value, 2)}")
 
 
-def _needed(asked: int, rules: AcceptRules) -> int:
+def _needed(reviewers: int, rules: AcceptRules) -> int:
     """The number of readable reviews that a decision needs. It is never 0: a text without reviews is not accepted.
 
     If ``reviewers`` names those that count, it is never more than their number. Two reviews cannot be had of one fixed
     judge, and an arm that accepts no text at all would compare the number of reviewers, not their scores.
     """
     if isinstance(rules.min_valid, int):
-        return rules.min_valid if rules.reviewers is None else max(1, min(rules.min_valid, asked))
-    return max(1, asked if rules.min_valid == "all" else asked - 1)
+        return rules.min_valid if rules.reviewers is None else max(1, min(rules.min_valid, reviewers))
+    return max(1, reviewers if rules.min_valid == "all" else reviewers - 1)
 
 
-def _aggregate(valid: Sequence[Scored], rules: AcceptRules, rescale: _Rescale) -> float:
-    given = [rescale(score) for score in valid]
+def _aggregate(valid: Sequence[ReviewerScore], rules: AcceptRules, rescale: _Rescale) -> float:
+    scores = [rescale(score) for score in valid]
     if rules.aggregate == "share_above":
-        return sum(rules.above(score) for score, _ in given) / len(given)
+        return sum(rules.above(score) for score, _ in scores) / len(scores)
     if rules.aggregate in ("reliable", "agreeing"):
-        whole = sum(weight for _, weight in given)  # whom nobody can rely on counts if nobody else spoke
-        weighed = given if whole else [(score, 1.0) for score, _ in given]
+        whole = sum(weight for _, weight in scores)  # reviewers of weight 0 count if there is no other
+        weighed = scores if whole else [(score, 1.0) for score, _ in scores]
         return round(sum(s * w for s, w in weighed) / sum(w for _, w in weighed), 9)
-    return round(_SUMMARIES[rules.aggregate]([score for score, _ in given]), 9)  # so that rounding never decides
+    return round(_SUMMARIES[rules.aggregate]([score for score, _ in scores]), 9)  # so that rounding never decides
 
 
 def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
@@ -268,17 +270,17 @@ def _standard(graphs: Iterable[Graph], rules: AcceptRules) -> _Rescale:
 
     A reviewer that always gives the same score tells nothing: each becomes the overall mean.
     """
-    given: dict[str, list[float]] = {}
+    by_reviewer: dict[str, list[float]] = {}
     for graph in graphs:
         for rationale in rationales(graph):
             for review in _counted(graph, rationale, rules):
                 if review.score is not None:
-                    given.setdefault(review.reviewer, []).append(review.score)
-    everything = [score for scores in given.values() for score in scores]
+                    by_reviewer.setdefault(review.reviewer, []).append(review.score)
+    everything = [score for scores in by_reviewer.values() for score in scores]
     overall = _spread(everything) if everything else (0.0, 0.0)
-    own: Mapping[str, tuple[float, float]] = {agent: _spread(scores) for agent, scores in given.items()}
+    own: Mapping[str, tuple[float, float]] = {agent: _spread(scores) for agent, scores in by_reviewer.items()}
 
-    def rescale(opinion: Scored) -> tuple[float, float]:
+    def rescale(opinion: ReviewerScore) -> tuple[float, float]:
         mean, deviation = own[opinion.reviewer]
         return overall[0] + (overall[1] * (_raw(opinion)[0] - mean) / deviation if deviation else 0.0), 1.0
 
@@ -311,13 +313,13 @@ def reliability(graphs: Iterable[Graph], rules: AcceptRules) -> dict[str, float]
 
 
 def _weight_of(pairs: Sequence[tuple[float, float]], against_answers: bool) -> float | None:
-    given, truth = [score for score, _ in pairs], [other for _, other in pairs]
+    scores, truth = [score for score, _ in pairs], [other for _, other in pairs]
     if against_answers:
-        area = auroc(given, [bool(x) for x in truth]) if pairs else None
+        area = auroc(scores, [bool(x) for x in truth]) if pairs else None
         return None if area is None else max(0.0, 2 * area - 1)
-    if len(pairs) < 2 or not pstdev(given) or not pstdev(truth):
+    if len(pairs) < 2 or not pstdev(scores) or not pstdev(truth):
         return None
-    return max(0.0, correlation(given, truth))
+    return max(0.0, correlation(scores, truth))
 
 
 def _weighted(weights: Mapping[str, float]) -> _Rescale:
@@ -375,7 +377,7 @@ __all__ = [
     "RELEASED",
     "AcceptRules",
     "Decision",
-    "Scored",
+    "ReviewerScore",
     "Verdict",
     "decide",
     "rationales",

@@ -26,13 +26,13 @@ FAR = 3
 
 @dataclass(frozen=True)
 class Given:
-    """The scores that a reviewer gave, to the texts of one author or (``author`` None) of all. Shares are None where
+    """The scores that a reviewer gave, to the texts of one author or (``author`` None) of all. Shares are None if
     there is nothing to take a share of."""
 
     reviewer: str
     author: str | None
     counts: dict[str, int]
-    """How often each score was given."""
+    """The number of times that each score was given."""
     invalid: int
     """Reviews without a readable score."""
     mean: float | None
@@ -47,7 +47,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ReviewerAgreement:
     """Two reviewers on the texts of one author that both scored."""
 
     author: str
@@ -98,13 +98,13 @@ class AtMean:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ReviewReport:
     """The whole report. ``reviewers`` and ``reviewers_of`` (by author and reviewer) leave self-reviews out."""
 
     threshold: float
     reviewers: list[Given]
     reviewers_of: list[Given]
-    agreements: list[Agreement]
+    agreements: list[ReviewerAgreement]
     score_pairs: dict[str, int]
     """``1+5``: texts to which one of two reviewers gave 1 and the other 5."""
     self_preference: list[SelfPreference]
@@ -112,7 +112,7 @@ class Calibration:
     verdicts: dict[str, dict[str, int]]
     """``right``, ``wrong``, ``unknown`` by ``accepted``, ``rejected``, ``undecided``."""
     by_mean: list[AtMean]
-    """From the lowest mean score to the highest. A mean is worth what its texts' answers are."""
+    """The texts by the mean of their scores, from the lowest mean to the highest."""
 
 
 class _Review(NamedTuple):
@@ -122,7 +122,7 @@ class _Review(NamedTuple):
     right: bool | None
 
 
-def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int = 0) -> Calibration:
+def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int = 0) -> ReviewReport:
     """Statistics of a run's reviewers, at the threshold of ``rules``; failed rationales are left out.
 
     ``seed`` is the run's, for rules that draw at random.
@@ -137,7 +137,7 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
     verdicts: dict[str, Verdict] = {d.rationale: d.verdict for d in decide(graphs, rules, seed)}
     authors = list(dict.fromkeys(n.agent for _, n in texts))
     reviewers = list(dict.fromkeys(r.reviewer for r in everything))
-    return Calibration(
+    return ReviewReport(
         rules.threshold,
         [_given(everything, k, None, rules) for k in reviewers],
         [
@@ -161,10 +161,10 @@ def calibrate(graphs: Iterable[Graph], rules: AcceptRules = RELEASED, seed: int 
 def _by_mean(texts: Iterable[tuple[Graph, Node]], verdicts: Mapping[str, Verdict]) -> list[AtMean]:
     counts: dict[float, Counter[str]] = {}
     for graph, n in texts:
-        given = [one.score for one in scores(graph, n) if one.score is not None]
-        if given:
+        values = [one.score for one in scores(graph, n) if one.score is not None]
+        if values:
             is_right = right(n, graph.problem)
-            counts.setdefault(round(fmean(given), 2), Counter()).update(
+            counts.setdefault(round(fmean(values), 2), Counter()).update(
                 texts=1,
                 right=is_right is True,
                 wrong=is_right is False,
@@ -185,7 +185,7 @@ def kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
     with p and q the shares that each calls true. Both always true: p_e = 1, and None. By hand: TTFF against TFFF has
     p_o = 3/4, p_e = 1/2, kappa 1/2.
 
-    Source: Cohen 1960, Educ. Psychol. Meas. 20:37. Raises ValueError where the lengths differ.
+    Source: Cohen 1960, Educ. Psychol. Meas. 20:37. Raises ValueError if the lengths differ.
     """
     pairs = list(zip(first, second, strict=True))
     if not pairs:
@@ -223,7 +223,7 @@ def _pairs(of_one: Iterable[_Review]) -> list[tuple[tuple[str, str, str], float,
     return [((author, a, b), s, t) for (a, s, author), (b, t, _) in combinations(scored, 2)]
 
 
-def _agreements(peers: Iterable[list[_Review]], rules: AcceptRules) -> list[Agreement]:
+def _agreements(peers: Iterable[list[_Review]], rules: AcceptRules) -> list[ReviewerAgreement]:
     scores: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for of_one in peers:
         for pair, s, t in _pairs(of_one):
@@ -233,7 +233,7 @@ def _agreements(peers: Iterable[list[_Review]], rules: AcceptRules) -> list[Agre
         first, second = [rules.above(s) for s, _ in both], [rules.above(t) for _, t in both]
         same = fmean(a == b for a, b in zip(first, second, strict=True))
         agreements.append(
-            Agreement(*pair, len(both), same, kappa(first, second), fmean(abs(s - t) >= FAR for s, t in both))
+            ReviewerAgreement(*pair, len(both), same, kappa(first, second), fmean(abs(s - t) >= FAR for s, t in both))
         )
     return agreements
 
@@ -275,4 +275,14 @@ def _outcomes(
     return [Author(author, **of_one) for author, of_one in counts.items()], table
 
 
-__all__ = ["FAR", "Agreement", "AtMean", "Author", "Calibration", "Given", "SelfPreference", "calibrate", "kappa"]
+__all__ = [
+    "FAR",
+    "AtMean",
+    "Author",
+    "Given",
+    "ReviewReport",
+    "ReviewerAgreement",
+    "SelfPreference",
+    "calibrate",
+    "kappa",
+]

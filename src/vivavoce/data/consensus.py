@@ -49,7 +49,7 @@ def consensus_trees(
 
 
 def _completions(nodes: Sequence[Node], wording: Wording) -> tuple[Completion, ...]:
-    """What was said, each text once."""
+    """The nodes' texts as completions, each text once."""
     first: dict[str, str] = {}
     for n in nodes:
         if text := wording.taught(n.text):

@@ -32,7 +32,7 @@ _OF: dict[str, tuple[type, ...]] = {
     "openai": (Example, Tree),
     "kto": (Example, Tree),
 }
-"""Which rows each form can hold."""
+"""The kinds of rows that each form can hold."""
 _KEPT = ("problem", "source", "stream", "weight", "tree")
 
 

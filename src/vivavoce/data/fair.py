@@ -45,8 +45,8 @@ def read_fair(source: Path | Sequence[Path]) -> list[Graph]:
     A problem's id is the data set's name in the file and the record's number (``svamp/84``). The student's answer has
     the final answer that the release read (its stored text may be cut short); rationales are graded as they stand.
 
-    Raises DataError, with file and record, where a file, record or field is missing or ill-typed, the files tell
-    different things, a gold answer is of no kind that is known, or a text was accepted that nobody wrote.
+    Raises DataError, with file and record, if a file, record or field is missing or ill-typed, if the files contradict
+    each other, if a gold answer is of an unknown kind, or if a text was accepted that no teacher wrote.
     """
     paths = _files(source)
     records = {kind: _records(path) for kind, path in paths.items()}
@@ -65,11 +65,11 @@ def read_fair(source: Path | Sequence[Path]) -> list[Graph]:
 
 
 def _files(source: Path | Sequence[Path]) -> dict[str, Path]:
-    given = [source] if isinstance(source, Path) else list(source)
-    if missing := [path for path in given if not path.exists()]:
+    paths = [source] if isinstance(source, Path) else list(source)
+    if missing := [path for path in paths if not path.exists()]:
         raise DataError("no such file or folder", str(missing[0]), "give the folder of one released data set")
-    files = [file for path in given for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
-    where = ", ".join(map(str, given))
+    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    where = ", ".join(map(str, paths))
     by_kind = {kind: [file for file in files if f"_{kind}_" in file.name] for kind in _KINDS}
     for kind, named in by_kind.items():
         if len(named) != 1:
@@ -120,7 +120,7 @@ def _teachers(row: Row) -> list[str]:
 
 
 class _Asked(NamedTuple):
-    """What a record asks, and how answers to it are read."""
+    """The question of a record, its right answer, and the grader that reads answers to it."""
 
     question: str
     gold: str
@@ -171,10 +171,10 @@ def _asked(row: Row) -> _Asked:
 
 
 def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequence[str]) -> Graph:
-    asked = _asked(mistake)
-    problem = Problem(id_, asked.question, asked.gold)
+    prompt = _asked(mistake)
+    problem = Problem(id_, prompt.question, prompt.gold)
     prediction, stored = (_string(mistake, field) for field in ("student_wrong_pred", "student_wrong_final_answer"))
-    grade = asked.grade(asked.letter(stored) or stored)
+    grade = prompt.grade(prompt.letter(stored) or stored)
     exam = node(
         "answer",
         id_,
@@ -191,7 +191,7 @@ def _graph(id_: str, mistake: Row, feedback: Row, rationale: Row, teachers: Sequ
         nodes.append(_node("critique", id_, teacher, text, saw_gold=True, parents=(exam.id,), target=exam.id))
     scored = {teacher: _scored(rationale, teacher, teachers) for teacher in teachers}
     for teacher, (text, _) in scored.items():
-        grade = asked.grade(text or "")
+        grade = prompt.grade(text or "")
         rest = {} if not text else {"answer": grade.answer, "correct": grade.correct, "status": grade.status}
         nodes.append(_node("rationale", id_, teacher, text, **rest))
     written = {n.agent: n for n in nodes if n.kind == "rationale"}
@@ -232,7 +232,7 @@ def _scored(row: Row, teacher: str, teachers: Sequence[str]) -> tuple[str | None
 
 
 def _verdicts(row: Row, problem: str, written: Iterable[Node]) -> Iterator[Node]:
-    """What the release accepted. Accepted texts carry no author there and are joined by their text."""
+    """The verdicts of the release. Its accepted texts name no author, so they are matched by their text."""
     accepted = row.value.get("correct_rationale")
     if not isinstance(accepted, list):
         raise DataError("no list of accepted texts in field 'correct_rationale'", row.where)

@@ -35,9 +35,9 @@ class Claims(NamedTuple):
     """The answers that a text offers as right."""
 
     gold: bool
-    """It offers the right one."""
+    """Whether it offers the right answer."""
     other: bool
-    """It offers another one, and never the right one."""
+    """Whether it offers another answer, and never the right one."""
 
 
 def claims(note: Node, problem: Problem, task: Task) -> Claims:
@@ -67,7 +67,7 @@ def _offered(text: str, grader: Grader) -> Iterable[str | None]:
             yield grader.canonical(phrase.strip(" \"'*_`"))
 
 
-def kept(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
+def keeps_feedback(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
     """Whether feedback is learned: ``consistent`` leaves out feedback with a wrong answer, ``silent`` feedback with
     any.
     """
@@ -93,4 +93,4 @@ def counts(graphs: Iterable[Graph], task: Task) -> dict[str, dict[str, int]]:
     return by_agent
 
 
-__all__ = ["Claims", "FeedbackRule", "claims", "counts", "kept"]
+__all__ = ["Claims", "FeedbackRule", "claims", "counts", "keeps_feedback"]

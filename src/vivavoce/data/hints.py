@@ -22,7 +22,7 @@ NO_ANSWER = "(no answer)"
 
 
 class Hint(NamedTuple):
-    """A text that is shown as if somebody had said it, and the final answer in it."""
+    """A text that is shown as if an agent had written it, and the final answer in it."""
 
     text: Quote
     answer: str | None

@@ -48,30 +48,32 @@ class Imported(BaseModel):
         return digest([digest(file.read_text("utf-8-sig")) for file in files if file.is_file()])
 
 
-def imported(how: Imported, task: Task, test: Sequence[Problem] = ()) -> list[Graph]:
+def imported(source: Imported, task: Task, test: Sequence[Problem] = ()) -> list[Graph]:
     """The graphs, with answers as the task's grader reads them.
 
-    Raises DataError if there are none, they are no peer review, somebody else wrote them, a question is one of
-    ``test``, or the task's grader cannot read the last answer of a text.
+    Raises DataError if there are none, they are no peer review, an agent that the recipe does not name wrote them, a
+    question is one of ``test``, or the task's grader cannot read the last answer of a text.
     """
-    if how.path.is_dir():
-        graphs = read_fair(how.path)
-    elif how.path.is_file():
-        graphs = list(read_graphs(how.path))
+    if source.path.is_dir():
+        graphs = read_fair(source.path)
+    elif source.path.is_file():
+        graphs = list(read_graphs(source.path))
     else:
-        raise DataError("no such file or folder", str(how.path), "`viva import fair FOLDER --out FILE` writes graphs")
+        raise DataError(
+            "no such file or folder", str(source.path), "`viva import fair FOLDER --out FILE` writes graphs"
+        )
     authors = writers(graphs)
     if not authors:
-        raise DataError("there are no rationales in the graphs", str(how.path), "give graphs of a peer review")
-    if set(authors) != set(how.teachers):
-        what = f"the texts are by {', '.join(authors)}, and not by {', '.join(how.teachers)}"
-        raise DataError(what, str(how.path), f"write imported.teachers: [{', '.join(authors)}]")
-    if not any(g.answers(agents=[how.student]) for g in graphs):
+        raise DataError("there are no rationales in the graphs", str(source.path), "give graphs of a peer review")
+    if set(authors) != set(source.teachers):
+        what = f"the texts are by {', '.join(authors)}, and not by {', '.join(source.teachers)}"
+        raise DataError(what, str(source.path), f"write imported.teachers: [{', '.join(authors)}]")
+    if not any(g.answers(agents=[source.student]) for g in graphs):
         students = list(dict.fromkeys(n.agent for g in graphs for n in g.answers()))
         do = f"set imported.student to one of {', '.join(students)}" if students else "give graphs with an exam"
-        raise DataError(f"`{how.student}` answered none of the questions", str(how.path), do)
-    refuse_overlap([g.problem for g in graphs], test, str(how.path))
-    return read_answers(graphs, task) if how.answers == "last" else graphs
+        raise DataError(f"`{source.student}` answered none of the questions", str(source.path), do)
+    refuse_overlap([g.problem for g in graphs], test, str(source.path))
+    return read_answers(graphs, task) if source.answers == "last" else graphs
 
 
 def writers(graphs: Sequence[Graph]) -> list[str]:

@@ -15,7 +15,7 @@ from vivavoce.records import Interaction, Stand
 
 
 def interactions(graphs: Iterable[Graph], agents: Sequence[str], wording: Wording) -> Iterator[Interaction]:
-    """The graphs of the discussions of ``agents`` in which somebody was right, or wrong: the others teach nothing."""
+    """The graphs of the discussions of ``agents`` in which some agent was right, or wrong: others teach nothing."""
     for graph in graphs:
         stands, rounds = list[Stand](), list[list[int]]()
         for r in range(graph.rounds):

@@ -13,8 +13,8 @@ from vivavoce.tasks.attempts import Recorded
 def graphs_of(recorded: Iterable[Recorded], task: Task) -> Iterator[Graph]:
     """One graph a question, its attempts the answers of round 0.
 
-    The file's own flag says whether an attempt was right; where there is none, the task's grader does. The final
-    answer is what the grader reads.
+    The file's own flag says whether an attempt was right; if there is none, the task's grader does. The final
+    answer is the one that the grader reads.
     """
     for problem, attempts, _ in recorded:
         nodes = []

@@ -17,7 +17,7 @@ class ExampleRules(BaseModel):
     take: Literal["right", "winner", "right_winner"] = Field(
         default="right",
         description="right: every right answer (paper); winner: the answer that wins the last round's vote, "
-        "gold unseen; right_winner: the winner where it is right",
+        "gold unseen; right_winner: the winner if it is right",
     )
     vote: VoteBy = Field(default="probability", description="the vote that names the winner")
     rounds: list[int] | None = Field(default=None, description="answer rounds to take from; none: all (paper)")
@@ -62,7 +62,7 @@ class TreeRules(BaseModel):
     feedback: bool = Field(default=True, description="show critiques in the context")
     checked: bool = Field(
         default=True,
-        description="step trees: use the task's step checker where it has one, so that a "
+        description="step trees: use the task's step checker if it has one, so that a "
         "chosen step is right and not only part of a right answer",
     )
     span: Literal["step", "rest"] = Field(

@@ -47,25 +47,25 @@ class Supervision(BaseModel):
     rounds: int | None = Field(
         default=None, ge=1, description="rounds of the debate that are shown; 1: independent answers; None: all"
     )
-    shown_to: list[str] | None = Field(default=None, description="scorers who read it; None: all")
+    shown_to: list[str] | None = Field(default=None, description="scorers that read it; None: all")
     hide_confidence: bool = Field(default=False, description="leave stated confidences and marks out of what is shown")
     weights: Literal["uniform", "confidence", "probability", "calibrated", "agreed", "verified"] = Field(
         default="confidence",
-        description="softmax of what each teacher said after the last round shown (paper), of its own probability of "
-        "that answer (ours), or equal. calibrated: of how often it was right elsewhere when it said so; agreed: of the "
-        "share of the others with its answer; verified: of 1 if it is right, 0 if not. calibrated and verified look at "
-        "gold",
+        description="confidence: softmax of what each teacher stated after the last round shown (paper); probability: "
+        "of its own probability of that answer (ours); uniform: equal. calibrated: of how often it was right elsewhere "
+        "when it stated as much; agreed: of the share of other teachers with its answer; verified: of 1 if right, 0 if "
+        "not. calibrated and verified look at gold",
     )
     inflated: list[str] = Field(
         default=[],
-        description="scorers who are taken to have said 100 %, whatever they said: what can a boaster do?",
+        description="scorers that are taken to have stated 100 %, to see what a boaster can do",
     )
     prior: dict[str, float] = Field(
-        default={}, description="factors of scorers' weights, by name, whatever was said; 1 for those not named"
+        default={}, description="factors of scorers' weights, by name; 1 for those not named"
     )
     route: dict[str, list[str]] = Field(
         default={},
-        description="scorers who alone count on questions of a group (subject, skill), by group; all on other groups",
+        description="scorers that alone count on questions of a group (subject, skill), by group; all on other groups",
     )
     tau: float = Field(default=1.0, gt=0, description="τ: temperature of that softmax (paper: 1)")
     missing: Literal["uniform", "mean", "zero", "drop"] = Field(
@@ -98,7 +98,7 @@ class Supervised:
 
 def states(
     graphs: Sequence[Graph],
-    how: Supervision,
+    rules: Supervision,
     scorers: Sequence[str],
     wording: Wording,
     seed: int,
@@ -113,27 +113,27 @@ def states(
     to be shown than were debated.
     """
     longest = max((g.rounds for g in graphs), default=0)
-    if how.context != "none" and how.rounds is not None and how.rounds > longest:
+    if rules.context != "none" and rules.rounds is not None and rules.rounds > longest:
         raise RecipeError(
-            f"{how.rounds} rounds are to be shown and {longest} were debated", "rounds", "raise debate.max_rounds"
+            f"{rules.rounds} rounds are to be shown and {longest} were debated", "rounds", "raise debate.max_rounds"
         )
     states_made, counts = [], Supervised()
     others = _others(graphs, seed)
-    calibrated = Calibration(graphs) if how.weights == "calibrated" else None
+    calibrated = ConfidenceRecord(graphs) if rules.weights == "calibrated" else None
     for g in graphs:
         prompt = tuple(wording.plain(g.problem))
-        last = min(how.rounds or g.rounds, g.rounds) - 1
+        last = min(rules.rounds or g.rounds, g.rounds) - 1
         views, parents = [], list[str]()
-        weights = _weights(g, last, how, scorers, wording, counts, calibrated)
+        weights = _weights(g, last, rules, scorers, wording, counts, calibrated)
         for name, weight in zip(scorers, weights or (), strict=bool(weights)):
             messages, shown = prompt, ()
-            if how.context != "none" and (how.shown_to is None or name in how.shown_to):
-                source = others[g.problem.id] if how.context == "shuffled" else g
-                reads = heard(source, min(last, source.rounds - 1), wording.options)
-                view = _view(source, g, reads, name, how, wording)
+            if rules.context != "none" and (rules.shown_to is None or name in rules.shown_to):
+                source = others[g.problem.id] if rules.context == "shuffled" else g
+                reads = offered_nodes(source, min(last, source.rounds - 1), wording.options)
+                view = _view(source, g, reads, name, rules, wording)
                 if view is None:
                     break
-                messages, shown = tuple(view.chat), () if how.context in ("gold", "wrong") else view.quotes
+                messages, shown = tuple(view.chat), () if rules.context in ("gold", "wrong") else view.quotes
             views.append(View(messages, weight))
             parents += [p for p in shown if p not in parents]
         if len(views) < len(scorers):
@@ -145,7 +145,7 @@ def states(
     return states_made, counts
 
 
-def heard(graph: Graph, round: int, options: Talk) -> list[Node]:
+def offered_nodes(graph: Graph, round: int, options: Talk) -> list[Node]:
     """The nodes that a speaker after ``round`` is offered: the answers of all rounds so far, or of that round alone
     if the protocol's options say ``reads: last_round``; with the notes on them.
     """
@@ -159,28 +159,30 @@ def heard(graph: Graph, round: int, options: Talk) -> list[Node]:
 
 
 def _view(
-    source: Graph, graph: Graph, reads: Sequence[Node], reader: str, how: Supervision, wording: Wording
+    source: Graph, graph: Graph, reads: Sequence[Node], reader: str, rules: Supervision, wording: Wording
 ) -> Prompt | None:
-    """What ``reader`` is shown on the state of ``graph``: of ``source``, a debate on it or on another one. None if
-    nothing was said there, or there is no hint to give."""
+    """The prompt that shows ``reader`` the state of ``graph`` with texts of ``source``, a debate on it or on another.
+
+    None if ``source`` has no texts to show, or there is no hint to give.
+    """
     shown = statements(source.problem, reads, reader, wording.options.showing)
     if not shown:
         return None
-    if how.context in ("gold", "wrong"):
+    if rules.context in ("gold", "wrong"):
         # in the form of the debate, as if all had said it: another form would test how teachers read that
-        hint = right_hint(graph, wording) if how.context == "gold" else wrong_hint(graph, wording)
+        hint = right_hint(graph, wording) if rules.context == "gold" else wrong_hint(graph, wording)
         if hint is None:
             return None
         shown = [replace(s, text=hint.text, answer=hint.answer, reflection=None, critiques=()) for s in shown]
-    elif how.context == "filler":
+    elif rules.context == "filler":
         shown = [replace(s, text=Quote(s.text.node, _filler(s.text.text))) for s in shown]
-    elif how.hide_confidence:
+    elif rules.hide_confidence:
         shown = [replace(s, text=Quote(s.text.node, wording.taught(s.text.text))) for s in shown]
-    if how.shows == "last_round":
+    if rules.shows == "last_round":
         shown = [s for s in shown if s.round == max(s.round for s in shown)]
-    elif how.shows != "whole":
+    elif rules.shows != "whole":
         shown = answers_alone(graph.problem, shown, wording)
-    if how.shows == "summary":
+    if rules.shows == "summary":
         shown = summary(source.problem, shown, wording)
     # a protocol's turn is the template by which it asks for an answer; a prompt of the debate tells it if it does not
     turn = getattr(wording.options, "turn", None) or _turn(source)
@@ -199,7 +201,7 @@ def _filler(text: str) -> str:
 
 
 def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
-    """For every question, the debate on another one: a seeded ring over all of them."""
+    """A debate on another question for each question: a seeded ring over all of them."""
     ring = list(graphs)
     random.Random(seed_of(seed, "shuffled debates")).shuffle(ring)
     return {g.problem.id: other for g, other in zip(ring, ring[1:] + ring[:1], strict=True)}
@@ -208,41 +210,42 @@ def _others(graphs: Sequence[Graph], seed: int) -> Mapping[str, Graph]:
 def _weights(
     graph: Graph,
     last: int,
-    how: Supervision,
+    rules: Supervision,
     scorers: Sequence[str],
     wording: Wording,
     counts: Supervised,
-    calibrated: Calibration | None,
+    calibrated: ConfidenceRecord | None,
 ) -> list[float] | None:
     """Weights of the scorers, which sum to 1, or None if none is left.
 
     w_k = f_k exp(c_k / tau) / sum_j f_j exp(c_j / tau), c in 0..1 (Eqs. 6 and 7). f is the scorer's prior, or 0 if the
     question's group is routed to others. A scorer that did not debate stated nothing.
     """
-    counting = how.route.get(graph.problem.group, scorers)
-    factors = [how.prior.get(name, 1.0) * (name in counting) for name in scorers]
+    counting = rules.route.get(graph.problem.group, scorers)
+    factors = [rules.prior.get(name, 1.0) * (name in counting) for name in scorers]
     if not any(factors):
         return None if scorers else []
-    if how.weights == "uniform":
+    if rules.weights == "uniform":
         return _noted(factors, counts)
     answers = {n.agent: n for n in graph.stated(last, scorers)}
     stated = [
-        1.0 if name in how.inflated else _stated(answers.get(name), graph, how, wording, counts, calibrated)
+        1.0 if name in rules.inflated else _stated(answers.get(name), graph, rules, wording, counts, calibrated)
         for name in scorers
     ]
     known = [c for c in stated if c is not None]
-    if not known and how.missing == "drop":
+    if not known and rules.missing == "drop":
         return None
     if len(known) < len(stated):
         counts.without_confidence += len(stated) - len(known)
-        if how.missing == "uniform" or not known:
+        if rules.missing == "uniform" or not known:
             return _noted(factors, counts)
-        if how.missing != "drop":
-            instead = sum(known) / len(known) if how.missing == "mean" else 0.0
+        if rules.missing != "drop":
+            instead = sum(known) / len(known) if rules.missing == "mean" else 0.0
             stated = [instead if c is None else c for c in stated]
     top = max(known)
     grown = [
-        0.0 if c is None else f * math.exp(c / how.tau - top / how.tau) for c, f in zip(stated, factors, strict=True)
+        0.0 if c is None else f * math.exp(c / rules.tau - top / rules.tau)
+        for c, f in zip(stated, factors, strict=True)
     ]
     return _noted(grown, counts) if any(grown) else None
 
@@ -250,19 +253,19 @@ def _weights(
 def _stated(
     answer: Node | None,
     graph: Graph,
-    how: Supervision,
+    rules: Supervision,
     wording: Wording,
     counts: Supervised,
-    calibrated: Calibration | None,
+    calibrated: ConfidenceRecord | None,
 ) -> float | None:
-    """How much a teacher's last answer is to be trusted, 0 to 1, as the arm wants it; None if that is not known."""
+    """The weight of a teacher's last answer, 0 to 1, by the arm's rule; None if the rule cannot tell."""
     if answer is None:
         return None
-    if how.weights == "probability":
+    if rules.weights == "probability":
         return answer.probability
-    if how.weights == "verified":
+    if rules.weights == "verified":
         return None if answer.correct is None else float(answer.correct)
-    if how.weights == "agreed":
+    if rules.weights == "agreed":
         return _agreed(answer, graph, wording.task)
     if answer.confidence is not None:
         counts.histogram[min(9, int(10 * answer.confidence))] += 1
@@ -279,7 +282,7 @@ def _agreed(answer: Node, graph: Graph, task: Task) -> float | None:
     return sum(key == own for key in labels) / len(labels)
 
 
-class Calibration:
+class ConfidenceRecord:
     """Counts how often each teacher was right at each stated confidence: by round, by tenths, on half of the questions.
 
     A question is weighed by what is known of the other half, so that its own gold answer says nothing of its own
@@ -328,4 +331,4 @@ def winner(graph: Graph, task: Task, seed: int = 0, speakers: Sequence[str] | No
     return [won] if won else []
 
 
-__all__ = ["Supervised", "Supervision", "heard", "states", "winner"]
+__all__ = ["Supervised", "Supervision", "offered_nodes", "states", "winner"]

@@ -42,7 +42,7 @@ class Stepwise(Supervision):
     steps: Literal["all", "first_error"] | int = Field(
         default="all",
         description="all steps of an episode (paper), a number of them at random, or the first that was not best, "
-        "where the environment knows what is",
+        "if the environment knows the best",
     )
     learn_from: Literal["answer", "calls"] | None = Field(
         default=None, description="all tokens of an action, or those of its tool calls alone; None: as `opd` has it"
@@ -66,12 +66,12 @@ class Visited:
     actions: list[Completion] = field(default_factory=list)
     weight: float = 0.0
 
-    def debated(self, how: Stepwise) -> Problem:
+    def debated(self, rules: Stepwise) -> Problem:
         """The state that is debated for this one."""
-        return self.start if how.debate_at == "start" else self.problem
+        return self.start if rules.debate_at == "start" else self.problem
 
 
-def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwise, seed: int) -> list[Visited]:
+def visited_states(episodes: Sequence[Episode], groups: Mapping[str, str], rules: Stepwise, seed: int) -> list[Visited]:
     """The states to learn from, each once, in order of the first visit.
 
     Actions that were cut off at their limit, or are empty, are no example of an action and left out. Raises RecipeError
@@ -79,7 +79,7 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
     """
     by_text: dict[str, Visited] = {}
     for i, episode in enumerate(episodes):
-        chosen = _chosen(episode, how, random.Random(seed_of(seed, "steps", i, episode.task)))
+        chosen = _chosen(episode, rules, random.Random(seed_of(seed, "steps", i, episode.task)))
         nodes = {n.round: n.id for n in episode.nodes() if n.kind == "action"}
         if not chosen:
             continue
@@ -88,8 +88,8 @@ def visited(episodes: Sequence[Episode], groups: Mapping[str, str], how: Stepwis
         for step in chosen:
             action, problem = episode.steps[step].action, situation(episode, step, group)
             one = by_text.setdefault(problem.id, Visited(problem, start, f"{episode.task} {i}"))
-            one.weight += 1 / len(chosen) if how.over_steps == "mean" else 1.0
-            if how.states == "student":  # of gold states, what it would do there is yet to be asked
+            one.weight += 1 / len(chosen) if rules.over_steps == "mean" else 1.0
+            if rules.states == "student":  # of gold states, what it would do there is yet to be asked
                 one.actions.append(Completion(action.text, nodes[step], action.ids))
     return list(by_text.values())
 
@@ -111,12 +111,12 @@ def by_action(seen: Iterable[Visited]) -> list[Visited]:
     return apart
 
 
-def _chosen(episode: Episode, how: Stepwise, rng: random.Random) -> list[int]:
+def _chosen(episode: Episode, rules: Stepwise, rng: random.Random) -> list[int]:
     usable = [i for i, s in enumerate(episode.steps) if s.action.status == "ok" and s.action.text.strip()]
-    if how.steps == "all":
+    if rules.steps == "all":
         return usable
-    if isinstance(how.steps, int):
-        return sorted(rng.sample(usable, min(how.steps, len(usable))))
+    if isinstance(rules.steps, int):
+        return sorted(rng.sample(usable, min(rules.steps, len(usable))))
     if any(not s.best for s in episode.steps):
         raise RecipeError(
             f"{episode.environment} does not know which actions are best", "steps", "use steps: all, or a number"
@@ -127,19 +127,19 @@ def _chosen(episode: Episode, how: Stepwise, rng: random.Random) -> list[int]:
 def step_states(
     seen: Iterable[Visited],
     graphs: Mapping[str, Graph],
-    how: Stepwise,
+    rules: Stepwise,
     scorers: Sequence[str],
     wording: Wording,
     seed: int,
 ) -> tuple[list[State], Supervised]:
     """The rows of one arm: each state with its views, the student's own actions there, and its weight.
 
-    ``graphs`` are the debates by the id of the state; none is needed where nothing of a debate is shown or weighed. A
-    view ends where the state does: no scorer sees an observation that came later.
+    ``graphs`` are the debates by the id of the state; none is needed if nothing of a debate is shown or weighed. A
+    view ends with the state: no scorer sees an observation that came later.
     """
     by_id = {one.problem.id: one for one in seen}
-    talked = [_debate_on(one, graphs, how) for one in by_id.values()]
-    states_made, counts = states(talked, how, scorers, wording, seed)
+    talked = [_debate_on(one, graphs, rules) for one in by_id.values()]
+    states_made, counts = states(talked, rules, scorers, wording, seed)
 
     def whole(state: State) -> State:
         one = by_id[state.problem]
@@ -148,10 +148,10 @@ def step_states(
     return [whole(state) for state in states_made], counts
 
 
-def _debate_on(one: Visited, graphs: Mapping[str, Graph], how: Stepwise) -> Graph:
+def _debate_on(one: Visited, graphs: Mapping[str, Graph], rules: Stepwise) -> Graph:
     """The debate that serves a state, as a graph of that state."""
-    held = graphs.get(one.debated(how).id)
+    held = graphs.get(one.debated(rules).id)
     return replace(held, problem=one.problem) if held else Graph(one.problem, ())
 
 
-__all__ = ["Stepwise", "Visited", "by_action", "step_states", "visited"]
+__all__ = ["Stepwise", "Visited", "by_action", "step_states", "visited_states"]

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from vivavoce.data.acceptance import AcceptRules, decide, rationales
 from vivavoce.data.bounds import figure, right, surely_wrong
-from vivavoce.data.calibration import FAR, Calibration, Given
+from vivavoce.data.calibration import FAR, Given, ReviewReport
 from vivavoce.graph import Graph
 from vivavoce.progress import page_width
 
@@ -26,7 +26,7 @@ THRESHOLDS = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5)
 
 
 @dataclass(frozen=True)
-class Kept:
+class RuleOutcome:
     """The rationales that a rule accepts. Shares are of the accepted ones, None if there are none."""
 
     rule: str
@@ -50,10 +50,12 @@ class _Text(NamedTuple):
 _Check = Callable[[_Text], bool | None]
 
 
-def sweep(graphs: Iterable[Graph], thresholds: Sequence[float] = THRESHOLDS, threshold: float = 3.0) -> list[Kept]:
+def sweep(
+    graphs: Iterable[Graph], thresholds: Sequence[float] = THRESHOLDS, threshold: float = 3.0
+) -> list[RuleOutcome]:
     """One row for each rule: none, the mean over rising ``thresholds``, one or all reviewers, and answer checks.
 
-    Answer checks are by the grader; where gold answers are numbers also by the last number and by any number of the
+    Answer checks are by the grader; if gold answers are numbers, also by the last number and by any number of the
     text, because texts that were not asked to mark an answer give a grader little to read.
     """
     graphs = list(graphs)
@@ -63,7 +65,7 @@ def sweep(graphs: Iterable[Graph], thresholds: Sequence[float] = THRESHOLDS, thr
         for n in rationales(g)
     ]
 
-    def kept(name: str, rules: AcceptRules, check: _Check = lambda _: True) -> Kept:
+    def kept(name: str, rules: AcceptRules, check: _Check = lambda _: True) -> RuleOutcome:
         accepted = {d.rationale for d in decide(graphs, rules) if d.verdict == "accepted"}
         return _kept(name, [text for text in texts if text.id in accepted and check(text)])
 
@@ -83,9 +85,9 @@ def sweep(graphs: Iterable[Graph], thresholds: Sequence[float] = THRESHOLDS, thr
     ]
 
 
-def _kept(rule: str, accepted: Sequence[_Text]) -> Kept:
+def _kept(rule: str, accepted: Sequence[_Text]) -> RuleOutcome:
     n = len(accepted)
-    return Kept(
+    return RuleOutcome(
         rule,
         n,
         len({text.problem for text in accepted}),
@@ -94,7 +96,7 @@ def _kept(rule: str, accepted: Sequence[_Text]) -> Kept:
     )
 
 
-def sweep_text(rows: Iterable[Kept], calibration: Calibration) -> str:
+def sweep_text(rows: Iterable[RuleOutcome], calibration: ReviewReport) -> str:
     """Table and calibration as plain text, no wider than the terminal."""
     tau = f"> {calibration.threshold:g}"
     columns = ("accepted", "rejected", "undecided")
@@ -194,4 +196,4 @@ def _render(parts: Iterable[Table | Text]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
 
 
-__all__ = ["THRESHOLDS", "Kept", "sweep", "sweep_text"]
+__all__ = ["THRESHOLDS", "RuleOutcome", "sweep", "sweep_text"]

@@ -152,7 +152,7 @@ def _prompt(value: Any, where: str) -> tuple[Message, ...]:
 
 
 def _answer(value: Any, where: str, name: str) -> str:
-    """What the student should write: a text, or a list of one message."""
+    """The text that the student should write, given as a text or as a list of one message."""
     if isinstance(value, str):
         return value
     messages = _messages(value, where, name)
@@ -178,7 +178,9 @@ def _message(value: Any, where: str, name: str) -> Message:
     for key in ("role", "content"):
         if not isinstance(value.get(key), str):
             raise DataError(f"`{name}.{key}` is {value.get(key)!r}, not a text", where, do)
-    if other := [key for key, given in value.items() if key not in ("role", "content") and given not in (None, [], "")]:
+    if other := [
+        key for key, content in value.items() if key not in ("role", "content") and content not in (None, [], "")
+    ]:
         raise DataError(
             f"`{name}` has `{other[0]}`, which no trainer would learn or read", where, "write it into the content"
         )
@@ -213,20 +215,20 @@ def _need(prompt: Sequence[Message], text: str, where: str) -> None:
 
 def _problem(values: _Values, prompt: Sequence[Message]) -> str:
     """The row's own id of its question, or one that equal prompts share."""
-    given = next((values[key] for key in ("problem", "id") if isinstance(values.get(key), str | int)), "")
-    return str(given) or digest([[m["role"], m["content"]] for m in prompt])[:12]
+    id = next((values[key] for key in ("problem", "id") if isinstance(values.get(key), str | int)), "")
+    return str(id) or digest([[m["role"], m["content"]] for m in prompt])[:12]
 
 
 def _source(values: _Values) -> tuple[str, ...]:
-    given = values.get("source")
-    return tuple(map(str, given)) if isinstance(given, list) else ()
+    source = values.get("source")
+    return tuple(map(str, source)) if isinstance(source, list) else ()
 
 
 def _weight(values: _Values, where: str) -> float:
-    given = values.get("weight", 1.0)
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise DataError(f"`weight` is {given!r}, not a number", where, "write a number from 0 up, or leave it out")
-    return float(given)
+    weight = values.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise DataError(f"`weight` is {weight!r}, not a number", where, "write a number from 0 up, or leave it out")
+    return float(weight)
 
 
 def check_weights(row: Example | Tree | State | Interaction, where: str) -> None:

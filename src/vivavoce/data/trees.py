@@ -116,38 +116,38 @@ def _prompts(graph: Graph, round: int, g: Grower) -> Iterator[list[Message]]:
     rules of the trees want another one: without notes, within a budget, without a word about confidence; or if the
     student did not speak in this round. Question and instruction are always whole.
     """
-    asked = None if round == 0 or g.rules.context == "none" else _asked(graph, round, g.student)
-    if asked is None:
+    prompt = None if round == 0 or g.rules.context == "none" else _asked(graph, round, g.student)
+    if prompt is None:
         yield g.wording.plain(graph.problem)
         return
-    reads, how = _offered(graph, asked, g.rules), g.wording.options
-    shown = statements(graph.problem, reads, g.student, how.showing)
+    reads, options = _offered(graph, prompt, g.rules), g.wording.options
+    shown = statements(graph.problem, reads, g.student, options.showing)
     if g.rules.context == "packed":
         assert g.wording.count is not None, "packs need a token counter"
         parts = packs(shown, g.rules.context_budget, g.wording.count, g.wording.reads(graph.problem))
     else:
         shown, cut = g.wording.fitted(graph.problem, shown, g.rules.context_budget)
-        own = next((n for n in graph.answers(round, [g.student]) if n.prompt == asked.id), None)
-        whole = len(reads) == len(asked.reads) and not cut and how.context_budget is None
-        if own is not None and whole and not how.wants_confidence:
-            yield asked.chat
+        own = next((n for n in graph.answers(round, [g.student]) if n.prompt == prompt.id), None)
+        whole = len(reads) == len(prompt.reads) and not cut and options.context_budget is None
+        if own is not None and whole and not options.wants_confidence:
+            yield prompt.chat
             return
         parts = [shown]
     for part in parts:
-        yield g.wording.made(asked.template, graph.problem, g.student, reads, shown=part, ask_confidence=False).chat
+        yield g.wording.made(prompt.template, graph.problem, g.student, reads, shown=part, ask_confidence=False).chat
 
 
 def _asked(graph: Graph, round: int, student: str) -> Prompt | None:
-    """The prompt by which the student was asked in a round or, if it was not, one by which somebody else was."""
+    """The prompt by which the student was asked in a round or, if it was not, one by which another agent was."""
     answers = [n for n in graph.nodes if n.kind == "answer" and n.round == round and n.call is not None]
     answers = answers or [n for n in graph.nodes if n.kind == "answer" and n.round == round]
     return graph.prompt_of(next((n for n in answers if n.agent == student), answers[0])) if answers else None
 
 
-def _offered(graph: Graph, asked: Prompt, rules: TreeRules) -> list[Node]:
+def _offered(graph: Graph, prompt: Prompt, rules: TreeRules) -> list[Node]:
     """What a prompt offered, less the kinds of notes that the trees leave out."""
     left_out = {kind for kind, kept in (("reflection", rules.reflections), ("critique", rules.feedback)) if not kept}
-    return [n for n in (graph.by_id[i] for i in asked.reads) if n.kind not in left_out]
+    return [n for n in (graph.by_id[i] for i in prompt.reads) if n.kind not in left_out]
 
 
 def _tree_id(graph: Graph, *content: object) -> str:
@@ -199,8 +199,8 @@ def _step_trees(graph: Graph, g: Grower) -> Iterator[Tree]:
 def _branchings(at: _Step, prefix: str, prompt: tuple[Message, ...], graph: Graph, g: Grower) -> Iterator[Tree]:
     """Depth first: a tree here if right and wrong part here, then wherever right answers go on.
 
-    A step is right where the checker passed it; unchecked, where every answer through it ends right (wrong: where
-    every one ends wrong). A step through which both go is neither here: they part further down.
+    A step is right if the checker passed it. Without a checker it is right if every answer through it ends right, and
+    wrong if every one ends wrong. A step through which both go is neither here: they part further down.
     """
     chosen, rejected = [], []
     for step, child in at.next.items():

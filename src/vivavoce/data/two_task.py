@@ -14,14 +14,13 @@ from typing import Literal
 from vivavoce.committee.mistakes import mistake
 from vivavoce.committee.wording import Wording
 from vivavoce.data.acceptance import AcceptRules, Decision, clearness
-from vivavoce.data.feedback import FeedbackRule
-from vivavoce.data.feedback import kept as worth
+from vivavoce.data.feedback import FeedbackRule, keeps_feedback
 from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import GOLD, Completion, Example, Message, Node, Problem, Tree, digest, seed_of
 from vivavoce.tasks import Task
-from vivavoce.tasks.grading import Grader, stated
+from vivavoce.tasks.grading import Grader, stated_answer
 
 Items = Literal["mistakes", "all", "random"]
 _TAUGHT = ("critique", "rationale")
@@ -33,7 +32,7 @@ class Lessons:
     """The wording of the rows' prompts, and the student."""
 
     wording: Wording
-    """With the options of a peer review (:mod:`vivavoce.protocols.peer_review`)."""
+    """The wording of prompts, with the options of a peer review (:mod:`vivavoce.protocols.peer_review`)."""
     student: str
     marks: bool = False
     """Texts that mark no answer are taught with the one that was read from them (:mod:`vivavoce.data.imported`) as
@@ -54,7 +53,7 @@ class Lessons:
     def taught(self, answer: Node) -> str:
         """A rationale or an answer as the student learns to write it."""
         text, grader = self.wording.taught(answer.text), getattr(self.wording.task, "grader", None)
-        if not self.marks or answer.answer is None or not isinstance(grader, Grader) or stated(text) is not None:
+        if not self.marks or answer.answer is None or not isinstance(grader, Grader) or stated_answer(text) is not None:
             return text
         return f"{text}\n{grader.written(answer.answer)}"
 
@@ -85,7 +84,7 @@ def chosen(graphs: Sequence[Graph], items: Items, lessons: Lessons, seed: int) -
     return [g for g in graphs if g.problem.id in drawn]
 
 
-def solved(graphs: Iterable[Graph], lessons: Lessons) -> set[str]:
+def solved_problems(graphs: Iterable[Graph], lessons: Lessons) -> set[str]:
     """Problems that the student got right in this exam: no mistake of a kind that is taught, and a right answer."""
     return {
         g.problem.id
@@ -94,7 +93,7 @@ def solved(graphs: Iterable[Graph], lessons: Lessons) -> set[str]:
     }
 
 
-def replayed(rows: Iterable[Example], known: Collection[str], share: float, seed: int) -> list[Example]:
+def replay_rows(rows: Iterable[Example], known: Collection[str], share: float, seed: int) -> list[Example]:
     """A random share of the rows on problems that are ``known`` by now: the student learned them and could forget
     them.
     """
@@ -113,16 +112,16 @@ def feedback_rows(
     """
     kept = [g for g in graphs if lessons.mistake(g) is not None]
     task = lessons.wording.task
-    heard = [
-        [n for n in g.nodes if n.kind == "critique" and n.status == "ok" and worth(n, g.problem, task, rule)]
+    critiques = [
+        [n for n in g.nodes if n.kind == "critique" and n.status == "ok" and keeps_feedback(n, g.problem, task, rule)]
         for g in kept
     ]
     if shuffled is not None:
         order = list(range(len(kept)))
         random.Random(seed_of(shuffled, "feedback")).shuffle(order)
         following = dict(zip(order, order[1:] + order[:1], strict=True))
-        heard = [heard[following[i]] for i in range(len(kept))]
-    for graph, notes in zip(kept, heard, strict=True):
+        critiques = [critiques[following[i]] for i in range(len(kept))]
+    for graph, notes in zip(kept, critiques, strict=True):
         prompt = lessons.correction(graph)
         for n in notes:
             yield Example(graph.problem.id, prompt, n.text.strip(), (n.id,), stream="feedback")

@@ -30,7 +30,7 @@ from vivavoce.line_process import LineProcess
 
 _FOLDER = Path(__file__).with_name("bridges")
 _KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "NLTK_DATA", "HF_HUB_OFFLINE", "PYTHONPATH")
-"""What a program is given of the environment; keys stay here."""
+"""The environment variables that a program gets; API keys stay here."""
 
 
 class Bridge:
@@ -43,8 +43,13 @@ class Bridge:
         install: How to get the package, for errors.
     """
 
-    def __init__(self, script: str, given: Mapping[str, Any], python: str = "", install: str = "") -> None:
-        self.script, self._given, self._python, self._install = script, dict(given), python or sys.executable, install
+    def __init__(self, script: str, configuration: Mapping[str, Any], python: str = "", install: str = "") -> None:
+        self.script, self._given, self._python, self._install = (
+            script,
+            dict(configuration),
+            python or sys.executable,
+            install,
+        )
         self._process: LineProcess | None = None
         self._lock, self._numbers = threading.Lock(), itertools.count()
 
@@ -52,7 +57,7 @@ class Bridge:
         """A name for one more episode."""
         return f"e{next(self._numbers)}"
 
-    def ask(self, what: str, given: Any) -> dict[str, Any]:
+    def ask(self, what: str, value: Any) -> dict[str, Any]:
         """The answer to one request.
 
         Raises MissingDependency if the program cannot start, DataError with its words if the package fails.
@@ -60,11 +65,11 @@ class Bridge:
         with self._lock:
             if self._process is None:
                 self._process = self._start()
-            return self._asked(self._process, what, given)
+            return self._asked(self._process, what, value)
 
-    async def answer(self, what: str, given: Any) -> dict[str, Any]:
+    async def answer(self, what: str, value: Any) -> dict[str, Any]:
         """The same without blocking others."""
-        return await asyncio.to_thread(self.ask, what, given)
+        return await asyncio.to_thread(self.ask, what, value)
 
     def close(self) -> None:
         """End the process."""
@@ -84,20 +89,20 @@ class Bridge:
             raise MissingDependency(f"{self.script} cannot start: {answer.get('failed', 'it ended')}", "task", do)
         return process
 
-    def _asked(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
-        answer = self._reply_of(process, what, given)
+    def _asked(self, process: LineProcess, what: str, value: Any) -> dict[str, Any]:
+        answer = self._reply_of(process, what, value)
         if not answer:
             self.close()
             raise DataError(
-                f"the process of {self.script} ended", f"{what} {given}", "run its script by hand to see why"
+                f"the process of {self.script} ended", f"{what} {value}", "run its script by hand to see why"
             )
         if "failed" in answer:
             raise DataError(answer["failed"], f"{self.script}, {what}", "see the package's documentation")
         return answer
 
-    def _reply_of(self, process: LineProcess, what: str, given: Any) -> dict[str, Any]:
+    def _reply_of(self, process: LineProcess, what: str, value: Any) -> dict[str, Any]:
         try:
-            return process.ask({what: given})
+            return process.ask({what: value})
         except EOFError:
             return {}
 

@@ -22,14 +22,14 @@ class Action:
     text: str
     calls: tuple[ToolCall, ...] = ()
     malformed: str = ""
-    """What is wrong with calls that cannot be read; the environment tells the agent so, and goes on."""
+    """The fault of calls that cannot be read; the environment tells the agent, and goes on."""
     status: Status = "ok"
     call: str | None = None
     """Journal key of the model call."""
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
     """Tokens of that call."""
     ids: tuple[int, ...] = ()
-    """As in ``Reply.ids``."""
+    """The drawn token ids, as in ``Reply.ids``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Step:
     observation: Observation
     state: str
     best: tuple[str, ...] = ()
-    """What a :class:`Guide` would have done."""
+    """The actions that a :class:`Guide` would have taken."""
 
 
 @dataclass(frozen=True, slots=True)

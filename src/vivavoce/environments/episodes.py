@@ -38,11 +38,11 @@ async def play(
     begun = time.monotonic()
 
     async def act(messages: Sequence[Message], step: int) -> Action | Ended:
-        left = environment.limits.time_s - (time.monotonic() - begun)
+        time_left_s = environment.limits.time_s - (time.monotonic() - begun)
         drawn = offering(sampling, environment, agent)
         call = journal.call(agent, list(messages), drawn, seed_of(seed, task, "step", step), stage="act", problem=task)
         try:
-            answered = await asyncio.wait_for(call, left)
+            answered = await asyncio.wait_for(call, time_left_s)
         except TimeoutError:
             return "time"
         if answered.reply is None:
@@ -55,7 +55,7 @@ async def play(
 async def reference(environment: Environment, task: str, seed: int) -> Episode:
     """The episode that the environment itself shows: no agent is asked.
 
-    Raises TypeError where it shows none (:func:`shows`).
+    Raises TypeError if it shows none (:func:`shows`).
     """
     if (shown := _shown(environment)) is None:
         raise TypeError(f"{environment.name} shows no way")
@@ -108,7 +108,7 @@ async def _acted(
 
 
 def _storable(seen: Observation) -> Observation:
-    """What a world shows, as text that can be stored: a tool may return half a surrogate pair."""
+    """The observation as text that can be stored: a tool may return half a surrogate pair."""
     return replace(seen, messages=tuple(all_storable([dict(message) for message in seen.messages])))
 
 

@@ -57,11 +57,11 @@ class Toolbox(Generic[World]):
         if call.name not in self._functions:
             raise Refused(f"there is no tool {call.name!r}; there are {', '.join(sorted(self._functions))}")
         try:
-            given = self._arguments[call.name].model_validate(call.arguments)
+            arguments = self._arguments[call.name].model_validate(call.arguments)
         except ValidationError as error:
             wrong = ((".".join(map(str, e["loc"])), e["msg"]) for e in error.errors(include_url=False))
             raise Refused("; ".join(f"{where}: {what}" for where, what in wrong)) from None
-        values = {name: getattr(given, field) for name, field in _fields(self._functions[call.name])}
+        values = {name: getattr(arguments, field) for name, field in _fields(self._functions[call.name])}
         return self._functions[call.name](world, **values)
 
     def answers(self, world: World, action: Action) -> tuple[Message, ...]:
@@ -159,7 +159,7 @@ def _arguments(function: Callable[..., Any]) -> type[BaseModel]:
 
 
 def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """What a docstring says of a function, and of each argument below ``Args:``."""
+    """The docstring's text on a function, and on each argument below ``Args:``."""
     text, _, below = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     arguments: dict[str, str] = {}
     name = ""

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from gymnasium import Env
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """The result of the last step."""
 
     reward: float
     total: float
-    """Of all steps."""
+    """The sum of the rewards of all steps."""
     terminated: bool
     truncated: bool
     info: dict[str, Any]
 
 
-def ended_well(outcome: Outcome) -> bool:
+def ended_well(outcome: StepResult) -> bool:
     """The usual goal of a puzzle: it has ended, and the last step was rewarded."""
     return outcome.terminated and outcome.reward > 0
 
@@ -65,7 +65,7 @@ class Gymnasium:
         *,
         actions: Sequence[str] = (),
         describe: Callable[[Any], str] = str,
-        reached: Callable[[Outcome], bool] = ended_well,
+        reached: Callable[[StepResult], bool] = ended_well,
         state: Callable[[Any], Any] | None = None,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
@@ -78,7 +78,7 @@ class Gymnasium:
         """Begin."""
         self._done: list[Any] = [task, seed]
         seen, info = self._env.reset(seed=seed_of(task, seed))
-        self._outcome = Outcome(0.0, 0.0, False, False, info)
+        self._outcome = StepResult(0.0, 0.0, False, False, info)
         return Observation(({"role": "user", "content": f"{self._prompt}\n\n{self._describe(seen)}"},))
 
     async def step(self, action: Action) -> Observation:
@@ -116,7 +116,7 @@ class Gymnasium:
     def _acted(self, action: Any) -> str:
         seen, reward, terminated, truncated, info = self._env.step(action)
         total = self._outcome.total + float(reward)
-        self._outcome = Outcome(float(reward), total, terminated, truncated, info)
+        self._outcome = StepResult(float(reward), total, terminated, truncated, info)
         self._done.append(action)
         return self._describe(seen)
 
@@ -147,4 +147,4 @@ def _observation(role: str, text: str, done: bool = False) -> Observation:
     return Observation(({"role": role, "content": text},), done)
 
 
-__all__ = ["Gymnasium", "Outcome", "ended_well"]
+__all__ = ["Gymnasium", "StepResult", "ended_well"]

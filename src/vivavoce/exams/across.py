@@ -12,18 +12,18 @@ from vivavoce.config import Statistics
 from vivavoce.errors import DataError
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.table import OUTCOMES, compared
+from vivavoce.exams.table import OUTCOMES, compare_arms
 from vivavoce.files import file_name, read_records
 from vivavoce.records import Status, Usage
-from vivavoce.stats import unpaired
+from vivavoce.stats import unpaired_interval
 
 
 @dataclass(frozen=True)
-class Kept:
+class RunTests:
     """The tests that a run keeps."""
 
     name: str
-    """What it is called beside the others."""
+    """The name of the run in the comparison."""
     results: dict[str, Any]
     arms: dict[str, dict[int, dict[str, Judged]]]
     """Arm to training seed to problem to its answer."""
@@ -40,7 +40,7 @@ class Kept:
         return self.results.get("main")
 
 
-def kept_tests(path: Path, name: str) -> Kept:
+def kept_tests(path: Path, name: str) -> RunTests:
     """The tests that the run in ``path`` keeps. Raises DataError if it is no run, or has not come to its tests."""
     file = path / "results.json"
     if not file.is_file():
@@ -55,7 +55,7 @@ def kept_tests(path: Path, name: str) -> Kept:
             }
             for arm, seeds in outcomes["arms"].items()
         }
-        return Kept(name, results, arms, dict(zip(outcomes["questions"], outcomes["clusters"], strict=True)))
+        return RunTests(name, results, arms, dict(zip(outcomes["questions"], outcomes["clusters"], strict=True)))
     arms = {}  # of an earlier version: students alone, from what they answered
     for arm in results["arms"]:
         files = {s["seed"]: path / "evaluations" / f"{file_name(arm['name'])}-{s['seed']}.jsonl" for s in arm["seeds"]}
@@ -63,7 +63,7 @@ def kept_tests(path: Path, name: str) -> Kept:
             arms[arm["name"]] = {s: {j.problem: j for j in read_records(one, Judged)} for s, one in files.items()}
     if not arms:
         raise DataError("the run keeps no answers to test questions", str(path), f"`viva run {path}` writes them again")
-    return Kept(name, results, arms, {})
+    return RunTests(name, results, arms, {})
 
 
 def _judged(problem: str, letter: str) -> Judged:
@@ -72,7 +72,7 @@ def _judged(problem: str, letter: str) -> Judged:
     return Judged(problem, "", "", answer, letter == "1", status, Usage())
 
 
-def across(runs: Sequence[Kept], arms: Sequence[str] = (), how: Statistics | None = None) -> dict[str, Any]:
+def across(runs: Sequence[RunTests], arms: Sequence[str] = (), statistics: Statistics | None = None) -> dict[str, Any]:
     """Arms of several runs, in the form of ``results.json``; an arm is called ``RUN: ARM``.
 
     Each run but the first is compared with the first: arms of equal names, the runs' main arms, or ``arms`` alone. They
@@ -91,23 +91,23 @@ def across(runs: Sequence[Kept], arms: Sequence[str] = (), how: Statistics | Non
         raise DataError("no two arms of the runs have one name", ", ".join(r.name for r in runs), "name them by --arm")
     wanted = dict.fromkeys(side for pair in pairs for side in pair)
     shared = [q for q in first.questions if all(q in set(run.questions) for run in others)]
-    asked = {name: shared or run.questions for run in runs for name in wanted if name[0] == run.name}
+    questions = {name: shared or run.questions for run in runs for name in wanted if name[0] == run.name}
     by_name = {run.name: run for run in runs}
     tested = {
-        _called(name): {s: [rows[q] for q in asked[name]] for s, rows in by_name[name[0]].arms[name[1]].items()}
+        _called(name): {s: [rows[q] for q in questions[name]] for s, rows in by_name[name[0]].arms[name[1]].items()}
         for name in wanted
     }
     facts = {_called(name): _fact(by_name[name[0]], name[1], _called(name)) for name in wanted}
     named: list[Pair] = [(_called(a), _called(b)) for a, b in pairs]
     task = " and ".join(dict.fromkeys(str(run.results["task"]) for run in runs))
     if shared:
-        table = compared(task, tested, named, facts, how or Statistics(), first.clusters)
+        table = compare_arms(task, tested, named, facts, statistics or Statistics(), first.clusters)
         return {**table, "questions": {run.name: len(run.questions) for run in runs}, "apart": []}
-    table = compared(task, tested, [], facts, how or Statistics())
+    table = compare_arms(task, tested, [], facts, statistics or Statistics())
     return {**table, "questions": {run.name: len(run.questions) for run in runs}, "apart": _apart(tested, named)}
 
 
-def _pairs(first: Kept, other: Kept, arms: Sequence[str]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+def _pairs(first: RunTests, other: RunTests, arms: Sequence[str]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     names = list(arms) or [arm for arm in first.arms if arm in other.arms]
     same_arms = [((first.name, arm), (other.name, arm)) for arm in names]
     if not arms and first.main in first.arms and other.main in other.arms and first.main != other.main:
@@ -119,7 +119,7 @@ def _called(side: tuple[str, str]) -> str:
     return f"{side[0]}: {side[1]}"
 
 
-def _fact(run: Kept, arm: str, called: str) -> Arm:
+def _fact(run: RunTests, arm: str, called: str) -> Arm:
     known = next((a for a in run.results["arms"] if a["name"] == arm), {})
     kept = {key: known[key] for key in Arm.__dataclass_fields__ if key in known}
     return replace(Arm(**kept), name=called, start=None) if kept else Arm(called)
@@ -132,9 +132,9 @@ def _apart(tested: dict[str, dict[int, list[Judged]]], pairs: Sequence[Pair]) ->
             (sum(bool(j.correct) for j in rows), len(rows)) for rows in (next(iter(tested[x].values())) for x in (a, b))
         )
         gain = right_b / n_b - right_a / n_a
-        interval = unpaired(right_a, n_a, right_b, n_b)
+        interval = unpaired_interval(right_a, n_a, right_b, n_b)
         differences.append({"a": a, "b": b, "gain": round(gain, 6), "interval95": [round(end, 6) for end in interval]})
     return differences
 
 
-__all__ = ["Kept", "across", "kept_tests"]
+__all__ = ["RunTests", "across", "kept_tests"]

@@ -13,14 +13,14 @@ Material = Literal["", "drafts", "debate", "review", "gold"]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A student, a teacher or a vote that sits the test."""
+    """A student, a teacher or a vote that takes the test."""
 
     name: str
     family: Family = "student"
-    """student: one model answers, alone or after a second look at its answer; committee: teachers, none of whom has
-    read another; debate: their vote after they have."""
+    """student: one model answers, alone or after a second look at its answer; committee: teachers that have not read
+    each other, or a vote of them; debate: their vote after they have read each other."""
     base: str = ""
-    """What a recipe calls it, without teacher and changes: ``single`` of ``single:ada@alpha=0.5``."""
+    """The recipe's name for it without teacher and changes: ``single`` of ``single:ada@alpha=0.5``."""
     teacher: str | None = None
     """The one teacher that the arm is about: it taught alone, was left out, or answers itself. None: no single one."""
     changes: str = ""
@@ -43,16 +43,16 @@ class Arm:
 
 Pair = tuple[str, str]
 """Names of two arms that are tested against each other: what the second gains over the first."""
-Asked = Sequence[Pair] | Literal["all"]
+ListedPairs = Sequence[Pair] | Literal["all"]
 """Pairs that a recipe asks for."""
 
 
-def planned_pairs(usual: Iterable[Pair], asked: Asked, names: Sequence[str]) -> list[Pair]:
+def planned_pairs(usual: Iterable[Pair], listed: ListedPairs, names: Sequence[str]) -> list[Pair]:
     """The pairs that a method tests as a rule, then those that its recipe asks for; no two arms are tested twice.
 
     ``all`` asks for every pair of ``names``, each against all that come after it.
     """
-    more = combinations(names, 2) if asked == "all" else asked
+    more = combinations(names, 2) if listed == "all" else listed
     planned: dict[frozenset[str], Pair] = {}
     for a, b in (*usual, *more):
         if a != b:
@@ -60,4 +60,4 @@ def planned_pairs(usual: Iterable[Pair], asked: Asked, names: Sequence[str]) -> 
     return list(planned.values())
 
 
-__all__ = ["Arm", "Asked", "Family", "Material", "Pair", "planned_pairs"]
+__all__ = ["Arm", "Family", "ListedPairs", "Material", "Pair", "planned_pairs"]

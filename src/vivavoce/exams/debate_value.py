@@ -31,7 +31,7 @@ def likelihood(
     """
     import torch
 
-    from vivavoce.train.scorers import Action, LocalScorer, open_scorer
+    from vivavoce.train.scorers import Answer, LocalScorer, open_scorer
     from vivavoce.train.served import open_served
     from vivavoce.train.tokens import answer_ids
 
@@ -43,7 +43,7 @@ def likelihood(
         batch = items[start : start + _AT_ONCE]
         texts = [text for _, _, text in batch]
         ids_of_answers = [answer_ids(scorer.tokenizer, text, spec.chat_template_kwargs) for text in texts]
-        actions = [Action(i, tuple(ids)) for i, ids in enumerate(ids_of_answers)]
+        actions = [Answer(i, tuple(ids)) for i, ids in enumerate(ids_of_answers)]
         for losses, views in ((before, [plain for plain, _, _ in batch]), (after, [shown for _, shown, _ in batch])):
             values = scorer.logprobs(views, actions)
             losses += [-float(part.sum()) for part in values.split([len(a.ids) for a in actions])]
@@ -65,7 +65,7 @@ def flips(graphs: Sequence[Graph]) -> dict[str, dict[str, int]]:
     return {r: {change: counts[change] for change in ("WR", "RW", "WW", "RR")} for r, counts in sorted(rounds.items())}
 
 
-def stated(graphs: Sequence[Graph]) -> dict[str, dict[str, Any]]:
+def stated_confidence(graphs: Sequence[Graph]) -> dict[str, dict[str, Any]]:
     """Per round: share of answers with a stated confidence, its AUROC, and its expected calibration error (10 bins)."""
     rounds: dict[int, list[tuple[float, bool]]] = {}
     turns: Counter[int] = Counter()
@@ -99,4 +99,4 @@ def calibration_error(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> fl
     return sum(gaps) / len(pairs)
 
 
-__all__ = ["calibration_error", "flips", "likelihood", "stated"]
+__all__ = ["calibration_error", "flips", "likelihood", "stated_confidence"]

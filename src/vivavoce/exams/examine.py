@@ -46,12 +46,12 @@ class Judged:
 
 def of_arm(rows: Sequence[Judged], arm: str, seed: int, problems: Sequence[Problem] = ()) -> list[Judged]:
     """The rows, saying whose they are; rows of an earlier version, which do not tell, with their ``problems``."""
-    asked = {p.id: p for p in problems}
+    by_id = {p.id: p for p in problems}
     own_rows = [row if row.arm else replace(row, arm=arm, seed=seed) for row in rows]
     return [
         row
-        if row.question or row.problem not in asked
-        else replace(row, question=asked[row.problem].question, gold=asked[row.problem].gold)
+        if row.question or row.problem not in by_id
+        else replace(row, question=by_id[row.problem].question, gold=by_id[row.problem].gold)
         for row in own_rows
     ]
 
@@ -113,7 +113,7 @@ def _asked(problem: Problem, messages: Sequence[Message]) -> dict[str, Any]:
     return {"question": problem.question, "gold": problem.gold, "prompt": tuple(messages)}
 
 
-def judged(
+def committee_answers(
     graphs: Iterable[Graph], winner: Callable[[Graph], Node | None], spent: Callable[[Graph], Iterable[Node]]
 ) -> list[Judged]:
     """A committee's answers: ``winner`` names the answer, ``spent`` the nodes that it cost to get there."""

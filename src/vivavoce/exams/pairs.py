@@ -23,17 +23,17 @@ Clusters = Mapping[str, str]
 """Problem id to its cluster; a problem that is not there is a cluster by itself."""
 
 
-def clusters_of(task: Task, problems: Sequence[Problem], how: Statistics) -> dict[str, str]:
+def clusters_of(task: Task, problems: Sequence[Problem], statistics: Statistics) -> dict[str, str]:
     """The clusters of the test questions: their group, or the value of the task's ``cluster(problem)``, if it has
     one.
     """
-    if how.cluster == "group":
+    if statistics.cluster == "group":
         return {p.id: p.group for p in problems}
     belongs = getattr(task, "cluster", None)
     return {p.id: belongs(p) for p in problems} if belongs else {}
 
 
-def paired(
+def paired_entries(
     tested: Mapping[str, BySeed], pairs: Sequence[Pair], clusters: Mapping[str, str] = {}
 ) -> list[dict[str, Any]]:
     """The entries of ``results.json`` for every pair of which both arms were tested.
@@ -106,4 +106,4 @@ def _right(rows: Sequence[Judged]) -> int:
     return sum(bool(j.correct) for j in rows)
 
 
-__all__ = ["BySeed", "Clusters", "clusters_of", "paired"]
+__all__ = ["BySeed", "Clusters", "clusters_of", "paired_entries"]

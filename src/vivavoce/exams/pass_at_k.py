@@ -54,11 +54,11 @@ def pass_at_k_figures(drawn: Sequence[Sequence[Judged]], task: Task, problems: S
     """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
     ``problems``.
 
-    For k = 1, 2, 4, … and the number drawn: the means over problems, with normal 95 % intervals over problems, of
-    pass@k (``k``), of pass^k (``all``), and of the one of the first k that is chosen without gold: the answer that most
-    gave (``vote``), the one to which the student itself gives the greatest probability (``likeliest``), or that judges
-    scored highest (``judged``), if such scores were asked for. Nothing is chosen among episodes. An answer that could
-    not be parsed or graded counts as wrong.
+    They are means over problems for k = 1, 2, 4, … and the number drawn, with normal 95 % intervals over problems.
+    ``k`` is pass@k, ``all`` is pass^k. The others are of one of the first k, chosen without gold: the answer that
+    most gave (``vote``), the one to which the student gives the greatest probability (``likeliest``), or the one that
+    judges scored highest (``judged``), if such scores were asked for. Nothing is chosen among episodes. An answer that
+    could not be parsed or graded counts as wrong.
     """
     n, by_problem = len(drawn), list(zip(*drawn, strict=True))
     right = [sum(bool(j.correct) for j in answers) for answers in by_problem]
@@ -69,9 +69,9 @@ def pass_at_k_figures(drawn: Sequence[Sequence[Judged]], task: Task, problems: S
         "all": {str(k): _estimate([pass_hat_k(n, c, k) for c in right]) for k in ks},
     }
     if not isinstance(task, Acting):
-        asked = {p.id: p for p in problems}
+        by_id = {p.id: p for p in problems}
         choices: dict[str, Callable[[Sequence[Judged]], int]] = {
-            "vote": lambda answers: most_given(task, asked[answers[0].problem], answers)
+            "vote": lambda answers: most_given(task, by_id[answers[0].problem], answers)
         }
         every = [j for answers in by_problem for j in answers]
         if any(j.probability is not None for j in every):

@@ -10,7 +10,7 @@ from typing import Any
 from vivavoce.config import Statistics
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.examine import Judged
-from vivavoce.exams.pairs import BySeed, paired
+from vivavoce.exams.pairs import BySeed, paired_entries
 from vivavoce.stats import mean_sd, wilson
 
 Tested = Mapping[str, BySeed]
@@ -25,20 +25,20 @@ def results(
 ) -> dict[str, Any]:
     """The content of ``results.json``: the comparison on the task, and facts about the run.
 
-    ``how`` and ``clusters`` among the facts are those of :func:`compared`. If there are further tasks (``also``),
-    ``macro`` is the mean over all tasks, each counting the same.
+    ``statistics`` and ``clusters`` among the facts are those of :func:`compare_arms`. If there are further tasks
+    (``also``), ``macro`` is the mean over all tasks, each counting the same.
     """
-    given = {key: facts.pop(key) for key in ("how", "clusters") if key in facts}
-    table = {**compared(task, tested, pairs, arms, **given), "wall_s": round(wall_s, 1), **facts}
+    settings = {key: facts.pop(key) for key in ("statistics", "clusters") if key in facts}
+    table = {**compare_arms(task, tested, pairs, arms, **settings), "wall_s": round(wall_s, 1), **facts}
     return {**table, "macro": macro(table, table["also"])} if table.get("also") else table
 
 
-def compared(
+def compare_arms(
     task: str,
     tested: Tested,
     pairs: Sequence[Pair],
     arms: Mapping[str, Arm] = {},
-    how: Statistics = _USUAL,
+    statistics: Statistics = _USUAL,
     clusters: Mapping[str, str] = {},
 ) -> dict[str, Any]:
     """The comparison of arms on one set of test questions. ``arms`` describe them; an arm that is not there is a
@@ -48,19 +48,19 @@ def compared(
     questions; ``seeds`` holds every seed and ``mean``/``sd`` are over seeds. A question without a parseable answer
     counts as wrong and is counted apart in ``unparsed``, one whose call failed in ``failed_calls``.
 
-    ``paired`` is :func:`vivavoce.exams.pairs.paired`. Its ``repaired`` is the share of the first arm's wrong answers
-    that the second gets right, ``regressed`` the share of the first arm's right answers that the second gets wrong: a
-    student that learns from its mistakes alone may forget the rest. ``untested`` are those of ``pairs`` of which an arm
-    was not tested, for want of rows to learn from: p-values are corrected for them too, because they were planned.
-    ``matters`` is the gain below which a difference is of no interest.
+    ``paired`` is :func:`vivavoce.exams.pairs.paired_entries`. Its ``repaired`` is the share of the first arm's wrong
+    answers that the second gets right, ``regressed`` the share of the first arm's right answers that the second gets
+    wrong: a student that learns from its mistakes alone may forget the rest. ``untested`` are those of ``pairs`` of
+    which an arm was not tested, for want of rows to learn from: p-values are corrected for them too, because they
+    were planned. ``matters`` is the gain below which a difference is of no interest.
     """
     return {
         "task": task,
         "n": len(next(iter(next(iter(tested.values())).values()))),
         "arms": [_arm(arms.get(name) or Arm(name), seeds) for name, seeds in tested.items()],
-        "paired": paired(tested, pairs, clusters),
+        "paired": paired_entries(tested, pairs, clusters),
         "untested": [[a, b] for a, b in pairs if a not in tested or b not in tested],
-        "matters": how.matters,
+        "matters": statistics.matters,
     }
 
 
@@ -166,4 +166,4 @@ def _right(rows: Sequence[Judged]) -> int:
     return sum(bool(j.correct) for j in rows)
 
 
-__all__ = ["OUTCOMES", "Tested", "compared", "macro", "outcomes", "results"]
+__all__ = ["OUTCOMES", "Tested", "compare_arms", "macro", "outcomes", "results"]

@@ -1,6 +1,6 @@
 """The graph of a debate: an append-only set of nodes for each problem, and readings of it."""
 
 from vivavoce.graph.graph import Graph, read_graphs, write_graphs
-from vivavoce.graph.stored import Stored, stored
+from vivavoce.graph.stored import Stored, stored_graphs
 
-__all__ = ["Graph", "Stored", "read_graphs", "stored", "write_graphs"]
+__all__ = ["Graph", "Stored", "read_graphs", "stored_graphs", "write_graphs"]

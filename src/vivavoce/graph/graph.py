@@ -241,8 +241,8 @@ class _Line:
             for id, template, reads, messages in self.prompts or ()
         }
         # Parents are set before the nodes are made: copies of nodes took longer than all the rest.
-        asked = [{**r, "parents": prompts[r["prompt"]].quotes} if r["prompt"] in prompts else r for r in rows]
-        nodes = _NODES.validate_python(asked)
+        with_parents = [{**r, "parents": prompts[r["prompt"]].quotes} if r["prompt"] in prompts else r for r in rows]
+        nodes = _NODES.validate_python(with_parents)
         return Graph(self.problem, nodes, self.stopped, self.oracle_roles, prompts)
 
 

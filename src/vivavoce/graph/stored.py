@@ -16,7 +16,7 @@ from vivavoce.graph.graph import Graph, graph_of
 class Stored(Sequence[Graph]):
     """Graphs of a file, one a line. Each reading gives new objects, equal to those of the last.
 
-    Made by :func:`gathering`, which fills it graph by graph in any order, or :func:`stored`, from a finished file.
+    Made by :func:`gathering`, which fills it graph by graph in any order, or by :func:`stored_graphs` of a whole file.
     Safe for readers in several threads.
     """
 
@@ -30,7 +30,7 @@ class Stored(Sequence[Graph]):
         """Keep ``graph`` as the one at ``at``."""
         line = (graph.to_json() + "\n").encode()
         os.pwrite(self._file, line, self._end)
-        self._found(at, len(line))
+        self._note_place(at, len(line))
 
     def write(self, path: Path) -> None:
         """Write the graphs in their order, as :func:`write_graphs` does."""
@@ -54,7 +54,7 @@ class Stored(Sequence[Graph]):
         assert self._places[at] >= 0, f"graph {at} was never put here"
         return os.pread(self._file, self._lengths[at], self._places[at])
 
-    def _found(self, at: int, length: int) -> None:
+    def _note_place(self, at: int, length: int) -> None:
         self._places[at], self._lengths[at] = self._end, length
         self._end += length
 
@@ -65,11 +65,11 @@ def gathering(count: int, folder: Path) -> Stored:
         return Stored(file, count)  # type: ignore[arg-type]
 
 
-def stored(path: Path) -> Stored:
+def stored_graphs(path: Path) -> Stored:
     """The graphs of a file that :func:`write_graphs` wrote."""
     with path.open("rb") as file:
         lengths = [len(line) for line in file]
         kept = Stored(file, len(lengths))
         for at, length in enumerate(lengths):
-            kept._found(at, length)
+            kept._note_place(at, length)
         return kept

@@ -11,10 +11,10 @@ from typing import Any
 from vivavoce.agents import open_agent
 from vivavoce.config import AgentSpec
 from vivavoce.exams.examine import Judged, examine
-from vivavoce.exams.table import compared
+from vivavoce.exams.table import compare_arms
 from vivavoce.library.running import Run, here, plain
-from vivavoce.library.tables import Table
-from vivavoce.library.talking import Speaker, worded
+from vivavoce.library.tables import Records
+from vivavoce.library.talking import Speaker, plain_wording
 from vivavoce.library.teaching import Student
 from vivavoce.methods.budgets import require_room
 from vivavoce.progress import bar
@@ -23,7 +23,7 @@ from vivavoce.stats import wilson
 from vivavoce.tasks import Task
 
 
-class Evaluation(Table[Judged]):
+class Evaluation(Records[Judged]):
     """The answers of one model to test questions."""
 
     def __init__(self, rows: Sequence[Judged], problems: Sequence[Problem], task: str) -> None:
@@ -50,7 +50,7 @@ class Evaluation(Table[Judged]):
         return f"{self.right:,} of {len(self):,} right ({self.accuracy:.1%}, 95 % interval {low:.1%} to {high:.1%})"
 
 
-class Comparison(Table[dict[str, Any]]):
+class Comparison(Records[dict[str, Any]]):
     """Several models on the same questions: one row for each, and paired tests between them."""
 
     def __init__(self, results: dict[str, Any]) -> None:
@@ -94,16 +94,18 @@ async def evaluate(
     questions and answers of ``max_new_tokens``.
     """
     run, problems = run or here(), task.problems(split)[:limit]
-    wording = worded(task, prompts, word_limit)
-    backend, given = (
+    wording = plain_wording(task, prompts, word_limit)
+    backend, backend_options = (
         (model.backend, model.options) if isinstance(model, Speaker) else ("hf_local", {**options, "model": str(model)})
     )
-    spec = AgentSpec.model_validate({"name": str(given.get("model", "model")), "backend": backend, **given})
+    spec = AgentSpec.model_validate(
+        {"name": str(backend_options.get("model", "model")), "backend": backend, **backend_options}
+    )
     require_room(spec, {split: problems}, wording.plain, "max_new_tokens", max_new_tokens)
     if isinstance(model, Speaker):
         tested, owned = model.agent, False
     else:
-        tested, owned = open_agent(Path(str(model)).name or "model", backend, given), True
+        tested, owned = open_agent(Path(str(model)).name or "model", backend, backend_options), True
     sampling = Sampling(temperature, 1.0, max_new_tokens)
     try:
         with bar(f"test {tested.name}", len(problems)) as advance:
@@ -130,10 +132,10 @@ def compare(evaluations: Mapping[str, Evaluation], pairs: Sequence[tuple[str, st
     ``pairs`` are the names that are tested against each other; None tests the first against each other one.
     """
     names = list(evaluations)
-    asked = [(names[0], name) for name in names[1:]] if pairs is None else list(pairs)
+    tests = [(names[0], name) for name in names[1:]] if pairs is None else list(pairs)
     tested = {name: {0: list(rows)} for name, rows in evaluations.items()}
     first = next(iter(evaluations.values()))
-    return Comparison(compared(first.task, tested, asked))
+    return Comparison(compare_arms(first.task, tested, tests))
 
 
 __all__ = ["Comparison", "Evaluation", "compare", "evaluate"]

@@ -12,7 +12,7 @@ from vivavoce.errors import MissingDependency
 T = TypeVar("T")
 
 
-class Table(Sequence[T]):
+class Records(Sequence[T]):
     """A sequence of records that can also be had as a pandas frame or a ``datasets.Dataset``."""
 
     def __init__(self, rows: Sequence[T]) -> None:
@@ -25,7 +25,7 @@ class Table(Sequence[T]):
         return self._rows[at]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Table) and list(self) == list(other)
+        return isinstance(other, Records) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -54,4 +54,4 @@ class Table(Sequence[T]):
         return f"{type(self).__name__} of {len(self):,}"
 
 
-__all__ = ["Table"]
+__all__ = ["Records"]

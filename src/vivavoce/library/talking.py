@@ -19,7 +19,7 @@ from vivavoce.config import AgentSpec
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored, read_graphs, write_graphs
 from vivavoce.library.running import Run, here, plain
-from vivavoce.library.tables import Table
+from vivavoce.library.tables import Records
 from vivavoce.methods.budgets import require_room
 from vivavoce.progress import bar
 from vivavoce.protocols import open_protocol
@@ -86,11 +86,11 @@ def agent(
     sampling = Sampling(temperature, top_p, max_new_tokens, tuple(stop), logprobs, **drawn)
     if respond is not None:
         return Speaker(name, Scripted(name, respond), "scripted", {}, sampling, samples)
-    given = {**options, **({} if model is None else {"model": model})}
-    return Speaker(name, open_agent(name, backend, given), backend, given, sampling, samples)
+    backend_options = {**options, **({} if model is None else {"model": model})}
+    return Speaker(name, open_agent(name, backend, backend_options), backend, backend_options, sampling, samples)
 
 
-class Graphs(Table[Graph]):
+class Graphs(Records[Graph]):
     """Debates, one a question, with what is needed to make training rows of them."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Graphs(Table[Graph]):
         return path
 
     def load(self, path: str | Path) -> Graphs:
-        """The graphs of a file in place of these, for the same committee and task."""
+        """Graphs that :meth:`save` wrote, for the committee and task of these ones."""
         return Graphs(list(read_graphs(Path(path))), self.wording, self.teachers, self.student, self.seed)
 
 
@@ -151,8 +151,8 @@ async def debate(
         raise RecipeError("problems alone do not say who grades them", "task", "give task=vv.task(…)")
     problems = questions if isinstance(questions, Sequence) else questions.problems(split)
     page = open_protocol(protocol)
-    given = {"prompts": _prompts(grader, page.Options.templates), **options, "protocol": protocol}
-    talk: Talk = plugins.check(page.Options, given, f"protocol {protocol}")
+    keys = {"prompts": _prompts(grader, page.Options.templates), **options, "protocol": protocol}
+    talk: Talk = plugins.check(page.Options, keys, f"protocol {protocol}")
     prompts = prompt_set(talk.prompts)
     prompts.need(talk.templates, tell=talk.tells)
     run, members = run or here(), [t.member("teacher") for t in teachers]
@@ -173,15 +173,15 @@ async def debate(
 
 @plain
 async def review(
-    questions: Task | Sequence[Problem], teachers: Sequence[Speaker], student: Speaker, **how: Any
+    questions: Task | Sequence[Problem], teachers: Sequence[Speaker], student: Speaker, **options: Any
 ) -> Graphs:
     """Let the student sit an exam, and the teachers explain its mistakes, answer and review: :func:`debate` with
     ``peer_review``.
     """
-    return await debate.aio(questions, teachers, student, protocol="peer_review", **how)
+    return await debate.aio(questions, teachers, student, protocol="peer_review", **options)
 
 
-def worded(task: Task, prompts: str | None = None, word_limit: int = 500) -> Wording:
+def plain_wording(task: Task, prompts: str | None = None, word_limit: int = 500) -> Wording:
     """The wording of a task's questions outside a debate."""
     name = prompts or _prompts(task, Talk.templates)
     return Wording(Talk(prompts=name, word_limit=word_limit), prompt_set(name), task)
@@ -201,4 +201,4 @@ def _count(student: Speaker | None) -> CountTokens:
     return lambda text: len(text) // 4
 
 
-__all__ = ["Graphs", "Speaker", "agent", "debate", "review", "task", "worded"]
+__all__ = ["Graphs", "Speaker", "agent", "debate", "plain_wording", "review", "task"]

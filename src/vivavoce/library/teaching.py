@@ -18,7 +18,7 @@ from vivavoce.data.trees import Grower, preference_trees
 from vivavoce.data.two_task import Lessons, chosen, feedback_rows, rationale_rows
 from vivavoce.errors import RecipeError
 from vivavoce.library.running import Run, here
-from vivavoce.library.tables import Table
+from vivavoce.library.tables import Records
 from vivavoce.library.talking import Graphs, Speaker
 from vivavoce.protocols.peer_review import Options as ReviewOptions
 from vivavoce.records import Example, State, Tree, digest, to_json
@@ -27,15 +27,15 @@ from vivavoce.train.objective import OnPolicySettings, local_scorer
 from vivavoce.train.settings import SFTSettings, TrainResult, TreeDPOSettings, TwoTaskSettings
 
 
-class Examples(Table[Example]):
+class Examples(Records[Example]):
     """Supervised rows."""
 
 
-class Trees(Table[Tree]):
+class Trees(Records[Tree]):
     """Preference trees."""
 
 
-class States(Table[State]):
+class States(Records[State]):
     """States of the student, and the scorers of its answers there."""
 
     def __init__(self, rows: Sequence[State], scorers: Sequence[Speaker], silent: tuple[tuple[str, ...], ...]) -> None:
@@ -95,32 +95,32 @@ def states(graphs: Graphs, scorers: Sequence[Speaker] | None = None, **rules: An
         raise RecipeError(
             f"`{remote[0]}` cannot score the student's tokens here", "scorers", "name local models (backend hf_local)"
         )
-    how = plugins.check(Supervision, rules, "states")
-    states_made, _ = states_of(graphs, how, [s.name for s in scoring], graphs.wording, graphs.seed)
+    rules_checked = plugins.check(Supervision, rules, "states")
+    states_made, _ = states_of(graphs, rules_checked, [s.name for s in scoring], graphs.wording, graphs.seed)
     return States(states_made, scoring, graphs.wording.prompts.silent)
 
 
-def sft(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:
+def sft(model: str | Path | Student, rows: Sequence[Example], **keys: Any) -> Student:
     """Fine-tune a model on supervised rows (keys of ``sft:``, and ``run``, ``out``, ``seed``)."""
-    return _trained("sft", SFTSettings, model, rows, **how)
+    return _trained("sft", SFTSettings, model, rows, **keys)
 
 
-def tree_dpo(model: str | Path | Student, rows: Sequence[Tree], **how: Any) -> Student:
+def tree_dpo(model: str | Path | Student, rows: Sequence[Tree], **keys: Any) -> Student:
     """T-DPO on preference trees (keys of ``dpo:``, and ``run``, ``out``, ``seed``)."""
-    return _trained("tree_dpo", TreeDPOSettings, model, rows, **how)
+    return _trained("tree_dpo", TreeDPOSettings, model, rows, **keys)
 
 
-def two_task(model: str | Path | Student, rows: Sequence[Example], **how: Any) -> Student:
+def two_task(model: str | Path | Student, rows: Sequence[Example], **keys: Any) -> Student:
     """Train on feedback and rationales at once (keys of ``two_task:``, and ``run``, ``out``, ``seed``)."""
-    return _trained("two_task", TwoTaskSettings, model, rows, **how)
+    return _trained("two_task", TwoTaskSettings, model, rows, **keys)
 
 
-def on_policy(model: str | Path | Student, rows: States, **how: Any) -> Student:
+def on_policy(model: str | Path | Student, rows: States, **keys: Any) -> Student:
     """On-policy distillation from the states' scorers (keys of ``opd:``, and ``run``, ``out``, ``seed``)."""
     scorers = tuple(local_scorer(speaker.name, speaker.options) for speaker in rows.scorers)
     never, as_end = rows.silent
-    given = {"scorers": scorers, "never": never, "as_end": as_end, **how}
-    return _trained("on_policy", OnPolicySettings, model, rows, **given)
+    settings = {"scorers": scorers, "never": never, "as_end": as_end, **keys}
+    return _trained("on_policy", OnPolicySettings, model, rows, **settings)
 
 
 def _trained(
@@ -131,10 +131,10 @@ def _trained(
     run: Run | None = None,
     out: str | Path | None = None,
     seed: int = 0,
-    **how: Any,
+    **keys: Any,
 ) -> Student:
     """Train once. The same model on the same rows with the same settings, in the same run, is read back."""
-    checked = plugins.check(settings, how, name)
+    checked = plugins.check(settings, keys, name)
     if not len(rows):
         raise RecipeError("there are no rows to learn from", name, "were there right answers?")
     start = folder(str(model))

@@ -26,7 +26,7 @@ from vivavoce.methods.asking import kept_rows
 from vivavoce.methods.distilling import DistilSession
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.opad_arms import StepArm
-from vivavoce.methods.opd_arms import Table
+from vivavoce.methods.opd_arms import DebateChoices
 from vivavoce.methods.seats import acting, need_person
 from vivavoce.progress import say
 from vivavoce.records import Completion, Problem, Sampling, Usage, digest, seed_of, to_json
@@ -81,8 +81,8 @@ class ActingSession(DistilSession):
     ) -> list[Episode]:
         """Let a student act in every problem's environment once. Episodes are read back if nothing has changed."""
         folder, fingerprint = model
-        asked = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
-        depends = [*asked, acting(task).environment().limits.turns, self._heard(task)]
+        settings = [fingerprint, digest([to_json(p) for p in problems]), to_json(sampling), seed, task.name]
+        depends = [*settings, acting(task).environment().limits.turns, self._other_agents(task)]
         path = self.run.path / "episodes" / f"{file_name(stage)}-{digest(depends)[:12]}.jsonl"
 
         async def ask() -> list[Episode]:
@@ -118,7 +118,7 @@ class ActingSession(DistilSession):
 
         return list(await asyncio.gather(*map(one, problems)))
 
-    def _heard(self, task: Task) -> list[str]:
+    def _other_agents(self, task: Task) -> list[str]:
         """The agents in a task's environment besides the student, on which episodes depend."""
         if self._user is None or not isinstance(task, Peopled):
             return []
@@ -151,14 +151,14 @@ class ActingSession(DistilSession):
     async def debate_states(
         self,
         iteration: int | str,
-        wanted: Mapping[Table, Iterable[Problem]],
+        wanted: Mapping[DebateChoices, Iterable[Problem]],
         actions: Mapping[str, Action] | None = None,
-    ) -> dict[Table, dict[str, Graph]]:
+    ) -> dict[DebateChoices, dict[str, Graph]]:
         """Debates by table and state. A state that was debated before, in any run of this folder, is read
         from the journal. ``actions`` are what was done there, by state, for tables that see it."""
         if self._user and self._user.backend == "hf_local":  # debates want the memory
             await self._agents[self._user.name].aclose()
-        by_table: dict[Table, dict[str, Graph]] = {}
+        by_table: dict[DebateChoices, dict[str, Graph]] = {}
         for table, states in wanted.items():
             if problems := list({p.id: p for p in states}.values()):
                 done = actions if table.sees_action else None
@@ -195,7 +195,7 @@ class ActingSession(DistilSession):
         kept: Path,
         draw: int | None = None,
     ) -> Sequence[Judged]:
-        """Put one model in the environments of test tasks. The episodes are kept, and their outcomes are counted anew.
+        """Put one model in the environments of test tasks. The episodes are kept; outcomes are counted from them.
 
         ``draw`` is the number of a drawn episode, for pass@k.
         """

@@ -9,9 +9,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from vivavoce.config import Misplaced, override
+from vivavoce.config import override
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Material
+from vivavoce.mistakes import Misplaced
 from vivavoce.train.gate import together
 
 A = TypeVar("A", bound=BaseModel)
@@ -28,14 +29,14 @@ class OfEach(NamedTuple, Generic[A]):
 
 
 @dataclass(frozen=True)
-class Listed(Generic[A]):
+class ListedArm(Generic[A]):
     """An arm that a recipe lists, and the settings of its training."""
 
     name: str
     base: str
     teacher: str | None
     changes: str
-    how: A
+    options: A
 
     @property
     def plain(self) -> str:
@@ -49,27 +50,31 @@ class Listed(Generic[A]):
 
 def by_name(
     names: Sequence[str], own: Mapping[str, A], standard: Mapping[str, A], each: Mapping[str, OfEach[A]]
-) -> dict[str, Listed[A]]:
+) -> dict[str, ListedArm[A]]:
     """The arms that ``names`` stand for: a pattern of ``each`` for all of its arms; one of those, the user's own, or a
     standard one for itself.
 
     ``name@key=value,key=value`` changes keys of the arm, or of every arm of a pattern; ``key.sub=value`` reaches into
     a section that the arm has. Raises ValueError if there is no such name, or no such key of an arm.
     """
-    known: dict[str, list[Listed[A]]] = {
-        name: [Listed(name, name, None, "", how)] for name, how in {**standard, **own}.items()
+    known: dict[str, list[ListedArm[A]]] = {
+        name: [ListedArm(name, name, None, "", options)] for name, options in {**standard, **own}.items()
     }
     for pattern, (label, hows, teachers) in each.items():
-        made = [Listed(f"{label}:{of}", pattern, of if teachers else None, "", how) for of, how in hows.items()]
+        made = [
+            ListedArm(f"{label}:{of}", pattern, of if teachers else None, "", options) for of, options in hows.items()
+        ]
         known |= {one.name: [one] for one in made} | {pattern: made}
-    listed: dict[str, Listed[A]] = {}
+    listed: dict[str, ListedArm[A]] = {}
     for i, name in enumerate(names):
         base, at, changes = name.partition("@")
         if base not in known:
             raise Misplaced(f"unknown arm `{base}`; there are {', '.join([*each, *standard, *own])}", "arms", i)
         for one in known[base]:
-            how = _changed(one.how, changes, i) if at else one.how
-            listed[f"{one.name}{at}{changes}"] = Listed(f"{one.name}{at}{changes}", one.base, one.teacher, changes, how)
+            options = _changed(one.options, changes, i) if at else one.options
+            listed[f"{one.name}{at}{changes}"] = ListedArm(
+                f"{one.name}{at}{changes}", one.base, one.teacher, changes, options
+            )
     return listed
 
 
@@ -107,4 +112,4 @@ def _changed(arm: A, changes: str, place: int) -> A:
     return type(arm).model_validate(values)
 
 
-__all__ = ["Listed", "OfEach", "after_what_they_need", "by_name"]
+__all__ = ["ListedArm", "OfEach", "after_what_they_need", "by_name"]

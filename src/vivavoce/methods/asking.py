@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from vivavoce.files import file_name
-from vivavoce.graph import Graph, Stored, stored
+from vivavoce.graph import Graph, Stored, stored_graphs
 from vivavoce.progress import say
 from vivavoce.records import Problem
 from vivavoce.run import Run
@@ -29,7 +29,7 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
     capped = [*depends, run.recipe.budget.question.model_dump(mode="json")]
     path = run.path / "graphs" / f"{file_name(stage)}.jsonl"
     if run.cached(path, depends) or run.cached(path, capped):
-        graphs = stored(path)
+        graphs = stored_graphs(path)
         if whole(run, graphs, lambda g: g.failures() or g.unjudged()):
             return graphs
     with run.counting(f"{stage} questions", len(problems)) as advance:
@@ -47,7 +47,7 @@ async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Se
     for n, figures in enumerate(by_round(made)):
         run.track(f"debate/{stage}", figures, n)
     run.keep(path, capped if short else depends, made.write)
-    return stored(path)
+    return stored_graphs(path)
 
 
 def by_round(graphs: Iterable[Graph]) -> list[dict[str, float]]:

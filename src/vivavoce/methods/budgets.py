@@ -49,15 +49,15 @@ class Fit:
 
     level: Literal["warning", "failed"]
     what: str
-    said: str
+    message: str
     do: str
 
 
-class Limit(NamedTuple):
+class TokenLimit(NamedTuple):
     """Tokens of prompt and answer together, and the words for it."""
 
     tokens: int
-    said: str
+    text: str
 
 
 class _Questions:
@@ -87,29 +87,34 @@ def budgets(
     recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain
 ) -> Iterator[Fit]:
     """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task."""
-    asked, tested = _Questions(train, plain), {name: _Questions(problems, plain) for name, problems in tests.items()}
+    in_training, in_tests = (
+        _Questions(train, plain),
+        {name: _Questions(problems, plain) for name, problems in tests.items()},
+    )
     counts = {spec.name: TokenCount(spec) for spec in recipe.agents}
     student, own = recipe.student, context_of(recipe.student)
     for spec in recipe.agents:
         if (limit := _takes(spec)) and spec is not getattr(recipe, "user", None):
             key, what = f"{spec.name}.max_new_tokens", f"context {spec.name}"
-            yield from _room(asked, counts[spec.name], limit, key, spec.max_new_tokens, what)
+            yield from _room(in_training, counts[spec.name], limit, key, spec.max_new_tokens, what)
     if own is not None:
-        limit, new = Limit(own, f"{student.name} takes {own:,} tokens"), recipe.test.max_new_tokens
+        limit, new = TokenLimit(own, f"{student.name} takes {own:,} tokens"), recipe.test.max_new_tokens
         key = "test.max_new_tokens"
-        for name, questions in tested.items():
+        for name, questions in in_tests.items():
             yield from _room(questions, counts[student.name], limit, key, new, key, f" of {name}")
     message = max((t.max_new_tokens for t in recipe.teachers), default=0)
-    sections = [(name, how, message, "teachers'") for name in _SECTIONS if (how := _section(recipe, name)) is not None]
+    sections = [
+        (name, settings, message, "teachers'") for name in _SECTIONS if (settings := _section(recipe, name)) is not None
+    ]
     if (opd := _section(recipe, "opd")) is not None and (arms := _arms(recipe)):
         assert isinstance(opd, OnPolicyOptions), opd
         if any(_samples(arm, opd) for arm in arms):
-            yield from _on_policy(recipe, opd, asked, counts[student.name], own)
+            yield from _on_policy(recipe, opd, in_training, counts[student.name], own)
         else:
             sections.append(("opd", opd, student.max_new_tokens, "the student's"))
-    for name, how, longest, whose in sections:
-        limit = _shorter(Limit(how.max_length, f"{name}.max_length is {how.max_length:,}"), student, own)
-        yield from _rows(asked, counts[student.name], limit, name, longest, f"{whose} max_new_tokens")
+    for name, settings, longest, owner in sections:
+        limit = _shorter(TokenLimit(settings.max_length, f"{name}.max_length is {settings.max_length:,}"), student, own)
+        yield from _rows(in_training, counts[student.name], limit, name, longest, f"{owner} max_new_tokens")
     trees, dpo = getattr(recipe, "trees", None), _section(recipe, "dpo")
     if dpo and isinstance(trees, TreeRules) and trees.context != "none" and trees.context_budget >= dpo.max_length:
         message = f"trees.context_budget is {trees.context_budget:,} and dpo.max_length {dpo.max_length:,}"
@@ -120,10 +125,10 @@ def budgets(
         if (limit := _takes(spec)) and shown + spec.max_new_tokens >= limit.tokens:
             message = f"debate.context_tokens is {shown:,} and {spec.name}.max_new_tokens {spec.max_new_tokens:,}"
             do = "lower one of the two: such calls would fail or be cut"
-            yield Fit("warning", "debate.context_tokens", f"{message}, but {limit.said}", do)
+            yield Fit("warning", "debate.context_tokens", f"{message}, but {limit.text}", do)
 
 
-def asked_of(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Problem]], Plain]:
+def questions_and_prompts(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, Sequence[Problem]], Plain]:
     """The questions that :func:`budgets` reads beside a recipe: for training and test, with their plain prompts."""
     task = open_task(recipe.task.name, recipe.task.options)
     also = {name: open_task(spec.name, spec.options).problems("test") for name, spec in recipe.also_test.items()}
@@ -136,15 +141,15 @@ def require(recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequen
     _settle(list(budgets(recipe, train, tests, plain)))
 
 
-def require_room(spec: AgentSpec, asked: Mapping[str, Sequence[Problem]], plain: Plain, key: str, new: int) -> None:
+def require_room(spec: AgentSpec, questions: Mapping[str, Sequence[Problem]], plain: Plain, key: str, new: int) -> None:
     """Raise RecipeError if few of the questions leave a model room for answers of ``new`` tokens, the value of ``key``.
 
-    For commands that ask one model plain questions; ``asked`` holds them by a name, such as ``the test``.
+    For commands that ask one model plain questions; ``questions`` holds them by a name, such as ``the test``.
     """
     if (limit := _takes(spec)) is None:
         return
     count = TokenCount(spec)
-    parts = [(f" of {name}" if name else "", _Questions(problems, plain)) for name, problems in asked.items()]
+    parts = [(f" of {name}" if name else "", _Questions(problems, plain)) for name, problems in questions.items()]
     _settle([fit for of, problems in parts for fit in _room(problems, count, limit, key, new, key, of)])
 
 
@@ -152,10 +157,10 @@ def _settle(fits: Sequence[Fit]) -> None:
     """Warn of budgets that some questions break; raise RecipeError with all that fail."""
     for fit in fits:
         if fit.level == "warning":
-            say(f"{fit.said}: {fit.do}")
+            say(f"{fit.message}: {fit.do}")
     failed = [fit for fit in fits if fit.level == "failed"]
     if failed:
-        problem = "\n".join(fit.said for fit in failed)
+        problem = "\n".join(fit.message for fit in failed)
         raise RecipeError(
             problem, ", ".join(fit.what for fit in failed), "; ".join(dict.fromkeys(f.do for f in failed))
         )
@@ -172,60 +177,65 @@ def context_of(spec: AgentSpec) -> int | None:
     return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 
-def _takes(spec: AgentSpec) -> Limit | None:
+def _takes(spec: AgentSpec) -> TokenLimit | None:
     context = context_of(spec)
-    return None if context is None else Limit(context, f"{spec.name} takes {context:,} tokens")
+    return None if context is None else TokenLimit(context, f"{spec.name} takes {context:,} tokens")
 
 
-def _shorter(limit: Limit, spec: AgentSpec, context: int | None) -> Limit:
+def _shorter(limit: TokenLimit, spec: AgentSpec, context: int | None) -> TokenLimit:
     """The limit, or the model's context if that is shorter."""
     short = context is not None and context < limit.tokens
-    return Limit(context, f"{spec.name} takes {context:,} tokens") if short and context else limit
+    return TokenLimit(context, f"{spec.name} takes {context:,} tokens") if short and context else limit
 
 
 def _room(
-    questions: _Questions, count: TokenCount, limit: Limit, key: str, new: int, what: str, of: str = ""
+    questions: _Questions, count: TokenCount, limit: TokenLimit, key: str, new: int, what: str, of: str = ""
 ) -> Iterator[Fit]:
     """Whether questions leave room for answers of ``new`` tokens within a model's context."""
     over = questions.over(count, limit.tokens - new)
     if not over:
         return
     level = "failed" if len(over) > (1 - ENOUGH) * len(questions) else "warning"
-    message = f"{limit.said}, {key} is {new:,}, and {len(over):,} of {len(questions):,} questions{of} have up to"
+    message = f"{limit.text}, {key} is {new:,}, and {len(over):,} of {len(questions):,} questions{of} have up to"
     do = f"lower {key}, take a model that reads more, or leave long questions out"
     yield Fit(level, what, f"{message} {max(over):,} tokens", do)
 
 
 def _on_policy(
-    recipe: Recipe, opd: OnPolicyOptions, asked: _Questions, count: TokenCount, own: int | None
+    recipe: Recipe, opd: OnPolicyOptions, questions: _Questions, count: TokenCount, own: int | None
 ) -> Iterator[Fit]:
     """Whether enough states can be trained on, and scorers take them all."""
-    limit = _shorter(Limit(opd.max_length, f"opd.max_length is {opd.max_length:,}"), recipe.student, own)
+    limit = _shorter(TokenLimit(opd.max_length, f"opd.max_length is {opd.max_length:,}"), recipe.student, own)
     new = f"opd.max_new_tokens is {opd.max_new_tokens:,}"
-    if over := asked.over(count, limit.tokens - opd.max_new_tokens):
-        level = "failed" if len(over) > (1 - opd.min_coverage) * len(asked) else "warning"
-        message = f"{limit.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to {max(over):,} tokens"
+    if over := questions.over(count, limit.tokens - opd.max_new_tokens):
+        level = "failed" if len(over) > (1 - opd.min_coverage) * len(questions) else "warning"
+        message = (
+            f"{limit.text}, {new}, and {len(over):,} of {len(questions):,} questions have up to {max(over):,} tokens"
+        )
         do = "raise opd.max_length, lower opd.max_new_tokens, or lower opd.min_coverage knowingly: they are left out"
         yield Fit(level, "opd.max_new_tokens", message, do)
     for spec in recipe.scoring_agents:
         takes = _takes(spec)
-        if takes and (over := asked.over(TokenCount(spec), takes.tokens - opd.max_new_tokens)):
-            message = f"scorer {takes.said}, {new}, and {len(over):,} of {len(asked):,} questions have up to"
+        if takes and (over := questions.over(TokenCount(spec), takes.tokens - opd.max_new_tokens)):
+            message = f"scorer {takes.text}, {new}, and {len(over):,} of {len(questions):,} questions have up to"
             do = "lower opd.max_new_tokens, or take a scorer that reads more"
             yield Fit("failed", "opd.max_new_tokens", f"{message} {max(over):,} tokens", do)
 
 
-def _rows(asked: _Questions, count: TokenCount, limit: Limit, section: str, longest: int, whose: str) -> Iterator[Fit]:
+def _rows(
+    questions: _Questions, count: TokenCount, limit: TokenLimit, section: str, longest: int, longest_of: str
+) -> Iterator[Fit]:
     """Whether questions leave room for an answer in training rows, and for the ``longest`` that may be given."""
     key = f"{section}.max_length"
-    if over := asked.over(count, limit.tokens - 2):
-        level = "failed" if len(over) > (1 - ENOUGH) * len(asked) else "warning"
-        message = f"{limit.said}, and {len(over):,} of {len(asked):,} questions alone have up to {max(over):,} tokens"
-        yield Fit(level, key, message, f"raise {key}, or take a student that reads more: such rows are left out")
-    elif over := asked.over(count, limit.tokens - longest):
+    if over := questions.over(count, limit.tokens - 2):
+        level = "failed" if len(over) > (1 - ENOUGH) * len(questions) else "warning"
         message = (
-            f"{limit.said}, and answers may have {longest:,} tokens ({whose}) after up to {max(over):,} of a question"
+            f"{limit.text}, and {len(over):,} of {len(questions):,} questions alone have up to {max(over):,} tokens"
         )
+        yield Fit(level, key, message, f"raise {key}, or take a student that reads more: such rows are left out")
+    elif over := questions.over(count, limit.tokens - longest):
+        longest_answer = f"{longest:,} tokens ({longest_of})"
+        message = f"{limit.text}, and answers may have {longest_answer} after up to {max(over):,} of a question"
         yield Fit("warning", key, message, f"raise {key}: longer rows are left out")
 
 
@@ -238,21 +248,21 @@ def _section(recipe: Recipe, name: str) -> TrainSettings | None:
 
 def _arms(recipe: Recipe) -> list[OnPolicyArm | StepArm]:
     """The arms that learn from scorers."""
-    ways = (getattr(one, "how", None) for one in getattr(recipe, "wanted", {}).values())
-    return [how for how in ways if isinstance(how, OnPolicyArm | StepArm)]
+    ways = (getattr(one, "options", None) for one in getattr(recipe, "wanted", {}).values())
+    return [options for options in ways if isinstance(options, OnPolicyArm | StepArm)]
 
 
 def samples(recipe: Recipe, opd: OnPolicyOptions) -> bool:
-    """Whether the student answers anew in the on-policy training of any arm."""
+    """Whether the student draws new answers in the on-policy training of any arm."""
     return any(_samples(arm, opd) for arm in _arms(recipe))
 
 
 def _samples(arm: OnPolicyArm | StepArm, opd: OnPolicyOptions) -> bool:
-    """Whether the student answers anew in the training of an arm."""
+    """Whether the student draws new answers in the training of an arm."""
     if isinstance(arm, StepArm):
         return arm.act_again
     rate = opd.on_policy if arm.on_policy is None else arm.on_policy
     return bool(rate or arm.sees_gold) and not arm.sees_action
 
 
-__all__ = ["Fit", "asked_of", "budgets", "context_of", "require", "require_room", "samples"]
+__all__ = ["Fit", "budgets", "context_of", "questions_and_prompts", "require", "require_room", "samples"]

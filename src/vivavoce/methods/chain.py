@@ -19,16 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vivavoce import plugins
 from vivavoce.committee.rehearsal import Planned, Span
 from vivavoce.committee.wording import Talk
-from vivavoce.config import AgentSpec, Misplaced, Recipe, WithinPart, with_protocols
+from vivavoce.config import AgentSpec, Recipe, with_protocols
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Pair, planned_pairs
 from vivavoce.exams.examine import Judged
-from vivavoce.methods.budgets import asked_of, require
+from vivavoce.methods.budgets import questions_and_prompts, require
 from vivavoce.methods.comparing import comparison
 from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.session import Session, best_of
 from vivavoce.methods.trainings import Training
+from vivavoce.mistakes import Misplaced, WithinPart
 from vivavoce.run import Run
 from vivavoce.tasks import open_task
 
@@ -193,7 +194,7 @@ async def distill(recipe: Options, run: Run) -> dict[str, Any]:
     """Every stage in turn, each with its tests; returns what ``results.json`` holds."""
     so_far = _SoFar()
     for part in recipe.parts.values():  # before the first of them spends anything
-        require(part, *asked_of(part))
+        require(part, *questions_and_prompts(part))
     for i, ((name, part), start) in enumerate(zip(recipe.parts.items(), recipe.starts(), strict=True)):
         method = _method(recipe.stages[i], i)
         if i and start not in so_far.students:
@@ -228,12 +229,12 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make: each stage's, under its name."""
     tasks = {"test": recipe.task} | {f"test:{name}": spec for name, spec in recipe.also_test.items()}
-    asked = {stage: len(open_task(spec.name, spec.options).problems("test")) for stage, spec in tasks.items()}
+    sizes = {stage: len(open_task(spec.name, spec.options).problems("test")) for stage, spec in tasks.items()}
     lines = list[Planned]()
     for i, (name, part) in enumerate(recipe.parts.items()):
         for line in _method(recipe.stages[i], i).plan(part, measured and measured.of(name)):
-            if i and line.stage in asked:  # the student that a later stage begins with was tested by the one before
-                line = _scaled(line, 1 - asked[line.stage] / max(1, line.calls.most))
+            if i and line.stage in sizes:  # the student that a later stage begins with was tested by the one before
+                line = _scaled(line, 1 - sizes[line.stage] / max(1, line.calls.most))
             if line.calls.most:
                 lines.append(replace(line, stage=f"{name}/{line.stage}"))
     return lines

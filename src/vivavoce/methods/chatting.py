@@ -19,7 +19,7 @@ from vivavoce.tasks import open_task
 
 
 class Chat:
-    """A student to talk with. Its memory is the talk so far, until :meth:`anew`.
+    """A student to talk with. Its memory is the talk so far, until :meth:`restart`.
 
     Args:
         model: A folder of a model, a run (its own student answers), a Hub id or ``schoolhouse:NAME``.
@@ -51,7 +51,7 @@ class Chat:
         """Whether questions are put in the words of a run."""
         return self._wording is not None
 
-    def anew(self) -> None:
+    def restart(self) -> None:
         """Forget the talk so far."""
         self.history = []
 
@@ -60,18 +60,18 @@ class Chat:
 
         Raises AgentError ``overlong`` if the talk no longer fits its context; RecipeError if it cannot be loaded.
         """
-        asked = self._asked(text)
-        messages = [*self._system, *self.history, *asked] if self.history else [*self._system, *asked]
+        messages_now = self._asked(text)
+        messages = [*self._system, *self.history, *messages_now] if self.history else [*self._system, *messages_now]
         self._turn += 1
         reply = await self._agent.reply(messages, self._sampling, seed_of(0, "chat", self._turn))
-        self.history = [*self.history, *asked, {"role": "assistant", "content": reply.text}]
+        self.history = [*self.history, *messages_now, {"role": "assistant", "content": reply.text}]
         return reply
 
     def _asked(self, text: str) -> list[Message]:
         if self._wording is None:
             return [{"role": "user", "content": text}]
-        asked = self._wording.plain(Problem("chat", text, ""))
-        return [m for m in asked if m["role"] != "system"] if self.history else list(asked)
+        messages = self._wording.plain(Problem("chat", text, ""))
+        return [m for m in messages if m["role"] != "system"] if self.history else list(messages)
 
     async def aclose(self) -> None:
         """Unload the model."""

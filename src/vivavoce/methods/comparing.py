@@ -11,7 +11,7 @@ from typing import Any
 from vivavoce.config import Recipe
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.pairs import clusters_of
-from vivavoce.exams.table import OUTCOMES, Tested, compared, outcomes, results
+from vivavoce.exams.table import OUTCOMES, Tested, compare_arms, outcomes, results
 from vivavoce.run import Run
 from vivavoce.tasks import Task
 
@@ -33,20 +33,20 @@ def comparison(
     ``tasks`` and ``tested`` hold the task and further tests by name; on further tests only ``students`` are compared.
     ``drawn`` holds several answers to each question, by arm.
     """
-    (task, others), (main, also), how = tasks, tested, recipe.statistics
+    (task, others), (main, also), statistics = tasks, tested, recipe.statistics
 
     def clusters(one: Task) -> dict[str, str]:
-        return clusters_of(one, one.problems("test"), how)
+        return clusters_of(one, one.problems("test"), statistics)
 
     of_students = [(a, b) for a, b in pairs if a in students and b in students]
     further = {
-        name: compared(others[name].name, rows, of_students, arms, how, clusters(others[name]))
+        name: compare_arms(others[name].name, rows, of_students, arms, statistics, clusters(others[name]))
         for name, rows in also.items()
     }
     belongs = clusters(task)
     run.write(run.path / OUTCOMES, json.dumps(outcomes(task.name, main, belongs)) + "\n")
-    given = {"also": further, "how": how, "clusters": belongs, **facts}
-    summary = results(task.name, main, pairs, seconds, arms, **given)
+    further_facts = {"also": further, "statistics": statistics, "clusters": belongs, **facts}
+    summary = results(task.name, main, pairs, seconds, arms, **further_facts)
     with_draws = [{**arm, "pass_at_k": drawn[arm["name"]]} if arm["name"] in drawn else arm for arm in summary["arms"]]
     return {**summary, "arms": with_draws, **_by_tokens(summary)}
 

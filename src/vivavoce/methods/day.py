@@ -46,25 +46,25 @@ def with_day(spec: AgentSpec, day: str) -> AgentSpec:
         return _served(spec, day)
     if spec.backend != "hf_local":
         return spec
-    given = dict(spec.options.get("chat_template_kwargs") or {})
+    arguments = dict(spec.options.get("chat_template_kwargs") or {})
     options, own = spec.options, spec.options.get("chat_template")
     folder = weights.folder(str(options["model"]), options.get("revision"), tokenizer_only=True, template=own)
     template = ChatTemplate.within(weights.tokenizer_folder(folder))
-    if DAY in given or template is None or not template.dated:
+    if DAY in arguments or template is None or not template.dated:
         return spec
-    return spec.model_copy(update={"chat_template_kwargs": {DAY: day, **given}})
+    return spec.model_copy(update={"chat_template_kwargs": {DAY: day, **arguments}})
 
 
 def _served(spec: AgentSpec, day: str) -> AgentSpec:
     name = str(spec.options.get("tokenizer") or spec.options.get("model") or "")
-    given = dict(spec.options.get("chat_template_kwargs") or {})
+    arguments = dict(spec.options.get("chat_template_kwargs") or {})
     folder = local_folder(spec.model_copy(update={"backend": "hf_local", "model": name}))
     template = ChatTemplate.within(folder) if folder else None
     written = _WRITTEN.search(template.source) if template else None
-    if written is None or _STRING in given or DAY in given:
+    if written is None or _STRING in arguments or DAY in arguments:
         return spec
     shown = date.fromisoformat(day).strftime(written[1])
-    return spec.model_copy(update={"chat_template_kwargs": {_STRING: shown, **given}})
+    return spec.model_copy(update={"chat_template_kwargs": {_STRING: shown, **arguments}})
 
 
 __all__ = ["on_day", "with_day"]

@@ -17,19 +17,19 @@ from vivavoce.committee.rehearsal import Planned
 from vivavoce.committee.wording import Talk
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.graph import Stored
-from vivavoce.methods.arms import Listed
+from vivavoce.methods.arms import ListedArm
 from vivavoce.methods.distilling import DistilRecipe, QuestionSession, main_arm, usual_pairs
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.opd_arms import (
     USUAL,
+    DebateChoices,
     DistilArm,
     ImitationArm,
     OnPolicyArm,
     PreferenceArm,
     ScoredArm,
-    Table,
-    wanted,
+    arms_of,
 )
 from vivavoce.methods.plan import plan_states
 from vivavoce.methods.trainings import Training, training
@@ -81,13 +81,13 @@ class Options(DistilRecipe):
         return self.debate
 
     @property
-    def wanted(self) -> dict[str, Listed[DistilArm]]:
+    def wanted(self) -> dict[str, ListedArm[DistilArm]]:
         """The arms by name."""
-        return wanted(self.arms, dict(self.own_arms), [s.name for s in self.scoring_agents])
+        return arms_of(self.arms, dict(self.own_arms), [s.name for s in self.scoring_agents])
 
     @property
     def scored_arms(self) -> dict[str, ScoredArm]:
-        return {name: one.how for name, one in self.wanted.items() if isinstance(one.how, OnPolicyArm)}
+        return {name: one.options for name, one in self.wanted.items() if isinstance(one.options, OnPolicyArm)}
 
     @property
     def students(self) -> list[str]:
@@ -96,7 +96,7 @@ class Options(DistilRecipe):
     @model_validator(mode="after")
     def _shares_are_of_teachers(self) -> Options:
         there = [t.name for t in self.teachers]
-        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+        for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             if isinstance(arm, ImitationArm) and arm.shares is not None:
                 of = arm.teachers or there
                 if len(arm.shares) != len(of):
@@ -106,7 +106,7 @@ class Options(DistilRecipe):
 
     @model_validator(mode="after")
     def _arms_exist(self) -> Options:
-        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+        for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             if (other := _other(arm)) is None:
                 continue
             what = f"arm `{name}` takes as long as `{other}`"
@@ -114,7 +114,7 @@ class Options(DistilRecipe):
                 what = f"arm `{name}` takes as many tokens as `{other}`"
             if other not in self.wanted:
                 raise ValueError(f"{what}, which is not among the arms")
-            of = self.wanted[other].how
+            of = self.wanted[other].options
             if _other(of) is not None:
                 raise ValueError(f"{what}, which itself goes by another arm: name one that makes the usual updates")
             if isinstance(arm, OnPolicyArm) and (not isinstance(of, OnPolicyArm) or of.sees_action):
@@ -130,7 +130,7 @@ async def learn(s: QuestionSession, recipe: Options) -> Learnt:
     """Debates on states, a warm start, every arm."""
     s.set_scorers(recipe.scoring_agents)
     problems, start = s.task.problems("train"), s.start
-    graphs: dict[Table, Stored] = {USUAL: await s.debate(problems)}
+    graphs: dict[DebateChoices, Stored] = {USUAL: await s.debate(problems)}
     facts: dict[str, Any] = {"debate_value": s.value(graphs[USUAL])} if recipe.value else {}
     students, arms = {"student": start}, {"student": Arm("student")}
     if recipe.warm is not None:
@@ -143,8 +143,8 @@ async def learn(s: QuestionSession, recipe: Options) -> Learnt:
     students |= await school.teach()
 
     for name, one in recipe.wanted.items():
-        before = "student" if recipe.warm and one.how.start == "student" else None
-        arms[name] = one.arm(recipe.method, one.how.material, before)
+        before = "student" if recipe.warm and one.options.start == "student" else None
+        arms[name] = one.arm(recipe.method, one.options.material, before)
     ways = recipe.wanted
     singles = [name for name, one in ways.items() if one.base == "opd"]
 
@@ -158,7 +158,7 @@ async def learn(s: QuestionSession, recipe: Options) -> Learnt:
 
 
 Plan = tuple[Trained, Path | dict[int, Path], Any]
-"""From which model, on which rows, how: as a session trains."""
+"""The model to start from, the rows, and the settings of one training, as a session takes them."""
 
 
 class _School:
@@ -168,11 +168,11 @@ class _School:
         self,
         s: QuestionSession,
         recipe: Options,
-        graphs: dict[Table, Stored],
+        graphs: dict[DebateChoices, Stored],
         starts: Mapping[str, Trained],
     ) -> None:
         self.s, self.recipe, self.graphs, self.starts = s, recipe, graphs, starts
-        self.ways = {name: one.how for name, one in recipe.wanted.items()}
+        self.ways = {name: one.options for name, one in recipe.wanted.items()}
 
     async def teach(self) -> dict[str, Trained]:
         """The students by arm, in the order of the recipe."""
@@ -182,17 +182,17 @@ class _School:
         later = {name: way for name, way in self.ways.items() if name in plans and _other(way) is not None}
         students = await s.train({name: plan for name, plan in plans.items() if name not in later})
         for name, way in later.items():
-            start, rows, how = plans[name]
+            start, rows, settings = plans[name]
             if isinstance(way, OnPolicyArm):
-                short = how.model_copy(update={"max_steps": min(_PACE, self._updates)})
+                short = settings.model_copy(update={"max_steps": min(_PACE, self._updates)})
                 pace = await s.train({f"{name}.pace": (start, rows, short)}, recipe.seeds[:1])
                 other = str(way.tokens_of)
                 spent = sum(self._spent(other, students[other]).values())
-                how = s.until_tokens(how, pace[f"{name}.pace"], spent)
+                settings = s.until_tokens(settings, pace[f"{name}.pace"], spent)
             elif isinstance(way, ImitationArm):
                 pace = await s.train({f"{name}.pace": plans[name]})
-                how = s.for_as_long(recipe.sft, pace[f"{name}.pace"], students[str(way.seconds_of)])
-            students |= await s.train({name: (start, rows, how)})
+                settings = s.for_as_long(recipe.sft, pace[f"{name}.pace"], students[str(way.seconds_of)])
+            students |= await s.train({name: (start, rows, settings)})
         return {name: students[name] for name in self.ways if name in students}
 
     def tokens(self, students: Mapping[str, Trained]) -> dict[str, dict[str, int]]:
@@ -215,7 +215,7 @@ class _School:
         return opd.updates(len(self.graphs[USUAL]), opd.states_per_step)
 
     async def _plan(self, name: str, way: DistilArm) -> Plan | None:
-        """How an arm is trained; None, and told, if it has nothing to learn from."""
+        """The training of an arm; None, with a message, if it has nothing to learn from."""
         s, recipe, start = self.s, self.recipe, self.starts[way.start]
         if isinstance(way, ImitationArm):
             return start, s.imitate(name, way, self.graphs[USUAL]), s.as_many(recipe.sft, recipe.opd)
@@ -229,7 +229,7 @@ class _School:
         if way.sees_action:
             seen = {seed: await s.debate(problems, way.table, (start, seed)) for seed in recipe.seeds}
             made = {k: s.supervise(f"{name}-{k}", way, g, recipe.opd) for k, g in seen.items()}
-            return start, {k: path for k, (path, _) in made.items()}, {k: how for k, (_, how) in made.items()}
+            return start, {k: path for k, (path, _) in made.items()}, {k: settings for k, (_, settings) in made.items()}
         if way.table not in self.graphs:
             self.graphs[way.table] = await s.debate(problems, way.table)
         return start, *s.supervise(name, way, self.graphs[way.table], recipe.opd)
@@ -240,16 +240,16 @@ class _School:
         cold = dict[str, Plan]()
         for name, way in self.ways.items():
             if isinstance(way, OnPolicyArm) and way.cold_start:
-                told = way.sees_gold or way.sees_action
-                rows = s.imitate(f"{name}.cold", ImitationArm(), self.graphs[USUAL if told else way.table])
+                shown_more = way.sees_gold or way.sees_action
+                rows = s.imitate(f"{name}.cold", ImitationArm(), self.graphs[USUAL if shown_more else way.table])
                 first = max(1, round(way.cold_start * self._updates))
                 cold[name] = (plans[name][0], rows, sft.model_copy(update={"max_steps": first}))
         begun = await s.train({f"{name}.cold": plan for name, plan in cold.items()})
 
         def shorter(name: str) -> Plan:
-            _, rows, how = plans[name]
-            left = max(1, self._updates - cold[name][2].max_steps)
-            return begun[f"{name}.cold"], rows, how.model_copy(update={"max_steps": left})
+            _, rows, settings = plans[name]
+            updates_left = max(1, self._updates - cold[name][2].max_steps)
+            return begun[f"{name}.cold"], rows, settings.model_copy(update={"max_steps": updates_left})
 
         return {name: shorter(name) for name in cold}
 
@@ -288,7 +288,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make."""
-    arms = [one.how for one in recipe.wanted.values()]
+    arms = [one.options for one in recipe.wanted.values()]
     of_arms = [(a.table, a.start if a.sees_action else "") for a in arms if isinstance(a, OnPolicyArm)]
     tables = [table for table, _ in dict.fromkeys([(USUAL, ""), *of_arms])]
     students = 1 + len(recipe.seeds) * (len(recipe.wanted) + (recipe.warm is not None))
@@ -305,19 +305,19 @@ def trainings(recipe: Options, measured: Measured | None = None) -> list[Trainin
     opd = recipe.opd
     as_many = recipe.sft.model_copy(update={"max_steps": opd.max_steps})
     for name, one in recipe.wanted.items():
-        how, known = one.how, _other(one.how) is None
-        if isinstance(how, PreferenceArm):
+        way, known = one.options, _other(one.options) is None
+        if isinstance(way, PreferenceArm):
             pairs = (recipe.dpo or TreeDPOSettings()).model_copy(update={"max_steps": opd.max_steps})
             lines.append(training(name, seeds, pairs, measured))
-        elif isinstance(how, ImitationArm):
+        elif isinstance(way, ImitationArm):
             lines.append(training(name, seeds, as_many, measured, known=known))
             if not known:  # how many updates take as long is tried out first
                 lines.append(training(f"{name}.pace", seeds, as_many, measured))
         else:
-            cold = opd.max_steps and round(how.cold_start * opd.max_steps)
-            left = opd.model_copy(update={"max_steps": opd.max_steps and opd.max_steps - (cold or 0)})
-            lines.append(training(name, seeds, left, measured, known=known))
-            if how.cold_start:
+            cold = opd.max_steps and round(way.cold_start * opd.max_steps)
+            after_cold_start = opd.model_copy(update={"max_steps": opd.max_steps and opd.max_steps - (cold or 0)})
+            lines.append(training(name, seeds, after_cold_start, measured, known=known))
+            if way.cold_start:
                 first = recipe.sft.model_copy(update={"max_steps": cold})
                 lines.append(training(f"{name}.cold", seeds, first, measured))
             if not known:

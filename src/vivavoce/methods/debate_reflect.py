@@ -25,7 +25,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.notes import effect
 from vivavoce.graph import Graph
-from vivavoce.methods.arms import Listed, after_what_they_need
+from vivavoce.methods.arms import ListedArm, after_what_they_need
 from vivavoce.methods.attempts import attempt
 from vivavoce.methods.debating import DebateSession
 from vivavoce.methods.learnt import Learnt, Trained
@@ -34,7 +34,16 @@ from vivavoce.methods.looking import check as check_looks
 from vivavoce.methods.looking import rules as look
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_debate
-from vivavoce.methods.reflect_arms import SILENT, Attempts, ReflectArm, changed, check, needed, usual, wanted
+from vivavoce.methods.reflect_arms import (
+    SILENT,
+    Attempts,
+    ReflectArm,
+    arms_of,
+    changed_section,
+    check,
+    needed_arms,
+    usual,
+)
 from vivavoce.methods.trainings import Training, training
 from vivavoce.methods.voting import committee, votes_against_debate
 from vivavoce.progress import say
@@ -62,7 +71,7 @@ class Options(Recipe):
         min_length=1,
         description="what is trained and compared: names of methods/reflect_arms.py, or of own_arms",
     )
-    looks: Looks = Field(Looks(), description="students who look at their test answers again, as further arms")
+    looks: Looks = Field(Looks(), description="students that look at their test answers again, as further arms")
     own_arms: dict[str, ReflectArm] = Field({}, description="arms of the user's own, by name")
 
     @property
@@ -70,14 +79,14 @@ class Options(Recipe):
         return self.debate
 
     @property
-    def wanted(self) -> dict[str, Listed[ReflectArm]]:
+    def wanted(self) -> dict[str, ListedArm[ReflectArm]]:
         """The arms by name."""
-        return wanted(self.arms, self.own_arms, [t.name for t in self.teachers], self._rounds)
+        return arms_of(self.arms, self.own_arms, [t.name for t in self.teachers], self._rounds)
 
     @property
-    def needed(self) -> dict[str, Listed[ReflectArm]]:
+    def needed(self) -> dict[str, ListedArm[ReflectArm]]:
         """The arms that are trained: those that are wanted, and those that one of them starts from."""
-        return needed(self.arms, self.own_arms, [t.name for t in self.teachers], self._rounds)
+        return needed_arms(self.arms, self.own_arms, [t.name for t in self.teachers], self._rounds)
 
     @property
     def _rounds(self) -> int:
@@ -85,7 +94,7 @@ class Options(Recipe):
 
     def debate_of(self, arm: ReflectArm) -> Talk:
         """The rules of the debates that an arm learns from."""
-        return changed(self.debate, arm.debate)
+        return changed_section(self.debate, arm.debate)
 
     @property
     def held(self) -> dict[str, Talk]:
@@ -93,7 +102,7 @@ class Options(Recipe):
         first arm that learns from them."""
         rules_by_stage: dict[str, Talk] = {_TRAIN: self.debate}
         for name, one in self.needed.items():
-            if (rules := self.debate_of(one.how)) not in rules_by_stage.values():
+            if (rules := self.debate_of(one.options)) not in rules_by_stage.values():
                 rules_by_stage[f"{_TRAIN}:{name}"] = rules
         return rules_by_stage
 
@@ -111,14 +120,16 @@ class Options(Recipe):
         there = [t.name for t in self.teachers]
         check_looks(self.looks, self.students)
         for name, one in self.needed.items():
-            if unknown := [t for t in one.how.teachers or () if t not in there]:
+            if unknown := [t for t in one.options.teachers or () if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
-            check(name, one.how, self)
-            if (other := one.how.seconds_of) is not None and self.needed[str(one.how.start)].how.learn != "answers":
+            check(name, one.options, self)
+            if (other := one.options.seconds_of) is not None and self.needed[
+                str(one.options.start)
+            ].options.learn != "answers":
                 raise ValueError(
-                    f"arm `{name}` takes as long as `{other}` by the pace of `{one.how.start}`, which is no SFT"
+                    f"arm `{name}` takes as long as `{other}` by the pace of `{one.options.start}`, which is no SFT"
                 )
-            if (other := one.how.as_long_as) is not None and self.needed[other].how.learn != "trees":
+            if (other := one.options.as_long_as) is not None and self.needed[other].options.learn != "trees":
                 raise ValueError(f"arm `{name}` takes as long as `{other}`, which is no arm of T-DPO")
         return self
 
@@ -139,7 +150,9 @@ async def learn(s: DebateSession, recipe: Options) -> Learnt:
         do = "were there right answers (and for trees, wrong ones too)? see `viva graph show`"
         raise RecipeError("no arm of the run has anything to learn from", str(s.run.path / "data"), do)
     students = {"student": s.start} | {name: trained[name] for name in recipe.wanted if name in trained}
-    arms = {name: one.arm(recipe.method, one.how.material, one.how.start) for name, one in recipe.wanted.items()}
+    arms = {
+        name: one.arm(recipe.method, one.options.material, one.options.start) for name, one in recipe.wanted.items()
+    }
     singles = [name for name, one in recipe.wanted.items() if one.plain == "single"]
 
     main = _main(recipe.wanted)
@@ -167,9 +180,9 @@ def _pairs(arms: Sequence[str], main: str, singles: Sequence[str], best: str | N
     return chosen + [(a, main) for a in ("student", *rivals) if a is not None and a != main]
 
 
-def _main(wanted: Mapping[str, Listed[ReflectArm]]) -> str:
+def _main(wanted: Mapping[str, ListedArm[ReflectArm]]) -> str:
     """The arm that the run is about: the method's own, else the last one of T-DPO, else the last one."""
-    of_trees = [name for name, one in wanted.items() if one.how.learn == "trees"]
+    of_trees = [name for name, one in wanted.items() if one.options.learn == "trees"]
     usual = [name for name in ("debate_reflect", "debate_reflect_sft") if name in wanted]
     return (usual[:1] or of_trees[-1:] or list(wanted)[-1:])[0]
 
@@ -193,7 +206,7 @@ class _School:
         effects = dict[str, dict[str, Any] | None]()
         for kind, silent in SILENT.items():
             try:
-                rules = changed(debate, silent)
+                rules = changed_section(debate, silent)
             except ValueError:  # of a protocol without such notes
                 continue
             bare = next((graphs for other, graphs in self.held[1:] if other == rules), None)
@@ -205,11 +218,15 @@ class _School:
     def rows(self) -> dict[str, Path]:
         """Rows of the arms that learn answers or graphs, without those that have none."""
         make = {"answers": self._right, "graphs": self._discussed}
-        made = {name: make[one.how.learn](name, one.how) for name, one in self.arms.items() if one.how.learn in make}
+        made = {
+            name: make[one.options.learn](name, one.options)
+            for name, one in self.arms.items()
+            if one.options.learn in make
+        }
         return self.s.with_rows(made)
 
     def _right(self, name: str, arm: ReflectArm) -> Path:
-        s, take = self.s, changed(self.recipe.examples, arm.examples)
+        s, take = self.s, changed_section(self.recipe.examples, arm.examples)
         teachers = arm.teachers or s.everyone
         return s.rows(name, examples(self.graphs(arm), take, teachers, s.wording, s.student))
 
@@ -218,11 +235,11 @@ class _School:
 
     async def teach(self, seed: int) -> dict[str, Trained]:
         """The students of one training seed, by arm: each starts when those that it needs are there."""
-        names = {name: one.how.needs for name, one in self.arms.items()}
+        names = {name: one.options.needs for name, one in self.arms.items()}
         wanted = self.recipe.wanted
 
         async def train(name: str, before: Mapping[str, Trained | None]) -> Trained | None:
-            if (lesson := await self._lesson(name, self.arms[name].how, before, seed)) is None:
+            if (lesson := await self._lesson(name, self.arms[name].options, before, seed)) is None:
                 return None
             return (await self.s.train({name: lesson}, [seed]))[name]
 
@@ -243,26 +260,30 @@ class _School:
                 say(f"left out, for it starts from {arm.start}: {name}")
             return None
         if arm.learn != "trees":
-            how = self._steps(arm, before, seed) if arm.learn == "answers" else changed(self.recipe.magdi, arm.magdi)
-            return None if name not in self.rows or how is None else (start, self.rows[name], how)
+            settings = (
+                self._steps(arm, before, seed)
+                if arm.learn == "answers"
+                else changed_section(self.recipe.magdi, arm.magdi)
+            )
+            return None if name not in self.rows or settings is None else (start, self.rows[name], settings)
         trees = await self._trees_of(name, arm, start, seed)
         if not trees.stat().st_size:
             say(f"left out, for want of trees of right and wrong answers: {name}, seed {seed}")
             return None
-        return start, trees, changed(self.recipe.dpo, arm.dpo)
+        return start, trees, changed_section(self.recipe.dpo, arm.dpo)
 
     def _steps(self, arm: ReflectArm, before: Mapping[str, Trained | None], seed: int) -> SFTSettings | None:
-        how = changed(self.recipe.sft, arm.sft)
+        settings = changed_section(self.recipe.sft, arm.sft)
         if arm.as_long_as is None:
-            return how
+            return settings
         if (other := before[arm.as_long_as]) is None:
             return None
-        dpo = changed(self.recipe.dpo, self.arms[arm.as_long_as].how.dpo)
+        dpo = changed_section(self.recipe.dpo, self.arms[arm.as_long_as].options.dpo)
         updates = other.result(seed)["steps"]
         if arm.seconds_of is not None and (start := before[str(arm.start)]) is not None:
             pace = start.result(seed)
             updates = max(1, round(other.result(seed)["seconds"] * pace["steps"] / pace["seconds"]))
-        return how.model_copy(update={"learning_rate": dpo.learning_rate, "muon": dpo.muon, "max_steps": updates})
+        return settings.model_copy(update={"learning_rate": dpo.learning_rate, "muon": dpo.muon, "max_steps": updates})
 
     async def _trees_of(self, name: str, arm: ReflectArm, start: Trained, seed: int) -> Path:
         """The trees of a student, kept as ``trees-SEED``; trees of an arm with its own rules are kept under its
@@ -270,9 +291,9 @@ class _School:
         """
         other = arm.start != "debate_reflect_sft" or arm.debate or arm.share != 1
         own = other or arm.trees or arm.attempts
-        attempts = changed(self.recipe.attempts, arm.attempts)
+        attempts = changed_section(self.recipe.attempts, arm.attempts)
         tried = await attempt(self.s, self.graphs(arm), start, seed, attempts.samples, attempts.temperature)
-        grown = preference_trees(tried, self.s.grower(changed(self.recipe.trees, arm.trees)))
+        grown = preference_trees(tried, self.s.grower(changed_section(self.recipe.trees, arm.trees)))
         return self.s.rows(f"{name}.trees-{seed}" if own else f"trees-{seed}", grown)
 
 
@@ -299,8 +320,8 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make."""
-    grown = [one.how for one in recipe.needed.values() if one.how.learn == "trees"]
-    tried = {(arm.start, changed(recipe.attempts, arm.attempts)) for arm in grown}
+    grown = [one.options for one in recipe.needed.values() if one.options.learn == "trees"]
+    tried = {(arm.start, changed_section(recipe.attempts, arm.attempts)) for arm in grown}
     attempts = sum(attempts.samples for _, attempts in tried)
     looked = {name: look(recipe.debate, mode) for _, mode, name in recipe.looks.looked}
     students = 1 + len(recipe.seeds) * len(recipe.wanted)
@@ -309,11 +330,15 @@ def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """The trainings of a run of this recipe."""
-    lines, models, arms = list[Training](), len(recipe.seeds), {k: one.how for k, one in recipe.needed.items()}
+    lines, models, arms = list[Training](), len(recipe.seeds), {k: one.options for k, one in recipe.needed.items()}
     for name, arm in arms.items():
-        sft = changed(recipe.sft, arm.sft)
+        sft = changed_section(recipe.sft, arm.sft)
         if arm.as_long_as is not None:
-            sft = sft.model_copy(update={"max_steps": changed(recipe.dpo, arms[arm.as_long_as].dpo).max_steps})
-        how = {"answers": sft, "trees": changed(recipe.dpo, arm.dpo), "graphs": changed(recipe.magdi, arm.magdi)}
-        lines.append(training(name, models, how[arm.learn], measured, known=arm.seconds_of is None))
+            sft = sft.model_copy(update={"max_steps": changed_section(recipe.dpo, arms[arm.as_long_as].dpo).max_steps})
+        settings = {
+            "answers": sft,
+            "trees": changed_section(recipe.dpo, arm.dpo),
+            "graphs": changed_section(recipe.magdi, arm.magdi),
+        }
+        lines.append(training(name, models, settings[arm.learn], measured, known=arm.seconds_of is None))
     return lines

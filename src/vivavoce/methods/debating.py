@@ -11,7 +11,7 @@ from vivavoce.config import Recipe
 from vivavoce.data.rules import TreeRules
 from vivavoce.data.trees import Grower
 from vivavoce.exams.arms import Arm
-from vivavoce.exams.examine import Judged, judged
+from vivavoce.exams.examine import Judged, committee_answers
 from vivavoce.exams.table import Tested
 from vivavoce.graph import Stored
 from vivavoce.methods.attempts import later_name
@@ -68,10 +68,12 @@ class DebateSession(VotingSession[Talk]):
                 for t in self.recipe.teachers
             ]
             members.append(Member(student, "student", sampling))
-            asked = self.task.problems("test")
+            problems = self.task.problems("test")
             label = f"look:{name}"
-            graphs = await self.ask(f"{name}-{seed}", "look", members, rules(self.rules, mode), asked, label)
-            return judged(graphs, lambda g: next(iter(g.stated(g.rounds - 1, [self.student])), None), lambda g: g.nodes)
+            graphs = await self.ask(f"{name}-{seed}", "look", members, rules(self.rules, mode), problems, label)
+            return committee_answers(
+                graphs, lambda g: next(iter(g.stated(g.rounds - 1, [self.student])), None), lambda g: g.nodes
+            )
 
     def beside(self, arms: Mapping[str, Arm]) -> list[Arm]:
         """Students after a second look, and the committee."""

@@ -18,29 +18,29 @@ def check_devices(recipe: Recipe, gpus: Sequence[str] | None = None) -> None:
 
     ``gpus`` are those that are visible, None to look.
     """
-    how = recipe.train
-    need_devices(how.processes, visible_gpus() if gpus is None else gpus)
+    devices = recipe.train
+    need_devices(devices.processes, visible_gpus() if gpus is None else gpus)
     for where, settings in trained_how(recipe):
         settings.need_packages()
         if settings.quantise and not settings.lora:
             what = "weights in 4 bits are not trained, an adapter beside them is"
             raise RecipeError(what, f"{where}.lora", "keep lora, or set the student's quantise to null")
-        if settings.quantise and how.fsdp:
+        if settings.quantise and devices.fsdp:
             what = "weights in 4 bits are not shared among processes"
             raise RecipeError(what, "train.fsdp", "set it to false, or quantise to null")
         if settings.quantise and recipe.student.options.get("serve") and isinstance(settings, OnPolicyOptions):
             what = "an engine serves the student's whole weights, and it is to learn beside weights in 4 bits"
             raise RecipeError(what, f"{where}.quantise", "leave out the student's `serve`, or set quantise to null")
         states = getattr(settings, "states_per_step", None)
-        if states is not None and states < (how.processes or 1):
-            what = f"{how.processes} processes share the {states} states of an update, and each needs one"
-            raise RecipeError(what, f"{where}.states_per_step", f"set it to {how.processes} or more")
-        if how.fsdp and settings.muon:
+        if states is not None and states < (devices.processes or 1):
+            what = f"{devices.processes} processes share the {states} states of an update, and each needs one"
+            raise RecipeError(what, f"{where}.states_per_step", f"set it to {devices.processes} or more")
+        if devices.fsdp and settings.muon:
             raise RecipeError("Muon needs whole matrices", f"{where}.muon", "set it to null, or train.fsdp to false")
-        if how.fsdp and getattr(settings, "attention", None) == "rows":
+        if devices.fsdp and getattr(settings, "attention", None) == "rows":
             what = "weights cannot be shared among processes if every answer has a row of its own"
             raise RecipeError(what, f"{where}.attention", "set it to auto, or train.fsdp to false")
-    if how.fsdp and any(line.kind == "MAGDi" for line in _trainings(recipe)):
+    if devices.fsdp and any(line.kind == "MAGDi" for line in _trainings(recipe)):
         what = "what reads the student in MAGDi cannot be shared among processes"
         raise RecipeError(what, "train.fsdp", "set it to false, or leave out the arm magdi")
 

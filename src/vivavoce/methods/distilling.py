@@ -26,7 +26,7 @@ from vivavoce.graph import Graph, Stored
 from vivavoce.methods.attempts import attempt, later_name
 from vivavoce.methods.day import with_day
 from vivavoce.methods.learnt import Trained
-from vivavoce.methods.opd_arms import USUAL, ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm, Table
+from vivavoce.methods.opd_arms import USUAL, DebateChoices, ImitationArm, OnPolicyArm, PreferenceArm, ScoredArm
 from vivavoce.methods.seats import SCORING, need_scorers
 from vivavoce.methods.session import Session
 from vivavoce.methods.voting import VotingSession
@@ -129,7 +129,7 @@ class DistilSession(Session[Talk]):
     async def debate(
         self,
         problems: Sequence[Problem],
-        table: Table = USUAL,
+        table: DebateChoices = USUAL,
         action: tuple[Trained, int] | None = None,
         stage: str = "states",
         actions: Mapping[str, Action] | None = None,
@@ -160,7 +160,7 @@ class DistilSession(Session[Talk]):
         self, name: str, arm: OnPolicyArm, graphs: Sequence[Graph], options: OnPolicyOptions
     ) -> tuple[Path, OnPolicySettings]:
         """The states of an arm, written into the run, and how to train on them."""
-        who = list(self.scorers if arm.scorers is None else arm.scorers)
+        scorers = list(self.scorers if arm.scorers is None else arm.scorers)
         rate = options.on_policy if arm.on_policy is None else arm.on_policy
         recorded, rules = partial(winner, task=self.task), arm.table.rules(self.rules)
         if arm.sees_action:
@@ -168,11 +168,11 @@ class DistilSession(Session[Talk]):
         elif rules.tells:  # what teachers write who were told the right answer is no example
             rate = 1.0
         worded, seed = self._worded(rules), self.recipe.seed
-        found, counts = states(graphs, arm, who, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
+        rows, counts = states(graphs, arm, scorers, worded, seed, recorded if rate < 1 else lambda _: [], self._drawn)
         self.supervision[name] = counts.facts()
         self._enough(name, counts, len(graphs), options, arm)
-        told = options.informative if arm.informative is None else arm.informative
-        return self.rows(name, found), self._how(options, who, arm, on_policy=rate, informative=told)
+        informative = options.informative if arm.informative is None else arm.informative
+        return self.rows(name, rows), self._how(options, scorers, arm, on_policy=rate, informative=informative)
 
     def _enough(self, name: str, counts: Supervised, of: int, options: OnPolicyOptions, arm: ScoredArm) -> None:
         """Raise RecipeError if too few of an arm's states can be supervised; warn if some cannot."""
@@ -194,14 +194,14 @@ class DistilSession(Session[Talk]):
         student.
         """
         never, as_end = self.prompts.silent
-        found = {
+        computed = {
             "scorers": tuple(self._scorer(k, arm.own_scorer) for k in scorers),
             "objective": options.objective.model_validate({**options.objective.model_dump(), **arm.objective}),
             "never": options.never or never,
             "as_end": options.as_end or as_end,
             **self._sampled(),
         }
-        return OnPolicySettings.model_validate({**dict(options), **found, **changes})
+        return OnPolicySettings.model_validate({**dict(options), **computed, **changes})
 
     def _sampled(self) -> dict[str, Any]:
         """The sampler of the student's answers in training: the trainer, unless the recipe has the student served."""
@@ -214,11 +214,11 @@ class DistilSession(Session[Talk]):
     def _action(self, graph: Graph) -> list[Node]:
         return [n for n in graph.stated(0, [self.student]) if n.text.strip()]
 
-    def _drawn(self, said: Node) -> tuple[int, ...]:
+    def _drawn(self, answer: Node) -> tuple[int, ...]:
         """The tokens that the student drew for an answer, if its text would be cut into others."""
-        if said.agent != self.student or said.call is None:
+        if answer.agent != self.student or answer.call is None:
             return ()
-        reply = self.run.journal[said.call].reply
+        reply = self.run.journal[answer.call].reply
         return reply.ids if reply else ()
 
     def _scorer(self, name: str, own: Literal["frozen", "ema"] = "frozen") -> Scorer:
@@ -277,13 +277,13 @@ class DistilSession(Session[Talk]):
 
     async def pairs(self, name: str, arm: PreferenceArm, graphs: Sequence[Graph], start: Trained) -> dict[int, Path]:
         """Preference pairs of an arm by training seed: of answers that the student gives before it."""
-        found = {}
+        files = {}
         for seed in self.recipe.seeds:
             tried = await attempt(self, graphs, start, seed, arm.samples, arm.temperature)
             own = later_name(self.student)
             trees = consensus_trees(tried, arm.prefer, self.teachers, own, self.wording, self.recipe.seed)
-            found[seed] = self.rows(f"{name}-{seed}", trees)
-        return found
+            files[seed] = self.rows(f"{name}-{seed}", trees)
+        return files
 
     def as_many_pairs(self, dpo: TreeDPOSettings, opd: OnPolicyOptions) -> TreeDPOSettings:
         """Settings that make DPO update as often, on pairs of as many questions, as the on-policy arms."""
@@ -304,11 +304,11 @@ class DistilSession(Session[Talk]):
         """Tokens that teachers went over in a training; the mean of its seeds."""
         return round(fmean(trained.result(seed)["details"]["teacher_tokens"] for seed in trained.models))
 
-    def until_tokens(self, how: OnPolicySettings, pace: Trained, tokens: int) -> OnPolicySettings:
+    def until_tokens(self, settings: OnPolicySettings, pace: Trained, tokens: int) -> OnPolicySettings:
         """Settings with as many updates as take teachers so many tokens, at the pace of a training that was tried."""
         tried = pace.result(self.recipe.seeds[0])
         each = tried["details"]["teacher_tokens"] / tried["steps"]
-        return how.model_copy(update={"max_steps": max(1, round(tokens / max(1.0, each)))})
+        return settings.model_copy(update={"max_steps": max(1, round(tokens / max(1.0, each)))})
 
     def as_many(self, sft: SFTSettings, opd: OnPolicyOptions) -> SFTSettings:
         """Settings that make SFT update as often, on as many answers, as the on-policy arms."""
@@ -333,7 +333,7 @@ class DistilSession(Session[Talk]):
 
     def value(self, graphs: Sequence[Graph]) -> dict[str, Any]:
         """Whether the debate tells scorers more: see :mod:`vivavoce.exams.debate_value`."""
-        from vivavoce.exams.debate_value import flips, likelihood, stated
+        from vivavoce.exams.debate_value import flips, likelihood, stated_confidence
 
         specs = {name: self._scorer(name) for name in self.scorers}
         self.start_scorers(list(specs.values()))
@@ -353,11 +353,11 @@ class DistilSession(Session[Talk]):
             getattr(self.recipe, "opd", OnPolicyOptions()), (), ScoredArm()
         )  # scorers compute as in training
         with bar("likelihood of verified answers", len(pairs) * len(specs)) as advance:
-            found = {
+            likelihoods = {
                 name: likelihood(spec, [(p.views[k], s.views[k], text) for p, s, text in pairs], settings, advance)
                 for k, (name, spec) in enumerate(specs.items())
             }
-        return {"likelihood": found, "flips": flips(graphs), "confidence": stated(graphs)}
+        return {"likelihood": likelihoods, "flips": flips(graphs), "confidence": stated_confidence(graphs)}
 
 
 class QuestionSession(DistilSession, VotingSession[Talk]):

@@ -27,7 +27,7 @@ from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.overlap import overlap
 from vivavoce.errors import AgentError, UserError
 from vivavoce.files import object_in
-from vivavoce.methods.budgets import asked_of, budgets, context_of
+from vivavoce.methods.budgets import budgets, context_of, questions_and_prompts
 from vivavoce.methods.devices import check_devices
 from vivavoce.methods.distilling import DistilRecipe, need_told
 from vivavoce.methods.juries import need_judgeable
@@ -36,7 +36,7 @@ from vivavoce.methods.opening import Serving, trained_how, trained_rank
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.seats import acting, need_draws, need_person, need_scorers, need_student, need_whole
 from vivavoce.methods.token_count import local_folder, model_folders, tokenizer_in
-from vivavoce.methods.trainings import Training, summed
+from vivavoce.methods.trainings import Training, total_of
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.tasks import open_task
@@ -125,7 +125,7 @@ def _prompts(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _seats(recipe: Recipe) -> Iterator[Finding]:
-    """Whether the agents can do what the method wants of them, and somebody can act in the task if the student does."""
+    """Whether the agents can do what the method wants of them, and the task has an environment if the student acts."""
     try:
         need_student(recipe)
         need_draws(recipe)
@@ -156,7 +156,7 @@ def _judges(recipe: Recipe) -> Iterator[Finding]:
         return
     try:
         for spec in (recipe.task, *recipe.also_test.values()):
-            need_judgeable(open_task(spec.name, spec.options), recipe.judge.how)
+            need_judgeable(open_task(spec.name, spec.options), recipe.judge.rules)
     except UserError as e:
         yield _wrong("judge", e)
     else:
@@ -248,7 +248,7 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
             continue
         if serve.url is not None:
             if not offline:
-                yield _running(what, serve, [how for _, how in trained_how(recipe)] if learns else [])
+                yield _running(what, serve, [settings for _, settings in trained_how(recipe)] if learns else [])
             continue
         named = [one for one in (serve.devices or "").split(",") if one.strip()]
         if (serve.device == "cuda" or named) and not gpus and serve.device != "cpu":
@@ -266,7 +266,7 @@ def _engines(recipe: Recipe, out: Path, offline: bool) -> Iterator[Finding]:
 
 
 def _largest_rank(serve: Serve) -> int | None:
-    """What the flags of a recipe let an engine take, if they say."""
+    """The largest rank of adapters that the flags of a recipe allow an engine; None if they do not say."""
     flags = list(serve.args)
     ranks = [b for a, b in itertools.pairwise(flags) if a == "--max-lora-rank"]
     ranks += [flag.partition("=")[2] for flag in flags if flag.startswith("--max-lora-rank=")]
@@ -274,15 +274,15 @@ def _largest_rank(serve: Serve) -> int | None:
 
 
 def _running(what: str, serve: Serve, learns: Sequence[TrainSettings]) -> Finding:
-    """What an engine at an address shows of itself; ``learns`` are the ways in which its model is trained."""
+    """Whether the engine at an address runs and takes trained weights; ``learns`` are the trainings of its model."""
     if not engines.healthy(serve.root, 10.0):
         return Finding("failed", what, f"nothing at {serve.root} says that it is well", "start it, or correct `url`")
     needed = list[tuple[str, dict[str, str] | None, str]]()
-    if any(how.lora is not None for how in learns):
+    if any(settings.lora is not None for settings in learns):
         # An adapter that is not there is refused in other words than a path that is not there.
         do = "start it with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
         needed.append(("/v1/load_lora_adapter", {"lora_name": "", "lora_path": ""}, do))
-    if any(how.lora is None for how in learns):
+    if any(settings.lora is None for settings in learns):
         needed.append(("/is_sleeping", None, "start it with VLLM_SERVER_DEV_MODE=1: its weights can be replaced then"))
     for path, body, do in needed if serve.engine == "vllm" else ():
         if engines.lacks(serve.root, path, body):
@@ -300,7 +300,7 @@ def _unsent(spec: AgentSpec) -> Iterator[Finding]:
         level: Literal["ok", "warning", "failed"] = (
             "ok" if one.field == "seed" else "failed" if one.field == "logprobs" else "warning"
         )
-        yield Finding(level, f"sampling {spec.name}", one.said, one.do)
+        yield Finding(level, f"sampling {spec.name}", one.message, one.do)
 
 
 def _tokenizers(recipe: Recipe) -> Iterator[Finding]:
@@ -356,8 +356,8 @@ def _vocabulary(spec: AgentSpec) -> dict[str, int] | None:
 
 def _contexts(recipe: Recipe, longest: dict[str, Lengths]) -> Iterator[Finding]:
     """The contexts of the models that are here; endpoints are asked later."""
-    broken = list(budgets(recipe, *asked_of(recipe)))
-    yield from (Finding(fit.level, fit.what, fit.said, fit.do) for fit in broken)
+    broken = list(budgets(recipe, *questions_and_prompts(recipe)))
+    yield from (Finding(fit.level, fit.what, fit.message, fit.do) for fit in broken)
     misfits = {fit.what for fit in broken}
     for spec in recipe.agents:
         context = context_of(spec)
@@ -425,7 +425,7 @@ def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> I
 
 
 def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> Iterator[Finding]:
-    """What is loaded and trained at a time, reckoned, against what there is."""
+    """The predicted memory of all that is loaded and trained at one time, against the memory of the machine."""
     absent, by_name = unknown(recipe)
     more = f"; not counted, for they are not on this machine: {', '.join(absent)}" if absent else ""
     more += f"; sizes by their names: {', '.join(by_name)}" if by_name else ""
@@ -450,9 +450,13 @@ def _devices(recipe: Recipe, machine: Machine | None) -> Iterator[Finding]:
     except UserError as e:
         yield _wrong("train", e)
         return
-    how = recipe.train
-    each = f"{how.processes} processes train a student" if (how.processes or 1) > 1 else "one process trains a student"
-    shared = ", each with a part of it" if how.fsdp else ""
+    devices = recipe.train
+    each = (
+        f"{devices.processes} processes train a student"
+        if (devices.processes or 1) > 1
+        else "one process trains a student"
+    )
+    shared = ", each with a part of it" if devices.fsdp else ""
     seen = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else "no GPU"
     yield Finding("ok", "train", f"{each}{shared}; {seen} visible")
 
@@ -462,7 +466,7 @@ def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe
     trainings.
     """
     if trainings is not None:
-        return summed(trainings(recipe)).models
+        return total_of(trainings(recipe)).models
     tests = sum(p.calls.most for p in planned if p.stage == "test")
     questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
     return round(tests / max(1, questions)) - 1
@@ -477,19 +481,19 @@ def _size(spec: AgentSpec) -> int:
 
 
 def _endpoints(recipe: Recipe, agents: dict[str, Agent], longest: dict[str, Lengths]) -> Iterator[Finding]:
-    asked = [s for s in recipe.agents if s.backend not in ("hf_local", "scripted") and s.name in agents]
-    if not asked:
+    remote = [s for s in recipe.agents if s.backend not in ("hf_local", "scripted") and s.name in agents]
+    if not remote:
         return
     each = Usage(100 * _CALLS, _NEW_TOKENS * _CALLS)
-    most = sum((s.price or FREE).of(each) for s in asked)
-    unknown = "" if all(s.price for s in asked) else ", and what has no price"
-    names = ", ".join(s.name for s in asked)
+    most = sum((s.price or FREE).of(each) for s in remote)
+    unknown = "" if all(s.price for s in remote) else ", and what has no price"
+    names = ", ".join(s.name for s in remote)
     paid = f"{money(most)} {recipe.currency}{unknown}"
     say(f"asking {names} {_CALLS} tiny questions each: at most {paid} (--offline: none)")
 
     async def all_of_them() -> list[list[Finding]]:
-        by_agent = await asyncio.gather(*(_asked(s, agents[s.name], longest.get(s.name)) for s in asked))
-        await asyncio.gather(*(agents[s.name].aclose() for s in asked))
+        by_agent = await asyncio.gather(*(_asked(s, agents[s.name], longest.get(s.name)) for s in remote))
+        await asyncio.gather(*(agents[s.name].aclose() for s in remote))
         return by_agent
 
     for findings in asyncio.run(all_of_them()):
@@ -536,7 +540,7 @@ def _temperature(what: str, samples: int, first: Reply, repeated: Reply, others:
     if first.text == repeated.text:
         yield Finding("ok", what, "asked twice at temperature 0, it says the same")
     else:
-        do = "a run started again keeps what it has; but one begun anew will differ from it"
+        do = "a run that goes on keeps what it has, but a new run will differ from it"
         yield Finding("warning", what, "asked twice at temperature 0, it says different things", do)
 
 

@@ -38,22 +38,22 @@ class InStore:
 class _Looked:
     """The replies of other runs, counted; every agent passes for one that has answered, so that none is reached."""
 
-    def __init__(self, replies: Replies, found: InStore) -> None:
-        self._replies, self._found = replies, found
+    def __init__(self, replies: Replies, counts: InStore) -> None:
+        self._replies, self._counts = replies, counts
         self._seen = Counter[str]()
 
     def get(self, key: str) -> Reply | None:
         reply = self._replies.get(key)
         self._seen[key] += 1
         if self._seen[key] == 1:
-            self._found.looked_up += 1
-            self._found.calls += reply is not None
+            self._counts.looked_up += 1
+            self._counts.calls += reply is not None
         return reply
 
     def put(self, replies: Iterable[tuple[str, Reply]]) -> None:
         pass
 
-    def heard(self, identity: str) -> bool:
+    def has_answered(self, identity: str) -> bool:
         return True
 
 
@@ -62,7 +62,7 @@ def in_store(recipe: Recipe, method: Any, runs: Sequence[Path], questions: int) 
 
     Raises UserError if the run could not begin: without a key, say.
     """
-    found, none = InStore(questions), Caps(calls=0)
+    counts, none = InStore(questions), Caps(calls=0)
     dry = recipe.model_copy(update={"budget": Budget(run=none, question=none), "track": []})
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -70,11 +70,11 @@ def in_store(recipe: Recipe, method: Any, runs: Sequence[Path], questions: int) 
         open_run(Path(folder), dry, earlier=runs) as run,
     ):
         assert run.journal.store is not None
-        run.journal.store = _Looked(run.journal.store, found)
+        run.journal.store = _Looked(run.journal.store, counts)
         with contextlib.suppress(BudgetReached):
             asyncio.run(method.pilot(dry, run, questions))
-        found.runs = list(run.manifest.get("lenders", ()))
-    return found
+        counts.runs = list(run.manifest.get("lenders", ()))
+    return counts
 
 
 __all__ = ["InStore", "in_store"]

@@ -18,23 +18,23 @@ def jury_of(recipe: Recipe, agents: Agents, journal: Journal) -> Jury | None:
     if recipe.judge is None:
         return None
     judges = [(agents[spec.name], spec.sampling()) for spec in recipe.judge.agents]
-    return Jury(judges, recipe.judge.how, journal, recipe.seed)
+    return Jury(judges, recipe.judge.rules, journal, recipe.seed)
 
 
-def judged(task: Task, jury: Jury) -> Task:
+def with_jury(task: Task, jury: Jury) -> Task:
     """The task with a jury that grades. Raises RecipeError as :func:`need_judgeable` does."""
-    need_judgeable(task, jury.how)
+    need_judgeable(task, jury.rules)
     return cast(Task, JudgedTask(task, jury))
 
 
-def need_judgeable(task: Task, how: Judging) -> None:
+def need_judgeable(task: Task, rules: Judging) -> None:
     """Raise RecipeError if answers to the task cannot be judged by these rules."""
-    open_prompts(how)
+    open_prompts(rules)
     if isinstance(task, Acting):
         what = f"{task.name} is a task of episodes, which the environment judges by the state that they leave"
         raise RecipeError(what, "judge", "take `judge` out")
     for split in ("train", "test"):
-        need_references(task.problems(split), how)
+        need_references(task.problems(split), rules)
 
 
-__all__ = ["judged", "jury_of", "need_judgeable"]
+__all__ = ["jury_of", "need_judgeable", "with_jury"]

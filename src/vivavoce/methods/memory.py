@@ -105,26 +105,26 @@ def _left_in_groups(proc: Path, groups: Path) -> Iterator[float]:
         for group in (here, *here.parents):
             try:
                 limit, used = (float((group / name).read_text()) for name in names)
-                told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                yield limit - used + float(told.get(cached, 0))
+                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                yield limit - used + float(stat.get(cached, 0))
             except (OSError, ValueError):  # no limit (`max`), or not to be seen from inside a container
                 pass
             if group == top:
                 break
 
 
-class Size(NamedTuple):
+class ModelSize(NamedTuple):
     """A model's size."""
 
     weights: float
-    """How many there are."""
+    """The number of weights."""
     layers: float
     width: float
     vocabulary: float
     cached: float
     """Numbers that its cache holds of each token."""
     bytes: float
-    """Of each weight as it is kept."""
+    """Bytes of each weight as it is stored."""
     inner: float
     """Width of a feed-forward layer; of experts, of those that a token goes through."""
     known: bool
@@ -186,8 +186,8 @@ def _talking(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> li
         if size is None:
             continue
         if (serve := _serve(spec)) is not None:
-            for device, taken in _engine(serve, size, machine).items():
-                on.setdefault(device, {})[f"engine of {spec.name}"] = taken
+            for device, size_bytes in _engine(serve, size, machine).items():
+                on.setdefault(device, {})[f"engine of {spec.name}"] = size_bytes
             continue
         options = spec.options
         rows = min(int(options.get("max_batch", 256)), recipe.in_flight)
@@ -203,8 +203,8 @@ def _talking(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> li
     return [Use("talking", device, parts, _free(device, machine)) for device, parts in on.items()]
 
 
-def _engine(serve: Serve, size: Size, machine: Machine) -> dict[str, float]:
-    """What an engine that the run starts takes, by device."""
+def _engine(serve: Serve, size: ModelSize, machine: Machine) -> dict[str, float]:
+    """The memory of an engine that the run starts, by device."""
     if serve.url is not None:
         return {}
     if not machine.gpus or serve.device == "cpu":
@@ -240,30 +240,32 @@ def _training(recipe: Recipe, machine: Machine, longest: Mapping[str, int]) -> l
     size = size_of(recipe.student)
     if size is None:
         return []
-    return [_learning(recipe, how, size, machine, longest) for _, how in trained_how(recipe)]
+    return [_learning(recipe, settings, size, machine, longest) for _, settings in trained_how(recipe)]
 
 
-def _learning(recipe: Recipe, how: TrainSettings, size: Size, machine: Machine, longest: Mapping[str, int]) -> Use:
+def _learning(
+    recipe: Recipe, settings: TrainSettings, size: ModelSize, machine: Machine, longest: Mapping[str, int]
+) -> Use:
     processes, shares = recipe.train.processes or 1, recipe.train.processes if recipe.train.fsdp else 1
-    on_gpus = bool(machine.gpus) and how.device != "cpu"
-    half = 2 if how.bf16 else 4
-    parts = {"student": student(size, how, shares or 1)}
-    if isinstance(how, OnPolicyOptions):
-        parts |= _scoring(recipe, how, size, shares or 1)
-        if samples(recipe, how) and _serve(recipe.student) is None:
-            drawn = math.ceil(how.states_per_step * how.rollouts / processes)
-            tokens = drawn * min(how.max_length, longest.get(recipe.student.name, 0) + how.max_new_tokens)
+    on_gpus = bool(machine.gpus) and settings.device != "cpu"
+    half = 2 if settings.bf16 else 4
+    parts = {"student": student(size, settings, shares or 1)}
+    if isinstance(settings, OnPolicyOptions):
+        parts |= _scoring(recipe, settings, size, shares or 1)
+        if samples(recipe, settings) and _serve(recipe.student) is None:
+            drawn = math.ceil(settings.states_per_step * settings.rollouts / processes)
+            tokens = drawn * min(settings.max_length, longest.get(recipe.student.name, 0) + settings.max_new_tokens)
             parts["cache of its answers"] = tokens * size.cached * half
             if recipe.train.fsdp:
                 parts["a whole copy that answers"] = size.weights * half
-    parts["a pass"] = a_pass(size, how, on_gpus) + _LOGITS["gpu" if on_gpus else "cpu"]
+    parts["a pass"] = a_pass(size, settings, on_gpus) + _LOGITS["gpu" if on_gpus else "cpu"]
     if not on_gpus:
         times = processes * recipe.parallel
-        taken = {k: v * times for k, v in parts.items()} | {"the program": _PROGRAM}
-        return Use("training", "the CPU", taken, machine.memory)
+        size_bytes = {k: v * times for k, v in parts.items()} | {"the program": _PROGRAM}
+        return Use("training", "the CPU", size_bytes, machine.memory)
     used = min(len(machine.gpus), processes * (recipe.parallel if recipe.train.processes else 1))
     side_by_side = math.ceil(processes * recipe.parallel / used)
-    parts = {name: taken * side_by_side for name, taken in parts.items()}
+    parts = {name: size_bytes * side_by_side for name, size_bytes in parts.items()}
     engines = dict[str, float]()
     for spec in recipe.agents:
         serve, served = _serve(spec) if spec.backend == "hf_local" else None, size_of(spec)
@@ -272,11 +274,11 @@ def _learning(recipe: Recipe, how: TrainSettings, size: Size, machine: Machine, 
             and served is not None
             and (
                 serve.while_training
-                or (spec is recipe.student and isinstance(how, OnPolicyOptions) and samples(recipe, how))
+                or (spec is recipe.student and isinstance(settings, OnPolicyOptions) and samples(recipe, settings))
             )
         ):
-            for device, taken in _engine(serve, served, machine).items():
-                engines[device] = engines.get(device, 0.0) + taken
+            for device, size_bytes in _engine(serve, served, machine).items():
+                engines[device] = engines.get(device, 0.0) + size_bytes
     trained_on = [f"GPU {k}" for k in range(used)]
     worst = max(trained_on, key=lambda device: engines.get(device, 0.0) - _free(device, machine))
     if engines.get(worst):
@@ -284,38 +286,42 @@ def _learning(recipe: Recipe, how: TrainSettings, size: Size, machine: Machine, 
     return Use("training", worst if used == 1 else f"each of {used} GPUs", parts, _free(worst, machine))
 
 
-def student(size: Size, how: TrainSettings, shares: int) -> float:
+def student(size: ModelSize, settings: TrainSettings, shares: int) -> float:
     """Bytes of a student in training that one of ``shares`` processes holds: weights, gradients, optimiser states."""
-    if how.lora is not None:
-        adapted = len(how.lora.targets) * how.lora.r * 2.5 * size.width * size.layers  # layers are up to 4 wide
-        half = 2 if how.bf16 else 4
-        return ((in_few_bits(size, half) if how.quantise else size.weights * half) + 16 * adapted) / shares
-    states = 4 if how.muon else 2 * how.adam_bits / 8
+    if settings.lora is not None:
+        adapted = (
+            len(settings.lora.targets) * settings.lora.r * 2.5 * size.width * size.layers
+        )  # layers are up to 4 wide
+        half = 2 if settings.bf16 else 4
+        return ((in_few_bits(size, half) if settings.quantise else size.weights * half) + 16 * adapted) / shares
+    states = 4 if settings.muon else 2 * settings.adam_bits / 8
     held = size.weights * (8 + states) / shares
-    if how.bf16 and shares == 1:
+    if settings.bf16 and shares == 1:
         return held + 2 * size.weights  # what autocast keeps of a pass
-    return held + (2 * size.weights * (2 if how.bf16 else 4) / max(1, size.layers) if shares > 1 else 0)
+    return held + (2 * size.weights * (2 if settings.bf16 else 4) / max(1, size.layers) if shares > 1 else 0)
 
 
-def a_pass(size: Size, how: TrainSettings, on_gpus: bool) -> float:
+def a_pass(size: ModelSize, settings: TrainSettings, on_gpus: bool) -> float:
     """Bytes that one forward pass keeps for its gradient."""
-    half = 2 if how.bf16 else 4
-    tokens = max(getattr(how, "token_budget", 0), how.max_length)
+    half = 2 if settings.bf16 else 4
+    tokens = max(getattr(settings, "token_budget", 0), settings.max_length)
     if on_gpus:
         layer = at_once = 17 * half * tokens * size.width
     else:
-        layer = (3 if how.bf16 else 4) * tokens * (18 * size.width + 4 * size.inner)  # norms stay in float32
+        layer = (3 if settings.bf16 else 4) * tokens * (18 * size.width + 4 * size.inner)  # norms stay in float32
         at_once = 3 * layer  # one is computed again, and gradients go through it
-    return size.layers * half * tokens * size.width + at_once if how.gradient_checkpointing else size.layers * layer
+    return (
+        size.layers * half * tokens * size.width + at_once if settings.gradient_checkpointing else size.layers * layer
+    )
 
 
-def _scoring(recipe: Recipe, how: OnPolicyOptions, student: Size, shares: int) -> dict[str, float]:
+def _scoring(recipe: Recipe, options: OnPolicyOptions, student: ModelSize, shares: int) -> dict[str, float]:
     """Bytes of the scorers that one process holds, by name."""
     bytes_by_scorer = dict[str, float]()
     for spec in recipe.scoring_agents:
         size = size_of(spec) if spec.backend == "hf_local" and not _scores_elsewhere(spec) else None
         if size is not None:
-            each = 4.0 if not how.bf16 else 2.0 if how.lora else min(size.bytes, 4.0)
+            each = 4.0 if not options.bf16 else 2.0 if options.lora else min(size.bytes, 4.0)
             if spec.options.get("quantise"):
                 bytes_by_scorer[f"scorer {spec.name}"] = in_few_bits(size, each)
                 continue
@@ -332,14 +338,14 @@ def _scores_elsewhere(spec: AgentSpec) -> bool:
 # --- sizes
 
 
-def size_of(spec: AgentSpec) -> Size | None:
+def size_of(spec: AgentSpec) -> ModelSize | None:
     """The size of a local model: from its files, else from its config, else from a name such as ``Qwen3-14B``."""
     folders = tuple(model_folders(spec))
     return _size_in(folders) or _size_in_name(str(spec.options.get("model", "")))
 
 
 @cache
-def _size_in(folders: tuple[Path, ...]) -> Size | None:
+def _size_in(folders: tuple[Path, ...]) -> ModelSize | None:
     config = next((f / "config.json" for f in folders if (f / "config.json").is_file()), None)
     if config is None:
         return None
@@ -361,7 +367,9 @@ def _size_in(folders: tuple[Path, ...]) -> Size | None:
     pairs = settings.get("num_key_value_heads") or heads
     cached = 2 * layers * pairs * (settings.get("head_dim") or width / max(1, heads))
     inner = _inner(settings, width)
-    return Size(count, layers, width, settings.get("vocab_size", 0), cached, size / max(1, count), inner, known=True)
+    return ModelSize(
+        count, layers, width, settings.get("vocab_size", 0), cached, size / max(1, count), inner, known=True
+    )
 
 
 def _inner(settings: Mapping[str, Any], width: float) -> float:
@@ -389,30 +397,34 @@ def _counted(config: Path) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _size_in_name(name: str) -> Size | None:
-    """Of a decoder with usual proportions: 12 squares of its width a layer, a width of 80 a layer, 8 heads of 128."""
+def _size_in_name(name: str) -> ModelSize | None:
+    """The size of a model by the number in its name; None if it has none.
+
+    It is taken for a decoder of usual proportions: 12 squares of its width a layer, a width of 80 a layer, 8 heads of
+    128.
+    """
     match = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", name.rpartition("/")[2], re.IGNORECASE)
     if match is None:
         return None
     count = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6)
     width = (count / 12 * 80) ** (1 / 3)
     cached = 2 * width / 80 * min(1024, width)
-    return Size(count, width / 80, width, 150_000, cached, 2.0, 8 / 3 * width, known=False)
+    return ModelSize(count, width / 80, width, 150_000, cached, 2.0, 8 / 3 * width, known=False)
 
 
-def _held(size: Size, each: float, options: Mapping[str, Any]) -> float:
+def _held(size: ModelSize, each: float, options: Mapping[str, Any]) -> float:
     """Bytes of a model's weights of ``each`` bytes, or in 4 bits, but for what embeds tokens and makes logits."""
     return in_few_bits(size, each) if options.get("quantise") else size.weights * each
 
 
-def in_few_bits(size: Size, each: float) -> float:
+def in_few_bits(size: ModelSize, each: float) -> float:
     """Bytes of a model whose linear layers are in 4 bits; the others have ``each`` bytes a weight."""
     ends = min(size.weights, 2 * size.vocabulary * size.width)
     return (size.weights - ends) * BITS / 8 + ends * each
 
 
-def _bytes(dtype: str, size: Size) -> float:
+def _bytes(dtype: str, size: ModelSize) -> float:
     return {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}.get(dtype, size.bytes)
 
 
-__all__ = ["Machine", "Size", "Use", "a_pass", "free_memory", "gib", "size_of", "student", "unknown", "uses"]
+__all__ = ["Machine", "ModelSize", "Use", "a_pass", "free_memory", "gib", "size_of", "student", "unknown", "uses"]

@@ -24,16 +24,16 @@ from vivavoce.committee.rehearsal import Planned
 from vivavoce.committee.table import Action
 from vivavoce.committee.wording import Talk
 from vivavoce.config import AgentSpec
-from vivavoce.data.steps import Visited, by_action, visited
+from vivavoce.data.steps import Visited, by_action, visited_states
 from vivavoce.environments.environment import Episode
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.methods.acting import ActingSession
-from vivavoce.methods.arms import Listed
+from vivavoce.methods.arms import ListedArm
 from vivavoce.methods.distilling import DistilRecipe, main_arm, usual_pairs
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opad_arms import StepArm, wanted
-from vivavoce.methods.opd_arms import USUAL, Table
+from vivavoce.methods.opad_arms import StepArm, arms_of
+from vivavoce.methods.opd_arms import USUAL, DebateChoices
 from vivavoce.methods.plan import plan_actions
 from vivavoce.methods.trainings import Training, training
 from vivavoce.protocols import act_debate
@@ -49,7 +49,7 @@ class Options(DistilRecipe):
 
     user: AgentSpec | None = Field(
         default=None,
-        description="a model that plays the person whom the student talks to, where the task's environment has one "
+        description="a model that plays the person that the student talks to, if the task's environment has one "
         "(tau2: the customer); None: the scripted one",
     )
     debate: act_debate.Options = Field(
@@ -57,12 +57,12 @@ class Options(DistilRecipe):
     )
     opd: OnPolicyOptions = Field(default=OnPolicyOptions(), description="of one iteration")
     iterations: int = Field(default=4, ge=1, description="times that the student plays and is trained (ours)")
-    episodes: int = Field(default=200, ge=1, description="training tasks of an iteration, drawn anew in each")
+    episodes: int = Field(default=200, ge=1, description="training tasks of an iteration; each iteration draws its own")
     rollouts: int = Field(default=1, ge=1, description="episodes of one task in an iteration (paper: 1)")
     expected_turns: float | None = Field(
         default=None,
         gt=0,
-        description="turns of a usual episode, for `viva plan`; None: those of reference episodes, or 8 where "
+        description="turns of a usual episode, for `viva plan`; None: those of reference episodes, or 8 if "
         "the environment shows none",
     )
     arms: list[str] = Field(
@@ -87,14 +87,14 @@ class Options(DistilRecipe):
         return self
 
     @property
-    def wanted(self) -> dict[str, Listed[StepArm]]:
+    def wanted(self) -> dict[str, ListedArm[StepArm]]:
         """The arms by name."""
-        return wanted(self.arms, self.own_arms, [s.name for s in self.scoring_agents])
+        return arms_of(self.arms, self.own_arms, [s.name for s in self.scoring_agents])
 
     @property
     def ways(self) -> dict[str, StepArm]:
         """The training settings of each arm, by its name."""
-        return {name: one.how for name, one in self.wanted.items()}
+        return {name: one.options for name, one in self.wanted.items()}
 
     @property
     def scored_arms(self) -> dict[str, StepArm]:
@@ -119,7 +119,7 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
     debating: defaultdict[str, float] = defaultdict(float)
     for i in range(recipe.iterations):
         seen = await _visited(s, recipe, problems, students, i)
-        tables: defaultdict[Table, list[Problem]] = defaultdict(list)
+        tables: defaultdict[DebateChoices, list[Problem]] = defaultdict(list)
         actions = dict[str, Action]()
         for (name, _), states in seen.items():
             if (way := ways[name]).debates:
@@ -127,7 +127,7 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
             if way.sees_action:
                 actions |= {one.problem.id: Action(s.student, one.actions[0].text) for one in states}
         graphs = await s.debate_states(i, tables, actions)
-        new = {problem.id for asked in tables.values() for problem in asked}
+        new = {problem.id for table in tables.values() for problem in table}
         counted.append({"visited": sum(map(len, seen.values())), "states": len(new), "new": len(new - debated)})
         debated |= new
         plans = {}
@@ -139,15 +139,15 @@ async def learn(s: ActingSession, recipe: Options) -> Learnt:
             made = {
                 seed: s.teach(f"{name}.{i}-{seed}", way, seen[name, seed], held, recipe.opd) for seed in recipe.seeds
             }
-            rows, how = ({seed: pair[at] for seed, pair in made.items()} for at in (0, 1))
-            plans[f"{name}.{i}"] = (students[name], rows, how)
+            rows, settings = ({seed: pair[at] for seed, pair in made.items()} for at in (0, 1))
+            plans[f"{name}.{i}"] = (students[name], rows, settings)
         models = await s.train(plans)
         for name in ways:
             students[name] = models[f"{name}.{i}"]
             trained[name].append(students[name])
 
     singles = [name for name, one in recipe.wanted.items() if one.plain == "opd"]
-    arms = {name: one.arm(recipe.method, one.how.material) for name, one in recipe.wanted.items()}
+    arms = {name: one.arm(recipe.method, one.options.material) for name, one in recipe.wanted.items()}
 
     def pairs(best: str | None) -> Sequence[Pair]:
         return usual_pairs(list(ways), singles, ["student"], best)
@@ -188,11 +188,11 @@ async def _visited(
             gold = await s.references(drawn, recipe.seed)
         for name, arm in recipe.ways.items():
             model, sampling, stage = students[name].of(seed), recipe.student.sampling(), f"iteration-{i}-seed-{seed}"
-            given = round(arm.reference * len(drawn))
-            episodes = gold[:] if arm.states == "gold" else gold[:given]
+            from_gold = round(arm.reference * len(drawn))
+            episodes = gold[:] if arm.states == "gold" else gold[:from_gold]
             for draw in draws if arm.states == "student" else ():
-                episodes += await s.play(stage, model, drawn[given:], sampling, draw, s.task)
-            states = visited(episodes, groups, arm, seed_of(recipe.seed, seed, i))
+                episodes += await s.play(stage, model, drawn[from_gold:], sampling, draw, s.task)
+            states = visited_states(episodes, groups, arm, seed_of(recipe.seed, seed, i))
             if arm.states == "gold":
                 await s.acts(stage, model, states, sampling, seed_of(recipe.seed, seed, i))
                 states = [state for state in states if state.actions]
@@ -206,7 +206,7 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
         problems = s.drawn("train", questions)
         model, sampling = s.start.of(recipe.seeds[0]), recipe.student.sampling()
         episodes = await s.play("pilot", model, problems, sampling, recipe.seed, s.task)
-        states = visited(episodes, {}, StepArm(), recipe.seed)
+        states = visited_states(episodes, {}, StepArm(), recipe.seed)
         await s.debate_states("pilot", {USUAL: [one.problem for one in states]})
 
 

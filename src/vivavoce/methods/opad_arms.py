@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field, model_validator
 
 from vivavoce.data.steps import Stepwise
-from vivavoce.methods.arms import Listed, OfEach, by_name
+from vivavoce.methods.arms import ListedArm, OfEach, by_name
 from vivavoce.methods.opd_arms import PLAIN, ScoredArm
 
 
@@ -16,7 +16,7 @@ class StepArm(Stepwise, ScoredArm):
 
     act_again: bool = Field(
         default=False,
-        description="in training the student acts anew in the states that it came to, not what it did there",
+        description="in training the student draws new actions in its states; false: it learns from those it took",
     )
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ STANDARD: dict[str, StepArm] = {
 _EACH = ("opd", "self_debate")
 
 
-def wanted(names: Sequence[str], own: dict[str, StepArm], teachers: Sequence[str]) -> dict[str, Listed[StepArm]]:
+def arms_of(names: Sequence[str], own: dict[str, StepArm], teachers: Sequence[str]) -> dict[str, ListedArm[StepArm]]:
     """The arms that a recipe lists; `key=value` after a name, as in `debate_opd@tau=0.1`, changes one key of it.
 
     Raises ValueError if there is no such name, or no such key of an arm.
@@ -67,4 +67,4 @@ def _each(base: str, teacher: str) -> StepArm:
     return StepArm(scorers=[teacher], debaters=[teacher])
 
 
-__all__ = ["STANDARD", "StepArm", "wanted"]
+__all__ = ["STANDARD", "StepArm", "arms_of"]

@@ -15,18 +15,18 @@ from vivavoce.data.states import Supervision
 from vivavoce.errors import RecipeError
 from vivavoce.exams.arms import Material
 from vivavoce.files import file_name
-from vivavoce.methods.arms import Listed, OfEach, by_name
+from vivavoce.methods.arms import ListedArm, OfEach, by_name
 from vivavoce.protocols.state_debate import LaterSpeakers
 
 
-class Table(NamedTuple):
+class DebateChoices(NamedTuple):
     """The choices that make a debate another one than the recipe's: who debates, who of them is asked again, and what
     they are told."""
 
     debaters: tuple[str, ...] | None = None
-    """None: all teachers."""
+    """The agents that debate; None: all teachers."""
     later_speakers: LaterSpeakers | None = None
-    """None: as the recipe's debate has it; so too ``sure``."""
+    """The rule by which agents speak again; None: the recipe's. ``sure`` is the same."""
     sure: float | None = None
     sees_gold: bool = False
     """Whether teachers are told the right answer, although the recipe's debate may not tell it."""
@@ -35,9 +35,9 @@ class Table(NamedTuple):
 
     def stage(self, stage: str) -> str:
         """The name of a stage whose debates are held at this table. Other tables have other names."""
-        who = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
-        who += [str(one) for one in (self.later_speakers, self.sure) if one is not None]
-        return "-".join([stage, *who, *["gold"] * self.sees_gold, *["seen"] * self.sees_action])
+        parts = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
+        parts += [str(one) for one in (self.later_speakers, self.sure) if one is not None]
+        return "-".join([stage, *parts, *["gold"] * self.sees_gold, *["seen"] * self.sees_action])
 
     def rules(self, rules: Talk) -> Talk:
         """The rules of its debates, given those of the recipe's. Raises RecipeError if the protocol has no such key."""
@@ -53,7 +53,7 @@ class Table(NamedTuple):
         return rules.model_copy(update=changes)
 
 
-USUAL = Table()
+USUAL = DebateChoices()
 """The table of the recipe: all teachers, by its rules."""
 
 
@@ -91,10 +91,10 @@ class ScoredArm(Supervision):
     )
 
     @property
-    def table(self) -> Table:
+    def table(self) -> DebateChoices:
         """The table at which the arm's debate is held."""
         debaters = None if self.debaters is None else tuple(self.debaters)
-        return Table(debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action)
+        return DebateChoices(debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action)
 
     @property
     def debates(self) -> bool:
@@ -157,7 +157,7 @@ class ImitationArm(Start):
     learn: Literal["winner", "drafts", "right", "gold"] = Field(
         default="winner",
         description="winner: the answer that wins the debate's vote, gold unseen; drafts: the teachers' first answers, "
-        "unfiltered (SeqKD); right: their first answers where they are right; gold: the task's worked solutions, or "
+        "unfiltered (SeqKD); right: those of them that are right; gold: the task's worked solutions, or "
         "its right answers if it has none",
     )
     teachers: list[str] | None = Field(default=None, description="whose first answers; None: all")
@@ -177,8 +177,8 @@ class ImitationArm(Start):
 class PreferenceArm(Start):
     """DPO on pairs of answers, for as many updates as an on-policy arm. What is right is not looked at.
 
-    Before training the student answers every question several times; which of its answers is rejected the committee
-    decides (MACA, arXiv:2509.15172, where the committee are copies of the student).
+    Before training the student answers every question several times, and the committee decides which of its answers
+    is rejected (MACA, arXiv:2509.15172; there the committee is copies of the student).
     """
 
     prefer: Literal["majority", "consensus"] = Field(
@@ -252,7 +252,9 @@ STANDARD: dict[str, DistilArm] = {
 _EACH = ("opd", "seqkd", "self_debate", "shown_to")
 
 
-def wanted(names: Sequence[str], own: dict[str, DistilArm], teachers: Sequence[str]) -> dict[str, Listed[DistilArm]]:
+def arms_of(
+    names: Sequence[str], own: dict[str, DistilArm], teachers: Sequence[str]
+) -> dict[str, ListedArm[DistilArm]]:
     """The arms that a recipe lists; `tau=0.1` after a name, as in `debate_opd@tau=0.1`, changes one key of it.
 
     Raises ValueError if there is no such name, or no such key of an arm.
@@ -274,11 +276,11 @@ __all__ = [
     "PLAIN",
     "STANDARD",
     "USUAL",
+    "DebateChoices",
     "DistilArm",
     "ImitationArm",
     "OnPolicyArm",
     "PreferenceArm",
     "ScoredArm",
-    "Table",
-    "wanted",
+    "arms_of",
 ]

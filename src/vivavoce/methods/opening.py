@@ -63,7 +63,9 @@ def trained_rank(recipe: Recipe) -> int | None:
 def trained_how(recipe: Recipe) -> list[tuple[str, TrainSettings]]:
     """The sections of a recipe, or of its parts, that say how a student is trained, by their keys."""
     if recipe.parts:
-        return [(f"{name}: {key}", how) for name, part in recipe.parts.items() for key, how in trained_how(part)]
+        return [
+            (f"{name}: {key}", settings) for name, part in recipe.parts.items() for key, settings in trained_how(part)
+        ]
     sections = [(name, getattr(recipe, name)) for name in type(recipe).model_fields]
     inner = [
         (f"{key}.{name}", getattr(one, name))

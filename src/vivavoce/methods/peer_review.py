@@ -16,20 +16,21 @@ from pydantic import Field, model_validator
 
 from vivavoce.committee.rehearsal import Planned
 from vivavoce.committee.reviewers import ROLES
-from vivavoce.config import AgentSpec, Misplaced, Recipe
+from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.calibration import calibrate
 from vivavoce.data.feedback import counts
 from vivavoce.data.imported import Imported, imported
 from vivavoce.exams.arms import Arm, Material, Pair
 from vivavoce.graph import Graph
-from vivavoce.methods.arms import Listed
+from vivavoce.methods.arms import ListedArm
 from vivavoce.methods.learnt import Learnt, Trained
 from vivavoce.methods.measured import Measured
 from vivavoce.methods.plan import plan_review
-from vivavoce.methods.review_arms import ReviewArm, wanted
+from vivavoce.methods.review_arms import ReviewArm, arms_of
 from vivavoce.methods.reviewing import ReviewSession
 from vivavoce.methods.trainings import Training, training
+from vivavoce.mistakes import Misplaced
 from vivavoce.protocols import peer_review as protocol
 from vivavoce.records import Problem
 from vivavoce.run import Run
@@ -69,9 +70,9 @@ class Options(Recipe):
         return self.review
 
     @property
-    def wanted(self) -> dict[str, Listed[ReviewArm]]:
+    def wanted(self) -> dict[str, ListedArm[ReviewArm]]:
         """The arms by name."""
-        return wanted(self.arms, self.own_arms, self.writers, self.review)
+        return arms_of(self.arms, self.own_arms, self.writers, self.review)
 
     @property
     def writers(self) -> list[str]:
@@ -93,7 +94,7 @@ class Options(Recipe):
             raise Misplaced("there are no teachers: name some, or give `imported:` texts to learn from", "teachers")
         if self.imported is None:
             return self
-        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+        for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             if arm.exams > 1:
                 what = (
                     f"arm `{name}` sits {arm.exams} exams, but the texts are imported: no teacher explains new mistakes"
@@ -104,7 +105,7 @@ class Options(Recipe):
     @model_validator(mode="after")
     def _arms_can_be_had(self) -> Options:
         there = self.writers
-        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+        for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             named = [*(arm.teachers or ()), *(arm.accepts(self.accept).reviewers or ())]
             if unknown := [t for t in named if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
@@ -124,7 +125,7 @@ class Options(Recipe):
     @model_validator(mode="after")
     def _somebody_reviews(self) -> Options:
         authors, _, reviewers = (self.review.named(role, self.writers) for role in ROLES)
-        for name, arm in ((name, one.how) for name, one in self.wanted.items()):
+        for name, arm in ((name, one.options) for name, one in self.wanted.items()):
             accept = arm.accepts(self.accept)
             if not accept.needs_reviews or self.review.scope != "others":
                 continue
@@ -145,7 +146,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
     problems = recipe.questions(s.task)
     graphs = await s.review(problems)
 
-    ways, alpha = {name: one.how for name, one in recipe.wanted.items()}, recipe.two_task.alpha
+    ways, alpha = {name: one.options for name, one in recipe.wanted.items()}, recipe.two_task.alpha
     accept = {name: way.accepts(recipe.accept) for name, way in ways.items()}
     limits = s.limits({name: (way, accept[name]) for name, way in ways.items()}, graphs, alpha)
     rows = {n: s.two_task_rows(way, accept[n], [graphs], n, alpha, limits[n]) for n, way in ways.items()}
@@ -236,15 +237,15 @@ async def pilot(recipe: Options, run: Run, questions: int) -> None:
 
 def plan(recipe: Options, measured: Measured | None = None) -> list[Planned]:
     """The calls that a run of this recipe will make."""
-    ways = [one.how for one in recipe.wanted.values()]
+    ways = [one.options for one in recipe.wanted.values()]
     return plan_review(recipe, recipe.review, ways, measured, recipe.imported is not None)
 
 
 def trainings(recipe: Options, measured: Measured | None = None) -> list[Training]:
     """The trainings of a run of this recipe."""
     lines, seeds = list[Training](), len(recipe.seeds)
-    for name, one in ((name, one) for name, one in recipe.wanted.items() if not one.how.shots):
-        lines.append(training(name, seeds * one.how.exams, one.how.two_task(recipe.two_task), measured))
-        if one.how.prefer:
-            lines.append(training(name, seeds, one.how.preference(recipe.dpo), measured))
+    for name, one in ((name, one) for name, one in recipe.wanted.items() if not one.options.shots):
+        lines.append(training(name, seeds * one.options.exams, one.options.two_task(recipe.two_task), measured))
+        if one.options.prefer:
+            lines.append(training(name, seeds, one.options.preference(recipe.dpo), measured))
     return lines

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from vivavoce.agents.budget import FREE
-from vivavoce.committee.judges import KIND, asked_of, open_prompts
+from vivavoce.committee.judges import KIND, judge_prompt, open_prompts
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.rehearsal import (
     JUDGED,
@@ -35,7 +35,7 @@ from vivavoce.errors import DataError
 from vivavoce.graph import Graph
 from vivavoce.methods.episode_lengths import EpisodeLengths, episode_lengths
 from vivavoce.methods.measured import Measured
-from vivavoce.methods.opd_arms import Table
+from vivavoce.methods.opd_arms import DebateChoices
 from vivavoce.methods.review_arms import ReviewArm
 from vivavoce.methods.token_count import TokenCount
 from vivavoce.protocols import open_protocol
@@ -95,7 +95,7 @@ def plan_debate(
 def plan_states(
     recipe: Recipe,
     options: Talk,
-    tables: Sequence[Table],
+    tables: Sequence[DebateChoices],
     students: int,
     measured: Measured | None = None,
     attempts: int = 0,
@@ -226,7 +226,7 @@ def longest_calls(recipe: Recipe) -> dict[str, Lengths]:
     return {name: Lengths(*lengths) for name, lengths in _Plan(recipe, recipe.rules, None).longest().items()}
 
 
-def sketched(recipe: Recipe, question: str = "", split: str = "train") -> tuple[Graph, list[Message]]:
+def sketch_question(recipe: Recipe, question: str = "", split: str = "train") -> tuple[Graph, list[Message]]:
     """One question's debate without calls, by the recipe's protocol, and the prompt of the question in tests.
 
     ``question`` is an id, or the number of a question counted from 1; the first one if it is empty. If agents act in an
@@ -302,12 +302,12 @@ class _Plan:
         all.
         """
         setting = self.setting(options, student, teachers)
-        longest = max(self._again(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
+        longest = max(self._repeated(_SAMPLE), key=lambda p: len(p.question), default=Problem("none", "", ""))
         most = {s.name: s.max_new_tokens for s, _ in self.everybody}
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
 
         async def both() -> Rehearsed:
-            usual = await rehearse(setting, self._again(_REHEARSED), self._expected, self._count)
+            usual = await rehearse(setting, self._repeated(_REHEARSED), self._expected, self._count)
             return Rehearsed(usual, await bounds(setting, longest, talkative, self._count))
 
         return asyncio.run(both())
@@ -323,7 +323,7 @@ class _Plan:
     def _member(self, spec: AgentSpec, role: Literal["teacher", "student"]) -> Member:
         return Member(Absent(spec.name), role, spec.sampling(), spec.samples, spec.system)
 
-    def _again(self, enough: int) -> list[Problem]:
+    def _repeated(self, enough: int) -> list[Problem]:
         """The questions of the sample, repeated until there are enough."""
         shown = self._problems[:_SAMPLE]
         often = enough // max(1, len(shown))
@@ -347,7 +347,9 @@ class _Plan:
             return n
 
         talkative = Expected(lambda name, kind: most[name], dict.fromkeys(most, 0.5))
-        asyncio.run(rehearse(self.setting(self.options, self.recipe.student), self._again(_TALKED), talkative, count))
+        asyncio.run(
+            rehearse(self.setting(self.options, self.recipe.student), self._repeated(_TALKED), talkative, count)
+        )
         return lengths
 
     def _longest_plain(self, name: str) -> int:
@@ -420,8 +422,8 @@ class _Plan:
         """Prompt tokens of a verdict on an empty answer, on average."""
         judge = self.recipe.judge
         assert judge is not None, "nobody judges"
-        prompts, order = open_prompts(judge.how), judge.orders[0]
-        shown = [asked_of(prompts, judge.how, p, "", order).chat for p in self._problems[:_SAMPLE]]
+        prompts, order = open_prompts(judge.rules), judge.orders[0]
+        shown = [judge_prompt(prompts, judge.rules, p, "", order).chat for p in self._problems[:_SAMPLE]]
         return fmean(self._counts[spec.name].messages(m) for m in shown) if shown else 0
 
     @cached_property

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vivavoce import plugins
 from vivavoce.exams.arms import Material
-from vivavoce.methods.arms import Listed, OfEach, by_name
+from vivavoce.methods.arms import ListedArm, OfEach, by_name
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -97,7 +97,7 @@ class ReflectArm(BaseModel):
 _SECTIONS = ("debate", "examples", "attempts", "trees", "sft", "dpo", "magdi")
 
 
-def changed(section: M, changes: Mapping[str, Any]) -> M:
+def changed_section(section: M, changes: Mapping[str, Any]) -> M:
     """A section of the recipe as an arm has it. Raises ValueError that names each mistake."""
     try:
         return type(section).model_validate({**section.model_dump(), **changes}) if changes else section
@@ -110,12 +110,12 @@ def check(name: str, arm: ReflectArm, recipe: BaseModel) -> None:
     """Raise ValueError if the recipe's sections cannot be changed as the arm says."""
     for section in _SECTIONS:
         try:
-            changed(getattr(recipe, section), getattr(arm, section))
+            changed_section(getattr(recipe, section), getattr(arm, section))
         except ValueError as e:
             raise ValueError(f"arm `{name}`, {section}: {e}") from None
 
 
-# Nobody has heard another one by then. The student has no part in them, for it is to learn from its teachers.
+# In round 0 no agent has read another. The student's own drafts are left out, because it learns from its teachers.
 _DRAFTS: dict[str, Any] = {"rounds": [0], "include_student": False}
 _RIGHT: dict[str, Any] = {**_DRAFTS, "take": "right"}
 _NO_REFLECTION: dict[str, Any] = {"reflect": False}
@@ -128,9 +128,9 @@ _PAPERS: dict[str, Any] = {"branch": "answer", "pairing": "cross_product", "cont
 _NONE: dict[str, Any] = {"samples": 0}
 
 
-def _in_two(name: str, **how: Any) -> dict[str, ReflectArm]:
+def _in_two(name: str, **changes: Any) -> dict[str, ReflectArm]:
     """SFT, and T-DPO after it, on debates of their own."""
-    return {f"{name}_sft": ReflectArm(**how), name: ReflectArm(learn="trees", start=f"{name}_sft", **how)}
+    return {f"{name}_sft": ReflectArm(**changes), name: ReflectArm(learn="trees", start=f"{name}_sft", **changes)}
 
 
 def _answer_trees(trees: Mapping[str, Any] = {}, **dpo: Any) -> ReflectArm:
@@ -188,9 +188,9 @@ def usual(take: str) -> list[str]:
     return ["single", *(name for name in USUAL if name != "multi_teacher_vote" or take != "right")]
 
 
-def wanted(
+def arms_of(
     names: Sequence[str], own: Mapping[str, ReflectArm], teachers: Sequence[str], rounds: int = 1
-) -> dict[str, Listed[ReflectArm]]:
+) -> dict[str, ListedArm[ReflectArm]]:
     """The arms that a recipe lists; `key=value` after a name, as in `debate_reflect@dpo.beta=0.2`, changes one key.
 
     ``rounds`` are the answer rounds of the recipe's debates at most. Raises ValueError if there is no such name, or no
@@ -203,33 +203,43 @@ def wanted(
 
 
 def _patterns(label: str, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, OfEach[ReflectArm]]:
-    sft = {name: ReflectArm(**how) for name, how in changes.items()}
-    whole = {k: ReflectArm(learn="trees", start=f"{label}_sft:{k}", **how) for k, how in changes.items()}
+    sft = {name: ReflectArm(**options) for name, options in changes.items()}
+    whole = {k: ReflectArm(learn="trees", start=f"{label}_sft:{k}", **options) for k, options in changes.items()}
     return {f"{label}_sft": OfEach(f"{label}_sft", sft, False), label: OfEach(label, whole, False)}
 
 
-def needed(
+def needed_arms(
     names: Sequence[str], own: Mapping[str, ReflectArm], teachers: Sequence[str], rounds: int = 1
-) -> dict[str, Listed[ReflectArm]]:
+) -> dict[str, ListedArm[ReflectArm]]:
     """The arms that ``names`` stand for, and those that they start from; an arm comes after all that it needs.
 
     Raises ValueError, too, if an arm needs itself, or several.
     """
-    listed: dict[str, Listed[ReflectArm]] = {}
+    listed: dict[str, ListedArm[ReflectArm]] = {}
 
-    def find(one: Listed[ReflectArm], above: tuple[str, ...]) -> None:
+    def find(one: ListedArm[ReflectArm], above: tuple[str, ...]) -> None:
         if one.name in above:
             raise ValueError(f"arm `{one.name}` starts from itself: {' → '.join([*above, one.name])}")
-        for name in one.how.needs:
-            before = wanted([name], own, teachers, rounds)
+        for name in one.options.needs:
+            before = arms_of([name], own, teachers, rounds)
             if list(before) != [name]:
                 raise ValueError(f"arm `{one.name}` cannot start from `{name}`: name one of {', '.join(before)}")
             find(before[name], (*above, one.name))
         listed.setdefault(one.name, one)
 
-    for one in wanted(names, own, teachers, rounds).values():
+    for one in arms_of(names, own, teachers, rounds).values():
         find(one, ())
     return listed
 
 
-__all__ = ["SILENT", "STANDARD", "Attempts", "ReflectArm", "changed", "check", "needed", "usual", "wanted"]
+__all__ = [
+    "SILENT",
+    "STANDARD",
+    "Attempts",
+    "ReflectArm",
+    "arms_of",
+    "changed_section",
+    "check",
+    "needed_arms",
+    "usual",
+]

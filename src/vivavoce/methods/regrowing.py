@@ -28,11 +28,11 @@ def run_grower(recipe: Recipe, run: Path, task: Task | None, prompts: str, stude
         raise DataError(what, str(run), "give a run of debate_reflect, or a file of its graphs with --task")
     if prompts:
         debate = debate.model_copy(update={"prompts": prompts})
-    asked = task or open_task(recipe.task.name, recipe.task.options)
+    opened_task = task or open_task(recipe.task.name, recipe.task.options)
 
-    wording = Wording(debate, prompt_set(debate.prompts), asked, token_counter(recipe.student.options["model"]))
-    how = grower(recipe, checked_overrides(TreeRules, set_, rules), wording)
-    return replace(how, student=student, own=(student,)) if student else how
+    wording = Wording(debate, prompt_set(debate.prompts), opened_task, token_counter(recipe.student.options["model"]))
+    tree_grower = grower(recipe, checked_overrides(TreeRules, set_, rules), wording)
+    return replace(tree_grower, student=student, own=(student,)) if student else tree_grower
 
 
 __all__ = ["run_grower"]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vivavoce.data.acceptance import AcceptRules
 from vivavoce.data.feedback import FeedbackRule
 from vivavoce.data.two_task import Items
-from vivavoce.methods.arms import Listed, OfEach, by_name
+from vivavoce.methods.arms import ListedArm, OfEach, by_name
 from vivavoce.protocols.peer_review import Options
 from vivavoce.train.settings import TreeDPOSettings, TwoTaskSettings
 
@@ -76,8 +76,8 @@ class ReviewArm(BaseModel):
     )
     volume: int | Literal["smallest", "spend"] | None = Field(
         default=None,
-        description="so many rationales at most, by lot; smallest: as many as the arm of the recipe that has the "
-        "fewest; spend: of so many questions, by lot, as cost no more tokens of teachers than the cheapest arm (ours)",
+        description="so many rationales at most, drawn at random; smallest: as many as the arm of the recipe that has "
+        "the fewest; spend: as many random questions as cost no more tokens of teachers than the cheapest arm (ours)",
     )
     shots: int = Field(
         default=0,
@@ -168,9 +168,9 @@ STANDARD = {
 """Baselines and ablations by name (section numbers: docs/decisions/0004)."""
 
 
-def wanted(
+def arms_of(
     names: Sequence[str], own: dict[str, ReviewArm], teachers: Sequence[str], review: Options
-) -> dict[str, Listed[ReviewArm]]:
+) -> dict[str, ListedArm[ReviewArm]]:
     """The arms that a recipe lists; `single`, `single_checked`, `leave_out` and `judge` are one arm for each teacher.
 
     `alpha=0.25` after a name, as in `reviewed@alpha=0.25`, changes one key of it. Raises ValueError if there is no

@@ -19,19 +19,19 @@ from vivavoce.data.two_task import (
     mistake_trees,
     only,
     rationale_rows,
-    replayed,
-    solved,
+    replay_rows,
+    solved_problems,
 )
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.graph import Graph, read_graphs
-from vivavoce.methods.review_arms import ReviewArm, wanted
+from vivavoce.methods.review_arms import ReviewArm, arms_of
 from vivavoce.plugins import names
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Example, Node, Tree, seed_of
 from vivavoce.tasks import Task, open_task
 
 
-class Limit(NamedTuple):
+class MaterialLimit(NamedTuple):
     """The limit of an arm's material; None: all."""
 
     rationales: int | None = None
@@ -39,7 +39,7 @@ class Limit(NamedTuple):
     """Tokens of teachers, for the questions of the rows."""
 
 
-NO_LIMIT = Limit()
+NO_LIMIT = MaterialLimit()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ReviewRows:
         accept: AcceptRules,
         exams: Sequence[Sequence[Graph]],
         alpha: float,
-        limit: Limit = NO_LIMIT,
+        limit: MaterialLimit = NO_LIMIT,
     ) -> list[Example]:
         """Both streams of an arm, from the graphs of every exam so far; a text that is in several counts once.
 
@@ -70,8 +70,8 @@ class ReviewRows:
         if limit.rationales is None:
             return both
         answers = sorted((r for r in both if r.stream == "answer"), key=lambda r: seed_of(self.seed, *r.source))
-        left = {id(r) for r in answers[: limit.rationales]}
-        return [r for r in both if r.stream != "answer" or id(r) in left]
+        drawn = {id(r) for r in answers[: limit.rationales]}
+        return [r for r in both if r.stream != "answer" or id(r) in drawn]
 
     def spend(self, arm: ReviewArm, accept: AcceptRules, graph: Graph, alpha: float) -> int:
         """Tokens of teachers behind what an arm could learn from one question: texts, and reviews if it needs them."""
@@ -88,10 +88,10 @@ class ReviewRows:
         self, tokens: int, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], alpha: float
     ) -> list[Graph]:
         """As many questions, drawn at random, as cost no more; in their order."""
-        left, kept = tokens, set[str]()
+        remaining, kept = tokens, set[str]()
         for g in sorted(graphs, key=lambda g: seed_of(self.seed, "spend", g.problem.id)):
-            if (cost := self.spend(arm, accept, g, alpha)) <= left:
-                left -= cost
+            if (cost := self.spend(arm, accept, g, alpha)) <= remaining:
+                remaining -= cost
                 kept.add(g.problem.id)
         return [g for g in graphs if g.problem.id in kept]
 
@@ -99,7 +99,7 @@ class ReviewRows:
         *earlier, last = [self._both_streams(arm, accept, graphs) for graphs in exams]
         before = _once(earlier)
         if arm.fresh:
-            before = replayed(before, solved(exams[-1], self.lessons), arm.replay, self.seed)
+            before = replay_rows(before, solved_problems(exams[-1], self.lessons), arm.replay, self.seed)
         return _once([before, last])
 
     def _both_streams(self, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph]) -> list[Example]:
@@ -161,22 +161,24 @@ def rows_of_graphs(path: Path, arm: str, task: Task | None = None, seed: int = 0
         raise DataError(what, str(path), "give graphs with the exam of one student")
     options = Options(classes=["wrong", "no_answer", "empty", "truncated"], per_question="all")
     try:
-        listed_arms = wanted([arm], {}, authors, options)
+        listed_arms = arms_of([arm], {}, authors, options)
     except ValueError as e:
         raise RecipeError(str(e), f"--arm {arm}", "name one arm, as recipes of peer_review do") from e
     if len(listed_arms) != 1:
         raise RecipeError(f"`{arm}` is {len(listed_arms)} arms", f"--arm {arm}", f"name one: {', '.join(listed_arms)}")
     (listed,) = listed_arms.values()
-    if listed.how.exams > 1:
+    if listed.options.exams > 1:
         raise RecipeError(f"`{arm}` sits several exams, and the graphs are of one", f"--arm {arm}", "run a recipe")
     texts = imported(Imported(path=path, teachers=authors, student=students[0]), task)
-    accept = listed.how.accepts(RELEASED)
+    accept = listed.options.accepts(RELEASED)
     lessons = Lessons(Wording(options, prompt_set(options.prompts), task), students[0], marks=True)
     made = ReviewRows(lessons, authors, seed)
-    decided = decide(only(texts, listed.how.teachers or authors), accept, seed, task)
-    taken = sum(d.verdict == "accepted" for d in decided)
-    summary = f"{taken:,} of {len(decided):,} rationales accepted"
-    return Made(made.examples(listed.how, accept, [texts], alpha), list(made.trees(listed.how, accept, texts)), summary)
+    decided = decide(only(texts, listed.options.teachers or authors), accept, seed, task)
+    accepted = sum(d.verdict == "accepted" for d in decided)
+    summary = f"{accepted:,} of {len(decided):,} rationales accepted"
+    return Made(
+        made.examples(listed.options, accept, [texts], alpha), list(made.trees(listed.options, accept, texts)), summary
+    )
 
 
-__all__ = ["NO_LIMIT", "Limit", "Made", "ReviewRows", "rows_of_graphs"]
+__all__ = ["NO_LIMIT", "Made", "MaterialLimit", "ReviewRows", "rows_of_graphs"]

@@ -25,7 +25,7 @@ from vivavoce.graph.stored import gathering
 from vivavoce.methods.asking import kept_graphs, kept_rows
 from vivavoce.methods.learnt import Trained
 from vivavoce.methods.review_arms import ReviewArm
-from vivavoce.methods.review_rows import NO_LIMIT, Limit, ReviewRows
+from vivavoce.methods.review_rows import NO_LIMIT, MaterialLimit, ReviewRows
 from vivavoce.methods.session import Session
 from vivavoce.progress import say
 from vivavoce.protocols.peer_review import Options
@@ -109,10 +109,10 @@ class ReviewSession(Session[Options]):
     async def _shown(self, name: str, rows: Sequence[Example]) -> Sequence[Judged]:
         (folder, fingerprint), problems = self.start.of(self.recipe.seeds[0]), self.task.problems("test")
         before = [m for row in rows for m in (*row.prompt, Message(role="assistant", content=row.completion))]
-        asked = self.recipe.test.asked
+        settings = self.recipe.test.asked
         shown = [(m["role"], m["content"]) for m in before]
         of = digest([to_json(p) for p in problems])
-        depends = [fingerprint, of, shown, asked, self.prompts.fingerprint, self.rules.word_limit]
+        depends = [fingerprint, of, shown, settings, self.prompts.fingerprint, self.rules.word_limit]
 
         async def ask() -> Sequence[Judged]:
             async with self.answering(folder) as student:
@@ -151,7 +151,7 @@ class ReviewSession(Session[Options]):
         exams: Sequence[Sequence[Graph]],
         name: str,
         alpha: float,
-        limit: Limit = NO_LIMIT,
+        limit: MaterialLimit = NO_LIMIT,
     ) -> Path:
         """Both streams of an arm, from the graphs of every exam so far: :meth:`ReviewRows.examples`.
 
@@ -164,11 +164,13 @@ class ReviewSession(Session[Options]):
 
     def limits(
         self, ways: Mapping[str, tuple[ReviewArm, AcceptRules]], graphs: Sequence[Graph], alpha: float
-    ) -> dict[str, Limit]:
+    ) -> dict[str, MaterialLimit]:
         """The limit of each arm's material. Raises DataError if tokens are to be equal and none were counted."""
         weights = {name: alpha if arm.alpha is None else arm.alpha for name, (arm, _) in ways.items()}
         if not any(isinstance(arm.volume, str) for arm, _ in ways.values()):
-            return {name: Limit(arm.volume) for name, (arm, _) in ways.items() if not isinstance(arm.volume, str)}
+            return {
+                name: MaterialLimit(arm.volume) for name, (arm, _) in ways.items() if not isinstance(arm.volume, str)
+            }
         many = {
             name: sum(r.stream == "answer" for r in self._rows.examples(*way, [graphs], alpha))
             for name, way in ways.items()
@@ -178,9 +180,9 @@ class ReviewSession(Session[Options]):
             raise DataError("the tokens of the texts were not counted", "volume: spend", "take volume: smallest")
         fewest, cheapest = (min((n for n in of.values() if n), default=None) for of in (many, paid))
         return {
-            name: Limit(tokens=cheapest)
+            name: MaterialLimit(tokens=cheapest)
             if arm.volume == "spend"
-            else Limit(fewest if arm.volume == "smallest" else arm.volume)
+            else MaterialLimit(fewest if arm.volume == "smallest" else arm.volume)
             for name, (arm, _) in ways.items()
         }
 
@@ -218,6 +220,6 @@ class ReviewSession(Session[Options]):
         lessons = self._lessons
         answers = [n for g in graphs for n in g.answers(agents=[lessons.student])]
         kinds = Counter(mistake_class(n) for n in answers if n.correct is False)
-        taken = sum(lessons.mistake(g) is not None for g in graphs)
+        mistakes = sum(lessons.mistake(g) is not None for g in graphs)
         ungradable = sum(n.correct is None for n in answers)
-        return {"questions": len(graphs), "mistakes": taken, "ungradable": ungradable, **kinds}
+        return {"questions": len(graphs), "mistakes": mistakes, "ungradable": ungradable, **kinds}

@@ -39,9 +39,9 @@ def need_draws(recipe: Recipe) -> None:
 
 def need_sure(task: Task) -> None:
     """Raise DataError for an oddity of the data that cannot be meant, such as options that no model is shown."""
-    for said, do, sure in getattr(task, "doubts", ()):
+    for doubt, do, sure in getattr(task, "doubts", ()):
         if sure:
-            raise DataError(said, f"task {task.name}", do)
+            raise DataError(doubt, f"task {task.name}", do)
 
 
 def need_whole(specs: Iterable[AgentSpec]) -> None:
@@ -65,7 +65,7 @@ def need_whole(specs: Iterable[AgentSpec]) -> None:
 
 
 def _missing(spec: AgentSpec) -> str:
-    """What a model's folder, with that of an adapter's base, lacks beside weights; empty if it is whole."""
+    """The part beside weights that a model's folder, with that of an adapter's base, lacks; empty if it is whole."""
     folders = model_folders(spec)
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
     if not any((one / name).is_file() for one in folders for name in tokenizers):
@@ -85,7 +85,7 @@ def acting(task: Task) -> Acting:
 
 
 def need_person(user: AgentSpec, *tasks: Task) -> None:
-    """Raise RecipeError if in none of the tasks there is a person whom ``user`` could play."""
+    """Raise RecipeError if no task has a person that ``user`` could play."""
     if not any(isinstance(task, Peopled) for task in tasks):
         what = f"`{user.name}` has no part to play: there is no person in `{tasks[0].name}`"
         raise RecipeError(what, "user", "leave `user` out, or use a task with a person in it, such as tau2")

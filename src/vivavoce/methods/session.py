@@ -37,7 +37,7 @@ from vivavoce.methods.asking import kept_graphs, kept_rows
 from vivavoce.methods.budgets import require
 from vivavoce.methods.comparing import comparison
 from vivavoce.methods.day import on_day
-from vivavoce.methods.juries import judged, jury_of
+from vivavoce.methods.juries import jury_of, with_jury
 from vivavoce.methods.learnt import Learnt, Trained, folders
 from vivavoce.methods.opening import Agents, Serving, as_trained
 from vivavoce.methods.seats import need_draws, need_student, need_sure, need_whole
@@ -94,8 +94,8 @@ class Session(Generic[R]):
         self._open.push_async_callback(self._agents.aclose)
         self._jury = jury_of(recipe, self._agents, run.journal)
         if self._jury is not None:
-            self.task = judged(self.task, self._jury)
-            self.also = {name: judged(task, self._jury) for name, task in self.also.items()}
+            self.task = with_jury(self.task, self._jury)
+            self.also = {name: with_jury(task, self._jury) for name, task in self.also.items()}
 
     async def __aenter__(self) -> Self:
         tests = {"the test": self.task.problems("test"), **{k: t.problems("test") for k, t in self.also.items()}}
@@ -235,11 +235,11 @@ class Session(Generic[R]):
                         str(path),
                         "were there right answers (and for trees, wrong ones too)? see `viva graph show`",
                     )
-                how = settings[seed] if isinstance(settings, Mapping) else settings
-                how = as_trained(how, self.recipe.student)
+                chosen = settings[seed] if isinstance(settings, Mapping) else settings
+                chosen = as_trained(chosen, self.recipe.student)
                 folder, fingerprint = start.of(seed)
                 jobs[arm, seed] = Job(
-                    f"{file_name(arm)}-{seed}", folder, fingerprint, path, how, seed_of(self.recipe.seed, seed)
+                    f"{file_name(arm)}-{seed}", folder, fingerprint, path, chosen, seed_of(self.recipe.seed, seed)
                 )
         await self._agents.leave_memory()
         folders = await self._workers.train(list(jobs.values()))
@@ -320,21 +320,24 @@ class Session(Generic[R]):
         answers = await together(
             *(self._examine_model(model, problems, task, stage, (arm, seed), kept) for arm, seed, model in models)
         )
-        found: dict[str, dict[int, Sequence[Judged]]] = {arm: {} for arm in arms}
+        by_arm: dict[str, dict[int, Sequence[Judged]]] = {arm: {} for arm in arms}
         for (arm, seed, _), rows in zip(models, answers, strict=True):
-            found[arm][seed] = rows
-        return found
+            by_arm[arm][seed] = rows
+        return by_arm
 
     async def draw(self, arms: Mapping[str, Trained]) -> dict[str, Any]:
         """The figures of ``results.json`` from ``test.draws`` answers, or episodes, of each first seed's student."""
         draws, seed, problems = self.recipe.test.draws, self.recipe.seeds[0], self.task.problems("test")
         kept, models = self.run.path / "evaluations" / "draws", {arm: trained.of(seed) for arm, trained in arms.items()}
-        asked = [(arm, i) for arm in models for i in range(draws)]
+        drawings = [(arm, i) for arm in models for i in range(draws)]
         answers = await together(
-            *(self._examine_model(models[arm], problems, self.task, "draws", (arm, seed), kept, i) for arm, i in asked)
+            *(
+                self._examine_model(models[arm], problems, self.task, "draws", (arm, seed), kept, i)
+                for arm, i in drawings
+            )
         )
         by_arm: dict[str, list[Sequence[Judged]]] = {}
-        for (arm, _), rows in zip(asked, answers, strict=True):
+        for (arm, _), rows in zip(drawings, answers, strict=True):
             by_arm.setdefault(arm, []).append(rows)
         return {arm: pass_at_k_figures(drawn, self.task, problems) for arm, drawn in by_arm.items()}
 
@@ -367,15 +370,15 @@ class Session(Generic[R]):
         """
         (folder, fingerprint), (arm, seed) = model, arm_and_seed
         path = kept / f"{file_name(arm)}-{seed}{'' if draw is None else f'-{draw}'}.jsonl"
-        sampling, asked = self._exam_sampling, self.recipe.test.asked
+        sampling, settings = self._exam_sampling, self.recipe.test.asked
         if draw is not None:
             likely = "probability" in self.recipe.test.best_by
             sampling = replace(sampling, temperature=self.recipe.test.draws_temperature, logprobs=likely)
-            asked |= {"temperature": sampling.temperature, "draw": draw, **({"logprobs": True} if likely else {})}
+            settings |= {"temperature": sampling.temperature, "draw": draw, **({"logprobs": True} if likely else {})}
         depends = [
             fingerprint,
             digest([to_json(p) for p in problems]),
-            asked,
+            settings,
             self.prompts.fingerprint,
             self.rules.word_limit,
             *self._judged_by,
@@ -418,10 +421,10 @@ class Session(Generic[R]):
             for seed, rows in seeds.items():
                 path = folder / f"{file_name(arm)}-{seed}.jsonl"
                 if path not in self._written:
-                    said = of_arm(rows, arm, seed)
-                    depends = digest([to_json(row) for row in said])
+                    answers = of_arm(rows, arm, seed)
+                    depends = digest([to_json(row) for row in answers])
                     if self.run.cached(path, depends) is None:
-                        self.run.keep_rows(path, depends, said)
+                        self.run.keep_rows(path, depends, answers)
 
     # --- what is compared
 
@@ -436,7 +439,7 @@ class Session(Generic[R]):
         pairs = planned_pairs(learnt.pairs(best), self.recipe.pairs, list(arms))
         facts = {"best_single": best, "main": learnt.main, **learnt.facts()}
         if self._jury is not None:
-            facts["judging"] = judging(self.run.journal, self._jury.how)
+            facts["judging"] = judging(self.run.journal, self._jury.rules)
         facts["students"] = folders(learnt.students, self.run.path)
         return comparison(
             self.recipe,
@@ -453,7 +456,7 @@ class Session(Generic[R]):
 
 
 def _launch(recipe: Recipe, run: Run) -> Launch | None:
-    """How students are trained, if the recipe wants processes of their own for that."""
+    """The processes that train students; None if the run's own process trains them."""
     processes = recipe.train.processes
     if processes is None or (processes == 1 and len(visible_gpus()) < 2):
         return None
@@ -462,8 +465,8 @@ def _launch(recipe: Recipe, run: Run) -> Launch | None:
 
 def _settings_of(m: Member) -> tuple[Any, ...]:
     """The settings of a member that decide its replies."""
-    said = (m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples)
-    return (*said, m.system) if m.system else said
+    settings = (m.agent.identity, m.name, m.role, to_json(m.sampling), m.samples)
+    return (*settings, m.system) if m.system else settings
 
 
 def right(tested: Mapping[int, Sequence[Judged]]) -> int:

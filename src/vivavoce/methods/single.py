@@ -20,7 +20,7 @@ from vivavoce.exams.judging import judging
 from vivavoce.exams.pass_at_k import pass_at_k_figures
 from vivavoce.exams.table import results
 from vivavoce.methods.budgets import require_room
-from vivavoce.methods.juries import judged, jury_of
+from vivavoce.methods.juries import jury_of, with_jury
 from vivavoce.methods.opening import Agents
 from vivavoce.progress import bar
 from vivavoce.records import digest, seed_of
@@ -52,7 +52,7 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
     judges = Agents(recipe.judge.agents if recipe.judge else ())
     with Journal(out / "journal.sqlite") as journal, bar(f"test {model}", len(problems) * samples) as advance:
         if (jury := jury_of(recipe, judges, journal)) is not None:
-            wording = replace(wording, task=judged(task, jury))
+            wording = replace(wording, task=with_jury(task, jury))
         try:
             drawn = await asyncio.gather(
                 *(
@@ -73,14 +73,14 @@ async def evaluate_model(recipe: Recipe, model: str, out: Path, samples: int = 1
         finally:
             await agent.aclose()
             await judges.aclose()
-        found_by = None if jury is None else judging(journal, jury.how)
+        found_by = None if jury is None else judging(journal, jury.rules)
     seconds = _took(out, digest([model, recipe.model_dump(mode="json"), samples])[:16], time.monotonic() - begun)
-    found = results(task.name, {model: {recipe.seed: drawn[0]}}, [], seconds)
+    outcome = results(task.name, {model: {recipe.seed: drawn[0]}}, [], seconds)
     if found_by is not None:
-        found["judging"] = found_by
+        outcome["judging"] = found_by
     if samples > 1:
-        found["arms"][0]["pass_at_k"] = pass_at_k_figures(drawn, task, problems)
-    return found
+        outcome["arms"][0]["pass_at_k"] = pass_at_k_figures(drawn, task, problems)
+    return outcome
 
 
 def _took(out: Path, test: str, seconds: float) -> float:

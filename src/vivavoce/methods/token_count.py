@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vivavoce.agents.chat_template import AS_IT_CAME, ChatTemplate
-from vivavoce.agents.gguf_files import gguf_in, unpacked
+from vivavoce.agents.gguf_files import gguf_in, unpack
 from vivavoce.agents.weights import LOADING
 from vivavoce.config import AgentSpec
 from vivavoce.errors import DataError
@@ -49,13 +49,13 @@ def local_folder(spec: AgentSpec) -> Path | None:
 
     Raises RecipeError if the recipe gives the model a chat template that is none.
     """
-    model, given = str(spec.options.get("model", "")), spec.options.get("chat_template")
+    model, own_template = str(spec.options.get("model", "")), spec.options.get("chat_template")
     folder = _here(model, spec.options.get("revision")) if spec.backend == "hf_local" and model else None
-    if folder is None or not given or (tokens := tokenizer_in(folder)) is None:
+    if folder is None or not own_template or (tokens := tokenizer_in(folder)) is None:
         return folder
     from vivavoce.agents.given_template import with_template
 
-    return with_template(folder, given, tokens)
+    return with_template(folder, own_template, tokens)
 
 
 def tokenizer_in(folder: Path) -> Path | None:
@@ -80,7 +80,7 @@ def _here(model: str, revision: str | None) -> Path | None:
         return weights(model.removeprefix("schoolhouse:"))
     path = Path(model).expanduser()
     if file := gguf_in(path):
-        return unpacked(file, LOADING)
+        return unpack(file, LOADING)
     if path.is_dir():
         return path
     try:

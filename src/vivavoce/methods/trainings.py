@@ -18,7 +18,7 @@ class Training:
     kind: str
     """The kind: ``SFT``, ``T-DPO``, ``two tasks``, ``MAGDi`` or ``on-policy``."""
     models: int
-    """One for each training seed, times the method's repetitions."""
+    """The number of models: one for each training seed, times the method's repetitions."""
     updates: int | None
     """Updates of each model; None: as many as its rows give, which do not exist yet."""
     seconds: float | None
@@ -34,7 +34,7 @@ def training(
     return Training(arm, kind, models, updates, None if pace is None or updates is None else models * updates * pace)
 
 
-def summed(lines_given: Iterable[Training]) -> Training:
+def total_of(lines_given: Iterable[Training]) -> Training:
     """All lines in one. A value that is not known for one of them is not known for all."""
     lines = list(lines_given)
     updates = [None if line.updates is None else line.models * line.updates for line in lines]
@@ -48,4 +48,4 @@ def summed(lines_given: Iterable[Training]) -> Training:
     )
 
 
-__all__ = ["Training", "summed", "training"]
+__all__ = ["Training", "total_of", "training"]

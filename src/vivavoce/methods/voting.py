@@ -10,11 +10,11 @@ from statistics import fmean
 from typing import TypeVar
 
 from vivavoce.committee.table import Member
-from vivavoce.committee.votes import VoteBy, vote, weighed
+from vivavoce.committee.votes import VoteBy, has_weights, vote
 from vivavoce.committee.wording import Talk
 from vivavoce.config import Recipe
 from vivavoce.exams.arms import Arm, Pair
-from vivavoce.exams.examine import Judged, judged
+from vivavoce.exams.examine import Judged, committee_answers
 from vivavoce.exams.table import Tested
 from vivavoce.graph import Graph, Stored
 from vivavoce.methods.learnt import Trained
@@ -81,7 +81,7 @@ class VotingSession(Session[R]):
         if not self.recipe.test.committee:
             return {}
         debated = await self.debate_test(self.task.problems("test"))
-        return self._votes(debated, await self._again(debated) if self.recipe.test.self_consistency else {})
+        return self._votes(debated, await self._answers_again(debated) if self.recipe.test.self_consistency else {})
 
     async def debate_test(self, problems: Sequence[Problem]) -> Stored:
         """Debate the test questions among the teachers, without gold in any role, for the committee's own score.
@@ -94,9 +94,9 @@ class VotingSession(Session[R]):
         members = [Member(self._agents[t.name], "teacher", t.sampling(**as_tested)) for t in self.recipe.teachers]
         return await self.ask("test", "debate", members, self.rules.for_tests(test.committee_rounds), problems)
 
-    async def _again(self, debated: Sequence[Graph]) -> dict[str, Sequence[Graph]]:
-        """Each teacher's answers without a debate, by its name: as many to each question as cost the tokens of a
-        debate."""
+    async def _answers_again(self, debated: Sequence[Graph]) -> dict[str, Sequence[Graph]]:
+        """The graphs of each teacher's answers without a debate, by its name. The answers to a question cost as many
+        tokens as a debate."""
         whole = fmean(sum(_tokens(n) for n in g.nodes) for g in debated)
         by_teacher = dict[str, Sequence[Graph]]()
         for spec in self.recipe.teachers:
@@ -120,26 +120,30 @@ class VotingSession(Session[R]):
         majority.
         """
         by, first = weighs(self.recipe), self.recipe.seeds[0]
-        if not weighed((n for g in graphs for n in g.stated(g.rounds - 1)), by):
+        if not has_weights((n for g in graphs for n in g.stated(g.rounds - 1)), by):
             weight = "probability" if by == "probability" else "confidence"
             say(f"{DEBATED} counts heads, because no agent gave a {weight}")
             by = "majority"
         drafts = [n for g in graphs for n in g.stated(0)]
-        arms = [a for a in self.committee() if a.base not in DRAFTS or weighed(drafts, DRAFTS[a.base])]
+        arms = [a for a in self.committee() if a.base not in DRAFTS or has_weights(drafts, DRAFTS[a.base])]
         if missing := [arm.name for arm in self.committee() if arm not in arms]:
             say(f"left out, because no agent gave the weights: {', '.join(missing)}")
 
         def rows(arm: Arm) -> Sequence[Judged]:
             if arm.base == AGAIN:
                 graphs_of_arm = repeated[arm.teacher] if arm.teacher else together(list(repeated.values()))
-                return judged(graphs_of_arm, lambda g: self._vote(g, g.answers(0), by), lambda g: g.answers(0))
+                return committee_answers(
+                    graphs_of_arm, lambda g: self._vote(g, g.answers(0), by), lambda g: g.answers(0)
+                )
             if arm.teacher is not None:
                 t = arm.teacher
-                return judged(graphs, lambda g: next(iter(g.stated(0, [t])), None), lambda g: g.answers(0, [t]))
+                return committee_answers(
+                    graphs, lambda g: next(iter(g.stated(0, [t])), None), lambda g: g.answers(0, [t])
+                )
             if arm.family == "committee":
-                how = DRAFTS[arm.base]
-                return judged(graphs, lambda g: self._vote(g, g.stated(0), how), lambda g: g.answers(0))
-            return judged(graphs, lambda g: self._vote(g, g.stated(g.rounds - 1), by), lambda g: g.answers())
+                vote_by = DRAFTS[arm.base]
+                return committee_answers(graphs, lambda g: self._vote(g, g.stated(0), vote_by), lambda g: g.answers(0))
+            return committee_answers(graphs, lambda g: self._vote(g, g.stated(g.rounds - 1), by), lambda g: g.answers())
 
         return {arm.name: {first: rows(arm)} for arm in arms}
 

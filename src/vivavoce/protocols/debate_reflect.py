@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vivavoce.committee.stopping import StopRule, agreed, why_stop
+from vivavoce.committee.stopping import StopRule, all_agree, why_stop
 from vivavoce.committee.table import Member, Table
 from vivavoce.committee.wording import Discussion
 from vivavoce.graph.graph import stated
@@ -88,18 +88,18 @@ class Options(Discussion):
 
 
 async def run(question: Problem, table: Table) -> str:
-    o, read, before = table.options, list[Node](), list[Node]()
+    o, shown, before = table.options, list[Node](), list[Node]()
     speakers = [m for m in table.members if m.role == "teacher" or o.student == "always"]
     for r in range(o.max_rounds):
         present = [m for m in table.members if m in speakers or (o.student == "first_round" and r == 0)]
-        answers = await table.all("debate" if r else "answer", present, reads=read, round=r)
-        heard = [n for n in answers if n.agent in {m.name for m in speakers}]
-        why = why_stop(o.stop, table.task, question, heard, before, len(speakers))
-        why = why or (None if r else _settled(table, answers, heard, len(speakers)))
+        answers = await table.all("debate" if r else "answer", present, reads=shown, round=r)
+        speakers_answers = [n for n in answers if n.agent in {m.name for m in speakers}]
+        why = why_stop(o.stop, table.task, question, speakers_answers, before, len(speakers))
+        why = why or (None if r else _settled(table, answers, speakers_answers, len(speakers)))
         if why or (r == o.max_rounds - 1 and not o.last_round_reflect):
             return why or "cap"
-        notes = [n for n in await _notes(table, stated(answers)) if n.target in {h.id for h in heard}]
-        read, before = [*(read if o.reads == "all_rounds" else ()), *heard, *notes], heard
+        notes = [n for n in await _notes(table, stated(answers)) if n.target in {h.id for h in speakers_answers}]
+        shown, before = [*(shown if o.reads == "all_rounds" else ()), *speakers_answers, *notes], speakers_answers
     return "cap"
 
 
@@ -134,9 +134,9 @@ def _criticises(member: Member, own: Node, o: Options) -> bool:
     return may and (o.roles == "gold_free" or own.correct is True)
 
 
-def _settled(table: Table, drafts: Sequence[Node], heard: Sequence[Node], speakers: int) -> str | None:
-    """Why a debate is not worth holding after the drafts, by ``later_rounds``; None if it is worth holding."""
+def _settled(table: Table, drafts: Sequence[Node], answers: Sequence[Node], speakers: int) -> str | None:
+    """The reason to end a debate after the drafts, by ``later_rounds``; None if it goes on."""
     o, own = table.options, [n for n in drafts if table.member(n.agent).role == "student" and not n.absent]
-    if o.later_rounds == "if_drafts_disagree" and agreed(table.task, table.question, heard, speakers):
+    if o.later_rounds == "if_drafts_disagree" and all_agree(table.task, table.question, answers, speakers):
         return "drafts_agree"
     return "student_right" if o.later_rounds == "if_student_wrong" and own and all(n.correct for n in own) else None

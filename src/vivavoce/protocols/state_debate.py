@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from vivavoce.committee.stopping import agreed
+from vivavoce.committee.stopping import all_agree
 from vivavoce.committee.table import Table
 from vivavoce.committee.wording import Discussion
 from vivavoce.graph.graph import stated
@@ -68,21 +68,21 @@ class Options(Discussion):
 async def run(question: Problem, table: Table) -> str:
     o, answers = table.options, list[Node]()
     action = await _action(table) if o.student == "first_round" else []
-    read = action
+    shown = action
     for r in range(o.max_rounds):
         silent = _silent(table, answers) if r else {}
-        asked = [m for m in table.teachers if m.name not in silent]
-        if not asked:
+        speaking = [m for m in table.teachers if m.name not in silent]
+        if not speaking:
             return "settled"
-        answers_now = await table.all(o.turn, asked, reads=read, round=r, gold=o.sees_gold)
+        answers_now = await table.all(o.turn, speaking, reads=shown, round=r, gold=o.sees_gold)
         answers = [*answers_now, *(table.stands(n, r) for n in silent.values())]
         if all(n.absent for n in answers):
             return "no_answers"
         if r == 0:
             answers, speakers = [*action, *answers], len(table.teachers) + bool(action)
-            if o.later_rounds == "if_drafts_disagree" and agreed(table.task, question, answers, speakers):
+            if o.later_rounds == "if_drafts_disagree" and all_agree(table.task, question, answers, speakers):
                 return "drafts_agree"
-        read = [*read, *answers_now] if o.reads == "all_rounds" else answers
+        shown = [*shown, *answers_now] if o.reads == "all_rounds" else answers
     return "cap"
 
 

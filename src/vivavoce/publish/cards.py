@@ -11,7 +11,7 @@ from vivavoce.committee.prompting import prompt_set
 from vivavoce.errors import UserError
 from vivavoce.publish.facts import Facts
 from vivavoce.report.arms_told import what_it_is
-from vivavoce.report.comparison import Paired, paired_tests, planned, signed
+from vivavoce.report.comparison import Paired, paired_tests, planned_tests, signed
 from vivavoce.report.sources import Sources
 
 _METHODS = {
@@ -117,18 +117,18 @@ def data_card(facts: Facts, configs: Mapping[str, str], counts: Mapping[str, int
 
 def questions(facts: Facts) -> list[str]:
     """Questions that the user has to answer before anything is published."""
-    teachers = ", ".join(_who(t) for t in facts.recipe.get("teachers", ()))
-    asked = [
+    teachers = ", ".join(_model_of(t) for t in facts.recipe.get("teachers", ()))
+    unanswered = [
         f"Do the terms of the teachers ({teachers}) allow another model to be trained on what they said, and "
         "that to be published?",
         f"Under which licence does the task ({facts.results['task']}) come, and may what is made from it be passed on?",
     ]
     if facts.wanted.model:
         base = facts.base or facts.recipe["student"].get("model")
-        asked.append(
+        unanswered.append(
             f"Under which licence does the student's base ({base}) come, and what does it ask of models made from it?"
         )
-    return asked
+    return unanswered
 
 
 def _front(head: Mapping[str, Any]) -> str:
@@ -144,7 +144,7 @@ def _arm(facts: Facts) -> dict[str, Any]:
     return next(arm for arm in facts.results["arms"] if arm["name"] == facts.arm)
 
 
-def _who(spec: Mapping[str, Any]) -> str:
+def _model_of(spec: Mapping[str, Any]) -> str:
     where = spec.get("provider") or spec.get("backend", "hf_local")
     model = spec.get("model") or spec.get("function") or ""
     return f"{spec['name']}: {model} ({where})" if model else f"{spec['name']} ({where})"
@@ -152,9 +152,9 @@ def _who(spec: Mapping[str, Any]) -> str:
 
 def _people(facts: Facts) -> list[str]:
     lines = ["## Who taught", ""]
-    lines += [f"- {_who(t)}" for t in facts.recipe.get("teachers", ())]
+    lines += [f"- {_model_of(t)}" for t in facts.recipe.get("teachers", ())]
     judges = (facts.recipe.get("judge") or {}).get("agents") or ()
-    lines += [f"- judge {_who(j)}" for j in judges]
+    lines += [f"- judge {_model_of(j)}" for j in judges]
     return [*lines, ""]
 
 
@@ -166,8 +166,8 @@ def _trained_on(facts: Facts) -> list[str]:
     )
     task = facts.recipe.get("task", {})
     lines = [f"Training questions of `{task.get('name')}`; {amounts}."]
-    if told := what_it_is(_arm(facts)):
-        lines.append(f"`{facts.arm}` is {told}.")
+    if meaning := what_it_is(_arm(facts)):
+        lines.append(f"`{facts.arm}` is {meaning}.")
     how = "A LoRA adapter was trained" if facts.adapter else "All weights were trained"
     if facts.quantised:
         how += f", beside the base's weights in 4 bits ({facts.quantised}, bitsandbytes)"
@@ -183,8 +183,8 @@ def _asked(facts: Facts) -> str:
     known = "none of which was trained on"
     if same := len(train & asked):
         known = f"**{same:,} of which are among the training questions**"
-    said = f", {known}" if train and asked else ""
-    of = f"On {results['n']:,} test questions of `{results['task']}`{said}"
+    and_known = f", {known}" if train and asked else ""
+    of = f"On {results['n']:,} test questions of `{results['task']}`{and_known}"
     return f"{of}; answers are {how}; right and interval are of the first training seed."
 
 
@@ -203,12 +203,12 @@ def _figures(facts: Facts) -> list[str]:
         name = f"**{arm['name']}**" if arm["name"] == facts.arm else arm["name"]
         seeds = f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}" if arm.get("sd") is not None else ""
         share = f"{100 * arm['accuracy']:.1f} ({low:.1f}–{high:.1f})"
-        told = what_it_is(arm).replace("|", "\\|")
-        lines.append(f"| {name} | {arm['right']:,} of {arm['n']:,} | {share} | {seeds} | {told} |")
+        meaning = what_it_is(arm).replace("|", "\\|")
+        lines.append(f"| {name} | {arm['right']:,} of {arm['n']:,} | {share} | {seeds} | {meaning} |")
     pairs = [test for test in paired_tests(results) if facts.arm in (test.a, test.b)]
     if pairs:
         of = ", all training seeds together" if pairs[0].seeds and pairs[0].low is not None else ""
-        tests = f"corrected for {planned(results)} tests (Holm)"
+        tests = f"corrected for {planned_tests(results)} tests (Holm)"
         lines += ["", f"On the same questions{of}, with 95 % intervals; whether it is more than chance, {tests}:", ""]
         lines += [_gain(test) for test in pairs]
     judged = results.get("judging")
@@ -268,7 +268,7 @@ def _licence(facts: Facts) -> list[str]:
     answer = (
         "The publisher says that this was looked into." if facts.wanted.terms_checked else "The publisher has not said."
     )
-    return ["## Licence", "", *(f"- {asked}" for asked in questions(facts)), "", answer, ""]
+    return ["## Licence", "", *(f"- {question}" for question in questions(facts)), "", answer, ""]
 
 
 def _made(sources: Sources) -> list[str]:

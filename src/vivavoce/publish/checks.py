@@ -33,7 +33,7 @@ _HOME = re.compile(r"(?:/home/|/Users/|[A-Z]:\\+Users\\+)([A-Za-z0-9._-]+)")
 _NOBODY = ("user", "username", "you", "me", "USER", "runner", "ubuntu")
 
 
-class Found(NamedTuple):
+class Hit(NamedTuple):
     """A text that must not be published."""
 
     kind: Kind
@@ -46,7 +46,7 @@ class Found(NamedTuple):
         return f"{self.kind} in {self.file}, line {self.line}: {self.shown}"
 
 
-def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Found]:
+def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Hit]:
     """Such texts in the text files below a folder, file by file."""
     secrets = {value for name, value in environment.items() if _NAMED_KEY.search(name) and len(value) >= 12}
     for file in sorted(folder.rglob("*")):
@@ -55,7 +55,7 @@ def found_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Itera
         name = file.relative_to(folder).as_posix()
         for number, line in enumerate(file.read_text("utf-8", "replace").split("\n"), 1):
             for kind, text in in_text(line, secrets):
-                yield Found(kind, name, number, _shown(kind, text))
+                yield Hit(kind, name, number, _shown(kind, text))
 
 
 def in_text(text: str, secrets: Collection[str] = ()) -> Iterator[tuple[Kind, str]]:
@@ -106,4 +106,4 @@ def _shown(kind: Kind, text: str) -> str:
     return f"{text[:6]}…" if kind in ("key", "card", "iban") else text[:60]
 
 
-__all__ = ["PERSONAL", "Found", "Kind", "found_in", "in_text"]
+__all__ = ["PERSONAL", "Hit", "Kind", "found_in", "in_text"]

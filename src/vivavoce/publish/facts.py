@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PublishChoices:
     """The user's choices for the publication."""
 
     to: str
@@ -38,7 +38,7 @@ class Facts:
     """The sources of the cards."""
 
     sources: Sources
-    wanted: Wanted
+    wanted: PublishChoices
     arm: str
     seed: int
     checkpoint: Path
@@ -68,7 +68,7 @@ class Facts:
         return named if _on_the_hub(named) else ""
 
 
-def facts_of(run: Path, wanted: Wanted) -> Facts:
+def facts_of(run: Path, wanted: PublishChoices) -> Facts:
     """The sources of the cards. Raises DataError as :func:`prepare` does."""
     sources = Sources(run)
     if sources.results is None:
@@ -134,4 +134,4 @@ def _known_host(url: str) -> bool:
     )
 
 
-__all__ = ["Facts", "Wanted", "facts_of", "public"]
+__all__ = ["Facts", "PublishChoices", "facts_of", "public"]

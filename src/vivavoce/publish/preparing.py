@@ -12,7 +12,7 @@ import yaml
 
 from vivavoce.errors import DataError
 from vivavoce.publish.cards import data_card, model_card
-from vivavoce.publish.facts import Facts, Wanted, facts_of
+from vivavoce.publish.facts import Facts, PublishChoices, facts_of
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MODEL_FILES = (
@@ -32,7 +32,7 @@ class Shipment(NamedTuple):
     """``model`` or ``dataset``."""
 
 
-def prepare(run: Path, wanted: Wanted) -> list[Shipment]:
+def prepare(run: Path, wanted: PublishChoices) -> list[Shipment]:
     """Write everything that would be uploaded into ``RUN/publish``, in place of its content.
 
     Raises DataError if the run has not finished, the arm has no student, its weights are not safetensors, or the model

@@ -25,7 +25,7 @@ _BASES = {
     "mt_opd": "taught on its own answers by all teachers, who know of no debate",
     "debate_uniform": "taught on its own answers by all teachers alike, who have the debate before them",
     "debate_opd": "taught on its own answers by all teachers, who have the debate before them",
-    "drafts_opd": "taught on its own answers by teachers who have each other's first answers before them",
+    "drafts_opd": "taught on its own answers by teachers that have each other's first answers before them",
     "sft_debate": "imitates the answers that won the debates, for as many updates",
     "sft_debate_seconds": "imitates the answers that won the debates, for as long",
     "teacher": "{teacher} itself, on its first answers",

@@ -21,9 +21,9 @@ def report_script() -> str:
     return "\n".join((STATIC / name).read_text("utf-8") for name in _OF_A_REPORT)
 
 
-def allowed(script: str) -> str:
+def content_policy(script: str) -> str:
     """A content policy that lets this script run, and no other."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-__all__ = ["SCRIPTS", "STATIC", "allowed", "report_script", "style"]
+__all__ = ["SCRIPTS", "STATIC", "content_policy", "report_script", "style"]

@@ -92,7 +92,7 @@ def _apart(dots: Sequence[Dot], least: float = 12.0) -> list[tuple[Dot, float]]:
     return placed
 
 
-class Line(NamedTuple):
+class CurveLine(NamedTuple):
     """One curve: its seed and its points as SVG wants them."""
 
     seed: str
@@ -105,7 +105,7 @@ class Panel(NamedTuple):
 
     title: str
     measure: str
-    lines: list[Line]
+    lines: list[CurveLine]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     facts: str
@@ -150,7 +150,7 @@ def _panel(arm: str, measure: str, curves: Sequence[Curve], key: str) -> Panel:
         if points:
             every = math.ceil(len(points) / _POINTS)
             at = [place(*p) for p in (*points[:-1:every], points[-1])]
-            lines.append(Line(seed, " ".join(f"{x},{y}" for x, y in at), at[-1]))
+            lines.append(CurveLine(seed, " ".join(f"{x},{y}" for x, y in at), at[-1]))
     x_ticks = [Tick(place(x, low)[0], f"{x:,.0f}") for x in _ticks(0, steps) if x <= steps]
     return Panel(arm, measure, lines, x_ticks, [Tick(place(0, y)[1], f"{y:.4g}") for y in y_ticks], _facts(curves))
 
@@ -178,4 +178,4 @@ def _facts(curves: Sequence[Curve]) -> str:
     )
 
 
-__all__ = ["HIGH", "WIDE", "Axis", "Dot", "Line", "Panel", "Scatter", "Tick", "panels"]
+__all__ = ["HIGH", "WIDE", "Axis", "CurveLine", "Dot", "Panel", "Scatter", "Tick", "panels"]

@@ -48,7 +48,7 @@ class Paired(NamedTuple):
     """Answers that only the first got right, over all seeds."""
     b_only: int
     p: float
-    """Of one test over all seeds and questions."""
+    """The p-value of one exact test over all seeds and questions."""
     p_holm: float
     """Corrected for the family of tests that was planned (Holm)."""
     repaired: float | None
@@ -101,11 +101,11 @@ class Paired(NamedTuple):
             return "the same on every question"
         if self.p_holm < LEVEL:
             return "seeds disagree" if any((gain > 0) != (self.gain > 0) for _, gain, _ in self.seeds) else ""
-        said = "not significant (Holm)" if self.p < LEVEL else "not significant"
+        verdict = "not significant (Holm)" if self.p < LEVEL else "not significant"
         if self.alike:
             return f"no difference of {self.matters:g} points or more"
         few = "" if self.detectable is None else f": too few questions to tell less than {self.detectable:.1f} points"
-        return said + few
+        return verdict + few
 
 
 _FAMILIES = {
@@ -118,10 +118,10 @@ _FAMILIES = {
 
 def families(results: Results) -> list[Family]:
     """The arms in their families, in the order in which they were tested; empty families are left out."""
-    found = {key: Family(*said, []) for key, said in _FAMILIES.items()}
+    by_key = {key: Family(*name_and_text, []) for key, name_and_text in _FAMILIES.items()}
     for arm in results["arms"]:
-        found[arm.get("family", "")].arms.append(arm)
-    return [f for f in found.values() if f.arms]
+        by_key[arm.get("family", "")].arms.append(arm)
+    return [f for f in by_key.values() if f.arms]
 
 
 def strongest_without_debate(results: Results) -> dict[str, str]:
@@ -150,7 +150,7 @@ def paired_tests(results: Results) -> list[Paired]:
     """
     pairs, n = results["paired"], results["n"]
     ofs = [pair.get("pooled", {}) for pair in pairs]  # an earlier version compared the first seeds alone
-    corrected = holm([of.get("p", pair["p"]) for pair, of in zip(pairs, ofs, strict=True)], planned(results))
+    corrected = holm([of.get("p", pair["p"]) for pair, of in zip(pairs, ofs, strict=True)], planned_tests(results))
 
     def gain(counts: Mapping[str, Any]) -> float:
         return 100 * (counts["b_only"] - counts["a_only"]) / n
@@ -180,15 +180,15 @@ def further(results: Results) -> dict[str, Results]:
     """The other tests that the students sat, by name; of the pairs there, what each student gained over the first."""
     return {
         name: {
-            **found,
-            "paired": [pair for pair in found["paired"] if pair["a"] == "student"],
-            "untested": [pair for pair in found.get("untested", ()) if pair[0] == "student"],
+            **comparison,
+            "paired": [pair for pair in comparison["paired"] if pair["a"] == "student"],
+            "untested": [pair for pair in comparison.get("untested", ()) if pair[0] == "student"],
         }
-        for name, found in results.get("also", {}).items()
+        for name, comparison in results.get("also", {}).items()
     }
 
 
-def planned(results: Results) -> int:
+def planned_tests(results: Results) -> int:
     """The number of paired tests that were planned: those that were made, and those of which an arm could not be
     trained.
     """
@@ -251,7 +251,7 @@ def table(results: Results) -> str:
     for arm in results["arms"]:
         if several_drawn := arm.get("pass_at_k"):
             parts.append(Text(_pass_at_k(several_drawn)))
-    if found := paired_tests(results):
+    if paired := paired_tests(results):
         parts += [
             Text(
                 f"\nPaired on the same questions{', all training seeds together' if several else ''}:\n"
@@ -259,10 +259,10 @@ def table(results: Results) -> str:
                 "got right; p of one exact two-sided test; repaired is a share of the student's wrong answers, "
                 "regressed one of its right ones"
             ),
-            _tests(found),
+            _tests(paired),
         ]
-        parts += _explained(found)
-        if (tests := planned(results)) > 1:
+        parts += _explained(paired)
+        if (tests := planned_tests(results)) > 1:
             parts.append(
                 Text(
                     f"Verdicts: 5 % level after Holm's correction for {tests} tests"
@@ -270,8 +270,8 @@ def table(results: Results) -> str:
                 )
             )
     if missing := results.get("untested"):
-        told = ", ".join(f"{clean(a)} → {clean(b)}" for a, b in missing)
-        parts.append(Text(f"Not tested, for an arm is missing: {told}"))
+        pairs = ", ".join(f"{clean(a)} → {clean(b)}" for a, b in missing)
+        parts.append(Text(f"Not tested, for an arm is missing: {pairs}"))
     for name, other in further(results).items():
         parts += [
             Text(f"\nAlso tested on {clean(name)} ({clean(other['task'])}): {other['n']} questions"),
@@ -288,31 +288,38 @@ def table(results: Results) -> str:
     return _render(parts)
 
 
-def runs_table(found: Results) -> str:
+def runs_table(comparison: Results) -> str:
     """Arms of several runs as plain text: :func:`vivavoce.exams.across.across`."""
-    asked = ", ".join(f"{clean(name)} {n:,}" for name, n in found["questions"].items())
-    if not found["apart"]:
-        return f"{table(found)}\n\nOn the {found['n']:,} questions that all runs were asked, of: {asked}."
+    questions = ", ".join(f"{clean(name)} {n:,}" for name, n in comparison["questions"].items())
+    if not comparison["apart"]:
+        return f"{table(comparison)}\n\nOn the {comparison['n']:,} questions that all runs were asked, of: {questions}."
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("first → second", "gain (95 %)"):
         shown.add_column(head, justify="left" if "→" in head else "right", overflow="fold")
-    for pair in found["apart"]:
+    for pair in comparison["apart"]:
         low, high = (signed(100 * end) for end in pair["interval95"])
         shown.add_row(Text(f"{clean(pair['a'])} → {clean(pair['b'])}"), f"{signed(100 * pair['gain'])} ({low}, {high})")
-    title = Text(f"\nThe runs share no question ({asked}), so that nothing is paired: first seeds, Newcombe's interval")
-    return f"{_render([_arms(found, any(len(a['seeds']) > 1 for a in found['arms']), ())])}\n{_render([title, shown])}"
+    title = Text(
+        f"\nThe runs share no question ({questions}), so that nothing is paired: first seeds, Newcombe's interval"
+    )
+    several = any(len(a["seeds"]) > 1 for a in comparison["arms"])
+    return f"{_render([_arms(comparison, several, ())])}\n{_render([title, shown])}"
 
 
-def _explained(found: Sequence[Paired]) -> list[Text]:
-    """What the short verdicts of a table mean, if it has them."""
-    said = list[Text]()
-    few = [t.detectable for t in found if t.verdict == "too few to tell" and t.detectable is not None]
+def _explained(tests: Sequence[Paired]) -> list[Text]:
+    """The meaning of the short verdicts that a table has."""
+    explanations = list[Text]()
+    few = [t.detectable for t in tests if t.verdict == "too few to tell" and t.detectable is not None]
     if few:
         least = f"{min(few):.1f}" if round(min(few), 1) == round(max(few), 1) else f"{min(few):.1f} to {max(few):.1f}"
-        said.append(Text(f"Too few to tell: so many questions show gains of {least} points four times in five."))
-    if alike := [t for t in found if t.verdict == "alike"]:
-        said.append(Text(f"Alike: the whole interval is less than {alike[0].matters:g} points (statistics.matters)."))
-    return said
+        explanations.append(
+            Text(f"Too few to tell: so many questions show gains of {least} points four times in five.")
+        )
+    if alike := [t for t in tests if t.verdict == "alike"]:
+        explanations.append(
+            Text(f"Alike: the whole interval is less than {alike[0].matters:g} points (statistics.matters).")
+        )
+    return explanations
 
 
 def left_out(results: Results) -> list[str]:
@@ -369,16 +376,16 @@ def _tokens(arm: Mapping[str, Any]) -> str:
     return f"{arm['prompt_tokens_per_problem']:.0f} + {arm['completion_tokens_per_problem']:.0f}"
 
 
-def _pass_at_k(told: Mapping[str, Any]) -> str:
+def _pass_at_k(figures: Mapping[str, Any]) -> str:
     lines = [
         ", ".join(
             f"{name}{k} {percent(e['mean'])} ({percent(e['interval95'][0])}–{percent(e['interval95'][1])})"
-            for k, e in told[kind].items()
+            for k, e in figures[kind].items()
         )
         for kind, name in SEVERAL.items()
-        if kind in told
+        if kind in figures
     ]
-    what = f"unbiased, in %, with 95 % intervals, from {told['drawn']} answers to each question:"
+    what = f"unbiased, in %, with 95 % intervals, from {figures['drawn']} answers to each question:"
     return "\n  ".join([what, *lines])
 
 
@@ -386,12 +393,12 @@ def _spread(arm: Mapping[str, Any]) -> str:
     return "" if arm["sd"] is None else f"{100 * arm['mean']:.1f} ± {100 * arm['sd']:.1f}"
 
 
-def _tests(found: Sequence[Paired]) -> Table:
+def _tests(tests: Sequence[Paired]) -> Table:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in ("first → second", "gain (95 %)", "1st / 2nd", "p", "verdict"):
         text = head in ("first → second", "verdict")
         shown.add_column(head, justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for test in found:
+    for test in tests:
         shown.add_row(
             Text(f"{clean(test.a)} → {clean(test.b)}"),
             signed(test.gain) + ("" if test.low is None else f" ({signed(test.low)}, {signed(test.high or 0)})"),
@@ -444,7 +451,7 @@ __all__ = [
     "p_value",
     "paired_tests",
     "percent",
-    "planned",
+    "planned_tests",
     "runs_table",
     "signed",
     "strongest_without_debate",

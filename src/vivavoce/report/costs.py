@@ -12,7 +12,7 @@ from vivavoce.records import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CostLine:
     """The spend of one agent in one stage; hits cost nothing, and seconds are summed over calls side by side."""
 
     stage: str
@@ -27,11 +27,11 @@ class Line:
     seconds: float
 
 
-def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[Line]:
+def lines(costs: Iterable[Cost], recipe: Mapping[str, Any]) -> list[CostLine]:
     """The ledger by stage and agent, priced as ``recipe`` (plain values) says."""
     prices = _prices(recipe)
     lines_made = [
-        Line(
+        CostLine(
             c.stage,
             c.agent,
             c.calls,
@@ -72,11 +72,11 @@ def caps(recipe: Mapping[str, Any]) -> str:
     return ", ".join(form.format(run[kind]) for kind, form in forms.items() if run.get(kind) is not None)
 
 
-def total(costs: Iterable[Line]) -> Line:
+def total(costs: Iterable[CostLine]) -> CostLine:
     """All lines in one."""
     rows = [asdict(line) for line in costs]
-    numbers = {key: sum(row[key] for row in rows) for key in Line.__slots__ if key not in ("stage", "agent")}
-    return Line("all", "", **numbers)
+    numbers = {key: sum(row[key] for row in rows) for key in CostLine.__slots__ if key not in ("stage", "agent")}
+    return CostLine("all", "", **numbers)
 
 
 def lent_facts(lent: Iterable[Lent], recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,4 +107,4 @@ def facts(costs: Iterable[Cost], recipe: Mapping[str, Any], lent: Iterable[Lent]
     }
 
 
-__all__ = ["Line", "caps", "cut_off", "facts", "lent_facts", "lent_text", "lines", "money", "total"]
+__all__ = ["CostLine", "caps", "cut_off", "facts", "lent_facts", "lent_text", "lines", "money", "total"]

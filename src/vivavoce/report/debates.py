@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from vivavoce.graph import Graph
-from vivavoce.report.transcript import Turn, minds, turns
+from vivavoce.report.transcript import Change, minds, turns
 from vivavoce.stats import auroc
 from vivavoce.tasks import Task
 from vivavoce.tasks.agreement import classes
@@ -29,7 +29,7 @@ class Transitions(NamedTuple):
         return self.counts["WR"] - self.counts["RW"]
 
 
-class Calibration(NamedTuple):
+class ConfidenceBins(NamedTuple):
     """The calibration of stated confidence: ``(n, right)`` by bin."""
 
     agent: str
@@ -89,10 +89,10 @@ class Debated:
         ]
 
     @cached_property
-    def calibration(self) -> list[Calibration]:
+    def calibration(self) -> list[ConfidenceBins]:
         """Every gradable answer of all rounds with a stated confidence; empty if there is none."""
         return [
-            Calibration(agent, _bins(ratings), _auroc(ratings), _auroc(self._read[agent]))
+            ConfidenceBins(agent, _bins(ratings), _auroc(ratings), _auroc(self._read[agent]))
             for agent in self._agents
             if (ratings := self._ratings[agent])
         ]
@@ -119,15 +119,15 @@ def _auroc(ratings: list[tuple[float, bool]]) -> float | None:
     return auroc([s for s, _ in ratings], [right for _, right in ratings]) if ratings else None
 
 
-def _story(graph: Graph, changed: list[Turn], task: Task | None) -> tuple[int, tuple[int, ...]]:
-    """What kind of debate this is, and how it ranks among its kind: more agents moved, more was said to them."""
+def _story(graph: Graph, changed: list[Change], task: Task | None) -> tuple[int, tuple[int, ...]]:
+    """The kind of a debate, and its rank in it: by agents that changed their answer, and critiques of those."""
     better, worse = ({t.agent for t in changed if t.kind == kind} for kind in ("WR", "RW"))
     moved = {t.before.id for t in changed}
-    heard = sum(n.target in moved for n in graph.nodes)
+    persuasive = sum(n.target in moved for n in graph.nodes)
     if better:
-        return 0, (len(better) - len(worse), heard)
+        return 0, (len(better) - len(worse), persuasive)
     if worse:
-        return 1, (len(worse), heard)
+        return 1, (len(worse), persuasive)
     last = graph.stated(graph.rounds - 1)
     wrong = len(last) > 1 and all(n.correct is False for n in last)
     if wrong and len(set(classes(task, graph.problem, [n.answer for n in last]))) == 1:
@@ -135,4 +135,4 @@ def _story(graph: Graph, changed: list[Turn], task: Task | None) -> tuple[int, t
     return 3, (len(changed), graph.rounds)
 
 
-__all__ = ["BINS", "Calibration", "Debated", "Transitions"]
+__all__ = ["BINS", "ConfidenceBins", "Debated", "Transitions"]

@@ -68,7 +68,7 @@ def _signed(points: int) -> str:
 
 
 def _of(results: Mapping[str, Any], right: Mapping[str, list[bool]], base: str, name: str) -> Gain | None:
-    """From the answers themselves or, if they are gone, from a paired test of the results."""
+    """The gain of ``name`` over ``base``, from the answers or, without them, from a paired test of the results."""
     before, after, n = right.get(base), right.get(name), results["n"]
     if before and after and len(before) == len(after):
         b = sum(x and not y for x, y in zip(before, after, strict=True))

@@ -1,7 +1,7 @@
 """The questions that a report holds for its browser: all if they fit, else those that tell the story.
 
-Of debates: those that brought somebody from wrong to right, from right to wrong, to agreement on a mistake. Of a test:
-those that the student got wrong before it was taught and right after, and the other way round.
+Of debates: those in which an agent went from wrong to right or from right to wrong, or all agreed on a mistake. Of a
+test: questions that the student got wrong before it was taught and right after, and the other way round.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from vivavoce.files import read_records
 from vivavoce.graph import Graph, Stored
 from vivavoce.records import Problem, storable
 from vivavoce.report.debates import Debated
-from vivavoce.report.question import answered, question_facts
+from vivavoce.report.question import answer_facts, question_facts
 from vivavoce.report.sources import Sources
 from vivavoce.report.tables import about, head_of, table_of
 from vivavoce.report.verdicts import NOTHING, Seat, in_order, letter, seats
 
 BYTES = 5_000_000
-"""Of all that a report holds for its browser."""
+"""Bytes of all that a report holds for its browser, at most."""
 _OF_TESTS = 0.5
 """Share of the room that test questions may fill before debates take theirs."""
 _TURN = (0, 0, 1, 0, 2, 1, 3)
@@ -67,7 +67,7 @@ class _Set:
         }
 
 
-def embedded(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> dict[str, Any] | None:
+def browser_data(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> dict[str, Any] | None:
     """The data of a report's browser; ``debated`` are the debates by their sets. None if there is nothing."""
     room, sets = float(BYTES), list[_Set]()
     tests = _Tests(sources, dict(debated).get("test"))
@@ -194,7 +194,7 @@ class _Tests:
         answers = []
         for (arm, seed), rows in self._rows.items():
             if (row := rows.get(problem)) is not None:
-                answers.append({"arm": arm, "seed": seed, **answered(row)})
+                answers.append({"arm": arm, "seed": seed, **answer_facts(row)})
                 letters[arm, seed] = letter(row)
         return _question(shown, debates, answers), spent, letters
 
@@ -210,4 +210,4 @@ def _exams(sources: Sources) -> dict[tuple[str, int], list[Judged]]:
     return answers
 
 
-__all__ = ["BYTES", "embedded"]
+__all__ = ["BYTES", "browser_data"]

@@ -12,9 +12,9 @@ from vivavoce.report.comparison import Paired, duration, final_arm, p_value, pai
 from vivavoce.report.sources import Sources
 
 _FEW = 100
-"""Below so many questions a test tells only large differences."""
+"""Number of questions below which a test shows only large differences."""
 _DECIDES = 6
-"""So many questions must differ, all in one direction, before McNemar's test at the 5 % level sees a difference."""
+"""Number of questions that must differ, all in one direction, before McNemar's test at the 5 % level sees it."""
 _FAILED = 0.05
 """Share of a teacher's failed calls from which it is told before anything else."""
 
@@ -26,7 +26,7 @@ class Headline:
     sentence: str
     """The student's result, its teachers, and the cost."""
     against: str
-    """How it compares with the best baseline; empty if there is none."""
+    """The comparison with the best baseline, in words; empty if there is none."""
     certain: str
     """Whether a test shows the gain."""
     student: Path | None
@@ -48,8 +48,8 @@ def headline(sources: Sources) -> Headline:
     arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in results["arms"]}
     final = final_arm(results, sources.recipe.get("method"))
     if final is None and results.get("main"):
-        said = _untaught(sources, results, arms.get("student"))
-        return Headline(said, "", "", None, results["main"], tuple(banners))
+        untaught = _untaught(sources, results, arms.get("student"))
+        return Headline(untaught, "", "", None, results["main"], tuple(banners))
     main = arms[final] if final else results["arms"][-1]
     tests = [t for t in paired_tests(results) if t.b == main["name"]]
     gain = next((t for t in tests if t.a == "student"), None)
@@ -104,13 +104,13 @@ def _sentence(
 
 
 def _untaught(sources: Sources, results: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
-    """What is said of a run whose own arm had nothing to learn from."""
+    """The headline of a run whose own arm had nothing to learn from."""
     student = _model(sources.recipe.get("student") or {"name": "the student"})
-    said = f"No student was trained as {results['main']}, because the run had no rows from which it could learn"
+    sentence = f"No student was trained as {results['main']}, because the run had no rows from which it could learn"
     if before is not None:
         of = f"of {results['n']:,} unseen {results['task']} questions right"
-        said += f"; {student} as it came answers {percent(before['accuracy'])} % {of}"
-    return f"{said}."
+        sentence += f"; {student} as it came answers {percent(before['accuracy'])} % {of}"
+    return f"{sentence}."
 
 
 def best_other(tests: Sequence[Paired], arms: Mapping[str, Mapping[str, Any]]) -> Paired | None:
@@ -158,7 +158,7 @@ def _few(gain: Paired | None, n: int) -> list[tuple[str, str]]:
     return [("few", f"Too few questions to tell (n = {n}): a difference below {least:.0f} points cannot be shown.")]
 
 
-def _failing(lines: list[costs.Line], sources: Sources) -> list[tuple[str, str]]:
+def _failing(lines: list[costs.CostLine], sources: Sources) -> list[tuple[str, str]]:
     names = [str(t.get("name")) for t in sources.recipe.get("teachers") or ()]
     banners = []
     for name in names:

@@ -19,14 +19,14 @@ def question_facts(graph: Graph, task: Task | None = None) -> dict[str, Any]:
     """The data of a debate's page. ``task`` says which answers are the same, for the votes."""
     p, texts = graph.problem, dict[str, int]()
     changed = {t.after.id: t for t in turns(graph) if t.changed}
-    prompts = {id: _prompt(asked, graph, texts) for id, asked in graph.prompts.items()}
+    prompts = {id: _prompt(prompt, graph, texts) for id, prompt in graph.prompts.items()}
     nodes = [_node(n) for n in graph.nodes]
     for n in nodes:
         if turn := changed.get(n["id"]):
             n["turn"] = {"kind": turn.kind, "before": turn.before.answer, "words": turn.words}
     rounds = sorted({0, graph.rounds - 1}) if graph.rounds else []
     ballots = [
-        {"round": r, "votes": [[how, n.answer, mark(n)] for how, n in winners]}
+        {"round": r, "votes": [[rule, n.answer, mark(n)] for rule, n in winners]}
         for r in rounds
         if (winners := votes(graph, r, task))
     ]
@@ -70,7 +70,7 @@ def _node(n: Node) -> dict[str, Any]:
     }
 
 
-def _prompt(asked: Prompt, graph: Graph, texts: dict[str, int]) -> dict[str, Any]:
+def _prompt(prompt: Prompt, graph: Graph, texts: dict[str, int]) -> dict[str, Any]:
     def part(one: str | Quote) -> Any:
         if isinstance(one, str):
             return texts.setdefault(one, len(texts))
@@ -78,12 +78,12 @@ def _prompt(asked: Prompt, graph: Graph, texts: dict[str, int]) -> dict[str, Any
         return one.node if quoted is not None and quoted.text == one.text else [one.node, one.text]
 
     return {
-        "template": asked.template,
-        "messages": [[role, [part(p) for p in parts]] for role, parts in asked.messages],
+        "template": prompt.template,
+        "messages": [[role, [part(p) for p in parts]] for role, parts in prompt.messages],
     }
 
 
-def answered(row: Judged) -> dict[str, Any]:
+def answer_facts(row: Judged) -> dict[str, Any]:
     """An answer to a test question."""
     return {
         "text": row.text,
@@ -94,4 +94,4 @@ def answered(row: Judged) -> dict[str, Any]:
     }
 
 
-__all__ = ["answered", "question_facts"]
+__all__ = ["answer_facts", "question_facts"]

@@ -17,18 +17,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vivavoce.graph import Stored, stored
+from vivavoce.graph import Stored, stored_graphs
 from vivavoce.records import storable
 from vivavoce.report import comparison
 from vivavoce.report.arms_told import what_it_is
-from vivavoce.report.assets import allowed, report_script, style
+from vivavoce.report.assets import content_policy, report_script, style
 from vivavoce.report.charts import HIGH, WIDE, Axis, Scatter, panels
 from vivavoce.report.costs import caps, cut_off, lent_text, lines, money, total
 from vivavoce.report.debates import BINS, Debated
 from vivavoce.report.differences import differences
-from vivavoce.report.embedded import embedded
+from vivavoce.report.embedded import browser_data
 from vivavoce.report.headline import best_other, headline
-from vivavoce.report.reviews import reviewed
+from vivavoce.report.reviews import reviews_of
 from vivavoce.report.sources import Sources
 from vivavoce.report.story import story
 from vivavoce.report.text import clean
@@ -60,12 +60,12 @@ def write_report(run_path: Path) -> Path:
     """
     sources = Sources(run_path)
     debated = Debates().of(sources)
-    held, script = embedded(sources, debated), report_script()
+    held, script = browser_data(sources, debated), report_script()
     page = _PAGE.get_template("report.html.j2").render(
         _view(sources, debated),
         style=Markup(style("page.css", "view.css")),
         script=Markup(script),
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed(script)}",
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {content_policy(script)}",
         held=None if held is None else Markup(_in_script(held)),
         of_all=_of_all(held) if held else "",
     )
@@ -97,7 +97,7 @@ class Debates:
             for of, file, part in _graph_files(sources):
                 known = self._known.get(file)
                 if known is None or known[0] != file.stat().st_mtime_ns:
-                    made, graphs = file.stat().st_mtime_ns, stored(file)
+                    made, graphs = file.stat().st_mtime_ns, stored_graphs(file)
                     known = self._known[file] = made, graphs, Debated(graphs, part.task)
                 by_stage[of] = known[1:]
             return by_stage
@@ -126,7 +126,7 @@ def _in_script(held: Any) -> str:
 
 
 def _of_all(held: Mapping[str, Any]) -> str:
-    """How many questions of each set are in the page."""
+    """The number of questions of each set in the page, in words."""
     of = held["about"]["of"]
     parts = [f"{one['n']:,} of {of[one['key']]:,} of {one['key']}" for one in held["about"]["sets"]]
     whole = all(one["n"] == of[one["key"]] for one in held["about"]["sets"])
@@ -137,7 +137,7 @@ _NAMES = {"train": "on the training questions", "test": "on the test questions",
 
 
 def _where(of: str) -> str:
-    """What a set of debates was about, for a title."""
+    """The title of a set of debates."""
     stage, slash, own = of.rpartition("/")
     title = _NAMES.get(own, f"stage {own}")
     return f"Stage {stage}: {title}" if slash else title[0].upper() + title[1:]
@@ -172,7 +172,7 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
         "debated": {_where(of): d for of, (_, d) in debated.items() if d.graphs},
         "why_ended": why_ended,
         "bins": [f"{100 * i // BINS}–{100 * (i + 1) // BINS} %" for i in range(BINS)],
-        "reviews": reviewed(sources),
+        "reviews": reviews_of(sources),
         "judging": _judging(sources.results or {}),
         "costs": lines(costs, sources.recipe),
         "costs_total": total(lines(costs, sources.recipe)),
@@ -186,9 +186,9 @@ def _view(sources: Sources, debated: Mapping[str, tuple[Stored, Debated]]) -> di
 
 
 def _judging(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """What is known of the judges, by the answers that they judged; nothing if no model judged."""
-    found = results.get("judging") or {}
-    parts = [("Of answers to test questions", found.get("tests")), ("Of all answers", found)]
+    """The figures of the judges, with a title for each set of answers; none if no model judged."""
+    figures = results.get("judging") or {}
+    parts = [("Of answers to test questions", figures.get("tests")), ("Of all answers", figures)]
     return [(title, of) for title, of in parts if of]
 
 
@@ -235,7 +235,7 @@ def _compared(sources: Sources) -> dict[str, Any] | None:
         "families": comparison.families(results),
         "strongest": strongest,
         "tests": tests,
-        "planned": comparison.planned(results),
+        "planned": comparison.planned_tests(results),
         "untested": results.get("untested", []),
         "axis": Axis(arms.values()),
         "before": arms.get("student"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from vivavoce.data.acceptance import AcceptRules, Decision, decide, rationales, scores
 from vivavoce.data.bounds import right
-from vivavoce.graph import Graph, stored
+from vivavoce.graph import Graph, stored_graphs
 from vivavoce.records import Node
 from vivavoce.report.sources import Sources
 
@@ -43,7 +43,7 @@ class Reviewed:
     chains: list[Chain]
 
 
-def reviewed(sources: Sources) -> list[Reviewed]:
+def reviews_of(sources: Sources) -> list[Reviewed]:
     """Every peer review of a run; of a chain, that of each stage."""
     results = sources.results or {}
     facts = {"": results} if "review" in results else results.get("stages", {})
@@ -67,7 +67,7 @@ def _chains(part: Sources) -> list[Chain]:
     if not file.is_file():
         return []
     rules, seed = AcceptRules.model_validate(part.recipe.get("accept") or {}), int(part.recipe.get("seed", 0))
-    graphs = list(islice(stored(file), 2000))
+    graphs = list(islice(stored_graphs(file), 2000))
     of = {d.rationale: d for d in decide(graphs, rules, seed)}
     wanted = [(False, "accepted"), (True, "rejected"), (True, "accepted"), (False, "rejected")]
     chains: dict[tuple[bool | None, str], list[Chain]] = {key: [] for key in wanted}
@@ -85,4 +85,4 @@ def _texts(graphs: list[Graph]) -> Iterator[tuple[Graph, Node]]:
     return ((g, n) for g in graphs for n in rationales(g) if not n.absent)
 
 
-__all__ = ["Chain", "Reviewed", "reviewed"]
+__all__ = ["Chain", "Reviewed", "reviews_of"]

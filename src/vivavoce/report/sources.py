@@ -32,7 +32,7 @@ class Curve(NamedTuple):
 
 
 class Sources:
-    """The files of a run. Raises DataError where ``path`` is no run directory."""
+    """The files of a run. Raises DataError if ``path`` is no run directory."""
 
     def __init__(self, path: Path) -> None:
         if not any((path / name).exists() for name in _MARKS):

@@ -12,7 +12,7 @@ from vivavoce.report.sources import Sources
 _FIXED, _BROKEN = 3, 1
 
 
-class Example(NamedTuple):
+class BeforeAfter(NamedTuple):
     """One question, answered before and after."""
 
     kind: str
@@ -29,7 +29,7 @@ class Story(NamedTuple):
 
     before: str
     after: str
-    examples: list[Example]
+    examples: list[BeforeAfter]
     fixed: int
     broken: int
 
@@ -46,13 +46,13 @@ def story(sources: Sources) -> Story | None:
     broken = [pair for pair in pairs if pair[0].correct and not pair[1].correct]
     if not fixed and not broken:
         return None
-    asked = sources.asked([a.problem for a, _ in (*fixed[:_FIXED], *broken[:_BROKEN])])
+    questions = sources.asked([a.problem for a, _ in (*fixed[:_FIXED], *broken[:_BROKEN])])
     examples = [
-        Example(kind, a.problem, *asked.get(a.problem, ("", "")), a, b)
+        BeforeAfter(kind, a.problem, *questions.get(a.problem, ("", "")), a, b)
         for kind, several in (("fixed", fixed[:_FIXED]), ("broken", broken[:_BROKEN]))
         for a, b in several
     ]
     return Story("student", main, examples, len(fixed), len(broken))
 
 
-__all__ = ["Example", "Story", "story"]
+__all__ = ["BeforeAfter", "Story", "story"]

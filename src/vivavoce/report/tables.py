@@ -1,4 +1,4 @@
-"""A table of questions as a page reads it: ids, groups, and a column of letters for everybody who answered."""
+"""A table of questions as a page reads it: ids, groups, and a column of letters for each agent that answered."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def why_ended(stopped: str) -> str:
     return STOPPED.get(stopped, f"its protocol said `{clean(stopped)}`")
 
 
-class Turn(NamedTuple):
+class Change(NamedTuple):
     """An agent's answers in a round and in the round before. Gradable both times."""
 
     agent: str
@@ -73,13 +73,13 @@ def mark(n: Node | Judged) -> str:
     return {"truncated": "cut off", "empty": "empty"}.get(n.status, "unparsed" if n.answer is None else "ungradable")
 
 
-def turns(graph: Graph) -> list[Turn]:
+def turns(graph: Graph) -> list[Change]:
     """Every agent from each round to the next, as :meth:`Graph.transitions` counts them, with the answers."""
-    turns_made, before = list[Turn](), dict[str, Node]()
+    turns_made, before = list[Change](), dict[str, Node]()
     for r in range(graph.rounds):
         now = {n.agent: n for n in graph.stated(r)}
         turns_made += [
-            Turn(agent, r, before[agent], n)
+            Change(agent, r, before[agent], n)
             for agent, n in now.items()
             if agent in before and n.correct is not None and before[agent].correct is not None
         ]
@@ -87,7 +87,7 @@ def turns(graph: Graph) -> list[Turn]:
     return turns_made
 
 
-def minds(all_turns: list[Turn]) -> list[Turn]:
+def minds(all_turns: list[Change]) -> list[Change]:
     """The agents that changed their mind: from wrong to right first, then from right to wrong, then to another
     mistake.
     """
@@ -137,15 +137,15 @@ def _lines(graph: Graph, task: Task | None) -> Iterator[str]:
     last = graph.rounds - 1
     for title, r in [("Votes over the independent answers", 0), (f"Votes after round {last}", last)][last == 0 :]:
         yield from ("", title)
-        yield from [f"  {how}: {clean(n.answer or '')}, {mark(n)}" for how, n in votes(graph, r, task)] or ["  none"]
+        yield from [f"  {rule}: {clean(n.answer or '')}, {mark(n)}" for rule, n in votes(graph, r, task)] or ["  none"]
     yield ""
     yield f"The debate ended because {why_ended(graph.stopped)}."
     if graph.oracle_roles:
-        told = "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
-        yield from _indented(told, 0)
+        note = "Who criticised whom, or when to stop, was decided by knowing who is right (oracle roles)."
+        yield from _indented(note, 0)
     if seen := sum(n.saw_gold for n in graph.nodes):
-        told = f"{seen} of {len(graph.nodes)} texts were written with the right answer in view (marked: saw gold)."
-        yield from _indented(told, 0)
+        note = f"{seen} of {len(graph.nodes)} texts were written with the right answer in view (marked: saw gold)."
+        yield from _indented(note, 0)
 
 
 def _answers(graph: Graph, round: int) -> Iterator[str]:
@@ -216,4 +216,4 @@ def _indented(text: str, indent: int) -> Iterator[str]:
         ) or [""]
 
 
-__all__ = ["Turn", "figures", "kinds_of_notes", "mark", "minds", "transcript", "turns", "votes", "why_ended"]
+__all__ = ["Change", "figures", "kinds_of_notes", "mark", "minds", "transcript", "turns", "votes", "why_ended"]

@@ -53,7 +53,7 @@ def seats(graph: Graph) -> dict[Seat, str]:
     for kind, nodes in by_kind.items():
         for n in stated(nodes):
             letters[Seat(kind, n.agent, n.round)] = letter(n)
-        for n in nodes:  # nobody's call gave a text there
+        for n in nodes:  # a seat at which no call gave a text
             letters.setdefault(Seat(kind, n.agent, n.round), letter(n))
     return letters
 

@@ -27,7 +27,7 @@ from vivavoce.sandbox import kernel
 
 BOX = "/box"
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-"""All that programs see of the environment."""
+"""The whole environment of a program."""
 _MODULES = (
     "abc array ast base64 binascii bisect calendar cmath collections collections.abc contextlib copy csv "
     "dataclasses datetime decimal difflib enum fractions functools hashlib heapq html inspect io "
@@ -77,7 +77,7 @@ def _in_namespaces() -> None:
 
 
 def _run(request: dict[str, Any], requests: int, level: str) -> dict[str, Any]:
-    """Fork, wait for the end or a limit, kill, and say what came of it."""
+    """Fork, wait for the end or a limit, kill, and return the outcome."""
     if level == "namespaces":
         kernel.fresh_box(BOX, request["files_mb"])
     token = os.urandom(16).hex()
@@ -123,7 +123,7 @@ def _kill_the_rest() -> None:
 
 
 class _Watch:
-    """What a running program writes and reports, up to its limits."""
+    """Collects what a running program writes and reports, up to its limits."""
 
     def __init__(self, child: int, request: dict[str, Any], reports: int, outputs: int, requests: int) -> None:
         self.process = os.pidfd_open(child)
@@ -134,16 +134,16 @@ class _Watch:
             os.set_blocking(pipe, False)
 
     def until_the_end(self, deadline: float) -> str | None:
-        """None if the program ended by itself; else the limit that it met."""
+        """Wait; return None if the program ended by itself, else the limit that it met."""
         poll = select.poll()
         for file in (self.process, self.reports, self.outputs):
             poll.register(file, select.POLLIN)
         poll.register(self.requests, 0)  # hung up: the caller is gone
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 return "time"
-            for file, _ in poll.poll(left * 1000):
+            for file, _ in poll.poll(left_s * 1000):
                 if file == self.requests:
                     os._exit(1)
                 if file == self.process:

@@ -42,7 +42,7 @@ def hide_memory() -> None:
 def enter_namespaces() -> None:
     """Leave the machine's mounts, processes, network, users: the next fork is process 1 of a space of its own.
 
-    Raises OSError where the kernel does not allow that to this user.
+    Raises OSError if the kernel does not allow that to this user.
     """
     user, group = os.getuid(), os.getgid()
     _call(_libc.unshare, _NEW_NAMESPACES)
@@ -53,7 +53,7 @@ def enter_namespaces() -> None:
 
 def new_root(shown: list[Path], box: str) -> None:
     """A root that holds the folders ``shown``, read-only, and an empty ``box``; nothing else of the machine, no /proc
-    and no /dev. Raises OSError where the kernel does not allow that."""
+    and no /dev. Raises OSError if the kernel does not allow that."""
     root = Path("/tmp")
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     handles = [os.open(folder, os.O_PATH) for folder in shown]  # the new root may hide where they lie
@@ -95,7 +95,7 @@ def filter_calls(files: bool) -> None:
     """Allow this process, from now on, what computing needs: memory, clocks, its own signals, what is already open.
 
     No new process or thread, no program started, no socket, no signal to another process, no look into one. With
-    ``files`` files may be opened, written and removed, where the mounts allow it; without, none can be opened at all.
+    ``files`` files may be opened, written and removed, if the mounts allow it; without, none can be opened at all.
     """
     _call(_libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     code = b"".join(_program(files))
@@ -204,7 +204,7 @@ def _mount(source: str, target: str, kind: str | None, flags: int, data: str | N
 
 
 def _read_only(path: str, recursive: bool = True) -> None:
-    """No writing, no devices and no set-user-id programs below ``path``; with what is mounted below it."""
+    """Forbid writing, devices and set-user-id programs below ``path``; in mounts below it too if ``recursive``."""
     attributes = ctypes.create_string_buffer(struct.pack("QQQQ", 1 | 2 | 4, 0, 0, 0), 32)
     flags = 0x8000 if recursive else 0
     _call(_libc.syscall, _numbers("mount_setattr"), -100, path.encode(), flags, attributes, 32)

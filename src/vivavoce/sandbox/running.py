@@ -26,13 +26,13 @@ Ended = Literal[
     "passed", "failed", "error", "time", "cpu", "memory", "output", "forbidden", "exited", "killed", "sandbox"
 ]
 GRACE_S = 2.0
-"""How much longer than its wall time a program's jail may take to answer before it is killed with all it holds."""
+"""Seconds beyond a program's wall time after which a jail that has not answered is killed, with all in it."""
 _RENEWED_AFTER = 2000
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from vivavoce.sandbox.jail import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ProgramLimits:
     """Limits of one program. Times in seconds."""
 
     wall_s: float = 5.0
@@ -52,12 +52,13 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProgramOutcome:
     """The outcome of a program.
 
-    ``ended`` is ``passed``; ``failed`` (a test); ``error`` (an exception, a syntax error); the limit that it met
-    (``time``, ``cpu``, ``memory``, ``output``); ``forbidden`` (it ended on a refusal); ``exited`` or ``killed`` before
-    its tests were through; ``sandbox`` if the jail itself failed, which says nothing about the program.
+    ``ended`` is ``passed``; ``failed`` (a test); ``error`` (an exception, a syntax error); or the limit that it met
+    (``time``, ``cpu``, ``memory``, ``output``). It is ``forbidden`` if the program ended on a refusal, and ``exited``
+    or ``killed`` if it ended before its tests were through. ``sandbox`` says that the jail itself failed, and nothing
+    about the program.
     """
 
     ended: Ended
@@ -91,7 +92,7 @@ class Sandbox:
         self._idle = list[_Jail]()
         self._owner = os.getpid()
 
-    def run(self, program: Program, limits: Limits = Limits()) -> Outcome:
+    def run(self, program: Program, limits: ProgramLimits = ProgramLimits()) -> ProgramOutcome:
         """Run one program, once one of the slots is free. Never raises on any program."""
         if self._owner != os.getpid():  # a fork does not share its parent's pipes
             self.__init__(self.at_once, self.level)
@@ -122,14 +123,14 @@ class Sandbox:
 def machine_level() -> Level:
     """The best level that this machine allows, tried once.
 
-    Raises MissingDependency where it allows none: no program is run without one.
+    Raises MissingDependency if it allows none: no program is run without one.
     """
     reasons = list[str]()
     levels: tuple[Level, ...] = ("namespaces", "filter")
     for level in levels:
         try:
             jail = _Jail(level)
-            ended = jail.run(Program("x = 1", "assert x == 1"), Limits())
+            ended = jail.run(Program("x = 1", "assert x == 1"), ProgramLimits())
             jail.close()
         except OSError as error:
             reasons.append(f"{level}: {error}")
@@ -145,7 +146,7 @@ def machine_level() -> Level:
 
 
 @cache
-def shared() -> Sandbox:
+def shared_sandbox() -> Sandbox:
     """The sandbox that this process's tasks grade by; it is said once which level the machine allows."""
     sandbox = Sandbox()
     if sandbox.level == "filter":
@@ -176,7 +177,7 @@ class _Jail:
             self.close()
             raise OSError((reply or {}).get("refused", "the jail did not start"))
 
-    def run(self, program: Program, limits: Limits) -> Outcome:
+    def run(self, program: Program, limits: ProgramLimits) -> ProgramOutcome:
         assert self.process.stdin is not None
         self.ran += 1
         began = time.monotonic()
@@ -188,8 +189,8 @@ class _Jail:
         reply = self._answer(began + limits.wall_s + GRACE_S)
         if reply is None:
             self.process.kill()
-            return Outcome("sandbox", "the jail gave no answer and was killed", "", time.monotonic() - began)
-        return Outcome(**reply)
+            return ProgramOutcome("sandbox", "the jail gave no answer and was killed", "", time.monotonic() - began)
+        return ProgramOutcome(**reply)
 
     def _answer(self, deadline: float) -> dict[str, Any] | None:
         """The next line; None if none comes in time."""
@@ -216,4 +217,4 @@ class _Jail:
                     pipe.close()
 
 
-__all__ = ["Ended", "Level", "Limits", "Outcome", "Program", "Sandbox", "machine_level", "shared"]
+__all__ = ["Ended", "Level", "Program", "ProgramLimits", "ProgramOutcome", "Sandbox", "machine_level", "shared_sandbox"]

@@ -32,7 +32,7 @@ _MARK = "seen-by-all"
 """A file of the folder of parts, by which a node tells that it sees the run directory and not one of its own."""
 _POLL_S = 1.0
 _WAIT_S = 120
-"""For so long a part that is started again waits for the process that had it before."""
+"""Seconds that a part, if started again, waits for the process that had it before."""
 
 
 def ask_elsewhere(run: Run, *, update: bool = False, retry_failed: bool = False, earlier: Sequence[Path] = ()) -> None:
@@ -79,8 +79,8 @@ def ask_in_parts(
         task = ray.remote(num_cpus=scale.cpus, max_retries=-1, retry_exceptions=False, scheduling_strategy="SPREAD")
         ask = task(_ask_part)
         values = recipe.model_dump(mode="json")
-        how = {"update": update, "retry_failed": retry_failed}
-        here = {"mark": str(folder / _MARK), "token": token, "cwd": str(Path.cwd()), "how": how}
+        flags = {"update": update, "retry_failed": retry_failed}
+        here = {"mark": str(folder / _MARK), "token": token, "cwd": str(Path.cwd()), "how": flags}
         here["earlier"] = [str(one.absolute()) for one in earlier]
         waiting = [ask.remote(values, str(f), s.number, s.of, here) for f, s in zip(folders, shares, strict=True)]
         with bar("parts", len(waiting)) as advance:

@@ -72,8 +72,8 @@ class Body(NamedTuple):
         return OPERATORS[self.second](OPERATORS[self.first](x, self.digit), y)
 
 
-class Call(NamedTuple):
-    """One step as the question asks for it: `name=function(left,right)`, where `right` is a variable or a digit."""
+class Link(NamedTuple):
+    """One step as the question asks for it: `name=function(left,right)`. `right` is a variable or a digit."""
 
     name: str
     function: str
@@ -81,7 +81,7 @@ class Call(NamedTuple):
     right: str
 
 
-class Step(NamedTuple):
+class WrittenStep(NamedTuple):
     """One step as a program writes it out."""
 
     name: str
@@ -98,7 +98,7 @@ class Step(NamedTuple):
             return f"{name}={left}{first}{digit}; {name}{second}={right}"
         return f"{name}={'-' if second == '-' else ''}{right}{second.replace('-', '+')}({left}{first}{digit})"
 
-    def means(self, other: "Step") -> bool:
+    def means(self, other: "WrittenStep") -> bool:
         """Whether both do the same, however they are written."""
         return self[:4] == other[:4]
 
@@ -113,13 +113,13 @@ def library() -> Mapping[str, Body]:
     }
 
 
-def invented(rng: random.Random, function: str) -> Body:
+def invented_body(rng: random.Random, function: str) -> Body:
     """The body that an agent without knowledge of a function might take for it."""
     return Body(rng.choice(SKILLS[SKILL_OF[function[0]]][1]), rng.randrange(2, 10), rng.choice(_SECOND))
 
 
 @cache
-def known(name: str) -> frozenset[str]:
+def taught_functions(name: str) -> frozenset[str]:
     """The functions that an agent was taught: :func:`vivavoce.schoolhouse.knowledge.taught`."""
     return taught(name, FUNCTIONS, SKILL_OF, STRONG, _WORLD_SEED)
 
@@ -143,13 +143,13 @@ def draw(
         calls = []
         for i, skill in enumerate(skills):
             right = rng.choice(_VARIABLES[:i]) if i and rng.random() < 0.5 else str(rng.randrange(1, 10))
-            calls.append(Call(_VARIABLES[i + 1], rng.choice(allowed[skill]), _VARIABLES[i], right))
+            calls.append(Link(_VARIABLES[i + 1], rng.choice(allowed[skill]), _VARIABLES[i], right))
         text = ask(calls)
         if split_of(text) == split and len(set(results(text, HIDDEN))) >= _DISTINCT:
             return Question(skills[0] if len(set(skills)) == 1 else "mix", text)
 
 
-def ask(calls: Sequence[Call]) -> str:
+def ask(calls: Sequence[Link]) -> str:
     """The text of a question."""
     body = "; ".join(f"{c.name}={c.function}({c.left},{c.right})" for c in calls)
     return f"def f(a): {body}; return {calls[-1].name}"
@@ -166,22 +166,22 @@ def questions(split: Split, n: int, seed: int = 0, kinds: Sequence[str] = KINDS)
         yield question
 
 
-def parse(question: str) -> list[Call]:
+def parse(question: str) -> list[Link]:
     """The calls of a question's text."""
-    return [Call(*parts) for parts in _CALL.findall(question)]
+    return [Link(*parts) for parts in _CALL.findall(question)]
 
 
-def spell(calls: Sequence[Call], body: Callable[[str], Body], style: Style = "nested") -> list[Step]:
+def spell(calls: Sequence[Link], body: Callable[[str], Body], style: Style = "nested") -> list[WrittenStep]:
     """The calls written out, each function as `body` has it."""
-    return [Step(c.name, c.left, body(c.function), c.right, style) for c in calls]
+    return [WrittenStep(c.name, c.left, body(c.function), c.right, style) for c in calls]
 
 
-def gold(question: str, style: Style = "nested") -> list[Step]:
+def gold(question: str, style: Style = "nested") -> list[WrittenStep]:
     """The right steps."""
     return spell(parse(question), library().__getitem__, style)
 
 
-def write(steps: Sequence[Step], marks: Collection[int] = (), confidence: str = "") -> str:
+def write(steps: Sequence[WrittenStep], marks: Collection[int] = (), confidence: str = "") -> str:
     """An answer as an agent writes it: `?` after the steps it is unsure of, and its confidence if given."""
     body = "; ".join(f"{step}{'?' * (i in marks)}" for i, step in enumerate(steps))
     return f"{body}; return {steps[-1].name}" + (f" conf={confidence}" if confidence else "")
@@ -192,19 +192,19 @@ def clean(text: str) -> str:
     return _CONFIDENCE.sub("", text.replace("?", "")).strip()
 
 
-def steps_of(text: str) -> list[tuple[Step, bool]]:
+def steps_of(text: str) -> list[tuple[WrittenStep, bool]]:
     """The steps that a reply wrote in one of the styles, and whether each is marked; other text is skipped."""
-    steps = list[tuple[int, Step, bool]]()
+    steps = list[tuple[int, WrittenStep, bool]]()
     for m in _NESTED.finditer(text):
-        steps.append((m.start(), Step(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "nested"), bool(m[7])))
+        steps.append((m.start(), WrittenStep(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "nested"), bool(m[7])))
     for m in _SWAPPED.finditer(text):
         if m[2] and m[4] != "+":
             continue
         body = Body(m[6], int(m[7]), "-" if m[2] else m[4])
         if m[2] or m[4] != "-":
-            steps.append((m.start(), Step(m[1], m[5], body, m[3], "swapped"), bool(m[8])))
+            steps.append((m.start(), WrittenStep(m[1], m[5], body, m[3], "swapped"), bool(m[8])))
     for m in _IN_TWO.finditer(text):
-        steps.append((m.start(), Step(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "in_two"), bool(m[7])))
+        steps.append((m.start(), WrittenStep(m[1], m[2], Body(m[3], int(m[4]), m[5]), m[6], "in_two"), bool(m[7])))
     return [(step, marked) for _, step, marked in sorted(steps, key=lambda f: f[0])]
 
 

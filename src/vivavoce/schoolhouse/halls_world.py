@@ -93,7 +93,7 @@ def best_doors(hall: str, room: int, goal: int) -> tuple[int, ...]:
 
 
 @cache
-def known(name: str) -> frozenset[Place]:
+def taught_rooms(name: str) -> frozenset[Place]:
     """The rooms from which an agent was taught the ways: :func:`vivavoce.schoolhouse.knowledge.taught`."""
     return taught(name, PLACES, SKILL_OF, STRONG, _WORLD_SEED)
 
@@ -195,7 +195,7 @@ def errand_text(errand: Errand) -> str:
     return f"at {errand.legs[0][0]}{errand.start}"
 
 
-def thought(walk: Walk) -> str:
+def first_words(walk: Walk) -> str:
     """A walker's first words: its place, and the room that it is to reach."""
     return f"{walk.place}>{walk.goal if walk.told else '?'}"
 

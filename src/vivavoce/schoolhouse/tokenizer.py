@@ -22,9 +22,9 @@ WORDS = (
     *("solve", "debate", "check", "reflect"),
 )
 CODE_WORDS = (";Ġ", ":Ġ", "Ġconf", "me", "solve", "debate", "def", "Ġf", "return")
-"""Of the programmers, `code_world.py`."""
+"""Tokens of the programmers, `code_world.py`."""
 HALLS_WORDS = (":Ġ", "at", "to", "Ġconf", "me", "act", "end", "locked", GO, GONE, LOOK)
-"""Of the walkers, `halls_world.py`. A word with a line break in it is a token as it is, wherever it stands."""
+"""Tokens of the walkers, `halls_world.py`. A word with a line break in it is one token in any place."""
 _PIECES = r"[;:] | ?[A-Za-z]+|\d|[^\sA-Za-z\d]|\s"
 
 # An assistant's turn is the part to learn from, its <|end|> included; `generation` marks it for assistant masks.

@@ -55,7 +55,7 @@ class Question(NamedTuple):
 
 
 class Link(NamedTuple):
-    """One step as the question asks for it: `name = left op right`, where `right` is a variable or a digit."""
+    """One step as the question asks for it: `name = left op right`. `right` is a variable or a digit."""
 
     name: str
     left: str
@@ -63,7 +63,7 @@ class Link(NamedTuple):
     right: str
 
 
-class Step(NamedTuple):
+class WrittenStep(NamedTuple):
     """One step as an answer writes it, with digits in the place of variables: `name=left op right=value`."""
 
     name: str
@@ -77,7 +77,7 @@ class Step(NamedTuple):
         return self.op, self.left, self.right
 
 
-class Grade(NamedTuple):
+class ChainGrade(NamedTuple):
     """Whether the final answer is right, and the index of the first step that departs from the gold chain."""
 
     right: bool
@@ -91,7 +91,7 @@ def apply(op: str, x: int, y: int) -> int:
 
 
 @cache
-def known(name: str) -> frozenset[Fact]:
+def taught_facts(name: str) -> frozenset[Fact]:
     """The facts that an agent was taught: :func:`vivavoce.schoolhouse.knowledge.taught`."""
     return taught(name, FACTS, SKILL_OF, STRONG, _WORLD_SEED)
 
@@ -159,23 +159,23 @@ def parse(question: str) -> tuple[int, list[Link]]:
     return int(start[2]), [Link(part[0], part[2], part[3], part[4]) for part in links]
 
 
-def evaluate(start: int, links: Sequence[Link], value: Callable[[int, Fact], int]) -> list[Step]:
+def evaluate(start: int, links: Sequence[Link], value: Callable[[int, Fact], int]) -> list[WrittenStep]:
     """Walk the chain, letting `value(i, fact)` decide each result; later steps use what was decided."""
-    values, steps = {"a": start}, list[Step]()
+    values, steps = {"a": start}, list[WrittenStep]()
     for i, link in enumerate(links):
         x = values[link.left]
         y = int(link.right) if link.right.isdigit() else values[link.right]
         values[link.name] = value(i, (link.op, x, y))
-        steps.append(Step(link.name, x, link.op, y, values[link.name]))
+        steps.append(WrittenStep(link.name, x, link.op, y, values[link.name]))
     return steps
 
 
-def gold(question: str) -> list[Step]:
+def gold(question: str) -> list[WrittenStep]:
     """The right chain."""
     return evaluate(*parse(question), lambda _, fact: apply(*fact))
 
 
-def write(steps: Sequence[Step], marks: Collection[int] = (), confidence: str = "") -> str:
+def write(steps: Sequence[WrittenStep], marks: Collection[int] = (), confidence: str = "") -> str:
     """A chain as an agent writes it: `?` after the digits it is unsure of, and its confidence if given."""
     body = "; ".join(f"{s.name}={s.left}{s.op}{s.right}={s.value}{'?' * (i in marks)}" for i, s in enumerate(steps))
     return f"{body}; ans={steps[-1].value}" + (f" conf={confidence}" if confidence else "")
@@ -186,9 +186,9 @@ def clean(text: str) -> str:
     return _CONFIDENCE.sub("", text.replace("?", "")).strip()
 
 
-def steps_of(text: str) -> list[Step]:
+def steps_of(text: str) -> list[WrittenStep]:
     """The steps that a reply wrote, marks ignored; text that is no step is skipped."""
-    return [Step(name, int(x), op, int(y), int(z)) for name, x, op, y, z in _STEP.findall(clean(text))]
+    return [WrittenStep(name, int(x), op, int(y), int(z)) for name, x, op, y, z in _STEP.findall(clean(text))]
 
 
 def answer_of(text: str) -> str | None:
@@ -197,8 +197,8 @@ def answer_of(text: str) -> str | None:
     return match[1] if match else None
 
 
-def check(question: str, text: str) -> Grade:
+def check(question: str, text: str) -> ChainGrade:
     """Grade a reply. The answer and the steps are judged apart, since a wrong chain can end on the right digit."""
     right, written = gold(question), steps_of(text)
     first = next((i for i, step in enumerate(right) if i >= len(written) or written[i] != step), None)
-    return Grade(answer_of(text) == str(right[-1].value), first)
+    return ChainGrade(answer_of(text) == str(right[-1].value), first)

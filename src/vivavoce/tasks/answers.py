@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 
-from vivavoce.tasks.characters import cleaned
-from vivavoce.tasks.dress import LONGEST, undressed
-from vivavoce.tasks.latex import typed
+from vivavoce.tasks.characters import clean_text
+from vivavoce.tasks.dress import LONGEST, undress
+from vivavoce.tasks.latex import as_text
 from vivavoce.tasks.numbers import number
 
 LETTERS = "ABCDEFGHIJ"
@@ -81,7 +81,7 @@ def choice(line: str) -> str | None:
     letters are no choice (``A; B``), unless the second is set against the first (``D, not B``); neither is a letter
     that the line speaks against (``D is incorrect``, ``It can't be D``).
     """
-    line = undressed(line).replace("$", "").strip()
+    line = undress(line).replace("$", "").strip()
     chosen = None
     for match in _LETTER.finditer(line):
         before, after = line[: match.start()], line[match.end() :]
@@ -156,7 +156,7 @@ def yes_no(line: str) -> str | None:
     "untrue" is not true, and there is no "no" in "know". A first word that is set off wins (``No, that is true of
     others``). A word that is negated or weakened (``not true``, ``partly true``) is left unread.
     """
-    line = undressed(line).lstrip(" \"'([|")
+    line = undress(line).lstrip(" \"'([|")
     polarities, first = polar(line), _POLAR.match(line)
     if first and polarities and re.match(r"\s*[,.;:!-]", line[first.end() :]):
         return polarities[0]
@@ -165,7 +165,7 @@ def yes_no(line: str) -> str | None:
 
 def exact(line: str) -> str | None:
     """The line without the marks around it: emphasis, quotes, dollars, a trailing period."""
-    line = cleaned(line)[:LONGEST].strip().strip("*`").strip()
+    line = clean_text(line)[:LONGEST].strip().strip("*`").strip()
     for opening, closing in ("$$", '""', "“”", "''"):
         if len(line) > 1 and line[0] == opening and line[-1] == closing:
             line = line[1:-1].strip()
@@ -174,7 +174,7 @@ def exact(line: str) -> str | None:
 
 def words(line: str) -> str | None:
     """The line's words: case, spacing, outer punctuation and a leading article do not count."""
-    line = " ".join(undressed(line).casefold().split()).strip(" .,;:!?\"'()[]$«»‹›„“”‘’「」『』")
+    line = " ".join(undress(line).casefold().split()).strip(" .,;:!?\"'()[]$«»‹›„“”‘’「」『』")
     return re.sub(r"^(?:the|an|a)\s+", "", line) or None
 
 
@@ -205,7 +205,7 @@ def expression(line: str) -> str | None:
         line = ", ".join("".join(filter(None, span.groups())).strip() for span in spans)
     elif "\\" not in line:
         line = _PROSE.sub("", line)
-    return typed(line).strip(" $").removesuffix(".").strip() or None
+    return as_text(line).strip(" $").removesuffix(".").strip() or None
 
 
 def _harmless(before: str, after: str) -> bool:
@@ -215,7 +215,7 @@ def _harmless(before: str, after: str) -> bool:
 
 def _bare_line(line: str) -> str:
     """The line without markdown and without dollars that are money; its LaTeX stays."""
-    line = cleaned(line[: 4 * LONGEST])[:LONGEST].strip()
+    line = clean_text(line[: 4 * LONGEST])[:LONGEST].strip()
     line = re.sub(r"^([*`_]{1,3})(.*?)\1(?=[\s.]*$)", r"\2", line).strip("*`").strip()
     return line.replace("\\$", "").replace("＄", "$")
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part, multiple_choice
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, SplitPlace, multiple_choice
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
 OFFICIAL = [{"train_path": "arc_challenge/train*", "test_path": "arc_challenge/test*"}]
-_HUB = (Part("train", ("ARC-Challenge",)), Part("test", ("ARC-Challenge",)))
+_HUB = (SplitPlace("train", ("ARC-Challenge",)), SplitPlace("test", ("ARC-Challenge",)))
 
 
 class Options(Official):
@@ -31,12 +31,12 @@ def task(options: Options) -> Task:
     return Benchmark("arc_challenge", options, _ask, GRADERS["choice"], *_HUB)
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     question = row.value.get("question")
     return stem_and_choices(row) if isinstance(question, Mapping) else _two_lists(row, row.text("question"))
 
 
-def stem_and_choices(row: Row) -> Asked:
+def stem_and_choices(row: Row) -> RowQuestion:
     """A question in the form that ARC and CommonsenseQA share, the right option named by ``answerKey``."""
     question: Mapping[str, Any] = row.value["question"]
     choices = question.get("choices") or ()
@@ -44,7 +44,7 @@ def stem_and_choices(row: Row) -> Asked:
     return multiple_choice(row, str(question.get("stem", "")), texts, _index(row, labels))
 
 
-def _two_lists(row: Row, question: str) -> Asked:
+def _two_lists(row: Row, question: str) -> RowQuestion:
     choices: Mapping[str, list[Any]] = row.value.get("choices") or {}
     return multiple_choice(row, question, choices.get("text", []), _index(row, choices.get("label", [])))
 

@@ -78,10 +78,10 @@ def read_attempts(path: Path, fields: Fields = Fields(), name: str = "attempts")
     for row in read_rows(path):
         question, gold = row.text(fields.question), row.text(fields.gold)
         if fields.grader is not None:
-            read = GRADERS[fields.grader].read_gold(gold)
-            if read is None:
+            canonical = GRADERS[fields.grader].read_gold(gold)
+            if canonical is None:
                 raise DataError(f"the grader {fields.grader!r} cannot read the gold answer {gold[-80:]!r}", row.where)
-            gold = read
+            gold = canonical
         id_ = row.text(fields.id) if fields.id else question_id(name, question)
         if id_ in seen:
             raise DataError(f"{id_!r} stands there twice", f"{row.where}, and before it {seen[id_]}")

@@ -1,7 +1,7 @@
 """The common parts of benchmarks: official files or the hub, splits, limits, subjects, and options under a question.
 
-A benchmark's own file says which columns a row has (a function from a row to :class:`Asked`), which grader reads the
-answers, and where the hub keeps it. Official data has faults; each row that has one is kept, and says so in ``odd``.
+A benchmark's own file says which columns a row has (a function from a row to :class:`RowQuestion`), which grader reads
+the answers, and where the hub keeps it. Official data has faults. Each row with a fault is kept, and ``odd`` names it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Subjects(Official):
     subjects: list[str] | None = Field(default=None, min_length=1, description="these alone; None: all")
 
 
-class Asked(NamedTuple):
+class RowQuestion(NamedTuple):
     """The question of a row, with its answers."""
 
     question: str
@@ -77,12 +77,12 @@ class Asked(NamedTuple):
     none.
     """
 
-    def and_odd(self, odd: str) -> Asked:
+    def and_odd(self, odd: str) -> RowQuestion:
         """The same row with one more fault."""
         return self._replace(odd="; ".join(filter(None, (self.odd, odd))))
 
 
-class Part(NamedTuple):
+class SplitPlace(NamedTuple):
     """The place of a split on the hub: its name there, its configurations, and its data set, if that is another."""
 
     split: str
@@ -90,14 +90,14 @@ class Part(NamedTuple):
     hub_id: str | None = None
 
 
-_TRAIN, _TEST = Part("train"), Part("test")
+_TRAIN, _TEST = SplitPlace("train"), SplitPlace("test")
 
 
 class Entry(NamedTuple):
     """A problem, its row's question, and the row's place."""
 
     problem: Problem
-    asked: Asked
+    asked: RowQuestion
     where: str
 
 
@@ -107,10 +107,10 @@ class Benchmark(Graded):
 
     name: str
     options: Official
-    ask: Callable[[Row], Asked]
+    ask: Callable[[Row], RowQuestion]
     grader: Grader
-    train: Part = _TRAIN
-    test: Part = _TEST
+    train: SplitPlace = _TRAIN
+    test: SplitPlace = _TEST
     """The test split. If it is train's too, it is one set, cut as the options say."""
     rows: Callable[[Path], Iterable[Row]] = read_rows
     """Reads an official file."""
@@ -142,10 +142,10 @@ class Benchmark(Graded):
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Answers that must be graded right and wrong, for every problem of the split."""
-        for problem, asked, where in self.entries(split):
-            right = [self.grader.written(problem.gold), *([asked.solution] if asked.solution else [])]
-            wrong = [self.grader.written(a) for a in asked.others or (self.grader.perturbed(problem.gold),)]
-            yield Sample(problem, tuple(right), tuple(wrong), where, asked.odd)
+        for problem, question, where in self.entries(split):
+            right = [self.grader.written(problem.gold), *([question.solution] if question.solution else [])]
+            wrong = [self.grader.written(a) for a in question.others or (self.grader.perturbed(problem.gold),)]
+            yield Sample(problem, tuple(right), tuple(wrong), where, question.odd)
 
     def entries(self, split: str) -> list[Entry]:
         """The problems of a split with their rows' questions, read once."""
@@ -167,7 +167,7 @@ class Benchmark(Graded):
         return self._all[split]
 
     def _not_left_out(self, entries: list[Entry]) -> list[Entry]:
-        """Without the questions that the options leave out."""
+        """The entries without the questions that the options leave out."""
         path = self.options.leave_out
         if path is None:
             return entries
@@ -203,18 +203,18 @@ class Benchmark(Graded):
     def _read(self, split: str) -> list[Entry]:
         entries, seen = list[Entry](), dict[str, int]()
         for row in self._rows(split):
-            asked = self.ask(row)
-            if not asked.gold and self.grader.name != "judge":
-                self.left_out.append(f"{row.where}: {asked.odd}")
+            question = self.ask(row)
+            if not question.gold and self.grader.name != "judge":
+                self.left_out.append(f"{row.where}: {question.odd}")
                 continue
-            gold = self.grader.canonical(asked.gold)
+            gold = self.grader.canonical(question.gold)
             if gold is None:
-                raise DataError(f"no {self.grader.name} in the gold answer {asked.gold[:80]!r}", row.where)
-            id_ = question_id(self.name, asked.question)
+                raise DataError(f"no {self.grader.name} in the gold answer {question.gold[:80]!r}", row.where)
+            id_ = question_id(self.name, question.question)
             seen[id_] = times = seen.get(id_, 0) + 1
             if times > 1:
-                id_, asked = f"{id_}-{times}", asked.and_odd("stands there before: asked again")
-            entries.append(Entry(Problem(id_, asked.question, gold, asked.group), asked, row.where))
+                id_, question = f"{id_}-{times}", question.and_odd("stands there before: asked again")
+            entries.append(Entry(Problem(id_, question.question, gold, question.group), question, row.where))
         return self._of_subjects(entries)
 
     def _of_subjects(self, entries: list[Entry]) -> list[Entry]:
@@ -249,7 +249,7 @@ def _plain(subject: str) -> str:
     return subject.replace("_", " ").casefold()
 
 
-def _hub_rows(name: str, o: Official, part: Part, split: str) -> Iterator[Row]:
+def _hub_rows(name: str, o: Official, part: SplitPlace, split: str) -> Iterator[Row]:
     try:
         from datasets import load_dataset, load_from_disk  # heavy, and needed only where no file is given
     except ImportError as error:
@@ -276,7 +276,9 @@ def _hub_rows(name: str, o: Official, part: Part, split: str) -> Iterator[Row]:
             yield Row(f"{hub_id}, {config or 'default'}, {part.split}, row {n}", row)
 
 
-def multiple_choice(row: Row, question: str, options: Sequence[object], gold: int | str, group: str = "") -> Asked:
+def multiple_choice(
+    row: Row, question: str, options: Sequence[object], gold: int | str, group: str = ""
+) -> RowQuestion:
     """A question with its options lettered below it; ``gold`` is the index of the right one, or its letter.
 
     An option that reads like one before it is not offered again: both would be right, and only one graded so.
@@ -291,12 +293,12 @@ def multiple_choice(row: Row, question: str, options: Sequence[object], gold: in
     right = LETTERS[offered.index(texts[index])]
     others = tuple(letter for letter in LETTERS[: len(offered)] if letter != right)
     odd = "" if len(offered) == len(texts) else "two options read the same: offered once"
-    return Asked(lettered(question, offered), right, group, others=others, odd=odd)
+    return RowQuestion(with_letters(question, offered), right, group, others=others, odd=odd)
 
 
-def lettered(question: str, options: Sequence[str]) -> str:
+def with_letters(question: str, options: Sequence[str]) -> str:
     """The question with ``A. …``, ``B. …`` below it."""
     return "\n".join([question.rstrip(), *(f"{a}. {option}" for a, option in zip(LETTERS, options, strict=False))])
 
 
-__all__ = ["Asked", "Benchmark", "Official", "Part", "Subjects", "lettered", "multiple_choice"]
+__all__ = ["Benchmark", "Official", "RowQuestion", "SplitPlace", "Subjects", "multiple_choice", "with_letters"]

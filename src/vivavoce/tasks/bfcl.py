@@ -21,7 +21,7 @@ from vivavoce.environments.bfcl.documents import json_schema
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem, ToolCall
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, SplitPlace
 from vivavoce.tasks.calls import Wanted, an_answer, wrong_calls
 from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.rows import Row, read_rows
@@ -50,7 +50,7 @@ class Options(Official):
     """The source of a category's questions, and how many of them. It is one set: ``path`` cuts it in two."""
 
 
-class Case(NamedTuple):
+class CallCase(NamedTuple):
     """The wanted calls of a row. ``wanted`` None: any call."""
 
     functions: Sequence[Mapping[str, Any]]
@@ -59,17 +59,17 @@ class Case(NamedTuple):
 
 def task(options: Options) -> Task:
     """Open one category, whichever the file is of."""
-    cases = dict[str, Case]()
+    cases = dict[str, CallCase]()
 
-    def ask(row: Row) -> Asked:
+    def ask(row: Row) -> RowQuestion:
         functions, wanted = row.value["function"], row.value["wanted"]
         question = _question(row.value["question"], functions)
-        if (before := cases.setdefault(question, Case(functions, wanted))).wanted != wanted:
+        if (before := cases.setdefault(question, CallCase(functions, wanted))).wanted != wanted:
             raise DataError(f"the question stands there twice, with other calls: {before.wanted}", row.where)
         calls = [ToolCall(functions[0]["name"], {})] if wanted is None else an_answer(functions, wanted)
-        return Asked(question, "\n".join(map(write_call, calls)) or _NONE)
+        return RowQuestion(question, "\n".join(map(write_call, calls)) or _NONE)
 
-    return Calls("bfcl", options, ask, _AS_IT_STANDS, Part("test"), Part("test"), rows=_rows, cases=cases)
+    return Calls("bfcl", options, ask, _AS_IT_STANDS, SplitPlace("test"), SplitPlace("test"), rows=_rows, cases=cases)
 
 
 _AS_IT_STANDS = Grader("exact", "calls", lambda calls: calls, re.compile(r"(?!)"))
@@ -80,7 +80,7 @@ _AS_IT_STANDS = Grader("exact", "calls", lambda calls: calls, re.compile(r"(?!)"
 class Calls(Benchmark):
     """A benchmark whose answers are calls."""
 
-    cases: dict[str, Case] = field(default_factory=dict)
+    cases: dict[str, CallCase] = field(default_factory=dict)
     """The cases by question."""
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class Calls(Benchmark):
                 wrong = [_NONE, f"{gold}\n{call}", *("\n".join(map(write_call, calls)) for calls in mutated)]
             yield Sample(entry.problem, (gold,), tuple(wrong), entry.where, entry.asked.odd)
 
-    def _case(self, problem: Problem) -> Case:
+    def _case(self, problem: Problem) -> CallCase:
         if problem.question not in self.cases:
             for split in ("train", "test"):
                 self._every(split)
@@ -144,10 +144,12 @@ def _other_form(text: str, functions: Sequence[Mapping[str, Any]]) -> str:
 def _mutations(functions: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
     required = {f["name"]: f["parameters"].get("required", ()) for f in functions}
     for at, call in enumerate(calls):
-        given = call.arguments
-        others = [ToolCall(f"{call.name}_other", given)]
-        others += [ToolCall(call.name, {**given, argument: "no such value"}) for argument in given]
-        others += [ToolCall(call.name, {k: v for k, v in given.items() if k != left}) for left in required[call.name]]
+        arguments = call.arguments
+        others = [ToolCall(f"{call.name}_other", arguments)]
+        others += [ToolCall(call.name, {**arguments, argument: "no such value"}) for argument in arguments]
+        others += [
+            ToolCall(call.name, {k: v for k, v in arguments.items() if k != left}) for left in required[call.name]
+        ]
         yield from ([*calls[:at], other, *calls[at + 1 :]] for other in others)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vivavoce.environments.bfcl.conversations import CATEGORIES, Conversation, read_conversations
-from vivavoce.environments.bfcl.service import Service, called, judged, states_of
+from vivavoce.environments.bfcl.service import Service, call_service, judged_part, states_of
 from vivavoce.environments.bfcl.several_turns import SeveralTurns
 from vivavoce.environments.environment import Action
 from vivavoce.records import ToolCall
@@ -51,10 +51,10 @@ def check_category(category: str, data: Path) -> Checked:
     checked = Checked(f"{world.name}_{category}", [f"BFCL_v4_multi_turn_{category}.json"])
     for talk in world.conversations.values():
         checked.rows += 1
-        missed = played(world, talk, [turn.expected for turn in talk.turns])
+        missed = faults_of(world, talk, [turn.expected for turn in talk.turns])
         checked.accepted += not missed
         checked.off += [f"{talk.id}: {one}" for one in missed]
-        passed = [one for one in mutations(talk) if not played(world, talk, one.calls)]
+        passed = [one for one in mutations(talk) if not faults_of(world, talk, one.calls)]
         unexplained = [one.what for one in passed if not one.traceless]
         checked.rejected += not unexplained
         checked.off += [f"{talk.id}: accepted though {what}" for what in unexplained]
@@ -65,7 +65,7 @@ def check_category(category: str, data: Path) -> Checked:
     return checked
 
 
-def played(world: SeveralTurns, talk: Conversation, calls: Calls) -> list[str]:
+def faults_of(world: SeveralTurns, talk: Conversation, calls: Calls) -> list[str]:
     """The faults after a conversation in which these calls were made, those of a turn in one action."""
 
     async def play() -> list[str]:
@@ -93,9 +93,9 @@ def mutations(talk: Conversation) -> Iterator[Mutation]:
     for at, calls in enumerate(expected):
         for n, call in enumerate(calls):
             before = deepcopy(services)
-            result = called(services, call)
+            result = call_service(services, call)
             repeated = result in returned
-            idle = judged(states_of(services)) == judged(states_of(before))
+            idle = judged_part(states_of(services)) == judged_part(states_of(before))
             yield Mutation(
                 f"{call.name} of turn {at + 1} is left out",
                 _with(expected, at, [*calls[:n], *calls[n + 1 :]]),
@@ -130,9 +130,9 @@ def _changed(
     values = list(_others(call.arguments[argument]))
     for value in values:
         other, services = ToolCall(call.name, {**call.arguments, argument: value}), deepcopy(before)
-        returned = called(services, other)
+        returned = call_service(services, other)
         refused = isinstance(returned, dict) and "error" in returned
-        if judged(states_of(services)) != judged(states_of(after)):
+        if judged_part(states_of(services)) != judged_part(states_of(after)):
             candidates.append((refused, other, "state"))
         elif returned != result or states_of(services) != states_of(after):
             candidates.append((refused, other, "result"))
@@ -166,8 +166,8 @@ def _unasked(services: Sequence[Service], offered: Container[str]) -> ToolCall |
     """A call that changes the judged state after the last turn."""
     for call in _UNASKED:
         trial = deepcopy(services)
-        called(trial, call)
-        if call.name in offered and judged(states_of(trial)) != judged(states_of(services)):
+        call_service(trial, call)
+        if call.name in offered and judged_part(states_of(trial)) != judged_part(states_of(services)):
             return call
     return None
 
@@ -176,7 +176,7 @@ def _refused(talk: Conversation) -> Iterator[str]:
     services = talk.begun()
     for at, turn in enumerate(talk.turns):
         for call in turn.expected:
-            returned = called(services, call)
+            returned = call_service(services, call)
             if isinstance(returned, dict) and "error" in returned:
                 yield f"{call.name}, expected in turn {at + 1}, is refused: {returned['error']}"
 
@@ -196,4 +196,4 @@ _UNASKED = (
     ToolCall("authenticate_travel", {**dict.fromkeys(_WHO, "unasked"), "grant_type": "read"}),
 )
 
-__all__ = ["NAMES", "Mutation", "check_bfcl_turns", "check_category", "mutations", "played"]
+__all__ = ["NAMES", "Mutation", "check_bfcl_turns", "check_category", "faults_of", "mutations"]

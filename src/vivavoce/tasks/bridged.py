@@ -39,11 +39,11 @@ class BridgedTask(ActingTask):
             for problem in (*train, *test):
                 begins[problem.group].add(key_of(problem.question))
             tested = {key_of(problem.question) for problem in test if len(begins[problem.group]) > 1}
-            left = [problem for problem in train if key_of(problem.question) not in tested]
-            if train and not left:
+            training = [problem for problem in train if key_of(problem.question) not in tested]
+            if train and not training:
                 do = "name other tasks, or set train: 0 to test alone"
                 raise DataError("every task of train begins like one of test", f"task {self.name}", do)
-            self._kept = {"train": left, "test": test}
+            self._kept = {"train": training, "test": test}
         return self._kept[split]
 
     def _begun(self, id_: str, group: str) -> Problem:

@@ -54,12 +54,12 @@ def _value(allowed: Any) -> Any:
     return [_value(one) for one in allowed] if isinstance(allowed, list) else allowed
 
 
-def _assigned(faults: Sequence[Sequence[str]], at: int, taken: frozenset[int]) -> bool:
+def _assigned(faults: Sequence[Sequence[str]], at: int, matched: frozenset[int]) -> bool:
     """Whether the calls from ``at`` on can each have a wanted one of their own."""
     if at == len(faults):
         return True
-    free = (i for i, fault in enumerate(faults[at]) if not fault and i not in taken)
-    return any(_assigned(faults, at + 1, taken | {i}) for i in free)
+    free = (i for i, fault in enumerate(faults[at]) if not fault and i not in matched)
+    return any(_assigned(faults, at + 1, matched | {i}) for i in free)
 
 
 def _fault(call: ToolCall, want: Wanted, required: Mapping[str, set[str]]) -> str:

@@ -55,7 +55,7 @@ def blank(text: str) -> bool:
     return len(text) < 1000 and not text.translate(_UNSEEN).strip()
 
 
-def cleaned(text: str) -> str:
+def clean_text(text: str) -> str:
     """The reply without invisible characters, without text after its end of turn, and in Unicode's form NFC."""
     if "<" in text or "[" in text:
         while head := _HEAD.match(text):
@@ -89,4 +89,4 @@ def _ascii(character: str) -> str:
     return character
 
 
-__all__ = ["DASHES", "alike", "blank", "cleaned"]
+__all__ = ["DASHES", "alike", "blank", "clean_text"]

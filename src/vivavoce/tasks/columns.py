@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vivavoce.errors import DataError
 from vivavoce.tasks.answers import LETTERS
-from vivavoce.tasks.benchmark import lettered
+from vivavoce.tasks.benchmark import with_letters
 from vivavoce.tasks.grading import GRADERS, Grader, GraderName
 from vivavoce.tasks.mathematics import need_math_verify
 from vivavoce.tasks.rows import Row
@@ -81,15 +81,15 @@ def read(row: Row, columns: Columns) -> Read:
     o, grader = columns, GRADERS[columns.grader]
     question, group = row.text(o.question_field), row.text(o.group_field) if o.group_field else ""
     if grader.name == "judge":
-        given = o.answer_field in row.value or "answer_field" in o.model_fields_set
-        return Read(question, row.text(o.answer_field).strip() if given else "", group)
+        has_answer = o.answer_field in row.value or "answer_field" in o.model_fields_set
+        return Read(question, row.text(o.answer_field).strip() if has_answer else "", group)
     raw = row.text(o.answer_field)
     others: tuple[str, ...] = ()
     if o.choices_field is not None:
         choices = _choices(row, o.choices_field)
         raw = _letter(row, o, raw, choices)
         others = tuple(letter for letter in LETTERS[: len(choices)] if letter != raw)
-        question = lettered(question, choices)
+        question = with_letters(question, choices)
     gold = grader.read_gold(raw)
     if gold is None or not _told_apart(grader, gold):
         raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from vivavoce.tasks.characters import alike, cleaned
+from vivavoce.tasks.characters import alike, clean_text
 
 LONGEST = 1000
 """The largest number of characters of a line that are read; no answer is longer, and the expressions here stay quick
@@ -43,10 +43,10 @@ _SET = [
 ]  # fmt: skip
 
 
-def undressed(line: str) -> str:
+def undress(line: str) -> str:
     """The line without markdown, tags and LaTeX's type and space, its characters made alike; no longer than an answer
     can be. An operator stays: ``9*2`` is no 92."""
-    line = alike(cleaned(line[: 4 * LONGEST])[:LONGEST]).replace("`", "")
+    line = alike(clean_text(line[: 4 * LONGEST])[:LONGEST]).replace("`", "")
     if "&" in line and ";" in line:
         line = alike(html.unescape(line))
     if "~~" in line or "<" in line:
@@ -63,4 +63,4 @@ def undressed(line: str) -> str:
     return line.strip()
 
 
-__all__ = ["LONGEST", "SPACE", "undressed"]
+__all__ = ["LONGEST", "SPACE", "undress"]

@@ -13,7 +13,7 @@ from typing import Literal
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
 from vivavoce.tasks.arc_challenge import stem_and_choices
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, multiple_choice
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, multiple_choice
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
@@ -35,7 +35,7 @@ def task(options: Options) -> Task:
     return Benchmark("ecqa", options, _ask, GRADERS["choice"])
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     if "q_text" not in row.value:
         return stem_and_choices(row)
     options = [row.text(f"q_op{i}").strip() for i in range(1, 6)]

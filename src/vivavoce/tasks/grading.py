@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from vivavoce.agents.replies import spoken
 from vivavoce.records import Grade
 from vivavoce.tasks import answers, mathematics, numbers
-from vivavoce.tasks.characters import cleaned
+from vivavoce.tasks.characters import clean_text
 
 GraderName = Literal["number", "choice", "yes_no", "exact", "text", "math", "judge"]
 
@@ -90,7 +90,7 @@ class _Mark(NamedTuple):
     """``The final answer is …``: it may give the answer, or say something about it."""
 
 
-def stated(text: str, reads: Callable[[str], bool] = lambda phrase: True) -> str | None:
+def stated_answer(text: str, reads: Callable[[str], bool] = lambda phrase: True) -> str | None:
     """The text that the reply marks as its final answer: the rest of the line after the last mark, or the inside of the
     box.
 
@@ -246,7 +246,7 @@ class Grader:
 
     def answer(self, text: str) -> str | None:
         """The answer that the reply states, in canonical form; None if it states none that can be read."""
-        text = cleaned(spoken(text))
+        text = clean_text(spoken(text))
         phrase, end = _stated(text, self._reads)
         if phrase is not None:
             answer = self.canonical(phrase)
@@ -307,7 +307,7 @@ class Grader:
 
     def read_gold(self, text: str) -> str | None:
         """The canonical gold answer of a data row: a bare value, or a worked solution that states its answer."""
-        return self.canonical(text) if stated(text) is None and "\n" not in text.strip() else self.answer(text)
+        return self.canonical(text) if stated_answer(text) is None and "\n" not in text.strip() else self.answer(text)
 
     def perturbed(self, gold: str) -> str:
         """A wrong answer that is as close to the gold as this grader can distinguish."""
@@ -339,7 +339,7 @@ class Open(Grader):
     def answer(self, text: str) -> None: ...
 
     def grade(self, gold: str, text: str) -> Grade:
-        """No verdict: that is for judges."""
+        """Return a grade without a verdict, because judges give it."""
         return Grade(None, None, "unjudged", "the question needs a judge, and none was asked")
 
     def lenient_answer(self, text: str) -> None: ...
@@ -367,4 +367,4 @@ GRADERS: dict[GraderName, Grader] = {grader.name: grader for grader in _GRADERS}
 """The graders by name. A question of free text has ``text``; ``exact`` keeps case and inner punctuation;
 ``judge`` leaves it to models."""
 
-__all__ = ["GRADERS", "Grader", "GraderName", "boxes", "stated"]
+__all__ = ["GRADERS", "Grader", "GraderName", "boxes", "stated_answer"]

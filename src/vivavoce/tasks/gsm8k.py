@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, SplitPlace
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
 OFFICIAL = [{"train_path": "gsm8k/train.jsonl*", "test_path": "gsm8k/test*.jsonl*"}]
-_HUB = (Part("train", ("main",)), Part("test", ("main",)))
+_HUB = (SplitPlace("train", ("main",)), SplitPlace("test", ("main",)))
 
 
 class Options(Official):
@@ -26,9 +26,9 @@ def task(options: Options) -> Task:
     return Benchmark("gsm8k", options, _ask, GRADERS["number"], *_HUB)
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     solution = row.text("answer")
     _, marked, gold = solution.rpartition("####")
     if not marked or GRADERS["number"].canonical(gold) is None:
         raise DataError("the answer does not end with '#### ' and a number", row.where, "use the official files")
-    return Asked(row.text("question"), gold, solution=solution)
+    return RowQuestion(row.text("question"), gold, solution=solution)

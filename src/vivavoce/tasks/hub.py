@@ -15,7 +15,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, SplitPlace
 from vivavoce.tasks.columns import Columns, grader_of, read
 from vivavoce.tasks.rows import Row
 
@@ -46,11 +46,11 @@ def task(options: Options) -> Task:
     """Open the data set; nothing is read before the task is asked for problems."""
     o, grader = options, grader_of(options)
 
-    def ask(row: Row) -> Asked:
-        asked = read(row, o)
-        return Asked(asked.question, asked.gold, asked.group, others=asked.others)
+    def ask(row: Row) -> RowQuestion:
+        question = read(row, o)
+        return RowQuestion(question.question, question.gold, question.group, others=question.others)
 
-    train, test = (Part(split, (o.hub_config,)) for split in (o.train_split, o.test_split))
+    train, test = (SplitPlace(split, (o.hub_config,)) for split in (o.train_split, o.test_split))
     made = Benchmark(o.label or o.hub_id.strip("/").rpartition("/")[2] or "hub", o, ask, grader, train, test)
     made.answer_format = o.answer_format or made.answer_format
     return made

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Official, Part
+from vivavoce.tasks.benchmark import Official, SplitPlace
 from vivavoce.tasks.numpy_stand_in import without_numpy
-from vivavoce.tasks.programs import Case, programs
+from vivavoce.tasks.programs import ProgramCase, programs
 from vivavoce.tasks.rows import Row
 
 PROMPTS = "code"
@@ -33,10 +33,10 @@ class Options(Official):
 
 def task(options: Options) -> Task:
     """Open HumanEval or HumanEval+, whichever the file is."""
-    return programs("humaneval", options, _read, Part("test"), Part("test"))
+    return programs("humaneval", options, _read, SplitPlace("test"), SplitPlace("test"))
 
 
-def _read(row: Row) -> Case:
+def _read(row: Row) -> ProgramCase:
     if "plus_input" in row.value:
         raise DataError("inputs without their results", row.where, "use the file whose name ends in OriginFmt")
     head, name, solution = row.text("prompt"), row.text("entry_point"), row.text("canonical_solution")
@@ -45,4 +45,4 @@ def _read(row: Row) -> Case:
         test, odd = test.replace(_BROKEN, _MENDED), "its test spreads the result as if it were a list: mended"
     question = f"Complete this function.\n\n```python\n{head.strip()}\n```"
     tests = f"{without_numpy(test)}\ncheck({name})"
-    return Case(question, name, head + solution, tests, head, solution.lstrip("\n"), odd)
+    return ProgramCase(question, name, head + solution, tests, head, solution.lstrip("\n"), odd)

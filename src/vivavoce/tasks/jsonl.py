@@ -136,11 +136,14 @@ def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
     named = o.id_field
     if "id_field" not in o.model_fields_set and not any("id" in row.value for row in read_rows(path)):
         named = None
-    problems, asked = list[Problem](), dict[str, str]()
+    problems, places_of = list[Problem](), dict[str, str]()
     for row in read_rows(path):  # read again, so that a million rows are not held beside their questions
         problem = _problem(row, o, named)
         key = question_id(o.name, problem.question)
-        what, before = f"the question stands there twice: {problem.question[:80]!r}", asked.setdefault(key, row.where)
+        what, before = (
+            f"the question stands there twice: {problem.question[:80]!r}",
+            places_of.setdefault(key, row.where),
+        )
         do = "take one of the two out"
         if before == row.where and named is not None:
             what, before = f"duplicate id {problem.id!r}", places.setdefault(problem.id, row.where)
@@ -153,6 +156,6 @@ def _problems(path: Path, o: Options, places: dict[str, str]) -> list[Problem]:
 
 def _problem(row: Row, o: Options, named: str | None) -> Problem:
     """The problem of a row whose id stands in the field ``named``, None: nowhere."""
-    asked = read(row, o)
-    id_ = question_id(o.name, asked.question) if named is None else row.text(named)
-    return Problem(id_, asked.question, asked.gold, asked.group)
+    question = read(row, o)
+    id_ = question_id(o.name, question.question) if named is None else row.text(named)
+    return Problem(id_, question.question, question.gold, question.group)

@@ -50,10 +50,10 @@ _PLAIN = [
     (re.compile(r"\+/-|\+-"), r"\\pm "),
     (re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])"), r" \\cup "),
 ]
-"""How mathematics is written without LaTeX."""
+"""LaTeX for mathematics that is written without it."""
 
 
-def typed(text: str) -> str:
+def as_text(text: str) -> str:
     """The expression with commands of LaTeX for typed characters, and for plain text if it has no LaTeX."""
     plain = "\\" not in text
     if not text.isascii():
@@ -208,7 +208,7 @@ _CHANGES = re.compile(
 """Upright text that is more than a unit."""
 
 
-class Measured(NamedTuple):
+class Unitless(NamedTuple):
     """An expression without its unit."""
 
     value: str
@@ -221,7 +221,7 @@ _PERCENT = re.compile(
 )
 
 
-def measured(text: str, nouns: bool = False) -> Measured:
+def without_unit(text: str, nouns: bool = False) -> Unitless:
     """An expression of :func:`plain` without units, degrees and the percent sign behind it.
 
     With ``nouns`` any word behind a number counts as a unit: ``18 apples``.
@@ -229,7 +229,7 @@ def measured(text: str, nouns: bool = False) -> Measured:
     units = list[str]()
     for _ in range(3):
         if percent := _PERCENT.search(text):
-            return Measured(text[: percent.start()].strip(), "%", True)
+            return Unitless(text[: percent.start()].strip(), "%", True)
         tail = _UPRIGHT_TAIL.search(text)
         if tail is None or not all(map(_is_unit, re.findall(r"⟦([^⟦⟧]*)⟧", tail["unit"]))):
             tail = _DEGREES.search(text) or _BARE_TAIL.search(text)
@@ -239,7 +239,7 @@ def measured(text: str, nouns: bool = False) -> Measured:
             break
         units.append(text[tail.start() :].strip())
         text = text[: tail.start()].strip()
-    return Measured(text, " ".join(reversed(units)), False)
+    return Unitless(text, " ".join(reversed(units)), False)
 
 
 def _is_unit(text: str) -> bool:
@@ -275,4 +275,4 @@ def interval(text: str) -> str | None:
     return f"{low[0]}{low[1].strip()},{high[0].strip()}{high[1]}"
 
 
-__all__ = ["Measured", "interval", "latex", "measured", "plain", "typed", "words"]
+__all__ = ["Unitless", "as_text", "interval", "latex", "plain", "without_unit", "words"]

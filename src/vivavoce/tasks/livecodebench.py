@@ -31,7 +31,7 @@ from vivavoce.agents.fences import blocks
 from vivavoce.agents.replies import spoken
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem
-from vivavoce.sandbox.running import Limits, Program, shared
+from vivavoce.sandbox.running import Program, ProgramLimits, shared_sandbox
 from vivavoce.tasks import Task
 from vivavoce.tasks.graded import Prose
 from vivavoce.tasks.limits import Limited
@@ -42,7 +42,7 @@ from vivavoce.tasks.splitting import known_split
 
 PROMPTS = "code"
 """The prompt set in which its questions are asked, if a recipe names no other."""
-LIMITS = Limits(wall_s=120, cpu_s=60, memory_mb=4096)
+LIMITS = ProgramLimits(wall_s=120, cpu_s=60, memory_mb=4096)
 """Limits of a program with all its tests (ours; the official grader gives each test six seconds)."""
 _IMPORTS = (
     "from string import *\nfrom re import *\nfrom collections import *\nfrom heapq import *\nfrom bisect import *\n"
@@ -139,7 +139,7 @@ class LiveCodeBench(Prose):
         program = _program(text, tests.name)
         if program is None:
             return Grade(None, False, "no_answer", "no program")
-        outcome = shared().run(harness(program, tests), LIMITS)
+        outcome = shared_sandbox().run(harness(program, tests), LIMITS)
         return of_run(program, outcome)
 
     def steps(self, text: str) -> list[str]:
@@ -192,29 +192,29 @@ def _tests(row: Row) -> Tests:
         what, has = "the row has no tests, so that no answer could be graded", ", ".join(row.value)
         do = "give the files of livecodebench/code_generation_lite, whose rows have private_test_cases"
         raise DataError(f"{what} (it has: {has})", row.where, do)
-    found = [case for name in ("public_test_cases", "private_test_cases") for case in _cases(row, name)]
-    if not found:
+    cases = [case for name in ("public_test_cases", "private_test_cases") for case in _cases(row, name)]
+    if not cases:
         raise DataError("the row has no tests", row.where, "take it out")
-    kinds = {str(case.get("testtype")) for case in found}
+    kinds = {str(case.get("testtype")) for case in cases}
     name = ""
     if kinds == {"functional"}:
-        told = _json(row.value.get("metadata") or "{}", row, "metadata")
-        name = str(told.get("func_name") or "") if isinstance(told, Mapping) else ""
+        metadata = _json(row.value.get("metadata") or "{}", row, "metadata")
+        name = str(metadata.get("func_name") or "") if isinstance(metadata, Mapping) else ""
         if not name:
             raise DataError("metadata names no func_name, which functional tests call", row.where, "use official files")
     elif kinds != {"stdin"}:
         raise DataError(f"its tests are of the kinds {', '.join(sorted(kinds))}", row.where, "use official files")
-    return Tests(name, tuple((str(case["input"]), str(case["output"])) for case in found))
+    return Tests(name, tuple((str(case["input"]), str(case["output"])) for case in cases))
 
 
 def _cases(row: Row, name: str) -> list[Mapping[str, Any]]:
     value = row.value.get(name)
     if value in (None, ""):
         return []
-    found = value if isinstance(value, list) else _unpacked(value, row, name)
-    if not isinstance(found, list) or not all(isinstance(c, Mapping) and {"input", "output"} <= set(c) for c in found):
+    cases = value if isinstance(value, list) else _unpacked(value, row, name)
+    if not isinstance(cases, list) or not all(isinstance(c, Mapping) and {"input", "output"} <= set(c) for c in cases):
         raise DataError(f"{name} is no list of tests with input and output", row.where, "use official files")
-    return found
+    return cases
 
 
 def _unpacked(value: Any, row: Row, name: str) -> Any:

@@ -16,9 +16,9 @@ from typing import Literal
 from pydantic import Field
 
 from vivavoce.errors import DataError
-from vivavoce.files import opened
+from vivavoce.files import open_bytes
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, multiple_choice
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, multiple_choice
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row, read_rows
 
@@ -47,14 +47,14 @@ def task(options: Options) -> Task:
     return Benchmark(name, filled, _ask, GRADERS["choice"], rows=_rows)
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     has = row.value
     passage = row.text("context" if "context" in has else "text")
     question = row.text("query" if "query" in has else "question")
     gold = has.get("answer", has.get("correct_option"))
     shown = multiple_choice(row, f"{passage.strip()}\n{question.strip()}", has.get("options") or (), gold)
-    asked = shown._replace(belongs=" ".join(passage.split()).casefold())
-    return asked.and_odd(has["odd"]) if has.get("odd") else asked
+    with_source = shown._replace(belongs=" ".join(passage.split()).casefold())
+    return with_source.and_odd(has["odd"]) if has.get("odd") else with_source
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -63,12 +63,12 @@ def _rows(path: Path) -> Iterator[Row]:
 
 def _is_json(path: Path) -> bool:
     """The official files of version 2 are JSON lines that are called ``.txt``."""
-    with opened(path) as file:
+    with open_bytes(path) as file:
         return file.read(1) == b"{"
 
 
 def _records(path: Path) -> Iterator[Row]:
-    with opened(path) as file:
+    with open_bytes(path) as file:
         lines = file.read().decode("utf-8-sig").rstrip().split("\n")
     for n in range(0, len(lines), 8):
         where = f"{path}, line {n + 1}"

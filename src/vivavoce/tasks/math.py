@@ -15,7 +15,7 @@ from pydantic import Field
 
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects
+from vivavoce.tasks.benchmark import Benchmark, RowQuestion, SplitPlace, Subjects
 from vivavoce.tasks.grading import GRADERS, boxes
 from vivavoce.tasks.mathematics import need_math_verify
 from vivavoce.tasks.rows import Row
@@ -42,17 +42,21 @@ class Options(Subjects):
 def task(options: Options) -> Task:
     """Open MATH, with its own test or with MATH-500."""
     need_math_verify()
-    test = Part("test", hub_id="HuggingFaceH4/MATH-500") if options.test == "math500" else Part("test", _SUBJECTS)
-    return Benchmark("math", options, _ask, GRADERS["math"], Part("train", _SUBJECTS), test)
+    test = (
+        SplitPlace("test", hub_id="HuggingFaceH4/MATH-500")
+        if options.test == "math500"
+        else SplitPlace("test", _SUBJECTS)
+    )
+    return Benchmark("math", options, _ask, GRADERS["math"], SplitPlace("train", _SUBJECTS), test)
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     problem, solution = row.text("problem"), row.text("solution")
     subject, boxed = row.text("subject" if "subject" in row.value else "type"), boxes(solution)
     if not boxed:
         raise DataError("the solution has no \\boxed answer", row.where, "use the official files")
     if not boxed[-1]:
-        return Asked(problem, "", subject, odd="the box of its solution is empty")
+        return RowQuestion(problem, "", subject, odd="the box of its solution is empty")
     gold, odd = row.text("answer") if "answer" in row.value else boxed[-1], ""
     if len({"".join(one.split()) for one in boxed}) > 1:
         odd = "its solution boxes several: the last counts"
@@ -64,4 +68,4 @@ def _ask(row: Row) -> Asked:
             solution = ""  # either is right
         else:
             gold, odd = answer, "its solution boxes several: all that it lists count"
-    return Asked(problem, gold, subject, solution, odd=odd)
+    return RowQuestion(problem, gold, subject, solution, odd=odd)

@@ -56,20 +56,20 @@ def equal(gold: str, answer: str) -> bool | str | None:
         return True
     if (expected := latex.words(gold)) is not None:
         return expected == latex.words(answer, loose=True)
-    right, given = latex.measured(gold), latex.measured(answer, nouns=True)
-    if right.percent == given.percent:
-        return _compared(right.value, given.value)
-    verdict = _compared(right.value, given.value)  # 28 % and 28: a percentage keeps its figure
+    right, measured = latex.without_unit(gold), latex.without_unit(answer, nouns=True)
+    if right.percent == measured.percent:
+        return _compared(right.value, measured.value)
+    verdict = _compared(right.value, measured.value)  # 28 % and 28: a percentage keeps its figure
     if verdict is True:
         return True
     if right.percent:
-        return _compared(_hundredth(right.value), given.value)  # 28 % and 0.28
-    return _compared(right.value, _hundredth(given.value))
+        return _compared(_hundredth(right.value), measured.value)  # 28 % and 0.28
+    return _compared(right.value, _hundredth(measured.value))
 
 
 def same(a: str, b: str) -> bool:
     """Whether two answers are one, whatever the gold answer is. As an answer, 50 % is 50 and not 0.5 as well."""
-    one, other = (latex.measured(latex.plain(text)) for text in (a, b))
+    one, other = (latex.without_unit(latex.plain(text)) for text in (a, b))
     if one.percent != other.percent:
         a, b = one.value, other.value
     return equal(a, b) is True or equal(b, a) is True
@@ -106,13 +106,13 @@ def _compared(gold: str, answer: str) -> bool | str | None:
     (left, _, right), (other, _, right_side) = gold.partition("="), answer.partition("=")
     if right and right_side and "".join(left.split()) == "".join(other.split()):
         return equal(right, right_side)  # y = 2x and y = 3x: solving would be slow
-    parts, given = _parts(gold), _parts(answer)
-    if parts and (converted := latex.interval(answer)):
-        given = _parts(converted)
-    if given and (converted := latex.interval(gold)):
-        parts = _parts(converted)
-    if parts and given:
-        return _each(parts, given)
+    gold_parts, answer_parts = _parts(gold), _parts(answer)
+    if gold_parts and (converted := latex.interval(answer)):
+        answer_parts = _parts(converted)
+    if answer_parts and (converted := latex.interval(gold)):
+        gold_parts = _parts(converted)
+    if gold_parts and answer_parts:
+        return _each(gold_parts, answer_parts)
     with _pool.taken() as process:
         return process.compare(latex.latex(gold), latex.latex(answer))
 
@@ -152,10 +152,10 @@ def _parts(text: str) -> list[str] | None:
     return [match[1], match[3], *(part.strip() for part in parts)] if len(parts) > 1 else None
 
 
-def _each(parts: list[str], given: list[str]) -> bool | str | None:
-    if len(parts) != len(given) or parts[:2] != given[:2]:
+def _each(gold_parts: list[str], answer_parts: list[str]) -> bool | str | None:
+    if len(gold_parts) != len(answer_parts) or gold_parts[:2] != answer_parts[:2]:
         return False
-    verdicts = [equal(part, other) for part, other in zip(parts[2:], given[2:], strict=True)]
+    verdicts = [equal(part, other) for part, other in zip(gold_parts[2:], answer_parts[2:], strict=True)]
     return next((one for one in verdicts if one is not True), True)
 
 

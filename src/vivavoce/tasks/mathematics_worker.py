@@ -95,11 +95,11 @@ def _comparison() -> Any:
         right = read(gold)
         if not right:
             return "the gold answer cannot be read"
-        given = read(answer)
-        if not given:
+        stated = read(answer)
+        if not stated:
             return None
-        same = verify(right, given, FLOAT_DECIMALS, timeout_seconds=None, raise_on_error=True)
-        return same and _near(right[0], given[0])
+        same = verify(right, stated, FLOAT_DECIMALS, timeout_seconds=None, raise_on_error=True)
+        return same and _near(right[0], stated[0])
 
     return compare
 

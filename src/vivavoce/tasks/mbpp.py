@@ -15,7 +15,7 @@ from vivavoce.tasks import Task
 from vivavoce.tasks.benchmark import Official
 from vivavoce.tasks.numpy_stand_in import without_numpy
 from vivavoce.tasks.program_text import definitions
-from vivavoce.tasks.programs import Case, programs
+from vivavoce.tasks.programs import ProgramCase, programs
 from vivavoce.tasks.rows import Row
 
 PROMPTS = "code"
@@ -39,7 +39,7 @@ def task(options: Options) -> Task:
     return programs("mbpp", options, _read)
 
 
-def _read(row: Row) -> Case:
+def _read(row: Row) -> ProgramCase:
     if "plus_input" in row.value:
         raise DataError("inputs without their results", row.where, "use the file whose name ends in OriginFmt")
     asserts, code = [str(line) for line in row.value.get("test_list") or ()], row.text("code").replace("\r\n", "\n")
@@ -52,7 +52,7 @@ def _read(row: Row) -> Case:
     text = row.text("prompt" if "prompt" in row.value else "text").strip()
     shown = "\n".join(asserts[:1] if plus else asserts)
     question = f"{text}\n\nYour program must pass {'this test' if plus else 'these tests'}:\n```python\n{shown}\n```"
-    return Case(question, name, code, tests)
+    return ProgramCase(question, name, code, tests)
 
 
 def _tested(asserts: list[str], code: str) -> str | None:

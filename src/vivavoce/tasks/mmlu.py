@@ -16,12 +16,12 @@ from typing import Literal
 from vivavoce.errors import DataError
 from vivavoce.files import csv_rows
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects, multiple_choice
+from vivavoce.tasks.benchmark import Benchmark, RowQuestion, SplitPlace, Subjects, multiple_choice
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row, read_rows
 
 OFFICIAL = [{"train_path": "mmlu/val*", "test_path": "mmlu/test*"}, {"test_path": "mmlu/dev*"}]
-_HUB = (Part("validation", ("all",)), Part("test", ("all",)))
+_HUB = (SplitPlace("validation", ("all",)), SplitPlace("test", ("all",)))
 
 
 class Options(Subjects):
@@ -36,7 +36,7 @@ def task(options: Options) -> Task:
     return Benchmark("mmlu", options, _ask, GRADERS["choice"], *_HUB, _rows)
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     gold = row.value.get("answer")  # a letter in the official files, an index on the hub
     return multiple_choice(row, row.text("question"), row.value.get("choices") or (), gold, row.text("subject"))  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ Reflect trains on 1/2 of computer science, 3/4 of physics and 2/3 of biology: on
 from __future__ import annotations
 
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Part, Subjects, multiple_choice
+from vivavoce.tasks.benchmark import Benchmark, RowQuestion, SplitPlace, Subjects, multiple_choice
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
@@ -22,9 +22,9 @@ class Options(Subjects):
 
 def task(options: Options) -> Task:
     """Open MMLU-Pro."""
-    return Benchmark("mmlu_pro", options, _ask, GRADERS["choice"], train=Part("test"))
+    return Benchmark("mmlu_pro", options, _ask, GRADERS["choice"], train=SplitPlace("test"))
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     options = row.value.get("options") or ()
     return multiple_choice(row, row.text("question"), options, row.text("answer"), row.text("category"))

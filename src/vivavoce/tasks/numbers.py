@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from vivavoce.tasks.characters import alike
-from vivavoce.tasks.dress import undressed
+from vivavoce.tasks.dress import undress
 
 _MOST_DIGITS = 100
 
@@ -72,7 +72,7 @@ _RAISED_UNIT = re.compile(
 
 def _plain(line: str) -> str:
     """The line with one sign for each operation, one for all currencies, and fractions as they are typed."""
-    line = undressed(_POWER.sub(lambda match: "^" + match[0].translate(_RAISED), _ARROW.sub("→", line)))
+    line = undress(_POWER.sub(lambda match: "^" + match[0].translate(_RAISED), _ARROW.sub("→", line)))
     line = line.translate(_TYPED)
     if "\\" in line or "{" in line or "^" in line:
         line = _FRACTION.sub(_written, line)

@@ -13,7 +13,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from vivavoce.agents.fences import Block, blocks, without_literals
+from vivavoce.agents.fences import FencedBlock, blocks, without_literals
 from vivavoce.agents.replies import spoken, without_end
 
 _PYTHON = {"python", "python3", "python2", "py", "py3", "ipython", "jupyter", "sage", "pyi"}
@@ -130,7 +130,7 @@ def _cleaned(text: str) -> str:
     return _INDENTATION.sub(lambda match: "".join(_BLANKS.get(c, c) for c in match[0]), text)
 
 
-def _in_fences(fenced: Sequence[Block]) -> Iterator[str]:
+def _in_fences(fenced: Sequence[FencedBlock]) -> Iterator[str]:
     """The programs of fenced blocks, in order; also of blocks inside blocks."""
     for block in fenced:
         inner = blocks(block.text) if re.search(r"^[ \t]*(?:```|~~~)", without_literals(block.text), re.M) else []
@@ -162,7 +162,7 @@ def _is_stub(chunk: str, name: str) -> bool:
     return body in ("", "...", "pass") or bool(body and re.fullmatch(r"raise NotImplementedError\b.*", body))
 
 
-def _without(text: str, fenced: Sequence[Block]) -> str:
+def _without(text: str, fenced: Sequence[FencedBlock]) -> str:
     """The text around the fenced blocks; prose takes their place, so that no lines of code run together."""
     pieces, at = list[str](), 0
     for block in fenced:
@@ -222,15 +222,15 @@ def _with_what_it_uses(program: str, chunks: Sequence[str], name: str, prefix: s
     head = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", prefix, re.MULTILINE)
     if head and prefix[: head.start()].strip():
         others = [prefix[: head.start()], *others]
-    taken, lacks, news = set[int](), _free(program), True
+    used, lacks, news = set[int](), _free(program), True
     while news and lacks:
         news = False
         for i in range(len(others) - 1, -1, -1):
-            if i not in taken and (gives := definitions(others[i])) & lacks:
-                taken.add(i)
+            if i not in used and (gives := definitions(others[i])) & lacks:
+                used.add(i)
                 lacks = (lacks | _free(others[i])) - gives
                 news = True
-    before = "".join(others[i].rstrip() + "\n\n" for i in sorted(taken))
+    before = "".join(others[i].rstrip() + "\n\n" for i in sorted(used))
     if before and (future := _FUTURE.findall(program)):  # Python wants them first
         return "".join([*(line.rstrip() + "\n" for line in future), before, _FUTURE.sub("", program).rstrip() + "\n"])
     return before + program.rstrip() + "\n"

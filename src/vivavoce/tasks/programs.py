@@ -1,6 +1,6 @@
 """The common parts of tasks of code: the tests of a program, and a grade by running both in the sandbox.
 
-A benchmark's file gives the question of a row (:class:`Case`). The program of a reply
+A benchmark's file gives the question of a row (:class:`ProgramCase`). The program of a reply
 (:mod:`vivavoce.tasks.program_text`) is run here with the row's tests behind it, and the grade says why it did not pass.
 No text of a model is parsed or run in this process.
 """
@@ -14,8 +14,8 @@ from typing import ClassVar, NamedTuple
 
 from vivavoce.errors import DataError
 from vivavoce.records import Grade, Problem
-from vivavoce.sandbox.running import Limits, Outcome, Program, shared
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official, Part
+from vivavoce.sandbox.running import Program, ProgramLimits, ProgramOutcome, shared_sandbox
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion, SplitPlace
 from vivavoce.tasks.grading import Grader
 from vivavoce.tasks.mutation import mutants
 from vivavoce.tasks.program_text import program_in
@@ -23,17 +23,17 @@ from vivavoce.tasks.rows import Row
 from vivavoce.tasks.samples import Sample
 
 FORMAT = "Write the whole program in one ```python block, with the imports that it needs."
-LIMITS = Limits(wall_s=60, cpu_s=20, memory_mb=4096)
+LIMITS = ProgramLimits(wall_s=60, cpu_s=20, memory_mb=4096)
 """Limits of an answer with all its tests. Nearly all official solutions take milliseconds, but one of HumanEval+
 takes several seconds of CPU time, and one of MBPP+ 2.2 GB.
 """
-_MUTANTS, _SHORT = 8, Limits(wall_s=10, cpu_s=2, memory_mb=4096)
+_MUTANTS, _SHORT = 8, ProgramLimits(wall_s=10, cpu_s=2, memory_mb=4096)
 """The number of mutants that are tried until one fails: a change may well leave a program right, or make it loop."""
 
-_TRAIN, _TEST = Part("train"), Part("test")
+_TRAIN, _TEST = SplitPlace("train"), SplitPlace("test")
 
 
-class Case(NamedTuple):
+class ProgramCase(NamedTuple):
     """The question of a row of code."""
 
     question: str
@@ -49,7 +49,7 @@ class Case(NamedTuple):
     odd: str = ""
 
 
-def fenced(program: str) -> str:
+def in_fence(program: str) -> str:
     """A program in the form that the tasks ask for."""
     return f"```python\n{program.rstrip()}\n```"
 
@@ -62,7 +62,7 @@ _AS_IT_STANDS = Grader("exact", "a program", lambda program: program, re.compile
 class Programs(Benchmark):
     """A benchmark whose answers are run. Every program runs in the sandbox, the reference ones too."""
 
-    cases: dict[str, Case] = field(default_factory=dict)
+    cases: dict[str, ProgramCase] = field(default_factory=dict)
     """The cases by question."""
     waits: ClassVar[bool] = True
     """True, because ``grade`` waits for a program to run."""
@@ -89,10 +89,10 @@ class Programs(Benchmark):
         """The reference, the same as a completion, and a mutant of it that its tests find out."""
         for entry in self.entries(split):
             case = self._case(entry.problem)
-            right = [fenced(case.reference), *([case.completion] if case.completion else [])]
-            yield Sample(entry.problem, tuple(right), (fenced(_wrong(case)),), entry.where, entry.asked.odd)
+            right = [in_fence(case.reference), *([case.completion] if case.completion else [])]
+            yield Sample(entry.problem, tuple(right), (in_fence(_wrong(case)),), entry.where, entry.asked.odd)
 
-    def _case(self, problem: Problem) -> Case:
+    def _case(self, problem: Problem) -> ProgramCase:
         if problem.question not in self.cases:
             for split in ("train", "test"):
                 self._every(split)
@@ -102,40 +102,40 @@ class Programs(Benchmark):
 def programs(
     name: str,
     options: Official,
-    read: Callable[[Row], Case],
-    train: Part = _TRAIN,
-    test: Part = _TEST,
+    read: Callable[[Row], ProgramCase],
+    train: SplitPlace = _TRAIN,
+    test: SplitPlace = _TEST,
 ) -> Programs:
     """A benchmark of programs, with the cases that ``read`` finds in a row."""
-    cases = dict[str, Case]()
+    cases = dict[str, ProgramCase]()
 
-    def ask(row: Row) -> Asked:
+    def ask(row: Row) -> RowQuestion:
         case = read(row)
         if (before := cases.setdefault(case.question, case)) != case:
             raise DataError(f"the question of {before.name} stands there twice with other tests", row.where)
-        return Asked(case.question, case.reference, odd=case.odd)
+        return RowQuestion(case.question, case.reference, odd=case.odd)
 
     return Programs(name, options, ask, _AS_IT_STANDS, train, test, cases=cases)
 
 
-def run(program: str, case: Case) -> Outcome:
+def run(program: str, case: ProgramCase) -> ProgramOutcome:
     """The program with the case's tests."""
-    return shared().run(Program(program, case.tests), LIMITS)
+    return shared_sandbox().run(Program(program, case.tests), LIMITS)
 
 
-def of_run(program: str, outcome: Outcome) -> Grade:
+def of_run(program: str, outcome: ProgramOutcome) -> Grade:
     """The grade of a program that was run with its tests."""
     passed = None if outcome.ended == "sandbox" else outcome.passed
     return Grade(program, passed, "ok", "" if outcome.passed else outcome.reason)
 
 
-def _wrong(case: Case) -> str:
+def _wrong(case: ProgramCase) -> str:
     """The first mutant that a test finds out within seconds; if none is, the last one, for the check to show."""
     tried = ""
     for tried in mutants(case.reference, case.name, _MUTANTS):
-        if shared().run(Program(tried, case.tests), _SHORT).ended in ("failed", "error"):
+        if shared_sandbox().run(Program(tried, case.tests), _SHORT).ended in ("failed", "error"):
             break
     return tried
 
 
-__all__ = ["FORMAT", "LIMITS", "Case", "Programs", "fenced", "of_run", "program_in", "programs", "run"]
+__all__ = ["FORMAT", "LIMITS", "ProgramCase", "Programs", "in_fence", "of_run", "program_in", "programs", "run"]

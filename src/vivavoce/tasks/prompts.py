@@ -39,7 +39,7 @@ _ROLES = {
     "function_call": "call",
     **dict.fromkeys(("tool", "observation", "function_response", "ipython"), "tool"),
 }
-"""What a turn is, by what the file calls its author."""
+"""The role of a turn, by the file's name for its author."""
 _LISTS = ("messages", "conversations", "prompt")
 _TEXTS = ("prompt", "question", "problem", "instruction")
 
@@ -85,7 +85,7 @@ class Prompts(Prose):
     exam: Task
     train: tuple[Problem, ...]
     recorded: Mapping[str, str]
-    """By problem, what the file has for its answer; empty if it has none."""
+    """The file's own answer to each problem; empty if it has none."""
 
     def problems(self, split: str) -> list[Problem]:
         """Prompts without gold to train on; the exam's questions to be tested on."""

@@ -27,7 +27,7 @@ from vivavoce.plugins import near
 from vivavoce.records import Grade, Problem, seed_of
 from vivavoce.tasks import Task
 from vivavoce.tasks.graded import Prose
-from vivavoce.tasks.grading import stated
+from vivavoce.tasks.grading import stated_answer
 from vivavoce.tasks.samples import Sample
 from vivavoce.tasks.splitting import key_of, known_split, question_id
 
@@ -189,7 +189,7 @@ def _answer(text: str) -> str:
     final = spoken(text)
     if tagged := _ANSWER.findall(final):
         return tagged[-1].strip()
-    return (stated(final) or "").strip()
+    return (stated_answer(final) or "").strip()
 
 
 def _written(answer: str) -> str:

@@ -47,12 +47,12 @@ def main(memory: int, seconds: float) -> None:
 
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
-        ((what, given),) = json.loads(line).items()
+        ((what, value),) = json.loads(line).items()
         try:
             if what == "score":
-                output: Any = _score(given, memory, seconds)
+                output: Any = _score(value, memory, seconds)
             else:
-                output = _make(*given) if what == "make" else _names()
+                output = _make(*value) if what == "make" else _names()
         except Exception as error:  # noqa: BLE001  whatever the package raises on a configuration is told
             output = {"failed": f"{type(error).__name__}: {error}"}
         print(json.dumps(output), file=answers, flush=True)
@@ -112,8 +112,8 @@ def _entry(name: str, config: str, seed: int, index: int) -> Any:
     return entry
 
 
-def _score(given: list[Any], memory: int, seconds: float) -> float | str:
-    name, config, seed, index, reply = given
+def _score(request: list[Any], memory: int, seconds: float) -> float | str:
+    name, config, seed, index, reply = request
     plain = json.dumps(config, sort_keys=True)
     made, entry = _data_set(name, plain, seed), _entry(name, plain, seed, index)
     reads, writes = os.pipe()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.errors import DataError, MissingDependency
-from vivavoce.files import csv_rows, decoded, json_lines, json_object, kind_of, need_text, opened
+from vivavoce.files import csv_rows, decode, json_lines, json_object, kind_of, need_text, open_bytes
 from vivavoce.tasks.characters import blank
 
 
@@ -81,8 +81,8 @@ def _natural(path: Path) -> list[str | int]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    """Of JSON lines, or of an array that stands in a file with their name."""
-    with opened(path) as file:
+    """The rows of JSON lines, or of an array in a file whose name promises JSON lines."""
+    with open_bytes(path) as file:
         head = file.read(64).removeprefix(codecs.BOM_UTF8).replace(b"\0", b"")  # of UTF-16 too
         array = head.removeprefix(b"\xff\xfe").removeprefix(b"\xfe\xff").lstrip().startswith(b"[")
     if array and (rows := _array(path)) is not None:
@@ -98,10 +98,10 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _array(path: Path) -> Iterator[Row] | None:
     """The rows of a file that is one array or one object; None if it is no JSON as a whole."""
-    with opened(path) as file:
+    with open_bytes(path) as file:
         data = file.read()
     try:
-        return _objects(path, json.loads(decoded(data, str(path))))
+        return _objects(path, json.loads(decode(data, str(path))))
     except (ValueError, RecursionError):
         return None
 
@@ -146,4 +146,4 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"cannot read it as Parquet: {error}", str(path), "was it written to its end?") from error
 
 
-__all__ = ["Row", "opened", "read_rows"]
+__all__ = ["Row", "read_rows"]

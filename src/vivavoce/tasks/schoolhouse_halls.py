@@ -14,7 +14,7 @@ from vivavoce.environments.functions import Toolbox
 from vivavoce.errors import DataError
 from vivavoce.records import Message, Problem
 from vivavoce.schoolhouse import halls_world as world
-from vivavoce.schoolhouse.halls_world import act, errand_text, thought
+from vivavoce.schoolhouse.halls_world import act, errand_text, first_words
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import ActingTask
 from vivavoce.tasks.splitting import known_split
@@ -89,7 +89,7 @@ class Halls:
 
     def best(self) -> tuple[str, ...]:
         """Looking, if the room to be reached is not known yet; else the doors of a shortest way."""
-        words = thought(self._walk)
+        words = first_words(self._walk)
         return tuple(act(words, door) for door in self._walk.best()) or (act(words, None),)
 
 

@@ -46,23 +46,23 @@ class States(ActingTask):
         part = known_split(split, self.name)
         wanted = self.options.train if part == "train" else self.options.test
         kept = {digest(list(p.history)) for p in self.problems("test")} if part == "train" else set()
-        found: dict[str, Problem] = {}
+        states: dict[str, Problem] = {}
         for errand in world.errands(part, wanted, self.options.seed):
             walked = reference(errand)
             for step in range(len(walked.steps)):
                 one = situation(walked, step, errand.kind)
                 if (seen := digest(list(one.history))) not in kept:
-                    found.setdefault(seen, one)
-            if len(found) >= wanted:
+                    states.setdefault(seen, one)
+            if len(states) >= wanted:
                 break
-        return list(found.values())[:wanted]
+        return list(states.values())[:wanted]
 
 
 def reference(errand: world.Errand) -> Episode:
     """An errand done by the best actions."""
     walk, steps = world.Walk(errand), list[Step]()
     while not walk.done:
-        words, doors, state = world.thought(walk), walk.best(), f"{walk.leg} {walk.room} {walk.told}"
+        words, doors, state = world.first_words(walk), walk.best(), f"{walk.leg} {walk.room} {walk.told}"
         best = tuple(world.act(words, door) for door in doors) or (world.act(words, None),)
         seen = walk.go(doors[0]) if doors else walk.look()
         steps.append(Step(Action(best[0]), Observation(({"role": "user", "content": seen},), walk.done), state, best))

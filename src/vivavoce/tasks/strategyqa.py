@@ -7,7 +7,7 @@ comes beside ``train.json`` (arrays of 2,061 and 229), or the hub's split of 1,6
 from __future__ import annotations
 
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
@@ -25,5 +25,5 @@ def task(options: Options) -> Task:
     return Benchmark("strategyqa", options, _ask, GRADERS["yes_no"])
 
 
-def _ask(row: Row) -> Asked:
-    return Asked(row.text("question"), row.text("answer"))
+def _ask(row: Row) -> RowQuestion:
+    return RowQuestion(row.text("question"), row.text("answer"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from vivavoce.tasks import Task
-from vivavoce.tasks.benchmark import Asked, Benchmark, Official
+from vivavoce.tasks.benchmark import Benchmark, Official, RowQuestion
 from vivavoce.tasks.grading import GRADERS
 from vivavoce.tasks.rows import Row
 
@@ -29,7 +29,7 @@ def task(options: Options) -> Task:
     return Benchmark("svamp", options, _ask, GRADERS["number"])
 
 
-def _ask(row: Row) -> Asked:
+def _ask(row: Row) -> RowQuestion:
     story = row.text("Body").strip()
     gap = " " if story.endswith((".", "?", "!", ",")) else ". "  # some stories break off before the question
-    return Asked(story + gap + row.text("Question").strip(), row.text("Answer"), row.text("Type"))
+    return RowQuestion(story + gap + row.text("Question").strip(), row.text("Answer"), row.text("Type"))

@@ -40,17 +40,19 @@ def check_domain(domain: Domain, data: Path) -> Checked:
     checked = Checked(domain.name, ["tasks.json"])
     for scenario in desk.scenarios.values():
         checked.rows += 1
-        missed = played(desk, scenario, scenario.expected)
+        missed = faults_of(desk, scenario, scenario.expected)
         checked.accepted += not missed
         checked.off += [f"task {scenario.id}: {one}" for one in missed]
-        passed = [what for what, calls, final in mutations(desk, scenario) if not played(desk, scenario, calls, final)]
+        passed = [
+            what for what, calls, final in mutations(desk, scenario) if not faults_of(desk, scenario, calls, final)
+        ]
         checked.rejected += not passed
         checked.off += [f"task {scenario.id}: accepted though {what}" for what in passed]
         checked.odd += [f"task {scenario.id}: {one}" for one in _odd(desk, scenario)]
     return checked
 
 
-def played(desk: Tau2, scenario: Scenario, calls: Sequence[ToolCall], final: bool = True) -> list[str]:
+def faults_of(desk: Tau2, scenario: Scenario, calls: Sequence[ToolCall], final: bool = True) -> list[str]:
     """The faults after an episode of these calls, one an action, and then words that tell all that is to be told."""
 
     async def play() -> list[str]:
@@ -126,4 +128,4 @@ def _short(call: ToolCall, argument: str) -> str:
     return json.dumps(call.arguments[argument], ensure_ascii=False)[:80]
 
 
-__all__ = ["DOMAINS", "check_domain", "check_tau2", "mutations", "played"]
+__all__ = ["DOMAINS", "check_domain", "check_tau2", "faults_of", "mutations"]

@@ -54,8 +54,8 @@ class Verifiers(BridgedTask):
 
     def __init__(self, options: Options) -> None:
         self.options, self.name = options, options.environment
-        given = options.model_dump(include={"environment", "args", "train", "test", "turns", "time_s"})
-        super().__init__(Bridge("verifiers_bridge", given, options.python, "pip install verifiers"))
+        settings = options.model_dump(include={"environment", "args", "train", "test", "turns", "time_s"})
+        super().__init__(Bridge("verifiers_bridge", settings, options.python, "pip install verifiers"))
 
     def ids(self, split: str) -> list[tuple[str, str]]:
         o = self.options

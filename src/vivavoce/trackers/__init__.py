@@ -54,7 +54,7 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Those that a recipe names, as one. A tracker that fails is told of once and left out: a run outlives it."""
+    """The trackers of a recipe, as one. A tracker that fails is reported once and left out; the run goes on."""
 
     def __init__(self, trackers: Mapping[str, Tracker] = {}) -> None:
         self._trackers = dict(trackers)

@@ -1,6 +1,6 @@
 """Trackio: a run for each series, in the project ``vivavoce`` and the group of the run's folder. ``trackio show``.
 
-It keeps its own database, where ``TRACKIO_DIR`` says. A series that is begun again goes on in its run.
+It keeps its own database in the folder of ``TRACKIO_DIR``. A series that is begun again goes on in its run.
 """
 
 from __future__ import annotations

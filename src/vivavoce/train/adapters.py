@@ -137,7 +137,7 @@ def merge(folder: Path, out: Path) -> None:
         raise DataError("the folder is not empty", str(out), "choose another one for the merged model")
     with weights.LOADING:
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = weights.merged(weights.add_adapter(model, folder))
+    model = weights.merge_adapter(weights.add_adapter(model, folder))
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(weights.tokenizer_folder(folder)).save_pretrained(out)
 

@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vivavoce.agents.detokenise import Detokeniser
 from vivavoce.errors import DataError
-from vivavoce.train.tokens import shared as common
+from vivavoce.train.tokens import common_prefix
 
 FLOOR = math.log(1e-30)
 """Stands for log 0: small enough to add nothing to any sum, finite so that no gradient becomes NaN."""
@@ -75,7 +75,7 @@ def same_tokenizer(
         reasons.append(f"end of sequence: {in_student} in the student, {in_teacher} in the teacher")
     merges, other = _merges(student), _merges(teacher)
     if merges != other:
-        at = common(merges, other)
+        at = common_prefix(merges, other)
         in_student, in_teacher = (repr(side[at]) if at < len(side) else "none" for side in (merges, other))
         reasons.append(f"merges: number {at} is {in_student} in the student, {in_teacher} in the teacher")
     for text in SAMPLES:
@@ -83,7 +83,7 @@ def same_tokenizer(
             list(t(text, add_special_tokens=False, verbose=False).input_ids) for t in (student, teacher)
         )
         if in_student != in_teacher:
-            at = common(in_student, in_teacher)
+            at = common_prefix(in_student, in_teacher)
             reasons.append(
                 f"sample: {text!r} differs from token {at} on: {in_student[at:][:4]} and {in_teacher[at:][:4]}"
             )
@@ -115,20 +115,20 @@ def _state(part: Any) -> str:
     return part.__getstate__().decode()
 
 
-def trimmed(rows: int, tokenizer: PreTrainedTokenizerBase, whose: str) -> int:
+def rows_kept(rows: int, tokenizer: PreTrainedTokenizerBase, owner: str) -> int:
     """The number of leading rows of its output embedding that a model keeps: the tokenizer's highest id + 1.
 
     ``rows`` is the width of its logits, which is often rounded up for the hardware. No text has a token beyond the
     highest id, and logits of such rows are whatever training left there. Nothing of the real vocabulary is cut off, and
     two models with one tokenizer keep as many.
 
-    Raises DataError, about ``whose`` model, if there are fewer rows than the tokenizer has ids.
+    Raises DataError, which names ``owner``, if there are fewer rows than the tokenizer has ids.
     """
     size = max(tokenizer.get_vocab().values()) + 1
     if rows < size:
         raise DataError(
-            f"the {whose} has {rows} rows of vocabulary, the tokenizer ids up to {size - 1}",
-            f"{whose} model",
+            f"the {owner} has {rows} rows of vocabulary, the tokenizer ids up to {size - 1}",
+            f"{owner} model",
             "use the tokenizer that belongs to the model, or resize its embeddings to the tokenizer",
         )
     return size
@@ -339,8 +339,8 @@ class VocabularyMap:
         for i, token in ours.items():
             if (j := known.get(token)) is not None:
                 pairs[i] = j
-        taken = set(pairs.values())
-        left, right = _by_bytes(ours, pairs.keys()), _by_bytes(theirs, taken)
+        paired = set(pairs.values())
+        left, right = _by_bytes(ours, pairs.keys()), _by_bytes(theirs, paired)
         for spelled, left_ids in left.items():
             pairs.update(zip(left_ids, right.get(spelled, ()), strict=False))
         if all(i not in ours or ours[i].special for i in pairs):
@@ -433,8 +433,8 @@ __all__ = [
     "Group",
     "VocabularyMap",
     "groups",
+    "rows_kept",
     "same_tokenizer",
     "span_logprobs",
     "token_bytes",
-    "trimmed",
 ]

@@ -62,7 +62,7 @@ def trie_mask(ends: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class RunBatch:
     """Short runs of about the same size, padded with copies of their last tokens. Padding tokens: their outputs are
     discarded, and the mask hides them from every other token.
     """
@@ -88,8 +88,8 @@ class Plan:
     keys: tuple[tuple[int, ...], ...]
     """The pieces that each run attends to, its own last; none if it belongs to a batch."""
     masks: tuple[Tensor | None, ...]
-    """For each run: None for a plain causal mask, else additive, shape (queries, keys), 0 or -inf."""
-    batches: tuple[Batch, ...]
+    """The mask of each run: None for a plain causal mask, else additive, shape (queries, keys), 0 or -inf."""
+    batches: tuple[RunBatch, ...]
     order: Tensor | None
     """The place of each token in the outputs of long runs and batches, one after the other; None: in its own place."""
 
@@ -163,12 +163,12 @@ def _alike(runs: Sequence[_Run]) -> list[list[_Run]]:
 
 def _batch(
     runs: Sequence[_Run], queries: np.ndarray, ends: np.ndarray, dtype: torch.dtype, device: torch.device
-) -> Batch:
+) -> RunBatch:
     most = max(len(run.keys) for run in runs)
     keys = np.stack([np.pad(run.keys, (0, most - len(run.keys)), "edge") for run in runs])
     there = np.arange(most) < np.array([len(run.keys) for run in runs])[:, None]
     mask = _additive(_seen(queries, keys, ends) & there[:, None, :], dtype, device)
-    return Batch(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask)
+    return RunBatch(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask)
 
 
 def _seen(queries: np.ndarray, keys: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -233,7 +233,9 @@ def _long(query: Tensor, key: Tensor, value: Tensor, dropout: float, scaling: fl
     ]
 
 
-def _together(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, scaling: float | None) -> Tensor:
+def _together(
+    query: Tensor, key: Tensor, value: Tensor, batch: RunBatch, dropout: float, scaling: float | None
+) -> Tensor:
     """A batch of short runs, from tokens (T, H, D), (T, G, D) and (T, G, E); shape (runs x most queries, H, E).
 
     It is written out, because in products this small a fused kernel is all overhead. Heads that share their keys are

@@ -47,13 +47,13 @@ from vivavoce.files import json_lines
 from vivavoce.records import digest, seed_of
 from vivavoce.train.adapters import save, start_from
 from vivavoce.train.settings import Progress, TrainResult, TrainSettings
-from vivavoce.train.shards import sharded, whole_weights
+from vivavoce.train.shards import is_sharded, whole_weights
 
 logger = logging.getLogger(__name__)
-transformers_logging.disable_progress_bar()  # its bars for loading and saving would stand amid ours
-hub.HF_HUB_DISABLE_TELEMETRY = True  # training here tells nobody
+transformers_logging.disable_progress_bar()  # its bars for loading and saving would break up ours
+hub.HF_HUB_DISABLE_TELEMETRY = True  # training sends no telemetry
 
-_NO_EFFECT = {"threads", "log_steps", "save_steps", "resident"}  # settings that leave the weights as they are
+_NO_EFFECT = {"threads", "log_steps", "save_steps", "resident"}  # settings that do not change the weights
 
 
 def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -85,7 +85,7 @@ def open_model(model: str | Path, settings: TrainSettings) -> tuple[Any, PreTrai
     if base and settings.lora:
         student = start_from(student, folder)
     elif base:
-        student = weights.merged(weights.add_adapter(student, folder)).requires_grad_(True)
+        student = weights.merge_adapter(weights.add_adapter(student, folder)).requires_grad_(True)
     return student, tokenizer
 
 
@@ -176,12 +176,12 @@ def check_launch(arguments: TrainingArguments, settings: TrainSettings) -> None:
         raise RecipeError(what, "device", "start with `accelerate launch`, or set CUDA_VISIBLE_DEVICES to one of them")
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise RecipeError("DeepSpeed is not supported", "accelerate launch", "use --use_fsdp --fsdp_version 2")
-    if sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
+    if is_sharded() and os.environ.get("FSDP_VERSION", "1") != "2":
         what = "the first version of FSDP is not supported"
         raise RecipeError(what, "accelerate launch", "use --fsdp_version 2")
-    if sharded() and settings.muon:
+    if is_sharded() and settings.muon:
         raise RecipeError("Muon needs whole matrices", "muon", "launch without FSDP, or set it to null")
-    if sharded() and settings.quantise:
+    if is_sharded() and settings.quantise:
         raise RecipeError("weights in 4 bits are not shared", "quantise", "launch without FSDP, or set it to null")
     if (launched := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and arguments.world_size == 1:
         what = f"{launched} processes were launched, and this one finds no other"
@@ -220,7 +220,7 @@ def training_order(count: int, size: int, steps: int, seed: int, *, groups: list
     return order[: steps * size]
 
 
-class Curve(TrainerCallback):
+class CurveWriter(TrainerCallback):
     """Writes the loss curve as it comes and tells the caller the progress of training."""
 
     def __init__(self, file: Path, progress: Progress | None) -> None:
@@ -270,7 +270,7 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def finished(out: Path, key: str) -> TrainResult | None:
+def finished_result(out: Path, key: str) -> TrainResult | None:
     """The result of this run, if it was finished before. Raises RunConflict if the folder is another run's."""
     for file in (out / "train_result.json", out / "checkpoints" / "run.json"):
         if file.is_file() and json.loads(file.read_text()).get("key") != key:
@@ -290,20 +290,20 @@ def train(trainer: Trainer, out: Path, key: str, progress: Progress | None) -> f
     """
     started = time.perf_counter()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Curve(out / "loss.jsonl", progress))
+    trainer.add_callback(CurveWriter(out / "loss.jsonl", progress))
     checkpoints = out / "checkpoints"
     # The trainer's state is the last file of a checkpoint, so one without it was cut off in the writing.
     whole = [folder for folder in checkpoints.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
     record = checkpoints / "run.json"
-    if whole and record.is_file() and json.loads(record.read_text()).get("sharded", False) != sharded():
-        logger.warning("checkpoints of %s are of another kind (train.fsdp): training begins anew", out.name)
+    if whole and record.is_file() and json.loads(record.read_text()).get("sharded", False) != is_sharded():
+        logger.warning("checkpoints of %s are of another kind (train.fsdp): training starts again", out.name)
         whole = []
     trainer.accelerator.wait_for_everyone()  # all have looked
     if trainer.args.save_strategy != "no" and trainer.is_world_process_zero():
         if not whole:
             shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"key": key, "sharded": sharded()}))
+        record.write_text(json.dumps({"key": key, "sharded": is_sharded()}))
     latest = max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
     return time.perf_counter() - started
@@ -335,7 +335,7 @@ def finish(
         tuple(curve),
     )
     trainer.accelerator.wait_for_everyone()
-    whole: Any = whole_weights(trainer.accelerator.unwrap_model(trainer.model)) if sharded() else None
+    whole: Any = whole_weights(trainer.accelerator.unwrap_model(trainer.model)) if is_sharded() else None
     if trainer.is_world_process_zero():
         student: Any = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(student, "peft_config"):
@@ -362,12 +362,12 @@ def _put_together(student: Any, whole: Mapping[str, Any]) -> Any:
 
 
 __all__ = [
-    "Curve",
+    "CurveWriter",
     "arguments",
     "check_launch",
     "fingerprint",
     "finish",
-    "finished",
+    "finished_result",
     "leave_launch",
     "open_model",
     "points",

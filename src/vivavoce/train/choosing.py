@@ -25,7 +25,7 @@ from vivavoce.errors import RecipeError
 from vivavoce.train import attention
 from vivavoce.train.packing import Packed, pack
 from vivavoce.train.scoring import Attention, Method, attending, bare, in_place_of_head, learning, logprobs
-from vivavoce.train.tokens import Scored
+from vivavoce.train.tokens import ScoredRow
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,8 @@ class _Trial:
         return apart / torch.tensor([len(row) for row in packed.answers], device=values.device)
 
     def _tried(self, method: Method, rows: Method, own: Tensor) -> str | None:
-        """Why ``method`` fails, None if it does not. Tried with short runs alone, all runs alone, and a row of real
-        length.
+        """The reason why ``method`` fails, None if it works. It is tried with short runs alone, with all runs alone,
+        and on a row of real length.
         """
         try:
             with attending(self.inner, method), _block_calls() as calls:
@@ -230,12 +230,12 @@ def _toy(vocabulary: int, longest: int) -> Packed:
         return (i * 7919 + 13) % vocabulary
 
     first = tuple(token(i) for i in range(9))
-    left = (*first, *(token(20 + i) for i in range(4)))
-    rows = [(*left, token(31), token(32)), (*left, token(41)), (*first, *(token(50 + i) for i in range(7)))]
-    scored = [Scored(row, len(first)) for row in rows]
+    padded = (*first, *(token(20 + i) for i in range(4)))
+    rows = [(*padded, token(31), token(32)), (*padded, token(41)), (*first, *(token(50 + i) for i in range(7)))]
+    scored = [ScoredRow(row, len(first)) for row in rows]
     if longest > len(rows[-1]):
         long = (*first, *(token(60 + 3 * i) for i in range(longest - len(first))))
-        scored.append(Scored(long, max(len(first), longest - _TAIL)))
+        scored.append(ScoredRow(long, max(len(first), longest - _TAIL)))
     return pack(scored)
 
 

@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from vivavoce.train.objective import Objective
 
 FLOOR = math.log(1e-8)
-"""Log-probability of a token that a teacher must not use (see :func:`silenced`). It is finite, so that a student
+"""Log-probability of a token that a teacher must not use (see :func:`silence`). It is finite, so that a student
 that writes the token is corrected and not broken.
 """
 NOTHING = math.log(1e-30)
@@ -193,13 +193,13 @@ def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tens
     return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
 
 
-def sureness(logits: Tensor, how: Objective) -> Tensor:
+def sureness(logits: Tensor, objective: Objective) -> Tensor:
     """A scorer's sureness of its next token, shape (N,): its largest probability, or minus its entropy in nats."""
     log_p = torch.log_softmax(logits.float(), -1)
-    return log_p.amax(-1).exp() if how.by_token == "probability" else _dot(log_p.exp(), log_p)
+    return log_p.amax(-1).exp() if objective.by_token == "probability" else _dot(log_p.exp(), log_p)
 
 
-def by_token(weights: Tensor, sure: Tensor, how: Objective) -> Tensor:
+def by_token(weights: Tensor, sure: Tensor, objective: Objective) -> Tensor:
     """The weights (N, K) of scorers at every token, from those of its answer and how ``sure`` each is there, (N, K)::
 
         w_kt = W_t w_k exp(s_kt / tau) / sum_j w_j exp(s_jt / tau),   W_t = sum_k w_k
@@ -210,7 +210,7 @@ def by_token(weights: Tensor, sure: Tensor, how: Objective) -> Tensor:
     >>> [round(w, 3) for w in by_token(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]]), how)[0].tolist()]
     [0.731, 0.269]
     """
-    grown = (weights.log() + sure / how.tau_token).softmax(-1)  # a weight of 0 stays 0
+    grown = (weights.log() + sure / objective.tau_token).softmax(-1)  # a weight of 0 stays 0
     return torch.where(weights > 0, grown, 0.0) * weights.sum(-1, keepdim=True)
 
 
@@ -234,7 +234,7 @@ def with_rest(logp: Tensor, kept: Tensor) -> Tensor:
     return torch.cat([logp.masked_fill(~kept, NOTHING), rest], 1)
 
 
-def silenced(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: int) -> Tensor:
+def silence(logits: Tensor, never: Sequence[int], as_end: Sequence[int], end: int) -> Tensor:
     """A teacher's log-probabilities (N, V) without talk that is meant for the committee only.
 
     ``never`` are tokens of such talk inside an answer (marks of doubt): their mass is shared out among the others.
@@ -260,7 +260,7 @@ __all__ = [
     "by_token",
     "distillation_loss",
     "policy_gradient",
-    "silenced",
+    "silence",
     "sureness",
     "with_rest",
 ]

@@ -26,7 +26,7 @@ from vivavoce.records import View
 from vivavoce.train.alignment import VocabularyMap, groups, span_logprobs, token_bytes
 from vivavoce.train.divergences import distillation_loss, policy_gradient
 from vivavoce.train.objective import Objective
-from vivavoce.train.scorers import Action, LocalScorer
+from vivavoce.train.scorers import Answer, LocalScorer
 from vivavoce.train.scoring import chunk_rows
 
 
@@ -47,24 +47,24 @@ class ForeignScorer(LocalScorer):
         """Shape (V,): the place of a student's id among the matched tokens, M for the rest bucket."""
         self.place[matched] = torch.arange(len(matched))
 
-    def read(self, views: Sequence[View], actions: Sequence[Action]) -> ForeignTargets:
-        """Let the scorer score the actions' text, action after action.
+    def read(self, views: Sequence[View], answers: Sequence[Answer]) -> ForeignTargets:
+        """Let the scorer score the answers' text, answer after answer.
 
         It leaves out answers that its tokenizer does not give back byte by byte, for example because it composes
         characters (NFC) or has none for them: it would score another text.
         """
-        theirs, pair, spans = list[Action](), list[int](), list[tuple[range, range]]()
+        theirs, pair, spans = list[Answer](), list[int](), list[tuple[range, range]]()
         left_out = set[int]()
         ours_at = theirs_at = 0
-        for i, action in enumerate(actions):
-            ours = token_bytes(self.ours, action.ids)
+        for i, answer in enumerate(answers):
+            ours = token_bytes(self.ours, answer.ids)
             try:
-                ids = self._tokens(b"".join(ours).decode(), action.finished)
+                ids = self._tokens(b"".join(ours).decode(), answer.finished)
                 matched = groups(ours, token_bytes(self.tokenizer, ids))
             except DataError:
                 left_out.add(i)
-                pair += [-1] * len(action.ids)
-                ours_at += len(action.ids)
+                pair += [-1] * len(answer.ids)
+                ours_at += len(answer.ids)
                 continue
             for group in matched:
                 covered = range(ours_at + group.student.start, ours_at + group.student.stop)
@@ -73,8 +73,8 @@ class ForeignScorer(LocalScorer):
                 pair += [its.start] if single else [-1] * len(covered)
                 if not single:
                     spans.append((covered, its))
-            ours_at, theirs_at = ours_at + len(action.ids), theirs_at + len(ids)
-            theirs.append(action._replace(ids=tuple(ids)))
+            ours_at, theirs_at = ours_at + len(answer.ids), theirs_at + len(ids)
+            theirs.append(answer._replace(ids=tuple(ids)))
         hidden = self.hidden(views, theirs)
         targets = torch.tensor([i for a in theirs for i in a.ids], device=hidden.device)
         return ForeignTargets(self, hidden, targets, np.array(pair), spans, frozenset(left_out))
@@ -85,7 +85,7 @@ class ForeignScorer(LocalScorer):
 
 
 class ForeignTargets:
-    """A foreign scorer's predictions for one update's actions.
+    """A foreign scorer's predictions for one update's answers.
 
     ``hidden`` (its tokens, H) and ``targets`` are of the scorer's own tokens. ``pair`` says for each student token
     which of them it is compared with alone, or -1; ``spans`` are the other groups: student tokens, scorer tokens.
@@ -127,7 +127,9 @@ class ForeignTargets:
             self._ratio[ours.start : ours.stop] = q[places].sum() - log_p
             self._length[ours.start : ours.stop] = len(ours)
 
-    def compared(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective) -> tuple[Tensor, None]:
+    def compared(
+        self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective
+    ) -> tuple[Tensor, None]:
         """The objective, as :class:`~vivavoce.train.scorers.PartTargets` says."""
         pair = self.pair[tokens]
         values = logits.new_zeros(len(tokens), dtype=torch.float32)
@@ -135,9 +137,9 @@ class ForeignTargets:
         if len(alone):
             rows = torch.from_numpy(pair[pair >= 0]).to(logits.device)
             theirs = self.scorer.logits(self.hidden[rows]).float()
-            q, p = self.scorer.map.shared(logits[alone].float() / how.temperature, theirs / how.temperature)
+            q, p = self.scorer.map.shared(logits[alone].float() / objective.temperature, theirs / objective.temperature)
             place = self.scorer.place.to(logits.device)[sampled[alone]]
-            same = how.model_copy(update={"temperature": 1.0, "top_k": None})
+            same = objective.model_copy(update={"temperature": 1.0, "top_k": None})
             values = values.index_put((alone,), distillation_loss(q, [p], q.new_ones(len(q), 1).detach(), place, same))
         spread = torch.from_numpy(np.flatnonzero(pair < 0)).to(logits.device)
         if len(spread):

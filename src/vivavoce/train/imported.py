@@ -1,4 +1,4 @@
-"""All that training imports: what is forked from a process with this imports nothing.
+"""Imports all that training needs, so that a process that is forked from one with this module imports nothing.
 
 It starts no thread of Python and asks no device, or the forks would not be safe.
 """

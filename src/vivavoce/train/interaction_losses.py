@@ -32,7 +32,7 @@ def adjacency(edges: Sequence[tuple[int, int]], n: int) -> Tensor:
 
         A[to, from] = 1 / sqrt(d(to) d(from)),   d(i) = 1 + number of edges that lead to i
 
-    Paper: arXiv:1609.02907, Eq. 2, for a directed graph as PyTorch Geometric's GCNConv has it. An edge counts once.
+    Paper: arXiv:1609.02907, Eq. 2, for a directed graph, as in PyTorch Geometric's GCNConv. An edge counts once.
 
     By hand, for one edge 0 → 1: d = (1, 2), so that node 1 takes 1/2 of itself and 1/sqrt(2) of node 0.
 
@@ -83,7 +83,7 @@ def _with_bias(layer: torch.nn.Linear, x: Tensor, adjacent: Tensor) -> Tensor:
     return adjacent @ (x @ layer.weight.T) + layer.bias  # as in GCNConv, neighbours do not add the bias again
 
 
-class Scorer(torch.nn.Module):
+class ScoreHead(torch.nn.Module):
     """A score between -1 and 1 for each answer, from its embedding."""
 
     def __init__(self, size: int, hidden: int) -> None:
@@ -95,19 +95,19 @@ class Scorer(torch.nn.Module):
         return torch.tanh(self.second(torch.relu(self.first(embedded))))[:, 0]
 
 
-class Reader(torch.nn.Module):
+class EmbeddingReaders(torch.nn.Module):
     """Both readers of a student's embeddings. They are trained with it, and left behind."""
 
     def __init__(self, size: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.graph, self.scorer = GraphEncoder(size, hidden, dropout), Scorer(size, hidden)
+        self.graph, self.scorer = GraphEncoder(size, hidden, dropout), ScoreHead(size, hidden)
 
 
 __all__ = [
     "LABELS",
+    "EmbeddingReaders",
     "GraphEncoder",
-    "Reader",
-    "Scorer",
+    "ScoreHead",
     "adjacency",
     "margin_losses",
     "node_losses",

@@ -103,9 +103,9 @@ class Workers:
     def __init__(self, run: Run, gate: Gate, around: Around | None = None, launch: Launch | None = None) -> None:
         self._run, self._gate, self._around, self._launch = run, gate, around or _nothing, launch
         self._pool: ProcessPoolExecutor | None = None
-        self._said: Any = None
+        self._progress: Any = None
         self._bars: dict[str, _Bar] = {}
-        """Of the jobs that wait or are under way, by name."""
+        """The progress bars of jobs that wait or are under way, by name."""
 
     def __enter__(self) -> Self:
         return self
@@ -187,7 +187,7 @@ class Workers:
         """Show the progress of jobs, by their own reports."""
         while True:
             try:
-                name, *rest = self._said.get_nowait()
+                name, *rest = self._progress.get_nowait()
             except queue.Empty:
                 return
             if shown := self._bars.get(name):  # the last word of a job may come after it
@@ -196,8 +196,10 @@ class Workers:
     def _opened(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = _context()
-            self._said = context.Queue()
-            self._pool = ProcessPoolExecutor(self._gate.width, context, _open_worker, (self._said, dict(os.environ)))
+            self._progress = context.Queue()
+            self._pool = ProcessPoolExecutor(
+                self._gate.width, context, _open_worker, (self._progress, dict(os.environ))
+            )
         return self._pool
 
     def _close(self) -> None:
@@ -306,12 +308,12 @@ def _context() -> Any:
     return context
 
 
-_said: Any = None
+_progress: Any = None
 
 
-def _open_worker(said: Any, environment: dict[str, str]) -> None:
-    global _said
-    _said = said
+def _open_worker(progress: Any, environment: dict[str, str]) -> None:
+    global _progress
+    _progress = progress
     os.environ.clear()
     os.environ.update(environment)  # a fork has that of the time when the process was started that it is a fork of
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what Ctrl-C came to; an idle worker just goes
@@ -329,4 +331,4 @@ def _die_with_parent() -> None:
 
 
 def _work(job: Job, folder: Path) -> None:
-    train(job, folder, lambda step, total, logs: _said.put((job.name, step, total, logs)))
+    train(job, folder, lambda step, total, logs: _progress.put((job.name, step, total, logs)))

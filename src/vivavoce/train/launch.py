@@ -38,7 +38,7 @@ SHARES = {
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
 }
-"""What `accelerate launch --use_fsdp --fsdp_version 2` puts into the environment."""
+"""The environment variables that `accelerate launch --use_fsdp --fsdp_version 2` sets."""
 _OTHERS_S = 5.0
 """Within this time of one process's failure the others may tell theirs: the one that the user can mend is raised."""
 _LINES = 12
@@ -61,20 +61,20 @@ class Launch:
     processes: int
     sharded: bool
     gpus: Sequence[str] = ()
-    """As CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    """The GPUs as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
     logs: Path = Path("training")
     _taken: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def devices(self) -> Iterator[list[str]]:
         """GPUs for one student, those that the fewest others use; given back after the block. None on a CPU."""
-        taken = sorted(self.gpus, key=lambda gpu: self._taken.get(gpu, 0))[: self.processes]
-        for gpu in taken:
+        chosen = sorted(self.gpus, key=lambda gpu: self._taken.get(gpu, 0))[: self.processes]
+        for gpu in chosen:
             self._taken[gpu] = self._taken.get(gpu, 0) + 1
         try:
-            yield taken
+            yield chosen
         finally:
-            for gpu in taken:
+            for gpu in chosen:
                 self._taken[gpu] -= 1
 
     def train(
@@ -92,12 +92,12 @@ class Launch:
             processes = []
             for rank in range(self.processes):
                 logs = self._log(job, rank)
-                heard, end = Pipe(duplex=False)
-                opened.callback(heard.close)
+                receiver, end = Pipe(duplex=False)
+                opened.callback(receiver.close)
                 processes.append(self._start(rank, port, devices, end, opened.enter_context(logs.open("wb"))))
                 opened.callback(_end, processes[-1])
                 end.close()  # so that its end is seen here
-                pipes[heard] = rank
+                pipes[receiver] = rank
             for process in processes:
                 assert process.stdin is not None
                 try:
@@ -179,8 +179,8 @@ class Launch:
     def _ended(self, job: Named, rank: int, code: int) -> RuntimeError:
         log = self._log(job, rank)
         last = "\n".join(log.read_text("utf-8", "replace").splitlines()[-_LINES:])
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        what = f"process {rank} of {self.processes}, which trained {job.name}, {how}; its log is {log}"
+        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        what = f"process {rank} of {self.processes}, which trained {job.name}, {end}; its log is {log}"
         return RuntimeError(f"{what}, and ends:\n{last}" if last else what)
 
 

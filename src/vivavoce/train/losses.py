@@ -46,8 +46,8 @@ def listwise(chosen: Tensor, rejected: Tensor) -> Tensor:
         L = -log( sum_{w in chosen} exp r(w) / sum_{y in chosen and rejected} exp r(y) )
 
     Ours, not the paper's. One term for a branching instead of C x R; for one right and one wrong answer it is the
-    sigmoid loss. A wrong answer that has become likely is pushed down more than one that is hardly ever given, where
-    the mean over pairs pushes both.
+    sigmoid loss. A wrong answer that has become likely is pushed down more than one that is hardly ever given. The
+    mean over pairs pushes both alike.
 
     By hand: rewards 1, 0 against 0: -log((e + 1) / (e + 2)) = 0.2385; at zero margin -log(C / (C + R)), so ln 2 for
     two against two.
@@ -92,7 +92,7 @@ def kto(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
         L(y_w) = 1 - sigmoid(beta (r - z)),   L(y_l) = 1 - sigmoid(beta (z - r)),   r = log(pi(y|x) / pi_ref(y|x))
 
     Paper: arXiv:2402.01306, Eq. 8 with lambda 1. z is the paper's KL estimate, at least 0 and without gradient.
-    Differs: it is the mean of the answers at hand, where the paper takes answers to other questions.
+    Differs: it is the mean of the answers at hand; the paper takes answers to other questions.
 
     >>> kto(torch.tensor([0.0]), torch.tensor([0.0]), 0.1).tolist()
     [0.5, 0.5]

@@ -36,8 +36,8 @@ from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import check_fit, check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, bare, on_texts, token_logprobs
 from vivavoce.train.settings import MAGDiSettings, Progress, TrainResult
-from vivavoce.train.shards import sharded
-from vivavoce.train.tokens import Scored, score_rows, settled
+from vivavoce.train.shards import is_sharded
+from vivavoce.train.tokens import ScoredRow, fitted_settings, score_rows
 from vivavoce.train.updates import UpdateTrainer
 
 _READER = "interaction_reader"
@@ -45,11 +45,11 @@ _READER = "interaction_reader"
 
 
 @dataclass(frozen=True)
-class Talk:
+class TokenTalk:
     """One discussion in tokens: a row for each stand that is not missing."""
 
     problem: str
-    rows: tuple[Scored, ...]
+    rows: tuple[ScoredRow, ...]
     labels: tuple[str, ...]
     """The labels of all stands, missing ones included."""
     edges: tuple[tuple[int, int], ...]
@@ -71,11 +71,11 @@ class Talk:
         return self.weight * torch.tensor(terms, dtype=torch.float64)
 
 
-class Part(NamedTuple):
+class PackedTalks(NamedTuple):
     """Some discussions in one packed row."""
 
     packed: Packed
-    talks: tuple[Talk, ...]
+    talks: tuple[TokenTalk, ...]
 
 
 def train_magdi(
@@ -98,19 +98,19 @@ def train_magdi(
     check_rows(discussions, source)
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, student, tokenizer, out)
+    settings = fitted_settings(settings, student, tokenizer, out)
     used, dropped = _talks(tokenizer, discussions, settings, out, source)
     content = [[t.problem, t.rows, t.labels, t.edges, t.weight] for t in used]
     key = checkpoint.run_key("magdi", model, settings, seed, content)
-    if done := checkpoint.finished(out, key):
+    if done := checkpoint.finished_result(out, key):
         return done
     out.mkdir(parents=True, exist_ok=True)
 
     updates = settings.updates(len(used), settings.graphs_per_step)
     arguments = checkpoint.arguments(settings, out, seed, updates)
-    if sharded():
+    if is_sharded():
         raise RecipeError("what reads the student cannot be sharded", "accelerate launch", "launch without FSDP")
-    steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
+    steps = Updates(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, settings.lora.dropout)
     with checkpoint.threads(settings.threads):
@@ -118,7 +118,7 @@ def train_magdi(
         cast(torch.nn.Module, student).to(arguments.device)
         method = choose(student, settings.attention, longest, settings.compile)
         size = bare(student).config.get_text_config().hidden_size
-        reader = losses.Reader(size, settings.hidden, settings.dropout).to(arguments.device)
+        reader = losses.EmbeddingReaders(size, settings.hidden, settings.dropout).to(arguments.device)
         student.add_module(_READER, reader)
         trainer = MAGDiTrainer(student, arguments, steps, settings, method)
         with attending(student, method):
@@ -138,9 +138,9 @@ def train_magdi(
 
 def _talks(
     tokenizer: Any, discussions: Sequence[Interaction], settings: MAGDiSettings, out: Path, source: Path | None
-) -> tuple[list[Talk], int]:
+) -> tuple[list[TokenTalk], int]:
     """The discussions that fit and count, in tokens, and how many do not fit."""
-    talks = list[Talk]()
+    talks = list[TokenTalk]()
     for number, one in enumerate(discussions):
         texts = [stand.text for stand in one.stands if stand.label != "missing"]
         if not one.weight or not texts:
@@ -150,18 +150,18 @@ def _talks(
             raise DataError(f"edge {list(wrong)} leads to no stand", where, f"there are {len(one.stands)}, from 0 on")
         rows = score_rows(tokenizer, one.prompt, texts, where=where, template=settings.template)
         labels = tuple(stand.label for stand in one.stands)
-        talks.append(Talk(one.problem, tuple(rows), labels, one.edges, one.weight, where))
+        talks.append(TokenTalk(one.problem, tuple(rows), labels, one.edges, one.weight, where))
     if not talks:
         raise DataError("there are no discussions to train on", str(out), "check the stage that makes the rows")
     used = [talk for talk in talks if max(len(row.ids) for row in talk.rows) <= settings.max_length]
     return used, check_fit(len(used), len(talks), "discussions", settings.max_length, out)
 
 
-class Steps(Dataset[dict[str, Any]]):
+class Updates(Dataset[dict[str, Any]]):
     """All updates of a run in order. Item ``i`` is the share of device ``i % devices`` in update ``i // devices``."""
 
     def __init__(
-        self, talks: Sequence[Talk], settings: MAGDiSettings, updates: int, seed: int, devices: int = 1
+        self, talks: Sequence[TokenTalk], settings: MAGDiSettings, updates: int, seed: int, devices: int = 1
     ) -> None:
         self.talks, self.budget, self.devices = list(talks), settings.token_budget, devices
         self.size = settings.graphs_per_step
@@ -181,7 +181,7 @@ class Steps(Dataset[dict[str, Any]]):
         parts = []
         for chosen in rows_of([talk.rows for talk in talks], sizes, self.budget):
             together = tuple(talks[i] for i in chosen)
-            parts.append(Part(pack([row for talk in together for row in talk.rows]), together))
+            parts.append(PackedTalks(pack([row for talk in together for row in talk.rows]), together))
         return {"parts": parts, "counts": counts}
 
     def facts(self) -> dict[str, int]:
@@ -195,7 +195,7 @@ class MAGDiTrainer(UpdateTrainer):
     """transformers' Trainer whose update is a whole step of discussions, packed."""
 
     def __init__(
-        self, model: Any, arguments: TrainingArguments, steps: Steps, settings: MAGDiSettings, method: Method
+        self, model: Any, arguments: TrainingArguments, steps: Updates, settings: MAGDiSettings, method: Method
     ) -> None:
         super().__init__(model, arguments, steps, settings, method)
         self.settings = settings
@@ -206,14 +206,14 @@ class MAGDiTrainer(UpdateTrainer):
         """Forward and backward of every part of one update."""
         self.learning(model)
         getattr(self.accelerator.unwrap_model(model), _READER).train()
-        parts: list[Part] = inputs["parts"]
+        parts: list[PackedTalks] = inputs["parts"]
         loss = self.learn(model, [{"part": part, "counts": inputs["counts"]} for part in parts])
         self.count(*self.over_all(sum(self.passed(p.packed) for p in parts)))
         return loss
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
         """A part's packed row, and the name in errors of the discussion behind each of its answers."""
-        own_part: Part = part["part"]
+        own_part: PackedTalks = part["part"]
         return own_part.packed, [talk.name for talk in own_part.talks for _ in talk.rows]
 
     def compute_loss(
@@ -224,8 +224,8 @@ class MAGDiTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The share of one part in the update's loss."""
-        part: Part = inputs["part"]
-        reader: losses.Reader = getattr(self.accelerator.unwrap_model(model), _READER)
+        part: PackedTalks = inputs["part"]
+        reader: losses.EmbeddingReaders = getattr(self.accelerator.unwrap_model(model), _READER)
         counts = inputs["counts"].clamp(min=1e-12).tolist()
         ids = [torch.tensor(row.ids, device=self.args.device) for talk in part.talks for row in talk.rows]
 
@@ -246,12 +246,12 @@ class MAGDiTrainer(UpdateTrainer):
 
     def _terms(
         self,
-        talk: Talk,
+        talk: TokenTalk,
         states: Tensor,
         head: torch.nn.Module,
         where: Sequence[np.ndarray],
         ids: Sequence[Tensor],
-        reader: losses.Reader,
+        reader: losses.EmbeddingReaders,
     ) -> Tensor:
         """The three sums of one discussion, shape (3,): over tokens of right answers, over stands, over pairs."""
         paths = [torch.from_numpy(path).to(states.device) for path in where]
@@ -262,8 +262,8 @@ class MAGDiTrainer(UpdateTrainer):
                 nll = nll - token_logprobs(head, states[path[row.start - 1 : -1]], text[row.start :]).sum()
         texts = [losses.position_weighted(states[path].float()) for path in paths]
         question = losses.position_weighted(states[paths[0][: talk.rows[0].start]].float())
-        left = iter(texts)
-        stands = torch.stack([question if label == "missing" else next(left) for label in talk.labels])
+        answers = iter(texts)
+        stands = torch.stack([question if label == "missing" else next(answers) for label in talk.labels])
         adjacent = losses.adjacency(talk.edges, len(talk.labels)).to(stands.device)
         classes = reader.graph(stands.detach() if self.settings.detached else stands, adjacent)
         scores = reader.scorer(torch.stack(texts))
@@ -287,4 +287,4 @@ class MAGDiTrainer(UpdateTrainer):
         super().log(logs, start_time)
 
 
-__all__ = ["MAGDiTrainer", "Steps", "Talk", "train_magdi"]
+__all__ = ["MAGDiTrainer", "TokenTalk", "Updates", "train_magdi"]

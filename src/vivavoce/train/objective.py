@@ -41,7 +41,7 @@ class Objective(BaseModel):
     )
     form: Literal["gkd", "continuous"] = Field(
         default="gkd",
-        description="jsd: as in the literature (GKD, TRL), where the interior fades towards both ends; or divided by "
+        description="jsd: as in the literature (GKD, TRL), whose interior fades towards both ends; or divided by "
         "beta (1 - beta), which meets forward and reverse KL at the ends (ours)",
     )
     clip: float = Field(default=2.0, gt=0, description="clipped_reverse_kl: largest log-ratio that counts, in nats")
@@ -60,9 +60,9 @@ class Objective(BaseModel):
     )
     by_token: Literal["none", "probability", "entropy"] = Field(
         default="none",
-        description="what a scorer's weight at a token hangs on beside that of its answer (paper: nothing): how sure "
-        "it is of the token, by its largest probability or by minus its entropy in nats. w_kt = w_k exp(s_kt / "
-        "tau_token), normed over scorers k at every token t (ours)",
+        description="a scorer's certainty of a token, which multiplies its weight there (paper: none): its largest "
+        "probability, or minus its entropy in nats. w_kt = w_k exp(s_kt / tau_token), normed over scorers k at every "
+        "token t (ours)",
     )
     tau_token: float = Field(default=1.0, gt=0, description="by_token: temperature of that softmax")
     top_k: int | None = Field(
@@ -90,9 +90,11 @@ class ServedModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="of the agent")
+    name: str = Field(description="name of the agent")
     serve: Serve
-    state: Path | None = Field(description="where the run says how its engine is; None: one that runs already")
+    state: Path | None = Field(
+        description="file in which the run notes the state of its engine; None: an engine that runs already"
+    )
 
 
 class ServedStudent(ServedModel):
@@ -148,7 +150,7 @@ class OnPolicyOptions(TrainSettings):
     """The ``opd:`` section of a recipe: options of on-policy distillation."""
 
     learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate (paper).")
-    epochs: float = Field(default=1, gt=0, description="Passes over the states (paper); max_steps, where set, wins.")
+    epochs: float = Field(default=1, gt=0, description="Passes over the states (paper); max_steps, if set, wins.")
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Updates with a rising rate, as a share (paper).")
     lr_scheduler: Literal["linear", "cosine", "constant"] = Field(
         default="cosine", description="Decay after the warm-up (paper)."
@@ -190,13 +192,13 @@ class OnPolicyOptions(TrainSettings):
         default=1.0,
         gt=0,
         le=1,
-        description="Share of an answer's tokens that count, those that tell most, and at least one (paper: all; "
-        "arXiv:2605.26844: 0.05).",
+        description="Share of an answer's tokens that count, those with most information, and at least one (paper: "
+        "all; arXiv:2605.26844: 0.05).",
     )
     informative_by: Literal["divergence", "entropy"] = Field(
         default="divergence",
-        description="Which tokens tell most: where the teachers are farthest from the student, or where the student is "
-        "least sure.",
+        description="The tokens with most information: those at which teachers are farthest from the student, or the "
+        "student is least sure.",
     )
     learn_from: Literal["answer", "calls"] = Field(
         default="answer",
@@ -215,7 +217,9 @@ class OnPolicyOptions(TrainSettings):
         le=1,
         description="Share of states, and of an update's tokens, that must be scored; below it the run stops (ours).",
     )
-    ema_decay: float = Field(default=0.99, ge=0, lt=1, description="Of the student's average, where it is a scorer.")
+    ema_decay: float = Field(
+        default=0.99, ge=0, lt=1, description="Decay of the student's average, if that is a scorer."
+    )
     token_budget: int = Field(
         default=8192, ge=8, description="Distinct tokens of one forward pass at most; answers to one state share it."
     )
@@ -228,8 +232,8 @@ class OnPolicyOptions(TrainSettings):
     resident: Literal["all", "one"] = Field(
         default="all",
         description="Local scorers in memory. all: each from beginning to end. one: each is loaded for its turn in "
-        "every update, goes over all answers, and is let go of, but for what makes logits: as much memory as the "
-        "largest takes, and as many loads as there are updates (ours).",
+        "every update, reads all answers and is freed, except for the head that makes logits. That takes the memory of "
+        "the largest, and loads each scorer once an update (ours).",
     )
     attention: Literal["auto", "flex", "blocks", "rows"] = Field(default="auto", description="As for T-DPO (ours).")
     staleness: int = Field(
@@ -253,10 +257,12 @@ class OnPolicySettings(OnPolicyOptions):
     """The settings of one training: a user's options, and the additions of a method."""
 
     served: ServedStudent | None = Field(
-        default=None, exclude=True, description="Who samples the student's answers; None: the trainer itself."
+        default=None,
+        exclude=True,
+        description="The engine that samples the student's answers; None: the trainer itself.",
     )
     sampler: str = Field(default="trainer", description="The same in a word, for what a trained model depends on.")
-    scorers: tuple[Scorer, ...] = Field(default=(), description="Who scores, in the order of a state's views.")
+    scorers: tuple[Scorer, ...] = Field(default=(), description="The scorers, in the order of a state's views.")
 
 
 def engine_scorer(name: str, options: Mapping[str, Any], engine: ServedModel) -> Scorer:

@@ -20,63 +20,48 @@ from contextlib import ExitStack
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import TrainingArguments, set_seed
 
-from vivavoce.agents.batch import Prompt
-from vivavoce.agents.call_text import call_spans
-from vivavoce.agents.drawn import Reader
-from vivavoce.agents.rendering import rendering
-from vivavoce.errors import DataError, RecipeError
-from vivavoce.records import Completion, Sampling, State, digest, seed_of, to_json
+from vivavoce.agents.batch import TokenPrompt
+from vivavoce.agents.drawn import TokenReader
+from vivavoce.records import Sampling, State, digest, seed_of, to_json
 from vivavoce.train import checkpoint
 from vivavoce.train.adapters import add_lora
-from vivavoce.train.alignment import same_tokenizer, token_bytes, trimmed
 from vivavoce.train.choosing import choose
 from vivavoce.train.chunks import chunked_loss
+from vivavoce.train.counting import informative_factors, of_calls
 from vivavoce.train.divergences import by_token, distillation_loss, sureness
 from vivavoce.train.foreign import ForeignScorer, ForeignTargets
 from vivavoce.train.objective import OnPolicySettings
+from vivavoce.train.opening import keep_scores, open_scorers
 from vivavoce.train.packing import pack
-from vivavoce.train.rollouts import Agreement, OwnRollouts, Rollouts, rollouts
+from vivavoce.train.prepared import Prepared, Updates, check_views, first_alike, prepare
+from vivavoce.train.rollouts import EngineCheck, OwnRollouts, Rollouts, rollouts
 from vivavoce.train.scorers import (
-    Action,
+    Answer,
     Average,
     LocalScorer,
     LocalTargets,
     OpenScorer,
     Targets,
     check_budget,
-    open_scorer,
     packed_rows,
     row,
 )
 from vivavoce.train.scoring import Method, attending, autocast, bare, chunk_rows, on_predictions
-from vivavoce.train.served import ServedScorer, ServedTargets, merged_loss, open_served
+from vivavoce.train.served import ServedScorer, ServedTargets, merged_loss
 from vivavoce.train.settings import Progress, TrainResult
-from vivavoce.train.tokens import answer_ids, context_ids, settled
+from vivavoce.train.tokens import fitted_settings
 from vivavoce.train.updates import UpdateTrainer
 
 logger = logging.getLogger(__name__)
 _LEFT_OUT = "left_out/"
 """The beginning of the names of counts of answers that a scorer could not read."""
-
-
-class Prepared(NamedTuple):
-    """One state in tokens: the student's prompt, and recorded answers to it."""
-
-    state: State
-    context: list[int]
-    recorded: list[tuple[int, ...]]
-
-    def longest(self, settings: OnPolicySettings) -> int:
-        """Tokens of the longest answer that may be learned from, recorded or sampled."""
-        return max([settings.max_new_tokens if settings.on_policy else 0, *map(len, self.recorded)])
 
 
 def train_on_policy(
@@ -96,20 +81,20 @@ def train_on_policy(
     out = Path(out)
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, student, tokenizer, out)
-    _check_views(states, settings, out)
-    used = _prepare(tokenizer, states, settings, out)
+    settings = fitted_settings(settings, student, tokenizer, out)
+    check_views(states, settings, out)
+    used = prepare(tokenizer, states, settings, out)
     key = checkpoint.run_key("on_policy", model, settings, seed, [digest([to_json(p.state) for p in used])])
-    if done := checkpoint.finished(out, key):
+    if done := checkpoint.finished_result(out, key):
         return done
     out.mkdir(parents=True, exist_ok=True)
 
     updates = settings.updates(len(used), settings.states_per_step)
     arguments = checkpoint.arguments(settings, out, seed, updates)
-    steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
+    steps = Updates(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)
-    scorers = _open_scorers(student, tokenizer, settings)
+    scorers = open_scorers(student, tokenizer, settings)
     answers = [p.longest(settings) for p in used]
     longest = [check_budget(s, [p.state for p in used], k, answers) for k, s in enumerate(scorers)]
     with ExitStack() as open_until_trained, checkpoint.threads(settings.threads):
@@ -122,7 +107,7 @@ def train_on_policy(
         sampler = rollouts(student, tokenizer, settings, out, updates, arguments)
         open_until_trained.callback(sampler.close)
         trainer = OnPolicyTrainer(student, arguments, steps, scorers, settings, method, tokenizer, seed, sampler)
-        _keep(scorers, steps, settings)
+        keep_scores(scorers, steps, settings)
         for scorer in scorers:
             if isinstance(scorer, LocalScorer) and not scorer.frozen:
                 trainer.add_callback(Average(scorer, student, settings.ema_decay))
@@ -151,168 +136,6 @@ def train_on_policy(
     )
 
 
-def _check_views(states: Sequence[State], settings: OnPolicySettings, out: Path) -> None:
-    if not states:
-        raise DataError("there are no states to train on", str(out), "check the stage that makes them")
-    if not settings.scorers and settings.objective.asks_teachers:
-        raise RecipeError("no scorer of the student is named", "scorers", "name local models, or the student itself")
-    if not settings.objective.asks_teachers and (settings.scorers or settings.informative < 1):
-        what = f"{settings.objective.divergence} asks no teacher, so there are no scores and no token tells more"
-        raise RecipeError(what, "objective.divergence", "leave out the scorers, and `informative`")
-    if settings.on_policy < 1 and not any(state.recorded for state in states):
-        raise DataError("there are no recorded answers", "on_policy", "set on_policy: 1, or record some")
-    for state in states:
-        weights = [view.weight for view in state.views]
-        whole = not settings.scorers or abs(sum(weights) - 1) <= 1e-6
-        if len(weights) != len(settings.scorers) or min(weights, default=0) < 0 or not whole:
-            what = f"the views of problem {state.problem} weigh {weights} for {len(settings.scorers)} scorers"
-            raise DataError(what, str(out), "one view for each scorer, weights that sum to 1")
-
-
-def _prepare(tokenizer: Any, states: Sequence[State], settings: OnPolicySettings, out: Path) -> list[Prepared]:
-    """The states that fit. Raises DataError if they are so few that training would not follow the recipe."""
-    used, sizes = list[Prepared](), list[tuple[int, int]]()
-    for state in states:
-        where = f"problem {state.problem}"
-        context = context_ids(tokenizer, state.prompt, where, settings.template)
-        recorded = [_recorded_ids(tokenizer, c, settings) for c in state.recorded]
-        prepared = Prepared(state, context, recorded)
-        sizes.append((len(context), prepared.longest(settings)))
-        if sum(sizes[-1]) <= settings.max_length and (recorded or settings.on_policy):
-            used.append(prepared)
-    if len(used) < settings.min_coverage * len(states):
-        prompt, answer = max(sizes, key=sum)
-        what = (
-            f"only {len(used)} of {len(states)} states fit: rows have {settings.max_length} tokens (max_length, or the "
-            f"student's context), and up to {prompt} of a prompt meet {answer} of an answer (max_new_tokens is "
-            f"{settings.max_new_tokens})"
-        )
-        raise DataError(what, str(out), "raise max_length, lower max_new_tokens, or lower min_coverage knowingly")
-    if settings.learn_from == "calls" and not settings.on_policy:
-        answers = [ids for prepared in used for ids in prepared.recorded]
-        if not any(of_calls(tokenizer, ids).any() for ids in answers):
-            what = f"none of the {len(answers)} answers to learn from calls a tool"
-            raise DataError(what, str(out), "use learn_from: answer")
-    if len(used) < len(states):
-        logger.warning(
-            "dropped %d of %d states over %d tokens", len(states) - len(used), len(states), settings.max_length
-        )
-    return used
-
-
-def _recorded_ids(tokenizer: Any, answer: Completion, settings: OnPolicySettings) -> tuple[int, ...]:
-    """A recorded answer in tokens: the drawn ones, if they are known and spell its text."""
-    if answer.ids and b"".join(token_bytes(tokenizer, answer.ids)) == answer.text.encode():
-        return answer.ids
-    return tuple(answer_ids(tokenizer, answer.text, settings.template))
-
-
-def _open_scorers(student: Any, tokenizer: Any, settings: OnPolicySettings) -> list[OpenScorer]:
-    """The scorers, opened, on the CPU as yet. One that has another tokenizer than the student is compared by bytes.
-
-    Raises RecipeError for a scorer that cannot be opened, or cannot be compared as the objective wants it.
-    """
-    trimmed(int(bare(student).get_output_embeddings().weight.shape[0]), tokenizer, "student")
-    end, opened = rendering(tokenizer, settings.template).closing[-1], list[OpenScorer]()
-    for spec in settings.scorers:
-        one = open_served(spec, settings) if spec.elsewhere else open_scorer(spec, settings, (student, tokenizer))
-        reasons = same_tokenizer(tokenizer, one.tokenizer, (end, one.marks.end))
-        if settings.objective.divergence == "fixed_sign" and (reasons or isinstance(one, ServedScorer)):
-            what = f"scorer {spec.name} gives no sign of its own: it has another tokenizer, or is behind a server"
-            raise RecipeError(what, "objective.divergence", "use local scorers of the student's family, or log_ratio")
-        if not reasons:
-            opened.append(one)
-        elif isinstance(one, ServedScorer):
-            what = f"scorer {spec.name} is behind a server and has another tokenizer ({reasons[0]})"
-            raise RecipeError(what, "scorers", "serve a model of the student's family, or score locally")
-        elif settings.objective.aggregate != "sum":
-            what = f"scorer {spec.name} has another tokenizer ({reasons[0]}): there is nothing to merge with"
-            raise RecipeError(what, "objective.aggregate", "use aggregate: sum, or scorers of the student's family")
-        elif settings.objective.by_token != "none":
-            what = f"scorer {spec.name} has another tokenizer ({reasons[0]}): its tokens are not the student's"
-            raise RecipeError(what, "objective.by_token", "use by_token: none, or scorers of the student's family")
-        else:
-            logger.warning("scorer %s has another tokenizer (%s): compared by bytes", spec.name, reasons[0])
-            opened.append(ForeignScorer(one, tokenizer, end))
-    return opened
-
-
-def of_calls(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
-    """Whether each token of an answer belongs to a tool call, tags included: bool, one for each."""
-    pieces = token_bytes(tokenizer, ids)
-    ends = np.cumsum([len(piece) for piece in pieces])
-    inside = np.zeros(len(ids), bool)
-    for start, stop in call_spans(b"".join(pieces).decode("latin-1")):  # one character a byte; tags are ASCII
-        inside |= (ends > start) & (ends - [len(piece) for piece in pieces] < stop)
-    return inside
-
-
-def kept(factors: np.ndarray, information: np.ndarray, answers: Sequence[range], share: float) -> np.ndarray:
-    """The factor of each token if only a share of every answer's tokens counts, those that tell most.
-
-    ``factors`` is what they count without that, ``information`` how much each tells, ``answers`` the tokens of each
-    answer. An answer counts as much as before, and at least one of its tokens. By hand: 0.4 of five tokens are two.
-
-    >>> kept(np.full(5, 0.2), np.array([3.0, 1.0, 2.0, 0.0, 9.0]), [range(5)], 0.4).tolist()
-    [0.5, 0.0, 0.0, 0.0, 0.5]
-    """
-    weights = np.zeros_like(factors)
-    for answer in answers:
-        counting = [t for t in answer if factors[t] > 0]
-        best = sorted(counting, key=lambda t: (-information[t], t))[: max(1, math.ceil(share * len(counting) - 1e-9))]
-        weights[best] = factors[counting].sum() / max(1, len(best))
-    return weights
-
-
-class Steps(Dataset[dict[str, Any]]):
-    """All updates of a run in order. Item ``i`` is the share of device ``i % devices`` in update ``i // devices``."""
-
-    def __init__(
-        self, states: Sequence[Prepared], settings: OnPolicySettings, updates: int, seed: int, devices: int = 1
-    ) -> None:
-        self.states, self.size, self.devices = list(states), settings.states_per_step, devices
-        groups = [p.state.group or f"alone {i}" for i, p in enumerate(self.states)]
-        self.order = checkpoint.training_order(len(self.states), self.size, updates, seed, groups=groups)
-
-    def __len__(self) -> int:
-        return len(self.order) // self.size * self.devices
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        update, device = divmod(item, self.devices)
-        whole = range(update * self.size, (update + 1) * self.size)
-        places = list(whole)[device :: self.devices]
-        # the place in the whole run seeds the rollout: another draw each time a state comes round
-        return {"states": [self.states[self.order[place]] for place in places], "places": places}
-
-
-def _keep(scorers: Sequence[OpenScorer], steps: Steps, settings: OnPolicySettings) -> None:
-    """Have local scorers score recorded answers that will come round again, if memory is enough to keep the scores."""
-    states = steps.states
-    actions = [Action(i, ids, on_policy=False) for i, p in enumerate(states) for ids in dict.fromkeys(p.recorded)]
-    if len(steps.order) / steps.devices * settings.rollouts * (1 - settings.on_policy) <= len(actions):
-        return
-    local = {k: s for k, s in enumerate(scorers) if type(s) is LocalScorer and s.frozen}
-    needed = sum(len(a.ids) for a in actions) * sum(s.row_bytes for s in local.values()) / 2**20
-    if needed > settings.score_memory:
-        what = "teachers go over recorded answers in every epoch: score_memory is %.0f MiB, to keep all takes %.0f"
-        logger.warning(what, settings.score_memory, needed)
-        return
-    for k, scorer in local.items():
-        scorer.keep([p.state.views[k] for p in states], actions)
-
-
-def _alike(states: Sequence[Prepared]) -> list[int]:
-    """For each state the first one with the same prompt for the student and for every scorer."""
-    first = dict[tuple[int, ...], list[int]]()
-    first_alike = []
-    for i, prepared in enumerate(states):
-        same = first.setdefault(tuple(prepared.context), [])
-        first_alike.append(next((j for j in same if states[j].state.views == prepared.state.views), i))
-        if first_alike[-1] == i:
-            same.append(i)
-    return first_alike
-
-
 class OnPolicyTrainer(UpdateTrainer):
     """transformers' Trainer whose update samples answers, has them scored and learns from all of them at once."""
 
@@ -320,7 +143,7 @@ class OnPolicyTrainer(UpdateTrainer):
         self,
         model: Any,
         arguments: TrainingArguments,
-        steps: Steps,
+        steps: Updates,
         scorers: Sequence[OpenScorer],
         settings: OnPolicySettings,
         method: Method,
@@ -333,8 +156,8 @@ class OnPolicyTrainer(UpdateTrainer):
         self.columns = max(tokenizer.get_vocab().values()) + 1
         self._tokenizer = tokenizer
         self.sampler = sampler or OwnRollouts(model, tokenizer, settings)
-        self._eos = frozenset(Reader(tokenizer, getattr(bare(model), "generation_config", None)).eos)
-        self._steps, self.agreement = steps, Agreement(settings.served)
+        self._eos = frozenset(TokenReader(tokenizer, getattr(bare(model), "generation_config", None)).eos)
+        self._steps, self.agreement = steps, EngineCheck(settings.served)
         self._sums: dict[str, Tensor] = {}
         counts = ("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens", "empty_updates")
         foreign = [_LEFT_OUT + s.spec.name for s in scorers if isinstance(s, ForeignScorer)]
@@ -345,96 +168,96 @@ class OnPolicyTrainer(UpdateTrainer):
     ) -> Tensor:
         """Rollouts, scores, then forward and backward of every packed row of one update."""
         states: list[Prepared] = inputs["states"]
-        actions = self.actions(model, states, inputs["places"])
+        answers = self.answers(model, states, inputs["places"])
         self.learning(model)
-        targets = self._read(states, actions)
-        shares = self._shares(states, actions, targets)
+        targets = self._read(states, answers)
+        shares = self._shares(states, answers, targets)
         contexts = [p.context for p in states]
-        rows = packed_rows(contexts, actions, self.settings.token_budget)
+        rows = packed_rows(contexts, answers, self.settings.token_budget)
         shared = {
             "contexts": contexts,
-            "alike": _alike(states),
-            "actions": actions,
+            "alike": first_alike(states),
+            "answers": answers,
             "targets": targets,
             "shares": shares,
-            "factors": self._factors(states, actions, shares.sum(1) > 0),
+            "factors": self._factors(states, answers, shares.sum(1) > 0),
         }
-        self.agreement.begin([a.logprobs or [math.nan] * len(a.ids) for a in actions])
+        self.agreement.begin([a.logprobs or [math.nan] * len(a.ids) for a in answers])
         with attending(model, self.method):
             loss = self.learn(model, [{**shared, "chosen": chosen} for chosen in rows])
         if not torch.isfinite(loss):
             raise RuntimeError(f"the loss of update {self.state.global_step + 1} is {float(loss)}")
         self.agreement.check(self.state.global_step + 1)
-        tokens = sum(len(contexts[a.state]) + len(a.ids) for a in actions)
+        tokens = sum(len(contexts[a.state]) + len(a.ids) for a in answers)
         self.count(*self.over_all(tokens))
         return loss
 
-    def _read(self, states: Sequence[Prepared], actions: Sequence[Action]) -> list[Targets]:
+    def _read(self, states: Sequence[Prepared], answers: Sequence[Answer]) -> list[Targets]:
         """The scorers' opinions of the answers of an update; servers are asked while local ones compute."""
         views = [[p.state.views[k] for p in states] for k in range(len(self.scorers))]
         with ThreadPoolExecutor(max(1, len(self.scorers)), "vivavoce-scorers") as pool:
-            asked = {
-                k: pool.submit(s.read, views[k], actions)
+            futures = {
+                k: pool.submit(s.read, views[k], answers)
                 for k, s in enumerate(self.scorers)
                 if isinstance(s, ServedScorer)
             }
-            local = {k: s.read(views[k], actions) for k, s in enumerate(self.scorers) if k not in asked}
-            return [asked[k].result() if k in asked else local[k] for k in range(len(self.scorers))]
+            local = {k: s.read(views[k], answers) for k, s in enumerate(self.scorers) if k not in futures}
+            return [futures[k].result() if k in futures else local[k] for k in range(len(self.scorers))]
 
     def counted(self) -> dict[str, int]:
         """The counts so far, of all devices. Every device must call it."""
         return {name: int(n) for name, n in zip(self.totals, self.over_all(*self.totals.values()), strict=True)}
 
-    def actions(self, model: torch.nn.Module, states: Sequence[Prepared], places: Sequence[int]) -> list[Action]:
+    def answers(self, model: torch.nn.Module, states: Sequence[Prepared], places: Sequence[int]) -> list[Answer]:
         """The answers of an update: the student's own, drawn now, or recorded ones; ``rollouts`` to each state.
 
         Draws depend on the run's seed and the place in it alone, so that a resumed run draws the same.
         """
         update = self.state.global_step
-        actions, wanted = self._wanted(states, places)
+        answers, wanted = self._wanted(states, places)
 
-        def prompts(of: int, device: int | None = None) -> list[Prompt]:
+        def prompts(of: int, device: int | None = None) -> list[TokenPrompt]:
             devices = self._steps.devices
             later = self._steps[of * devices + (self.args.process_index if device is None else device)]
             return [prompt for _, prompt in self._wanted(later["states"], later["places"])[1]]
 
         drawn = self.sampler.draw(model, update, prompts)
         for (at, _), one in zip(wanted, drawn, strict=True):
-            state, ids = actions[at].state, tuple(one.ids)
-            actions[at] = Action(state, ids, finished=ids[-1] in self._eos, logprobs=tuple(one.logprobs))
+            state, ids = answers[at].state, tuple(one.ids)
+            answers[at] = Answer(state, ids, finished=ids[-1] in self._eos, logprobs=tuple(one.logprobs))
         if self.settings.served is not None and drawn and not drawn[0].logprobs:
-            asked = [(at, prompt.ids, actions[at].ids) for at, prompt in wanted]
-            probed = self.sampler.probe(update, [p for _, p, _ in asked], [ids for _, _, ids in asked])
-            for (at, _, _), one in zip(asked, probed, strict=False):
-                actions[at] = actions[at]._replace(logprobs=tuple(one.logprobs))
-        return actions
+            drawn_here = [(at, prompt.ids, answers[at].ids) for at, prompt in wanted]
+            probed = self.sampler.probe(update, [p for _, p, _ in drawn_here], [ids for _, _, ids in drawn_here])
+            for (at, _, _), one in zip(drawn_here, probed, strict=False):
+                answers[at] = answers[at]._replace(logprobs=tuple(one.logprobs))
+        return answers
 
     def _wanted(
         self, states: Sequence[Prepared], places: Sequence[int]
-    ) -> tuple[list[Action], list[tuple[int, Prompt]]]:
+    ) -> tuple[list[Answer], list[tuple[int, TokenPrompt]]]:
         """The answers of an update, empty if they have yet to be drawn; and those, by index, as prompts."""
-        how = self.settings
+        settings = self.settings
         sampling = Sampling(
-            how.temperature,
-            how.top_p,
-            how.max_new_tokens,
-            top_k=how.top_k,
-            repetition_penalty=how.repetition_penalty,
+            settings.temperature,
+            settings.top_p,
+            settings.max_new_tokens,
+            top_k=settings.top_k,
+            repetition_penalty=settings.repetition_penalty,
         )
-        actions, wanted = list[Action](), list[tuple[int, Prompt]]()
+        answers, wanted = list[Answer](), list[tuple[int, TokenPrompt]]()
         for i, (prepared, place) in enumerate(zip(states, places, strict=True)):
-            for sample in range(how.rollouts):
+            for sample in range(settings.rollouts):
                 rng = random.Random(seed_of("mix", self.draws, place, sample))
-                if prepared.recorded and rng.random() >= how.on_policy:
-                    actions.append(Action(i, rng.choice(prepared.recorded), on_policy=False))
+                if prepared.recorded and rng.random() >= settings.on_policy:
+                    answers.append(Answer(i, rng.choice(prepared.recorded), on_policy=False))
                 else:
                     seed = seed_of("rollout", self.draws, place, sample)
-                    wanted.append((len(actions), Prompt(prepared.context, sampling, seed)))
-                    actions.append(Action(i, ()))
-        return actions, wanted
+                    wanted.append((len(answers), TokenPrompt(prepared.context, sampling, seed)))
+                    answers.append(Answer(i, ()))
+        return answers, wanted
 
     def _shares(
-        self, states: Sequence[Prepared], actions: Sequence[Action], by_scorer: Sequence[Targets]
+        self, states: Sequence[Prepared], answers: Sequence[Answer], by_scorer: Sequence[Targets]
     ) -> np.ndarray:
         """The weight of each scorer's opinion of each answer, shape (answers, scorers).
 
@@ -442,8 +265,8 @@ class OnPolicyTrainer(UpdateTrainer):
         Without scorers there is one column of ones.
         """
         if not by_scorer:
-            return np.ones((len(actions), 1))
-        shares = np.array([[view.weight for view in states[a.state].state.views] for a in actions])
+            return np.ones((len(answers), 1))
+        shares = np.array([[view.weight for view in states[a.state].state.views] for a in answers])
         for k, targets in enumerate(by_scorer):
             if unread := sorted(targets.left_out):
                 self.totals[_LEFT_OUT + self.scorers[k].spec.name] += len(unread)
@@ -453,15 +276,15 @@ class OnPolicyTrainer(UpdateTrainer):
         shares[incomplete] /= np.where(rest > 0, rest, 1)[incomplete]
         return shares
 
-    def _factors(self, states: Sequence[Prepared], actions: Sequence[Action], read: np.ndarray) -> np.ndarray:
-        """The weight of each token in the loss, token after token of the actions; over all devices they sum to 1.
+    def _factors(self, states: Sequence[Prepared], answers: Sequence[Answer], readable: np.ndarray) -> np.ndarray:
+        """The weight of each token in the loss, token after token of the answers; over all devices they sum to 1.
 
-        An answer counts if a scorer has ``read`` it and if it has tokens to learn from.
+        An answer counts if a scorer can read it (``readable``) and if it has tokens to learn from.
         """
-        learnt = [self._learnt(a.ids) & can_read for a, can_read in zip(actions, read, strict=True)]
+        learnt = [self._learnt(a.ids) & can_read for a, can_read in zip(answers, readable, strict=True)]
         sizes = np.array([mask.sum() for mask in learnt])
         counted = sizes if self.settings.reduction == "token" else (sizes > 0).astype(np.int64)
-        weights = np.array([states[a.state].state.weight for a in actions])
+        weights = np.array([states[a.state].state.weight for a in answers])
         total = torch.tensor(float((weights * counted).sum()), device=self.args.device, dtype=torch.float64)
         whole = float(cast(Tensor, self.accelerator.reduce(total, "sum")))
         if not whole and self.accelerator.is_main_process:  # every device sees the same
@@ -472,10 +295,10 @@ class OnPolicyTrainer(UpdateTrainer):
                 logger.warning("update %d has nothing to learn from: %s", self.state.global_step + 1, why)
             self.totals["empty_updates"] += 1
         each = weights * counted / sizes.clip(1) / (whole or 1.0)  # an update in which nothing counts teaches nothing
-        self.totals["answers"] += len(actions)
-        self.totals["answer_tokens"] += sum(len(a.ids) for a in actions)
+        self.totals["answers"] += len(answers)
+        self.totals["answer_tokens"] += sum(len(a.ids) for a in answers)
         self.totals["learnt_tokens"] += int(sizes.sum())
-        self.totals["truncated"] += sum(not a.finished for a in actions)
+        self.totals["truncated"] += sum(not a.finished for a in answers)
         return np.concatenate([one * mask for one, mask in zip(each, learnt, strict=True)])
 
     def _learnt(self, ids: Sequence[int]) -> np.ndarray:
@@ -490,18 +313,18 @@ class OnPolicyTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The share of one packed row in the update's loss."""
-        contexts, actions, chosen, by_scorer = (inputs[key] for key in ("contexts", "actions", "chosen", "targets"))
+        contexts, answers, chosen, by_scorer = (inputs[key] for key in ("contexts", "answers", "chosen", "targets"))
         device, parts = self.args.device, [t for t in by_scorer if not isinstance(t, LocalTargets)]
-        packed = pack([row(contexts, actions[i]) for i in chosen])
-        ends = np.cumsum([0, *(len(a.ids) for a in actions)])
+        packed = pack([row(contexts, answers[i]) for i in chosen])
+        ends = np.cumsum([0, *(len(a.ids) for a in answers)])
         tokens = np.concatenate([np.arange(int(ends[i]), int(ends[i + 1])) for i in chosen])
-        owner = np.repeat(chosen, [len(actions[i].ids) for i in chosen])
+        owner = np.repeat(chosen, [len(answers[i].ids) for i in chosen])
         places = np.concatenate(packed.answers)
         first = inverse = np.arange(len(places))
         if not any(isinstance(t, ForeignTargets) for t in parts):
             # A token that several answers share is one prediction if their states show the same to the scorers; it is
             # compared once and counts for all of them. A foreign tokenizer may cut it differently in each.
-            shown = np.array([inputs["alike"][actions[i].state] for i in chosen]).repeat(np.diff(ends)[chosen])
+            shown = np.array([inputs["alike"][answers[i].state] for i in chosen]).repeat(np.diff(ends)[chosen])
             _, first, inverse = np.unique(places * len(contexts) + shown, return_index=True, return_inverse=True)
         factors = inputs["factors"][tokens]
         weights = torch.from_numpy(inputs["shares"][owner[first]]).to(device, torch.float32)
@@ -530,7 +353,7 @@ class OnPolicyTrainer(UpdateTrainer):
                         )
                         for part in (slice(start, start + size) for start in range(0, len(hidden), size))
                     ]
-                counted = kept(
+                counted = informative_factors(
                     factors, torch.cat(divergences).cpu().numpy()[inverse], counts, self.settings.informative
                 )
                 self.totals["learnt_tokens"] += int((counted > 0).sum()) - int((factors > 0).sum())
@@ -552,8 +375,8 @@ class OnPolicyTrainer(UpdateTrainer):
     def _telling(
         self, z: Tensor, targets: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor
     ) -> Tensor:
-        """How much each of some tokens tells, shape (n,): how far the teachers are from the student there, or how
-        unsure the student is, in nats."""
+        """The information of some tokens, shape (n,), in nats: the distance of the teachers from the student there,
+        or the entropy of the student."""
         if self.settings.informative_by == "entropy":
             return torch.distributions.Categorical(logits=z.float()).entropy()
         weights = self._at_tokens(z, targets, tokens, weights)
@@ -582,15 +405,15 @@ class OnPolicyTrainer(UpdateTrainer):
 
         Of a served scorer all that it did not name counts as one token.
         """
-        how = self.settings.objective
-        if how.by_token == "none" or len(targets) < 2:
+        objective = self.settings.objective
+        if objective.by_token == "none" or len(targets) < 2:
             return weights
         positions = [
             t.logits(tokens) if isinstance(t, LocalTargets) else cast(ServedTargets, t).teacher(tokens, z.device)[0]
             for t in targets
         ]
-        sure = torch.stack([sureness(one, how) for one in positions], -1)
-        return by_token(weights, sure, how)
+        sure = torch.stack([sureness(one, objective) for one in positions], -1)
+        return by_token(weights, sure, objective)
 
     def _apart(
         self,
@@ -601,15 +424,14 @@ class OnPolicyTrainer(UpdateTrainer):
         weights: Tensor,
         measured: bool,
     ) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor | None]]]:
-        """What :meth:`_compared` gives; and, if it is to be ``measured``, each scorer's divergence and its likeliest
-        tokens."""
-        how, one = self.settings.objective, weights.new_ones(len(z), 1)
+        """The result of :meth:`_compared`; and, if ``measured``, each scorer's divergence and its likeliest tokens."""
+        objective, one = self.settings.objective, weights.new_ones(len(z), 1)
         apart = dict[int, tuple[Tensor, Tensor | None]]()
         if not by_scorer:
-            return distillation_loss(z, [], one, sampled, how), apart
+            return distillation_loss(z, [], one, sampled, objective), apart
         # Scorers that know a whole distribution over the student's tokens are compared at once: merged, or fused.
         whole = {k: targets.logits(tokens) for k, targets in enumerate(by_scorer) if isinstance(targets, LocalTargets)}
-        merged = how.aggregate != "sum" and any(isinstance(t, ServedTargets) for t in by_scorer)
+        merged = objective.aggregate != "sum" and any(isinstance(t, ServedTargets) for t in by_scorer)
         share = weights[:, list(whole)].sum(1)
         values = z.new_zeros(len(z), dtype=torch.float32)
         if merged:
@@ -618,17 +440,17 @@ class OnPolicyTrainer(UpdateTrainer):
                 for k, t in enumerate(by_scorer)
             ]
             share = weights.sum(1)
-            values = share * merged_loss(z, teachers, weights / share.clamp(min=1e-12)[:, None], sampled, how)
+            values = share * merged_loss(z, teachers, weights / share.clamp(min=1e-12)[:, None], sampled, objective)
         elif whole:
             normed = weights[:, list(whole)] / share.clamp(min=1e-12)[:, None]
-            values = share * distillation_loss(z, list(whole.values()), normed, sampled, how)
+            values = share * distillation_loss(z, list(whole.values()), normed, sampled, objective)
         for k, targets in enumerate(by_scorer):
             if not isinstance(targets, LocalTargets) and (measured or not merged):
-                apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, how)
+                apart[k] = targets.compared(z.detach() if merged else z, tokens, sampled, objective)
                 values = values if merged else values + weights[:, k] * apart[k][0]
         if measured:
             for k, logits in whole.items():
-                apart[k] = distillation_loss(z.detach(), [logits], one, sampled, how), logits.argmax(-1)
+                apart[k] = distillation_loss(z.detach(), [logits], one, sampled, objective), logits.argmax(-1)
         return values, apart
 
     @property
@@ -674,4 +496,4 @@ class OnPolicyTrainer(UpdateTrainer):
         super().log(logs, start_time)
 
 
-__all__ = ["OnPolicyTrainer", "Steps", "of_calls", "train_on_policy"]
+__all__ = ["OnPolicyTrainer", "train_on_policy"]

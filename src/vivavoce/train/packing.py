@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vivavoce.train.tokens import Scored, shared
+from vivavoce.train.tokens import ScoredRow, common_prefix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +51,10 @@ class Packed:
         return sum(int(self.position_ids[a[-1]]) + 1 for a in self.answers)
 
 
-def pack(rows: Sequence[Scored]) -> Packed:
+def pack(rows: Sequence[ScoredRow]) -> Packed:
     """Flatten the trie of ``rows``. The result does not depend on their order, but for the order of ``answers``.
 
-    >>> packed = pack([Scored((7, 7, 1, 2), 2), Scored((7, 7, 3), 2)])
+    >>> packed = pack([ScoredRow((7, 7, 1, 2), 2), ScoredRow((7, 7, 3), 2)])
     >>> packed.input_ids.tolist(), packed.position_ids.tolist(), packed.ends.tolist()
     ([7, 7, 1, 2, 3], [0, 1, 2, 3, 2], [5, 5, 4, 4, 5])
     >>> packed.parents.tolist(), [a.tolist() for a in packed.answers]
@@ -91,13 +91,13 @@ def _common(left: np.ndarray, right: np.ndarray) -> int:
     return int(differ.argmax()) if differ.any() else size
 
 
-def rows_of(trees: Sequence[Sequence[Scored]], sizes: Sequence[int], budget: int) -> list[list[int]]:
+def rows_of(trees: Sequence[Sequence[ScoredRow]], sizes: Sequence[int], budget: int) -> list[list[int]]:
     """Share out trees among packed rows of at most ``budget`` distinct tokens; gives lists of indices into ``trees``.
 
     ``sizes`` are the distinct tokens of each tree. Greedy over the sorted trees, so that trees with a common prefix
     are neighbours; what neighbours share is counted once. A tree above the budget gets a row of its own.
 
-    >>> a, b = [Scored((1, 2, 3), 1)], [Scored((1, 2, 4), 1)]
+    >>> a, b = [ScoredRow((1, 2, 3), 1)], [ScoredRow((1, 2, 4), 1)]
     >>> rows_of([a, b], [3, 3], 4), rows_of([a, b], [3, 3], 3)
     ([[0, 1]], [[0], [1]])
     """
@@ -105,7 +105,7 @@ def rows_of(trees: Sequence[Sequence[Scored]], sizes: Sequence[int], budget: int
     used = 0
     last: tuple[int, ...] = ()
     for i in sorted(range(len(trees)), key=lambda i: min(row.ids for row in trees[i])):
-        extra = sizes[i] - shared(last, min(row.ids for row in trees[i]))
+        extra = sizes[i] - common_prefix(last, min(row.ids for row in trees[i]))
         if result and used + extra <= budget:
             result[-1].append(i)
             used += extra
@@ -136,7 +136,7 @@ class Block:
     context: tuple[tuple[int, int], ...]
     """Intervals of earlier tokens that are ancestors of some token of the run."""
     causal: bool
-    """No context and a plain causal triangle: no mask is needed."""
+    """Whether it has no context and a plain causal triangle, so that it needs no mask."""
 
     @property
     def keys(self) -> tuple[tuple[int, int], ...]:
@@ -149,7 +149,7 @@ def blocks(ends: np.ndarray, overhead: int = 2048) -> list[Block]:
 
     One run of n queries with m context keys costs n * (m + n) scores and ``overhead`` (another run, in scores: 512
     to 2,048 were alike, 4,096 slower in a narrow model). Runs start as the segments of the radix trie, and neighbours
-    are merged where that is no dearer: a large tree is cut into prefix and answers, and many small ones stay together.
+    are merged if that costs no more: a large tree is cut into prefix and answers, and many small ones stay together.
     Ancestors of any token of a run that lie before the run are ancestors of its first token, so its context is
     ``{k < start: ends[k] > start}``.
     """

@@ -17,13 +17,13 @@ from accelerate.utils import gather_object
 from vivavoce.files import json_lines
 from vivavoce.records import digest
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
-from vivavoce.train.trees import Row, Steps
+from vivavoce.train.trees import PackedTrees, Updates
 
 logger = logging.getLogger(__name__)
 
 
 def reference_logprobs(
-    model: Any, steps: Steps, method: Method, bf16: bool, folder: Path, fingerprint: str, *, device: int = 0
+    model: Any, steps: Updates, method: Method, bf16: bool, folder: Path, fingerprint: str, *, device: int = 0
 ) -> dict[str, float]:
     """log pi_ref of every answer that ``steps`` will train on, by the answer's name, in nats.
 
@@ -61,7 +61,7 @@ def reference_logprobs(
     return known
 
 
-def _compute(model: Any, steps: Steps, method: Method, bf16: bool, wanted: set[str], device: int) -> dict[str, float]:
+def _compute(model: Any, steps: Updates, method: Method, bf16: bool, wanted: set[str], device: int) -> dict[str, float]:
     known: dict[str, float] = {}
     training = model.training
     model.eval()
@@ -75,7 +75,7 @@ def _compute(model: Any, steps: Steps, method: Method, bf16: bool, wanted: set[s
     return known
 
 
-def _row(model: Any, row: Row, method: Method, bf16: bool, known: dict[str, float]) -> dict[str, float]:
+def _row(model: Any, row: PackedTrees, method: Method, bf16: bool, known: dict[str, float]) -> dict[str, float]:
     missing = [name for name in row.names if name not in known]
     if not missing:
         return {}

@@ -29,30 +29,30 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from vivavoce.agents import vllm
 from vivavoce.agents.attached import Attached, Drawn, Server
-from vivavoce.agents.batch import Prompt
+from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.served import adapter_name
 from vivavoce.errors import AgentError, Mismatched, RecipeError, VivaError
 from vivavoce.train import adapters
 from vivavoce.train.objective import OnPolicySettings, ServedStudent
 from vivavoce.train.scoring import autocast, bare
-from vivavoce.train.shards import Whole, sharded, whole_weights
+from vivavoce.train.shards import Whole, is_sharded, whole_weights
 
 _PROBED = 4
 """The number of answers of an update whose log-probabilities are asked for again if earlier weights drew them."""
 T = TypeVar("T")
 
 
-class Wanted(Protocol):
+class UpdatePrompts(Protocol):
     """The prompts of an update, by its number: those of this process, or of another one."""
 
-    def __call__(self, of: int, device: int | None = None, /) -> Sequence[Prompt]: ...
+    def __call__(self, of: int, device: int | None = None, /) -> Sequence[TokenPrompt]: ...
 
 
 class Rollouts(Protocol):
     """Samples the answers of an update."""
 
-    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+    def draw(self, model: Any, update: int, wanted: UpdatePrompts) -> list[Drawn]:
         """The student's answers to the prompts of ``update``, in their order. Every process calls it."""
         ...
 
@@ -70,11 +70,11 @@ class OwnRollouts:
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, settings: OnPolicySettings) -> None:
         dtype = torch.bfloat16 if settings.bf16 and not settings.lora else None
-        self._whole = Whole(model, dtype) if sharded() and settings.on_policy else None
+        self._whole = Whole(model, dtype) if is_sharded() and settings.on_policy else None
         self._decoder = Decoder(bare(model if self._whole is None else self._whole.model), tokenizer)
         self._bf16 = settings.bf16
 
-    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+    def draw(self, model: Any, update: int, wanted: UpdatePrompts) -> list[Drawn]:
         """The answers, as :class:`Rollouts` says, without log-probabilities."""
         if self._whole is not None:
             self._whole.follow(model)
@@ -129,7 +129,7 @@ class ServedRollouts:
         """Calls that were asked once more because the engine had died."""
         return self._attached.asked_again
 
-    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+    def draw(self, model: Any, update: int, wanted: UpdatePrompts) -> list[Drawn]:
         """The answers, as :class:`Rollouts` says, with the engine's log-probabilities.
 
         Raises RecipeError if the engine does not take the weights, AgentError if an answer cannot be had.
@@ -137,7 +137,11 @@ class ServedRollouts:
         return self.draw_by(None, model, update, wanted)
 
     def draw_by(
-        self, weights: Mapping[str, Tensor] | None, model: Any, update: int, wanted: Callable[[int], Sequence[Prompt]]
+        self,
+        weights: Mapping[str, Tensor] | None,
+        model: Any,
+        update: int,
+        wanted: Callable[[int], Sequence[TokenPrompt]],
     ) -> list[Drawn]:
         """Draw as :meth:`draw` does, with all ``weights`` of a ``model`` of which this process holds but a part."""
         if not self._settings.lora:  # an engine has one set of whole weights: what it draws must be done before
@@ -187,10 +191,10 @@ class ServedRollouts:
         inner.save_pretrained(folder, state_dict={name: v.detach().to("cpu", dtype) for name, v in held.items()})
         return _Version(folder, None)
 
-    async def _draw(self, update: int, prompts: Sequence[Prompt]) -> list[Drawn]:
+    async def _draw(self, update: int, prompts: Sequence[TokenPrompt]) -> list[Drawn]:
         version = self._versions[update]
 
-        async def one(prompt: Prompt) -> Drawn:
+        async def one(prompt: TokenPrompt) -> Drawn:
             async def attempt(server: Server) -> Drawn:
                 await self._give(server, update, version)
                 return await server.draw(prompt.ids, prompt.sampling, prompt.seed, self._ends, version.adapter)
@@ -242,18 +246,18 @@ class ServedRollouts:
 
 
 class SharedRollouts:
-    """One process has the engine answer for all of them, and shares the answers out: an engine has one student."""
+    """Draws answers in several processes: one asks the engine for all of them, because an engine serves one student."""
 
     def __init__(self, served: ServedRollouts | None, processes: int, rank: int) -> None:
         self._served, self._processes, self._rank = served, processes, rank
 
-    def draw(self, model: Any, update: int, wanted: Wanted) -> list[Drawn]:
+    def draw(self, model: Any, update: int, wanted: UpdatePrompts) -> list[Drawn]:
         """Draw as :class:`Rollouts` says. Every process raises what the engine refuses."""
-        weights = whole_weights(getattr(model, "module", model)) if sharded() else None
+        weights = whole_weights(getattr(model, "module", model)) if is_sharded() else None
         outcome: list[Any] = [None]
         if self._served is not None:
 
-            def of_all(of: int) -> list[Prompt]:
+            def of_all(of: int) -> list[TokenPrompt]:
                 return [prompt for k in range(self._processes) for prompt in wanted(of, k)]
 
             try:
@@ -276,7 +280,7 @@ class SharedRollouts:
             self._served.close()
 
 
-class Agreement:
+class EngineCheck:
     """Whether the student's engine gives its answers the log-probabilities that the trainer gives them.
 
     Attributes:
@@ -355,4 +359,4 @@ def rollouts(
     return asks if asks is not None and processes == 1 else SharedRollouts(asks, processes, rank)
 
 
-__all__ = ["Agreement", "OwnRollouts", "Rollouts", "ServedRollouts", "SharedRollouts", "Wanted", "rollouts"]
+__all__ = ["EngineCheck", "OwnRollouts", "Rollouts", "ServedRollouts", "SharedRollouts", "UpdatePrompts", "rollouts"]

@@ -2,7 +2,7 @@
 
 ::
 
-    class            model                    read(views, actions) gives
+    class            model                    read(views, answers) gives
     LocalScorer      in this process          LocalTargets      whole distributions over the student's tokens
     ServedScorer     on a vLLM server         ServedTargets     its likeliest tokens, and one bucket for the rest
     ForeignScorer    here, other tokenizer    ForeignTargets    groups of tokens that cover the same text
@@ -38,21 +38,21 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 from vivavoce.agents.rendering import rendering
 from vivavoce.errors import DataError
 from vivavoce.records import State, View
-from vivavoce.train.alignment import trimmed
+from vivavoce.train.alignment import rows_kept
 from vivavoce.train.checkpoint import training_device
 from vivavoce.train.choosing import choose
-from vivavoce.train.divergences import silenced
+from vivavoce.train.divergences import silence
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.scoring import Method, attending, autocast, bare, head, predictions
-from vivavoce.train.shards import most, shard, sharded, whole
-from vivavoce.train.tokens import Scored, context_ids
+from vivavoce.train.shards import is_sharded, most, shard, whole
+from vivavoce.train.tokens import ScoredRow, context_ids
 
 logger = logging.getLogger(__name__)
-_SHORTEST = pack([Scored((0, 0), 1)])
+_SHORTEST = pack([ScoredRow((0, 0), 1)])
 
 
-class Action(NamedTuple):
+class Answer(NamedTuple):
     """One answer of the student: its state in the update, and its tokens."""
 
     state: int
@@ -63,24 +63,24 @@ class Action(NamedTuple):
     """The log-probabilities of its tokens by the engine that drew it, in nats; empty if the trainer drew it."""
 
 
-def packed_rows(contexts: Sequence[Sequence[int]], actions: Sequence[Action], budget: int) -> Iterator[list[int]]:
-    """Share out ``actions`` among packed rows of at most ``budget`` tokens; indices of the actions of each row.
+def packed_rows(contexts: Sequence[Sequence[int]], answers: Sequence[Answer], budget: int) -> Iterator[list[int]]:
+    """Share out ``answers`` among packed rows of at most ``budget`` tokens; indices of the answers of each row.
 
     ``contexts`` are the tokens before the answers, by state. Answers to one state stay together.
     """
     groups: dict[int, list[int]] = {}
-    for i, action in enumerate(actions):
-        groups.setdefault(action.state, []).append(i)
+    for i, answer in enumerate(answers):
+        groups.setdefault(answer.state, []).append(i)
     together = list(groups.values())
-    trees = [[row(contexts, actions[i]) for i in group] for group in together]
+    trees = [[row(contexts, answers[i]) for i in group] for group in together]
     for chosen in rows_of(trees, [len(pack(tree)) for tree in trees], budget):
         yield [i for g in chosen for i in together[g]]
 
 
-def row(contexts: Sequence[Sequence[int]], action: Action) -> Scored:
+def row(contexts: Sequence[Sequence[int]], answer: Answer) -> ScoredRow:
     """An answer after its state's context, joined token by token, so that no merge crosses the boundary."""
-    context = contexts[action.state]
-    return Scored((*context, *action.ids), len(context))
+    context = contexts[answer.state]
+    return ScoredRow((*context, *answer.ids), len(context))
 
 
 class PartTargets(Protocol):
@@ -99,7 +99,7 @@ class PartTargets(Protocol):
         ...
 
     def compared(
-        self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective
+        self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective
     ) -> tuple[Tensor, Tensor | None]:
         """The objective at some of the row's tokens, shape (n,), with gradient to the student's ``logits`` (n, V).
 
@@ -159,8 +159,8 @@ class OpenScorer(ABC):
         """Move to the ``device``, and find out how rows of up to ``longest`` tokens can be read."""
 
     @abstractmethod
-    def read(self, views: Sequence[View], actions: Sequence[Action]) -> Targets:
-        """Score every token of every action. ``views`` are those of the update's states."""
+    def read(self, views: Sequence[View], answers: Sequence[Answer]) -> Targets:
+        """Score every token of every answer. ``views`` are those of the update's states."""
 
 
 class LocalScorer(OpenScorer):
@@ -172,7 +172,7 @@ class LocalScorer(OpenScorer):
         super().__init__(spec, tokenizer, settings)
         self.model, self.method = model, Method("rows")
         self.limit = getattr(bare(model).config.get_text_config(), "max_position_embeddings", None)
-        trimmed(self._rows, tokenizer, f"scorer {spec.name}")
+        rows_kept(self._rows, tokenizer, f"scorer {spec.name}")
         self._kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         self._in_parts = False
         self.load: Callable[[], Any] | None = None
@@ -184,7 +184,7 @@ class LocalScorer(OpenScorer):
         with self._there(), autocast(self.model.device, self.settings.bf16 and self.model.dtype != torch.float32):
             compiled = self.settings.compile and self.load is None  # it would be compiled at every turn
             self.method = choose(self.model, self.settings.attention, longest, compiled)
-        if sharded() and self.frozen:
+        if is_sharded() and self.frozen:
             self._in_parts = True
             if self.load is None:
                 shard(self.model)
@@ -229,49 +229,49 @@ class LocalScorer(OpenScorer):
         width = model.config.get_text_config().hidden_size if self.method.chunked else self._rows
         return int(width * model.dtype.itemsize)
 
-    def read(self, views: Sequence[View], actions: Sequence[Action]) -> Targets:
-        """Score every token of every action, but for recorded answers that :meth:`keep` has scored."""
-        return LocalTargets(self, self.hidden(views, actions))
+    def read(self, views: Sequence[View], answers: Sequence[Answer]) -> Targets:
+        """Score every token of every answer, but for recorded answers that :meth:`keep` has scored."""
+        return LocalTargets(self, self.hidden(views, answers))
 
-    def keep(self, views: Sequence[View], actions: Sequence[Action]) -> None:
+    def keep(self, views: Sequence[View], answers: Sequence[Answer]) -> None:
         """Score recorded answers now, so that :meth:`hidden` finds them whenever they are asked for again.
 
         It is done at once and before training, so that a resumed run finds the same numbers to the last bit.
         """
-        states = self._hidden(views, actions)
-        self._kept = {(repr(views[a.state].messages), a.ids): part for a, part in zip(actions, states, strict=True)}
+        states = self._hidden(views, answers)
+        self._kept = {(repr(views[a.state].messages), a.ids): part for a, part in zip(answers, states, strict=True)}
 
-    def hidden(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
-        """The states that predict every token of every action, action after action: shape (tokens, H), on the model's
+    def hidden(self, views: Sequence[View], answers: Sequence[Answer]) -> Tensor:
+        """The states that predict every token of every answer, answer after answer: shape (tokens, H), on the model's
         device.
 
         ``views`` are those of the update's states. Raises AssertionError if there are not N rows for N tokens.
         """
-        kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in actions]
-        missing = [action for action, part in zip(actions, kept, strict=True) if part is None]
+        kept = [self._kept.get((repr(views[a.state].messages), a.ids)) if self._kept else None for a in answers]
+        missing = [answer for answer, part in zip(answers, kept, strict=True) if part is None]
         new = iter(self._hidden(views, missing) if missing or self._in_parts else ())
         parts = [next(new) if part is None else part for part in kept]
         return torch.cat(parts) if parts else torch.empty(0, 0, device=self.model.device)
 
     @torch.no_grad()
-    def _hidden(self, views: Sequence[View], actions: Sequence[Action]) -> list[Tensor]:
-        """Of every action, shape (its tokens, H)."""
+    def _hidden(self, views: Sequence[View], answers: Sequence[Answer]) -> list[Tensor]:
+        """The states that predict each answer, shape (its tokens, H)."""
         contexts = [self.context(view) for view in views]
-        parts: list[Tensor | None] = [None] * len(actions)
+        parts: list[Tensor | None] = [None] * len(answers)
         with (
             self._there(),
             attending(self.model, self.method),
             autocast(self.model.device, self.settings.bf16),
         ):
             self.model.eval()
-            rows = list(packed_rows(contexts, actions, self.settings.token_budget))
+            rows = list(packed_rows(contexts, answers, self.settings.token_budget))
             for _ in range(self._silent(rows)):
                 predictions(self.model, _SHORTEST, self.method)
             for chosen in rows:
-                packed: Packed = pack([row(contexts, actions[i]) for i in chosen])
+                packed: Packed = pack([row(contexts, answers[i]) for i in chosen])
                 self.tokens += packed.unpacked if self.method.attention == "rows" else len(packed)
                 states = predictions(self.model, packed, self.method)
-                sizes = [len(actions[i].ids) for i in chosen]
+                sizes = [len(answers[i].ids) for i in chosen]
                 assert len(states) == sum(sizes), f"{self.spec.name}: {len(states)} rows for {sum(sizes)} tokens"
                 for i, part in zip(chosen, states.split(sizes), strict=True):
                     parts[i] = part
@@ -285,18 +285,18 @@ class LocalScorer(OpenScorer):
         return most(passes, self.model.device) - passes
 
     @torch.no_grad()
-    def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
-        """log p of every token of every action, action after action: shape (tokens,), in nats."""
-        targets = torch.tensor([token for action in actions for token in action.ids], device=self.model.device)
+    def logprobs(self, views: Sequence[View], answers: Sequence[Answer]) -> Tensor:
+        """log p of every token of every answer, answer after answer: shape (tokens,), in nats."""
+        targets = torch.tensor([token for answer in answers for token in answer.ids], device=self.model.device)
         with autocast(self.model.device, self.settings.bf16):
-            logits = self.logits(self.hidden(views, actions))
+            logits = self.logits(self.hidden(views, answers))
         return torch.log_softmax(logits.float(), -1).gather(1, targets[:, None])[:, 0]
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits, or log-probabilities, (n, columns): without padding, and without talk to the committee."""
         logits = head(self.model, self.method)(hidden)[:, : self.columns]
-        return silenced(logits, self.marks.never, self.marks.as_end, self.marks.end)
+        return silence(logits, self.marks.never, self.marks.as_end, self.marks.end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,10 +340,10 @@ def open_scorer(
             # Weights in 4 bits are quantised on the device; others move there when all scorers are open.
             device = training_device(settings) if spec.quantise else "cpu"
             model, tokenizer = weights.load(folder, dtype, device, spec.trust_remote_code, spec.quantise)
-            if settings.bf16 and not settings.lora and not sharded():
+            if settings.bf16 and not settings.lora and not is_sharded():
                 # Layers hand on what embeddings begin with. The student's are float32, so half-precision ones are cast.
                 embedding = cast(torch.nn.Module, model.get_input_embeddings())
-                embedding.register_forward_hook(lambda module, given, output: output.float())
+                embedding.register_forward_hook(lambda module, args, output: output.float())
             return model.requires_grad_(False).eval(), tokenizer
 
         model, tokenizer = load()
@@ -412,7 +412,7 @@ class Average(TrainerCallback):
 
 
 __all__ = [
-    "Action",
+    "Answer",
     "Average",
     "LocalScorer",
     "LocalTargets",

@@ -25,7 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from vivavoce.errors import RecipeError
 from vivavoce.train.attention import BLOCKS, flex_mask, plan
 from vivavoce.train.packing import Packed, pack
-from vivavoce.train.tokens import Scored
+from vivavoce.train.tokens import ScoredRow
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ def _unpack(packed: Packed) -> Iterator[Packed]:
     """Every answer as a trie of its own."""
     for answer in packed.answers:
         ids = packed.input_ids[_path(packed, answer)]
-        yield pack([Scored(tuple(ids.tolist()), len(ids) - len(answer))])
+        yield pack([ScoredRow(tuple(ids.tolist()), len(ids) - len(answer))])
 
 
 def _path(packed: Packed, answer: np.ndarray) -> np.ndarray:
@@ -296,10 +296,10 @@ def attending(model: torch.nn.Module, method: Method) -> Iterator[None]:
     wanted = {"flex": "flex_attention", "blocks": BLOCKS}.get(method.attention)
     if wanted:
         inner.set_attn_implementation(wanted)
-    # cuDNN's attention prepares itself anew for every shape, and runs and their contexts have all shapes
+    # cuDNN's attention prepares itself again for every shape, and runs and their contexts have all shapes
     kernels = sdpa_kernel(_KERNELS) if method.attention == "blocks" and inner.device.type == "cuda" else nullcontext()
     try:
-        with kernels, compiled(inner) if method.compiled else nullcontext():
+        with kernels, compiled_layers(inner) if method.compiled else nullcontext():
             yield
     finally:
         if wanted and before:
@@ -307,9 +307,9 @@ def attending(model: torch.nn.Module, method: Method) -> Iterator[None]:
 
 
 @contextmanager
-def compiled(inner: PreTrainedModel) -> Iterator[None]:
+def compiled_layers(inner: PreTrainedModel) -> Iterator[None]:
     """``inner`` with its layers compiled one by one; all alike, they share what the first one made."""
-    import torch._dynamo  # seconds, which nobody should wait for on a CPU
+    import torch._dynamo  # compiling takes seconds, which is too long on a CPU
 
     layers = [module for module in inner.modules() if isinstance(module, GradientCheckpointingLayer)]
     if inner not in _COMPILED:
@@ -338,7 +338,7 @@ __all__ = [
     "autocast",
     "bare",
     "chunk_rows",
-    "compiled",
+    "compiled_layers",
     "head",
     "in_place_of_head",
     "learning",

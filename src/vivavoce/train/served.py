@@ -30,9 +30,9 @@ from vivavoce.agents.served import adapter_name
 from vivavoce.errors import AgentError, DataError, RecipeError
 from vivavoce.records import View
 from vivavoce.train.alignment import SAMPLES
-from vivavoce.train.divergences import NOTHING, distillation_loss, silenced, with_rest
+from vivavoce.train.divergences import NOTHING, distillation_loss, silence, with_rest
 from vivavoce.train.objective import Objective, OnPolicySettings, Scorer
-from vivavoce.train.scorers import Action, Marks, OpenScorer
+from vivavoce.train.scorers import Answer, Marks, OpenScorer
 
 _ROUNDING = 1e-6
 """The largest rest that is rounding of a server's float32 numbers, and no opinion of its model."""
@@ -68,17 +68,17 @@ class OnEngine:
             options = vllm.Options(
                 model=model, base_url=f"{server.url}/v1", top_logprobs=self._serve.top_logprobs or 20, max_retries=1
             )
-            asked = vllm.VLLM(self._spec.name, options, f"{server.url}/v1", server.key)
+            model_on_server = vllm.VLLM(self._spec.name, options, f"{server.url}/v1", server.key)
             try:
                 try:
-                    return await what(asked)
+                    return await what(model_on_server)
                 except AgentError as error:
                     if self._adapter is None or error.reason not in ("not_found", "bad_request"):
                         raise
                     await server.load(self._adapter, self._folder)
-                    return await what(asked)
+                    return await what(model_on_server)
             finally:
-                await asked.aclose()
+                await model_on_server.aclose()
 
         return await self._attached.ask(attempt)
 
@@ -90,27 +90,27 @@ class ServedScorer(OpenScorer):
         super().__init__(spec, tokenizer, settings)
         self.server = server
 
-    def read(self, views: Sequence[View], actions: Sequence[Action]) -> ServedTargets:
-        """Ask for every token of every action, all at once. Raises AgentError if the server does not answer."""
+    def read(self, views: Sequence[View], answers: Sequence[Answer]) -> ServedTargets:
+        """Ask for every token of every answer, all at once. Raises AgentError if the server does not answer."""
         contexts = [self.context(view) for view in views]
 
         async def ask() -> list[list[vllm.Position]]:
             try:
                 return await asyncio.gather(
-                    *(self.server.score([*(c := contexts[a.state]), *a.ids], len(c)) for a in actions)
+                    *(self.server.score([*(c := contexts[a.state]), *a.ids], len(c)) for a in answers)
                 )
             finally:
                 await self.server.aclose()
 
         positions = [position for answer in _apart(ask()) for position in answer]
-        self.tokens += sum(len(contexts[a.state]) + len(a.ids) for a in actions)
+        self.tokens += sum(len(contexts[a.state]) + len(a.ids) for a in answers)
         return ServedTargets.of(positions, self.columns, self.marks)
 
-    def logprobs(self, views: Sequence[View], actions: Sequence[Action]) -> Tensor:
-        """log p of every token of every action, action after action: shape (tokens,), in nats."""
-        targets = torch.tensor([token for action in actions for token in action.ids])
+    def logprobs(self, views: Sequence[View], answers: Sequence[Answer]) -> Tensor:
+        """log p of every token of every answer, answer after answer: shape (tokens,), in nats."""
+        targets = torch.tensor([token for answer in answers for token in answer.ids])
         return (
-            self.read(views, actions)
+            self.read(views, answers)
             .teacher(np.arange(len(targets)), targets.device)[0]
             .gather(1, targets[:, None])[:, 0]
         )
@@ -182,7 +182,7 @@ class ServedTargets:
         left = (1 - named.exp().sum(1)).clamp(min=_ROUNDING).masked_fill(known.all(1), math.exp(NOTHING))
         log_p[:, width] = left.log()
         never, as_end = list(self.marks.never), list(self.marks.as_end)
-        log_p = silenced(log_p, never, as_end, self.marks.end)
+        log_p = silence(log_p, never, as_end, self.marks.end)
         if as_end:
             known[:, self.marks.end] |= known[:, as_end].any(1)
         known[:, never + as_end] = True
@@ -192,17 +192,23 @@ class ServedTargets:
     def begin(self, tokens: np.ndarray, log_q: Callable[[], Tensor]) -> None:
         """Do nothing: there is nothing to prepare."""
 
-    def compared(self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, how: Objective) -> tuple[Tensor, Tensor]:
+    def compared(
+        self, logits: Tensor, tokens: np.ndarray, sampled: Tensor, objective: Objective
+    ) -> tuple[Tensor, Tensor]:
         """The objective, as :class:`~vivavoce.train.scorers.PartTargets` says."""
         log_p, known = self.teacher(tokens, logits.device)
         log_q = with_rest(torch.log_softmax(logits.float(), -1), known)
-        same = how.model_copy(update={"top_k": None, "aggregate": "sum"})
+        same = objective.model_copy(update={"top_k": None, "aggregate": "sum"})
         loss = distillation_loss(log_q, [log_p], log_q.new_ones(len(log_q), 1).detach(), sampled, same)
         return loss, log_p[:, :-1].argmax(1)
 
 
 def merged_loss(
-    z: Tensor, teachers: Sequence[Tensor | tuple[Tensor, Tensor]], weights: Tensor, sampled: Tensor, how: Objective
+    z: Tensor,
+    teachers: Sequence[Tensor | tuple[Tensor, Tensor]],
+    weights: Tensor,
+    sampled: Tensor,
+    objective: Objective,
 ) -> Tensor:
     """The objective of scorers that are merged, if some of them name a part of their distribution only; shape (n,).
 
@@ -217,7 +223,7 @@ def merged_loss(
             common &= one[1] | (weights[:, k] == 0)[:, None]
     cut = [_cut(one, common) for one in teachers]
     log_q = with_rest(torch.log_softmax(z.float(), -1), common)
-    return distillation_loss(log_q, cut, weights, sampled, how.model_copy(update={"top_k": None}))
+    return distillation_loss(log_q, cut, weights, sampled, objective.model_copy(update={"top_k": None}))
 
 
 def _cut(one: Tensor | tuple[Tensor, Tensor], common: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
-    epochs: float = Field(gt=0, description="Passes over the data; max_steps, where set, wins.")
+    epochs: float = Field(gt=0, description="Passes over the data; max_steps, if set, wins.")
     max_steps: int | None = Field(
         default=None, ge=1, description="Updates in all; None: as many as the epochs give (ours)."
     )
@@ -106,11 +106,11 @@ class TrainSettings(BaseModel):
         "arXiv:2305.14314). A run fills in the student's. None: beside the weights as they are.",
     )
     bf16: bool = Field(
-        default=False, description="Compute in bfloat16; weights stay float32 where all are trained (ours)."
+        default=False, description="Compute in bfloat16; weights stay float32 if all are trained (ours)."
     )
     compile: bool = Field(
         default=True,
-        description="Compile the decoder layers where FlexAttention is used, that is on CUDA (ours): twice as fast, "
+        description="Compile the decoder layers if FlexAttention is used, that is on CUDA (ours): twice as fast, "
         "after some ten seconds at the start.",
     )
     gradient_checkpointing: bool = Field(
@@ -123,7 +123,7 @@ class TrainSettings(BaseModel):
         description="Updates between checkpoints, from which a killed run goes on; None: none (ours).",
     )
     device: Literal["auto", "cpu"] = Field(
-        default="auto", description="auto takes an accelerator where there is one (ours)."
+        default="auto", description="auto takes an accelerator if there is one (ours)."
     )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of torch while training; None: torch's choice."
@@ -173,7 +173,7 @@ class SFTSettings(SupervisedSettings):
     """Supervised fine-tuning on right answers: -log p(completion | prompt), mean over the completion tokens."""
 
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate (authors).")
-    epochs: float = Field(default=2, gt=0, description="Passes over the rows (authors); max_steps, where set, wins.")
+    epochs: float = Field(default=2, gt=0, description="Passes over the rows (authors); max_steps, if set, wins.")
     rows_per_step: int = Field(default=16, ge=1, description="Rows of one update, over all devices (authors: 16).")
 
 
@@ -181,7 +181,7 @@ class TreeDPOSettings(TrainSettings):
     """Tree-structured direct preference optimisation (T-DPO, arXiv:2506.03541) on packed preference trees."""
 
     learning_rate: float = Field(default=5e-6, gt=0, description="Peak learning rate (authors).")
-    epochs: float = Field(default=3, gt=0, description="Passes over the trees (authors); max_steps, where set, wins.")
+    epochs: float = Field(default=3, gt=0, description="Passes over the trees (authors); max_steps, if set, wins.")
     warmup_ratio: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the updates with a rising rate (authors)."
     )

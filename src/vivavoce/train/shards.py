@@ -7,7 +7,7 @@
                whole_weights: all of them on the CPU, to save them or to give them to an engine
     scorer     shard: its layers, which are most of it; its head stays at hand, wherever logits are wanted
 
-A pass through a model in parts is one that all processes make: who has fewer rows makes passes that come to nothing.
+All processes make every pass through a model in parts: one that has fewer rows makes passes whose result is unused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def sharded() -> bool:
+def is_sharded() -> bool:
     """Whether training was launched with FSDP: every process holds a part of the weights."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
@@ -94,4 +94,4 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-__all__ = ["Whole", "most", "shard", "sharded", "whole", "whole_weights"]
+__all__ = ["Whole", "is_sharded", "most", "shard", "whole", "whole_weights"]

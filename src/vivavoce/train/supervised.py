@@ -28,7 +28,7 @@ from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import check_fit, check_rows, row_name
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.settings import Progress, SupervisedSettings, TrainResult
-from vivavoce.train.tokens import Scored, score_rows, settled
+from vivavoce.train.tokens import ScoredRow, fitted_settings, score_rows
 from vivavoce.train.updates import UpdateTrainer
 
 
@@ -37,7 +37,7 @@ class Taught(NamedTuple):
 
     problem: str
     stream: str
-    row: Scored
+    row: ScoredRow
     weight: float
     name: str = ""
     """The row's name in errors."""
@@ -64,7 +64,7 @@ class Schedule(Protocol):
         ...
 
 
-class Part(NamedTuple):
+class PackedTexts(NamedTuple):
     """A packed row, and the weight of each of its texts in the loss: ``factors`` times -log p, by stream."""
 
     packed: Packed
@@ -85,7 +85,7 @@ def train_supervised(
     seed: int,
     progress: Progress | None = None,
     source: Path | None = None,
-    shape: Callable[[Scored], Scored] | None = None,
+    shape: Callable[[ScoredRow], ScoredRow] | None = None,
 ) -> TrainResult:
     """Train ``model`` on ``examples`` as ``schedule`` plans it and save it in ``out``, which then loads like any model.
 
@@ -102,18 +102,18 @@ def train_supervised(
         raise DataError("there are no examples to train on", str(out), "check the stage that makes the rows")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, student, tokenizer, out)
+    settings = fitted_settings(settings, student, tokenizer, out)
     used, dropped = _rows(tokenizer, examples, settings, out, source)
     if shape is not None:
         used = [taught._replace(row=shape(taught.row)) for taught in used]
     key = checkpoint.run_key(kind, model, settings, seed, [[r.problem, r.stream, r.row, r.weight] for r in used])
-    if done := checkpoint.finished(out, key):
+    if done := checkpoint.finished_result(out, key):
         return done
     out.mkdir(parents=True, exist_ok=True)
 
     planned = schedule(used)
     arguments = checkpoint.arguments(settings, out, seed, len(planned.updates))
-    steps = Steps(used, planned, settings.token_budget, devices=arguments.world_size)
+    steps = Updates(used, planned, settings.token_budget, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, settings.lora.dropout)
     with checkpoint.threads(settings.threads):
@@ -149,7 +149,7 @@ def _rows(
     return used, check_fit(len(used), len(rows), "rows", settings.max_length, out)
 
 
-class Steps(Dataset[dict[str, list[Part]]]):
+class Updates(Dataset[dict[str, list[PackedTexts]]]):
     """All updates of a run in order. Item ``i`` is the share of device ``i % devices`` in update ``i // devices``."""
 
     def __init__(self, rows: Sequence[Taught], schedule: Schedule, budget: int, devices: int = 1) -> None:
@@ -158,7 +158,7 @@ class Steps(Dataset[dict[str, list[Part]]]):
     def __len__(self) -> int:
         return len(self.schedule.updates) * self.devices
 
-    def __getitem__(self, item: int) -> dict[str, list[Part]]:
+    def __getitem__(self, item: int) -> dict[str, list[PackedTexts]]:
         update, device = divmod(item, self.devices)
         whole = self.schedule.updates[update]
         factors = self.schedule.factors(whole)
@@ -175,7 +175,9 @@ class Steps(Dataset[dict[str, list[Part]]]):
             ks = [k for g in chosen for k in together[g]]
             packed = pack([self.rows[whole[k]].row for k in ks])
             rows = [self.rows[whole[k]] for k in ks]
-            parts.append(Part(packed, [counted[k] for k in ks], [r.stream for r in rows], [r.name for r in rows]))
+            parts.append(
+                PackedTexts(packed, [counted[k] for k in ks], [r.stream for r in rows], [r.name for r in rows])
+            )
         return {"parts": parts}
 
 
@@ -186,7 +188,7 @@ class SupervisedTrainer(UpdateTrainer):
         self,
         model: Any,
         arguments: TrainingArguments,
-        steps: Steps,
+        steps: Updates,
         settings: SupervisedSettings,
         method: Method,
         streams: Sequence[str],
@@ -199,7 +201,7 @@ class SupervisedTrainer(UpdateTrainer):
     ) -> Tensor:
         """Forward and backward of every packed row of one update."""
         self.learning(model)
-        parts: list[Part] = inputs["parts"]
+        parts: list[PackedTexts] = inputs["parts"]
         loss = self.learn(model, [{"part": part} for part in parts])
         self.count(*self.over_all(sum(self.passed(p.packed) for p in parts)))
         return loss
@@ -216,7 +218,7 @@ class SupervisedTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The share of one packed row in the update's loss."""
-        part: Part = inputs["part"]
+        part: PackedTexts = inputs["part"]
         with autocast(self.args.device, self.settings.bf16):
             values = logprobs(model, part.packed, self.method)
         terms = -values * values.new_tensor(part.factors)
@@ -231,4 +233,4 @@ class SupervisedTrainer(UpdateTrainer):
         super().log(logs, start_time)
 
 
-__all__ = ["Part", "Schedule", "Steps", "SupervisedTrainer", "Taught", "train_supervised"]
+__all__ = ["PackedTexts", "Schedule", "SupervisedTrainer", "Taught", "Updates", "train_supervised"]

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=TrainSettings)
 
 
-def settled(settings: S, student: Any, tokenizer: PreTrainedTokenizerBase, out: Path) -> S:
+def fitted_settings(settings: S, student: Any, tokenizer: PreTrainedTokenizerBase, out: Path) -> S:
     """Settings that fit the student and do not depend on the clock, for a training into ``out``.
 
     Rows may be as long as the student's context at most, whatever ``max_length`` says. If the student's chat template,
@@ -62,7 +62,7 @@ def settled(settings: S, student: Any, tokenizer: PreTrainedTokenizerBase, out: 
     return settings.model_copy(update=changes)
 
 
-class Scored(NamedTuple):
+class ScoredRow(NamedTuple):
     """One row: token ids, of which those from ``start`` on are predicted and scored. ``start`` is at least 1."""
 
     ids: tuple[int, ...]
@@ -73,7 +73,7 @@ class Scored(NamedTuple):
         return self.ids[self.start :]
 
 
-def shared(left: Sequence[int] | str, right: Sequence[int] | str) -> int:
+def common_prefix(left: Sequence[int] | str, right: Sequence[int] | str) -> int:
     """The number of leading items that two sequences have in common."""
     for i, (a, b) in enumerate(zip(left, right, strict=False)):
         if a != b:
@@ -90,7 +90,7 @@ def score_rows(
     complete: bool = True,
     where: str = "",
     template: Mapping[str, Any] | None = None,
-) -> list[Scored]:
+) -> list[ScoredRow]:
     """Tokenise the alternatives of one branching, with one boundary for all of them.
 
     Each row is the tokens that are served before an answer to ``prompt``, then the answer ``prefix + completion``,
@@ -116,11 +116,11 @@ def score_rows(
         raise DataError("no token precedes the completion", where, "the prompt must render to at least one token")
     before = [*context, *form.answer_ids(prefix, complete=False)] if prefix else context
     rows = [[*context, *form.answer_ids(prefix + text, complete)] for text in completions]
-    start = min(shared(before, row) for row in rows)
+    start = min(common_prefix(before, row) for row in rows)
     for i, row in enumerate(rows):
         if len(row) <= start:
             raise DataError(f"completion {i} adds no token to its context", where, "leave it out of the training rows")
-    return [Scored(tuple(row), start) for row in rows]
+    return [ScoredRow(tuple(row), start) for row in rows]
 
 
 def context_ids(
@@ -146,4 +146,4 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, template: Mapping[
     return rendering(tokenizer, template).answer_ids(text)
 
 
-__all__ = ["Scored", "answer_ids", "context_ids", "score_rows", "settled", "shared"]
+__all__ = ["ScoredRow", "answer_ids", "common_prefix", "context_ids", "fitted_settings", "score_rows"]

@@ -28,8 +28,8 @@ from vivavoce.train.reference import reference_logprobs
 from vivavoce.train.rows import check_fit, check_rows
 from vivavoce.train.scoring import Method, attending, autocast, logprobs
 from vivavoce.train.settings import Progress, TrainResult, TreeDPOSettings
-from vivavoce.train.tokens import settled
-from vivavoce.train.trees import Branching, Row, Steps, branchings
+from vivavoce.train.tokens import fitted_settings
+from vivavoce.train.trees import Branching, PackedTrees, Updates, branchings
 from vivavoce.train.updates import UpdateTrainer
 
 
@@ -57,20 +57,20 @@ def train_tree_dpo(
         raise DataError("there are no trees to train on", str(out), "a problem needs right and wrong answers")
     set_seed(seed)
     student, tokenizer = checkpoint.open_model(model, settings)
-    settings = settled(settings, student, tokenizer, out)
+    settings = fitted_settings(settings, student, tokenizer, out)
     used = branchings(tokenizer, trees, settings.max_length, source, settings.template)
     dropped = check_fit(len(used), counted, "trees", settings.max_length, out)
     start = fingerprint = checkpoint.fingerprint(model)
     if reference is not None:
         start = checkpoint.fingerprint(reference)
     key = checkpoint.run_key("tree_dpo", model, settings, seed, [start, [b.content for b in used]])
-    if done := checkpoint.finished(out, key):
+    if done := checkpoint.finished_result(out, key):
         return done
     out.mkdir(parents=True, exist_ok=True)
 
     updates = settings.updates(len(used), settings.trees_per_step)
     arguments = checkpoint.arguments(settings, out, seed, updates)
-    steps = Steps(used, settings, updates, seed, devices=arguments.world_size)
+    steps = Updates(used, settings, updates, seed, devices=arguments.world_size)
     if settings.lora:
         student = add_lora(student, settings.lora, dropout=0.0)
     longest = max(len(row.ids) for b in used for row in b.rows)
@@ -137,7 +137,7 @@ class TreeDPOTrainer(UpdateTrainer):
         self,
         model: Any,
         arguments: TrainingArguments,
-        steps: Steps,
+        steps: Updates,
         reference: dict[str, float],
         settings: TreeDPOSettings,
         method: Method,
@@ -150,7 +150,7 @@ class TreeDPOTrainer(UpdateTrainer):
     ) -> Tensor:
         """Forward and backward of every row of one update. The loss is normalised over the rows of all devices."""
         self.learning(model)
-        rows: list[Row] = inputs["rows"]
+        rows: list[PackedTrees] = inputs["rows"]
         weight = float(sum(self.weight(tree) for row in rows for tree in row.trees))
         total, tokens = self.over_all(weight, sum(self.passed(row.packed) for row in rows))
         loss = self.learn(model, [{"row": row} for row in rows], total)
@@ -159,7 +159,7 @@ class TreeDPOTrainer(UpdateTrainer):
 
     def named(self, part: Mapping[str, Any]) -> tuple[Packed, list[str]]:
         """A part's packed row, and the name in errors of the tree behind each of its answers."""
-        row: Row = part["row"]
+        row: PackedTrees = part["row"]
         return row.packed, [tree.name for tree in row.trees for _ in tree.rows]
 
     def weight(self, tree: Branching) -> float:
@@ -174,7 +174,7 @@ class TreeDPOTrainer(UpdateTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The weighted sum of the tree losses of one packed row, not yet divided by the update's weight."""
-        row: Row = inputs["row"]
+        row: PackedTrees = inputs["row"]
         with autocast(self.args.device, self.settings.bf16):
             policy = logprobs(model, row.packed, self.method)
         if policy.device.type != "mps":

@@ -17,7 +17,7 @@ from vivavoce.train.checkpoint import training_order
 from vivavoce.train.packing import Packed, pack, rows_of
 from vivavoce.train.rows import row_name
 from vivavoce.train.settings import TreeDPOSettings
-from vivavoce.train.tokens import Scored, score_rows
+from vivavoce.train.tokens import ScoredRow, score_rows
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Branching:
 
     id: str
     problem: str
-    rows: tuple[Scored, ...]
+    rows: tuple[ScoredRow, ...]
     right: int
     weight: float
     name: str = ""
@@ -87,7 +87,7 @@ def branchings(
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedTrees:
     """Some trees in one packed row. Iterating gives each tree with the indices of its answers in ``packed.answers``."""
 
     packed: Packed
@@ -104,7 +104,7 @@ class Row:
             at += len(tree.rows)
 
 
-class Steps(Dataset[dict[str, list[Row]]]):
+class Updates(Dataset[dict[str, list[PackedTrees]]]):
     """All updates of a run in order. Item ``i`` is the share of device ``i % devices`` in update ``i // devices``.
 
     Packing happens on demand and depends on the update alone, so a resumed run, and the reference pass, see the same
@@ -122,10 +122,10 @@ class Steps(Dataset[dict[str, list[Row]]]):
     def __len__(self) -> int:
         return len(self.order) // self.size * self.devices
 
-    def __getitem__(self, item: int) -> dict[str, list[Row]]:
+    def __getitem__(self, item: int) -> dict[str, list[PackedTrees]]:
         return {"rows": self.rows(item)}
 
-    def rows(self, item: int) -> list[Row]:
+    def rows(self, item: int) -> list[PackedTrees]:
         """The packed rows of one device's share of one update."""
         update, device = divmod(item, self.devices)
         whole = self.order[update * self.size : (update + 1) * self.size]
@@ -136,7 +136,7 @@ class Steps(Dataset[dict[str, list[Row]]]):
         rows = []
         for part in split:
             together = tuple(trees[i] for i in part)
-            rows.append(Row(pack([row for tree in together for row in tree.rows]), together))
+            rows.append(PackedTrees(pack([row for tree in together for row in tree.rows]), together))
         return rows
 
     def facts(self) -> dict[str, int]:
@@ -152,4 +152,4 @@ class Steps(Dataset[dict[str, list[Row]]]):
         }
 
 
-__all__ = ["Branching", "Row", "Steps", "branchings"]
+__all__ = ["Branching", "PackedTrees", "Updates", "branchings"]

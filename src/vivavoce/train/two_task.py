@@ -24,7 +24,7 @@ from vivavoce.train import checkpoint
 from vivavoce.train.rows import check_rows
 from vivavoce.train.settings import Progress, TrainResult, TwoTaskSettings
 from vivavoce.train.supervised import Taught, train_supervised
-from vivavoce.train.tokens import Scored
+from vivavoce.train.tokens import ScoredRow
 
 FEEDBACK = "feedback"
 
@@ -59,17 +59,17 @@ def train_two_task(
         seed=seed,
         progress=progress,
         source=source,
-        shape=padded(settings.max_length) if settings.padding == "learnt" else None,
+        shape=pad_row(settings.max_length) if settings.padding == "learnt" else None,
     )
 
 
-def padded(length: int) -> Callable[[Scored], Scored]:
+def pad_row(length: int) -> Callable[[ScoredRow], ScoredRow]:
     """Fills a row up to ``length`` tokens with its last one, the end of turn, as targets.
 
     The released code pads with that token, gives the padding the label of that token, and masks none of it.
     """
 
-    def fill(row: Scored) -> Scored:
+    def fill(row: ScoredRow) -> ScoredRow:
         return row._replace(ids=row.ids + row.ids[-1:] * (length - len(row.ids)))
 
     return fill
@@ -101,7 +101,7 @@ class TwoTasks:
         ]
 
     def _by_micro_batch(self, update: Sequence[int], share: dict[bool, float]) -> list[float]:
-        """Each stream's rows in micro-batches, in their order; all of these count the same, whatever their tokens."""
+        """The weight of each row if the stream's micro-batches, made in order, count the same whatever their tokens."""
         rows, size = [self.rows[i] for i in update], self.settings.micro_batch
         weights = [0.0] * len(update)
         for kind in share:

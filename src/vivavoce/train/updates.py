@@ -23,8 +23,8 @@ from vivavoce.train.muon import Muon
 from vivavoce.train.packing import Packed, pack
 from vivavoce.train.scoring import Method, autocast, learning, logprobs
 from vivavoce.train.settings import TrainSettings
-from vivavoce.train.shards import sharded
-from vivavoce.train.tokens import Scored
+from vivavoce.train.shards import is_sharded
+from vivavoce.train.tokens import ScoredRow
 
 _NAMED = 3
 """An error names so many rows at most."""
@@ -44,7 +44,7 @@ class UpdateTrainer(Trainer):
     ) -> None:
         super().__init__(model=model, args=arguments, train_dataset=steps, data_collator=_only)
         self._how, self.method = settings, method
-        if sharded() and settings.bf16 and not settings.lora:
+        if is_sharded() and settings.bf16 and not settings.lora:
             from torch.distributed.fsdp import MixedPrecisionPolicy
 
             halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
@@ -57,7 +57,7 @@ class UpdateTrainer(Trainer):
         self._clip: Callable[..., Any] = self.accelerator.clip_grad_norm_
         self.accelerator.clip_grad_norm_ = self._clipped
         self.add_callback(_Stop(self))
-        if sharded() and method.attention == "rows":
+        if is_sharded() and method.attention == "rows":
             what = "this model cannot share prefixes, and its weights cannot be sharded then"
             raise RecipeError(what, "attention", "launch without FSDP")
 
@@ -125,7 +125,7 @@ class UpdateTrainer(Trainer):
         Every device raises it together, so that none waits for another.
         """
         norm = self._norm
-        if norm is None:  # nobody clipped
+        if norm is None:  # the gradients were not clipped
             norm = torch.nn.utils.get_total_norm([p.grad for p in self._learning() if p.grad is not None])
         loss, norm = float(self._loss), float(norm)
         if self.over_all(not math.isfinite(loss), not math.isfinite(norm)) != [0, 0]:
@@ -174,7 +174,7 @@ class UpdateTrainer(Trainer):
                 continue
             packed, of = named
             names += of
-            if not sharded():  # there every device would have to go through the model
+            if not is_sharded():  # there every device would have to go through the model
                 inner = self.accelerator.unwrap_model(self.model)
                 with torch.no_grad(), autocast(self.args.device, self._how.bf16):
                     values = logprobs(cast(torch.nn.Module, inner), packed, self.method)
@@ -185,7 +185,7 @@ class UpdateTrainer(Trainer):
         """The number of passes that teach nothing that this device adds: if each device holds a part of the weights,
         all have to go through the model equally often.
         """
-        if not sharded():
+        if not is_sharded():
             return 0
         count = torch.tensor([parts], device=self.args.device)
         return int(cast(Tensor, self.accelerator.gather(count)).max()) - parts
@@ -213,7 +213,7 @@ class _Stop(TrainerCallback):
             self.trainer.check_weights()
 
 
-_SHORTEST = pack([Scored((0, 0), 1)])
+_SHORTEST = pack([ScoredRow((0, 0), 1)])
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from vivavoce.view.pages import HEADS, Pages, keys_of, runs_in
 from vivavoce.view.place import index_file
 
 _BYTES = 1_000_000
-"""Of a file of questions or words, unless one question is longer."""
+"""Bytes of a file of questions or words at most, unless one question is longer."""
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'"

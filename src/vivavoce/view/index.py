@@ -14,32 +14,23 @@ is one list of questions: those of a stage (``train``, ``states-0``), or of a te
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vivavoce.agents.journal import Journal, Written
-from vivavoce.environments.environment import Episode
+from vivavoce.agents.journal import Journal
 from vivavoce.errors import DataError, UserError
-from vivavoce.exams.examine import Judged
-from vivavoce.files import file_name
-from vivavoce.graph.graph import graph_of
-from vivavoce.records import Problem, from_json
+from vivavoce.records import Problem
 from vivavoce.report.sources import Sources
-from vivavoce.report.tables import head_of
-from vivavoce.report.verdicts import NOTHING, in_order, letter, seats
-from vivavoce.view.words import for_index, sought
+from vivavoce.report.verdicts import NOTHING
+from vivavoce.view.run_files import files_of, of_tests
+from vivavoce.view.words import sought
+from vivavoce.view.writing import OF_TASK, Writer, count_of
 
 _VERSION = 1
-_BATCH = 2000
-"""Questions between two commits, after which a page can show them."""
-_TASK = "the task: "
-"""Before the name of a set, in place of a file: questions that no file of the run holds."""
-_PROBLEM = re.compile(rb'"problem":("(?:[^"\\]|\\.)*")')
 _SCHEMA = f"""
 CREATE TABLE sources (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, stat TEXT NOT NULL, kind TEXT NOT NULL,
     of TEXT, label TEXT NOT NULL, words INTEGER NOT NULL);
@@ -125,7 +116,7 @@ class Index:
     def columns(self, of: str) -> list[Column]:
         """The columns of a set."""
         with closing(self._open()) as db:
-            n = _count(db, of)
+            n = count_of(db, of)
             rows = db.execute(
                 "SELECT c.label, letters FROM columns c JOIN sources s ON s.id = source WHERE s.of = ? "
                 "ORDER BY s.kind DESC, s.path, place",
@@ -148,7 +139,7 @@ class Index:
     def tokens(self, of: str) -> list[int]:
         """Tokens that were spent on each question of a set, in its graphs."""
         with closing(self._open()) as db:
-            total = [0] * _count(db, of)
+            total = [0] * count_of(db, of)
             for (counts,) in db.execute(
                 "SELECT counts FROM tokens t JOIN sources s ON s.id = t.source WHERE of = ?", (of,)
             ):
@@ -214,7 +205,7 @@ class Index:
         if not wanted:
             return []
         with closing(self._open()) as db:
-            n = _count(db, of)
+            n = count_of(db, of)
             sources = [
                 i for (i,) in db.execute("SELECT id FROM sources WHERE of = ? AND words ORDER BY kind DESC", (of,))
             ]
@@ -265,11 +256,11 @@ class Index:
         """
         before = self.version
         with closing(self._open()) as db:
-            there = list(_files(self.run))
+            there = list(files_of(self.run))
             known = {path: (i, stat) for i, path, stat in db.execute("SELECT id, path, stat FROM sources")}
             for path in set(known) - {f.path for f in there}:
-                if not path.startswith(_TASK):
-                    _Writer(db, self).drop(known[path][0])
+                if not path.startswith(OF_TASK):
+                    Writer(db, self.run, self.unread).drop(known[path][0])
             for file in there:
                 if end():
                     break
@@ -277,7 +268,7 @@ class Index:
                 if stat is None or (file.path in known and known[file.path][1] == stat):
                     continue
                 self.doing = file.path
-                writer = _Writer(db, self, advanced)
+                writer = Writer(db, self.run, self.unread, advanced)
                 try:
                     writer.replace(file, stat, known.get(file.path, (None,))[0])
                 except (OSError, sqlite3.Error) as error:
@@ -297,7 +288,7 @@ class Index:
             return
         try:
             with Journal(path, read_only=True) as journal:
-                writer, last = _Writer(db, self), since
+                writer, last = Writer(db, self.run, self.unread), since
                 db.execute("BEGIN")
                 with db:
                     for call in journal.since(since):
@@ -323,109 +314,16 @@ class Index:
                 self._of_task[of] = Sources(self.run).problems(of)
             known = self._of_task[of]
             if rows_known := [known[problem] for where, problem in rows if where == of and problem in known]:
-                _Writer(db, self).fill(of, rows_known)
+                Writer(db, self.run, self.unread).fill(of, rows_known)
 
 
 def _order(of: str) -> tuple[bool, bool, str]:
     """Debates first, then tests, then episodes."""
-    return of.startswith("episodes of"), _tests(of), of
-
-
-class _File(NamedTuple):
-    """A file that the index reads."""
-
-    path: str
-    kind: str
-    of: str | None
-    label: dict[str, Any]
-
-
-def _files(run: Path) -> Iterator[_File]:
-    """What there is to read, those first that know their questions."""
-    sources = Sources(run)
-    files = [(name, part, _Named(name, sources, first)) for first, (name, part) in _parts(sources)]
-    for kind in ("graphs", "evaluations", "episodes", "data"):
-        for name, part, named in files:
-            before = f"{name}/" if name else ""
-            for file in sorted((part.path / kind).rglob("*.jsonl")):
-                path, stem = file.relative_to(run).as_posix(), file.name.removesuffix(".jsonl")
-                if kind == "graphs":
-                    yield _File(path, "graph", "test" if stem == "test" else before + stem, {"stage": before + stem})
-                elif kind == "evaluations":
-                    also = file.parent.name if file.parent.name != "evaluations" else ""
-                    yield _File(path, "exam", _of_test(also), named.exam(stem))
-                elif kind == "episodes":
-                    of, label = named.episode(stem.rpartition("-")[0])
-                    yield _File(path, "episode", of, label)
-                else:
-                    yield _File(path, "row", None, {"data": before + stem.replace("+", ":")})
-
-
-def _parts(sources: Sources) -> Iterator[tuple[bool, tuple[str, Sources]]]:
-    """The run itself, and the stages of a chain; whether each is the first that may have tested the student."""
-    yield True, ("", sources)
-    for i, part in enumerate(sources.parts.items()):
-        yield not i, part
-
-
-def _of_test(also: str) -> str:
-    return f"test {also}" if also else "test"
-
-
-def _tests(of: str) -> bool:
-    """Whether a set is of test questions; one of a chain's stage that is called ``testing`` is not."""
-    return of == "test" or (of.startswith("test ") and "/" not in of)
-
-
-class _Named:
-    """The names after which the files of a run, or of a stage of a chain, are called. Names in files are those of
-    :func:`~vivavoce.files.file_name`, which are told back by trying the possible ones.
-    """
-
-    def __init__(self, stage: str, whole: Sources, first: bool) -> None:
-        self.stage, self.first = stage, first
-        known = [arm["name"] for arm in (whole.results or {}).get("arms", ())]
-        own = {arm.removeprefix(f"{stage}."): arm for arm in known}
-        seeds = whole.recipe.get("seeds") or [0]
-        also = ["", *(whole.recipe.get("also_test") or ())]
-        self._arms = {file_name(arm): arm_name for arm, arm_name in own.items()}
-        self._episodes = {
-            file_name(f"test{':' if name else ''}{name} {arm}-{seed}"): (
-                _of_test(name),
-                {"arm": arm_name, "seed": seed},
-            )
-            for name in also
-            for arm, arm_name in own.items()
-            for seed in seeds
-        }
-
-    def exam(self, stem: str) -> dict[str, Any]:
-        """The test that a file of answers is of."""
-        folder, _, seed = stem.rpartition("-")
-        return {"arm": self._arm(folder), "seed": int(seed) if seed.isdigit() else 0}
-
-    def episode(self, stem: str) -> tuple[str, dict[str, Any]]:
-        """The set of a file of episodes, and who plays."""
-        if stem in self._episodes:
-            return self._episodes[stem]
-        plain = stem.partition("~")[0]
-        if test := re.fullmatch(r"test(?:\+([^-]+))?-(.+)-(\d+)", plain):
-            return _of_test(test[1] or ""), {"arm": self._arm(test[2]), "seed": int(test[3])}
-        stage = f"{self.stage}/{plain}" if self.stage else plain
-        return f"episodes of {stage}", {"stage": stage}
-
-    def _arm(self, name: str) -> str:
-        guess = name.replace("+", ":")
-        shared = not self.stage or (guess == "student" and self.first)
-        return self._arms.get(name, guess if shared else f"{self.stage}.{guess}")
+    return of.startswith("episodes of"), of_tests(of), of
 
 
 def _fact(db: sqlite3.Connection, name: str) -> int:
     return db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0]
-
-
-def _count(db: sqlite3.Connection, of: str) -> int:
-    return db.execute("SELECT coalesce(max(at) + 1, 0) FROM questions WHERE of = ?", (of,)).fetchone()[0]
 
 
 def _stat(path: Path) -> str | None:
@@ -434,225 +332,3 @@ def _stat(path: Path) -> str | None:
     except OSError:
         return None
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
-
-
-class _Writer:
-    """Reads one file into the database."""
-
-    def __init__(self, db: sqlite3.Connection, index: Index, advanced: Callable[[], object] = lambda: None) -> None:
-        self.db, self.index, self.advanced = db, index, advanced
-        self.letters: dict[Any, bytearray] = {}
-        self.counts, self.at_of = array("I"), dict[tuple[str, str], int]()
-
-    def drop(self, source: int) -> None:
-        """Forget a file. Its questions stay, for other files are about them too."""
-        self.db.execute("BEGIN")
-        with self.db:
-            for table in ("columns", "tokens", "places"):
-                self.db.execute(f"DELETE FROM {table} WHERE source = ?", (source,))
-            self.db.execute(f"DROP TABLE IF EXISTS w{source}")
-            self.db.execute("DELETE FROM sources WHERE id = ?", (source,))
-            self.grown()
-
-    def grown(self) -> None:
-        """Count a change."""
-        self.db.execute("UPDATE facts SET value = value + 1 WHERE name = 'version'")
-
-    def replace(self, file: _File, stat: str, old: int | None) -> None:
-        """Read a file in place of what was known of it."""
-        if old is not None:
-            self.drop(old)
-        self.db.execute("BEGIN")
-        with self.db:
-            row = (file.path, f"unfinished {stat}", file.kind, file.of, json.dumps(file.label), file.kind != "row")
-            self.source = self.db.execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, ?)", row).lastrowid
-            if file.kind != "row":
-                self._table_of_words()
-        read = {"graph": self._graphs, "exam": self._exam, "episode": self._episodes, "row": self._rows}[file.kind]
-        lines, unread = _lines(self.index.run / file.path), list[DataError]()
-        self.index.unread.pop(file.path, None)
-        self.db.execute("BEGIN")
-        try:
-            for done, (start, line) in enumerate(lines, 1):
-                try:
-                    read(file, start, line)
-                except DataError as error:
-                    unread.append(error)
-                if done % _BATCH == 0:
-                    self._write()
-                    self.db.execute("COMMIT")
-                    self.advanced()
-                    self.db.execute("BEGIN")
-            self._write()
-            self.db.execute("UPDATE sources SET stat = ? WHERE id = ?", (stat, self.source))
-            self.db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self.db.execute("ROLLBACK")
-            raise
-        if unread:
-            self.index.unread[file.path] = f"{len(unread):,} lines cannot be read; the first: {unread[0]}"
-        self.advanced()
-
-    def fill(self, of: str, problems: Iterable[Problem]) -> None:
-        """Write down questions that the run's task has, and no file of the run."""
-        path = _TASK + of
-        old = self.db.execute("SELECT id FROM sources WHERE path = ?", (path,)).fetchone()
-        self.db.execute("BEGIN")
-        with self.db:
-            if old is None:
-                row = (path, "", "task", of, "{}", True)
-                self.source = self.db.execute("INSERT INTO sources VALUES (NULL, ?, ?, ?, ?, ?, ?)", row).lastrowid
-                self._table_of_words()
-            else:
-                self.source = old[0]
-            for p in problems:
-                self._words(self.question(of, p), (p.group, p.question, p.gold))
-            self.grown()
-
-    def _table_of_words(self) -> None:
-        self.db.execute(
-            f"CREATE VIRTUAL TABLE w{self.source} USING fts5(words, content='', columnsize=0, detail=none, "
-            "tokenize='unicode61 remove_diacritics 2')"
-        )
-
-    def _write(self) -> None:
-        """Write down what is known of the letters by now."""
-        self.db.execute("DELETE FROM columns WHERE source = ?", (self.source,))
-        keys = (
-            in_order(self.letters) if self.letters and isinstance(next(iter(self.letters)), tuple) else [*self.letters]
-        )
-        for place, key in enumerate(keys):
-            label = key._asdict() if isinstance(key, tuple) else json.loads(key)
-            row = (self.source, place, json.dumps(label), bytes(self.letters[key]))
-            self.db.execute("INSERT INTO columns VALUES (?, ?, ?, ?)", row)
-        if self.counts:
-            self.db.execute("REPLACE INTO tokens VALUES (?, ?)", (self.source, self.counts.tobytes()))
-        self.grown()
-
-    def _graphs(self, file: _File, start: int, line: bytes) -> None:
-        assert file.of is not None
-        graph = graph_of(line, f"{file.path}, byte {start}")
-        at = self.question(file.of, graph.problem, whole=False)
-        for place, sign in seats(graph).items():
-            self._letter(place, at, sign)
-        self._count(at, sum(n.usage.prompt + n.usage.completion for n in graph.nodes))
-        self._place(at, start, line)
-        p = graph.problem
-        texts = (text for n in graph.nodes for text in (n.text, n.error) if text)
-        self._words(at, (p.id, p.group, p.question, p.gold, *texts))
-
-    def _exam(self, file: _File, start: int, line: bytes) -> None:
-        assert file.of is not None
-        row = _checked(Judged, line, file.path, start)
-        unread = not self._has_text(file.of, row.problem)
-        at = self.question(file.of, Problem(row.problem, row.question, row.gold, row.group))
-        self._letter(json.dumps(file.label), at, letter(row))
-        self._place(at, start, line)
-        self._words(at, (row.problem, row.text, *((row.question, row.gold) if unread else ())))
-
-    def _has_text(self, of: str, problem: str) -> bool:
-        """Whether the index has the text of a question already, from a debate or another arm's answer."""
-        row = self.db.execute("SELECT head FROM questions WHERE problem = ? AND of = ?", (problem, of)).fetchone()
-        return row is not None and bool(row[0])
-
-    def _episodes(self, file: _File, start: int, line: bytes) -> None:
-        assert file.of is not None
-        episode = _checked(Episode, line, file.path, start)
-        asked = next((m["content"] for m in reversed(episode.prompt) if m["role"] != "system"), "")
-        at = self.question(file.of, Problem(episode.task, asked, ""))
-        good = {True: "R", False: "W", None: "N"}[episode.success]
-        self._letter(json.dumps(file.label), at, "E" if episode.ended == "no_action" else good)
-        self._place(at, start, line)
-        self._words(at, (episode.task, *(m["content"] for m, _ in episode.masked())))
-
-    def _rows(self, file: _File, start: int, line: bytes) -> None:
-        match = _PROBLEM.search(line)
-        if match is None:
-            return
-        problem = json.loads(match[1])
-        for (of,) in self.db.execute("SELECT of FROM questions WHERE problem = ?", (problem,)).fetchall():
-            if not _fits(of, file):
-                continue
-            self.db.execute("UPDATE sources SET of = ? WHERE id = ? AND of IS NULL", (of, self.source))
-            self._place(self.question(of, Problem(problem, "", "")), start, line)
-            return
-
-    def question(self, of: str, p: Problem, whole: bool = True) -> int:
-        """The place of a question in its set, which is written down if it is new. ``whole``: no graph has its text."""
-        if (at := self.at_of.get((of, p.id))) is not None:
-            return at
-        row = self.db.execute("SELECT at, head FROM questions WHERE problem = ? AND of = ?", (p.id, of)).fetchone()
-        head = head_of(p.question)
-        if row is None:
-            at = _count(self.db, of)
-            full = p.question if whole and p.question else None
-            self.db.execute(
-                "INSERT INTO questions VALUES (?, ?, ?, ?, ?, ?, ?)", (of, at, p.id, p.group, p.gold, head, full)
-            )
-        else:
-            at = row[0]
-            if p.question and not row[1]:
-                full = p.question if whole else None
-                known = (p.gold, p.group, head, full, of, at)
-                self.db.execute(
-                    "UPDATE questions SET gold = ?, grp = ?, head = ?, full = ? WHERE of = ? AND at = ?", known
-                )
-        self.at_of[of, p.id] = at
-        return at
-
-    def called(self, call: Written) -> None:
-        """Note a call of the journal, if its stage is under way, or it failed."""
-        part, slash, own = call.stage.rpartition("/")
-        room, _, name = own.partition(":")
-        if room in ("debate", "review") and call.problem:
-            of = f"{part}{slash}{name}" if name != "test" else "test"
-            at = self.question(of, Problem(call.problem, "", ""))
-            self.db.execute("REPLACE INTO calls VALUES (?, ?, ?)", (at, of, call.row))
-        if call.failed:
-            row = (call.row, call.agent, call.stage, call.problem)
-            self.db.execute("REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
-
-    def _letter(self, key: Any, at: int, sign: str) -> None:
-        column = self.letters.setdefault(key, bytearray())
-        if len(column) <= at:
-            column.extend(NOTHING.encode() * (at + 1 - len(column)))
-        column[at] = ord(sign)
-
-    def _count(self, at: int, n: int) -> None:
-        if len(self.counts) <= at:
-            self.counts.extend([0] * (at + 1 - len(self.counts)))
-        self.counts[at] += n
-
-    def _place(self, at: int, start: int, line: bytes) -> None:
-        self.db.execute("INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)", (self.source, at, start, len(line)))
-
-    def _words(self, at: int, texts: Iterable[str]) -> None:
-        self.db.execute(f"INSERT INTO w{self.source} (rowid, words) VALUES (?, ?)", (at, for_index("\n".join(texts))))
-
-
-def _fits(of: str, file: _File) -> bool:
-    """Whether rows of a data file can have come from a set: of a chain, that of the same stage."""
-    stage, slash, _ = of.rpartition("/")
-    own = file.label["data"].rpartition("/")[0]
-    return not _tests(of) and (stage if slash else "") == own
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that have ended, and where each begins."""
-    with path.open("rb") as file:
-        start = 0
-        for line in file:
-            if line.strip():
-                yield start, line.rstrip(b"\n")
-            start += len(line)
-
-
-def _checked(kind: Any, line: bytes, path: str, start: int) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return from_json(kind, line)
-    except ValidationError as error:
-        what = f"no {kind.__name__}: {error.errors(include_url=False)[0]['msg']}"
-        raise DataError(what, f"{path}, byte {start}", "was the file cut or edited?") from error

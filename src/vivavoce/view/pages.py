@@ -19,7 +19,7 @@ from vivavoce.exams.examine import Judged
 from vivavoce.graph.graph import graph_of
 from vivavoce.records import from_json
 from vivavoce.report import costs
-from vivavoce.report.question import answered, question_facts
+from vivavoce.report.question import answer_facts, question_facts
 from vivavoce.report.report import Debates, overview
 from vivavoce.report.sources import Sources
 from vivavoce.report.tables import about, table_of
@@ -133,7 +133,7 @@ class Pages:
                     content["debates"].append({**place.label, **debate})
                     content["problem"] = debate["problem"]
                 case "exam":
-                    content["answers"].append({**place.label, **answered(from_json(Judged, line))})
+                    content["answers"].append({**place.label, **answer_facts(from_json(Judged, line))})
                 case "episode":
                     content["episodes"].append({**place.label, **_episode(from_json(Episode, line))})
                 case _:

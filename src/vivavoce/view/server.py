@@ -36,9 +36,9 @@ _POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _LOOK_S = 1.0
-"""Seconds between two looks at the files of a run, while somebody looks at it."""
+"""Seconds between two looks at the files of a run while its page is open."""
 _LEFT_S = 15.0
-"""So long after the last request a run counts as looked at."""
+"""Seconds after the last request in which a run counts as looked at."""
 
 
 class Viewed:
@@ -128,7 +128,7 @@ def app(viewer: Viewer) -> Starlette:
 
 
 def _json(ask: Any) -> Response:
-    """What ``ask`` gives; errors that the user can mend as such."""
+    """The result of ``ask`` as JSON; an error that the user can mend, with its text and a status of its own."""
     try:
         content, status = ask(), 200
     except (KeyError, IndexError) as error:

@@ -15,7 +15,7 @@ from vivavoce.report.report import told_path
 from vivavoce.report.sources import Sources
 
 _FRESH_S = 90
-"""Where the system does not tell who holds a lock: so long after its last word a run counts as at work."""
+"""Seconds after its last note in which a run counts as at work, on systems that do not tell who holds a lock."""
 
 
 def at_work(run: Path) -> bool:
@@ -70,7 +70,7 @@ def state(sources: Sources) -> dict[str, Any]:
 
 
 def _progress(path: Path) -> list[Mapping[str, Any]]:
-    """What a run counts now, as it noted it last."""
+    """The counts of a run that goes on, as it noted them last."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads((path / "progress.json").read_text("utf-8"))
     return []

@@ -23,7 +23,7 @@ _IMPERIAL = {
     ("oz", "g"): 28.349523125,
     ("gallon", "liter"): 3.785411784,
 }
-"""How many of the second one of the first is."""
+"""The number of the second unit that equals one of the first."""
 
 
 class Calculator(Service):
@@ -93,23 +93,23 @@ class Calculator(Service):
 
     def mean(self, numbers: list[float]) -> dict[str, float]:
         """The mean of a list."""
-        return {"result": statistics.fmean(_some(numbers))}
+        return {"result": statistics.fmean(_need_numbers(numbers))}
 
     def standard_deviation(self, numbers: list[float]) -> dict[str, float]:
         """The standard deviation of a list that is the whole population."""
-        return {"result": statistics.pstdev(_some(numbers))}
+        return {"result": statistics.pstdev(_need_numbers(numbers))}
 
     def max_value(self, numbers: list[float]) -> dict[str, float]:
         """The largest."""
-        return {"result": max(_some(numbers))}
+        return {"result": max(_need_numbers(numbers))}
 
     def min_value(self, numbers: list[float]) -> dict[str, float]:
         """The smallest."""
-        return {"result": min(_some(numbers))}
+        return {"result": min(_need_numbers(numbers))}
 
     def sum_values(self, numbers: list[float]) -> dict[str, float]:
         """The sum of a list."""
-        return {"result": math.fsum(_some(numbers))}
+        return {"result": math.fsum(_need_numbers(numbers))}
 
     def si_unit_conversion(self, value: float, unit_in: str, unit_out: str) -> dict[str, float]:
         """Between lengths, or between masses."""
@@ -131,7 +131,7 @@ class Calculator(Service):
         raise Refused(f"{unit_in} cannot be turned into {unit_out}")
 
 
-def _some(numbers: list[float]) -> list[float]:
+def _need_numbers(numbers: list[float]) -> list[float]:
     if not numbers:
         raise Refused("there are no numbers")
     return numbers

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from vivavoce.environments.bfcl.documents import read_documents, read_lines
-from vivavoce.environments.bfcl.padding import padded, padding_of
+from vivavoce.environments.bfcl.padding import pad_config, padding_of
 from vivavoce.environments.bfcl.service import Service
 from vivavoce.environments.bfcl.services import SERVICES
 from vivavoce.errors import DataError
@@ -22,7 +22,7 @@ CATEGORIES = ("base", "miss_func", "miss_param", "long_context")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class UserTurn:
     """One message of the user's, and the calls by which it is judged."""
 
     text: str
@@ -40,12 +40,12 @@ class Conversation:
     """One row."""
 
     id: str
-    turns: tuple[Turn, ...]
+    turns: tuple[UserTurn, ...]
     services: tuple[type[Service], ...]
     config: Mapping[str, Any]
-    """By the name of a service."""
+    """The starting state of each service, by the service's name."""
     tools: Mapping[str, Tool]
-    """All that are ever on offer."""
+    """Every tool that is on offer in some turn."""
     beyond: tuple[str, ...] = ()
     """Functions that the official calls name although they are not on offer; those calls are not expected."""
 
@@ -62,7 +62,7 @@ class Conversation:
 def read_conversations(folder: Path, category: str) -> dict[str, Conversation]:
     """The rows of a category by id: its file, the one of the same name in ``possible_answer/``, and the documents.
 
-    Raises DataError where one of them cannot be read.
+    Raises DataError if one of them cannot be read.
     """
     path = folder / f"BFCL_v4_multi_turn_{category}.json"
     answers = folder / "possible_answer" / path.name
@@ -75,14 +75,14 @@ def read_conversations(folder: Path, category: str) -> dict[str, Conversation]:
         raise DataError(f"{place}: {first['msg']}", str(path), "give the official files") from None
     involved = {name for row in rows for name in row.involved_classes} & SERVICES.keys()
     documents = {name: read_documents(folder, SERVICES[name].DOCUMENT) for name in involved}
-    read = {row.id: row.conversation(path, calls.get(row.id), documents) for row in rows}
-    return _with_padding(read) if category == "long_context" else read
+    conversations = {row.id: row.conversation(path, calls.get(row.id), documents) for row in rows}
+    return _with_padding(conversations) if category == "long_context" else conversations
 
 
 def _with_padding(rows: dict[str, Conversation]) -> dict[str, Conversation]:
     expected = {id: [call for turn in row.turns for call in turn.expected] for id, row in rows.items()}
     padding = padding_of({id: row.config for id, row in rows.items()}, expected)
-    return {id: replace(row, config=padded(row.config, padding[id])) for id, row in rows.items()}
+    return {id: replace(row, config=pad_config(row.config, padding[id])) for id, row in rows.items()}
 
 
 class _Message(BaseModel):
@@ -107,13 +107,13 @@ class _Row(BaseModel):
             raise DataError(f"there is no class {unknown[0]!r}", where, f"there are {', '.join(SERVICES)}")
         tools = {name: tool for of in self.involved_classes for name, tool in documents[of].items()}
         offered = {name: tool for name, tool in tools.items() if name not in self.excluded_function}
-        turns, beyond = list[Turn](), list[str]()
+        turns, beyond = list[UserTurn](), list[str]()
         for n, (messages, official) in enumerate(zip(self.question, calls, strict=True)):
-            later = {name for turn, given in self.missed_function.items() if turn > n for name in given}
+            later = {name for turn, functions in self.missed_function.items() if turn > n for name in functions}
             expected = [_read_call(call, tools, where) for call in official]
             away = [call for call in expected if call.name in later or call.name not in offered]
             turns.append(
-                Turn(
+                UserTurn(
                     "\n\n".join(message.content for message in messages),
                     tuple(call for call in expected if call not in away),
                     tuple(self.missed_function.get(n, ())),
@@ -140,11 +140,11 @@ def _read_call(text: str, tools: Mapping[str, Tool], where: str) -> ToolCall:
             raise ValueError(text)
         tool = tools.get(call.func.id)
         names = list(tool.parameters["properties"]) if tool else ()
-        given = {name: ast.literal_eval(value) for name, value in zip(names, call.args, strict=False)}
-        given |= {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg is not None}
+        arguments = {name: ast.literal_eval(value) for name, value in zip(names, call.args, strict=False)}
+        arguments |= {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg is not None}
     except (SyntaxError, ValueError):
         raise DataError(f"no call of a function: {text[:80]}", where, "give the official files") from None
-    return ToolCall(call.func.id, given)
+    return ToolCall(call.func.id, arguments)
 
 
-__all__ = ["CATEGORIES", "Conversation", "Turn", "read_conversations"]
+__all__ = ["CATEGORIES", "Conversation", "UserTurn", "read_conversations"]

@@ -8,7 +8,7 @@ from typing import Any
 from vivavoce.environments.bfcl.service import Refused, Service
 
 _USERS = {"Alice": "USR001", "Bob": "USR002", "Catherine": "USR003", "Daniel": "USR004"}
-"""Where the configuration names none."""
+"""The users if the configuration names none."""
 
 
 class Messages(Service):

@@ -55,7 +55,7 @@ def padding_of(
     return {id: Padding(text, pictures.get(id, others), spared) for id in expected}
 
 
-def padded(config: Mapping[str, Any], padding: Padding) -> Mapping[str, Any]:
+def pad_config(config: Mapping[str, Any], padding: Padding) -> Mapping[str, Any]:
     """The starting state with it."""
     files = config.get(FileSystem.NAME)
     if not files or "root" not in files:
@@ -84,4 +84,4 @@ def _files(config: Mapping[str, Any]) -> Iterator[str]:
         yield from below(node)
 
 
-__all__ = ["Padding", "padded", "padding_of"]
+__all__ = ["Padding", "pad_config", "padding_of"]

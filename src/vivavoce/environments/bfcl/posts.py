@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vivavoce.environments.bfcl.service import Refused, Service, known
+from vivavoce.environments.bfcl.service import Refused, Service, item_of
 
 
 class Posts(Service):
@@ -125,7 +125,7 @@ class Posts(Service):
             raise Refused("log in first, by authenticate_twitter")
 
     def _tweet(self, tweet_id: int) -> dict[str, Any]:
-        return known(self.tweets, tweet_id, f"tweet {tweet_id}")
+        return item_of(self.tweets, tweet_id, f"tweet {tweet_id}")
 
 
 __all__ = ["Posts"]

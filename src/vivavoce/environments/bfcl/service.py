@@ -34,7 +34,7 @@ class Service(ABC):
         """Begin. The configuration is the service's own: it may keep and change what is in it."""
 
 
-def known(items: Mapping[K, V], key: K, what: str) -> V:
+def item_of(items: Mapping[K, V], key: K, what: str) -> V:
     """The item of a key. Raises Refused, with ``what`` it is in words, if there is none."""
     if key not in items:
         raise Refused(f"there is no {what}")
@@ -47,7 +47,7 @@ def functions_of(service: type[Service]) -> Toolbox[Service]:
     return Toolbox([f for name, f in vars(service).items() if callable(f) and not name.startswith("_")])
 
 
-def called(services: Sequence[Service], call: ToolCall) -> Any:
+def call_service(services: Sequence[Service], call: ToolCall) -> Any:
     """The result of a function of one of the services, as JSON; ``{"error": …}`` if it refuses."""
     for service in services:
         functions = functions_of(type(service))
@@ -64,11 +64,11 @@ def states_of(services: Sequence[Service]) -> dict[str, dict[str, Any]]:
     return {service.NAME: to_jsonable_python(vars(service)) for service in services}
 
 
-def judged(states: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def judged_part(states: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The part of the states by which a turn is judged."""
     return {
         name: {key: value for key, value in state.items() if not key.startswith("_")} for name, state in states.items()
     }
 
 
-__all__ = ["Refused", "Service", "called", "functions_of", "judged", "known", "states_of"]
+__all__ = ["Refused", "Service", "call_service", "functions_of", "item_of", "judged_part", "states_of"]

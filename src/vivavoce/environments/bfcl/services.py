@@ -15,6 +15,6 @@ from vivavoce.environments.bfcl.vehicle import Vehicle
 SERVICES: dict[str, type[Service]] = {
     service.NAME: service for service in (Calculator, FileSystem, Messages, Posts, Tickets, Trading, Travel, Vehicle)
 }
-"""By the name that official rows have for them."""
+"""The services by their names in official rows."""
 
 __all__ = ["SERVICES"]

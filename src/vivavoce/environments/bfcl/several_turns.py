@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from vivavoce.agents.call_text import write_call
 from vivavoce.agents.replies import spoken
 from vivavoce.environments.bfcl.conversations import Conversation
-from vivavoce.environments.bfcl.service import called, judged, states_of
+from vivavoce.environments.bfcl.service import call_service, judged_part, states_of
 from vivavoce.environments.environment import Action, Limits, Observation
 from vivavoce.errors import DataError
 from vivavoce.plugins import near
@@ -28,7 +28,7 @@ _MORE = "You can call more functions now. Please do it with them."
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExpectedTurn:
     """The state that a turn's expected calls leave, and their results."""
 
     states: dict[str, Any]
@@ -62,7 +62,7 @@ class SeveralTurns:
     ) -> None:
         self.conversations, self.limits, self._most = conversations, limits, actions
         self.tools: tuple[Tool, ...] = ()
-        self._outcomes: dict[str, list[Outcome]] = {}
+        self._outcomes: dict[str, list[ExpectedTurn]] = {}
 
     async def reset(self, task: str, seed: int) -> Observation:
         """The user's first message. Raises DataError if there is no such conversation."""
@@ -104,13 +104,13 @@ class SeveralTurns:
         """The faults of each turn."""
         return list(self._amiss)
 
-    def outcomes(self, talk: Conversation) -> list[Outcome]:
+    def outcomes(self, talk: Conversation) -> list[ExpectedTurn]:
         """The outcomes of each turn's expected calls."""
         if talk.id not in self._outcomes:
-            services, outcomes = talk.begun(), list[Outcome]()
+            services, outcomes = talk.begun(), list[ExpectedTurn]()
             for turn in talk.turns:
-                results = [called(services, call) for call in turn.expected]
-                outcomes.append(Outcome(judged(states_of(services)), results))
+                results = [call_service(services, call) for call in turn.expected]
+                outcomes.append(ExpectedTurn(judged_part(states_of(services)), results))
             self._outcomes[talk.id] = outcomes
         return self._outcomes[talk.id]
 
@@ -127,7 +127,7 @@ class SeveralTurns:
             return to_json({"error": f"there is no function {call.name!r}"}).decode()
         self._called = True
         self._ahead += call in self._talk.turns[self._turn].expected[self._ahead : self._ahead + 1]
-        self._results.append(result := called(self._services, call))
+        self._results.append(result := call_service(self._services, call))
         return to_json(result).decode()
 
     def _judge(self, words: str) -> None:
@@ -135,17 +135,17 @@ class SeveralTurns:
         calls = self._talk.turns[self._turn].expected
         off = [
             f"{name} is not as it should be"
-            for name, state in judged(states_of(self._services)).items()
+            for name, state in judged_part(states_of(self._services)).items()
             if state != outcome.states[name]
         ]
         if calls and not self._called:
             off.append("nothing was called")
         if not calls and not words.strip():  # a thought that was cut off says of nothing that it is missing
             off.append("nothing was said")
-        left = list(self._results)
+        unmatched = list(self._results)
         for call, result in zip(calls, outcome.results, strict=True):
-            if result in left:
-                left.remove(result)
+            if result in unmatched:
+                unmatched.remove(result)
             else:
                 off.append(f"nothing returned what {call.name} was to return")
         self._amiss += [f"turn {self._turn + 1}: {one}" for one in off]
@@ -155,4 +155,4 @@ def _tool(content: str) -> Message:
     return {"role": "tool", "content": content}
 
 
-__all__ = ["Outcome", "SeveralTurns"]
+__all__ = ["ExpectedTurn", "SeveralTurns"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vivavoce.environments.bfcl.service import Refused, Service, known
+from vivavoce.environments.bfcl.service import Refused, Service, item_of
 
 NOW = "2024-10-30 10:30:00"
 """It is always the same time."""
@@ -179,10 +179,10 @@ class Trading(Service):
             raise Refused("log in first, by trading_login")
 
     def _stock(self, symbol: str) -> dict[str, float]:
-        return known(self.stocks, symbol, f"stock {symbol!r}")
+        return item_of(self.stocks, symbol, f"stock {symbol!r}")
 
     def _order(self, order_id: int) -> dict[str, Any]:
-        return known(self.orders, order_id, f"order {order_id}")
+        return item_of(self.orders, order_id, f"order {order_id}")
 
 
 __all__ = ["Trading"]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any, Literal
 
-from vivavoce.environments.bfcl.service import Refused, Service, known
+from vivavoce.environments.bfcl.service import Refused, Service, item_of
 
 TODAY = date(2024, 10, 30)
 SEED = 141053
-"""Of all that is drawn. It is upstream's: expected calls name ids that Python's generator draws from it."""
+"""The seed of all random draws, and upstream's too: expected calls name ids that Python's generator draws from it."""
 AIRPORTS = {
     "Rivermist": "RMS",
     "Stonebrook": "SBK",
@@ -267,10 +267,10 @@ class Travel(Service):
             raise Refused("the access token is not valid")
 
     def _card(self, card_id: str) -> dict[str, Any]:
-        return known(self.credit_card_list, card_id, f"card {card_id!r}")
+        return item_of(self.credit_card_list, card_id, f"card {card_id!r}")
 
     def _booking(self, booking_id: str) -> dict[str, Any]:
-        return known(self.booking_record, booking_id, f"booking {booking_id!r}")
+        return item_of(self.booking_record, booking_id, f"booking {booking_id!r}")
 
     def _number(self, low: int, high: int) -> str:
         """The next number drawn, as text."""

@@ -14,9 +14,9 @@ def main():
     os.dup2(2, 1)  # what the package prints is no answer
     server = Server()
     for line in sys.stdin:
-        ((what, given),) = json.loads(line).items()
+        ((what, value),) = json.loads(line).items()
         try:
-            answer = server.answer(what, given)
+            answer = server.answer(what, value)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
             answer = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         print(json.dumps(answer), file=answers, flush=True)
@@ -26,23 +26,23 @@ class Server:
     def __init__(self):
         self.options, self.episodes, self.totals = {}, {}, {}
 
-    def answer(self, what, given):
+    def answer(self, what, value):
         if what == "begin":
             import openenv.core  # noqa: F401  # pyright: ignore[reportMissingImports]  (it runs where OpenEnv is)
 
-            self.options = given
+            self.options = value
             return {"ready": True}
         if what == "reset":
-            episode, task, _ = given
+            episode, task, _ = value
             self.end(episode)
             self.episodes[episode] = self.opened()
             self.totals[episode] = 0.0
             return self.observed(episode, self.episodes[episode].reset(seed=int(task.rpartition("#")[2])))
         if what == "step":
-            episode, text = given
+            episode, text = value
             action = {**self.options["action"], self.options["action_field"]: text}
             return self.observed(episode, self.episodes[episode].step(action))
-        self.end(given)
+        self.end(value)
         return {"closed": True}
 
     def opened(self):

@@ -18,27 +18,27 @@ def main() -> None:
     os.dup2(2, 1)  # what the package prints is no answer
     episodes: dict[str, Game] = {}
     for line in sys.stdin:
-        ((what, given),) = json.loads(line).items()
+        ((what, value),) = json.loads(line).items()
         try:
-            reply = answer(what, given, episodes)
+            reply = answer(what, value, episodes)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
             reply = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         print(json.dumps(reply), file=answers, flush=True)
 
 
-def answer(what, given, episodes):
+def answer(what, value, episodes):
     if what == "begin":
         with contextlib.redirect_stdout(io.StringIO()):
             import textarena  # noqa: F401
         return {"ready": True}
     if what == "reset":
-        episode, task, _ = given
+        episode, task, _ = value
         episodes[episode] = game = Game(task)
         return game.observed()
     if what == "step":
-        episode, text = given
+        episode, text = value
         return episodes[episode].moved(text)
-    episodes.pop(given, None)
+    episodes.pop(value, None)
     return {"closed": True}
 
 

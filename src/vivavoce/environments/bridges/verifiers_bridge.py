@@ -30,13 +30,13 @@ def main():
     os.environ[KEY] = "none"
     player = Player()
     for line in sys.stdin:
-        ((what, given),) = json.loads(line).items()
+        ((what, value),) = json.loads(line).items()
         try:
-            answer = player.answer(what, given)
+            answer = player.answer(what, value)
         except Exception as error:  # noqa: BLE001  whatever the package raises is told
             answer = {"failed": error_text(error)}
         print(json.dumps(answer), file=answers, flush=True)
-    os._exit(0)  # what the package left running has nobody to answer to
+    os._exit(0)  # ends threads that the package left running, too
 
 
 def error_text(error):
@@ -61,15 +61,15 @@ class Player:
         self.server = Server(("127.0.0.1", 0), handler(self.episodes))
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def answer(self, what, given):
+    def answer(self, what, value):
         if what == "begin":
-            self.options = given
-            self.world = with_loader(given) or self.run(Taskset.opened(given))
+            self.options = value
+            self.world = with_loader(value) or self.run(Taskset.opened(value))
             return {"ready": True}
         if what == "count":
-            return {split: self.world.count(split, given) for split in ("train", "test")}
+            return {split: self.world.count(split, value) for split in ("train", "test")}
         if what == "reset":
-            name, task, _ = given
+            name, task, _ = value
             self.end(name)
             split, _, number = task.rpartition("#")[2].partition("-")
             episode = self.episodes[name] = Episode(self.options["time_s"])
@@ -78,11 +78,11 @@ class Player:
             episode.run = asyncio.run_coroutine_threadsafe(play, self.loop)
             return episode.next()
         if what == "step":
-            name, text, calls = given
+            name, text, calls = value
             episode = self.episodes[name]
             episode.actions.put((text, calls))
             return episode.next()
-        self.end(given)
+        self.end(value)
         return {"closed": True}
 
     def run(self, work):
@@ -108,7 +108,7 @@ class Episode:
     def __init__(self, time_s):
         self.time_s, self.run = time_s, typing.cast("concurrent.futures.Future[None]", None)
         self.events, self.actions = queue.Queue(), queue.Queue()
-        self.said, self.tools, self.calls = [], [], {}
+        self.messages, self.tools, self.calls = [], [], {}
 
     def next(self):
         """The next messages for the agent, which the package added since the last request, or the end."""
@@ -121,10 +121,10 @@ class Episode:
         if kind == "end":
             return {"messages": [], "done": True, "score": what}
         messages = [plain(message) for message in what["messages"]]
-        seen = len(self.said)
-        if messages[:seen] != self.said:
+        seen = len(self.messages)
+        if messages[:seen] != self.messages:
             raise RuntimeError("the environment changes what was said before, so its conversation is no episode")
-        self.said = messages
+        self.messages = messages
         self.tools = [tool["function"] for tool in what.get("tools") or ()]
         new = messages[seen:]
         if seen:
@@ -255,12 +255,12 @@ class Taskset:
         from verifiers.v1.runtimes import SubprocessConfig  # pyright: ignore[reportMissingImports]
         from verifiers.v1.utils import loaders  # pyright: ignore[reportMissingImports]
 
-        given = dict(options["args"])
-        given["taskset"] = {**given.get("taskset", {}), "id": options["environment"]}
-        config = loaders.resolve_env_config(given)
+        args = dict(options["args"])
+        args["taskset"] = {**args.get("taskset", {}), "id": options["environment"]}
+        config = loaders.resolve_env_config(args)
         changed = {}
         for name, spec in agent_config_fields(config).items():
-            settings = given.get(name, {})
+            settings = args.get(name, {})
             own = {} if "runtime" in settings else {"runtime": SubprocessConfig()}
             if spec.harness is None:
                 own["harness"] = HarnessConfig(id="verifiers_harness")

@@ -325,9 +325,9 @@ def _priced(
     people: int,
     kept: Mapping[tuple[str, str], dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Legs as a reservation holds them, with a passenger's price; those that are ``kept`` are not priced anew.
+    """Legs as a reservation holds them, with a passenger's price; those that are ``kept`` keep their price.
 
-    Raises Refused where one cannot be booked.
+    Raises Refused if one cannot be booked.
     """
     if not flights or not people:
         raise Refused("no flight or no passenger is named")

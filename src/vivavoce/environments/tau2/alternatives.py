@@ -13,7 +13,7 @@ OVERWRITING = frozenset({"modify_pending_order_address", "modify_user_address", 
 
 
 def unasked(domain: str, records: Records) -> ToolCall:
-    """A call that changes the record of somebody whom no task speaks of."""
+    """A call that changes the record of a user that no task speaks of."""
     user_id = next(records.all("users"))[0]
     if domain == "tau2_airline":
         return ToolCall("send_certificate", {"user_id": user_id, "amount": 1})

@@ -85,7 +85,7 @@ class Tau2:
         self._scenario, self._seed = self.scenarios[task], seed
         self._records, self._talk, self._made = Records(self._tables), list[Message](), list[ToolCall]()
         self._transferred = self._unplayed = self._over = False
-        opening = await self._heard()
+        opening = await self._customer_speaks()
         return Observation(({"role": "system", "content": self.policy}, *opening.messages), opening.done)
 
     async def step(self, action: Action) -> Observation:
@@ -96,7 +96,7 @@ class Tau2:
             return Observation(answers)
         self._talk.append({"role": "assistant", "content": spoken(action.text)})
         if not self._transferred:
-            return await self._heard()
+            return await self._customer_speaks()
         self._over = True
         return Observation((), done=True)
 
@@ -118,8 +118,8 @@ class Tau2:
             done += done < len(expected) and call == expected[done]
         if done == len(expected):
             return " ".join(["Done.", *self._scenario.to_tell])
-        asked, call = _asked(expected[done]), expected[done]
-        return write_call(call) if asked in spoken_texts[-1:] or not self._changes(expected, done) else asked
+        question, call = _asked(expected[done]), expected[done]
+        return write_call(call) if question in spoken_texts[-1:] or not self._changes(expected, done) else question
 
     def _changes(self, calls: Sequence[ToolCall], at: int) -> bool:
         """Whether a call, after those before it, changes the database."""
@@ -164,10 +164,10 @@ class Tau2:
         """The database as it is at first."""
         return Records(self._tables)
 
-    async def _heard(self) -> Observation:
+    async def _customer_speaks(self) -> Observation:
         try:
             reply = await self._user.says(self._scenario, self._talk, self._seed)
-        except AgentError:  # in the journal; nobody is there to talk to
+        except AgentError:  # the failure is in the journal; there is no customer to talk to
             self._unplayed = True
             return Observation((), done=True)
         message: Message = {"role": "user", "content": reply.text}
@@ -178,11 +178,11 @@ class Tau2:
 
 def _asked(call: ToolCall) -> str:
     """What a customer is asked before a call is made."""
-    given = (
+    arguments = (
         f"{name.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for name, value in call.arguments.items()
     )
-    return f"I would {call.name.replace('_', ' ')} ({'; '.join(given)}). Shall I go ahead?"
+    return f"I would {call.name.replace('_', ' ')} ({'; '.join(arguments)}). Shall I go ahead?"
 
 
 def _read_text(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vivavoce.environments.tau2.records import Tables
 from vivavoce.errors import DataError
-from vivavoce.files import opened
+from vivavoce.files import open_bytes
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Domain:
 
     name: str
     folder: str
-    """Of its files, below the folder of the data."""
+    """The folder of its files, below that of the data."""
     tables: Callable[[Path], Tables]
     functions: tuple[Callable[..., Any], ...]
     """Its tools; the first argument is the :class:`~vivavoce.environments.tau2.records.Records`."""
@@ -29,7 +29,7 @@ def read_json(folder: Path, name: str) -> Any:
     """The JSON of a file, plain or as ``.gz``. Raises DataError if there is none, or it is no JSON."""
     path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), folder / name)
     try:
-        with opened(path) as file:
+        with open_bytes(path) as file:
             return json.load(file)
     except ValueError as error:
         raise DataError(f"no JSON: {error}", str(path), "give the official file") from error

@@ -31,11 +31,11 @@ class Scenario:
 
     id: str
     reason: str
-    """Why they call."""
+    """The reason for the call."""
     known: str
     unknown: str
     instructions: str
-    """How they behave."""
+    """The customer's behaviour."""
     persona: str
     expected: tuple[ToolCall, ...]
     to_tell: tuple[str, ...]
