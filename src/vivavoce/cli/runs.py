@@ -258,7 +258,7 @@ def plan(
         say(f"{about}, of those made before training, are in {', '.join(stored.runs)}: they cost nothing")
     for name, dropped in not_sent.items():
         for one in dropped:
-            say(f"{name}: {one.said}" + (f" ({one.do})" if one.do else ""))
+            say(f"{name}: {one.message}" + (f" ({one.do})" if one.do else ""))
     if unpriced := [a.name for a in loaded.agents if not a.price and a.backend not in ("hf_local", "scripted")]:
         say(f"no price is known of {', '.join(unpriced)}: what they cost is not in the sum")
 
