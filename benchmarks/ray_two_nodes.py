@@ -100,6 +100,10 @@ def _warm() -> None:
     time.sleep(0.5)
 
 
+_WRITTEN_S = 0.1
+"""Seconds after which a reply that was sent is written down."""
+
+
 def workers(path: Path) -> list[int]:
     """Processes that are at work in a part of the run, by the journals that they hold open."""
     holding = dict[int, None]()
@@ -122,6 +126,7 @@ def killed(of: Recipe, path: Path, address: str, calls: int, back: bool = False,
             while stats(address)["served"] - start < calls / 2:
                 time.sleep(0.02)
             if worker:
+                time.sleep(_WRITTEN_S)
                 os.kill(workers(path)[0], signal.SIGKILL)
                 return
             two.remove_node(victim, allow_graceful=False)

@@ -116,8 +116,9 @@ class Loopback:
     def _end(self, connection: _Connection, body: bytes) -> None:
         key = hashlib.sha256(body).digest()
         self.repeated += key in self._answered  # requests that had been answered before
-        self._answered.add(key)
-        connection.answer(completion(body))
+        if not connection.transport.is_closing():  # a client that was killed has no answer
+            self._answered.add(key)
+            connection.answer(completion(body))
         self.busy -= 1
         self.served += 1
         self.last_at = time.monotonic()
