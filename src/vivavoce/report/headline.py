@@ -98,9 +98,15 @@ def _sentence(
     end = f"; that took {' and '.join(filter(None, (', '.join(took[:-1]), took[-1])))}" if took else ""
     taught = f", taught by {several}," if by else ""
     return (
-        f"{student}{taught} now answers {percent(main['accuracy'])} % of {results['n']:,} unseen "
-        f"{results['task']} questions right{was}{end}."
+        f"{student}{taught} now answers {percent(main['accuracy'])} % of {results['n']:,} {_unseen(results)} "
+        f"right{was}{end}."
     )
+
+
+def _unseen(results: Mapping[str, Any]) -> str:
+    """The name of the test questions; those of a user's own file have none but that of their reader."""
+    named = "" if results["task"] in ("jsonl", "hub") else f"{results['task']} "
+    return f"unseen {named}questions"
 
 
 def _untaught(sources: Sources, results: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
@@ -108,7 +114,7 @@ def _untaught(sources: Sources, results: Mapping[str, Any], before: Mapping[str,
     student = _model(sources.recipe.get("student") or {"name": "the student"})
     sentence = f"No student was trained as {results['main']}, because the run had no rows from which it could learn"
     if before is not None:
-        of = f"of {results['n']:,} unseen {results['task']} questions right"
+        of = f"of {results['n']:,} {_unseen(results)} right"
         sentence += f"; {student} as it came answers {percent(before['accuracy'])} % {of}"
     return f"{sentence}."
 
@@ -128,6 +134,8 @@ def _against(best: Paired | None) -> str:
         return f"That is {points} more than the best other way to teach it ({best.a})."
     if best.winner:
         return f"The best other way to teach it ({best.a}) gives {points} more."
+    if points == "0.0 points":
+        return f"That is as much as the best other way to teach it gives ({best.a})."
     more = "more" if best.gain > 0 else "less"
     return f"That is {points} {more} than the best other way to teach it ({best.a}), which may be chance."
 
