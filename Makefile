@@ -57,8 +57,9 @@ environments: .venv-openenv/ready .venv-verifiers/ready .venv-verifiers_loader/r
 NEEDED_trackers         := "trackio>=0.43" "mlflow-skinny>=3.17" "wandb>=0.28"
 
 trackers: setup .venv-trackers/ready  ## the tests of trackers, with each one's own package
-	$(BIN)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" > .venv-trackers/behind
-	.venv-trackers/bin/python -c "import shutil, site; shutil.copy('.venv-trackers/behind', site.getsitepackages()[0] + '/behind.pth')"
+	ours=$$($(BIN)/python -c "import site; print(site.getsitepackages()[0])"); \
+	there=$$(.venv-trackers/bin/python -c "import site; print(site.getsitepackages()[0])"); \
+	echo "import site; site.addsitedir('$$ours')" > "$$there/behind.pth"
 	.venv-trackers/bin/python -m pytest tests/test_trackers.py
 
 # LLaMA-Factory imports torchaudio and torchvision, whose wheels want CUDA's libraries beside a torch without: they go.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +91,45 @@ def test_trackio_reads_what_was_written(
     assert [(one["step"], one["loss"]) for one in logs] == CURVE
 
 
-def test_wandb_writes_offline(description: RunDescription, monkeypatch: pytest.MonkeyPatch) -> None:
+def records_of(file: Path) -> Iterator[bytes]:
+    """The records of a file of wandb's. It has LevelDB's form: blocks of 32 KiB, whose chunks have a CRC, a length and
+    a kind (1 whole, 2 first, 3 middle, 4 last).
+    """
+    data, at, begun = file.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        begun += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield begun
+            begun = b""
+
+
+def test_wandb_writes_offline_and_two_runs_are_two_groups(
+    tmp_path: Path, description: RunDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("wandb", reason="wandb is not installed")
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingImports]
+
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    write("wandb", description)
-    assert list((description.folder / "tracking").rglob("*.wandb"))
+    (tmp_path / "runs" / "other").mkdir()
+    curves: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for one in (description, RunDescription(tmp_path / "runs" / "other", {"name": "other"})):
+        write("wandb", one)
+        for file in sorted((one.folder / "tracking").rglob("*.wandb")):
+            run: tuple[str, str] = ("", "")
+            for data in records_of(file):
+                record = Record.FromString(data)
+                if record.HasField("run"):
+                    assert record.run.project == "vivavoce"
+                    run = (record.run.run_group, record.run.display_name)
+                items = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+                if "loss" in items:
+                    curves.setdefault(run, []).append((items["_step"], items["loss"]))
+    assert curves == {("mine", "mine/train/a-0"): CURVE, ("other", "other/train/a-0"): CURVE}
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
