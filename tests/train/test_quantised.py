@@ -124,7 +124,7 @@ def test_doctor_and_run_refuse_a_recipe_that_would_train_4_bits(
 
 
 def test_memory_is_reckoned_at_half_a_byte_a_weight_of_the_linear_layers() -> None:
-    size = ModelSize(8e9, 32, 4096, 128_000, 65536, 2.0, known=True)
+    size = ModelSize(8e9, 32, 4096, 128_000, 65536, 2.0, inner=14336, known=True)
     ends = 2 * 128_000 * 4096
     assert in_few_bits(size, 2.0) == pytest.approx((8e9 - ends) * 4.127 / 8 + 2 * ends, rel=1e-3)
     whole, few = (
