@@ -135,9 +135,9 @@ def test_questions_of_a_users_own_file_and_students_that_are_alike_are_told_in_p
     arms = {"student": {0: judged_rows(40, 0.2, 2)}, "single:ada": same, "debate_reflect": same}
     pairs = [("student", "debate_reflect"), ("single:ada", "debate_reflect")]
     (tmp_path / "results.json").write_text(json.dumps(results("jsonl", arms, pairs, 1.0)))
-    told = headline(Sources(tmp_path))
-    assert "% of 40 unseen questions right" in told.sentence
-    assert told.against == "That is as much as the best other way to teach it gives (single:ada)."
+    outcome = headline(Sources(tmp_path))
+    assert "% of 40 unseen questions right" in outcome.sentence
+    assert outcome.against == "That is as much as the best other way to teach it gives (single:ada)."
 
 
 def test_a_run_whose_own_arm_had_nothing_to_learn_from_gives_no_other_arm_as_its_student(run: Path) -> None:
