@@ -8,6 +8,7 @@ never trained; an adapter beside them is (QLoRA).
 from __future__ import annotations
 
 import importlib.util
+import logging
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +48,8 @@ def _fault(device: str) -> str:
     """Why bitsandbytes cannot bring a small matrix to 4 bits and back on a device; empty if it can."""
     import torch
 
+    # It warns that it lacks a kernel for packed weights, which are not used here: see `one_way`.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         from bitsandbytes.functional import (  # pyright: ignore[reportMissingImports]
             dequantize_4bit,
