@@ -29,7 +29,6 @@ def pytest_runtest_setup() -> None:
         _frozen_modules = len(sys.modules)
 
 
-
 @pytest.fixture(scope="session")
 def official() -> Path:
     """Folder of the real files of many benchmarks; the test is skipped where they are not at hand."""
