@@ -46,9 +46,16 @@ def test_stages_name_lessons_that_exist_with_shares_that_add_up(known, stages):
         assert sum(stage.mixture.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("builder", "lessons"), [(code_build, code_lessons), (halls_build, halls_lessons)])
-def test_a_stage_of_a_few_updates_is_kept_and_not_run_again(builder, lessons, tmp_path):
-    pupil = lessons.Pupil(builder.world.taught_facts("student"))
+@pytest.mark.parametrize(
+    ("builder", "lessons", "taught_to"),
+    [
+        (code_build, code_lessons, code_build.world.taught_functions),
+        (halls_build, halls_lessons, halls_build.world.taught_rooms),
+    ],
+    ids=["code", "halls"],
+)
+def test_a_stage_of_a_few_updates_is_kept_and_not_run_again(builder, lessons, taught_to, tmp_path):
+    pupil = lessons.Pupil(taught_to("student"))
     school = builder.school(pupil)._replace(known=lambda speaker: (0.0, 0.0))
     words = tokenizer.tokenizer(school.words)
     stages = [builder.STUDENT[0]._replace(steps=2)]

@@ -115,7 +115,7 @@ class Graphs(Records[Graph]):
         return path
 
     def load(self, path: str | Path) -> Graphs:
-        """Graphs that :meth:`save` wrote, for the committee and task of these ones."""
+        """Graphs that :meth:`save` wrote, for the same committee and task."""
         return Graphs(list(read_graphs(Path(path))), self.wording, self.teachers, self.student, self.seed)
 
 
