@@ -102,7 +102,7 @@ def test_the_plan_counts_the_calls_of_the_page(copied: Path) -> None:
 def run(folder: Path, out: str, log: Path) -> subprocess.Popen[bytes]:
     with (folder / f"{out}.txt").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "vivavoce.cli", "run", "moderated.yaml", "--out", out],
+            [sys.executable, "-m", "vivavoce.cli", "run", "moderated.yaml", "--out", out, "--alone"],
             cwd=folder,
             env={**os.environ, "VIVA_TEST_LOG": str(log)},
             stdout=output,
