@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+os.environ.pop("COLUMNS", None)  # how wide a table is depends on it, and pytest-xdist sets it
 
 ROOT = Path(__file__).parent.parent
 _frozen_modules = 0

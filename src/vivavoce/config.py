@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -17,6 +16,7 @@ from vivavoce.committee.prompting import prompts_of
 from vivavoce.committee.wording import Talk
 from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import text_of
+from vivavoce.mistakes import Lines, Misplaced, all_in_one, mistakes_in, need_each_key_once
 from vivavoce.protocols import open_protocol
 from vivavoce.records import Problem, Sampling
 from vivavoce.tasks import Task
@@ -27,22 +27,6 @@ SECTIONS = ("debate", "review")
 """Sections of a recipe that hold a protocol's options."""
 _OURS = ("hf_local", "scripted")
 """Backends whose calls cost no money."""
-
-
-class Misplaced(ValueError):
-    """A mistake that a validator of a whole recipe found, and the key under which it stands."""
-
-    def __init__(self, what: str, *loc: str | int) -> None:
-        super().__init__(what)
-        self.loc = loc
-
-
-class WithinPart(ValueError):
-    """Mistakes in a recipe that is part of another one, in words, each with the place of its key in the whole."""
-
-    def __init__(self, error: ValidationError, part: type[BaseModel], *below: str | int) -> None:
-        self.mistakes = [(what, (*below, *loc)) for what, loc in _mistakes_in(error, part)]
-        super().__init__("; ".join(what for what, _ in self.mistakes))
 
 
 class AgentSpec(BaseModel):
@@ -464,7 +448,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"cannot read the recipe: {e.what}", e.where, e.do) from e
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _no_doubles(root, path)
+        need_each_key_once(root, path)
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else 1
@@ -559,7 +543,7 @@ def checked_overrides(model: type[M], overrides: Sequence[str], of: M | None = N
 
 def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = None) -> Recipe:
     """A recipe from plain values; ``root`` is the YAML that lines are looked up in."""
-    where = _Lines(root, path)
+    where = Lines(root, path)
     if "method" not in values:
         raise RecipeError("key `method` is missing", str(path), f"use one of {', '.join(plugins.names('methods'))}")
     model = plugins.load("methods", str(values["method"]), where(("method",))).Options
@@ -570,7 +554,7 @@ def check_recipe(values: dict[str, Any], path: Path, root: yaml.Node | None = No
     try:
         recipe = model.model_validate(values)
     except ValidationError as e:
-        raise _mistakes(_mistakes_in(e, model), where) from None
+        raise all_in_one(mistakes_in(e, model), where) from None
     _check_options(recipe, where)
     return recipe
 
@@ -589,22 +573,7 @@ def with_protocols(
     return model
 
 
-def _mistakes_in(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, tuple[str | int, ...]]]:
-    """Each mistake in words, and the place of its key."""
-    mistakes: list[tuple[str, tuple[str | int, ...]]] = []
-    for problem in error.errors(include_url=False):
-        cause = problem.get("ctx", {}).get("error")
-        if isinstance(cause, WithinPart):
-            mistakes += cause.mistakes
-            continue
-        if problem["type"] == "default_factory_not_called":  # for another mistake, which is told
-            continue
-        loc = (*problem["loc"], *getattr(cause, "loc", ()))
-        mistakes.append((plugins.mistake(problem, _known(model, loc[:-1]), loc), loc))
-    return mistakes
-
-
-def _check_options(recipe: Recipe, where: _Lines) -> None:
+def _check_options(recipe: Recipe, where: Lines) -> None:
     """Check the options of task and backends, so that a mistake there is told with its line as well."""
     rooms: list[tuple[str, str, AgentSpec | TaskSpec, tuple[str | int, ...], str]] = [
         ("agents", spec.backend, spec, loc, "backend") for loc, spec in recipe.places.items()
@@ -618,72 +587,7 @@ def _check_options(recipe: Recipe, where: _Lines) -> None:
         except ValidationError as e:
             known = [*type(spec).model_fields, *options.model_fields]
             problems = [(p, (*loc, *p["loc"])) for p in e.errors(include_url=False)]
-            raise _mistakes([(plugins.mistake(p, known, place), place) for p, place in problems], where) from None
-
-
-class _Lines:
-    """Finds the line of a key: ``recipe.yaml:12``."""
-
-    def __init__(self, root: yaml.Node | None, path: Path) -> None:
-        self.root, self.path = root, path
-
-    def __call__(self, loc: tuple[str | int, ...]) -> str:
-        at, line = self.root, 1
-        for key in loc:
-            step = None
-            if isinstance(at, yaml.MappingNode):
-                step = next(((k, v) for k, v in at.value if k.value == key), None)
-            elif isinstance(at, yaml.SequenceNode) and isinstance(key, int) and key < len(at.value):
-                step = (at.value[key], at.value[key])
-            if step is None:
-                break
-            line, at = step[0].start_mark.line + 1, step[1]
-        return f"{self.path}:{line}"
-
-
-def _mistakes(mistakes: Sequence[tuple[str, tuple[str | int, ...]]], where: _Lines) -> RecipeError:
-    """One error that lists all mistakes, each in words with the place of its key."""
-    lines = [(what, where(loc)) for what, loc in mistakes]
-    if len(lines) == 1:
-        return RecipeError(*lines[0], "correct the recipe, or the --set that put it there")
-    return RecipeError(
-        "\n".join(f"{what}\n    at {at}" for what, at in lines), str(where.path), f"correct these {len(lines)} places"
-    )
-
-
-def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """Keys that the model at ``loc`` has."""
-    at: Any = model
-    for key in loc:
-        if isinstance(key, str) and isinstance(at, type) and issubclass(at, BaseModel) and key in at.model_fields:
-            at = at.model_fields[key].annotation
-        at = next(_models(at), at)
-    return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in typing.get_args(annotation):
-        yield from _models(inner)
-
-
-def _no_doubles(node: yaml.Node | None, path: Path) -> None:
-    """Refuse a key that is written twice. YAML would silently let the last one win."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise RecipeError("a key is a list or a mapping", f"{path}:{key.start_mark.line + 1}", "name it")
-            if key.value in seen:
-                raise RecipeError(
-                    f"key `{key.value}` stands twice", f"{path}:{key.start_mark.line + 1}", "keep one of them"
-                )
-            seen.add(key.value)
-            _no_doubles(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _no_doubles(value, path)
+            raise all_in_one([(plugins.mistake(p, known, place), place) for p, place in problems], where) from None
 
 
 def override(values: dict[str, Any], change: str, where: str) -> None:
