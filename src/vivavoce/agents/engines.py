@@ -297,6 +297,9 @@ class Engine:
         }
         if _on_cpu(self.serve):
             variables |= {"VLLM_CPU_KVCACHE_SPACE": f"{self.serve.memory or 2:g}", "CUDA_VISIBLE_DEVICES": ""}
+            # vLLM keeps one core free of its threads: of two cores that is half, and the trainer waits for it anyhow.
+            free = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+            variables[free] = os.environ.get(free, "0")
             paths = [str(_WORKER), os.environ.get("PYTHONPATH")]
             variables["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         elif self.serve.devices is not None:
