@@ -58,7 +58,7 @@ def _fault(device: str) -> str:
 
         matrix = torch.linspace(-1, 1, 4096, device=device).reshape(64, 64)
         off = float((dequantize_4bit(*quantize_4bit(matrix, quant_type="nf4")) - matrix).abs().max())
-    except (ImportError, RuntimeError, AttributeError, OSError, ValueError) as error:  # by what it lacks, and its version
+    except (ImportError, RuntimeError, AttributeError, OSError, ValueError) as error:  # its version decides which
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return "" if off < 0.2 else f"a number of 1 comes back as one that is off by {off:.2f}"
 
