@@ -13,7 +13,9 @@ from tests.methods.word_server import write_problems
 from vivavoce import plugins
 from vivavoce.config import check_recipe
 from vivavoce.errors import RecipeError
+from vivavoce.methods.budgets import questions_and_prompts, require
 from vivavoce.methods.doctor import examine
+from vivavoce.records import Problem
 from vivavoce.run import open_run
 from vivavoce.train.objective import OnPolicySettings
 
@@ -106,16 +108,34 @@ def test_answers_that_leave_no_prompt_any_room_are_a_mistake_of_the_recipe(
         check_recipe(values, Path("t"))
 
 
-def test_a_few_long_questions_are_said_and_do_not_stop_a_run(recipe: dict[str, Any], tmp_path: Path) -> None:
-    values = {**recipe, "task": write_problems(tmp_path, 40, 20)}
+def first_is_long(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe with 40 questions, the first of which takes more tokens than its student."""
+    values = {**values, "task": write_problems(folder, 40, 20)}
     file = Path(values["task"]["train_path"])
     lines = file.read_text("utf-8").splitlines()
     first = json.loads(lines[0])
-    key = next(k for k, v in first.items() if isinstance(v, str) and "?" in v)
-    file.write_text("\n".join([json.dumps({**first, key: first[key] * 60}), *lines[1:]]), "utf-8")
+    file.write_text("\n".join([json.dumps({**first, "question": first["question"] * 60}), *lines[1:]]), "utf-8")
+    return values
+
+
+def test_a_few_long_questions_are_said_and_do_not_stop_a_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+    values = first_is_long(recipe, tmp_path)
     own = [f for f in examine(check_recipe(values, Path("t")), tmp_path, offline=True) if f.what == "context student"]
     assert [f.level for f in own] == ["warning"]
     assert "1 of 40 questions have up to" in own[0].said
+
+
+def test_a_part_counts_its_own_questions_and_is_not_refused_for_a_few_of_all(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked = check_recipe(first_is_long(recipe, tmp_path), Path("t"))
+    train, tests, plain = questions_and_prompts(checked)
+    counted: list[Problem] = []
+    require(checked, train, tests, lambda problem: counted.append(problem) or plain(problem), train[1::2])
+    assert not {p.id for p in train[::2]} & {p.id for p in counted}
+    assert "questions" not in capsys.readouterr().err
+    require(checked, train, tests, plain, train[:1])
+    assert "1 of 40 questions" in capsys.readouterr().err, "all of this part are too long, but few of the run"
 
 
 def test_a_transcript_that_no_model_takes_is_said(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class _Questions:
     def __init__(self, problems: Sequence[Problem], plain: Plain) -> None:
         self._problems, self._plain = problems, plain
         self._bytes = array("Q", (sum(len(m["content"].encode()) for m in plain(problem)) for problem in problems))
+        self._over = dict[tuple[TokenCount, int], list[int]]()  # several trainings often have the same room
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -77,6 +78,11 @@ class _Questions:
         """Tokens of the prompts that have more than ``room``."""
         if not self._problems or not count.exact:
             return []
+        if (count, room) not in self._over:
+            self._over[count, room] = self._counted(count, room)
+        return self._over[count, room]
+
+    def _counted(self, count: TokenCount, room: int) -> list[int]:
         # No token spells less than a byte, so most need no tokenizer.
         frame = count.messages([{**m, "content": "x"} for m in self._plain(self._problems[0])]) + 2
         long = [p for p, size in zip(self._problems, self._bytes, strict=True) if size + frame > room]
@@ -136,9 +142,22 @@ def questions_and_prompts(recipe: Recipe) -> tuple[Sequence[Problem], dict[str, 
     return recipe.questions(task), {"the test": task.problems("test"), **also}, wording.plain
 
 
-def require(recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain) -> None:
-    """Raise RecipeError if a budget fails, with all that do; warn of a budget that only some questions break."""
-    _settle(list(budgets(recipe, train, tests, plain)))
+def require(
+    recipe: Recipe,
+    train: Sequence[Problem],
+    tests: Mapping[str, Sequence[Problem]],
+    plain: Plain,
+    share: Sequence[Problem] | None = None,
+) -> None:
+    """Raise RecipeError if a budget fails, with all that do; warn of a budget that only some questions break.
+
+    ``share`` holds the training questions of a part. They alone are counted, since counting a million takes minutes in
+    each of its parts, unless they fail: too many of a few may be few of all.
+    """
+    fits = list(budgets(recipe, train if share is None else share, tests, plain))
+    if share is not None and any(fit.level == "failed" for fit in fits):
+        fits = list(budgets(recipe, train, tests, plain))
+    _settle(fits)
 
 
 def require_room(spec: AgentSpec, questions: Mapping[str, Sequence[Problem]], plain: Plain, key: str, new: int) -> None:

@@ -100,7 +100,9 @@ class Session(Generic[R]):
     async def __aenter__(self) -> Self:
         tests = {"the test": self.task.problems("test"), **{k: t.problems("test") for k, t in self.also.items()}}
         try:
-            require(self.recipe, self.recipe.questions(self.task), tests, self.wording.plain)
+            train = self.recipe.questions(self.task)
+            share = None if self.run.share is None else self.run.share.take(train)
+            require(self.recipe, train, tests, self.wording.plain, share)
             await self._agents.reach(self.run.journal)
         except BaseException:
             await self._open.aclose()

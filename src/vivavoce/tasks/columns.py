@@ -7,6 +7,7 @@ Hub (:mod:`vivavoce.tasks.hub`).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -100,6 +101,7 @@ def read(row: Row, columns: Columns) -> Read:
     return Read(question, gold, group, others)
 
 
+@lru_cache(1 << 12)  # many questions of a large file have one answer
 def _told_apart(grader: Grader, gold: str) -> bool:
     """Whether a reply with the gold answer is graded right and one beside it wrong."""
     right = grader.grade(gold, grader.written(gold)).correct
