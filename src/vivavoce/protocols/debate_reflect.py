@@ -12,30 +12,17 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vivavoce.committee.stopping import StopRule, all_agree, why_stop
-from vivavoce.committee.table import Member, Table
-from vivavoce.committee.wording import Discussion
+from vivavoce.committee.stopping import Ending, why_stop
+from vivavoce.committee.table import Table
 from vivavoce.graph.graph import stated
 from vivavoce.records import Node, Problem
 
 
-class Options(Discussion):
+class Options(Ending):
     """Settings of the debate (defaults are the paper's if it states them)."""
 
     templates: ClassVar[tuple[str, ...]] = ("answer", "debate", "reflection", "critique")
     protocol: str = "debate_reflect"
-    max_rounds: int = Field(
-        default=4, ge=1, le=16, description="answer rounds, the independent round 0 included (paper: 4)"
-    )
-    stop: StopRule = Field(
-        default="consensus",
-        description="when to end before max_rounds (paper: consensus; authors' code: all_correct); more than half of "
-        "the speakers must have answered",
-    )
-    later_rounds: Literal["always", "if_drafts_disagree", "if_student_wrong"] = Field(
-        default="always",
-        description="when to go past round 0: always, if drafts disagree, or if a draft of the student's is not right",
-    )
     roles: Literal["oracle", "gold_free"] = Field(
         default="oracle",
         description="oracle: correctness decides who reflects and who criticises whom (for training data); "
@@ -65,7 +52,7 @@ class Options(Discussion):
 
     @property
     def needs_gold(self) -> bool:
-        return self.roles == "oracle" or self.stop == "all_correct" or self.later_rounds == "if_student_wrong"
+        return self.roles == "oracle" or super().needs_gold
 
     def for_tests(self, rounds: int) -> Self:
         free = {"roles": "gold_free", "stop": "cap_only", "reflect": False, "feedback_from": "none"}
@@ -91,15 +78,14 @@ async def run(question: Problem, table: Table) -> str:
     o, shown, before = table.options, list[Node](), list[Node]()
     speakers = [m for m in table.members if m.role == "teacher" or o.student == "always"]
     for r in range(o.max_rounds):
-        present = [m for m in table.members if m in speakers or (o.student == "first_round" and r == 0)]
-        answers = await table.all("debate" if r else "answer", present, reads=shown, round=r)
-        speakers_answers = [n for n in answers if n.agent in {m.name for m in speakers}]
-        why = why_stop(o.stop, table.task, question, speakers_answers, before, len(speakers))
-        why = why or (None if r else _settled(table, answers, speakers_answers, len(speakers)))
+        asked = speakers if r or o.student == "never" else table.members
+        answers = await table.all("debate" if r else "answer", asked, reads=shown, round=r)
+        spoken = [n for n in answers if table.member(n.agent) in speakers]
+        why = why_stop(table, spoken, before, drafts=() if r else answers)
         if why or (r == o.max_rounds - 1 and not o.last_round_reflect):
             return why or "cap"
-        notes = [n for n in await _notes(table, stated(answers)) if n.target in {h.id for h in speakers_answers}]
-        shown, before = [*(shown if o.reads == "all_rounds" else ()), *speakers_answers, *notes], speakers_answers
+        notes = [n for n in await _notes(table, stated(answers)) if n.target in {said.id for said in spoken}]
+        shown, before = [*(shown if o.reads == "all_rounds" else ()), *spoken, *notes], spoken
     return "cap"
 
 
@@ -112,31 +98,20 @@ async def _notes(table: Table, answers: Sequence[Node]) -> list[Node]:
     criticises every other one.
     """
     o, free = table.options, table.options.roles == "gold_free"
+    role = {m.name: m.role for m in table.members}
     wrong = [n for n in answers if n.status != "empty" and (free or n.correct is False)]
+    right = [n for n in answers if free or n.correct is True]
+    critics = {"all_right": right, "teachers_only": [n for n in right if role[n.agent] == "teacher"], "none": []}
+    targets = [n for n in wrong if o.feedback_to == "all_wrong" or role[n.agent] == "student"]
     reflections = [
         table.ask(n.agent, "reflection", about=n, gold=o.reflection_sees_gold, known_wrong=not free)
         for n in wrong
         if o.reflect
     ]
-    critics = [n for n in answers if _criticises(table.member(n.agent), n, o)]
-    targets = [n for n in wrong if o.feedback_to == "all_wrong" or table.member(n.agent).role == "student"]
     critiques = [
         table.ask(own.agent, "critique", about=n, own=own, known_wrong=not free)
-        for own in critics
+        for own in critics[o.feedback_from]
         for n in targets
         if n.agent != own.agent
     ]
     return await table.gather(*reflections, *critiques)
-
-
-def _criticises(member: Member, own: Node, o: Options) -> bool:
-    may = o.feedback_from == "all_right" or (o.feedback_from == "teachers_only" and member.role == "teacher")
-    return may and (o.roles == "gold_free" or own.correct is True)
-
-
-def _settled(table: Table, drafts: Sequence[Node], answers: Sequence[Node], speakers: int) -> str | None:
-    """The reason to end a debate after the drafts, by ``later_rounds``; None if it goes on."""
-    o, own = table.options, [n for n in drafts if table.member(n.agent).role == "student" and not n.absent]
-    if o.later_rounds == "if_drafts_disagree" and all_agree(table.task, table.question, answers, speakers):
-        return "drafts_agree"
-    return "student_right" if o.later_rounds == "if_student_wrong" and own and all(n.correct for n in own) else None

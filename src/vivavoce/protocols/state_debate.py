@@ -79,8 +79,8 @@ async def run(question: Problem, table: Table) -> str:
         if all(n.absent for n in answers):
             return "no_answers"
         if r == 0:
-            answers, speakers = [*action, *answers], len(table.teachers) + bool(action)
-            if o.later_rounds == "if_drafts_disagree" and all_agree(table.task, question, answers, speakers):
+            answers = [*action, *answers]
+            if o.later_rounds == "if_drafts_disagree" and all_agree(table, answers):
                 return "drafts_agree"
         shown = [*shown, *answers_now] if o.reads == "all_rounds" else answers
     return "cap"
