@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ PLAIN = (
     "{% else %}{{ '### ' + message['role'] + ': ' + message['content'] | trim + ' ' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '### Answer:' }}{% endif %}"
 )
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """The curve of a training: its points, in order."""
+    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
 def bpe() -> PreTrainedTokenizerFast:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.students import Killed, bpe, die_at, equal, messages, tiny_model
+from tests.train.students import Killed, bpe, curve, die_at, equal, messages, tiny_model
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -93,10 +93,6 @@ def states(weights: Sequence[float] = (1.0,), shown: str = "") -> list[State]:
         views = tuple(View(messages(f"{shown} {q}".strip()), w) for w in weights)
         values.append(State(q, messages(q), views, (Completion("42", "n"),)))
     return values
-
-
-def curve(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
 def losses(folder: Path) -> list[float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.serving import save_tiny_model
+from tests.train.students import curve
 from transformers import AutoTokenizer
 
 from vivavoce.agents import engines
@@ -95,30 +96,26 @@ def settings(teacher: Path, served: ServedStudent | None, **changes: Any) -> OnP
     return OnPolicySettings(**{**values, **changes})
 
 
-def curve(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("lora", [True, False], ids=["adapter", "all weights"])
 def test_a_served_student_learns_what_one_that_samples_itself_learns(
     student: Path, teacher: Path, tmp_path: Path, lora: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And from the very tokens that the engine drew: nothing is cut into tokens again between rollout and loss."""
     drawn, learnt = list[tuple[int, ...]](), list[tuple[int, ...]]()
-    draw, loss = ServedRollouts.draw, OnPolicyTrainer.compute_loss
+    draw, loss = ServedRollouts.draw, OnPolicyTrainer.part_loss
 
     def drawing(self: ServedRollouts, *args: Any) -> Any:
         answers = draw(self, *args)
         drawn.extend(tuple(one.ids) for one in answers)
         return answers
 
-    def learning(self: OnPolicyTrainer, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
+    def learning(self: OnPolicyTrainer, model: Any, inputs: Any) -> Any:
         if self.settings.served is not None:
             learnt.extend(inputs["answers"][i].ids for i in inputs["chosen"])
-        return loss(self, model, inputs, *args, **more)
+        return loss(self, model, inputs)
 
     monkeypatch.setattr(ServedRollouts, "draw", drawing)
-    monkeypatch.setattr(OnPolicyTrainer, "compute_loss", learning)
+    monkeypatch.setattr(OnPolicyTrainer, "part_loss", learning)
     served = started(student, tmp_path / "engines", 16 if lora else None)
     how = {} if lora else {"lora": None, "learning_rate": 0.003}
     try:

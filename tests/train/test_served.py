@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.train.students import bpe, cases, messages, metaspace, tiny_model
+from tests.train.students import bpe, cases, curve, messages, metaspace, tiny_model
 from tests.vllm_server import VLLMServer
 
 from vivavoce.agents import vllm
@@ -77,10 +76,6 @@ def states(*weights: float) -> list[State]:
         State(q, messages(q), tuple(View(messages(f"{NOTES} {q}"), w) for w in weights), (Completion("42", "n"),))
         for q in QUESTIONS
     ]
-
-
-def curve(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
 VIEWS = [View(messages(f"{NOTES} {q}"), 1.0) for q in QUESTIONS]

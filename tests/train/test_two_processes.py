@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 import torch
-from tests.train.students import weights
+from tests.train.students import curve, weights
 from tests.train.trainings import save_models, trainings
 from transformers import TrainingArguments
 
@@ -65,7 +65,7 @@ def test_two_processes_end_where_one_does(how: list[str], alone: Path, tmp_path:
     assert codes == [0, 0], (tmp_path / "log.0").read_text()[-3000:] + (tmp_path / "log.1").read_text()[-3000:]
     for name, _ in trainings(alone, tmp_path, sharded=bool(how)):
         folders = alone / "alone" / name, tmp_path / name
-        one, two = (_curve(folder) for folder in folders)
+        one, two = (curve(folder) for folder in folders)
         assert len(one) == len(two) == 3
         for first, second in zip(one, two, strict=True):
             for figure in (
@@ -83,10 +83,6 @@ def test_two_processes_end_where_one_does(how: list[str], alone: Path, tmp_path:
             assert first["tokens_seen"] == second["tokens_seen"] > 0
         for count in ("answers", "answer_tokens", "learnt_tokens", "truncated", "scored_tokens"):
             assert first["details"].get(count) == second["details"].get(count)
-
-
-def _curve(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
 def test_launches_that_cannot_go_are_refused_before_anything(

@@ -200,9 +200,7 @@ class MAGDiTrainer(UpdateTrainer):
         super().__init__(model, arguments, steps, settings, method)
         self.settings = settings
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def update(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Forward and backward of every part of one update."""
         self.learning(model)
         getattr(self.accelerator.unwrap_model(model), _READER).train()
@@ -216,13 +214,7 @@ class MAGDiTrainer(UpdateTrainer):
         own_part: PackedTalks = part["part"]
         return own_part.packed, [talk.name for talk in own_part.talks for _ in talk.rows]
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def part_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """The share of one part in the update's loss."""
         part: PackedTalks = inputs["part"]
         reader: losses.EmbeddingReaders = getattr(self.accelerator.unwrap_model(model), _READER)
@@ -242,7 +234,7 @@ class MAGDiTrainer(UpdateTrainer):
         shares = (o.answer_weight / counts[0], o.node_weight / counts[1], o.margin_weight / counts[2])
         terms = terms * terms.new_tensor(shares)
         self._figures.append(terms.detach())
-        return (terms.sum(), {"terms": terms}) if return_outputs else terms.sum()
+        return terms.sum()
 
     def _terms(
         self,

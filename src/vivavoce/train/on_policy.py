@@ -163,9 +163,7 @@ class OnPolicyTrainer(UpdateTrainer):
         foreign = [_LEFT_OUT + s.spec.name for s in scorers if isinstance(s, ForeignScorer)]
         self.totals = dict.fromkeys([*counts, *foreign], 0)
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def update(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Rollouts, scores, then forward and backward of every packed row of one update."""
         states: list[Prepared] = inputs["states"]
         answers = self.answers(model, states, inputs["places"])
@@ -305,13 +303,7 @@ class OnPolicyTrainer(UpdateTrainer):
         """Whether each token of an answer counts: bool, one for each."""
         return np.ones(len(ids), bool) if self.settings.learn_from == "answer" else of_calls(self._tokenizer, ids)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def part_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """The share of one packed row in the update's loss."""
         contexts, answers, chosen, by_scorer = (inputs[key] for key in ("contexts", "answers", "chosen", "targets"))
         device, parts = self.args.device, [t for t in by_scorer if not isinstance(t, LocalTargets)]
@@ -370,7 +362,7 @@ class OnPolicyTrainer(UpdateTrainer):
         with autocast(device, self.settings.bf16):
             loss = on_predictions(model, packed, self.method, loss_of)
         self.totals["scored_tokens"] += int(inputs["shares"][owner].any(1).sum())
-        return (loss, {}) if return_outputs else loss
+        return loss
 
     def _telling(
         self, z: Tensor, targets: Sequence[Targets], tokens: np.ndarray, sampled: Tensor, weights: Tensor

@@ -6,7 +6,6 @@ pass if they are many.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from vivavoce.errors import RecipeError
 from vivavoce.train.attention import BLOCKS, flex_mask, plan
 from vivavoce.train.packing import Packed, pack
 from vivavoce.train.tokens import ScoredRow
-
-logger = logging.getLogger(__name__)
 
 Attention = Literal["flex", "blocks", "rows"]
 CHUNK = {"cpu": 2**22, "cuda": 2**27}

@@ -196,9 +196,7 @@ class SupervisedTrainer(UpdateTrainer):
         super().__init__(model, arguments, steps, settings, method)
         self.settings, self.streams = settings, list(streams)
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def update(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Forward and backward of every packed row of one update."""
         self.learning(model)
         parts: list[PackedTexts] = inputs["parts"]
@@ -210,13 +208,7 @@ class SupervisedTrainer(UpdateTrainer):
         """A part's packed row, and the name in errors of the training row behind each of its answers."""
         return part["part"].packed, part["part"].names
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def part_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """The share of one packed row in the update's loss."""
         part: PackedTexts = inputs["part"]
         with autocast(self.args.device, self.settings.bf16):
@@ -225,7 +217,7 @@ class SupervisedTrainer(UpdateTrainer):
         if len(self.streams) > 1:
             stream_of = torch.tensor([self.streams.index(s) for s in part.streams], device=terms.device)
             self._figures.append(torch.stack([terms[stream_of == k].sum() for k in range(len(self.streams))]).detach())
-        return (terms.sum(), {"logprobs": values}) if return_outputs else terms.sum()
+        return terms.sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each stream's share of the loss, if there are several."""

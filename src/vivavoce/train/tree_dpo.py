@@ -145,9 +145,7 @@ class TreeDPOTrainer(UpdateTrainer):
         super().__init__(model, arguments, steps, settings, method)
         self.reference, self.settings = reference, settings
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+    def update(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         """Forward and backward of every row of one update. The loss is normalised over the rows of all devices."""
         self.learning(model)
         rows: list[PackedTrees] = inputs["rows"]
@@ -166,13 +164,7 @@ class TreeDPOTrainer(UpdateTrainer):
         """The weight of ``tree`` in the mean."""
         return tree_weight(tree, self.settings)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
+    def part_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> Tensor:
         """The weighted sum of the tree losses of one packed row, not yet divided by the update's weight."""
         row: PackedTrees = inputs["row"]
         with autocast(self.args.device, self.settings.bf16):
@@ -185,7 +177,7 @@ class TreeDPOTrainer(UpdateTrainer):
             loss, weight = tree_loss(policy[where], before[where], tree, self.settings)
             total = total + weight * loss
             self._count(policy[where].detach(), before[where], tree)
-        return (total, {"logprobs": policy}) if return_outputs else total
+        return total
 
     def _count(self, policy: Tensor, reference: Tensor, tree: Branching) -> None:
         reward = losses.rewards(policy, reference, self.settings.beta)

@@ -33,7 +33,7 @@ _NAMED = 3
 class UpdateTrainer(Trainer):
     """transformers' Trainer over a data set whose every item is one device's share of one update.
 
-    A subclass gives ``compute_loss`` for one part, and ``training_step``, which says what the parts are. Training
+    A subclass gives :meth:`update`, which says what the parts of an update are, and :meth:`part_loss`. Training
     raises Diverged at the first update whose loss or gradient is not a finite number.
 
     Raises RecipeError if weights are to be sharded and ``method`` takes answers row by row.
@@ -70,10 +70,38 @@ class UpdateTrainer(Trainer):
             return self.optimizer
         return super().create_optimizer(model)
 
+    def update(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Forward and backward of every part of one update, by :meth:`learn`; its loss on this device.
+
+        ``inputs`` is an item of the data set.
+        """
+        raise NotImplementedError
+
+    def part_loss(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+        """The loss of one part, a scalar, not yet divided by what :meth:`learn` divides the update's by."""
+        raise NotImplementedError
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One update, as transformers calls it."""
+        return self.update(model, inputs)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of one part, as transformers calls it."""
+        loss = self.part_loss(model, inputs)
+        return (loss, {}) if return_outputs else loss
+
     def learn(self, model: torch.nn.Module, parts: Sequence[Mapping[str, Any]], over: float = 1.0) -> Tensor:
         """Forward and backward of every part of one update; its loss on this device, the sum divided by ``over``.
 
-        ``parts`` are the inputs of ``compute_loss``. There is at least one, on every device.
+        ``parts`` are the inputs of :meth:`part_loss`. There is at least one, on every device.
         """
         loss = torch.zeros((), device=self.args.device)
         for _ in range(self._silent(len(parts))):
@@ -192,7 +220,7 @@ class UpdateTrainer(Trainer):
 
     def _backward(self, model: torch.nn.Module, part: Mapping[str, Any], over: float) -> Tensor:
         # Data-parallel gradients are averaged over devices, the loss is meant as a sum: hence the factor.
-        loss = cast(Tensor, self.compute_loss(model, dict(part))) / over * self.accelerator.num_processes
+        loss = self.part_loss(model, part) / over * self.accelerator.num_processes
         self.accelerator.backward(loss)
         return loss.detach()
 
