@@ -7,8 +7,10 @@ import socket
 import struct
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from tests.listening import Handler, Listening
 
 
 def completion(text: Any = "The answer is 4.", finish: str | None = "stop", **message: Any) -> dict[str, Any]:
@@ -25,7 +27,7 @@ def completion(text: Any = "The answer is 4.", finish: str | None = "stop", **me
     }
 
 
-class FaultyServer:
+class FaultyServer(Listening):
     """Takes one entry of ``script`` a request: a fault's name, or a dict to answer with. Afterwards it answers right.
 
     ``requests`` holds the bodies and ``arrived`` the times (monotonic, seconds) of what came in. ``lists`` is the fault
@@ -41,31 +43,18 @@ class FaultyServer:
         self._lock = threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Asked(Handler):
             def do_POST(self) -> None:
                 outer._serve(self)
 
             def do_GET(self) -> None:
                 outer._fail(self, outer.lists)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+        super().__init__(Asked)
 
     def __exit__(self, *_: object) -> None:
         self.released.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__()
 
     def step(self, body: dict[str, Any]) -> str | dict[str, Any]:
         """What to do with a request; one at a time asks."""
@@ -132,14 +121,6 @@ class FaultyServer:
                 handler.wfile.write(b" ")
         except OSError:
             pass
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 1024
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed, or gave up, is nothing to speak of."""
 
 
 def _send(

@@ -15,8 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from tests.listening import Handler, Listening
 
 FULL = {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8 maximum"}
 
@@ -33,7 +35,7 @@ class Redirect(Exception):
     """To another address."""
 
 
-class Providers:
+class Providers(Listening):
     """The server.
 
     Attributes:
@@ -65,37 +67,13 @@ class Providers:
         self._lock = threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Asked(Handler):
             def do_POST(self) -> None:
-                outer._serve(self, self.rfile.read(int(self.headers["content-length"])))
+                outer._serve(self, self.body())
 
-            def do_GET(self) -> None:
-                outer._serve(self, b"")
+            do_GET = do_POST
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 1024
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that was killed is nothing to speak of."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Asked)
 
     def _serve(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
         what, headers = f"{handler.command} {handler.path}", dict[str, str]()

@@ -6,16 +6,16 @@ temperature is not 0.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import re
 import threading
 import time
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
+
+from tests.listening import Handler, Listening
 
 from vivavoce.records import digest
 
@@ -43,10 +43,6 @@ WORDS = [
 ]
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 1024  # by default 5: of connections that come at once some then wait for two minutes
-
-
 class Teacher(NamedTuple):
     right: float
     words: int
@@ -62,7 +58,7 @@ class Asked(NamedTuple):
     completion: int
 
 
-class WordServer:
+class WordServer(Listening):
     """Serves ``teachers``. ``requests`` counts what was answered, ``spent`` its tokens, ``asked`` holds each call.
 
     ``frozen`` ignores temperature and seed, ``fickle`` never says the same twice, ``silent`` tells no usage. An answer
@@ -89,51 +85,24 @@ class WordServer:
         self._lock = threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
+        class Reached(Handler):
             def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                asked = json.loads(self.body())
                 if not self.path.startswith("/v1/"):
-                    self._send(404, {"error": {"message": "not found"}})
+                    self.say({"error": {"message": "not found"}}, 404)
                     return
                 status, answer = outer._answer(asked)
                 time.sleep(outer.latency_s)
-                self._send(status, answer)
+                self.say(answer, status)
 
             def do_GET(self) -> None:
                 if not outer.listed or self.path != "/v1/models":
-                    self._send(404, {"error": {"message": "not found"}})
+                    self.say({"error": {"message": "not found"}}, 404)
                     return
                 listed = {} if outer.context is None else {"max_model_len": outer.context}
-                self._send(200, {"object": "list", "data": [{"id": name, **listed} for name in outer.listed]})
+                self.say({"object": "list", "data": [{"id": name, **listed} for name in outer.listed]})
 
-            def _send(self, status: int, answer: dict[str, Any]) -> None:
-                body = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with contextlib.suppress(ConnectionError):  # who asked may have been killed
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Reached)
 
     def _answer(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         teacher = self.teachers.get(asked["model"])
