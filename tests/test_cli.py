@@ -89,15 +89,17 @@ def test_a_debate_is_shown_with_who_changed_their_mind(tmp_path: Path) -> None:
 
 def test_recorded_attempts_become_graphs_and_trees(tmp_path: Path) -> None:
     attempts = [{"agent": "ada", "text": "2 and 2.\n#### 4", "correct": True}, {"agent": "bob", "text": "#### 5"}]
+    attempts.append({"agent": "cyd", "text": "#### 6", "correct": True})
     (tmp_path / "attempts.jsonl").write_text(
         json.dumps({"id": "q", "question": "2 + 2?", "gold": "4", "attempts": attempts}) + "\n"
     )
     done = viva("import", "attempts", "attempts.jsonl", "--task", "gsm8k", "--out", "graphs.jsonl", cwd=tmp_path)
-    assert (done.returncode, "1 graphs, 2 answers (1 right)" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "1 graphs, 3 answers (2 right)" in done.stderr) == (0, True), done.stderr
+    assert "1 flag says otherwise than the grader, as of cyd on q" in done.stderr
     done = viva("trees", "graphs.jsonl", "--task", "gsm8k", "--out", "trees.jsonl", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (tree,) = [json.loads(line) for line in (tmp_path / "trees.jsonl").read_text().splitlines()]
-    assert [c["text"] for c in tree["chosen"]] == ["2 and 2.\n#### 4"]
+    assert [c["text"] for c in tree["chosen"]] == ["2 and 2.\n#### 4", "#### 6"]
     assert [c["text"] for c in tree["rejected"]] == ["#### 5"]
 
 

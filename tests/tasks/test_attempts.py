@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from vivavoce.data.recorded import graphs_of
 from vivavoce.errors import DataError
-from vivavoce.records import Problem
+from vivavoce.records import Node, Problem
 from vivavoce.tasks import open_task
-from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Attempt, Fields, disagreements, read_attempts
+from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Attempt, Fields, read_attempts
 
 ATTEMPT = {"agent": "ada", "text": "#### 4", "correct": True}
 UNFLAGGED = {"agent": "bob", "text": "#### 4"}
@@ -44,9 +45,9 @@ def test_attempts_meet_the_problems_of_the_task_by_their_id(tmp_path: Path) -> N
 
 def test_a_flag_that_the_grader_contradicts_is_reported(tmp_path: Path) -> None:
     rows = [ROW, ROW | {"id": "q2", "attempts": [ATTEMPT | {"correct": False}, ATTEMPT | {"agent": "bob"}]}]
-    grade = open_task("gsm8k", {}).grade
-    (differing,) = disagreements(read_attempts(write(tmp_path / "a.jsonl", *rows)), grade)
-    assert (differing.problem.id, differing.attempt.agent, differing.grade.correct) == ("q2", "ada", True)
+    contradicted: list[Node] = []
+    list(graphs_of(read_attempts(write(tmp_path / "a.jsonl", *rows)), open_task("gsm8k", {}), contradicted))
+    assert [(n.problem, n.agent, n.correct) for n in contradicted] == [("q2", "ada", False)]
 
 
 @pytest.mark.parametrize(
@@ -78,11 +79,11 @@ def test_a_question_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
 def test_the_grader_agrees_with_every_flag_of_the_published_gsm8k_solutions(gsm8k: Path) -> None:
     solutions = gsm8k / "example_model_solutions_first_half.jsonl.gz"
     records = list(read_attempts(solutions, GSM8K_SOLUTIONS, "gsm8k"))
-    grade = open_task("gsm8k", {}).grade
+    contradicted: list[Node] = []
+    graphs = list(graphs_of(records, open_task("gsm8k", {}), contradicted))
     assert len(records) == 660
-    assert disagreements(records, grade) == []
-    pairs = [(record.problem, attempt) for record in records for attempt in record.attempts]
-    judged = Counter((attempt.correct, grade(problem, attempt.text).status) for problem, attempt in pairs)
+    assert contradicted == []
+    judged = Counter((n.correct, n.status) for graph in graphs for n in graph.nodes)
     # seven replies run on to their length limit without an answer
     assert judged == {(True, "ok"): 1008, (False, "ok"): 1625, (False, "no_answer"): 7}
 

@@ -214,14 +214,19 @@ def import_attempts(
     """Turn recorded right and wrong answers to questions into graphs."""
     from vivavoce.data.recorded import graphs_of
     from vivavoce.graph import write_graphs
+    from vivavoce.records import Node
     from vivavoce.tasks.attempts import GSM8K_SOLUTIONS, Fields, read_attempts
 
     fields = GSM8K_SOLUTIONS if form is AttemptsForm.gsm8k else Fields()
     judge = task_of(task)
-    made = list(graphs_of(read_attempts(source, fields, judge.name), judge))
+    contradicted = list[Node]()
+    made = list(graphs_of(read_attempts(source, fields, judge.name), judge, contradicted))
     write_graphs(out, made)
     right = sum(bool(n.correct) for g in made for n in g.nodes)
     typer.echo(f"{len(made)} graphs, {sum(len(g.nodes) for g in made)} answers ({right} right) in {out}", err=True)
+    if contradicted:
+        one, say = contradicted[0], "1 flag says" if len(contradicted) == 1 else f"{len(contradicted)} flags say"
+        typer.echo(f"{say} otherwise than the grader, as of {one.agent} on {one.problem}: look before use", err=True)
 
 
 @import_app.command("fair")

@@ -11,14 +11,14 @@ or one column per agent, as in the model solutions published with GSM8K (``GSM8K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.agents.replies import spoken
 from vivavoce.errors import DataError
-from vivavoce.records import Grade, Problem
+from vivavoce.records import Problem
 from vivavoce.tasks.grading import GRADERS, GraderName
 from vivavoce.tasks.rows import Row, read_rows
 from vivavoce.tasks.splitting import question_id
@@ -121,25 +121,4 @@ def _attempt(agent: str, value: Mapping[str, Any], row: Row, fields: Fields) -> 
     return Attempt(agent, spoken(text), correct)
 
 
-class Disagreement(NamedTuple):
-    """An attempt that the file's flag and a grader judge differently."""
-
-    problem: Problem
-    attempt: Attempt
-    grade: Grade
-
-
-def disagreements(records: Iterable[Recorded], grade: Callable[[Problem, str], Grade]) -> list[Disagreement]:
-    """The attempts whose flag differs from the judgement of ``grade`` (such as ``task.grade``). Look at each before
-    use.
-    """
-    differing = list[Disagreement]()
-    for record in records:
-        for attempt in record.attempts:
-            judged = grade(record.problem, attempt.text)
-            if attempt.correct is not None and judged.correct is not attempt.correct:
-                differing.append(Disagreement(record.problem, attempt, judged))
-    return differing
-
-
-__all__ = ["GSM8K_SOLUTIONS", "Attempt", "Disagreement", "Fields", "Recorded", "disagreements", "read_attempts"]
+__all__ = ["GSM8K_SOLUTIONS", "Attempt", "Fields", "Recorded", "read_attempts"]
