@@ -81,15 +81,16 @@ def _known(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     for key in loc:
         if isinstance(key, str) and isinstance(at, type) and issubclass(at, BaseModel) and key in at.model_fields:
             at = at.model_fields[key].annotation
-        at = next(_models(at), at)
+        at = next(models_in(at), at)
     return list(at.model_fields) if isinstance(at, type) and issubclass(at, BaseModel) else []
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation names, such as ``Arm`` in ``dict[str, Arm] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):
-        yield from _models(inner)
+        yield from models_in(inner)
 
 
 def need_each_key_once(node: yaml.Node | None, path: Path) -> None:
@@ -110,4 +111,4 @@ def need_each_key_once(node: yaml.Node | None, path: Path) -> None:
             need_each_key_once(value, path)
 
 
-__all__ = ["Lines", "Misplaced", "WithinPart", "all_in_one", "mistakes_in", "need_each_key_once"]
+__all__ = ["Lines", "Misplaced", "WithinPart", "all_in_one", "mistakes_in", "models_in", "need_each_key_once"]

@@ -28,6 +28,7 @@ from pydantic_core import PydanticUndefined
 from vivavoce import plugins
 from vivavoce.config import Recipe
 from vivavoce.errors import RecipeError
+from vivavoce.mistakes import models_in
 
 Room = Literal["methods", "protocols", "agents", "tasks"]
 ROOMS: tuple[Room, ...] = ("methods", "protocols", "agents", "tasks")
@@ -112,7 +113,7 @@ def keys(model: type[BaseModel], default: BaseModel | None = None) -> list[Key]:
     model's own."""
     keys_read, declared = [], inspect.get_annotations(model)
     for name, field in model.model_fields.items():
-        below = tuple(dict.fromkeys(_models(field.annotation)))
+        below = tuple(dict.fromkeys(models_in(field.annotation)))
         value = getattr(default, name) if default is not None else _default(field)
         shown = None if value is PydanticUndefined else _yaml(value)
         own = name in declared
@@ -126,7 +127,7 @@ def below(model: type[BaseModel], default: BaseModel | None = None, path: str = 
     for name, field in model.model_fields.items():
         value = getattr(default, name) if default is not None else _default(field)
         step = {list: ".N", dict: ".NAME"}.get(_container(field.annotation), "")
-        for inner in dict.fromkeys(_models(field.annotation)):
+        for inner in dict.fromkeys(models_in(field.annotation)):
             at = f"{path}{name}{step}"
             kept = value if type(value) is inner else None
             yield at, inner, kept
@@ -211,13 +212,6 @@ def _once(sections_read: Sequence[Section]) -> list[Section]:
 
 def _default(field: FieldInfo) -> Any:
     return field.get_default(call_default_factory=True, validated_data={})
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in typing.get_args(annotation):
-        yield from _models(inner)
 
 
 def _container(annotation: Any) -> type | None:

@@ -19,7 +19,6 @@ from vivavoce.authoring.keys import description, first_line
 from vivavoce.config import SECTIONS, AgentSpec, Recipe, TaskSpec
 
 _DEFS = "#/$defs/"
-_PER_METHOD = "methods"
 
 
 def recipe_schema() -> dict[str, Any]:

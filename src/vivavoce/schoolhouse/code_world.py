@@ -19,7 +19,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 from vivavoce.schoolhouse.knowledge import taught
-from vivavoce.schoolhouse.world import Question, Split, split_of
+from vivavoce.schoolhouse.world import Question, Split, distinct, split_of
 
 Style = Literal["nested", "swapped", "in_two"]
 
@@ -157,13 +157,7 @@ def ask(calls: Sequence[Link]) -> str:
 
 def questions(split: Split, n: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> Iterator[Question]:
     """`n` distinct questions of one split, the kinds in turn."""
-    rng, seen = random.Random(f"{split}/{seed}"), set[str]()
-    for i in range(n):
-        question = draw(rng, kind=kinds[i % len(kinds)], split=split)
-        while question.text in seen:
-            question = draw(rng, kind=kinds[i % len(kinds)], split=split)
-        seen.add(question.text)
-        yield question
+    return distinct(draw, split, n, seed, kinds)
 
 
 def parse(question: str) -> list[Link]:

@@ -144,6 +144,13 @@ def _chain(rng: random.Random, skills: list[str], facts: Collection[Fact] | None
 
 def questions(split: Split, n: int, seed: int = 0, kinds: Sequence[str] = KINDS) -> Iterator[Question]:
     """`n` distinct questions of one split, the kinds in turn."""
+    return distinct(draw, split, n, seed, kinds)
+
+
+def distinct(
+    draw: Callable[..., Question], split: Split, n: int, seed: int, kinds: Sequence[str]
+) -> Iterator[Question]:
+    """`n` distinct questions that `draw` makes, the kinds in turn."""
     rng, seen = random.Random(f"{split}/{seed}"), set[str]()
     for i in range(n):
         question = draw(rng, kind=kinds[i % len(kinds)], split=split)

@@ -114,6 +114,8 @@ class Benchmark(Graded):
     """The test split. If it is train's too, it is one set, cut as the options say."""
     rows: Callable[[Path], Iterable[Row]] = read_rows
     """Reads an official file."""
+    cases: dict[str, Any] = field(default_factory=dict)
+    """What grading needs of a row beside its gold answer, by question; ``ask`` puts it there."""
     answer_format: str = field(init=False)
     left_out: list[str] = field(init=False, default_factory=list)
     """Questions that were read and are asked in neither split: the place of each, and the reason."""
@@ -159,6 +161,13 @@ class Benchmark(Graded):
             if len(self._kept) == 2:
                 refuse_overlap(self.problems("train"), self.problems("test"), self.name)
         return self._kept[split]
+
+    def case(self, problem: Problem) -> Any:
+        """What grading needs of a problem's row. The rows are read first, if this process has not done so."""
+        if problem.question not in self.cases:
+            for split in ("train", "test"):
+                self._every(split)
+        return self.cases[problem.question]
 
     def _every(self, split: str) -> list[Entry]:
         """A split without limits."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,15 +80,12 @@ _AS_IT_STANDS = Grader("exact", "calls", lambda calls: calls, re.compile(r"(?!)"
 class Calls(Benchmark):
     """A benchmark whose answers are calls."""
 
-    cases: dict[str, CallCase] = field(default_factory=dict)
-    """The cases by question."""
-
     def __post_init__(self) -> None:
         self.answer_format = FORMAT
 
     def grade(self, problem: Problem, text: str) -> Grade:
         """Whether the calls in the reply are the wanted ones; ``reason`` says what is wrong."""
-        case = self._case(problem)
+        case: CallCase = self.case(problem)
         if not spoken(text).strip():
             return Grade(None, False, "no_answer", "nothing is said")
         try:
@@ -107,7 +104,8 @@ class Calls(Benchmark):
     def samples(self, split: str) -> Iterator[Sample]:
         """A right answer; without its calls, with one too many, and with every name and argument changed."""
         for entry in self.entries(split):
-            case, gold = self._case(entry.problem), entry.problem.gold
+            case: CallCase = self.case(entry.problem)
+            gold = entry.problem.gold
             named = case.functions[0]["name"] if case.functions else "anything"  # one row offers no function
             call = write_call(ToolCall(named, {"no_such_argument": 1}))
             if case.wanted is None:
@@ -118,12 +116,6 @@ class Calls(Benchmark):
                 mutated = _mutations(case.functions, read_calls(gold))
                 wrong = [_NONE, f"{gold}\n{call}", *("\n".join(map(write_call, calls)) for calls in mutated)]
             yield Sample(entry.problem, (gold,), tuple(wrong), entry.where, entry.asked.odd)
-
-    def _case(self, problem: Problem) -> CallCase:
-        if problem.question not in self.cases:
-            for split in ("train", "test"):
-                self._every(split)
-        return self.cases[problem.question]
 
 
 _TAGS = re.compile(r"<function[=_]|\[TOOL_CALLS\]|<\|python_tag\|>|<\|?tool_calls?(?:_begin)?\|?>|<｜tool▁call")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from vivavoce.environments.bridged import Bridge, offered_tools
+from vivavoce.environments.bridged import Bridge, Bridged, offered_tools
+from vivavoce.environments.environment import Environment, Limits
 from vivavoce.environments.words import told_in_words
 from vivavoce.errors import DataError
 from vivavoce.records import Problem
@@ -13,13 +14,18 @@ from vivavoce.tasks.splitting import key_of, known_split
 
 
 class BridgedTask(ActingTask):
-    """A task of episodes, without :meth:`ids` and ``environment``."""
+    """A task of episodes, without :meth:`ids`. A score of ``right_from`` is a success."""
 
     name: str
+    episodes: type[Bridged] = Bridged
 
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
+    def __init__(self, bridge: Bridge, limits: Limits, right_from: float) -> None:
+        self.bridge, self.limits, self.right_from = bridge, limits, right_from
         self._kept: dict[str, list[Problem]] = {}
+
+    def environment(self) -> Environment:
+        """A fresh place, in which one episode at a time runs."""
+        return self.episodes(self.name, self.bridge, self.limits, self.right_from)
 
     def ids(self, split: str) -> list[tuple[str, str]]:
         """The environment's tasks of a split, and the group of each."""

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.environments.bridged import Bridge, Bridged
-from vivavoce.environments.environment import Environment, Limits
+from vivavoce.environments.bridged import Bridge
+from vivavoce.environments.environment import Limits
 from vivavoce.tasks import Task
 from vivavoce.tasks.bridged import BridgedTask
 
@@ -56,16 +56,13 @@ class OpenEnv(BridgedTask):
     def __init__(self, options: Options) -> None:
         self.options, self.name = options, options.label
         kept = options.model_dump(include={"url", "action_field", "action", "observation_field", "score"})
-        super().__init__(Bridge("openenv_bridge", kept, options.python, "pip install openenv"))
+        bridge = Bridge("openenv_bridge", kept, options.python, "pip install openenv")
+        super().__init__(bridge, Limits(turns=options.turns), options.right_from)
 
     def ids(self, split: str) -> list[tuple[str, str]]:
         o = self.options
         first, count = (o.seed, o.test) if split == "test" else (o.seed + o.test, o.train)
         return [(f"{o.label}#{first + i}", "") for i in range(count)]
-
-    def environment(self) -> Environment:
-        """A fresh session."""
-        return Bridged(self.name, self.bridge, Limits(turns=self.options.turns), self.options.right_from)
 
 
 def task(options: Options) -> Task:

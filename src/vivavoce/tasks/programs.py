@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from vivavoce.errors import DataError
@@ -62,8 +62,6 @@ _AS_IT_STANDS = Grader("exact", "a program", lambda program: program, re.compile
 class Programs(Benchmark):
     """A benchmark whose answers are run. Every program runs in the sandbox, the reference ones too."""
 
-    cases: dict[str, ProgramCase] = field(default_factory=dict)
-    """The cases by question."""
     waits: ClassVar[bool] = True
     """True, because ``grade`` waits for a program to run."""
 
@@ -75,7 +73,7 @@ class Programs(Benchmark):
 
         ``correct`` is None only if the sandbox itself failed.
         """
-        case = self._case(problem)
+        case: ProgramCase = self.case(problem)
         program = program_in(text, case.name, case.prefix)
         if program is None:
             return Grade(None, False, "no_answer", f"no program that defines {case.name}")
@@ -88,15 +86,9 @@ class Programs(Benchmark):
     def samples(self, split: str) -> Iterator[Sample]:
         """The reference, the same as a completion, and a mutant of it that its tests find out."""
         for entry in self.entries(split):
-            case = self._case(entry.problem)
+            case: ProgramCase = self.case(entry.problem)
             right = [in_fence(case.reference), *([case.completion] if case.completion else [])]
             yield Sample(entry.problem, tuple(right), (in_fence(_wrong(case)),), entry.where, entry.asked.odd)
-
-    def _case(self, problem: Problem) -> ProgramCase:
-        if problem.question not in self.cases:
-            for split in ("train", "test"):
-                self._every(split)
-        return self.cases[problem.question]
 
 
 def programs(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 from vivavoce.errors import DataError
 from vivavoce.records import Problem, digest
 
-T = TypeVar("T")
 Split = Literal["train", "test"]
 
 _LINES = re.compile(r"[^\n]*\n+|[^\n]+")

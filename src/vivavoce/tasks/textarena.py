@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vivavoce.environments.bridged import Bridge, Bridged
-from vivavoce.environments.environment import Environment, Limits
+from vivavoce.environments.bridged import Bridge
+from vivavoce.environments.environment import Limits
 from vivavoce.tasks import Task
 from vivavoce.tasks.bridged import BridgedTask
 
@@ -40,17 +40,14 @@ class TextArena(BridgedTask):
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        super().__init__(Bridge("textarena_bridge", {}, options.python, "pip install textarena"))
+        bridge = Bridge("textarena_bridge", {}, options.python, "pip install textarena")
+        super().__init__(bridge, Limits(turns=options.turns), options.right_from)
 
     def ids(self, split: str) -> list[tuple[str, str]]:
         o = self.options
         count = o.train if split == "train" else o.test
         named = [(o.games[i % len(o.games)], i // len(o.games)) for i in range(count)]
         return [(f"{game}#{o.seed}-{split}-{number}", game) for game, number in named]
-
-    def environment(self) -> Environment:
-        """A fresh table."""
-        return Bridged(self.name, self.bridge, Limits(turns=self.options.turns), self.options.right_from)
 
 
 def task(options: Options) -> Task:

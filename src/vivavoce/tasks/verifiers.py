@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from vivavoce.environments.bridged import Bridge, BridgedWithTools
-from vivavoce.environments.environment import Environment, Limits
+from vivavoce.environments.environment import Limits
 from vivavoce.errors import DataError
 from vivavoce.tasks import Task
 from vivavoce.tasks.bridged import BridgedTask
@@ -51,11 +51,13 @@ class Verifiers(BridgedTask):
     """The episodes as a :class:`~vivavoce.tasks.Task`."""
 
     answer_format = "Say or do what the environment asks for."
+    episodes = BridgedWithTools
 
     def __init__(self, options: Options) -> None:
         self.options, self.name = options, options.environment
         settings = options.model_dump(include={"environment", "args", "train", "test", "turns", "time_s"})
-        super().__init__(Bridge("verifiers_bridge", settings, options.python, "pip install verifiers"))
+        bridge = Bridge("verifiers_bridge", settings, options.python, "pip install verifiers")
+        super().__init__(bridge, Limits(turns=options.turns), options.right_from)
 
     def ids(self, split: str) -> list[tuple[str, str]]:
         o = self.options
@@ -64,10 +66,6 @@ class Verifiers(BridgedTask):
             do = "ask for fewer of the other part, or set this one to 0"
             raise DataError(f"{o.environment} has no task left for {split}", f"task.{split}", do)
         return [(f"{o.environment}#{split}-{i}", "") for i in range(count)]
-
-    def environment(self) -> Environment:
-        """A fresh episode's place."""
-        return BridgedWithTools(self.name, self.bridge, Limits(turns=self.options.turns), self.options.right_from)
 
 
 def task(options: Options) -> Task:
