@@ -83,7 +83,7 @@ def graphs(of: Recipe, path: Path, parts: list[Path]) -> bytes:
         if parts:
             merge_parts(run, parts)
         asyncio.run(hold(run))
-    return (path / "graphs" / "train.jsonl").read_bytes()
+    return (path / "graphs" / "train.jsonl.gz").read_bytes()
 
 
 def timed(of: Recipe, path: Path, nodes: int) -> float:

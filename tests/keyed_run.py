@@ -30,7 +30,7 @@ async def hold(run: Run) -> None:
     rules = debate_reflect.Options(max_rounds=2, ask_confidence=False)
     setting = Setting(debate_reflect.run, members, rules, prompt_set("general"), task, run.journal)
     graphs = await hold_all([Problem(f"q-{n}", f"What is {n} + 1?", str(n + 1)) for n in range(4)], setting)
-    run.keep(run.path / "graphs" / "train.jsonl", "test", graphs.write)
+    run.keep(run.path / "graphs" / "train.jsonl.gz", "test", graphs.write)
     try:
         await agents[0].reply([{"role": "user", "content": "crash"}], recipe.teachers[0].sampling(), 0)
     finally:

@@ -129,17 +129,17 @@ def test_the_moderator_is_run_killed_resumed_and_shown(student: Path, tmp_path: 
         completed = {digest([c.messages, c.seed]) for c in journal if c.agent != "student"}
     asked = len(lines(log))
     assert 0 < len(completed) <= asked
-    assert not (killed / "graphs" / "train.jsonl").exists(), "it was killed in its debates"
+    assert not (killed / "graphs" / "train.jsonl.gz").exists(), "it was killed in its debates"
 
     both = run(tmp_path, "killed", log), run(tmp_path, "whole", tmp_path / "whole.log")
     assert [p.wait(300) for p in both] == [0, 0], (tmp_path / "killed.txt").read_text()
     assert not completed & set(lines(log)[asked:]), "a call that was completed was asked again"
     assert set(lines(log)) == set(lines(tmp_path / "whole.log"))
     for name in ("train", "test"):
-        graphs = f"graphs/{name}.jsonl"
+        graphs = f"graphs/{name}.jsonl.gz"
         assert (killed / graphs).read_bytes() == (tmp_path / "whole" / graphs).read_bytes()
 
-    graphs = list(read_graphs(killed / "graphs" / "train.jsonl"))
+    graphs = list(read_graphs(killed / "graphs" / "train.jsonl.gz"))
     _is_recorded(graphs)
     _is_shown(graphs, killed, tmp_path)
 

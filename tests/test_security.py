@@ -22,6 +22,7 @@ from tests.report.whole_run import HOSTILE
 from vivavoce.agents import open_agent
 from vivavoce.config import load_recipe
 from vivavoce.errors import AgentError, RecipeError
+from vivavoce.graph.packed import unpack
 from vivavoce.records import Sampling
 
 KEYS = {"OPENAI_TEST_KEY": 'sk-open/+ai "quoted"-0123456789', "ANTHROPIC_TEST_KEY": "sk-ant-0123456789-abcdef"}
@@ -106,11 +107,11 @@ def test_a_key_is_in_no_file_of_a_run_though_the_server_repeats_it(
     watched: tuple[Path, str, set[bytes]], name: str
 ) -> None:
     files = {path.relative_to(watched[0]).as_posix(): path for path in watched[0].rglob("*") if path.is_file()}
-    assert {"journal.sqlite", "graphs/train.jsonl", "report.html", "recipe.yaml", "manifest.json"} <= files.keys()
-    assert b"My key is ***" in files["graphs/train.jsonl"].read_bytes(), "it was repeated, and taken out"
-    for path in files.values():
-        content = path.read_bytes()
-        assert not [s for s in spellings(KEYS[name]) if s in content], path
+    assert {"journal.sqlite", "graphs/train.jsonl.gz", "report.html", "recipe.yaml", "manifest.json"} <= files.keys()
+    contents = {file: unpack(path.read_bytes(), file) for file, path in files.items()}
+    assert b"My key is ***" in contents["graphs/train.jsonl.gz"], "it was repeated, and taken out"
+    for file, content in contents.items():
+        assert not [s for s in spellings(KEYS[name]) if s in content], file
 
 
 @pytest.mark.parametrize("name", KEYS)

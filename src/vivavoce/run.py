@@ -4,7 +4,7 @@
 
     runs/demo/
       recipe.yaml      as resolved            manifest.json   versions, seeds, times, fingerprints of stages
-      journal.sqlite   every model call       graphs/*.jsonl  data/*.jsonl  checkpoints/*/  evaluations/*.jsonl
+      journal.sqlite   every model call       graphs/*.jsonl.gz  data/*.jsonl  checkpoints/*/  evaluations/*.jsonl
       results.json     the table              report.html     the same for people
       progress.json    what is counted now    view.sqlite     the index of `viva view`, made when it is looked at
       stages/*/        of a chain: each stage, as a run of its own but for the journal

@@ -187,7 +187,7 @@ def test_a_file_of_trees_and_a_run_with_its_graphs_are_exported(tmp_path: Path) 
     (run / "data").mkdir(parents=True)
     (run / "data" / "trees-0.jsonl").write_text(to_json(steps) + "\n", "utf-8")
     (run / "graphs").mkdir()
-    write_graphs(run / "graphs" / "train.jsonl", [Graph(p, (right, wrong))])
+    write_graphs(run / "graphs" / "train.jsonl.gz", [Graph(p, (right, wrong))])
 
     def viva(*arguments: str) -> Any:
         return CliRunner().invoke(app, ["export", *arguments])

@@ -66,7 +66,7 @@ def test_open_questions_go_from_a_recipe_to_a_comparison(tmp_path: Path, values:
     with Journal(tmp_path / "run" / "journal.sqlite", read_only=True) as journal:
         costs = {(c.stage, c.agent): c for c in journal.costs()}
     # judged: what wise says is taught, what rash says only if it names water
-    graphs = stored_graphs(tmp_path / "run" / "graphs" / "train.jsonl")
+    graphs = stored_graphs(tmp_path / "run" / "graphs" / "train.jsonl.gz")
     answers = [n for g in graphs for n in g.nodes if n.kind == "answer"]
     assert {n.correct for n in answers if n.agent == "wise"} <= {True, None}
     assert all(("water" in n.text) == n.correct for n in answers if n.correct is not None)

@@ -69,7 +69,7 @@ def capped(values: dict[str, Any], scope: str, caps: dict[str, float]) -> dict[s
 
 
 def same_graphs(a: Path, b: Path) -> bool:
-    names = ("train.jsonl", "test.jsonl")
+    names = ("train.jsonl.gz", "test.jsonl.gz")
     return all((a / "graphs" / name).read_bytes() == (b / "graphs" / name).read_bytes() for name in names)
 
 
@@ -124,7 +124,7 @@ def test_a_cap_of_questions_ends_their_debates_early_and_raised_they_go_on(
     talks(capped(values, "question", {kind: cap}), run)
     if kind != "seconds":
         assert all(SPENT[kind](calls) <= cap for calls in by_question(server.asked).values())
-    cut = [g for g in read_graphs(run / "graphs" / "train.jsonl") if g.stopped == "budget"]
+    cut = [g for g in read_graphs(run / "graphs" / "train.jsonl.gz") if g.stopped == "budget"]
     assert cut
     assert recorded(run) == len(server.asked) < len(free.asked)
     assert "the question reached its cap" in write_report(run).read_text("utf-8")

@@ -31,7 +31,7 @@ def test_programmers_debate_and_a_student_learns_from_programs_that_were_run(tmp
         results = asyncio.run(debate_opd.distill(recipe, run))
     assert [arm["name"] for arm in results["arms"]] == ["untrained", "student", "mt_opd", "debate_opd"]
     assert all(arm["n"] == 20 and not arm["ungradable"] for arm in results["arms"])
-    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "states.jsonl"))
+    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "states.jsonl.gz"))
     drafts, revised = ([n for g in graphs for n in g.stated(r)] for r in (0, 1))
     assert len(drafts) == len(revised) == 120
     assert sum(bool(n.correct) for n in revised) > sum(bool(n.correct) for n in drafts) + 8, "the debate helps"

@@ -134,7 +134,7 @@ def test_distillation_without_a_debate_may_take_as_many_tokens_as_the_debate(
     results: dict[str, Any], where: Path
 ) -> None:
     spent = results["teacher_tokens"]
-    graphs = list(read_graphs(where / "graphs" / "states.jsonl"))
+    graphs = list(read_graphs(where / "graphs" / "states.jsonl.gz"))
     debate = sum(n.usage.prompt + n.usage.completion for g in graphs for n in g.nodes)
     assert spent["debate_opd"]["debate"] == debate > 0
     assert spent["mt_opd"]["debate"] == spent["mt_opd_tokens"]["debate"] == 0
@@ -152,7 +152,7 @@ def test_a_debate_in_which_fewer_speak_again_costs_fewer_tokens_and_the_curve_sh
     assert 0 < spent["who_disagree"] < spent["debate_opd"]
     assert 0 < spent["who_doubt"] < spent["debate_opd"]
     for speaking in ("who_disagree", "who_doubt"):
-        graphs = list(read_graphs(where / "graphs" / f"states-{speaking}.jsonl"))
+        graphs = list(read_graphs(where / "graphs" / f"states-{speaking}.jsonl.gz"))
         assert {n.agent for g in graphs for n in g.answers(0)} == {"ada", "bob", "cyd"}
         later = [n for g in graphs for n in g.answers(1) if n.call is not None]
         if speaking == "who_doubt":
@@ -175,7 +175,7 @@ def test_a_debate_in_which_fewer_speak_again_costs_fewer_tokens_and_the_curve_sh
 def test_pairs_come_from_the_students_own_answers_and_the_committees_majority(
     results: dict[str, Any], where: Path
 ) -> None:
-    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states.jsonl")}
+    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states.jsonl.gz")}
     majority, consensus = rows(where, "maca-0", Tree), rows(where, "consensus_pairs-0", Tree)
     assert majority
     assert consensus
@@ -232,7 +232,7 @@ def test_the_student_of_late_may_score_itself_and_gold_or_shares_of_teachers_be_
     gold = rows(tmp_path, "sft_gold", Example)
     task = open_task("schoolhouse", {"train": 40, "test": 2})
     assert [row.completion for row in gold] == [task.worked(p) for p in task.problems("train")]  # type: ignore[attr-defined]
-    agents = {n.id: n.agent for g in read_graphs(tmp_path / "graphs" / "states.jsonl") for n in g.nodes}
+    agents = {n.id: n.agent for g in read_graphs(tmp_path / "graphs" / "states.jsonl.gz") for n in g.nodes}
     shares = [agents[row.source[0]] for row in rows(tmp_path, "mt_seqkd_7_3", Example)]
     assert len(shares) == 40
     assert 20 <= shares.count("ada") <= 36  # 28 expected; three standard deviations

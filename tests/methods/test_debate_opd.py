@@ -98,7 +98,7 @@ def test_no_prompt_of_a_student_holds_anything_of_a_debate_or_of_gold(values: di
         assert sum(v.weight for v in state.views) == pytest.approx(1)
     for line in (where / "data" / "sft_debate.jsonl").read_text().splitlines():
         assert "conf=" not in from_json(Example, line).completion
-    assert not any(n.saw_gold for g in read_graphs(where / "graphs" / "states.jsonl") for n in g.nodes)
+    assert not any(n.saw_gold for g in read_graphs(where / "graphs" / "states.jsonl.gz") for n in g.nodes)
 
 
 def test_a_smaller_committee_debates_for_itself_and_pays_no_first_turn_again(
@@ -123,7 +123,7 @@ def test_an_action_aware_debate_reads_the_students_answer_and_trains_on_it(
     results, _ = carry_out(values, tmp_path)
     assert [a["name"] for a in results["arms"]] == ["student", "sees_action"]
     rows = [from_json(State, x) for x in (tmp_path / "data" / "sees_action-0.jsonl").read_text().splitlines()]
-    graphs = {g.problem.id: g for g in read_graphs(tmp_path / "graphs" / "states-seen-0.jsonl")}
+    graphs = {g.problem.id: g for g in read_graphs(tmp_path / "graphs" / "states-seen-0.jsonl.gz")}
     for state in rows:
         (answer,) = graphs[state.problem].stated(0, ["student"])
         assert [c.source for c in state.recorded] == ([answer.id] if answer.text.strip() else [])
@@ -144,13 +144,13 @@ def test_a_debate_that_was_told_the_right_answer_reaches_the_student_through_its
     values["task"] = {"name": "schoolhouse", "train": 8, "test": 4}
     with pytest.raises(RecipeError, match="does not print it"):
         carry_out(values, tmp_path / "refused")
-    assert not list((tmp_path / "refused" / "graphs").glob("*.jsonl")), "nothing was asked"
+    assert not list((tmp_path / "refused" / "graphs").glob("*")), "nothing was asked"
     values["debate"]["prompts"] = str(folder)
     values["opd"] |= {"max_steps": 2, "on_policy": 0.5}
     results, _ = carry_out(values, tmp_path / "run")
     assert {a["name"]: a["material"] for a in results["arms"]}["sees_gold"] == "gold"
     kept = tmp_path / "run" / "graphs"
-    debates = {stage: list(read_graphs(kept / f"{stage}.jsonl")) for stage in ("states", "states-gold")}
+    debates = {stage: list(read_graphs(kept / f"{stage}.jsonl.gz")) for stage in ("states", "states-gold")}
     for stage, graphs in debates.items():
         assert {n.saw_gold for g in graphs for n in g.nodes} == {stage == "states-gold"}
         assert all(("[told" in g.asked(n)[-1]["content"]) == n.saw_gold for g in graphs for n in g.nodes)
@@ -175,7 +175,7 @@ def test_right_answers_that_nobody_knows_are_missed_before_anything_is_asked(
     values |= {"debate": {"protocol": "act_debate"}, "warm": None, "arms": ["debate_opd", "gold"]}
     with pytest.raises(RecipeError, match="arm `gold` needs right answers"):
         carry_out(values, tmp_path / "run")
-    assert not list((tmp_path / "run" / "graphs").glob("*.jsonl"))
+    assert not list((tmp_path / "run" / "graphs").glob("*"))
 
 
 def test_the_plan_counts_what_a_run_asks_for(values: dict[str, Any], tmp_path: Path) -> None:

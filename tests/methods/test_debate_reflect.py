@@ -61,7 +61,7 @@ def test_the_whole_method_runs_to_a_report_and_a_second_time_for_nothing(recipe:
     assert all({"a", "b", "p"} <= p.keys() for p in results["paired"])
     assert paid > 300
 
-    graphs = list(read_graphs(where / "graphs" / "train.jsonl"))
+    graphs = list(read_graphs(where / "graphs" / "train.jsonl.gz"))
     for g in graphs:
         g.check()
     votes = {a["name"]: a["right"] for a in results["arms"]}
@@ -116,7 +116,7 @@ def test_trees_of_the_run_are_grown_by_its_own_rules(
     recipe: dict[str, Any], where: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_recipe(where / "recipe.yaml")
-    graphs, seen = list(read_graphs(where / "graphs" / "train.jsonl")), tmp_path / "trees.jsonl"
+    graphs, seen = list(read_graphs(where / "graphs" / "train.jsonl.gz")), tmp_path / "trees.jsonl"
 
     def grown(*given: str) -> list[Tree]:
         monkeypatch.setattr("sys.argv", ["viva", "trees", str(where), "--out", str(seen), *given])
@@ -144,7 +144,7 @@ def test_t_dpo_and_the_control_start_from_the_sft_student_and_take_equal_updates
 
 
 def test_every_row_of_the_run_names_nodes_of_its_graphs(where: Path) -> None:
-    known = {n.id for g in read_graphs(where / "graphs" / "train.jsonl") for n in g.nodes}
+    known = {n.id for g in read_graphs(where / "graphs" / "train.jsonl.gz") for n in g.nodes}
     rows = [from_json(Example, x) for x in (where / "data" / "debate_reflect_sft.jsonl").read_text().splitlines()]
     assert rows
     assert all(set(r.source) <= known for r in rows)

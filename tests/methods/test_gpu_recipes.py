@@ -81,7 +81,7 @@ def test_customers_are_served_debated_learnt_from_and_reported(served: tuple[Pat
     assert [arm["name"] for arm in answers["arms"]] == ["student", "debate_opd", "gold_states"]
     assert all((arm["n"], arm["failed_calls"], arm["ungradable"]) == (2, 0, 0) for arm in answers["arms"])
     assert answers["gradient_norms"]["debate_opd"]["mean"] > 0
-    graphs = list(read_graphs(where / "graphs" / "states-0.jsonl"))
+    graphs = list(read_graphs(where / "graphs" / "states-0.jsonl.gz"))
     assert graphs
     assert all(len(g.stated(r)) == 2 for g in graphs for r in (0, 1)), "two teachers, two rounds"
     (where / "results.json").write_text(json.dumps(answers), "utf-8")

@@ -113,7 +113,7 @@ def test_a_run_stops_at_its_cap_with_all_kept_and_ends_the_same_when_it_is_raise
     talked = talks(values, tmp_path / "run")
     assert server.requests - asked == free["total"]["calls"] == talked["total"]["calls"], "nothing was asked twice"
     for name in ("train", "test"):
-        same = Path("graphs") / f"{name}.jsonl"
+        same = Path("graphs") / f"{name}.jsonl.gz"
         assert (tmp_path / "run" / same).read_bytes() == (tmp_path / "free" / same).read_bytes()
 
 
@@ -135,7 +135,7 @@ def test_a_question_at_its_cap_ends_early_in_the_graph_and_goes_on_when_it_is_ra
 ) -> None:
     values["budget"] = {"question": {"calls": 4}}
     talks(values, tmp_path / "run")
-    short = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+    short = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl.gz"))
     cut = [g for g in short if g.stopped == "budget"]
     assert 0 < len(cut) < 60
     for g in cut:
@@ -145,9 +145,9 @@ def test_a_question_at_its_cap_ends_early_in_the_graph_and_goes_on_when_it_is_ra
         assert all(n.error == "budget: the question has reached its cap" and n.call is None for n in absent)
         assert len(g.nodes) - len(absent) == 4
         assert not g.failures(), "it is no failed call"
-    bytes_before, asked = (tmp_path / "run" / "graphs" / "train.jsonl").read_bytes(), server.requests
+    bytes_before, asked = (tmp_path / "run" / "graphs" / "train.jsonl.gz").read_bytes(), server.requests
     talks(values, tmp_path / "run")
-    assert (bytes_before, asked) == ((tmp_path / "run" / "graphs" / "train.jsonl").read_bytes(), server.requests)
+    assert (bytes_before, asked) == ((tmp_path / "run" / "graphs" / "train.jsonl.gz").read_bytes(), server.requests)
     assert "the question reached its cap" in write_report(tmp_path / "run").read_text("utf-8")
 
     values["budget"] = {}
@@ -155,7 +155,7 @@ def test_a_question_at_its_cap_ends_early_in_the_graph_and_goes_on_when_it_is_ra
         had = len(journal)
     talked = talks(values, tmp_path / "run")
     assert talked["total"]["calls"] == had + server.requests - asked
-    assert all(g.stopped != "budget" for g in read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+    assert all(g.stopped != "budget" for g in read_graphs(tmp_path / "run" / "graphs" / "train.jsonl.gz"))
 
 
 def test_money_is_no_part_of_what_a_run_depends_on_but_the_rest_is(values: dict[str, Any], tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_debates_that_would_not_pay_are_skipped_by_rule_and_the_graph_says_so(
 ) -> None:
     values["debate"] = {"max_rounds": 2, "stop": "cap_only", "student": "never", "later_rounds": "if_drafts_disagree"}
     talked = talks(values, tmp_path / "run")
-    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl.gz"))
     for g in graphs:
         agreed = len({n.answer for n in g.stated(0)}) == 1
         assert (g.rounds, g.stopped) == ((1, "drafts_agree") if agreed else (2, "cap"))

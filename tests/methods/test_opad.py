@@ -100,7 +100,7 @@ def test_a_state_is_what_the_student_had_and_no_teacher_sees_more_than_the_debat
     where, _ = ran
     played = episodes(where, "iteration-0")
     states = {str(e.before(m)): e.steps[m].action.text for e in played for m in range(len(e.steps))}
-    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl")}
+    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl.gz")}
     for row in rows(where, "debate_opd.0-0"):
         assert str(row.prompt) in states, "the state is one that the student came to"
         assert states[str(row.prompt)] in [c.text for c in row.recorded], "it learns from what it did there"
@@ -149,7 +149,7 @@ def test_gold_that_nobody_knows_is_told_before_anything_is_trained() -> None:
 def test_a_state_is_debated_once_for_all_arms(ran: tuple[Path, dict[str, Any]]) -> None:
     where, results = ran
     for i in (0, 1):
-        ids = [g.problem.id for g in read_graphs(where / "graphs" / f"states-{i}.jsonl")]
+        ids = [g.problem.id for g in read_graphs(where / "graphs" / f"states-{i}.jsonl.gz")]
         assert len(ids) == len(set(ids)) == results["iterations"][i]["states"]
     assert results["iterations"][0]["visited"] > results["iterations"][0]["states"], "arms share what they came to"
 
@@ -157,7 +157,7 @@ def test_a_state_is_debated_once_for_all_arms(ran: tuple[Path, dict[str, Any]]) 
 def test_a_debate_at_the_start_serves_every_step_and_gold_states_are_the_references(ran: tuple[Path, Any]) -> None:
     where, _ = ran
     starts = {e.before(0)[-1]["content"] for e in episodes(where, "iteration-0")}
-    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl")}
+    graphs = {g.problem.id: g for g in read_graphs(where / "graphs" / "states-0.jsonl.gz")}
     opening = {n.text for g in graphs.values() if g.problem.question in starts for n in g.nodes}
     for row in rows(where, "trajectory_debate.0-0"):
         notes = row.views[0].messages[-1]["content"].removeprefix(row.prompt[-1]["content"]).strip()
@@ -214,7 +214,7 @@ def test_a_pilot_plays_a_few_episodes_and_debates_what_they_came_to(tmp_path: Pa
     with open_run(tmp_path / "run", made) as run:
         asyncio.run(opad.pilot(made, run, 3))
     played = episodes(tmp_path / "run", "pilot")
-    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "states-pilot.jsonl"))
+    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "states-pilot.jsonl.gz"))
     train = open_task(made.task.name, made.task.options).problems("train")
     assert [e.task for e in played] == [p.id for p in sample(train, 3, made.seed)], "of every group its share"
     assert [e.task for e in played] != [p.id for p in train[:3]]
@@ -234,7 +234,7 @@ def test_debates_may_know_the_students_action_or_the_best_one_and_the_student_le
     with open_run(where, made) as run:
         asyncio.run(opad.distill(made, run))
     debates = {
-        stage: {g.problem.id: g for g in read_graphs(where / "graphs" / f"states-0{stage}.jsonl")}
+        stage: {g.problem.id: g for g in read_graphs(where / "graphs" / f"states-0{stage}.jsonl.gz")}
         for stage in ("", "-seen", "-gold")
     }
     best = {str(e.before(m)): e.steps[m].best[0] for e in episodes(where, "iteration-0") for m in range(len(e.steps))}

@@ -64,7 +64,7 @@ def asked(log: Path) -> int:
 
 def made(where: Path) -> dict[str, bytes]:
     """What a run made, less what tells times."""
-    kept = ("graphs/*.jsonl", "data/*.jsonl", "evaluations/*.jsonl", "checkpoints/*/*.safetensors")
+    kept = ("graphs/*.jsonl.gz", "data/*.jsonl", "evaluations/*.jsonl", "checkpoints/*/*.safetensors")
     return {p.relative_to(where).as_posix(): p.read_bytes() for form in kept for p in sorted(where.glob(form))}
 
 
@@ -172,7 +172,7 @@ def test_a_call_that_one_run_has_paid_is_free_for_every_other(written: Path, tmp
     calls = asked(log)
     done("run", written, "--out", second, "--store", store, "--set", "dpo.beta=0.2")
     assert asked(log) == calls, "another setting of training asks no teacher"
-    assert (second / "graphs" / "train.jsonl").read_bytes() == (first / "graphs" / "train.jsonl").read_bytes()
+    assert (second / "graphs" / "train.jsonl.gz").read_bytes() == (first / "graphs" / "train.jsonl.gz").read_bytes()
     with (
         Journal(first / "journal.sqlite", read_only=True) as paid,
         Journal(second / "journal.sqlite", read_only=True) as free,

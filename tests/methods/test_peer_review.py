@@ -37,7 +37,7 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, A
     names = [a["name"] for a in results["arms"]]
     assert names[0] == "student"
     assert set(names) >= {"single:ada", "single:bob", "single:cyd", *ARMS[1:]}
-    graphs = list(read_graphs(where / "graphs" / "train.jsonl"))
+    graphs = list(read_graphs(where / "graphs" / "train.jsonl.gz"))
     for g in graphs:
         g.check()
         mistaken = any(n.kind == "review" for n in g.nodes)
@@ -66,7 +66,7 @@ def test_a_second_exam_asks_teachers_only_about_new_mistakes(values: dict[str, A
     recipe = {**values, "arms": ["refreshed"], "seeds": [0]}
     results, _ = carry_out(recipe, where, update=True)
     assert [a["name"] for a in results["arms"]] == ["student", "refreshed"]
-    first, second = (list(read_graphs(where / "graphs" / f"{s}.jsonl")) for s in ("train", "refreshed.2-0"))
+    first, second = (list(read_graphs(where / "graphs" / f"{s}.jsonl.gz")) for s in ("train", "refreshed.2-0"))
     known = {n.call for g in first for n in g.nodes if n.kind in ("rationale", "review")}
     asked = {g.problem.id for g in first if any(n.kind == "review" for n in g.nodes)}
     later = [n for g in second if g.problem.id in asked for n in g.nodes if n.kind in ("rationale", "review")]
@@ -94,7 +94,7 @@ def test_one_left_out_one_judge_a_majority_and_a_changed_key_are_views_of_the_sa
         "majority", "rationale_only@alpha=0.25",
     ]  # fmt: skip
     assert paid <= 8 * 20, "only the new students' tests are asked for"
-    nodes = {n.id: n for g in read_graphs(where / "graphs" / "train.jsonl") for n in g.nodes}
+    nodes = {n.id: n for g in read_graphs(where / "graphs" / "train.jsonl.gz") for n in g.nodes}
     assert {nodes[r.source[0]].agent for r in rows_of(where, "without:ada")} == {"bob", "cyd"}
     scores = {(n.target, n.agent): n.score for n in nodes.values() if n.kind == "review"}
     judged = rows_of(where, "judge:bob", "answer")
@@ -113,7 +113,7 @@ def test_all_items_and_as_many_at_random_are_learnt_from_in_one_run_with_the_mis
     results, _ = carry_out(recipe, tmp_path)
     mistaken, asked = results["exam"]["mistakes"], results["exam"]["questions"]
     assert 0 < mistaken < asked
-    graphs = list(read_graphs(tmp_path / "graphs" / "train.jsonl"))
+    graphs = list(read_graphs(tmp_path / "graphs" / "train.jsonl.gz"))
     mistakes = {g.problem.id for g in graphs if any(n.kind == "critique" for n in g.nodes)}
     learnt = {arm: {r.problem for r in rows_of(tmp_path, arm, "answer")} for arm in recipe["arms"]}
     assert learnt["unreviewed@accept.answer_check=true"] <= mistakes
@@ -131,7 +131,7 @@ def test_a_fresh_exam_forgets_what_was_solved_and_a_replay_keeps_a_share_of_it(
     recipe["two_task"] = {**values["two_task"], "max_steps": 20, "learning_rate": 4e-3}
     carry_out(recipe, tmp_path)
     for arm, share in zip(recipe["arms"], (0, 0.5, 1), strict=True):
-        second = list(read_graphs(tmp_path / "graphs" / f"{arm}.2-0.jsonl"))
+        second = list(read_graphs(tmp_path / "graphs" / f"{arm}.2-0.jsonl.gz"))
         solved = {g.problem.id for g in second if all(n.correct for n in g.answers(agents=["student"]))}
         before = [r for r in rows_of(tmp_path, arm) if r.problem in solved]
         assert before, "the student learnt something"

@@ -78,7 +78,7 @@ def test_a_committee_over_http_debates_real_questions_and_a_student_learns_from_
     output = viva("run", "recipe.yaml", "--out", "run", cwd=tmp_path)
     assert "left out, for want of right answers: single:one, single:two" in output
 
-    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl"))
+    graphs = list(read_graphs(tmp_path / "run" / "graphs" / "train.jsonl.gz"))
     assert [g.problem for g in graphs] == problems
     assert not [n for g in graphs for n in g.failures()], "every call over HTTP came back"
     by_http = [n for g in graphs for n in g.nodes if n.agent in ("one", "two") and n.kind == "answer"]

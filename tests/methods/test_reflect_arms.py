@@ -276,7 +276,7 @@ def test_a_second_look_is_an_arm_that_pays_for_all_its_calls(recipe: dict[str, A
     assert cost[1] < cost[2]
     assert ["multi_teacher", "multi_teacher+both"] in [[p["a"], p["b"]] for p in results["paired"]]
     assert arms["multi_teacher+both"]["material"] == "drafts"
-    g = next(read_graphs(tmp_path / "graphs" / f"{file_name('multi_teacher+both-0')}.jsonl"))
+    g = next(read_graphs(tmp_path / "graphs" / f"{file_name('multi_teacher+both-0')}.jsonl.gz"))
     assert [n.kind for n in g.nodes] == ["answer", "reflection", "critique", "critique", "critique", "answer"]
     assert not any(n.saw_gold for n in g.nodes)
     planned = {p.stage: 0.0 for p in plan(checked(recipe))}

@@ -89,7 +89,7 @@ def test_killed_anywhere_a_run_repeats_no_completed_call_and_ends_with_the_same_
         assert not completed & set(lines(log)[asked:]), "a call that was completed was asked again"
 
     assert start(written, killed, log).wait(300) == 0
-    for name in ("graphs/train.jsonl", "data/sft.jsonl", "data/trees.jsonl"):
+    for name in ("graphs/train.jsonl.gz", "data/sft.jsonl", "data/trees.jsonl"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
         assert (whole / name).stat().st_size > 0
     assert len(lines(log)) <= total + 4 * 8 * 3, "only calls in flight at a kill are asked again"

@@ -11,7 +11,7 @@ from tests.methods.carry import carry_out
 from vivavoce.graph import read_graphs
 from vivavoce.tasks import open_task
 
-KEPT = ("graphs/train.jsonl", "graphs/test.jsonl", "evaluations/student-0.jsonl")
+KEPT = ("graphs/train.jsonl.gz", "graphs/test.jsonl.gz", "evaluations/student-0.jsonl")
 
 
 def written(where: Path) -> dict[str, int]:
@@ -20,7 +20,7 @@ def written(where: Path) -> dict[str, int]:
 
 
 def failures(where: Path, stage: str = "train") -> int:
-    return sum(len(g.failures()) for g in read_graphs(where / "graphs" / f"{stage}.jsonl"))
+    return sum(len(g.failures()) for g in read_graphs(where / "graphs" / f"{stage}.jsonl.gz"))
 
 
 def test_only_stages_with_failures_are_asked_again_and_none_when_none_is_left(
@@ -38,14 +38,14 @@ def test_only_stages_with_failures_are_asked_again_and_none_when_none_is_left(
 
     carry_out(recipe, tmp_path, retry_failed=True)
     second = written(tmp_path)
-    assert [name for name in KEPT if second[name] != first[name]] == ["graphs/train.jsonl"]
+    assert [name for name in KEPT if second[name] != first[name]] == ["graphs/train.jsonl.gz"]
     assert failures(tmp_path) > 0, "it failed again"
 
     monkeypatch.delenv("VIVA_TEST_FAILS")
     _, paid = carry_out(recipe, tmp_path, retry_failed=True)
     third = written(tmp_path)
     assert (paid > 0, failures(tmp_path)) == (True, 0)
-    assert [name for name in KEPT if third[name] != second[name]] == ["graphs/train.jsonl"]
+    assert [name for name in KEPT if third[name] != second[name]] == ["graphs/train.jsonl.gz"]
 
     _, paid = carry_out(recipe, tmp_path, retry_failed=True)
     assert (paid, written(tmp_path)) == (0, third)

@@ -50,7 +50,7 @@ def test_exams_go_on_stop_and_are_told_and_volumes_are_equal(recipe_of_many: dic
     details = results["exams"]
     assert [(e["exam"], e["seed"]) for e in details["each_epoch"]] == [(2, 0), (3, 0)]
     assert [e["exam"] for e in details["until_no_gain@until=0.99"]] == [2]
-    first = list(read_graphs(tmp_path / "graphs" / "train.jsonl"))
+    first = list(read_graphs(tmp_path / "graphs" / "train.jsonl.gz"))
     wrong = sum(any(n.kind == "critique" for n in g.nodes) for g in first)
     second = details["each_epoch"][0]
     assert second["fixed"] + second["still_wrong"] <= wrong

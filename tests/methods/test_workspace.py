@@ -81,7 +81,7 @@ def test_another_setting_of_training_in_a_new_folder_asks_no_teacher(new: Worksp
     assert new.server.requests == 0, "no teacher is asked again, though the new folder lies beside `runs`"
     assert "runs/first has asked some of this" in output
     assert f"{calls} of {calls} teacher calls were paid by an earlier run (runs/first)" in output
-    graphs = [(folder / run / "graphs" / "train.jsonl").read_bytes() for run in ("runs/first", "other")]
+    graphs = [(folder / run / "graphs" / "train.jsonl.gz").read_bytes() for run in ("runs/first", "other")]
     assert graphs[0] == graphs[1]
 
     paid, free = costs("runs/first"), costs("other")
@@ -97,7 +97,7 @@ def test_another_setting_of_training_in_a_new_folder_asks_no_teacher(new: Worksp
     (carried / "results.json").unlink()
     viva("run", carried)
     assert new.server.requests == 0, "the folder of a run is whole by itself"
-    assert (carried / "graphs" / "train.jsonl").read_bytes() == graphs[0]
+    assert (carried / "graphs" / "train.jsonl.gz").read_bytes() == graphs[0]
 
 
 def test_another_seed_asks_for_samples_of_its_own(new: Workspace) -> None:

@@ -232,7 +232,7 @@ def test_a_single_seed_and_a_single_arm_are_told_as_what_they_are(tmp_path: Path
 def test_a_debate_without_any_change_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     quiet = [g for g in debates(60) if g.rounds == 1]
-    write_graphs(tmp_path / "graphs" / "train.jsonl", quiet)
+    write_graphs(tmp_path / "graphs" / "train.jsonl.gz", quiet)
     text = page_of(tmp_path).text
     assert "Nobody answered in two rounds running" in text
 

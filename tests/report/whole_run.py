@@ -308,8 +308,8 @@ async def journal(path: Path) -> None:
 def write_run(path: Path, *, text: Callable[[str], str] = lambda t: t, count: int = 60, whole: bool = True) -> Path:
     """A run directory; ``text`` rewrites what models said, and without ``whole`` the run was stopped in training."""
     (path / "graphs").mkdir(parents=True)
-    write_graphs(path / "graphs" / "train.jsonl", debates(count, text=text))
-    write_graphs(path / "graphs" / "test.jsonl", debates(count // 2, 1, text=text))
+    write_graphs(path / "graphs" / "train.jsonl.gz", debates(count, text=text))
+    write_graphs(path / "graphs" / "test.jsonl.gz", debates(count // 2, 1, text=text))
     for arm in (
         "single:ada",
         "single:ben",
@@ -346,7 +346,7 @@ def write_run(path: Path, *, text: Callable[[str], str] = lambda t: t, count: in
                 "packages": {"torch": "2.7.1", "transformers": "5.10.0"},
                 "git": "0123456789ab-dirty",
                 "started": "2026-01-31T12:00:00+0000",
-                "stages": {"graphs/train.jsonl": "a" * 64},
+                "stages": {"graphs/train.jsonl.gz": "a" * 64},
             }
         )
     )

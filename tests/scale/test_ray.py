@@ -75,7 +75,11 @@ def test_a_run_on_ray_comes_out_as_the_whole_and_a_part_asks_nothing_twice(
             command = ("-m", "vivavoce.cli", "run", tmp_path / f"{name}.json", "--out", out, "--alone")
             ran(*command, VIVA_TEST_LOG=str(log))
         results = json.loads((out / "results.json").read_text())
-        made[name] = ((out / "graphs" / "train.jsonl").read_bytes(), results["arms"], sorted(log.read_text().split()))
+        made[name] = (
+            (out / "graphs" / "train.jsonl.gz").read_bytes(),
+            results["arms"],
+            sorted(log.read_text().split()),
+        )
     assert made["whole"] == made["spread"]
     log, out = tmp_path / "lent.log", tmp_path / "lent"
     command = ("-m", "vivavoce.cli", "run", tmp_path / "spread.json", "--set", "dpo.beta=0.2", "--out", out)

@@ -65,8 +65,8 @@ def shown_run(path: Path, count: int = 60) -> Path:
     """The run directory."""
     write_run(path, count=count)
     train, test = [*debates(count), told_debate()], debates(count // 2, 1)
-    write_graphs(path / "graphs" / "train.jsonl", train)
-    write_graphs(path / "graphs" / "test.jsonl", test)
+    write_graphs(path / "graphs" / "train.jsonl.gz", train)
+    write_graphs(path / "graphs" / "test.jsonl.gz", test)
     (path / "evaluations").mkdir()
     tested = {}
     for k, arm in enumerate(STUDENTS):

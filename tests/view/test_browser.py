@@ -184,13 +184,13 @@ def test_a_run_at_work_is_shown_as_it_goes_on(page: Page, address: str, run: Pat
         page.wait_for_selector(".now progress")
         assert "7 of 90" in page.inner_text(".now")
         page.evaluate("scrollTo(0, 40)")
-        write_graphs(run / "graphs" / "later.part", [told_debate("later/1")])
-        (run / "graphs" / "later.part").rename(run / "graphs" / "later.jsonl")
+        write_graphs(run / "graphs" / "later.jsonl.gz.part", [told_debate("later/1")])
+        (run / "graphs" / "later.jsonl.gz.part").rename(run / "graphs" / "later.jsonl.gz")
         (run / "progress.json").write_text(json.dumps([{"title": "train questions", "total": 90, "done": 88}]))
         says(page, ".now", "88 of 90")
         says(page, "select >> nth=0", "later (1)")
     says(page, ".top .tag", "finished")
-    (run / "graphs" / "later.jsonl").unlink()
+    (run / "graphs" / "later.jsonl.gz").unlink()
 
 
 @pytest.mark.parametrize("width", [390, 1200])

@@ -76,11 +76,11 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
     version = index.version
     assert not index.refresh()
     assert index.version == version
-    write_graphs(run / "graphs" / "train.jsonl", [graph_of("a narwhal", id="new")])
+    write_graphs(run / "graphs" / "train.jsonl.gz", [graph_of("a narwhal", id="new")])
     assert index.refresh()
     assert index.search("train", "narwhal") == [index.find("train", "new")]
     assert index.search("train", "chain") == [], "what the file held before is forgotten"
-    (run / "graphs" / "train.jsonl").unlink()
+    (run / "graphs" / "train.jsonl.gz").unlink()
     index.refresh()
     assert index.search("train", "narwhal") == []
 
@@ -88,7 +88,7 @@ def test_a_file_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
 def test_a_stage_whose_name_begins_like_a_test_is_none(tmp_path: Path) -> None:
     (tmp_path / "graphs").mkdir()
     (tmp_path / "data").mkdir()
-    write_graphs(tmp_path / "graphs" / "testing.jsonl", [graph_of("right")])
+    write_graphs(tmp_path / "graphs" / "testing.jsonl.gz", [graph_of("right")])
     row = Example("p", ({"role": "user", "content": "?"},), "right", ("n",))
     (tmp_path / "data" / "sft.jsonl").write_text(to_json(row) + "\n", encoding="utf-8")
     [_, taught] = indexed(tmp_path).places("testing", 0)
@@ -102,7 +102,7 @@ def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:
         graph_of("東京は大きい。", id="2"),
         graph_of("long ago", "a short résumé", id="3"),
     ]
-    write_graphs(tmp_path / "graphs" / "train.jsonl", texts)
+    write_graphs(tmp_path / "graphs" / "train.jsonl.gz", texts)
     index = indexed(tmp_path)
     for query, hits in {
         "resume": [0, 2],
@@ -118,16 +118,17 @@ def test_words_are_found_in_any_case_script_and_order(tmp_path: Path) -> None:
         assert index.search("train", query) == hits, query
 
 
-def test_a_line_that_cannot_be_read_is_told_and_the_others_are_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train.jsonl.gz", "train.jsonl"])
+def test_a_line_that_cannot_be_read_is_told_and_the_others_are_shown(tmp_path: Path, name: str) -> None:
     (tmp_path / "graphs").mkdir()
-    file = tmp_path / "graphs" / "train.jsonl"
+    file = tmp_path / "graphs" / name
     write_graphs(file, [graph_of("one", id="1"), graph_of("two", id="2")])
-    file.write_text(file.read_text("utf-8")[:-40], "utf-8")
+    file.write_bytes(file.read_bytes()[:-40])
     index = Index(tmp_path, tmp_path / "view.sqlite")
     index.refresh()
     assert index.sets() == {"train": 1}
-    assert "1 lines cannot be read" in index.unread["graphs/train.jsonl"]
-    assert Pages("x", tmp_path, index).get(["state"])["unread"][0]["file"] == "graphs/train.jsonl"
+    assert "1 lines cannot be read" in index.unread[f"graphs/{name}"]
+    assert Pages("x", tmp_path, index).get(["state"])["unread"][0]["file"] == f"graphs/{name}"
 
 
 def test_calls_of_a_debate_that_is_under_way_are_shown_until_its_graph_is_there(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_calls_of_a_debate_that_is_under_way_are_shown_until_its_graph_is_there(
     index.refresh()
     assert index.sets() == {"train": 3}
     (tmp_path / "graphs").mkdir()
-    write_graphs(tmp_path / "graphs" / "train.jsonl", [graph_of("4", id=f"q{i}") for i in (1, 2, 3)])
+    write_graphs(tmp_path / "graphs" / "train.jsonl.gz", [graph_of("4", id=f"q{i}") for i in (1, 2, 3)])
     index.refresh()
     assert pages.get(["question", "train", "0"])["calls"] == []
     assert [c.letters for c in index.columns("train")] == ["RRR"]

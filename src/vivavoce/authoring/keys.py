@@ -117,7 +117,7 @@ def keys(model: type[BaseModel], default: BaseModel | None = None) -> list[Key]:
         value = getattr(default, name) if default is not None else _default(field)
         shown = None if value is PydanticUndefined else _yaml(value)
         own = name in declared
-        keys_read.append(Key(name, _kind(field, below), shown, description(model, name), own, below))
+        keys_read.append(Key(name, _kind(field), shown, description(model, name), own, below))
     return keys_read
 
 
@@ -242,7 +242,7 @@ def _yaml(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def _kind(field: FieldInfo, below: Sequence[type[BaseModel]]) -> str:
+def _kind(field: FieldInfo) -> str:
     """What a field takes: ``whole number >= 1, or null``."""
     bounds = _bounds(field.metadata)
     options = list(dict.fromkeys(_words(part) for part in _parts(field.annotation)))

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.exams.examine import Judged
-from vivavoce.graph import Graph
+from vivavoce.graph import Graph, graph_file
+from vivavoce.graph.packed import pack
 from vivavoce.records import Node, Problem, Usage, node, to_json
 
 _ARMS = ("student", "single+ada", "single+ben", "multi_teacher", "debate_reflect_sft", "debate_reflect")
@@ -67,7 +68,7 @@ def run(questions: int) -> Seen:
     """Measure a run of so many training questions, and as many test questions."""
     with tempfile.TemporaryDirectory() as folder:
         made = _make(Path(folder) / "many", questions)
-        graphs = (made / "graphs" / "train.jsonl").stat().st_size
+        graphs = graph_file(made, "train").stat().st_size
         with _served(made) as (address, process):
             start = time.perf_counter()
             while _get(address, "sets")["sets"] != _whole(questions) or _get(address, "state")["reading"]:
@@ -103,11 +104,10 @@ def _make(path: Path, n: int) -> Path:
         (path / part).mkdir(parents=True)
     draw = random.Random(0)
     lines = [_debate(draw).to_json() for _ in range(min(n, _DIFFERENT))]
-    with (path / "graphs" / "train.jsonl").open("w", encoding="utf-8") as file:
+    with graph_file(path, "train").open("wb") as file:
         for i in range(n):
-            file.write(
-                lines[i % len(lines)].replace("QUESTION-ID", f"q{i:06}").replace("RAREWORD", f"rareword{i}") + "\n"
-            )
+            line = lines[i % len(lines)].replace("QUESTION-ID", f"q{i:06}").replace("RAREWORD", f"rareword{i}")
+            file.write(pack(f"{line}\n".encode()))
     for arm in _ARMS:
         with (path / "evaluations" / f"{arm}-0.jsonl").open("w", encoding="utf-8") as file:
             for i in range(n):

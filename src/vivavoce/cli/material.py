@@ -66,7 +66,11 @@ def graph_show(
     else:
         shown = next((g for g in graphs if g.problem.id == problem), None)
         if shown is None:
-            raise DataError(f"no problem `{problem}`", str(path), "the ids stand in graphs/*.jsonl")
+            raise DataError(
+                f"no problem `{problem}`",
+                str(path),
+                "`viva view RUN` lists the ids; so does `zcat` of graphs/*.jsonl.gz",
+            )
     typer.echo(shown.to_json() if as_json else transcript(shown, Sources(path).task if path.is_dir() else None))
 
 
@@ -151,13 +155,13 @@ def _holds_trees(file: Path) -> bool:
 def _texts_of(run: Path) -> tuple[dict[str, str], dict[str, Problem]]:
     """The answers of a run by their nodes, as a student is taught to write them, and its questions by id."""
     from vivavoce.committee.prompting import prompt_set
-    from vivavoce.graph import read_graphs
+    from vivavoce.graph import graph_files, read_graphs
 
     recipe = recipe_of_run(run)
     taught = prompt_set(recipe.rules.prompts).taught if recipe else str
     texts: dict[str, str] = {}
     problems: dict[str, Problem] = {}
-    for file in sorted((run / "graphs").glob("*.jsonl")):
+    for file in graph_files(run).values():
         for graph in read_graphs(file):
             problems[graph.problem.id] = graph.problem
             texts |= {node.id: taught(node.text) for node in graph.nodes}

@@ -59,7 +59,9 @@ def commands(context: typer.Context) -> set[str]:
 
 def graphs_in(path: Path) -> Path:
     """The file of graphs; of a run, that of its training questions. Raises DataError if there is none."""
-    file = path / "graphs" / "train.jsonl" if path.is_dir() else path
+    from vivavoce.graph import graph_file
+
+    file = graph_file(path, "train") if path.is_dir() else path
     if not file.is_file():
         raise DataError("there are no graphs", str(file), "give a run directory or a file of graphs")
     return file

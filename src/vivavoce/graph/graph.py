@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vivavoce.errors import DataError
 from vivavoce.files import json_lines
+from vivavoce.graph.packed import is_packed, pack
 from vivavoce.records import Message, Node, Problem, Prompt, Quote, to_json
 
 Transition = Literal["WW", "WR", "RW", "RR"]
@@ -250,9 +251,10 @@ _LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
 
 
 def write_graphs(path: Path, graphs: Iterable[Graph]) -> None:
-    """Write one graph a line."""
-    with path.open("w", encoding="utf-8") as f:
-        f.writelines(g.to_json() + "\n" for g in graphs)
+    """Write one graph a line, packed if the name of the file ends in ``.gz`` (:mod:`vivavoce.graph.packed`)."""
+    lines = ((g.to_json() + "\n").encode() for g in graphs)
+    with path.open("wb") as f:
+        f.writelines(map(pack, lines) if is_packed(path) else lines)
 
 
 def read_graphs(path: Path) -> Iterator[Graph]:

@@ -1,4 +1,8 @@
-"""Graphs in a file that are read when they are needed: a hundred thousand debates do not fit into memory."""
+"""Graphs in a file that are read when they are needed: a hundred thousand debates do not fit into memory.
+
+A run keeps those of a stage in ``graphs/STAGE.jsonl.gz`` (:mod:`vivavoce.graph.packed`). Earlier versions wrote
+``graphs/STAGE.jsonl``, which is read and kept up as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, overload
 
+from vivavoce.files import file_name
 from vivavoce.graph.graph import Graph, graph_of
+from vivavoce.graph.packed import is_packed, line_places, pack, unpack
 
 
 class Stored(Sequence[Graph]):
@@ -28,14 +34,16 @@ class Stored(Sequence[Graph]):
 
     def put(self, at: int, graph: Graph) -> None:
         """Keep ``graph`` as the one at ``at``."""
-        line = (graph.to_json() + "\n").encode()
+        line = pack((graph.to_json() + "\n").encode())
         os.pwrite(self._file, line, self._end)
-        self._note_place(at, len(line))
+        self._places[at], self._lengths[at] = self._end, len(line)
+        self._end += len(line)
 
     def write(self, path: Path) -> None:
-        """Write the graphs in their order, as :func:`write_graphs` does."""
+        """Write the graphs in their order, packed if the name of the file ends in ``.gz``."""
+        lines = map(self._line, range(len(self)))
         with path.open("wb") as out:
-            out.writelines(map(self._line, range(len(self))))
+            out.writelines(lines if is_packed(path) else (unpack(line, str(path)) for line in lines))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -48,15 +56,12 @@ class Stored(Sequence[Graph]):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         at = range(len(self))[at]
-        return graph_of(self._line(at), f"graph {at + 1}")
+        where = f"graph {at + 1}"
+        return graph_of(unpack(self._line(at), where), where)
 
     def _line(self, at: int) -> bytes:
         assert self._places[at] >= 0, f"graph {at} was never put here"
         return os.pread(self._file, self._lengths[at], self._places[at])
-
-    def _note_place(self, at: int, length: int) -> None:
-        self._places[at], self._lengths[at] = self._end, length
-        self._end += length
 
 
 def gathering(count: int, folder: Path) -> Stored:
@@ -66,10 +71,27 @@ def gathering(count: int, folder: Path) -> Stored:
 
 
 def stored_graphs(path: Path) -> Stored:
-    """The graphs of a file that :func:`write_graphs` wrote."""
+    """The graphs of a file of a run, or of one that :func:`write_graphs` wrote. Raises DataError if another program
+    has packed it."""
     with path.open("rb") as file:
-        lengths = [len(line) for line in file]
-        kept = Stored(file, len(lengths))
-        for at, length in enumerate(lengths):
-            kept._note_place(at, length)
+        places = list(line_places(file, str(path)))
+        kept = Stored(file, len(places))
+        for at, place in enumerate(places):
+            kept._places[at], kept._lengths[at] = place
         return kept
+
+
+def graph_files(run: Path) -> dict[str, Path]:
+    """The files of graphs of a run, by the file names of their stages."""
+    by_stage = dict[str, Path]()
+    for file in sorted((run / "graphs").glob("*.jsonl*")):
+        stage, _, ending = file.name.rpartition(".jsonl")
+        if ending in ("", ".gz"):
+            by_stage[stage] = file
+    return by_stage
+
+
+def graph_file(run: Path, stage: str) -> Path:
+    """The file of the graphs of a stage: the one that is there, else the one that is to be written."""
+    name = file_name(stage)
+    return graph_files(run).get(name, run / "graphs" / f"{name}.jsonl.gz")

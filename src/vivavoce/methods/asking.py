@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from vivavoce.files import file_name
-from vivavoce.graph import Graph, Stored, stored_graphs
+from vivavoce.graph import Graph, Stored, graph_file, stored_graphs
 from vivavoce.progress import say
 from vivavoce.records import Problem
 from vivavoce.run import Run
@@ -24,10 +23,10 @@ def whole(run: Run, kept: Iterable[T], failed: Callable[[T], object]) -> bool:
 
 
 async def kept_graphs(run: Run, stage: str, depends: Sequence[Any], problems: Sequence[Problem], ask: Asking) -> Stored:
-    """The graphs of ``problems`` in a stage, in ``graphs/STAGE.jsonl``."""
+    """The graphs of ``problems`` in a stage, in ``graphs/STAGE.jsonl.gz``."""
     # What ended early at the cap of a question is asked again if that cap was changed; all else is kept.
     capped = [*depends, run.recipe.budget.question.model_dump(mode="json")]
-    path = run.path / "graphs" / f"{file_name(stage)}.jsonl"
+    path = graph_file(run.path, stage)
     if run.cached(path, depends) or run.cached(path, capped):
         graphs = stored_graphs(path)
         if whole(run, graphs, lambda g: g.failures() or g.unjudged()):

@@ -12,7 +12,7 @@ import yaml
 
 from vivavoce.agents.journal import Journal, Tally
 from vivavoce.committee.rehearsal import Spend
-from vivavoce.files import file_name
+from vivavoce.graph import graph_file
 from vivavoce.run import manifest_of, part_folder
 
 _ENOUGH = 5
@@ -117,9 +117,8 @@ def measured_run(path: Path) -> Measured:
         part, slash, own = stage.rpartition("/")  # of a chain, the stage; of any other run, nothing
         folder = part_folder(path, part) if slash else path
         room, _, name = own.partition(":")
-        if room in ("debate", "review") and f"graphs/{file_name(name)}.jsonl" not in manifest_of(folder).get(
-            "stages", {}
-        ):
+        kept = graph_file(folder, name).relative_to(folder).as_posix()
+        if room in ("debate", "review") and kept not in manifest_of(folder).get("stages", {}):
             finished[stage] = set(list(questions)[: max(0, len(questions) - in_flight)])
     return Measured(tallies, finished, list(_trainings(path)), busy)
 

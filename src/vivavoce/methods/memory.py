@@ -251,7 +251,7 @@ def _learning(
     half = 2 if settings.bf16 else 4
     parts = {"student": student(size, settings, shares or 1)}
     if isinstance(settings, OnPolicyOptions):
-        parts |= _scoring(recipe, settings, size, shares or 1)
+        parts |= _scoring(recipe, settings, shares or 1)
         if samples(recipe, settings) and _serve(recipe.student) is None:
             drawn = math.ceil(settings.states_per_step * settings.rollouts / processes)
             tokens = drawn * min(settings.max_length, longest.get(recipe.student.name, 0) + settings.max_new_tokens)
@@ -315,7 +315,7 @@ def a_pass(size: ModelSize, settings: TrainSettings, on_gpus: bool) -> float:
     )
 
 
-def _scoring(recipe: Recipe, options: OnPolicyOptions, student: ModelSize, shares: int) -> dict[str, float]:
+def _scoring(recipe: Recipe, options: OnPolicyOptions, shares: int) -> dict[str, float]:
     """Bytes of the scorers that one process holds, by name."""
     bytes_by_scorer = dict[str, float]()
     for spec in recipe.scoring_agents:

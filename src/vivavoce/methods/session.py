@@ -141,7 +141,7 @@ class Session(Generic[R]):
         actions: Mapping[str, Action] | None = None,
     ) -> Stored:
         """The graphs of ``problems`` by the protocol that ``options`` belong to: read back if nothing changed,
-        otherwise asked for and kept in ``graphs/STAGE.jsonl``. Calls have ``label`` in the ledger, by default
+        otherwise asked for and kept in ``graphs/STAGE.jsonl.gz``. Calls have ``label`` in the ledger, by default
         ``ROOM:STAGE``. ``seed`` draws the replies; None: the recipe's seed. ``actions`` are what the student did, by
         question, if debates are held on that; the id of a question names its action too.
         """

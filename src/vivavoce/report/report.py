@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vivavoce.graph import Stored, stored_graphs
+from vivavoce.graph import Stored, graph_files, stored_graphs
 from vivavoce.records import storable
 from vivavoce.report import comparison
 from vivavoce.report.arms_told import what_it_is
@@ -111,8 +111,7 @@ class Debates:
 def _graph_files(sources: Sources) -> Iterator[tuple[str, Path, Sources]]:
     """Set, file and run, or stage of a chain, of all debates."""
     for name, part in (sources.parts or {"": sources}).items():
-        for file in sorted((part.path / "graphs").glob("*.jsonl")):
-            of = file.name.removesuffix(".jsonl")
+        for of, file in graph_files(part.path).items():
             yield "test" if of == "test" else f"{name}/{of}" if name else of, file, part
 
 

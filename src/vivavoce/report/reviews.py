@@ -9,7 +9,7 @@ from typing import Any
 
 from vivavoce.data.acceptance import AcceptRules, Decision, decide, rationales, scores
 from vivavoce.data.bounds import right
-from vivavoce.graph import Graph, stored_graphs
+from vivavoce.graph import Graph, graph_file, stored_graphs
 from vivavoce.records import Node
 from vivavoce.report.sources import Sources
 
@@ -63,7 +63,7 @@ def reviews_of(sources: Sources) -> list[Reviewed]:
 
 def _chains(part: Sources) -> list[Chain]:
     """Examples of each kind: right and wrong texts, accepted and not; those first on which the rule erred."""
-    file = part.path / "graphs" / "train.jsonl"
+    file = graph_file(part.path, "train")
     if not file.is_file():
         return []
     rules, seed = AcceptRules.model_validate(part.recipe.get("accept") or {}), int(part.recipe.get("seed", 0))

@@ -14,7 +14,7 @@ from vivavoce.agents.journal import Cost, Journal, Lent
 from vivavoce.errors import DataError, RunConflict, UserError
 from vivavoce.exams.examine import Judged
 from vivavoce.files import file_name, read_records
-from vivavoce.graph import Graph, read_graphs
+from vivavoce.graph import Graph, graph_file, read_graphs
 from vivavoce.records import Problem, Usage
 from vivavoce.tasks import Task, open_task
 from vivavoce.train.settings import read_curve
@@ -128,7 +128,7 @@ class Sources:
 
     def graphs(self, stage: str) -> Iterator[Graph]:
         """The debates of a stage, one by one, so that thousands need no memory."""
-        file = self.path / "graphs" / f"{file_name(stage)}.jsonl"
+        file = graph_file(self.path, stage)
         if file.is_file():
             yield from read_graphs(file)
 

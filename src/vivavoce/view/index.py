@@ -2,7 +2,7 @@
 
 ::
 
-    graphs/*.jsonl  evaluations/*.jsonl  episodes/*.jsonl  data/*.jsonl  journal.sqlite
+    graphs/*.jsonl.gz  evaluations/*.jsonl  episodes/*.jsonl  data/*.jsonl  journal.sqlite
               │ one source each: read again only if the file has changed
               ▼
     view.sqlite     questions of each set · a letter for each answer · places in the files · words (FTS5)
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from vivavoce.agents.journal import Journal
 from vivavoce.errors import DataError, UserError
+from vivavoce.graph.packed import unpack
 from vivavoce.records import Problem
 from vivavoce.report.sources import Sources
 from vivavoce.report.verdicts import NOTHING
@@ -184,7 +185,7 @@ class Index:
         try:
             with (self.run / place.path).open("rb") as file:
                 file.seek(place.start)
-                return file.read(place.length)
+                return unpack(file.read(place.length), place.path)
         except OSError as error:
             raise DataError("the file is gone", place.path, "was the run started again? reload the page") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivavoce.files import file_name
+from vivavoce.graph import graph_files
 from vivavoce.report.sources import Sources
 
 
@@ -27,8 +28,9 @@ def files_of(run: Path) -> Iterator[RunFile]:
     for kind in ("graphs", "evaluations", "episodes", "data"):
         for name, part, named in files:
             before = f"{name}/" if name else ""
-            for file in sorted((part.path / kind).rglob("*.jsonl")):
-                path, stem = file.relative_to(run).as_posix(), file.name.removesuffix(".jsonl")
+            found = sorted((part.path / kind).rglob("*.jsonl"))
+            for file in graph_files(part.path).values() if kind == "graphs" else found:
+                path, stem = file.relative_to(run).as_posix(), file.name.rpartition(".jsonl")[0]
                 if kind == "graphs":
                     yield RunFile(path, "graph", "test" if stem == "test" else before + stem, {"stage": before + stem})
                 elif kind == "evaluations":

@@ -16,6 +16,7 @@ from vivavoce.environments.environment import Episode
 from vivavoce.errors import DataError
 from vivavoce.exams.examine import Judged
 from vivavoce.graph.graph import graph_of
+from vivavoce.graph.packed import LinePlace, line_places, unpack
 from vivavoce.records import Problem, from_json
 from vivavoce.report.tables import head_of
 from vivavoce.report.verdicts import NOTHING, in_order, letter, seats
@@ -75,13 +76,14 @@ class Writer:
             if file.kind != "row":
                 self._table_of_words()
         read = {"graph": self._graphs, "exam": self._exam, "episode": self._episodes, "row": self._rows}[file.kind]
-        lines, faults = _lines(self.run / file.path), list[DataError]()
+        faults = list[DataError]()
+        lines = _lines(self.run / file.path, faults)
         self.unread.pop(file.path, None)
         self.db.execute("BEGIN")
         try:
-            for done, (start, line) in enumerate(lines, 1):
+            for done, (place, line) in enumerate(lines, 1):
                 try:
-                    read(file, start, line)
+                    read(file, place, unpack(line, f"{file.path}, byte {place.start}").rstrip(b"\n"))
                 except DataError as error:
                     faults.append(error)
                 if done % _BATCH == 0:
@@ -136,25 +138,25 @@ class Writer:
             self.db.execute("REPLACE INTO tokens VALUES (?, ?)", (self.source, self.counts.tobytes()))
         self.grown()
 
-    def _graphs(self, file: RunFile, start: int, line: bytes) -> None:
+    def _graphs(self, file: RunFile, place: LinePlace, line: bytes) -> None:
         assert file.of is not None
-        graph = graph_of(line, f"{file.path}, byte {start}")
+        graph = graph_of(line, f"{file.path}, byte {place.start}")
         at = self.question(file.of, graph.problem, whole=False)
         for place, sign in seats(graph).items():
             self._letter(place, at, sign)
         self._count(at, sum(n.usage.prompt + n.usage.completion for n in graph.nodes))
-        self._place(at, start, line)
+        self._place(at, place)
         p = graph.problem
         texts = (text for n in graph.nodes for text in (n.text, n.error) if text)
         self._words(at, (p.id, p.group, p.question, p.gold, *texts))
 
-    def _exam(self, file: RunFile, start: int, line: bytes) -> None:
+    def _exam(self, file: RunFile, place: LinePlace, line: bytes) -> None:
         assert file.of is not None
-        row = _checked(Judged, line, file.path, start)
+        row = _checked(Judged, line, file.path, place.start)
         unread = not self._has_text(file.of, row.problem)
         at = self.question(file.of, Problem(row.problem, row.question, row.gold, row.group))
         self._letter(json.dumps(file.label), at, letter(row))
-        self._place(at, start, line)
+        self._place(at, place)
         self._words(at, (row.problem, row.text, *((row.question, row.gold) if unread else ())))
 
     def _has_text(self, of: str, problem: str) -> bool:
@@ -162,17 +164,17 @@ class Writer:
         row = self.db.execute("SELECT head FROM questions WHERE problem = ? AND of = ?", (problem, of)).fetchone()
         return row is not None and bool(row[0])
 
-    def _episodes(self, file: RunFile, start: int, line: bytes) -> None:
+    def _episodes(self, file: RunFile, place: LinePlace, line: bytes) -> None:
         assert file.of is not None
-        episode = _checked(Episode, line, file.path, start)
+        episode = _checked(Episode, line, file.path, place.start)
         asked = next((m["content"] for m in reversed(episode.prompt) if m["role"] != "system"), "")
         at = self.question(file.of, Problem(episode.task, asked, ""))
         good = {True: "R", False: "W", None: "N"}[episode.success]
         self._letter(json.dumps(file.label), at, "E" if episode.ended == "no_action" else good)
-        self._place(at, start, line)
+        self._place(at, place)
         self._words(at, (episode.task, *(m["content"] for m, _ in episode.masked())))
 
-    def _rows(self, file: RunFile, start: int, line: bytes) -> None:
+    def _rows(self, file: RunFile, place: LinePlace, line: bytes) -> None:
         match = _PROBLEM.search(line)
         if match is None:
             return
@@ -181,7 +183,7 @@ class Writer:
             if not _fits(of, file):
                 continue
             self.db.execute("UPDATE sources SET of = ? WHERE id = ? AND of IS NULL", (of, self.source))
-            self._place(self.question(of, Problem(problem, "", "")), start, line)
+            self._place(self.question(of, Problem(problem, "", "")), place)
             return
 
     def question(self, of: str, p: Problem, whole: bool = True) -> int:
@@ -230,8 +232,8 @@ class Writer:
             self.counts.extend([0] * (at + 1 - len(self.counts)))
         self.counts[at] += n
 
-    def _place(self, at: int, start: int, line: bytes) -> None:
-        self.db.execute("INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)", (self.source, at, start, len(line)))
+    def _place(self, at: int, place: LinePlace) -> None:
+        self.db.execute("INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)", (self.source, at, *place))
 
     def _words(self, at: int, texts: Iterable[str]) -> None:
         self.db.execute(f"INSERT INTO w{self.source} (rowid, words) VALUES (?, ?)", (at, for_index("\n".join(texts))))
@@ -244,14 +246,15 @@ def _fits(of: str, file: RunFile) -> bool:
     return not of_tests(of) and (stage if slash else "") == own
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that have ended, and where each begins."""
-    with path.open("rb") as file:
-        start = 0
-        for line in file:
-            if line.strip():
-                yield start, line.rstrip(b"\n")
-            start += len(line)
+def _lines(path: Path, faults: list[DataError]) -> Iterator[tuple[LinePlace, bytes]]:
+    """What stands at the place of each line of a file. A file in which they cannot be found is added to ``faults``."""
+    with path.open("rb") as places, path.open("rb") as texts:
+        try:
+            for place in line_places(places, path.name):
+                texts.seek(place.start)
+                yield place, texts.read(place.length)
+        except DataError as error:
+            faults.append(error)
 
 
 def _checked(kind: Any, line: bytes, path: str, start: int) -> Any:
