@@ -174,6 +174,12 @@ def test_packed_contexts_weigh_as_much_as_one() -> None:
     assert len({t.id for t in trees}) == 3
 
 
+def test_trees_of_one_question_share_its_weight_only_if_the_rules_say_so() -> None:
+    g = graph(*(answer_node(agent, answer, r, f" {r}") for r in (0, 1) for agent, answer in (("a", 4), ("b", 5))))
+    assert [t.weight for t in grow(g)] == [1, 1]
+    assert [t.weight for t in grow(g, weight="per_question")] == [0.5, 0.5]
+
+
 def test_step_trees_branch_where_right_and_wrong_part() -> None:
     def answer(agent: str, *steps: str, right: bool) -> Node:
         text = "\n".join(steps)

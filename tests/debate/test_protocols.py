@@ -22,6 +22,7 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.committee.prompting import PromptSet, prompt_set
 from vivavoce.committee.reading import fit, hidden, statements
+from vivavoce.committee.stopping import Ending
 from vivavoce.committee.table import Action, Member, Run, Setting, Table, hold, hold_all
 from vivavoce.committee.votes import vote
 from vivavoce.committee.wording import Discussion, Talk, Wording
@@ -413,6 +414,11 @@ def test_a_vote_by_confidence_is_no_majority() -> None:
     answers = [answer_node("a", "4", 0.95), answer_node("b", "5", 0.3), answer_node("c", "5", 0.3)]
     won = {by: vote(TASK, SUM, answers, by) for by in ("majority", "confidence")}  # type: ignore[arg-type]
     assert {by: n.answer for by, n in won.items() if n} == {"majority": "5", "confidence": "4"}
+
+
+def test_a_page_of_your_own_whose_end_looks_at_gold_says_so_by_itself() -> None:
+    looks = [Ending(), Ending(stop="all_correct"), Ending(later_rounds="if_student_wrong")]
+    assert [rules.needs_gold for rules in looks] == [False, True, True]
 
 
 def test_one_survivor_of_three_agrees_with_nobody(tmp_path: Path) -> None:

@@ -58,6 +58,17 @@ def test_a_stable_majority_stops_the_debate(hold: Debate) -> None:
     assert (graph.rounds, graph.stopped) == (2, "majority_stable")
 
 
+def test_drafts_may_end_a_debate_and_what_is_said_later_may_not(hold: Debate) -> None:
+    def persuaded(messages: Sequence[Message], sampling: Sampling, seed: int) -> str:
+        return f"Final answer: {4 if 'experts' in messages[-1]['content'] else 5}"
+
+    for rule, why in (("if_drafts_disagree", "drafts_agree"), ("if_student_wrong", "student_right")):
+        rules = {"max_rounds": 3, "stop": "cap_only", "later_rounds": rule}
+        assert hold({"a": always(4)}, always(4), **rules).stopped == why
+        late = hold({"a": always(4)}, persuaded, **rules)
+        assert (late.rounds, late.stopped, [n.correct for n in late.answers(1)]) == (3, "cap", [True, True])
+
+
 def test_no_agreement_is_seen_where_an_answer_cannot_be_read(hold: Debate) -> None:
     assert hold({"a": always("unclear"), "b": always("unclear")}, max_rounds=2).stopped == "cap"
 

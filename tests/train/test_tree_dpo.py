@@ -166,7 +166,8 @@ def test_weights_count(student: Path, tokenizer: PreTrainedTokenizerFast, trees:
     wide, narrow = (settings(objective="simpo", beta=2.0, gamma=gamma) for gamma in (2.0, 0.0))
     assert tree_loss(policy, before, two_by_two, wide)[0] > tree_loss(policy, before, two_by_two, narrow)[0]
     heavy = branchings(tokenizer, [tree(("42",), ("41",), weight=0.5)], 500)[0]
-    assert tree_loss(policy[:2], before[:2], heavy, settings())[1] == 0.5
+    for how in ({}, {"pair_weight": "tree"}, {"objective": "listwise"}):
+        assert tree_loss(policy[:2], before[:2], heavy, settings(**how))[1] == 0.5
 
 
 def test_over_long_trees_are_dropped_counted_and_said(
