@@ -1,4 +1,4 @@
-"""When a debate ends: the keys that say so, and agreement among the speakers, by the task's own equality."""
+"""The end of a debate: the keys that set it, and agreement among the speakers, by the task's own equality."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ async def run(question: Problem, table: Table) -> str:
         why = why_stop(table, spoken, before, drafts=() if r else answers)
         if why or (r == o.max_rounds - 1 and not o.last_round_reflect):
             return why or "cap"
-        notes = [n for n in await _notes(table, stated(answers)) if n.target in {said.id for said in spoken}]
+        notes = [n for n in await _notes(table, stated(answers)) if n.target in {one.id for one in spoken}]
         shown, before = [*(shown if o.reads == "all_rounds" else ()), *spoken, *notes], spoken
     return "cap"
 

@@ -163,7 +163,7 @@ class Benchmark(Graded):
         return self._kept[split]
 
     def case(self, problem: Problem) -> Any:
-        """What grading needs of a problem's row. The rows are read first, if this process has not done so."""
+        """The entry of ``cases`` for a problem. The rows are read first, if this process has not done so."""
         if problem.question not in self.cases:
             for split in ("train", "test"):
                 self._every(split)

@@ -28,8 +28,8 @@ def files_of(run: Path) -> Iterator[RunFile]:
     for kind in ("graphs", "evaluations", "episodes", "data"):
         for name, part, named in files:
             before = f"{name}/" if name else ""
-            found = sorted((part.path / kind).rglob("*.jsonl"))
-            for file in graph_files(part.path).values() if kind == "graphs" else found:
+            plain = sorted((part.path / kind).rglob("*.jsonl"))
+            for file in graph_files(part.path).values() if kind == "graphs" else plain:
                 path, stem = file.relative_to(run).as_posix(), file.name.rpartition(".jsonl")[0]
                 if kind == "graphs":
                     yield RunFile(path, "graph", "test" if stem == "test" else before + stem, {"stage": before + stem})

@@ -142,8 +142,8 @@ class Writer:
         assert file.of is not None
         graph = graph_of(line, f"{file.path}, byte {place.start}")
         at = self.question(file.of, graph.problem, whole=False)
-        for seat, sign in seats(graph).items():
-            self._letter(seat, at, sign)
+        for column, sign in seats(graph).items():
+            self._letter(column, at, sign)
         self._count(at, sum(n.usage.prompt + n.usage.completion for n in graph.nodes))
         self._place(at, place)
         p = graph.problem
