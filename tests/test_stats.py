@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivavoce.stats import auroc, mcnemar, mean_sd, wilson
+from vivavoce.stats import (
+    Interval,
+    auroc,
+    flip_test,
+    holm,
+    mcnemar,
+    mean_interval,
+    mean_of_intervals,
+    mean_sd,
+    unpaired_interval,
+    wilson,
+)
 
 
 def paired(a_only: int, b_only: int, both: int = 3) -> tuple[list[bool], list[bool]]:
@@ -133,3 +144,42 @@ def test_all_agree_with_scipy() -> None:
     scores, labels = [0.1, 0.5, 0.5, 0.7, 0.9, 0.2], [False, True, False, True, True, False]
     right, wrong = [s for s, y in zip(scores, labels, strict=True) if y], [0.1, 0.5, 0.2]
     assert auroc(scores, labels) == pytest.approx(stats.mannwhitneyu(right, wrong).statistic / 9)
+
+
+def test_the_interval_of_a_mean_of_shares_does_not_collapse_if_all_are_equal() -> None:
+    assert mean_interval([1.0] * 10) == pytest.approx((0.679, 1), abs=1e-3)
+    assert mean_interval([0.0] * 10) == pytest.approx((0, 0.321), abs=1e-3)
+    low, high = mean_interval([0.25])
+    assert 0 <= low < 0.25 < high < 1
+    for bad in ([], [math.nan], [1.5]):
+        with pytest.raises(ValueError, match="no shares"):
+            mean_interval(bad)
+
+
+def test_the_mean_of_figures_stays_where_figures_can_be() -> None:
+    one = wilson(10, 10)
+    low, high = mean_of_intervals([(1.0, one), (1.0, one)])
+    assert (1 - low) == pytest.approx((1 - one.low) / math.sqrt(2))
+    assert high == 1
+    assert mean_of_intervals([(0.5, Interval(0.4, 0.7))]) == pytest.approx((0.4, 0.7))
+    assert mean_of_intervals([(0.0, Interval(-2, 2))], -1) == (-1, 1)
+    with pytest.raises(ValueError, match="no figures"):
+        mean_of_intervals([])
+
+
+def test_hard_families_and_counts_are_refused_in_words() -> None:
+    for family, of in (([math.nan, 0.1], None), ([0.1, 0.2], 1)):
+        with pytest.raises(ValueError, match="no family"):
+            holm(family, of)
+    assert holm([]) == []
+    with pytest.raises(ValueError, match="no answers to compare"):
+        unpaired_interval(0, 0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("totals", "p"), [([10**6, -3, 17], 0.5), ([10**6], 1.0), ([0, 0], 1.0), ([500] * 6 + [3], 2 / 2**7)]
+)
+def test_totals_of_very_unequal_size_have_an_exact_p(totals: list[int], p: float) -> None:
+    signs = list(product((1, -1), repeat=len(totals)))
+    far = sum(abs(sum(s * abs(t) for s, t in zip(row, totals, strict=True))) >= abs(sum(totals)) for row in signs)
+    assert flip_test(totals) == pytest.approx(far / len(signs)) == pytest.approx(p)

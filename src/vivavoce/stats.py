@@ -140,6 +140,48 @@ def mean_sd(values: Sequence[float]) -> MeanSd:
     return MeanSd(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)))
 
 
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Interval of the mean of shares, each between 0 and 1, one of each question.
+
+    ::
+
+        m, sd of the values with z²/2 ones and z²/2 zeros more        interval = m ± z sd / sqrt(n + z²)
+
+    The further values keep the interval from collapsing if all shares are equal: ten shares of 1 give (0.679, 1). For
+    shares of 0 and 1 it is Agresti and Coull's interval of a proportion.
+
+    Source: Agresti and Coull 1998, Am. Stat. 52:119. Raises ValueError if there is no share, or one is NaN or outside.
+    """
+    if not values or not all(0 <= v <= 1 for v in values):
+        raise ValueError(f"no shares between 0 and 1: {list(values)[:5]}")
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    n, mean = len(values) + z2, math.fsum(values) / len(values)
+    middle = (math.fsum(values) + z2 / 2) / n
+    square = (math.fsum((v - middle) ** 2 for v in values) + z2 / 2 * ((1 - middle) ** 2 + middle**2)) / n
+    half = math.sqrt(z2 * square / n)
+    return Interval(max(0.0, min(middle - half, mean)), min(1.0, max(middle + half, mean)))
+
+
+def mean_of_intervals(parts: Sequence[tuple[float, Interval]], least: float = 0.0) -> Interval:
+    """Interval of the mean of independent figures, from each figure and its interval, all between ``least`` and 1.
+
+    ::
+
+        mean - sqrt(sum (x_t - l_t)²) / T    to    mean + sqrt(sum (u_t - x_t)²) / T
+
+    Each side has a width of its own, so that the interval does not reach past what there can be.
+
+    Source: Zou and Donner 2008, Stat. Med. 27:1693. Raises ValueError if there is no figure.
+    """
+    if not parts:
+        raise ValueError("no figures")
+    count = len(parts)
+    mean = math.fsum(x for x, _ in parts) / count
+    below = math.hypot(*(x - i.low for x, i in parts)) / count
+    above = math.hypot(*(i.high - x for x, i in parts)) / count
+    return Interval(max(least, mean - below), min(1.0, mean + above))
+
+
 class Difference(NamedTuple):
     """The gain of ``b`` over ``a`` on the same questions, over all training seeds. Shares of the answers, -1 to 1."""
 
@@ -147,8 +189,9 @@ class Difference(NamedTuple):
     interval: Interval
     p: float
     """Two-sided p-value of 'neither is better' (:func:`flip_test`)."""
-    detectable: float
-    """The smallest gain that so many questions would show in four of five such comparisons."""
+    detectable: float | None
+    """The smallest gain that so many questions would show in four of five such comparisons. None if there are too few
+    to show any: p would not be below :data:`LEVEL` even if all spoke for one arm."""
     clusters: int
     """Independent units: questions, or groups of questions."""
 
@@ -187,7 +230,7 @@ def difference(clusters: Sequence[tuple[float, int]], level: float = 0.95) -> Di
         sum(t for t, _ in clusters) / total,
         Interval(max(-1.0, d - half), min(1.0, d + half)),
         flip_test([t for t, _ in clusters]),
-        min(1.0, max(z * null, fewest / len(clusters))),
+        None if len(clusters) < fewest else min(1.0, max(z * null, fewest / len(clusters))),
         len(clusters),
     )
 
@@ -256,6 +299,8 @@ def _with(chances: dict[int, float], size: int, count: int, plus: float) -> dict
 
 
 def _binomial(n: int, k: int, p: float) -> float:
+    if p == 1:  # the other sign of a term that is much larger than the others: a float does not hold its chance
+        return float(k == n)
     log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(log + (k * math.log(p) if k else 0) + ((n - k) * math.log1p(-p) if n - k else 0))
 
@@ -269,8 +314,10 @@ def unpaired_interval(right_a: int, n_a: int, right_b: int, n_b: int, level: flo
 
     56 of 70 against 48 of 80 gives (-0.3339, -0.0524), for ``a`` the 56.
 
-    Source: Newcombe 1998, Stat. Med. 17:873, method 10.
+    Source: Newcombe 1998, Stat. Med. 17:873, method 10. Raises ValueError if one of them answered nothing.
     """
+    if not n_a or not n_b:
+        raise ValueError(f"no answers to compare: {n_a} and {n_b}")
     (low_a, high_a), (low_b, high_b) = wilson(right_a, n_a, level), wilson(right_b, n_b, level)
     a, b = right_a / n_a, right_b / n_b
     return Interval(
@@ -284,8 +331,11 @@ def holm(ps: Sequence[float], of: int | None = None) -> list[float]:
 
     ``of`` is m, the tests that were planned; None: as many as there are. By hand: .01, .04, .03 give .03, .06, .06.
 
-    Source: Holm 1979, Scand. J. Stat. 6:65.
+    Source: Holm 1979, Scand. J. Stat. 6:65. Raises ValueError if ``of`` is less than the tests that were made, or a
+    p-value is NaN.
     """
+    if any(math.isnan(p) for p in ps) or (of is not None and of < len(ps)):
+        raise ValueError(f"no family of {of} tests: {list(ps)}")
     corrected, floor, m = list(ps), 0.0, len(ps) if of is None else of
     for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         corrected[i] = floor = max(floor, min(1.0, (m - k) * ps[i]))
@@ -350,6 +400,8 @@ __all__ = [
     "holm",
     "kappa",
     "mcnemar",
+    "mean_interval",
+    "mean_of_intervals",
     "mean_sd",
     "t_quantile",
     "unpaired_interval",

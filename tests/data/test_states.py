@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ from vivavoce.committee.wording import Wording
 from vivavoce.data.states import Supervised, Supervision, states, winner
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph
+from vivavoce.methods.opd_arms import OnPolicyArm
+from vivavoce.protocols import peer_review
 from vivavoce.protocols.state_debate import Options
 from vivavoce.records import Node, Problem, State, node
 from vivavoce.tasks import open_task
@@ -111,6 +114,7 @@ def test_equal_weights_where_asked_for_and_ninety_five_against_eighty_is_nearly_
         ("mean", [math.exp(0.9), math.exp(0.7), math.exp(0.5)]),
         ("zero", [math.exp(0.9), 1.0, math.exp(0.5)]),
         ("drop", [math.exp(0.9), 0.0, math.exp(0.5)]),
+        ("ask_again", [1 / 3] * 3),  # none was stated then either
     ],
 )
 def test_a_missing_confidence_is_met_as_the_recipe_says_and_weights_still_sum_to_one(
@@ -122,11 +126,26 @@ def test_a_missing_confidence_is_met_as_the_recipe_says_and_weights_still_sum_to
     assert counts.without_confidence == 1
 
 
-@pytest.mark.parametrize("missing", ["uniform", "mean", "zero"])
+@pytest.mark.parametrize("missing", ["uniform", "mean", "zero", "ask_again"])
 def test_where_nobody_states_anything_all_count_alike(missing: str) -> None:
     (state,), _ = view([debate("q", [{"a": None, "b": None, "c": None}])], missing=missing)
     assert [v.weight for v in state.views] == pytest.approx([1 / 3] * 3)
     assert sum(v.weight for v in state.views) == pytest.approx(1)
+
+
+def test_a_confidence_that_was_stated_when_asked_again_weighs_as_any_other() -> None:
+    answers = [answer_node("q", "a", 0, 0.9), replace(answer_node("q", "b", 0, None), confidence=0.4)]
+    (state,), counts = view([Graph(Problem("q", "q?", "4"), tuple(answers))], scorers=("a", "b"), missing="ask_again")
+    assert [v.weight for v in state.views] == pytest.approx([1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(0.5))])
+    assert (counts.without_confidence, counts.beyond_scale) == (0, 0)
+    arm = OnPolicyArm(missing="ask_again")
+    rules = arm.table.rules(Options())
+    assert rules.asked_templates == ("answer", "discuss", "confidence")
+    assert arm.table.stage("debate") != OnPolicyArm().table.stage("debate")
+    with pytest.raises(RecipeError, match=r"has no confidence\.md"):
+        prompt_set("schoolhouse").need(rules.asked_templates)
+    with pytest.raises(RecipeError, match="cannot hold such a debate"):
+        arm.table.rules(peer_review.Options())
 
 
 def test_a_confidence_beyond_the_scale_counts_as_its_end_and_is_counted() -> None:

@@ -232,3 +232,30 @@ def test_notes_that_a_token_limit_cut_are_truncated_read_as_far_as_they_go_and_c
 )
 def test_gold_is_hidden_where_it_stands_by_itself(text: str, gold: str, left: str) -> None:
     assert hidden(text, gold) == left
+
+
+def test_who_states_no_confidence_is_asked_for_it_once_more_behind_its_answer(hold: Debate, calls: list[Call]) -> None:
+    def states(first: str, later: str):
+        return lambda messages, sampling, seed: later if len(messages) > 1 else f"I add.\nFinal answer: 4{first}"
+
+    teachers = {
+        "a": states("\nConfidence: 90", "unasked"),
+        "b": states("", "Confidence: 40"),
+        "c": states("", "I cannot say."),
+        "d": states("\nConfidence: 0.7", "Confidence (0-100): 72.5 / 100"),
+    }
+    graph = hold(teachers, max_rounds=1, ask_confidence=True, ask_confidence_again=True)
+    assert {n.agent: n.confidence for n in graph.answers(0)} == {"a": 0.9, "b": 0.4, "c": None, "d": 0.725}
+    asked_again = [n for n in graph.nodes if n.kind == "confidence"]
+    assert [(n.agent, n.status, graph.by_id[str(n.target)].agent) for n in asked_again] == [
+        ("b", "ok", "b"),
+        ("c", "no_answer", "c"),
+        ("d", "ok", "d"),
+    ]
+    assert len(calls) == 4 + 3
+    later = [c for c in calls if c.tags["kind"] == "confidence"]
+    assert all([m["role"] for m in c.messages] == ["user", "assistant", "user"] for c in later)
+    assert all(c.messages[1]["content"].startswith("I add.\nFinal answer: 4") for c in later)
+    once = hold(teachers, max_rounds=1, ask_confidence=True)
+    assert {n.agent: n.confidence for n in once.answers(0)} == {"a": 0.9, "b": None, "c": None, "d": None}
+    assert not [n for n in once.nodes if n.kind == "confidence"]

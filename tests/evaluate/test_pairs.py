@@ -94,6 +94,7 @@ def test_the_detectable_gain_is_found_in_four_of_five_worlds() -> None:
         detected += flip_test(totals) < 0.05
     assert 0.7 < detected / 300 < 0.9
     assert difference([(0, 1)] * 30).detectable == pytest.approx(6 / 30, abs=0.07)
+    assert difference([(1, 1)] * 5).detectable is None  # p would be .0625 at best
     more = [difference([(1, 1), (-1, 1), *[(0, 1)] * 8] * k).detectable for k in (2, 20, 200)]
     assert more == sorted(more, reverse=True)
 
@@ -167,6 +168,7 @@ def test_a_gain_too_small_to_matter_is_told_from_too_few_questions() -> None:
     assert verdict(30, 0.02).startswith("not significant: too few questions to tell less than")
     assert verdict(3000, 0.02) == "no difference of 2 points or more"
     assert verdict(3000, 0.001).startswith("not significant: too few questions")
+    assert verdict(1, 0.02) == "not significant: too few questions to show any gain"
 
 
 def test_the_mean_over_tasks_counts_each_task_the_same() -> None:
@@ -182,6 +184,19 @@ def test_the_mean_over_tasks_counts_each_task_the_same() -> None:
     assert pair["mean"] == pytest.approx(0.3)
     low, high = small["paired"][0]["pooled"]["interval95"]
     assert pair["interval95"][1] - pair["interval95"][0] == pytest.approx((high - low) / 2, rel=0.05)
+    right = compare_arms("right", {"a": {0: rows("R")}, "b": {0: rows("R")}}, [("a", "b")])
+    whole = macro(right, {"again": right})
+    assert all(0 <= end <= 1 for arm in whole["arms"] for end in arm["interval95"])
+    assert all(-1 <= end <= 1 for pair in whole["paired"] for end in pair["interval95"])
+
+
+def test_a_table_of_one_question_is_told_in_words() -> None:
+    from vivavoce.report.comparison import table
+
+    arms = {"a": {0: rows("W")}, "b": {0: rows("R"), 1: rows("R")}}
+    shown = table({**compare_arms("t", arms, [("a", "b"), ("b", "a")]), "also": {}})
+    assert "nan" not in shown.lower()
+    assert "it could be chance" in " ".join(shown.split())
 
 
 def test_every_answer_is_kept_as_a_letter_for_later_comparisons() -> None:

@@ -100,7 +100,7 @@ class Expected:
     random.
     """
     readable: bool = True
-    """Whether a review's score can be read."""
+    """Whether a review's score, and a stated confidence, can be read."""
 
 
 @dataclass
@@ -253,7 +253,9 @@ class _Prompts:
     def render(self, template: str, **values: Any) -> list[tuple[str, Parts]]:
         return self._prompts.render(template, **values)
 
-    def confidence(self, text: str) -> float:
+    def confidence(self, text: str) -> float | None:
+        if not self._expected.readable:
+            return None
         return float(self._sure.random() < 0.5 if self._expected.agree is None else self._expected.agree)
 
     def score(self, text: str, kind: str) -> float:

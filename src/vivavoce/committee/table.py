@@ -26,7 +26,7 @@ from vivavoce.committee.judges import CAPPED
 from vivavoce.committee.prompting import PromptSet
 from vivavoce.committee.reading import CountTokens
 from vivavoce.committee.scores import Score
-from vivavoce.committee.wording import Talk, Wording
+from vivavoce.committee.wording import CONFIDENCE, Talk, Wording
 from vivavoce.errors import RecipeError
 from vivavoce.graph import Graph, Stored
 from vivavoce.graph.stored import gathering
@@ -195,10 +195,25 @@ class Table:
         saw_gold = prompt.shows_gold or any(known[i].saw_gold for i in parents)
         shown = {"parents": parents, "prompt": prompt.id, "saw_gold": saw_gold}
         node = await self._call(member, sampling, kind, round, sample, prompt, about, shown)
+        self._noted(place, node, prompt)
+        wanted = values.get("ask_confidence", True) and self.options.asks_confidence_again and kind == "answer"
+        if wanted and node.confidence is None and node.text:
+            node = await self._with_confidence(member, sampling, node, prompt)
+            self._by_place[place] = node
+        return node
+
+    async def _with_confidence(self, member: Member, sampling: Sampling, answer: Node, asked: Prompt) -> Node:
+        """The answer with the confidence that its author states when asked once more, if it states one."""
+        place, prompt = _BRANCH.get().take(), self._wording.after(asked, answer, CONFIDENCE)
+        shown = {"parents": prompt.quotes, "prompt": prompt.id, "saw_gold": answer.saw_gold}
+        stated = await self._call(member, sampling, CONFIDENCE, answer.round, answer.sample, prompt, answer, shown)
+        self._noted(place, stated, prompt)
+        return replace(answer, confidence=stated.confidence)
+
+    def _noted(self, place: tuple[int, ...], node: Node, prompt: Prompt) -> None:
         self._prompts[prompt.id] = prompt
         self._by_place[place] = node
         self._capped |= node.status == "over_budget"
-        return node
 
     async def all(
         self,
@@ -315,6 +330,9 @@ class Table:
                 "confidence": setting.prompts.confidence(reply.text),
                 "probability": rounded(self.task.probability(reply.text, reply.tokens)) if reply.tokens else None,
             }
+        elif kind == CONFIDENCE:
+            confidence = setting.prompts.confidence(reply.text)
+            reading |= {"confidence": confidence} | ({} if confidence is not None or cut else {"status": "no_answer"})
         elif kind == "review":
             form = self.options.score_form
             score = setting.prompts.review_score(reply.text, form)

@@ -21,6 +21,7 @@ VALUES: dict[str, frozenset[str]] = {
     "review": _EVERY | {"text", "gold"},
     "correction": _EVERY | {"text", "gold"},
     "summary": _EVERY | {"statements"},
+    "confidence": frozenset(),
 }
 """The values of each template; those of a set have the names of its files."""
 _OWN = frozenset().union(*VALUES.values())

@@ -19,6 +19,10 @@ from vivavoce.records import GOLD, Message, Node, Problem, Prompt, Quote, prompt
 from vivavoce.tasks import Task
 
 
+CONFIDENCE = "confidence"
+"""The template by which an agent is asked for its confidence in an answer that it gave, and the kind of its reply."""
+
+
 class Talk(BaseModel):
     """Options of every protocol. A protocol's own ``Options`` is a subclass with its own keys."""
 
@@ -44,6 +48,16 @@ class Talk(BaseModel):
     def wants_confidence(self) -> bool:
         """Whether prompts ask for a stated confidence."""
         return False
+
+    @property
+    def asks_confidence_again(self) -> bool:
+        """Whether an agent that stated no confidence is asked for it once more."""
+        return False
+
+    @property
+    def asked_templates(self) -> tuple[str, ...]:
+        """The templates that the prompt set must have, by these options."""
+        return (*self.templates, CONFIDENCE) if self.asks_confidence_again else self.templates
 
     @property
     def showing(self) -> Showing:
@@ -103,6 +117,11 @@ class Discussion(Talk):
         default=False, description="mask the gold answer if a reflection or a critique quotes it"
     )
     ask_confidence: bool = Field(default=False, description="prompts ask for a stated confidence, and peers read it")
+    ask_confidence_again: bool = Field(
+        default=False,
+        description="who stated no confidence that can be read is asked for it once more, after the answer; one more "
+        "call (ours)",
+    )
     context_tokens: int | None = Field(
         default=None,
         ge=64,
@@ -113,6 +132,10 @@ class Discussion(Talk):
     @property
     def wants_confidence(self) -> bool:
         return self.ask_confidence
+
+    @property
+    def asks_confidence_again(self) -> bool:
+        return self.ask_confidence_again and self.ask_confidence
 
     @property
     def context_budget(self) -> int | None:
@@ -196,6 +219,11 @@ class Wording:
             messages = _continued(problem.history, messages)
         return prompt(template, tuple(n.id for n in reads), tuple(messages))
 
+    def after(self, asked: Prompt, answer: Node, template: str) -> Prompt:
+        """The prompt that goes on with a talk: what its author was ``asked``, the ``answer``, and the template."""
+        said: tuple[str, Parts] = ("assistant", (Quote(answer.id, answer.text),))
+        return prompt(template, (answer.id,), (*asked.messages, said, *self.prompts.render(template)))
+
     def right(self, problem: Problem) -> str:
         """The right answer in the form that prompts print: in an agent's state, the best action as agents write it. It
         is empty if the task does not know it."""
@@ -232,4 +260,4 @@ def _continued(history: Iterable[Message], added: Sequence[tuple[str, Parts]]) -
     return messages
 
 
-__all__ = ["Discussion", "Talk", "Wording"]
+__all__ = ["CONFIDENCE", "Discussion", "Talk", "Wording"]

@@ -68,10 +68,11 @@ class Supervision(BaseModel):
         description="scorers that alone count on questions of a group (subject, skill), by group; all on other groups",
     )
     tau: float = Field(default=1.0, gt=0, description="τ: temperature of that softmax (paper: 1)")
-    missing: Literal["uniform", "mean", "zero", "drop"] = Field(
+    missing: Literal["uniform", "mean", "zero", "drop", "ask_again"] = Field(
         default="uniform",
         description="where a teacher stated none: equal weights for all (authors' code), the others' mean, 0, or that "
-        "teacher is left out",
+        "teacher is left out. ask_again: the teacher is asked for it once more, in the arm's own debate, which shares "
+        "all other calls; if it states none again, all weigh the same",
     )
 
 
@@ -237,7 +238,7 @@ def _weights(
         return None
     if len(known) < len(stated):
         counts.without_confidence += len(stated) - len(known)
-        if rules.missing == "uniform" or not known:
+        if rules.missing in ("uniform", "ask_again") or not known:
             return _noted(factors, counts)
         if rules.missing != "drop":
             instead = sum(known) / len(known) if rules.missing == "mean" else 0.0
@@ -269,7 +270,7 @@ def _stated(
         return _agreed(answer, graph, wording.task)
     if answer.confidence is not None:
         counts.histogram[min(9, int(10 * answer.confidence))] += 1
-        counts.beyond_scale += wording.prompts.stated_confidence(answer.text) != answer.confidence
+        counts.beyond_scale += wording.prompts.stated_confidence(answer.text) not in (None, answer.confidence)
     return answer.confidence if calibrated is None else calibrated.of(answer)
 
 

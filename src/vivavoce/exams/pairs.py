@@ -76,7 +76,7 @@ def _pooled(seeds: Sequence[tuple[Sequence[Judged], Sequence[Judged]]], clusters
         **_counted(all_a, all_b),
         "interval95": [round(end, 6) for end in gain.interval],
         "p": gain.p,
-        "detectable": round(gain.detectable, 6),
+        "detectable": None if gain.detectable is None else round(gain.detectable, 6),
         "clusters": gain.clusters,
         "seeds": len(seeds),
         "sd_of_seeds": None if spread.sd is None else round(spread.sd, 6),

@@ -13,12 +13,12 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 from vivavoce.exams.examine import Judged
 from vivavoce.records import Problem, seed_of
-from vivavoce.stats import mean_sd
+from vivavoce.stats import mean_interval, mean_sd
 from vivavoce.tasks import Task
 from vivavoce.tasks.acting import Acting
 from vivavoce.tasks.agreement import classes
@@ -54,7 +54,7 @@ def pass_at_k_figures(drawn: Sequence[Sequence[Judged]], task: Task, problems: S
     """The entries of ``results.json`` for several answers to each problem, ``drawn`` one by one in the order of
     ``problems``.
 
-    They are means over problems for k = 1, 2, 4, … and the number drawn, with normal 95 % intervals over problems.
+    They are means over problems for k = 1, 2, 4, … and the number drawn, with 95 % intervals over problems.
     ``k`` is pass@k, ``all`` is pass^k. The others are of one of the first k, chosen without gold: the answer that
     most gave (``vote``), the one to which the student gives the greatest probability (``likeliest``), or the one that
     judges scored highest (``judged``), if such scores were asked for. Nothing is chosen among episodes. An answer that
@@ -89,10 +89,10 @@ def highest(answers: Sequence[Judged], scores: Sequence[float | None]) -> int:
     """The index of the answer with the highest score; gold is not looked at.
 
     Equals are drawn by a seed of the problem. An answer that cannot be read is chosen only if none can, and one without
-    a score only if none has one.
+    a score (None or NaN) only if none has one.
     """
     ranks = [
-        (-math.inf if score is None else score) if j.answer is not None else None
+        (-math.inf if score is None or math.isnan(score) else score) if j.answer is not None else None
         for j, score in zip(answers, scores, strict=True)
     ]
     readable = [rank for rank in ranks if rank is not None]
@@ -117,9 +117,7 @@ def most_given(task: Task, problem: Problem, answers: Sequence[Judged]) -> int:
 
 
 def _estimate(values: Sequence[float]) -> dict[str, Any]:
-    mean, sd = mean_sd(values)
-    half = 1.0 if sd is None else 1.96 * sd / sqrt(len(values))
-    return {"mean": mean, "interval95": [max(0.0, mean - half), min(1.0, mean + half)]}
+    return {"mean": mean_sd(values).mean, "interval95": list(mean_interval(values))}
 
 
 __all__ = ["highest", "most_given", "pass_at_k", "pass_at_k_figures", "pass_hat_k"]

@@ -11,7 +11,7 @@ from vivavoce.config import Statistics
 from vivavoce.exams.arms import Arm, Pair
 from vivavoce.exams.examine import Judged
 from vivavoce.exams.pairs import BySeed, paired_entries
-from vivavoce.stats import mean_sd, wilson
+from vivavoce.stats import Interval, mean_of_intervals, mean_sd, wilson
 
 Tested = Mapping[str, BySeed]
 """Arm name to training seed to its judged test questions; an arm that was not trained has the one seed 0."""
@@ -86,10 +86,10 @@ def macro(main: Mapping[str, Any], also: Mapping[str, Mapping[str, Any]]) -> dic
 
     ::
 
-        mean = sum x_t / T        interval = mean ± 1.96 sqrt(sum se_t²) / T
+        mean = sum x_t / T        interval: :func:`vivavoce.stats.mean_of_intervals`
 
-    x_t is the accuracy over all seeds on task t, or the gain there; se_t comes from its own interval. Only arms and
-    pairs that are on every task take part.
+    x_t is the accuracy over all seeds on task t, or the gain there. The interval of an accuracy is as wide as that of
+    the first seed. Only arms and pairs that are on every task take part.
     """
     parts = [main, *also.values()]
     names = [a["name"] for a in main["arms"] if all(a["name"] in {b["name"] for b in p["arms"]} for p in parts)]
@@ -100,20 +100,22 @@ def macro(main: Mapping[str, Any], also: Mapping[str, Mapping[str, Any]]) -> dic
     return {
         "tasks": [part["task"] for part in parts],
         "arms": [
-            {"name": name, **_mean([(a["mean"], a["wilson95"]) for a in each])}
+            {"name": name, **_mean([(a["mean"], a["accuracy"], a["wilson95"]) for a in each], 0.0)}
             for name, each in zip(names, arms, strict=True)
         ],
         "paired": [
-            {"a": a, "b": b, **_mean([(p["gain"], p["interval95"]) for p in each])}
+            {"a": a, "b": b, **_mean([(p["gain"], p["gain"], p["interval95"]) for p in each], -1.0)}
             for (a, b), each in zip(pairs, gains, strict=True)
         ],
     }
 
 
-def _mean(values: Sequence[tuple[float, Sequence[float]]]) -> dict[str, Any]:
-    mean = math.fsum(value for value, _ in values) / len(values)
-    half = math.hypot(*((high - low) / 2 for _, (low, high) in values)) / len(values)
-    return {"mean": round(mean, 6), "interval95": [round(mean - half, 6), round(mean + half, 6)]}
+def _mean(values: Sequence[tuple[float, float, Sequence[float]]], least: float) -> dict[str, Any]:
+    """The mean of figures, each with the figure that its interval is about."""
+    parts = [(value, Interval(value - (about - low), value + (high - about))) for value, about, (low, high) in values]
+    ends = mean_of_intervals(parts, least)
+    mean = math.fsum(value for value, _ in parts) / len(parts)
+    return {"mean": round(mean, 6), "interval95": [round(end, 6) for end in ends]}
 
 
 def accuracies(table: Mapping[str, Any]) -> list[dict[str, float]]:

@@ -154,7 +154,7 @@ async def debate(
     keys = {"prompts": _prompts(grader, page.Options.templates), **options, "protocol": protocol}
     talk: Talk = plugins.check(page.Options, keys, f"protocol {protocol}")
     prompts = prompt_set(talk.prompts)
-    prompts.need(talk.templates, tell=talk.tells)
+    prompts.need(talk.asked_templates, tell=talk.tells)
     run, members = run or here(), [t.member("teacher") for t in teachers]
     if student is not None:
         members.append(student.member("student"))

@@ -95,8 +95,8 @@ def need_told(recipe: DistilRecipe, task: Task) -> None:
     needy = list[str]()
     for name, arm in recipe.scored_arms.items():
         rules = arm.table.rules(recipe.rules)
-        if rules.tells:
-            prompt_set(rules.prompts).need(rules.templates, rules.values, rules.tells)
+        if rules.tells or rules.asks_confidence_again:
+            prompt_set(rules.prompts).need(rules.asked_templates, rules.values, rules.tells)
         if arm.context == "gold" or rules.tells:
             needy.append(name)
     if needy and not _knows_gold(task):

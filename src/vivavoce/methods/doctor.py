@@ -117,7 +117,7 @@ def _wrong(what: str, error: UserError) -> Finding:
 def _prompts(recipe: Recipe) -> Iterator[Finding]:
     try:
         rules = recipe.rules
-        prompt_set(rules.prompts).need(rules.templates, rules.values, rules.tells)
+        prompt_set(rules.prompts).need(rules.asked_templates, rules.values, rules.tells)
     except UserError as e:
         yield _wrong("prompts", e)
     else:

@@ -32,12 +32,15 @@ class DebateChoices(NamedTuple):
     """Whether teachers are told the right answer, although the recipe's debate may not tell it."""
     sees_action: bool = False
     """Whether they read what the student did."""
+    asks_again: bool = False
+    """Whether an agent that stated no confidence is asked for it once more."""
 
     def stage(self, stage: str) -> str:
         """The name of a stage whose debates are held at this table. Other tables have other names."""
         parts = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
         parts += [str(one) for one in (self.later_speakers, self.sure) if one is not None]
-        return "-".join([stage, *parts, *["gold"] * self.sees_gold, *["seen"] * self.sees_action])
+        told = ["gold"] * self.sees_gold + ["seen"] * self.sees_action + ["again"] * self.asks_again
+        return "-".join([stage, *parts, *told])
 
     def rules(self, rules: Talk) -> Talk:
         """The rules of its debates, given those of the recipe's. Raises RecipeError if the protocol has no such key."""
@@ -45,10 +48,12 @@ class DebateChoices(NamedTuple):
         changes = {key: value for key, value in changes.items() if value is not None}
         changes |= {"sees_gold": True} if self.sees_gold else {}
         changes |= {"student": "first_round"} if self.sees_action else {}
+        changes |= {"ask_confidence_again": True} if self.asks_again else {}
         for key in changes:
             if key not in type(rules).model_fields:
                 what = f"protocol `{rules.protocol}` cannot hold such a debate: it has no `{key}`"
-                do = "leave out arms with later_speakers, sure, sees_gold or sees_action, or use protocol: state_debate"
+                keys = "later_speakers, sure, sees_gold, sees_action or missing: ask_again"
+                do = f"leave out arms with {keys}, or use protocol: state_debate"
                 raise RecipeError(what, "arms", do)
         return rules.model_copy(update=changes)
 
@@ -94,7 +99,8 @@ class ScoredArm(Supervision):
     def table(self) -> DebateChoices:
         """The table at which the arm's debate is held."""
         debaters = None if self.debaters is None else tuple(self.debaters)
-        return DebateChoices(debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action)
+        again = self.missing == "ask_again"
+        return DebateChoices(debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action, again)
 
     @property
     def debates(self) -> bool:

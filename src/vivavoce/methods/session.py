@@ -72,7 +72,7 @@ class Session(Generic[R]):
         self.task: Task = open_task(recipe.task.name, recipe.task.options)
         self.also: dict[str, Task] = {k: open_task(spec.name, spec.options) for k, spec in recipe.also_test.items()}
         self.prompts = prompt_set(rules.prompts)
-        self.prompts.need(rules.templates, rules.values, rules.tells)
+        self.prompts.need(rules.asked_templates, rules.values, rules.tells)
         self.teachers = [t.name for t in recipe.teachers]
         self.student = recipe.student.name
         self.everyone = [*self.teachers, self.student]

@@ -61,7 +61,7 @@ class Paired(NamedTuple):
     """Ends of the 95 % interval of the gain, in points; None: an earlier version wrote these results."""
     high: float | None = None
     detectable: float | None = None
-    """The smallest gain that so many questions could have shown, in points."""
+    """The smallest gain that so many questions could have shown, in points; None: none at all, or as for the ends."""
     matters: float | None = None
     """The gain from which on a difference is of interest, in points."""
 
@@ -104,8 +104,9 @@ class Paired(NamedTuple):
         verdict = "not significant (Holm)" if self.p < LEVEL else "not significant"
         if self.alike:
             return f"no difference of {self.matters:g} points or more"
-        few = "" if self.detectable is None else f": too few questions to tell less than {self.detectable:.1f} points"
-        return verdict + few
+        if self.detectable is None:
+            return verdict if self.low is None else f"{verdict}: too few questions to show any gain"
+        return f"{verdict}: too few questions to tell less than {self.detectable:.1f} points"
 
 
 _FAMILIES = {
@@ -169,7 +170,7 @@ def paired_tests(results: Results) -> list[Paired]:
             [(s["seed"], gain(s), s["p"]) for s in pair.get("seeds", ())],
             low=100 * of["interval95"][0] if of else None,
             high=100 * of["interval95"][1] if of else None,
-            detectable=100 * of["detectable"] if of else None,
+            detectable=100 * of["detectable"] if of and of["detectable"] is not None else None,
             matters=100 * results["matters"] if "matters" in results else None,
         )
         for pair, of, p_holm in zip(pairs, ofs, corrected, strict=True)
@@ -309,7 +310,12 @@ def runs_table(comparison: Results) -> str:
 def _explained(tests: Sequence[Paired]) -> list[Text]:
     """The meaning of the short verdicts that a table has."""
     explanations = list[Text]()
-    few = [t.detectable for t in tests if t.verdict == "too few to tell" and t.detectable is not None]
+    undecided = [t for t in tests if t.verdict == "too few to tell"]
+    few = [t.detectable for t in undecided if t.detectable is not None]
+    if len(few) < len(undecided):
+        explanations.append(
+            Text("Too few to tell: even if all of so few questions spoke for one arm, it could be chance.")
+        )
     if few:
         least = f"{min(few):.1f}" if round(min(few), 1) == round(max(few), 1) else f"{min(few):.1f} to {max(few):.1f}"
         explanations.append(
