@@ -36,9 +36,9 @@ def answers(right: str) -> list[Judged]:
 
 def run_with(folder: Path, arms: dict[str, dict[int, str]], pairs: list[tuple[str, str]], **facts: Any) -> Path:
     tested = {arm: {seed: answers(text) for seed, text in seeds.items()} for arm, seeds in arms.items()}
-    told = results("t", tested, pairs, 1.0, {arm: Arm(arm) for arm in arms}, **facts)
+    table = results("t", tested, pairs, 1.0, {arm: Arm(arm) for arm in arms}, **facts)
     folder.mkdir()
-    (folder / "results.json").write_text(json.dumps(told), "utf-8")
+    (folder / "results.json").write_text(json.dumps(table), "utf-8")
     (folder / OUTCOMES).write_text(json.dumps(outcomes("t", tested)), "utf-8")
     return folder
 
@@ -58,17 +58,17 @@ def test_each_claim_has_a_verdict_with_at_most_three_figures_a_sentence(
     ]
     monkeypatch.setattr(page, "claims_of", lambda _: claims)
     section = page.section_of("any", run)
-    first, *told, table = (" ".join(part.split()) for part in section.split("\n\n"))
+    first, *verdicts, table = (" ".join(part.split()) for part in section.split("\n\n"))
     assert "400 test questions with 2 training seeds" in first
     assert "all 4 comparisons" in first
-    assert told[0].startswith("**B teaches more: holds.** The gain of `b` over `a` is 25.0 points (20.")
-    assert told[1].startswith("**A teaches more: does not hold.** The gain of `a` over `b` is −25.0 points (−29.")
-    assert told[1].endswith("The other arm is better. It was not to be expected.")
-    assert "does not hold" in told[2]
-    assert "of `few` over `same`" in told[2]
-    assert "A gain of 2 points or more is excluded." in told[2]
-    assert told[3].endswith("Both gave right answers to the same questions.")
-    assert "cannot be told" in told[4]
+    assert verdicts[0].startswith("**B teaches more: holds.** The gain of `b` over `a` is 25.0 points (20.")
+    assert verdicts[1].startswith("**A teaches more: does not hold.** The gain of `a` over `b` is −25.0 points (−29.")
+    assert verdicts[1].endswith("The other arm is better. It was not to be expected.")
+    assert "does not hold" in verdicts[2]
+    assert "of `few` over `same`" in verdicts[2]
+    assert "A gain of 2 points or more is excluded." in verdicts[2]
+    assert verdicts[3].endswith("Both gave right answers to the same questions.")
+    assert "cannot be told" in verdicts[4]
     assert "nan" not in section
     assert table.startswith("| arm | right of 400 |")
     few = run_with(tmp_path / "few", {"a": {0: "WWR"}, "b": {0: "RWR"}}, [("a", "b")])

@@ -148,6 +148,21 @@ def test_standardised_scores_weigh_a_lenient_and_a_severe_reviewer_alike() -> No
     assert alone.value == 4, "one score each: nothing is known of either, so both say the overall mean"
 
 
+@pytest.mark.parametrize(
+    ("unread", "value", "verdict"),
+    [("leave_out", 5.0, "accepted"), ("middle", 11 / 3, "accepted"), ("lowest", 7 / 3, "rejected")],
+)
+def test_a_score_that_cannot_be_read_is_left_out_or_counts_as_the_rule_says(
+    unread: str, value: float, verdict: str
+) -> None:
+    decision = decided(*scored(5, None, None), unread=unread)
+    assert (decision.value, decision.verdict, decision.valid) == (pytest.approx(value), verdict, 1)
+    assert decided(*scored(5, None, None), unread=unread, min_valid=2).verdict == "undecided"
+    assert decided(*scored(None, None, None), unread=unread).verdict == "undecided"
+    weighed = decided(*scored(5, 4, None), unread=unread, aggregate="agreeing")
+    assert weighed.value is not None
+
+
 def test_random_takes_as_many_as_the_reviews_would_but_others() -> None:
     graphs = [graph(*scored(*s, problem=f"p{i}"), problem=f"p{i}") for i, s in enumerate([(5, 5), (1, 1)] * 20)]
     drawn = [decide(graphs, AcceptRules(take="random"), seed) for seed in (0, 0, 1)]

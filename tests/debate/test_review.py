@@ -20,9 +20,11 @@ from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.reviewers import reviewers_of
 from vivavoce.committee.table import Member, Setting, Table, hold_all
 from vivavoce.committee.wording import Wording
-from vivavoce.data.acceptance import AcceptRules, decide
+from vivavoce.data.acceptance import AcceptRules, decide, with_accepted_feedback
 from vivavoce.data.two_task import Lessons, feedback_rows, mistake_trees, only, rationale_rows
 from vivavoce.graph import Graph
+from vivavoce.methods.review_arms import ReviewArm
+from vivavoce.methods.review_rows import ReviewRows
 from vivavoce.protocols import peer_review
 from vivavoce.protocols.peer_review import Options
 from vivavoce.records import Message, Problem, Reply, Sampling, Usage
@@ -269,3 +271,34 @@ def test_cut_rationales_cost_no_reviews(hold) -> None:
     assert {n.target for n in graph.nodes if n.kind == "review"} == {
         n.id for n in graph.nodes if n.kind == "rationale" and n.status == "ok"
     }
+
+
+def test_feedback_is_reviewed_on_request_and_what_its_reviews_reject_is_not_learnt(hold) -> None:
+    teachers = {"a": saying(), "b": saying(score="[2]"), "c": saying(score="[4]")}
+    graph = hold(teachers, feedback_reviewed=True)
+    assert kinds(graph) == Counter(answer=1, critique=3, rationale=3, review=6 + 6)
+    critiques = {n.id: n.agent for n in graph.nodes if n.kind == "critique"}
+    about = [n for n in graph.nodes if n.kind == "review" and n.target in critiques]
+    assert all(n.agent != critiques[str(n.target)] for n in about)
+    (asked,) = {graph.prompt_of(n).template for n in about}
+    assert asked == "feedback_review"
+    text = graph.prompt_of(about[0]).chat[0]["content"]
+    assert "Final answer: 7" in text
+    assert "You forgot to carry." in text
+
+    lessons = Lessons(Wording(Options(), prompt_set("general"), TASK), "student")
+    rows = ReviewRows(lessons, list(teachers))  # a: 2 and 4; b: 5 and 4; c: 5 and 2
+
+    def authors(feedback: str, accept: AcceptRules) -> list[str]:
+        made = rows.examples(ReviewArm(feedback=feedback, alpha=1.0), accept, [[graph]], 1.0)  # type: ignore[arg-type]
+        return [graph.by_id[r.source[0]].agent for r in made]
+
+    assert authors("all", AcceptRules()) == ["a", "b", "c"]
+    assert authors("reviewed", AcceptRules()) == ["b", "c"]
+    assert authors("reviewed", AcceptRules(threshold=4)) == ["b"]
+    assert authors("reviewed", AcceptRules(aggregate="min", threshold=1.5)) == ["a", "b", "c"]
+    unreviewed = hold(teachers)
+    (kept,) = with_accepted_feedback([unreviewed], AcceptRules())
+    assert not [n for n in kept.nodes if n.kind == "critique"]
+    spent = [rows.spend(ReviewArm(feedback=f), AcceptRules(), graph, 1.0) for f in ("all", "reviewed")]  # type: ignore[arg-type]
+    assert spent[0] <= spent[1]

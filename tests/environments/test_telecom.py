@@ -153,9 +153,9 @@ def test_a_scripted_customer_knows_the_arguments_that_the_task_expects() -> None
 
     knows = Trouble("t", "", "", "", "", "", (), (Expected("user", grant, None),), (), False)
     tool = Tool("grant", "", {"type": "object", "properties": {"app": {}}, "required": ["app"]})
-    heard = [View("said", "Hello."), View("heard", "Please use grant.")]
-    assert asyncio.run(ScriptedCaller().acts(knows, heard, [tool], 0)).calls == (grant,)
-    assert asyncio.run(ScriptedCaller().acts(trouble, heard, [tool], 0)).ends
+    view = [View("said", "Hello."), View("heard", "Please use grant.")]
+    assert asyncio.run(ScriptedCaller().acts(knows, view, [tool], 0)).calls == (grant,)
+    assert asyncio.run(ScriptedCaller().acts(trouble, view, [tool], 0)).ends
 
 
 def test_without_the_package_it_is_said_how_to_get_it(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ COLUMNS = {"question_field": "q", "answer_field": "a.value", "group_field": "kin
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_list_of_choices_within_an_object_is_lettered(tmp_path: Path) -> None:
         ({"question_field": "ask"}, "no field 'ask'.*q, a, kind"),
         ({"answer_field": "a.text"}, r"no field 'a\.text'"),
         ({"answer_field": "kind"}, "cannot read the gold answer"),
-        ({"hub_id": "nobody/nothing"}, "cannot load nobody/nothing"),
+        ({"hub_id": "nobody/nothing"}, "cannot load nobody/nothing.*unset HF_HUB_OFFLINE, with which"),
     ],
 )
 def test_a_mistake_is_told_with_what_there_is(folder: Path, changes: dict[str, str], message: str) -> None:

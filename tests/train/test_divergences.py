@@ -30,7 +30,7 @@ DIVERGENCES = ["forward_kl", "reverse_kl", "jsd", "clipped_reverse_kl", "log_rat
 MERGED: list[dict[str, Any]] = [
     {"aggregate": "arithmetic"},
     {"aggregate": "geometric"},
-    *({"aggregate": "max", "max_by": by} for by in ("probability", "entropy", "elementwise")),
+    *({"aggregate": "max", "max_by": by} for by in ("probability", "entropy", "nearest", "elementwise")),
 ]
 AGGREGATES: list[dict[str, Any]] = [{"aggregate": "sum"}, *MERGED]
 
@@ -390,11 +390,14 @@ def test_a_mean_of_teachers_is_one_teacher(aggregate: str, divergence: str, c: C
 
 @cases
 @given(generated)
-@pytest.mark.parametrize("by", ["probability", "entropy", "elementwise"])
+@pytest.mark.parametrize("by", ["probability", "entropy", "nearest", "elementwise"])
 def test_the_maximum_is_one_teacher_at_every_token(by: str, c: Case):
     chosen = []
-    for row in torch.stack(c.teachers).double().softmax(-1).unbind(1):  # one token: (K, V)
-        if by == "probability":
+    students = c.student.double().softmax(-1)
+    for q, row in zip(students, torch.stack(c.teachers).double().softmax(-1).unbind(1), strict=True):  # a token: (K, V)
+        if by == "nearest":
+            chosen.append(min(row, key=lambda p: definition(p, q, "jsd").item()))
+        elif by == "probability":
             chosen.append(max(row, key=lambda p: p.max().item()))
         elif by == "entropy":
             chosen.append(min(row, key=lambda p: -(p * p.log()).sum().item()))

@@ -176,7 +176,7 @@ def test_over_long_trees_are_dropped_counted_and_said(
     long = tree(("42 " * 200,), ("41",), "Too long?")
     result = train_tree_dpo(student, [*trees, long], settings(max_steps=1, max_length=150), tmp_path, seed=1)
     assert (result.rows_used, result.rows_dropped) == (5, 1)
-    assert "dropped 1 of 6 trees" in caplog.text
+    assert "left out 1 of 6 trees" in caplog.text
     with pytest.raises(DataError, match="all 1 trees are longer than 150 tokens"):
         train_tree_dpo(student, [long], settings(max_length=150), tmp_path / "none", seed=1)
 

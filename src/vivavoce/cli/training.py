@@ -151,9 +151,6 @@ def _train(
     job = Job(out.name, folder(model), model, data, options, seed)
     done = train_here(job, out)
     leave_launch()
-    if done.rows_dropped:
-        message = f"{done.rows_dropped:,} of {done.rows_used + done.rows_dropped:,} rows are longer than max_length"
-        say(f"{message} ({options.max_length:,} tokens) and were left out")
     typer.echo(
         f"loss {done.first_loss:.4f} -> {done.last_loss:.4f} in {done.steps} updates, {done.seconds:.0f} s; "
         f"model in {done.path}"

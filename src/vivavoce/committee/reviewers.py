@@ -55,7 +55,7 @@ def holding(role: Role, table: Table) -> list[Member]:
 
 
 def reviewers_of(author: str, table: Table) -> list[Member]:
-    """The reviewers of a rationale of ``author``.
+    """The reviewers of a text of ``author``.
 
     With ``reviewers_each`` k they are the k at the same seeded places after the author in the cyclic order of
     reviewers. Each reviewer then gets equally many for every question, and the choice for one question depends on no
@@ -65,13 +65,19 @@ def reviewers_of(author: str, table: Table) -> list[Member]:
     names = [m.name for m in everyone]
     if o.scope == "self":
         return [m for m in everyone if m.name == author]
-    at = names.index(author) if author in names else [m.name for m in holding("authors", table)].index(author)
+    at = names.index(author) if author in names else _place(author, table)
     after = [everyone[(at + i) % len(everyone)] for i in range(len(everyone))]
     eligible = [m for m in after if o.scope == "all" or m.name != author]
     if o.reviewers_each is None or o.reviewers_each >= len(eligible):
         return eligible
     rng = random.Random(seed_of(table.seed, table.question.id, "reviewers"))
     return [eligible[i] for i in sorted(rng.sample(range(len(eligible)), o.reviewers_each))]
+
+
+def _place(author: str, table: Table) -> int:
+    """The place of an author that is no reviewer, among those that write as it does."""
+    writers = [[m.name for m in holding(role, table)] for role in ("authors", "commenters")]
+    return next(names.index(author) for names in writers if author in names)
 
 
 __all__ = ["ROLES", "Role", "Roles", "holding", "reviewers_of"]

@@ -20,6 +20,7 @@ VALUES: dict[str, frozenset[str]] = {
     "feedback": _EVERY | {"text", "gold"},
     "review": _EVERY | {"text", "gold"},
     "correction": _EVERY | {"text", "gold"},
+    "feedback_review": _EVERY | {"text", "own", "gold"},
     "summary": _EVERY | {"statements"},
     "confidence": frozenset(),
 }

@@ -220,8 +220,8 @@ class Wording:
 
     def after(self, asked: Prompt, answer: Node, template: str) -> Prompt:
         """The prompt that goes on with a talk: what its author was ``asked``, the ``answer``, and the template."""
-        said: tuple[str, Parts] = ("assistant", (Quote(answer.id, answer.text),))
-        return prompt(template, (answer.id,), (*asked.messages, said, *self.prompts.render(template)))
+        reply: tuple[str, Parts] = ("assistant", (Quote(answer.id, answer.text),))
+        return prompt(template, (answer.id,), (*asked.messages, reply, *self.prompts.render(template)))
 
     def right(self, problem: Problem) -> str:
         """The right answer in the form that prompts print: in an agent's state, the best action as agents write it. It

@@ -66,6 +66,11 @@ class AcceptRules(BaseModel):
     )
     threshold: float = Field(default=3.0, description="the aggregate to exceed (code; the paper does not tell its own)")
     strict: bool = Field(default=True, description="above the threshold (paper, code); false: at it or above")
+    unread: Literal["leave_out", "middle", "lowest"] = Field(
+        default="leave_out",
+        description="a reviewer whose score cannot be read: left out of the aggregate (code), or counted as 3 or as 1 "
+        "(ours); min_valid counts readable ones all the same",
+    )
     min_valid: Annotated[int, Field(ge=1)] | Literal["all", "all_but_one"] = Field(
         default=1,
         description="readable reviews that a decision needs, of those asked for, at least 1 (code: 1; ours: all, which "
@@ -144,6 +149,24 @@ def clearness(decision: Decision, rules: AcceptRules) -> float:
     return min(1.0, (decision.value - lowest) / (highest - lowest)) if lowest < highest else 1.0
 
 
+def with_accepted_feedback(graphs: Iterable[Graph], rules: AcceptRules) -> list[Graph]:
+    """The graphs without feedback that its reviews do not accept. Scores are taken as they are: a ``standardised`` or
+    weighted mean counts as a plain one.
+    """
+    return [replace(g, nodes=tuple(n for n in g.nodes if n.kind != "critique" or _passes(g, n, rules))) for g in graphs]
+
+
+def _passes(graph: Graph, feedback: Node, rules: AcceptRules) -> bool:
+    counted = _counted(graph, feedback, rules)
+    valid = [score for score in counted if score.score is not None]
+    if not valid or len(valid) < _needed(len(counted), rules):
+        return False
+    plain = {"standardised": "mean", "reliable": "mean", "agreeing": "mean"}
+    by = rules.model_copy(update={"aggregate": plain.get(rules.aggregate, rules.aggregate)})
+    value = _aggregate(valid, by, _raw, len(counted) - len(valid))
+    return value > 0.5 if rules.aggregate == "share_above" else rules.above(value)
+
+
 def rationales(graph: Graph) -> list[Node]:
     """The rationales of a graph, failed calls among them."""
     return [n for n in graph.nodes if n.kind == "rationale"]
@@ -214,7 +237,7 @@ def _majority(graph: Graph, texts: Sequence[Node], task: Task | None) -> set[str
 def _one(graph: Graph, rationale: Node, rules: AcceptRules, rescale: _Rescale, majority: set[str] | None) -> Decision:
     counted = _counted(graph, rationale, rules)
     valid = [score for score in counted if score.score is not None]
-    value = _aggregate(valid, rules, rescale) if valid else None
+    value = _aggregate(valid, rules, rescale, len(counted) - len(valid)) if valid else None
 
     def is_(verdict: Verdict, reason: str) -> Decision:
         return Decision(rationale.id, graph.problem.id, rationale.agent, verdict, reason, value, len(valid))
@@ -254,8 +277,11 @@ def _needed(reviewers: int, rules: AcceptRules) -> int:
     return max(1, reviewers if rules.min_valid == "all" else reviewers - 1)
 
 
-def _aggregate(valid: Sequence[ReviewerScore], rules: AcceptRules, rescale: _Rescale) -> float:
+def _aggregate(valid: Sequence[ReviewerScore], rules: AcceptRules, rescale: _Rescale, unread: int = 0) -> float:
+    """The aggregate of readable scores, and of as many others as were ``unread`` if the rules count them."""
     scores = [rescale(score) for score in valid]
+    if rules.unread != "leave_out":
+        scores += [(3.0 if rules.unread == "middle" else 1.0, 1.0)] * unread
     if rules.aggregate == "share_above":
         return sum(rules.above(score) for score, _ in scores) / len(scores)
     if rules.aggregate in ("reliable", "agreeing"):

@@ -18,7 +18,7 @@ from vivavoce.tasks import Task
 from vivavoce.tasks.answers import polar
 from vivavoce.tasks.grading import Grader
 
-FeedbackRule = Literal["all", "consistent", "silent"]
+FeedbackRule = Literal["all", "consistent", "silent", "reviewed"]
 _OFFERED = re.compile(
     r"\b(?:correct|right|actual|true|final)\s+(?:final\s+)?(?:answer|solution|result|option|choice|conclusion)\b"
     r"(?:[^.\n:=]{0,60}?)\b(?:is|was|are|be|being)\b\s*:?|"
@@ -68,10 +68,10 @@ def _offered(text: str, grader: Grader) -> Iterable[str | None]:
 
 
 def keeps_feedback(note: Node, problem: Problem, task: Task, rule: FeedbackRule) -> bool:
-    """Whether feedback is learned: ``consistent`` leaves out feedback with a wrong answer, ``silent`` feedback with
-    any.
+    """Whether feedback is learned, by what it says: ``consistent`` leaves out feedback with a wrong answer, ``silent``
+    feedback with any.
     """
-    if rule == "all":
+    if rule in ("all", "reviewed"):
         return True
     claim = claims(note, problem, task)
     return not claim.other and not (rule == "silent" and claim.gold)

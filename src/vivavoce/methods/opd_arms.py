@@ -39,8 +39,8 @@ class DebateChoices(NamedTuple):
         """The name of a stage whose debates are held at this table. Other tables have other names."""
         parts = [] if self.debaters is None else [",".join(map(file_name, self.debaters))]
         parts += [str(one) for one in (self.later_speakers, self.sure) if one is not None]
-        told = ["gold"] * self.sees_gold + ["seen"] * self.sees_action + ["again"] * self.asks_again
-        return "-".join([stage, *parts, *told])
+        parts += ["gold"] * self.sees_gold + ["seen"] * self.sees_action + ["again"] * self.asks_again
+        return "-".join([stage, *parts])
 
     def rules(self, rules: Talk) -> Talk:
         """The rules of its debates, given those of the recipe's. Raises RecipeError if the protocol has no such key."""
@@ -99,8 +99,9 @@ class ScoredArm(Supervision):
     def table(self) -> DebateChoices:
         """The table at which the arm's debate is held."""
         debaters = None if self.debaters is None else tuple(self.debaters)
-        again = self.missing == "ask_again"
-        return DebateChoices(debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action, again)
+        return DebateChoices(
+            debaters, self.later_speakers, self.sure, self.sees_gold, self.sees_action, self.missing == "ask_again"
+        )
 
     @property
     def debates(self) -> bool:

@@ -109,6 +109,9 @@ class Options(Recipe):
             named = [*(arm.teachers or ()), *(arm.accepts(self.accept).reviewers or ())]
             if unknown := [t for t in named if t not in there]:
                 raise ValueError(f"arm `{name}` names `{unknown[0]}`, who is no teacher; there are {', '.join(there)}")
+            if arm.feedback == "reviewed" and (self.imported is not None or not self.review.feedback_reviewed):
+                do = "leave it out: imported feedback has no reviews" if self.imported else "set it to true"
+                raise ValueError(f"arm `{name}` learns reviewed feedback, and review.feedback_reviewed is false: {do}")
             unseen = self.review.answer_check == "before" and arm.accepts(self.accept).needs_reviews
             if unseen and not arm.accepts(self.accept).answer_check and not self.imported:
                 raise ValueError(

@@ -35,7 +35,8 @@ class ReviewArm(BaseModel):
     feedback: FeedbackRule = Field(
         default="all",
         description="which feedback is learnt: all (paper); consistent: none that offers a wrong answer as the right "
-        "one; silent: none that offers any, so that a mistake is explained and not corrected (ours)",
+        "one; silent: none that offers any, so that a mistake is explained and not corrected (ours); reviewed: what "
+        "its reviews accept, which needs review.feedback_reviewed (ours)",
     )
     answers: Literal["rationales", "gold"] = Field(
         default="rationales",
@@ -148,6 +149,7 @@ STANDARD = {
     "few_shot": ReviewArm(shots=4),
     "consistent_feedback": ReviewArm(feedback="consistent"),
     "silent_feedback": ReviewArm(feedback="silent"),
+    "reviewed_feedback": ReviewArm(feedback="reviewed"),
     "reliable": ReviewArm(accept=AcceptRules(aggregate="reliable")),
     "agreeing": ReviewArm(accept=AcceptRules(aggregate="agreeing")),
     "shuffled_feedback": ReviewArm(shuffle_feedback=True),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
-from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, decide
+from vivavoce.data.acceptance import RELEASED, AcceptRules, Decision, decide, with_accepted_feedback
 from vivavoce.data.imported import Imported, imported, writers
 from vivavoce.data.two_task import (
     Lessons,
@@ -77,10 +77,11 @@ class ReviewRows:
         """Tokens of teachers behind what an arm could learn from one question: texts, and reviews if it needs them."""
         (written,) = only([graph], arm.teachers or self.teachers)
         texts = {n.id for n in written.nodes if n.kind == "rationale" and alpha < 1}
+        explained = {n.id for n in written.nodes if n.kind == "critique" and alpha > 0}
+        reviewed = (texts if accept.needs_reviews else set()) | (explained if arm.feedback == "reviewed" else set())
 
         def counts(n: Node) -> bool:
-            about_them = n.kind == "review" and accept.needs_reviews and n.target in texts
-            return n.id in texts or about_them or (n.kind == "critique" and alpha > 0)
+            return n.id in texts or n.id in explained or (n.kind == "review" and n.target in reviewed)
 
         return sum(n.usage.prompt + n.usage.completion for n in written.nodes if counts(n))
 
@@ -106,7 +107,8 @@ class ReviewRows:
         """Feedback and accepted rationales of one exam."""
         written = only(graphs, arm.teachers or self.teachers)
         shuffled = self.seed if arm.shuffle_feedback else None
-        feedback = feedback_rows(written, self.lessons, shuffled, arm.feedback)
+        explained = with_accepted_feedback(written, accept) if arm.feedback == "reviewed" else written
+        feedback = feedback_rows(explained, self.lessons, shuffled, arm.feedback)
         learnt = chosen(written, arm.items, self.lessons, self.seed)
         if arm.answers == "gold":
             return [*feedback, *gold_rows(learnt, self.lessons)]

@@ -45,6 +45,11 @@ class Options(Roles):
     )
     feedback: bool = Field(default=True, description="teachers explain the student's mistake (paper)")
     feedback_sees_gold: bool = Field(default=True, description="they see the right answer (code)")
+    feedback_reviewed: bool = Field(
+        default=False,
+        description="teachers review each other's feedback as they do rationales (paper, code: false); arms with "
+        "`feedback: reviewed` need it",
+    )
     rationales: int = Field(default=1, ge=0, description="rationales of each author (code: 1)")
     rationale_sees_gold: bool = Field(
         default=False, description="authors see the right answer, and need only explain it (paper, code: false)"
@@ -77,6 +82,10 @@ class Options(Roles):
     def score_form(self) -> ScoreForm:
         return self.score
 
+    @property
+    def asked_templates(self) -> tuple[str, ...]:
+        return (*self.templates, "feedback_review") if self.feedback_reviewed else self.templates
+
 
 async def run(question: Problem, table: Table) -> str:
     o, student = table.options, table.student
@@ -95,22 +104,28 @@ async def run(question: Problem, table: Table) -> str:
     nodes = await table.gather(*feedback, *written)
     rationales = [n for n in nodes[len(feedback) :] if not n.absent and n.status not in ("empty", "truncated")]
     checked = [n for n in rationales if o.answer_check == "after" or n.correct]
+    explained = [n for n in nodes[: len(feedback)] if o.feedback_reviewed and n.status == "ok"]
     each = range(o.reviews_each)
-    await table.gather(*(_review(n, m, table, i) for n in checked for m in reviewers_of(n.agent, table) for i in each))
+    await table.gather(
+        *(_review(n, m, table, i) for n in checked for m in reviewers_of(n.agent, table) for i in each),
+        *(_review(n, m, table, i, about) for n in explained for m in reviewers_of(n.agent, table) for i in each),
+    )
     return "recorded"
 
 
-async def _review(rationale: Node, reviewer: Member, table: Table, which: int) -> None:
-    """Ask for the ``which``-th review of a reviewer. A score that cannot be read is asked for again, with another seed,
-    and every try is kept.
+async def _review(text: Node, reviewer: Member, table: Table, which: int, mistaken: Node | None = None) -> None:
+    """Ask for the ``which``-th review of a reviewer: of a rationale, or of feedback on the ``mistaken`` answer. A score
+    that cannot be read is asked for again, with another seed, and every try is kept.
     """
     o = table.options
     for attempt in range(o.retries + 1):
         review = await table.ask(
             reviewer,
-            "review",
-            about=rationale,
+            "review" if mistaken is None else "feedback_review",
+            about=text,
+            own=mistaken,
             gold=o.gold_shown,
+            kind="review",
             sample=which * (o.retries + 1) + attempt,
             temperature=o.review_temperature,
         )

@@ -6,6 +6,7 @@ the answers, and where the hub keeps it. Official data has faults. Each row with
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -254,6 +255,10 @@ def _question(row: Row) -> str:
     return Row(f"{row.where}, problem", problem).text("question") if isinstance(problem, dict) else row.text("question")
 
 
+_NO = ("", "0", "false", "False", "no")
+"""Values of the environment by which the Hub's libraries are not offline."""
+
+
 def _plain(subject: str) -> str:
     return subject.replace("_", " ").casefold()
 
@@ -276,11 +281,10 @@ def _hub_rows(name: str, o: Official, part: SplitPlace, split: str) -> Iterator[
             else:
                 rows = load_dataset(hub_id, config, split=part.split, revision=revision)
         except (OSError, ValueError, RuntimeError, KeyError) as error:  # offline, unknown data set, split or revision
-            raise DataError(
-                f"cannot load {hub_id} from the hub: {error}",
-                f"{name}, {split}",
-                f"check the network, or set {split}_path",
-            ) from error
+            offline = [key for key in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if os.environ.get(key, "0") not in _NO]
+            do = f"unset {offline[0]}, with which nothing is downloaded" if offline else "check the network"
+            what = f"cannot load {hub_id} from the hub: {error}"
+            raise DataError(what, f"{name}, {split}", f"{do}, or set {split}_path") from error
         for n, row in enumerate(rows, 1):
             yield Row(f"{hub_id}, {config or 'default'}, {part.split}, row {n}", row)
 

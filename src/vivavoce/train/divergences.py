@@ -58,7 +58,7 @@ def distillation_loss(
     with torch.no_grad():
         ts = [torch.log_softmax(_tempered(t, objective), -1) for t in teachers]
         if objective.aggregate != "sum" and len(ts) > 1:
-            ts, weights = [_merged(ts, weights, objective)], weights.new_ones(len(weights), 1)
+            ts, weights = [_merged(z, ts, weights, objective)], weights.new_ones(len(weights), 1)
     if objective.divergence in ("log_ratio", "fixed_sign"):
         return _log_ratio(torch.log_softmax(z, -1), ts, weights, sampled, objective)
     if objective.top_k is not None:
@@ -177,8 +177,8 @@ def at_ratio(log_q: Tensor, ratio: Tensor) -> Tensor:
     return ratio + ratio * (log_q - log_q.detach())
 
 
-def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
-    """One distribution for all teachers, log-probabilities (N, V)."""
+def _merged(z: Tensor, ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tensor:
+    """One distribution for all teachers, log-probabilities (N, V); ``z`` are the student's logits (N, V)."""
     stacked = torch.stack(list(ts))
     w = weights.T[:, :, None]
     if objective.aggregate == "arithmetic":
@@ -188,7 +188,11 @@ def _merged(ts: Sequence[Tensor], weights: Tensor, objective: Objective) -> Tens
     present = (w > 0).expand_as(stacked)
     if objective.max_by == "elementwise":
         return torch.log_softmax(stacked.masked_fill(~present, -math.inf).amax(0), -1)
-    sure = (stacked.exp() * stacked).sum(-1) if objective.max_by == "entropy" else stacked.amax(-1)
+    if objective.max_by == "nearest":
+        one = weights.new_ones(len(weights), 1)
+        sure = torch.stack([-_jsd(torch.log_softmax(z, -1), [t], one, Objective(beta=0.5))[0] for t in ts])
+    else:
+        sure = (stacked.exp() * stacked).sum(-1) if objective.max_by == "entropy" else stacked.amax(-1)
     best = sure.masked_fill(~present[..., 0], -math.inf).argmax(0)
     return stacked[best, torch.arange(stacked.shape[1], device=best.device)]
 

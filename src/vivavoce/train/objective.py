@@ -53,10 +53,10 @@ class Objective(BaseModel):
         description="sum: weighted sum of the divergences (paper); arithmetic: divergence from the mean of the "
         "probabilities; geometric: from the normalised mean of the logits; max: at every token from one teacher alone",
     )
-    max_by: Literal["probability", "entropy", "elementwise"] = Field(
+    max_by: Literal["probability", "entropy", "nearest", "elementwise"] = Field(
         default="probability",
-        description="aggregate max: the teacher with the largest top probability, with the lowest entropy, or the "
-        "element-wise maximum of all, normalised",
+        description="aggregate max: the teacher with the largest top probability, with the lowest entropy, or nearest "
+        "to the student (by JSD, β 1/2); or the element-wise maximum of all, normalised",
     )
     by_token: Literal["none", "probability", "entropy"] = Field(
         default="none",

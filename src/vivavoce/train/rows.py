@@ -37,7 +37,8 @@ def check_fit(used: int, counted: int, things: str, longest: int, out: Path) -> 
     """
     dropped = counted - used
     if dropped:
-        logger.warning("dropped %d of %d %s longer than %d tokens", dropped, counted, things, longest)
+        limit = f"{longest:,} tokens, by max_length or the model's context"
+        logger.warning("left out %s of %s %s, longer than %s", f"{dropped:,}", f"{counted:,}", things, limit)
     if not used:
         raise DataError(f"all {dropped} {things} are longer than {longest} tokens", str(out), "raise max_length")
     return dropped

@@ -57,7 +57,7 @@ class Rooms:
 
     def tools(self, _):
         room = self._room()
-        return {"tools": _told(room.get_tools()), "phone": _told(room.get_user_tools())}
+        return {"tools": _schemas(room.get_tools()), "phone": _schemas(room.get_user_tools())}
 
     def reset(self, value):
         episode, calls = value
@@ -97,7 +97,7 @@ def _made(room, call):
     return returned
 
 
-def _told(tools):
+def _schemas(tools):
     schemas = [tool.openai_schema["function"] for tool in tools]
     return [{key: one.get(key) for key in ("name", "description", "parameters")} for one in schemas]
 

@@ -64,7 +64,7 @@ class Trouble(Wishes):
 
 
 class View(NamedTuple):
-    """Something that the customer said, heard, did on the phone, or read there."""
+    """One thing in the customer's view: what they said or heard, did on the phone, or read there."""
 
     kind: Literal["said", "heard", "did", "read"]
     text: str
@@ -219,9 +219,9 @@ class Telecom:
         main, manual = (text_of(folder / name) for name in ("main_policy.md", "tech_support_manual.md"))
         parts = (f"<main_policy>\n{main}\n</main_policy>", f"<tech_support_policy>\n{manual}\n</tech_support_policy>")
         self.policy = "\n".join(parts)
-        told = bridge.ask("tools", None)
-        self.tools = offered_tools(told)
-        self._phone = offered_tools({"tools": told["phone"]})
+        both = bridge.ask("tools", None)
+        self.tools = offered_tools(both)
+        self._phone = offered_tools({"tools": both["phone"]})
         self._episode = bridge.episode()
 
     def beside(self, user: Caller | None = None) -> Telecom:
@@ -263,7 +263,7 @@ class Telecom:
 
     def state(self) -> Any:
         """Every call of both sides, and the talk: they decide what the databases hold."""
-        made = [[who, call.name, call.arguments] for who, call in self._made]
+        made = [[side, call.name, call.arguments] for side, call in self._made]
         return {"made": made, "talk": [[v.kind, v.text] for v in self._view], "transferred": self._transferred}
 
     def succeeded(self) -> bool | None:
@@ -283,8 +283,8 @@ class Telecom:
         if not any(v.kind == "heard" for v in self._view):
             return _WELCOME
         expected, done = self._trouble.expected, 0
-        for who, call in self._made:
-            done += done < len(expected) and (who, call) == expected[done][:2]
+        for side, call in self._made:
+            done += done < len(expected) and (side, call) == expected[done][:2]
         if done == len(expected):
             return "It is done. Goodbye."
         return _asked(expected[done]) if expected[done].requestor == "user" else write_call(expected[done].call)

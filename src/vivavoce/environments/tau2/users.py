@@ -108,7 +108,7 @@ class PlayedUser:
 
 
 def part_text(scenario: Wishes) -> str:
-    """The part that a model plays, for its system message."""
+    """The part that a model plays, as its system message has it."""
     parts = {
         "Who you are": scenario.persona,
         "Why you call": scenario.reason,
