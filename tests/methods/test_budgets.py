@@ -64,6 +64,8 @@ def refused(values: dict[str, Any], where: Path) -> str:
         ({"test": {"max_new_tokens": LONG}}, ["student takes 512", "test.max_new_tokens is 1,000"]),
         ({"sft": {"max_length": 8}}, ["sft.max_length is 8", "raise sft.max_length"]),
         ({"dpo": {"max_length": 8}}, ["dpo.max_length is 8"]),
+        ({"task": {"test": 0}}, ["the test has no questions", "test_limit"]),
+        ({"task": {"train": 0}}, ["training has no questions", "train_limit"]),
     ],
 )
 def test_a_debate_whose_budgets_do_not_fit_is_refused_before_anybody_is_asked(

@@ -92,7 +92,16 @@ class _Questions:
 def budgets(
     recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain
 ) -> Iterator[Fit]:
-    """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task."""
+    """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task.
+
+    No question at all is too few: a run that had none to train on, or to test, would find out when all is paid.
+    """
+    for what, questions, do in (
+        ("training", train, "take more by the options of `task`, such as train or train_limit"),
+        *((name, problems, "take more by its options, such as test or test_limit") for name, problems in tests.items()),
+    ):
+        if not questions:
+            yield Fit("failed", "questions", f"{what} has no questions", do)
     in_training, in_tests = (
         _Questions(train, plain),
         {name: _Questions(problems, plain) for name, problems in tests.items()},
