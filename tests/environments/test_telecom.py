@@ -67,6 +67,8 @@ class Phone:
             return {"unmet": [] if self.on else ["assert data on does not hold"]}
         if what == "close":
             self.closed.append(value)
+        if what == "reset":
+            self.on = False
         return {what: True}
 
     async def answer(self, what: str, value: Any) -> dict[str, Any]:
@@ -99,8 +101,6 @@ def test_the_customer_acts_on_the_phone_between_the_words(tmp_path: Path) -> Non
     assert seen.messages == ({"role": "tool", "content": "assistant refuel_data: data off"},)
     ended = after(world, Action("Please use toggle_data."), Action("Done."))
     assert (ended.done, world.succeeded(), world.amiss()) == (True, True, [])
-    ended = after(desk(tmp_path), Action("Done."))
-    world = desk(tmp_path)
     after(world, Action("Done."))
     assert (world.succeeded(), world.amiss()) == (False, ["assert data on does not hold"])
     with pytest.raises(DataError, match="there is no task 'u'"):
