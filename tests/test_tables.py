@@ -47,6 +47,25 @@ def test_a_range_that_does_not_fit_stands_below_its_number(
         assert (figures[0] in output) == (width == 120)
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_names_that_do_not_fit_beside_their_numbers_stand_above_them_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = ("stage", "agent", "calls", "prompt tokens", "completion tokens", "USD")
+    figures = ("1,198 (0–5,820)", "1.36M (0–15.15M)", "479.2k (0–5.82M)", "8.20 (0.00–96.07)")
+    stages = ("debate:train:no_reflection_sft", "look:debate_reflect+reflection")
+    rows = [(stage, agent, *figures) for stage in stages for agent in ("gemini", "claude")]
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_table(head, [*rows, ("all", "", *figures)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    for stage in stages:
+        assert sum(stage in line for line in lines) == (2 if width == 200 else 1)
+    assert sum("gemini" in line for line in lines) == 2
+    assert sum("(0–15.15M)" in line for line in lines) == 5
+    assert sum(line.split()[0] == "all" for line in lines if line.strip()) == 1
+
+
 def test_long_lines_hang_from_their_first_in_a_terminal_and_stay_whole_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -21,10 +21,10 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from typer.testing import CliRunner
 
 from vivavoce.cli import app
-from vivavoce.config import AgentSpec, check_recipe
+from vivavoce.config import AgentSpec, check_recipe, load_recipe
 from vivavoce.errors import RecipeError, UserError
 from vivavoce.methods.doctor import Finding, examine
-from vivavoce.methods.memory import Machine, Use, free_memory, size_of, uses
+from vivavoce.methods.memory import Machine, Use, free_memory, on_disk, size_of, uses
 from vivavoce.schoolhouse import tokenizer as schoolhouse_tokenizer
 
 TEACHERS = {"ada": Teacher(0.8, 20), "bob": Teacher(0.6, 20)}
@@ -206,6 +206,17 @@ def test_too_little_disk_and_memory_are_found(values: dict[str, Any], monkeypatc
     assert one(reports, "disk", "free in").level == "warning"
     assert one(reports, "memory", "training: ").level == "warning"
     assert one(reports, "memory", "talking: ").level == "warning"
+
+
+def test_the_disk_that_students_take_is_known_by_their_names_and_adapters_take_little() -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    whole, adapters = (load_recipe(recipes / f"{n}.yaml") for n in ("fair/svamp", "debate_reflect/mmlu_pro_physics"))
+    assert whole.parallel == adapters.parallel == 1
+    assert on_disk(whole, 12) == (4 * 7e9, 4 * 7e9 * (12 + 6)), "float32, and two checkpoints of the one in training"
+    kept, _ = on_disk(adapters, 3) or (0, 0)
+    assert 1e6 < kept < 1e8
+    unnamed = whole.student.model_copy(update={"model": "somebody/small"})
+    assert on_disk(whole.model_copy(update={"student": unnamed}), 12) is None
 
 
 def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path: Path) -> None:

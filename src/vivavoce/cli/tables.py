@@ -8,9 +8,11 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from vivavoce.committee.rehearsal import Span
@@ -21,7 +23,8 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], spare: Seque
     """A table on standard output, no wider than the terminal.
 
     Numbers are never broken: if they do not fit, columns of ``spare`` are left out, the first ones first, and named
-    below the table. If that is not enough, ranges in brackets stand below their numbers.
+    below the table. If that is not enough, ranges in brackets stand below their numbers. If names would still be
+    broken, those of the first column are headings, each above its rows.
     """
     from rich.console import Console
     from rich.measure import Measurement
@@ -37,10 +40,15 @@ def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]], spare: Seque
     while spare and too_wide():
         out, spare = [*out, spare[0]], spare[1:]
         table = _table(head, rows, out)
-    if too_wide():
+    if not too_wide():
+        console.print(table)
+    else:
         below = [tuple(one.replace(" (", "\n(") for one in row) for row in rows]
         table = _table(head, below, out, "\n")
-    console.print(table)
+        if too_wide() and len({row[0] for row in rows}) < len(rows):
+            _print_under_headings(console, head, below, out)
+        else:
+            console.print(table)
     if out:
         console.print(f"not shown at this width: {', '.join(out)}")
 
@@ -54,12 +62,55 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], out: Sequence[str
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     kept = [i for i, name in enumerate(head) if name not in out]
     for i in kept:
-        number = bool(rows) and all(_NUMBER.fullmatch(row[i]) for row in rows)
+        number = _is_number(rows, i)
         title = head[i].replace(" ", between)
         shown.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(row[i]) for i in kept))
     return shown
+
+
+def _print_under_headings(
+    console: Console, head: tuple[str, ...], rows: list[tuple[str, ...]], out: Sequence[str]
+) -> None:
+    """Print the rows, those with one name in the first column under that name, in columns of equal width.
+
+    A row without a second name, such as a sum, has the first one in its place.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = [i for i, name in enumerate(head) if i and name not in out]
+    titles = {i: head[i].replace(" ", "\n") for i in kept}
+    rows = [row if row[1] else ("", row[0], *row[2:]) for row in rows]
+    widths = {
+        i: max(len(line) for cell in (titles[i], *(r[i] for r in rows)) for line in cell.split("\n")) for i in kept
+    }
+    between = 2 * len(kept) + 1  # a blank before each column, and what its border takes
+    widths[1] = max(4, min(widths[1], console.width - sum(widths.values()) + widths[1] - between))
+
+    def print_part(some: Sequence[tuple[str, ...]], headed: bool) -> None:
+        shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=headed)
+        for i in kept:
+            justify = "right" if i > 1 and _is_number(rows, i) else "left"
+            shown.add_column(titles[i], justify=justify, width=widths[i], overflow="fold")
+        for row in some:
+            shown.add_row(*(Text(row[i]) for i in kept))
+        with console.capture() as printed:
+            console.print(shown)
+        lines = [line for line in printed.get().splitlines() if line.strip()]  # the box has blank lines around it
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+    print_part([], True)
+    for name, group in groupby(rows, lambda row: row[0]):
+        if name:
+            console.print(Text(f" {name}", "bold"))
+        print_part(list(group), False)
+
+
+def _is_number(rows: list[tuple[str, ...]], column: int) -> bool:
+    return bool(rows) and all(_NUMBER.fullmatch(row[column]) for row in rows)
 
 
 _NUMBER = re.compile(r"[\d,.\s–()kM-]*")

@@ -31,11 +31,11 @@ from vivavoce.methods.budgets import budgets, context_of, questions_and_prompts
 from vivavoce.methods.devices import check_devices
 from vivavoce.methods.distilling import DistilRecipe, need_told
 from vivavoce.methods.juries import need_judgeable
-from vivavoce.methods.memory import Machine, gib, unknown, uses
+from vivavoce.methods.memory import Machine, gib, on_disk, unknown, uses
 from vivavoce.methods.opening import Serving, trained_how, trained_rank
 from vivavoce.methods.plan import Lengths, longest_calls
 from vivavoce.methods.seats import acting, need_draws, need_person, need_scorers, need_student, need_whole
-from vivavoce.methods.token_count import local_folder, model_folders, tokenizer_in
+from vivavoce.methods.token_count import local_folder, tokenizer_in
 from vivavoce.methods.trainings import Training, total_of
 from vivavoce.progress import say
 from vivavoce.records import Message, Reply, Sampling, Usage
@@ -415,11 +415,13 @@ def _budget(recipe: Recipe, planned: list[Planned]) -> Iterator[Finding]:
 def _room(recipe: Recipe, planned: list[Planned], students: int, out: Path) -> Iterator[Finding]:
     """Disk for texts and students."""
     here = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    student = _size(recipe.student)
     tokens = sum(p.prompt_tokens.expected + p.completion_tokens.expected for p in planned)
-    need, free = _ROW_BYTES * tokens + students * 2 * student, shutil.disk_usage(here).free
-    kept = f"{students} students of {gib(student)}, with checkpoints"
-    message = f"{gib(need)} needed at most ({kept}), {gib(free)} free in {here}"
+    sizes, free = on_disk(recipe, students), shutil.disk_usage(here).free
+    each, all_of_them = sizes or (0.0, 0.0)
+    need, by_name = _ROW_BYTES * tokens + all_of_them, recipe.student.name in unknown(recipe)[1]
+    kept = f"{students} students of {gib(each)}{', by its name' * by_name}, with checkpoints"
+    kept = kept if sizes else "without the students, whose size is not known"
+    message = f"{gib(need)} needed ({kept}), {gib(free)} free in {here}"
     do = "choose another --out, or train adapters (lora)"
     yield Finding("ok", "disk", message) if need < free else Finding("warning", "disk", message, do)
 
@@ -470,11 +472,6 @@ def _trained(recipe: Recipe, planned: list[Planned], trainings: Callable[[Recipe
     tests = sum(p.calls.most for p in planned if p.stage == "test")
     questions = len(open_task(recipe.task.name, recipe.task.options).problems("test"))
     return round(tests / max(1, questions)) - 1
-
-
-def _size(spec: AgentSpec) -> int:
-    """Bytes of a local model's weights, those of an adapter's base too; 0 if it is not here."""
-    return sum(f.stat().st_size for folder in model_folders(spec) for f in folder.glob("*.safetensors"))
 
 
 # --- endpoints

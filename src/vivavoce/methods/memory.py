@@ -35,7 +35,7 @@ from vivavoce.methods.budgets import samples
 from vivavoce.methods.opening import trained_how
 from vivavoce.methods.token_count import model_folders
 from vivavoce.train.objective import OnPolicyOptions
-from vivavoce.train.settings import TrainSettings
+from vivavoce.train.settings import LoRASettings, TrainSettings
 
 _GIB = 2**30
 _LOGITS = {"cpu": 2**22 * 12, "gpu": 2**27 * 12}
@@ -289,16 +289,34 @@ def _learning(
 def student(size: ModelSize, settings: TrainSettings, shares: int) -> float:
     """Bytes of a student in training that one of ``shares`` processes holds: weights, gradients, optimiser states."""
     if settings.lora is not None:
-        adapted = (
-            len(settings.lora.targets) * settings.lora.r * 2.5 * size.width * size.layers
-        )  # layers are up to 4 wide
         half = 2 if settings.bf16 else 4
-        return ((in_few_bits(size, half) if settings.quantise else size.weights * half) + 16 * adapted) / shares
+        base = in_few_bits(size, half) if settings.quantise else size.weights * half
+        return (base + 16 * _adapted(size, settings.lora)) / shares
     states = 4 if settings.muon else 2 * settings.adam_bits / 8
     held = size.weights * (8 + states) / shares
     if settings.bf16 and shares == 1:
         return held + 2 * size.weights  # what autocast keeps of a pass
     return held + (2 * size.weights * (2 if settings.bf16 else 4) / max(1, size.layers) if shares > 1 else 0)
+
+
+def _adapted(size: ModelSize, lora: LoRASettings) -> float:
+    """Weights of a student's adapters."""
+    return len(lora.targets) * lora.r * 2.5 * size.width * size.layers  # layers are up to 4 wide
+
+
+def on_disk(recipe: Recipe, students: int) -> tuple[float, float] | None:
+    """Bytes that one trained student is kept in, and that so many take while a run trains them; None if their size is
+    not known.
+
+    All weights are kept, or adapters alone, in float32. Those in training have two checkpoints, with the optimiser's
+    two numbers for each weight.
+    """
+    size = size_of(recipe.student)
+    if size is None:
+        return None
+    loras = [settings.lora for _, settings in trained_how(recipe)]
+    kept = 4 * max((size.weights if lora is None else _adapted(size, lora) for lora in loras), default=size.weights)
+    return kept, kept * (students + 2 * 3 * min(recipe.parallel, students))
 
 
 def a_pass(size: ModelSize, settings: TrainSettings, on_gpus: bool) -> float:
@@ -427,4 +445,16 @@ def _bytes(dtype: str, size: ModelSize) -> float:
     return {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}.get(dtype, size.bytes)
 
 
-__all__ = ["Machine", "ModelSize", "Use", "a_pass", "free_memory", "gib", "size_of", "student", "unknown", "uses"]
+__all__ = [
+    "Machine",
+    "ModelSize",
+    "Use",
+    "a_pass",
+    "free_memory",
+    "gib",
+    "on_disk",
+    "size_of",
+    "student",
+    "unknown",
+    "uses",
+]
