@@ -90,17 +90,17 @@ def _print_under_headings(
     between = 2 * len(kept) + 1  # a blank before each column, and what its border takes
     widths[1] = max(4, min(widths[1], console.width - sum(widths.values()) + widths[1] - between))
 
-    def print_part(some: Sequence[tuple[str, ...]], headed: bool) -> None:
+    def print_part(lines: Sequence[tuple[str, ...]], headed: bool) -> None:
         shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=headed)
         for i in kept:
             justify = "right" if i > 1 and _is_number(rows, i) else "left"
             shown.add_column(titles[i], justify=justify, width=widths[i], overflow="fold")
-        for row in some:
+        for row in lines:
             shown.add_row(*(Text(row[i]) for i in kept))
         with console.capture() as printed:
             console.print(shown)
-        lines = [line for line in printed.get().splitlines() if line.strip()]  # the box has blank lines around it
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        full = [line for line in printed.get().splitlines() if line.strip()]  # the box has blank lines around it
+        sys.stdout.write("".join(f"{line}\n" for line in full))
 
     print_part([], True)
     for name, group in groupby(rows, lambda row: row[0]):
