@@ -25,7 +25,7 @@ from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.wording import Wording
 from vivavoce.config import AgentSpec, Recipe
 from vivavoce.data.rules import TreeRules
-from vivavoce.errors import RecipeError
+from vivavoce.errors import DataError, RecipeError
 from vivavoce.files import object_in
 from vivavoce.methods.opad_arms import StepArm
 from vivavoce.methods.opd_arms import OnPolicyArm
@@ -92,16 +92,7 @@ class _Questions:
 def budgets(
     recipe: Recipe, train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], plain: Plain
 ) -> Iterator[Fit]:
-    """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task.
-
-    No question at all is too few: a run that had none to train on, or to test, would find out when all is paid.
-    """
-    for what, questions, do in (
-        ("training", train, "take more by the options of `task`, such as train or train_limit"),
-        *((name, problems, "take more by its options, such as test or test_limit") for name, problems in tests.items()),
-    ):
-        if not questions:
-            yield Fit("failed", "questions", f"{what} has no questions", do)
+    """Every budget of ``recipe`` that some of the questions break; ``tests`` holds test questions by task."""
     in_training, in_tests = (
         _Questions(train, plain),
         {name: _Questions(problems, plain) for name, problems in tests.items()},
@@ -160,9 +151,13 @@ def require(
 ) -> None:
     """Raise RecipeError if a budget fails, with all that do; warn of a budget that only some questions break.
 
+    Raises DataError if there are no questions to train on, or to test: a run would find out when all is paid.
     ``share`` holds the training questions of a part. They alone are counted, since counting a million takes minutes in
     each of its parts, unless they fail: too many of a few may be few of all.
     """
+    parts = {"train": train, **{"test" if name == "the test" else f"also_test {name}": p for name, p in tests.items()}}
+    if empty := [f"0 {part} questions" for part, problems in parts.items() if not problems]:
+        raise DataError(", ".join(empty), "data", "is a limit 0, a file empty?")
     fits = list(budgets(recipe, train if share is None else share, tests, plain))
     if share is not None and any(fit.level == "failed" for fit in fits):
         fits = list(budgets(recipe, train, tests, plain))
