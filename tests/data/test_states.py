@@ -150,6 +150,15 @@ def test_a_confidence_that_was_stated_when_asked_again_weighs_as_any_other() -> 
 
 def test_a_confidence_beyond_the_scale_counts_as_its_end_and_is_counted() -> None:
     assert PROMPTS.confidence("Final answer: 4\nConfidence: 1000") == 1.0
+    for number, value in (
+        ("72.5", 0.725),
+        ("80 / 100", 0.8),
+        ("80 out of 100.", 0.8),
+        ("0.8", None),
+        (".9", None),
+        ("1.0", None),
+    ):
+        assert PROMPTS.confidence(f"Final answer: 4\n**Confidence:** {number}") == value, number
     assert PROMPTS.stated_confidence("Final answer: 4\nConfidence: 1000") == 10.0
     (state,), counts = view([debate("q", [{"a": 10.0, "b": 1.0, "c": 0.5}])])
     assert counts.beyond_scale == 1
