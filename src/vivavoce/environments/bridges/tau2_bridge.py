@@ -39,9 +39,9 @@ class Rooms:
     """The episodes, each with databases of its own."""
 
     def __init__(self, data):
-        from tau2.domains.telecom import environment, tools, user_tools
-        from tau2.domains.telecom.data_model import TelecomDB
-        from tau2.domains.telecom.user_data_model import TelecomUserDB
+        from tau2.domains.telecom import environment, tools, user_tools  # pyright: ignore[reportMissingImports]  (it runs where the package is)
+        from tau2.domains.telecom.data_model import TelecomDB  # pyright: ignore[reportMissingImports]
+        from tau2.domains.telecom.user_data_model import TelecomUserDB  # pyright: ignore[reportMissingImports]
 
         company, phone = TelecomDB.load(str(data / "db.toml")), TelecomUserDB.load(str(data / "user_db.toml"))
 
@@ -68,7 +68,7 @@ class Rooms:
         return {"reset": True}
 
     def call(self, value):
-        from tau2.data_model.message import ToolCall
+        from tau2.data_model.message import ToolCall  # pyright: ignore[reportMissingImports]
 
         episode, requestor, name, arguments = value
         self._number += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -128,10 +128,10 @@ class _Row(BaseModel):
         criteria, wishes = self.evaluation_criteria, self.user_scenario.wishes(self.id)
         judged = {"COMMUNICATE", "NL_ASSERTION"} & set(criteria.reward_basis)
         return Scenario(
-            *astuple(wishes),
-            tuple(ToolCall(call.name, call.arguments) for call in criteria.actions or ()),
-            tuple(criteria.communicate_info or ()) if judged else (),
-            tuple(criteria.nl_assertions or ()),
+            **asdict(wishes),
+            expected=tuple(ToolCall(call.name, call.arguments) for call in criteria.actions or ()),
+            to_tell=tuple(criteria.communicate_info or ()) if judged else (),
+            assertions=tuple(criteria.nl_assertions or ()),
         )
 
 

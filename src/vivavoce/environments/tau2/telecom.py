@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -375,9 +375,9 @@ class _Row(BaseModel):
         state, criteria = self.initial_state or _State(), self.evaluation_criteria
         assertions = criteria.env_assertions if "ENV_ASSERTION" in criteria.reward_basis else None
         return Trouble(
-            *astuple(self.user_scenario.wishes(self.id)),
-            tuple(call.model_dump() for call in state.initialization_actions or ()),
-            tuple(
+            **asdict(self.user_scenario.wishes(self.id)),
+            begins=tuple(call.model_dump() for call in state.initialization_actions or ()),
+            expected=tuple(
                 Expected(
                     a.requestor,
                     ToolCall(a.name, a.arguments),
@@ -385,8 +385,8 @@ class _Row(BaseModel):
                 )
                 for a in criteria.actions or ()
             ),
-            tuple(one.model_dump() for one in assertions or ()),
-            "ACTION" in criteria.reward_basis,
+            assertions=tuple(one.model_dump() for one in assertions or ()),
+            by_actions="ACTION" in criteria.reward_basis,
         )
 
 
