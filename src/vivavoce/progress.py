@@ -21,6 +21,8 @@ console = Console(stderr=True, highlight=False)
 _QUIET_S = 10.0
 _SLOW_S = 1.0
 _open: list[Progress] = []
+_last_line_s = -_QUIET_S
+"""When the last line of talk was."""
 
 
 @contextmanager
@@ -84,10 +86,18 @@ def _lines(title: str, total: int) -> Advance:
 
 def say(text: str) -> None:
     """A line of talk: on standard error, so that standard output holds results alone."""
+    global _last_line_s
+    _last_line_s = time.monotonic()
     if console.is_terminal:
         console.print(text)
     else:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def say_seldom(text: str) -> None:
+    """A line of talk as :func:`say` has it, unless there was one in the last ten seconds."""
+    if time.monotonic() - _last_line_s >= _QUIET_S:
+        say(text)
 
 
 def page_width(most: int = 100) -> int:

@@ -20,6 +20,8 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.table import Member, Setting, hold_all
+from vivavoce.graph import Graph
+from vivavoce.progress import bar
 from vivavoce.protocols import debate_reflect
 from vivavoce.records import Message, Problem, Sampling, seed_of
 from vivavoce.tasks import open_task
@@ -66,14 +68,21 @@ def measure(questions: int = 500, in_flight: int = 500, rounds: int = 3, teacher
     options = debate_reflect.Options(max_rounds=rounds, stop="cap_only")
     members = tuple(Member(Scripted(f"t{i}", _answer), "teacher", Sampling()) for i in range(teachers))
     problems = [Problem(f"q{i}", f"What is 2 + 2, in world {i}?", "4") for i in range(questions)]
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.sqlite") as journal:
+    with (
+        bar("debates", questions) as advance,
+        tempfile.TemporaryDirectory() as folder,
+        Journal(Path(folder) / "journal.sqlite") as journal,
+    ):
         task = open_task("gsm8k", {})
         setting = Setting(debate_reflect.run, members, options, prompt_set("general"), task, journal)
         ended = array("d")
+
+        def one_done(_: Graph) -> None:
+            ended.append(time.perf_counter() - begun)
+            advance()
+
         begun, busy = time.perf_counter(), time.process_time()
-        graphs = asyncio.run(
-            hold_all(problems, setting, in_flight, lambda _: ended.append(time.perf_counter() - begun))
-        )
+        graphs = asyncio.run(hold_all(problems, setting, in_flight, one_done))
         seconds, busy = time.perf_counter() - begun, time.process_time() - busy
         calls, tenth = len(journal), max(1, questions // 10)
         return EngineCosts(

@@ -111,14 +111,17 @@ def run(distilabel: Path | None = None, repeats: int = 3, questions: int = 2000)
     figures: dict[str, Any] = {"peers": {name: {} for name in peers}}
     for key, work in WORKS.items():
         ours, theirs = list[Measurement](), {name: list[Measurement]() for name in peers if key in _STEPS}
-        for _ in range(repeats):
+        for repeat in range(repeats):
+            say(f"{WORK_TITLES[key]}: {repeat + 1} of {repeats}, vivavoce")
             ours.append(_ours(work))
             for name, measured in theirs.items():
+                say(f"{WORK_TITLES[key]}: {repeat + 1} of {repeats}, {name}")
                 measured.append(_peer(name, peers[name], work, ours[0].calls, _STEPS[key]))
         figures[key] = _shown(ours)
         for name, measured in theirs.items():
             figures["peers"][name][key] = _shown(measured)
     if questions:
+        say(f"memory, {questions:,} questions")
         figures["memory"] = _spent([sys.executable, "-m", "vivavoce.bench.debate", str(questions)])
     return figures
 
@@ -129,7 +132,7 @@ def run_faulty(repeats: int = 3) -> dict[str, Any]:
     for repeat in range(repeats):
         for key, work in FAULTY.items():
             if work.faults.per_minute is None or not repeat:  # its pace is the server's, and it takes half a minute
-                say(f"{TITLES[key]}: {repeat + 1} of {repeats if work.faults.per_minute is None else 1}")
+                say(f"{FAULT_TITLES[key]}: {repeat + 1} of {repeats if work.faults.per_minute is None else 1}")
                 by_fault[key].append(_ours(work))
     return {key: _shown(measured) for key, measured in by_fault.items()}
 
@@ -139,7 +142,7 @@ def faulty_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
     clean = measured["clean"]["rate"]
     return [
         (
-            TITLES[key],
+            FAULT_TITLES[key],
             f"{f['calls']:,}",
             f"{f['seconds']:.2f}",
             f"{f['rate']:,.0f}",
@@ -151,7 +154,13 @@ def faulty_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-TITLES = {
+WORK_TITLES = {
+    "debate": "debates, 200 ms, 64 slots",
+    "two_steps": "two steps, 1,000 questions",
+    "no_latency": "no latency, one core",
+    "in_flight_1000": "1,000 in flight, 2 s",
+}
+FAULT_TITLES = {
     "clean": "50 ms, 64 slots, no faults",
     "fails": "10 % end with status 500",
     "resets": "10 % of connections break",
@@ -164,15 +173,9 @@ TITLES = {
 
 def engine_rows(measured: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows for people: what was measured, whose, and the figures."""
-    titles = {
-        "debate": "debates, 200 ms, 64 slots",
-        "two_steps": "two steps, 1,000 questions",
-        "no_latency": "no latency, one core",
-        "in_flight_1000": "1,000 in flight, 2 s",
-    }
     rows = []
     for library, figures in {"vivavoce": measured, **measured["peers"]}.items():
-        for key, title in titles.items():
+        for key, title in WORK_TITLES.items():
             if (f := figures.get(key)) is not None:
                 share = f"{100 * f['ratio']:.1f} %" if f["ideal_s"] else "–"
                 cells = (f"{f['calls']:,}", f"{f['seconds']:.2f}", share, f"{f['rate']:,.0f}", f"{f['retries']}")

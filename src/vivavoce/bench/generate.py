@@ -26,6 +26,7 @@ from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import SHARE, Decoder
 from vivavoce.bench.models import ModelDimensions, random_model, word_tokenizer
 from vivavoce.bench.side_by_side import Figures, Hardware, Timing, alternate, facts, fastest, ratios
+from vivavoce.progress import say, say_seldom
 from vivavoce.records import Sampling
 from vivavoce.train.checkpoint import threads as torch_threads
 
@@ -41,7 +42,7 @@ _DEFAULT = ModelDimensions.narrow(128, 4, 4096)
 class DebateShape:
     """The debates, their texts in tokens, and the model. Answers have lognormal lengths, questions even ones."""
 
-    debates: int = 256
+    debates: int = 128
     rounds: int = 3
     instructions: int = 64
     question: tuple[int, int] = (24, 96)
@@ -112,8 +113,8 @@ def run(
     *,
     lines: int = 128,
     remember: int = 2**30,
-    sizes: Sequence[int] = (16, 32, 64, 128),
-    repeats: int = 3,
+    sizes: Sequence[int] = (16, 32, 64),
+    repeats: int = 2,
     seed: int = 0,
 ) -> GenerateComparison:
     """Measure both sides. Raises AssertionError if their answers differ.
@@ -147,31 +148,41 @@ def run(
         def paged(rows: int, prompts: Sequence[Sequence[DebaterTurn]]) -> float:
             return float(len(_paged(model, prompts, rows)))
 
-        ours(remember)
+        what = f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines"
+        say(f"measuring generation, {what}: are the answers equal?")
+        our_positions, their_positions = _positions(model, lambda: ours(remember)), 0
         theirs(max(sizes))
         same = _agreement(model, got, wanted)
+        say("  they are; now the peers' best batch sizes")
         if hardware.bf16:
             model.to(torch.bfloat16)
-        best = fastest({f"batches of {n}": lambda n=n: theirs(n, turns[: max(sizes)]) for n in sizes})
+        tried = turns[: max(sizes)]
+        best = fastest({f"batches of {n}": lambda n=n: theirs(n, tried) for n in sizes}, warm=False)
         rows = int(best.name.split()[-1])
-        computed = _positions(model, lambda: ours(remember)), _positions(model, lambda: theirs(rows))
-        paged_rows = int(fastest({str(n): lambda n=n: paged(n, turns[:32]) for n in _PAGED_LINES}).name)
+        paged_rows = int(fastest({str(n): lambda n=n: paged(n, turns[:32]) for n in _PAGED_LINES}, warm=False).name)
+        say("  all sides in turn")
+
+        def theirs_counted() -> float:
+            nonlocal their_positions
+            their_positions = _positions(model, lambda: theirs(rows))
+            return 0.0
+
         sides = {
-            "theirs": lambda: theirs(rows),
+            "theirs": theirs_counted,
             "ours": lambda: ours(remember),
             "alone": lambda: ours(0),
             "paged": lambda: paged(paged_rows, turns),
         }
-        times = alternate(sides, torch.nn.Linear(1, 1), hardware.device, repeats)
+        times = alternate(sides, torch.nn.Linear(1, 1), hardware.device, repeats, warm=False, peaks=("theirs", "ours"))
         return GenerateComparison(
-            f"{shape.debates} debates of {shape.rounds} rounds, {lines} lines",
+            what,
             times["ours"],
             times["theirs"],
             f"generate in {best.name}",
             best.seconds,
             sum(turn.length for turns_ in turns for turn in turns_),
             same,
-            computed,
+            (our_positions, their_positions),
             _floor(turns),
             times["alone"],
             times["paged"],
@@ -216,6 +227,7 @@ def _streamed(decoder: Decoder, debates: Sequence[Sequence[DebaterTurn]], lines:
         turn = prompt.tag
         assert isinstance(turn, DebaterTurn)
         drawn[turn] = ids
+        say_seldom(f"  ours: {len(drawn)} answers")
         if rests[turn.debate]:
             waiting.append(rests[turn.debate].popleft())
 
@@ -254,6 +266,7 @@ def _padded(model: Any, debates: Sequence[Sequence[DebaterTurn]], size: int) -> 
                 generation_config=config,
                 stopping_criteria=[_Ends(ends)],
             )[:, width:].tolist()
+            say_seldom(f"  generate in batches of {size}: {len(drawn)} answers")
             for turn, row in zip(batch, out, strict=True):
                 row = row[: turn.length]
                 drawn[turn] = row[: row.index(1) + 1] if 1 in row else row
@@ -288,6 +301,7 @@ def _paged(model: Any, debates: Sequence[Sequence[DebaterTurn]], lines: int) -> 
             if result and result.is_finished():
                 debate, i = map(int, result.request_id.split("/"))
                 drawn[turns[result.request_id]] = result.generated_tokens
+                say_seldom(f"  continuous batching of {lines}: {len(drawn)} answers")
                 ask(debate, i + 1)
     return drawn
 

@@ -33,6 +33,7 @@ from vivavoce.committee.prompting import prompt_set
 from vivavoce.committee.table import Member, Setting, hold_all
 from vivavoce.data.states import Supervision
 from vivavoce.data.states import states as states_of
+from vivavoce.progress import say, say_seldom
 from vivavoce.protocols import state_debate
 from vivavoce.records import Completion, Message, Sampling, State, Usage, View
 from vivavoce.tasks import open_task
@@ -70,7 +71,7 @@ def run(
     hardware: Hardware | None = None,
     divergences: Sequence[str] = ("reverse_kl", "jsd", "forward_kl"),
     *,
-    repeats: int = 5,
+    repeats: int = 3,
     seed: int = 0,
 ) -> Iterator[LossComparison]:
     """Measure the step under each divergence, then scoring. Raises AssertionError if the sides differ."""
@@ -89,7 +90,7 @@ def step(
     divergence: str,
     hardware: Hardware | None = None,
     *,
-    repeats: int = 5,
+    repeats: int = 3,
     seed: int = 0,
 ) -> LossComparison:
     """Measure the step under one divergence."""
@@ -108,20 +109,22 @@ def _step(
     seed: int,
 ) -> LossComparison:
     words, device = TextSource(size.vocabulary, seed), hardware.device
+    what = f"on-policy step, {divergence}, {shape.states * shape.answer:,} tokens x {size.vocabulary:,}"
+    say(f"measuring {what}")
     student, teacher = (random_model(size, device, seed + i) for i in range(2))
     made = [(words.prompt(shape.prompt), words.answer(shape.answer)) for _ in range(shape.states)]
     sides = _Sides(student, teacher, word_tokenizer(size.vocabulary), made, _BETAS[divergence], folder, hardware)
     exact = replace(sides, hardware=replace(hardware, bf16=False))
-    errors = apart(student, exact.ours(), exact.theirs(1))
     apart(student, exact.ours(), exact.naive())
+    errors = apart(student, exact.ours(), exact.theirs(1), 6 + 2 * (repeats + 2))  # the naive side costs as much
     if hardware.bf16:
         teacher.to(torch.bfloat16)  # a teacher that is only read is loaded so
     passes = {f"batch {n}": sides.theirs(n) for n in dict.fromkeys((1, 2, 4, shape.states))}
-    best = fastest(passes, compiling=[student, teacher] if device == "cuda" else [])
+    best = fastest(passes, warm=hardware.bf16, compiling=[student, teacher] if device == "cuda" else [])
     every = {"theirs": best.one, "ours": sides.ours(), "naive": sides.naive()}
     times = alternate(every, student, device, repeats)
     return LossComparison(
-        f"on-policy step, {divergence}, {shape.states * shape.answer:,} tokens x {size.vocabulary:,}",
+        what,
         times["ours"],
         times["theirs"],
         f"TRL's DistillationTrainer, {best.name}",
@@ -166,7 +169,7 @@ class _Sides:
         trainer = OnPolicyTrainer(
             self.student,
             TrainingArguments(output_dir=str(self.folder), report_to="none", use_cpu=self.hardware.device == "cpu"),
-            steps := Updates(prepared, settings, 1, 0),
+            steps := Updates(prepared, settings, 3, 0),
             [scorer],
             settings,
             choose(self.student, "auto", 0, settings.compile),
@@ -174,7 +177,7 @@ class _Sides:
             0,
         )
         trainer.state.global_step = 2  # an update like any other: the first is logged in detail
-        return lambda: float(trainer.training_step(self.student, steps[0]))
+        return lambda: float(trainer.training_step(self.student, steps[2]))
 
     def theirs(self, size: int) -> Pass:
         """TRL's loss, through its public method, on batches of ``size``."""
@@ -247,7 +250,7 @@ class _Sides:
 
 
 def scoring(
-    shape: UpdateShape, size: ModelDimensions, hardware: Hardware | None = None, *, repeats: int = 5, seed: int = 0
+    shape: UpdateShape, size: ModelDimensions, hardware: Hardware | None = None, *, repeats: int = 3, seed: int = 0
 ) -> LossComparison:
     """Measure several teachers going over some answers under one transcript."""
     hardware = hardware or Hardware()
@@ -257,6 +260,9 @@ def scoring(
 
 def _scoring(shape: UpdateShape, size: ModelDimensions, hardware: Hardware, repeats: int, seed: int) -> LossComparison:
     tokenizer, words, device = word_tokenizer(size.vocabulary), TextSource(size.vocabulary, seed), hardware.device
+    answers_, teachers = f"{shape.rollouts} answers of {shape.answer} tokens", f"{shape.teachers} teachers"
+    what = f"scoring {answers_} under {shape.transcript:,}, {teachers}"
+    say(f"measuring {what}")
     models = [random_model(size, device, seed + i).eval() for i in range(shape.teachers)]
     settings = OnPolicySettings(lora=None)
     scorers = [LocalScorer(Scorer(name=f"t{i}"), m, tokenizer, settings) for i, m in enumerate(models)]
@@ -289,13 +295,12 @@ def _scoring(shape: UpdateShape, size: ModelDimensions, hardware: Hardware, repe
     passes: dict[str, Pass] = {
         f"batch {n}": lambda n=n: float(len(separately(n))) for n in dict.fromkeys((1, 2, 4, shape.rollouts))
     }
-    best = fastest(passes, compiling=models if device == "cuda" else [])
+    best = fastest(passes, warm=hardware.bf16, compiling=models if device == "cuda" else [])
     sides: dict[str, Pass] = {"theirs": best.one, "ours": lambda: float(len(hidden()))}
     times = alternate(sides, torch.nn.Linear(1, 1), device, repeats)
     each = shape.transcript + shape.answer
     return LossComparison(
-        f"scoring {shape.rollouts} answers of {shape.answer} tokens under {shape.transcript:,}, "
-        f"{shape.teachers} teachers",
+        what,
         times["ours"],
         times["theirs"],
         f"each answer with its own transcript, {best.name}",
@@ -338,6 +343,7 @@ class Epochs:
 
 def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int | None = 1, seed: int = 0) -> Epochs:
     """Train the schoolhouse's student both ways. Both use our engine, so that only the structure differs."""
+    say(f"measuring MAD-OPD, {states} states, {epochs} epochs, {rollouts} answers to each: debates held once")
     with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         own_states, debated = _debated(Path(folder), states, seed)
@@ -345,6 +351,7 @@ def whole(states: int = 64, epochs: int = 3, rollouts: int = 4, *, threads: int 
         scored, seconds = _trained(own_states, Path(folder) / "ours", epochs, rollouts, seed, "auto")
         redebated, repeated = 0, 0.0
         for i in range(epochs * rollouts):
+            say_seldom(f"  debates inside the loop: {i + 1} of {epochs * rollouts}")
             started = time.perf_counter()
             redebated += _debated(Path(folder), states, seed + 1 + i)[1]
             repeated += time.perf_counter() - started

@@ -22,6 +22,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from vivavoce.bench.hostile import PROGRAMS, hostile
+from vivavoce.progress import bar, say
 from vivavoce.sandbox.running import Level, Program, ProgramLimits, Sandbox
 
 LIMITS = ProgramLimits(wall_s=0.5, cpu_s=1, memory_mb=256, output_bytes=65_536, files_mb=8)
@@ -77,7 +78,11 @@ def run(hostile_programs: int = 1000, ordinary: int = 400, level: Level | None =
 
 def _hostile(sandbox: Sandbox, result: HostileOutcome) -> None:
     names, lock = list(islice(cycle(PROGRAMS), result.hostile)), threading.Lock()
-    with outside() as world, ThreadPoolExecutor(sandbox.at_once) as threads:
+    with (
+        bar("hostile programs", result.hostile) as advance,
+        outside() as world,
+        ThreadPoolExecutor(sandbox.at_once) as threads,
+    ):
 
         def one(name: str) -> None:
             program = Program(hostile(name, *world.places), "assert False, 'a hostile program is never right'")
@@ -91,6 +96,7 @@ def _hostile(sandbox: Sandbox, result: HostileOutcome) -> None:
                 if outcome.wall_s > LIMITS.wall_s + _LOAD_S:
                     result.outlived.append(f"{name}: {outcome.wall_s:.2f} s")
                 result.escaped += [f"{name} or one beside it: {what}" for what in world.harm()]
+                advance()
 
         began = time.monotonic()
         list(threads.map(one, names))
@@ -108,6 +114,7 @@ def _ordinary(sandbox: Sandbox, n: int, result: HostileOutcome) -> None:
         for i in range(n)
     ]
     with ThreadPoolExecutor(sandbox.at_once) as threads:
+        say(f"{n:,} ordinary programs")
         list(threads.map(sandbox.run, programs[: 2 * sandbox.at_once]))  # the jails are started
         began = time.monotonic()
         outcomes = list(threads.map(sandbox.run, programs))

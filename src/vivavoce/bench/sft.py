@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from vivavoce.bench.floor import forward_flops, matmul_rate
 from vivavoce.bench.models import ModelDimensions, TextSource, random_model, word_tokenizer
 from vivavoce.bench.side_by_side import Hardware, LossComparison, Pass, alternate, apart, facts, fastest
+from vivavoce.progress import say
 from vivavoce.records import Example
 from vivavoce.train import SFTSettings
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -40,7 +41,7 @@ def run(
     hardware: Hardware | None = None,
     *,
     budget: int = 4096,
-    repeats: int = 5,
+    repeats: int = 3,
     seed: int = 0,
 ) -> Iterator[LossComparison]:
     """Measure both sets. Raises AssertionError if loss or gradients differ by more than float32 explains."""
@@ -64,6 +65,7 @@ def run(
 def _measure(
     what: str, rows: Sequence[Example], size: ModelDimensions, hardware: Hardware, budget: int, repeats: int, seed: int
 ) -> LossComparison:
+    say(f"measuring SFT, {what}")
     tokenizer, model = word_tokenizer(size.vocabulary), random_model(size, hardware.device, seed)
     taught = [Taught(e.problem, e.stream, score_rows(tokenizer, e.prompt, [e.completion])[0], 1.0) for e in rows]
     taught.sort(key=lambda row: len(row.row.ids))
@@ -74,8 +76,9 @@ def _measure(
             for n in (1, 2, 4, 8, len(taught))
         }
         exact = _theirs(model, taught, tokenizer, 1, Path(folder), precise)
-        errors = apart(model, _ours(model, taught, budget, Path(folder), precise)[0], exact)
-        best = fastest(passes, compiling=[model] if hardware.device == "cuda" else [])
+        own = _ours(model, taught, budget, Path(folder), precise)[0]
+        errors = apart(model, own, exact, len(passes) + repeats + 2)
+        best = fastest(passes, warm=hardware.bf16, compiling=[model] if hardware.device == "cuda" else [])
         ours, packed = _ours(model, taught, budget, Path(folder), hardware)
         timings = alternate({"theirs": best.one, "ours": ours}, model, hardware.device, repeats)
     return LossComparison(

@@ -6,11 +6,10 @@ The sides alternate, so that a busy machine slows both; processor time is measur
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -20,9 +19,8 @@ from typing import Any, Literal
 
 import torch
 
+from vivavoce.progress import say, say_seldom
 from vivavoce.train.scoring import compiled_layers
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,18 +68,34 @@ def memory_ratio(ours: Timing, theirs: Timing) -> float | None:
     return ours.peak_mb / theirs.peak_mb if ours.peak_mb and theirs.peak_mb else None
 
 
-def alternate(sides: Mapping[str, Pass], model: torch.nn.Module, device: str, repeats: int) -> dict[str, Timing]:
-    """Time the sides in turn, ``repeats`` passes of each with an optimiser's update of ``model``; then their memory."""
+def alternate(
+    sides: Mapping[str, Pass],
+    model: torch.nn.Module,
+    device: str,
+    repeats: int,
+    *,
+    warm: bool = True,
+    peaks: Collection[str] | None = None,
+) -> dict[str, Timing]:
+    """Time the sides in turn, ``repeats`` passes of each with an optimiser's update of ``model``; then their memory.
+
+    ``warm``: pass once before, because the first pass of each side pays for what is made once. ``peaks``: the sides
+    whose memory is measured; None: all.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    for one in sides.values():  # the first pass of each pays for what is made once
+    for one in sides.values() if warm else ():
         _timed(one, optimizer, device)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, one in sides.items():
             times[name].append(_timed(one, optimizer, device))
-            logger.info("%s: %.2f s, %.2f s of processor", name, *times[name][-1])
+            say_seldom(f"  {name}: {times[name][-1][0]:.2f} s, {times[name][-1][1]:.2f} s of processor")
     return {
-        name: Timing(tuple(t[0] for t in pairs), tuple(t[1] for t in pairs), _peak(sides[name], model, device))
+        name: Timing(
+            tuple(t[0] for t in pairs),
+            tuple(t[1] for t in pairs),
+            _peak(sides[name], model, device) if peaks is None or name in peaks else None,
+        )
         for name, pairs in times.items()
     }
 
@@ -127,12 +141,12 @@ def _tried(name: str, one: Pass, warm: bool) -> float:
         started = time.perf_counter()
         one()
     except torch.OutOfMemoryError:
-        logger.info("%s: out of memory", name)
+        say(f"  {name}: out of memory")
         gc.collect()
         torch.cuda.empty_cache()
         return math.inf
     seconds = time.perf_counter() - started
-    logger.info("%s: %.2f s", name, seconds)
+    say_seldom(f"  {name}: {seconds:.2f} s")
     return seconds
 
 
@@ -237,12 +251,16 @@ def gradients(model: torch.nn.Module, one: Pass) -> tuple[float, list[torch.Tens
     return loss, grads
 
 
-def apart(model: torch.nn.Module, ours: Pass, theirs: Pass) -> tuple[float, float]:
+def apart(model: torch.nn.Module, ours: Pass, theirs: Pass, passes: int = 0) -> tuple[float, float]:
     """Relative differences of our loss, and of our worst parameter's gradient, from theirs.
 
-    Raises AssertionError if they are more than float32 explains: only equal computations may be timed.
+    If so many ``passes`` of each side are to come, it says about how long they take. Raises AssertionError if they
+    differ by more than float32 explains: only equal computations may be timed.
     """
+    begun = time.perf_counter()
     (wanted, gradients_), (loss, others) = gradients(model, theirs), gradients(model, ours)
+    if (left_s := passes * (time.perf_counter() - begun)) > 20:
+        say(f"  both sides took {left_s / passes:.1f} s for a pass; {left_s / 60:.1f} minutes are to come, or less")
     worst = max(float((a - b).norm() / a.norm().clamp(min=1e-12)) for a, b in zip(gradients_, others, strict=True))
     error = abs(loss / wanted - 1)
     assert error < 1e-4, f"the loss is {loss}, theirs is {wanted}"

@@ -20,6 +20,7 @@ from trl import DPOConfig, DPOTrainer
 from vivavoce.bench.floor import forward_flops, matmul_rate
 from vivavoce.bench.models import ModelDimensions, TextSource, random_model, word_tokenizer
 from vivavoce.bench.side_by_side import Hardware, LossComparison, Pass, alternate, apart, facts, fastest
+from vivavoce.progress import say
 from vivavoce.records import Completion, Tree
 from vivavoce.train import TreeDPOSettings
 from vivavoce.train.checkpoint import threads as torch_threads
@@ -56,7 +57,7 @@ def run(
     *,
     trees: int = 1,
     budget: int = 4096,
-    repeats: int = 5,
+    repeats: int = 3,
     batch_sizes: Sequence[int] = (1, 2, 4, 8),
     seed: int = 0,
 ) -> LossComparison:
@@ -80,6 +81,8 @@ def run(
 
 def _measure(sides: _Sides, shape: TreeShape, repeats: int, batch_sizes: Sequence[int]) -> LossComparison:
     device, bf16 = sides.hardware.device, sides.hardware.bf16
+    what = f"T-DPO, {shape.right} right x {shape.wrong} wrong, context {shape.context}, answers {shape.answer} tokens"
+    say(f"measuring {what}")
     pairs = shape.right * shape.wrong * len(sides.rows)
     sizes = dict.fromkeys(min(size, pairs) for size in batch_sizes)
     passes = {
@@ -87,12 +90,13 @@ def _measure(sides: _Sides, shape: TreeShape, repeats: int, batch_sizes: Sequenc
         for n in sizes
         for kept in (False, True)
     }
-    errors = apart(sides.model, sides.ours(bf16=False)[0], sides.theirs(min(sizes), False, bf16=False))
+    to_come = len(passes) + repeats + 2
+    errors = apart(sides.model, sides.ours(bf16=False)[0], sides.theirs(min(sizes), False, bf16=False), to_come)
     best = fastest(passes, warm=bf16, compiling=[sides.model, sides.other] if device == "cuda" else [])
     ours, attention, packed = sides.ours(bf16)
     timings = alternate({"theirs": best.one, "ours": ours}, sides.model, device, repeats)
     return LossComparison(
-        f"T-DPO, {shape.right} right x {shape.wrong} wrong, context {shape.context}, answers {shape.answer} tokens",
+        what,
         timings["ours"],
         timings["theirs"],
         f"TRL's DPOTrainer, {best.name}",

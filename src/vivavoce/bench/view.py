@@ -25,6 +25,7 @@ from typing import Any
 from vivavoce.exams.examine import Judged
 from vivavoce.graph import Graph, graph_file
 from vivavoce.graph.packed import pack
+from vivavoce.progress import say, say_seldom
 from vivavoce.records import Node, Problem, Usage, node, to_json
 
 _ARMS = ("student", "single+ada", "single+ben", "multi_teacher", "debate_reflect_sft", "debate_reflect")
@@ -67,12 +68,16 @@ class Seen:
 def run(questions: int) -> Seen:
     """Measure a run of so many training questions, and as many test questions."""
     with tempfile.TemporaryDirectory() as folder:
+        say(f"making a run of {questions:,} training and {questions:,} test questions")
         made = _make(Path(folder) / "many", questions)
         graphs = graph_file(made, "train").stat().st_size
         with _served(made) as (address, process):
+            say("the viewer reads it")
             start = time.perf_counter()
             while _get(address, "sets")["sets"] != _whole(questions) or _get(address, "state")["reading"]:
                 time.sleep(1.0)
+                say_seldom(f"  after {time.perf_counter() - start:.0f} s it still does")
+            say("searching, and showing questions")
             indexed, cpu = time.perf_counter() - start, _cpu(process.pid)
             table = _timed(address, "set/train")
             rare = _timed(address, f"search/train?q=rareword{questions // 2}")

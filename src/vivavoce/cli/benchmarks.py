@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -15,10 +16,13 @@ import typer
 from vivavoce.cli.shared import PLAIN, AsJson
 from vivavoce.cli.tables import print_table
 from vivavoce.errors import MissingDependency, RecipeError
+from vivavoce.progress import awaited, say
 
 if TYPE_CHECKING:
     from vivavoce.bench.on_policy import Epochs
     from vivavoce.bench.side_by_side import Figures
+
+Repeats = Annotated[int, typer.Option(min=1, help="Passes of each side.")]
 
 app = typer.Typer(**PLAIN, help="Measure, side by side with what people use today.")
 
@@ -32,6 +36,7 @@ def bench_tree_dpo(
     layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 2,
     vocabulary: Annotated[int, typer.Option(help="Tokens that it knows.")] = 4096,
     trees: Annotated[int, typer.Option(help="Trees of the update.")] = 1,
+    repeats: Repeats = 3,
     as_json: AsJson = False,
 ) -> None:
     """The packed T-DPO step against TRL's DPOTrainer, on the same weights and pairs."""
@@ -43,16 +48,17 @@ def bench_tree_dpo(
         from vivavoce.bench.tree_dpo import TreeShape, run
 
     shapes = [TreeShape(int(s[1]), int(s[2]), context, answers) for s in sizes if s]
-    _tell((run(s, ModelDimensions.narrow(hidden, layers, vocabulary), trees=trees) for s in shapes), as_json)
+    size = ModelDimensions.narrow(hidden, layers, vocabulary)
+    _tell((run(s, size, trees=trees, repeats=repeats) for s in shapes), as_json)
 
 
 @app.command("sft")
-def bench_sft(as_json: AsJson = False) -> None:
+def bench_sft(repeats: Repeats = 3, as_json: AsJson = False) -> None:
     """The packed SFT step against TRL's SFTTrainer: answers that share their question, and unrelated rows."""
     with _peer("trl"):
         from vivavoce.bench.sft import run
 
-    _tell(run(), as_json)
+    _tell(run(repeats=repeats), as_json)
 
 
 @app.command("on-policy")
@@ -61,6 +67,7 @@ def bench_on_policy(
     answers: Annotated[int, typer.Option(help="Tokens of an answer.")] = 128,
     vocabulary: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 32768,
     transcript: Annotated[int, typer.Option(help="Tokens of the transcript that answers are scored under.")] = 1000,
+    repeats: Repeats = 3,
     as_json: AsJson = False,
 ) -> None:
     """The on-policy step against TRL's DistillationTrainer, scoring under a shared transcript, and whole epochs."""
@@ -70,16 +77,18 @@ def bench_on_policy(
 
     shape = UpdateShape(states=states, answer=answers, transcript=transcript)
     epochs = (whole(rollouts=n) for n in (1, 4))
-    _tell(chain(run(shape, ModelDimensions.narrow(256, 4, vocabulary)), epochs), as_json)
+    size = ModelDimensions.narrow(256, 4, vocabulary)
+    _tell(chain(run(shape, size, repeats=repeats), epochs), as_json)
 
 
 @app.command("generate")
 def bench_generate(
-    debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 256,
+    debates: Annotated[int, typer.Option(help="Debates in flight at once.")] = 128,
     rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
     answer: Annotated[int, typer.Option(help="Tokens of an answer, median.")] = 48,
     hidden: Annotated[int, typer.Option(help="Width of the random model.")] = 128,
     layers: Annotated[int, typer.Option(help="Layers of the random model.")] = 4,
+    repeats: Repeats = 2,
     model: Annotated[str, typer.Option(help="Folder of a real model, or smollm2; none: random weights.")] = "",
     vllm: Annotated[str, typer.Option(help="Python of an environment with vLLM, to measure it too.")] = "",
     as_json: AsJson = False,
@@ -97,18 +106,28 @@ def bench_generate(
         python = vllm or (str(made) if made.is_file() else None)
         typer.echo(json.dumps(pretrained.run(folder, vllm_python=python), indent=2))
         return
-    from vivavoce.bench.generate import DebateShape, run
-    from vivavoce.bench.models import ModelDimensions
+    with awaited("loading transformers"):
+        from vivavoce.bench.generate import DebateShape, run
+        from vivavoce.bench.models import ModelDimensions
 
-    measured = run(
-        DebateShape(debates=debates, rounds=rounds, answer=answer), ModelDimensions.narrow(hidden, layers, 4096)
-    )
+    size = ModelDimensions.narrow(hidden, layers, 4096)
+    measured = run(DebateShape(debates=debates, rounds=rounds, answer=answer), size, repeats=repeats)
     typer.echo(json.dumps(measured.summary(), indent=2) if as_json else str(measured))
 
 
 @app.command("scaling")
 def bench_scaling(
-    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 3, as_json: AsJson = False
+    repeats: Repeats = 2,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Leave out what has not begun after so many minutes.", show_default="8; with --wide no limit"
+        ),
+    ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Up to larger values: some twenty minutes on two cores.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how cost grows with the tree's width, context, lengths, vocabulary and number of teachers, with TRL
     beside.
@@ -116,17 +135,17 @@ def bench_scaling(
     with _peer("trl"):
         from vivavoce.bench.scaling import HEAD, run
 
-    points = list(run(repeats))
+    points, left_out = run(repeats, minutes if minutes is not None or wide else 8, wide)
     if as_json:
         typer.echo(json.dumps([point.summary() for point in points], indent=2))
     else:
         print_table(HEAD, [point.cells for point in points])
+    for row in left_out:
+        say(f"left out: {row.work.name}, {row.varies} {row.value}")
 
 
 @app.command("gpu")
-def bench_gpu(
-    repeats: Annotated[int, typer.Option(min=1, help="Passes of each side.")] = 5, as_json: AsJson = False
-) -> None:
+def bench_gpu(repeats: Repeats = 5, as_json: AsJson = False) -> None:
     """The same comparisons on a GPU: bfloat16, random weights of Qwen3-0.6B's dimensions; skipped without one."""
     with _peer("trl"):
         from vivavoce.bench.gpu import available, run
@@ -231,12 +250,17 @@ def _tell(compared: Iterable[Figures | Epochs], as_json: bool) -> None:
 def _peer(package: str) -> Iterator[None]:
     """Around the import of a benchmark that measures against ``package``, which nothing else here needs."""
     try:
-        yield
+        with awaited(f"loading {package}"):
+            yield
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
         what = f"this benchmark measures against {package}, which is not installed"
         raise MissingDependency(what, "viva bench", 'pip install "vivavoce[bench]"') from error
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()  # of a trainer for each way that the peer is tried in
+    warnings.simplefilter("ignore", FutureWarning)  # of one library to another
 
 
 __all__ = ["app"]
