@@ -30,7 +30,7 @@ from ray.cluster_utils import Cluster
 
 from vivavoce.bench.loopback import loopback, stats
 from vivavoce.config import Recipe, check_recipe
-from vivavoce.merging import merge_parts
+from vivavoce.merging import open_parts, take_over
 from vivavoce.methods.debating import DebateSession
 from vivavoce.run import open_run
 from vivavoce.scale.ray_parts import ask_in_parts
@@ -81,7 +81,8 @@ def graphs(of: Recipe, path: Path, parts: list[Path]) -> bytes:
 
     with open_run(path, of) as run:
         if parts:
-            merge_parts(run, parts)
+            with open_parts(of, parts) as opened:
+                take_over(run, opened)
         asyncio.run(hold(run))
     return (path / "graphs" / "train.jsonl.gz").read_bytes()
 
@@ -155,11 +156,13 @@ def main() -> None:
         where = Path(folder)
         with loopback(asked.latency_s, asked.slots) as address:
             of = recipe(address, where, asked.questions, asked.parts)
+            print("one process asks all", file=sys.stderr)
             whole = graphs(of, where / "whole", [])
             calls = stats(address)["served"]
             print(f"one process has asked {calls} calls", file=sys.stderr)
         if not asked.no_speed:
             for nodes in (1, 2):
+                print(f"{nodes} nodes ask", file=sys.stderr)
                 with loopback(asked.latency_s, asked.slots) as address:
                     result[f"seconds_{nodes}"] = timed(
                         recipe(address, where, asked.questions, asked.parts), where / f"nodes{nodes}", nodes
@@ -168,6 +171,7 @@ def main() -> None:
             result["ratio"] = result["seconds_1"] / result["seconds_2"]
         with loopback(asked.latency_s, asked.slots) as address:
             of = recipe(address, where, asked.questions, asked.parts)
+            print("two nodes ask, and something is killed half-way", file=sys.stderr)
             parts = killed(of, where / "killed", address, calls, asked.back, asked.worker)
             result["calls"], result["calls_asked"] = calls, stats(address)["served"]
             result["calls_repeated"] = stats(address)["repeated"]

@@ -36,7 +36,7 @@ from vivavoce.agents.budget import money
 from vivavoce.agents.journal import Answered, Journal
 from vivavoce.agents.store import EarlierRuns, Replies, Store
 from vivavoce.config import Recipe, what_decides
-from vivavoce.errors import RecipeError, RunBusy, RunConflict, told_once
+from vivavoce.errors import DataError, RecipeError, RunBusy, RunConflict, told_once
 from vivavoce.files import file_name, read_records
 from vivavoce.graph import Graph
 from vivavoce.progress import bar, say
@@ -78,6 +78,12 @@ def share_of(text: str) -> Share:
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise RecipeError(f"`{text}` names no part", "--part", "write I/N with I from 1 to N, such as 2/8")
     return Share(int(number), int(of))
+
+
+def share_in(path: Path) -> Share | None:
+    """The part that a run directory holds; None if it holds a whole run, or nothing yet."""
+    part = manifest_of(path).get("part")
+    return Share(*part) if part else None
 
 
 class PartDone(Exception):
@@ -384,9 +390,8 @@ def _replies(store: Path | None, earlier: Sequence[Path], lent: Callable[[Path],
 
 def _need_share(path: Path, share: Share | None) -> None:
     """Raise RunConflict if the directory was begun as a whole run and is to be a part now, or as another part."""
-    manifest = manifest_of(path)
-    begun = Share(*manifest["part"]) if "part" in manifest else None
-    if not manifest or begun == share:
+    begun = share_in(path)
+    if not manifest_of(path) or begun == share:
         return
     holds, wanted = (f"part {one}" if one else "a whole run" for one in (begun, share))
     do = f"give --part {begun}, or choose another --out" if begun else "choose another --out for the part"
@@ -507,4 +512,10 @@ def _commit() -> str | None:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        do = "bring the file back from a copy, or choose another folder"
+        raise DataError(f"the file is damaged: {error}", str(path), do) from error

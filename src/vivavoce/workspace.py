@@ -44,8 +44,8 @@ def earlier_runs(path: Path, recipe: Recipe, part: bool = False) -> list[Path]:
         run = file.parent
         if run.resolve() == path.resolve() or run.resolve() in runs:
             continue
-        manifest = manifest_of(run)
-        with suppress(OSError, yaml.YAMLError):
+        with suppress(OSError, ValueError, yaml.YAMLError):  # a damaged run is passed over
+            manifest = manifest_of(run)
             asked = _agents(yaml.load((run / "recipe.yaml").read_text("utf-8"), _LOADER))
             if wanted & asked and not (part and "part" in manifest) and not _elsewhere(run):
                 runs[run.resolve()] = str(manifest.get("started", "")), run

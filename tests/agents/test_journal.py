@@ -355,3 +355,14 @@ def test_seconds_in_which_nobody_was_asked_are_no_time_of_a_stage(path: Path) ->
     db.close()
     with Journal(path, read_only=True) as journal:
         assert journal.busy() == {"test": (3, pytest.approx(15.0))}
+
+
+def test_a_journal_in_a_folder_that_may_only_be_read_is_read_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(path) as journal:
+        ask(journal, Scripted("ada", parrot))
+        monkeypatch.setattr("os.access", lambda *_: False)
+        with Journal(path, read_only=True) as other:
+            assert len(other) == 1, "what still lies in the WAL beside it, too"
+    assert not path.with_name("journal.sqlite-wal").exists()
+    with Journal(path, read_only=True) as other:
+        assert len(other) == 1

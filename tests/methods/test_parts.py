@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,9 +24,11 @@ from vivavoce.agents.journal import Journal
 from vivavoce.agents.scripted import Scripted
 from vivavoce.agents.store import EarlierRuns, Store
 from vivavoce.cli import app
+from vivavoce.config import load_recipe
 from vivavoce.errors import DataError, RecipeError, RunConflict, UserError
 from vivavoce.records import Message, Reply, Sampling, Usage
 from vivavoce.run import Share, share_of
+from vivavoce.workspace import earlier_runs
 
 pytestmark = pytest.mark.usefixtures("log")
 
@@ -77,8 +82,9 @@ def test_a_run_in_parts_comes_out_as_the_whole_and_asks_nothing_twice(written: P
         done("run", written, "--alone", "--part", f"{i}/3", "--out", part)
         assert not (part / "checkpoints").exists()
     assert asked(log) == 2 * calls, "the parts ask what the whole asks, and each question once"
-    for _ in range(2):  # to merge again changes nothing
-        done("merge", merged, *parts[::-1])
+    for news in (f"{calls} calls of 3 parts are taken over", "the parts hold nothing new"):
+        given = f"{news}; {merged} has {calls} calls"
+        assert given in done("merge", merged, *parts[::-1], parts[0]).output, "a directory may be named twice"
         with Journal(merged / "journal.sqlite", read_only=True) as journal:
             assert sum(c.calls for c in journal.costs()) == calls
     done("run", merged, "--alone")
@@ -112,8 +118,56 @@ def test_parts_that_cannot_be_merged_are_told_apart(written: Path, recipe: dict[
     assert "was made by vivavoce 0.0.1" in refused(one, third)
     (third / "manifest.json").write_text(json.dumps({**manifest, "part": [1, 2]}))
     assert "part 1/2 is there twice" in refused(one, third)
-    with Journal(run / "journal.sqlite", read_only=True) as journal:
-        assert not len(journal), "nothing is taken over unless all can be"
+    assert "there is no such directory" in refused(one, tmp_path / "none")
+    assert "this is one of the parts" in str(viva("merge", one, one, two).exception)
+    assert not run.exists(), "nothing is taken over unless all can be"
+
+
+def test_a_part_that_is_damaged_is_named_and_one_that_may_only_be_read_is_merged(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, run = tmp_path / "one", tmp_path / "two", tmp_path / "run"
+    for i, part in enumerate((one, two), 1):
+        done("run", written, "--alone", "--part", f"{i}/2", "--out", part)
+
+    def refused(into: Path = run) -> str:
+        result = viva("merge", into, one, two)
+        assert isinstance(result.exception, UserError), result.exception
+        return str(result.exception)
+
+    journal, manifest = (two / "journal.sqlite").read_bytes(), (two / "manifest.json").read_text()
+    for damaged in (journal[:9000], journal[:4096] + bytes(8192) + journal[12288:], b"no database"):
+        (two / "journal.sqlite").write_bytes(damaged)
+        assert re.search(r"part 2/2: .*\n.*two/journal.sqlite\n.*make the part again", refused())
+    (two / "journal.sqlite").unlink()
+    assert "part 2/2: there is no journal" in refused()
+    (two / "journal.sqlite").write_bytes(journal)
+    (two / "manifest.json").write_text(manifest[:50])
+    assert "the file is damaged" in refused()
+    assert earlier_runs(tmp_path / "beside", load_recipe(written)) == [one], "a damaged neighbour is passed over"
+    (two / "manifest.json").write_text(manifest)
+    (two / "recipe.yaml").rename(tmp_path / "kept")
+    assert "has no recipe.yaml any more" in refused()
+    (tmp_path / "kept").rename(two / "recipe.yaml")
+    assert not run.exists()
+    other = tmp_path / "other"
+    shutil.copytree(one, other)
+    (other / "manifest.json").write_text("{}")
+    whole = (other / "recipe.yaml").read_text()
+    (other / "recipe.yaml").write_text(re.sub(r"word_limit: \d+", "word_limit: 20", whole))
+    assert re.search(r"cannot go there: .*debate.word_limit.*\n.*\n.*another directory", refused(other))
+    with (two / "run.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "at work in this part" in refused()
+    opened = Path.open
+
+    def read_only(path: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if two in path.parents and mode != "r":
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, mode, *args, **more)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    done("merge", run, one, two)
 
 
 def test_a_directory_is_one_part_and_stays_it(written: Path, tmp_path: Path) -> None:
@@ -121,6 +175,8 @@ def test_a_directory_is_one_part_and_stays_it(written: Path, tmp_path: Path) -> 
     done("run", written, "--part", "1/2", "--out", part)
     for other in ((), ("--part", "2/2")):
         assert "the directory holds part 1/2" in str(viva("run", written, "--out", part, *other).exception)
+    for options in ((), ("--part", "1/2")):
+        assert f"part 1/2 is done, in {part};" in done("run", part, *options).output.replace("\n", " ")
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
@@ -235,6 +291,37 @@ def test_a_store_on_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path: Path)
     assert len(messages) == 1
     assert "full" in messages[0]
     assert "goes on without it" in messages[0]
+
+
+def test_a_reply_that_is_damaged_elsewhere_is_asked_for_again(tmp_path: Path) -> None:
+    import asyncio
+
+    long = Scripted("ada", lambda _, __, seed: f"{seed} " + "and so on " * 40)
+    (tmp_path / "first").mkdir()
+    with (
+        closing(Store(tmp_path / "store.sqlite")) as store,
+        Journal(tmp_path / "first" / "journal.sqlite", store=store) as journal,
+    ):
+        replies = asyncio.run(_calls(journal, long, range(3)))
+    messages = list[str]()
+    damages = (
+        ("store.sqlite", "UPDATE replies SET reply = substr(reply, 1, 5)"),
+        ("store.sqlite", "UPDATE replies SET said = x'00'"),
+        ("first/journal.sqlite", "UPDATE texts SET text = x'00' WHERE typeof(text) = 'blob'"),
+    )
+    for i, (file, damage) in enumerate(damages):
+        with closing(sqlite3.connect(tmp_path / file, isolation_level=None)) as database:
+            database.execute(damage)
+        whole = file.startswith("first")
+        others = EarlierRuns([tmp_path / "first"], failed=messages.append) if whole else None
+        with (
+            closing(others or Store(tmp_path / file, failed=messages.append)) as earlier,
+            Journal(tmp_path / f"{i}.sqlite", store=earlier) as journal,
+        ):
+            assert asyncio.run(_calls(journal, long, range(3))) == replies
+            assert sum(cost.calls for cost in journal.costs()) == 3
+    assert ["goes on without it" in message for message in messages] == [True, True, False]
+    assert "lends no further reply" in messages[2]
 
 
 def test_an_earlier_run_lends_its_replies_and_stays_as_it_is(tmp_path: Path) -> None:

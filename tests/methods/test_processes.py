@@ -30,7 +30,8 @@ from vivavoce.train.launch import Launch
 from vivavoce.train.settings import SFTSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-SHARED = {"processes": 2, "fsdp": True}
+TWO = {"processes": 2}
+SHARED = {**TWO, "fsdp": True}
 
 
 @pytest.fixture
@@ -88,15 +89,26 @@ def test_two_processes_of_a_recipe_end_where_one_does(few: dict[str, Any], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [{"processes": 2}, SHARED, {"processes": 4, "fsdp": True}], ids=str)
-@pytest.mark.parametrize("kind", ["two tasks", "on-policy"])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, how) for kind in ("two tasks", "on-policy") for how in (TWO, SHARED, {"processes": 4, "fsdp": True})),
+        ("magdi", TWO),
+    ],
+    ids=str,
+)
 def test_every_training_of_a_recipe_may_have_several_processes(
     kind: str, how: dict[str, Any], few: dict[str, Any], local: Path, tmp_path: Path
 ) -> None:
-    values = review_recipe(few, ["reviewed"]) if kind == "two tasks" else on_policy(few, local)
+    graphs = {k: v for k, v in few["sft"].items() if k != "rows_per_step"} | {"graphs_per_step": 4, "hidden": 8}
+    values, name = {
+        "two tasks": (review_recipe(few, ["reviewed"]), "reviewed-0"),
+        "on-policy": (on_policy(few, local), "debate_opd-0"),
+        "magdi": ({**few, "arms": ["magdi"], "magdi": graphs}, "magdi-0"),
+    }[kind]
     carry_out(values, tmp_path / "one")
     carry_out({**values, "train": how}, tmp_path / "two")
-    alike(tmp_path / "one", tmp_path / "two", ["reviewed-0" if kind == "two tasks" else "debate_opd-0"])
+    alike(tmp_path / "one", tmp_path / "two", [name])
 
 
 def checked(values: dict[str, Any], gpus: int = 0) -> None:

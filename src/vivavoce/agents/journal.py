@@ -260,7 +260,8 @@ class Journal:
                 do = "`viva run` with its recipe and folder brings it up to date; no call that was paid is made again"
                 raise RunConflict("the journal was written by an earlier version", where, do)
             if version not in (0, 1, *READABLE) or (self.read_only and version == 0):
-                raise RunConflict(f"journal has format {version}, not {FORMAT}", where, "open it with what made it")
+                what = f"the journal has format {version}, and this version of vivavoce reads {FORMAT}"
+                raise RunConflict(what, where, "use the version that wrote it, or choose another folder")
             if not self.read_only:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
@@ -416,6 +417,14 @@ class Journal:
         """
         self._flush()
         return merge(self._db, other._db)
+
+    def damage(self) -> str | None:
+        """The fault of the file, in words; None if all of it can be read. It takes about as long as reading it."""
+        try:
+            (answer,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if answer == "ok" else " ".join(answer.split())
 
     def __len__(self) -> int:
         return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from vivavoce.agents.stored_calls import FORMAT, READABLE, compress, outcome_of, read_only, reply_row
+from vivavoce.agents.stored_calls import FORMAT, READABLE, UNREADABLE, compress, outcome_of, read_only, reply_row
 from vivavoce.errors import DataError, RunConflict
 from vivavoce.records import Reply
 
@@ -70,14 +70,16 @@ class Store:
             if tables - {"replies"}:
                 raise DataError("the file is a database, but no store", where, "give another path")
             if version not in (0, _FORMAT):
-                raise RunConflict(f"the store has format {version}, not {_FORMAT}", where, "open it with what made it")
+                what = f"the store has format {version}, and this version of vivavoce reads {_FORMAT}"
+                raise RunConflict(what, where, "use the version that wrote it, or name another file")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
             written = isinstance(error, sqlite3.OperationalError)  # it is one, and cannot be used now
-            do = "free some room, check the rights, or run without a store" if written else "move the file away"
+            do = "move the file away: each run keeps its own replies, and lends them (--store FOLDER)"
+            do = "free some room, check the rights, or run without a store" if written else do
             raise DataError(f"cannot open the store: {error}", where, do) from error
         except (DataError, RunConflict):
             self._db.close()
@@ -101,8 +103,12 @@ class Store:
             return None
         if row is None:
             return None
-        rest, text = row
-        return outcome_of(rest, text, None, None)[0]
+        try:
+            rest, text = row
+            return outcome_of(rest, text, None, None)[0]
+        except UNREADABLE as error:
+            self._give_up(f"a reply in it is damaged: {error}")
+            return None
 
     def has_answered(self, identity: str) -> bool:
         """True if any reply is here, because a store knows calls and no agents."""
@@ -125,7 +131,7 @@ class Store:
         except sqlite3.Error as error:
             self._give_up(error)
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception | str) -> None:
         self._gone = True
         self._failed(f"the store {self.path} cannot be used any more ({error}); the run goes on without it")
 
@@ -171,11 +177,17 @@ class EarlierRuns:
         """The reply to the call with this journal key, or None if no run has one."""
         query = "SELECT reply, text, reason, detail FROM calls LEFT JOIN texts ON said = id WHERE key = ?"
         for run, row in self._rows(query, key):
-            if row is not None and row[0] is not None:
-                if run in self._silent:
-                    self._silent.remove(run)
-                    self._lent(run)
-                return outcome_of(*row)[0]
+            if row is None or row[0] is None:
+                continue
+            try:
+                reply = outcome_of(*row)[0]
+            except UNREADABLE as error:
+                self._cannot_lend(run, f"a reply is damaged: {error}")
+                continue
+            if run in self._silent:
+                self._silent.remove(run)
+                self._lent(run)
+            return reply
         return None
 
     def has_answered(self, identity: str) -> bool:
@@ -191,12 +203,13 @@ class EarlierRuns:
             try:
                 yield run, database.execute(query, (value,)).fetchone()
             except sqlite3.Error as error:
-                if self._failed is None:
-                    raise DataError(
-                        f"cannot read the journal: {error}", str(run), "name another run, or none"
-                    ) from error
-                self._failed(f"{run} lends no further reply: {error}")
-                self._lenders.pop(run).close()
+                self._cannot_lend(run, error)
+
+    def _cannot_lend(self, run: Path, error: Exception | str) -> None:
+        if self._failed is None:
+            raise DataError(f"cannot read the journal: {error}", str(run), "name another run, or none")
+        self._failed(f"{run} lends no further reply: {error}")
+        self._lenders.pop(run).close()
 
 
 def _opened(run: Path) -> sqlite3.Connection:

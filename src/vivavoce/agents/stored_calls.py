@@ -27,6 +27,8 @@ FORMAT = 3
 """The version of a journal: 2 since each text is stored once, 3 since long ones are compressed."""
 READABLE = (2, FORMAT)
 """Versions that can be read as they are."""
+UNREADABLE = (ValueError, LookupError, TypeError, zlib.error)
+"""The errors of :func:`outcome_of` if what is stored was damaged."""
 _CALLS = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY, agent TEXT NOT NULL, identity TEXT NOT NULL, stage TEXT NOT NULL, tags TEXT NOT NULL,
@@ -181,8 +183,11 @@ class Texts:
 
 def read_only(file: Path, wait_s: float) -> sqlite3.Connection:
     """A connection that reads a journal, which another process may be writing. Raises sqlite3.Error if it cannot."""
-    # Readers of a WAL file need to write beside it; in a directory that forbids it nobody else writes either.
-    how = "mode=ro" if os.access(file.parent, os.W_OK) else "immutable=1"
+    # Readers of a WAL file need to write beside it; in a directory that forbids it nobody else writes either. But what
+    # the last writer left in the WAL belongs to the journal, and is not read with "immutable".
+    left = file.with_name(file.name + "-wal")
+    alone = not os.access(file.parent, os.W_OK) and not (left.exists() and left.stat().st_size)
+    how = "immutable=1" if alone else "mode=ro"
     return sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, isolation_level=None, timeout=wait_s)
 
 

@@ -60,14 +60,16 @@ def run(
     from vivavoce.report.costs import facts
     from vivavoce.report.ending import ending
     from vivavoce.report.sources import Sources
-    from vivavoce.run import PartDone, open_run, share_of
+    from vivavoce.run import PartDone, open_run, share_in, share_of
 
     loaded = recipe_of(recipe, set_)
-    share = share_of(part) if part else None
+    share, path = share_of(part) if part else None, out or run_folder(recipe, loaded)
+    begun = share_in(path)
+    if share is None and path == recipe:  # the folder of a part goes on as that part
+        share = begun
     if share is None:
         check_devices(loaded)
-    path = out or run_folder(recipe, loaded)
-    if share and not out:
+    elif out is None and share != begun:
         path = path.with_name(f"{path.name}-part-{share.number}-of-{share.of}")
     earlier = _earlier(path, loaded, store, alone, part=share is not None)
     how: dict[str, Any] = {"update": update, "retry_failed": retry_failed}
@@ -152,17 +154,28 @@ def merge(
 ) -> None:
     """Bring the parts of a run together. `viva run` with the recipe and that directory then goes on to the report; no
     call of a part is made again."""
-    from vivavoce.cli.shared import recipe_of_run
-    from vivavoce.merging import merge_parts
+    from contextlib import ExitStack
+
+    from vivavoce.errors import RunBusy, RunConflict
+    from vivavoce.merging import open_parts, recipe_of_part, take_over
     from vivavoce.progress import say
     from vivavoce.run import open_run
 
-    loaded = recipe_of_run(parts[0])
-    if loaded is None:
-        raise DataError("this is no part of a run", str(parts[0]), "make one with `viva run RECIPE --part I/N`")
-    with open_run(run_path, loaded) as opened:
-        calls = merge_parts(opened, parts)
-    say(f"{calls:,} calls of {len(parts)} parts are in {run_path}; now: viva run {run_path}")
+    loaded = recipe_of_part(parts[0])
+    if run_path.resolve() in [part.resolve() for part in parts]:
+        raise RunConflict("this is one of the parts", str(run_path), "name another directory first, for the whole run")
+    with ExitStack() as stack:
+        opened_parts = stack.enter_context(open_parts(loaded, parts))
+        try:
+            opened = stack.enter_context(open_run(run_path, loaded))
+        except RunBusy:
+            raise
+        except RunConflict as error:  # its advice is for `viva run`
+            do = "name another directory for the whole run: the parts stay as they are"
+            raise RunConflict(f"the parts cannot go there: {error.what}", error.where, do) from error
+        calls, there = take_over(opened, opened_parts), len(opened.journal)
+    took = f"{calls:,} calls of {len(opened_parts)} parts are taken over" if calls else "the parts hold nothing new"
+    say(f"{took}; {run_path} has {there:,} calls; now: viva run {run_path}")
 
 
 def run_folder(recipe: Path, loaded: Recipe) -> Path:

@@ -23,7 +23,7 @@ from typing import Any
 from vivavoce import plugins
 from vivavoce.config import Recipe, check_recipe, what_decides
 from vivavoce.errors import DataError, MissingDependency, RunBusy, RunConflict, UserError
-from vivavoce.merging import merge_parts
+from vivavoce.merging import open_parts, take_over
 from vivavoce.progress import bar, say
 from vivavoce.records import digest
 from vivavoce.run import PartDone, Run, Share, open_run
@@ -39,13 +39,14 @@ def ask_elsewhere(run: Run, *, update: bool = False, retry_failed: bool = False,
     """Ask all parts of a run on the cluster of its recipe and merge them into it, unless that was done before. The
     replies of ``earlier`` runs are free to every part whose node sees them.
 
-    Errors are those of :func:`ask_in_parts` and :func:`vivavoce.merging.merge_parts`.
+    Errors are those of :func:`ask_in_parts` and :func:`vivavoce.merging.open_parts`.
     """
     depends = digest(what_decides(run.recipe.model_dump(mode="json")))
     if run.manifest.get("merged") == depends and not retry_failed:
         return
-    parts = ask_in_parts(run.recipe, run.path, update=update, retry_failed=retry_failed, earlier=earlier)
-    say(f"{merge_parts(run, parts):,} calls of {len(parts)} parts are merged")
+    folders = ask_in_parts(run.recipe, run.path, update=update, retry_failed=retry_failed, earlier=earlier)
+    with open_parts(run.recipe, folders) as parts:
+        say(f"{take_over(run, parts):,} calls of {len(parts)} parts are merged")
     run.note(merged=depends)
 
 
