@@ -302,3 +302,20 @@ def test_feedback_is_reviewed_on_request_and_what_its_reviews_reject_is_not_lear
     assert not [n for n in kept.nodes if n.kind == "critique"]
     spent = [rows.spend(ReviewArm(feedback=f), AcceptRules(), graph, 1.0) for f in ("all", "reviewed")]  # type: ignore[arg-type]
     assert spent[0] <= spent[1]
+
+
+def test_what_an_arm_cost_its_teachers_is_what_it_learns_from_and_the_reviews_that_it_needs(hold) -> None:
+    graph = hold({name: cutting(saying(), "never") for name in "abc"}, feedback_reviewed=True)  # 18 tokens a text
+    rows = ReviewRows(Lessons(Wording(Options(), prompt_set("general"), TASK), "student"), list("abc"))
+
+    def spent(accept: AcceptRules | None = None, **arm: Any) -> tuple[int, int]:
+        one = rows.spent(ReviewArm(**arm), accept or AcceptRules(), [[graph], [graph]], 0.5)
+        return one["texts"] // 18, one["reviews"] // 18
+
+    assert spent() == (6, 6), "a second exam asks for nothing again"
+    assert spent(AcceptRules(take="all")) == (6, 0)
+    assert spent(feedback="reviewed") == (6, 12)
+    assert spent(alpha=0.0) == (3, 6)
+    assert spent(alpha=1.0) == (3, 0)
+    assert spent(alpha=1.0, feedback="reviewed") == (3, 6)
+    assert spent(teachers=["a"]) == (2, 2)

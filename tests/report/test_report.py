@@ -249,8 +249,14 @@ def test_errors_by_step_are_shown_where_students_acted(tmp_path: Path) -> None:
     norms = {"mean": 0.02, "greatest": 0.1, "spread": 0.5}
     content |= {"steps": {"student": steps}, "gradient_norms": {"student": norms}}
     (run / "results.json").write_text(json.dumps(content), "utf-8")
+    point = {"arm": "debate_reflect", "tokens": 5000, "accuracy": 0.5, "gain": 0.1, "interval95": [0.05, 0.15]}
+    content["gain_by_tokens"] = [point | {"texts": 3000, "reviews": 2000}]
+    (run / "results.json").write_text(json.dumps(content), "utf-8")
     text = page_of(run).text
     assert re.search(r"Errors by step .* student 0 75.0 12.5 2.5 0.020 ± 0.010", text)
+    assert re.search(
+        r"and in their reviews.* texts reviews together .*debate_reflect 3,000 2,000 5,000 50.0 \+10.0", text
+    )
 
 
 def test_what_trainings_left_out_stands_on_the_page(tmp_path: Path) -> None:

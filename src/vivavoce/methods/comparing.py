@@ -59,9 +59,8 @@ def _by_tokens(summary: Mapping[str, Any]) -> dict[str, Any]:
     points = [
         {
             "arm": name,
-            "tokens": spent["debate"] + spent["scoring"],
-            "debate": spent["debate"],
-            "scoring": spent["scoring"],
+            "tokens": sum(spent.values()),
+            **spent,
             "accuracy": means[name],
             **({key: gains[name][key] for key in ("gain", "interval95")} if name in gains else {}),
         }

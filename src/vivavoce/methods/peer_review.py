@@ -160,7 +160,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
     steps = {name: way.two_task(recipe.two_task) for name, way in taught.items()}
     students = await s.train({name: (s.start, rows[name], steps[name]) for name in taught})
 
-    history = dict[str, list[dict[str, Any]]]()
+    history, tokens = dict[str, list[dict[str, Any]]](), dict[str, dict[str, int]]()
     for name, way in taught.items():
         exams = {seed: [graphs] for seed in recipe.seeds}
         for r in range(2, way.exams + 1):
@@ -176,6 +176,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
                 break  # fresh, and of no mistake left is there anything to learn: the students stay as they are
             start = students[name] if way.training == "continue" else s.start
             students[name] = (await s.train({f"{name}.{r}": (start, later, steps[name])}))[f"{name}.{r}"]
+        tokens[name] = s.teacher_tokens(way, accept[name], [*exams.values()], alpha)
         if way.exams > 1:
             history[name] = s.history(name, exams)
         if way.prefer:
@@ -198,6 +199,7 @@ async def learn(s: ReviewSession, recipe: Options) -> Learnt:
     review = asdict(calibrate(graphs, recipe.accept, recipe.seed))
     facts = {"exam": s.exam(graphs), "feedback": feedback, "review": review}
     facts |= {"exams": history} if history else {}
+    facts |= {"teacher_tokens": tokens} if any(any(one.values()) for one in tokens.values()) else {}
     return Learnt(
         {"student": s.start} | students,
         {"student": Arm("student")} | arms,

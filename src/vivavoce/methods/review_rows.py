@@ -75,6 +75,18 @@ class ReviewRows:
 
     def spend(self, arm: ReviewArm, accept: AcceptRules, graph: Graph, alpha: float) -> int:
         """Tokens of teachers behind what an arm could learn from one question: texts, and reviews if it needs them."""
+        return sum(_tokens(n) for n in self._behind(arm, accept, graph, alpha))
+
+    def spent(
+        self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Graph]], alpha: float
+    ) -> dict[str, int]:
+        """The same over all exams that one student sat, ``texts`` and ``reviews`` apart; a text counts once."""
+        alpha = alpha if arm.alpha is None else arm.alpha
+        behind = {n.id: n for graphs in exams for g in graphs for n in self._behind(arm, accept, g, alpha)}
+        reviews = sum(_tokens(n) for n in behind.values() if n.kind == "review")
+        return {"texts": sum(map(_tokens, behind.values())) - reviews, "reviews": reviews}
+
+    def _behind(self, arm: ReviewArm, accept: AcceptRules, graph: Graph, alpha: float) -> list[Node]:
         (written,) = only([graph], arm.teachers or self.teachers)
         texts = {n.id for n in written.nodes if n.kind == "rationale" and alpha < 1}
         explained = {n.id for n in written.nodes if n.kind == "critique" and alpha > 0}
@@ -83,7 +95,7 @@ class ReviewRows:
         def counts(n: Node) -> bool:
             return n.id in texts or n.id in explained or (n.kind == "review" and n.target in reviewed)
 
-        return sum(n.usage.prompt + n.usage.completion for n in written.nodes if counts(n))
+        return [n for n in written.nodes if counts(n)]
 
     def _within(
         self, tokens: int, arm: ReviewArm, accept: AcceptRules, graphs: Sequence[Graph], alpha: float
@@ -125,6 +137,10 @@ class ReviewRows:
         written = only(graphs, arm.teachers or self.teachers)
         learnt = chosen(written, arm.items, self.lessons, self.seed)
         return mistake_trees(learnt, decide(learnt, accept, self.seed, self.lessons.wording.task), self.lessons)
+
+
+def _tokens(n: Node) -> int:
+    return n.usage.prompt + n.usage.completion
 
 
 def _once(exams: Iterable[Iterable[Example]]) -> list[Example]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from vivavoce.committee.mistakes import mistake_class
@@ -185,6 +186,15 @@ class ReviewSession(Session[Options]):
             else MaterialLimit(fewest if arm.volume == "smallest" else arm.volume)
             for name, (arm, _) in ways.items()
         }
+
+    def teacher_tokens(
+        self, arm: ReviewArm, accept: AcceptRules, exams: Sequence[Sequence[Sequence[Graph]]], alpha: float
+    ) -> dict[str, int]:
+        """Tokens that teachers read and wrote for what an arm could learn from, as if it had been asked for that arm
+        alone; on average over ``exams``, those of each seed's student.
+        """
+        each = [self._rows.spent(arm, accept, sat, alpha) for sat in exams]
+        return {kind: round(fmean(one[kind] for one in each)) for kind in ("texts", "reviews")}
 
     def history(self, name: str, exams: Mapping[int, Sequence[Sequence[Graph]]]) -> list[dict[str, Any]]:
         """The outcome of the questions from exam to exam, by seed; that of each question is in ``data/history``.
