@@ -44,6 +44,11 @@ def test_the_whole_method_runs_and_a_second_time_for_nothing(values: dict[str, A
         assert sum(n.kind == "review" for n in g.nodes) == (6 if mistaken else 0)
     assert results["exam"]["questions"] == 30
     assert 0 < results["exam"]["mistakes"] <= 30
+    spent = results["teacher_tokens"]
+    assert spent["reviewed"]["reviews"] > 0 == spent["unreviewed"]["reviews"]
+    assert spent["single:ada"]["texts"] < spent["unreviewed"]["texts"] == spent["reviewed"]["texts"]
+    assert spent["rationale_only"]["texts"] < spent["reviewed"]["texts"]
+    assert {point["arm"] for point in results["gain_by_tokens"]} == set(names) - {"student"}
     planned = plan(check_recipe(values, Path("t")))  # type: ignore[arg-type]
     assert sum(p.calls.least for p in planned) <= paid <= sum(p.calls.most for p in planned)
     second, paid_again = carry_out(values, where)
