@@ -117,15 +117,11 @@ def minus(points: float) -> str:
 
 def probability(p: float) -> str:
     """A p-value with two digits, or its order of magnitude."""
-    if p > 0.995:
-        return "1"
-    return (
-        f"{p:.2f}".lstrip("0")
-        if p >= 0.0995
-        else f"{p:.3f}".lstrip("0")
-        if p >= 0.001
-        else f"{p:.0e}".replace("e-0", "e-")
-    )
+    if p < 1e-99:
+        return "below 1e-99"
+    if p < 0.001:
+        return f"{p:.0e}".replace("e-0", "e-")
+    return "1" if p > 0.995 else f"{p:.2f}".lstrip("0") if p >= 0.0995 else f"{p:.3f}".lstrip("0")
 
 
 def put(page: str, name: str, section: str) -> str | None:
