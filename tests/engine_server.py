@@ -6,6 +6,7 @@ environment::
 
     STANDIN_TOY       answer with tokens that are a function of prompt and seed: no model is loaded, it is ready at once
     STANDIN_DEADLY    a prompt that begins with this token ends the engine, as a request with a seed may end vLLM
+    STANDIN_FAILING   a prompt that begins with this token is answered with status 500
     STANDIN_SLOW_S    seconds that an answer takes
     STANDIN_STALE     say that weights were taken, and go on with the old ones
 """
@@ -32,6 +33,7 @@ class Engine:
     def __init__(self, model: Path, name: str, context: int, lora: bool) -> None:
         self.name, self.context, self.lora = name, context, lora
         self.deadly = int(os.environ.get("STANDIN_DEADLY", "-1"))
+        self.failing = int(os.environ.get("STANDIN_FAILING", "-1"))
         self.slow_s = float(os.environ.get("STANDIN_SLOW_S", "0"))
         self.stale = bool(os.environ.get("STANDIN_STALE"))
         self.lock = threading.Lock()
@@ -70,6 +72,8 @@ class Engine:
             return 200, {"success": True, "message": "done"}
         if path == "/reset_prefix_cache":
             return 200, {}
+        if (body.get("prompt") or body.get("input_ids") or [0])[0] == self.failing:
+            return 500, {"error": {"message": "CUDA error", "type": "InternalServerError"}}
         model = body.get("model") or body.get("lora_path") or self.name
         if model not in self.decoders:
             return 404, {"error": {"message": f"The model `{model}` does not exist.", "type": "NotFoundError"}}

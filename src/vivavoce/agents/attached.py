@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from vivavoce.agents.endpoint import Endpoint, EndpointOptions
-from vivavoce.agents.engines import Running, Serve, healthy
-from vivavoce.agents.faults import short
+from vivavoce.agents.engines import Running, Serve, alive, healthy, spare_loopback, state_of
+from vivavoce.agents.faults import Failed, short
 from vivavoce.errors import AgentError, AgentUnusable, MissingKey
 from vivavoce.progress import say
 from vivavoce.records import Sampling
@@ -32,10 +32,13 @@ _NOTICED_S = 20.0
 """Seconds after a lost answer within which it is known whether the engine has died."""
 _LOST = ("connection", "unreachable", "server", "timeout", "malformed")
 """Reasons for a missing answer that a death of the engine can cause."""
+_ENDS = ("stop", "length")
 _BROKEN = ("connection", "unreachable")
 """The reasons that only an engine gives which does not run."""
 _ALONE, _DEADLY = 2, 4
 """Deaths of an engine after which a call that saw them all is made alone, and after which it fails."""
+_HOPELESS = 8
+"""Lives of an engine in a row, none of which answered a call, after which it is given up."""
 T = TypeVar("T")
 
 
@@ -71,7 +74,14 @@ class Server:
         """
         if self._serve.engine == "sglang":
             return await self._draw_sglang(prompt, sampling, seed, ends, model)
-        answer = await self._post(
+
+        def read(answer: Any) -> Drawn | Failed:
+            choice = answer["choices"][0]
+            if choice.get("finish_reason") not in _ENDS:
+                return _cut_off(choice.get("finish_reason"))
+            return _drawn(choice["token_ids"], choice["logprobs"]["token_logprobs"])
+
+        return await self._draw(
             "/v1/completions",
             {
                 "model": model or await self.named(),
@@ -90,12 +100,9 @@ class Server:
                 "return_token_ids": True,
                 "skip_special_tokens": False,
             },
+            read,
+            sampling.max_new_tokens,
         )
-        with _read_in("completions"):
-            choice = answer["choices"][0]
-            if choice.get("finish_reason") not in ("stop", "length"):
-                raise AgentError("server", f"the engine ended an answer for the reason {choice.get('finish_reason')}")
-            return _drawn(choice["token_ids"], choice["logprobs"]["token_logprobs"])
 
     async def _draw_sglang(
         self, prompt: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int], model: str | None
@@ -114,13 +121,16 @@ class Server:
             "no_stop_trim": True,
         }
         body = {"input_ids": list(prompt), "sampling_params": sampling_params, "return_logprob": True}
-        answer = await self._post("/generate", body | ({"lora_path": model} if model else {}))
-        with _read_in("generate"):
+
+        def read(answer: Any) -> Drawn | Failed:
             meta = answer["meta_info"]
-            if (why := meta["finish_reason"]["type"]) not in ("stop", "length"):
-                raise AgentError("server", f"the engine ended an answer for the reason {why}")
+            if (why := meta["finish_reason"]["type"]) not in _ENDS:
+                return _cut_off(why)
             tokens = meta["output_token_logprobs"]
             return _drawn([token for _, token, *_ in tokens], [value for value, *_ in tokens])
+
+        body |= {"lora_path": model} if model else {}
+        return await self._draw("/generate", body, read, sampling.max_new_tokens)
 
     async def load(self, adapter: str, folder: Path) -> None:
         """Have the engine serve the adapter in ``folder`` under the name ``adapter``. Raises AgentError."""
@@ -154,10 +164,25 @@ class Server:
     async def named(self) -> str:
         """The engine's name of its own model."""
         if not self.model:
-            listed = await self._get("/v1/models")
-            with _read_in("models"):
-                self.model = str(listed["data"][0]["id"])
+            self.model = (await self.listed())[0]
         return self.model
+
+    async def listed(self) -> list[str]:
+        """The engine's names of the models that it serves, adapters among them. Raises AgentError if it tells none."""
+        listed = await self._get("/v1/models")
+        try:
+            return [str(listed["data"][0]["id"]), *(str(one["id"]) for one in listed["data"][1:])]
+        except (LookupError, TypeError, AttributeError) as error:
+            message = short(f"{type(error).__name__}: {error} in the engine's answer to /v1/models")
+            raise AgentError("malformed", message) from None
+
+    async def tokens(self, text: str) -> list[int] | None:
+        """The engine's own tokens of a text, nothing added; None if it does not tell them."""
+        try:
+            body = {"model": await self.named(), "prompt": text, "add_special_tokens": False}
+            return [int(token) for token in (await self._post("/tokenize", body))["tokens"]]
+        except (AgentError, LookupError, TypeError, ValueError):
+            return None
 
     async def context(self) -> int | None:
         """Tokens that prompt and answer may have together, if the engine tells it."""
@@ -173,6 +198,9 @@ class Server:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._endpoint.aclose()
+
+    async def _draw(self, path: str, body: dict[str, Any], read: Callable[[Any], Drawn | Failed], new: int) -> Drawn:
+        return (await self._endpoint.answer(path, body, read, new))[0]
 
     async def _post(self, path: str, body: Any) -> Any:
         reply = await self._endpoint.fetch("POST", path, json.dumps(body).encode())
@@ -199,7 +227,13 @@ class Attached:
         self._before: list[Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alone = asyncio.Lock()
-        self._generation = 0
+        self._generation, self._awaited = 0, -1
+        """The number of lives of an engine at an address, as far as known, and the last that was said to be missing."""
+        self._barren = set[int]()
+        """The last lives of the engine, if none of them has answered a call."""
+        if state is not None:
+            spare_loopback()
+        self._log = "its log" if state is None else state.with_suffix(".log")
         self._key = _key(name, serve)
 
     async def __aenter__(self) -> Self:
@@ -213,25 +247,35 @@ class Attached:
         meanwhile.
 
         A call that saw an engine die twice is made alone, so that the call that kills it is found; after four deaths it
-        fails with AgentError ``server``. Raises AgentUnusable if there is no engine any more.
+        fails with AgentError ``server``. Raises AgentUnusable if there is no engine any more, or only such as die.
         """
         deaths, seen = 0, -1
         while True:
             server = await self.server(after=seen)
             try:
                 if deaths < _ALONE:
-                    return await attempt(server)
-                async with self._alone:
-                    server = await self.server(after=seen)
-                    return await attempt(server)
+                    result = await attempt(server)
+                else:
+                    async with self._alone:
+                        server = await self.server(after=seen)
+                        result = await attempt(server)
+                self._barren.clear()
+                return result
             except AgentError as error:
                 if error.reason not in _LOST:
                     raise
                 lives = await self._lives(server)
                 # an engine at an address may have started again by now, and its starts look alike from here
                 if lives and (self.state is not None or error.reason not in _BROKEN):
-                    raise
+                    if not error.do or self.state is None:
+                        raise
+                    raise AgentError(error.reason, error.detail, error.usage, f"look into {self._log}") from None
                 seen, deaths = seen if lives else server.generation, deaths + 1
+                self._barren.add(server.generation)
+                if len(self._barren) >= _HOPELESS:
+                    what = f"the engine has died {len(self._barren)} times in a row, and answered no call"
+                    do = f"look into {self._log}; `serve.args` and `serve.env` reach the engine"
+                    raise AgentUnusable(what, f"agent {self.name!r}, `serve`", do) from None
                 self.asked_again += 1
                 if deaths >= _DEADLY:
                     message = f"the engine died {deaths} times over this call; at last: {error.detail}"
@@ -261,22 +305,27 @@ class Attached:
         if self.state is None:
             return await self._remote(after)
         while True:
-            state = _state(self.state)
+            state = state_of(self.state)
             if state.get("failed"):
                 do = f"look into {state.get('log', 'its log')}; `serve.args` and `serve.env` reach the engine"
                 raise AgentUnusable(str(state["failed"]), f"agent {self.name!r}, `serve`", do)
             if state.get("ready") and state["generation"] > after:
                 return Running(state["generation"], state["url"], state["model"])
+            if not state or not alive(state.get("owner")):
+                what = "the process that started the engine has ended" if state else f"{self.state} is gone"
+                raise AgentUnusable(
+                    what, f"agent {self.name!r}, `serve`", "give the same command: it goes on from here"
+                )
             await asyncio.sleep(_POLL_S)
 
     async def _remote(self, after: int) -> Running:
         """An engine at an address. It cannot be started from here, so it is waited for."""
         url, begun = self.serve.root, time.monotonic()
-        if after >= self._generation:  # the first to notice says so; the others wait with it
-            self._generation = after + 1
-            limit = f"{self.serve.start_s:g} s"
-            say(f"engine {self.name} at {url} does not answer: it is waited for, {limit} at most, and then asked again")
+        self._generation = max(self._generation, after + 1)
         while not await asyncio.to_thread(healthy, url, 10.0):
+            if self._awaited < self._generation:  # the first to notice says so; the others wait with it
+                self._awaited = self._generation
+                say(f"engine {self.name} at {url} does not answer: it is waited for, {self.serve.start_s:g} s at most")
             if time.monotonic() - begun > self.serve.start_s:
                 do = "start it again: the same command then goes on"
                 raise AgentUnusable(f"the engine at {url} has not answered for {self.serve.start_s:g} s", self.name, do)
@@ -288,7 +337,7 @@ class Attached:
         until = time.monotonic() + _NOTICED_S
         while time.monotonic() < until:
             if self.state is not None:
-                state = _state(self.state)
+                state = state_of(self.state)
                 if state.get("generation") != server.generation or not state.get("ready"):
                     return False
             if await asyncio.to_thread(healthy, server.url, 5.0):
@@ -299,22 +348,8 @@ class Attached:
         return False
 
 
-class _Reading:
-    """Turns the error that a strange answer raises into AgentError ``malformed``."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, LookupError | TypeError | ValueError | AttributeError):
-            message = short(f"{type(error).__name__}: {error} in the engine's answer ({self._what})")
-            raise AgentError("malformed", message) from None
-
-
-_read_in = _Reading
+def _cut_off(why: object) -> Failed:
+    return Failed("server", short(f"the engine ended an answer for the reason {why}"), True)
 
 
 def _drawn(ids: Sequence[Any], logprobs: Sequence[Any]) -> Drawn:
@@ -331,13 +366,6 @@ def _json(body: bytes) -> Any:
         return json.loads(body) if body.strip() else {}
     except ValueError:
         return {"said": body.decode("utf-8", "replace")}  # vLLM answers some requests with a sentence
-
-
-def _state(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
 
 
 def _key(name: str, serve: Serve) -> str | None:

@@ -142,15 +142,21 @@ class Endpoint:
         other call of the agent can be answered either.
         """
         started = time.perf_counter()
+        reply, spent = await self.answer(path, body, read, max_new_tokens)
+        return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
+
+    async def answer(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T | Failed], max_new_tokens: int
+    ) -> tuple[T, Usage]:
+        """The result of ``read`` for the answer to a call, as in :meth:`ask`, and the usage of failed attempts."""
         data = to_json(body).encode("utf-8", "replace")
 
-        async def attempt() -> Reply | Failed:
+        async def attempt() -> T | Failed:
             answer = await self._send("POST", path, data, self._headers)
             return answer if isinstance(answer, Failed) else self.parsed(answer, read)
 
         # about four bytes a token; put right when the endpoint has counted
-        reply, spent = await self.persist(attempt, len(data) // 4 + max_new_tokens)
-        return replace(reply, wasted=spent, latency_s=time.perf_counter() - started)
+        return await self.persist(attempt, len(data) // 4 + max_new_tokens)
 
     async def fetch(
         self,
@@ -371,7 +377,7 @@ class Endpoint:
         headers = {name.lower(): self.scrub(value.encode()).decode() for name, value in response.headers.items()}
         return failed_status(response.status, body, headers)
 
-    def parsed(self, body: bytes, read: Callable[[Any], Reply | Failed]) -> Reply | Failed:
+    def parsed(self, body: bytes, read: Callable[[Any], T | Failed]) -> T | Failed:
         """The result of ``read`` for a body, see :meth:`ask`."""
         answer = None
         try:

@@ -14,6 +14,7 @@ from its parent closes. What an engine prints goes to ``NAME.log`` beside the st
 from __future__ import annotations
 
 import atexit
+import contextlib
 import http.client
 import json
 import os
@@ -26,6 +27,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -178,11 +180,13 @@ class Engine:
         self._dtype, self._rank, self._trust = dtype, rank, trust
         self.state, self.log = state_file(name, serve), state_file(name, serve).with_suffix(".log")
         self.state.parent.mkdir(parents=True, exist_ok=True)
+        _need_own(self.state, name)
+        spare_loopback()
         self._port = free_port()
         self._stop = threading.Event()
         self._keeper: subprocess.Popen[bytes] | None = None
         self._state: dict[str, Any] = {}
-        self._tell(_generation(self.state) + 1, ready=False)
+        self._tell(state_of(self.state).get("generation", -1) + 1, ready=False)  # later ones have larger numbers
         self._thread = threading.Thread(target=self._watch, name=f"vivavoce-engine-{name}", daemon=True)
         self._thread.start()
 
@@ -195,13 +199,21 @@ class Engine:
         """End the engine and wait until it has ended."""
         self._stop.set()
         self._thread.join()
-        self._tell(self._state["generation"], ready=False, failed=f"the engine {self.name} was closed")
+        with contextlib.suppress(OSError):  # a full disk, say: nobody waits for it any more
+            self._tell(self._state["generation"], ready=False, failed=f"the engine {self.name} was closed")
 
     # --- in the thread
 
     def _watch(self) -> None:
         try:
             self._supervise()
+        except Exception as error:  # noqa: BLE001 - calls must not wait for an engine that nobody watches over
+            what = f"engine {self.name} is ended, because it cannot be watched over: {error}"
+            say(what)
+            try:
+                self._give_up(self._state["generation"], what)
+            except OSError:  # a full disk, say
+                self.state.unlink(missing_ok=True)
         finally:
             self._end()
 
@@ -211,6 +223,8 @@ class Engine:
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
+                if not listenable(self._port):
+                    self._port = free_port()
                 self._start()
             except OSError as error:
                 self._give_up(generation, f"cannot start the engine: {error}")
@@ -221,11 +235,11 @@ class Engine:
                 failures += 1
                 slow = self._keeper is not None and self._keeper.poll() is None
                 self._end()
-                if slow or first or failures >= _STARTS:
+                taken = not slow and not listenable(self._port)  # by another program, a moment before
+                if slow or (first and not taken) or failures >= _STARTS:
                     why = f"was not ready within {self.serve.start_s:g} s" if slow else "ended before it was ready"
                     self._give_up(generation, f"the engine {why}")
                     return
-                self._port = free_port()
                 continue
             failures = 0
             self._tell(generation, ready=True)
@@ -237,6 +251,7 @@ class Engine:
             if self._stop.is_set():
                 return
             generation += 1
+            self._port = free_port()  # so that what was meant for the engine that died does not reach the next one
             self._tell(generation, ready=False)
             say(
                 f"engine {self.name} {why}: it is started again, and the calls that it had not answered are asked "
@@ -308,12 +323,12 @@ class Engine:
 
     def _ready(self, begun: float) -> bool:
         """Wait until the engine says that it is ready; False if it ends, or takes too long."""
-        keeper = self._keeper
+        keeper, url = self._keeper, f"http://127.0.0.1:{self._port}"
         assert keeper is not None
         while not self._stop.wait(_POLL_S):
             if keeper.poll() is not None or time.monotonic() - begun > self.serve.start_s:
                 return False
-            if healthy(f"http://127.0.0.1:{self._port}", 5.0):
+            if healthy(url, 5.0) and self.model.name in (names(url, 5.0) or ()):
                 return True
         return False
 
@@ -358,6 +373,7 @@ class Engine:
             "ready": ready,
             "failed": failed,
             "pid": self._keeper.pid if self._keeper else None,
+            "owner": os.getpid(),
             "log": str(self.log),
         }
         part = self.state.with_suffix(".part")
@@ -408,10 +424,17 @@ def there(name: str, serve: Serve) -> bool:
     return (name, str(state_file(name, serve).parent)) in _engines
 
 
-def close(name: str, logs: Path) -> None:
-    """End the engine of an agent, if there is one."""
+def close(name: str, logs: Path, busy: Callable[[], bool] = lambda: False) -> None:
+    """End the engine of an agent, if there is one, unless it turns out to be ``busy``: a call may have begun that found
+    it there.
+    """
     with _lock:
-        if (one := _engines.pop((name, str(logs.absolute())), None)) is not None:
+        key = name, str(logs.absolute())
+        if (one := _engines.pop(key, None)) is None:
+            return
+        if busy():
+            _engines[key] = one
+        else:
             one.close()
 
 
@@ -451,6 +474,15 @@ def healthy(url: str, timeout_s: float) -> bool:
         return False
 
 
+def names(url: str, timeout_s: float) -> list[str] | None:
+    """The names of the models that the engine at ``url`` serves; None if it does not tell."""
+    try:
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=timeout_s) as answer:
+            return [str(one["id"]) for one in json.load(answer)["data"]]
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        return None
+
+
 def lacks(url: str, path: str, body: Any = None) -> bool:
     """Whether the engine at ``url`` knows no such ``path``, whatever it says of what is asked there."""
     data = None if body is None else json.dumps(body).encode()
@@ -479,12 +511,42 @@ def _context(model: Path) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def _generation(state: Path) -> int:
-    """The generation of the engine which wrote ``state``; -1 if there was none. Later ones count on from it."""
+def state_of(file: Path) -> dict[str, Any]:
+    """The state that an engine wrote to its file; empty if there is none."""
     try:
-        return int(json.loads(state.read_text("utf-8"))["generation"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return -1
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def alive(process: int | None) -> bool:
+    """Whether a process of this machine runs; True if it is not known."""
+    try:
+        if process is not None:
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True
+
+
+def spare_loopback() -> None:
+    """Have no proxy of the environment asked for an engine of this machine, which it could not reach."""
+    if urllib.request.proxy_bypass("127.0.0.1") or not urllib.request.getproxies():
+        return
+    spared = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1"]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(host for host in spared if host)
+
+
+def _need_own(state: Path, name: str) -> None:
+    """Raise RecipeError if the engine of another run, which is at work, tells its state in the same file."""
+    other = state_of(state)
+    owner = other.get("owner")
+    if owner in (None, os.getpid()) or other.get("failed") or not alive(owner) or not healthy(other["url"], 5.0):
+        return
+    do = "give each run a folder of its own with `serve.logs`, start it elsewhere, or wait"
+    raise RecipeError(f"the engine {name!r} of another run (process {owner}) is at work there", str(state), do)
 
 
 def free_port() -> int:
@@ -492,6 +554,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listenable(port: int) -> bool:
+    """Whether a program can listen on a port of this machine, because no other one does."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _signal(code: int) -> str:
@@ -515,6 +588,7 @@ __all__ = [
     "Engine",
     "Running",
     "Serve",
+    "alive",
     "check",
     "close",
     "close_all",
@@ -522,6 +596,10 @@ __all__ = [
     "free_port",
     "healthy",
     "lacks",
+    "listenable",
+    "names",
+    "spare_loopback",
     "state_file",
+    "state_of",
     "there",
 ]

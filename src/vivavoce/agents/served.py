@@ -19,6 +19,7 @@ from vivavoce.agents import engines, weights
 from vivavoce.agents.attached import Attached, Drawn, Server
 from vivavoce.agents.endpoint import EndpointOptions, address_and_key
 from vivavoce.agents.engines import Serve
+from vivavoce.agents.faults import short
 from vivavoce.agents.rendering import Rendering, check_rendering, encode_call, rendering
 from vivavoce.agents.replies import received
 from vivavoce.errors import AgentError, RecipeError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from vivavoce.agents.drawn import TokenReader
 
 
+_SAMPLE = "Née in 1984:\n  x_1 + 12,351.78 = 'forty-two', 汉字 🙂"
+"""A text that tokenizers of different models cut differently."""
 _BUSY: Counter[tuple[str, str]] = Counter()
 """Calls under way, by the engine that answers them."""
 
@@ -102,6 +105,25 @@ class Served:
         reply = Reply(decoded.text, decoded.finish, decoded.usage, self.folder.name, decoded.tokens, latency, ids=exact)
         return received(reply, call.opened)
 
+    async def known(self) -> bool | None:
+        """Whether the engine at an address serves this agent's model, which is waited for; None for one that is started
+        here.
+
+        Raises AgentError if it serves other models, or one with another tokenizer; AgentUnusable if it does not come.
+        """
+        if self.serve.url is None:
+            return None
+        attached, form, _ = await self._opened()
+        names = await attached.ask(lambda server: server.listed())
+        if self.serve.served_name is not None and self.serve.served_name not in names:
+            what = f"the engine at {self.serve.root} does not serve {self.serve.served_name!r}, but {', '.join(names)}"
+            raise AgentError("not_found", short(what), do="correct `serve.served_name`, or leave it out")
+        theirs = await attached.ask(lambda server: server.tokens(_SAMPLE))
+        if theirs not in (None, list(form.tokenizer(_SAMPLE, add_special_tokens=False, verbose=False).input_ids)):
+            what = f"the engine at {self.serve.root} serves {names[0]}, whose tokenizer is not that of {self.folder}"
+            raise AgentError("not_found", short(what), do="serve this model there, or correct `serve.url`")
+        return True
+
     async def aclose(self) -> None:
         """Close the connections. The engine goes on until the run ends, or its agent serves another model."""
         attached, self.attached = self.attached, None
@@ -112,7 +134,8 @@ class Served:
         """End the engine until the next reply, if this process started it and no call waits for an answer of it."""
         if self.serve.url is None and not _BUSY[self._key]:
             await self.aclose()
-            await asyncio.to_thread(engines.close, self.name, engines.state_file(self.name, self.serve).parent)
+            logs = engines.state_file(self.name, self.serve).parent
+            await asyncio.to_thread(engines.close, self.name, logs, lambda: _BUSY[self._key] > 0)
 
     @property
     def _key(self) -> tuple[str, str]:

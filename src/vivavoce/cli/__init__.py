@@ -11,7 +11,7 @@ import typer
 
 from vivavoce.cli import authoring, benchmarks, looking, material, publishing, runs, training
 from vivavoce.cli.shared import PLAIN
-from vivavoce.errors import DataError, UserError, the_one
+from vivavoce.errors import AgentError, AgentUnusable, DataError, UserError, the_one
 from vivavoce.version import __version__
 
 app = typer.Typer(
@@ -82,11 +82,18 @@ def _user_error(error: BaseException) -> UserError | None:
 
     if (own := own_error(error)) is not None:
         return own
+    if isinstance(error, AgentError):  # of a call that a training cannot do without
+        do = error.do or "mend what it says"
+        return AgentUnusable(f"a model call failed: {error}", "", f"{do}; the same command then goes on from here")
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
         do = "free some room, or choose another folder" if error.errno in _FULL else "check the path and its rights"
         return DataError(error.strerror or str(error), str(error.filename or ""), do)
     if isinstance(error, sqlite3.OperationalError):
         return DataError(f"a file of the run cannot be used: {error}", "", "free some room, or check the rights")
+    if type(error) is sqlite3.DatabaseError:
+        return DataError(
+            f"a file of the run is damaged: {error}", "", "bring it back from a copy, or choose another folder"
+        )
     return None
 
 

@@ -119,9 +119,12 @@ class Agents:
         self._open.push_async_callback(agent.aclose)
         return agent
 
-    async def reach(self, journal: Journal) -> None:
-        """Raise AgentUnusable if one of them cannot be asked: before anything is loaded, see :func:`reaching.reach`."""
-        await reach([(self._agents[name], spec.sampling()) for name, spec in self._specs.items()], journal)
+    async def reach(self, journal: Journal, without: str | None = None) -> None:
+        """Raise AgentUnusable if one of them cannot be asked, ``without`` left out: before anything is loaded, see
+        :func:`reaching.reach`.
+        """
+        wanted = [(self._agents[name], spec.sampling()) for name, spec in self._specs.items() if name != without]
+        await reach(wanted, journal)
 
     async def leave_memory(self) -> None:
         """Unload local models, and end engines that are to rest, because training needs their memory; the next reply

@@ -103,7 +103,8 @@ class Session(Generic[R]):
             train = self.recipe.questions(self.task)
             share = None if self.run.share is None else self.run.share.take(train)
             require(self.recipe, train, tests, self.wording.plain, share)
-            await self._agents.reach(self.run.journal)
+            # A part may be asked where the student's engine is not: most parts do not need it.
+            await self._agents.reach(self.run.journal, without=None if share is None else self.student)
         except BaseException:
             await self._open.aclose()
             raise

@@ -32,7 +32,7 @@ from vivavoce.agents.attached import Attached, Drawn, Server
 from vivavoce.agents.batch import TokenPrompt
 from vivavoce.agents.decode import Decoder
 from vivavoce.agents.served import adapter_name
-from vivavoce.errors import AgentError, Mismatched, RecipeError, VivaError
+from vivavoce.errors import AgentError, AgentUnusable, Mismatched, RecipeError, VivaError
 from vivavoce.train import adapters
 from vivavoce.train.objective import OnPolicySettings, ServedStudent
 from vivavoce.train.scoring import autocast, bare
@@ -132,7 +132,7 @@ class ServedRollouts:
     def draw(self, model: Any, update: int, wanted: UpdatePrompts) -> list[Drawn]:
         """The answers, as :class:`Rollouts` says, with the engine's log-probabilities.
 
-        Raises RecipeError if the engine does not take the weights, AgentError if an answer cannot be had.
+        Raises RecipeError if the engine does not take the weights, AgentUnusable if an answer cannot be had.
         """
         return self.draw_by(None, model, update, wanted)
 
@@ -328,7 +328,8 @@ class EngineCheck:
 
 
 class _Refusals:
-    """Turns an engine's refusal of weights or of a call into an error that the user can mend."""
+    """Turns the error of an engine that refuses weights or a call, or gives no answer, into one that the user can
+    mend."""
 
     def __enter__(self) -> None:
         pass
@@ -340,6 +341,9 @@ class _Refusals:
                 "(VLLM_ALLOW_RUNTIME_LORA_UPDATING, VLLM_SERVER_DEV_MODE)? An engine that the run starts does"
             )
             raise RecipeError(f"the student's engine refuses: {error.detail}", "student.serve", do) from None
+        if isinstance(error, AgentError):
+            do = "look into its log; then give the same command: training goes on from its last checkpoint"
+            raise AgentUnusable(f"the student's engine gives no answer: {error}", "student.serve", do) from None
 
 
 def rollouts(
