@@ -219,6 +219,18 @@ def test_the_disk_that_students_take_is_known_by_their_names_and_adapters_take_l
     assert on_disk(whole.model_copy(update={"student": unnamed}), 12) is None
 
 
+def test_what_would_save_memory_is_told_without_what_is_done_already(values: dict[str, Any]) -> None:
+    def advice(**changes: Any) -> str:
+        made = {**values, "sft": {**values["sft"], **changes}, "dpo": {**values["dpo"], **changes}}
+        made["magdi"] = changes
+        return one(findings(made, offline=True, machine=Machine((), 1.0)), "memory", "training: ").do
+
+    assert "set gradient_checkpointing: true" in advice()
+    assert "train adapters (lora)" in advice(lora=None)
+    done = advice(gradient_checkpointing=True, lora={"r": 4}, quantise="nf4")
+    assert done == "lower token_budget or max_length, or share it among GPUs (train: {processes: …, fsdp: true})"
+
+
 def test_scorers_of_another_tokenizer_are_named(values: dict[str, Any], tmp_path: Path) -> None:
     other = shutil.copytree(values["student"]["model"], tmp_path / "other")
     words = json.loads((other / "tokenizer.json").read_text())

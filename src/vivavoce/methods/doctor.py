@@ -434,14 +434,30 @@ def _memory(recipe: Recipe, machine: Machine, longest: dict[str, Lengths]) -> It
     dos = {
         "talking": "take dtype: bfloat16 or quantise: nf4, lower max_batch_tokens, put models on GPUs of their own "
         "(device: cuda:1), or have them served",
-        "training": "lower parallel or token_budget, train adapters (lora), share it among GPUs (train: {processes: …, "
-        "fsdp: true}), take adam_bits: 8, quantise: nf4, gradient_checkpointing: true or opd.resident: one",
+        "training": _lighter(recipe),
     }
     for use in uses(recipe, machine, {name: lengths.longest for name, lengths in longest.items()}):
         if use.needed < use.free:
             yield Finding("ok", "memory", use.summary + more)
         else:
             yield Finding("warning", "memory", use.summary + more, dos[use.when])
+
+
+def _lighter(recipe: Recipe) -> str:
+    """What would make a training take less memory, of all that the recipe does not do yet."""
+    how, scored = [settings for _, settings in trained_how(recipe)], bool(recipe.scoring_agents)
+    adapters = [settings for settings in how if settings.lora is not None]
+    ways = {
+        "lower parallel": recipe.parallel > 1,
+        "lower token_budget or max_length": True,
+        "set gradient_checkpointing: true": not all(settings.gradient_checkpointing for settings in how),
+        "train adapters (lora)": len(adapters) < len(how),
+        "take quantise: nf4": any(settings.quantise is None for settings in adapters),
+        "take adam_bits: 8": any(settings.lora is None and settings.adam_bits > 8 for settings in how),
+        "set opd.resident: one": scored and any(getattr(settings, "resident", "one") != "one" for settings in how),
+        "share it among GPUs (train: {processes: …, fsdp: true})": not recipe.train.fsdp,
+    }
+    return ", or ".join(way for way, left in ways.items() if left)
 
 
 def _devices(recipe: Recipe, machine: Machine | None) -> Iterator[Finding]:
