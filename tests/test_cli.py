@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from tests.command import viva
 
+from vivavoce.cli import _user_error
+from vivavoce.errors import AgentError
 from vivavoce.graph import Graph, write_graphs
 from vivavoce.records import Completion, Example, Message, Problem, State, View, node, to_json
 from vivavoce.schoolhouse import weights
@@ -171,3 +174,22 @@ def test_rows_of_a_run_are_trained_on_by_hand(tmp_path: Path) -> None:
     wrong = viva("train", "on-policy", "none.jsonl", "--model", "schoolhouse:student", "--out", "x", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "no such file of rows" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AgentError("server", "HTTP 500", do="look into its log"), ("HTTP 500", "look into its log; the same command")),
+        (sqlite3.DatabaseError("database disk image is malformed"), ("is damaged: database disk image", "from a copy")),
+        (sqlite3.OperationalError("database or disk is full"), ("cannot be used: database or disk", "free some room")),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_the_world_did_is_told_in_words(error: Exception, words: tuple[str, ...]) -> None:
+    shown = str(_user_error(error))
+    assert all(one in shown for one in words), shown
+
+
+def test_what_is_our_own_fault_is_not_told_as_the_users() -> None:
+    assert _user_error(sqlite3.ProgrammingError("bad parameters")) is None
+    assert _user_error(KeyError("x")) is None

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from vivavoce.agents import engines
 from vivavoce.agents.engines import Serve
-from vivavoce.errors import Mismatched
+from vivavoce.errors import AgentError, AgentUnusable, Mismatched, RecipeError
 from vivavoce.records import State, View, to_json
 from vivavoce.train.jobs import Job
 from vivavoce.train.launch import Launch
@@ -32,7 +32,7 @@ from vivavoce.train.objective import (
     local_scorer,
 )
 from vivavoce.train.on_policy import OnPolicyTrainer, train_on_policy
-from vivavoce.train.rollouts import ServedRollouts
+from vivavoce.train.rollouts import ServedRollouts, _Refusals
 from vivavoce.train.settings import LoRASettings
 from vivavoce.train.tokens import answer_ids
 
@@ -184,6 +184,12 @@ def test_with_staleness_the_engine_draws_ahead_with_earlier_weights(
     assert late[0]["loss"] == pytest.approx(now[0]["loss"], abs=1e-4), "drawn with the same weights"
     assert late[1]["loss"] != pytest.approx(now[1]["loss"], abs=1e-4), "drawn with the weights before the update"
     assert all(p["served_mismatch"] < 1e-4 for p in late), "asked of the newest weights all the same"
+
+
+@pytest.mark.parametrize(("reason", "kind"), [("server", AgentUnusable), ("bad_request", RecipeError)])
+def test_an_engine_that_gives_no_answer_or_refuses_ends_training_in_words(reason: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="HTTP"), _Refusals():
+        raise AgentError(reason, "HTTP")
 
 
 def test_an_engine_that_keeps_old_weights_stops_training_before_it_learns_from_them(
